@@ -1,0 +1,286 @@
+"""What comes off the wire: status and bytes become an answer, or the error that says why not.
+
+Pure. Errors come back as values: they are raised by a frame that holds neither body nor keys.
+
+The services are PHP: their JSON comes as ``text/html``, after a byte-order mark, between PHP's own
+warnings, with control characters in its strings. Plain JSON takes the fast path; what that refuses
+is read leniently, but always to the end of the body, and an HTML page is never mined for JSON.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from .errors import (
+    AccessDeniedError,
+    ApiError,
+    DecodeError,
+    HttpStatusError,
+    PythpeerError,
+    RateLimitedError,
+)
+from .secret import Secret
+from .wire import Endpoint, Json
+
+__all__ = ["document", "interpret", "read_date", "retry_after", "same_document"]
+
+T = TypeVar("T")
+
+EXCERPT: Final = 200
+"""How many characters of a body an error may show."""
+
+
+Secrets = Callable[[], Iterable[Secret]]
+
+
+def interpret(
+    endpoint: Endpoint[T], status: int, body: bytes | bytearray, secrets: Secrets
+) -> T | PythpeerError:
+    """Read the answer to a call: its value, or the error that the status and the body amount to.
+
+    *secrets* gives the keys that must not show in an error.
+    """
+    if 200 <= status < 300:
+        try:
+            answer = endpoint.decode(body)
+        except (ValueError, RecursionError):
+            pass  # the lenient way says whether this is a refusal, damage or garbage
+        else:
+            if not _may_refuse(answer, body):
+                return answer
+        return _interpret_leniently(endpoint, status, body, secrets)
+    refusal = None
+    if 400 <= status < 500:
+        refusal = _refusal(document(body), status_is_verdict=endpoint.status_is_verdict)
+    if status == 429:
+        text = _clean(refusal, secrets) if refusal else "too many requests"
+        return RateLimitedError(text, endpoint=endpoint.name, status=status)
+    if refusal is not None or status in (401, 403):
+        return _said_no(endpoint.name, status, _clean(refusal or "", secrets))
+    return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
+
+
+def _interpret_leniently(
+    endpoint: Endpoint[T], status: int, body: bytes | bytearray, secrets: Secrets
+) -> T | PythpeerError:
+    found = document(body)
+    refusal = _refusal(found, status_is_verdict=endpoint.status_is_verdict)
+    if refusal is not None:
+        return _said_no(endpoint.name, status, _clean(refusal, secrets))
+    fault = "the answer is not JSON"
+    if found is not NOTHING:
+        try:
+            return endpoint.convert(found)
+        except (ValueError, RecursionError):
+            fault = "the answer is not the documented JSON"
+    text = _clean(body[: 64 * 1024].decode("utf-8", "replace"), secrets)
+    return DecodeError(fault, endpoint=endpoint.name, excerpt=text[:EXCERPT])
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+_SLOW_DOWN = re.compile(
+    r"limit (?:is |was |has been )?(?:reached|exceeded)|rate.?limit|too (?:many|fast)|slow down",
+    re.IGNORECASE,
+)
+_NO_ACCESS = re.compile(
+    r"\bkeys?\b|personal.?key|api.?key|\baccess\b|permission|credential|\btoken\b"
+    r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed|logged? ?in",
+    re.IGNORECASE,
+)
+_ENVELOPE: Final = frozenset({"status", "success", "message", "error", "code"})
+
+
+def _may_refuse(answer: object, body: bytes | bytearray) -> bool:
+    """Whether a decoded answer has to be looked at for an error envelope.
+
+    A type whose fields all have defaults takes ``{"error": "no access"}`` without a murmur.
+    """
+    if getattr(answer, "status", None) == 1:
+        return False
+    return b'"error"' in body or b'"status"' in body or b'"message"' in body
+
+
+def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
+    """The service's own words if *found* is its error envelope, else ``None``.
+
+    Peerbet says no with ``status`` 0 and a ``message``, PythBots with an ``error`` string.
+    """
+    if not isinstance(found, dict):
+        return None
+    error, message = found.get("error"), found.get("message")
+    words = message if isinstance(message, str) and message else "refused without a reason"
+    if isinstance(error, str) and error not in ("", "0", "false"):
+        return error
+    if error and not isinstance(error, str):
+        return words
+    only_envelope = found.keys() <= _ENVELOPE
+    if "status" in found and found["status"] in (0, False, "0", "false", "False"):
+        return words if status_is_verdict or only_envelope else None
+    # The sign-in call of Peerbet's family answers {"message": ...} alone when it refuses.
+    if status_is_verdict and found.keys() == {"message"}:
+        return words
+    return None
+
+
+def _said_no(endpoint: str, status: int, words: str) -> PythpeerError:
+    if status in (401, 403):
+        return AccessDeniedError(
+            words or f"HTTP status {status}", endpoint=endpoint, message=words, status=status
+        )
+    if _SLOW_DOWN.search(words):
+        return RateLimitedError(words, endpoint=endpoint, status=status)
+    kind = AccessDeniedError if _NO_ACCESS.search(words) else ApiError
+    return kind(words, endpoint=endpoint, message=words, status=status)
+
+
+# -- lenient JSON ---------------------------------------------------------------------------------
+
+
+class Nothing(enum.Enum):
+    """The type of `NOTHING`."""
+
+    NOTHING = "NOTHING"
+
+
+NOTHING: Final = Nothing.NOTHING
+"""What `document` returns where there is no JSON; ``None`` is JSON's null."""
+
+_BLANK: Final = "\ufeff\0 \t\r\n"
+_PAGE = re.compile(r"<(?:!doctype|html|head|body|script|\?xml)\b", re.IGNORECASE)
+_PHP = r"(?:PHP\s+)?(?:Warning|Notice|Deprecated|Strict Standards|Fatal error|Parse error)"
+_DIAGNOSTICS = re.compile(rf"\s*(?:<[^>]*>\s*)*{_PHP}(?:</b>)?\s*:", re.IGNORECASE)
+_START = re.compile(r"(?:^|[\n>])[ \t\r]*(?=[\[{])")
+_CANDIDATES: Final = 8
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def document(body: bytes | bytearray) -> Json | Nothing:
+    """Read a body as JSON, leniently; `NOTHING` where there is none.
+
+    Looks past byte-order marks, invalid UTF-8, lone surrogates, raw control characters in strings,
+    and PHP's diagnostics before and after. The JSON must reach to the end of the body: otherwise
+    the ``[]`` inside a broken document would read as "nothing new".
+    """
+    text = body.decode("utf-8", "replace").strip(_BLANK)
+    if not text or _PAGE.search(text[:4096]):
+        return NOTHING
+    decoder = json.JSONDecoder(strict=False, parse_constant=_reject_constant)
+    if not _DIAGNOSTICS.match(text):
+        return _whole(decoder, text, 0)
+    for attempt, found in enumerate(_START.finditer(text)):
+        if attempt == _CANDIDATES:
+            break
+        value = _whole(decoder, text, found.end())
+        if value is not NOTHING:
+            return value
+    return NOTHING
+
+
+def _whole(decoder: json.JSONDecoder, text: str, start: int) -> Json | Nothing:
+    """Decode the JSON at *start* if nothing but blanks, markup or diagnostics comes after it."""
+    try:
+        value, end = decoder.raw_decode(text, start)
+        rest = text[end:].strip(_BLANK)
+        if rest and not _ends_well(rest):
+            return NOTHING
+        return _without_surrogates(value) if "\\u" in text else value
+    except (ValueError, RecursionError):
+        return NOTHING
+
+
+def _ends_well(rest: str) -> bool:
+    if _PAGE.search(rest):
+        return False
+    return rest.startswith("<") or _DIAGNOSTICS.match(rest) is not None
+
+
+def _reject_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _without_surrogates(value: Json) -> Json:
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_SURROGATE.sub("\ufffd", key): _without_surrogates(value[key]) for key in value}
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number out of range")
+    return value
+
+
+# -- what errors may show -------------------------------------------------------------------------
+
+
+def _clean(text: str, secrets: Secrets) -> str:
+    """Take every form of every key out of *text*, and its control characters too.
+
+    A service can echo a key as it was, percent-encoded once or twice in either case, or escaped as
+    JSON. Cutting comes after this: half a key would not be found any more.
+    """
+    for secret in secrets():
+        key = secret.reveal()
+        once = quote(key, safe="")
+        escaped = json.dumps(key)[1:-1]
+        forms = {key, once, quote(once, safe=""), escaped, escaped.replace("/", "\\/")}
+        forms |= {quote(key), key.replace("/", "\\/")}
+        for form in sorted(forms, key=len, reverse=True):
+            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+    return "".join(character if character.isprintable() else " " for character in text).strip()
+
+
+# -- Retry-After ----------------------------------------------------------------------------------
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a ``Retry-After`` header asks to wait, or ``None`` without a sensible one.
+
+    Takes seconds, fractions of them, and HTTP dates, which are held against the answer's own
+    ``Date`` so that the clocks need not agree. (RFC 9110, section 10.2.3)
+    """
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+        return float(value)
+    due = _http_date(value)
+    if due is None:
+        return None
+    now = _http_date(headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (due - now).total_seconds())
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def read_date(value: object) -> datetime | None:
+    """Read the services' ``yyyy-MM-dd HH:mm:ss``: naive, or ``None`` for anything else.
+
+    PHP writes ``0000-00-00 00:00:00`` where there is no date.
+    """
+    if not isinstance(value, str) or len(value) != 19 or value[10] != " ":
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def same_document(found: object) -> bytes:
+    """One spelling for equal documents: the basis for telling mails without an id apart."""
+    return msgspec.json.encode(found, order="deterministic")

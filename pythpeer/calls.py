@@ -1,0 +1,136 @@
+"""The way of a call: token, time limit, one request, answer or typed error, and again if it may be.
+
+Pacing, retry, secrecy and size limits each stand on this way once, and nothing goes to a service
+by another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
+
+import anyio
+
+from .answers import interpret, retry_after
+from .errors import PythpeerError, RateLimitedError
+from .limiter import Limiter, Permit, Priority
+from .retry import Retry, outcome
+from .wire import Effect, Endpoint, Request
+
+__all__ = ["Caller", "shielded"]
+
+log = logging.getLogger("pythpeer.requests")
+
+T = TypeVar("T")
+
+
+class Sender(Protocol):
+    """What a caller wants of a transport."""
+
+    async def send(
+        self, request: Request[object], permit: Permit, timeout: float
+    ) -> _Reply | PythpeerError: ...
+
+
+class _Reply(Protocol):
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes | bytearray: ...
+
+
+class Caller:
+    """Runs calls: knows limiters and policy, and borrows the transport while there is one."""
+
+    def __init__(
+        self,
+        *,
+        transport: Callable[[], Sender],
+        limiter: Callable[[Endpoint[object]], Limiter],
+        retry: Retry,
+        timeout: float,
+        max_wait: float,
+    ) -> None:
+        self._transport = transport
+        self._limiter = limiter
+        self.retry = retry
+        self._timeout = timeout
+        self.max_wait = max_wait
+
+    async def call(self, request: Request[T]) -> T:
+        """Run *request* for a user: bounded waiting, and reads repeated as the policy says."""
+        answer = await self._repeat(request)
+        if isinstance(answer, PythpeerError):
+            raise answer
+        return answer
+
+    async def _repeat(self, request: Request[T]) -> T | PythpeerError:
+        write = request.endpoint.effect is Effect.WRITE
+        priority = Priority.WRITE if write else Priority.CALL
+        attempt = 1
+        while True:
+            permit = await self.token(request.endpoint, priority, self.max_wait)
+            answer = await self.attempt(request, permit)
+            if not isinstance(answer, PythpeerError) or request.endpoint.effect is not Effect.READ:
+                return answer
+            delay = self._delay(answer, attempt)
+            if delay is None:
+                return answer
+            log.debug("%s: attempt %d failed, next in %.2f s", request, attempt, delay)
+            await anyio.sleep(delay)
+            attempt += 1
+
+    def _delay(self, error: PythpeerError, attempt: int) -> float | None:
+        if isinstance(error, RateLimitedError) and (error.retry_after or 0.0) > self.max_wait:
+            return None
+        return self.retry.delay(error, attempt)
+
+    async def token(
+        self, endpoint: Endpoint[T], priority: Priority, max_wait: float = math.inf
+    ) -> Permit:
+        """Wait for a token of this endpoint; `Permit.close` it when its request is over."""
+        self._transport()  # a closed session says so before anybody waits
+        return await self._limiter(endpoint).acquire(priority, max_wait, self)
+
+    async def attempt(self, request: Request[T], permit: Permit) -> T | PythpeerError:
+        """Send *request* once on the token in hand, and say what came of it. Closes the permit."""
+        endpoint = request.endpoint
+        try:
+            reply = await self._transport().send(request, permit, self._timeout)
+        finally:
+            permit.close()
+        if isinstance(reply, PythpeerError):
+            log.debug("%s: %s", request, type(reply).__name__)
+            return outcome(endpoint.effect, reply)
+        log.debug("%s: status %d, %d bytes", request, reply.status, len(reply.body))
+        answer = interpret(endpoint, reply.status, reply.body, request.secrets)
+        if isinstance(answer, RateLimitedError):
+            answer.retry_after = retry_after(reply.headers)
+            permit.refused(answer.retry_after)
+        return outcome(endpoint.effect, answer) if isinstance(answer, PythpeerError) else answer
+
+
+async def shielded(work: Callable[[], Awaitable[T]]) -> T:
+    """Run *work* to its end although the caller is cancelled meanwhile; then be cancelled.
+
+    A task of its own, because ``Task.cancel`` knows nothing of anyio's scopes, and a shielded scope
+    around the waiting, because anyio delivers a scope's cancellation again and again.
+    """
+    task = asyncio.ensure_future(work())
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # retrieved: whoever was cancelled has no use for it
+        raise cancelled
+    return task.result()

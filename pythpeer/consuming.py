@@ -1,0 +1,141 @@
+"""Reading what the service forgets once it was read, without losing any of it.
+
+Before such a read is sent it is announced in the log, and the announcement ends in the very
+transaction that appends what it brought. If that never happens (cut off, timed out, garbage,
+crash), the next read asks for the whole history instead, and appends what the log lacks. What
+cannot be told apart is delivered again, and marked, rather than dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from .calls import Caller, shielded
+from .errors import OutcomeUnknownError, PythpeerError
+from .feed import Feed
+from .limiter import Permit, Priority
+from .stores.base import Draft, Log
+from .wire import Request
+
+__all__ = ["ConsumingSource", "Found"]
+
+T = TypeVar("T")
+
+
+class Found(msgspec.Struct, Generic[T], frozen=True):
+    """One item of an answer."""
+
+    item: T | None
+    """``None`` if it could not be decoded."""
+
+    key: str
+    """What tells it from others: its id, or a digest of all that is in it."""
+
+    has_id: bool
+    """Whether ``key`` is an id, so that two items of one key are the same."""
+
+
+class ConsumingSource(Generic[T]):
+    """Polls *unread*, which consumes what it returns, and falls back on *history*, which does not.
+
+    *recovered* marks an item that may have been delivered before.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        *,
+        unread: Request[tuple[Found[T], ...]],
+        history: Request[tuple[Found[T], ...]],
+        recovered: Callable[[T], T],
+    ) -> None:
+        self.name: Final = unread.endpoint.name
+        self._caller = caller
+        self._unread = unread
+        self._history = history
+        self._recovered = recovered
+        self._turn = asyncio.Lock()
+        self._unsure: Counter[str] = Counter()
+        """Items without ids that the history gave, and that may still come as unread."""
+        self._returned = 0
+        """The place up to which direct calls have returned what there was."""
+        self._owed: int | None = None
+        """The place after which a direct call has not returned what it fetched."""
+
+    async def start(self, log: Log[T]) -> int | None:
+        """A stream without a place starts with what no stream acknowledged."""
+        return await log.acknowledged()
+
+    async def poll(self, feed: Feed[T]) -> PythpeerError | None:
+        """Fetch what is unread into the log."""
+        error = await self._fetch(feed.log, Priority.POLL, math.inf)
+        if error is None:
+            feed.prove(feed.lowest, full=False)
+        return error
+
+    async def collect(self, log: Log[T]) -> tuple[T, ...]:
+        """Fetch for a direct call: returns that, and what earlier calls could not return."""
+        if self._owed is None:
+            self._owed = max(self._returned, await log.acknowledged())
+        error = await self._fetch(log, Priority.CALL, self._caller.max_wait)
+        if error is not None:
+            raise error
+        entries = await log.reader(None).read(self._owed, sys.maxsize)
+        self._returned = max([self._owed, *(entry.id for entry in entries)])
+        self._owed = None
+        return tuple(entry.item for entry in entries if entry.item is not None)
+
+    async def _fetch(
+        self, log: Log[T], priority: Priority, max_wait: float
+    ) -> PythpeerError | None:
+        async with self._turn:
+            announced = await log.announced()
+            request = self._history if announced else self._unread
+            permit = await self._caller.token(request.endpoint, priority, max_wait)
+            try:
+                if announced:
+                    return await self._settle(log, permit)
+                return await shielded(lambda: self._consume(log, permit))
+            finally:
+                permit.close()
+
+    async def _consume(self, log: Log[T], permit: Permit) -> PythpeerError | None:
+        """The fetch that marks as read what it returns."""
+        await log.announce()
+        answer = await self._caller.attempt(self._unread, permit)
+        if isinstance(answer, PythpeerError):
+            if not isinstance(answer, OutcomeUnknownError):
+                await log.withdraw()  # it never left, or it was refused
+            return answer
+        await log.append([self._draft(found) for found in answer], settled=True)
+        return None
+
+    def _draft(self, found: Found[T]) -> Draft[T]:
+        item = found.item
+        if self._unsure[found.key] > 0:
+            self._unsure[found.key] -= 1
+            item = item and self._recovered(item)
+        return Draft(item, key=found.key, copies=1 if found.has_id else 0)
+
+    async def _settle(self, log: Log[T], permit: Permit) -> PythpeerError | None:
+        """Find in the history what a lost answer held."""
+        answer = await self._caller.attempt(self._history, permit)
+        if isinstance(answer, PythpeerError):
+            return answer
+        drafts: list[Draft[T]] = []
+        copies: Counter[str] = Counter()  # identical items may exist: the log must have as many
+        for found in answer:
+            copies[found.key] += 1
+            item = found.item and self._recovered(found.item)
+            drafts.append(Draft(item, key=found.key, copies=copies[found.key]))
+        added = await log.append(drafts, settled=True)
+        with_ids = {found.key for found in answer if found.has_id}
+        self._unsure.update(draft.key for draft in added if draft.key not in with_ids)
+        return None

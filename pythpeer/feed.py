@@ -1,0 +1,223 @@
+"""The polling behind streams: one poll at a time fills a log, for however many streams read it.
+
+There is no background task: whoever needs news first polls for all (the leader), the others wait
+for that round (the followers), and if the leader is cancelled a follower takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+from collections import deque
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import anyio
+
+from .errors import PythpeerError, SessionClosedError
+from .polling import Gap
+from .retry import Retry, backoff, is_transient
+from .stores.base import Log, Store, Topic
+
+__all__ = ["Cursor", "Feed", "Feeds", "Source"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LEASE: Final = 2.0
+"""Seconds for which one session polls for all that share its log."""
+
+BASE_DELAY: Final = 1.0
+"""The first step of a stream's back-off, in seconds."""
+
+
+class Cursor:
+    """Where a stream stands, as its feed sees it."""
+
+    __slots__ = ("position", "proved")
+
+    def __init__(self) -> None:
+        self.position: int | None = None
+        """The id of the last item taken from the log; ``None`` until the stream has a place."""
+
+        self.proved: int | None = None
+        """The position from which the service was asked: what the log lacks there is gone."""
+
+
+class Source(Protocol[T]):
+    """What a feed polls."""
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name, for errors and logs."""
+        ...
+
+    async def start(self, log: Log[T]) -> int | None:
+        """The place of a new stream without one, if the log knows it; else polls will set it."""
+
+    async def poll(self, feed: Feed[T]) -> PythpeerError | None:
+        """Ask the service once and append what it says. A failure comes back as a value."""
+
+
+class _Round:
+    """One poll, and those who wait for it."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+        self.error: PythpeerError | None = None
+
+
+class Feed(Generic[T]):
+    """One session's polling of one log: a single poll at a time, for however many streams."""
+
+    def __init__(self, source: Source[T], log: Log[T], retry: Retry) -> None:
+        self.source = source
+        self.log = log
+        self.skipped = 0
+        """Items nobody could decode and that have no id to count them by."""
+        self._retry = retry
+        self._waiting: dict[Cursor, None] = {}
+        self._round: _Round | None = None
+        self._failures = 0
+        self._not_before = 0.0
+        self._closed = asyncio.Event()
+        self._said: deque[Gap] = deque(maxlen=64)
+
+    async def advance(self, cursor: Cursor) -> None:
+        """Return once the log may have something new for *cursor*.
+
+        Transient failures are waited out; any other is raised, to everybody who waits.
+        """
+        self._waiting[cursor] = None
+        try:
+            if self._round is not None:
+                await self._follow(self._round)
+            else:
+                await self._lead()
+        finally:
+            self._waiting.pop(cursor, None)
+
+    async def _follow(self, round: _Round) -> None:
+        await round.done.wait()
+        if round.error is not None:
+            raise copy.copy(round.error)  # a traceback of its own for each
+
+    async def _lead(self) -> None:
+        round = self._round = _Round()
+        try:
+            round.error = await self._run()
+        finally:
+            self._round = None
+            round.done.set()
+        if round.error is not None:
+            raise round.error
+
+    async def _run(self) -> PythpeerError | None:
+        """Poll, or let another session do it. Returns only what is not to be waited out."""
+        if not await self.log.lead(LEASE):
+            await self.log.news(LEASE)
+            return None
+        await self._rest()
+        if self._closed.is_set():
+            return SessionClosedError("the session was closed", endpoint=self.source.name)
+        try:
+            error = await self.source.poll(self)
+        except PythpeerError as raised:
+            return raised.with_traceback(None)
+        if error is not None and not is_transient(error):
+            return error
+        self._note(error)
+        return None
+
+    async def _rest(self) -> None:
+        """Wait the back-off out. It is the feed's: a consumer's time limit does not reset it."""
+        rest = self._not_before - asyncio.get_running_loop().time()
+        if rest > 0:
+            with anyio.move_on_after(rest):
+                await self._closed.wait()
+
+    def _note(self, error: PythpeerError | None) -> None:
+        """Count failures in a row, and say once when they begin and once when they are over."""
+        if error is None:
+            if self._failures:
+                log.info("%s is back after %d failures", self.source.name, self._failures)
+            self._failures = 0
+            return
+        self._failures += 1
+        delay = backoff(self._failures, BASE_DELAY, self._retry.max_delay)
+        self._not_before = asyncio.get_running_loop().time() + delay
+        if self._failures == 1:
+            log.warning("%s; the stream goes on trying", error)
+
+    # -- what a source asks and tells -------------------------------------------------------------
+
+    @property
+    def homeless(self) -> bool:
+        """Whether a stream waits that has no place yet."""
+        return any(cursor.position is None for cursor in self._waiting)
+
+    @property
+    def lowest(self) -> int:
+        """The lowest place of those who wait."""
+        places = [cursor.position for cursor in self._waiting if cursor.position is not None]
+        return min(places, default=0)
+
+    def settle(self, place: int) -> None:
+        """Give the streams that start from now on their place."""
+        for cursor in self._waiting:
+            if cursor.position is None:
+                cursor.position = place
+
+    def prove(self, after: int, *, full: bool) -> None:
+        """The service was asked for everything after *after*, and its answer is in the log."""
+        for cursor in self._waiting:
+            if cursor.position == after or (not full and (cursor.position or 0) > after):
+                cursor.proved = cursor.position
+
+    def say(self, gap: Gap) -> None:
+        """Warn of a gap, once however many streams come across it."""
+        if gap not in self._said:
+            self._said.append(gap)
+            log.warning(
+                "%s: messages may be missing between %d and %d",
+                self.source.name,
+                gap.after,
+                gap.before,
+            )
+
+    def close(self) -> None:
+        """The session is closing: wake whoever rests."""
+        self._closed.set()
+
+
+class Feeds:
+    """The feeds of a session while it is open, one for each log."""
+
+    def __init__(self) -> None:
+        self._store: Store | None = None
+        self._retry = Retry()
+        self._feeds: dict[str, Feed[Any]] = {}
+
+    def open(self, store: Store, retry: Retry) -> None:
+        """The session is open: streams can be made."""
+        self._store = store
+        self._retry = retry
+
+    def get(self, topic: Topic[T], source: Source[T]) -> Feed[T]:
+        """The feed of *topic*, which polls *source*."""
+        if self._store is None:
+            raise SessionClosedError("the session is not open", endpoint=source.name)
+        feed: Feed[T] | None = self._feeds.get(topic.name)
+        if feed is None:
+            feed = self._feeds[topic.name] = Feed(source, self._store.log(topic), self._retry)
+        return feed
+
+    def close(self) -> None:
+        """The session is closing: wake everybody who rests."""
+        self._store = None
+        for feed in self._feeds.values():
+            feed.close()
+        self._feeds.clear()

@@ -1,0 +1,307 @@
+"""Waiting for a token: first come, first served, and safe to cancel at any moment.
+
+One `Limiter` paces one endpoint. A caller that gets a `Permit` tells it when the request head was
+written and when the answer came; the arithmetic is the `Bucket`'s. Writes go before calls, calls
+before polls, and whoever has been overtaken five times goes next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from .bucket import Bucket
+from .errors import RateLimitedError, SessionClosedError
+from .wire import Rate, check_seconds
+
+__all__ = ["Limiter", "Permit", "Priority", "clock"]
+
+PATIENCE: Final = 5
+"""How often the waiters of one class can be overtaken in a row."""
+
+
+LONGEST_PAUSE: Final = 3600.0
+"""The longest ``Retry-After``, in seconds, that is slept through by those who wait for ever."""
+
+_HELD: Final = -1
+_RETURNED: Final = -2
+
+
+class Priority(enum.IntEnum):
+    """Who goes first where several wait for one endpoint."""
+
+    WRITE = 0
+    CALL = 1
+    POLL = 2
+
+
+def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """The monotonic clock to pace by in *loop*.
+
+    An asyncio loop's own clock is exact, and it is the one that a test's virtual time moves. Loops
+    not written in Python (uvloop) read theirs once per turn, which is too old after a stall.
+    """
+    return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
+
+
+class Permit:
+    """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
+
+    __slots__ = ("_anchor", "_limiter")
+
+    def __init__(self, limiter: Limiter) -> None:
+        self._limiter = limiter
+        self._anchor = _HELD
+
+    @property
+    def written(self) -> bool:
+        """Whether the request head went out, so that the service may have seen it."""
+        return self._anchor >= 0
+
+    def on_written(self) -> None:
+        """The request head is being written now."""
+        if self._anchor == _HELD:
+            self._anchor = self._limiter._spend()
+
+    def on_answered(self) -> None:
+        """The head of the answer is here."""
+        if self._anchor > 0:
+            self._limiter._answered(self._anchor)
+
+    def refused(self, retry_after: float | None) -> None:
+        """The service said that it was asked too often."""
+        self._limiter.rate_limited(retry_after)
+
+    def close(self) -> None:
+        """The request is over. A token that was never spent goes back."""
+        if self._anchor == _HELD:
+            self._anchor = _RETURNED
+            self._limiter._give_back()
+
+
+_Waiter = tuple["asyncio.Future[Permit]", float, object]
+"""Who waits, until when at most, and for whom."""
+
+
+class Limiter:
+    """The live token bucket of one endpoint: an item of ``session.limiters``.
+
+    Time is the event loop's; a limiter may move to another loop once nobody waits in the old one.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bucket",
+        "_loop",
+        "_now",
+        "_overtaken",
+        "_queues",
+        "_timer",
+        "name",
+    )
+
+    def __init__(self, name: str, rate: Rate) -> None:
+        self.name = name
+        self._bucket = Bucket(rate)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._now: Callable[[], float] = time.monotonic
+        self._timer: asyncio.TimerHandle | None = None
+        self._queues: tuple[deque[_Waiter], ...] = (deque(), deque(), deque())
+        self._overtaken = [0, 0, 0]
+
+    # -- what users see ---------------------------------------------------------------------------
+
+    @property
+    def rate(self) -> Rate:
+        """The rate this endpoint is held to."""
+        return self._bucket.rate
+
+    @property
+    def available(self) -> int:
+        """How many requests could leave at this moment without waiting."""
+        return self._bucket.available(self._now())
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for a token."""
+        writes, calls, polls = self._queues
+        return len(writes) + len(calls) + len(polls)
+
+    @property
+    def guard(self) -> float:
+        """Seconds allowed for uneven network delay: widened by 429s, narrowed by their absence."""
+        return self._bucket.guard
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds until the deadline set by `pause` or a ``Retry-After``; 0 without one."""
+        return max(0.0, self._bucket.paused - self._now())
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing through for *seconds* from now. A deadline is only ever moved later."""
+        self._bucket.pause(self._now() + check_seconds("a pause", seconds))
+        self._serve()
+
+    def __repr__(self) -> str:
+        state = f"{self.available} of {self.rate.burst} available, {self.waiting} waiting"
+        if self.paused_for:
+            state += f", paused for {self.paused_for:.1f} s"
+        return f"<Limiter {self.name}: 1 per {self.rate.interval:g} s, {state}>"
+
+    # -- for whoever sends ------------------------------------------------------------------------
+
+    async def acquire(
+        self, priority: Priority, max_wait: float = math.inf, owner: object = None
+    ) -> Permit:
+        """Wait for a token, *max_wait* seconds at most, on behalf of *owner*.
+
+        Raises `RateLimitedError`, at once where it is known that the wait would be longer.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._move_to(loop)
+        bucket, queues = self._bucket, self._queues
+        writes, calls, polls = queues
+        if not (writes or calls or polls):
+            # A token saved up and no pause ever set: no need to look at the clock.
+            if bucket.tokens > bucket.reserved and bucket.paused == -math.inf:
+                bucket.reserved += 1
+                return Permit(self)
+            now = self._now()
+            if bucket.due(now) <= now:
+                bucket.reserved += 1
+                return Permit(self)
+        now = self._now()
+        wait = self._expected(priority, now)
+        if wait > max_wait:
+            raise self._too_long(wait)
+        waiter = (loop.create_future(), now + max_wait, owner)
+        queue = queues[priority]
+        queue.append(waiter)
+        self._serve()
+        try:
+            permit: Permit = await waiter[0]
+        except BaseException:
+            self._leave(queue, waiter)
+            raise
+        return permit
+
+    def rate_limited(self, retry_after: float | None) -> None:
+        """The service said 429: keep more distance, and nothing goes before *retry_after*."""
+        self._bucket.punish()
+        if retry_after is not None:
+            self.pause(min(retry_after, LONGEST_PAUSE))
+
+    def dismiss(self, owner: object) -> None:
+        """Send everybody away who waits on behalf of *owner*: its session is being closed."""
+        for queue in self._queues:
+            for waiter in [waiter for waiter in queue if waiter[2] is owner]:
+                queue.remove(waiter)
+                if not waiter[0].done():
+                    waiter[0].set_exception(
+                        SessionClosedError("the session was closed", endpoint=self.name)
+                    )
+        self._serve()
+
+    # -- permits ----------------------------------------------------------------------------------
+
+    def _spend(self) -> int:
+        anchor = self._bucket.spend(self._now())
+        self._serve()
+        return anchor
+
+    def _answered(self, anchor: int) -> None:
+        self._bucket.praise()
+        self._bucket.answered(anchor, self._now())
+        self._serve()
+
+    def _give_back(self) -> None:
+        self._bucket.give_back()
+        self._serve()
+
+    # -- the queue --------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Grant what is due, send away who has waited too long, and set the timer for the rest."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.waiting:
+            return
+        now = self._now()
+        while self.waiting and self._bucket.due(now) <= now:
+            waiter = self._next()
+            if not waiter.done():
+                self._bucket.reserve()
+                waiter.set_result(Permit(self))
+        self._send_away(now)
+        wake = min(
+            self._bucket.due(now),
+            min((queue[0][1] for queue in self._queues if queue), default=now),
+        )
+        if self.waiting and wake < math.inf and self._loop is not None:
+            # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
+            self._timer = self._loop.call_later(max(0.0, wake - now), self._serve)
+
+    def _next(self) -> asyncio.Future[Permit]:
+        """Take the waiter whose turn it is."""
+        overtaken = self._overtaken
+        turns = [index for index, queue in enumerate(self._queues) if queue]
+        turn = max((index for index in turns if overtaken[index] >= PATIENCE), default=turns[0])
+        for index in turns:
+            overtaken[index] = 0 if index <= turn else overtaken[index] + 1
+        return self._queues[turn].popleft()[0]
+
+    def _send_away(self, now: float) -> None:
+        """Fail those who cannot be served in time: the pause is longer than their patience."""
+        horizon = max(now, self._bucket.paused)
+        for queue in self._queues:
+            # One session's calls all have the same patience, so the first in line is the first to
+            # lose it. Where sessions share a limiter, the rest are seen when they come to front.
+            while queue and queue[0][1] < horizon:
+                waiter = queue.popleft()[0]
+                if not waiter.done():
+                    waiter.set_exception(self._too_long(self._expected(Priority.POLL, now)))
+
+    def _expected(self, priority: Priority, now: float) -> float:
+        """The least that somebody who comes now will wait, in seconds."""
+        bucket = self._bucket
+        due = bucket.due(now)
+        first = max(0.0, bucket.paused - now) if due == math.inf else due - now
+        ahead = sum(map(len, self._queues[: priority + 1]))
+        return first + max(0, ahead - bucket.available(now)) * bucket.rate.interval
+
+    def _too_long(self, wait: float) -> RateLimitedError:
+        return RateLimitedError(
+            f"no token for another {wait:.1f} s", endpoint=self.name, retry_after=wait
+        )
+
+    def _leave(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+        """A waiter was cancelled: unlink it, or hand on the token that came in the same turn."""
+        future = waiter[0]
+        if future.done() and not future.cancelled() and future.exception() is None:
+            future.result().close()
+            return
+        try:
+            queue.remove(waiter)
+        except ValueError:
+            return
+        self._serve()
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start to count in another loop's time."""
+        if self.waiting and self._loop is not None and not self._loop.is_closed():
+            raise SessionClosedError("it is in use in another event loop", endpoint=self.name)
+        for queue in self._queues:
+            queue.clear()
+        before, self._now = self._now, clock(loop)
+        if self._loop is not None and abs(before() - self._now()) > 1.0:
+            # Another clock altogether: what was counted means nothing on it. Start full but late.
+            self._bucket = Bucket(self.rate)
+            self._bucket.pause(self._now() + self.rate.interval)
+        self._loop = loop

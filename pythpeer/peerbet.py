@@ -1,0 +1,361 @@
+"""Peerbet chat v1.0, whole: the facts of the wire, the models, the calls, the stream.
+
+Documented: ``GET /api/chat/?action=get[&key=K][&mid=N][&last=N]`` and
+``?action=set&key=K&msg=TEXT[&bot=1]``, at least 1 s apart each; ``mid`` and ``last`` are Int32,
+``last`` at most 300, ``msg`` at most 250 characters and encoded by RFC 3986; an answer's ``status``
+is 1 for success and 0 for failure.
+
+Not documented, and taken either way: whether a page after ``mid`` is the newest or the oldest
+messages that fit, whether ``mid`` itself is in it, its order, and whether ids are contiguous for
+one reader (private messages to others have ids too).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from .answers import read_date, same_document
+from .calls import Caller
+from .errors import DecodeError, InvalidRequestError, PythpeerError
+from .feed import Feed, Feeds
+from .limiter import Priority
+from .polling import chain
+from .secret import Secret
+from .stores.base import Log, Topic
+from .streams import OnGap, Stream
+from .wire import (
+    INT32_MAX,
+    Effect,
+    Endpoint,
+    Json,
+    Param,
+    Rate,
+    Request,
+    ShapedEndpoint,
+    check_integer,
+    check_text,
+)
+
+__all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
+
+log = logging.getLogger(__name__)
+
+PATH: Final = "/api/chat/"
+MAX_TEXT: Final = 250
+MAX_LAST: Final = 300
+
+
+class ChatMessage(msgspec.Struct, frozen=True, gc=False):
+    """One message of the chat."""
+
+    id: int
+    """Its number; greater is later."""
+
+    sender: str = msgspec.field(name="by")
+    """Who wrote it."""
+
+    text: str = msgspec.field(name="msg")
+    """What it says."""
+
+    to: str | None = None
+    """The wire's own ``to``, ``""`` for everyone; see `recipient`."""
+
+    date: str | None = None
+    """The wire's own ``date``; see `sent_at`."""
+
+    is_bot: bool = msgspec.field(name="bot", default=False)
+    """Whether a bot posted it and said so."""
+
+    is_mine: bool = msgspec.field(name="my", default=False)
+    """Whether the owner of the session's key wrote it; never without a key."""
+
+    is_private: bool = msgspec.field(name="me", default=False)
+    """Whether it is a private message."""
+
+    # Worked out when asked for: for each message of a page it would double the cost of the page.
+
+    @property
+    def recipient(self) -> str | None:
+        """Whom it is to, or ``None`` for everyone."""
+        return self.to or None
+
+    @property
+    def sent_at(self) -> datetime | None:
+        """When it was sent: naive, by the service's clock, whose zone is not documented.
+
+        ``None`` where the service sent no date, or a zero date.
+        """
+        return read_date(self.date)
+
+
+class ChatPage(msgspec.Struct, frozen=True):
+    """What one reading of the chat brought."""
+
+    messages: tuple[ChatMessage, ...]
+    """Ascending by id, each id once."""
+
+    users_online: int
+    """How many users are online, as the service counts them."""
+
+    skipped: int = 0
+    """How many messages were left out because they could not be decoded."""
+
+
+class ChatStream(Stream[ChatMessage]):
+    """The messages of the chat as they come, in id order, each once. See `Stream`."""
+
+
+class Peerbet:
+    """The Peerbet services of a session: ``session.peerbet``."""
+
+    def __init__(self, caller: Caller, feeds: Feeds, *, url: str, key: Secret | None) -> None:
+        self._caller = caller
+        self._feeds = feeds
+        self._key = key
+        self._get, self._set = chat_get(url), chat_set(url)
+        account = key.fingerprint() if key else "nobody"
+        self.accounts: Final = ((self._get, account), (self._set, account))
+        """Each endpoint with the account whose requests the service counts."""
+        self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
+
+    async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
+        """Read the chat: messages with ids over *after*, or the last 50.
+
+        *after* is the last message id seen, from 0; *last*, from 1 to 300, is how many messages to
+        show at most. Private messages come only with a key. A message that cannot be decoded is
+        left out and counted. Raises `InvalidRequestError` before anything is sent, and whatever a
+        read can fail with.
+        """
+        if after is not None:
+            check_integer("after", after, 0)
+        if last is not None:
+            check_integer("last", last, 1, MAX_LAST)
+        page = await self._caller.call(self._request(after, last))
+        messages = page.messages
+        if after is not None and messages and messages[0].id <= after:
+            messages = tuple(message for message in messages if message.id > after)
+        return ChatPage(messages, page.users_online, len(page.holes) + len(page.strays))
+
+    async def post(self, text: str, *, bot: bool = False) -> int:
+        """Post *text*, 1 to 250 characters, and return the new message's id.
+
+        It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
+        raised and nothing is repeated. ``bot=True`` marks it as a bot's. Needs the Peerbet key.
+        """
+        if self._key is None:
+            raise InvalidRequestError("posting needs a Peerbet key", endpoint=self._set.name)
+        check_text("text", text, MAX_TEXT)
+        if not isinstance(bot, bool):
+            raise InvalidRequestError("bot is True or False", endpoint=self._set.name)
+        params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
+        return (await self._caller.call(Request(self._set, params))).mid
+
+    def chat_stream(
+        self, *, after: int | None = None, name: str | None = None, on_gap: OnGap = "log"
+    ) -> ChatStream:
+        """The chat's messages as they come: ``async for message in session.peerbet.chat_stream()``.
+
+        Starts after the message id *after* (0 is the oldest available); without it, where the
+        stream of this *name* left off; without that, with what arrives from now on. Where the
+        service may have had more messages than it could show, ``on_gap="log"`` warns and goes on,
+        and ``"raise"`` raises `GapError` once; `Stream.gaps` has them either way.
+        """
+        if after is not None:
+            check_integer("after", after, 0)
+        feed = self._feeds.get(self._topic, _ChatSource(self))
+        return ChatStream(feed, after=after, name=name, on_gap=on_gap)
+
+    def _request(self, after: int | None, last: int | None) -> Request[_Page]:
+        return Request(self._get, {"key": self._key, "mid": after, "last": last})
+
+
+class _ChatSource:
+    """Polls the chat by last message id."""
+
+    def __init__(self, peerbet: Peerbet) -> None:
+        self._peerbet = peerbet
+        self.name: Final = peerbet._get.name
+        self._strays: deque[bytes] = deque(maxlen=MAX_LAST)
+
+    async def start(self, log: Log[ChatMessage]) -> int | None:
+        """A stream that starts from now on has to see first where the chat is."""
+        return None
+
+    async def poll(self, feed: Feed[ChatMessage]) -> PythpeerError | None:
+        """Read what came after the lowest place of the streams that wait."""
+        peerbet = self._peerbet
+        permit = await peerbet._caller.token(peerbet._get, Priority.POLL)
+        # Only now that there is a token: more streams may have come to wait meanwhile.
+        homeless, after = feed.homeless, feed.lowest
+        request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
+        page = await peerbet._caller.attempt(request, permit)
+        if isinstance(page, PythpeerError):
+            return page
+        self._count_strays(page, feed)
+        known = page.by_id()
+        if homeless:
+            if not known and page.strays:
+                return DecodeError("the newest message cannot be decoded", endpoint=self.name)
+            feed.settle(max(known, default=0))
+            return None
+        full = len(known) + len(page.strays) >= MAX_LAST
+        await feed.log.append(chain(after, known, full=full))
+        feed.prove(after, full=full)
+        return None
+
+    def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> None:
+        for stray in page.strays:
+            if stray not in self._strays:
+                self._strays.append(stray)
+                feed.skipped += 1
+                log.warning("%s: skipped a message that cannot be decoded", self.name)
+
+
+# -- the wire -------------------------------------------------------------------------------------
+
+
+class _Page(msgspec.Struct, frozen=True):
+    """An answer to ``action=get``, in order."""
+
+    messages: tuple[ChatMessage, ...]
+    users_online: int
+    holes: tuple[int, ...] = ()
+    """The ids of messages of which nothing else could be decoded."""
+    strays: tuple[bytes, ...] = ()
+    """Messages without so much as an id, as they came."""
+
+    status: int = 1
+
+    def by_id(self) -> dict[int, ChatMessage | None]:
+        """Every id that was shown, with its message or the lack of one."""
+        known: dict[int, ChatMessage | None] = dict.fromkeys(self.holes)
+        known.update({message.id: message for message in self.messages})
+        return known
+
+
+class _WirePage(msgspec.Struct, frozen=True, gc=False):
+    """An answer to ``action=get`` that is just as documented."""
+
+    status: int
+    message_list: list[ChatMessage]
+    users_online: int
+
+
+class _Posted(msgspec.Struct, frozen=True):
+    """An answer to ``action=set``."""
+
+    status: int | bool
+    mid: int
+
+
+def chat_get(url: str) -> Endpoint[_Page]:
+    """Reading: ``action=get``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
+    return ShapedEndpoint(
+        "peerbet.chat.get",
+        url + PATH,
+        query={"action": "get"},
+        rate=Rate(1.0),
+        shape=_sift,
+        fast=_read_page,
+    )
+
+
+def chat_set(url: str) -> Endpoint[_Posted]:
+    """Posting: ``action=set``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
+    return Endpoint(
+        "peerbet.chat.set",
+        url + PATH,
+        query={"action": "set"},
+        effect=Effect.WRITE,
+        rate=Rate(1.0),
+        answer=_Posted,
+    )
+
+
+_decode_page: Final = msgspec.json.Decoder(_WirePage, strict=False).decode
+
+
+def _read_page(body: bytes | bytearray) -> _Page:
+    """The fast way: a page as documented."""
+    page = _decode_page(body)
+    if page.status != 1:
+        raise ValueError("not a success")
+    return _Page(_in_order(page.message_list), page.users_online)
+
+
+def _in_order(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
+    """Ascending by id, each id once."""
+    ids = [message.id for message in messages]
+    if ids != sorted(set(ids)):
+        by_id = {message.id: message for message in messages}
+        messages = [by_id[id] for id in sorted(by_id)]
+    return tuple(messages)
+
+
+def _sift(document: Json) -> _Page:
+    """The lenient way: message by message, so that a bad one does not hide its neighbours."""
+    if not isinstance(document, dict) or "message_list" not in document:
+        raise ValueError("no message list")
+    found = document["message_list"]
+    if isinstance(found, dict):
+        found = list(found.values())  # how PHP writes a list with holes in it
+    if found is not None and not isinstance(found, list):
+        raise ValueError("no message list")
+    messages: list[ChatMessage] = []
+    holes: set[int] = set()
+    strays: list[bytes] = []
+    for item in found or ():
+        message, id = _message(item)
+        if message is not None:
+            messages.append(message)
+        elif id is not None:
+            holes.add(id)
+        else:
+            strays.append(same_document(item))
+    holes -= {message.id for message in messages}
+    online = _number(document.get("users_online")) or 0
+    return _Page(_in_order(messages), online, tuple(sorted(holes)), tuple(strays))
+
+
+def _message(item: Json) -> tuple[ChatMessage | None, int | None]:
+    """One message in whatever types it came, or at least its id."""
+    if not isinstance(item, dict):
+        return None, None
+    id = _number(item.get("id"))
+    sender, text = _text(item.get("by")), _text(item.get("msg"))
+    if id is None or sender is None or text is None:
+        return None, id
+    message = ChatMessage(
+        id,
+        sender,
+        text,
+        _text(item.get("to")),
+        _text(item.get("date")),
+        _bit(item.get("bot")),
+        _bit(item.get("my")),
+        _bit(item.get("me")),
+    )
+    return message, id
+
+
+def _number(value: Json) -> int | None:
+    try:
+        number = msgspec.convert(value, int, strict=False)
+    except msgspec.ValidationError:
+        return None
+    return number if 0 <= number <= INT32_MAX and not isinstance(value, bool) else None
+
+
+def _text(value: Json) -> str | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def _bit(value: Json) -> bool:
+    return value in (1, "1", True, "true", "True")

@@ -1,0 +1,331 @@
+"""PythBots, whole: the facts of the wire, the models, the calls, the mail stream.
+
+Documented (https://pythbots.com/wiki/index.php?page=api-documentation): every call is a GET, every
+answer JSON. ``/api/userinfo.php?user=U``, ``/api/crank.php?chatid=C``, ``/api/cstats.php?chatid=C``
+and ``/api/mail.php?personalkey=K`` with ``&user=U&message=TEXT`` or ``&id=ID&message=TEXT`` to
+send, the bare ``&readnew`` to get unread mail and mark it as read, the bare ``&readall`` for all
+of it. An API key, where one is used, travels in the header ``X-API-Key``.
+
+Not documented: what the fields of any answer are called, whether mail has ids, whether ``readall``
+marks mail as read, and how often one may ask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Final, TypeVar, cast
+
+import msgspec
+
+from .answers import same_document
+from .calls import Caller
+from .consuming import ConsumingSource, Found
+from .errors import InvalidRequestError
+from .feed import Feed, Feeds
+from .secret import Secret
+from .shapes import Fields, a_list, an_object, any_document
+from .stores.base import Topic
+from .streams import Stream
+from .wire import (
+    FLAG,
+    Effect,
+    Endpoint,
+    Json,
+    JsonObject,
+    Param,
+    Rate,
+    Request,
+    ShapedEndpoint,
+    check_integer,
+    check_text,
+)
+
+__all__ = ["ChatStats", "Mail", "MailStream", "PythBots", "StaffMember", "User"]
+
+T = TypeVar("T")
+
+LOOKUP: Final = Rate(1.0, 3)
+MAIL: Final = Rate(1.0)
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """What PythBots knows about somebody. A field is ``None`` where the answer lacks it."""
+
+    id: int | None = None
+    username: str | None = None
+    nickname: str | None = None
+    avatar: str | None = None
+    powers: Json = None
+    chats: Json = None
+    rank: str | None = None
+    online: bool | None = None
+    raw: JsonObject
+    """The whole object, as it was decoded."""
+
+
+class StaffMember(msgspec.Struct, frozen=True, kw_only=True):
+    """One of a chat's staff. A field is ``None`` where the answer lacks it."""
+
+    id: int | None = None
+    username: str | None = None
+    rank: str | None = None
+    """Main Owner, Owner or Moderator, in the service's spelling."""
+    avatar: str | None = None
+    time_held: int | str | None = None
+    """For how long the rank has been held: a number as sent (unit undocumented), or words."""
+    raw: JsonObject
+    """The whole object, as it was decoded."""
+
+
+class ChatStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat's statistics. A field is ``None`` where the answer lacks it."""
+
+    messages: int | None = None
+    """Messages in all."""
+    active_users: int | None = None
+    raw: JsonObject
+    """The whole object, as it was decoded."""
+
+
+class Mail(msgspec.Struct, frozen=True, kw_only=True):
+    """One mail. A field is ``None`` where the answer lacks it."""
+
+    id: int | None = None
+    sender: str | None = None
+    sender_id: int | None = None
+    text: str | None = None
+    sent_at: datetime | None = None
+    """Naive, by the service's clock."""
+    is_read: bool | None = None
+    recovered: bool = False
+    """Whether it came by the history after an answer was lost: it may have been seen before."""
+    raw: JsonObject
+    """The whole object, as it was decoded."""
+
+
+class MailStream(Stream[Mail]):
+    """Mail as it comes, oldest first. See `Stream`."""
+
+
+class PythBots:
+    """The PythBots services of a session: ``session.pythbots``."""
+
+    def __init__(
+        self,
+        caller: Caller,
+        feeds: Feeds,
+        *,
+        url: str,
+        personal_key: Secret | None,
+        api_key: Secret | None,
+        personal_key_param: str,
+    ) -> None:
+        self._caller = caller
+        self._feeds = feeds
+        self._personal_key = personal_key
+        self._key_param = check_text("personal_key_param", personal_key_param)
+        self._headers = {"X-API-Key": api_key} if api_key else None
+        self._user, self._staff, self._stats = userinfo(url), crank(url), cstats(url)
+        self._send = mail(url, any_document, Effect.WRITE)
+        self._unread = mail(url, _mail_list, Effect.CONSUME)
+        self._all = mail(url, _mail_list, Effect.READ)
+        account = personal_key.fingerprint() if personal_key else "nobody"
+        asker = api_key.fingerprint() if api_key else "nobody"
+        lookups = (self._user, self._staff, self._stats)
+        self.accounts: Final = ((self._send, account), *((lookup, asker) for lookup in lookups))
+        """Each endpoint with the account whose requests the service counts."""
+        self._topic = Topic(f"pythbots.mail {url} {account}", Mail, consumed=True)
+
+    async def user(self, user: str | int) -> User:
+        """Look somebody up by name or by id."""
+        return await self._lookup(self._user, {"user": _who("user", user)})
+
+    async def staff(self, chat_id: int) -> tuple[StaffMember, ...]:
+        """The staff of a chat, in the service's order. The chat must be opted in (`ApiError`)."""
+        return await self._lookup(self._staff, {"chatid": check_integer("chat_id", chat_id, 1)})
+
+    async def stats(self, chat_id: int) -> ChatStats:
+        """The statistics of a chat."""
+        return await self._lookup(self._stats, {"chatid": check_integer("chat_id", chat_id, 1)})
+
+    async def send_mail(self, to: str | int, text: str) -> None:
+        """Send a mail to a user name or to a user id. Needs the personal key.
+
+        It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
+        raised and nothing is repeated.
+        """
+        recipient = _who("to", to)
+        check_text("text", text)
+        name = "user" if isinstance(to, str) else "id"
+        await self._caller.call(self._mail(self._send, {name: recipient, "message": text}))
+
+    async def unread_mail(self) -> tuple[Mail, ...]:
+        """Get the unread mail, oldest first, and have it marked as read (``readnew``).
+
+        What is fetched here reaches the mail streams too. A cancellation takes effect only once
+        the answer is in, or its time limit is over; what it brought, or what a lost answer held, is
+        in what the next call returns. Needs the personal key.
+        """
+        feed, source = self._mail_feed()
+        return await source.collect(feed.log)
+
+    async def all_mail(self) -> tuple[Mail, ...]:
+        """Get the whole history, read and unread (``readall``). Needs the personal key."""
+        found = await self._caller.call(self._mail(self._all, {"readall": FLAG}))
+        return tuple(each.item for each in found if each.item is not None)
+
+    def mail_stream(self, *, name: str | None = None) -> MailStream:
+        """Unread mail as it comes: ``async for mail in session.pythbots.mail_stream()``.
+
+        Starts with the unread mail and with what the store holds that no stream acknowledged; with
+        a *name* the store knows, where that stream left off. Nothing is lost although the service
+        marks mail as read before it is here: what may have been is delivered again, ``recovered``.
+        """
+        feed, _ = self._mail_feed()
+        return MailStream(feed, name=name)
+
+    async def _lookup(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> T:
+        return await self._caller.call(Request(endpoint, params, self._headers))
+
+    def _mail(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
+        if self._personal_key is None:
+            raise InvalidRequestError("mail needs a personal key", endpoint=endpoint.name)
+        key = {self._key_param: self._personal_key}
+        return Request(endpoint, {**key, **params}, self._headers)
+
+    def _mail_feed(self) -> tuple[Feed[Mail], ConsumingSource[Mail]]:
+        """The feed of unread mail with its source, which direct calls go through as well."""
+        source = ConsumingSource(
+            self._caller,
+            unread=self._mail(self._unread, {"readnew": FLAG}),
+            history=self._mail(self._all, {"readall": FLAG}),
+            recovered=lambda mail: msgspec.structs.replace(mail, recovered=True),
+        )
+        feed = self._feeds.get(self._topic, source)
+        return feed, cast("ConsumingSource[Mail]", feed.source)
+
+
+# -- the wire -------------------------------------------------------------------------------------
+
+
+def userinfo(url: str) -> Endpoint[User]:
+    """Who somebody is: ``/api/userinfo.php?user=``."""
+    return _read("pythbots.userinfo", f"{url}/api/userinfo.php", an_object(_user), LOOKUP)
+
+
+def crank(url: str) -> Endpoint[tuple[StaffMember, ...]]:
+    """A chat's staff: ``/api/crank.php?chatid=``."""
+    return _read("pythbots.crank", f"{url}/api/crank.php", a_list(_staff_member), LOOKUP)
+
+
+def cstats(url: str) -> Endpoint[ChatStats]:
+    """A chat's statistics: ``/api/cstats.php?chatid=``."""
+    return _read("pythbots.cstats", f"{url}/api/cstats.php", an_object(_stats), LOOKUP)
+
+
+def mail(url: str, shape: Callable[[Json], T], effect: Effect) -> Endpoint[T]:
+    """``/api/mail.php?personalkey=``: sending, reading what is unread, and reading all."""
+    return _read("pythbots.mail", f"{url}/api/mail.php", shape, MAIL, effect)
+
+
+def _read(
+    name: str,
+    url: str,
+    shape: Callable[[Json], T],
+    rate: Rate,
+    effect: Effect = Effect.READ,
+) -> Endpoint[T]:
+    return ShapedEndpoint(name, url, shape=shape, rate=rate, effect=effect, status_is_verdict=False)
+
+
+def _who(name: str, user: object) -> str | int:
+    """A user name, or a user id."""
+    return check_text(name, user) if isinstance(user, str) else check_integer(name, user, 1)
+
+
+_ID: Final = ("id", "userid", "uid", "xatid")
+_NAME: Final = ("username", "regname", "user", "name")
+_RANK: Final = ("rank", "rankname", "role", "title")
+_AVATAR: Final = ("avatar", "avatarurl", "pic", "a")
+
+
+def _user(found: Fields) -> User:
+    fields = found.inner(*_ID, *_NAME, "nickname", "nick")
+    return User(
+        id=fields.number(*_ID),
+        username=fields.text(*_NAME),
+        nickname=fields.text("nickname", "nick", "displayname"),
+        avatar=fields.text(*_AVATAR),
+        powers=fields.any("powers", "powercount", "power"),
+        chats=fields.any("chats", "chat", "rooms"),
+        rank=fields.text(*_RANK),
+        online=fields.bit("online", "isonline", "onlinestatus", "status", "live"),
+        raw=found.raw,
+    )
+
+
+def _staff_member(item: Json, key: str) -> StaffMember:
+    fields = Fields({"username": item} if isinstance(item, str) else item)
+    held = ("timeheld", "held", "heldfor", "time", "duration", "since")
+    rank = fields.text(*_RANK)
+    if rank is None and re.search("owner|mod", key, re.IGNORECASE):
+        rank = key  # listed by rank
+    return StaffMember(
+        id=fields.number(*_ID),
+        username=fields.text(*_NAME),
+        rank=rank,
+        avatar=fields.text(*_AVATAR),
+        time_held=fields.number(*held) or fields.text(*held),
+        raw=fields.raw,
+    )
+
+
+def _stats(found: Fields) -> ChatStats:
+    messages = ("messages", "totalmessages", "messagetotal", "messagestotal", "messagecount")
+    active = ("activeusers", "usersactive", "active", "activeusercount")
+    fields = found.inner(*messages, *active)
+    return ChatStats(
+        messages=fields.number(*messages), active_users=fields.number(*active), raw=found.raw
+    )
+
+
+def _mail_list(document: Json) -> tuple[Found[Mail], ...]:
+    """Mails in order: by id where all have one, by date where all have one, else as they came."""
+    found = a_list(_mail)(document)
+    ids = [each.item.id for each in found if each.item and each.item.id is not None]
+    dates = [each.item.sent_at for each in found if each.item and each.item.sent_at is not None]
+    order: Sequence[int] | Sequence[datetime] = ids if len(ids) == len(found) else dates
+    if len(order) < len(found):
+        return found
+    return tuple(found[index] for index in sorted(range(len(found)), key=order.__getitem__))
+
+
+_READ_STATE: Final = ("read", "isread", "seen", "status", "unread", "new", "isnew")
+
+
+def _mail(item: Json, _: str) -> Found[Mail]:
+    try:
+        fields = Fields({"message": item} if isinstance(item, str) else item)
+    except ValueError:
+        return Found(None, _digest(item), has_id=False)
+    unread = fields.bit("unread", "isnew", "new")
+    mail = Mail(
+        id=fields.number("id", "mailid", "messageid", "mid"),
+        sender=fields.text("from", "sender", "fromuser", "username", "by", "user"),
+        sender_id=fields.number("fromid", "senderid", "fromuserid", "userid"),
+        text=fields.text("message", "text", "msg", "body", "content", "mail"),
+        sent_at=fields.date("date", "sentat", "time", "createdat", "timestamp", "sent"),
+        is_read=fields.bit("read", "isread", "seen") if unread is None else not unread,
+        raw=fields.raw,
+    )
+    id = fields.any("id", "mailid", "messageid", "mid")
+    if isinstance(id, (int, str)) and not isinstance(id, bool):
+        return Found(mail, f"id {id}", has_id=True)
+    return Found(mail, _digest(fields.without(*_READ_STATE)), has_id=False)
+
+
+def _digest(found: object) -> str:
+    return hashlib.blake2b(same_document(found), digest_size=16).hexdigest()

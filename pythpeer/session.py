@@ -1,0 +1,292 @@
+"""The session: holds keys, limiters and store, and the connections while it is open."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import ssl
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack, cast
+
+from .calls import Caller
+from .errors import InvalidRequestError, SessionClosedError
+from .feed import Feeds
+from .limiter import Limiter
+from .peerbet import Peerbet
+from .pythbots import PythBots
+from .retry import Retry
+from .secret import Secret
+from .stores import MemoryStore, Store, from_text
+from .version import version
+from .wire import Endpoint, Param, Rate, Request, check_integer, check_text, check_url
+
+if TYPE_CHECKING:
+    from .transport import Transport
+
+__all__ = ["Session", "SessionOptions"]
+
+T = TypeVar("T")
+
+KEYS: Final = {
+    "peerbet_key": "PYTHPEER_PEERBET_KEY",
+    "personal_key": "PYTHPEER_PERSONAL_KEY",
+    "pythbots_api_key": "PYTHPEER_PYTHBOTS_API_KEY",
+}
+
+
+class SessionOptions(TypedDict, total=False):
+    """What `Session` can be told, each option as described there."""
+
+    peerbet_key: str | Secret | None
+    personal_key: str | Secret | None
+    pythbots_api_key: str | Secret | None
+    peerbet_url: str
+    pythbots_url: str
+    personal_key_param: str
+    rates: Mapping[str, Rate] | None
+    retry: Retry
+    timeout: float
+    max_wait: float
+    store: Store | None
+    max_body: int
+    ssl_context: ssl.SSLContext | None
+
+
+class Session:
+    """One user's access to both services: ``async with Session(...) as session``.
+
+    - ``peerbet_key``, ``personal_key``, ``pythbots_api_key``: text or `Secret`; each is needed only
+      for what asks for it. The API key travels in a header, the others in the URL as documented.
+    - ``peerbet_url``, ``pythbots_url``: https, or plain http to this machine.
+    - ``personal_key_param``: how the mail service spells its key's parameter.
+    - ``rates``: pacing by endpoint name, over the defaults.
+    - ``retry``: what to do about failed reads.
+    - ``timeout``: seconds for one attempt, head and body, from the moment it has its token.
+    - ``max_wait``: seconds a call may wait for a token; a stream's poll waits as long as it takes.
+    - ``store``: where cursors, logs and pacing live; by default a `MemoryStore` of its own.
+    - ``max_body``: bytes an answer may have.
+    - ``ssl_context``: for a private certificate authority; there is no way to switch checking off.
+
+    Whatever of this is wrong is an `InvalidRequestError` at once. A session belongs to the event
+    loop it was opened in; once closed it can be opened again. It runs no background task, so it
+    may be entered in one task and left in another.
+    """
+
+    def __init__(
+        self,
+        *,
+        peerbet_key: str | Secret | None = None,
+        personal_key: str | Secret | None = None,
+        pythbots_api_key: str | Secret | None = None,
+        peerbet_url: str = "https://www.peerbet.org",
+        pythbots_url: str = "https://pythbots.com",
+        personal_key_param: str = "personalkey",
+        rates: Mapping[str, Rate] | None = None,
+        retry: Retry = Retry(),
+        timeout: float = 20.0,
+        max_wait: float = 60.0,
+        store: Store | None = None,
+        max_body: int = 1_048_576,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        # First of all, so that no later error can show a key among this frame's variables.
+        keys = [Secret.wrap(key) for key in (peerbet_key, personal_key, pythbots_api_key)]
+        peerbet_key = personal_key = pythbots_api_key = None
+        peerbet_secret, personal_secret, api_secret = (_checked(key) for key in keys)
+        if api_secret is not None and not api_secret.reveal().isascii():
+            raise InvalidRequestError("pythbots_api_key travels in a header: it must be ASCII")
+        self._store: Store = MemoryStore() if store is None else store
+        if not isinstance(self._store, Store):
+            raise InvalidRequestError("store must be a store, such as MemoryStore()")
+        self._rates = {
+            check_text("an endpoint's name", name): _instance(f"rates[{name!r}]", Rate, rate)
+            for name, rate in dict(rates or {}).items()
+        }
+        self._max_body = check_integer("max_body", max_body, 1)
+        self._ssl_context = ssl_context
+        if ssl_context is not None:
+            _instance("ssl_context", ssl.SSLContext, ssl_context)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: Transport | None = None
+        self._feeds = Feeds()
+        self._limiters: dict[str, Limiter] = {}
+        self._caller = Caller(
+            transport=self._open_transport,
+            limiter=self._limiter,
+            retry=_instance("retry", Retry, retry),
+            timeout=_seconds("timeout", timeout),
+            max_wait=_seconds("max_wait", max_wait),
+        )
+        self._peerbet = Peerbet(
+            self._caller,
+            self._feeds,
+            url=check_url("peerbet_url", peerbet_url).rstrip("/"),
+            key=peerbet_secret,
+        )
+        self._pythbots = PythBots(
+            self._caller,
+            self._feeds,
+            url=check_url("pythbots_url", pythbots_url).rstrip("/"),
+            personal_key=personal_secret,
+            api_key=api_secret,
+            personal_key_param=personal_key_param,
+        )
+        for endpoint, account in (*self._peerbet.accounts, *self._pythbots.accounts):
+            self._add_limiter(endpoint, account)
+
+    @classmethod
+    def from_env(cls, **overrides: Unpack[SessionOptions]) -> Self:
+        """A session from environment variables; what is given here wins over them.
+
+        ``PYTHPEER_PEERBET_KEY``, ``PYTHPEER_PERSONAL_KEY``, ``PYTHPEER_PYTHBOTS_API_KEY``,
+        ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``, ``PYTHPEER_STORE`` (``memory``). An
+        empty variable counts as none.
+        """
+        options = overrides
+        wrong = _cover_keys(cast("dict[str, object]", options))
+        if wrong is not None:
+            raise wrong
+        if (value := _variable("PYTHPEER_PEERBET_URL")) and "peerbet_url" not in options:
+            options["peerbet_url"] = value
+        if (value := _variable("PYTHPEER_PYTHBOTS_URL")) and "pythbots_url" not in options:
+            options["pythbots_url"] = value
+        if (value := _variable("PYTHPEER_STORE")) and "store" not in options:
+            options["store"] = from_text(value)
+        return cls(**options)
+
+    @property
+    def peerbet(self) -> Peerbet:
+        """Peerbet chat."""
+        return self._peerbet
+
+    @property
+    def pythbots(self) -> PythBots:
+        """PythBots: user info, chat staff, chat statistics, mail."""
+        return self._pythbots
+
+    @property
+    def limiters(self) -> Mapping[str, Limiter]:
+        """The live token buckets by endpoint name; a user's own endpoint from its first call on."""
+        return MappingProxyType(self._limiters)
+
+    async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:
+        """Ask any endpoint, with the pacing, secrecy and errors that the services' own have.
+
+        *params* follow the endpoint's fixed query in the order given. No key is added: one given
+        as `Secret` goes on the wire and nowhere else. ``None`` is left out, `FLAG` is a bare name.
+        Raises `InvalidRequestError` before a token is spent, and whatever the call fails with.
+        """
+        if not isinstance(endpoint, Endpoint):
+            raise InvalidRequestError("what is called is an Endpoint")
+        return await self._caller.call(Request(endpoint, params))
+
+    async def open(self) -> Self:
+        """Open the session in the running event loop. Once is enough; more does no harm."""
+        loop = asyncio.get_running_loop()
+        if self._transport is not None and self._loop is not None and not self._loop.is_closed():
+            self._open_transport()
+            return self
+        from .transport import Transport  # aiohttp is most of what importing would cost
+
+        await self._store.open()
+        self._transport = Transport(
+            user_agent=f"pythpeer/{version()}",
+            max_body=self._max_body,
+            ssl_context=self._ssl_context,
+        )
+        self._loop = loop
+        self._feeds.open(self._store, self._caller.retry)
+        return self
+
+    async def aclose(self) -> None:
+        """Close the session: whoever waits gets `SessionClosedError`. Idempotent."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        self._feeds.close()
+        for limiter in self._limiters.values():
+            limiter.dismiss(self._caller)
+        try:
+            await transport.aclose()
+        finally:
+            await self._store.aclose()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._transport is None else "open"
+        return f"<Session {state}, {self._store!r}>"
+
+    # -- what calls need --------------------------------------------------------------------------
+
+    def _open_transport(self) -> Transport:
+        if self._transport is None:
+            raise SessionClosedError("the session is not open: use 'async with', or open() it")
+        if asyncio.get_running_loop() is not self._loop:
+            raise SessionClosedError("the session is open in another event loop")
+        return self._transport
+
+    def _limiter(self, endpoint: Endpoint[T]) -> Limiter:
+        limiter = self._limiters.get(endpoint.name)
+        if limiter is None:
+            return self._add_limiter(endpoint)
+        if limiter.rate != endpoint.rate and endpoint.name not in self._rates:
+            raise InvalidRequestError(
+                "another endpoint of this name has another rate", endpoint=endpoint.name
+            )
+        return limiter
+
+    def _add_limiter(self, endpoint: Endpoint[T], account: str = "") -> Limiter:
+        name = endpoint.name
+        key = f"{name} {endpoint.url} {account}"
+        limiter = self._store.limiter(key, name, self._rates.get(name, endpoint.rate))
+        self._limiters[name] = limiter
+        return limiter
+
+
+def _variable(name: str) -> str | None:
+    return os.environ.get(name, "").strip() or None
+
+
+def _cover_keys(options: dict[str, object]) -> InvalidRequestError | None:
+    """Put keys under cover where they stand, with those of the environment beside them.
+
+    What is wrong with one comes back, to be raised when no key is in sight.
+    """
+    wrong: InvalidRequestError | None = None
+    for name, variable in KEYS.items():
+        key = Secret.wrap(options[name] if name in options else _variable(variable))
+        options[name] = None if isinstance(key, InvalidRequestError) else key
+        wrong = key if isinstance(key, InvalidRequestError) else wrong
+    return wrong
+
+
+def _checked(key: Secret | InvalidRequestError | None) -> Secret | None:
+    if isinstance(key, InvalidRequestError):
+        raise key
+    return key
+
+
+def _instance(name: str, kind: type[T], value: object) -> T:
+    if not isinstance(value, kind):
+        raise InvalidRequestError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidRequestError(f"{name} must be a number of seconds")
+    if not value > 0 or math.isnan(value):
+        raise InvalidRequestError(f"{name} must be more than 0 seconds")
+    return float(value)

@@ -1,0 +1,141 @@
+"""Making sense of PythBots' answers, whose shapes are published nowhere. Pure.
+
+The documentation names what an answer holds, not what its fields are called. So models are read
+through lists of likely names, compared without case and punctuation, every field may be missing,
+and the whole decoded object stays beside them as ``raw``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Final, TypeVar
+
+from .answers import read_date
+from .wire import Json, JsonObject
+
+__all__ = ["Fields", "a_list", "an_object", "any_document"]
+
+T = TypeVar("T")
+
+
+def any_document(document: Json) -> Json:
+    """Take anything but what says nothing: the answer to a write is JSON, and no more is known."""
+    if document is None or document is False or document in ({}, ""):
+        raise ValueError("an answer that says nothing")
+    return document
+
+
+def an_object(read: Callable[[Fields], T]) -> Callable[[Json], T]:
+    """Where an object is due: any that is not empty."""
+
+    def shape(document: Json) -> T:
+        if not isinstance(document, dict) or not document:
+            raise ValueError("not an object")
+        return read(Fields(document))
+
+    return shape
+
+
+def a_list(read: Callable[[Json, str], T]) -> Callable[[Json], tuple[T, ...]]:
+    """Where a list is due: a list, or an object with numeric keys, or either one level down.
+
+    *read* gets each element, and the key that the list it is in stood under, or ``""``.
+    """
+
+    def shape(document: Json) -> tuple[T, ...]:
+        return tuple(read(item, key) for item, key in _elements(document))
+
+    return shape
+
+
+def _elements(document: Json) -> Iterator[tuple[Json, str]]:
+    found = _as_list(document)
+    if found is not None:
+        return ((item, "") for item in found)
+    if not isinstance(document, dict):
+        raise ValueError("not a list")
+    lists = {key: _as_list(value) for key, value in document.items()}
+    if all(items is None for items in lists.values()):
+        raise ValueError("no list within")
+    return ((item, key) for key, items in lists.items() for item in items or ())
+
+
+def _as_list(found: Json) -> list[Json] | None:
+    if isinstance(found, list):
+        return found
+    if isinstance(found, dict) and all(re.fullmatch("[0-9]+", key) for key in found):
+        return list(found.values())
+    return None
+
+
+_NOT_A_NAME: Final = re.compile("[^a-z0-9]")
+
+
+class Fields:
+    """An object's fields under whatever names they came."""
+
+    __slots__ = ("_by_name", "raw")
+
+    def __init__(self, raw: Json) -> None:
+        if not isinstance(raw, dict):
+            raise ValueError("not an object")
+        self.raw = raw
+        self._by_name: dict[str, Json] = {_plain(name): value for name, value in raw.items()}
+
+    def inner(self, *names: str) -> Fields:
+        """Where none of *names* is here and there is one object within: that object's fields."""
+        if any(name in self._by_name for name in names):
+            return self
+        inner = [value for value in self.raw.values() if isinstance(value, dict) and value]
+        return Fields(inner[0]) if len(inner) == 1 else self
+
+    def without(self, *names: str) -> JsonObject:
+        """The whole object but for these fields."""
+        return {name: value for name, value in self.raw.items() if _plain(name) not in names}
+
+    def any(self, *names: str) -> Json:
+        """The first of *names* that is here and not null."""
+        values = map(self._by_name.get, names)
+        return next((value for value in values if value is not None), None)
+
+    def text(self, *names: str) -> str | None:
+        """A field that is text, or a number as text."""
+        value = self.any(*names)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+        return value if isinstance(value, str) else None
+
+    def number(self, *names: str) -> int | None:
+        """A field that is a whole number, however it was sent."""
+        return _number(self.any(*names))
+
+    def bit(self, *names: str) -> bool | None:
+        """A field that says yes or no."""
+        value = self.any(*names)
+        word = str(value).strip().lower() if isinstance(value, (bool, int, str)) else None
+        return True if word in _YES else False if word in _NO else None
+
+    def date(self, *names: str) -> datetime | None:
+        """A field that is a date in the services' form."""
+        return read_date(self.any(*names))
+
+
+_YES: Final = frozenset({"1", "true", "yes", "online", "on", "read"})
+_NO: Final = frozenset({"0", "false", "no", "offline", "off", "unread", ""})
+
+
+def _plain(name: str) -> str:
+    return _NOT_A_NAME.sub("", name.lower())
+
+
+def _number(value: Json) -> int | None:
+    if isinstance(value, str):
+        digits = value.strip().replace(",", "").replace(" ", "")
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}(?:\.0+)?", digits):
+            return None
+        return int(digits.partition(".")[0])
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return None if isinstance(value, bool) or not isinstance(value, int) else value

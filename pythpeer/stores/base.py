@@ -1,0 +1,177 @@
+"""What a store is: logs with the places of their readers, and the limiters of all who share it.
+
+A *log* keeps the items of one topic in order. A poll appends to it, a stream reads it through a
+*reader*, which remembers by name how far its items were acknowledged. Items are stored before
+anybody sees them, and a place moves only once its item was acknowledged.
+
+Every entry is a link of a chain: between ``after`` and ``id`` there is nothing that the service
+would have handed out. Where an entry's ``after`` is greater than where a reader stands, something
+is missing between the two (trimmed here, or never asked for), and the service is asked again.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+
+from ..errors import StoreError
+from ..limiter import Limiter
+from ..wire import Rate
+
+__all__ = ["Draft", "Entry", "Log", "Reader", "Store", "Topic"]
+
+T = TypeVar("T")
+
+
+class Topic(msgspec.Struct, Generic[T], frozen=True):
+    """What a log is about. Stores that write items down encode *item* with msgspec."""
+
+    name: str
+    """Unique for a service, its address and an account; never holds a key."""
+
+    item: type[T]
+
+    consumed: bool = False
+    """The service forgets what it handed out: what no reader acknowledged is never trimmed."""
+
+
+class Draft(msgspec.Struct, Generic[T], frozen=True):
+    """One item on its way into a log."""
+
+    item: T | None
+    """``None`` stands for one that could not be decoded, so that readers can count it."""
+
+    id: int | None = None
+    """The service's own number. An id that the log has is not appended again, but if the draft's
+    link reaches further back than the entry's, the entry takes it over. Without a number the log
+    gives the next one and links it to the one before."""
+
+    after: int = 0
+    gap: bool = False
+
+    key: str = ""
+    """For drafts without a number: what tells the item from others."""
+
+    copies: int = 0
+    """Append only if the log has seen fewer than this many of ``key``; 0 appends always."""
+
+
+class Entry(msgspec.Struct, Generic[T], frozen=True):
+    """One item of a log, or the hole where one could not be decoded."""
+
+    id: int
+    after: int
+    gap: bool
+    """Whether the service may have had more between ``after`` and ``id`` than it could show."""
+
+    item: T | None
+
+
+class Reader(abc.ABC, Generic[T]):
+    """How far one stream has got in a log. Without a name its place lasts as long as it does."""
+
+    @abc.abstractmethod
+    async def place(self) -> int | None:
+        """The id of the last acknowledged item, or ``None`` for a name the log does not know."""
+
+    @abc.abstractmethod
+    async def seek(self, place: int) -> None:
+        """Take *place* as acknowledged, forwards or backwards, and store it for a name at once."""
+
+    @abc.abstractmethod
+    async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
+        """At most *limit* entries with ids over *after*, ascending. Writes acknowledgements too."""
+
+    @abc.abstractmethod
+    def ack(self, place: int) -> None:
+        """Acknowledge everything up to *place*.
+
+        Every reader of this store object sees it at once; it is written down with the next `read`
+        or `flush`, so that acknowledging a batch costs one transaction.
+        """
+
+    @abc.abstractmethod
+    async def flush(self) -> None:
+        """Write acknowledgements down."""
+
+
+class Log(abc.ABC, Generic[T]):
+    """One session's hold on the log of a topic."""
+
+    @abc.abstractmethod
+    def reader(self, name: str | None) -> Reader[T]:
+        """A reader of this name, or one without a memory."""
+
+    @abc.abstractmethod
+    async def append(
+        self, drafts: Sequence[Draft[T]], *, settled: bool = False
+    ) -> Sequence[Draft[T]]:
+        """Add what is new among *drafts*, and return that part of them.
+
+        *settled* ends an announcement in the same transaction.
+        """
+
+    @abc.abstractmethod
+    async def acknowledged(self) -> int:
+        """The highest place that any named or unnamed reader has acknowledged; 0 at first."""
+
+    @abc.abstractmethod
+    async def announce(self) -> None:
+        """Note that a consuming read is about to be sent, and have that on record on return."""
+
+    @abc.abstractmethod
+    async def announced(self) -> bool:
+        """Whether a consuming read was announced of which nobody knows what came of it."""
+
+    @abc.abstractmethod
+    async def withdraw(self) -> None:
+        """Take an announcement back: nothing was consumed."""
+
+    @abc.abstractmethod
+    async def lead(self, seconds: float) -> bool:
+        """Whether this session may poll for all that share the log; holds for *seconds*."""
+
+    @abc.abstractmethod
+    async def news(self, seconds: float) -> None:
+        """Wait until somebody appends to the log, *seconds* at most."""
+
+
+class Store(abc.ABC):
+    """Where cursors, logs and pacing live. Sessions may share one: see each store for how far."""
+
+    def __init__(self) -> None:
+        self._limiters: dict[str, Limiter] = {}
+
+    @abc.abstractmethod
+    async def open(self) -> None:
+        """Get ready for one more session. Raises `StoreError` where that is impossible."""
+
+    @abc.abstractmethod
+    async def aclose(self) -> None:
+        """One session less; the last one closes what is open."""
+
+    @abc.abstractmethod
+    def log(self, topic: Topic[T]) -> Log[T]:
+        """The log of *topic*."""
+
+    def limiter(self, key: str, name: str, rate: Rate) -> Limiter:
+        """The limiter of one endpoint and account, the same for every session on this store.
+
+        *key* tells endpoint and account apart, *name* is the endpoint's. Raises `StoreError` where
+        two sessions want different rates.
+        """
+        limiter = self._limiters.get(key)
+        if limiter is None:
+            limiter = self._limiters[key] = self.pace(key, name, rate)
+        elif limiter.rate != rate:
+            raise StoreError(
+                "another session on this store holds this endpoint to another rate", endpoint=name
+            )
+        return limiter
+
+    def pace(self, key: str, name: str, rate: Rate) -> Limiter:
+        """Make a limiter. Stores that reach beyond this process make one that does too."""
+        return Limiter(name, rate)

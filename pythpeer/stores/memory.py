@@ -1,0 +1,173 @@
+"""The store that lasts as long as the program: logs in lists, places in dictionaries."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar, cast
+
+import anyio
+
+from ..limiter import clock
+from ..wire import check_integer
+from .base import Draft, Entry, Log, Reader, Store, Topic
+
+__all__ = ["MemoryStore"]
+
+T = TypeVar("T")
+
+MAX_LENGTH: Final = 10_000
+
+
+class MemoryStore(Store):
+    """Keeps everything in memory, for the sessions of one event loop that share the object.
+
+    Sessions on one `MemoryStore` share pacing, and one of them polls for all. Each log keeps its
+    last ``max_length`` items; of mail, all that no stream has acknowledged besides.
+    """
+
+    def __init__(self, *, max_length: int = MAX_LENGTH) -> None:
+        super().__init__()
+        self._max_length = check_integer("max_length", max_length, 1)
+        self._shelves: dict[str, _Shelf[Any]] = {}
+
+    async def open(self) -> None:
+        """Nothing to get ready."""
+
+    async def aclose(self) -> None:
+        """Nothing to close: what the sessions before left is there for the next."""
+
+    def log(self, topic: Topic[T]) -> Log[T]:
+        """The log of *topic*, shared by all sessions on this store."""
+        shelf = self._shelves.get(topic.name)
+        if shelf is None:
+            shelf = self._shelves[topic.name] = _Shelf(topic, self._max_length)
+        return _MemoryLog(cast("_Shelf[T]", shelf))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}: {len(shelf.ids)}" for name, shelf in self._shelves.items())
+        return f"<MemoryStore {sizes or 'empty'}>"
+
+
+class _Shelf(Generic[T]):
+    """What all holds on one log have in common."""
+
+    def __init__(self, topic: Topic[T], max_length: int) -> None:
+        self.topic = topic
+        self.max_length = max_length
+        self.ids: list[int] = []  # ascending
+        self.entries: dict[int, Entry[T]] = {}  # in the order in which they came
+        self.seen: dict[str, int] = {}
+        self.head = 0
+        self.places: dict[str, int] = {}
+        self.acknowledged = 0
+        self.announced = False
+        self.leader: tuple[object, float] | None = None
+        self.changed = asyncio.Event()
+
+    def add(self, draft: Draft[T]) -> bool:
+        """Add a draft unless it is known. Says whether it was new."""
+        if draft.id is None:
+            return self._number(draft)
+        known = self.entries.get(draft.id)
+        if known is None:
+            self._insert(Entry(draft.id, draft.after, draft.gap, draft.item))
+        elif draft.after < known.after:
+            self.entries[draft.id] = Entry(draft.id, draft.after, draft.gap, known.item)
+        return known is None
+
+    def _number(self, draft: Draft[T]) -> bool:
+        count = self.seen.get(draft.key, 0)
+        if draft.copies and count >= draft.copies:
+            return False
+        self.seen[draft.key] = count + 1
+        self._insert(Entry(self.head + 1, self.head, gap=False, item=draft.item))
+        return True
+
+    def _insert(self, entry: Entry[T]) -> None:
+        self.entries[entry.id] = entry
+        insort(self.ids, entry.id)  # nearly always at the end
+        self.head = max(self.head, entry.id)
+
+    def trim(self) -> None:
+        """Drop what came first, so that older items fetched again for a late reader stay."""
+        while len(self.ids) > self.max_length:
+            oldest = next(iter(self.entries))
+            if self.topic.consumed and oldest > self.acknowledged:
+                return
+            del self.entries[oldest]
+            del self.ids[bisect_right(self.ids, oldest) - 1]
+
+    def after(self, place: int, limit: int) -> list[Entry[T]]:
+        start = bisect_right(self.ids, place)
+        return [self.entries[id] for id in self.ids[start : start + limit]]
+
+
+class _MemoryLog(Log[T]):
+    def __init__(self, shelf: _Shelf[T]) -> None:
+        self._shelf = shelf
+
+    def reader(self, name: str | None) -> Reader[T]:
+        return _MemoryReader(self._shelf, name)
+
+    async def append(
+        self, drafts: Sequence[Draft[T]], *, settled: bool = False
+    ) -> Sequence[Draft[T]]:
+        shelf = self._shelf
+        added = [draft for draft in drafts if shelf.add(draft)]
+        shelf.trim()
+        shelf.announced = shelf.announced and not settled
+        if added:
+            shelf.changed.set()
+            shelf.changed = asyncio.Event()
+        return added
+
+    async def acknowledged(self) -> int:
+        return self._shelf.acknowledged
+
+    async def announce(self) -> None:
+        self._shelf.announced = True
+
+    async def announced(self) -> bool:
+        return self._shelf.announced
+
+    async def withdraw(self) -> None:
+        self._shelf.announced = False
+
+    async def lead(self, seconds: float) -> bool:
+        now = clock(asyncio.get_running_loop())()
+        leader = self._shelf.leader
+        if leader is not None and leader[0] is not self and now < leader[1]:
+            return False
+        self._shelf.leader = (self, now + seconds)
+        return True
+
+    async def news(self, seconds: float) -> None:
+        with anyio.move_on_after(seconds):
+            await self._shelf.changed.wait()
+
+
+class _MemoryReader(Reader[T]):
+    def __init__(self, shelf: _Shelf[T], name: str | None) -> None:
+        self._shelf = shelf
+        self._name = name
+
+    async def place(self) -> int | None:
+        return None if self._name is None else self._shelf.places.get(self._name)
+
+    async def seek(self, place: int) -> None:
+        if self._name is not None:
+            self._shelf.places[self._name] = place
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
+        return self._shelf.after(after, limit)
+
+    def ack(self, place: int) -> None:
+        shelf = self._shelf
+        shelf.acknowledged = max(shelf.acknowledged, place)
+        if self._name is not None:
+            shelf.places[self._name] = max(place, shelf.places.get(self._name, place))
+
+    async def flush(self) -> None:
+        """Nothing to write down."""

@@ -1,0 +1,332 @@
+"""Streams: what users iterate over.
+
+A stream never talks HTTP. It reads its log after its own place, and asks its feed for news when
+there is nothing more to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, overload
+
+from .errors import GapError, InvalidRequestError
+from .feed import Cursor, Feed
+from .polling import Gap
+from .stores.base import Entry
+from .wire import check_integer, check_text
+
+__all__ = ["MergedStream", "OnGap", "Stream", "merge"]
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+
+BATCH: Final = 100
+"""Entries that a stream takes from its log at a time."""
+
+OnGap = Literal["log", "raise"]
+
+
+class Stream(Generic[T_co]):
+    """Items of one kind as they come, in order, each once: ``async for item in stream``.
+
+    An item is acknowledged when the next one is asked for, or by `ack`. Leaving the loop and
+    `aclose` do not acknowledge: with a name, that item comes again to the next stream of the name.
+    Asking is safe to cancel: no item is lost by it. Transient failures are waited out, and what is
+    raised instead (a refused key, say) is raised again whenever the stream is asked again.
+    """
+
+    def __init__(
+        self,
+        feed: Feed[T_co],
+        *,
+        after: int | None = None,
+        name: str | None = None,
+        on_gap: OnGap = "log",
+    ) -> None:
+        self._after = None if after is None else check_integer("after", after, 0)
+        self._name = None if name is None else check_text("a stream's name", name, 200)
+        if on_gap not in ("log", "raise"):
+            raise InvalidRequestError('on_gap is "log" or "raise"')
+        self._on_gap = on_gap
+        self._feed = feed
+        self._reader = feed.log.reader(name)
+        self._cursor = Cursor()
+        self._started = False
+        self._ready: deque[tuple[int, T_co]] = deque()
+        self._handed: int | None = None
+        self._busy = False
+        self._closed = False
+        self._gaps: list[Gap] = []
+        self._unsaid: deque[Gap] = deque()
+        self._holes = 0
+        self._skipped_before = feed.skipped
+
+    # -- what users see ---------------------------------------------------------------------------
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The places where the service may have had more than it could show, in order."""
+        return tuple(self._gaps)
+
+    @property
+    def skipped(self) -> int:
+        """How many items could not be decoded and were passed over."""
+        return self._holes + self._feed.skipped - self._skipped_before
+
+    def __aiter__(self) -> Stream[T_co]:
+        return self
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a stream is asynchronous: write 'async for', not 'for'")
+
+    async def __anext__(self) -> T_co:
+        with _Turn(self):
+            self._acknowledge()
+            await self._fill()
+            return self._take()
+
+    async def ack(self) -> None:
+        """Acknowledge the item handed out last, and have that on record on return."""
+        self._acknowledge()
+        await self._reader.flush()
+
+    async def aclose(self) -> None:
+        """End the stream. What was handed out last stays unacknowledged. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._ready.clear()
+            await self._reader.flush()
+
+    async def __aenter__(self) -> Stream[T_co]:
+        """Take the starting place, so that what arrives from now on is in the stream."""
+        with _Turn(self):
+            await self._start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        name = f" {self._name!r}" if self._name else ""
+        state = "closed" if self._closed else f"at {self._cursor.position}"
+        return f"<Stream of {self._feed.source.name}{name}, {state}>"
+
+    # -- how it works -----------------------------------------------------------------------------
+
+    def _acknowledge(self) -> None:
+        if self._handed is not None:
+            self._reader.ack(self._handed)
+            self._handed = None
+
+    async def _start(self) -> None:
+        """Find the starting place, and have it stored for a name."""
+        if self._started or self._closed:
+            return
+        cursor = self._cursor
+        if cursor.position is None:
+            cursor.position = self._after
+        if cursor.position is None:
+            cursor.position = await self._reader.place()
+        if cursor.position is None:
+            cursor.position = await self._feed.source.start(self._feed.log)
+        while cursor.position is None:
+            await self._feed.advance(cursor)
+        await self._reader.seek(cursor.position)
+        self._started = True
+
+    async def _fill(self) -> None:
+        """Return with something to hand out, or closed."""
+        await self._start()
+        while not self._ready and not self._closed:
+            entries = await self._reader.read(self._cursor.position or 0, BATCH)
+            if not self._accept(entries):
+                await self._feed.advance(self._cursor)
+
+    def _accept(self, entries: Iterable[Entry[T_co]]) -> bool:
+        """Take entries as far as their chain holds. Says whether there were any."""
+        cursor = self._cursor
+        before = position = cursor.position or 0
+        for entry in entries:
+            broken = entry.after > position
+            if broken and cursor.proved != position:
+                break  # something belongs in between, and the service may still have it
+            if broken or entry.gap:
+                self._note_gap(Gap(position, entry.id))
+            position = cursor.position = entry.id
+            if entry.item is None:
+                self._holes += 1
+            else:
+                self._ready.append((entry.id, entry.item))
+        return position != before
+
+    def _note_gap(self, gap: Gap) -> None:
+        self._gaps.append(gap)
+        self._feed.say(gap)
+        if self._on_gap == "raise":
+            self._unsaid.append(gap)
+
+    def _take(self) -> T_co:
+        """Hand out the next item, or raise for the gap before it."""
+        if not self._ready:
+            raise StopAsyncIteration
+        if self._unsaid and self._unsaid[0].before <= self._ready[0][0]:
+            gap = self._unsaid.popleft()
+            raise GapError(
+                f"messages may be missing between {gap.after} and {gap.before}",
+                endpoint=self._feed.source.name,
+                after=gap.after,
+                before=gap.before,
+            )
+        self._handed, item = self._ready.popleft()
+        return item
+
+
+class MergedStream(Generic[T_co]):
+    """Several streams as one: `merge`. Ends when all of them have ended.
+
+    Acknowledgement, order and gaps are each stream's own.
+    """
+
+    def __init__(self, streams: tuple[Stream[T_co], ...]) -> None:
+        if not streams or any(not isinstance(stream, Stream) for stream in streams):
+            raise InvalidRequestError("merge wants one or more streams")
+        if len(set(map(id, streams))) < len(streams):
+            raise InvalidRequestError("merge wants each stream once")
+        self._streams = deque(streams)
+        self._last: Stream[T_co] | None = None
+        self._busy = False
+        self._waits: dict[Stream[T_co], asyncio.Task[None]] = {}
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The gaps of all the streams, those of each in order."""
+        return tuple(gap for stream in self._streams for gap in stream.gaps)
+
+    @property
+    def skipped(self) -> int:
+        """How many items could not be decoded and were passed over, in all the streams."""
+        return sum(stream.skipped for stream in self._streams)
+
+    def __aiter__(self) -> MergedStream[T_co]:
+        return self
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("a stream is asynchronous: write 'async for', not 'for'")
+
+    async def __anext__(self) -> T_co:
+        with _Turn(self):
+            if self._last is not None:
+                self._last._acknowledge()
+            self._last = await self._first_ready()
+            return self._last._take()
+
+    async def ack(self) -> None:
+        """Acknowledge the item handed out last, and have that on record on return."""
+        if self._last is not None:
+            await self._last.ack()
+
+    async def aclose(self) -> None:
+        """Close every stream. What was handed out last stays unacknowledged. Idempotent."""
+        for stream in self._streams:
+            await stream.aclose()
+        await asyncio.gather(*self._waits.values(), return_exceptions=True)
+
+    async def __aenter__(self) -> MergedStream[T_co]:
+        """Have every stream take its starting place."""
+        for stream in self._streams:
+            await stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def _first_ready(self) -> Stream[T_co]:
+        """Wait until one of the streams has something, and let each have its turn."""
+        while True:
+            for stream in self._streams:
+                if stream._ready:
+                    self._streams.remove(stream)
+                    self._streams.append(stream)
+                    return stream
+            if all(stream._closed for stream in self._streams):
+                raise StopAsyncIteration
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Ask all at once, and stop asking when the first has something to say.
+
+        A wait that is cancelled within a consuming read ends only with that read. It is not waited
+        for: what the read brings is in the log, for the next time this stream is asked.
+        """
+        for stream in self._streams:
+            if stream not in self._waits and not stream._closed:
+                wait = self._waits[stream] = asyncio.ensure_future(_filled(stream))
+                wait.add_done_callback(_retrieve)
+        try:
+            await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            over = [self._waits.pop(stream) for stream in self._streams if self._over(stream)]
+            for wait in self._waits.values():
+                wait.cancel()
+        if not any(stream._ready for stream in self._streams):
+            for wait in over:
+                if not wait.cancelled():
+                    wait.result()
+
+    def _over(self, stream: Stream[T_co]) -> bool:
+        return stream in self._waits and self._waits[stream].done()
+
+
+async def _filled(stream: Stream[object]) -> None:
+    with _Turn(stream):
+        await stream._fill()
+
+
+def _retrieve(wait: asyncio.Task[None]) -> None:
+    """Look at a failure nobody may come back for: the stream raises it anew when it is asked."""
+    if not wait.cancelled():
+        wait.exception()
+
+
+@overload
+def merge(first: Stream[T], second: Stream[T2], /) -> MergedStream[T | T2]: ...
+
+
+@overload
+def merge(
+    first: Stream[T], second: Stream[T2], third: Stream[T3], /
+) -> MergedStream[T | T2 | T3]: ...
+
+
+@overload
+def merge(*streams: Stream[T]) -> MergedStream[T]: ...
+
+
+def merge(*streams: Stream[Any]) -> MergedStream[Any]:
+    """One stream of several, in the order in which their items come.
+
+    An item is acknowledged in its own stream when the next one is asked for. Close the merged
+    stream, or leave its ``async with`` block, to close them all.
+    """
+    return MergedStream(streams)
+
+
+class _Turn:
+    """One task at a time may ask a stream."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream[object] | MergedStream[object]) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        if self._stream._busy:
+            raise InvalidRequestError("another task is asking this stream; give each its own")
+        self._stream._busy = True
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stream._busy = False

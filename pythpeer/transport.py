@@ -1,0 +1,238 @@
+"""One request, one attempt on the wire. The only importer of aiohttp.
+
+What aiohttp does otherwise, and what stands here against it:
+
+- It repeats a GET by itself after a disconnect, on fresh connections too. Both services *send* by
+  GET. The connector below lets each request go out once.
+- A pooled connection hands an unsolicited late response to the next request. A connection with
+  anything left to read is not used again, and writes and consuming reads get a fresh one each.
+- It reads bodies of any size, and a cut gzip body passes as whole. Bodies are read in pieces up to
+  a limit, and JSON syntax is the net for the rest.
+- Its exceptions, and the frames behind them, hold the URL and so the key. Failures leave this
+  module as values, without the foreign exception, and a passing cancellation loses its frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from yarl import URL
+
+from .errors import PythpeerError, RequestTimeoutError, ResponseTooLargeError, TransportError
+from .limiter import Permit
+from .wire import Effect, Request, reveal
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
+__all__ = ["Reply", "Transport"]
+
+CONNECT_TIMEOUT: Final = 5.0
+"""Seconds for one address to accept a connection."""
+
+KEEP_ALIVE: Final = 4.0
+"""Seconds an idle connection is kept: Apache closes its side after 5 by default."""
+
+CONNECTIONS: Final = 8
+"""Connections of one kind open at a time."""
+
+FRESH_CONNECTION_GRACE: Final = 0.02
+"""Seconds that closing waits for TLS connections which are just being closed anyway."""
+
+# The permit of the request that this task is sending: the connector has no other way to know.
+_permit: ContextVar[Permit] = ContextVar("_permit")
+
+
+class _Repeated(aiohttp.ClientError):
+    """aiohttp was about to send a request for the second time.
+
+    It must not be a `ClientOSError`, which is what aiohttp repeats after.
+    """
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Lends a connection to each request once, and stamps the moment the request is written.
+
+    For a request without a body nothing is awaited between the return of `connect` and the writing
+    of its head, so this is that moment, and the last one at which the request has not left.
+    """
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[aiohttp.tracing.Trace],
+        timeout: aiohttp.ClientTimeout,
+    ) -> Connection:
+        permit = _permit.get()
+        if permit.written:
+            raise _Repeated
+        connection = await super().connect(req, traces, timeout)
+        while connection.protocol is None or connection.protocol.should_close:
+            connection.close()  # something unasked for came in on it while it was idle
+            connection = await super().connect(req, traces, timeout)
+        permit.on_written()
+        return connection
+
+
+class Reply:
+    """A whole answer: its status, its headers, its body."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes | bytearray) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    def __repr__(self) -> str:
+        return f"<Reply {self.status}, {len(self.body)} bytes>"
+
+
+class Transport:
+    """Two pools of connections: one for reads, and one whose connections serve once.
+
+    Needs a running event loop. Neither proxy nor netrc variables of the environment are read.
+    """
+
+    def __init__(
+        self, *, user_agent: str, max_body: int, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        self._max_body = max_body
+        self._user_agent = user_agent
+        self._ssl_context = ssl_context
+        self._reads = self._client(force_close=False)
+        self._once = self._client(force_close=True)
+        self._grace = 0.0
+
+    def _client(self, *, force_close: bool) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=_Connector(
+                limit=CONNECTIONS,
+                force_close=force_close,
+                keepalive_timeout=None if force_close else KEEP_ALIVE,
+                ssl=self._ssl_context or True,
+            ),
+            headers={
+                "User-Agent": self._user_agent,
+                "Accept": "application/json",
+                # Said explicitly: aiohttp would add whatever decoders happen to be installed.
+                "Accept-Encoding": "gzip",
+            },
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # The time limit of an attempt is set around it; a total of aiohttp's would be rounded.
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_TIMEOUT, ceil_threshold=1e9
+            ),
+            trust_env=False,
+        )
+
+    async def send(
+        self, request: Request[object], permit: Permit, timeout: float
+    ) -> Reply | PythpeerError:
+        """Send *request* once, within *timeout* seconds for head and body together."""
+        # No secret in this frame: it stays in the traceback of a cancellation.
+        name = request.endpoint.name
+        failure: PythpeerError
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._exchange(request, permit)
+        except TimeoutError:
+            failure = RequestTimeoutError(
+                "no whole answer within the time limit", endpoint=name, sent=permit.written
+            )
+        except (aiohttp.ClientError, OSError, ValueError, RuntimeError, EOFError) as error:
+            failure = TransportError(_describe(error), endpoint=name, sent=permit.written)
+        except BaseException as error:
+            _forget_frames(error)
+            raise
+        return failure
+
+    async def _exchange(self, request: Request[object], permit: Permit) -> Reply | PythpeerError:
+        """The frame that holds the URL. Nothing it raises gets past `send` with its traceback."""
+        endpoint = request.endpoint
+        url = URL(f"{endpoint.url}?{reveal(request.pieces)}", encoded=True)
+        headers = None
+        if request.headers is not None:
+            headers = {name: key.reveal() for name, key in request.headers.items()}
+        client = self._reads
+        if endpoint.effect is not Effect.READ:
+            client = self._once
+            self._grace = FRESH_CONNECTION_GRACE if url.scheme == "https" else self._grace
+        token = _permit.set(permit)
+        try:
+            response = await client.request("GET", url, headers=headers, allow_redirects=False)
+        finally:
+            _permit.reset(token)
+        permit.on_answered()
+        try:
+            body = await self._read(response, endpoint.name)
+        except BaseException:
+            response.close()
+            raise
+        if isinstance(body, PythpeerError):
+            response.close()
+            return body
+        return Reply(response.status, response.headers, body)
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, name: str
+    ) -> bytes | bytearray | PythpeerError:
+        """Read the body in pieces, as far as ``max_body``."""
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip", "deflate", ""):
+            return TransportError("the body has an encoding nobody asked for", endpoint=name)
+        limit, content = self._max_body, response.content
+        size = response.content_length or 0
+        body: bytes | bytearray = b""
+        if size <= limit:
+            body = await content.readany()  # most answers come in one piece
+            size = len(body)
+        if not content.at_eof():
+            body = bytearray(body)
+        while size <= limit and not content.at_eof():
+            body += await content.readany()
+            size = len(body)
+        if size <= limit:
+            return body
+        return ResponseTooLargeError(f"the body is over {limit} bytes", endpoint=name, limit=limit)
+
+    async def aclose(self) -> None:
+        """Close every connection. Requests under way fail."""
+        await self._reads.close()
+        await self._once.close()
+        await asyncio.sleep(self._grace)
+
+
+def _describe(error: BaseException) -> str:
+    """Say what broke without a word from the error itself: its text can hold the URL."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host name cannot be resolved"
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
+        return "no trusted TLS connection"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return "no connection"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the connection broke within the body"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is not HTTP"
+    return "the connection broke before the answer"
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Drop the tracebacks of *error* and of all it grew from: their frames hold the URL.
+
+    The exceptions themselves stay as they are; anyio tells its own cancellations by them.
+    """
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        link = chain.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            link.__traceback__ = None
+            chain += (link.__cause__, link.__context__)

@@ -1,0 +1,372 @@
+"""What goes onto the wire: endpoints, and the request target that a call of one makes.
+
+Pure: no I/O, no clock, no state. Keys pass through here as `Secret` and are not revealed.
+
+Query strings follow RFC 3986, as both services document: everything outside ``A-Za-z0-9-._~`` is
+percent-encoded as UTF-8, a space is ``%20`` and never ``+``.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any, Final, Generic, TypeVar, cast, overload
+from urllib.parse import quote
+
+import msgspec
+
+from .errors import InvalidRequestError
+from .secret import Secret
+
+__all__ = [
+    "FLAG",
+    "Effect",
+    "Endpoint",
+    "Json",
+    "JsonObject",
+    "Param",
+    "Rate",
+    "Request",
+    "ShapedEndpoint",
+    "check_integer",
+    "check_seconds",
+    "check_text",
+    "check_url",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+
+INT32_MAX: Final = 2**31 - 1
+
+
+class Flag(enum.Enum):
+    """The type of `FLAG`."""
+
+    FLAG = "FLAG"
+
+
+FLAG: Final = Flag.FLAG
+"""A parameter value that puts the bare name into the query: ``&readnew``, without ``=``."""
+
+Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+"""A decoded JSON document."""
+
+JsonObject = dict[str, Json]
+"""A decoded JSON object."""
+
+Param = str | int | float | bool | Secret | Flag | None
+"""What a parameter may be. ``None`` leaves it out; ``True`` and ``False`` go out as 1 and 0."""
+
+
+class Effect(enum.Enum):
+    """What asking an endpoint does to the service, and so whether it may be asked again."""
+
+    READ = "read"
+    """Changes nothing; may be repeated."""
+
+    CONSUME = "consume"
+    """A read that changes the server, such as one that marks what it returns as read."""
+
+    WRITE = "write"
+    """Must not be repeated."""
+
+
+class Rate(msgspec.Struct, frozen=True):
+    """How fast one endpoint may be asked: one token every ``interval`` seconds.
+
+    At most ``burst`` tokens are saved up. ``guard`` is the number of seconds allowed for uneven
+    network delay: the next request leaves ``interval + guard`` after the last was written, or
+    ``interval`` after it was answered, whichever is first. An ``interval`` of 0 means no pacing.
+    """
+
+    interval: float
+    burst: int = 1
+    guard: float = 0.05
+
+    def __post_init__(self) -> None:
+        check_seconds("interval", self.interval)
+        check_seconds("guard", self.guard)
+        check_integer("burst", self.burst, 1, INT32_MAX)
+
+
+def check_integer(name: str, value: object, low: int, high: int = INT32_MAX) -> int:
+    """Return *value* if it is an integer (no boolean) from *low* to *high*.
+
+    Both services document their ids as Int32, which is the default upper bound.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRequestError(f"{name} must be an integer, not {type(value).__name__}")
+    if not low <= value <= high:
+        raise InvalidRequestError(f"{name} must be from {low} to {high}")
+    return value
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return *value* if it is a finite number of seconds, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidRequestError(f"{name} must be a number of seconds")
+    if not (math.isfinite(value) and value >= 0):
+        raise InvalidRequestError(f"{name} must be a finite number of seconds, 0 or more")
+    return value
+
+
+def check_text(name: str, value: object, most: int | None = None) -> str:
+    """Return *value* if it is text that can be sent: not empty, encodable, at most *most* long."""
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"{name} must be text, not {type(value).__name__}")
+    if not value:
+        raise InvalidRequestError(f"{name} must not be empty")
+    if most is not None and len(value) > most:
+        raise InvalidRequestError(f"{name} has {len(value)} characters; at most {most} are allowed")
+    _encode(name, value)
+    return value
+
+
+# Stricter than any URL parser, so that what is checked here is what is dialled later: ASCII only,
+# no user information, no query, no fragment.
+_URL = re.compile(
+    r"(?P<scheme>https?)://"
+    r"(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"(?P<path>(?:/[a-z0-9\-._~%!$&'()*+,;=:@]*)*)",
+    re.IGNORECASE,
+)
+
+
+def _is_loopback(host: str) -> bool:
+    if host.rstrip(".").lower() == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_url(name: str, url: object) -> str:
+    """Return *url* if keys may travel to it: https, or plain http to this machine only."""
+    found = _URL.fullmatch(url) if isinstance(url, str) else None
+    if found is None or int(found["port"] or 1) not in range(1, 65536):
+        raise InvalidRequestError(
+            f"{name} must be a plain https URL without user name, query and fragment"
+        )
+    if any(segment in (".", "..") for segment in found["path"].split("/")):
+        raise InvalidRequestError(f"{name} must not have '.' or '..' in its path")
+    if found["scheme"].lower() != "https" and not _is_loopback(found["host"]):
+        raise InvalidRequestError(f"{name} must be https: plain http goes to loopback only")
+    return found[0]
+
+
+class Endpoint(Generic[T_co]):
+    """One thing a service can be asked, and how: the argument of `Session.call`.
+
+    ``name`` labels errors and logs, and endpoints of one name share one token bucket. ``url`` is
+    a full URL: https, or http to loopback. ``query`` is the fixed part of the query, before the
+    parameters of a call. ``answer`` is any type that msgspec decodes; numbers sent as strings are
+    taken as numbers. Raises `InvalidRequestError` where one of them is wrong.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "answer",
+        "effect",
+        "name",
+        "query",
+        "rate",
+        "status_is_verdict",
+        "url",
+    )
+
+    status_is_verdict: bool
+    """Whether a ``status`` of 0 alone means "no". On PythBots it can be data (somebody's online
+    status), so there it counts only where nothing else is in the object."""
+
+    @overload
+    def __init__(
+        self: Endpoint[dict[str, object]],
+        name: str,
+        url: str,
+        *,
+        query: Mapping[str, Param] = ...,
+        effect: Effect = ...,
+        rate: Rate = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        query: Mapping[str, Param] = ...,
+        effect: Effect = ...,
+        rate: Rate = ...,
+        answer: type[T_co],
+    ) -> None: ...
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        query: Mapping[str, Param] = {},
+        effect: Effect = Effect.READ,
+        rate: Rate = Rate(1.0),
+        answer: type[Any] = dict,
+    ) -> None:
+        self.name = check_text("an endpoint's name", name)
+        self.url = check_url("an endpoint's URL", url)
+        if not isinstance(effect, Effect):
+            raise InvalidRequestError("an endpoint's effect is one of Effect")
+        if not isinstance(rate, Rate):
+            raise InvalidRequestError("an endpoint's rate is a Rate")
+        self.effect = effect
+        self.rate = rate
+        self.query: Mapping[str, Param] = dict(query)
+        self.answer: type[T_co] = answer
+        self.status_is_verdict = True
+        encode_query(self.query)
+        try:
+            self._decoder: msgspec.json.Decoder[T_co] = msgspec.json.Decoder(answer, strict=False)
+        except TypeError as error:
+            fault = str(error)
+        else:
+            return
+        raise InvalidRequestError(f"an endpoint's answer must be a type msgspec decodes: {fault}")
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name!r}, {self.url!r}, effect={self.effect}, rate={self.rate})"
+
+    def decode(self, body: bytes | bytearray) -> T_co:
+        """Decode a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""
+        return self._decoder.decode(body)
+
+    def convert(self, document: Json) -> T_co:
+        """Turn a document decoded elsewhere into the answer. Raises ``ValueError``."""
+        return msgspec.convert(document, self.answer, strict=False)
+
+
+class ShapedEndpoint(Endpoint[T_co]):
+    """An endpoint whose answers are made sense of by functions instead of a type.
+
+    *shape* takes any JSON document, *fast* (where there is a short cut) the bytes of an answer that
+    is just as documented. Both raise ``ValueError`` for what they cannot take.
+    """
+
+    __slots__ = ("_fast", "_shape")
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        shape: Callable[[Json], T_co],
+        fast: Callable[[bytes | bytearray], T_co] | None = None,
+        query: Mapping[str, Param] = {},
+        effect: Effect = Effect.READ,
+        rate: Rate = Rate(1.0),
+        status_is_verdict: bool = True,
+    ) -> None:
+        # The type of the base's answer is not used: `decode` and `convert` are both replaced.
+        answer = cast("type[T_co]", object)
+        super().__init__(name, url, query=query, effect=effect, rate=rate, answer=answer)
+        self._shape = shape
+        self._fast = fast
+        self.status_is_verdict = status_is_verdict
+
+    def decode(self, body: bytes | bytearray) -> T_co:
+        """Make sense of a body by the short cut, if there is one."""
+        return self._fast(body) if self._fast else self._shape(msgspec.json.decode(body))
+
+    def convert(self, document: Json) -> T_co:
+        """Make sense of a document."""
+        return self._shape(document)
+
+
+class Request(Generic[T_co]):
+    """One call of an endpoint, checked and encoded, with its keys still under cover."""
+
+    __slots__ = ("endpoint", "headers", "pieces")
+
+    def __init__(
+        self,
+        endpoint: Endpoint[T_co],
+        params: Mapping[str, Param],
+        headers: Mapping[str, Secret] | None = None,
+    ) -> None:
+        for name in params:
+            if name in endpoint.query:
+                raise InvalidRequestError(
+                    f"{name} is a fixed part of this endpoint's query", endpoint=endpoint.name
+                )
+        self.endpoint = endpoint
+        self.headers = headers
+        self.pieces = encode_query({**endpoint.query, **params}, endpoint.name)
+
+    def __repr__(self) -> str:
+        return f"Request({self.endpoint.name!r}, {''.join(map(str, self.pieces))!r})"
+
+    def secrets(self) -> list[Secret]:
+        """Every key that this request carries, in the URL or in a header."""
+        return [
+            *(piece for piece in self.pieces if isinstance(piece, Secret)),
+            *(self.headers or {}).values(),
+        ]
+
+
+def encode_query(
+    params: Mapping[str, Param], endpoint: str | None = None
+) -> tuple[str | Secret, ...]:
+    """Encode a query, all but its keys: pieces to be joined once the keys are revealed."""
+    pieces: list[str | Secret] = []
+    text = ""
+    for name, value in params.items():
+        if value is None:
+            continue
+        text += ("&" if text or pieces else "") + _encode("a parameter's name", name, endpoint)
+        if isinstance(value, Flag):
+            continue
+        text += "="
+        if isinstance(value, Secret):
+            pieces += (text, value)
+            text = ""
+        else:
+            text += _encode(name, _plain(name, value, endpoint), endpoint)
+    if text:
+        pieces.append(text)
+    return tuple(pieces)
+
+
+def _plain(name: str, value: object, endpoint: str | None) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, int) and abs(value) < 2**63:
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value)
+    raise InvalidRequestError(
+        f"{name} must be text, a boolean, a finite number that fits 64 bits, a Secret or FLAG",
+        endpoint=endpoint,
+    )
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _encode(name: str, text: str, endpoint: str | None = None) -> str:
+    if "\0" in text:
+        raise InvalidRequestError(f"{name} must not have a NUL in it", endpoint=endpoint)
+    if not text.isascii() and _LONE_SURROGATE.search(text):
+        raise InvalidRequestError(f"{name} must not have a lone surrogate", endpoint=endpoint)
+    return quote(text, safe="")
+
+
+def reveal(pieces: tuple[str | Secret, ...]) -> str:
+    """Join a query with its keys in the open. For the one frame that writes it to the wire."""
+    return "".join(
+        piece if isinstance(piece, str) else quote(piece.reveal(), safe="") for piece in pieces
+    )
