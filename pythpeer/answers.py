@@ -44,7 +44,7 @@ Secrets = Callable[[], Iterable[Secret]]
 
 
 def interpret(
-    endpoint: Endpoint[T], status: int, body: bytes | bytearray, secrets: Secrets
+    endpoint: Endpoint[T], status: int, body: bytes, secrets: Secrets
 ) -> T | PythpeerError:
     """Read the answer to a call: its value, or the error that the status and the body amount to.
 
@@ -71,7 +71,7 @@ def interpret(
 
 
 def _interpret_leniently(
-    endpoint: Endpoint[T], status: int, body: bytes | bytearray, secrets: Secrets
+    endpoint: Endpoint[T], status: int, body: bytes, secrets: Secrets
 ) -> T | PythpeerError:
     found = document(body)
     refusal = _refusal(found, status_is_verdict=endpoint.status_is_verdict)
@@ -101,7 +101,7 @@ _NO_ACCESS = re.compile(
 _ENVELOPE: Final = frozenset({"status", "success", "message", "error", "code"})
 
 
-def _may_refuse(answer: object, body: bytes | bytearray) -> bool:
+def _may_refuse(answer: object, body: bytes) -> bool:
     """Whether a decoded answer has to be looked at for an error envelope.
 
     A type whose fields all have defaults takes ``{"error": "no access"}`` without a murmur.
@@ -165,7 +165,7 @@ _CANDIDATES: Final = 8
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def document(body: bytes | bytearray) -> Json | Nothing:
+def document(body: bytes) -> Json | Nothing:
     """Read a body as JSON, leniently; `NOTHING` where there is none.
 
     Looks past byte-order marks, invalid UTF-8, lone surrogates, raw control characters in strings,

@@ -104,6 +104,12 @@ class Bucket:
         """Let nothing through before *until*."""
         self.paused = max(self.paused, until)
 
+    def move(self, seconds: float) -> None:
+        """Go on by a clock that is *seconds* ahead, in a loop where nothing is under way yet."""
+        self._since += seconds
+        self.paused += seconds
+        self.reserved = 0
+
     def punish(self) -> None:
         """The service said 429: it counts more strictly than the guard allowed for."""
         self._clean = 0

@@ -30,9 +30,7 @@ T = TypeVar("T")
 class Sender(Protocol):
     """What a caller wants of a transport."""
 
-    async def send(
-        self, request: Request[object], permit: Permit, timeout: float
-    ) -> _Reply | PythpeerError: ...
+    async def send(self, request: Request[object], permit: Permit) -> _Reply | PythpeerError: ...
 
 
 class _Reply(Protocol):
@@ -41,7 +39,7 @@ class _Reply(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
     @property
-    def body(self) -> bytes | bytearray: ...
+    def body(self) -> bytes: ...
 
 
 class Caller:
@@ -53,13 +51,11 @@ class Caller:
         transport: Callable[[], Sender],
         limiter: Callable[[Endpoint[object]], Limiter],
         retry: Retry,
-        timeout: float,
         max_wait: float,
     ) -> None:
         self._transport = transport
         self._limiter = limiter
         self.retry = retry
-        self._timeout = timeout
         self.max_wait = max_wait
 
     async def call(self, request: Request[T]) -> T:
@@ -101,7 +97,7 @@ class Caller:
         """Send *request* once on the token in hand, and say what came of it. Closes the permit."""
         endpoint = request.endpoint
         try:
-            reply = await self._transport().send(request, permit, self._timeout)
+            reply = await self._transport().send(request, permit)
         finally:
             permit.close()
         if isinstance(reply, PythpeerError):

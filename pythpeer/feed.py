@@ -35,9 +35,12 @@ BASE_DELAY: Final = 1.0
 class Cursor:
     """Where a stream stands, as its feed sees it."""
 
-    __slots__ = ("position", "proved")
+    __slots__ = ("broken", "position", "proved")
 
     def __init__(self) -> None:
+        self.broken = False
+        """Whether the log lacks what comes after the position, while it has later items."""
+
         self.position: int | None = None
         """The id of the last item taken from the log; ``None`` until the stream has a place."""
 
@@ -117,7 +120,7 @@ class Feed(Generic[T]):
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
-        if not await self.log.lead(LEASE):
+        if not (self._needy or await self.log.lead(LEASE)):
             await self.log.news(LEASE)
             return None
         await self._rest()
@@ -131,6 +134,11 @@ class Feed(Generic[T]):
             return error
         self._note(error)
         return None
+
+    @property
+    def _needy(self) -> bool:
+        """Whether somebody waits for what a poll of another session will not bring."""
+        return any(cursor.position is None or cursor.broken for cursor in self._waiting)
 
     async def _rest(self) -> None:
         """Wait the back-off out. It is the feed's: a consumer's time limit does not reset it."""

@@ -200,9 +200,12 @@ class Limiter:
     def dismiss(self, owner: object) -> None:
         """Send everybody away who waits on behalf of *owner*: its session is being closed."""
         for queue in self._queues:
-            for waiter in [waiter for waiter in queue if waiter[2] is owner]:
-                queue.remove(waiter)
-                if not waiter[0].done():
+            waiters = list(queue)
+            queue.clear()
+            for waiter in waiters:
+                if waiter[2] is not owner:
+                    queue.append(waiter)
+                elif not waiter[0].done():
                     waiter[0].set_exception(
                         SessionClosedError("the session was closed", endpoint=self.name)
                     )
@@ -259,11 +262,11 @@ class Limiter:
 
     def _send_away(self, now: float) -> None:
         """Fail those who cannot be served in time: the pause is longer than their patience."""
-        horizon = max(now, self._bucket.paused)
+        paused = self._bucket.paused
         for queue in self._queues:
             # One session's calls all have the same patience, so the first in line is the first to
             # lose it. Where sessions share a limiter, the rest are seen when they come to front.
-            while queue and queue[0][1] < horizon:
+            while queue and (queue[0][1] <= now or queue[0][1] < paused):
                 waiter = queue.popleft()[0]
                 if not waiter.done():
                     waiter.set_exception(self._too_long(self._expected(Priority.POLL, now)))
@@ -300,8 +303,5 @@ class Limiter:
         for queue in self._queues:
             queue.clear()
         before, self._now = self._now, clock(loop)
-        if self._loop is not None and abs(before() - self._now()) > 1.0:
-            # Another clock altogether: what was counted means nothing on it. Start full but late.
-            self._bucket = Bucket(self.rate)
-            self._bucket.pause(self._now() + self.rate.interval)
+        self._bucket.move(self._now() - before())
         self._loop = loop

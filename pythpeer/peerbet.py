@@ -280,7 +280,7 @@ def chat_set(url: str) -> Endpoint[_Posted]:
 _decode_page: Final = msgspec.json.Decoder(_WirePage, strict=False).decode
 
 
-def _read_page(body: bytes | bytearray) -> _Page:
+def _read_page(body: bytes) -> _Page:
     """The fast way: a page as documented."""
     page = _decode_page(body)
     if page.status != 1:
@@ -290,11 +290,15 @@ def _read_page(body: bytes | bytearray) -> _Page:
 
 def _in_order(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
     """Ascending by id, each id once."""
-    ids = [message.id for message in messages]
-    if ids != sorted(set(ids)):
-        by_id = {message.id: message for message in messages}
-        messages = [by_id[id] for id in sorted(by_id)]
-    return tuple(messages)
+    last = -1
+    for message in messages:
+        if message.id <= last:
+            break
+        last = message.id
+    else:
+        return tuple(messages)
+    by_id = {message.id: message for message in messages}
+    return tuple(by_id[id] for id in sorted(by_id))
 
 
 def _sift(document: Json) -> _Page:

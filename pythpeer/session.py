@@ -104,6 +104,7 @@ class Session:
             check_text("an endpoint's name", name): _instance(f"rates[{name!r}]", Rate, rate)
             for name, rate in dict(rates or {}).items()
         }
+        self._timeout = _seconds("timeout", timeout)
         self._max_body = check_integer("max_body", max_body, 1)
         self._ssl_context = ssl_context
         if ssl_context is not None:
@@ -116,7 +117,6 @@ class Session:
             transport=self._open_transport,
             limiter=self._limiter,
             retry=_instance("retry", Retry, retry),
-            timeout=_seconds("timeout", timeout),
             max_wait=_seconds("max_wait", max_wait),
         )
         self._peerbet = Peerbet(
@@ -193,6 +193,7 @@ class Session:
         await self._store.open()
         self._transport = Transport(
             user_agent=f"pythpeer/{version()}",
+            timeout=self._timeout,
             max_body=self._max_body,
             ssl_context=self._ssl_context,
         )

@@ -152,7 +152,8 @@ class Stream(Generic[T_co]):
         before = position = cursor.position or 0
         for entry in entries:
             broken = entry.after > position
-            if broken and cursor.proved != position:
+            cursor.broken = broken and cursor.proved != position
+            if cursor.broken:
                 break  # something belongs in between, and the service may still have it
             if broken or entry.gap:
                 self._note_gap(Gap(position, entry.id))

@@ -15,8 +15,9 @@ What aiohttp does otherwise, and what stands here against it:
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
@@ -84,7 +85,7 @@ class Reply:
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes | bytearray) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status = status
         self.headers = headers
         self.body = body
@@ -100,13 +101,20 @@ class Transport:
     """
 
     def __init__(
-        self, *, user_agent: str, max_body: int, ssl_context: ssl.SSLContext | None = None
+        self,
+        *,
+        user_agent: str,
+        timeout: float,
+        max_body: int,
+        ssl_context: ssl.SSLContext | None = None,
     ) -> None:
+        self._timeout = timeout
         self._max_body = max_body
         self._user_agent = user_agent
         self._ssl_context = ssl_context
         self._reads = self._client(force_close=False)
         self._once = self._client(force_close=True)
+        self._url = functools.cache(_url_builder)
         self._grace = 0.0
 
     def _client(self, *, force_close: bool) -> aiohttp.ClientSession:
@@ -124,29 +132,27 @@ class Transport:
                 "Accept-Encoding": "gzip",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
-            # The time limit of an attempt is set around it; a total of aiohttp's would be rounded.
+            # The total covers connecting, head and body. Without the threshold, a total of 5 s or
+            # more would be rounded up to a whole second of the loop's clock.
             timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=CONNECT_TIMEOUT, ceil_threshold=1e9
+                total=self._timeout, sock_connect=CONNECT_TIMEOUT, ceil_threshold=1e9
             ),
             trust_env=False,
         )
 
-    async def send(
-        self, request: Request[object], permit: Permit, timeout: float
-    ) -> Reply | PythpeerError:
-        """Send *request* once, within *timeout* seconds for head and body together."""
+    async def send(self, request: Request[object], permit: Permit) -> Reply | PythpeerError:
+        """Send *request* once, and read its answer whole, within the time limit."""
         # No secret in this frame: it stays in the traceback of a cancellation.
-        name = request.endpoint.name
         failure: PythpeerError
         try:
-            async with asyncio.timeout(timeout):
-                return await self._exchange(request, permit)
+            return await self._exchange(request, permit)
         except TimeoutError:
-            failure = RequestTimeoutError(
-                "no whole answer within the time limit", endpoint=name, sent=permit.written
-            )
+            text = "no whole answer within the time limit"
+            failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError, EOFError) as error:
-            failure = TransportError(_describe(error), endpoint=name, sent=permit.written)
+            failure = TransportError(
+                _describe(error), endpoint=request.endpoint.name, sent=permit.written
+            )
         except BaseException as error:
             _forget_frames(error)
             raise
@@ -155,7 +161,7 @@ class Transport:
     async def _exchange(self, request: Request[object], permit: Permit) -> Reply | PythpeerError:
         """The frame that holds the URL. Nothing it raises gets past `send` with its traceback."""
         endpoint = request.endpoint
-        url = URL(f"{endpoint.url}?{reveal(request.pieces)}", encoded=True)
+        url = self._url(endpoint.url)(query_string=reveal(request.pieces))
         headers = None
         if request.headers is not None:
             headers = {name: key.reveal() for name, key in request.headers.items()}
@@ -179,33 +185,43 @@ class Transport:
             return body
         return Reply(response.status, response.headers, body)
 
-    async def _read(
-        self, response: aiohttp.ClientResponse, name: str
-    ) -> bytes | bytearray | PythpeerError:
+    async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
         """Read the body in pieces, as far as ``max_body``."""
         encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
         if encoding not in ("identity", "gzip", "deflate", ""):
             return TransportError("the body has an encoding nobody asked for", endpoint=name)
         limit, content = self._max_body, response.content
         size = response.content_length or 0
-        body: bytes | bytearray = b""
+        pieces: list[bytes] = []
         if size <= limit:
-            body = await content.readany()  # most answers come in one piece
-            size = len(body)
-        if not content.at_eof():
-            body = bytearray(body)
+            pieces.append(await content.readany())
+            size = len(pieces[0])
         while size <= limit and not content.at_eof():
-            body += await content.readany()
-            size = len(body)
-        if size <= limit:
-            return body
-        return ResponseTooLargeError(f"the body is over {limit} bytes", endpoint=name, limit=limit)
+            pieces.append(await content.readany())
+            size += len(pieces[-1])
+        if size > limit:
+            text = f"the body is over {limit} bytes"
+            return ResponseTooLargeError(text, endpoint=name, limit=limit)
+        return b"".join(pieces)
 
     async def aclose(self) -> None:
         """Close every connection. Requests under way fail."""
         await self._reads.close()
         await self._once.close()
         await asyncio.sleep(self._grace)
+
+
+def _url_builder(url: str) -> Callable[..., URL]:
+    """Take an endpoint's URL apart once, and put only the query to it for each request."""
+    parts = URL(url, encoded=True)
+    return functools.partial(
+        URL.build,
+        scheme=parts.scheme,
+        host=parts.raw_host or "",
+        port=parts.port,
+        path=parts.raw_path,
+        encoded=True,
+    )
 
 
 def _describe(error: BaseException) -> str:

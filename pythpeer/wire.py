@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any, Final, Generic, TypeVar, cast, overload
 from urllib.parse import quote
@@ -173,6 +173,7 @@ class Endpoint(Generic[T_co]):
         "answer",
         "effect",
         "name",
+        "pieces",
         "query",
         "rate",
         "status_is_verdict",
@@ -225,9 +226,9 @@ class Endpoint(Generic[T_co]):
         self.effect = effect
         self.rate = rate
         self.query: Mapping[str, Param] = dict(query)
+        self.pieces = encode_query(self.query, name)
         self.answer: type[T_co] = answer
         self.status_is_verdict = True
-        encode_query(self.query)
         try:
             self._decoder: msgspec.json.Decoder[T_co] = msgspec.json.Decoder(answer, strict=False)
         except TypeError as error:
@@ -239,7 +240,7 @@ class Endpoint(Generic[T_co]):
     def __repr__(self) -> str:
         return f"Endpoint({self.name!r}, {self.url!r}, effect={self.effect}, rate={self.rate})"
 
-    def decode(self, body: bytes | bytearray) -> T_co:
+    def decode(self, body: bytes) -> T_co:
         """Decode a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""
         return self._decoder.decode(body)
 
@@ -263,7 +264,7 @@ class ShapedEndpoint(Endpoint[T_co]):
         url: str,
         *,
         shape: Callable[[Json], T_co],
-        fast: Callable[[bytes | bytearray], T_co] | None = None,
+        fast: Callable[[bytes], T_co] | None = None,
         query: Mapping[str, Param] = {},
         effect: Effect = Effect.READ,
         rate: Rate = Rate(1.0),
@@ -276,7 +277,7 @@ class ShapedEndpoint(Endpoint[T_co]):
         self._fast = fast
         self.status_is_verdict = status_is_verdict
 
-    def decode(self, body: bytes | bytearray) -> T_co:
+    def decode(self, body: bytes) -> T_co:
         """Make sense of a body by the short cut, if there is one."""
         return self._fast(body) if self._fast else self._shape(msgspec.json.decode(body))
 
@@ -296,17 +297,16 @@ class Request(Generic[T_co]):
         params: Mapping[str, Param],
         headers: Mapping[str, Secret] | None = None,
     ) -> None:
-        for name in params:
-            if name in endpoint.query:
-                raise InvalidRequestError(
-                    f"{name} is a fixed part of this endpoint's query", endpoint=endpoint.name
-                )
+        if not endpoint.query.keys().isdisjoint(params):
+            raise InvalidRequestError(
+                "a parameter is a fixed part of this endpoint's query", endpoint=endpoint.name
+            )
         self.endpoint = endpoint
         self.headers = headers
-        self.pieces = encode_query({**endpoint.query, **params}, endpoint.name)
+        self.pieces = [*endpoint.pieces, *encode_query(params, endpoint.name)]
 
     def __repr__(self) -> str:
-        return f"Request({self.endpoint.name!r}, {''.join(map(str, self.pieces))!r})"
+        return f"<Request {self.endpoint.name} {''.join(map(str, self.pieces))[1:]}>"
 
     def secrets(self) -> list[Secret]:
         """Every key that this request carries, in the URL or in a header."""
@@ -316,38 +316,30 @@ class Request(Generic[T_co]):
         ]
 
 
-def encode_query(
-    params: Mapping[str, Param], endpoint: str | None = None
-) -> tuple[str | Secret, ...]:
-    """Encode a query, all but its keys: pieces to be joined once the keys are revealed."""
+def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secret]:
+    """Encode a query, all but its keys: pieces to be joined once those are revealed."""
     pieces: list[str | Secret] = []
-    text = ""
     for name, value in params.items():
         if value is None:
             continue
-        text += ("&" if text or pieces else "") + _encode("a parameter's name", name, endpoint)
-        if isinstance(value, Flag):
-            continue
-        text += "="
-        if isinstance(value, Secret):
-            pieces += (text, value)
-            text = ""
+        # An ASCII identifier has nothing in it to encode.
+        word = name if name.isidentifier() and name.isascii() else _encode("a name", name, endpoint)
+        if value is FLAG:
+            pieces.append("&" + word)
+        elif isinstance(value, Secret):
+            pieces += ("&" + word + "=", value)
         else:
-            text += _encode(name, _plain(name, value, endpoint), endpoint)
-    if text:
-        pieces.append(text)
-    return tuple(pieces)
+            pieces.append(f"&{word}={_encode_value(name, value, endpoint)}")
+    return pieces
 
 
-def _plain(name: str, value: object, endpoint: str | None) -> str:
+def _encode_value(name: str, value: object, endpoint: str) -> str:
     if isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(int(value))
+        return _encode(name, value, endpoint)
     if isinstance(value, int) and abs(value) < 2**63:
-        return str(value)
+        return str(int(value))
     if isinstance(value, float) and math.isfinite(value):
-        return repr(value)
+        return quote(repr(value), safe="")
     raise InvalidRequestError(
         f"{name} must be text, a boolean, a finite number that fits 64 bits, a Secret or FLAG",
         endpoint=endpoint,
@@ -365,8 +357,9 @@ def _encode(name: str, text: str, endpoint: str | None = None) -> str:
     return quote(text, safe="")
 
 
-def reveal(pieces: tuple[str | Secret, ...]) -> str:
+def reveal(pieces: Iterable[str | Secret]) -> str:
     """Join a query with its keys in the open. For the one frame that writes it to the wire."""
-    return "".join(
-        piece if isinstance(piece, str) else quote(piece.reveal(), safe="") for piece in pieces
+    query = "".join(
+        [piece if isinstance(piece, str) else quote(piece.reveal(), safe="") for piece in pieces]
     )
+    return query[1:]  # without the first "&"

@@ -1,0 +1,134 @@
+"""Every check of this project, as a nox session: ``nox -l`` lists them, ``nox`` runs the defaults.
+
+Needs Python 3.11 or newer and nox, nothing else; with uv at hand the environments come quicker.
+Pythons that this machine lacks are skipped, also under CI.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.11.12"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "tests", "coverage", "dist"]
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
+PYTHONS = nox.project.python_versions(PROJECT)
+if RUNNING not in PYTHONS:
+    PYTHONS.append(RUNNING)
+
+
+def group(name: str) -> tuple[str, ...]:
+    """Return the requirements of one dependency group; pip before 25.1 has no ``--group``."""
+    return nox.project.dependency_groups(PROJECT, name)
+
+
+def reveal_pyenv() -> None:
+    """Append to ``PATH`` the Pythons that pyenv has installed.
+
+    Its shims are on ``PATH`` for all of them but run only those that are selected; nox tries each
+    candidate and passes over a shim that does not run.
+    """
+    root = os.environ.get("PYENV_ROOT")
+    if root is None:
+        pyenv = shutil.which("pyenv")
+        if pyenv is None:
+            return
+        answer = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
+        root = answer.stdout.strip()
+    for version in PYTHONS:
+        for directory in sorted(Path(root).glob(f"versions/{version}.*/bin")):
+            os.environ["PATH"] += f"{os.pathsep}{directory}"
+
+
+reveal_pyenv()
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting (ruff)."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types, strictly (mypy and pyright)."""
+    session.install("-e", ".[cli]", *group("typing"))
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session(python=PYTHONS, download_python="never")
+def tests(session: nox.Session) -> None:
+    """Run the tests on each Python that is here, recording coverage; arguments go to pytest."""
+    session.install("-e", ".[cli]", *group("test"))
+    data = ROOT / f".coverage.{session.name}"
+    for stale in ROOT.glob(f"{data.name}.*"):
+        stale.unlink()
+    session.run(
+        *("coverage", "run", "-m", "pytest", *session.posargs),
+        env={"COVERAGE_FILE": str(data)},
+    )
+
+
+@nox.session(name="tests-floor", python=PYTHONS[0], download_python="never")
+def tests_floor(session: nox.Session) -> None:
+    """Run the tests on the oldest Python with the oldest dependencies that are promised to work."""
+    session.install("uv")
+    # The package first: what it brings is then old enough for it, and is left alone by the rest.
+    uv_install = ("uv", "pip", "install", "--python", session.virtualenv.location)
+    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli]")
+    session.run(*uv_install, *group("test"))
+    session.run("uv", "pip", "list", "--python", session.virtualenv.location)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Combine what the tests sessions recorded and report it, branches included."""
+    session.install("coverage[toml]")
+    session.run("coverage", "combine")
+    session.run("coverage", "report")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks; arguments go to them."""
+    session.install(".", *group("bench"))
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Build sdist and wheel, and run the sdist's tests against the installed wheel."""
+    session.install("build")
+    built = ROOT / "dist"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(built))
+    (sdist,) = built.glob("*.tar.gz")
+    (wheel,) = built.glob("*.whl")
+    with tempfile.TemporaryDirectory() as outside:
+        shutil.unpack_archive(sdist, outside, filter="data")
+        (source,) = Path(outside).iterdir()
+        # From here on only the wheel can provide the package.
+        shutil.rmtree(source / "pythpeer")
+        environment = Path(outside, "environment")
+        session.run("python", "-m", "venv", str(environment))
+        python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
+        session.run(
+            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli]", *group("test")), external=True
+        )
+        session.chdir(source)
+        session.run(python, "-m", "pytest", *session.posargs, external=True)

@@ -1,0 +1,151 @@
+"""The Peerbet chat, v1.0: who said what, and what a reader gets to see of it.
+
+Documented: 50 messages without ``mid``, ``last`` at most 300, ``msg`` at most 250 characters, bits
+as 0 and 1, and the shape of the answers. Not documented, and so decided here: ids count from 1,
+messages come in ascending order, ``mid`` itself is not among them, and a wrong key is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import count
+from operator import attrgetter
+from typing import Final, Literal
+
+import msgspec
+
+from .incoming import Incoming
+from .replies import RefusedError
+
+__all__ = ["ChatLine", "FakeChat", "Window"]
+
+Window = Literal["newest", "oldest"]
+
+PAGE: Final = 50
+"""How many messages there are without ``mid`` and ``last``."""
+
+MOST: Final = 300
+"""How many messages there are in one answer at most."""
+
+LONGEST: Final = 250
+"""How many characters one message has at most."""
+
+
+class ChatLine(msgspec.Struct, frozen=True):
+    """One message: ``to`` is empty when it is for everyone, ``date`` is ``yyyy-MM-dd HH:mm:ss``."""
+
+    id: int
+    sender: str
+    to: str
+    text: str
+    date: str
+    bot: bool
+
+
+class FakeChat:
+    """The chat room. ``messages`` is all that was said, in order; ids are 1, 2, 3 ...
+
+    ``users_online`` is the number that the answers carry; set it at will.
+    """
+
+    def __init__(self, *, window: Window, date: Callable[[], str]) -> None:
+        if window not in ("newest", "oldest"):
+            raise ValueError("window is 'newest' or 'oldest'")
+        self.messages: list[ChatLine] = []
+        self.users_online = 1
+        self._window: Window = window
+        self._date = date
+        self._users: dict[str, str] = {}
+        self._ids = count(1)
+
+    def register(self, user: str, key: str) -> None:
+        """Let *user* in with *key*: to post, and to see the private messages from and to them."""
+        self._users[key] = user
+
+    def say(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int:
+        """Add a message, private if *to* names a user, and return its id."""
+        line = ChatLine(next(self._ids), sender, to, text, self._date(), bot)
+        self.messages.append(line)
+        return line.id
+
+    def answer(self, call: Incoming) -> dict[str, object]:
+        """Answer one request. Raises `RefusedError`."""
+        match call.endpoint:
+            case "peerbet.chat.get":
+                return self._get(call)
+            case "peerbet.chat.set":
+                return self._set(call)
+            case _:
+                raise _no("Unknown action")
+
+    def _get(self, call: Incoming) -> dict[str, object]:
+        reader = self._user(call)
+        last, mid = _int32(call, "last"), _int32(call, "mid")
+        if last is not None and last < 1:
+            raise _no("Invalid last")
+        return {
+            "status": 1,
+            "users_online": self.users_online,
+            "message_list": [_shown(line, reader) for line in self._page(reader, mid, last)],
+        }
+
+    def _page(self, reader: str | None, mid: int | None, last: int | None) -> list[ChatLine]:
+        start = 0 if mid is None else bisect_right(self.messages, mid, key=attrgetter("id"))
+        seen = [line for line in self.messages[start:] if _sees(reader, line)]
+        size = min(last or (PAGE if mid is None else MOST), MOST)
+        oldest = mid is not None and self._window == "oldest"
+        return seen[:size] if oldest else seen[-size:]
+
+    def _set(self, call: Incoming) -> dict[str, object]:
+        sender = self._user(call)
+        if sender is None:
+            raise _no("Invalid key")
+        text = call.params.get("msg", "")
+        if not text:
+            raise _no("Message is empty")
+        if len(text) > LONGEST:
+            raise _no(f"Message is too long, {LONGEST} characters at most")
+        bot = call.params.get("bot", "").lower() in ("1", "true")
+        return {"status": 1, "mid": self.say(sender, text, bot=bot)}
+
+    def _user(self, call: Incoming) -> str | None:
+        """The user whose key the request carries, ``None`` without one."""
+        key = call.params.get("key")
+        if not key:
+            return None
+        if key not in self._users:
+            raise _no("Invalid key")
+        return self._users[key]
+
+
+def _no(words: str) -> RefusedError:
+    return RefusedError({"status": 0, "message": words})
+
+
+def _int32(call: Incoming, name: str) -> int | None:
+    text = call.params.get(name)
+    if not text:
+        return None
+    if not re.fullmatch(r"-?[0-9]{1,10}", text) or not -(2**31) <= int(text) < 2**31:
+        raise _no(f"Invalid {name}")
+    return int(text)
+
+
+def _sees(reader: str | None, line: ChatLine) -> bool:
+    return not line.to or reader in (line.sender, line.to)
+
+
+def _shown(line: ChatLine, reader: str | None) -> dict[str, object]:
+    """Shape a message for *reader*, as documented."""
+    return {
+        "id": line.id,
+        "by": line.sender,
+        "to": line.to,
+        "msg": line.text,
+        "date": line.date,
+        "bot": int(line.bot),
+        "my": int(line.sender == reader),
+        "me": int(bool(line.to)),
+    }

@@ -1,0 +1,1015 @@
+"""`FakeServices` answers as the services document it, and tells on clients that ask badly.
+
+The client here is a bare aiohttp session, so that every byte of a query is the test's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import pickle
+import re
+import socket
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from typing import Any, get_args
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import anyio
+import looptime
+import msgspec
+import pytest
+from yarl import URL
+
+import pythpeer.testing
+from pythpeer.testing import LAW, FakeServices, Rule, SentMail, Violation
+from pythpeer.wire import Rate
+
+pytestmark = pytest.mark.anyio
+
+VIRTUAL = ("asyncio", {"loop_factory": looptime.make_event_loop_class(asyncio.SelectorEventLoop)})
+on_virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL], ids=["virtual"])
+
+USER_AGENT = {"User-Agent": "test"}
+AT_WILL = {name: Rate(0.0) for name in LAW}
+"""No pacing, for tests about something else."""
+
+CHAT = "/api/chat/?action="
+MAIL = "/api/mail.php?personalkey=fake-personal-key"
+SET = f"{CHAT}set&key=fake-peerbet-key"
+INFO = "/api/userinfo.php?user="
+
+
+@pytest.fixture(params=["asyncio", VIRTUAL], ids=["real", "virtual"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    """Everything holds on the ordinary event loop and on one with virtual time."""
+    return request.param
+
+
+class Client:
+    """Sends queries as they are, byte for byte, and decodes what comes back."""
+
+    def __init__(self, fake: FakeServices, http: aiohttp.ClientSession) -> None:
+        self.fake = fake
+        self.http = http
+
+    def url(self, target: str) -> URL:
+        of_peerbet = target.startswith("/api/chat")
+        base = self.fake.peerbet_url if of_peerbet else self.fake.pythbots_url
+        return URL(base + target, encoded=True)
+
+    async def get(self, target: str, **headers: str) -> Any:
+        async with self.http.get(self.url(target), headers=headers) as response:
+            return msgspec.json.decode(await response.read())
+
+    async def status(self, target: str, method: str = "GET") -> int:
+        async with self.http.request(method, self.url(target)) as response:
+            return response.status
+
+    async def ids(self, query: str = "") -> list[int]:
+        """The ids of the messages that a get with this much more of a query answers."""
+        answer = await self.get(f"{CHAT}get{query}")
+        return [message["id"] for message in answer["message_list"]]
+
+
+class Hand:
+    """A clock that stands still until it is moved, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeServices]:
+    async with FakeServices(rates=AT_WILL) as fake:
+        yield fake
+
+
+@pytest.fixture
+async def client(fake: FakeServices) -> AsyncIterator[Client]:
+    async with aiohttp.ClientSession(headers=USER_AGENT) as http:
+        yield Client(fake, http)
+
+
+def connect() -> aiohttp.ClientSession:
+    """A client session for a test that makes its fake itself."""
+    return aiohttp.ClientSession(headers=USER_AGENT)
+
+
+def say(fake: FakeServices, many: int) -> None:
+    for number in range(many):
+        fake.chat.say("alice", f"message {number}")
+
+
+# -- reading the chat -----------------------------------------------------------------------------
+
+
+async def test_an_answer_has_the_documented_shape(fake: FakeServices, client: Client) -> None:
+    """Fields, bits and dates of an answer are those of the documentation's example."""
+    fake.chat.users_online = 7
+    fake.chat.say("System", "This is a test message")
+    answer = await client.get(f"{CHAT}get")
+    date = answer["message_list"][0].pop("date")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", date)
+    assert answer == {
+        "status": 1,
+        "users_online": 7,
+        "message_list": [
+            {
+                "id": 1,
+                "by": "System",
+                "to": "",
+                "msg": "This is a test message",
+                "bot": 0,
+                "my": 0,
+                "me": 0,
+            }
+        ],
+    }
+
+
+async def test_answers_look_like_php(fake: FakeServices, client: Client) -> None:
+    """JSON comes as text/html, in ASCII, with escaped slashes."""
+    fake.chat.say("alice", "a/b é")
+    async with client.http.get(client.url(f"{CHAT}get")) as response:
+        assert response.content_type == "text/html"
+        assert rb'"msg":"a\/b \u00e9"' in await response.read()
+
+
+async def test_without_mid_the_newest_50_come(fake: FakeServices, client: Client) -> None:
+    """Without a last id, an answer has the 50 newest messages, in ascending order."""
+    say(fake, 60)
+    assert await client.ids() == list(range(11, 61))
+
+
+@pytest.mark.parametrize(("last", "many"), [(1, 1), (60, 60), (300, 300), (301, 300), (9999, 300)])
+async def test_last_is_how_many_come(
+    fake: FakeServices, client: Client, last: int, many: int
+) -> None:
+    """`last` asks for that many of the newest messages, and gets at most 300."""
+    say(fake, 310)
+    assert await client.ids(f"&last={last}") == list(range(311 - many, 311))
+
+
+async def test_mid_is_the_last_id_seen(fake: FakeServices, client: Client) -> None:
+    """With `mid`, an answer has what came after it, without it."""
+    say(fake, 60)
+    assert await client.ids("&mid=57") == [58, 59, 60]
+    assert await client.ids("&mid=60") == []
+    assert await client.ids("&mid=999") == []
+    assert await client.ids("&mid=0") == list(range(1, 61))
+
+
+async def test_the_newest_after_mid_come_where_there_are_too_many(
+    fake: FakeServices, client: Client
+) -> None:
+    """Of more messages after `mid` than an answer holds, the newest come."""
+    say(fake, 310)
+    assert await client.ids("&mid=5") == list(range(11, 311))
+    assert await client.ids("&mid=5&last=2") == [309, 310]
+
+
+async def test_the_oldest_after_mid_come_if_asked_for() -> None:
+    """With `window="oldest"`, an answer has the oldest messages after `mid`."""
+    async with FakeServices(rates=AT_WILL, window="oldest") as fake, connect() as http:
+        client = Client(fake, http)
+        say(fake, 310)
+        assert await client.ids("&mid=5") == list(range(6, 306))
+        assert await client.ids("&mid=5&last=2") == [6, 7]
+        assert await client.ids("&last=2") == [309, 310]
+
+
+async def test_a_window_is_newest_or_oldest() -> None:
+    """Anything else is an error at construction."""
+    with pytest.raises(ValueError, match="window"):
+        FakeServices(window="latest")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("query", ["&mid=x", "&mid=1.5", "&mid=2147483648", "&last=0", "&last=-1"])
+async def test_numbers_are_int32(client: Client, query: str) -> None:
+    """`mid` and `last` are Int32, and `last` is positive."""
+    answer = await client.get(f"{CHAT}get{query}")
+    assert answer["status"] == 0
+    assert answer["message"].startswith("Invalid ")
+
+
+async def test_bits_tell_bots_and_ones_own_messages(fake: FakeServices, client: Client) -> None:
+    """`bot` is set on what a bot said, `my` on what the key's user said."""
+    fake.chat.say("alice", "beep", bot=True)
+    fake.chat.say(fake.username, "hello")
+    answer = await client.get(f"{CHAT}get&key={fake.peerbet_key}")
+    bits = [(message["bot"], message["my"], message["me"]) for message in answer["message_list"]]
+    assert bits == [(1, 0, 0), (0, 1, 0)]
+
+
+async def test_without_a_key_no_message_is_mine(fake: FakeServices, client: Client) -> None:
+    """`my` is never 1 without a key."""
+    fake.chat.say(fake.username, "hello")
+    answer = await client.get(f"{CHAT}get")
+    assert answer["message_list"][0]["my"] == 0
+
+
+async def test_private_messages_are_for_sender_and_recipient(
+    fake: FakeServices, client: Client
+) -> None:
+    """A private message is seen with a key of its sender or its recipient, and has `me` set."""
+    fake.chat.register("alice", "key-of-alice")
+    fake.chat.register("bob", "key-of-bob")
+    fake.chat.say("alice", "psst", to=fake.username)
+    assert await client.ids() == []
+    assert await client.ids("&key=key-of-bob") == []
+    assert await client.ids("&key=key-of-alice") == [1]
+    answer = await client.get(f"{CHAT}get&key={fake.peerbet_key}")
+    message = answer["message_list"][0]
+    assert (message["to"], message["me"], message["my"]) == (fake.username, 1, 0)
+
+
+async def test_private_messages_of_others_take_no_place(fake: FakeServices, client: Client) -> None:
+    """What a reader cannot see does not count among the `last` messages either."""
+    say(fake, 2)
+    fake.chat.say("alice", "psst", to="bob")
+    assert await client.ids("&last=2") == [1, 2]
+
+
+async def test_a_wrong_key_is_refused_when_reading(client: Client) -> None:
+    """Reading with a key that nobody has fails; HTTP itself says 200."""
+    assert await client.get(f"{CHAT}get&key=wrong") == {"status": 0, "message": "Invalid key"}
+    assert await client.status(f"{CHAT}get&key=wrong") == 200
+
+
+# -- writing to the chat --------------------------------------------------------------------------
+
+
+async def test_set_posts_a_message(fake: FakeServices, client: Client) -> None:
+    """A message is posted under the name of the key's user, and answered with its id."""
+    say(fake, 4)
+    target = f"{CHAT}set&key={fake.peerbet_key}&msg=a%2Bb%20%C3%A9%F0%9F%98%80"
+    assert await client.get(target) == {"status": 1, "mid": 5}
+    line = fake.chat.messages[-1]
+    assert (line.id, line.sender, line.text, line.to) == (5, fake.username, "a+b é😀", "")
+
+
+@pytest.mark.parametrize(("query", "bot"), [("", False), ("&bot=0", False), ("&bot=1", True)])
+async def test_bot_is_off_unless_set(
+    fake: FakeServices, client: Client, query: str, bot: bool
+) -> None:
+    """A message is a bot's if the request says so."""
+    await client.get(f"{CHAT}set&key={fake.peerbet_key}&msg=hi{query}")
+    assert fake.chat.messages[-1].bot is bot
+
+
+@pytest.mark.parametrize("key", ["", "&key=", "&key=wrong"])
+async def test_posting_needs_a_key(fake: FakeServices, client: Client, key: str) -> None:
+    """Without a key that somebody has, nothing is posted."""
+    answer = await client.get(f"{CHAT}set{key}&msg=hi")
+    assert answer == {"status": 0, "message": "Invalid key"}
+    assert fake.chat.messages == []
+
+
+@pytest.mark.parametrize("query", ["", "&msg=", "&msg=" + "x" * 251])
+async def test_a_message_has_1_to_250_characters(
+    fake: FakeServices, client: Client, query: str
+) -> None:
+    """Too little and too much text is refused."""
+    answer = await client.get(f"{CHAT}set&key={fake.peerbet_key}{query}")
+    assert answer["status"] == 0
+    assert fake.chat.messages == []
+
+
+async def test_characters_are_counted_not_bytes(fake: FakeServices, client: Client) -> None:
+    """250 characters are allowed, whatever they take on the wire."""
+    await client.get(f"{CHAT}set&key={fake.peerbet_key}&msg={quote('😀' * 250)}")
+    assert fake.chat.messages[-1].text == "😀" * 250
+
+
+@pytest.mark.parametrize("action", ["", "delete"])
+async def test_an_unknown_action_is_refused(client: Client, action: str) -> None:
+    """There is get and set, and nothing else."""
+    assert await client.get(CHAT + action) == {"status": 0, "message": "Unknown action"}
+
+
+# -- people and chats -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["tiro", "TIRO", "221192"])
+async def test_users_are_found_by_name_and_by_id(client: Client, user: str) -> None:
+    """The documentation's example user is there, under both."""
+    assert await client.get(f"/api/userinfo.php?user={user}") == {
+        "id": 221192,
+        "username": "tiro",
+        "nickname": "Tiro",
+        "avatar": "https://avatars.example/221192.png",
+        "powers": ["allpowers", "everypower"],
+        "chats": ["pythbots"],
+        "rank": "Owner",
+        "online": True,
+    }
+
+
+async def test_an_unknown_user_is_an_error(client: Client) -> None:
+    """An unknown user is an `error` string, with HTTP status 200."""
+    assert await client.get("/api/userinfo.php?user=nobody") == {"error": "User not found"}
+    assert await client.status("/api/userinfo.php?user=nobody") == 200
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/api/userinfo.php",
+        "/api/crank.php",
+        "/api/cstats.php",
+        MAIL,
+        f"{MAIL}&user=tiro",
+        f"{MAIL}&message=hi",
+    ],
+)
+async def test_a_missing_parameter_is_an_error(client: Client, target: str) -> None:
+    """A missing parameter is an `error` string, with HTTP status 400."""
+    assert (await client.get(target))["error"].startswith("Missing ")
+    assert await client.status(target) == 400
+
+
+async def test_users_can_be_added(fake: FakeServices, client: Client) -> None:
+    """A test can add a user, and change one by adding it again."""
+    first = fake.users.add("dora", nickname="Dora", online=True)
+    assert fake.users.add("Dora").id == first.id
+    assert fake.users.add("eve", user_id=first.id).id == first.id
+    assert (await client.get(f"/api/userinfo.php?user={first.id}"))["username"] == "eve"
+    assert "error" in await client.get("/api/userinfo.php?user=dora")
+
+
+async def test_staff_have_ranks(client: Client) -> None:
+    """The documentation's example chat has a main owner, an owner and a moderator."""
+    staff = await client.get("/api/crank.php?chatid=220531305")
+    assert [one["rank"] for one in staff] == ["Main Owner", "Owner", "Moderator"]
+    assert staff[0] == {
+        "id": 221192,
+        "username": "tiro",
+        "rank": "Main Owner",
+        "avatar": "https://avatars.example/221192.png",
+        "time_held": 77_760_000,
+    }
+
+
+async def test_statistics_are_numbers(client: Client) -> None:
+    """The documentation's example chat has statistics."""
+    stats = await client.get("/api/cstats.php?chatid=220531305")
+    assert stats == {
+        "messages": 125_000,
+        "active_users": 42,
+        "messages_today": 310,
+        "peak_users": 67,
+    }
+
+
+async def test_a_chat_that_has_not_opted_in_shows_no_staff(
+    fake: FakeServices, client: Client
+) -> None:
+    """Only the staff needs opting in; the statistics are there without."""
+    fake.chats.add(7, opted_in=False, messages=3)
+    fake.chats.appoint(7, "newcomer", "Owner")
+    assert await client.get("/api/crank.php?chatid=7") == {"error": "Chat has not opted in"}
+    assert await client.get("/api/cstats.php?chatid=7") == {"messages": 3, "active_users": 0}
+    fake.chats.add(7)
+    fake.chats.appoint(7, "newcomer", "Owner", time_held=60)
+    staff = await client.get("/api/crank.php?chatid=7")
+    assert [(one["username"], one["time_held"]) for one in staff] == [("newcomer", 60)]
+
+
+@pytest.mark.parametrize("page", ["crank", "cstats"])
+async def test_an_unknown_chat_is_an_error(client: Client, page: str) -> None:
+    """A chat that is not there is an `error` string."""
+    assert "error" in await client.get(f"/api/{page}.php?chatid=1")
+
+
+# -- mail -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipient", ["user=tiro", "id=221192"])
+async def test_mail_is_sent_by_name_or_by_id(
+    fake: FakeServices, client: Client, recipient: str
+) -> None:
+    """A mail goes to `user=` a name or `id=` a number, and is on record."""
+    assert await client.get(f"{MAIL}&{recipient}&message=hi%20there") == {"success": True}
+    assert fake.mail.sent == [SentMail("tiro", "hi there")]
+    assert fake.mail.box == []
+
+
+@pytest.mark.parametrize("recipient", ["user=nobody", "user=221192", "id=tiro", "id=1"])
+async def test_mail_to_nobody_is_an_error(
+    fake: FakeServices, client: Client, recipient: str
+) -> None:
+    """A name is no id, an id is no name, and who is unknown gets no mail."""
+    answer = await client.get(f"{MAIL}&{recipient}&message=hi")
+    assert answer == {"error": "User not found"}
+    assert fake.mail.sent == []
+
+
+async def test_unread_mail_is_marked_as_read(fake: FakeServices, client: Client) -> None:
+    """`readnew` hands out each mail once."""
+    assert await client.get(f"{MAIL}&readnew") == []
+    assert fake.mail.deliver("tiro", "first") == 1
+    (mail,) = await client.get(f"{MAIL}&readnew")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", mail.pop("date"))
+    assert mail == {"id": 1, "from": "tiro", "from_id": 221192, "message": "first", "read": 0}
+    fake.mail.deliver("alice", "second")
+    assert [mail["id"] for mail in await client.get(f"{MAIL}&readnew")] == [2]
+    assert await client.get(f"{MAIL}&readnew") == []
+
+
+async def test_all_mail_is_not_marked_as_read(fake: FakeServices, client: Client) -> None:
+    """`readall` hands out everything, read and unread, and leaves it so."""
+    fake.mail.deliver("tiro", "first")
+    await client.get(f"{MAIL}&readnew")
+    fake.mail.deliver("alice", "second")
+    for _ in range(2):
+        mails = await client.get(f"{MAIL}&readall")
+        assert [(mail["id"], mail["read"]) for mail in mails] == [(1, 1), (2, 0)]
+    assert len(await client.get(f"{MAIL}&readnew")) == 1
+
+
+async def test_all_mail_is_marked_as_read_if_asked_for() -> None:
+    """With `readall_marks`, `readall` leaves nothing unread."""
+    async with FakeServices(rates=AT_WILL, readall_marks=True) as fake, connect() as http:
+        client = Client(fake, http)
+        fake.mail.deliver("tiro", "first")
+        assert [mail["read"] for mail in await client.get(f"{MAIL}&readall")] == [0]
+        assert await client.get(f"{MAIL}&readnew") == []
+
+
+async def test_mail_to_oneself_arrives(fake: FakeServices, client: Client) -> None:
+    """The key's owner gets what they send to themselves."""
+    await client.get(f"{MAIL}&user={fake.username}&message=note")
+    (mail,) = await client.get(f"{MAIL}&readnew")
+    assert (mail["from"], mail["message"]) == (fake.username, "note")
+
+
+async def test_a_stranger_who_writes_becomes_a_user(fake: FakeServices, client: Client) -> None:
+    """Whoever has written can be looked up and answered."""
+    fake.mail.deliver("stranger", "hello")
+    (mail,) = await client.get(f"{MAIL}&readnew")
+    person = await client.get(f"/api/userinfo.php?user={mail['from_id']}")
+    assert person["username"] == "stranger"
+
+
+@pytest.mark.parametrize("key", ["", "personalkey=", "personalkey=wrong"])
+async def test_mail_needs_the_personal_key(fake: FakeServices, client: Client, key: str) -> None:
+    """Without the personal key, mail is neither read nor sent."""
+    fake.mail.deliver("tiro", "first")
+    for rest in ("&readnew", "&readall", "&user=tiro&message=hi"):
+        answer = await client.get(f"/api/mail.php?{key}{rest}")
+        assert answer == {"error": "Invalid personal key"}
+    assert fake.mail.sent == []
+    assert not fake.mail.box[0].read
+
+
+async def test_the_personal_key_can_be_spelt_otherwise() -> None:
+    """`personal_key_param` is the name that is asked for; the other is no good then."""
+    async with (
+        FakeServices(rates=AT_WILL, personal_key_param="personal_key") as fake,
+        connect() as http,
+    ):
+        client = Client(fake, http)
+        target = f"/api/mail.php?personal_key={fake.personal_key}&readnew"
+        assert await client.get(target) == []
+        assert "error" in await client.get(f"{MAIL}&readnew")
+
+
+@pytest.mark.parametrize("page", ["userinfo.php?user=tiro", "cstats.php?chatid=220531305"])
+async def test_an_api_key_is_demanded_if_there_is_one(page: str) -> None:
+    """With an API key configured, nothing of PythBots is had without it."""
+    async with (
+        FakeServices(rates=AT_WILL, pythbots_api_key="the-api-key") as fake,
+        connect() as http,
+    ):
+        client = Client(fake, http)
+        target = f"/api/{page}"
+        assert await client.get(target) == {"error": "no access"}
+        assert await client.get(target, **{"X-API-Key": "wrong"}) == {"error": "no access"}
+        assert "error" not in await client.get(target, **{"X-API-Key": "the-api-key"})
+        assert "error" not in await client.get(target, Authorization="Bearer the-api-key")
+        assert [violation.rule for violation in fake.violations] == ["key"]
+
+
+async def test_an_api_key_that_nobody_asked_for_does_no_harm(client: Client) -> None:
+    """By default there is no API key, and it does not matter who sends one."""
+    assert "error" not in await client.get(f"{INFO}tiro", **{"X-API-Key": "some-key"})
+
+
+# -- violations: what is asked, and how -----------------------------------------------------------
+
+GOOD = [
+    f"{CHAT}get",
+    f"{CHAT}get&key=fake-peerbet-key&mid=1&last=300",
+    f"{SET}&msg=a%20b%2Bc%26~-._&bot=1",
+    f"{SET}&msg=%f0%9f%98%80",
+    f"{INFO}tiro",
+    "/api/crank.php?chatid=220531305",
+    "/api/cstats.php?chatid=220531305",
+    f"{MAIL}&readnew",
+    f"{MAIL}&readall",
+    f"{MAIL}&user=tiro&message=readnew%3D",
+    f"{MAIL}&id=221192&message=hi",
+]
+
+BAD: list[tuple[str, str, Rule]] = [
+    (f"{SET}&msg=a+b", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=it's", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=a/b", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=a?", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=%zz", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=50%", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=%e", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=%ff", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=%C3&bot=%A9", "peerbet.chat.set", "encoding"),
+    (f"{SET}&msg=%ED%A0%80", "peerbet.chat.set", "encoding"),
+    (f"{MAIL}&readnew=", "pythbots.mail", "flag"),
+    (f"{MAIL}&readall=1", "pythbots.mail", "flag"),
+    (f"{INFO}tiro&api_key=k", "pythbots.userinfo", "key-in-url"),
+    (f"{CHAT}set&msg=hi", "peerbet.chat.set", "key"),
+    (f"{CHAT}set&key=&msg=hi", "peerbet.chat.set", "key"),
+    ("/api/mail.php?readnew", "pythbots.mail", "key"),
+    (SET, "peerbet.chat.set", "parameter"),
+    (f"{SET}&msg=", "peerbet.chat.set", "parameter"),
+    (INFO, "pythbots.userinfo", "parameter"),
+    ("/api/crank.php", "pythbots.crank", "parameter"),
+    ("/api/cstats.php?chatid", "pythbots.cstats", "parameter"),
+    (f"{MAIL}&user=tiro", "pythbots.mail", "parameter"),
+    (f"{MAIL}&message=hi", "pythbots.mail", "parameter"),
+    (CHAT, "peerbet.chat", "action"),
+    ("/api/chat/", "peerbet.chat", "action"),
+    (f"{CHAT}delete", "peerbet.chat", "action"),
+    ("/api/chat", "peerbet", "path"),
+    ("/api/rank.php", "pythbots", "path"),
+]
+
+
+@pytest.mark.parametrize("target", GOOD)
+async def test_good_requests_are_no_violations(
+    fake: FakeServices, client: Client, target: str
+) -> None:
+    """What is documented can be asked without a word from the judge."""
+    assert "error" not in await client.get(target)
+    assert fake.violations == []
+
+
+@pytest.mark.parametrize(("target", "endpoint", "rule"), BAD)
+async def test_bad_requests_are_violations(
+    fake: FakeServices, client: Client, target: str, endpoint: str, rule: Rule
+) -> None:
+    """Each thing that is wrong with a request is reported once, with the endpoint's name."""
+    await client.status(target)
+    assert [(found.endpoint, found.rule) for found in fake.violations] == [(endpoint, rule)]
+
+
+@pytest.mark.parametrize("text", ["a b", "é"])
+async def test_bytes_that_no_url_has_are_violations(
+    fake: FakeServices, client: Client, text: str
+) -> None:
+    """A raw space or non-ASCII byte is reported, of the service at least if it cannot be read."""
+    await client.status(f"{SET}&msg={text}")
+    (violation,) = fake.violations
+    assert violation.rule == "encoding"
+    assert violation.endpoint in ("peerbet", "peerbet.chat.set")
+
+
+async def test_flags_are_understood_even_with_a_value(fake: FakeServices, client: Client) -> None:
+    """`readnew=` is a violation, and works all the same, as in PHP."""
+    fake.mail.deliver("tiro", "first")
+    assert len(await client.get(f"{MAIL}&readnew=")) == 1
+
+
+async def test_a_plus_is_a_space(fake: FakeServices, client: Client) -> None:
+    """A raw `+` is a violation, and is read as a space, as in PHP."""
+    await client.get(f"{SET}&msg=a+b")
+    assert fake.chat.messages[-1].text == "a b"
+
+
+@pytest.mark.parametrize("method", ["POST", "HEAD", "PUT"])
+async def test_everything_is_a_get(fake: FakeServices, client: Client, method: str) -> None:
+    """Any other method is a violation, is refused, and has no effect."""
+    assert await client.status(f"{SET}&msg=hi", method) == 405
+    assert [violation.rule for violation in fake.violations] == ["method"]
+    assert fake.chat.messages == []
+
+
+async def test_aiohttps_own_user_agent_is_a_violation(fake: FakeServices) -> None:
+    """A client says who it is; aiohttp's default name is not that."""
+    async with aiohttp.ClientSession() as http:
+        await Client(fake, http).get(f"{CHAT}get")
+    assert [violation.rule for violation in fake.violations] == ["agent"]
+
+
+async def test_a_request_can_be_wrong_in_several_ways(fake: FakeServices, client: Client) -> None:
+    """Everything that is wrong is reported."""
+    await client.status("/api/mail.php?readnew=&message=+", "POST")
+    found = {violation.rule for violation in fake.violations}
+    assert found == {"encoding", "flag", "method", "key"}
+
+
+def test_every_rule_is_tested() -> None:
+    """No rule is without an example in this file."""
+    assert {rule for _, _, rule in BAD} | {"pace", "method", "agent"} == set(get_args(Rule))
+
+
+async def test_violations_read_well() -> None:
+    """A violation is a frozen value, whose text names the endpoint, the fault and the rule."""
+    violation = Violation("pythbots.mail", "flag", "readnew is a bare flag")
+    assert str(violation) == "pythbots.mail: readnew is a bare flag [flag]"
+    assert pickle.loads(pickle.dumps(violation)) == violation
+    with pytest.raises(AttributeError):
+        violation.detail = ""  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# -- violations: pace -----------------------------------------------------------------------------
+
+
+async def arrivals(
+    moments: list[float], target: str = f"{CHAT}get", rates: dict[str, Rate] | None = None
+) -> list[tuple[float, str]]:
+    """Ask at those moments; return which of them were too early, and what was said of each."""
+    hand = Hand()
+    found: list[tuple[float, str]] = []
+    async with FakeServices(clock=hand, rates=rates) as fake, connect() as http:
+        client = Client(fake, http)
+        for hand.now in moments:
+            await client.status(target)
+            found += ((hand.now, violation.detail) for violation in fake.violations)
+            fake.violations.clear()
+    return found
+
+
+@pytest.mark.parametrize(
+    "target", [f"{CHAT}get", f"{SET}&msg=hi", f"{MAIL}&readnew"], ids=["get", "set", "mail"]
+)
+async def test_one_request_a_second(target: str) -> None:
+    """Chat and mail may be asked once every second, and a request too early says by how much."""
+    found = await arrivals([0.0, 1.0, 1.6, 2.6, 3.7], target)
+    assert found == [(1.6, "came 0.400 s too early (1 every 1 s, 1 at once)")]
+
+
+@pytest.mark.parametrize(
+    "target", [f"{INFO}tiro", "/api/crank.php?chatid=1", "/api/cstats.php?chatid=1"]
+)
+async def test_look_ups_may_come_three_at_once(target: str) -> None:
+    """Look-ups have three tokens saved at most, and get one back every second."""
+    found = await arrivals([0.0, 0.0, 0.0, 0.5, 1.5, 10.0, 10.0, 10.0, 10.9], target)
+    assert [moment for moment, _ in found] == [0.5, 10.9]
+
+
+async def test_nothing_saves_up_with_a_burst_of_one() -> None:
+    """A long pause earns one request, not two."""
+    assert [moment for moment, _ in await arrivals([0.0, 60.0, 60.5])] == [60.5]
+
+
+async def test_a_millisecond_early_is_in_time() -> None:
+    """Timers are not exact; more than 1 ms is too early for all that."""
+    assert await arrivals([0.0, 0.9995, 1.999]) == []
+    assert [moment for moment, _ in await arrivals([0.0, 0.998])] == [0.998]
+
+
+async def test_being_early_runs_up_no_debt() -> None:
+    """Each gap is judged by itself: after a flood, one second is enough again."""
+    assert [moment for moment, _ in await arrivals([0.0, 0.1, 0.2, 1.2, 2.2])] == [0.1, 0.2]
+
+
+async def test_the_law_can_be_changed() -> None:
+    """`rates` sets the law for an endpoint; the guard, a client's caution, is no part of it."""
+    rates = {"peerbet.chat.get": Rate(0.25, burst=2, guard=9.0)}
+    found = await arrivals([0.0, 0.0, 0.25, 0.4], rates=rates)
+    assert [moment for moment, _ in found] == [0.4]
+    assert await arrivals([0.0] * 9, rates={"peerbet.chat.get": Rate(0.0)}) == []
+
+
+async def test_the_law_knows_its_endpoints() -> None:
+    """A misspelt endpoint name is an error, not a law for nobody."""
+    with pytest.raises(ValueError, match=r"peerbet\.chat\.got"):
+        FakeServices(rates={"peerbet.chat.got": Rate(1.0)})
+
+
+async def test_endpoints_and_keys_are_paced_apart() -> None:
+    """Each endpoint has a pace of its own, and so has each key on it."""
+    async with FakeServices(clock=Hand()) as fake, connect() as http:
+        client = Client(fake, http)
+        fake.chat.register("alice", "key-of-alice")
+        await client.get(f"{CHAT}get")
+        await client.get(f"{CHAT}get&key={fake.peerbet_key}")
+        await client.get(f"{CHAT}get&key=key-of-alice")
+        await client.get(f"{SET}&msg=hi")
+        await client.get(f"{MAIL}&readnew")
+        assert fake.violations == []
+        await client.get(f"{CHAT}get&key=key-of-alice")
+        assert [violation.rule for violation in fake.violations] == ["pace"]
+
+
+async def test_flags_of_mail_share_one_pace() -> None:
+    """Sending and reading mail are one endpoint."""
+    async with FakeServices(clock=Hand()) as fake, connect() as http:
+        client = Client(fake, http)
+        await client.get(f"{MAIL}&readnew")
+        await client.get(f"{MAIL}&user=tiro&message=hi")
+        assert [violation.rule for violation in fake.violations] == ["pace"]
+
+
+# -- time -----------------------------------------------------------------------------------------
+
+
+@on_virtual_time
+async def test_virtual_time_moves_the_fake() -> None:
+    """On a loop with virtual time, that is the time by which requests are paced and dated."""
+    async with FakeServices() as fake, connect() as http:
+        client = Client(fake, http)
+        for pause in (0.0, 1.0, 3600.0, 0.5):
+            await asyncio.sleep(pause)
+            await client.get(f"{SET}&msg=hi")
+        assert [str(violation) for violation in fake.violations] == [
+            "peerbet.chat.set: came 0.500 s too early (1 every 1 s, 1 at once) [pace]"
+        ]
+        times = [datetime.fromisoformat(line.date) for line in fake.chat.messages]
+        assert times[2] - times[1] == timedelta(hours=1)
+        start = fake.requests[0].at
+        assert [round(arrival.at - start, 3) for arrival in fake.requests] == [0, 1, 3601, 3601.5]
+
+
+async def test_the_loops_clock_is_the_default() -> None:
+    """An asyncio loop is asked for the time itself."""
+    async with FakeServices() as fake:
+        assert fake.clock == asyncio.get_running_loop().time
+
+
+@pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not to be had everywhere")
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
+async def test_uvloops_clock_is_not_used() -> None:
+    """The machine's clock is used instead: uvloop reads its own only once per turn."""
+    async with FakeServices(rates=AT_WILL) as fake, connect() as http:
+        assert fake.clock is time.monotonic
+        assert await Client(fake, http).ids() == []
+
+
+async def test_dates_follow_the_clock() -> None:
+    """A message's date is as many seconds later as its clock says."""
+    hand = Hand()
+    async with FakeServices(clock=hand) as fake:
+        fake.chat.say("alice", "now")
+        hand.now = 90.0
+        fake.chat.say("alice", "later")
+        fake.mail.deliver("alice", "later too")
+    now, later = (datetime.fromisoformat(line.date) for line in fake.chat.messages)
+    assert later - now == timedelta(seconds=90)
+    assert fake.mail.box[0].date == fake.chat.messages[-1].date
+
+
+async def test_dates_begin_with_todays() -> None:
+    """Whatever the clock starts from, dates start from the present one, in UTC."""
+    fake = FakeServices()
+    fake.chat.say("alice", "before the start")
+    async with fake:
+        fake.chat.say("alice", "after it")
+    for line in fake.chat.messages:
+        date = datetime.fromisoformat(line.date).replace(tzinfo=UTC)
+        assert abs(datetime.now(UTC) - date) < timedelta(minutes=1)
+
+
+# -- the record, and secrecy ----------------------------------------------------------------------
+
+
+async def test_requests_are_recorded(fake: FakeServices, client: Client) -> None:
+    """The record has the endpoint, the time and the target of each request, as received."""
+    before = fake.clock()
+    await client.get(f"{CHAT}get&mid=5")
+    await client.get(f"{INFO}%74iro")
+    await client.status("/favicon.ico")
+    assert [(arrival.endpoint, arrival.target) for arrival in fake.requests] == [
+        ("peerbet.chat.get", f"{CHAT}get&mid=5"),
+        ("pythbots.userinfo", f"{INFO}%74iro"),
+        ("pythbots", "/favicon.ico"),
+    ]
+    times = [before, *(arrival.at for arrival in fake.requests), fake.clock()]
+    assert times == sorted(times)
+
+
+async def test_the_record_is_bounded(
+    fake: FakeServices, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the latest requests are kept."""
+    monkeypatch.setattr("pythpeer.testing.fake.RECORDED", 2)
+    for mid in range(5):
+        await client.get(f"{CHAT}get&mid={mid}")
+    assert [arrival.target[-5:] for arrival in fake.requests] == ["mid=3", "mid=4"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"{CHAT}get&key=canary",
+        f"{CHAT}get&%6Bey=canary",
+        f"{CHAT}get&KEY=canary&mid=1",
+        "/api/mail.php?personalkey=canary&readnew",
+        "/api/mail.php?personal_key=canary&readnew",
+        f"{INFO}tiro&api_key=canary",
+        f"{INFO}fake-personal-key%2F",
+        f"{INFO}fake-peerbet-key",
+        "/fake-peerbet-key",
+    ],
+)
+async def test_no_key_is_kept(fake: FakeServices, client: Client, target: str) -> None:
+    """Neither the record nor a violation shows a key, whoever's and wherever it was."""
+    await client.status(target)
+    shown = f"{fake.requests} {fake.violations} {fake!r}"
+    assert "***" in shown
+    assert not re.search("canary|fake-peerbet-key|fake-personal-key", shown)
+
+
+async def test_no_form_of_a_key_is_kept() -> None:
+    """A key that has to be encoded is found as it is and as it was encoded."""
+    async with FakeServices(rates=AT_WILL, peerbet_key="can/ary+1") as fake, connect() as http:
+        client = Client(fake, http)
+        await client.status(f"{INFO}can%2Fary%2B1")
+        await client.status(f"{INFO}can/ary+1")
+        assert [arrival.target for arrival in fake.requests] == [f"{INFO}***", f"{INFO}***"]
+
+
+async def test_no_key_is_logged(
+    fake: FakeServices, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even a request that is no HTTP leaves no trace of its key in the logs."""
+    caplog.set_level(logging.DEBUG)
+    assert await client.status(f"{SET}&msg=a b") == 400
+    assert await client.status(f"{SET}&msg=ab") == 200
+    assert fake.peerbet_key not in caplog.text
+
+
+# -- starting and stopping ------------------------------------------------------------------------
+
+
+def port(url: str) -> int:
+    return urlsplit(url).port or 0
+
+
+def open_sockets() -> set[int]:
+    """The descriptors of all open sockets, also of those that nothing but the loop holds."""
+    gc.collect()
+    return {one.fileno() for one in gc.get_objects() if isinstance(one, socket.socket)} - {-1}
+
+
+async def test_each_service_has_a_loopback_port(fake: FakeServices) -> None:
+    """Both URLs are plain http on 127.0.0.1, with different ports."""
+    pattern = r"http://127\.0\.0\.1:[1-9]\d*"
+    assert re.fullmatch(pattern, fake.peerbet_url)
+    assert re.fullmatch(pattern, fake.pythbots_url)
+    assert fake.peerbet_url != fake.pythbots_url
+
+
+async def test_it_can_be_started_and_closed_by_hand() -> None:
+    """There are no URLs before the start and after the close, and closing twice does no harm."""
+    fake = FakeServices()
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = fake.peerbet_url
+    await fake.start()
+    with pytest.raises(RuntimeError, match="running already"):
+        await fake.start()
+    url = fake.pythbots_url
+    await fake.aclose()
+    await fake.aclose()
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = fake.pythbots_url
+    with pytest.raises(ConnectionRefusedError), socket.socket() as plug:
+        plug.connect(("127.0.0.1", port(url)))
+
+
+async def test_it_can_be_started_again() -> None:
+    """What was said stays, and the pace starts afresh."""
+    fake = FakeServices(clock=Hand())
+    for run in (1, 2):
+        async with fake, connect() as http:
+            await Client(fake, http).get(f"{SET}&msg=run%20{run}")
+    assert [line.text for line in fake.chat.messages] == ["run 1", "run 2"]
+    assert fake.violations == []
+
+
+async def test_it_can_be_left_in_another_task() -> None:
+    """Test fixtures enter in one task and leave in another."""
+    fake = await asyncio.create_task(FakeServices().__aenter__())
+    async with connect() as http:
+        assert await Client(fake, http).ids() == []
+    await asyncio.create_task(fake.__aexit__(None, None, None))
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_start_can_be_cancelled(turns: int) -> None:
+    """In whichever turn of the loop that happens, no socket is left behind."""
+    before = open_sockets()
+    loop = asyncio.get_running_loop()
+    fake = FakeServices()
+    with anyio.CancelScope() as scope:
+
+        def cancel(turns: int) -> None:
+            if turns:
+                loop.call_soon(cancel, turns - 1)
+            else:
+                scope.cancel()
+
+        cancel(turns)
+        async with fake:
+            await anyio.sleep_forever()
+    assert repr(fake) == "<FakeServices stopped, violations=0>"
+    assert open_sockets() == before
+
+
+async def test_it_runs_no_task_of_its_own() -> None:
+    """Started and unasked, there is nothing that runs; closed, nothing that goes on."""
+    before = asyncio.all_tasks()
+    async with FakeServices(rates=AT_WILL) as fake:
+        assert asyncio.all_tasks() == before
+        async with connect() as http:
+            await Client(fake, http).get(f"{CHAT}get")
+            await fake.aclose()
+            assert asyncio.all_tasks() == before
+
+
+@on_virtual_time
+async def test_closing_waits_for_nobody() -> None:
+    """Connections kept alive, half-asking, never asking and never reading are dropped at once."""
+    async with FakeServices(rates=AT_WILL) as fake, connect() as http:
+        say(fake, 300)
+        await Client(fake, http).get(f"{CHAT}get")
+        half_asked = await asyncio.open_connection("127.0.0.1", port(fake.peerbet_url))
+        half_asked[1].write(b"GET /api/chat/?action=g")
+        silent = await asyncio.open_connection("127.0.0.1", port(fake.pythbots_url))
+        deaf = await asyncio.open_connection("127.0.0.1", port(fake.peerbet_url), limit=1)
+        deaf[1].write(b"GET /api/chat/?action=get&last=300 HTTP/1.1\r\nHost: deaf\r\n\r\n" * 300)
+        await asyncio.sleep(1.0)
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        await fake.aclose()
+        assert loop.time() - before < 0.05
+        assert len(fake.requests) < 300
+        for reader, writer in (half_asked, silent):
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+        deaf[1].transport.abort()
+
+
+async def test_it_can_be_left_by_cancellation() -> None:
+    """Leaving a scope that is cancelled frees the ports and drops the connections all the same."""
+    before = asyncio.all_tasks()
+    urls: list[str] = []
+    with anyio.CancelScope() as scope:
+        async with connect() as http, FakeServices(rates=AT_WILL) as fake:
+            await Client(fake, http).get(f"{CHAT}get")
+            urls += (fake.peerbet_url, fake.pythbots_url)
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert asyncio.all_tasks() == before
+    assert len(urls) == 2
+    for url in urls:
+        with pytest.raises(ConnectionRefusedError), socket.socket() as plug:
+            plug.connect(("127.0.0.1", port(url)))
+
+
+async def test_its_repr_shows_its_state(fake: FakeServices, client: Client) -> None:
+    """One can see whether it runs, and whether anything was wrong."""
+    await client.status("/favicon.ico")
+    assert repr(fake) == "<FakeServices running, violations=1>"
+    await fake.aclose()
+    assert repr(fake) == "<FakeServices stopped, violations=1>"
+
+
+# -- with the library -----------------------------------------------------------------------------
+
+
+async def test_a_session_is_ready_to_use(fake: FakeServices) -> None:
+    """`fake.session()` has the URLs and the keys, and asks for nothing wrongly."""
+    fake.mail.deliver("tiro", "first")
+    async with fake.session() as session:
+        assert await session.peerbet.post("hello there") == 1
+        assert [m.is_mine for m in (await session.peerbet.messages()).messages] == [True]
+        assert [mail.text for mail in await session.pythbots.unread_mail()] == ["first"]
+        await session.pythbots.send_mail(221192, "hi")
+        assert (await session.pythbots.user("tiro")).id == 221192
+        assert len(await session.pythbots.staff(220531305)) == 3
+        assert (await session.pythbots.stats(220531305)).active_users == 42
+    assert fake.mail.sent == [("tiro", "hi")]
+    assert fake.violations == []
+
+
+async def test_a_sessions_settings_can_be_overridden(fake: FakeServices) -> None:
+    """What is given to `fake.session()` wins over what is preset."""
+    fake.chat.say(fake.username, "mine")
+    async with fake.session(peerbet_key=None) as session:
+        assert [m.is_mine for m in (await session.peerbet.messages()).messages] == [False]
+
+
+def test_all_names_are_there_and_sorted() -> None:
+    """What the package offers is what it lists."""
+    names = pythpeer.testing.__all__
+    assert all(hasattr(pythpeer.testing, name) for name in names)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name))

@@ -1,0 +1,126 @@
+"""Every program of the README runs, against the fake services, and does what the README says."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from pythpeer.testing import FakeServices
+
+pytestmark = pytest.mark.anyio
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def main_of(marker: str) -> Callable[[], Awaitable[None]]:
+    """The ``main`` of the one program in which *marker* stands."""
+    (program,) = (program for program in PROGRAMS if marker in program)
+    body, end = program.rsplit("asyncio.run(main())", 1)
+    assert not end.strip()
+    names: dict[str, object] = {"__name__": "readme"}
+    exec(compile(body, "README.md", "exec"), names)
+    main = names["main"]
+    assert callable(main)
+    return main
+
+
+@pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
+    """Fake services that the environment points to."""
+    async with FakeServices() as fake:
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
+        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
+        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
+        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        yield fake
+        assert fake.violations == []
+
+
+@asynccontextmanager
+async def running(main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run a program that ends only when it is cancelled."""
+    task = asyncio.ensure_future(main())
+    await asyncio.sleep(2.0)
+    try:
+        yield
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def test_every_program_is_run_here() -> None:
+    """A new program in the README needs a test of its own."""
+    assert len(PROGRAMS) == 5
+
+
+async def test_the_first_program_answers_a_ping(
+    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bot on the first screen prints what is said and answers ``!ping``."""
+    async with running(main_of('"pong"')):
+        fake.chat.say("alice", "!ping")
+        await asyncio.sleep(3.0)
+    assert "alice: !ping" in capsys.readouterr().out
+    assert fake.chat.messages[-1].text == "pong"
+
+
+async def test_the_tour_of_calls_runs(
+    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each kind of call gets its answer."""
+    fake.chat.say("alice", "good morning")
+    fake.mail.deliver("bob", "you have mail")
+    await main_of("messages(last=5)")()
+    out = capsys.readouterr().out
+    for expected in ("alice", "221192 tiro", "Main Owner", "bob you have mail"):
+        assert expected in out
+    assert fake.mail.sent == [("tiro", "hello")]
+
+
+async def test_the_merged_streams_show_chat_and_mail(
+    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Chat and mail come through one loop."""
+    async with running(main_of("merge(chat, mail)")):
+        fake.chat.say("alice", "hi")
+        fake.mail.deliver("bob", "hello")
+        await asyncio.sleep(3.0)
+    out = capsys.readouterr().out
+    assert "chat alice hi" in out
+    assert "mail bob hello" in out
+
+
+async def test_an_endpoint_of_ones_own_is_asked_as_declared(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The action goes first, then the parameters in their order."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path_qs)
+        return web.Response(text='{"status": 1, "roll": "12.5", "balance": "1.00"}')
+
+    server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    monkeypatch.setenv("EXAMPLE_DICE_URL", f"http://127.0.0.1:{port}/api/dice/")
+    try:
+        await main_of("example.dice.roll")()
+    finally:
+        server.close()
+        await server.wait_closed()
+    assert asked == ["/api/dice/?action=roll&key=your%20key&bet=0.10000000&chance=50"]
+    assert capsys.readouterr().out == "12.5 1.00\n"
+
+
+async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    """The example of a test is one."""
+    await main_of("FakeServices()")()
+    assert capsys.readouterr().out == "hello alice\n"
