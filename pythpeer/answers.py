@@ -10,6 +10,7 @@ is read leniently, but always to the end of the body, and an HTML page is never 
 from __future__ import annotations
 
 import enum
+import html
 import json
 import math
 import re
@@ -51,17 +52,19 @@ def interpret(
     *secrets* gives the keys that must not show in an error.
     """
     if 200 <= status < 300:
+        verdict = endpoint.status_is_verdict
         try:
             answer = endpoint.decode(body)
-        except (ValueError, RecursionError):
-            pass  # the lenient way says whether this is a refusal, damage or garbage
-        else:
             if not _may_refuse(answer, body):
                 return answer
+            if _refusal(msgspec.json.decode(body), status_is_verdict=verdict) is None:
+                return answer
+        except (ValueError, RecursionError):
+            pass  # the lenient way says whether this is a refusal, damage or garbage
         return _interpret_leniently(endpoint, status, body, secrets)
     refusal = None
     if 400 <= status < 500:
-        refusal = _refusal(document(body), status_is_verdict=endpoint.status_is_verdict)
+        refusal = _refusal(document(body), status_is_verdict=True)
     if status == 429:
         text = _clean(refusal, secrets) if refusal else "too many requests"
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
@@ -106,7 +109,7 @@ def _may_refuse(answer: object, body: bytes) -> bool:
 
     A type whose fields all have defaults takes ``{"error": "no access"}`` without a murmur.
     """
-    if getattr(answer, "status", None) == 1:
+    if getattr(answer, "status", None) == 1 or body.startswith(b"["):
         return False
     return b'"error"' in body or b'"status"' in body or b'"message"' in body
 
@@ -227,15 +230,15 @@ def _without_surrogates(value: Json) -> Json:
 def _clean(text: str, secrets: Secrets) -> str:
     """Take every form of every key out of *text*, and its control characters too.
 
-    A service can echo a key as it was, percent-encoded once or twice in either case, or escaped as
-    JSON. Cutting comes after this: half a key would not be found any more.
+    A service can echo a key as it was, percent-encoded once or twice in either case, or escaped for
+    JSON or HTML. Cutting comes after this: half a key would not be found any more.
     """
     for secret in secrets():
         key = secret.reveal()
         once = quote(key, safe="")
         escaped = json.dumps(key)[1:-1]
         forms = {key, once, quote(once, safe=""), escaped, escaped.replace("/", "\\/")}
-        forms |= {quote(key), key.replace("/", "\\/")}
+        forms |= {quote(key), key.replace("/", "\\/"), html.escape(key)}
         for form in sorted(forms, key=len, reverse=True):
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
     return "".join(character if character.isprintable() else " " for character in text).strip()

@@ -68,18 +68,23 @@ class Caller:
     async def _repeat(self, request: Request[T]) -> T | PythpeerError:
         write = request.endpoint.effect is Effect.WRITE
         priority = Priority.WRITE if write else Priority.CALL
-        attempt = 1
+        attempt = 0
+        answer: T | PythpeerError | None = None
         while True:
-            permit = await self.token(request.endpoint, priority, self.max_wait)
+            try:
+                permit = await self.token(request.endpoint, priority, self.max_wait)
+            except RateLimitedError as error:
+                # Of a read that failed already, that failure says more.
+                return answer or error.with_traceback(None)
             answer = await self.attempt(request, permit)
             if not isinstance(answer, PythpeerError) or request.endpoint.effect is not Effect.READ:
                 return answer
+            attempt += 1
             delay = self._delay(answer, attempt)
             if delay is None:
                 return answer
             log.debug("%s: attempt %d failed, next in %.2f s", request, attempt, delay)
             await anyio.sleep(delay)
-            attempt += 1
 
     def _delay(self, error: PythpeerError, attempt: int) -> float | None:
         if isinstance(error, RateLimitedError) and (error.retry_after or 0.0) > self.max_wait:
@@ -102,13 +107,17 @@ class Caller:
             permit.close()
         if isinstance(reply, PythpeerError):
             log.debug("%s: %s", request, type(reply).__name__)
-            return outcome(endpoint.effect, reply)
+            return outcome(endpoint.effect, reply, None)
         log.debug("%s: status %d, %d bytes", request, reply.status, len(reply.body))
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
+        if not isinstance(answer, PythpeerError):
+            return answer
         if isinstance(answer, RateLimitedError):
             answer.retry_after = retry_after(reply.headers)
             permit.refused(answer.retry_after)
-        return outcome(endpoint.effect, answer) if isinstance(answer, PythpeerError) else answer
+        elif reply.status == 503:
+            permit.pause(retry_after(reply.headers))
+        return outcome(endpoint.effect, answer, reply.status)
 
 
 async def shielded(work: Callable[[], Awaitable[T]]) -> T:

@@ -74,8 +74,14 @@ class Permit:
             self._limiter._answered(self._anchor)
 
     def refused(self, retry_after: float | None) -> None:
-        """The service said that it was asked too often."""
-        self._limiter.rate_limited(retry_after)
+        """The service said that it was asked too often: keep more distance from now on."""
+        self._limiter._bucket.punish()
+        self.pause(retry_after)
+
+    def pause(self, retry_after: float | None) -> None:
+        """The service said when to come back, or nothing of the kind."""
+        if retry_after is not None:
+            self._limiter.pause(min(retry_after, LONGEST_PAUSE))
 
     def close(self) -> None:
         """The request is over. A token that was never spent goes back."""
@@ -190,12 +196,6 @@ class Limiter:
             self._leave(queue, waiter)
             raise
         return permit
-
-    def rate_limited(self, retry_after: float | None) -> None:
-        """The service said 429: keep more distance, and nothing goes before *retry_after*."""
-        self._bucket.punish()
-        if retry_after is not None:
-            self.pause(min(retry_after, LONGEST_PAUSE))
 
     def dismiss(self, owner: object) -> None:
         """Send everybody away who waits on behalf of *owner*: its session is being closed."""

@@ -71,23 +71,20 @@ def backoff(attempt: int, base: float, cap: float) -> float:
     return random.uniform(0.0, min(cap, base * 2.0 ** min(attempt - 1, 60)))
 
 
-def outcome(effect: Effect, error: PythpeerError) -> PythpeerError:
-    """Tell the truth about a failed request of this *effect*.
+def outcome(effect: Effect, error: PythpeerError, status: int | None) -> PythpeerError:
+    """Tell the truth about a failed request of this *effect*, answered with *status* if at all.
 
     A read that failed, failed. A write that left, and was answered with anything but the documented
     JSON or a clear no, may have happened.
     """
     if effect is Effect.READ:
         return error
-    status: int | None = None
     if isinstance(error, HttpStatusError):
-        status = error.status
         unknown = status is not None and status >= 500
     elif isinstance(error, TransportError):
         unknown = error.sent
     else:
         unknown = isinstance(error, (DecodeError, ResponseTooLargeError))
-        status = 200 if unknown else None
     if not unknown:
         return error
     text = str(error.args[0]) if error.args else ""
