@@ -60,34 +60,28 @@ class Caller:
 
     async def call(self, request: Request[T]) -> T:
         """Run *request* for a user: bounded waiting, and reads repeated as the policy says."""
-        answer = await self._repeat(request)
-        if isinstance(answer, PythpeerError):
-            raise answer
-        return answer
-
-    async def _repeat(self, request: Request[T]) -> T | PythpeerError:
         write = request.endpoint.effect is Effect.WRITE
         priority = Priority.WRITE if write else Priority.CALL
         attempt = 0
-        answer: T | PythpeerError | None = None
         while True:
-            try:
-                permit = await self.token(request.endpoint, priority, self.max_wait)
-            except RateLimitedError as error:
-                # Of a read that failed already, that failure says more.
-                return answer or error.with_traceback(None)
+            permit = await self.token(request.endpoint, priority, self.max_wait)
             answer = await self.attempt(request, permit)
-            if not isinstance(answer, PythpeerError) or request.endpoint.effect is not Effect.READ:
+            if not isinstance(answer, PythpeerError):
                 return answer
             attempt += 1
-            delay = self._delay(answer, attempt)
+            delay = self._delay(request.endpoint, answer, attempt)
             if delay is None:
-                return answer
+                raise answer
             log.debug("%s: attempt %d failed, next in %.2f s", request, attempt, delay)
             await anyio.sleep(delay)
 
-    def _delay(self, error: PythpeerError, attempt: int) -> float | None:
-        if isinstance(error, RateLimitedError) and (error.retry_after or 0.0) > self.max_wait:
+    def _delay(self, endpoint: Endpoint[T], error: PythpeerError, attempt: int) -> float | None:
+        """Seconds until the next attempt, or ``None`` where there is none."""
+        if endpoint.effect is not Effect.READ:
+            return None
+        # Where the pause that a 429 or 503 asked for is too long to wait, its own error says more
+        # than "no token" would.
+        if self._limiter(endpoint).paused_for > self.max_wait:
             return None
         return self.retry.delay(error, attempt)
 

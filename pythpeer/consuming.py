@@ -82,10 +82,13 @@ class ConsumingSource(Generic[T]):
 
     async def collect(self, log: Log[T]) -> tuple[T, ...]:
         """Fetch for a direct call: returns that, and what earlier calls could not return."""
+        owed_before = self._owed
         if self._owed is None:
             self._owed = max(self._returned, await log.acknowledged())
         error = await self._fetch(log, Priority.CALL, self._caller.max_wait)
         if error is not None:
+            if not isinstance(error, OutcomeUnknownError):
+                self._owed = owed_before  # nothing was fetched that could be owed
             raise error
         entries = await log.reader(None).read(self._owed, sys.maxsize)
         self._returned = max([self._owed, *(entry.id for entry in entries)])
