@@ -55,7 +55,7 @@ def interpret(
         verdict = endpoint.status_is_verdict
         try:
             answer = endpoint.decode(body)
-            if not _may_refuse(answer, body):
+            if endpoint.sees_refusals or not _may_refuse(body):
                 return answer
             if _refusal(msgspec.json.decode(body), status_is_verdict=verdict) is None:
                 return answer
@@ -86,8 +86,8 @@ def _interpret_leniently(
             return endpoint.convert(found)
         except (ValueError, RecursionError):
             fault = "the answer is not the documented JSON"
-    text = _clean(body[: 64 * 1024].decode("utf-8", "replace"), secrets)
-    return DecodeError(fault, endpoint=endpoint.name, excerpt=text[:EXCERPT])
+    excerpt = _clean(body.decode("utf-8", "replace"), secrets)
+    return DecodeError(fault, endpoint=endpoint.name, excerpt=excerpt)
 
 
 # -- refusals -------------------------------------------------------------------------------------
@@ -101,15 +101,18 @@ _NO_ACCESS = re.compile(
     r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed|logged? ?in",
     re.IGNORECASE,
 )
+_NO: Final = (0, "0", "false", "False", "error", "fail", "failed")
+"""How ``status`` and ``success`` say no; 0 stands for False as well."""
+
 _ENVELOPE: Final = frozenset({"status", "success", "message", "error", "code"})
 
 
-def _may_refuse(answer: object, body: bytes) -> bool:
-    """Whether a decoded answer has to be looked at for an error envelope.
+def _may_refuse(body: bytes) -> bool:
+    """Whether an answer that could be decoded has to be looked at for an error envelope.
 
     A type whose fields all have defaults takes ``{"error": "no access"}`` without a murmur.
     """
-    if getattr(answer, "status", None) == 1 or body.startswith(b"["):
+    if body.startswith(b"["):
         return False
     return b'"error"' in body or b'"status"' in body or b'"message"' in body
 
@@ -121,15 +124,14 @@ def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
     """
     if not isinstance(found, dict):
         return None
-    error, message = found.get("error"), found.get("message")
+    error, message, status = found.get("error"), found.get("message"), found.get("status", 1)
     words = message if isinstance(message, str) and message else "refused without a reason"
     if isinstance(error, str) and error not in ("", "0", "false"):
         return error
     if error and not isinstance(error, str):
         return words
-    only_envelope = found.keys() <= _ENVELOPE
-    if "status" in found and found["status"] in (0, False, "0", "false", "False"):
-        return words if status_is_verdict or only_envelope else None
+    if status in _NO or found.get("success", True) in _NO:
+        return words if status_is_verdict or found.keys() <= _ENVELOPE else None
     # The sign-in call of Peerbet's family answers {"message": ...} alone when it refuses.
     if status_is_verdict and found.keys() == {"message"}:
         return words
@@ -137,14 +139,12 @@ def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
 
 
 def _said_no(endpoint: str, status: int, words: str) -> PythpeerError:
-    if status in (401, 403):
-        return AccessDeniedError(
-            words or f"HTTP status {status}", endpoint=endpoint, message=words, status=status
-        )
     if _SLOW_DOWN.search(words):
         return RateLimitedError(words, endpoint=endpoint, status=status)
-    kind = AccessDeniedError if _NO_ACCESS.search(words) else ApiError
-    return kind(words, endpoint=endpoint, message=words, status=status)
+    denied = status in (401, 403) or _NO_ACCESS.search(words)
+    kind = AccessDeniedError if denied else ApiError
+    text = words or f"HTTP status {status}"
+    return kind(text, endpoint=endpoint, message=words, status=status)
 
 
 # -- lenient JSON ---------------------------------------------------------------------------------
@@ -160,10 +160,10 @@ NOTHING: Final = Nothing.NOTHING
 """What `document` returns where there is no JSON; ``None`` is JSON's null."""
 
 _BLANK: Final = "\ufeff\0 \t\r\n"
-_PAGE = re.compile(r"<(?:!doctype|html|head|body|script|\?xml)\b", re.IGNORECASE)
+_PAGE = re.compile(r"</?(?:!doctype|html|head|body|title|script|\?xml)\b", re.IGNORECASE)
 _PHP = r"(?:PHP\s+)?(?:Warning|Notice|Deprecated|Strict Standards|Fatal error|Parse error)"
 _DIAGNOSTICS = re.compile(rf"\s*(?:<[^>]*>\s*)*{_PHP}(?:</b>)?\s*:", re.IGNORECASE)
-_START = re.compile(r"(?:^|[\n>])[ \t\r]*(?=[\[{])")
+_START = re.compile(r"\bon line (?:<b>)?[0-9]+(?:</b>)?(?:<br ?/?>)?[\ufeff\s]*(?=[\[{])")
 _CANDIDATES: Final = 8
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -176,13 +176,13 @@ def document(body: bytes) -> Json | Nothing:
     the ``[]`` inside a broken document would read as "nothing new".
     """
     text = body.decode("utf-8", "replace").strip(_BLANK)
-    if not text or _PAGE.search(text[:4096]):
+    if not text:
         return NOTHING
     decoder = json.JSONDecoder(strict=False, parse_constant=_reject_constant)
     if not _DIAGNOSTICS.match(text):
         return _whole(decoder, text, 0)
     for attempt, found in enumerate(_START.finditer(text)):
-        if attempt == _CANDIDATES:
+        if attempt == _CANDIDATES or _PAGE.search(text, 0, found.end()):
             break
         value = _whole(decoder, text, found.end())
         if value is not NOTHING:
@@ -197,7 +197,7 @@ def _whole(decoder: json.JSONDecoder, text: str, start: int) -> Json | Nothing:
         rest = text[end:].strip(_BLANK)
         if rest and not _ends_well(rest):
             return NOTHING
-        return _without_surrogates(value) if "\\u" in text else value
+        return _without_surrogates(value)
     except (ValueError, RecursionError):
         return NOTHING
 
@@ -228,7 +228,7 @@ def _without_surrogates(value: Json) -> Json:
 
 
 def _clean(text: str, secrets: Secrets) -> str:
-    """Take every form of every key out of *text*, and its control characters too.
+    """Take every form of every key out of *text*, and return its printable beginning.
 
     A service can echo a key as it was, percent-encoded once or twice in either case, or escaped for
     JSON or HTML. Cutting comes after this: half a key would not be found any more.
@@ -238,9 +238,17 @@ def _clean(text: str, secrets: Secrets) -> str:
         once = quote(key, safe="")
         escaped = json.dumps(key)[1:-1]
         forms = {key, once, quote(once, safe=""), escaped, escaped.replace("/", "\\/")}
-        forms |= {quote(key), key.replace("/", "\\/"), html.escape(key)}
+        bare = json.dumps(key, ensure_ascii=False)[1:-1]
+        forms |= {
+            key.replace("/", "\\/"),
+            bare,
+            bare.replace("/", "\\/"),
+            quote(key),
+            html.escape(key),
+        }
         for form in sorted(forms, key=len, reverse=True):
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+    text = text[: 4 * EXCERPT].strip(_BLANK)[:EXCERPT]
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
@@ -271,12 +279,15 @@ def _http_date(value: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+
+
 def read_date(value: object) -> datetime | None:
     """Read the services' ``yyyy-MM-dd HH:mm:ss``: naive, or ``None`` for anything else.
 
     PHP writes ``0000-00-00 00:00:00`` where there is no date.
     """
-    if not isinstance(value, str) or len(value) != 19 or value[10] != " ":
+    if not isinstance(value, str) or not _DATE.fullmatch(value):
         return None
     try:
         return datetime.fromisoformat(value)

@@ -1,15 +1,20 @@
 """Token-bucket arithmetic, with the time as an argument.
 
-The bucket is pessimistic about the network, because the interval must hold at the server and all
-that is known here is when a request was written and when it was answered. The server took its
-token somewhere between the two, and at the latest ``guard`` seconds after the writing. So a full
-bucket starts to refill at ``min(t_written + guard, t_answered)``, and with one token to save the
-next request is due ``interval`` after that.
+The interval must hold at the server, and all that is known here is when a request was written and
+when it was answered. The server took its token somewhere between the two, and at the latest
+``guard`` seconds after the writing: at ``min(t_written + guard, t_answered)``, the request's
+*start*. A bucket of ``burst`` tokens lets a request through when, for every ``k >= burst``, the one
+``k`` places before it started ``k + 1 - burst`` intervals ago. For the n-th request that is::
+
+    due(n) = max(due(n - 1), start(n - burst)) + interval
+
+and with one token to save, ``min(t_written + guard, t_answered) + interval``.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import Final
 
 from .wire import Rate
@@ -27,49 +32,64 @@ class Bucket:
     """The tokens of one endpoint.
 
     A token is reserved, and then either spent (the request was written) or given back (it
-    certainly never left). A reserved token is not counted as spent before it is written, but
-    nobody else can have it.
+    certainly never left). A reserved token nobody else can have.
     """
 
-    __slots__ = ("_anchor", "_clean", "_since", "guard", "paused", "rate", "reserved", "tokens")
+    __slots__ = (
+        "_clean",
+        "_due",
+        "_first",
+        "_starts",
+        "guard",
+        "paused",
+        "rate",
+        "reserved",
+        "saved",
+    )
 
     def __init__(self, rate: Rate) -> None:
         self.rate = rate
         self.guard = float(rate.guard)
         self.reserved = 0
+        self.saved = rate.burst
+        """Tokens that were never spent, or that a long rest has restored: due at any time."""
         self.paused = -math.inf
         """Nothing is due before this time; only ever moved later."""
-        self.tokens = rate.burst
-        """Whole tokens as of ``_since``: never more than there are now."""
-        self._since = -math.inf
-        self._anchor = 0  # counts the changes of _since: an answer may correct only the last
+        self._starts: deque[float] = deque()  # of the last requests, at most `burst` of them
+        self._first = 1  # the number of the request whose start is _starts[0]
+        self._due = -math.inf  # when the last request was due
         self._clean = 0
 
     def available(self, now: float) -> int:
         """Tokens that could be reserved at this moment."""
-        return 0 if now < self.paused else max(0, self._at(now) - self.reserved)
-
-    def _at(self, now: float) -> int:
-        """Whole tokens in the bucket at *now*, reserved ones included."""
-        rate = self.rate
-        if self.tokens >= rate.burst or rate.interval == 0 or self._since == -math.inf:
-            return rate.burst
-        if now < self._since + rate.interval:
-            return self.tokens
-        earned = max(1, math.floor((now - self._since) / rate.interval))
-        return min(rate.burst, self.tokens + earned)
+        if now < self.paused:
+            return 0
+        due, count = self._due, self.saved
+        for start in self._starts:
+            due = max(due, start) + self.rate.interval
+            if due > now:
+                break
+            count += 1
+        return max(0, count - self.reserved)
 
     def due(self, now: float) -> float:
         """When the next token can be reserved: *now*, a later time, or infinity.
 
-        Infinity means that a token is reserved and not written yet: the time is known only then.
+        Infinity means that every token is reserved, and the time is known only once one of them is
+        written.
         """
-        rate = self.rate
-        if self._at(now) > self.reserved:
-            return max(now, self.paused)
-        if self.reserved:
-            return math.inf
-        return max(self.paused, self._since + rate.interval)
+        rate, ahead = self.rate, self.reserved - self.saved
+        due = -math.inf
+        if rate.interval and ahead >= 0:
+            if ahead >= len(self._starts):
+                return math.inf
+            due = self._due
+            for start in self._starts:
+                due = max(due, start) + rate.interval
+                ahead -= 1
+                if ahead < 0:
+                    break
+        return max(now, due, self.paused)
 
     def reserve(self) -> None:
         """Put a due token aside for one request."""
@@ -81,24 +101,29 @@ class Bucket:
 
     def spend(self, now: float) -> int:
         """Take a reserved token: its request is being written. Returns what `answered` wants."""
-        rate = self.rate
+        rate, starts = self.rate, self._starts
         self.reserved -= 1
-        tokens = self._at(now)
-        anchor = 0
-        if tokens >= rate.burst:
-            self._since = now + self.guard
-            self._anchor += 1
-            anchor = self._anchor
-        elif tokens > self.tokens:
-            self._since += rate.interval * (tokens - self.tokens)
-            self._anchor += 1
-        self.tokens = tokens - 1
-        return anchor
+        if not rate.interval:
+            return 0
+        if starts and now >= max(self._due, starts[-1]) + rate.interval * rate.burst:
+            # A rest long enough for all tokens to be back, however the past is counted.
+            self._first += len(starts)
+            self.saved = rate.burst
+            self._due = -math.inf
+            starts.clear()
+        if self.saved:
+            self.saved -= 1
+        else:
+            self._due = max(self._due, starts.popleft()) + rate.interval
+            self._first += 1
+        starts.append(now + self.guard)
+        return self._first + len(starts) - 1
 
-    def answered(self, anchor: int, now: float) -> None:
-        """The request spent as *anchor* was answered: the refill began at the latest now."""
-        if anchor == self._anchor and now < self._since:
-            self._since = now
+    def answered(self, number: int, now: float) -> None:
+        """The request that was spent as *number* has its answer: it started at the latest now."""
+        index = number - self._first
+        if 0 <= index < len(self._starts) and now < self._starts[index]:
+            self._starts[index] = now
 
     def pause(self, until: float) -> None:
         """Let nothing through before *until*."""
@@ -106,7 +131,8 @@ class Bucket:
 
     def move(self, seconds: float) -> None:
         """Go on by a clock that is *seconds* ahead, in a loop where nothing is under way yet."""
-        self._since += seconds
+        self._starts = deque(start + seconds for start in self._starts)
+        self._due += seconds
         self.paused += seconds
         self.reserved = 0
 

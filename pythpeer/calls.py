@@ -85,12 +85,13 @@ class Caller:
             return None
         return self.retry.delay(error, attempt)
 
-    async def token(
+    def token(
         self, endpoint: Endpoint[T], priority: Priority, max_wait: float = math.inf
-    ) -> Permit:
+    ) -> Awaitable[Permit]:
         """Wait for a token of this endpoint; `Permit.close` it when its request is over."""
         self._transport()  # a closed session says so before anybody waits
-        return await self._limiter(endpoint).acquire(priority, max_wait, self)
+        # Not a coroutine of its own: a waiting caller would keep its frame, too.
+        return self._limiter(endpoint).acquire(priority, max_wait, self)
 
     async def attempt(self, request: Request[T], permit: Permit) -> T | PythpeerError:
         """Send *request* once on the token in hand, and say what came of it. Closes the permit."""

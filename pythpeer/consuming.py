@@ -9,7 +9,6 @@ cannot be told apart is delivered again, and marked, rather than dropped.
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -36,10 +35,10 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     """``None`` if it could not be decoded."""
 
     key: str
-    """What tells it from others: its id, or a digest of all that is in it."""
+    """What tells it from others: a digest of all that is in it, but for whether it was read."""
 
     has_id: bool
-    """Whether ``key`` is an id, so that two items of one key are the same."""
+    """Whether there is an id among that, so that two items of one key are the same."""
 
 
 class ConsumingSource(Generic[T]):
@@ -75,39 +74,42 @@ class ConsumingSource(Generic[T]):
 
     async def poll(self, feed: Feed[T]) -> PythpeerError | None:
         """Fetch what is unread into the log."""
-        error = await self._fetch(feed.log, Priority.POLL, math.inf)
+        permit = await self._caller.token(self._unread.endpoint, Priority.POLL)
+        error = await self._fetch(feed.log, permit)
         if error is None:
             feed.prove(feed.lowest, full=False)
         return error
 
     async def collect(self, log: Log[T]) -> tuple[T, ...]:
         """Fetch for a direct call: returns that, and what earlier calls could not return."""
+        permit = await self._caller.token(
+            self._unread.endpoint, Priority.CALL, self._caller.max_wait
+        )
         owed_before = self._owed
-        if self._owed is None:
+        if owed_before is None:
             self._owed = max(self._returned, await log.acknowledged())
-        error = await self._fetch(log, Priority.CALL, self._caller.max_wait)
+        error = await self._fetch(log, permit)
         if error is not None:
             if not isinstance(error, OutcomeUnknownError):
                 self._owed = owed_before  # nothing was fetched that could be owed
             raise error
-        entries = await log.reader(None).read(self._owed, sys.maxsize)
-        self._returned = max([self._owed, *(entry.id for entry in entries)])
+        # Read anew: another direct call may have returned meanwhile what was owed to both.
+        owed: int | None = self._owed
+        after = self._returned if owed is None else owed
+        entries = await log.reader(None).read(after, sys.maxsize)
+        self._returned = max([after, *(entry.id for entry in entries)])
         self._owed = None
         return tuple(entry.item for entry in entries if entry.item is not None)
 
-    async def _fetch(
-        self, log: Log[T], priority: Priority, max_wait: float
-    ) -> PythpeerError | None:
-        async with self._turn:
-            announced = await log.announced()
-            request = self._history if announced else self._unread
-            permit = await self._caller.token(request.endpoint, priority, max_wait)
-            try:
-                if announced:
+    async def _fetch(self, log: Log[T], permit: Permit) -> PythpeerError | None:
+        """Use the token in hand for whichever of the two requests is due. One at a time."""
+        try:
+            async with self._turn:
+                if await log.announced():
                     return await self._settle(log, permit)
                 return await shielded(lambda: self._consume(log, permit))
-            finally:
-                permit.close()
+        finally:
+            permit.close()
 
     async def _consume(self, log: Log[T], permit: Permit) -> PythpeerError | None:
         """The fetch that marks as read what it returns."""

@@ -104,6 +104,7 @@ class Limiter:
         "__weakref__",
         "_bucket",
         "_loop",
+        "_mixed",
         "_now",
         "_overtaken",
         "_queues",
@@ -119,6 +120,7 @@ class Limiter:
         self._timer: asyncio.TimerHandle | None = None
         self._queues: tuple[deque[_Waiter], ...] = (deque(), deque(), deque())
         self._overtaken = [0, 0, 0]
+        self._mixed = False
 
     # -- what users see ---------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class Limiter:
         writes, calls, polls = queues
         if not (writes or calls or polls):
             # A token saved up and no pause ever set: no need to look at the clock.
-            if bucket.tokens > bucket.reserved and bucket.paused == -math.inf:
+            if bucket.saved > bucket.reserved and bucket.paused == -math.inf:
                 bucket.reserved += 1
                 return Permit(self)
             now = self._now()
@@ -188,6 +190,10 @@ class Limiter:
             raise self._too_long(wait)
         waiter = (loop.create_future(), now + max_wait, owner)
         queue = queues[priority]
+        if not queue:
+            self._overtaken[priority] = 0
+        elif waiter[1] < queue[-1][1]:
+            self._mixed = True
         queue.append(waiter)
         self._serve()
         try:
@@ -242,11 +248,7 @@ class Limiter:
             if not waiter.done():
                 self._bucket.reserve()
                 waiter.set_result(Permit(self))
-        self._send_away(now)
-        wake = min(
-            self._bucket.due(now),
-            min((queue[0][1] for queue in self._queues if queue), default=now),
-        )
+        wake = min(self._bucket.due(now), self._send_away(now))
         if self.waiting and wake < math.inf and self._loop is not None:
             # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
             self._timer = self._loop.call_later(max(0.0, wake - now), self._serve)
@@ -257,27 +259,48 @@ class Limiter:
         turns = [index for index, queue in enumerate(self._queues) if queue]
         turn = max((index for index in turns if overtaken[index] >= PATIENCE), default=turns[0])
         for index in turns:
-            overtaken[index] = 0 if index <= turn else overtaken[index] + 1
+            if index > turn:
+                overtaken[index] += 1
+        overtaken[turn] = 0
         return self._queues[turn].popleft()[0]
 
-    def _send_away(self, now: float) -> None:
-        """Fail those who cannot be served in time: the pause is longer than their patience."""
-        paused = self._bucket.paused
+    def _send_away(self, now: float) -> float:
+        """Fail those who cannot be served in time. Returns when to look again.
+
+        One session's calls all have the same patience, so the first in line is the first to lose
+        it. Only where sessions of different patience share a limiter has everybody to be asked.
+        """
+        self._mixed = self._mixed and self.waiting > 0
+        paused, soonest = self._bucket.paused, math.inf
         for queue in self._queues:
-            # One session's calls all have the same patience, so the first in line is the first to
-            # lose it. Where sessions share a limiter, the rest are seen when they come to front.
-            while queue and (queue[0][1] <= now or queue[0][1] < paused):
-                waiter = queue.popleft()[0]
-                if not waiter.done():
-                    waiter.set_exception(self._too_long(self._expected(Priority.POLL, now)))
+            late: list[_Waiter] = []
+            for waiter in queue:
+                if waiter[1] <= now or waiter[1] < paused:
+                    late.append(waiter)
+                    continue
+                soonest = min(soonest, waiter[1])
+                if not self._mixed:
+                    break
+            for waiter in late:
+                queue.remove(waiter)
+                if not waiter[0].done():
+                    waiter[0].set_exception(self._too_long(self._first(now)))
+        return soonest
+
+    def _first(self, now: float) -> float:
+        """Seconds until somebody can go, as far as is known."""
+        due = self._bucket.due(now)
+        return max(0.0, self._bucket.paused - now) if due == math.inf else due - now
 
     def _expected(self, priority: Priority, now: float) -> float:
         """The least that somebody who comes now will wait, in seconds."""
         bucket = self._bucket
-        due = bucket.due(now)
-        first = max(0.0, bucket.paused - now) if due == math.inf else due - now
-        ahead = sum(map(len, self._queues[: priority + 1]))
-        return first + max(0, ahead - bucket.available(now)) * bucket.rate.interval
+        # As many as have a right to go first.
+        own = len(self._queues[priority])
+        higher = sum(map(len, self._queues[:priority]))
+        ahead = own + min(higher, PATIENCE * (own + 1))
+        saved = bucket.available(max(now, bucket.paused))
+        return self._first(now) + max(0, ahead - saved) * bucket.rate.interval
 
     def _too_long(self, wait: float) -> RateLimitedError:
         return RateLimitedError(

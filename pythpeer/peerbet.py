@@ -132,9 +132,9 @@ class Peerbet:
         read can fail with.
         """
         if after is not None:
-            check_integer("after", after, 0)
+            check_integer("after", after, 0, endpoint=self._get.name)
         if last is not None:
-            check_integer("last", last, 1, MAX_LAST)
+            check_integer("last", last, 1, MAX_LAST, endpoint=self._get.name)
         page = await self._caller.call(self._request(after, last))
         messages = page.messages
         if after is not None and messages and messages[0].id <= after:
@@ -149,7 +149,7 @@ class Peerbet:
         """
         if self._key is None:
             raise InvalidRequestError("posting needs a Peerbet key", endpoint=self._set.name)
-        check_text("text", text, MAX_TEXT)
+        check_text("text", text, MAX_TEXT, endpoint=self._set.name)
         if not isinstance(bot, bool):
             raise InvalidRequestError("bot is True or False", endpoint=self._set.name)
         params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
@@ -166,7 +166,7 @@ class Peerbet:
         and ``"raise"`` raises `GapError` once; `Stream.gaps` has them either way.
         """
         if after is not None:
-            check_integer("after", after, 0)
+            check_integer("after", after, 0, endpoint=self._get.name)
         feed = self._feeds.get(self._topic, _ChatSource(self))
         return ChatStream(feed, after=after, name=name, on_gap=on_gap)
 
@@ -285,7 +285,10 @@ def _read_page(body: bytes) -> _Page:
     page = _decode_page(body)
     if page.status != 1:
         raise ValueError("not a success")
-    return _Page(_in_order(page.message_list), page.users_online)
+    messages = _in_order(page.message_list)
+    if messages and not 0 <= messages[0].id <= messages[-1].id <= INT32_MAX:
+        raise ValueError("an id that is none")  # followed, it would carry a cursor past all others
+    return _Page(messages, page.users_online)
 
 
 def _in_order(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:

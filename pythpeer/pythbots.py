@@ -141,15 +141,15 @@ class PythBots:
 
     async def user(self, user: str | int) -> User:
         """Look somebody up by name or by id."""
-        return await self._lookup(self._user, {"user": _who("user", user)})
+        return await self._lookup(self._user, {"user": _who("user", user, self._user.name)})
 
     async def staff(self, chat_id: int) -> tuple[StaffMember, ...]:
         """The staff of a chat, in the service's order. The chat must be opted in (`ApiError`)."""
-        return await self._lookup(self._staff, {"chatid": check_integer("chat_id", chat_id, 1)})
+        return await self._lookup(self._staff, _chat(chat_id, self._staff.name))
 
     async def stats(self, chat_id: int) -> ChatStats:
         """The statistics of a chat."""
-        return await self._lookup(self._stats, {"chatid": check_integer("chat_id", chat_id, 1)})
+        return await self._lookup(self._stats, _chat(chat_id, self._stats.name))
 
     async def send_mail(self, to: str | int, text: str) -> None:
         """Send a mail to a user name or to a user id. Needs the personal key.
@@ -157,8 +157,8 @@ class PythBots:
         It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
         raised and nothing is repeated.
         """
-        recipient = _who("to", to)
-        check_text("text", text)
+        recipient = _who("to", to, self._send.name)
+        check_text("text", text, endpoint=self._send.name)
         name = "user" if isinstance(to, str) else "id"
         await self._caller.call(self._mail(self._send, {name: recipient, "message": text}))
 
@@ -241,9 +241,15 @@ def _read(
     return ShapedEndpoint(name, url, shape=shape, rate=rate, effect=effect, status_is_verdict=False)
 
 
-def _who(name: str, user: object) -> str | int:
+def _who(name: str, user: object, endpoint: str) -> str | int:
     """A user name, or a user id."""
-    return check_text(name, user) if isinstance(user, str) else check_integer(name, user, 1)
+    if isinstance(user, str):
+        return check_text(name, user, endpoint=endpoint)
+    return check_integer(name, user, 1, endpoint=endpoint)
+
+
+def _chat(chat_id: object, endpoint: str) -> dict[str, Param]:
+    return {"chatid": check_integer("chat_id", chat_id, 1, endpoint=endpoint)}
 
 
 _ID: Final = ("id", "userid", "uid", "xatid")
@@ -303,6 +309,7 @@ def _mail_list(document: Json) -> tuple[Found[Mail], ...]:
     return tuple(found[index] for index in sorted(range(len(found)), key=order.__getitem__))
 
 
+_MAIL_ID: Final = ("id", "mailid", "messageid", "mid")
 _READ_STATE: Final = ("read", "isread", "seen", "status", "unread", "new", "isnew")
 
 
@@ -313,7 +320,7 @@ def _mail(item: Json, _: str) -> Found[Mail]:
         return Found(None, _digest(item), has_id=False)
     unread = fields.bit("unread", "isnew", "new")
     mail = Mail(
-        id=fields.number("id", "mailid", "messageid", "mid"),
+        id=fields.number(*_MAIL_ID),
         sender=fields.text("from", "sender", "fromuser", "username", "by", "user"),
         sender_id=fields.number("fromid", "senderid", "fromuserid", "userid"),
         text=fields.text("message", "text", "msg", "body", "content", "mail"),
@@ -321,10 +328,10 @@ def _mail(item: Json, _: str) -> Found[Mail]:
         is_read=fields.bit("read", "isread", "seen") if unread is None else not unread,
         raw=fields.raw,
     )
-    id = fields.any("id", "mailid", "messageid", "mid")
-    if isinstance(id, (int, str)) and not isinstance(id, bool):
-        return Found(mail, f"id {id}", has_id=True)
-    return Found(mail, _digest(fields.without(*_READ_STATE)), has_id=False)
+    # Contents count beside an id: for all that is known, it could be the sender's.
+    id = fields.text(*_MAIL_ID)
+    key = f"{id} {_digest(fields.without(*_MAIL_ID, *_READ_STATE))}"
+    return Found(mail, key, has_id=id is not None)
 
 
 def _digest(found: object) -> str:

@@ -100,6 +100,8 @@ class Session:
         self._store: Store = MemoryStore() if store is None else store
         if not isinstance(self._store, Store):
             raise InvalidRequestError("store must be a store, such as MemoryStore()")
+        if rates is not None and not isinstance(rates, Mapping):
+            raise InvalidRequestError("rates maps endpoint names to Rates")
         self._rates = {
             check_text("an endpoint's name", name): _instance(f"rates[{name!r}]", Rate, rate)
             for name, rate in dict(rates or {}).items()
@@ -110,6 +112,7 @@ class Session:
         if ssl_context is not None:
             _instance("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening = asyncio.Lock()
         self._transport: Transport | None = None
         self._feeds = Feeds()
         self._limiters: dict[str, Limiter] = {}
@@ -185,20 +188,24 @@ class Session:
     async def open(self) -> Self:
         """Open the session in the running event loop. Once is enough; more does no harm."""
         loop = asyncio.get_running_loop()
-        if self._transport is not None and self._loop is not None and not self._loop.is_closed():
-            self._open_transport()
-            return self
-        from .transport import Transport  # aiohttp is most of what importing would cost
+        if self._loop is None or self._loop.is_closed():
+            self._transport = None  # what was left open in a closed loop is gone with it
+        if self._transport is None and loop is not self._loop:
+            self._loop, self._opening = loop, asyncio.Lock()
+        async with self._opening:
+            if self._transport is not None:
+                self._open_transport()  # says so if that is another loop's
+                return self
+            from .transport import Transport  # aiohttp is most of what importing would cost
 
-        await self._store.open()
-        self._transport = Transport(
-            user_agent=f"pythpeer/{version()}",
-            timeout=self._timeout,
-            max_body=self._max_body,
-            ssl_context=self._ssl_context,
-        )
-        self._loop = loop
-        self._feeds.open(self._store, self._caller.retry)
+            await self._store.open()
+            self._transport = Transport(
+                user_agent=f"pythpeer/{version()}",
+                timeout=self._timeout,
+                max_body=self._max_body,
+                ssl_context=self._ssl_context,
+            )
+            self._feeds.open(self._store, self._caller.retry)
         return self
 
     async def aclose(self) -> None:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 def any_document(document: Json) -> Json:
     """Take anything but what says nothing: the answer to a write is JSON, and no more is known."""
-    if document is None or document is False or document in ({}, ""):
+    if document is None or document is False or document in ("", {}, []):
         raise ValueError("an answer that says nothing")
     return document
 
@@ -85,8 +85,8 @@ class Fields:
         self._by_name: dict[str, Json] = {_plain(name): value for name, value in raw.items()}
 
     def inner(self, *names: str) -> Fields:
-        """Where none of *names* is here and there is one object within: that object's fields."""
-        if any(name in self._by_name for name in names):
+        """The fields of the one object within, where none of *names* is a field here."""
+        if any(not isinstance(self._by_name.get(name, {}), dict) for name in names):
             return self
         inner = [value for value in self.raw.values() if isinstance(value, dict) and value]
         return Fields(inner[0]) if len(inner) == 1 else self

@@ -40,7 +40,7 @@ KEEP_ALIVE: Final = 4.0
 """Seconds an idle connection is kept: Apache closes its side after 5 by default."""
 
 CONNECTIONS: Final = 8
-"""Connections of one kind open at a time."""
+"""Connections of one kind to one host open at a time."""
 
 FRESH_CONNECTION_GRACE: Final = 0.02
 """Seconds that closing waits for TLS connections which are just being closed anyway."""
@@ -120,7 +120,7 @@ class Transport:
     def _client(self, *, force_close: bool) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=_Connector(
-                limit=CONNECTIONS,
+                limit_per_host=CONNECTIONS,
                 force_close=force_close,
                 keepalive_timeout=None if force_close else KEEP_ALIVE,
                 ssl=self._ssl_context or True,

@@ -11,8 +11,9 @@ from __future__ import annotations
 import enum
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Generic, TypeVar, cast, overload
 from urllib.parse import quote
 
@@ -92,15 +93,18 @@ class Rate(msgspec.Struct, frozen=True):
         check_integer("burst", self.burst, 1, INT32_MAX)
 
 
-def check_integer(name: str, value: object, low: int, high: int = INT32_MAX) -> int:
+def check_integer(
+    name: str, value: object, low: int, high: int = INT32_MAX, endpoint: str | None = None
+) -> int:
     """Return *value* if it is an integer (no boolean) from *low* to *high*.
 
     Both services document their ids as Int32, which is the default upper bound.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRequestError(f"{name} must be an integer, not {type(value).__name__}")
+        kind = type(value).__name__
+        raise InvalidRequestError(f"{name} must be an integer, not {kind}", endpoint=endpoint)
     if not low <= value <= high:
-        raise InvalidRequestError(f"{name} must be from {low} to {high}")
+        raise InvalidRequestError(f"{name} must be from {low} to {high}", endpoint=endpoint)
     return value
 
 
@@ -108,21 +112,26 @@ def check_seconds(name: str, value: object) -> float:
     """Return *value* if it is a finite number of seconds, 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidRequestError(f"{name} must be a number of seconds")
-    if not (math.isfinite(value) and value >= 0):
+    if not 0 <= value <= sys.float_info.max:
         raise InvalidRequestError(f"{name} must be a finite number of seconds, 0 or more")
     return value
 
 
-def check_text(name: str, value: object, most: int | None = None) -> str:
+def check_text(
+    name: str, value: object, most: int | None = None, endpoint: str | None = None
+) -> str:
     """Return *value* if it is text that can be sent: not empty, encodable, at most *most* long."""
+    fault = None
     if not isinstance(value, str):
-        raise InvalidRequestError(f"{name} must be text, not {type(value).__name__}")
-    if not value:
-        raise InvalidRequestError(f"{name} must not be empty")
-    if most is not None and len(value) > most:
-        raise InvalidRequestError(f"{name} has {len(value)} characters; at most {most} are allowed")
-    _encode(name, value)
-    return value
+        fault = f"must be text, not {type(value).__name__}"
+    elif not value:
+        fault = "must not be empty"
+    elif most is not None and len(value) > most:
+        fault = f"has {len(value)} characters; at most {most} are allowed"
+    else:
+        _encode(name, value, endpoint)
+        return value
+    raise InvalidRequestError(f"{name} {fault}", endpoint=endpoint)
 
 
 # Stricter than any URL parser, so that what is checked here is what is dialled later: ASCII only,
@@ -132,17 +141,23 @@ _URL = re.compile(
     r"(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(?:/[a-z0-9\-._~%!$&'()*+,;=:@]*)*)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 
 def _is_loopback(host: str) -> bool:
     if host.rstrip(".").lower() == "localhost":
         return True
+    address = _address(host.strip("[]"))
+    # Newer Pythons call ::ffff:127.0.0.1 loopback, older ones do not: here nobody does.
+    return address is not None and address.is_loopback and "ffff" not in host.lower()
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        return ip_address(host)
     except ValueError:
-        return False
+        return None
 
 
 def check_url(name: str, url: object) -> str:
@@ -152,9 +167,12 @@ def check_url(name: str, url: object) -> str:
         raise InvalidRequestError(
             f"{name} must be a plain https URL without user name, query and fragment"
         )
+    host = found["host"]
+    if host.startswith("[") and not isinstance(_address(host.strip("[]")), IPv6Address):
+        raise InvalidRequestError(f"{name} must have an IPv6 address in its brackets")
     if any(segment in (".", "..") for segment in found["path"].split("/")):
         raise InvalidRequestError(f"{name} must not have '.' or '..' in its path")
-    if found["scheme"].lower() != "https" and not _is_loopback(found["host"]):
+    if found["scheme"].lower() != "https" and not _is_loopback(host):
         raise InvalidRequestError(f"{name} must be https: plain http goes to loopback only")
     return found[0]
 
@@ -176,9 +194,13 @@ class Endpoint(Generic[T_co]):
         "pieces",
         "query",
         "rate",
+        "sees_refusals",
         "status_is_verdict",
         "url",
     )
+
+    sees_refusals: bool
+    """Whether `decode` itself refuses an error envelope."""
 
     status_is_verdict: bool
     """Whether a ``status`` of 0 alone means "no". On PythBots it can be data (somebody's online
@@ -225,13 +247,16 @@ class Endpoint(Generic[T_co]):
             raise InvalidRequestError("an endpoint's rate is a Rate")
         self.effect = effect
         self.rate = rate
+        if not isinstance(query, Mapping):
+            raise InvalidRequestError("an endpoint's query maps names to values")
         self.query: Mapping[str, Param] = dict(query)
         self.pieces = encode_query(self.query, name)
         self.answer: type[T_co] = answer
         self.status_is_verdict = True
+        self.sees_refusals = False
         try:
             self._decoder: msgspec.json.Decoder[T_co] = msgspec.json.Decoder(answer, strict=False)
-        except TypeError as error:
+        except (TypeError, NameError, AttributeError, ValueError) as error:
             fault = str(error)
         else:
             return
@@ -253,7 +278,7 @@ class ShapedEndpoint(Endpoint[T_co]):
     """An endpoint whose answers are made sense of by functions instead of a type.
 
     *shape* takes any JSON document, *fast* (where there is a short cut) the bytes of an answer that
-    is just as documented. Both raise ``ValueError`` for what they cannot take.
+    is just as documented and a success. Both raise ``ValueError`` for what they cannot take.
     """
 
     __slots__ = ("_fast", "_shape")
@@ -275,6 +300,7 @@ class ShapedEndpoint(Endpoint[T_co]):
         super().__init__(name, url, query=query, effect=effect, rate=rate, answer=answer)
         self._shape = shape
         self._fast = fast
+        self.sees_refusals = fast is not None
         self.status_is_verdict = status_is_verdict
 
     def decode(self, body: bytes) -> T_co:
@@ -320,6 +346,8 @@ def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secre
     """Encode a query, all but its keys: pieces to be joined once those are revealed."""
     pieces: list[str | Secret] = []
     for name, value in params.items():
+        if not isinstance(name, str):
+            raise InvalidRequestError("a parameter's name must be text", endpoint=endpoint)
         if value is None:
             continue
         # An ASCII identifier has nothing in it to encode.

@@ -1,0 +1,481 @@
+"""Token-bucket arithmetic: the interval holds at the server, whatever the network does.
+
+Times here are plain numbers: the bucket has no clock of its own.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pythpeer.bucket import CLEAN_RUN, GUARD_CAP, Bucket
+from pythpeer.wire import Rate
+
+EPS = 1e-6
+
+
+def ask(bucket: Bucket, now: float) -> int:
+    """Take a token that is due, and write its request at once."""
+    assert bucket.due(now) <= now
+    bucket.reserve()
+    return bucket.spend(now)
+
+
+# -- the law with one token -----------------------------------------------------------------------
+
+
+def test_a_new_bucket_is_full() -> None:
+    """The first request need not wait, at whatever time it is."""
+    for now in (-1e9, 0.0, 1e9):
+        assert Bucket(Rate(1.0)).due(now) == now
+        assert Bucket(Rate(1.0, 3)).available(now) == 3
+
+
+@settings(deadline=None)
+@given(
+    st.floats(0.01, 100),
+    st.floats(0, 10),
+    st.floats(-1e6, 1e6),
+    st.floats(0, 200),
+)
+def test_the_law(interval: float, guard: float, written: float, took: float) -> None:
+    """The next is due at ``min(t_written + interval + guard, t_answered + interval)``."""
+    bucket = Bucket(Rate(interval, 1, guard))
+    anchor = ask(bucket, written)
+    assert bucket.due(written) == pytest.approx(written + interval + guard)
+    answered = written + took
+    bucket.answered(anchor, answered)
+    law = min(written + interval + guard, answered + interval)
+    assert bucket.due(written) == pytest.approx(law)
+
+
+def test_a_late_answer_changes_nothing() -> None:
+    """After ``guard`` seconds the answer has nothing more to say."""
+    bucket = Bucket(Rate(1.0, 1, 0.05))
+    anchor = ask(bucket, 10.0)
+    bucket.answered(anchor, 10.5)
+    assert bucket.due(10.5) == 11.05
+
+
+def test_an_answer_to_an_earlier_request_changes_nothing() -> None:
+    """It says when that one was counted, and not the one that was written since."""
+    bucket = Bucket(Rate(1.0, 1, 0.5))
+    first = ask(bucket, 0.0)
+    second = ask(bucket, 1.5)
+    bucket.answered(first, 1.6)
+    assert bucket.due(1.6) == 3.0
+    bucket.answered(second, 1.7)
+    assert bucket.due(1.7) == 2.7
+
+
+def test_the_same_answer_counts_once() -> None:
+    """A second report of it, later or earlier, moves nothing later."""
+    bucket = Bucket(Rate(1.0, 1, 0.5))
+    anchor = ask(bucket, 0.0)
+    bucket.answered(anchor, 0.2)
+    bucket.answered(anchor, 0.4)
+    assert bucket.due(0.4) == 1.2
+
+
+def test_what_is_due_stays_due() -> None:
+    """Time passes, and no second token comes of it."""
+    bucket = Bucket(Rate(1.0))
+    ask(bucket, 0.0)
+    assert [bucket.due(now) for now in (0.5, 1.05, 2.0, 50.0)] == [1.05, 1.05, 2.0, 50.0]
+    assert bucket.available(1.0) == 0
+    assert bucket.available(1.05) == bucket.available(1000.0) == 1
+    ask(bucket, 1000.0)
+    assert bucket.available(1000.0) == 0
+
+
+def test_an_interval_of_nought_is_no_pacing() -> None:
+    """As many as anybody wants, one after the other."""
+    bucket = Bucket(Rate(0.0, 1, 0.5))
+    for _ in range(100):
+        ask(bucket, 3.0)
+    assert bucket.due(3.0) == 3.0
+    assert bucket.available(3.0) == 1
+
+
+# -- bursts ---------------------------------------------------------------------------------------
+
+
+def test_a_burst_and_then_one_per_interval() -> None:
+    """Three at once with a burst of three; then the rate, no faster and no slower."""
+    bucket = Bucket(Rate(1.0, 3, 0.0))
+    for left in (2, 1, 0):
+        ask(bucket, 0.0)
+        assert bucket.available(0.0) == left
+    for second in range(1, 20):
+        assert bucket.due(second - 0.5) == pytest.approx(second)
+        ask(bucket, second)
+        assert bucket.available(second) == 0
+
+
+def test_a_burst_waits_for_the_guard_too() -> None:
+    """The first token back is as late as with one token, and an answer makes it as early."""
+    bucket = Bucket(Rate(1.0, 3, 0.05))
+    anchors = [ask(bucket, 0.0) for _ in range(3)]
+    assert bucket.due(0.0) == pytest.approx(1.05)
+    for anchor in anchors:
+        bucket.answered(anchor, 0.01)
+    assert 1.0 <= bucket.due(0.01) <= 1.05
+
+
+def test_tokens_are_saved_up_to_the_burst() -> None:
+    """One more per interval, and no more than ``burst`` in an eternity."""
+    bucket = Bucket(Rate(1.0, 3, 0.0))
+    for _ in range(3):
+        ask(bucket, 0.0)
+    saved = [bucket.available(now) for now in (0.9, 1.0, 1.9, 2.0, 3.0, 4.0, 1e9)]
+    assert saved == [0, 1, 1, 2, 3, 3, 3]
+
+
+def test_a_burst_after_a_lull_is_no_bigger() -> None:
+    """A million seconds of silence save three tokens."""
+    bucket = Bucket(Rate(1.0, 3, 0.05))
+    for start in (0.0, 1e6):
+        for _ in range(3):
+            ask(bucket, start)
+        assert bucket.due(start) > start + 0.99
+
+
+# -- the server's side ----------------------------------------------------------------------------
+
+
+class Server:
+    """A token bucket where the requests arrive: it starts full and counts continuously."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate = rate
+        self.full_at = -math.inf
+
+    def take(self, now: float) -> float:
+        """Count one request, and return how many seconds too early it came."""
+        slack = (self.rate.burst - 1) * self.rate.interval
+        early = self.full_at - slack - now
+        self.full_at = max(self.full_at, now) + self.rate.interval
+        return early
+
+
+Step = tuple[float, float, float, float | None]
+"""Of one request: seconds from when it was due to when its token was taken, from there to when it
+was written, from there to its arrival, and from there to its answer (``None``: none came)."""
+
+
+def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
+    """Send a request per step, as early as the bucket allows; return writings and arrivals."""
+    bucket = Bucket(rate)
+    now = 0.0
+    answers: list[tuple[float, int]] = []
+    writings, arrivals = [], []
+
+    def wait(until: float) -> float:
+        while answers and answers[0][0] <= until:
+            at, anchor = heapq.heappop(answers)
+            bucket.answered(anchor, at)
+        return max(now, until)
+
+    for idle, lag, delay, took in steps:
+        due = bucket.due(now)
+        while answers and answers[0][0] < due:  # an answer can only bring it forward
+            now = wait(answers[0][0])
+            assert bucket.due(now) <= max(due, now)
+            due = bucket.due(now)
+        now = wait(due + idle)
+        assert bucket.due(now) <= now
+        assert bucket.available(now) >= 1
+        bucket.reserve()
+        now = wait(now + lag)
+        anchor = bucket.spend(now)
+        writings.append(now)
+        arrivals.append(now + delay * rate.guard)
+        if took is not None:
+            heapq.heappush(answers, (arrivals[-1] + took, anchor))
+    return writings, arrivals
+
+
+rates = st.builds(
+    Rate,
+    st.sampled_from([0.05, 1.0, 7.5]),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.01, 0.05, 0.5, 3.0]),
+)
+moments = st.just(0.0) | st.floats(0, 0.1) | st.floats(0, 4)
+steps = st.lists(
+    st.tuples(
+        moments,
+        st.just(0.0) | st.floats(0, 0.5),
+        st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
+        st.none() | moments,
+    ),
+    max_size=24,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(rates, steps)
+@example(
+    Rate(1.0, 3, 0.05),
+    [(0, 0, 0, None), (1.04, 0, 1, None), (0.01, 0, 1, None), (0, 0, 1, None), (0, 0, 0, None)],
+)
+def test_the_server_never_counts_too_many(rate: Rate, steps: list[Step]) -> None:
+    """With any delay within the guard, any schedule and any answers, its bucket never runs dry."""
+    _, arrivals = run(rate, steps)
+    server = Server(rate)
+    early = [server.take(arrival) for arrival in sorted(arrivals)]
+    assert all(seconds <= EPS for seconds in early), early
+
+
+@settings(deadline=None)
+@given(rates, steps)
+def test_with_one_token_no_gap_is_short(rate: Rate, steps: list[Step]) -> None:
+    """With a burst of one the server sees the interval between any two arrivals."""
+    single = Rate(rate.interval, 1, rate.guard)
+    _, arrivals = run(single, steps)
+    gaps = [after - before for before, after in itertools.pairwise(arrivals)]
+    assert all(gap >= rate.interval - EPS for gap in gaps), gaps
+
+
+@settings(deadline=None)
+@given(rates, st.integers(1, 40), st.floats(0, 1))
+def test_safety_costs_no_more_than_the_guard(rate: Rate, count: int, delay: float) -> None:
+    """Whoever asks without pause gets ``interval + guard`` at the worst, and the burst on top."""
+    writings, _ = run(rate, [(0.0, 0.0, delay, None)] * count)
+    worst = max(0, count - rate.burst) * (rate.interval + rate.guard)
+    assert writings[-1] <= worst + EPS
+
+
+@settings(deadline=None)
+@given(rates, st.integers(1, 40))
+def test_prompt_answers_give_the_full_rate(rate: Rate, count: int) -> None:
+    """Where every request is answered at once, nothing at all is lost with one token."""
+    single = Rate(rate.interval, 1, rate.guard)
+    writings, _ = run(single, [(0.0, 0.0, 0.0, 0.0)] * count)
+    assert writings[-1] == pytest.approx((count - 1) * rate.interval)
+
+
+# -- reserving ------------------------------------------------------------------------------------
+
+
+def test_a_reserved_token_is_nobody_elses() -> None:
+    """Until its request is written nobody knows when the next one is due."""
+    bucket = Bucket(Rate(1.0, 1, 0.05))
+    bucket.reserve()
+    assert bucket.available(0.0) == 0
+    assert bucket.due(0.0) == bucket.due(100.0) == math.inf
+    bucket.spend(100.0)
+    assert bucket.due(100.0) == 101.05
+
+
+def test_the_rest_of_a_burst_can_be_reserved() -> None:
+    """One token put aside leaves two."""
+    bucket = Bucket(Rate(1.0, 3))
+    bucket.reserve()
+    assert bucket.available(0.0) == 2
+    assert bucket.due(0.0) == 0.0
+    bucket.reserve()
+    bucket.reserve()
+    assert bucket.available(0.0) == 0
+    assert bucket.due(0.0) == math.inf
+
+
+def test_a_token_given_back_is_there_at_once() -> None:
+    """A request that certainly never left costs nothing."""
+    bucket = Bucket(Rate(1.0))
+    bucket.reserve()
+    bucket.give_back()
+    assert bucket.due(5.0) == 5.0
+    assert bucket.available(5.0) == 1
+    ask(bucket, 5.0)
+    bucket_due = bucket.due(5.0)
+    bucket_due_again = bucket.due(5.0)
+    assert bucket_due == bucket_due_again == 6.05
+
+
+@settings(deadline=None)
+@given(rates, steps, st.lists(st.integers(0, 3), max_size=24))
+def test_giving_back_leaves_no_trace(rate: Rate, steps: list[Step], aborted: list[int]) -> None:
+    """Requests that never left change nothing for those that do."""
+    undisturbed, disturbed = Bucket(rate), Bucket(rate)
+    now = 0.0
+    for (idle, *_), times in zip(steps, aborted, strict=False):
+        now = max(now, undisturbed.due(now)) + idle
+        for _ in range(times):
+            if disturbed.due(now) <= now:
+                disturbed.reserve()
+                disturbed.give_back()
+        assert disturbed.due(now) == undisturbed.due(now)
+        assert disturbed.available(now) == undisturbed.available(now)
+        ask(undisturbed, now)
+        ask(disturbed, now)
+
+
+def test_the_clock_starts_at_the_writing() -> None:
+    """A token held for long, while a connection is made, is stamped when it is used."""
+    bucket = Bucket(Rate(1.0, 1, 0.0))
+    bucket.reserve()
+    anchor = bucket.spend(30.0)
+    bucket.answered(anchor, 30.0)
+    assert bucket.due(30.0) == 31.0
+
+
+# -- pauses ---------------------------------------------------------------------------------------
+
+
+def test_a_pause_holds_everything() -> None:
+    """Saved tokens do not help against it, and come back after it."""
+    bucket = Bucket(Rate(1.0, 3))
+    bucket.pause(10.0)
+    assert bucket.available(9.999) == 0
+    assert bucket.due(0.0) == 10.0
+    assert bucket.due(10.0) == 10.0
+    assert bucket.available(10.0) == 3
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-100, 100), min_size=1))
+def test_a_pause_only_ever_grows(untils: list[float]) -> None:
+    """A shorter one does not replace a longer one."""
+    bucket = Bucket(Rate(1.0))
+    for until in untils:
+        bucket.pause(until)
+    assert bucket.due(-1000.0) == max(untils)
+    assert bucket.due(1000.0) == 1000.0
+
+
+def test_pause_and_pacing_both_hold() -> None:
+    """The later of the two decides, whichever it is."""
+    bucket = Bucket(Rate(1.0, 1, 0.0))
+    ask(bucket, 0.0)
+    bucket.pause(0.5)
+    assert bucket.due(0.0) == 1.0
+    bucket.pause(7.0)
+    assert bucket.due(0.0) == 7.0
+
+
+def test_requests_under_way_do_not_end_a_pause() -> None:
+    """Neither their writing nor their answers nor their tokens given back."""
+    bucket = Bucket(Rate(1.0, 3, 0.05))
+    anchor = ask(bucket, 0.0)
+    bucket.reserve()
+    bucket.reserve()
+    bucket.pause(60.0)
+    bucket.answered(anchor, 0.1)
+    bucket.give_back()
+    bucket.answered(bucket.spend(0.2), 0.3)
+    assert bucket.due(0.3) == 60.0
+
+
+def test_a_pause_without_end_is_possible() -> None:
+    """For ever is later than everything."""
+    bucket = Bucket(Rate(1.0))
+    bucket.pause(math.inf)
+    bucket.pause(5.0)
+    assert bucket.due(1e9) == math.inf
+    assert bucket.available(1e9) == 0
+
+
+# -- the guard ------------------------------------------------------------------------------------
+
+
+def test_a_429_widens_the_guard() -> None:
+    """It doubles each time, up to half a second."""
+    bucket = Bucket(Rate(1.0, 1, 0.05))
+    seen = []
+    for _ in range(6):
+        bucket.punish()
+        seen.append(bucket.guard)
+    assert seen == pytest.approx([0.1, 0.2, 0.4, GUARD_CAP, GUARD_CAP, GUARD_CAP])
+
+
+def test_no_guard_grows_as_well() -> None:
+    """Twice nothing would be nothing."""
+    bucket = Bucket(Rate(1.0, 1, 0.0))
+    bucket.punish()
+    assert bucket.guard == pytest.approx(0.05)
+
+
+def test_a_guard_over_the_cap_stays() -> None:
+    """The user's own guard is never made smaller by a 429."""
+    bucket = Bucket(Rate(1.0, 1, 2.0))
+    bucket.punish()
+    assert bucket.guard == 2.0
+
+
+def test_a_wider_guard_holds_from_the_next_request_on() -> None:
+    """That is what it is for."""
+    bucket = Bucket(Rate(1.0, 1, 0.05))
+    bucket.punish()
+    ask(bucket, 0.0)
+    assert bucket.due(0.0) == pytest.approx(1.1)
+
+
+def test_a_clean_run_narrows_it_again() -> None:
+    """By a tenth after each hundred answers, and never below what the rate says."""
+    bucket = Bucket(Rate(1.0, 1, 0.05))
+    bucket.punish()
+    for _ in range(CLEAN_RUN - 1):
+        bucket.praise()
+    assert bucket.guard == pytest.approx(0.1)
+    bucket.praise()
+    assert bucket.guard == pytest.approx(0.09)
+    for _ in range(50 * CLEAN_RUN):
+        bucket.praise()
+    assert bucket.guard == 0.05
+
+
+def test_a_429_ends_a_clean_run() -> None:
+    """A hundred answers in a row are meant."""
+    bucket = Bucket(Rate(1.0, 1, 0.05))
+    bucket.punish()
+    for _ in range(CLEAN_RUN - 1):
+        bucket.praise()
+    bucket.punish()
+    wide = bucket.guard
+    bucket.praise()
+    assert bucket.guard == wide == pytest.approx(0.2)
+
+
+@settings(deadline=None)
+@given(st.floats(0, 5), st.lists(st.booleans(), max_size=400))
+def test_the_guard_keeps_within_its_bounds(guard: float, answers: list[bool]) -> None:
+    """Never under the rate's, never over the greater of that and the cap."""
+    bucket = Bucket(Rate(1.0, 1, guard))
+    for clean in answers:
+        if clean:
+            bucket.praise()
+        else:
+            bucket.punish()
+        assert guard <= bucket.guard <= max(guard, GUARD_CAP)
+
+
+# -- another clock --------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.floats(-1000, 1000), st.integers(1, 3), st.integers(0, 2))
+def test_a_bucket_moves_to_another_clock(ahead: float, spent: int, pause: int) -> None:
+    """What was due in five seconds is due in five seconds by a clock that shows another time."""
+    bucket = Bucket(Rate(5.0, 3, 0.05))
+    for _ in range(spent):
+        ask(bucket, 0.0)
+    if pause:
+        bucket.pause(3.0 * pause)
+    before = bucket.due(1.0) - 1.0, bucket.available(1.0)
+    bucket.move(ahead)
+    after = bucket.due(1.0 + ahead) - 1.0 - ahead, bucket.available(1.0 + ahead)
+    assert after == pytest.approx(before)
+
+
+def test_reservations_stay_behind() -> None:
+    """In the loop that was left, nothing will be written any more."""
+    bucket = Bucket(Rate(1.0))
+    bucket.reserve()
+    bucket.move(100.0)
+    assert bucket.due(100.0) == 100.0

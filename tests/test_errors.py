@@ -1,0 +1,215 @@
+"""Every error: one tree, scalars only, readable, and the same after a journey through pickle."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+import pythpeer
+from pythpeer import errors
+from pythpeer.errors import (
+    AccessDeniedError,
+    ApiError,
+    DecodeError,
+    GapError,
+    HttpStatusError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    PythpeerError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    SessionClosedError,
+    StoreError,
+    TransportError,
+)
+
+NAME = "peerbet.chat.get"
+
+PARENTS: dict[type[PythpeerError], tuple[type[BaseException], ...]] = {
+    PythpeerError: (Exception,),
+    InvalidRequestError: (PythpeerError, ValueError),
+    TransportError: (PythpeerError,),
+    RequestTimeoutError: (TransportError, TimeoutError),
+    OutcomeUnknownError: (TransportError,),
+    HttpStatusError: (PythpeerError,),
+    RateLimitedError: (HttpStatusError,),
+    DecodeError: (PythpeerError,),
+    ResponseTooLargeError: (PythpeerError,),
+    ApiError: (PythpeerError,),
+    AccessDeniedError: (ApiError,),
+    GapError: (PythpeerError,),
+    SessionClosedError: (PythpeerError,),
+    StoreError: (PythpeerError,),
+}
+
+DATA: dict[type[PythpeerError], dict[str, object]] = {
+    TransportError: {"sent": False},
+    RequestTimeoutError: {"sent": False},
+    OutcomeUnknownError: {"sent": False, "status": 502},
+    HttpStatusError: {"status": 404},
+    RateLimitedError: {"status": 429, "retry_after": 1.5},
+    DecodeError: {"excerpt": "<html>"},
+    ResponseTooLargeError: {"limit": 1024},
+    ApiError: {"message": "no", "status": 400},
+    AccessDeniedError: {"message": "no access", "status": 401},
+    GapError: {"after": 3, "before": 9},
+}
+
+DEFAULTS: dict[type[PythpeerError], dict[str, object]] = {
+    TransportError: {"sent": True},
+    RequestTimeoutError: {"sent": True},
+    OutcomeUnknownError: {"sent": True, "status": None},
+    HttpStatusError: {"status": None},
+    RateLimitedError: {"status": None, "retry_after": None},
+    DecodeError: {"excerpt": ""},
+    ResponseTooLargeError: {"limit": None},
+    ApiError: {"message": "", "status": None},
+    AccessDeniedError: {"message": "", "status": None},
+    GapError: {"after": 0, "before": 0},
+}
+
+each_class = pytest.mark.parametrize("kind", PARENTS, ids=lambda kind: kind.__name__)
+
+
+def full(kind: type[PythpeerError]) -> PythpeerError:
+    """An error of this kind with everything set."""
+    return kind("it broke", endpoint=NAME, **DATA.get(kind, {}))
+
+
+# -- the tree -------------------------------------------------------------------------------------
+
+
+def test_the_table_of_this_file_is_complete() -> None:
+    """Every error class of the module is in the tests' table and in the module's ``__all__``."""
+    found = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, BaseException)
+    }
+    assert found == {kind.__name__ for kind in PARENTS} == set(errors.__all__)
+
+
+@each_class
+def test_each_class_has_its_documented_parents(kind: type[PythpeerError]) -> None:
+    """The hierarchy is the contract's, no more and no less."""
+    assert kind.__bases__ == PARENTS[kind]
+
+
+@each_class
+def test_each_class_is_public(kind: type[PythpeerError]) -> None:
+    """Every error can be imported from the package itself."""
+    assert getattr(pythpeer, kind.__name__) is kind
+    assert kind.__name__ in pythpeer.__all__
+
+
+@each_class
+def test_one_except_clause_catches_all(kind: type[PythpeerError]) -> None:
+    """Whatever is raised is a `PythpeerError`."""
+    with pytest.raises(PythpeerError, match="it broke"):
+        raise full(kind)
+
+
+def test_errors_are_caught_by_their_python_names() -> None:
+    """A bad argument is a ``ValueError``, a timeout is a ``TimeoutError``."""
+    with pytest.raises(ValueError, match="it broke"):
+        raise full(InvalidRequestError)
+    with pytest.raises(TimeoutError, match="it broke"):
+        raise full(RequestTimeoutError)
+
+
+@each_class
+def test_each_class_stands_in_the_drawn_tree(kind: type[PythpeerError]) -> None:
+    """The module's docstring draws every class, under its parent."""
+    drawing = (errors.__doc__ or "").splitlines()
+    depth = {
+        word: line.index(word)
+        for line in drawing
+        for word in line.split()[:3]
+        if word in errors.__all__
+    }
+    parent = kind.__bases__[0].__name__
+    assert kind.__name__ in depth
+    if parent in depth:
+        assert depth[kind.__name__] == depth[parent] + 4
+
+
+# -- what they carry ------------------------------------------------------------------------------
+
+
+@each_class
+def test_data_is_kept_as_attributes(kind: type[PythpeerError]) -> None:
+    """Errors carry data, not only text."""
+    assert vars(full(kind)) == {"endpoint": NAME, **DATA.get(kind, {})}
+
+
+@each_class
+def test_everything_has_a_default(kind: type[PythpeerError]) -> None:
+    """An error can be made from nothing, and then promises nothing."""
+    assert vars(kind()) == {"endpoint": None, **DEFAULTS.get(kind, {})}
+
+
+@each_class
+def test_data_is_keyword_only(kind: type[PythpeerError]) -> None:
+    """Only the text is positional: that is what keeps pickling right."""
+    with pytest.raises(TypeError):
+        kind("it broke", NAME)  # type: ignore[call-arg]
+
+
+@each_class
+def test_data_is_scalar(kind: type[PythpeerError]) -> None:
+    """No error holds a response, a request or another library's object."""
+    error = full(kind)
+    values = [*error.args, *vars(error).values()]
+    assert all(value is None or type(value) in (str, int, float, bool) for value in values)
+
+
+@each_class
+def test_text_begins_with_the_endpoint(kind: type[PythpeerError]) -> None:
+    """``str`` says what broke and where."""
+    assert str(full(kind)) == f"{NAME}: it broke"
+    assert str(kind("it broke")) == "it broke"
+    assert str(kind()) == ""
+
+
+def test_text_survives_a_subclass_that_forgets_it() -> None:
+    """An error without arguments still has a text, though an empty one."""
+    error = full(DecodeError)
+    error.args = ()
+    assert str(error) == f"{NAME}: "
+
+
+# -- pickling -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@each_class
+def test_each_error_pickles(kind: type[PythpeerError], protocol: int) -> None:
+    """An error that crossed a process boundary is the same error."""
+    error = full(kind)
+    error.add_note("seen in a worker")
+    again = pickle.loads(pickle.dumps(error, protocol))
+    assert type(again) is kind
+    assert again.args == ("it broke",)
+    assert vars(again) == vars(error)
+    assert str(again) == str(error)
+    assert again.__notes__ == ["seen in a worker"]
+
+
+@each_class
+def test_each_error_copies(kind: type[PythpeerError]) -> None:
+    """Copies, shallow and deep, carry the same data."""
+    error = full(kind)
+    for again in (copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is kind
+        assert again is not error
+        assert (again.args, vars(again)) == (error.args, vars(error))
+
+
+def test_a_pickled_chain_leaves_its_causes_behind() -> None:
+    """A cause stays where it was: it may belong to another library and hold anything."""
+    error = full(TransportError)
+    error.__cause__ = OSError("https://example.com/?key=canary")
+    assert b"canary" not in pickle.dumps(error)
