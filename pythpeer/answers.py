@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -237,15 +237,10 @@ def _clean(text: str, secrets: Secrets) -> str:
         key = secret.reveal()
         once = quote(key, safe="")
         escaped = json.dumps(key)[1:-1]
-        forms = {key, once, quote(once, safe=""), escaped, escaped.replace("/", "\\/")}
         bare = json.dumps(key, ensure_ascii=False)[1:-1]
-        forms |= {
-            key.replace("/", "\\/"),
-            bare,
-            bare.replace("/", "\\/"),
-            quote(key),
-            html.escape(key),
-        }
+        forms = {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
+        forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
+        forms |= {html.escape(key), html.escape(key, quote=False)}
         for form in sorted(forms, key=len, reverse=True):
             text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
     text = text[: 4 * EXCERPT].strip(_BLANK)[:EXCERPT]

@@ -51,12 +51,16 @@ class Caller:
         transport: Callable[[], Sender],
         limiter: Callable[[Endpoint[object]], Limiter],
         retry: Retry,
+        timeout: float,
         max_wait: float,
     ) -> None:
         self._transport = transport
         self._limiter = limiter
         self.retry = retry
+        self.timeout = timeout
+        """Seconds that one attempt can take."""
         self.max_wait = max_wait
+        """Seconds that a call may wait for a token."""
 
     async def call(self, request: Request[T]) -> T:
         """Run *request* for a user: bounded waiting, and reads repeated as the policy says."""
@@ -102,7 +106,7 @@ class Caller:
             permit.close()
         if isinstance(reply, PythpeerError):
             log.debug("%s: %s", request, type(reply).__name__)
-            return outcome(endpoint.effect, reply, None)
+            return outcome(endpoint.effect, reply, permit.status)
         log.debug("%s: status %d, %d bytes", request, reply.status, len(reply.body))
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
@@ -112,7 +116,7 @@ class Caller:
             permit.refused(answer.retry_after)
         elif reply.status == 503:
             permit.pause(retry_after(reply.headers))
-        return outcome(endpoint.effect, answer, reply.status)
+        return outcome(endpoint.effect, answer, permit.status)
 
 
 async def shielded(work: Callable[[], Awaitable[T]]) -> T:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from .calls import Caller, shielded
 from .errors import OutcomeUnknownError, PythpeerError
-from .feed import Feed
+from .feed import Feed, log_holes
 from .limiter import Permit, Priority
 from .stores.base import Draft, Log
 from .wire import Request
@@ -61,8 +61,6 @@ class ConsumingSource(Generic[T]):
         self._history = history
         self._recovered = recovered
         self._turn = asyncio.Lock()
-        self._unsure: Counter[str] = Counter()
-        """Items without ids that the history gave, and that may still come as unread."""
         self._returned = 0
         """The place up to which direct calls have returned what there was."""
         self._owed: int | None = None
@@ -75,6 +73,7 @@ class ConsumingSource(Generic[T]):
     async def poll(self, feed: Feed[T]) -> PythpeerError | None:
         """Fetch what is unread into the log."""
         permit = await self._caller.token(self._unread.endpoint, Priority.POLL)
+        feed.asking = True
         error = await self._fetch(feed.log, permit)
         if error is None:
             feed.prove(feed.lowest, full=False)
@@ -105,32 +104,39 @@ class ConsumingSource(Generic[T]):
         """Use the token in hand for whichever of the two requests is due. One at a time."""
         try:
             async with self._turn:
-                if await log.announced():
-                    return await self._settle(log, permit)
+                lost = await log.unsettled()
+                if lost:
+                    return await self._settle(log, permit, lost)
                 return await shielded(lambda: self._consume(log, permit))
         finally:
             permit.close()
 
     async def _consume(self, log: Log[T], permit: Permit) -> PythpeerError | None:
-        """The fetch that marks as read what it returns."""
-        await log.announce()
-        answer = await self._caller.attempt(self._unread, permit)
-        if isinstance(answer, PythpeerError):
-            if not isinstance(answer, OutcomeUnknownError):
-                await log.withdraw()  # it never left, or it was refused
-            return answer
-        await log.append([self._draft(found) for found in answer], settled=True)
-        return None
+        """The read that makes the service forget what it returns."""
+        announcement = await log.announce(self._caller.timeout)
+        try:
+            answer = await self._caller.attempt(self._unread, permit)
+        except PythpeerError as error:
+            answer = error.with_traceback(None)  # the session was closed: it never left
+        if not isinstance(answer, PythpeerError):
+            drafts = [self._draft(found) for found in answer]
+            log_holes(self.name, await log.append(drafts, settled=[announcement]))
+            return None
+        if isinstance(answer, OutcomeUnknownError):
+            await log.give_up(announcement)
+        else:
+            await log.withdraw(announcement)  # it never left, or it was refused
+        return answer
 
     def _draft(self, found: Found[T]) -> Draft[T]:
-        item = found.item
-        if self._unsure[found.key] > 0:
-            self._unsure[found.key] -= 1
-            item = item and self._recovered(item)
-        return Draft(item, key=found.key, copies=1 if found.has_id else 0)
+        if found.has_id:
+            return Draft(found.item, key=found.key, copies=1)
+        return Draft(found.item, key=found.key, again=found.item and self._recovered(found.item))
 
-    async def _settle(self, log: Log[T], permit: Permit) -> PythpeerError | None:
-        """Find in the history what a lost answer held."""
+    async def _settle(
+        self, log: Log[T], permit: Permit, lost: Collection[int]
+    ) -> PythpeerError | None:
+        """Find in the history what the answers of *lost* reads held."""
         answer = await self._caller.attempt(self._history, permit)
         if isinstance(answer, PythpeerError):
             return answer
@@ -139,8 +145,6 @@ class ConsumingSource(Generic[T]):
         for found in answer:
             copies[found.key] += 1
             item = found.item and self._recovered(found.item)
-            drafts.append(Draft(item, key=found.key, copies=copies[found.key]))
-        added = await log.append(drafts, settled=True)
-        with_ids = {found.key for found in answer if found.has_id}
-        self._unsure.update(draft.key for draft in added if draft.key not in with_ids)
+            drafts.append(Draft(item, key=found.key, copies=copies[found.key], history=True))
+        log_holes(self.name, await log.append(drafts, settled=lost))
         return None

@@ -10,6 +10,7 @@ import asyncio
 import copy
 import logging
 from collections import deque
+from collections.abc import Iterable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
@@ -17,9 +18,9 @@ import anyio
 from .errors import PythpeerError, SessionClosedError
 from .polling import Gap
 from .retry import Retry, backoff, is_transient
-from .stores.base import Log, Store, Topic
+from .stores.base import Draft, Log, Store, Topic
 
-__all__ = ["Cursor", "Feed", "Feeds", "Source"]
+__all__ = ["Cursor", "Feed", "Feeds", "Source", "log_holes"]
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +36,24 @@ BASE_DELAY: Final = 1.0
 class Cursor:
     """Where a stream stands, as its feed sees it."""
 
-    __slots__ = ("broken", "position", "proved")
+    __slots__ = ("adrift", "position", "proved")
 
     def __init__(self) -> None:
-        self.broken = False
-        """Whether the log lacks what comes after the position, while it has later items."""
+        self.adrift = True
+        """Whether the log may lack what comes right after the position."""
 
         self.position: int | None = None
         """The id of the last item taken from the log; ``None`` until the stream has a place."""
 
         self.proved: int | None = None
         """The position from which the service was asked: what the log lacks there is gone."""
+
+
+def log_holes(name: str, added: Iterable[Draft[Any]]) -> None:
+    """Warn of items that could not be decoded, when they come into the log."""
+    for draft in added:
+        if draft.item is None:
+            log.warning("%s: skipped an item that cannot be decoded", name)
 
 
 class Source(Protocol[T]):
@@ -60,7 +68,10 @@ class Source(Protocol[T]):
         """The place of a new stream without one, if the log knows it; else polls will set it."""
 
     async def poll(self, feed: Feed[T]) -> PythpeerError | None:
-        """Ask the service once and append what it says. A failure comes back as a value."""
+        """Ask the service once and append what it says. A failure comes back as a value.
+
+        Sets ``feed.asking`` once it has its token.
+        """
 
 
 class _Round:
@@ -87,6 +98,8 @@ class Feed(Generic[T]):
         self._failures = 0
         self._not_before = 0.0
         self._closed = asyncio.Event()
+        self.asking = False
+        """Whether a request is under way, which a cancellation would waste."""
         self._said: deque[Gap] = deque(maxlen=64)
 
     async def advance(self, cursor: Cursor) -> None:
@@ -120,7 +133,7 @@ class Feed(Generic[T]):
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
-        if not (self._needy or await self.log.lead(LEASE)):
+        if not self._closed.is_set() and not (self._needy or await self.log.lead(LEASE)):
             await self.log.news(LEASE)
             return None
         await self._rest()
@@ -130,6 +143,8 @@ class Feed(Generic[T]):
             error = await self.source.poll(self)
         except PythpeerError as raised:
             return raised.with_traceback(None)
+        finally:
+            self.asking = False
         if error is not None and not is_transient(error):
             return error
         self._note(error)
@@ -138,7 +153,7 @@ class Feed(Generic[T]):
     @property
     def _needy(self) -> bool:
         """Whether somebody waits for what a poll of another session will not bring."""
-        return any(cursor.position is None or cursor.broken for cursor in self._waiting)
+        return any(cursor.position is None or cursor.adrift for cursor in self._waiting)
 
     async def _rest(self) -> None:
         """Wait the back-off out. It is the feed's: a consumer's time limit does not reset it."""
@@ -178,12 +193,14 @@ class Feed(Generic[T]):
         for cursor in self._waiting:
             if cursor.position is None:
                 cursor.position = place
+                cursor.adrift = False
 
     def prove(self, after: int, *, full: bool) -> None:
         """The service was asked for everything after *after*, and its answer is in the log."""
         for cursor in self._waiting:
             if cursor.position == after or (not full and (cursor.position or 0) > after):
                 cursor.proved = cursor.position
+                cursor.adrift = False
 
     def say(self, gap: Gap) -> None:
         """Warn of a gap, once however many streams come across it."""

@@ -52,11 +52,13 @@ def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_limiter")
+    __slots__ = ("_anchor", "_limiter", "status")
 
     def __init__(self, limiter: Limiter) -> None:
         self._limiter = limiter
         self._anchor = _HELD
+        self.status: int | None = None
+        """The HTTP status of the answer, once its head is here."""
 
     @property
     def written(self) -> bool:
@@ -68,8 +70,9 @@ class Permit:
         if self._anchor == _HELD:
             self._anchor = self._limiter._spend()
 
-    def on_answered(self) -> None:
+    def on_answered(self, status: int | None = None) -> None:
         """The head of the answer is here."""
+        self.status = status
         if self._anchor > 0:
             self._limiter._answered(self._anchor)
 

@@ -22,7 +22,7 @@ import msgspec
 from .answers import read_date, same_document
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
-from .feed import Feed, Feeds
+from .feed import Feed, Feeds, log_holes
 from .limiter import Priority
 from .polling import chain
 from .secret import Secret
@@ -190,6 +190,7 @@ class _ChatSource:
         """Read what came after the lowest place of the streams that wait."""
         peerbet = self._peerbet
         permit = await peerbet._caller.token(peerbet._get, Priority.POLL)
+        feed.asking = True
         # Only now that there is a token: more streams may have come to wait meanwhile.
         homeless, after = feed.homeless, feed.lowest
         request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
@@ -204,7 +205,7 @@ class _ChatSource:
             feed.settle(max(known, default=0))
             return None
         full = len(known) + len(page.strays) >= MAX_LAST
-        await feed.log.append(chain(after, known, full=full))
+        log_holes(self.name, await feed.log.append(chain(after, known, full=full)))
         feed.prove(after, full=full)
         return None
 

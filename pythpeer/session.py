@@ -120,6 +120,7 @@ class Session:
             transport=self._open_transport,
             limiter=self._limiter,
             retry=_instance("retry", Retry, retry),
+            timeout=self._timeout,
             max_wait=_seconds("max_wait", max_wait),
         )
         self._peerbet = Peerbet(
@@ -156,7 +157,11 @@ class Session:
         if (value := _variable("PYTHPEER_PYTHBOTS_URL")) and "pythbots_url" not in options:
             options["pythbots_url"] = value
         if (value := _variable("PYTHPEER_STORE")) and "store" not in options:
-            options["store"] = from_text(value)
+            store = from_text(value)
+            value = None
+            if isinstance(store, InvalidRequestError):
+                raise store
+            options["store"] = store
         return cls(**options)
 
     @property
@@ -233,8 +238,9 @@ class Session:
         await self.aclose()
 
     def __repr__(self) -> str:
-        state = "closed" if self._transport is None else "open"
-        return f"<Session {state}, {self._store!r}>"
+        # Not everything is there yet where a traceback shows a session that could not be made.
+        store = getattr(self, "_store", None)
+        return f"<Session {'open' if getattr(self, '_transport', None) else 'closed'}, {store!r}>"
 
     # -- what calls need --------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, overload
+from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeVar, overload
 
 from .errors import GapError, InvalidRequestError
 from .feed import Cursor, Feed
@@ -77,7 +77,7 @@ class Stream(Generic[T_co]):
         """How many items could not be decoded and were passed over."""
         return self._holes + self._feed.skipped - self._skipped_before
 
-    def __aiter__(self) -> Stream[T_co]:
+    def __aiter__(self) -> Self:
         return self
 
     def __iter__(self) -> NoReturn:
@@ -101,7 +101,7 @@ class Stream(Generic[T_co]):
             self._ready.clear()
             await self._reader.flush()
 
-    async def __aenter__(self) -> Stream[T_co]:
+    async def __aenter__(self) -> Self:
         """Take the starting place, so that what arrives from now on is in the stream."""
         with _Turn(self):
             await self._start()
@@ -133,6 +133,7 @@ class Stream(Generic[T_co]):
             cursor.position = await self._reader.place()
         if cursor.position is None:
             cursor.position = await self._feed.source.start(self._feed.log)
+            cursor.adrift = cursor.position is None
         while cursor.position is None:
             await self._feed.advance(cursor)
         await self._reader.seek(cursor.position)
@@ -152,11 +153,12 @@ class Stream(Generic[T_co]):
         before = position = cursor.position or 0
         for entry in entries:
             broken = entry.after > position
-            cursor.broken = broken and cursor.proved != position
-            if cursor.broken:
+            if broken and cursor.proved != position:
+                cursor.adrift = True
                 break  # something belongs in between, and the service may still have it
-            if broken or entry.gap:
+            if (broken or entry.gap) and entry.id > position + 1:
                 self._note_gap(Gap(position, entry.id))
+            cursor.adrift = False
             position = cursor.position = entry.id
             if entry.item is None:
                 self._holes += 1
@@ -212,7 +214,7 @@ class MergedStream(Generic[T_co]):
         """How many items could not be decoded and were passed over, in all the streams."""
         return sum(stream.skipped for stream in self._streams)
 
-    def __aiter__(self) -> MergedStream[T_co]:
+    def __aiter__(self) -> Self:
         return self
 
     def __iter__(self) -> NoReturn:
@@ -234,9 +236,11 @@ class MergedStream(Generic[T_co]):
         """Close every stream. What was handed out last stays unacknowledged. Idempotent."""
         for stream in self._streams:
             await stream.aclose()
+        self._let_go(also_asking=True)
         await asyncio.gather(*self._waits.values(), return_exceptions=True)
+        self._waits.clear()
 
-    async def __aenter__(self) -> MergedStream[T_co]:
+    async def __aenter__(self) -> Self:
         """Have every stream take its starting place."""
         for stream in self._streams:
             await stream.__aenter__()
@@ -258,28 +262,41 @@ class MergedStream(Generic[T_co]):
             await self._wait()
 
     async def _wait(self) -> None:
-        """Ask all at once, and stop asking when the first has something to say.
+        """Ask all at once, until the first has something to say or fails for good.
 
-        A wait that is cancelled within a consuming read ends only with that read. It is not waited
-        for: what the read brings is in the log, for the next time this stream is asked.
+        Then the others stop asking, but for a request that is under way: to cancel it whenever
+        another stream has something would be to starve a slow service. It ends by itself, and what
+        it brings is there the next time.
         """
-        for stream in self._streams:
-            if stream not in self._waits and not stream._closed:
-                wait = self._waits[stream] = asyncio.ensure_future(_filled(stream))
-                wait.add_done_callback(_retrieve)
+        over: list[asyncio.Task[None]] = []
         try:
-            await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            over = [self._waits.pop(stream) for stream in self._streams if self._over(stream)]
-            for wait in self._waits.values():
-                wait.cancel()
+            while not self._done(over):
+                for stream in self._streams:
+                    if stream not in self._waits and not stream._closed:
+                        wait = self._waits[stream] = asyncio.ensure_future(_filled(stream))
+                        wait.add_done_callback(_retrieve)
+                await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
+                ended = [stream for stream, wait in self._waits.items() if wait.done()]
+                over += [self._waits.pop(stream) for stream in ended]
+        except asyncio.CancelledError:
+            self._let_go(also_asking=True)
+            raise
+        self._let_go(also_asking=False)
         if not any(stream._ready for stream in self._streams):
             for wait in over:
                 if not wait.cancelled():
                     wait.result()
 
-    def _over(self, stream: Stream[T_co]) -> bool:
-        return stream in self._waits and self._waits[stream].done()
+    def _done(self, over: list[asyncio.Task[None]]) -> bool:
+        """Whether there is something to say, be it a failure."""
+        failed = any(not wait.cancelled() and wait.exception() for wait in over)
+        streams = self._streams
+        return failed or any(s._ready for s in streams) or all(s._closed for s in streams)
+
+    def _let_go(self, *, also_asking: bool) -> None:
+        for stream, wait in self._waits.items():
+            if also_asking or not stream._feed.asking:
+                wait.cancel()
 
 
 async def _filled(stream: Stream[object]) -> None:

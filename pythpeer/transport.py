@@ -16,10 +16,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import select
 import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -63,6 +65,17 @@ class _Connector(aiohttp.TCPConnector):
     of its head, so this is that moment, and the last one at which the request has not left.
     """
 
+    def __init__(
+        self, *, force_close: bool, keepalive_timeout: float | None, ssl: ssl.SSLContext | bool
+    ) -> None:
+        super().__init__(
+            limit_per_host=CONNECTIONS,
+            force_close=force_close,
+            keepalive_timeout=keepalive_timeout,
+            ssl=ssl,
+        )
+        self._used: WeakSet[object] = WeakSet()
+
     async def connect(
         self,
         req: aiohttp.ClientRequest,
@@ -73,11 +86,28 @@ class _Connector(aiohttp.TCPConnector):
         if permit.written:
             raise _Repeated
         connection = await super().connect(req, traces, timeout)
-        while connection.protocol is None or connection.protocol.should_close:
+        while connection.protocol in self._used and _has_news(connection):
             connection.close()  # something unasked for came in on it while it was idle
             connection = await super().connect(req, traces, timeout)
+        self._used.add(connection.protocol)
         permit.on_written()
         return connection
+
+
+def _has_news(connection: Connection) -> bool:
+    """Whether there is anything to read on an idle connection, be it only its end.
+
+    The socket is asked as well: the loop may not have had a turn to read from it.
+    """
+    if connection.protocol is None or connection.protocol.should_close:
+        return True
+    transport = connection.transport
+    socket = transport.get_extra_info("socket") if transport is not None else None
+    if socket is None:
+        return True
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Reply:
@@ -120,7 +150,6 @@ class Transport:
     def _client(self, *, force_close: bool) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=_Connector(
-                limit_per_host=CONNECTIONS,
                 force_close=force_close,
                 keepalive_timeout=None if force_close else KEEP_ALIVE,
                 ssl=self._ssl_context or True,
@@ -174,14 +203,12 @@ class Transport:
             response = await client.request("GET", url, headers=headers, allow_redirects=False)
         finally:
             _permit.reset(token)
-        permit.on_answered()
+        permit.on_answered(response.status)
         try:
             body = await self._read(response, endpoint.name)
-        except BaseException:
-            response.close()
-            raise
+        finally:
+            response.close()  # of no effect on a connection whose answer was read to its end
         if isinstance(body, PythpeerError):
-            response.close()
             return body
         return Reply(response.status, response.headers, body)
 

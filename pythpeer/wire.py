@@ -263,7 +263,7 @@ class Endpoint(Generic[T_co]):
         raise InvalidRequestError(f"an endpoint's answer must be a type msgspec decodes: {fault}")
 
     def __repr__(self) -> str:
-        return f"Endpoint({self.name!r}, {self.url!r}, effect={self.effect}, rate={self.rate})"
+        return f"<Endpoint {getattr(self, 'name', '(unfinished)')}>"
 
     def decode(self, body: bytes) -> T_co:
         """Decode a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""
@@ -323,12 +323,13 @@ class Request(Generic[T_co]):
         params: Mapping[str, Param],
         headers: Mapping[str, Secret] | None = None,
     ) -> None:
+        self.endpoint = endpoint
+        self.headers = headers
+        self.pieces = endpoint.pieces  # an error below may show this object in its traceback
         if not endpoint.query.keys().isdisjoint(params):
             raise InvalidRequestError(
                 "a parameter is a fixed part of this endpoint's query", endpoint=endpoint.name
             )
-        self.endpoint = endpoint
-        self.headers = headers
         self.pieces = [*endpoint.pieces, *encode_query(params, endpoint.name)]
 
     def __repr__(self) -> str:

@@ -9,8 +9,11 @@ from .memory import MemoryStore
 __all__ = ["Draft", "Entry", "Log", "MemoryStore", "Reader", "Store", "Topic", "from_text"]
 
 
-def from_text(text: str) -> Store:
-    """The store that ``PYTHPEER_STORE`` names: ``memory``."""
+def from_text(text: str) -> Store | InvalidRequestError:
+    """The store that ``PYTHPEER_STORE`` names: ``memory``.
+
+    An error comes back as a value: there may be a password in *text*, which is in this frame.
+    """
     if text == "memory":
         return MemoryStore()
-    raise InvalidRequestError("PYTHPEER_STORE names a store that this version does not have")
+    return InvalidRequestError("PYTHPEER_STORE names a store that this version does not have")

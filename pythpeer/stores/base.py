@@ -12,7 +12,7 @@ is missing between the two (trimmed here, or never asked for), and the service i
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -57,6 +57,13 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
 
     copies: int = 0
     """Append only if the log has seen fewer than this many of ``key``; 0 appends always."""
+
+    history: bool = False
+    """Whether the item is from the history, so that it may come again as new."""
+
+    again: T | None = None
+    """For a draft that is always appended: what to append instead, once for each item of its key
+    that the history brought before. The two cannot be told apart."""
 
 
 class Entry(msgspec.Struct, Generic[T], frozen=True):
@@ -107,11 +114,11 @@ class Log(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def append(
-        self, drafts: Sequence[Draft[T]], *, settled: bool = False
+        self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
     ) -> Sequence[Draft[T]]:
         """Add what is new among *drafts*, and return that part of them.
 
-        *settled* ends an announcement in the same transaction.
+        Ends the announcements *settled* in the same transaction.
         """
 
     @abc.abstractmethod
@@ -119,16 +126,23 @@ class Log(abc.ABC, Generic[T]):
         """The highest place that any named or unnamed reader has acknowledged; 0 at first."""
 
     @abc.abstractmethod
-    async def announce(self) -> None:
-        """Note that a consuming read is about to be sent, and have that on record on return."""
+    async def announce(self, seconds: float) -> int:
+        """Note that a consuming read is about to be sent, and have that on record on return.
+
+        It will be over after *seconds* at the latest. Returns the announcement's number.
+        """
 
     @abc.abstractmethod
-    async def announced(self) -> bool:
-        """Whether a consuming read was announced of which nobody knows what came of it."""
-
-    @abc.abstractmethod
-    async def withdraw(self) -> None:
+    async def withdraw(self, announcement: int) -> None:
         """Take an announcement back: nothing was consumed."""
+
+    @abc.abstractmethod
+    async def give_up(self, announcement: int) -> None:
+        """The announced read is over, and nobody knows what it consumed."""
+
+    @abc.abstractmethod
+    async def unsettled(self) -> Collection[int]:
+        """The announcements whose reads are over, and of which nobody knows what they consumed."""
 
     @abc.abstractmethod
     async def lead(self, seconds: float) -> bool:

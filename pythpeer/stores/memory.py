@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import count
 from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
@@ -62,7 +64,9 @@ class _Shelf(Generic[T]):
         self.head = 0
         self.places: dict[str, int] = {}
         self.acknowledged = 0
-        self.announced = False
+        self.doubtful: dict[str, int] = {}  # keys of what the history brought, by how many
+        self.announced: dict[int, float] = {}  # until when each announced read can be under way
+        self.numbers = count(1)
         self.leader: tuple[object, float] | None = None
         self.changed = asyncio.Event()
 
@@ -78,11 +82,17 @@ class _Shelf(Generic[T]):
         return known is None
 
     def _number(self, draft: Draft[T]) -> bool:
-        count = self.seen.get(draft.key, 0)
-        if draft.copies and count >= draft.copies:
+        seen = self.seen.get(draft.key, 0)
+        if draft.copies and seen >= draft.copies:
             return False
-        self.seen[draft.key] = count + 1
-        self._insert(Entry(self.head + 1, self.head, gap=False, item=draft.item))
+        self.seen[draft.key] = seen + 1
+        item, doubtful = draft.item, self.doubtful.get(draft.key, 0)
+        if draft.history:
+            self.doubtful[draft.key] = doubtful + 1
+        elif doubtful and not draft.copies:
+            self.doubtful[draft.key] = doubtful - 1
+            item = draft.again
+        self._insert(Entry(self.head + 1, self.head, gap=False, item=item))
         return True
 
     def _insert(self, entry: Entry[T]) -> None:
@@ -90,9 +100,12 @@ class _Shelf(Generic[T]):
         insort(self.ids, entry.id)  # nearly always at the end
         self.head = max(self.head, entry.id)
 
-    def trim(self) -> None:
-        """Drop what came first, so that older items fetched again for a late reader stay."""
-        while len(self.ids) > self.max_length:
+    def trim(self, batch: int) -> None:
+        """Drop what came first, but no more than leaves room for a last batch of *batch*.
+
+        So older items that were fetched again for a late reader stay until it has read them.
+        """
+        while len(self.ids) > max(self.max_length, batch):
             oldest = next(iter(self.entries))
             if self.topic.consumed and oldest > self.acknowledged:
                 return
@@ -104,6 +117,10 @@ class _Shelf(Generic[T]):
         return [self.entries[id] for id in self.ids[start : start + limit]]
 
 
+def _now() -> float:
+    return clock(asyncio.get_running_loop())()
+
+
 class _MemoryLog(Log[T]):
     def __init__(self, shelf: _Shelf[T]) -> None:
         self._shelf = shelf
@@ -112,12 +129,13 @@ class _MemoryLog(Log[T]):
         return _MemoryReader(self._shelf, name)
 
     async def append(
-        self, drafts: Sequence[Draft[T]], *, settled: bool = False
+        self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
     ) -> Sequence[Draft[T]]:
         shelf = self._shelf
         added = [draft for draft in drafts if shelf.add(draft)]
-        shelf.trim()
-        shelf.announced = shelf.announced and not settled
+        shelf.trim(len(drafts))
+        for announcement in settled:
+            shelf.announced.pop(announcement, None)
         if added:
             shelf.changed.set()
             shelf.changed = asyncio.Event()
@@ -126,17 +144,23 @@ class _MemoryLog(Log[T]):
     async def acknowledged(self) -> int:
         return self._shelf.acknowledged
 
-    async def announce(self) -> None:
-        self._shelf.announced = True
+    async def announce(self, seconds: float) -> int:
+        announcement = next(self._shelf.numbers)
+        self._shelf.announced[announcement] = _now() + seconds
+        return announcement
 
-    async def announced(self) -> bool:
-        return self._shelf.announced
+    async def withdraw(self, announcement: int) -> None:
+        self._shelf.announced.pop(announcement, None)
 
-    async def withdraw(self) -> None:
-        self._shelf.announced = False
+    async def give_up(self, announcement: int) -> None:
+        self._shelf.announced[announcement] = -math.inf
+
+    async def unsettled(self) -> Collection[int]:
+        now = _now()
+        return [number for number, end in self._shelf.announced.items() if end <= now]
 
     async def lead(self, seconds: float) -> bool:
-        now = clock(asyncio.get_running_loop())()
+        now = _now()
         leader = self._shelf.leader
         if leader is not None and leader[0] is not self and now < leader[1]:
             return False

@@ -1,0 +1,118 @@
+"""What it costs to import pythpeer and to open the first session, in fresh interpreters."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from typing import Final
+
+from .measure import Times, turns
+from .report import Table, ratio
+from .server import ROOT
+
+__all__ = ["run"]
+
+BARE: Final = "bare interpreter"
+OURS: Final = "import pythpeer"
+THEIRS: Final = "import aiohttp, msgspec, anyio"
+OPEN: Final = "import pythpeer, open a Session"
+THEIR_OPEN: Final = "import the three, make a ClientSession"
+
+# Each says at its end what CPU time it took from its very start.
+TELL: Final = "import time; print(time.process_time())"
+
+OPEN_OURS: Final = """
+import asyncio, pythpeer
+async def main():
+    async with pythpeer.Session():
+        pass
+asyncio.run(main())
+"""
+OPEN_THEIRS: Final = """
+import asyncio, aiohttp, msgspec, anyio
+async def main():
+    async with aiohttp.ClientSession():
+        pass
+asyncio.run(main())
+"""
+
+SCRIPTS: Final = {BARE: "", OURS: OURS, THEIRS: THEIRS, OPEN: OPEN_OURS, THEIR_OPEN: OPEN_THEIRS}
+
+OPEN_ONLY: Final = """
+import asyncio, time, pythpeer
+async def main():
+    session = pythpeer.Session()
+    start = time.perf_counter()
+    await session.open()
+    print(time.perf_counter() - start)
+    await session.aclose()
+asyncio.run(main())
+"""
+
+
+def run(*, quick: bool) -> list[Table]:
+    """Measure what comes on top of a bare interpreter."""
+    rounds = 3 if quick else 11
+    times = {name: Times() for name in SCRIPTS}
+    for name in SCRIPTS:  # a run that does not count: bytecode is written, files are in memory
+        _interpret(SCRIPTS[name])
+    opens: list[float] = []
+    for name in turns(rounds, list(SCRIPTS)):
+        start = time.perf_counter()
+        cpu = _interpret(f"{SCRIPTS[name]}\n{TELL}")
+        times[name].wall.append(time.perf_counter() - start)
+        times[name].cpu.append(cpu)
+        if name == OPEN:
+            opens.append(_interpret(OPEN_ONLY))
+    bare, median_open = times[BARE], statistics.median(opens)
+    table = Table(
+        "Fresh interpreters: milliseconds over a bare one",
+        ("what", "wall ms", "CPU ms", "ratio", "CPU ratio", "target", "met"),
+        notes=[
+            f"Medians of {rounds} runs each, in turns.",
+            f"A bare interpreter takes {statistics.median(bare.wall) * 1e3:.1f} ms,",
+            f"the first Session.open(), which imports aiohttp, {median_open * 1e3:.0f} ms.",
+        ],
+    )
+    for name, against in ((OURS, THEIRS), (OPEN, THEIR_OPEN)):
+        figures: dict[str, Times] = {}
+        for arm in (name, against):
+            figures[arm] = over = Times()
+            over.wall = [a - b for a, b in zip(times[arm].wall, bare.wall, strict=True)]
+            over.cpu = [a - b for a, b in zip(times[arm].cpu, bare.cpu, strict=True)]
+            table.samples[f"{arm} s"] = over.wall
+        share = ratio(figures[name].wall, figures[against].wall)
+        target = "<= 1.1" if name == OURS else None
+        table.add(
+            name,
+            statistics.median(figures[name].wall) * 1e3,
+            statistics.median(figures[name].cpu) * 1e3,
+            share,
+            ratio(figures[name].cpu, figures[against].cpu),
+            target,
+            share <= 1.1 if target else None,
+        )
+        table.add(
+            against,
+            statistics.median(figures[against].wall) * 1e3,
+            statistics.median(figures[against].cpu) * 1e3,
+            *(None, None, None, None),
+        )
+    table.samples["Session.open() s"] = opens
+    return [table]
+
+
+def _interpret(script: str) -> float:
+    """Run *script* in an interpreter of its own; returns the number it prints, if it does."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return float(done.stdout or 0.0)

@@ -1,0 +1,247 @@
+"""The other side: a raw HTTP server in a process of its own, on loopback.
+
+For speed it has answers built beforehand, and for pacing it is the judge: lanes, each with delays
+of its own, on which it stamps every request in ``data_received``. A request arrives at its stamp
+plus its forward delay, and is answered a backward delay later. The server ends with its stdin, so
+it never outlives whoever started it, and watches itself: when it was not run for more than a
+millisecond, stamps of that moment are late, and a gap they begin looks short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import parse_qsl, urlsplit
+
+__all__ = ["ROOT", "SMALL_PATH", "Server"]
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+SMALL_PATH: Final = "/small/"
+PAGE_PATH: Final = "/api/chat/"
+LANE_PATH: Final = "/lane/"
+
+SMALL: Final = b'{"status":1,"id":184467,"user":"somebody","roll":49.1832,"bet":"0.00012"}'
+PAGE: Final = json.dumps(
+    {
+        "status": 1,
+        "users_online": 3,
+        "message_list": [
+            {
+                "id": id,
+                "by": f"user{id % 9}",
+                "to": "",
+                "msg": f"This is test message number {id}, as long as they often are",
+                "date": "2012-12-12 21:12:21",
+                "bot": 0,
+                "my": 0,
+                "me": 0,
+            }
+            for id in range(1, 301)
+        ],
+    },
+    separators=(",", ":"),
+).encode()
+
+HEARTBEAT: Final = 0.002
+
+
+def _answer(body: bytes, status: str = "200 OK") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+PREBUILT: Final = {SMALL_PATH.encode(): _answer(SMALL), PAGE_PATH.encode(): _answer(PAGE)}
+LANE_ANSWER: Final = _answer(b'{"status":1,"mid":1}')
+NOT_FOUND: Final = _answer(b"", "404 Not Found")
+
+
+class _Lane:
+    """One run of one limiter: its delays, and when its requests came."""
+
+    def __init__(self, forward: float, back: float, seed: int) -> None:
+        self._forward = forward
+        self._back = back
+        self._random = random.Random(seed)
+        self.requests: list[tuple[float, float]] = []
+
+    def arrive(self, stamp: float) -> float:
+        """Note a request; returns seconds until its answer is due."""
+        forward = self._random.uniform(0.0, self._forward)
+        back = self._random.uniform(0.0, self._back)
+        self.requests.append((stamp, stamp + forward))
+        return forward + back
+
+
+class _Judge:
+    """All lanes, and the moments at which stamps cannot be trusted."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[str, _Lane] = {}
+        self._late: deque[tuple[float, float]] = deque(maxlen=50_000)
+        self._heart: asyncio.Task[None] | None = None
+
+    def control(self, target: str) -> bytes:
+        """Open a lane, or hand out and forget what came in on it."""
+        parts = urlsplit(target)
+        options = dict(parse_qsl(parts.query))
+        name = options["lane"]
+        if parts.path == "/control/open":
+            delays = float(options["forward"]), float(options["back"])
+            self.lanes[name] = _Lane(*delays, seed=int(options["seed"]))
+            self._heart = self._heart or asyncio.ensure_future(self._beat())
+            return _answer(b"null")
+        lane = self.lanes.pop(name)
+        if not self.lanes and self._heart is not None:
+            self._heart.cancel()
+            self._heart = None
+        document = {"requests": lane.requests, "late": list(self._late)}
+        return _answer(json.dumps(document).encode())
+
+    async def _beat(self) -> None:
+        self._late.clear()
+        while True:
+            due = time.monotonic() + HEARTBEAT
+            await asyncio.sleep(HEARTBEAT)
+            now = time.monotonic()
+            if now - due > 0.001:
+                self._late.append((due, now))
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, judge: _Judge) -> None:
+        self._judge = judge
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        stamp = time.monotonic()
+        buffer = self._buffer + data
+        while (end := buffer.find(b"\r\n\r\n")) >= 0:
+            target = buffer[4 : buffer.index(b" ", 4)]
+            buffer = buffer[end + 4 :]
+            self._serve(target, stamp)
+        self._buffer = buffer
+
+    def _serve(self, target: bytes, stamp: float) -> None:
+        prebuilt = PREBUILT.get(target.partition(b"?")[0])
+        if prebuilt is not None:
+            self._write(prebuilt)
+            return
+        path = target.decode()
+        if path.startswith("/control/"):
+            self._write(self._judge.control(path))
+            return
+        lane = self._judge.lanes.get(path.removeprefix(LANE_PATH).partition("/")[0])
+        if lane is None:
+            self._write(NOT_FOUND)
+            return
+        delay = lane.arrive(stamp)
+        if delay:
+            # From the stamp on, not from now: the answer is never before the arrival it follows.
+            later = stamp + delay - time.monotonic()
+            asyncio.get_running_loop().call_later(max(0.0, later), self._write, LANE_ANSWER)
+        else:
+            self._write(LANE_ANSWER)
+
+    def _write(self, answer: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(answer)
+
+
+class Server:
+    """The server's process, for as long as the ``with`` block lasts."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def lane_url(self, lane: str) -> str:
+        """What to ask in order to run on a lane."""
+        return f"{self.url}{LANE_PATH}{lane}/"
+
+    def open_lane(self, lane: str, *, forward: float, back: float, seed: int) -> None:
+        """Get a lane ready, with delays drawn from 0 to *forward* and to *back* seconds."""
+        self._control(f"open?lane={lane}&forward={forward}&back={back}&seed={seed}")
+
+    def close_lane(self, lane: str) -> dict[str, list[tuple[float, float]]]:
+        """What came in on a lane: ``requests`` as (stamp, arrival), ``late`` as (from, to)."""
+        document: dict[str, list[tuple[float, float]]] = self._control(f"close?lane={lane}")
+        return document
+
+    def _control(self, what: str) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", f"/control/{what}")
+            response = connection.getresponse()
+            if response.status != 200:
+                raise RuntimeError(f"the server answered {response.status} to {what}")
+            return json.loads(response.read())
+        finally:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", f"{__package__}.server"]
+        process = self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        line = process.stdout.readline() if process.stdout is not None else b""
+        if not line:
+            self._end()
+            raise RuntimeError("the server did not start")
+        self.port = int(line)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        finally:
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+async def _main() -> None:
+    loop = asyncio.get_running_loop()
+    judge = _Judge()
+    server = await loop.create_server(lambda: _Connection(judge), "127.0.0.1", 0, backlog=512)
+    async with server:
+        print(server.sockets[0].getsockname()[1], flush=True)
+        await loop.run_in_executor(None, sys.stdin.buffer.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

@@ -1,0 +1,37 @@
+"""The command ``pythpeer``, which comes with the extra ``cli``.
+
+This is only its door. What stands behind it is imported once signals are minded, and nothing else
+in the package imports any of it, or cyclopts, or rich.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from . import ending
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that *arguments* ask for, by default ``sys.argv``'s; return its exit code."""
+    ending.prepare()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except (Exception, ending.Interrupted) as error:  # noqa: BLE001  # each has its exit code
+        code = ending.explain(error)
+    ending.over()
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        from .app import run
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
+            raise
+        ending.complain("the command line needs an extra: pip install 'pythpeer[cli]'")
+        return ending.USAGE
+    return run(arguments)

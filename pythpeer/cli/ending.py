@@ -1,0 +1,240 @@
+"""How a command ends: exit codes, errors as one line, signals, and pipes that nobody reads.
+
+Must not import cyclopts or rich: it is what says that they are missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import logging
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import Coroutine, Generator
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+from ..errors import InvalidRequestError, OutcomeUnknownError, PythpeerError
+from .plain import clean
+
+__all__ = [
+    "FAILED",
+    "USAGE",
+    "Interrupted",
+    "complain",
+    "explain",
+    "over",
+    "prepare",
+    "run",
+    "while_read",
+]
+
+T = TypeVar("T")
+
+FAILED: Final = 1
+USAGE: Final = 2
+UNKNOWN: Final = 3
+BY_SIGNAL: Final = 128
+"""What shells add to a signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
+
+ECHO: Final = 0.5
+"""Seconds within which a second signal is taken for the first: wrappers pass on what the terminal
+sent to everybody already."""
+
+SHOW_CURSOR: Final = b"\x1b[?25h"
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM came; ``number`` is which."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
+def complain(text: str) -> None:
+    """Say something on stderr, as one line."""
+    with contextlib.suppress(OSError, ValueError):  # nobody listens there either
+        print(f"pythpeer: {' '.join(clean(text).split())}", file=sys.stderr, flush=True)
+
+
+def explain(error: BaseException) -> int:
+    """Say what went wrong, and return the exit code for it."""
+    match error:
+        case Interrupted():
+            if sys.stderr.isatty():
+                print(file=sys.stderr)  # behind the ^C that the terminal shows
+            return BY_SIGNAL + error.number
+        case PythpeerError():
+            complain(str(error))
+            if isinstance(error, InvalidRequestError):
+                return USAGE
+            return UNKNOWN if isinstance(error, OutcomeUnknownError) else FAILED
+        case BrokenPipeError():
+            _abandon_stdout()
+            return 0  # whoever closed the pipe has all they wanted
+        case OSError():
+            _abandon_stdout()
+            complain(error.strerror or type(error).__name__)
+            return FAILED
+        case _:
+            if sys.flags.dev_mode:
+                raise error
+            complain(f"unexpected {type(error).__name__}: {error} (python -X dev shows where)")
+            return FAILED
+
+
+def _abandon_stdout() -> None:
+    """Let the rest of the output go nowhere: Python would try, and complain, once more at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+# -- before and after -----------------------------------------------------------------------------
+
+
+class _OneLine(logging.Handler):
+    """Shows what the library logs like errors; what others do is for developers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("pythpeer") or sys.flags.dev_mode:
+            complain(record.getMessage())
+
+
+_handler: Final = _OneLine()
+_library: Final = logging.getLogger("pythpeer")
+
+
+def prepare() -> None:
+    """Mind signals, streams and logs, before anything else is imported or done."""
+    _signals.reset()
+    with contextlib.suppress(ValueError):  # not the main thread: signals are another's business
+        signal.signal(signal.SIGINT, _signals)
+        signal.signal(signal.SIGTERM, _signals)
+    if sys.stdout is None:  # closed by the shell
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    logging.getLogger().addHandler(_handler)
+    _library.setLevel(logging.INFO)
+
+
+def over() -> None:
+    """There is an exit code: let no signal spoil it, and no log record come after it."""
+    _signals.over = True
+    logging.getLogger().removeHandler(_handler)
+    _library.setLevel(logging.NOTSET)
+
+
+# -- while a command runs -------------------------------------------------------------------------
+
+
+class _Signals:
+    """The handler of SIGINT and SIGTERM.
+
+    The first ends the command in good order, another one ends the process at once. Nothing is ever
+    raised from here: within an import or a callback that would be lost, or do damage.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        self.over = False
+        self.number = 0
+        self.pipe_closed = False
+        self._stopped = False
+        self._since = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.over:
+            return
+        now = time.monotonic()
+        if self.number:
+            if now - self._since > ECHO:
+                _leave(number)
+            return
+        self.number, self._since = number, now
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the command is over
+                self._loop.call_soon_threadsafe(self.stop)
+
+    def run(self, command: Coroutine[Any, Any, T]) -> T:
+        try:
+            return asyncio.run(self._minded(command))
+        except asyncio.CancelledError:
+            if self.pipe_closed and not self.number:
+                raise BrokenPipeError from None
+            raise
+        finally:
+            self._loop = self._task = None
+            command.close()  # it may never have been started
+            if self.number:
+                raise Interrupted(self.number) from None
+
+    async def _minded(self, command: Coroutine[Any, Any, T]) -> T:
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        if self.number:  # it came while there was no loop yet
+            raise asyncio.CancelledError
+        return await command
+
+    def stop(self) -> None:
+        """Cancel the command, once, and say so if its end takes a while."""
+        if self._loop is not None and self._task is not None and not self._stopped:
+            self._stopped = True
+            self._task.cancel()
+            self._loop.call_later(
+                1.0, complain, "waiting for the answer to a request; Ctrl-C leaves at once"
+            )
+
+    def on_pipe_closed(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
+        loop.remove_reader(descriptor)
+        self.pipe_closed = True
+        self.stop()
+
+
+_signals: Final = _Signals()
+
+
+def _leave(number: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), SHOW_CURSOR)
+    os._exit(BY_SIGNAL + number)
+
+
+def run(command: Coroutine[Any, Any, T]) -> T:
+    """Run *command* in an event loop of its own. Raises `Interrupted` where a signal ended it."""
+    return _signals.run(command)
+
+
+@contextlib.contextmanager
+def while_read() -> Generator[None]:
+    """End the running command when nobody reads its output any more, although it is silent.
+
+    Writing would tell, but the next row may be hours away.
+    """
+    loop, descriptor = asyncio.get_running_loop(), -1
+    with contextlib.suppress(OSError, ValueError, NotImplementedError):
+        output = sys.stdout.fileno()
+        if stat.S_ISFIFO(os.fstat(output).st_mode):
+            # The end that is written to becomes readable only when the other one is closed.
+            loop.add_reader(output, _signals.on_pipe_closed, loop, output)
+            descriptor = output
+    try:
+        yield
+    finally:
+        if descriptor >= 0:
+            loop.remove_reader(descriptor)

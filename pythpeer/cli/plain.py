@@ -1,0 +1,59 @@
+"""Text for a terminal or a pipe, whoever wrote it. Pure, and without rich.
+
+Names and messages are data from strangers. Nothing in them may move the cursor, colour the screen,
+turn the line around, or look like the beginning of another row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["clean", "json_line"]
+
+# ECMA-48: control sequences, strings for the terminal with their ends, and shorter escapes.
+_SEQUENCE: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]+[0-~]"
+    r"|\x1b[0-Z\\^-~]"
+)
+_JOINERS: Final = "\u200c\u200d"  # Persian and emoji are spelled with them
+_BREAKS: Final = "\t\n\v\f\r\x85\u2028\u2029"
+
+
+def _is_safe(character: str) -> bool:
+    """Whether it is no control, no invisible formatting (bidi overrides), no half of a pair."""
+    if character.isprintable() or character in _JOINERS:
+        return True
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def clean(text: str) -> str:
+    """Take out of *text* whatever a terminal would obey; breaks of lines become blanks."""
+    if text.isprintable():
+        return text
+    text = _SEQUENCE.sub("", text)
+    return "".join(
+        character if _is_safe(character) else " " if character in _BREAKS else ""
+        for character in text
+    )
+
+
+def json_line(row: Mapping[str, object]) -> bytes:
+    """Encode *row* as one line of JSON in UTF-8.
+
+    It stays what it was: what `clean` would take out is escaped.
+    """
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
+    if not text.isprintable():
+        text = "".join(c if _is_safe(c) else _escaped(c) for c in text)
+    return text.encode() + b"\n"
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

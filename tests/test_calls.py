@@ -1,0 +1,948 @@
+"""What becomes of a call: its answer or its error, whether it is repeated, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from itertools import pairwise
+from typing import Final, TypeVar
+
+import anyio
+import anyio.lowlevel
+import pytest
+from raw_server import (
+    CALLS,
+    DROPS,
+    GOOD,
+    ONCE,
+    READS,
+    RawServer,
+    Step,
+    answer,
+    drip,
+    drop,
+    error_page,
+    hang,
+    http,
+    open_session,
+    refusal,
+    refusing,
+    send,
+)
+
+from pythpeer import (
+    AccessDeniedError,
+    ApiError,
+    DecodeError,
+    Endpoint,
+    HttpStatusError,
+    InvalidRequestError,
+    Mail,
+    OutcomeUnknownError,
+    PythpeerError,
+    Rate,
+    RateLimitedError,
+    RequestTimeoutError,
+    Retry,
+    Secret,
+    Session,
+    SessionClosedError,
+    TransportError,
+)
+from pythpeer.calls import shielded
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+ENDPOINTS: Final = {
+    "messages": "peerbet.chat.get",
+    "user": "pythbots.userinfo",
+    "all_mail": "pythbots.mail",
+    "own_read": "own.read",
+    "unread_mail": "pythbots.mail",
+    "own_consume": "own.consume",
+    "post": "peerbet.chat.set",
+    "send_mail": "pythbots.mail",
+    "own_write": "own.write",
+}
+
+
+def now() -> float:
+    """The loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def failure(name: str, session: Session, url: str) -> PythpeerError:
+    """The error that a call of `CALLS` ends in."""
+    with pytest.raises(PythpeerError) as caught:
+        await CALLS[name].run(session, url)
+    return caught.value
+
+
+async def outcome(name: str, step: Step) -> PythpeerError:
+    """What a call ends in that is answered so; it is asked once, whatever it is."""
+    async with RawServer(step) as server, open_session(server.url) as session:
+        error = await failure(name, session, server.url)
+        assert len(server.asked) == 1
+        assert error.endpoint == ENDPOINTS[name]
+        return error
+
+
+# -- what is asked for ----------------------------------------------------------------------------
+
+PEERBET: Final = "/api/chat/?action="
+MAIL: Final = "/api/mail.php?personalkey=personal-key"
+
+TARGETS: Final[dict[str, tuple[Callable[[Session], Awaitable[object]], str]]] = {
+    "messages": (lambda s: s.peerbet.messages(), PEERBET + "get&key=peerbet-key"),
+    "messages after": (
+        lambda s: s.peerbet.messages(after=0),
+        PEERBET + "get&key=peerbet-key&mid=0",
+    ),
+    "messages last": (
+        lambda s: s.peerbet.messages(after=2**31 - 1, last=300),
+        PEERBET + "get&key=peerbet-key&mid=2147483647&last=300",
+    ),
+    "post": (
+        lambda s: s.peerbet.post("what & why?"),
+        PEERBET + "set&key=peerbet-key&msg=what%20%26%20why%3F",
+    ),
+    "post as bot": (
+        lambda s: s.peerbet.post("pong", bot=True),
+        PEERBET + "set&key=peerbet-key&msg=pong&bot=1",
+    ),
+    "user by name": (lambda s: s.pythbots.user("ti ro"), "/api/userinfo.php?user=ti%20ro"),
+    "user by id": (lambda s: s.pythbots.user(221192), "/api/userinfo.php?user=221192"),
+    "staff": (lambda s: s.pythbots.staff(220531305), "/api/crank.php?chatid=220531305"),
+    "stats": (lambda s: s.pythbots.stats(220531305), "/api/cstats.php?chatid=220531305"),
+    "mail to a name": (
+        lambda s: s.pythbots.send_mail("tiro", "a+b c"),
+        MAIL + "&user=tiro&message=a%2Bb%20c",
+    ),
+    "mail to an id": (
+        lambda s: s.pythbots.send_mail(221192, "hi"),
+        MAIL + "&id=221192&message=hi",
+    ),
+    "unread mail": (lambda s: s.pythbots.unread_mail(), MAIL + "&readnew"),
+    "all mail": (lambda s: s.pythbots.all_mail(), MAIL + "&readall"),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+async def test_a_request_line_is_to_the_letter(name: str) -> None:
+    """Each call of the services asks for exactly what is documented, in that order."""
+    run, target = TARGETS[name]
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await run(session)
+        assert [asked.head.split(b"\r\n")[0] for asked in server.asked] == [
+            f"GET {target} HTTP/1.1".encode()
+        ]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+async def test_the_api_key_goes_to_pythbots_only(name: str) -> None:
+    """The API key travels in a header, to the service it belongs to, and never in a URL."""
+    run, target = TARGETS[name]
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await run(session)
+        keys = [value for header, value in server.asked[0].headers if header == "X-API-Key"]
+        assert keys == ([] if target.startswith(PEERBET) else ["api-key"])
+        assert "api-key" not in server.targets[0]
+
+
+async def test_keys_that_are_not_given_are_not_sent() -> None:
+    """Without keys, reads go out without them, and what needs one is refused at once."""
+    async with RawServer(answer()) as server:
+        session = open_session(
+            server.url, peerbet_key=None, personal_key=None, pythbots_api_key=None
+        )
+        async with session:
+            await session.peerbet.messages()
+            await session.pythbots.user("tiro")
+            for name in ("post", "unread_mail", "send_mail", "all_mail"):
+                error = await failure(name, session, server.url)
+                assert isinstance(error, InvalidRequestError)
+        assert server.targets == ["/api/chat/?action=get", "/api/userinfo.php?user=tiro"]
+        assert b"api-key" not in server.asked[1].head.lower()
+
+
+async def test_the_personal_key_can_be_spelled_otherwise() -> None:
+    """One option switches how the mail service's key is called."""
+    async with RawServer(answer()) as server:
+        async with open_session(server.url, personal_key_param="personal_key") as session:
+            await session.pythbots.all_mail()
+        assert server.targets == ["/api/mail.php?personal_key=personal-key&readall"]
+
+
+async def test_a_key_is_encoded_like_anything_else() -> None:
+    """Characters of a key that mean something in a URL arrive as what they are."""
+    async with RawServer(answer()) as server:
+        async with open_session(server.url, peerbet_key="a b&c=d/é") as session:
+            await session.peerbet.messages()
+        assert server.targets == ["/api/chat/?action=get&key=a%20b%26c%3Dd%2F%C3%A9"]
+
+
+async def test_an_endpoint_of_ones_own_gets_no_key() -> None:
+    """A user's endpoint is asked with its fixed query, then the parameters, and nothing else."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        endpoint = Endpoint("dice", f"{server.url}/api/dice/", query={"action": "roll"})
+        await session.call(endpoint, n=3, none=None, key=Secret("k/1"), yes=True, half=0.5)
+        assert server.targets == ["/api/dice/?action=roll&n=3&key=k%2F1&yes=1&half=0.5"]
+        assert b"api-key" not in server.asked[0].head.lower()
+
+
+# -- what came of it ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
+async def test_an_answer_is_an_answer_under_any_2xx(status: int) -> None:
+    """What counts under a status of success is the body."""
+    for name in CALLS:
+        async with RawServer(answer(GOOD, status)) as server:
+            async with open_session(server.url) as session:
+                await CALLS[name].run(session, server.url)
+            assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("status", [300, 304, 305, 400, 402, 404, 405, 408, 410, 418, 425, 499])
+async def test_a_page_under_another_status_is_an_error_of_that_status(status: int) -> None:
+    """Without the service's own words, a status outside 2xx speaks for itself."""
+    for name in CALLS:
+        step = send(http(304, b"")) if status == 304 else error_page(status)
+        error = await outcome(name, step)
+        assert type(error) is HttpStatusError
+        assert error.status == status
+        assert "Sorry" not in f"{error} {vars(error)}"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 599])
+async def test_a_server_error_leaves_a_write_in_doubt(status: int) -> None:
+    """5xx: a read failed; a write may have happened, whatever the body says."""
+    for name in CALLS:
+        for step in (error_page(status), answer(GOOD, status), refusal("no access", status)):
+            error = await outcome(name, step)
+            if name in ONCE:
+                assert type(error) is OutcomeUnknownError
+                assert error.status == status
+                assert error.sent is True
+            else:
+                assert type(error) is HttpStatusError
+                assert error.status == status
+            assert "Sorry" not in f"{error} {vars(error)}"
+
+
+@pytest.mark.parametrize("status", [200, 400, 404])
+async def test_a_refusal_is_known_by_its_words(status: int) -> None:
+    """The service's own no is told as such, whatever 2xx or 4xx is around it, for any call."""
+    for name in CALLS:
+        error = await outcome(name, refusal("user not found", status))
+        assert type(error) is ApiError
+        assert (error.message, error.status) == ("user not found", status)
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_refused_key_is_known_by_words_or_status(name: str) -> None:
+    """A key that is not allowed is an error of its own, by words or by 401 and 403."""
+    steps = {
+        200: refusal("no access"),
+        400: refusal("invalid key", 400),
+        401: error_page(401),
+        403: refusal("go away", 403),
+    }
+    for status, step in steps.items():
+        error = await outcome(name, step)
+        assert type(error) is AccessDeniedError
+        assert error.status == status
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_too_many_requests_are_known_by_words_or_status(name: str) -> None:
+    """A request that came too often is refused, not in doubt, be it a write or not."""
+    for status, step in {200: refusal("Request limit reached"), 429: error_page(429)}.items():
+        error = await outcome(name, step)
+        assert type(error) is RateLimitedError
+        assert (error.status, error.retry_after) == (status, None)
+
+
+@pytest.mark.parametrize("status", [200, 202])
+async def test_a_write_with_garbage_for_an_answer_is_in_doubt(status: int) -> None:
+    """An answer that is not the documented JSON says nothing about what happened."""
+    for name in ONCE:
+        error = await outcome(name, answer(b"<html><body>Oops</body></html>", status))
+        assert type(error) is OutcomeUnknownError
+        assert (error.sent, error.status) == (True, status)
+
+
+@pytest.mark.parametrize("status", [200, 201, 500])
+async def test_a_write_with_too_long_an_answer_is_in_doubt(status: int) -> None:
+    """The status is told as it was, although the body was not read."""
+    async with (
+        RawServer(answer(b" " * 5000, status)) as server,
+        open_session(server.url, max_body=1000) as session,
+    ):
+        error = await failure("post", session, server.url)
+        assert isinstance(error, OutcomeUnknownError)
+        assert (error.sent, error.status) == (True, status)
+
+
+@pytest.mark.parametrize("fault", DROPS)
+async def test_a_write_without_an_answer_is_in_doubt_without_a_status(fault: str) -> None:
+    """Where no answer came, there is no status to tell."""
+    error = await outcome("post", DROPS[fault])
+    assert isinstance(error, OutcomeUnknownError)
+    assert (error.sent, error.status) == (True, None)
+
+
+async def test_a_read_with_garbage_for_an_answer_shows_its_beginning() -> None:
+    """An excerpt of at most 200 characters helps to see what came instead."""
+    error = await outcome("user", answer(b"<html>\r\n\x00\x1b[31m" + b"x" * 1000))
+    assert isinstance(error, DecodeError)
+    assert error.excerpt.startswith("<html>")
+    assert error.excerpt.isprintable()
+    assert len(error.excerpt) == 200
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_session_that_is_not_open_asks_nothing(name: str) -> None:
+    """Before opening and after closing, a call says what is wrong, and spends no token."""
+    async with RawServer(answer()) as server:
+        session = open_session(server.url, rates={})
+        assert isinstance(await failure(name, session, server.url), SessionClosedError)
+        async with session:
+            pass
+        assert isinstance(await failure(name, session, server.url), SessionClosedError)
+        assert all(limiter.available for limiter in session.limiters.values())
+        assert server.connections == 0
+
+
+async def test_a_closed_session_says_so_before_anybody_waits() -> None:
+    """Where a token would have to be waited for, a call of a closed session fails at once."""
+    async with RawServer(answer()) as server:
+        session = open_session(server.url, rates={"peerbet.chat.set": Rate(30.0)})
+        async with session:
+            await session.peerbet.post("one")
+        start = now()
+        assert isinstance(await failure("post", session, server.url), SessionClosedError)
+        assert now() == start
+
+
+# -- what is asked again --------------------------------------------------------------------------
+
+PASSING: Final = {
+    "drop": drop(),
+    "500": error_page(500),
+    "503": error_page(503),
+    "429": error_page(429),
+    "garbage": send(b"garbage\r\n\r\n"),
+    "body cut": drop(http(200, GOOD[:9], length=99)),
+}
+"""What may be over with the next attempt."""
+
+LASTING: Final = {
+    "404": error_page(404),
+    "302": answer(b"", 302, [("Location", "/")]),
+    "refusal": refusal("user not found"),
+    "no access": refusal("no access"),
+    "limit by words": refusal("Request limit reached"),
+    "not JSON": answer(b"oops"),
+    "too large": answer(b" " * 5000),
+}
+"""What another attempt does not change."""
+
+
+@pytest.mark.parametrize("fault", PASSING)
+@pytest.mark.parametrize("attempts", [1, 2, 4])
+async def test_a_read_is_tried_so_often(attempts: int, fault: str) -> None:
+    """``attempts`` counts all of them, and the last failure is the one that is raised."""
+    for name in READS:
+        async with (
+            RawServer(PASSING[fault]) as server,
+            open_session(server.url, retry=Retry(attempts)) as session,
+        ):
+            error = await failure(name, session, server.url)
+            assert isinstance(error, (TransportError, HttpStatusError))
+            assert len(server.asked) == attempts
+
+
+async def test_four_attempts_are_the_default() -> None:
+    """Unless told otherwise, a session tries a read four times."""
+    async with (
+        RawServer(error_page(500)) as server,
+        open_session(server.url, retry=Retry()) as session,
+    ):
+        await failure("user", session, server.url)
+        assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_a_read_that_succeeds_at_last_succeeds(name: str) -> None:
+    """Each attempt may fail in its own way; what counts is the first answer."""
+    steps = [*PASSING.values(), answer()]
+    async with (
+        RawServer(*steps) as server,
+        open_session(server.url, retry=Retry(len(steps))) as session,
+    ):
+        await CALLS[name].run(session, server.url)
+        assert len(server.asked) == len(steps)
+
+
+async def test_a_read_that_timed_out_is_tried_again() -> None:
+    """Each attempt has a time limit of its own."""
+    async with (
+        RawServer(hang(), hang(http(200, b"", length=5)), answer()) as server,
+        open_session(server.url, timeout=3.0, retry=Retry(3, base_delay=0.0)) as session,
+    ):
+        start = now()
+        await CALLS["user"].run(session, server.url)
+        assert now() - start == pytest.approx(6.0, abs=0.01)
+
+
+async def test_a_read_that_never_left_is_tried_again() -> None:
+    """A refused connection is as good a reason as any other."""
+    with refusing() as url:
+        async with open_session(url, retry=Retry(3, base_delay=8.0)) as session:
+            random.seed(7)
+            start = now()
+            assert isinstance(await failure("user", session, url), TransportError)
+            random.seed(7)
+            delays = random.uniform(0.0, 8.0), random.uniform(0.0, 16.0)
+            assert now() - start == pytest.approx(sum(delays), abs=0.01)
+
+
+@pytest.mark.parametrize("fault", LASTING)
+async def test_a_read_that_was_answered_is_not_tried_again(fault: str) -> None:
+    """An answer is an answer: asking again would bring the same."""
+    for name in READS:
+        async with (
+            RawServer(LASTING[fault]) as server,
+            open_session(server.url, retry=Retry(4), max_body=4000) as session,
+        ):
+            await failure(name, session, server.url)
+            assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("fault", [*PASSING, *LASTING])
+async def test_a_write_is_never_tried_again(fault: str) -> None:
+    """Whatever happens to it, a write or a consuming read leaves once."""
+    for name in ONCE:
+        async with (
+            RawServer({**PASSING, **LASTING}[fault], answer()) as server,
+            open_session(server.url, retry=Retry(4), max_body=4000) as session,
+        ):
+            await failure(name, session, server.url)
+            await asyncio.sleep(100.0)
+            assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("name", ONCE)
+async def test_a_write_that_never_left_is_not_tried_again_either(name: str) -> None:
+    """Trying again is the user's decision, even where it would be safe."""
+    with refusing() as url:
+        async with open_session(url, retry=Retry(4)) as session:
+            start = now()
+            assert isinstance(await failure(name, session, url), TransportError)
+            assert now() == start
+
+
+async def test_attempts_are_spread_over_the_whole_step() -> None:
+    """Before each repetition passes a random part of a step that doubles up to its maximum."""
+    random.seed(1)
+    waits: list[list[float]] = []
+    for _ in range(25):
+        async with (
+            RawServer(error_page(500)) as server,
+            open_session(server.url, retry=Retry(5, base_delay=2.0, max_delay=7.0)) as session,
+        ):
+            await failure("user", session, server.url)
+            times = [asked.at for asked in server.asked]
+            waits.append([later - earlier for earlier, later in pairwise(times)])
+    for step, spread in zip((2.0, 4.0, 7.0, 7.0), zip(*waits, strict=True), strict=True):
+        assert 0.0 <= min(spread) < step / 4
+        assert step * 3 / 4 < max(spread) <= step + 0.001
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_a_read_waits_as_long_as_it_is_told_to(name: str) -> None:
+    """After a 429 with a Retry-After the next request leaves no earlier than that."""
+    dates = [("Date", formatdate(0, usegmt=True)), ("Retry-After", formatdate(9, usegmt=True))]
+    steps = [answer(b"", 429, [("Retry-After", "7")]), answer(b"{}", 429, dates), answer()]
+    async with (
+        RawServer(*steps) as server,
+        open_session(server.url, retry=Retry(3, base_delay=0.0)) as session,
+    ):
+        await CALLS[name].run(session, server.url)
+        first, second, third = (asked.at for asked in server.asked)
+        assert second - first == pytest.approx(7.0, abs=0.1)
+        assert second - first >= 7.0
+        assert third - second == pytest.approx(9.0, abs=0.1)
+        assert third - second >= 9.0
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_wait_that_is_too_long_is_told_at_once(name: str) -> None:
+    """A Retry-After over ``max_wait`` is not waited for: the error says how long it would be."""
+    async with (
+        RawServer(answer(b"", 429, [("Retry-After", "61")])) as server,
+        open_session(server.url, retry=Retry(4), max_wait=60.0) as session,
+    ):
+        start = now()
+        error = await failure(name, session, server.url)
+        assert isinstance(error, RateLimitedError)
+        assert (error.status, error.retry_after) == (429, 61.0)
+        assert now() - start < 0.01
+        assert len(server.asked) == 1
+        again = await failure(name, session, server.url)
+        assert isinstance(again, RateLimitedError)
+        assert again.status is None
+        assert again.retry_after == pytest.approx(61.0, abs=0.1)
+        assert now() - start < 0.01
+        assert len(server.asked) == 1
+
+
+async def test_a_service_that_is_down_is_left_alone_as_long_as_it_asks() -> None:
+    """A Retry-After beside a 503 counts like one beside a 429."""
+    steps = (answer(b"", 503, [("Retry-After", "7")]), answer())
+    async with (
+        RawServer(*steps) as server,
+        open_session(server.url, retry=Retry(3, base_delay=0.0)) as session,
+    ):
+        await session.pythbots.user("tiro")
+        first, second = (asked.at for asked in server.asked)
+        assert 7.0 <= second - first < 7.1
+
+
+async def test_a_refused_write_holds_up_the_next_one() -> None:
+    """What a 429 asks for counts for the endpoint, not only for the call that met it."""
+    steps = (answer(b"", 429, [("Retry-After", "5")]), answer())
+    async with RawServer(*steps) as server, open_session(server.url) as session:
+        error = await failure("post", session, server.url)
+        assert isinstance(error, RateLimitedError)
+        assert error.retry_after == 5.0
+        assert await session.peerbet.post("again") == 7
+        first, second = (asked.at for asked in server.asked)
+        assert second - first >= 5.0
+
+
+# -- tokens and time ------------------------------------------------------------------------------
+
+SLOW: Final = {"pythbots.userinfo": Rate(30.0), "peerbet.chat.set": Rate(30.0)}
+
+
+@pytest.mark.parametrize("name", ["user", "post"])
+async def test_a_request_that_never_left_gives_its_token_back(name: str) -> None:
+    """Nothing was asked, so the next call need not wait."""
+    with refusing() as url:
+        async with open_session(url, rates=SLOW) as session:
+            start = now()
+            for _ in range(5):
+                error = await failure(name, session, url)
+                assert isinstance(error, TransportError)
+                assert error.sent is False
+                assert session.limiters[ENDPOINTS[name]].available == 1
+            assert now() == start
+
+
+@pytest.mark.parametrize("fault", ["fin", "100 Continue, fin"])
+@pytest.mark.parametrize("name", ["user", "post"])
+async def test_a_request_that_may_have_left_keeps_its_token(name: str, fault: str) -> None:
+    """The service may have counted it, so the next call waits its turn."""
+    async with RawServer(DROPS[fault]) as server, open_session(server.url, rates=SLOW) as session:
+        await failure(name, session, server.url)
+        assert session.limiters[ENDPOINTS[name]].available == 0
+        await failure(name, session, server.url)
+        first, second = (asked.at for asked in server.asked)
+        assert second - first >= 30.0
+
+
+@pytest.mark.parametrize("name", ["user", "post"])
+async def test_a_request_cancelled_while_connecting_gives_its_token_back(name: str) -> None:
+    """A cancelled call that had not sent anything costs nothing."""
+    silent = Step(lambda peer: peer.gone())
+    async with RawServer(silent) as server:
+        url = server.url.replace("http:", "https:")  # the handshake is never answered
+        async with open_session(url, rates=SLOW) as session:
+            task = asyncio.ensure_future(CALLS[name].run(session, url))
+            await asyncio.sleep(1.0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert session.limiters[ENDPOINTS[name]].available == 1
+
+
+@pytest.mark.parametrize("name", ["user", "post"])
+async def test_waiting_for_a_token_is_not_charged_to_the_time_limit(name: str) -> None:
+    """The time limit of an attempt begins when it has its token."""
+    async with (
+        RawServer(answer()) as server,
+        open_session(server.url, rates=SLOW, timeout=1.0) as session,
+    ):
+        await CALLS[name].run(session, server.url)
+        await CALLS[name].run(session, server.url)
+        assert server.asked[1].at - server.asked[0].at >= 30.0
+
+
+async def test_an_answer_makes_the_wait_for_the_next_one_shorter() -> None:
+    """The guard is for requests that may still be on their way: an answer shows one that is not."""
+    rate = Rate(10.0, guard=5.0)
+    async with (
+        RawServer(
+            answer(), drip(b"", 0.0, first=http(200, GOOD[:9], length=99)), answer()
+        ) as server,
+        open_session(server.url, rates={"pythbots.userinfo": rate}, timeout=8.0) as session,
+    ):
+        await session.pythbots.user("tiro")
+        await failure("user", session, server.url)
+        await session.pythbots.user("tiro")
+        times = [asked.at for asked in server.asked]
+        assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx(
+            [10.0] * 2, abs=0.1
+        )
+
+
+async def test_a_request_without_an_answer_is_followed_at_a_distance() -> None:
+    """Where no answer says when a request arrived, the guard is added to the interval."""
+    rate = Rate(10.0, guard=5.0)
+    async with (
+        RawServer(hang(), answer()) as server,
+        open_session(server.url, rates={"pythbots.userinfo": rate}, timeout=8.0) as session,
+    ):
+        await failure("user", session, server.url)
+        await session.pythbots.user("tiro")
+        first, second = (asked.at for asked in server.asked)
+        assert second - first == pytest.approx(15.0, abs=0.1)
+
+
+async def test_each_attempt_takes_a_token() -> None:
+    """Repetitions are paced like everything else."""
+    async with (
+        RawServer(error_page(500)) as server,
+        open_session(
+            server.url, rates={"pythbots.userinfo": Rate(10.0)}, retry=Retry(4, base_delay=0.0)
+        ) as session,
+    ):
+        await failure("user", session, server.url)
+        times = [asked.at for asked in server.asked]
+        assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx(
+            [10.0] * 3, abs=0.1
+        )
+
+
+async def test_too_long_a_queue_is_told_at_once() -> None:
+    """A call that would wait longer than ``max_wait`` in the queue does not even begin."""
+    async with (
+        RawServer(answer()) as server,
+        open_session(server.url, rates=SLOW, max_wait=45.0) as session,
+    ):
+        await session.peerbet.post("one")
+        waiting = asyncio.ensure_future(session.peerbet.post("two"))
+        await asyncio.sleep(1.0)
+        start = now()
+        error = await failure("post", session, server.url)
+        assert isinstance(error, RateLimitedError)
+        assert error.status is None
+        assert error.retry_after is not None
+        assert error.retry_after > 45.0
+        assert now() == start
+        assert await waiting == 7
+
+
+# -- cancellation ---------------------------------------------------------------------------------
+
+STAGES: Final = {
+    "silence": hang(),
+    "within the head": hang(b"HTTP/1.1 200 OK\r\nContent-"),
+    "within the body": hang(http(200, GOOD[:9], length=99)),
+    "by drips": drip(GOOD, 0.7, first=http(200, b"", length=99)),
+}
+
+CANCELLABLE: Final = [name for name in CALLS if name != "unread_mail"]
+"""All but the one that is shielded."""
+
+
+def cancelling() -> int:
+    """How many cancellations this task has not dealt with."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", CANCELLABLE)
+async def test_a_time_limit_of_the_callers_own_works(name: str, stage: str) -> None:
+    """``asyncio.timeout`` and ``anyio.fail_after`` end a call in time, and leave nothing behind."""
+    async with RawServer(STAGES[stage], STAGES[stage], answer()) as server:
+        async with open_session(server.url, retry=Retry(4)) as session:
+            start = now()
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(3.0):
+                    await CALLS[name].run(session, server.url)
+            assert not isinstance(caught.value, PythpeerError)
+            assert cancelling() == 0
+            with pytest.raises(TimeoutError):
+                with anyio.fail_after(3.0):
+                    await CALLS[name].run(session, server.url)
+            assert cancelling() == 0
+            assert now() - start == pytest.approx(6.0, abs=0.01)
+            await CALLS[name].run(session, server.url)
+        assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("name", CANCELLABLE)
+async def test_a_cancelled_call_is_cancelled(name: str, stage: str) -> None:
+    """``Task.cancel`` ends a call at once, as nothing but a cancellation."""
+    async with (
+        RawServer(STAGES[stage]) as server,
+        open_session(server.url, retry=Retry(4)) as session,
+    ):
+        task = asyncio.ensure_future(CALLS[name].run(session, server.url))
+        await asyncio.sleep(3.0)
+        task.cancel()
+        start = now()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert now() == start
+        assert task.cancelled()
+        await asyncio.sleep(0.1)
+        assert server.peers == []
+        assert len(server.asked) == 1
+
+
+async def test_a_call_cancelled_between_attempts_asks_no_more() -> None:
+    """The wait before a repetition can be cancelled like the rest."""
+    async with (
+        RawServer(error_page(500)) as server,
+        open_session(server.url, retry=Retry(4, base_delay=1000.0, max_delay=1000.0)) as session,
+    ):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await CALLS["user"].run(session, server.url)
+        await asyncio.sleep(5000.0)
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("way", ["asyncio", "anyio", "task"])
+async def test_unread_mail_is_fetched_to_the_end(way: str) -> None:
+    """A consuming read goes on although its caller is cancelled, and what it brought is kept."""
+    slow = drip(b'[{"id":5,"message":"hi"}]', 0.1, first=http(200, b"", length=25))
+    got: tuple[Mail, ...] = ()
+    async with RawServer(slow, answer(b"[]")) as server, open_session(server.url) as session:
+        start = now()
+        if way == "asyncio":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await session.pythbots.unread_mail()
+        elif way == "anyio":
+            with anyio.move_on_after(1.0):
+                got = await session.pythbots.unread_mail()
+                await anyio.lowlevel.checkpoint()
+                pytest.fail("the scope's time is over")
+        else:
+            task = asyncio.ensure_future(session.pythbots.unread_mail())
+            await asyncio.sleep(1.0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert 2.0 < now() - start < 3.0
+        assert cancelling() == 0
+        got += await session.pythbots.unread_mail()
+        assert [mail.id for mail in got] == [5]
+        assert [target[-8:] for target in server.targets] == ["&readnew"] * 2
+
+
+# -- shielded -------------------------------------------------------------------------------------
+
+
+class Work:
+    """Takes a second, and then returns or raises."""
+
+    def __init__(self, end: BaseException | None = None) -> None:
+        self.end = end
+        self.done = False
+
+    async def __call__(self) -> str:
+        await asyncio.sleep(1.0)
+        self.done = True
+        if self.end is not None:
+            raise self.end
+        return "result"
+
+
+async def test_shielded_work_returns_its_result() -> None:
+    """Nobody cancels: it is a plain call."""
+    start = now()
+    assert await shielded(Work()) == "result"
+    assert now() - start == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("end", [ValueError("no"), RequestTimeoutError("late"), TimeoutError()])
+async def test_shielded_work_raises_its_error(end: Exception) -> None:
+    """Nobody cancels, and it fails: that error comes out, as it is."""
+    with pytest.raises(type(end)) as caught:
+        await shielded(Work(end))
+    assert caught.value is end
+
+
+@pytest.mark.parametrize("end", [None, ValueError("no"), asyncio.CancelledError()])
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_shielded_work_outlives_a_cancelled_task(
+    times: int, end: BaseException | None
+) -> None:
+    """However often its caller is cancelled, the work runs to its end, and then it is over."""
+    work = Work(end)
+    task = asyncio.ensure_future(shielded(work))
+    await asyncio.sleep(0.1)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.1)
+        assert not task.done()
+    start = now()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.done
+    assert task.cancelled()
+    assert now() - start == pytest.approx(0.9 - 0.1 * times)
+
+
+async def test_shielded_work_outlives_a_task_cancelled_before_its_first_step() -> None:
+    """A cancellation that came before the work began does not stop it half way."""
+    work = Work()
+
+    async def caller() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await shielded(work)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(caller())
+    assert work.done
+
+
+@pytest.mark.parametrize("end", [None, ValueError("no")])
+async def test_shielded_work_outlives_a_cancelled_scope(end: Exception | None) -> None:
+    """Anyio delivers a cancellation again and again; the work runs to its end all the same."""
+    work = Work(end)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while not work.done:
+            turns += 1
+            await asyncio.sleep(0.01)
+
+    counter = asyncio.ensure_future(count())
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_later(0.5, scope.cancel)
+        with contextlib.suppress(ValueError):
+            assert await shielded(work) == "result"
+        await anyio.lowlevel.checkpoint()
+        pytest.fail("the scope is cancelled")
+    await counter
+    assert work.done
+    assert scope.cancelled_caught
+    assert 90 <= turns <= 110  # the loop was not kept busy
+    assert cancelling() == 0
+
+
+async def test_shielded_work_begins_in_a_scope_cancelled_already() -> None:
+    """Called in a cancelled scope, it runs to its end before the scope ends."""
+    work = Work()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await shielded(work)
+        await anyio.lowlevel.checkpoint()
+    assert work.done
+    assert scope.cancelled_caught
+    assert cancelling() == 0
+
+
+@pytest.mark.parametrize("way", ["asyncio", "anyio"])
+async def test_shielded_work_makes_a_time_limit_late_not_lost(way: str) -> None:
+    """A time limit around it takes effect when the work is done."""
+    work = Work()
+
+    async def limited() -> None:
+        if way == "asyncio":
+            async with asyncio.timeout(0.5):
+                await shielded(work)
+        else:
+            with anyio.fail_after(0.5):
+                await shielded(work)
+                await anyio.lowlevel.checkpoint()
+
+    start = now()
+    with pytest.raises(TimeoutError):
+        await limited()
+    assert work.done
+    assert now() - start == pytest.approx(1.0)
+    assert cancelling() == 0
+
+
+async def test_shielded_work_outlives_both_ways_at_once() -> None:
+    """A cancelled scope in a cancelled task is no way through either."""
+    work = Work()
+
+    async def caller() -> None:
+        with anyio.move_on_after(0.3):
+            await shielded(work)
+            await anyio.lowlevel.checkpoint()
+        await asyncio.sleep(100.0)
+
+    task = asyncio.ensure_future(caller())
+    await asyncio.sleep(0.5)
+    task.cancel()
+    start = now()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert work.done
+    assert now() - start == pytest.approx(0.5)
+
+
+async def test_shielded_work_outlives_its_siblings_failure() -> None:
+    """In a task group that is being cancelled, it is waited for."""
+    work = Work()
+
+    async def fail() -> None:
+        await asyncio.sleep(0.2)
+        raise ValueError
+
+    async def run() -> None:
+        await shielded(work)
+
+    async def both() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            group.start_soon(fail)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await both()
+    assert [type(error) for error in caught.value.exceptions] == [ValueError]
+    assert work.done
+
+
+async def test_shielded_work_that_cancels_itself_is_a_cancellation() -> None:
+    """Where the work ends as cancelled, so does the call, without hanging."""
+    with pytest.raises(asyncio.CancelledError):
+        await shielded(Work(asyncio.CancelledError()))
+
+
+async def test_an_error_of_abandoned_work_is_not_reported_as_lost() -> None:
+    """A failure that nobody can be told of any more is dropped without a message."""
+    reports: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    task = asyncio.ensure_future(shielded(Work(ValueError("no"))))
+    await asyncio.sleep(0.5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert caught.value.__cause__ is None
+    del task, caught
+    await asyncio.sleep(0.1)  # the loop itself holds on to them for a turn
+    gc.collect()
+    assert reports == []

@@ -1,0 +1,584 @@
+"""`session.peerbet.chat_stream` against a scripted service: pages, habits, faults, sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator
+from typing import Final, Literal
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scripted import (
+    CUT,
+    DENIED,
+    DROP,
+    DROP_UNSEEN,
+    EMPTY,
+    ERROR_500,
+    ERROR_503,
+    GARBAGE,
+    HANG,
+    HTML,
+    NOT_FOUND,
+    REFUSED,
+    TOO_MANY,
+    Fault,
+    Order,
+    Scripted,
+    Window,
+    line,
+)
+
+from pythpeer import (
+    AccessDeniedError,
+    ChatMessage,
+    ChatStream,
+    Gap,
+    GapError,
+    HttpStatusError,
+    InvalidRequestError,
+    MemoryStore,
+    PythpeerError,
+    Retry,
+    Session,
+    SessionClosedError,
+    Stream,
+)
+from pythpeer.testing import FakeServices
+
+pytestmark = pytest.mark.anyio
+
+PATIENT: Final = Retry(max_delay=2.0)
+"""Short back-offs, so that little time passes."""
+
+TRANSIENT: Final = {
+    "dropped": DROP,
+    "dropped unseen": DROP_UNSEEN,
+    "cut": CUT,
+    "no answer in time": HANG,
+    "garbage": GARBAGE,
+    "empty": EMPTY,
+    "a page": HTML,
+    "500": ERROR_500,
+    "503": ERROR_503,
+    "429": TOO_MANY,
+    "slow down": Fault(body=b'{"status": 0, "message": "Too many requests"}'),
+    "refused": REFUSED,
+    "failed": Fault(body=b'{"status": 0, "message": "Something went wrong"}'),
+    "too large": Fault(body=b" " * 2_000_000),
+    "not a list": Fault(body=b'{"status": 1, "users_online": 1, "message_list": 5}'),
+}
+FATAL: Final = {
+    "denied": (DENIED, AccessDeniedError),
+    "invalid key": (Fault(body=b'{"status": 0, "message": "Invalid key"}'), AccessDeniedError),
+    "401": (Fault(status=401, body=b""), AccessDeniedError),
+    "403": (Fault(status=403, body=b""), AccessDeniedError),
+    "404": (NOT_FOUND, HttpStatusError),
+    "302": (Fault(status=302, headers="Location: /elsewhere\r\n", body=b""), HttpStatusError),
+}
+
+
+@pytest.fixture
+async def services() -> AsyncIterator[Scripted]:
+    async with Scripted() as services:
+        yield services
+
+
+@pytest.fixture
+async def session(services: Scripted) -> AsyncIterator[Session]:
+    async with services.session(retry=PATIENT) as session:
+        yield session
+
+
+async def take(stream: Stream[ChatMessage], many: int, within: float = 60.0) -> list[int]:
+    """The ids of the next *many* messages, which have to come in time."""
+    async with asyncio.timeout(within):
+        return [(await anext(stream)).id for _ in range(many)]
+
+
+async def nothing(stream: Stream[ChatMessage], within: float = 3.5) -> None:
+    with pytest.raises(TimeoutError):
+        await take(stream, 1, within)
+
+
+def later(delay: float, services: Scripted, many: int = 1, step: int = 1) -> None:
+    """Have somebody say something in *delay* seconds."""
+    asyncio.get_running_loop().call_later(delay, lambda: services.say(many, step=step))
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """The levels of what was logged, from INFO."""
+    return [r.levelno for r in caplog.records if r.levelno >= 20 and r.name != "asyncio"]
+
+
+# -- what is asked --------------------------------------------------------------------------------
+
+
+async def test_messages_come_as_they_are_said(services: Scripted, session: Session) -> None:
+    """The loop of the documentation: whole messages, as they arrive."""
+    services.say(2)
+    later(5.5, services)
+    found: list[ChatMessage] = []
+    async with asyncio.timeout(60):
+        async for message in session.peerbet.chat_stream(after=0):
+            found.append(message)
+            if len(found) == 3:
+                break
+    assert [(message.id, message.sender, message.text) for message in found] == [
+        (id, "alice", f"message {id}") for id in (1, 2, 3)
+    ]
+
+
+async def test_polls_ask_by_last_id_once_per_interval(services: Scripted, session: Session) -> None:
+    """Each asks for up to 300 messages after the last one seen, a second after the last poll."""
+    services.say(5)
+    later(2.5, services, 2)
+    stream = session.peerbet.chat_stream(after=3)
+    assert await take(stream, 4) == [4, 5, 6, 7]
+    await nothing(stream)
+    assert [poll.params["mid"] for poll in services.requests] == ["3", "5", "5", "5", "7", "7", "7"]
+    assert {poll.params["last"] for poll in services.requests} == {"300"}
+    times = [poll.at for poll in services.requests]
+    assert [later - sooner for sooner, later in itertools.pairwise(times)] == pytest.approx(
+        [1.0] * 6, abs=1e-3
+    )
+
+
+async def test_finding_a_place_takes_one_message(services: Scripted, session: Session) -> None:
+    """Where the chat stands is asked without a last id, and that message is not in the stream."""
+    services.say(400)
+    async with session.peerbet.chat_stream() as stream:
+        assert services.requests[0].params.get("last") == "1"
+        assert "mid" not in services.requests[0].params
+        services.say()
+        assert await take(stream, 1) == [401]
+    assert stream.gaps == ()
+
+
+async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
+    """A thousand streams of one session ask as often as one, and each gets everything."""
+    for second in range(4):
+        later(second + 0.5, services)
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(1000)]
+    found = await asyncio.gather(*(take(stream, 4) for stream in streams))
+    assert found == [[1, 2, 3, 4]] * 1000
+    assert len(services.requests) == 5
+
+
+async def test_streams_keep_the_services_law() -> None:
+    """Two streams, and posts between, against the judge of the test kit: no violation."""
+    async with FakeServices() as fake, fake.session() as session:
+        streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
+
+        async def read(stream: ChatStream) -> list[str]:
+            async with asyncio.timeout(60):
+                return [(await anext(stream)).text for _ in range(5)]
+
+        async def talk() -> None:
+            for number in range(5):
+                await session.peerbet.post(str(number))
+
+        *found, _ = await asyncio.gather(*map(read, streams), talk())
+        assert found == [["0", "1", "2", "3", "4"]] * 2
+        assert fake.violations == []
+
+
+# -- habits of the service that are not documented ------------------------------------------------
+
+
+@pytest.mark.parametrize("window", ["newest", "oldest"])
+@pytest.mark.parametrize("overlap", [0, 1, 7])
+@pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
+@pytest.mark.parametrize("repeat", [1, 2])
+async def test_whatever_its_habits_messages_come_once_in_order(
+    window: Window, overlap: int, order: Order, repeat: int
+) -> None:
+    """Windows, overlap, disorder and repetition do not show in the stream."""
+    habits = Scripted(window=window, overlap=overlap, order=order, repeat=repeat)
+    async with habits as services, services.session() as session:
+        services.say(20)
+        for tenths in (5, 12, 13, 27):
+            later(tenths / 10, services, 10, step=3)
+        stream = session.peerbet.chat_stream(after=4, on_gap="raise")
+        assert await take(stream, 56) == [id for id, _ in services.lines if id > 4]
+        assert stream.skipped == 0
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize("after", [0, 50])
+async def test_a_backlog_with_the_oldest_first_comes_whole(after: int, overlap: int) -> None:
+    """Page after full page, without a gap."""
+    async with (
+        Scripted(window="oldest", overlap=overlap) as services,
+        services.session() as session,
+    ):
+        services.say(1000)
+        stream = session.peerbet.chat_stream(after=after, on_gap="raise")
+        assert await take(stream, 1000 - after) == list(range(after + 1, 1001))
+        assert stream.gaps == ()
+
+
+@pytest.mark.parametrize(("after", "gaps"), [(0, ()), (50, (Gap(50, 701),)), (700, ()), (750, ())])
+async def test_a_backlog_with_the_newest_first_says_what_is_missing(
+    after: int, gaps: tuple[Gap, ...], services: Scripted, session: Session
+) -> None:
+    """Only the newest 300 come; before them there is a gap, unless that was all there is to ask."""
+    services.say(1000)
+    stream = session.peerbet.chat_stream(after=after)
+    first = max(701, after + 1)
+    assert await take(stream, 1001 - first) == list(range(first, 1001))
+    assert stream.gaps == gaps
+
+
+async def test_a_gap_can_be_raised(
+    services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``on_gap="raise"``: `GapError` once and a WARNING, and the stream goes on behind the gap."""
+    services.say(1000)
+    stream = session.peerbet.chat_stream(after=1, on_gap="raise")
+    with pytest.raises(GapError) as caught:
+        await take(stream, 1)
+    assert (caught.value.after, caught.value.before) == (1, 701)
+    assert caught.value.endpoint == "peerbet.chat.get"
+    assert await take(stream, 300) == list(range(701, 1001))
+    assert said(caplog) == [logging.WARNING]
+
+
+async def test_a_gap_counts_different_ids(session: Session, services: Scripted) -> None:
+    """Three hundred lines that repeat a hundred messages are not a full answer."""
+    services.repeat = 3
+    services.say(100, step=5)
+    stream = session.peerbet.chat_stream(after=2)
+    await take(stream, 100)
+    assert stream.gaps == ()
+
+
+@pytest.mark.parametrize("window", ["newest", "oldest"])
+async def test_a_stream_that_falls_behind_its_log_asks_again(window: Window) -> None:
+    """A short log forgets; what the service still has comes all the same, and is no gap."""
+    store = MemoryStore(max_length=20)
+    async with Scripted(window=window) as services, services.session(store=store) as session:
+        quick = session.peerbet.chat_stream(after=0)
+        slow = session.peerbet.chat_stream(after=0)
+        for _ in range(10):
+            services.say(10)
+            await take(quick, 10)
+        assert await take(slow, 100) == list(range(1, 101))
+        assert slow.gaps == quick.gaps == ()
+
+
+# -- messages that cannot be decoded --------------------------------------------------------------
+
+HOLES: Final[list[dict[str, object]]] = [
+    {"id": 0},
+    {"id": 0, "by": "alice", "msg": None},
+    {"id": 0, "by": ["x"], "msg": "no sender"},
+]
+STRAYS: Final[list[object]] = [
+    None,
+    "text",
+    {"by": "alice", "msg": "no id"},
+    {"id": "x", "by": "alice", "msg": "no number"},
+]
+
+
+@pytest.mark.parametrize("overlap", [0, 30])
+async def test_bad_messages_hide_no_neighbours(
+    overlap: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is skipped, logged and counted once, although polls show it again and again."""
+    async with Scripted(overlap=overlap) as services, services.session() as session:
+        for bad in (*HOLES, *STRAYS):
+            services.say()
+            id = services.newest + 1
+            services.lines.append((id, {**bad, "id": id} if bad in HOLES else bad))
+        services.say()
+        stream = session.peerbet.chat_stream(after=0)
+        assert await take(stream, 8) == list(range(1, 16, 2))
+        await nothing(stream)
+        services.say()
+        assert await take(stream, 1) == [16]
+        assert stream.skipped == 7
+        assert said(caplog) == [logging.WARNING] * 7
+        assert stream.gaps == ()
+
+
+async def test_bad_messages_are_logged_once_for_all_streams(
+    services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every stream counts them, the log has each of them once."""
+    services.say()
+    services.lines += [(2, {"id": 2}), (3, "stray"), (4, line(4))]
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(3)]
+    assert await asyncio.gather(*(take(stream, 2) for stream in streams)) == [[1, 4]] * 3
+    assert [stream.skipped for stream in streams] == [2, 2, 2]
+    assert said(caplog) == [logging.WARNING] * 2
+
+
+async def test_a_bad_newest_message_is_a_place_too(services: Scripted, session: Session) -> None:
+    """A stream that starts from now on starts behind it."""
+    services.lines += [(1, line(1)), (2, {"id": 2})]
+    async with session.peerbet.chat_stream() as stream:
+        services.say()
+        assert await take(stream, 1) == [3]
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
+async def test_a_transient_failure_is_waited_out(
+    fault: Fault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each kind, three in a row: one WARNING, one INFO, and every message once."""
+    caplog.set_level(logging.INFO)
+    services.say(3)
+    stream = session.peerbet.chat_stream(after=0)
+    assert await take(stream, 3) == [1, 2, 3]
+    services.script("get", fault, fault, fault)
+    services.say(3)
+    assert await take(stream, 3) == [4, 5, 6]
+    assert said(caplog) == [logging.WARNING, logging.INFO]
+
+
+@pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
+async def test_finding_a_place_waits_failures_out_too(
+    fault: Fault, services: Scripted, session: Session
+) -> None:
+    """A stream that starts from now on does so however long it takes to learn where that is."""
+    services.say(3)
+    services.script("get", fault, fault)
+    async with asyncio.timeout(60), session.peerbet.chat_stream() as stream:
+        services.say()
+        assert await take(stream, 1) == [4]
+
+
+async def test_a_service_that_is_away_is_waited_for(
+    services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Connections are refused for a while: one WARNING, one INFO, nothing lost."""
+    caplog.set_level(logging.INFO)
+    services.say()
+    stream = session.peerbet.chat_stream(after=0)
+    assert await take(stream, 1) == [1]
+    await services.stop()
+    services.say()
+    await nothing(stream, 60.0)
+    await services.start()
+    assert await take(stream, 1) == [2]
+    assert said(caplog) == [logging.WARNING, logging.INFO]
+
+
+async def test_a_retry_after_is_kept_to(services: Scripted, session: Session) -> None:
+    """No poll leaves before the time the service asked for is over."""
+    services.say()
+    services.script("get", Fault(status=429, headers="Retry-After: 90\r\n", body=b""))
+    assert await take(session.peerbet.chat_stream(after=0), 1, within=120.0) == [1]
+    assert services.requests[1].at - services.requests[0].at >= 90.0
+
+
+@pytest.mark.parametrize(("fault", "kind"), FATAL.values(), ids=FATAL.keys())
+async def test_what_will_not_pass_is_raised_every_time(
+    fault: Fault, kind: type[PythpeerError], services: Scripted, session: Session
+) -> None:
+    """It reaches every stream that waits, whenever it is asked; once mended, both go on."""
+    services.constant["get"] = fault
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
+    for _ in range(2):
+        found = await asyncio.gather(*(take(s, 1) for s in streams), return_exceptions=True)
+        assert [type(error) for error in found] == [kind, kind]
+        assert {getattr(error, "endpoint", None) for error in found} == {"peerbet.chat.get"}
+    del services.constant["get"]
+    services.say()
+    assert await asyncio.gather(*(take(stream, 1) for stream in streams)) == [[1], [1]]
+
+
+# -- cancellation ---------------------------------------------------------------------------------
+
+FAULTS: Final = st.sampled_from([DROP, CUT, HANG, GARBAGE, ERROR_500, TOO_MANY, Fault(after=0.4)])
+CUTS: Final = st.tuples(
+    st.integers(0, 40).map(lambda number: number / 10),
+    st.sampled_from(["anyio", "asyncio", "task"]),
+)
+
+
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.lists(CUTS, max_size=8),
+    st.lists(st.tuples(st.integers(0, 80), st.integers(1, 3)), max_size=10),
+    st.lists(FAULTS, max_size=4),
+    st.sampled_from(["newest", "oldest"]),
+    st.integers(0, 2),
+    st.sampled_from(["ascending", "shuffled"]),
+)
+async def test_nothing_is_lost_by_cancellation_and_faults(
+    cuts: list[tuple[float, Literal["anyio", "asyncio", "task"]]],
+    schedule: list[tuple[int, int]],
+    faults: list[Fault],
+    window: Window,
+    overlap: int,
+    order: Order,
+) -> None:
+    """However the stream is cancelled and the service fails: each message once, in order."""
+    async with (
+        Scripted(window=window, overlap=overlap, order=order) as services,
+        services.session(retry=PATIENT, timeout=2.0) as session,
+    ):
+        services.script("get", *faults)
+        for tenths, step in schedule:
+            later(tenths / 10, services, 1, step)
+        stream = session.peerbet.chat_stream(after=0)
+        found: list[int] = []
+
+        async def one() -> None:
+            found.append((await anext(stream)).id)
+
+        for limit, how in cuts:
+            if how == "anyio":
+                with anyio.move_on_after(limit):
+                    await one()
+            elif how == "asyncio":
+                try:
+                    async with asyncio.timeout(limit):
+                        await one()
+                except TimeoutError:
+                    pass
+            else:
+                task = asyncio.ensure_future(one())
+                await asyncio.wait([task], timeout=limit)
+                task.cancel()
+                await asyncio.wait([task])
+        await asyncio.sleep(8)
+        found += await take(stream, len(services.lines) - len(found))
+        assert found == [id for id, _ in services.lines]
+        assert stream.gaps == ()
+
+
+# -- names and sessions ---------------------------------------------------------------------------
+
+
+async def test_a_name_goes_on_in_the_next_session(services: Scripted) -> None:
+    """What was acknowledged does not come again, what was not does, and nothing is missed."""
+    store = MemoryStore()
+    async with services.session(store=store) as session:
+        services.say(4)
+        stream = session.peerbet.chat_stream(after=0, name="bot")
+        assert await take(stream, 3) == [1, 2, 3]
+    services.say(4)
+    async with services.session(store=store) as session:
+        assert await take(session.peerbet.chat_stream(name="bot"), 6) == list(range(3, 9))
+
+
+async def test_two_sessions_on_one_store_poll_as_one(services: Scripted) -> None:
+    """One polls for all, and both get everything, whenever they joined."""
+    store = MemoryStore()
+    async with services.session(store=store) as one, services.session(store=store) as other:
+        for second in range(10):
+            later(second + 0.5, services)
+        streams = [s.peerbet.chat_stream(after=0) for s in (one, other)]
+        found = await asyncio.gather(*(take(stream, 10) for stream in streams))
+        assert found == [list(range(1, 11))] * 2
+        assert len(services.requests) <= 12
+
+
+async def test_a_session_that_joins_later_starts_where_it_wants(services: Scripted) -> None:
+    """From now on, or from the past, although the other session polls all the time."""
+    store = MemoryStore()
+    async with services.session(store=store) as one, services.session(store=store) as other:
+        services.say(10)
+        reading = asyncio.ensure_future(take(one.peerbet.chat_stream(after=10), 2))
+        await asyncio.sleep(3)
+        assert await take(other.peerbet.chat_stream(after=0), 10, within=5) == list(range(1, 11))
+        async with asyncio.timeout(5), other.peerbet.chat_stream() as stream:
+            services.say(2)
+            assert await take(stream, 2, within=5) == [11, 12]
+        assert await reading == [11, 12]
+
+
+# -- the end --------------------------------------------------------------------------------------
+
+
+async def test_a_session_that_is_not_open_has_no_streams(services: Scripted) -> None:
+    """Before it is opened and after it was closed: a clear error."""
+    session = services.session()
+    with pytest.raises(SessionClosedError):
+        session.peerbet.chat_stream()
+    async with session:
+        session.peerbet.chat_stream()
+    with pytest.raises(SessionClosedError):
+        session.peerbet.chat_stream()
+
+
+@pytest.mark.parametrize("doing", ["waiting for a token", "waiting for an answer", "resting"])
+async def test_closing_the_session_ends_its_streams(doing: str, services: Scripted) -> None:
+    """Whatever they wait for: `SessionClosedError` soon, and again whenever they are asked."""
+    session = services.session(retry=Retry(max_delay=1e5), timeout=1e4)
+    await session.open()
+    if doing == "waiting for a token":
+        session.limiters["peerbet.chat.get"].pause(1000)
+    elif doing == "waiting for an answer":
+        services.constant["get"] = HANG
+    else:
+        services.constant["get"] = ERROR_500
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(3)]
+    waits = [asyncio.ensure_future(take(stream, 1, 1e4)) for stream in streams]
+    await asyncio.sleep(500)
+    assert not any(wait.done() for wait in waits)
+    await session.aclose()
+    await asyncio.wait(waits, timeout=5)
+    assert [type(wait.exception()) for wait in waits] == [SessionClosedError] * 3
+    for _ in range(2):
+        with pytest.raises(SessionClosedError):
+            await take(streams[0], 1)
+
+
+async def test_a_closed_session_s_stream_says_so_beside_another_session(
+    services: Scripted,
+) -> None:
+    """That another session on the store goes on polling does not keep it alive."""
+    store = MemoryStore()
+    async with services.session(store=store) as other:
+        reading = asyncio.ensure_future(take(other.peerbet.chat_stream(after=0), 2))
+        await asyncio.sleep(1.5)
+        async with services.session(store=store) as session:
+            stream = session.peerbet.chat_stream(after=0)
+            await nothing(stream)
+        with pytest.raises(SessionClosedError):
+            await take(stream, 1, within=10)
+        services.say(2)
+        assert await reading == [1, 2]
+
+
+async def test_no_task_is_left_over(services: Scripted) -> None:
+    """After a break, a cancellation, a close: the tasks are those there were before."""
+    before = asyncio.all_tasks()
+    async with services.session() as session:
+        services.say(2)
+        async for _ in session.peerbet.chat_stream(after=0):
+            break
+        assert asyncio.all_tasks() == before
+        waits = [asyncio.ensure_future(take(session.peerbet.chat_stream(), 1)) for _ in range(3)]
+        await asyncio.sleep(2)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() == before
+
+
+async def test_arguments_are_checked_where_the_stream_is_made(session: Session) -> None:
+    """A place that is no id, a name that is no text, a word that is not known."""
+    with pytest.raises(InvalidRequestError, match="after"):
+        session.peerbet.chat_stream(after=-1)
+    with pytest.raises(InvalidRequestError, match="name"):
+        session.peerbet.chat_stream(name="")
+    with pytest.raises(InvalidRequestError, match="on_gap"):
+        session.peerbet.chat_stream(on_gap="never")  # type: ignore[arg-type]  # on purpose

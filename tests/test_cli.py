@@ -1,0 +1,903 @@
+"""The command ``pythpeer``: what it prints, how it ends, and what it never does.
+
+Most tests run the command in this process, against fake services in a thread. Where the end of a
+process is the point, it is a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+from raw_server import RawServer, drop, hang, refusing
+
+from pythpeer import Rate
+from pythpeer.cli import demo, ending, main, show
+from pythpeer.cli.plain import clean, json_line
+from pythpeer.testing import FakeServices
+
+T = TypeVar("T")
+
+PEERBET_KEY = "canary-of-peerbet"
+PERSONAL_KEY = "canary-of-pythbots"
+CHAT = "220531305"
+EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]b[/bold] \u202eright\x9b2J\x07\x08\r\nforged: row"
+"""A message that would colour, retitle, turn around, clear and forge."""
+
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and pipes")
+
+
+# -- how it is run --------------------------------------------------------------------------------
+
+
+class Result(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The output as NDJSON: every line of it, whole."""
+        assert self.out == "" or self.out.endswith("\n")
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@contextlib.contextmanager
+def threaded(service: AbstractAsyncContextManager[T]) -> Generator[T]:
+    """Run *service* in a thread with a loop of its own."""
+    started, over = threading.Event(), asyncio.Event()
+    box: list[tuple[T, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with service as running:
+            box.append((running, asyncio.get_running_loop()))
+            started.set()
+            await over.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(10)
+    running, loop = box[0]
+    try:
+        yield running
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServices]:
+    """The fake services, with canaries for keys."""
+    with threaded(FakeServices(peerbet_key=PEERBET_KEY, personal_key=PERSONAL_KEY)) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's own: no keys, no colours, no terminal, 80 columns."""
+    for name in list(os.environ):
+        if name.startswith(("PYTHPEER_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS", "LINES")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+
+
+@pytest.fixture
+def configured(fake: FakeServices, monkeypatch: pytest.MonkeyPatch) -> FakeServices:
+    """The fake services, with an environment that leads to them."""
+    monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
+    monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
+    monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
+    monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
+    return fake
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a command in this process. No key is ever in what it says."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def run_here(*arguments: str) -> Result:
+        code = main(arguments)
+        out, err = capfd.readouterr()
+        assert "canary" not in out + err
+        assert "Traceback" not in err
+        return Result(code, out, err)
+
+    yield run_here
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+class Process(subprocess.Popen[str]):
+    """A command as a process, with what is found out about every one of them."""
+
+    def __init__(self, *arguments: str, **options: Any) -> None:
+        command = [sys.executable, "-m", "pythpeer", *arguments]
+        # A shell may have started us with SIGINT ignored, and that is inherited.
+        revive = None if sys.platform == "win32" else _mind_sigint
+        pipe = subprocess.PIPE
+        whole: dict[str, Any] = {"stdout": pipe, "stderr": pipe, "text": True, **options}
+        super().__init__(command, preexec_fn=revive, **whole)
+
+    def finish(self, out: str = "") -> Result:
+        """Wait for its end; *out* is what was read of its output before."""
+        rest, err = self.communicate(timeout=20)
+        out += rest or ""
+        assert "canary" not in out + err
+        assert "Traceback" not in err
+        assert "ignored" not in err
+        return Result(self.returncode, out, err)
+
+
+Spawn = Callable[..., Process]
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Start commands as processes, and leave none behind."""
+    started: list[Process] = []
+
+    def start(*arguments: str, **options: Any) -> Process:
+        started.append(Process(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:  # closes its pipes
+            if process.poll() is None:
+                process.kill()
+
+
+def _mind_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make this process's output a terminal of so many columns."""
+
+    def make(columns: int) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return make
+
+
+def cells(line: str) -> int:
+    """How many columns a line takes on a terminal."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+
+
+def unstyled(text: str) -> str:
+    """Text without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def one_line(text: str) -> bool:
+    """Whether it is one error as users are to see them."""
+    return re.fullmatch(r"pythpeer: [^\n]+\n", text) is not None
+
+
+# -- text from strangers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("plain, ünïcödé, 日本, 👩‍👩‍👧, می‌خواهم", "plain, ünïcödé, 日本, 👩‍👩‍👧, می‌خواهم"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]0;title\x07after", "after"),
+        ("\x1b]8;;https://evil.example\x1b\\link\x1b]8;;\x1b\\", "link"),
+        ("\x1bPdevice\x1b\\after", "after"),
+        ("\x1b(Bset\x1bM\x1bc", "set"),
+        ("\x9b31mred\x9d0;title\x9cx", "redx"),
+        ("an \x1b] that never ends", "an ] that never ends"),
+        ("\x1b", ""),
+        ("one\r\ntwo\tthree\x85four\u2028five", "one  two three four five"),
+        ("bell\x07 back\x08 null\0 del\x7f", "bell back null del"),
+        ("\u202eturned\u202c \u2066and\u2069 \u200fmarked\u061c", "turned and marked"),
+        ("\ufeffinvisible\u00ad \u200bthings\U000e0041", "invisible things"),
+        ("half \ud83d a pair", "half  a pair"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_taken_out(text: str, cleaned: str) -> None:
+    """Sequences go whole; breaks of lines become blanks; everything to be seen stays."""
+    assert clean(text) == cleaned
+
+
+def test_json_keeps_all_of_it_and_yet_is_harmless() -> None:
+    """NDJSON is one line, means what it meant, and has nothing in it that a terminal obeys."""
+    row = {"text": EVIL + "\ud83d\u2028\x7f\U000e0041 日本 👩‍👩‍👧"}
+    line = json_line(row)
+    assert json.loads(line) == row
+    assert line.endswith(b"\n")
+    assert clean(line.decode()[:-1]) == line.decode()[:-1]
+    assert "日本 👩‍👩‍👧" in line.decode()
+
+
+@pytest.mark.parametrize("columns", [None, 80, 40])
+def test_messages_are_data(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None], columns: int | None
+) -> None:
+    """No markup is interpreted and no sequence passed on, on a terminal or off it."""
+    configured.chat.say("\x1b[5m[red]mallory[/red]", EVIL)
+    if columns:
+        terminal(columns)
+    result = run("chat", "tail", "--after", "0", "--messages", "1")
+    assert result.code == 0
+    for evil in ("\x1b[31m", "\x1b[5m", "\x1b]", "\u202e", "\x9b", "\x07", "\x08", "\r"):
+        assert evil not in result.out
+    shown = re.sub(r"\s", "", unstyled(result.out))
+    assert "[bold]b[/bold]" in shown
+    assert "[red]mallo" in shown
+    assert not any(line.startswith("forged") for line in result.out.splitlines())
+
+
+# -- the chat -------------------------------------------------------------------------------------
+
+
+def test_tail_prints_a_line_for_each_message(configured: FakeServices, run: Run) -> None:
+    """Off a terminal: time, sender, marks and text, as plain as can be, however long."""
+    configured.chat.say("alice", "hello " * 40)
+    configured.chat.say("bob", "psst", to="pythpeer")
+    configured.chat.say("robot", "beep", bot=True)
+    configured.chat.say("pythpeer", "yes?", to="bob")
+    result = run("chat", "tail", "--after", "0", "--messages", "4")
+    assert result.code == 0
+    assert result.err == ""
+    date = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    expected = rf"""\
+{date} alice: (?:hello )+
+{date} bob \(private\): psst
+{date} robot \(bot\): beep
+{date} to bob \(private\): yes\?
+"""
+    assert re.fullmatch(expected.replace("\\\n", ""), result.out)
+
+
+def test_tail_as_json_has_the_public_fields(configured: FakeServices, run: Run) -> None:
+    """Those of the model, and no names of the wire's."""
+    configured.chat.say("bob", "psst", to="pythpeer")
+    result = run("chat", "tail", "--after", "0", "--messages", "1", "--json")
+    (row,) = result.rows
+    assert row.pop("sent_at").startswith("20")
+    assert row == {
+        "kind": "chat",
+        "id": 1,
+        "sender": "bob",
+        "recipient": "pythpeer",
+        "text": "psst",
+        "is_bot": False,
+        "is_mine": False,
+        "is_private": True,
+    }
+
+
+def test_a_terminal_gets_columns_and_colours(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """Names stand in a column, each in its colour, and the text wraps beside them."""
+    for sender in ("alice", "bob", "alice", "a-name-much-too-long-for-it"):
+        configured.chat.say(sender, "so many words " * 10)
+    configured.chat.say("robot", "短い", bot=True)
+    terminal(80)
+    result = run("chat", "tail", "--after", "0", "--messages", "5")
+    plain = unstyled(result.out)
+    assert plain != result.out
+    assert all(cells(line) <= 80 for line in plain.splitlines())
+    assert re.search(r"^\d\d:\d\d:\d\d +alice │ so many words", plain, re.MULTILINE)
+    assert re.search(
+        r"^\d\d:\d\d:\d\d bot +robot │ 短い$", plain.replace(" \n", "\n"), re.MULTILINE
+    )
+    colours = re.findall(r"\x1b\[1;?m?(?:\x1b\[)?([0-9;]*)m +(alice|bob)", result.out)
+    assert len(set(colours)) == 2
+
+
+def test_a_narrow_terminal_wraps(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """Nothing runs over the edge, and what belongs to a row hangs under it."""
+    configured.chat.say("alice", "so many words " * 10)
+    terminal(40)
+    result = run("chat", "tail", "--after", "0", "--messages", "1")
+    lines = unstyled(result.out).splitlines()
+    assert all(cells(line) <= 40 for line in lines)
+    assert re.match(r"\d\d:\d\d:\d\d alice: so many", lines[0])
+    assert all(line.startswith(" " * 9) for line in lines[1:])
+
+
+def test_a_terminal_is_told_what_is_going_on(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """Before the first row there is nothing to see: so it says what it waits for, on stderr."""
+    configured.mail.deliver("alice", "a mail")
+    terminal(80)
+    result = run("mail", "watch", "--messages", "1")
+    assert result.err == "pythpeer: following the mailbox; Ctrl-C stops\n"
+    assert re.search(r" mail +alice │ a mail", unstyled(result.out))
+    assert "following" not in run("mail", "all").err
+
+
+def test_colours_go_round(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are more names than colours, and names are not remembered without end."""
+    monkeypatch.setattr(show, "REMEMBERED", 10)
+    for number in range(30):
+        configured.chat.say(f"user{number}", "hello")
+    terminal(80)
+    out = run("chat", "tail", "--after", "0", "--messages", "30").out
+    found = re.findall(r"\x1b\[([0-9;]+)m +user\d+\x1b", out)
+    assert len(found) == 30
+    assert set(found) == {f"1;38;5;{colour[6:-1]}" for colour in show.COLOURS}
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_can_be_had_off(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+) -> None:
+    """Then a terminal gets no escape at all."""
+    configured.chat.say("alice", "hello")
+    terminal(80)
+    monkeypatch.setenv(name, value)
+    result = run("chat", "tail", "--after", "0", "--messages", "1")
+    assert "hello" in result.out
+    assert "\x1b" not in result.out
+
+
+def test_tail_says_a_new_day(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """A terminal shows times only, so the day stands above where it is not today."""
+    configured.chat.say("alice", "hello")
+    long_ago = type(configured.chat.messages[0])(
+        1, "alice", "", "hello", "2001-02-03 04:05:06", False
+    )
+    configured.chat.messages[0] = long_ago
+    terminal(80)
+    result = run("chat", "tail", "--after", "0", "--messages", "1")
+    assert "Saturday 2001-02-03" in result.out
+
+
+def test_post_says_the_id(configured: FakeServices, run: Run) -> None:
+    """The text goes out as it is, once."""
+    assert run("chat", "post", "[b]hi[/b] & +%") == (0, "1\n", "")
+    (line,) = configured.chat.messages
+    assert (line.sender, line.text, line.bot) == ("pythpeer", "[b]hi[/b] & +%", False)
+
+
+def test_post_as_a_bot_and_as_json(configured: FakeServices, run: Run) -> None:
+    """``--bot`` marks it; after ``--`` a text may look like an option."""
+    assert run("chat", "post", "--bot", "--json", "--", "--help").rows == [
+        {"kind": "posted", "id": 1}
+    ]
+    (line,) = configured.chat.messages
+    assert (line.text, line.bot) == ("--help", True)
+
+
+# -- the mail -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipient", "row"),
+    [
+        (["101"], "alice", {"kind": "sent", "to": 101}),
+        (["alice"], "alice", {"kind": "sent", "to": "alice"}),
+        (["7", "--user"], "7", {"kind": "sent", "to": "7"}),
+    ],
+)
+def test_send_takes_a_name_or_an_id(
+    configured: FakeServices, run: Run, arguments: list[str], recipient: str, row: dict[str, object]
+) -> None:
+    """Digits are an id, but for ``--user``."""
+    configured.users.add("7")
+    to, *options = arguments
+    assert run("mail", "send", to, "a text", *options, "--json").rows == [row]
+    assert configured.mail.sent == [(recipient, "a text")]
+
+
+def test_send_says_so(configured: FakeServices, run: Run) -> None:
+    """Without ``--json`` it is a word."""
+    assert run("mail", "send", "alice", "a text") == (0, "sent\n", "")
+
+
+def test_watch_shows_unread_mail(configured: FakeServices, run: Run) -> None:
+    """Mail that waits comes at once, with the whole object beside the model's fields."""
+    configured.mail.deliver("alice", "a mail")
+    configured.mail.deliver("bob", "another")
+    first, second = run("mail", "watch", "--messages", "2", "--json").rows
+    assert (first["kind"], first["sender"], first["text"]) == ("mail", "alice", "a mail")
+    assert first["raw"]["message"] == "a mail"
+    assert second["sender"] == "bob"
+
+
+def test_watch_in_words(configured: FakeServices, run: Run) -> None:
+    """A mail is marked as one."""
+    configured.mail.deliver("alice", "a mail")
+    assert run("mail", "watch", "--messages", "1").out.endswith(" alice (mail): a mail\n")
+
+
+def test_all_mail(configured: FakeServices, run: Run) -> None:
+    """A list with tabs, or NDJSON; reading it marks nothing as read."""
+    configured.mail.deliver("alice", "a\tmail")
+    head, row = run("mail", "all").out.splitlines()
+    assert head == "sent\tfrom\tread\ttext"
+    assert row.split("\t")[1:] == ["alice", "no", "a mail"]
+    (mail,) = configured.mail.box
+    assert not mail.read
+
+
+def test_all_mail_as_json(configured: FakeServices, run: Run) -> None:
+    """The same rows as those of ``mail watch``."""
+    configured.mail.deliver("alice", "a mail")
+    (row,) = run("mail", "all", "--json").rows
+    assert (row["kind"], row["is_read"], row["raw"]["from"]) == ("mail", False, "alice")
+
+
+# -- looking up -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "field", "value", "text"),
+    [
+        (["user", "tiro"], "user", "id", 221192, "id\t221192\n"),
+        (["user", "221192"], "user", "powers", ["allpowers", "everypower"], "everypower\n"),
+        (["staff", CHAT], "staff", "rank", "Main Owner", "221192\ttiro\tMain Owner\t77760000\n"),
+        (["stats", CHAT], "stats", "messages", 125_000, "peak_users\t67\n"),
+    ],
+)
+def test_look_ups(
+    configured: FakeServices,
+    run: Run,
+    command: list[str],
+    kind: str,
+    field: str,
+    value: object,
+    text: str,
+) -> None:
+    """Plain lines with what the model knows and what else was sent; or NDJSON with ``raw``."""
+    assert text in run(*command).out
+    row = run(*command, "--json").rows[0]
+    assert row["kind"] == kind
+    assert row[field] == value
+    assert row["raw"]
+
+
+def test_tables_fit_the_terminal(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """A terminal gets a table as narrow as itself, with nothing cut off."""
+    configured.mail.deliver("alice", "[bold]" + "so many words " * 10)
+    terminal(50)
+    out = ""
+    for command in (["user", "tiro"], ["staff", CHAT], ["stats", CHAT], ["mail", "all"]):
+        out = unstyled(run(*command).out)
+        assert all(cells(line) <= 50 for line in out.splitlines())
+        assert "\t" not in out
+    assert out.count("words") == 10
+    assert "[bold]" in out
+
+
+def test_values_of_every_shape_have_a_form(configured: FakeServices, run: Run) -> None:
+    """PythBots' answers are not documented: whatever is in them can be shown."""
+    configured.chats.add(7, nested={"a": [1, {"b": None}]}, flag=True, nothing=None, empty=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    out = run("stats", "7").out
+    assert 'nested\t{"a":[1,{"b":null}]}\n' in out
+    assert "flag\tyes\n" in out
+    assert "nothing\t\n" in out
+
+
+# -- wrong usage ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bogus"],
+        ["chat", "bogus"],
+        ["--bogus"],
+        ["chat", "tail", "--bogus"],
+        ["chat", "tail", "--messages", "0"],
+        ["chat", "tail", "--messages", "many"],
+        ["chat", "tail", "--after", "-1"],
+        ["chat", "tail", "--name", ""],
+        ["chat", "post"],
+        ["chat", "post", ""],
+        ["chat", "post", "x" * 251],
+        ["chat", "post", "two", "words"],
+        ["chat", "post", "x", "--key=k"],
+        ["mail", "send", "alice"],
+        ["mail", "send", "0", "text"],
+        ["user"],
+        ["staff", "lobby"],
+        ["stats", "0"],
+        ["\x1b[31mbogus\nsecond: line"],
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    configured: FakeServices, run: Run, arguments: list[str]
+) -> None:
+    """And nothing is sent."""
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert one_line(result.err)
+    assert "\x1b" not in result.err
+    assert configured.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "said"),
+    [
+        (["chat", "post", "x"], {}, "PYTHPEER_PEERBET_KEY"),
+        (["mail", "all"], {}, "PYTHPEER_PERSONAL_KEY"),
+        (["mail", "watch"], {}, "PYTHPEER_PERSONAL_KEY"),
+        (["mail", "send", "a", "b"], {"PYTHPEER_PERSONAL_KEY": " "}, "PYTHPEER_PERSONAL_KEY"),
+        (["chat", "tail"], {"PYTHPEER_PEERBET_URL": "http://www.example.org"}, "https"),
+        (["chat", "tail"], {"PYTHPEER_STORE": "nonsense://x"}, "PYTHPEER_STORE"),
+        (["chat", "tail"], {"PYTHPEER_PEERBET_KEY": "canary\nx"}, "line break"),
+    ],
+)
+def test_wrong_configuration_is_one_line_and_code_2(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    environment: Mapping[str, str],
+    said: str,
+) -> None:
+    """It names what to set, and shows no key."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert one_line(result.err)
+    assert said in result.err
+
+
+def test_help_documents_exit_codes_and_environment(run: Run) -> None:
+    """On every level there is help, and it is no error to ask for it, or for nothing."""
+    out = run("--help").out
+    for word in ("Exit codes", "130", "outcome unknown", "PYTHPEER_PEERBET_KEY", "demo", "mail"):
+        assert word in out
+    assert run() == (0, out, "")
+    assert "--after" in run("chat", "tail", "--help").out
+
+
+def test_version(run: Run) -> None:
+    """It is one line."""
+    assert re.fullmatch(r"pythpeer [0-9][^\s]*\n", run("--version").out)
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_one_line_and_code_1(
+    configured: FakeServices, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's own words."""
+    result = run("user", "nobody-at-all")
+    assert (result.code, result.out) == (1, "")
+    assert one_line(result.err)
+    assert "User not found" in result.err
+    monkeypatch.setenv("PYTHPEER_PEERBET_KEY", "canary-that-is-wrong")
+    result = run("chat", "tail")
+    assert (result.code, result.out) == (1, "")
+    assert one_line(result.err)
+
+
+def test_no_connection_is_one_line_and_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message that certainly never left is no unknown outcome."""
+    with refusing() as url:
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", url)
+        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
+        result = run("chat", "post", "hello")
+    assert (result.code, result.out) == (1, "")
+    assert one_line(result.err)
+
+
+def test_an_unknown_outcome_is_code_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request left, the connection broke: it may have been posted."""
+    with threaded(RawServer(drop())) as server:
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", server.url)
+        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
+        result = run("chat", "post", "hello")
+        assert len(server.asked) == 1
+    assert (result.code, result.out) == (3, "")
+    assert one_line(result.err)
+
+
+def test_what_streams_log_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that goes on trying says so on stderr, and rows go on afterwards."""
+    page = {
+        "status": 1,
+        "users_online": 1,
+        "message_list": [{"id": 1, "by": "alice", "to": "", "msg": "hi", "date": "", "bot": 0}],
+    }
+    body = json.dumps(page).encode()
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    with threaded(RawServer(drop(), drop(whole))) as server:
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", server.url)
+        result = run("chat", "tail", "--after", "0", "--messages", "1")
+    assert (result.code, result.out) == (0, "- alice: hi\n")
+    warning, info = result.err.splitlines()
+    assert one_line(warning + "\n")
+    assert "is back" in info
+
+
+def test_a_bug_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody expected has a name, and a way to see more."""
+    monkeypatch.setattr(demo.Demo, "run", lambda self: {"a": 1}[str(self)])
+    result = run("demo")
+    assert (result.code, result.out) == (1, "")
+    assert one_line(result.err)
+    assert "KeyError" in result.err
+
+
+def test_a_bug_has_its_traceback_in_development_mode() -> None:
+    """``python -X dev`` is for those who want to know where."""
+    source = """
+import sys
+from pythpeer.cli import demo, ending, main, show
+demo.Demo.run = lambda self: {"a": 1}[self]
+sys.exit(main(["demo"]))
+"""
+    done = run_python(source, "-X", "dev")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "KeyError" in done.stderr
+
+
+def test_output_may_be_any_text_stream(run: Run) -> None:
+    """Whoever calls `main` may have put something else in the place of stdout."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert run("--version") == (0, "", "")
+    assert output.getvalue().startswith("pythpeer ")
+
+
+def test_the_extra_is_named_where_it_is_missing() -> None:
+    """Without cyclopts or rich there is one line of advice; and the library needs neither."""
+    source = """
+import sys
+import pythpeer
+assert not {"cyclopts", "rich", "pythpeer.cli"} & set(sys.modules)
+sys.modules["rich.console"] = sys.modules["rich"] = sys.modules["cyclopts"] = None
+from pythpeer.cli import main
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert one_line(done.stderr)
+    assert "pip install 'pythpeer[cli]'" in done.stderr
+
+
+# -- the demo -------------------------------------------------------------------------------------
+
+
+def test_the_demo_as_json(spawn: Spawn) -> None:
+    """As many rows as were asked for, of both kinds, and nothing else; it ends by itself."""
+    result = spawn("demo", "--json", "--messages", "6", "--seed", "1").finish()
+    assert (result.code, result.err) == (0, "")
+    rows = result.rows
+    assert len(rows) == 6
+    assert {row["kind"] for row in rows} == {"chat", "mail"}
+    for row in rows:
+        assert {"id", "sender", "text", "sent_at"} <= row.keys()
+    chat = [row["id"] for row in rows if row["kind"] == "chat"]
+    assert chat == sorted(set(chat))
+
+
+@needs_signals
+def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
+    """It says what it is and how to stop it; stopped, it sums up, and that is no failure."""
+    process = spawn("demo", "--seed", "2")
+    assert process.stdout is not None
+    out = ""
+    for line in process.stdout:
+        out += line
+        if line.endswith("pong\n"):
+            break
+    process.send_signal(signal.SIGINT)
+    result = process.finish(out)
+    assert (result.code, result.err) == (0, "")
+    assert "Ctrl-C stops it" in result.out
+    assert "\x1b" not in result.out
+    assert re.search(r" (\w+): !ping\n(.*\n)*.* pythpeer \(bot\): pong\n", result.out)
+    last = result.out.splitlines()[-1]
+    assert re.fullmatch(r"messages: \d+, mails: \d+, pings answered: \d+, .*rules: 0", last)
+
+
+def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> None:
+    """A line at the bottom says how to stop, is gone at the end, and the cursor is back."""
+    terminal(60)
+    result = run("demo", "--messages", "3", "--seed", "3")
+    assert result.code == 0
+    assert "Ctrl-C stops" in result.out
+    assert result.out.rindex("\x1b[?25h") > result.out.rindex("\x1b[?25l")
+    assert "Ctrl-C" not in result.out.splitlines()[-1]
+
+
+def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge is a real one: without pacing it finds something."""
+    monkeypatch.setattr(demo, "RATES", dict.fromkeys(demo.RATES, Rate(0.0)))
+    result = run("demo", "--messages", "4")
+    assert result.code == 1
+    assert not result.out.endswith(" 0\n")
+    assert 1 <= len(result.err.splitlines()) <= demo.SHOWN
+    assert all(one_line(f"{line}\n") for line in result.err.splitlines())
+
+
+# -- how processes end ----------------------------------------------------------------------------
+
+
+@needs_signals
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_says_so_by_its_code(
+    configured: FakeServices, spawn: Spawn, number: signal.Signals, code: int
+) -> None:
+    """Nothing else comes of it: no traceback, no noise."""
+    configured.chat.say("alice", "hello")
+    process = spawn("chat", "tail", "--after", "0", "--json")
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(number)
+    result = process.finish(first)
+    assert (result.code, result.err) == (code, "")
+    assert len(result.rows) == 1
+
+
+def test_the_prompt_comes_on_a_line_of_its_own(
+    terminal: Callable[[int], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal shows ^C where the cursor was; what follows belongs on the next line."""
+    terminal(80)
+    assert ending.explain(ending.Interrupted(signal.SIGINT)) == 130
+    assert capfd.readouterr() == ("", "\n")
+
+
+@needs_signals
+def test_an_interrupted_message_may_have_been_sent(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is on its way: nobody knows, and that is said."""
+    monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
+    with threaded(RawServer(hang())) as server:
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", server.url)
+        process = spawn("chat", "post", "hello")
+        wait_for(lambda: server.asked)
+        process.send_signal(signal.SIGINT)
+        result = process.finish()
+    assert (result.code, result.out) == (130, "")
+    assert one_line(result.err)
+    assert "may or may not" in result.err
+
+
+@needs_signals
+def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one waits for mail that the service has marked as read already, and says so."""
+    monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
+    with threaded(RawServer(hang())) as server:
+        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
+        process = spawn("mail", "watch")
+        assert process.stderr is not None
+        wait_for(lambda: server.asked)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        result = process.finish()
+    assert result == (130, "", "")
+    assert one_line(said)
+    assert "waiting for the answer" in said
+
+
+@needs_signals
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_closed_pipe_ends_it_quietly(
+    configured: FakeServices, spawn: Spawn, *, silent: bool
+) -> None:
+    """``| head -1``: nothing is left to do, even if no further row ever comes."""
+    configured.chat.say("alice", "hello")
+    if not silent:
+        configured.chat.say("bob", "hello " * 40)
+    process = spawn("chat", "tail", "--after", "0")
+    assert process.stdout is not None
+    assert process.stdout.readline().endswith("alice: hello\n")
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(10) == 0
+
+
+@needs_signals
+def test_help_into_a_closed_pipe_ends_quietly(spawn: Spawn) -> None:
+    """What rich prints is no exception."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = spawn("--help", stdout=writer)
+    os.close(writer)
+    assert process.finish() == (0, "", "")
+
+
+@needs_signals
+def test_signals_are_minded_from_the_first_import_to_the_end() -> None:
+    """One that comes while modules are imported is obeyed after that, and a late one is not."""
+    source = """
+import atexit, signal, sys
+import pythpeer.cli
+
+class Finder:
+    def find_spec(self, name, *others):
+        if name == "cyclopts":
+            signal.raise_signal(signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+atexit.register(signal.raise_signal, signal.SIGINT)
+sys.exit(pythpeer.cli.main(["chat", "tail"]))
+"""
+    done = run_python(source)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line(spawn: Spawn) -> None:
+    """Output that cannot be written is a failure, said once."""
+    with Path("/dev/full").open("w") as full:
+        process = spawn("--version", stdout=full)
+        result = process.finish()
+    assert result.code == 1
+    assert one_line(result.err)
+
+
+@needs_signals
+def test_without_any_output_it_still_works(configured: FakeServices) -> None:
+    """Closed standard streams are no reason to fail, or to write into some other file."""
+    command = '"$0" -m pythpeer chat post hello >&- 2>&-'
+    done = subprocess.run(["sh", "-c", command, sys.executable], check=False)
+    assert done.returncode == 0
+    assert [line.text for line in configured.chat.messages] == ["hello"]
+
+
+def run_python(source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that uses the command line."""
+    command = [sys.executable, *options, "-c", source]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something has happened in another thread."""
+    patience = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        patience.wait(0.01)
+    raise AssertionError("it never happened")

@@ -1,0 +1,524 @@
+"""What every store keeps to, whichever it is; a later store is one more line of `STORES`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
+from pythpeer.stores import Draft, Entry, Log, Store, Topic
+
+pytestmark = pytest.mark.anyio
+
+Make = Callable[[int], Store]
+"""Makes a new store, not yet open, whose logs keep so many items."""
+
+STORES: Final = [
+    pytest.param(lambda length: MemoryStore(max_length=length), id="memory"),
+]
+
+LONG: Final = 1000
+SHORT: Final = 5
+
+
+class Note(msgspec.Struct, frozen=True):
+    """An item with something of everything that items are made of."""
+
+    text: str
+    sent_at: datetime | None = None
+    flag: bool = False
+    raw: dict[str, object] = {}
+
+
+CHAT: Final = Topic("chat", Note)
+MAIL: Final = Topic("mail", Note, consumed=True)
+
+
+@pytest.fixture(params=STORES)
+def make(request: pytest.FixtureRequest) -> Make:
+    made: Make = request.param
+    return made
+
+
+@pytest.fixture
+async def store(make: Make) -> AsyncIterator[Store]:
+    store = make(LONG)
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def short(make: Make) -> AsyncIterator[Store]:
+    """A store whose logs keep five items."""
+    store = make(SHORT)
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+def numbered(*ids: int, after: int | None = None) -> list[Draft[Note]]:
+    """Drafts with these ids, each linked to the one before, the first to *after*."""
+    links = (ids[0] - 1 if after is None else after, *ids)
+    return [
+        Draft(Note(f"note {id}"), id=id, after=link) for link, id in zip(links, ids, strict=False)
+    ]
+
+
+def lettered(*keys: str, copies: int = 0) -> list[Draft[Note]]:
+    """Drafts without ids, told apart by these keys."""
+    return [Draft(Note(key), key=key, copies=copies) for key in keys]
+
+
+async def entries(log: Log[Note], after: int = 0, limit: int = 100) -> list[Entry[Note]]:
+    return list(await log.reader(None).read(after, limit))
+
+
+async def ids(log: Log[Note], after: int = 0, limit: int = 100) -> list[int]:
+    return [entry.id for entry in await entries(log, after, limit)]
+
+
+async def texts(log: Log[Note]) -> list[str]:
+    return [entry.item.text for entry in await entries(log) if entry.item is not None]
+
+
+# -- the log --------------------------------------------------------------------------------------
+
+
+async def test_a_new_log_is_empty(store: Store) -> None:
+    """There is nothing to read, nothing acknowledged and nothing announced."""
+    log = store.log(CHAT)
+    assert await ids(log) == []
+    assert await log.acknowledged() == 0
+    assert not await log.unsettled()
+
+
+async def test_what_is_appended_is_read_back_whole(store: Store) -> None:
+    """Every field of item and link comes back as it was."""
+    note = Note("é\0\n", datetime(2012, 12, 12, 21, 12, 21), flag=True, raw={"a": [1, None, "x"]})
+    draft = Draft(note, id=7, after=3, gap=True)
+    log = store.log(CHAT)
+    assert list(await log.append([draft])) == [draft]
+    assert await entries(log) == [Entry(7, 3, True, note)]
+
+
+async def test_entries_come_in_id_order_after_a_place_and_up_to_a_limit(store: Store) -> None:
+    """*after* is exclusive, *limit* is a maximum, and the order is that of the ids."""
+    log = store.log(CHAT)
+    await log.append(numbered(10, 20, 30))
+    await log.append(numbered(5, 15))
+    assert await ids(log) == [5, 10, 15, 20, 30]
+    assert await ids(log, 10) == [15, 20, 30]
+    assert await ids(log, 14, 2) == [15, 20]
+    assert await ids(log, 30) == []
+
+
+async def test_nothing_to_append_is_nothing(store: Store) -> None:
+    """An empty page does no harm."""
+    log = store.log(CHAT)
+    assert list(await log.append([])) == []
+    assert await ids(log) == []
+
+
+async def test_an_id_is_appended_once(store: Store) -> None:
+    """`append` returns what was new, and what was known stays as it was."""
+    log = store.log(CHAT)
+    await log.append(numbered(1, 2))
+    other = [Draft(Note("other"), id=2, after=1), Draft(Note("note 3"), id=3, after=2)]
+    assert list(await log.append(other)) == other[1:]
+    assert await texts(log) == ["note 1", "note 2", "note 3"]
+
+
+async def test_a_link_that_reaches_further_back_is_taken_over(store: Store) -> None:
+    """Then the entry has the new link and its gap, but the item it had."""
+    log = store.log(CHAT)
+    await log.append([Draft(Note("first"), id=9, after=8)])
+    assert list(await log.append([Draft(Note("second"), id=9, after=4, gap=True)])) == []
+    assert await entries(log) == [Entry(9, 4, True, Note("first"))]
+
+
+@pytest.mark.parametrize("after", [4, 6])
+async def test_a_link_that_reaches_less_far_back_is_not(store: Store, after: int) -> None:
+    """An entry keeps a link that reaches as far back or further."""
+    log = store.log(CHAT)
+    await log.append([Draft(Note("first"), id=9, after=4)])
+    await log.append([Draft(Note("second"), id=9, after=after, gap=True)])
+    assert await entries(log) == [Entry(9, 4, False, Note("first"))]
+
+
+async def test_a_hole_is_an_entry_too(store: Store) -> None:
+    """One that could not be decoded is read back as such, once."""
+    log = store.log(CHAT)
+    hole: Draft[Note] = Draft(None, id=2, after=1)
+    assert list(await log.append([hole])) == [hole]
+    assert list(await log.append([hole])) == []
+    assert await entries(log) == [Entry(2, 1, False, None)]
+
+
+async def test_drafts_without_ids_are_numbered_in_order(store: Store) -> None:
+    """The log gives the next number, and links each to the one before."""
+    log = store.log(MAIL)
+    await log.append(lettered("a", "b"))
+    await log.append(lettered("c"))
+    assert [(entry.after, entry.id, entry.gap) for entry in await entries(log)] == [
+        (0, 1, False),
+        (1, 2, False),
+        (2, 3, False),
+    ]
+    assert await texts(log) == ["a", "b", "c"]
+
+
+async def test_copies_bound_how_often_a_key_is_appended(store: Store) -> None:
+    """A draft is new only while the log has seen fewer of its key; 0 sets no bound."""
+    log = store.log(MAIL)
+    assert len(await log.append(lettered("a", "a", "b", copies=1))) == 2
+    assert len(await log.append(lettered("a", "b", copies=1))) == 0
+    assert len(await log.append(lettered("a", copies=2))) == 1
+    assert len(await log.append(lettered("a", "a"))) == 2
+    assert len(await log.append(lettered("a", copies=4))) == 0
+    assert await texts(log) == ["a", "b", "a", "a", "a"]
+
+
+async def test_keys_are_remembered_longer_than_entries(short: Store) -> None:
+    """Mail that was trimmed is not new because of that."""
+    log = short.log(MAIL)
+    reader = log.reader("me")
+    for number in range(20):
+        await log.append(lettered(f"id {number}", copies=1))
+        reader.ack(number + 1)
+        await reader.flush()
+    assert len(await ids(log)) <= SHORT + 1
+    assert list(await log.append(lettered("id 0", copies=1))) == []
+
+
+async def test_logs_are_told_apart_by_topic(store: Store) -> None:
+    """What one log has, another has not: items, keys, places, announcements."""
+    one, other = store.log(MAIL), store.log(Topic("other", Note, consumed=True))
+    await one.append(lettered("a", copies=1))
+    await one.reader("me").seek(1)
+    await one.give_up(await one.announce(20.0))
+    assert await ids(other) == []
+    assert await other.reader("me").place() is None
+    assert not await other.unsettled()
+    assert len(await other.append(lettered("a", copies=1))) == 1
+
+
+async def test_holds_on_one_log_share_all(store: Store) -> None:
+    """Each session has its own hold on the log, and sees what the others append."""
+    one, other = store.log(CHAT), store.log(CHAT)
+    await one.append(numbered(1))
+    await other.append(numbered(1, 2))
+    assert await ids(one) == await ids(other) == [1, 2]
+
+
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.lists(st.lists(st.integers(1, 60), max_size=8, unique=True), max_size=12),
+    st.integers(1, 10),
+)
+async def test_whatever_is_appended_is_read_once_in_order(
+    make: Make, pages: list[list[int]], limit: int
+) -> None:
+    """A log is the sorted union of all pages, read in pieces of any size."""
+    store = make(LONG)
+    await store.open()
+    log, known = store.log(CHAT), set[int]()
+    for page in pages:
+        drafts = [Draft(Note(str(id)), id=id, after=id - 1) for id in page]
+        added = await log.append(drafts)
+        assert [draft.id for draft in added] == [id for id in page if id not in known]
+        known.update(page)
+    found: list[int] = []
+    while piece := await ids(log, found[-1] if found else 0, limit):
+        assert len(piece) <= limit
+        found += piece
+    assert found == sorted(known)
+    await store.aclose()
+
+
+# -- how long a log is ----------------------------------------------------------------------------
+
+
+async def test_a_log_keeps_its_last_items(short: Store) -> None:
+    """The first that came go first."""
+    log = short.log(CHAT)
+    for id in range(1, 21):
+        await log.append(numbered(id))
+    assert await ids(log) == [16, 17, 18, 19, 20]
+
+
+async def test_items_fetched_again_for_a_late_reader_stay(short: Store) -> None:
+    """What counts is when an item came, not its id: else the late reader never saw it."""
+    log = short.log(CHAT)
+    await log.append(numbered(11, 12, 13, 14, 15))
+    await log.append(numbered(1, 2, 3))
+    assert [id for id in await ids(log) if id < 10] == [1, 2, 3]
+    assert await log.append(numbered(4, 5))
+    assert await ids(log) == [1, 2, 3, 4, 5]
+
+
+async def test_unacknowledged_mail_is_never_trimmed(short: Store) -> None:
+    """The service has forgotten it, so the log must not, however long it gets."""
+    log = short.log(MAIL)
+    for number in range(20):
+        await log.append(lettered(f"mail {number}"))
+    assert await ids(log) == list(range(1, 21))
+    reader = log.reader("me")
+    reader.ack(18)
+    await reader.flush()
+    await log.append(lettered("one more"))
+    assert await ids(log, 18) == [19, 20, 21]
+    assert len(await ids(log)) == SHORT
+
+
+async def test_a_trimmed_log_keeps_its_numbers_going(short: Store) -> None:
+    """A number is given once, whatever became of the entry that had it."""
+    log = short.log(MAIL)
+    reader = log.reader("me")
+    for number in range(1, 21):
+        await log.append(lettered(f"mail {number}"))
+        reader.ack(number)
+        await reader.flush()
+    assert (await ids(log))[-1] == 20
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_name_has_no_place(store: Store) -> None:
+    """Nor has a reader without a name."""
+    log = store.log(CHAT)
+    assert await log.reader("me").place() is None
+    assert await log.reader(None).place() is None
+
+
+async def test_seeking_stores_a_place_at_once_forwards_and_backwards(store: Store) -> None:
+    """Every reader of the name has it, also on another hold."""
+    log = store.log(CHAT)
+    for place in (7, 0, 3):
+        await log.reader("me").seek(place)
+        assert await log.reader("me").place() == place
+        assert await store.log(CHAT).reader("me").place() == place
+
+
+async def test_acknowledging_moves_a_place_forwards_only(store: Store) -> None:
+    """Late acknowledgements of earlier items do not take it back."""
+    log = store.log(CHAT)
+    await log.append(numbered(1, 2, 3, 4))
+    reader = log.reader("me")
+    await reader.seek(1)
+    for acknowledged, place in ((3, 3), (2, 3), (4, 4)):
+        reader.ack(acknowledged)
+        await reader.flush()
+        assert await log.reader("me").place() == place
+        assert await log.acknowledged() == place
+
+
+async def test_reading_writes_acknowledgements_too(store: Store) -> None:
+    """No flush is needed where one goes on reading."""
+    log = store.log(CHAT)
+    await log.append(numbered(1, 2))
+    reader = log.reader("me")
+    reader.ack(1)
+    await reader.read(1, 10)
+    assert await store.log(CHAT).reader("me").place() == 1
+
+
+async def test_an_acknowledgement_is_seen_at_once(store: Store) -> None:
+    """Every reader of the same store object knows it before it is flushed."""
+    log = store.log(CHAT)
+    await log.append(numbered(1, 2))
+    log.reader("me").ack(2)
+    assert await log.reader("me").place() == 2
+    assert await log.acknowledged() == 2
+
+
+async def test_flushing_nothing_changes_nothing(store: Store) -> None:
+    """A reader that acknowledged nothing leaves no place behind."""
+    reader = store.log(CHAT).reader("me")
+    await reader.flush()
+    assert await reader.place() is None
+
+
+async def test_names_have_places_of_their_own(store: Store) -> None:
+    """What one name acknowledged, another has still to come."""
+    log = store.log(CHAT)
+    await log.append(numbered(1, 2, 3))
+    one, other = log.reader("one"), log.reader("other")
+    await one.seek(0)
+    await other.seek(0)
+    one.ack(3)
+    await one.flush()
+    assert [await one.place(), await other.place()] == [3, 0]
+
+
+async def test_readers_without_names_count_as_acknowledging(store: Store) -> None:
+    """`acknowledged` is the highest place of all, with a name or without."""
+    log = store.log(MAIL)
+    await log.append(lettered("a", "b", "c"))
+    for name, place, highest in ((None, 1, 1), ("me", 3, 3), (None, 2, 3)):
+        reader = log.reader(name)
+        reader.ack(place)
+        await reader.flush()
+        assert await store.log(MAIL).acknowledged() == highest
+
+
+# -- announcements --------------------------------------------------------------------------------
+
+
+async def test_what_was_given_up_is_unsettled_until_it_is_settled(store: Store) -> None:
+    """Every hold sees it; appending ends it only where it says so."""
+    log, other = store.log(MAIL), store.log(MAIL)
+    lost = await log.announce(20.0)
+    await log.give_up(lost)
+    assert list(await other.unsettled()) == [lost]
+    await log.append(lettered("a"))
+    assert list(await other.unsettled()) == [lost]
+    await other.append([], settled=[lost])
+    assert not await log.unsettled()
+
+
+async def test_a_read_under_way_is_nobody_s_to_settle(store: Store) -> None:
+    """Until its time is over: then whoever announced it is gone."""
+    log, other = store.log(MAIL), store.log(MAIL)
+    announced = await log.announce(20.0)
+    await asyncio.sleep(19.0)
+    assert not await other.unsettled()
+    await asyncio.sleep(1.5)
+    assert list(await other.unsettled()) == [announced]
+
+
+async def test_an_announcement_can_be_taken_back(store: Store) -> None:
+    """Also twice, and without touching another."""
+    log = store.log(MAIL)
+    one, two = await log.announce(20.0), await log.announce(20.0)
+    await log.give_up(two)
+    await log.withdraw(one)
+    await log.withdraw(one)
+    await asyncio.sleep(21.0)
+    assert list(await log.unsettled()) == [two]
+
+
+async def test_what_cannot_be_told_from_history_comes_marked(store: Store) -> None:
+    """Once for each time the history brought it."""
+    log = store.log(MAIL)
+    history = Draft(Note("a"), key="a", copies=1, history=True)
+    new = Draft(Note("a"), key="a", again=Note("a again"))
+    await log.append([history, new, new])
+    assert await texts(log) == ["a", "a again", "a"]
+
+
+# -- who polls ------------------------------------------------------------------------------------
+
+
+async def test_one_hold_leads_until_its_time_is_over(store: Store) -> None:
+    """It may renew its lead; the others get theirs when it stops."""
+    one, other = store.log(CHAT), store.log(CHAT)
+    assert await one.lead(2.0)
+    assert not await other.lead(2.0)
+    await asyncio.sleep(1.5)
+    assert await one.lead(2.0)
+    await asyncio.sleep(1.5)
+    assert not await other.lead(2.0)
+    await asyncio.sleep(1.0)
+    assert await other.lead(2.0)
+    assert not await one.lead(2.0)
+
+
+async def test_logs_are_led_apart(store: Store) -> None:
+    """Who polls the chat need not be who polls the mail."""
+    assert await store.log(CHAT).lead(2.0)
+    assert await store.log(MAIL).lead(2.0)
+
+
+async def test_news_wakes_everybody_who_waits(store: Store) -> None:
+    """An append on one hold ends the wait on the others, long before it would be over."""
+    log = store.log(CHAT)
+    loop = asyncio.get_running_loop()
+    waits = [asyncio.ensure_future(store.log(CHAT).news(100.0)) for _ in range(3)]
+    await asyncio.sleep(1.0)
+    assert not any(wait.done() for wait in waits)
+    await log.append(numbered(1))
+    await asyncio.wait(waits)
+    assert loop.time() < 10.0
+    for wait in waits:
+        await wait
+
+
+async def test_a_wait_for_news_ends_by_itself(store: Store) -> None:
+    """After so many seconds, whether there was any or not."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await store.log(CHAT).news(3.0)
+    assert loop.time() - began == pytest.approx(3.0, abs=0.5)
+
+
+# -- the store ------------------------------------------------------------------------------------
+
+
+async def test_a_limiter_is_shared_by_its_key(store: Store) -> None:
+    """One bucket for an endpoint and account, whoever asks; another for another."""
+    limiter = store.limiter("chat nobody", "chat", Rate(1.0))
+    assert store.limiter("chat nobody", "chat", Rate(1.0)) is limiter
+    assert store.limiter("chat somebody", "chat", Rate(1.0)) is not limiter
+    assert (limiter.name, limiter.rate) == ("chat", Rate(1.0))
+
+
+async def test_sessions_must_agree_on_a_rate(store: Store) -> None:
+    """Two rates for one bucket are an error that names the endpoint."""
+    store.limiter("chat nobody", "chat", Rate(1.0))
+    with pytest.raises(StoreError) as caught:
+        store.limiter("chat nobody", "chat", Rate(2.0))
+    assert caught.value.endpoint == "chat"
+
+
+async def test_a_store_outlives_one_of_its_sessions(store: Store) -> None:
+    """Opened twice and closed once, it is still of use."""
+    await store.open()
+    log = store.log(CHAT)
+    await log.append(numbered(1))
+    await store.aclose()
+    assert await ids(log) == [1]
+    assert await ids(store.log(CHAT)) == [1]
+
+
+# -- what is the memory store's own ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [0, -1, True, 1.5, "10"])
+def test_a_length_is_a_positive_number(length: int) -> None:
+    """Anything else is refused where the store is made."""
+    with pytest.raises(InvalidRequestError, match="max_length"):
+        MemoryStore(max_length=length)
+
+
+async def test_a_memory_store_says_what_it_holds() -> None:
+    """Its repr names the logs and how long they are."""
+    store = MemoryStore()
+    assert repr(store) == "<MemoryStore empty>"
+    await store.log(CHAT).append(numbered(1, 2))
+    assert repr(store) == "<MemoryStore chat: 2>"
+
+
+async def test_a_memory_store_forgets_nothing_between_sessions() -> None:
+    """It lasts as long as the object, not as long as a session."""
+    store = MemoryStore()
+    await store.open()
+    await store.log(MAIL).append(lettered("a"))
+    lost = await store.log(MAIL).announce(20.0)
+    await store.log(MAIL).give_up(lost)
+    await store.aclose()
+    await store.open()
+    assert await texts(store.log(MAIL)) == ["a"]
+    assert list(await store.log(MAIL).unsettled()) == [lost]

@@ -1,0 +1,499 @@
+"""`merge`: one stream of several, each with its own order, acknowledgements, gaps and failures."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from typing import Final, Literal
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Fault, Scripted
+
+from pythpeer import (
+    AccessDeniedError,
+    ChatMessage,
+    Gap,
+    GapError,
+    InvalidRequestError,
+    Mail,
+    MemoryStore,
+    MergedStream,
+    Rate,
+    Retry,
+    Session,
+    SessionClosedError,
+    Stream,
+    merge,
+)
+
+pytestmark = pytest.mark.anyio
+
+Both = MergedStream[ChatMessage | Mail]
+PATIENT: Final = Retry(max_delay=2.0)
+
+
+@pytest.fixture
+async def services() -> AsyncIterator[Scripted]:
+    async with Scripted() as services:
+        yield services
+
+
+@pytest.fixture
+async def session(services: Scripted) -> AsyncIterator[Session]:
+    async with services.session(retry=PATIENT) as session:
+        yield session
+
+
+def both(session: Session, after: int | None = 0) -> Both:
+    """Chat and mail of one session; ``after=None`` goes on where the last one was."""
+    chat = session.peerbet.chat_stream(after=after, name="me")
+    return merge(chat, session.pythbots.mail_stream(name="me"))
+
+
+def what(item: ChatMessage | Mail) -> int | str:
+    """A chat message's id, a mail's text."""
+    return item.id if isinstance(item, ChatMessage) else str(item.text)
+
+
+async def take(merged: Both, many: int, within: float = 60.0) -> list[int | str]:
+    async with asyncio.timeout(within):
+        return [what(await anext(merged)) for _ in range(many)]
+
+
+async def nothing(merged: Both, within: float = 5.0) -> None:
+    with pytest.raises(TimeoutError):
+        await take(merged, 1, within)
+
+
+def later(delay: float, services: Scripted, mail: str = "") -> None:
+    """Have a message come in *delay* seconds, or a mail."""
+    come = (lambda: services.deliver(mail)) if mail else (lambda: services.say() and None)
+    asyncio.get_running_loop().call_later(delay, come)
+
+
+# -- what comes -----------------------------------------------------------------------------------
+
+
+async def test_chat_and_mail_come_as_one(services: Scripted, session: Session) -> None:
+    """Whatever comes first comes first, and each of the streams keeps its order."""
+    for delay, mail in ((1.5, ""), (3.5, "one"), (5.5, ""), (7.5, "two")):
+        later(delay, services, mail)
+    assert await take(both(session), 4) == [1, "one", 2, "two"]
+
+
+async def test_a_merged_stream_is_iterated_like_any_other(
+    services: Scripted, session: Session
+) -> None:
+    """``async with`` takes every place, ``async for`` goes on, leaving closes all."""
+    services.say(3)
+    chat, mail = session.peerbet.chat_stream(), session.pythbots.mail_stream()
+    found: list[int | str] = []
+    async with merge(chat, mail) as merged:
+        services.say()
+        services.deliver("mail")
+        async for item in merged:
+            found.append(what(item))
+            if len(found) == 2:
+                break
+    assert sorted(map(str, found)) == ["4", "mail"]
+    for stream in (chat, mail):
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_a_backlog_does_not_hold_up_the_other_stream(
+    services: Scripted, session: Session
+) -> None:
+    """Mail comes before all of a long backlog of the chat has, and then they take turns."""
+    services.say(300)
+    services.deliver(*(f"mail {number}" for number in range(50)))
+    merged = both(session)
+    found: list[int | str] = []
+    for _ in range(350):
+        found += await take(merged, 1)
+        await asyncio.sleep(0.05)
+    kinds = [type(item) for item in found]
+    start = kinds.index(str)
+    assert start < 250
+    turns = kinds[start : start + 50]
+    assert all(one is not other for one, other in itertools.pairwise(turns))
+    assert [item for item in found if isinstance(item, int)] == list(range(1, 301))
+
+
+async def test_more_than_two_streams_take_turns(services: Scripted, session: Session) -> None:
+    """Every stream's item comes, each in its turn."""
+    services.say(10)
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(5)]
+    merged = merge(*streams)
+    async with asyncio.timeout(60):
+        found = [(await anext(merged)).id for _ in range(50)]
+    assert sorted(found) == sorted(list(range(1, 11)) * 5)
+    assert max(found[:25]) <= 7
+
+
+async def test_a_busy_stream_does_not_starve_a_slow_one(services: Scripted) -> None:
+    """Mail every second, answered at once, and a chat whose answers take their time: both come."""
+    services.constant["get"] = Fault(after=0.4)
+    async with services.session() as session:
+        for second in range(60):
+            later(second + 0.9, services, f"mail {second}")
+        for delay in (5.5, 6.5, 7.5):
+            later(delay, services)
+        found = await take(both(session), 30)
+        assert [item for item in found if isinstance(item, int)] == [1, 2, 3]
+
+
+async def test_a_failing_stream_does_not_starve_a_slow_one(services: Scripted) -> None:
+    """One whose key is refused raises, again and again; the other's items come in between."""
+    services.constant["get"] = Fault(after=0.4)
+    services.constant["readnew"] = DENIED
+    async with services.session() as session:
+        services.say(3)
+        merged = both(session)
+        found: list[int | str] = []
+        async with asyncio.timeout(30):
+            while len(found) < 3:
+                with suppress(AccessDeniedError):
+                    found.append(what(await anext(merged)))
+        assert found == [1, 2, 3]
+
+
+async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(services: Scripted) -> None:
+    """A consuming read goes on by itself; what it brings is there when it is over."""
+    loop = asyncio.get_running_loop()
+    services.script("readnew", Fault(after=30.0))
+    services.deliver("mail")
+    async with services.session(timeout=60.0) as session:
+        merged = both(session)
+        for second in range(10):
+            later(second + 0.5, services)
+        assert await take(merged, 10) == list(range(1, 11))
+        assert loop.time() <= 10.1
+        assert await take(merged, 1) == ["mail"]
+        assert loop.time() == pytest.approx(30.0, abs=1.5)
+
+
+async def test_a_mail_poll_that_is_lost_does_not_hold_up_the_chat(
+    services: Scripted, session: Session
+) -> None:
+    """Its mail is found in the history, as ever."""
+    services.script("readnew", HANG)
+    services.deliver("mail")
+    for second in range(10):
+        later(second + 0.5, services)
+    found = await take(both(session), 11)
+    assert [item for item in found if isinstance(item, int)] == list(range(1, 11))
+    assert "mail" in found
+
+
+# -- acknowledgement ------------------------------------------------------------------------------
+
+
+async def test_the_right_stream_is_acknowledged(services: Scripted) -> None:
+    """Asking for the next acknowledges what was handed out last, in its own stream only."""
+    store = MemoryStore()
+    async with services.session(store=store) as session:
+        merged = both(session)
+        services.say(2)
+        assert await take(merged, 2) == [1, 2]
+        services.deliver("one", "two")
+        assert await take(merged, 1) == ["one"]  # which acknowledges 2
+        await merged.aclose()
+    async with services.session(store=store) as session:
+        services.say()
+        found = await take(both(session, after=None), 3)
+        assert sorted(map(str, found)) == ["3", "one", "two"]
+
+
+async def test_ack_is_for_the_item_handed_out_last(services: Scripted, session: Session) -> None:
+    """`ack` works at once, in the stream that the item is from; before any it does nothing."""
+    merged = both(session)
+    await merged.ack()
+    services.deliver("one")
+    assert await take(merged, 1) == ["one"]
+    await merged.ack()
+    await merged.ack()
+    await merged.aclose()
+    services.deliver("two")
+    services.say()
+    assert sorted(map(str, await take(both(session), 2))) == ["1", "two"]
+
+
+async def test_what_was_fetched_ahead_is_not_acknowledged(
+    services: Scripted, session: Session
+) -> None:
+    """Closing leaves all that was not handed out, and the last that was, for the next stream."""
+    services.say(5)
+    services.deliver("one", "two")
+    merged = both(session)
+    first = await take(merged, 1)
+    await merged.aclose()
+    again = await take(both(session), 7)
+    assert sorted(map(str, again)) == ["1", "2", "3", "4", "5", "one", "two"]
+    assert str(first[0]) in map(str, again)
+
+
+# -- gaps and failures ----------------------------------------------------------------------------
+
+
+async def test_a_gap_is_raised_through_the_merged_stream(
+    services: Scripted, session: Session
+) -> None:
+    """`GapError` once; then both go on. The merged stream has the gaps of all."""
+    services.say(1000)
+    services.deliver("mail")
+    chat = session.peerbet.chat_stream(after=1, on_gap="raise")
+    merged = merge(chat, session.pythbots.mail_stream())
+    found: list[int | str] = []
+    gaps: list[tuple[int, int]] = []
+    async with asyncio.timeout(60):
+        while len(found) < 301:
+            try:
+                found.append(what(await anext(merged)))
+            except GapError as gap:
+                gaps.append((gap.after, gap.before))
+    assert gaps == [(1, 701)]
+    assert sorted(item for item in found if isinstance(item, int)) == list(range(701, 1001))
+    assert "mail" in found
+    assert merged.gaps == (Gap(1, 701),)
+
+
+async def test_skipped_messages_of_all_are_counted(services: Scripted, session: Session) -> None:
+    """`skipped` is the sum of the streams' own."""
+    services.say()
+    services.lines.append((2, {"id": 2}))
+    services.script("readnew", Fault(body=b'[5, {"id": 1, "message": "mail"}]'))
+    merged = both(session)
+    assert sorted(map(str, await take(merged, 2))) == ["1", "mail"]
+    await nothing(merged)
+    assert merged.skipped == 2
+
+
+async def test_an_error_is_raised_whenever_it_is_asked_again(
+    services: Scripted, session: Session
+) -> None:
+    """And what the other stream has comes all the same, once it has something."""
+    services.constant["readnew"] = DENIED
+    merged = both(session)
+    for _ in range(3):
+        with pytest.raises(AccessDeniedError):
+            await take(merged, 1)
+    del services.constant["readnew"]
+    services.say()
+    services.deliver("mail")
+    assert sorted(map(str, await take(merged, 2))) == ["1", "mail"]
+
+
+async def test_an_error_does_not_hide_an_item(services: Scripted, session: Session) -> None:
+    """Where one stream fails while another has something, that comes, and the error later."""
+    services.say(3)
+    services.constant["readnew"] = DENIED
+    merged = both(session)
+    found: list[int | str] = []
+    errors = 0
+    async with asyncio.timeout(60):
+        while len(found) < 3:
+            try:
+                found.append(what(await anext(merged)))
+            except AccessDeniedError:
+                errors += 1
+    assert found == [1, 2, 3]
+    with pytest.raises(AccessDeniedError):
+        await take(merged, 1)
+
+
+async def test_transient_failures_are_each_stream_s_own(
+    services: Scripted, session: Session
+) -> None:
+    """While one waits its failures out, the other goes on."""
+    services.constant["readnew"] = ERROR_500
+    services.constant["readall"] = ERROR_500
+    merged = both(session)
+    for second in range(5):
+        later(second + 0.5, services)
+    assert await take(merged, 5, within=10.0) == [1, 2, 3, 4, 5]
+    services.constant.clear()
+    services.deliver("mail")
+    assert await take(merged, 1) == ["mail"]
+
+
+async def test_a_closed_session_is_said(services: Scripted) -> None:
+    """While it waits and whenever it is asked afterwards."""
+    session = services.session()
+    await session.open()
+    merged = both(session)
+    wait = asyncio.ensure_future(take(merged, 1))
+    await asyncio.sleep(2.5)
+    await session.aclose()
+    with pytest.raises(SessionClosedError):
+        await wait
+    with pytest.raises(SessionClosedError):
+        await take(merged, 1)
+
+
+# -- cancellation ---------------------------------------------------------------------------------
+
+Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
+
+
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 30).map(lambda number: number / 10),
+            st.sampled_from(["anyio", "asyncio", "task"]),
+        ),
+        max_size=8,
+    ),
+    st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=12),
+    st.lists(st.sampled_from([Fault(after=0.3), DROP, HANG, ERROR_500]), max_size=3),
+)
+async def test_asking_can_be_cancelled_anywhere(
+    cuts: list[Cut], schedule: list[tuple[int, bool]], faults: list[Fault]
+) -> None:
+    """Whenever and however: of each stream everything is there afterwards, once, in order."""
+    async with Scripted() as services, services.session(retry=PATIENT, timeout=2.0) as session:
+        services.script("get", *faults)
+        services.script("readnew", *faults)
+        for number, (tenths, is_mail) in enumerate(schedule):
+            later(tenths / 10, services, f"mail {number}" if is_mail else "")
+        merged = both(session)
+        found: list[int | str] = []
+
+        async def one() -> None:
+            found.append(what(await anext(merged)))
+
+        for limit, how in cuts:
+            if how == "anyio":
+                with anyio.move_on_after(limit):
+                    await one()
+            elif how == "asyncio":
+                try:
+                    async with asyncio.timeout(limit):
+                        await one()
+                except TimeoutError:
+                    pass
+            else:
+                task = asyncio.ensure_future(one())
+                await asyncio.wait([task], timeout=limit)
+                task.cancel()
+                await asyncio.wait([task])
+        await asyncio.sleep(8)
+        found += await take(merged, len(schedule) - len(found))
+        await nothing(merged, 3.0)
+        assert [item for item in found if isinstance(item, int)] == [id for id, _ in services.lines]
+        assert [item for item in found if isinstance(item, str)] == [
+            letter.text for letter in services.letters
+        ]
+        await merged.aclose()
+
+
+async def test_no_task_is_left_over(services: Scripted) -> None:
+    """After an item, a cancellation in the middle of a consuming read, and a close."""
+    before = asyncio.all_tasks()
+    async with services.session() as session:
+        merged = both(session)
+        services.say()
+        await take(merged, 1)
+        services.script("readnew", Fault(after=3.0))
+        services.deliver("mail")
+        await nothing(merged, 2.5)
+        await merged.aclose()
+        assert asyncio.all_tasks() == before
+    assert asyncio.all_tasks() == before
+
+
+async def test_mail_is_kept_when_the_merged_stream_is_closed_in_its_read(
+    services: Scripted, session: Session
+) -> None:
+    """Closing waits for a consuming read, whose mail comes to the next stream."""
+    services.script("readnew", Fault(after=3.0))
+    services.deliver("mail")
+    merged = both(session)
+    await nothing(merged, 1.0)
+    await merged.aclose()
+    assert await take(both(session), 1, within=3.0) == ["mail"]
+    assert [request.kind for request in services.requests].count("readall") == 0
+
+
+# -- misuse, and the end --------------------------------------------------------------------------
+
+
+async def test_a_merged_stream_ends_with_its_last_stream(
+    services: Scripted, session: Session
+) -> None:
+    """One that is closed is left out; when all are, the loop is over."""
+    chat, mail = session.peerbet.chat_stream(after=0), session.pythbots.mail_stream()
+    merged = merge(chat, mail)
+    await chat.aclose()
+    services.say()
+    services.deliver("mail")
+    assert await take(merged, 1) == ["mail"]
+    await mail.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(merged)
+
+
+async def test_closing_is_idempotent_and_ends_a_wait(session: Session) -> None:
+    """Who waits when another task closes comes to the end soon."""
+    merged = both(session)
+    wait = asyncio.ensure_future(anext(merged, None))
+    await asyncio.sleep(1.5)
+    await merged.aclose()
+    await merged.aclose()
+    async with asyncio.timeout(2.0):
+        assert await wait is None
+
+
+async def test_two_tasks_cannot_ask_at_once(services: Scripted, session: Session) -> None:
+    """Neither the merged stream, nor one of its streams while it waits."""
+    chat = session.peerbet.chat_stream(after=0)
+    merged = merge(chat, session.pythbots.mail_stream())
+    wait = asyncio.ensure_future(anext(merged))
+    await asyncio.sleep(0.5)
+    with pytest.raises(InvalidRequestError, match="another task"):
+        await anext(merged)
+    with pytest.raises(InvalidRequestError, match="another task"):
+        await anext(chat)
+    services.say()
+    async with asyncio.timeout(10):
+        assert what(await wait) == 1
+
+
+async def test_plain_for_says_what_to_write(session: Session) -> None:
+    """``for`` raises a `TypeError` that names ``async for``."""
+    merged: object = both(session)
+    assert isinstance(merged, Iterable)
+    with pytest.raises(TypeError, match="async for"):
+        list(merged)
+
+
+async def test_only_streams_can_be_merged_each_once(session: Session) -> None:
+    """Nothing, something else, or the same stream twice is refused."""
+    chat = session.peerbet.chat_stream(after=0)
+    with pytest.raises(InvalidRequestError):
+        merge()
+    with pytest.raises(InvalidRequestError):
+        merge(chat, chat)
+    with pytest.raises(InvalidRequestError):
+        merge(chat, iter([1]))  # type: ignore[call-overload]  # on purpose
+
+
+async def test_streams_of_several_sessions_can_be_merged(services: Scripted) -> None:
+    """They need have nothing in common."""
+    rates = {"peerbet.chat.get": FAST, "pythbots.mail": Rate(0.5)}
+    async with services.session() as one, services.session(rates=rates) as other:
+        streams: list[Stream[ChatMessage]] = [s.peerbet.chat_stream(after=0) for s in (one, other)]
+        services.say(3)
+        merged = merge(*streams)
+        async with asyncio.timeout(60):
+            assert sorted([(await anext(merged)).id for _ in range(6)]) == [1, 1, 2, 2, 3, 3]

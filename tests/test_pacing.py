@@ -1,0 +1,481 @@
+"""Pacing holds where it counts: at the server, over real sockets, however unevenly requests travel.
+
+The servers here stamp a request when it *arrives*, which is some time after it was written. A whole
+minute of it takes no time: the clock is virtual, and only the sockets are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+from itertools import pairwise
+
+import looptime
+import pytest
+from raw_server import (
+    GOOD,
+    Peer,
+    RawServer,
+    Step,
+    answer,
+    black_hole,
+    drop,
+    http,
+    open_session,
+    refusing,
+)
+from scripted import Scripted
+
+from pythpeer import (
+    Endpoint,
+    MemoryStore,
+    OutcomeUnknownError,
+    PythpeerError,
+    Rate,
+    RateLimitedError,
+    RequestTimeoutError,
+    Retry,
+    Session,
+    TransportError,
+)
+from pythpeer.testing import FakeServices
+
+pytestmark = pytest.mark.anyio
+
+GUARD = 0.05
+PRECISE = 1e-4
+"""Seconds by which a time can be off: the virtual clock counts microseconds."""
+
+Chance = Callable[[], float]
+
+
+class StallingLoop(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+    """A loop on virtual time that something may hold up: then all its timers fire late."""
+
+    lost = 0.0
+
+    def time(self) -> float:
+        return float(super().time()) + self.lost
+
+    def stall(self, seconds: float) -> None:
+        """What a callback that blocks does."""
+        self.lost += seconds
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Service:
+    """Answers like Peerbet; `arrivals` has the time at which each request was there.
+
+    *travel* is how long a request is under way, *thinking* how long its answer takes after that.
+    """
+
+    def __init__(self, travel: Chance = lambda: 0.0, thinking: Chance = lambda: 0.0) -> None:
+        self.arrivals: list[float] = []
+        self._travel = travel
+        self._thinking = thinking
+
+    async def serve(self, peer: Peer) -> None:
+        await asyncio.sleep(self._travel())
+        self.arrivals.append(now())
+        await asyncio.sleep(self._thinking())
+        await peer.send(http(200, GOOD))
+
+    def listen(self) -> RawServer:
+        return RawServer(Step(self.serve))
+
+    @property
+    def gaps(self) -> list[float]:
+        """The seconds between one arrival and the next."""
+        return [later - earlier for earlier, later in pairwise(self.arrivals)]
+
+    def share_of_ideal(self, interval: float = 1.0) -> float:
+        """The rate that was reached, as a share of what would just have been allowed."""
+        return len(self.gaps) * interval / (self.arrivals[-1] - self.arrivals[0])
+
+    def overdrawn(self, rate: Rate) -> float:
+        """By how many tokens, at the worst, a strict bucket of this rate would be overdrawn."""
+        tokens, before, worst = float(rate.burst), self.arrivals[0], 0.0
+        for at in self.arrivals:
+            tokens = min(rate.burst, tokens + (at - before) / rate.interval) - 1
+            before = at
+            worst = max(worst, -tokens)
+        return worst
+
+
+def paced_session(url: str, rate: Rate = Rate(1.0), retry: Retry = Retry(attempts=1)) -> Session:
+    """A session for reading and posting at this rate, whose callers wait as long as it takes."""
+    rates = {"peerbet.chat.get": rate, "peerbet.chat.set": rate}
+    return open_session(url, rates=rates, retry=retry, max_wait=1000.0)
+
+
+def uniform(dice: random.Random, low: float, high: float) -> Chance:
+    return lambda: dice.uniform(low, high)
+
+
+# -- many at once ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("slowest", [0.0, 0.3, 2.0], ids="answers-take-{}".format)
+@pytest.mark.parametrize("travel", [0.0, 0.02, GUARD], ids="travel-takes-{}".format)
+async def test_no_gap_is_short_and_the_rate_is_near_the_ideal(
+    travel: float, slowest: float, seed: int
+) -> None:
+    """Forty calls at once: none arrives early while requests travel no longer than the guard."""
+    dice = random.Random(seed)
+    service = Service(uniform(dice, 0.0, travel), uniform(dice, 0.0, slowest))
+    async with service.listen() as server, paced_session(server.url) as session:
+        await asyncio.gather(*(session.peerbet.messages() for _ in range(40)))
+    assert len(service.arrivals) == 40
+    assert min(service.gaps) >= 1.0 - PRECISE
+    assert service.share_of_ideal() >= 0.95
+
+
+async def test_the_worst_case_is_allowed_for() -> None:
+    """One request travels as long as the guard, the next not at all: still a whole interval."""
+    delays = [GUARD, 0.0] * 10
+    service = Service(lambda: delays[len(service.arrivals)], lambda: 1.5)
+    async with service.listen() as server, paced_session(server.url) as session:
+        await asyncio.gather(*(session.peerbet.messages() for _ in range(20)))
+    assert min(service.gaps) == pytest.approx(1.0, abs=PRECISE)
+
+
+async def test_a_delay_over_the_guard_is_what_the_guard_is_about() -> None:
+    """The measure can fail: requests that travel longer than allowed for arrive too close."""
+    delays = [0.5, 0.0] * 10
+    service = Service(lambda: delays[len(service.arrivals)], lambda: 1.5)
+    async with service.listen() as server, paced_session(server.url) as session:
+        await asyncio.gather(*(session.peerbet.messages() for _ in range(20)))
+    assert min(service.gaps) < 0.9
+
+
+async def test_a_wider_guard_allows_for_longer_delays() -> None:
+    """The guard is an option of the rate."""
+    delays = [0.5, 0.0] * 10
+    service = Service(lambda: delays[len(service.arrivals)], lambda: 1.5)
+    rate = Rate(1.0, guard=0.5)
+    async with service.listen() as server, paced_session(server.url, rate) as session:
+        await asyncio.gather(*(session.peerbet.messages() for _ in range(20)))
+    assert min(service.gaps) >= 1.0 - PRECISE
+
+
+@pytest.mark.parametrize("rate", [Rate(1.0, 3), Rate(0.25, 5), Rate(2.0, 2)], ids=str)
+async def test_bursts_never_overdraw_the_services_bucket(rate: Rate) -> None:
+    """Callers in crowds and alone, answered soon and late: the service has a token for each."""
+    dice = random.Random(7)
+    service = Service(uniform(dice, 0.0, GUARD), uniform(dice, 0.0, 0.6))
+
+    async def caller(session: Session, at: float) -> None:
+        await asyncio.sleep(at)
+        await session.peerbet.messages()
+
+    async with service.listen() as server, paced_session(server.url, rate) as session:
+        crowds = [at for at in (0, 3, 3.1, 20, 60) for _ in range(7)]
+        singles = [dice.uniform(0, 90) for _ in range(25)]
+        await asyncio.gather(*(caller(session, at) for at in crowds + singles))
+    assert len(service.arrivals) == 60
+    assert service.overdrawn(rate) <= PRECISE
+
+
+async def test_reading_and_posting_are_paced_apart() -> None:
+    """Each endpoint has its own bucket; together they go twice as fast."""
+    async with FakeServices() as fake, fake.session(max_wait=100.0) as session:
+        start = now()
+        await asyncio.gather(
+            *(session.peerbet.messages() for _ in range(20)),
+            *(session.peerbet.post(f"{number}") for number in range(20)),
+        )
+        assert 18.99 <= now() - start <= 20.5
+        assert len(fake.requests) == 40
+        assert fake.violations == []
+
+
+async def test_everything_at_once_keeps_the_law() -> None:
+    """Streams, calls and writes of two sessions on one store, under the eye of the judge."""
+    heard: list[str] = []
+
+    async def listen(session: Session) -> None:
+        async for message in session.peerbet.chat_stream(after=0):
+            heard.append(message.text)  # noqa: PERF401  # there is no end at which to have a list
+
+    async with FakeServices() as fake:
+        store = MemoryStore()
+        one, other = (fake.session(max_wait=1000.0, store=store) for _ in range(2))
+        async with one, other:
+            listeners = [asyncio.create_task(listen(session)) for session in (one, other)]
+            await asyncio.gather(
+                *(one.peerbet.post(f"{number}") for number in range(10)),
+                *(session.peerbet.messages() for session in (one, other) for _ in range(5)),
+                *(session.pythbots.user("tiro") for session in (one, other) for _ in range(5)),
+                *(other.pythbots.send_mail("alice", "hi") for _ in range(4)),
+                one.pythbots.unread_mail(),
+            )
+            await asyncio.sleep(10)
+            for listener in listeners:
+                listener.cancel()
+        assert sorted(heard) == sorted(str(number) for number in range(10) for _ in range(2))
+        assert fake.violations == []
+
+
+async def test_cancelled_calls_leave_no_hole_and_no_short_gap() -> None:
+    """Of sixty calls half are cancelled at random, in line or under way."""
+    dice = random.Random(11)
+    service = Service(uniform(dice, 0.0, GUARD), uniform(dice, 0.0, 0.4))
+    async with service.listen() as server, paced_session(server.url) as session:
+        calls = [asyncio.create_task(session.peerbet.messages()) for _ in range(60)]
+        loop = asyncio.get_running_loop()
+        leavers = dice.sample(calls, 30)
+        for call in leavers:
+            loop.call_later(dice.uniform(0, 45), call.cancel)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        for call, result in zip(calls, results, strict=True):
+            assert call in leavers or not isinstance(result, BaseException)
+        assert session.limiters["peerbet.chat.get"].waiting == 0
+    assert len(service.arrivals) >= 30
+    assert min(service.gaps) >= 1.0 - PRECISE
+    assert service.share_of_ideal() >= 0.95
+
+
+async def test_repetitions_are_paced_too() -> None:
+    """Each further attempt of a read takes a token like any other request."""
+    steps = (drop(), answer(b"", 503), answer(b"", 500), answer())
+    async with RawServer(*steps) as server:
+        retry = Retry(attempts=4, base_delay=0.0)
+        async with paced_session(server.url, retry=retry) as session:
+            await asyncio.gather(session.peerbet.messages(), session.peerbet.messages())
+        times = [asked.at for asked in server.asked]
+    assert len(times) == 5
+    assert min(later - earlier for earlier, later in pairwise(times)) >= 1.0 - PRECISE
+
+
+# -- stalls ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": StallingLoop})], ids=[""])
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_stalled_loop_does_not_catch_up_with_a_burst(seed: int) -> None:
+    """What the loop lost while something blocked it is lost: the next ones keep their distance.
+
+    The loop stalls only while no request is under way, for the service's clock is the same one.
+    """
+    dice = random.Random(seed)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StallingLoop)
+
+    def thinking() -> float:
+        if dice.random() < 0.4:
+            loop.call_later(dice.uniform(0.1, 1.2), loop.stall, dice.choice([0.1, 0.9, 2.5, 30.0]))
+        return 0.0
+
+    service = Service(thinking=thinking)
+    async with service.listen() as server, paced_session(server.url) as session:
+        await asyncio.gather(*(session.peerbet.messages() for _ in range(40)))
+    assert len(service.arrivals) == 40
+    assert loop.lost > 5
+    assert min(service.gaps) >= 1.0 - PRECISE
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": StallingLoop})], ids=[""])
+async def test_after_a_stall_a_burst_is_no_greater_than_the_burst() -> None:
+    """However long the loop was stalled, at most ``burst`` go at once."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StallingLoop)
+    service = Service()
+    rate = Rate(1.0, burst=3)
+    async with service.listen() as server, paced_session(server.url, rate) as session:
+        calls = [asyncio.create_task(session.peerbet.messages()) for _ in range(12)]
+        await asyncio.sleep(0.5)
+        loop.stall(100)
+        await asyncio.gather(*calls)
+    assert len(service.arrivals) == 12
+    assert service.overdrawn(rate) <= PRECISE
+
+
+async def test_an_answer_that_does_not_come_does_not_stop_the_others() -> None:
+    """A service that stalls on one request gets the next one a guard and an interval later."""
+    stalls = iter([30.0])
+    service = Service(thinking=lambda: next(stalls, 0.0))
+    async with service.listen() as server:
+        session = paced_session(server.url)
+        async with session:
+            results = await asyncio.gather(
+                *(session.peerbet.messages() for _ in range(10)), return_exceptions=True
+            )
+    assert isinstance(results[0], RequestTimeoutError)
+    assert not any(isinstance(result, BaseException) for result in results[1:])
+    assert service.gaps[0] == pytest.approx(1.0 + GUARD, abs=PRECISE)
+    assert min(service.gaps) >= 1.0 - PRECISE
+
+
+# -- refunds --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["messages", "post"])
+async def test_a_refused_connection_costs_no_token(call: str) -> None:
+    """A request that certainly never left gives its token back, at once and to whoever waits."""
+    with refusing() as url:
+        async with paced_session(url) as session:
+            limiter = session.limiters[f"peerbet.chat.{'get' if call == 'messages' else 'set'}"]
+            arguments = () if call == "messages" else ("hi",)
+            start = now()
+            many = (getattr(session.peerbet, call)(*arguments) for _ in range(20))
+            for error in await asyncio.gather(*many, return_exceptions=True):
+                assert isinstance(error, TransportError)
+                assert not isinstance(error, OutcomeUnknownError)
+                assert error.sent is False
+            assert now() - start < 0.5
+            assert (limiter.available, limiter.waiting) == (1, 0)
+
+
+async def test_a_refund_is_no_extra_token() -> None:
+    """Behind a refusal the next request goes at once, but an interval after the last that left."""
+    rates = {"peerbet.chat.set": Rate(1.0)}
+    async with Scripted() as services, services.session(rates=rates) as session:
+        await session.peerbet.post("one")
+        await asyncio.sleep(2)
+        await services.stop()
+        with pytest.raises(TransportError) as caught:
+            await session.peerbet.post("refused")
+        assert caught.value.sent is False
+        await services.start()
+        await asyncio.gather(*(session.peerbet.post(text) for text in ("two", "three")))
+        times = [asked.at for asked in services.asked("set")]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
+        assert gaps == pytest.approx([2.0, 1.0], abs=0.1)
+        assert min(gaps) >= 1.0 - PRECISE
+
+
+async def test_a_connection_that_never_comes_about_costs_no_token() -> None:
+    """Nothing was written when connecting took too long."""
+    with black_hole() as url:
+        async with paced_session(url) as session:
+            with pytest.raises(TransportError) as caught:
+                await session.peerbet.messages()
+            assert caught.value.sent is False
+            assert session.limiters["peerbet.chat.get"].available == 1
+
+
+async def test_a_call_cancelled_while_connecting_costs_no_token() -> None:
+    """Cancelled before its request was written, it gives its token to the next in line."""
+    with black_hole() as url:
+        async with paced_session(url) as session:
+            call = asyncio.create_task(session.peerbet.messages())
+            await asyncio.sleep(1)
+            limiter = session.limiters["peerbet.chat.get"]
+            assert limiter.available == 0
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            assert limiter.available == 1
+
+
+@pytest.mark.parametrize("step", [drop(), answer(b"", 500), answer(b"nonsense")])
+async def test_a_request_that_was_written_stays_spent(step: Step) -> None:
+    """Whatever came of it: the service may have counted it."""
+    async with RawServer(step) as server, paced_session(server.url) as session:
+        with pytest.raises(PythpeerError):
+            await session.peerbet.messages()
+        assert session.limiters["peerbet.chat.get"].available == 0
+
+
+# -- being told to slow down ----------------------------------------------------------------------
+
+
+async def test_nobody_goes_before_a_retry_after() -> None:
+    """One caller's 429 holds all of them up, until the time that the service named."""
+    steps = (answer(), answer(b"", 429, [("Retry-After", "30")]), answer())
+    async with RawServer(*steps) as server:
+        retry = Retry(attempts=2)
+        async with paced_session(server.url, retry=retry) as session:
+            await asyncio.gather(*(session.peerbet.messages() for _ in range(5)))
+        times = [asked.at for asked in server.asked]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert len(gaps) == 5
+    assert gaps[1] == pytest.approx(30.0, abs=0.1)
+    assert min(gaps) >= 1.0 - PRECISE
+
+
+async def test_a_retry_after_sends_the_impatient_away() -> None:
+    """Whoever would wait longer than ``max_wait`` is told at once, not when it is over."""
+    steps = (answer(b"", 429, [("Retry-After", "90")]), answer())
+    async with RawServer(*steps) as server:
+        rates = {"peerbet.chat.get": Rate(1.0)}
+        async with open_session(server.url, rates=rates, max_wait=20.0) as session:
+            start = now()
+            calls = (session.peerbet.messages() for _ in range(5))
+            for error in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(error, RateLimitedError)
+                assert error.retry_after is not None
+                assert error.retry_after >= 89.9
+            assert now() - start < 0.5
+        assert len(server.asked) == 1
+
+
+async def test_after_a_429_more_distance_is_kept() -> None:
+    """A service that counts more strictly than the guard allows for is given more room."""
+    allowed_from = [0.0]
+
+    async def strict(peer: Peer) -> None:
+        early = now() < allowed_from[0]
+        allowed_from[0] = now() + 1.2
+        await asyncio.sleep(2.0)
+        await peer.send(http(429, b"") if early else http(200, GOOD))
+
+    guards = [GUARD]
+    late = -1
+    async with RawServer(Step(strict)) as server, paced_session(server.url) as session:
+        for _ in range(4):
+            calls = (session.peerbet.messages() for _ in range(3))
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            guards.append(session.limiters["peerbet.chat.get"].guard)
+            late = sum(isinstance(result, RateLimitedError) for result in results)
+    assert guards == sorted(guards)
+    assert guards[-1] > GUARD
+    assert late == 0
+
+
+# -- one bucket, whoever asks ---------------------------------------------------------------------
+
+
+async def test_a_users_endpoint_is_paced_at_the_server() -> None:
+    """What holds for the services' endpoints holds for one's own."""
+    dice = random.Random(3)
+    service = Service(uniform(dice, 0.0, GUARD), uniform(dice, 0.0, 1.0))
+    async with service.listen() as server, Session(max_wait=1000.0) as session:
+        own = Endpoint("own", server.url, rate=Rate(0.5))
+        await asyncio.gather(*(session.call(own, number=number) for number in range(30)))
+    assert len(service.arrivals) == 30
+    assert min(service.gaps) >= 0.5 - PRECISE
+
+
+async def test_streams_and_calls_share_the_bucket() -> None:
+    """A stream's polls and direct calls keep their distance from each other."""
+    async with Scripted() as services:
+        rates = {"peerbet.chat.get": Rate(1.0)}
+        async with services.session(rates=rates) as session:
+            stream = session.peerbet.chat_stream(after=0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(10.5), asyncio.TaskGroup() as group:
+                    group.create_task(anext(stream))
+                    for _ in range(4):
+                        group.create_task(session.peerbet.messages())
+        times = [asked.at for asked in services.asked("get")]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert len(gaps) >= 8
+    assert min(gaps) >= 1.0 - PRECISE
+
+
+async def test_a_second_of_idleness_is_one_token() -> None:
+    """With burst 1 nothing is saved up, however long nobody asked."""
+    service = Service()
+    async with service.listen() as server, paced_session(server.url) as session:
+        await session.peerbet.messages()
+        await asyncio.sleep(3600)
+        await asyncio.gather(*(session.peerbet.messages() for _ in range(3)))
+    assert service.gaps[0] >= 3600
+    assert service.gaps[1:] == pytest.approx([1.0, 1.0], abs=0.01)

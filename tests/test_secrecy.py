@@ -1,0 +1,810 @@
+"""A key is in the request and nowhere else, whatever goes wrong and however one looks.
+
+The keys here are canaries: each has a word in it that survives every encoding, and that word must
+never show. Frames of these tests hold no key either, so that whole tracebacks can be searched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import html
+import json
+import logging
+import pickle
+import sys
+import traceback
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import quote, quote_plus, unquote
+
+import anyio
+import pytest
+from raw_server import (
+    CALLS,
+    DROPS,
+    GOOD,
+    MALFORMED,
+    SILENT,
+    Call,
+    Headers,
+    Peer,
+    RawServer,
+    Step,
+    answer,
+    black_hole,
+    drop,
+    error_page,
+    hang,
+    http,
+    open_session,
+    refusal,
+    refusing,
+    users_own,
+)
+
+from pythpeer import (
+    AccessDeniedError,
+    ApiError,
+    DecodeError,
+    Endpoint,
+    HttpStatusError,
+    InvalidRequestError,
+    PythpeerError,
+    Rate,
+    RateLimitedError,
+    Retry,
+    Secret,
+    Session,
+)
+from pythpeer.wire import Request
+
+pytestmark = pytest.mark.anyio
+
+WORD: Final = "canary7f3a9"
+"""What must never show, in any case."""
+
+MARKS: Final = ' /+&<>"\\=%~'
+"""Characters that every encoding spells differently."""
+
+KEYS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "peerbet_key": f"peer{WORD}{MARKS}é",
+        "personal_key": f"pers{WORD}{MARKS}\N{GRINNING FACE}",
+        "pythbots_api_key": f"api{WORD}{MARKS}z",
+    }
+)
+OWN_KEY: Final = f"own{WORD}{MARKS}z"
+
+KEYED: Final[Mapping[str, Call]] = MappingProxyType(
+    {
+        name: users_own(call.effect, Secret(OWN_KEY)) if name.startswith("own_") else call
+        for name, call in CALLS.items()
+    }
+)
+"""Every way to ask, with a canary for each key."""
+
+TYPICAL: Final = ("messages", "own_read", "unread_mail", "post")
+"""Each key, in the URL and in the header, and each effect."""
+
+
+def shows(text: str | bytes) -> bool:
+    """Whether *text* gives a key away."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace") + text.decode("utf-16", "replace")
+    return WORD in text.lower()
+
+
+def keyed_session(url: str, **options: Any) -> Session:
+    """A session with a canary for each key."""
+    return open_session(url, **dict[str, Any](KEYS), **options)
+
+
+# -- where to look --------------------------------------------------------------------------------
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """*error*, and all that it grew from or holds, also what a traceback would leave out."""
+    seen: set[int] = set()
+    links: list[BaseException | None] = [error]
+    while links:
+        link = links.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        links += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            links += link.exceptions
+
+
+def appearances(error: BaseException) -> Iterator[str | bytes]:
+    """Every way in which Python shows an exception."""
+    for link in chain(error):
+        yield str(link)
+        yield repr(link)
+        yield repr(link.args)
+        yield repr(vars(link))
+        yield repr(getattr(link, "__notes__", ()))
+        for name in dir(link):
+            if not name.startswith("__"):
+                yield repr(getattr(link, name, None))
+        shown = traceback.TracebackException.from_exception(link, capture_locals=True)
+        yield "".join(shown.format())
+        if isinstance(link, PythpeerError):
+            yield pickle.dumps(link)
+
+
+def examine(error: BaseException) -> None:
+    """Fail where *error* gives a key away."""
+    assert not [text for text in appearances(error) if shows(text)]
+
+
+class Ear(logging.Handler):
+    """Hears what asyncio says in its debug mode: far too much for `caplog` to keep."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: set[str] = set()
+        self.errors: list[BaseException] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        assert not shows(message)
+        self.heard.add(message[:20])
+        if record.exc_info and record.exc_info[1]:
+            self.errors.append(record.exc_info[1])
+
+
+class Watch:
+    """What was logged and warned of meanwhile."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self._caplog = caplog
+        self._ear = Ear()
+        self._warnings: list[warnings.WarningMessage] = []
+        self._unraisable: list[str] = []
+
+    def heard(self, beginning: str) -> bool:
+        """Whether asyncio has said something that begins so."""
+        return beginning[:20] in self._ear.heard
+
+    def examine(self) -> None:
+        """Fail where a key was given away, or where something was left to the collector."""
+        formatter = logging.Formatter("%(name)s %(message)s")
+        for record in self._caplog.records:
+            assert not shows(formatter.format(record))
+            assert not shows(repr(vars(record)))
+        for error in self._ear.errors:
+            examine(error)
+        assert [str(warning.message) for warning in self._warnings] == []
+        assert self._unraisable == []
+
+    @contextmanager
+    def debug(self) -> Iterator[None]:
+        """Switch asyncio's debug mode on."""
+        loop, log = asyncio.get_running_loop(), logging.getLogger("asyncio")
+        before = loop.get_debug(), loop.slow_callback_duration, loop.get_exception_handler()
+        loop.set_debug(True)
+        loop.slow_callback_duration = 0.0  # every turn of the loop is reported
+        loop.set_exception_handler(None)
+        log.addHandler(self._ear)
+        log.propagate = False
+        try:
+            yield
+        finally:
+            log.propagate = True
+            log.removeHandler(self._ear)
+            loop.set_debug(before[0])
+            loop.slow_callback_duration = before[1]
+            loop.set_exception_handler(before[2])
+
+    @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Note warnings, and what goes wrong where nothing can be raised."""
+        hook = sys.unraisablehook
+        sys.unraisablehook = lambda event: self._unraisable.append(repr(event.exc_value))
+        try:
+            with warnings.catch_warnings(record=True) as self._warnings:
+                warnings.simplefilter("always")
+                yield
+        finally:
+            sys.unraisablehook = hook
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Spare the collector, which is called often here, what others have left."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@asynccontextmanager
+async def watching(
+    caplog: pytest.LogCaptureFixture, *, debug: bool = False
+) -> AsyncIterator[Watch]:
+    """Note all that is logged and warned of, and look through it in the end."""
+    watch = Watch(caplog)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(caplog.at_level(logging.DEBUG))
+        stack.enter_context(watch.warnings())
+        if debug:
+            stack.enter_context(watch.debug())
+        yield watch
+        await asyncio.sleep(0.1)
+        if debug:
+            gc.collect()
+            await asyncio.sleep(0.1)
+    watch.examine()
+
+
+async def caught(call: Call, session: Session, url: str) -> BaseException:
+    """What a call raises."""
+    try:
+        await call.run(session, url)
+    except PythpeerError as error:
+        return error
+    pytest.fail("the call did not fail")
+
+
+async def scrutinise(url: str, caplog: pytest.LogCaptureFixture, **options: Any) -> None:
+    """Let every call fail at *url*, and look everywhere."""
+    async with watching(caplog):
+        for name in TYPICAL:
+            async with keyed_session(url, **options) as session:
+                error = await caught(KEYED[name], session, url)
+                examine(error)
+                assert not shows(repr(session))
+    async with watching(caplog, debug=True) as watch:
+        for name in ("own_read", "unread_mail"):
+            async with keyed_session(url, **options) as session:
+                task = asyncio.ensure_future(KEYED[name].run(session, url))
+                await asyncio.wait([task])
+                assert not shows(repr(task))
+                del task  # with its exception, which nobody asked for
+    assert watch.heard("Task exception was never retrieved")
+    assert watch.heard("Executing <Task finished")
+
+
+# -- failures of the wire -------------------------------------------------------------------------
+
+STATUSES: Final[Mapping[str, Step]] = MappingProxyType(
+    {f"status {status}": error_page(status) for status in (302, 404, 401, 403, 429, 500, 503)}
+)
+
+
+@pytest.mark.parametrize("fault", [*DROPS, *MALFORMED, *STATUSES])
+async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in the error, not in what it grew from, not in a log, a warning or a pickle."""
+    async with RawServer({**DROPS, **MALFORMED, **STATUSES}[fault]) as server:
+        await scrutinise(server.url, caplog)
+        assert all(shows(asked.head) for asked in server.asked)
+        assert len(server.asked) == len(TYPICAL) + 2
+
+
+@pytest.mark.parametrize("fault", SILENT)
+async def test_no_timeout_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Wherever the time limit strikes."""
+    async with RawServer(SILENT[fault]) as server:
+        await scrutinise(server.url, caplog, timeout=3.0)
+
+
+async def test_no_refused_connection_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does one that is never made, or has no trust."""
+    with refusing() as url:
+        await scrutinise(url, caplog)
+        await scrutinise(url.replace("http:", "https:"), caplog)
+    with black_hole() as url:
+        await scrutinise(url, caplog)
+        await scrutinise(url, caplog, timeout=1.0)
+
+
+async def test_no_failed_handshake_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Where TLS was due and something else came."""
+    plain = Step(drop(http(400, b"this is plain HTTP")).run, reads=False)
+    silent = Step(hang().run, reads=False)
+    for step, options in ((plain, {}), (silent, {"timeout": 2.0})):
+        async with RawServer(step) as server:
+            await scrutinise(server.url.replace("http:", "https:"), caplog, **options)
+
+
+async def test_no_body_over_the_limit_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does an answer that is too large."""
+    async with RawServer(answer(b" " * 5000)) as server:
+        await scrutinise(server.url, caplog, max_body=1000)
+
+
+async def test_no_repetition_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does trying again."""
+    async with RawServer(*DROPS.values(), answer(b"", 429, [("Retry-After", "3")])) as server:
+        await scrutinise(server.url, caplog, retry=Retry(10, base_delay=0.1))
+
+
+async def test_no_closing_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does a session that is closed under a request, or not open at all."""
+    async with RawServer(hang()) as server:
+        for call in KEYED.values():
+            async with watching(caplog):
+                session = keyed_session(server.url)
+                examine(await caught(call, session, server.url))
+                await session.open()
+                task = asyncio.ensure_future(caught(call, session, server.url))
+                await asyncio.sleep(0.1)
+                await session.aclose()
+                examine(await task)
+
+
+# -- a service that repeats what it was told ------------------------------------------------------
+
+
+def spoken(head: str) -> list[str]:
+    """The keys of a request, decoded."""
+    found = [key for key in (*KEYS.values(), OWN_KEY) if quote(key, safe="") in head]
+    return found + [key for key in KEYS.values() if f"X-API-Key: {key}" in head]
+
+
+def lower_case(key: str) -> str:
+    """Percent-encoded with small letters."""
+    encoded = quote(key, safe="")
+    return "".join(
+        letter.lower() if "%" in encoded[max(0, at - 2) : at] else letter
+        for at, letter in enumerate(encoded)
+    )
+
+
+FORMS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
+    {
+        "raw": lambda key: key,
+        "percent-encoded": lambda key: quote(key, safe=""),
+        "percent-encoded in small letters": lower_case,
+        "percent-encoded but for slashes": quote,
+        "percent-encoded twice": lambda key: quote(quote(key, safe=""), safe=""),
+        "form-encoded": quote_plus,
+        "as JSON": lambda key: json.dumps(key)[1:-1],
+        "as JSON in UTF-8": lambda key: json.dumps(key, ensure_ascii=False)[1:-1],
+        "as PHP's JSON": lambda key: json.dumps(key)[1:-1].replace("/", "\\/"),
+        "as HTML": html.escape,
+        "as HTML but for quotes": lambda key: html.escape(key, quote=False),
+        "in capitals": str.upper,
+    }
+)
+
+
+def echoing(reply: Callable[[str], bytes], form: str) -> Step:
+    """Answer with what *reply* makes of the keys that came, written in that form."""
+
+    async def run(peer: Peer) -> None:
+        keys = spoken(peer.head.decode("latin-1")) or ["nothing"]
+        await peer.send(reply(" ".join(FORMS[form](key) for key in keys)))
+
+    return Step(run)
+
+
+def with_words(status: int, words: str, name: str = "error") -> Callable[[str], bytes]:
+    """The service's own envelope with an echo among its words."""
+
+    def reply(echo: str) -> bytes:
+        return http(status, json.dumps({"status": 0, name: f"{words} {echo} today"}).encode())
+
+    return reply
+
+
+def with_location(echo: str) -> bytes:
+    """A redirect that copies the query."""
+    location = quote(echo, safe="%")
+    return http(302, b"moved", [("Location", f"https://elsewhere.example/?key={location}")])
+
+
+def with_headers(echo: str) -> bytes:
+    """An answer that repeats the key in its headers."""
+    headers: Headers = [("Set-Cookie", f"key={quote(echo)}"), ("X-Key", quote(echo))]
+    return http(500, b"", headers)
+
+
+ECHOES: Final[Mapping[str, tuple[Callable[[str], bytes], type[PythpeerError]]]] = MappingProxyType(
+    {
+        "refusal": (with_words(200, "not today,"), ApiError),
+        "refusal as 404": (with_words(404, "not here,", "message"), ApiError),
+        "access": (with_words(200, "no access with"), AccessDeniedError),
+        "status 401": (with_words(401, "who is"), AccessDeniedError),
+        "status 403": (lambda echo: http(403, echo.encode()), AccessDeniedError),
+        "limit": (with_words(200, "limit reached for"), RateLimitedError),
+        "status 429": (with_words(429, "slow down,"), RateLimitedError),
+        "page": (lambda echo: http(404, f"<html>{echo}</html>".encode()), HttpStatusError),
+        "server error": (lambda echo: http(500, echo.encode()), HttpStatusError),
+        "redirect": (with_location, HttpStatusError),
+        "headers": (with_headers, HttpStatusError),
+        "text": (lambda echo: http(200, f"you said {echo} and".encode()), DecodeError),
+        "page under 200": (
+            lambda echo: http(200, f"<html><title>{echo}</title></html>".encode()),
+            DecodeError,
+        ),
+        "cut by the excerpt": (lambda echo: http(200, b"x" * 190 + echo.encode()), DecodeError),
+        "other JSON": (lambda echo: http(200, f'"{echo * 9}"'.encode()), DecodeError),
+    }
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_no_echo_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that a service repeats, however it spells it, is taken out of what an error shows."""
+    for reply, kind in ECHOES.values():
+        async with (
+            RawServer(echoing(reply, form)) as server,
+            watching(caplog),
+            keyed_session(server.url) as session,
+        ):
+            for name in ("messages", "all_mail", "own_read"):
+                error = await caught(KEYED[name], session, server.url)
+                assert type(error) is kind
+                examine(error)
+            for name in ("post", "unread_mail"):
+                examine(await caught(KEYED[name], session, server.url))
+
+
+@pytest.mark.parametrize("form", ["raw", "percent-encoded"])
+@pytest.mark.parametrize("missing", [0, 1, 3])
+async def test_no_excerpt_begins_with_most_of_a_key(form: str, missing: int) -> None:
+    """Where only the beginning of a body is looked at, a key across its end does not show."""
+
+    def reply(echo: str) -> bytes:
+        body = echo.encode()
+        return http(200, b" " * (64 * 1024 - len(body) + missing) + body + b" and so on")
+
+    async with RawServer(echoing(reply, form)) as server, keyed_session(server.url) as session:
+        for name in ("messages", "own_read"):
+            error = await caught(KEYED[name], session, server.url)
+            assert isinstance(error, DecodeError)
+            examine(error)
+
+
+async def test_the_rest_of_an_echo_is_kept() -> None:
+    """Only the key is taken out: what the service says about it stays."""
+    async with (
+        RawServer(echoing(with_words(200, "bad key"), "raw")) as server,
+        keyed_session(server.url) as session,
+    ):
+        error = await caught(KEYED["messages"], session, server.url)
+    assert isinstance(error, AccessDeniedError)
+    assert error.message == "bad key *** today"
+    assert str(error) == "peerbet.chat.get: bad key *** today"
+
+
+async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    """What a stream logs while it goes on trying, and what it raises at last, shows no key."""
+    words = with_words(200, "not today,")
+    steps = (
+        *(echoing(words, form) for form in FORMS),
+        echoing(lambda echo: http(200, echo.encode()), "raw"),
+        *DROPS.values(),
+        hang(),
+        echoing(with_words(200, "no access with"), "raw"),
+    )
+    streams: list[Callable[[Session], Any]] = [
+        lambda session: session.peerbet.chat_stream(after=0),
+        lambda session: session.peerbet.chat_stream(),
+        lambda session: session.pythbots.mail_stream(),
+    ]
+    for open_stream in streams:
+        async with (
+            RawServer(*steps) as server,
+            watching(caplog),
+            keyed_session(server.url) as session,
+        ):
+            stream = open_stream(session)
+            with pytest.raises(AccessDeniedError) as refused:
+                await anext(stream)
+            examine(refused.value)
+            assert not shows(repr(stream))
+            assert len(server.asked) >= len(steps)
+        assert any(record.levelno == logging.WARNING for record in caplog.records)
+
+
+# -- cancellation from outside --------------------------------------------------------------------
+
+
+async def by_timeout(call: Call, session: Session, url: str) -> None:
+    async with asyncio.timeout(1.0):
+        await call.run(session, url)
+
+
+async def by_fail_after(call: Call, session: Session, url: str) -> None:
+    with anyio.fail_after(1.0):
+        await call.run(session, url)
+
+
+async def by_wait_for(call: Call, session: Session, url: str) -> None:
+    await asyncio.wait_for(call.run(session, url), 1.0)
+
+
+async def by_cancel(call: Call, session: Session, url: str) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_later(1.0, task.cancel)
+    await call.run(session, url)
+
+
+def raise_lookup_error() -> None:
+    raise LookupError
+
+
+async def by_sibling(call: Call, session: Session, url: str) -> None:
+    async def run() -> None:
+        await call.run(session, url)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        await asyncio.sleep(1.0)
+        raise_lookup_error()
+
+
+async def by_nested(call: Call, session: Session, url: str) -> None:
+    try:
+        async with asyncio.timeout(1.0):
+            await call.run(session, url)
+    except TimeoutError as error:
+        raise LookupError from error
+
+
+WAYS: Final = (by_timeout, by_fail_after, by_wait_for, by_cancel, by_sibling, by_nested)
+
+
+async def interrupt(
+    way: Callable[[Call, Session, str], Any], url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cut every call off in one way, and look everywhere."""
+    for name in TYPICAL:
+        debug = name == "post"
+        async with watching(caplog, debug=debug), keyed_session(url, timeout=8.0) as session:
+            task = asyncio.ensure_future(way(KEYED[name], session, url))
+            with pytest.raises(BaseException) as ended:  # whatever it ends in
+                await task
+            assert not isinstance(ended.value, (AssertionError, NameError, TypeError))
+            examine(ended.value)
+            assert not shows(repr(task))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", ["silence", "silence within the body", "head by drips"])
+async def test_no_cancelled_request_shows_a_key(
+    fault: str, way: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The frames through which a cancellation passes are those that held the key."""
+    async with RawServer(SILENT[fault]) as server:
+        await interrupt(way, server.url, caplog)
+        assert len(server.asked) == len(TYPICAL)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_no_cancelled_connection_shows_a_key(
+    way: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor do those of a request that waits for its connection."""
+    with black_hole() as url:
+        await interrupt(way, url, caplog)
+
+
+async def test_no_cancelled_wait_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor do those of a call that waits for its token, or for its next attempt."""
+    async with RawServer(error_page(500)) as server:
+        for name in ("messages", "all_mail", "own_read"):
+            options: dict[str, Any] = {"retry": Retry(9, base_delay=9e9, max_delay=9e9)}
+            async with watching(caplog), keyed_session(server.url, **options) as session:
+                with pytest.raises(TimeoutError) as ended:
+                    await by_timeout(KEYED[name], session, server.url)
+                examine(ended.value)
+            paced = {"rates": {"peerbet.chat.get": Rate(50.0), "pythbots.mail": Rate(50.0)}}
+            async with watching(caplog), keyed_session(server.url, **paced) as session:
+                await caught(KEYED[name], session, server.url)
+                if name != "own_read":
+                    with pytest.raises(TimeoutError) as ended:
+                        await by_timeout(KEYED[name], session, server.url)
+                    examine(ended.value)
+
+
+# -- what can be printed --------------------------------------------------------------------------
+
+
+async def test_nothing_that_holds_a_key_shows_it() -> None:
+    """The reprs of a session and of all it consists of are fit for a log."""
+    async with RawServer(answer()) as server, keyed_session(server.url) as session:
+        for call in KEYED.values():
+            await call.run(session, server.url)
+        endpoint = Endpoint("own", f"{server.url}/own", query={"k": Secret(OWN_KEY)})
+        request = Request(endpoint, {"k2": Secret(OWN_KEY)}, {"X-Key": Secret(OWN_KEY)})
+        things = [
+            session,
+            session.peerbet,
+            session.pythbots,
+            session.limiters,
+            *session.limiters.values(),
+            session.peerbet.chat_stream(),
+            session.pythbots.mail_stream(name="mine"),
+            endpoint,
+            request,
+            request.pieces,
+            request.secrets(),
+            vars(session),
+            vars(session.peerbet),
+            vars(session.pythbots),
+        ]
+        for thing in things:
+            assert not shows(f"{thing!r} {thing!s} {thing}")
+        assert "***" in repr(request)
+
+
+async def test_nothing_that_holds_a_key_is_pickled() -> None:
+    """A pickle of what holds a key is refused, or has no key in it."""
+    async with RawServer(answer()) as server, keyed_session(server.url) as session:
+        request = Request(Endpoint("own", server.url), {"k": Secret(OWN_KEY)})
+        for thing in (session, session.peerbet, session.pythbots, request, request.pieces):
+            with pytest.raises((TypeError, pickle.PicklingError)) as refused:
+                pickle.dumps(thing)
+            examine(refused.value)
+
+
+async def test_the_answers_and_the_store_hold_no_key() -> None:
+    """What a call returns and what is kept between calls has no key that was only sent."""
+    page = http(
+        200,
+        b'{"status":1,"users_online":1,"message_list":'
+        b'[{"id":1,"by":"a","to":"","msg":"b","date":"","bot":0,"my":0,"me":0}]}',
+    )
+    async with (
+        RawServer(Step(lambda peer: peer.send(page))) as server,
+        keyed_session(server.url) as session,
+    ):
+        found = [await KEYED[name].run(session, server.url) for name in ("messages", "user")]
+        stream = session.peerbet.chat_stream(after=0, name="mine")
+        found.append(await anext(stream))
+        assert not shows(repr(found))
+        store = session._store
+        assert not shows(f"{store!r} {vars(store)!r}")
+
+
+# -- settings -------------------------------------------------------------------------------------
+
+WRONG_KEYS: Final[Mapping[str, Callable[[], Any]]] = MappingProxyType(
+    {
+        "bytes": OWN_KEY.encode,
+        "a list": lambda: [OWN_KEY],
+        "a mapping": lambda: {"key": OWN_KEY},
+        "an exception": lambda: ValueError(OWN_KEY),
+        "a line break": lambda: f"{OWN_KEY}\n",
+        "a carriage return": lambda: f"{OWN_KEY}\r\nX: y",
+        "a NUL": lambda: f"{OWN_KEY}\0",
+        "a control character": lambda: f"{OWN_KEY}\x85",
+        "a lone surrogate": lambda: f"{OWN_KEY}\ud800",
+        "an object": functools.partial(type, OWN_KEY, (), {}),
+    }
+)
+
+
+@pytest.mark.parametrize("name", KEYS)
+@pytest.mark.parametrize("wrong", WRONG_KEYS)
+def test_no_wrong_key_is_shown(wrong: str, name: str) -> None:
+    """What is wrong with a key is told without the key, whichever way it came in."""
+    with pytest.raises(InvalidRequestError) as refused:
+        Session(**{**KEYS, name: WRONG_KEYS[wrong]()})
+    examine(refused.value)
+    with pytest.raises(InvalidRequestError) as refused:
+        Session.from_env(**{**KEYS, name: WRONG_KEYS[wrong]()})
+    examine(refused.value)
+
+
+def test_no_key_that_does_not_fit_a_header_is_shown() -> None:
+    """The key that travels in a header has to be ASCII, and is not shown where it is not."""
+    for make in (Session, Session.from_env):
+        with pytest.raises(InvalidRequestError) as refused:
+            make(pythbots_api_key=KEYS["peerbet_key"])
+        examine(refused.value)
+
+
+WRONG_OPTIONS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
+    {
+        "url": {"peerbet_url": "http://www.peerbet.org"},
+        "other url": {"pythbots_url": "ftp://pythbots.com"},
+        "timeout": {"timeout": -1},
+        "max_wait": {"max_wait": "long"},
+        "max_body": {"max_body": 0},
+        "rates": {"rates": {"peerbet.chat.get": 1.0}},
+        "retry": {"retry": 4},
+        "store": {"store": "memory"},
+        "key parameter": {"personal_key_param": ""},
+        "ssl_context": {"ssl_context": False},
+    }
+)
+
+
+@pytest.mark.parametrize("wrong", WRONG_OPTIONS)
+def test_no_wrong_option_shows_a_key(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error about another option does not show the keys that were right."""
+    with pytest.raises(InvalidRequestError) as refused:
+        Session(**{**KEYS, **WRONG_OPTIONS[wrong]})  # type: ignore[arg-type]  # on purpose
+    examine(refused.value)
+    for name, variable in (
+        ("peerbet_key", "PYTHPEER_PEERBET_KEY"),
+        ("personal_key", "PYTHPEER_PERSONAL_KEY"),
+        ("pythbots_api_key", "PYTHPEER_PYTHBOTS_API_KEY"),
+    ):
+        monkeypatch.setenv(variable, KEYS[name])
+    with pytest.raises(InvalidRequestError) as refused:
+        Session.from_env(**WRONG_OPTIONS[wrong])  # type: ignore[arg-type]  # on purpose
+    examine(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PYTHPEER_PEERBET_KEY", f"{OWN_KEY}\x01"),
+        ("PYTHPEER_PERSONAL_KEY", f"{OWN_KEY}\r\nx"),
+        ("PYTHPEER_PYTHBOTS_API_KEY", f"{OWN_KEY}é"),
+        ("PYTHPEER_PEERBET_URL", "http://www.peerbet.org"),
+        ("PYTHPEER_STORE", "nonsense"),
+    ],
+    ids=["peerbet", "personal", "api", "url", "store"],
+)
+def test_no_wrong_variable_shows_a_key(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys of the environment are as safe as those handed over."""
+    monkeypatch.setenv("PYTHPEER_PEERBET_KEY", KEYS["peerbet_key"])
+    monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", KEYS["personal_key"])
+    monkeypatch.setenv("PYTHPEER_PYTHBOTS_API_KEY", KEYS["pythbots_api_key"])
+    monkeypatch.setenv(variable, value)
+    del value
+    with pytest.raises(InvalidRequestError) as refused:
+        Session.from_env()
+    examine(refused.value)
+
+
+async def test_no_wrong_argument_shows_a_key() -> None:
+    """A call that is refused before it is sent shows no key that would have gone with it."""
+    async with keyed_session("https://www.peerbet.org") as session:
+        endpoint = Endpoint("own", "https://www.peerbet.org/own", query={"a": "b"})
+        wrong: list[Callable[[], Any]] = [
+            functools.partial(session.peerbet.post, "x" * 251),
+            lambda: session.pythbots.send_mail("", "x"),
+            lambda: session.peerbet.messages(after=-1),
+            lambda: session.call(endpoint, token=Secret(OWN_KEY), other=float("nan")),
+            lambda: session.call(endpoint, token=Secret(OWN_KEY), a="twice"),
+        ]
+        for ask in wrong:
+            with pytest.raises(InvalidRequestError) as refused:
+                await ask()
+            examine(refused.value)
+
+
+# -- the tests themselves -------------------------------------------------------------------------
+
+
+def test_the_search_finds_what_is_there() -> None:
+    """A key in a text, an attribute, a frame or behind ``from None`` would be seen."""
+
+    def fail() -> None:
+        local = OWN_KEY
+        try:
+            int("no number", len(local))
+        except ValueError:
+            raise ValueError("hidden") from None
+
+    for leak in (ValueError(OWN_KEY), ValueError([quote(OWN_KEY)]), ApiError(message=OWN_KEY)):
+        with pytest.raises(AssertionError):
+            examine(leak)
+    with pytest.raises(ValueError) as leaked:
+        fail()
+    with pytest.raises(AssertionError):
+        examine(leaked.value)
+    assert shows(OWN_KEY.encode())
+    assert all(shows(form(key)) for form in FORMS.values() for key in KEYS.values())
+    assert unquote(lower_case(OWN_KEY)) == OWN_KEY
+    examine(ValueError("nothing of interest"))
+    assert GOOD.isascii()
+    assert isinstance(refusal("no"), Step)

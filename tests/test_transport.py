@@ -1,0 +1,959 @@
+"""One request is one attempt on the wire, and whatever comes back is an answer or our own error."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import pickle
+import socket
+import ssl
+import tracemalloc
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import looptime
+import pytest
+import trustme
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from raw_server import (
+    CALLS,
+    DEFLATE,
+    DROPS,
+    GOOD,
+    GZIP,
+    MALFORMED,
+    ONCE,
+    READS,
+    SILENT,
+    Peer,
+    RawServer,
+    Step,
+    answer,
+    black_hole,
+    chunked,
+    drop,
+    flood,
+    hang,
+    http,
+    open_session,
+    refusing,
+    send,
+)
+
+import pythpeer.transport
+from pythpeer import (
+    FLAG,
+    Endpoint,
+    HttpStatusError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    PythpeerError,
+    Rate,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    Retry,
+    Session,
+    TransportError,
+)
+from pythpeer.transport import CONNECT_TIMEOUT, CONNECTIONS, Reply, _forget_frames
+
+pytestmark = pytest.mark.anyio
+
+MAX_BODY: Final = 4096
+
+
+def now() -> float:
+    """The loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def settle() -> None:
+    """Let everything on its way arrive."""
+    await asyncio.sleep(0.1)
+
+
+async def failure(name: str, session: Session, url: str) -> PythpeerError:
+    """The error that a call of `CALLS` ends in."""
+    with pytest.raises(PythpeerError) as caught:
+        await CALLS[name].run(session, url)
+    return caught.value
+
+
+def own(url: str, **more: Any) -> Endpoint[dict[str, object]]:
+    """An endpoint without pacing."""
+    return Endpoint("own", f"{url}/own", rate=Rate(0.0), **more)
+
+
+# -- one attempt ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", DROPS)
+async def test_a_request_is_sent_once_on_a_fresh_connection(fault: str) -> None:
+    """A connection that breaks before the answer costs one attempt and is not tried again."""
+    for name in CALLS:
+        async with RawServer(DROPS[fault]) as server, open_session(server.url) as session:
+            error = await failure(name, session, server.url)
+            await settle()
+            assert len(server.asked) == server.connections == 1
+        assert isinstance(error, TransportError)
+        assert error.sent is True
+        assert isinstance(error, OutcomeUnknownError) == (name in ONCE)
+
+
+@pytest.mark.parametrize("fault", DROPS)
+async def test_a_read_is_sent_once_on_a_reused_connection(fault: str) -> None:
+    """A connection that served before and then breaks is no reason to ask twice either."""
+    for name in READS:
+        async with RawServer(answer(), DROPS[fault]) as server, open_session(server.url) as session:
+            await CALLS[name].run(session, server.url)
+            error = await failure(name, session, server.url)
+            await settle()
+            assert [asked.connection for asked in server.asked] == [1, 1]
+        assert isinstance(error, TransportError)
+        assert error.sent is True
+
+
+async def test_a_repeated_attempt_would_be_answered() -> None:
+    """A second attempt hits a service that works again, and still nobody makes one."""
+    async with RawServer(drop(), answer()) as server, open_session(server.url) as session:
+        await failure("post", session, server.url)
+        await settle()
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 55\r\n\r\n{"])
+async def test_an_answer_cut_after_its_head_is_not_asked_for_again(data: bytes) -> None:
+    """Where the head came and the body broke, there is one attempt as well."""
+    async with RawServer(drop(data)) as server, open_session(server.url) as session:
+        for name in CALLS:
+            before = len(server.asked)
+            assert isinstance(await failure(name, session, server.url), TransportError)
+            await settle()
+            assert len(server.asked) == before + 1
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_service_that_closes_before_reading_costs_one_attempt(name: str) -> None:
+    """Closing a connection right after it was made is a failed attempt like any other."""
+    async with (
+        RawServer(drop(reads=False), answer()) as server,
+        open_session(server.url) as session,
+    ):
+        error = await failure(name, session, server.url)
+        await settle()
+        assert server.connections == 1
+        assert server.asked == []
+    assert isinstance(error, TransportError)
+
+
+# -- connections ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ONCE)
+async def test_what_must_not_be_repeated_has_a_connection_of_its_own(name: str) -> None:
+    """Writes and consuming reads never share a connection, and say so in their head."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await CALLS["user"].run(session, server.url)
+        for _ in range(3):
+            await CALLS[name].run(session, server.url)
+            await CALLS["user"].run(session, server.url)
+        await settle()
+        alone = [asked for asked in server.asked if ("Connection", "close") in asked.headers]
+        assert [asked.connection for asked in alone] == [2, 3, 4]
+        assert [asked.connection for asked in server.asked] == [1, 2, 1, 3, 1, 4, 1]
+        assert len(server.peers) == 1
+
+
+async def test_reads_share_a_connection() -> None:
+    """One connection serves all reads, whatever they ask."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        for name in READS * 2:
+            await CALLS[name].run(session, server.url)
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize(("idle", "connections"), [(0.0, 1), (0.06, 2)])
+async def test_an_idle_connection_is_kept_for_a_while(
+    idle: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection is given up before the service would: Apache does so after 5 seconds."""
+    assert pythpeer.transport.KEEP_ALIVE < 5.0
+    monkeypatch.setattr(pythpeer.transport, "KEEP_ALIVE", 0.03)  # aiohttp counts in real time
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await CALLS["user"].run(session, server.url)
+        await asyncio.sleep(idle)
+        await CALLS["user"].run(session, server.url)
+        assert server.connections == connections
+
+
+async def test_a_connection_closed_by_the_service_is_not_used_again() -> None:
+    """A read after the service closed an idle connection takes another, without an error."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await CALLS["user"].run(session, server.url)
+        server.peers[0].close()
+        await settle()
+        await CALLS["user"].run(session, server.url)
+        assert [asked.connection for asked in server.asked] == [1, 2]
+
+
+async def test_a_connection_closed_at_the_last_moment_costs_no_second_attempt() -> None:
+    """A read on a connection that was just closed fails or takes another; a policy repeats it."""
+    async with (
+        RawServer(answer()) as server,
+        open_session(server.url, retry=Retry(attempts=2)) as session,
+    ):
+        await CALLS["user"].run(session, server.url)
+        server.peers[0].close_now()
+        await CALLS["user"].run(session, server.url)
+        assert [asked.connection for asked in server.asked] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ONCE)
+async def test_what_must_not_be_repeated_never_meets_a_stale_connection(name: str) -> None:
+    """A write never fails because of a connection that was closed while it was idle."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await CALLS["user"].run(session, server.url)
+        await CALLS[name].run(session, server.url)
+        for peer in server.peers:
+            peer.close_now()
+        await CALLS[name].run(session, server.url)
+        assert [asked.connection for asked in server.asked] == [1, 2, 3]
+
+
+STRAYS: Final = {
+    "a second answer": http(200, b'{"id":666}'),
+    "a 408 of keep-alive": http(408, b'{"id":666}', [("Connection", "close")]),
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-",
+    "junk": b"666\r\n",
+}
+
+
+def numbered(stray: bytes, *, later: float | None) -> Step:
+    """Answer with the id that was asked for, and send *stray* with it or some time after it."""
+
+    async def run(peer: Peer) -> None:
+        id = peer.head.partition(b"user=")[2].partition(b" ")[0]
+        data = http(200, b'{"id":%s}' % id)
+        if later is None:
+            await peer.send(data + stray)
+            return
+        await peer.send(data)
+        await asyncio.sleep(later)
+        await peer.send(stray)
+
+    return Step(run)
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+async def test_an_answer_nobody_asked_for_reaches_nobody(stray: str) -> None:
+    """What comes in on an idle connection is never taken for the next request's answer."""
+    async with (
+        RawServer(numbered(STRAYS[stray], later=0.05)) as server,
+        open_session(server.url) as session,
+    ):
+        for id in range(1, 6):
+            assert (await session.pythbots.user(id)).id == id
+            await settle()
+        if stray != "half a head":
+            assert server.connections == 5
+
+
+@pytest.mark.parametrize("later", [None, 0.0])
+@pytest.mark.parametrize("stray", STRAYS)
+async def test_what_comes_with_an_answer_is_not_the_next_one(
+    stray: str, later: float | None
+) -> None:
+    """What comes in together with an answer can spoil that one, but never becomes the next."""
+    async with (
+        RawServer(numbered(STRAYS[stray], later=later)) as server,
+        open_session(server.url) as session,
+    ):
+        for id in range(1, 6):
+            try:
+                assert (await session.pythbots.user(id)).id == id
+            except TransportError:
+                assert stray == "junk"
+            await settle()
+        assert len(server.asked) == 5
+
+
+async def test_an_answer_nobody_asked_for_reaches_nobody_at_the_last_moment() -> None:
+    """It is not even taken for the answer where the loop had no turn to see it come in."""
+    async with (
+        RawServer(numbered(b"", later=None)) as server,
+        open_session(server.url, retry=Retry(attempts=3)) as session,
+    ):
+        assert (await session.pythbots.user(1)).id == 1
+        await settle()
+        server.peers[0].send_now(STRAYS["a second answer"])
+        assert (await session.pythbots.user(2)).id == 2
+
+
+async def test_a_connection_left_over_after_a_failure_is_closed() -> None:
+    """After an answer that was given up on, the next read starts on another connection."""
+    steps = (flood(http(200, b"", length=None), b" " * 1000), answer())
+    async with (
+        RawServer(*steps) as server,
+        open_session(server.url, max_body=MAX_BODY) as session,
+    ):
+        assert isinstance(await failure("user", session, server.url), ResponseTooLargeError)
+        await settle()
+        assert server.peers == []
+        await CALLS["user"].run(session, server.url)
+        assert [asked.connection for asked in server.asked] == [1, 2]
+
+
+async def test_waiting_for_a_connection_is_not_sending() -> None:
+    """Behind as many requests as there are connections, one that times out was never sent."""
+    async with RawServer(hang()) as server, open_session(server.url) as session:
+        calls = (failure("user", session, server.url) for _ in range(CONNECTIONS + 1))
+        errors = await asyncio.gather(*calls)
+        assert all(isinstance(error, RequestTimeoutError) for error in errors)
+        sent = [isinstance(error, TransportError) and error.sent for error in errors]
+        assert sent == [True] * CONNECTIONS + [False]
+        assert len(server.asked) == CONNECTIONS
+
+
+# -- what goes out --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_head_has_exactly_what_it_needs(name: str) -> None:
+    """Each header of a request is wanted there: no cookie, no referer, no other decoder."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await CALLS[name].run(session, server.url)
+        headers = server.asked[0].headers
+    agent = dict(headers)["User-Agent"]
+    assert agent.startswith("pythpeer/")
+    expected = {
+        ("Host", server.url.removeprefix("http://")),
+        ("User-Agent", agent),
+        ("Accept", "application/json"),
+        ("Accept-Encoding", "gzip"),
+    }
+    if name in ("user", "all_mail", "unread_mail", "send_mail"):
+        expected.add(("X-API-Key", "api-key"))
+    if name in ONCE:
+        expected.add(("Connection", "close"))
+    assert sorted(headers) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "wire"),
+    [
+        ("a b", "a%20b"),
+        ("a+b", "a%2Bb"),
+        ("a&b#c", "a%26b%23c"),
+        ("100%", "100%25"),
+        ("a%20b", "a%2520b"),
+        ("?/:@'!$()*,;=", "%3F%2F%3A%40%27%21%24%28%29%2A%2C%3B%3D"),
+        ("\r\n\t\x7f", "%0D%0A%09%7F"),
+        ("é\N{GRINNING FACE}\u200d", "%C3%A9%F0%9F%98%80%E2%80%8D"),
+        ("Az09-._~", "Az09-._~"),
+        ("../..", "..%2F.."),
+    ],
+)
+async def test_a_query_follows_rfc_3986(value: str, wire: str) -> None:
+    """All but the unreserved characters go out percent-encoded, once; a space is never a plus."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await session.call(own(server.url), m=value, flag=FLAG)
+        assert server.targets == [f"/own?m={wire}&flag"]
+
+
+TEXT: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+@given(texts=st.lists(TEXT, min_size=1, max_size=20))
+async def test_any_text_arrives_as_it_was(texts: list[str]) -> None:
+    """Whatever text is sent, the service decodes the very same."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        for text in texts:
+            await session.call(own(server.url), m=text)
+        assert [unquote(target.removeprefix("/own?m=")) for target in server.targets] == texts
+
+
+@pytest.mark.parametrize("text", ["a\ud800b", "\0", "a\0b"])
+async def test_text_that_cannot_be_sent_is_refused(text: str) -> None:
+    """A lone surrogate or a NUL is an error of its own before a connection is made."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        with pytest.raises(InvalidRequestError):
+            await session.peerbet.post(text)
+        assert server.connections == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "target"), [("", "/"), ("/", "/"), ("/a/%2e%2e/b//c", "/a/%2e%2e/b//c")]
+)
+async def test_a_path_goes_out_as_it_is(path: str, target: str) -> None:
+    """A path is neither collapsed nor encoded again, and without a query there is no ``?``."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await session.call(Endpoint("own", server.url + path, rate=Rate(0.0)))
+        assert server.targets == [target]
+
+
+async def test_cookies_are_not_sent_back() -> None:
+    """A session that the service offers by cookie is not taken up."""
+    cookies = [("Set-Cookie", "PHPSESSID=abc; Path=/"), ("Set-Cookie", "x=y; Max-Age=9999")]
+    async with RawServer(answer(headers=cookies)) as server:
+        # By name: cookies of a bare address are ignored by everybody.
+        url = server.url.replace("127.0.0.1", "localhost")
+        async with open_session(url) as session:
+            for name in [*CALLS, *CALLS]:
+                await CALLS[name].run(session, url)
+        assert len(server.asked) == 2 * len(CALLS)
+        assert not [asked for asked in server.asked if b"cookie" in asked.head.lower()]
+
+
+async def test_proxy_and_netrc_variables_are_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the environment says about proxies and passwords, a request goes straight out."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password something\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with RawServer(answer(b'{"id":666}')) as proxy, RawServer(answer()) as server:
+        for variable in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy"):
+            monkeypatch.setenv(variable, proxy.url)
+            monkeypatch.setenv(variable.upper(), proxy.url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        async with open_session(server.url) as session:
+            for name in CALLS:
+                await CALLS[name].run(session, server.url)
+        assert proxy.connections == 0
+        assert len(server.asked) == len(CALLS)
+        assert not [asked for asked in server.asked if b"authorization" in asked.head.lower()]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(status: int) -> None:
+    """A redirect is an error of its status, wherever it leads, and nobody goes there."""
+    for name in CALLS:
+        async with RawServer(answer()) as elsewhere:
+            for location in (elsewhere.url + "/there", "/there"):
+                step = answer(b"", status, [("Location", location)])
+                async with RawServer(step) as server, open_session(server.url) as session:
+                    error = await failure(name, session, server.url)
+                    await settle()
+                    assert len(server.asked) == 1
+                    assert isinstance(error, HttpStatusError)
+                    assert error.status == status
+                    assert location not in f"{error} {error!r} {vars(error)}"
+            assert elsewhere.connections == 0
+
+
+# -- what comes back ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        http(200, GOOD),
+        http(200, GOOD, [("Content-Encoding", "identity")]),
+        http(200, gzip.compress(GOOD), GZIP),
+        http(200, gzip.compress(GOOD), [("Content-Encoding", " GZip ")]),
+        http(200, zlib.compress(GOOD), DEFLATE),
+        chunked(GOOD),
+        chunked(*(GOOD[at : at + 1] for at in range(len(GOOD)))),
+        chunked(gzip.compress(GOOD), headers=GZIP),
+        b"HTTP/1.1 100 Continue\r\n\r\n" + http(200, GOOD),
+        b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" + http(200, GOOD),
+        http(200, GOOD, [("Content-Type", "application/octet-stream")]),
+        http(206, GOOD),
+    ],
+)
+async def test_an_answer_is_taken_in_any_framing(data: bytes) -> None:
+    """Length, chunks, gzip, deflate: what HTTP allows and was asked for is understood."""
+    async with RawServer(send(data)) as server, open_session(server.url) as session:
+        for name in CALLS:
+            await CALLS[name].run(session, server.url)
+        assert await session.peerbet.post("x") == 7
+
+
+async def test_an_answer_ended_by_closing_is_whole() -> None:
+    """An answer without a length ends where the connection does."""
+    async with (
+        RawServer(drop(http(200, GOOD, length=None))) as server,
+        open_session(server.url) as session,
+    ):
+        assert await session.peerbet.post("x") == 7
+
+
+@pytest.mark.parametrize("fault", MALFORMED)
+async def test_an_answer_that_is_none_is_our_own_error(fault: str) -> None:
+    """Broken framing, broken encoding, broken JSON: a typed error at once, and one attempt."""
+    for name in CALLS:
+        async with RawServer(MALFORMED[fault]) as server, open_session(server.url) as session:
+            start = now()
+            error = await failure(name, session, server.url)
+            assert now() - start < 1.0
+            await settle()
+            assert len(server.asked) == 1
+            assert server.peers == [] or name in READS
+            if fault == "status 101":
+                assert isinstance(error, HttpStatusError)
+            else:
+                assert isinstance(error, OutcomeUnknownError) == (name in ONCE)
+                assert not isinstance(error, HttpStatusError)
+            assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("fault", [*DROPS, *MALFORMED])
+async def test_after_an_answer_that_is_none_the_next_one_is_understood(fault: str) -> None:
+    """What a broken answer left behind does not get into the way of the next request."""
+    step = {**DROPS, **MALFORMED}[fault]
+    async with RawServer(step, answer(b'{"id":2}')) as server, open_session(server.url) as session:
+        await failure("user", session, server.url)
+        await settle()
+        assert (await session.pythbots.user(2)).id == 2
+        assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("fault", SILENT)
+@pytest.mark.parametrize("timeout", [0.3, 20.0])
+async def test_an_answer_that_never_ends_ends_with_the_time_limit(
+    fault: str, timeout: float
+) -> None:
+    """The limit counts for head and body together, however busy the line is."""
+    async with RawServer(SILENT[fault]) as server:
+        for name in CALLS:
+            async with open_session(server.url, timeout=timeout) as session:
+                start, before = now(), len(server.asked)
+                error = await failure(name, session, server.url)
+                assert now() - start == pytest.approx(timeout, abs=1e-3)
+                assert isinstance(error, OutcomeUnknownError if name in ONCE else TimeoutError)
+                assert isinstance(error, TransportError)
+                assert error.sent is True
+                await settle()
+                assert len(server.asked) == before + 1
+                assert server.peers == []
+
+
+@pytest.mark.parametrize("timeout", [0.05, 5.05, 7.3])
+async def test_a_time_limit_is_kept_to_the_fraction(timeout: float) -> None:
+    """Limits over five seconds are not rounded up to whole ones."""
+    async with RawServer(hang()) as server, open_session(server.url, timeout=timeout) as session:
+        await asyncio.sleep(0.37)
+        start = now()
+        error = await failure("user", session, server.url)
+        assert isinstance(error, RequestTimeoutError)
+        assert now() - start == pytest.approx(timeout, abs=1e-3)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+async def test_any_bytes_are_an_answer_or_our_own_error(data: st.DataObject) -> None:
+    """Whatever a service sends, a call ends in an answer or in an error of this library."""
+    whole = data.draw(
+        st.sampled_from(
+            [
+                http(200, GOOD),
+                http(200, gzip.compress(GOOD), GZIP),
+                http(200, zlib.compress(GOOD), DEFLATE),
+                chunked(GOOD[:20], GOOD[20:]),
+                http(429, GOOD, [("Retry-After", "1")]),
+                http(401, b'{"error":"no access"}'),
+            ]
+        )
+    )
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, len(whole)))
+    damaged = whole[:start] + data.draw(st.binary(max_size=30)) + whole[end:]
+    async with RawServer(drop(damaged)) as server:
+        for name in ("user", "unread_mail", "post"):
+            async with open_session(server.url) as session:
+                begin = now()
+                try:
+                    found = await CALLS[name].run(session, server.url)
+                except PythpeerError as error:
+                    found = error
+                assert now() - begin <= 20.0
+                assert found is not None
+
+
+# -- bodies of any size ---------------------------------------------------------------------------
+
+FRAMINGS: Final = {
+    "a length": lambda body: http(200, body),
+    "chunks": lambda body: chunked(*(body[at : at + 999] for at in range(0, len(body), 999))),
+    "gzip": lambda body: http(200, gzip.compress(body), GZIP),
+    "gzip in chunks": lambda body: chunked(gzip.compress(body), headers=GZIP),
+    "neither": lambda body: http(200, body, length=None),
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_a_body_may_have_exactly_so_many_bytes(framing: str) -> None:
+    """A body as long as ``max_body`` is read; one byte more is too much."""
+    fits = GOOD.ljust(MAX_BODY)
+    steps = [drop(FRAMINGS[framing](body)) for body in (fits, fits + b" ")]
+    async with RawServer(*steps) as server, open_session(server.url, max_body=MAX_BODY) as session:
+        await CALLS["user"].run(session, server.url)
+        await settle()
+        error = await failure("user", session, server.url)
+        assert isinstance(error, ResponseTooLargeError)
+        assert error.limit == MAX_BODY
+        assert error.endpoint == "pythbots.userinfo"
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_a_body_that_is_too_large_is_refused(framing: str) -> None:
+    """A read fails; of a write nobody knows whether it happened. Nothing is asked twice."""
+    for name in CALLS:
+        data = FRAMINGS[framing](b" " * 3 * MAX_BODY)
+        async with (
+            RawServer(drop(data)) as server,
+            open_session(server.url, max_body=MAX_BODY, retry=Retry(attempts=3)) as session,
+        ):
+            error = await failure(name, session, server.url)
+            await settle()
+            assert len(server.asked) == 1
+            assert server.peers == []
+        assert isinstance(error, OutcomeUnknownError if name in ONCE else ResponseTooLargeError)
+
+
+async def test_a_length_over_the_limit_is_refused_before_the_body() -> None:
+    """Nobody waits for a body that is announced as too large."""
+    head = http(200, b"", length=MAX_BODY + 1)
+    async with (
+        RawServer(hang(head)) as server,
+        open_session(server.url, max_body=MAX_BODY) as session,
+    ):
+        start = now()
+        assert isinstance(await failure("user", session, server.url), ResponseTooLargeError)
+        assert now() == start
+
+
+@pytest.mark.parametrize("head", [http(200, b"", length=10**12), http(200, b"", length=None)])
+async def test_a_body_without_end_is_not_read_on(head: bytes) -> None:
+    """What is not wanted is left with the service: it gets rid of what the network buffers hold."""
+    taken: list[int] = []
+    async with (
+        RawServer(flood(head, bytes(65536), taken)) as server,
+        open_session(server.url) as session,
+    ):
+        assert isinstance(await failure("user", session, server.url), ResponseTooLargeError)
+        await settle()
+        assert server.peers == []
+    assert sum(taken) < 32 * 2**20
+
+
+def bomb(megabytes: int) -> bytes:
+    """A gzip body of so many megabytes of blanks, in about a thousandth of that."""
+    packer = zlib.compressobj(9, wbits=31)
+    block = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    return block + again * (megabytes - 1)
+
+
+@pytest.mark.parametrize("name", ["user", "post"])
+@pytest.mark.parametrize("framed", [True, False], ids=["length", "chunks"])
+async def test_a_gzip_bomb_does_not_go_off(name: str, framed: bool) -> None:
+    """A small body that unpacks to a huge one costs little more memory than the limit."""
+    body = bomb(300)
+    assert len(body) < 2**20
+    data = http(200, body, GZIP) if framed else chunked(body, headers=GZIP)
+    async with RawServer(drop(data)) as server, open_session(server.url) as session:
+        tracemalloc.start()
+        try:
+            error = await failure(name, session, server.url)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert isinstance(error, OutcomeUnknownError if name in ONCE else ResponseTooLargeError)
+    assert peak < 12 * 2**20
+
+
+# -- no connection --------------------------------------------------------------------------------
+
+
+async def not_sent(url: str, **options: Any) -> list[TransportError]:
+    """The errors of all calls to where no request can get."""
+    errors = []
+    for name in CALLS:
+        async with open_session(url, **options) as session:
+            error = await failure(name, session, url)
+            assert isinstance(error, TransportError)
+            assert not isinstance(error, OutcomeUnknownError)
+            assert error.sent is False
+            assert error.endpoint is not None
+            errors.append(error)
+    return errors
+
+
+async def test_a_refused_connection_is_certainly_nothing_sent() -> None:
+    """Where nobody listens, nothing was sent, of a write as of a read."""
+    with refusing() as url:
+        start = now()
+        errors = await not_sent(url)
+        assert now() == start
+    assert {error.args for error in errors} == {("no connection",)}
+
+
+async def test_a_connection_into_nothing_is_given_up() -> None:
+    """An address that never answers costs the time to connect, not the whole time limit."""
+    with black_hole() as url:
+        start = now()
+        await not_sent(url)
+        assert now() - start == pytest.approx(CONNECT_TIMEOUT * len(CALLS), abs=1e-2)
+
+
+async def test_a_time_limit_while_connecting_is_certainly_nothing_sent() -> None:
+    """A time limit that passes before there is a connection says that nothing was sent."""
+    with black_hole() as url:
+        start = now()
+        errors = await not_sent(url, timeout=1.5)
+        assert now() - start == pytest.approx(1.5 * len(CALLS), abs=1e-2)
+    assert all(isinstance(error, RequestTimeoutError) for error in errors)
+
+
+class Nameless(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+    """A loop that cannot resolve a name."""
+
+    async def getaddrinfo(self, *args: object, **options: object) -> Sequence[object]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": Nameless})], ids=["dns"])
+async def test_a_name_nobody_knows_is_certainly_nothing_sent() -> None:
+    """Where a name has no address, nothing was sent."""
+    errors = await not_sent("https://www.peerbet.invalid")
+    assert {error.args for error in errors} == {("the host name cannot be resolved",)}
+
+
+# -- TLS ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """What a user gives who trusts the authority."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def serving(authority: trustme.CA, name: str = "127.0.0.1") -> ssl.SSLContext:
+    """What a server uses whose name the authority has vouched for."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+async def test_a_private_authority_can_be_trusted(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    """With an ``ssl_context`` that knows its authority, a service is talked to as any other."""
+    async with RawServer(answer(), tls=serving(authority)) as server:
+        assert server.url.startswith("https://")
+        async with open_session(server.url, ssl_context=trusting) as session:
+            for name in CALLS:
+                await CALLS[name].run(session, server.url)
+        assert len(server.asked) == len(CALLS)
+        assert server.connections == 1 + len(ONCE)
+        assert server.peers == []
+
+
+async def test_a_session_with_tls_closes_without_loose_ends(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    """Closing right after a write leaves no connection that somebody else has to close."""
+    async with RawServer(answer(), tls=serving(authority)) as server:
+        session = await open_session(server.url, ssl_context=trusting).open()
+        await CALLS["post"].run(session, server.url)
+        start = now()
+        await session.aclose()
+        assert 0.0 < now() - start < 0.1
+        assert server.peers == []
+
+
+@pytest.mark.parametrize("wrong", ["unknown authority", "another name", "no TLS", "cut off"])
+async def test_without_trust_nothing_is_sent(
+    wrong: str, authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    """A service that cannot show who it is gets no request, and so no key."""
+    tls = serving(authority, "example.org" if wrong == "another name" else "127.0.0.1")
+    plain = {"no TLS": drop(http(400, b"plain")), "cut off": drop()}
+    step = plain.get(wrong, answer())
+    options = {} if wrong == "unknown authority" else {"ssl_context": trusting}
+    async with RawServer(
+        Step(step.run, reads=wrong not in plain), tls=None if wrong in plain else tls
+    ) as server:
+        errors = await not_sent(server.url.replace("http:", "https:"), **options)
+        assert server.asked == []
+    if wrong in ("unknown authority", "another name"):
+        assert {error.args for error in errors} == {("no trusted TLS connection",)}
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+async def test_old_tls_is_refused(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    """Versions of TLS before 1.2 are not spoken."""
+    tls = serving(authority)
+    tls.minimum_version = ssl.TLSVersion.TLSv1
+    tls.maximum_version = ssl.TLSVersion.TLSv1_1
+    async with RawServer(answer(), tls=tls) as server:
+        await not_sent(server.url, ssl_context=trusting)
+        assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://www.peerbet.org",
+        "http://127.0.0.1.evil.example",
+        "http://localhost.evil.example",
+        "http://localhost@evil.example",
+        "https://user:password@www.peerbet.org",
+        "http://evil.example#@localhost",
+        "http://evil.example?@localhost",
+        "http://127.1",
+        "http://2130706433",
+        "http://0x7f.1",
+        "http://0.0.0.0",
+        "http://\N{CIRCLED DIGIT ONE}27.0.0.1",
+        "ftp://localhost",
+        "https://www.peerbet.org/?a=b",
+        "https://www.peerbet.org/#a",
+        "https://www.peerbet.org\\@evil.example",
+        " https://www.peerbet.org",
+        "https://www.peerbet.org\n",
+        "https://",
+        "",
+    ],
+)
+def test_keys_travel_by_https_or_to_this_machine_only(url: str) -> None:
+    """An address that is neither, or only looks like it, is refused before it is ever dialled."""
+    with pytest.raises(InvalidRequestError):
+        Session(peerbet_url=url)
+    with pytest.raises(InvalidRequestError):
+        Session(pythbots_url=url)
+    with pytest.raises(InvalidRequestError):
+        Endpoint("own", url)
+
+
+# -- cancellation and closing ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", SILENT)
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "unread_mail"])
+async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -> None:
+    """Cancelled in head or body, a request is gone at once, with the connection it was on."""
+    async with RawServer(SILENT[fault]) as server, open_session(server.url) as session:
+        tasks = [
+            asyncio.ensure_future(CALLS[name].run(session, server.url)) for _ in range(CONNECTIONS)
+        ]
+        await asyncio.sleep(1.5)
+        assert len(server.peers) == len(server.asked) == CONNECTIONS
+        start = now()
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(error, asyncio.CancelledError) for error in ended)
+        assert now() == start
+        await settle()
+        assert server.peers == []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await CALLS[name].run(session, server.url)
+        assert len(server.asked) == CONNECTIONS + 1
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_closing_the_session_ends_its_requests(name: str) -> None:
+    """A request under way when its session is closed fails at once, as our own error."""
+    async with RawServer(hang()) as server:
+        session = await open_session(server.url, retry=Retry(attempts=3, base_delay=0.0)).open()
+        task = asyncio.ensure_future(CALLS[name].run(session, server.url))
+        await settle()
+        start = now()
+        await session.aclose()
+        with pytest.raises(PythpeerError):
+            await task
+        assert now() == start
+        assert len(server.asked) == 1
+
+
+async def test_a_session_leaves_no_connection_behind() -> None:
+    """Closing closes idle connections, and a session opened again makes new ones."""
+    async with RawServer(answer()) as server:
+        session = open_session(server.url)
+        for round in (1, 2):
+            async with session:
+                await CALLS["user"].run(session, server.url)
+                assert server.connections == round
+            await settle()
+            assert server.peers == []
+
+
+async def test_a_connection_changed_to_another_protocol_is_given_back() -> None:
+    """After ``101 Switching Protocols`` nothing is kept, however often it comes."""
+    async with RawServer(MALFORMED["status 101"]) as server, open_session(server.url) as session:
+        for _ in range(CONNECTIONS + 1):
+            assert isinstance(await failure("user", session, server.url), HttpStatusError)
+            await settle()
+            assert server.peers == []
+
+
+def test_forgetting_frames_reaches_the_whole_chain() -> None:
+    """A passing cancellation loses the frames of all that it grew from, and nothing else."""
+
+    def grow() -> None:
+        try:
+            try:
+                [].pop()
+            except IndexError as error:
+                raise KeyError("cause") from error
+        except KeyError:
+            {}.popitem()
+
+    with pytest.raises(KeyError) as caught:
+        grow()
+    last = caught.value
+    middle = last.__context__
+    assert middle is not None
+    first = middle.__cause__
+    assert first is not None
+    first.__context__ = last  # a ring, as it should not be but can
+    assert all(link.__traceback__ for link in (last, middle, first))
+    _forget_frames(last)
+    assert not any(link.__traceback__ for link in (last, middle, first))
+    assert last.__context__ is middle
+    assert middle.__cause__ is first
+
+
+# -- what is left ---------------------------------------------------------------------------------
+
+
+def test_a_reply_does_not_show_its_body() -> None:
+    """What an answer says may be private; its repr has only its size."""
+    assert repr(Reply(200, {"Set-Cookie": "secret"}, b"secret")) == "<Reply 200, 6 bytes>"
+
+
+async def test_an_error_says_what_broke_in_words_of_its_own() -> None:
+    """The text of an error tells the kinds of failure apart, and names no address."""
+    texts = {}
+    faults = {
+        "before": DROPS["fin"],
+        "not": MALFORMED["garbage"],
+        "within": MALFORMED["chunks cut"],
+    }
+    for word, step in faults.items():
+        async with RawServer(step) as server, open_session(server.url) as session:
+            texts[word] = str(await failure("user", session, server.url))
+            assert urlsplit(server.url).netloc not in texts[word]
+    assert texts == {
+        "before": "pythbots.userinfo: the connection broke before the answer",
+        "not": "pythbots.userinfo: the answer is not HTTP",
+        "within": "pythbots.userinfo: the connection broke within the body",
+    }
