@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from itertools import islice
 from typing import Final
 
 from .wire import Rate
@@ -84,11 +85,8 @@ class Bucket:
             if ahead >= len(self._starts):
                 return math.inf
             due = self._due
-            for start in self._starts:
+            for start in islice(self._starts, ahead + 1):
                 due = max(due, start) + rate.interval
-                ahead -= 1
-                if ahead < 0:
-                    break
         return max(now, due, self.paused)
 
     def reserve(self) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import select
+import selectors
 import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
 import aiohttp
+import anyio
 from yarl import URL
 
 from .errors import PythpeerError, RequestTimeoutError, ResponseTooLargeError, TransportError
@@ -51,6 +52,10 @@ FRESH_CONNECTION_GRACE: Final = 0.02
 _permit: ContextVar[Permit] = ContextVar("_permit")
 
 
+# Not the default one: that costs the kernel an object for each question. Windows has no poll.
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
 class _Repeated(aiohttp.ClientError):
     """aiohttp was about to send a request for the second time.
 
@@ -66,13 +71,13 @@ class _Connector(aiohttp.TCPConnector):
     """
 
     def __init__(
-        self, *, force_close: bool, keepalive_timeout: float | None, ssl: ssl.SSLContext | bool
+        self, *, force_close: bool, keepalive_timeout: float | None, tls: ssl.SSLContext | bool
     ) -> None:
         super().__init__(
             limit_per_host=CONNECTIONS,
             force_close=force_close,
             keepalive_timeout=keepalive_timeout,
-            ssl=ssl,
+            ssl=tls,
         )
         self._used: WeakSet[object] = WeakSet()
 
@@ -102,12 +107,10 @@ def _has_news(connection: Connection) -> bool:
     if connection.protocol is None or connection.protocol.should_close:
         return True
     transport = connection.transport
-    socket = transport.get_extra_info("socket") if transport is not None else None
-    if socket is None:
-        return True
-    poll = select.poll()
-    poll.register(socket.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    assert transport is not None  # it was connected when the pool gave it out
+    with _Selector() as selector:
+        selector.register(transport.get_extra_info("socket"), selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 class Reply:
@@ -152,7 +155,7 @@ class Transport:
             connector=_Connector(
                 force_close=force_close,
                 keepalive_timeout=None if force_close else KEEP_ALIVE,
-                ssl=self._ssl_context or True,
+                tls=self._ssl_context or True,
             ),
             headers={
                 "User-Agent": self._user_agent,
@@ -233,9 +236,13 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close every connection. Requests under way fail."""
-        await self._reads.close()
-        await self._once.close()
-        await asyncio.sleep(self._grace)
+        try:
+            await self._reads.close()
+        finally:
+            # Also if that was cancelled: nobody will come back for the rest.
+            with anyio.CancelScope(shield=True):
+                await self._once.close()
+                await asyncio.sleep(self._grace)
 
 
 def _url_builder(url: str) -> Callable[..., URL]:
