@@ -73,7 +73,7 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(
         self, *, force_close: bool, keepalive_timeout: float | None, tls: ssl.SSLContext | bool
     ) -> None:
-        super().__init__(
+        super().__init__(  # pyright: ignore[reportUnknownMemberType]  # so aiohttp annotates it
             limit_per_host=CONNECTIONS,
             force_close=force_close,
             keepalive_timeout=keepalive_timeout,
@@ -104,10 +104,9 @@ def _has_news(connection: Connection) -> bool:
 
     The socket is asked as well: the loop may not have had a turn to read from it.
     """
-    if connection.protocol is None or connection.protocol.should_close:
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or protocol.should_close:
         return True
-    transport = connection.transport
-    assert transport is not None  # it was connected when the pool gave it out
     with _Selector() as selector:
         selector.register(transport.get_extra_info("socket"), selectors.EVENT_READ)
         return bool(selector.select(0))
