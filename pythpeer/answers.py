@@ -124,7 +124,10 @@ def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
     """
     if not isinstance(found, dict):
         return None
-    error, message, status = found.get("error"), found.get("message"), found.get("status", 1)
+    error, status = found.get("error"), found.get("status", 1)
+    if status == 1 and not error and "success" not in found and "message" not in found:
+        return None
+    message = found.get("message")
     words = message if isinstance(message, str) and message else "refused without a reason"
     if isinstance(error, str) and error not in ("", "0", "false"):
         return error
@@ -291,5 +294,5 @@ def read_date(value: object) -> datetime | None:
 
 
 def same_document(found: object) -> bytes:
-    """One spelling for equal documents: the basis for telling mails without an id apart."""
+    """One spelling for equal documents: the basis for telling them apart."""
     return msgspec.json.encode(found, order="deterministic")

@@ -127,12 +127,14 @@ class Bucket:
         """Let nothing through before *until*."""
         self.paused = max(self.paused, until)
 
-    def move(self, seconds: float) -> None:
-        """Go on by a clock that is *seconds* ahead, in a loop where nothing is under way yet."""
-        self._starts = deque(start + seconds for start in self._starts)
-        self._due += seconds
-        self.paused += seconds
-        self.reserved = 0
+    def moved(self, seconds: float) -> Bucket:
+        """The same past by a clock that is *seconds* ahead, with nothing reserved."""
+        bucket = Bucket(self.rate)
+        bucket.guard, bucket.saved, bucket._clean = self.guard, self.saved, self._clean
+        bucket.paused, bucket._due = self.paused + seconds, self._due + seconds
+        bucket._starts = deque(start + seconds for start in self._starts)
+        bucket._first = self._first
+        return bucket
 
     def punish(self) -> None:
         """The service said 429: it counts more strictly than the guard allowed for."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
@@ -20,26 +20,14 @@ from .limiter import Limiter, Permit, Priority
 from .retry import Retry, outcome
 from .wire import Effect, Endpoint, Request
 
+if TYPE_CHECKING:
+    from .transport import Transport  # not at run time: it imports aiohttp
+
 __all__ = ["Caller", "shielded"]
 
-log = logging.getLogger("pythpeer.requests")
+logger = logging.getLogger("pythpeer.requests")
 
 T = TypeVar("T")
-
-
-class Sender(Protocol):
-    """What a caller wants of a transport."""
-
-    async def send(self, request: Request[object], permit: Permit) -> _Reply | PythpeerError: ...
-
-
-class _Reply(Protocol):
-    @property
-    def status(self) -> int: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def body(self) -> bytes: ...
 
 
 class Caller:
@@ -48,7 +36,7 @@ class Caller:
     def __init__(
         self,
         *,
-        transport: Callable[[], Sender],
+        transport: Callable[[], Transport],
         limiter: Callable[[Endpoint[object]], Limiter],
         retry: Retry,
         timeout: float,
@@ -67,24 +55,31 @@ class Caller:
         write = request.endpoint.effect is Effect.WRITE
         priority = Priority.WRITE if write else Priority.CALL
         attempt = 0
+        failure: PythpeerError | None = None
         while True:
-            permit = await self.token(request.endpoint, priority, self.max_wait)
+            try:
+                permit = await self.token(request.endpoint, priority, self.max_wait)
+            except RateLimitedError:
+                if failure is None:
+                    raise
+                break  # the failure that is to be repeated says more than "no token" would
             answer = await self.attempt(request, permit)
             if not isinstance(answer, PythpeerError):
                 return answer
+            failure = answer
             attempt += 1
             delay = self._delay(request.endpoint, answer, attempt)
             if delay is None:
-                raise answer
-            log.debug("%s: attempt %d failed, next in %.2f s", request, attempt, delay)
+                break
+            logger.debug("%s: attempt %d failed, next in %.2f s", request, attempt, delay)
             await anyio.sleep(delay)
+        raise failure
 
     def _delay(self, endpoint: Endpoint[T], error: PythpeerError, attempt: int) -> float | None:
         """Seconds until the next attempt, or ``None`` where there is none."""
         if endpoint.effect is not Effect.READ:
             return None
-        # Where the pause that a 429 or 503 asked for is too long to wait, its own error says more
-        # than "no token" would.
+        # A pause that a 429 or 503 asked for can be too long to wait.
         if self._limiter(endpoint).paused_for > self.max_wait:
             return None
         return self.retry.delay(error, attempt)
@@ -105,9 +100,9 @@ class Caller:
         finally:
             permit.close()
         if isinstance(reply, PythpeerError):
-            log.debug("%s: %s", request, type(reply).__name__)
+            logger.debug("%s: %s", request, type(reply).__name__)
             return outcome(endpoint.effect, reply, permit.status)
-        log.debug("%s: status %d, %d bytes", request, reply.status, len(reply.body))
+        logger.debug("%s: status %d, %d bytes", request, reply.status, len(reply.body))
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
             return answer

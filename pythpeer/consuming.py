@@ -27,6 +27,9 @@ __all__ = ["ConsumingSource", "Found"]
 
 T = TypeVar("T")
 
+GRACE: Final = 1.0
+"""Seconds beyond its time limit within which an announced read can still reach the log."""
+
 
 class Found(msgspec.Struct, Generic[T], frozen=True):
     """One item of an answer."""
@@ -42,7 +45,7 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
 
 
 class ConsumingSource(Generic[T]):
-    """Polls *unread*, which consumes what it returns, and falls back on *history*, which does not.
+    """Polls *unread*, which consumes what it returns, and falls back on *history*, which has all.
 
     *recovered* marks an item that may have been delivered before.
     """
@@ -74,46 +77,50 @@ class ConsumingSource(Generic[T]):
         """Fetch what is unread into the log."""
         permit = await self._caller.token(self._unread.endpoint, Priority.POLL)
         feed.asking = True
-        error = await self._fetch(feed.log, permit)
+        try:
+            async with self._turn:
+                error = await self._fetch(feed.log, permit)
+        finally:
+            permit.close()
         if error is None:
             feed.prove(feed.lowest, full=False)
         return error
 
     async def collect(self, log: Log[T]) -> tuple[T, ...]:
         """Fetch for a direct call: returns that, and what earlier calls could not return."""
-        permit = await self._caller.token(
-            self._unread.endpoint, Priority.CALL, self._caller.max_wait
-        )
+        endpoint = self._unread.endpoint
+        permit = await self._caller.token(endpoint, Priority.CALL, self._caller.max_wait)
+        try:
+            async with self._turn:
+                return await self._collect(log, permit)
+        finally:
+            permit.close()
+
+    async def _collect(self, log: Log[T], permit: Permit) -> tuple[T, ...]:
         owed_before = self._owed
-        if owed_before is None:
-            self._owed = max(self._returned, await log.acknowledged())
+        after = self._owed = (
+            max(self._returned, await log.acknowledged()) if owed_before is None else owed_before
+        )
         error = await self._fetch(log, permit)
         if error is not None:
             if not isinstance(error, OutcomeUnknownError):
                 self._owed = owed_before  # nothing was fetched that could be owed
             raise error
-        # Read anew: another direct call may have returned meanwhile what was owed to both.
-        owed: int | None = self._owed
-        after = self._returned if owed is None else owed
         entries = await log.reader(None).read(after, sys.maxsize)
         self._returned = max([after, *(entry.id for entry in entries)])
         self._owed = None
         return tuple(entry.item for entry in entries if entry.item is not None)
 
     async def _fetch(self, log: Log[T], permit: Permit) -> PythpeerError | None:
-        """Use the token in hand for whichever of the two requests is due. One at a time."""
-        try:
-            async with self._turn:
-                lost = await log.unsettled()
-                if lost:
-                    return await self._settle(log, permit, lost)
-                return await shielded(lambda: self._consume(log, permit))
-        finally:
-            permit.close()
+        """Use the token in hand for whichever of the two requests is due."""
+        lost = await log.unsettled()
+        if lost:
+            return await self._settle(log, permit, lost)
+        return await shielded(lambda: self._consume(log, permit))
 
     async def _consume(self, log: Log[T], permit: Permit) -> PythpeerError | None:
         """The read that makes the service forget what it returns."""
-        announcement = await log.announce(self._caller.timeout)
+        announcement = await log.announce(self._caller.timeout + GRACE)
         try:
             answer = await self._caller.attempt(self._unread, permit)
         except PythpeerError as error:

@@ -10,7 +10,7 @@ import asyncio
 import copy
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
@@ -22,7 +22,7 @@ from .stores.base import Draft, Log, Store, Topic
 
 __all__ = ["Cursor", "Feed", "Feeds", "Source", "log_holes"]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def log_holes(name: str, added: Iterable[Draft[Any]]) -> None:
     """Warn of items that could not be decoded, when they come into the log."""
     for draft in added:
         if draft.item is None:
-            log.warning("%s: skipped an item that cannot be decoded", name)
+            logger.warning("%s: skipped an item that cannot be decoded", name)
 
 
 class Source(Protocol[T]):
@@ -98,6 +98,7 @@ class Feed(Generic[T]):
         self._failures = 0
         self._not_before = 0.0
         self._closed = asyncio.Event()
+        self._stirred = asyncio.Event()
         self.asking = False
         """Whether a request is under way, which a cancellation would waste."""
         self._said: deque[Gap] = deque(maxlen=64)
@@ -110,6 +111,8 @@ class Feed(Generic[T]):
         self._waiting[cursor] = None
         try:
             if self._round is not None:
+                if self._needy:
+                    self._stirred.set()
                 await self._follow(self._round)
             else:
                 await self._lead()
@@ -134,7 +137,7 @@ class Feed(Generic[T]):
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
         if not self._closed.is_set() and not (self._needy or await self.log.lead(LEASE)):
-            await self.log.news(LEASE)
+            await self._news()
             return None
         await self._rest()
         if self._closed.is_set():
@@ -149,6 +152,22 @@ class Feed(Generic[T]):
             return error
         self._note(error)
         return None
+
+    async def _news(self) -> None:
+        """Wait for what another session appends, or until somebody here needs a poll of its own."""
+        self._stirred.clear()
+        waits = [
+            asyncio.ensure_future(self.log.news(LEASE)),
+            asyncio.ensure_future(self._stirred.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            ended = await asyncio.gather(*waits, return_exceptions=True)
+        if isinstance(ended[0], PythpeerError):
+            raise ended[0]
 
     @property
     def _needy(self) -> bool:
@@ -166,14 +185,14 @@ class Feed(Generic[T]):
         """Count failures in a row, and say once when they begin and once when they are over."""
         if error is None:
             if self._failures:
-                log.info("%s is back after %d failures", self.source.name, self._failures)
+                logger.info("%s is back after %d failures", self.source.name, self._failures)
             self._failures = 0
             return
         self._failures += 1
         delay = backoff(self._failures, BASE_DELAY, self._retry.max_delay)
         self._not_before = asyncio.get_running_loop().time() + delay
         if self._failures == 1:
-            log.warning("%s; the stream goes on trying", error)
+            logger.warning("%s; the stream goes on trying", error)
 
     # -- what a source asks and tells -------------------------------------------------------------
 
@@ -206,7 +225,7 @@ class Feed(Generic[T]):
         """Warn of a gap, once however many streams come across it."""
         if gap not in self._said:
             self._said.append(gap)
-            log.warning(
+            logger.warning(
                 "%s: messages may be missing between %d and %d",
                 self.source.name,
                 gap.after,
@@ -216,6 +235,7 @@ class Feed(Generic[T]):
     def close(self) -> None:
         """The session is closing: wake whoever rests."""
         self._closed.set()
+        self._stirred.set()
 
 
 class Feeds:
@@ -228,16 +248,17 @@ class Feeds:
 
     def open(self, store: Store, retry: Retry) -> None:
         """The session is open: streams can be made."""
+        self._feeds.clear()  # what a loop that was closed without closing the session left
         self._store = store
         self._retry = retry
 
-    def get(self, topic: Topic[T], source: Source[T]) -> Feed[T]:
-        """The feed of *topic*, which polls *source*."""
+    def get(self, topic: Topic[T], source: Callable[[], Source[T]]) -> Feed[T]:
+        """The feed of *topic*, which polls what *source* makes."""
         if self._store is None:
-            raise SessionClosedError("the session is not open", endpoint=source.name)
+            raise SessionClosedError("the session is not open")
         feed: Feed[T] | None = self._feeds.get(topic.name)
         if feed is None:
-            feed = self._feeds[topic.name] = Feed(source, self._store.log(topic), self._retry)
+            feed = self._feeds[topic.name] = Feed(source(), self._store.log(topic), self._retry)
         return feed
 
     def close(self) -> None:

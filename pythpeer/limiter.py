@@ -52,10 +52,13 @@ def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_limiter", "status")
+    __slots__ = ("_anchor", "_bucket", "_limiter", "status")
 
-    def __init__(self, limiter: Limiter) -> None:
+    def __init__(self, limiter: Limiter, bucket: Bucket) -> None:
         self._limiter = limiter
+        # If the limiter moves to another loop it gets another bucket: what is left over from the
+        # old loop must not count there.
+        self._bucket = bucket
         self._anchor = _HELD
         self.status: int | None = None
         """The HTTP status of the answer, once its head is here."""
@@ -68,17 +71,19 @@ class Permit:
     def on_written(self) -> None:
         """The request head is being written now."""
         if self._anchor == _HELD:
-            self._anchor = self._limiter._spend()
+            self._anchor = self._limiter._spend(self._bucket)
 
     def on_answered(self, status: int | None = None) -> None:
         """The head of the answer is here."""
         self.status = status
         if self._anchor > 0:
-            self._limiter._answered(self._anchor)
+            if status != 429:
+                self._bucket.praise()
+            self._limiter._answered(self._bucket, self._anchor)
 
     def refused(self, retry_after: float | None) -> None:
         """The service said that it was asked too often: keep more distance from now on."""
-        self._limiter._bucket.punish()
+        self._bucket.punish()
         self.pause(retry_after)
 
     def pause(self, retry_after: float | None) -> None:
@@ -90,7 +95,7 @@ class Permit:
         """The request is over. A token that was never spent goes back."""
         if self._anchor == _HELD:
             self._anchor = _RETURNED
-            self._limiter._give_back()
+            self._limiter._give_back(self._bucket)
 
 
 _Waiter = tuple["asyncio.Future[Permit]", float, object]
@@ -181,12 +186,12 @@ class Limiter:
         if not (writes or calls or polls):
             # A token saved up and no pause ever set: no need to look at the clock.
             if bucket.saved > bucket.reserved and bucket.paused == -math.inf:
-                bucket.reserved += 1
-                return Permit(self)
+                bucket.reserve()
+                return Permit(self, bucket)
             now = self._now()
             if bucket.due(now) <= now:
-                bucket.reserved += 1
-                return Permit(self)
+                bucket.reserve()
+                return Permit(self, bucket)
         now = self._now()
         wait = self._expected(priority, now)
         if wait > max_wait:
@@ -222,18 +227,17 @@ class Limiter:
 
     # -- permits ----------------------------------------------------------------------------------
 
-    def _spend(self) -> int:
-        anchor = self._bucket.spend(self._now())
+    def _spend(self, bucket: Bucket) -> int:
+        anchor = bucket.spend(self._now())
         self._serve()
         return anchor
 
-    def _answered(self, anchor: int) -> None:
-        self._bucket.praise()
-        self._bucket.answered(anchor, self._now())
+    def _answered(self, bucket: Bucket, anchor: int) -> None:
+        bucket.answered(anchor, self._now())
         self._serve()
 
-    def _give_back(self) -> None:
-        self._bucket.give_back()
+    def _give_back(self, bucket: Bucket) -> None:
+        bucket.give_back()
         self._serve()
 
     # -- the queue --------------------------------------------------------------------------------
@@ -246,11 +250,12 @@ class Limiter:
         if not self.waiting:
             return
         now = self._now()
-        while self.waiting and self._bucket.due(now) <= now:
+        bucket = self._bucket
+        while self.waiting and bucket.due(now) <= now:
             waiter = self._next()
             if not waiter.done():
-                self._bucket.reserve()
-                waiter.set_result(Permit(self))
+                bucket.reserve()
+                waiter.set_result(Permit(self, bucket))
         wake = min(self._bucket.due(now), self._send_away(now))
         if self.waiting and wake < math.inf and self._loop is not None:
             # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
@@ -324,10 +329,11 @@ class Limiter:
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to count in another loop's time."""
-        if self.waiting and self._loop is not None and not self._loop.is_closed():
+        busy = self.waiting or self._bucket.reserved
+        if busy and self._loop is not None and not self._loop.is_closed():
             raise SessionClosedError("it is in use in another event loop", endpoint=self.name)
         for queue in self._queues:
             queue.clear()
         before, self._now = self._now, clock(loop)
-        self._bucket.move(self._now() - before())
+        self._bucket = self._bucket.moved(self._now() - before())
         self._loop = loop

@@ -26,6 +26,7 @@ from .feed import Feed, Feeds, log_holes
 from .limiter import Priority
 from .polling import chain
 from .secret import Secret
+from .shapes import bit, number, text
 from .stores.base import Log, Topic
 from .streams import OnGap, Stream
 from .wire import (
@@ -43,7 +44,7 @@ from .wire import (
 
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
@@ -167,7 +168,7 @@ class Peerbet:
         """
         if after is not None:
             check_integer("after", after, 0, endpoint=self._get.name)
-        feed = self._feeds.get(self._topic, _ChatSource(self))
+        feed = self._feeds.get(self._topic, lambda: _ChatSource(self))
         return ChatStream(feed, after=after, name=name, on_gap=on_gap)
 
     def _request(self, after: int | None, last: int | None) -> Request[_Page]:
@@ -214,7 +215,7 @@ class _ChatSource:
             if stray not in self._strays:
                 self._strays.append(stray)
                 feed.skipped += 1
-                log.warning("%s: skipped a message that cannot be decoded", self.name)
+                logger.warning("%s: skipped a message that cannot be decoded", self.name)
 
 
 # -- the wire -------------------------------------------------------------------------------------
@@ -229,8 +230,6 @@ class _Page(msgspec.Struct, frozen=True):
     """The ids of messages of which nothing else could be decoded."""
     strays: tuple[bytes, ...] = ()
     """Messages without so much as an id, as they came."""
-
-    status: int = 1
 
     def by_id(self) -> dict[int, ChatMessage | None]:
         """Every id that was shown, with its message or the lack of one."""
@@ -326,7 +325,7 @@ def _sift(document: Json) -> _Page:
         else:
             strays.append(same_document(item))
     holes -= {message.id for message in messages}
-    online = _number(document.get("users_online")) or 0
+    online = number(document.get("users_online")) or 0
     return _Page(_in_order(messages), online, tuple(sorted(holes)), tuple(strays))
 
 
@@ -334,36 +333,23 @@ def _message(item: Json) -> tuple[ChatMessage | None, int | None]:
     """One message in whatever types it came, or at least its id."""
     if not isinstance(item, dict):
         return None, None
-    id = _number(item.get("id"))
-    sender, text = _text(item.get("by")), _text(item.get("msg"))
-    if id is None or sender is None or text is None:
+    id = _id(item.get("id"))
+    sender, words = text(item.get("by")), text(item.get("msg"))
+    if id is None or sender is None or words is None:
         return None, id
     message = ChatMessage(
         id,
         sender,
-        text,
-        _text(item.get("to")),
-        _text(item.get("date")),
-        _bit(item.get("bot")),
-        _bit(item.get("my")),
-        _bit(item.get("me")),
+        words,
+        text(item.get("to")),
+        text(item.get("date")),
+        bit(item.get("bot")) or False,
+        bit(item.get("my")) or False,
+        bit(item.get("me")) or False,
     )
     return message, id
 
 
-def _number(value: Json) -> int | None:
-    try:
-        number = msgspec.convert(value, int, strict=False)
-    except msgspec.ValidationError:
-        return None
-    return number if 0 <= number <= INT32_MAX and not isinstance(value, bool) else None
-
-
-def _text(value: Json) -> str | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    return value if isinstance(value, str) else None
-
-
-def _bit(value: Json) -> bool:
-    return value in (1, "1", True, "true", "True")
+def _id(value: Json) -> int | None:
+    found = number(value)
+    return found if found is not None and 0 <= found <= INT32_MAX else None

@@ -198,13 +198,16 @@ class PythBots:
 
     def _mail_feed(self) -> tuple[Feed[Mail], ConsumingSource[Mail]]:
         """The feed of unread mail with its source, which direct calls go through as well."""
-        source = ConsumingSource(
-            self._caller,
-            unread=self._mail(self._unread, {"readnew": FLAG}),
-            history=self._mail(self._all, {"readall": FLAG}),
-            recovered=lambda mail: msgspec.structs.replace(mail, recovered=True),
+        unread = self._mail(self._unread, {"readnew": FLAG})
+        feed = self._feeds.get(
+            self._topic,
+            lambda: ConsumingSource(
+                self._caller,
+                unread=unread,
+                history=self._mail(self._all, {"readall": FLAG}),
+                recovered=lambda mail: msgspec.structs.replace(mail, recovered=True),
+            ),
         )
-        feed = self._feeds.get(self._topic, source)
         return feed, cast("ConsumingSource[Mail]", feed.source)
 
 
@@ -213,25 +216,25 @@ class PythBots:
 
 def userinfo(url: str) -> Endpoint[User]:
     """Who somebody is: ``/api/userinfo.php?user=``."""
-    return _read("pythbots.userinfo", f"{url}/api/userinfo.php", an_object(_user), LOOKUP)
+    return _endpoint("pythbots.userinfo", f"{url}/api/userinfo.php", an_object(_user), LOOKUP)
 
 
 def crank(url: str) -> Endpoint[tuple[StaffMember, ...]]:
     """A chat's staff: ``/api/crank.php?chatid=``."""
-    return _read("pythbots.crank", f"{url}/api/crank.php", a_list(_staff_member), LOOKUP)
+    return _endpoint("pythbots.crank", f"{url}/api/crank.php", a_list(_staff_member), LOOKUP)
 
 
 def cstats(url: str) -> Endpoint[ChatStats]:
     """A chat's statistics: ``/api/cstats.php?chatid=``."""
-    return _read("pythbots.cstats", f"{url}/api/cstats.php", an_object(_stats), LOOKUP)
+    return _endpoint("pythbots.cstats", f"{url}/api/cstats.php", an_object(_stats), LOOKUP)
 
 
 def mail(url: str, shape: Callable[[Json], T], effect: Effect) -> Endpoint[T]:
     """``/api/mail.php?personalkey=``: sending, reading what is unread, and reading all."""
-    return _read("pythbots.mail", f"{url}/api/mail.php", shape, MAIL, effect)
+    return _endpoint("pythbots.mail", f"{url}/api/mail.php", shape, MAIL, effect)
 
 
-def _read(
+def _endpoint(
     name: str,
     url: str,
     shape: Callable[[Json], T],
@@ -276,6 +279,7 @@ def _user(found: Fields) -> User:
 def _staff_member(item: Json, key: str) -> StaffMember:
     fields = Fields({"username": item} if isinstance(item, str) else item)
     held = ("timeheld", "held", "heldfor", "time", "duration", "since")
+    number = fields.number(*held)
     rank = fields.text(*_RANK)
     if rank is None and re.search("owner|mod", key, re.IGNORECASE):
         rank = key  # listed by rank
@@ -284,7 +288,7 @@ def _staff_member(item: Json, key: str) -> StaffMember:
         username=fields.text(*_NAME),
         rank=rank,
         avatar=fields.text(*_AVATAR),
-        time_held=fields.number(*held) or fields.text(*held),
+        time_held=fields.text(*held) if number is None else number,
         raw=fields.raw,
     )
 

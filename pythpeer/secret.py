@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from typing import NoReturn, SupportsIndex, final
+from urllib.parse import quote
 
 from .errors import InvalidRequestError
 
@@ -39,7 +40,7 @@ class Secret:
     and lone surrogates.
     """
 
-    __slots__ = ("__value", "__weakref__")
+    __slots__ = ("__encoded", "__value", "__weakref__")
 
     def __init__(self, value: str) -> None:
         fault = _fault(value)
@@ -47,6 +48,7 @@ class Secret:
             value = ""  # this frame is part of the traceback, and tracebacks can show locals
             raise InvalidRequestError(fault)
         self.__value = value
+        self.__encoded = quote(value, safe="")
 
     @classmethod
     def wrap(cls, value: object) -> Secret | InvalidRequestError | None:
@@ -64,6 +66,10 @@ class Secret:
     def reveal(self) -> str:
         """The key itself."""
         return self.__value
+
+    def encoded(self) -> str:
+        """The key percent-encoded, as it stands in a query."""
+        return self.__encoded
 
     def fingerprint(self) -> str:
         """A short digest that tells keys apart in a store without being one."""

@@ -113,6 +113,7 @@ class Session:
             _instance("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
+        self._store_open = False
         self._transport: Transport | None = None
         self._feeds = Feeds()
         self._limiters: dict[str, Limiter] = {}
@@ -203,7 +204,9 @@ class Session:
                 return self
             from .transport import Transport  # aiohttp is most of what importing would cost
 
-            await self._store.open()
+            if not self._store_open:
+                await self._store.open()
+                self._store_open = True
             self._transport = Transport(
                 user_agent=f"pythpeer/{version()}",
                 timeout=self._timeout,
@@ -224,6 +227,7 @@ class Session:
         try:
             await transport.aclose()
         finally:
+            self._store_open = False
             await self._store.aclose()
 
     async def __aenter__(self) -> Self:

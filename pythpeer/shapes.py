@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from .answers import read_date
 from .wire import Json, JsonObject
 
-__all__ = ["Fields", "a_list", "an_object", "any_document"]
+__all__ = ["Fields", "a_list", "an_object", "any_document", "bit", "number", "text"]
 
 T = TypeVar("T")
 
@@ -102,20 +102,15 @@ class Fields:
 
     def text(self, *names: str) -> str | None:
         """A field that is text, or a number as text."""
-        value = self.any(*names)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        return value if isinstance(value, str) else None
+        return text(self.any(*names))
 
     def number(self, *names: str) -> int | None:
         """A field that is a whole number, however it was sent."""
-        return _number(self.any(*names))
+        return number(self.any(*names))
 
     def bit(self, *names: str) -> bool | None:
         """A field that says yes or no."""
-        value = self.any(*names)
-        word = str(value).strip().lower() if isinstance(value, (bool, int, str)) else None
-        return True if word in _YES else False if word in _NO else None
+        return bit(self.any(*names))
 
     def date(self, *names: str) -> datetime | None:
         """A field that is a date in the services' form."""
@@ -130,7 +125,21 @@ def _plain(name: str) -> str:
     return _NOT_A_NAME.sub("", name.lower())
 
 
-def _number(value: Json) -> int | None:
+def text(value: Json) -> str | None:
+    """Text, or a number as text."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else None
+
+
+def bit(value: Json) -> bool | None:
+    """A yes or a no, however it was sent."""
+    word = str(value).strip().lower() if isinstance(value, (bool, int, str)) else None
+    return True if word in _YES else False if word in _NO else None
+
+
+def number(value: Json) -> int | None:
+    """A whole number, however it was sent."""
     if isinstance(value, str):
         digits = value.strip().replace(",", "").replace(" ", "")
         if not re.fullmatch(r"[+-]?[0-9]{1,18}(?:\.0+)?", digits):

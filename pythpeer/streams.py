@@ -27,6 +27,9 @@ T3 = TypeVar("T3")
 BATCH: Final = 100
 """Entries that a stream takes from its log at a time."""
 
+GAPS: Final = 1000
+"""How many of its last gaps a stream remembers."""
+
 OnGap = Literal["log", "raise"]
 
 
@@ -60,7 +63,7 @@ class Stream(Generic[T_co]):
         self._handed: int | None = None
         self._busy = False
         self._closed = False
-        self._gaps: list[Gap] = []
+        self._gaps: deque[Gap] = deque(maxlen=GAPS)
         self._unsaid: deque[Gap] = deque()
         self._holes = 0
         self._skipped_before = feed.skipped
@@ -85,7 +88,8 @@ class Stream(Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         with _Turn(self):
-            self._acknowledge()
+            if not self._closed:
+                self._acknowledge()
             await self._fill()
             return self._take()
 
@@ -156,7 +160,8 @@ class Stream(Generic[T_co]):
             if broken and cursor.proved != position:
                 cursor.adrift = True
                 break  # something belongs in between, and the service may still have it
-            if (broken or entry.gap) and entry.id > position + 1:
+            # From 0 on means from the oldest available: what came before that is no gap.
+            if (broken or entry.gap) and 0 < position < entry.id - 1:
                 self._note_gap(Gap(position, entry.id))
             cursor.adrift = False
             position = cursor.position = entry.id
@@ -222,7 +227,7 @@ class MergedStream(Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         with _Turn(self):
-            if self._last is not None:
+            if self._last is not None and not self._last._closed:
                 self._last._acknowledge()
             self._last = await self._first_ready()
             return self._last._take()
@@ -326,6 +331,9 @@ def merge(*streams: Stream[T]) -> MergedStream[T]: ...
 
 def merge(*streams: Stream[Any]) -> MergedStream[Any]:
     """One stream of several, in the order in which their items come.
+
+    Until it is closed, a request of one of its streams can be under way when the loop is left; the
+    streams are not to be asked by themselves meanwhile.
 
     An item is acknowledged in its own stream when the next one is asked for. Close the merged
     stream, or leave its ``async with`` block, to close them all.

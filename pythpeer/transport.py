@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import selectors
+import select
 import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -50,10 +50,6 @@ FRESH_CONNECTION_GRACE: Final = 0.02
 
 # The permit of the request that this task is sending: the connector has no other way to know.
 _permit: ContextVar[Permit] = ContextVar("_permit")
-
-
-# Not the default one: that costs the kernel an object for each question. Windows has no poll.
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class _Repeated(aiohttp.ClientError):
@@ -90,11 +86,14 @@ class _Connector(aiohttp.TCPConnector):
         permit = _permit.get()
         if permit.written:
             raise _Repeated
-        connection = await super().connect(req, traces, timeout)
-        while connection.protocol in self._used and _has_news(connection):
-            connection.close()  # something unasked for came in on it while it was idle
+        while True:
             connection = await super().connect(req, traces, timeout)
-        self._used.add(connection.protocol)
+            if connection.protocol not in self._used:
+                self._used.add(connection.protocol)
+                break
+            if not _has_news(connection):
+                break
+            connection.close()  # something unasked for came in on it while it was idle
         permit.on_written()
         return connection
 
@@ -107,9 +106,13 @@ def _has_news(connection: Connection) -> bool:
     protocol, transport = connection.protocol, connection.transport
     if protocol is None or transport is None or protocol.should_close:
         return True
-    with _Selector() as selector:
-        selector.register(transport.get_extra_info("socket"), selectors.EVENT_READ)
-        return bool(selector.select(0))
+    return _is_readable(transport.get_extra_info("socket").fileno())
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Reply:
@@ -146,7 +149,7 @@ class Transport:
         self._ssl_context = ssl_context
         self._reads = self._client(force_close=False)
         self._once = self._client(force_close=True)
-        self._url = functools.cache(_url_builder)
+        self._url = functools.lru_cache(64)(_url_builder)
         self._grace = 0.0
 
     def _client(self, *, force_close: bool) -> aiohttp.ClientSession:

@@ -388,7 +388,5 @@ def _encode(name: str, text: str, endpoint: str | None = None) -> str:
 
 def reveal(pieces: Iterable[str | Secret]) -> str:
     """Join a query with its keys in the open. For the one frame that writes it to the wire."""
-    query = "".join(
-        [piece if isinstance(piece, str) else quote(piece.reveal(), safe="") for piece in pieces]
-    )
+    query = "".join([piece if isinstance(piece, str) else piece.encoded() for piece in pieces])
     return query[1:]  # without the first "&"

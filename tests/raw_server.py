@@ -338,7 +338,7 @@ def open_session(url: str, **options: Unpack[SessionOptions]) -> Session:
         "peerbet_key": "peerbet-key",
         "personal_key": "personal-key",
         "pythbots_api_key": "api-key",
-        "rates": dict(AT_WILL),
+        "rates": {**AT_WILL},
         "retry": Retry(attempts=1),
     }
     whole.update(options)

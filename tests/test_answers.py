@@ -441,6 +441,14 @@ def test_what_is_no_json_stays_none(body: str) -> None:
     assert type(read(OBJECT, body)) is DecodeError
 
 
+@pytest.mark.parametrize(("starts", "answer"), [(7, [Roll(6)]), (8, DecodeError)])
+def test_the_search_for_the_json_behind_diagnostics_has_an_end(starts: int, answer: object) -> None:
+    """As many false starts are looked past as real warnings can have, and no more."""
+    body = "\nWarning: x in /a.php on line 3\n[of something" * starts
+    made = read(ROLLS, f'{body}{PLAIN_WARNING}[{{"roll":6}}]')
+    assert answer in (made, type(made))
+
+
 # -- truncated documents --------------------------------------------------------------------------
 
 MAILBOX = {
@@ -530,6 +538,7 @@ PAGES = [
     f"{PLAIN_WARNING}<html>\n<body>\n[]\n</body>\n</html>",
     f"{HTML_WARNING * 60}<!DOCTYPE html>\n<html><head>{JSON_LD}</head></html>",
     f"{PLAIN_WARNING * 100}<html><body>\n[]\n</body></html>",
+    f"{PLAIN_WARNING}<html><body>{PLAIN_WARNING}[]",
     f"{HTML_WARNING}<p>{'x' * 5000}</p><html>{JSON_LD}</html>",
     f"{HTML_WARNING}<title>Error</title>\n<div>\n[]\n</div></html>",
 ]

@@ -468,8 +468,8 @@ def test_a_bucket_moves_to_another_clock(ahead: float, spent: int, pause: int) -
     if pause:
         bucket.pause(3.0 * pause)
     before = bucket.due(1.0) - 1.0, bucket.available(1.0)
-    bucket.move(ahead)
-    after = bucket.due(1.0 + ahead) - 1.0 - ahead, bucket.available(1.0 + ahead)
+    moved = bucket.moved(ahead)
+    after = moved.due(1.0 + ahead) - 1.0 - ahead, moved.available(1.0 + ahead)
     assert after == pytest.approx(before)
 
 
@@ -477,5 +477,7 @@ def test_reservations_stay_behind() -> None:
     """In the loop that was left, nothing will be written any more."""
     bucket = Bucket(Rate(1.0))
     bucket.reserve()
-    bucket.move(100.0)
-    assert bucket.due(100.0) == 100.0
+    moved = bucket.moved(100.0)
+    assert moved.due(100.0) == 100.0
+    bucket.give_back()
+    assert (moved.available(100.0), moved.reserved) == (1, 0)

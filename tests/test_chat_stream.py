@@ -327,6 +327,22 @@ async def test_a_bad_newest_message_is_a_place_too(services: Scripted, session: 
         assert await take(stream, 1) == [3]
 
 
+async def test_a_newest_message_without_an_id_is_no_place(
+    services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stream that starts from now on cannot tell where that is: it waits for one that has one."""
+    caplog.set_level(logging.INFO)
+    services.lines += [(1, line(1)), (2, "stray")]
+    later(4.5, services)
+    async with asyncio.timeout(60), session.peerbet.chat_stream() as stream:
+        assert asyncio.get_running_loop().time() >= 4.5
+        assert {request.params.get("mid") for request in services.requests} == {None}
+        services.say()
+        assert await take(stream, 1) == [4]
+    assert said(caplog) == [logging.WARNING, logging.WARNING, logging.INFO]
+    assert "newest message cannot be decoded" in caplog.text
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 

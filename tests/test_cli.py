@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import signal
@@ -17,11 +18,13 @@ import subprocess
 import sys
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import looptime
 import pytest
 from raw_server import RawServer, drop, hang, refusing
 
@@ -447,6 +450,17 @@ def test_watch_in_words(configured: FakeServices, run: Run) -> None:
     assert run("mail", "watch", "--messages", "1").out.endswith(" alice (mail): a mail\n")
 
 
+def test_a_sender_without_a_name_is_a_number(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one without either is a question mark."""
+    body = b'[{"id": 1, "fromid": 7, "message": "a"}, {"id": 2, "message": "b"}]'
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
+    with threaded(RawServer(drop(whole))) as server:
+        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
+        result = run("mail", "watch", "--messages", "2")
+    assert result == (0, "- 7 (mail): a\n- ? (mail): b\n", "")
+
+
 def test_all_mail(configured: FakeServices, run: Run) -> None:
     """A list with tabs, or NDJSON; reading it marks nothing as read."""
     configured.mail.deliver("alice", "a\tmail")
@@ -653,6 +667,18 @@ def test_what_streams_log_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "is back" in info
 
 
+def test_what_others_log_is_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for developers, and no error of the command."""
+
+    def log(self: demo.Demo) -> int:
+        logging.getLogger("asyncio").warning("for developers")
+        logging.getLogger("pythpeer.somewhere").warning("for everybody")
+        return 0
+
+    monkeypatch.setattr(demo.Demo, "run", log)
+    assert run("demo") == (0, "", "pythpeer: for everybody\n")
+
+
 def test_a_bug_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody expected has a name, and a way to see more."""
     monkeypatch.setattr(demo.Demo, "run", lambda self: {"a": 1}[str(self)])
@@ -701,6 +727,16 @@ sys.exit(main())
     assert "pip install 'pythpeer[cli]'" in done.stderr
 
 
+def test_an_import_that_fails_otherwise_is_a_bug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To install the extra would be no help, so nobody is told to."""
+    monkeypatch.setitem(sys.modules, "pythpeer.cli.app", None)
+    result = run("--version")
+    assert (result.code, result.out) == (1, "")
+    assert one_line(result.err)
+    assert "pythpeer.cli.app" in result.err
+    assert "pip" not in result.err
+
+
 # -- the demo -------------------------------------------------------------------------------------
 
 
@@ -745,6 +781,23 @@ def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> No
     assert "Ctrl-C stops" in result.out
     assert result.out.rindex("\x1b[?25h") > result.out.rindex("\x1b[?25l")
     assert "Ctrl-C" not in result.out.splitlines()[-1]
+
+
+def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every scene is played, and again once all have been; the session breaks no rule over it."""
+    played = demo.Demo(show.Rows(json=True), 200, 4)
+    virtual = looptime.make_event_loop_class(asyncio.SelectorEventLoop)
+    with asyncio.Runner(loop_factory=virtual) as runner:
+        runner.run(played._play())
+    rows = Result(0, *capfd.readouterr()).rows
+    times = Counter(row["text"] for row in rows)
+    scenes = re.findall(r"^[abc][:>@*] ([^{}\n]+)$", demo.SCENES, re.MULTILINE)
+    assert {times[text] > 0 for text in scenes} == {True}
+    assert times["who won last night?"] > 1
+    whispered = [row["text"] for row in rows if row["kind"] == "chat" and row["is_private"]]
+    assert "psst, are you really a bot?" in whispered
+    assert times["pong"] >= times["!ping"] - 1 > 0
+    assert played._violations == []
 
 
 def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -818,6 +871,87 @@ def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, monkeypatch: pytest.Monkey
     assert result == (130, "", "")
     assert one_line(said)
     assert "waiting for the answer" in said
+
+
+@needs_signals
+@pytest.mark.parametrize("on_terminal", [False, True], ids=["pipe", "terminal"])
+def test_leaving_at_once_leaves_the_terminal_in_order(on_terminal: bool) -> None:
+    """The cursor that something may have hidden is shown again; a pipe has no cursor."""
+    source = """
+import signal
+from pythpeer.cli import ending
+ending.ECHO = -1.0
+ending.prepare()
+signal.raise_signal(signal.SIGINT)
+signal.raise_signal(signal.SIGTERM)
+print("not reached")
+"""
+    reader, writer = os.openpty() if on_terminal else os.pipe()
+    command = [sys.executable, "-c", source]
+    with (
+        os.fdopen(reader, "rb", buffering=0) as output,
+        os.fdopen(writer, "wb", buffering=0) as end,
+    ):
+        done = subprocess.run(command, stdout=end, stderr=subprocess.PIPE, check=False)
+        end.write(b".")
+        shown = b""
+        while not shown.endswith(b"."):
+            shown += output.read(100)
+    assert (done.returncode, done.stderr) == (143, b"")
+    assert shown == (b"\x1b[?25h." if on_terminal else b".")
+
+
+@needs_signals
+def test_a_signal_that_comes_twice_at_once_is_one() -> None:
+    """Wrappers pass on what the terminal sent to everybody: that is no wish to leave at once."""
+    source = """
+import atexit, signal, sys
+from pythpeer.cli import ending, main
+
+class Finder:
+    def find_spec(self, name, *others):
+        if name == "cyclopts":
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+
+ending.ECHO = 60.0
+sys.meta_path.insert(0, Finder())
+atexit.register(print, "in good order")
+sys.exit(main(["chat", "tail"]))
+"""
+    done = run_python(source)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "in good order\n", "")
+
+
+@needs_signals
+def test_a_command_is_ended_once() -> None:
+    """A pipe that is closed while an interrupted command tidies up does not interrupt that."""
+    source = """
+import asyncio, os, signal, sys
+from pythpeer.cli import ending
+
+async def command():
+    with ending.while_read():
+        signal.raise_signal(signal.SIGTERM)
+        try:
+            await asyncio.sleep(30)
+        finally:
+            os.close(reader)
+            await asyncio.sleep(0.2)
+            ending.complain(f"tidied up, pipe closed: {ending._signals.pipe_closed}")
+
+reader, writer = os.pipe()
+os.dup2(writer, 1)
+os.close(writer)
+ending.prepare()
+try:
+    ending.run(command())
+except ending.Interrupted as error:
+    sys.exit(ending.explain(error))
+"""
+    done = run_python(source)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert done.stderr == "pythpeer: tidied up, pipe closed: True\n"
 
 
 @needs_signals

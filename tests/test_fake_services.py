@@ -6,6 +6,7 @@ The client here is a bare aiohttp session, so that every byte of a query is the 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import pickle
@@ -921,6 +922,39 @@ async def test_a_start_can_be_cancelled(turns: int) -> None:
             await anyio.sleep_forever()
     assert repr(fake) == "<FakeServices stopped, violations=0>"
     assert open_sockets() == before
+
+
+class OnePort(asyncio.SelectorEventLoop):
+    """A loop on a machine that has one port left, until more are set free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 1
+        self.servers: list[asyncio.Server] = []
+
+    async def create_server(self, *args: Any, **options: Any) -> asyncio.Server:
+        if self.left == 0:
+            raise OSError(errno.EADDRNOTAVAIL, "no port is left")
+        self.left -= 1
+        self.servers.append(await super().create_server(*args, **options))
+        return self.servers[-1]
+
+
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": OnePort})], ids=["ports"])
+async def test_a_start_that_fails_closes_what_it_opened() -> None:
+    """Where the second port cannot be had the first one is given back, and one can try again."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, OnePort)
+    fake = FakeServices(rates=AT_WILL)
+    with pytest.raises(OSError, match="no port is left"):
+        await fake.start()
+    (server,) = loop.servers
+    assert not server.is_serving()
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = fake.peerbet_url
+    loop.left = 2
+    async with fake, connect() as http:
+        assert await Client(fake, http).ids() == []
 
 
 async def test_it_runs_no_task_of_its_own() -> None:

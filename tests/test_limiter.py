@@ -402,6 +402,20 @@ async def test_a_token_that_was_spent_stays_spent() -> None:
     assert limiter.available == 0
 
 
+async def test_a_token_is_spent_once() -> None:
+    """A head that is said to be written twice was written the first time."""
+    limiter = Limiter("x", ONE)
+    line = Line(limiter)
+    permit = await take(limiter)
+    permit.on_written()
+    await asyncio.sleep(0.6)
+    permit.on_written()
+    permit.close()
+    await line.join("next")
+    await line.all_through()
+    assert line.times == [1.0 + GUARD]
+
+
 async def test_a_late_answer_does_not_move_a_later_request() -> None:
     """Only the answer to the request that set the clock can correct it."""
     limiter = Limiter("x", ONE)
@@ -702,6 +716,22 @@ async def test_a_pause_sends_those_away_who_wait_already() -> None:
     assert limiter.waiting == 1
     await line.all_through()
     assert line.served == [("-", 0.0), ("b", 60.5)]
+
+
+async def test_a_waiter_cancelled_in_the_turn_of_a_pause_ends_as_cancelled() -> None:
+    """Cancelled, not run yet, and then sent away: nothing comes of that, and the others stay."""
+    limiter = Limiter("x", ONE)
+    line = Line(limiter)
+    await line.join("-")
+    await line.join("a", max_wait=5.0)
+    unlucky = line.last
+    await line.join("b", POLL)
+    unlucky.cancel()
+    limiter.pause(60)
+    assert limiter.waiting == 1
+    await line.all_through()
+    assert unlucky.cancelled()
+    assert line.served == [("-", 0.0), ("b", 60.0)]
 
 
 async def test_a_pause_within_ones_patience_is_waited_out() -> None:

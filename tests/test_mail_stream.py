@@ -49,6 +49,7 @@ from pythpeer import (
     SessionClosedError,
     TransportError,
 )
+from pythpeer.limiter import Priority
 from pythpeer.stores import Log, Topic
 
 pytestmark = pytest.mark.anyio
@@ -500,6 +501,29 @@ async def test_a_direct_call_does_not_wait_longer_than_it_may(plain: Scripted) -
         assert asyncio.get_running_loop().time() - began <= 10.0
         plain.deliver("one")
         assert texts(*await waiting) == ["one"]
+
+
+async def test_a_call_that_gets_its_token_as_the_session_closes_sends_nothing(
+    plain: Scripted,
+) -> None:
+    """It says so, gives the token back, and leaves no read on record that never was one."""
+    store = Watched()
+    plain.deliver("one")
+    async with plain.session(store=store) as session:
+        limiter = session.limiters["pythbots.mail"]
+        permit = await limiter.acquire(Priority.CALL)
+        reading = asyncio.ensure_future(session.pythbots.unread_mail())
+        await asyncio.sleep(1.0)
+        assert limiter.waiting == 1
+        permit.close()  # the token is the call's, and the call has not run yet
+    with pytest.raises(SessionClosedError):
+        await reading
+    assert plain.requests == []
+    assert not store.on_record()
+    assert (limiter.available, limiter.waiting) == (1, 0)
+    async with plain.session(store=store) as session:
+        assert seen(*await session.pythbots.unread_mail()) == [("one", False)]
+    assert kinds(plain) == ["readnew"]
 
 
 # -- places ---------------------------------------------------------------------------------------

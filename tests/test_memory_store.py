@@ -506,9 +506,9 @@ def test_a_length_is_a_positive_number(length: int) -> None:
 async def test_a_memory_store_says_what_it_holds() -> None:
     """Its repr names the logs and how long they are."""
     store = MemoryStore()
-    assert repr(store) == "<MemoryStore empty>"
+    assert repr(store) == "<MemoryStore 0 logs, 0 items>"
     await store.log(CHAT).append(numbered(1, 2))
-    assert repr(store) == "<MemoryStore chat: 2>"
+    assert repr(store) == "<MemoryStore 1 logs, 2 items>"
 
 
 async def test_a_memory_store_forgets_nothing_between_sessions() -> None:

@@ -204,6 +204,39 @@ async def test_entering_twice_keeps_the_place() -> None:
             assert await take(stream, 1) == [2]
 
 
+async def test_finding_a_place_moves_nobody_who_has_one() -> None:
+    """One poll for the newest id serves those who want what comes from now on, and only them."""
+    room = Room(1, 2, 3, latency=0.2)
+    feed = feed_of(room)
+    placed, homeless = Stream(feed, after=1), Stream(feed)
+    later(2.5, room, 4)
+    found = await asyncio.gather(take(placed, 3), take(homeless, 1))
+    assert list(found) == [[2, 3, 4], [4]]
+    assert room.polls[0].after is None
+
+
+class Slow(Room):
+    """Takes a second after each poll, when everything that it brought is known already."""
+
+    async def poll(self, feed: Feed[Line]) -> PythpeerError | None:
+        error = await super().poll(feed)
+        await asyncio.sleep(1.0)
+        return error
+
+
+async def test_a_start_that_was_cancelled_goes_on_with_the_place_it_found() -> None:
+    """What arrived since then is in the stream, and the place is stored for its name after all."""
+    room, store = Slow(1, 2), MemoryStore()
+    stream = Stream(feed_of(room, store), name="me")
+    with anyio.move_on_after(0.5):
+        await stream.__aenter__()
+    assert await store.log(TOPIC).reader("me").place() is None
+    room.say(3)
+    async with stream:
+        assert await store.log(TOPIC).reader("me").place() == 2
+        assert await take(stream, 1) == [3]
+
+
 async def test_a_new_name_is_stored_at_once() -> None:
     """Nothing has to be acknowledged first: the next stream of the name starts where this did."""
     room, store = Room(1, 2), MemoryStore()

@@ -31,7 +31,7 @@ Keys and addresses come from the environment, never from arguments:
   PYTHPEER_PYTHBOTS_API_KEY   for PythBots, where it asks for one
   PYTHPEER_PEERBET_URL        another address of Peerbet
   PYTHPEER_PYTHBOTS_URL       another address of PythBots
-  PYTHPEER_STORE              where streams with a --name keep their place
+  PYTHPEER_STORE              memory: the only store of this version
 
 Exit codes:
   0    done; also if nobody reads on, or if the demo was interrupted
@@ -49,7 +49,7 @@ Messages = Annotated[
 ]
 Name = Annotated[
     str | None,
-    Parameter(help="Go on where the stream of this name left off, as kept in PYTHPEER_STORE."),
+    Parameter(help="Go on where the stream of this name left off, if the store still has that."),
 ]
 Flag = Parameter(negative=(), show_default=False)
 ChatId = Annotated[int, Parameter(help="The chat's number.")]
@@ -168,7 +168,7 @@ async def send(
 
 @mail.command(name="all")
 async def all_mail(*, json: Json = False) -> None:
-    """List all mail, read and unread; marks none as read."""
+    """List all mail, read and unread. Whether that marks any as read is not documented."""
     _need("PYTHPEER_PERSONAL_KEY", "mail")
     async with Session.from_env() as session:
         mails = await session.pythbots.all_mail()

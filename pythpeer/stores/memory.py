@@ -48,8 +48,8 @@ class MemoryStore(Store):
         return _MemoryLog(cast("_Shelf[T]", shelf))
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}: {len(shelf.ids)}" for name, shelf in self._shelves.items())
-        return f"<MemoryStore {sizes or 'empty'}>"
+        items = sum(len(shelf.ids) for shelf in self._shelves.values())
+        return f"<MemoryStore {len(self._shelves)} logs, {items} items>"
 
 
 class _Shelf(Generic[T]):
