@@ -166,7 +166,7 @@ class Feed(Generic[T]):
             for wait in waits:
                 wait.cancel()
             ended = await asyncio.gather(*waits, return_exceptions=True)
-        if isinstance(ended[0], PythpeerError):
+        if isinstance(ended[0], Exception):
             raise ended[0]
 
     @property

@@ -1092,3 +1092,21 @@ async def test_a_closed_session_says_so_while_another_polls() -> None:
         await asyncio.wait(tasks[1:], timeout=10)
         assert tasks[1].done()
         assert isinstance(tasks[1].exception(), SessionClosedError)
+
+
+async def test_a_store_that_fails_while_another_session_polls_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who only waits for what others append hears of it where the store cannot tell."""
+    room, store = Room(), MemoryStore()
+    feed = feed_of(room, store)
+
+    async def news(seconds: float) -> None:
+        await asyncio.sleep(1.0)
+        raise StoreError("the disk is gone")
+
+    monkeypatch.setattr(feed.log, "news", news)
+    async with running(take(Stream(feed_of(room, store), after=0), 100)):
+        await asyncio.sleep(5)
+        with pytest.raises(StoreError, match="disk"):
+            await take(Stream(feed, after=0), 1)
