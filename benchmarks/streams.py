@@ -105,7 +105,7 @@ async def _run(*, quick: bool) -> Table:
 def _feed(script: _Script) -> Feed[ChatMessage]:
     feeds = Feeds()
     feeds.open(MemoryStore(), Retry())
-    return feeds.get(Topic("benchmark", ChatMessage), script)
+    return feeds.get(Topic("benchmark", ChatMessage), lambda: script)
 
 
 # -- delivery -------------------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def interpret(
         return _interpret_leniently(endpoint, status, body, secrets)
     refusal = None
     if 400 <= status < 500:
-        refusal = _refusal(document(body), status_is_verdict=True)
+        found = document(body)
+        refusal = _refusal(found, status_is_verdict=True) or _message(found) or None
     if status == 429:
         text = _clean(refusal, secrets) if refusal else "too many requests"
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
@@ -93,7 +94,8 @@ def _interpret_leniently(
 # -- refusals -------------------------------------------------------------------------------------
 
 _SLOW_DOWN = re.compile(
-    r"limit (?:is |was |has been )?(?:reached|exceeded)|rate.?limit|too (?:many|fast)|slow down",
+    r"limit (?:is |was |has been )?(?:reached|exceeded)|rate.?limit|slow down"
+    r"|too (?:many (?:requests|calls|queries|attempts)|fast|often|quickly)",
     re.IGNORECASE,
 )
 _NO_ACCESS = re.compile(
@@ -114,7 +116,7 @@ def _may_refuse(body: bytes) -> bool:
     """
     if body.startswith(b"["):
         return False
-    return b'"error"' in body or b'"status"' in body or b'"message"' in body
+    return any(word in body for word in (b'"error"', b'"status"', b'"success"', b'"message"'))
 
 
 def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
@@ -124,21 +126,24 @@ def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
     """
     if not isinstance(found, dict):
         return None
-    error, status = found.get("error"), found.get("status", 1)
-    if status == 1 and not error and "success" not in found and "message" not in found:
+    error, status = found.get("error"), found.get("status")
+    if status == 1 and not error and "success" not in found:
         return None
-    message = found.get("message")
-    words = message if isinstance(message, str) and message else "refused without a reason"
+    words = _message(found) or "refused without a reason"
     if isinstance(error, str) and error not in ("", "0", "false"):
         return error
     if error and not isinstance(error, str):
         return words
-    if status in _NO or found.get("success", True) in _NO:
+    if (status is not None and status in _NO) or found.get("success", True) in _NO:
         return words if status_is_verdict or found.keys() <= _ENVELOPE else None
-    # The sign-in call of Peerbet's family answers {"message": ...} alone when it refuses.
-    if status_is_verdict and found.keys() == {"message"}:
-        return words
-    return None
+    # The sign-in call of Peerbet's family says no by a message alone.
+    return words if status_is_verdict and found.keys() == {"message"} else None
+
+
+def _message(found: Json | Nothing) -> str:
+    """The words of the object's ``message``, or none."""
+    message = found.get("message") if isinstance(found, dict) else None
+    return message if isinstance(message, str) else ""
 
 
 def _said_no(endpoint: str, status: int, words: str) -> PythpeerError:

@@ -87,7 +87,15 @@ class _Round:
 class Feed(Generic[T]):
     """One session's polling of one log: a single poll at a time, for however many streams."""
 
-    def __init__(self, source: Source[T], log: Log[T], retry: Retry) -> None:
+    def __init__(
+        self,
+        source: Source[T],
+        log: Log[T],
+        retry: Retry,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.check = check
+        """Raises `SessionClosedError` where the session is closed or in another event loop."""
         self.source = source
         self.log = log
         self.skipped = 0
@@ -202,6 +210,11 @@ class Feed(Generic[T]):
         return any(cursor.position is None for cursor in self._waiting)
 
     @property
+    def placed(self) -> bool:
+        """Whether a stream waits that has a place."""
+        return any(cursor.position is not None for cursor in self._waiting)
+
+    @property
     def lowest(self) -> int:
         """The lowest place of those who wait."""
         places = [cursor.position for cursor in self._waiting if cursor.position is not None]
@@ -241,8 +254,9 @@ class Feed(Generic[T]):
 class Feeds:
     """The feeds of a session while it is open, one for each log."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[], object] = lambda: None) -> None:
         self._store: Store | None = None
+        self._check = check
         self._retry = Retry()
         self._feeds: dict[str, Feed[Any]] = {}
 
@@ -258,7 +272,8 @@ class Feeds:
             raise SessionClosedError("the session is not open")
         feed: Feed[T] | None = self._feeds.get(topic.name)
         if feed is None:
-            feed = self._feeds[topic.name] = Feed(source(), self._store.log(topic), self._retry)
+            log = self._store.log(topic)
+            feed = self._feeds[topic.name] = Feed(source(), log, self._retry, self._check)
         return feed
 
     def close(self) -> None:

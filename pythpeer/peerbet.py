@@ -181,6 +181,7 @@ class _ChatSource:
     def __init__(self, peerbet: Peerbet) -> None:
         self._peerbet = peerbet
         self.name: Final = peerbet._get.name
+        self._placed_last = False
         self._strays: deque[bytes] = deque(maxlen=MAX_LAST)
 
     async def start(self, log: Log[ChatMessage]) -> int | None:
@@ -193,7 +194,10 @@ class _ChatSource:
         permit = await peerbet._caller.token(peerbet._get, Priority.POLL)
         feed.asking = True
         # Only now that there is a token: more streams may have come to wait meanwhile.
-        homeless, after = feed.homeless, feed.lowest
+        # Newcomers that have to see first where the chat is must not keep the others waiting.
+        homeless = feed.homeless and not (self._placed_last and feed.placed)
+        self._placed_last = homeless
+        after = feed.lowest
         request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
         page = await peerbet._caller.attempt(request, permit)
         if isinstance(page, PythpeerError):

@@ -31,7 +31,7 @@ def chain(after: int, page: Mapping[int, T | None], *, full: bool) -> list[Draft
     """
     drafts: list[Draft[T]] = []
     link = after
-    gap = full and after > 0 and min(page, default=0) > after + 1
+    gap = full and min(page, default=0) > after + 1
     for id in sorted(id for id in page if id > after):
         drafts.append(Draft(page[id], id=id, after=link, gap=gap))
         link, gap = id, False

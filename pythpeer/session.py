@@ -20,7 +20,16 @@ from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store, from_text
 from .version import version
-from .wire import Endpoint, Param, Rate, Request, check_integer, check_text, check_url
+from .wire import (
+    Endpoint,
+    Param,
+    Rate,
+    Request,
+    check_integer,
+    check_seconds,
+    check_text,
+    check_url,
+)
 
 if TYPE_CHECKING:
     from .transport import Transport
@@ -106,7 +115,9 @@ class Session:
             check_text("an endpoint's name", name): _instance(f"rates[{name!r}]", Rate, rate)
             for name, rate in dict(rates or {}).items()
         }
-        self._timeout = _seconds("timeout", timeout)
+        self._timeout = _limit("timeout", timeout)
+        if not self._timeout:
+            raise InvalidRequestError("timeout must be more than 0 seconds")
         self._max_body = check_integer("max_body", max_body, 1)
         self._ssl_context = ssl_context
         if ssl_context is not None:
@@ -115,14 +126,14 @@ class Session:
         self._opening = asyncio.Lock()
         self._store_open = False
         self._transport: Transport | None = None
-        self._feeds = Feeds()
+        self._feeds = Feeds(self._open_transport)
         self._limiters: dict[str, Limiter] = {}
         self._caller = Caller(
             transport=self._open_transport,
             limiter=self._limiter,
             retry=_instance("retry", Retry, retry),
             timeout=self._timeout,
-            max_wait=_seconds("max_wait", max_wait),
+            max_wait=_limit("max_wait", max_wait),
         )
         self._peerbet = Peerbet(
             self._caller,
@@ -218,9 +229,11 @@ class Session:
 
     async def aclose(self) -> None:
         """Close the session: whoever waits gets `SessionClosedError`. Idempotent."""
-        transport, self._transport = self._transport, None
-        if transport is None:
+        if self._transport is None:
             return
+        if self._loop is not None and not self._loop.is_closed():
+            self._open_transport()  # says so if that is another loop's
+        transport, self._transport = self._transport, None
         self._feeds.close()
         for limiter in self._limiters.values():
             limiter.dismiss(self._caller)
@@ -302,9 +315,6 @@ def _instance(name: str, kind: type[T], value: object) -> T:
     return value
 
 
-def _seconds(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidRequestError(f"{name} must be a number of seconds")
-    if not value > 0 or math.isnan(value):
-        raise InvalidRequestError(f"{name} must be more than 0 seconds")
-    return float(value)
+def _limit(name: str, value: object) -> float:
+    """A number of seconds, or infinity for no limit."""
+    return math.inf if value == math.inf else check_seconds(name, value)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 def any_document(document: Json) -> Json:
     """Take anything but what says nothing: the answer to a write is JSON, and no more is known."""
-    if document is None or document is False or document in ("", {}, []):
+    if document in (None, 0, "", {}, []):  # 0 stands for false as well
         raise ValueError("an answer that says nothing")
     return document
 

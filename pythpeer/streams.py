@@ -108,6 +108,7 @@ class Stream(Generic[T_co]):
     async def __aenter__(self) -> Self:
         """Take the starting place, so that what arrives from now on is in the stream."""
         with _Turn(self):
+            self._feed.check()
             await self._start()
         return self
 
@@ -145,6 +146,8 @@ class Stream(Generic[T_co]):
 
     async def _fill(self) -> None:
         """Return with something to hand out, or closed."""
+        if not self._ready and not self._closed:
+            self._feed.check()
         await self._start()
         while not self._ready and not self._closed:
             entries = await self._reader.read(self._cursor.position or 0, BATCH)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import select
 import ssl
 from collections.abc import Callable, Mapping
@@ -110,6 +111,8 @@ def _has_news(connection: Connection) -> bool:
 
 
 def _is_readable(descriptor: int) -> bool:
+    if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
+        return bool(select.select([descriptor], [], [], 0)[0])
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))
@@ -169,7 +172,9 @@ class Transport:
             # The total covers connecting, head and body. Without the threshold, a total of 5 s or
             # more would be rounded up to a whole second of the loop's clock.
             timeout=aiohttp.ClientTimeout(
-                total=self._timeout, sock_connect=CONNECT_TIMEOUT, ceil_threshold=1e9
+                total=self._timeout if self._timeout < math.inf else None,
+                sock_connect=CONNECT_TIMEOUT,
+                ceil_threshold=1e9,
             ),
             trust_env=False,
         )

@@ -598,3 +598,32 @@ async def test_arguments_are_checked_where_the_stream_is_made(session: Session) 
         session.peerbet.chat_stream(name="")
     with pytest.raises(InvalidRequestError, match="on_gap"):
         session.peerbet.chat_stream(on_gap="never")  # type: ignore[arg-type]  # on purpose
+
+
+async def test_a_gap_is_one_whoever_polled_for_it() -> None:
+    """A stream from 0 meets no gap, but the page that it brought has one for those behind 0."""
+    async with Scripted(window="newest") as services, services.session() as session:
+        services.say(400)
+        behind = session.peerbet.chat_stream(after=50)
+        from_oldest = session.peerbet.chat_stream(after=0)
+        assert await take(from_oldest, 1) == [101]
+        assert await take(behind, 1) == [101]
+        assert behind.gaps == (Gap(50, 101),)
+        assert from_oldest.gaps == ()
+
+
+async def test_newcomers_do_not_keep_others_waiting() -> None:
+    """Finding their place takes a poll of its own, but never two in a row."""
+    async with Scripted() as services, services.session() as session:
+        services.say(1)
+        placed = asyncio.ensure_future(take(session.peerbet.chat_stream(after=0), 1, within=10))
+        newcomers = []
+        for _ in range(20):
+            stream = session.peerbet.chat_stream()
+            newcomers.append(asyncio.ensure_future(take(stream, 1, within=60)))
+            await asyncio.sleep(0.4)
+        assert placed.done()
+        assert await placed == [1]
+        await asyncio.sleep(3.0)
+        services.say(1)
+        assert await asyncio.gather(*newcomers) == [[2]] * 20

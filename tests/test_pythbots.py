@@ -648,3 +648,20 @@ async def test_a_bad_argument_names_its_endpoint(fake: FakeServices, session: Se
         "pythbots.cstats",
         "pythbots.mail",
     ]
+
+
+@pytest.mark.parametrize("body", [b'{"success": false}', b'\xef\xbb\xbf{"success": false}'])
+async def test_a_success_that_is_none_is_a_no(body: bytes) -> None:
+    """However the answer has to be read."""
+    async with RawServer(answer(body)) as server, open_session(server.url) as session:
+        with pytest.raises(ApiError):
+            await session.pythbots.send_mail("bob", "hi")
+
+
+@pytest.mark.parametrize("words", ["inbox full: too many unread messages", "too many characters"])
+async def test_too_many_of_something_else_is_no_rate_limit(words: str) -> None:
+    """Only too many requests are."""
+    body = json.dumps({"error": words}).encode()
+    async with RawServer(answer(body)) as server, open_session(server.url) as session:
+        with pytest.raises(ApiError, match="too many"):
+            await session.pythbots.send_mail("bob", "hi")

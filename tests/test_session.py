@@ -22,6 +22,7 @@ from pythpeer import (
     FLAG,
     AccessDeniedError,
     ApiError,
+    ChatStream,
     DecodeError,
     Effect,
     Endpoint,
@@ -491,7 +492,7 @@ NUMBERS = ["1", None, True, math.nan, 0, -1]
 
 BAD_OPTIONS: list[tuple[str, object]] = [
     *(("timeout", value) for value in NUMBERS),
-    *(("max_wait", value) for value in NUMBERS),
+    *(("max_wait", value) for value in NUMBERS if value != 0),
     *(("max_body", value) for value in [*NUMBERS, 1.5]),
     ("peerbet_key", ""),
     ("peerbet_key", 7),
@@ -1131,3 +1132,39 @@ async def test_a_429_beyond_max_wait_is_raised() -> None:
         session.limiters["own"].pause(0)
         await asyncio.sleep(61)
         assert await session.call(own) == {}
+
+
+def test_streams_and_closing_say_so_in_another_loop() -> None:
+    """A stream, new or old, and closing: nothing of it works from a second loop."""
+
+    async def elsewhere(session: Session, stream: ChatStream) -> None:
+        with pytest.raises(SessionClosedError, match="another event loop"):
+            await anext(session.peerbet.chat_stream(after=0))
+        with pytest.raises(SessionClosedError, match="another event loop"):
+            await anext(stream)
+        with pytest.raises(SessionClosedError, match="another event loop"):
+            await session.aclose()
+
+    async def here() -> None:
+        async with FakeServices() as fake, fake.session() as session:
+            fake.chat.say("alice", "hi")
+            stream = session.peerbet.chat_stream(after=0)
+            await asyncio.to_thread(asyncio.run, elsewhere(session, stream))
+            assert (await anext(stream)).text == "hi"
+
+    asyncio.run(here())
+
+
+@pytest.mark.parametrize("timeout", [math.inf])
+async def test_a_time_limit_can_be_none(timeout: float) -> None:
+    """Infinity is no limit."""
+    async with FakeServices() as fake, fake.session(timeout=timeout) as session:
+        assert (await session.peerbet.messages()).messages == ()
+
+
+async def test_a_call_may_refuse_to_wait_at_all() -> None:
+    """With ``max_wait=0`` a call goes at once or not at all."""
+    async with FakeServices() as fake, fake.session(max_wait=0) as session:
+        await session.peerbet.messages()
+        with pytest.raises(RateLimitedError):
+            await session.peerbet.messages()
