@@ -134,7 +134,7 @@ def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
         return error
     if error and not isinstance(error, str):
         return words
-    if (status is not None and status in _NO) or found.get("success", True) in _NO:
+    if status in _NO or found.get("success", True) in _NO:
         return words if status_is_verdict or found.keys() <= _ENVELOPE else None
     # The sign-in call of Peerbet's family says no by a message alone.
     return words if status_is_verdict and found.keys() == {"message"} else None

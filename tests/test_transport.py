@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import pickle
+import select
 import socket
 import ssl
 import tracemalloc
@@ -957,3 +958,14 @@ async def test_an_error_says_what_broke_in_words_of_its_own() -> None:
         "not": "pythbots.userinfo: the answer is not HTTP",
         "within": "pythbots.userinfo: the connection broke within the body",
     }
+
+
+async def test_connections_are_reused_where_there_is_no_poll(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Windows has none: an idle connection is asked by ``select`` there."""
+    monkeypatch.delattr(select, "poll")
+    async with RawServer(numbered(b"", later=None)) as server, open_session(server.url) as session:
+        for id in range(1, 4):
+            assert (await session.pythbots.user(id)).id == id
+        assert len(server.peers) == 1
