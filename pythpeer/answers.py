@@ -55,7 +55,7 @@ def interpret(
         verdict = endpoint.status_is_verdict
         try:
             answer = endpoint.decode(body)
-            if endpoint.sees_refusals or not _may_refuse(body):
+            if endpoint.sees_refusals or not _may_refuse(answer, body):
                 return answer
             if _refusal(msgspec.json.decode(body), status_is_verdict=verdict) is None:
                 return answer
@@ -109,14 +109,16 @@ _NO: Final = (0, "0", "false", "False", "error", "fail", "failed")
 _ENVELOPE: Final = frozenset({"status", "success", "message", "error", "code"})
 
 
-def _may_refuse(body: bytes) -> bool:
+def _may_refuse(answer: object, body: bytes) -> bool:
     """Whether an answer that could be decoded has to be looked at for an error envelope.
 
     A type whose fields all have defaults takes ``{"error": "no access"}`` without a murmur.
     """
     if body.startswith(b"["):
         return False
-    return any(word in body for word in (b'"error"', b'"status"', b'"success"', b'"message"'))
+    if b'"status"' in body and getattr(answer, "status", None) == 1:
+        return b'"error"' in body
+    return b'"error"' in body or b'"message"' in body or b'"s' in body  # status, success
 
 
 def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:

@@ -224,8 +224,8 @@ class Transport:
 
     async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
         """Read the body in pieces, as far as ``max_body``."""
-        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip", "deflate", ""):
+        encoding = response.headers.get("Content-Encoding")
+        if encoding and encoding.strip().lower() not in ("identity", "gzip", "deflate"):
             return TransportError("the body has an encoding nobody asked for", endpoint=name)
         limit, content = self._max_body, response.content
         size = response.content_length or 0

@@ -351,9 +351,11 @@ def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secre
             raise InvalidRequestError("a parameter's name must be text", endpoint=endpoint)
         if value is None:
             continue
-        # An ASCII identifier has nothing in it to encode.
+        # An ASCII identifier has nothing in it to encode, nor has an integer.
         word = name if name.isidentifier() and name.isascii() else _encode("a name", name, endpoint)
-        if value is FLAG:
+        if type(value) is int and -(2**63) < value < 2**63:
+            pieces.append(f"&{word}={value}")
+        elif value is FLAG:
             pieces.append("&" + word)
         elif isinstance(value, Secret):
             pieces += ("&" + word + "=", value)
