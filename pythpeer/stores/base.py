@@ -146,7 +146,7 @@ class Log(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def lead(self, seconds: float) -> bool:
-        """Whether this session may poll for all that share the log; holds for *seconds*."""
+        """Whether the holder may poll for all that share the log, for *seconds* from now."""
 
     @abc.abstractmethod
     async def news(self, seconds: float) -> None:
