@@ -164,18 +164,16 @@ class Feed(Generic[T]):
     async def _news(self) -> None:
         """Wait for what another session appends, or until somebody here needs a poll of its own."""
         self._stirred.clear()
-        waits = [
-            asyncio.ensure_future(self.log.news(LEASE)),
-            asyncio.ensure_future(self._stirred.wait()),
-        ]
+        news = asyncio.ensure_future(self.log.news(LEASE))
+        stirred = asyncio.ensure_future(self._stirred.wait())
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((news, stirred), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for wait in waits:
-                wait.cancel()
-            ended = await asyncio.gather(*waits, return_exceptions=True)
-        if isinstance(ended[0], Exception):
-            raise ended[0]
+            news.cancel()
+            stirred.cancel()
+            await asyncio.gather(news, stirred, return_exceptions=True)
+        if not news.cancelled():
+            news.result()
 
     @property
     def _needy(self) -> bool:
