@@ -1168,3 +1168,14 @@ async def test_a_call_may_refuse_to_wait_at_all() -> None:
         await session.peerbet.messages()
         with pytest.raises(RateLimitedError):
             await session.peerbet.messages()
+
+
+def test_what_a_closed_loop_left_can_be_closed_in_another() -> None:
+    """The loop was closed before the session: closing it late is no error."""
+    session = Session()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(session.open())
+    loop.close()
+    asyncio.run(session.aclose())
+    with pytest.raises(SessionClosedError, match="not open"):
+        asyncio.run(session.peerbet.messages())
