@@ -22,6 +22,7 @@ from pythpeer import (
     FLAG,
     AccessDeniedError,
     ApiError,
+    ChatPage,
     ChatStream,
     DecodeError,
     Effect,
@@ -30,6 +31,7 @@ from pythpeer import (
     InvalidRequestError,
     MemoryStore,
     OutcomeUnknownError,
+    PythpeerError,
     Rate,
     RateLimitedError,
     Retry,
@@ -1179,3 +1181,24 @@ def test_what_a_closed_loop_left_can_be_closed_in_another() -> None:
     asyncio.run(session.aclose())
     with pytest.raises(SessionClosedError, match="not open"):
         asyncio.run(session.peerbet.messages())
+
+
+async def test_a_failed_read_s_own_error_outlasts_a_long_queue() -> None:
+    """Where its repetition would wait too long for a token, the failure is what is raised."""
+    crowd: list[asyncio.Task[ChatPage]] = []
+
+    class Crowding(Retry, frozen=True):
+        def delay(self, error: PythpeerError, attempt: int) -> float | None:
+            crowd.append(asyncio.ensure_future(session.peerbet.messages()))
+            return 0.01 if len(crowd) == 1 else None
+
+    async with (
+        RawServer(answer(b"", 500)) as server,
+        open_session(
+            server.url, rates={"peerbet.chat.get": Rate(1.0)}, max_wait=1.5, retry=Crowding()
+        ) as session,
+    ):
+        with pytest.raises(HttpStatusError) as caught:
+            await session.peerbet.messages()
+        assert caught.value.status == 500
+        await asyncio.gather(*crowd, return_exceptions=True)
