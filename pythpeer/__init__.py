@@ -23,7 +23,7 @@ from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
 from .retry import Retry
 from .secret import Secret
 from .session import Session, SessionOptions
-from .stores import MemoryStore
+from .stores import MemoryStore, SqliteStore
 from .streams import MergedStream, Stream, merge
 from .wire import FLAG, Effect, Endpoint, Param, Rate
 
@@ -61,6 +61,7 @@ __all__ = [
     "Session",
     "SessionClosedError",
     "SessionOptions",
+    "SqliteStore",
     "StaffMember",
     "StoreError",
     "Stream",

@@ -16,17 +16,28 @@ from __future__ import annotations
 import math
 from collections import deque
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from .wire import Rate
 
-__all__ = ["Bucket"]
+__all__ = ["Bucket", "Past"]
 
 GUARD_CAP: Final = 0.5
 """Seconds to which 429s can widen the guard."""
 
 CLEAN_RUN: Final = 100
 """Answers without a 429 after which a widened guard narrows by a tenth."""
+
+
+class Past(NamedTuple):
+    """All that a bucket knows of the requests before: what several processes share of it."""
+
+    burst: int
+    saved: int
+    due: float
+    starts: list[float]
+    first: int
+    paused: float
 
 
 class Bucket:
@@ -130,11 +141,31 @@ class Bucket:
     def moved(self, seconds: float) -> Bucket:
         """The same past by a clock that is *seconds* ahead, with nothing reserved."""
         bucket = Bucket(self.rate)
-        bucket.guard, bucket.saved, bucket._clean = self.guard, self.saved, self._clean
-        bucket.paused, bucket._due = self.paused + seconds, self._due + seconds
-        bucket._starts = deque(start + seconds for start in self._starts)
-        bucket._first = self._first
+        bucket.guard, bucket._clean = self.guard, self._clean
+        past = self.past()
+        bucket.recall(
+            past._replace(
+                due=past.due + seconds,
+                starts=[start + seconds for start in past.starts],
+                paused=past.paused + seconds,
+            )
+        )
         return bucket
+
+    def past(self) -> Past:
+        """What was spent so far, and when."""
+        starts = list(self._starts)
+        return Past(self.rate.burst, self.saved, self._due, starts, self._first, self.paused)
+
+    def recall(self, past: Past) -> None:
+        """Go on from *past*, though the rate may have been another one then."""
+        self._due, self._first, self.paused = past.due, past.first, past.paused
+        self._starts = deque(past.starts)
+        self.saved = past.saved + self.rate.burst - past.burst
+        while self.saved < 0:
+            self.saved += 1
+            self._due = max(self._due, self._starts.popleft()) + self.rate.interval
+            self._first += 1
 
     def punish(self) -> None:
         """The service said 429: it counts more strictly than the guard allowed for."""

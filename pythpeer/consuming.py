@@ -20,7 +20,7 @@ from .calls import Caller, shielded
 from .errors import OutcomeUnknownError, PythpeerError
 from .feed import Feed, log_holes
 from .limiter import Permit, Priority
-from .stores.base import Draft, Log
+from .stores.base import DIRECT, Draft, Log
 from .wire import Request
 
 __all__ = ["ConsumingSource", "Found"]
@@ -64,8 +64,6 @@ class ConsumingSource(Generic[T]):
         self._history = history
         self._recovered = recovered
         self._turn = asyncio.Lock()
-        self._returned = 0
-        """The place up to which direct calls have returned what there was."""
         self._owed: int | None = None
         """The place after which a direct call has not returned what it fetched."""
 
@@ -96,18 +94,25 @@ class ConsumingSource(Generic[T]):
         finally:
             permit.close()
 
+    async def finish(self) -> None:
+        """Wait until no read is under way whose outcome has to be put down."""
+        async with self._turn:
+            pass
+
     async def _collect(self, log: Log[T], permit: Permit) -> tuple[T, ...]:
+        returned = log.reader(DIRECT)
         owed_before = self._owed
-        after = self._owed = (
-            max(self._returned, await log.acknowledged()) if owed_before is None else owed_before
-        )
+        if owed_before is None:
+            self._owed = max(await returned.place() or 0, await log.acknowledged())
+        after = self._owed or 0
         error = await self._fetch(log, permit)
         if error is not None:
             if not isinstance(error, OutcomeUnknownError):
                 self._owed = owed_before  # nothing was fetched that could be owed
             raise error
-        entries = await log.reader(None).read(after, sys.maxsize)
-        self._returned = max([after, *(entry.id for entry in entries)])
+        entries = await returned.read(after, sys.maxsize)
+        returned.ack(max([after, *(entry.id for entry in entries)]))
+        await returned.flush()
         self._owed = None
         return tuple(entry.item for entry in entries if entry.item is not None)
 

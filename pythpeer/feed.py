@@ -73,6 +73,9 @@ class Source(Protocol[T]):
         Sets ``feed.asking`` once it has its token.
         """
 
+    async def finish(self) -> None:
+        """Wait for what has to be put down although the session is closing."""
+
 
 class _Round:
     """One poll, and those who wait for it."""
@@ -144,11 +147,11 @@ class Feed(Generic[T]):
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
-        if not self._closed.is_set() and not (self._needy or await self.log.lead(LEASE)):
+        if not self.closed and not (self._needy or await self.log.lead(LEASE)):
             await self._news()
             return None
         await self._rest()
-        if self._closed.is_set():
+        if self.closed:
             return SessionClosedError("the session was closed", endpoint=self.source.name)
         try:
             error = await self.source.poll(self)
@@ -243,6 +246,11 @@ class Feed(Generic[T]):
                 gap.before,
             )
 
+    @property
+    def closed(self) -> bool:
+        """Whether the session of this feed has been closed."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         """The session is closing: wake whoever rests."""
         self._closed.set()
@@ -279,4 +287,10 @@ class Feeds:
         self._store = None
         for feed in self._feeds.values():
             feed.close()
+
+    async def finish(self) -> None:
+        """Wait, once no request can be under way, for what has to be put down."""
+        feeds = list(self._feeds.values())
         self._feeds.clear()
+        for feed in feeds:
+            await feed.source.finish()

@@ -3,23 +3,27 @@
 One `Limiter` paces one endpoint. A caller that gets a `Permit` tells it when the request head was
 written and when the answer came; the arithmetic is the `Bucket`'s. Writes go before calls, calls
 before polls, and whoever has been overtaken five times goes next.
+
+Where a store paces several processes together, a token that is due here has to be had from them as
+well: the limiter asks at their `Gate`, for whoever is first in line when the answer comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import enum
 import math
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from .bucket import Bucket
-from .errors import RateLimitedError, SessionClosedError
+from .errors import PythpeerError, RateLimitedError, SessionClosedError
 from .wire import Rate, check_seconds
 
-__all__ = ["Limiter", "Permit", "Priority", "clock"]
+__all__ = ["Gate", "Limiter", "Permit", "Priority", "Turn", "clock"]
 
 PATIENCE: Final = 5
 """How often the waiters of one class can be overtaken in a row."""
@@ -49,13 +53,54 @@ def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
 
 
+class Turn(NamedTuple):
+    """What a `Gate` says to one who asks for the token that several processes share."""
+
+    wait: float
+    """Seconds after which to ask again; 0 if the token is the asker's."""
+
+    ticket: int
+    """The token's number, for the one who has it."""
+
+    paused: float
+    """Seconds for which another process has paused the endpoint; 0 if none has."""
+
+
+class Gate(Protocol):
+    """The pacing that processes share, as the limiter of one of them sees it.
+
+    Only `take` waits for an answer. The rest is for the record: it is done in the order in which it
+    was said, and before the next `take`.
+    """
+
+    async def take(self) -> Turn:
+        """Ask for a token, and keep a place in the line of processes until it is had."""
+        ...
+
+    def written(self, ticket: int, guard: float) -> None:
+        """The request on *ticket* is being written now."""
+
+    def answered(self, ticket: int) -> None:
+        """The request on *ticket* has its answer now."""
+
+    def give_back(self, ticket: int) -> None:
+        """The request on *ticket* certainly never left."""
+
+    def leave(self) -> None:
+        """Nobody here waits any more: give the place in the line up."""
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing through for *seconds* from now, in any process."""
+
+
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_bucket", "_limiter", "status")
+    __slots__ = ("_anchor", "_bucket", "_limiter", "_ticket", "status")
 
-    def __init__(self, limiter: Limiter, bucket: Bucket) -> None:
+    def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
         self._limiter = limiter
+        self._ticket = ticket
         # If the limiter moves to another loop it gets another bucket: what is left over from the
         # old loop must not count there.
         self._bucket = bucket
@@ -71,7 +116,7 @@ class Permit:
     def on_written(self) -> None:
         """The request head is being written now."""
         if self._anchor == _HELD:
-            self._anchor = self._limiter._spend(self._bucket)
+            self._anchor = self._limiter._spend(self._bucket, self._ticket)
 
     def on_answered(self, status: int | None = None) -> None:
         """The head of the answer is here."""
@@ -79,7 +124,7 @@ class Permit:
         if self._anchor > 0:
             if status != 429:
                 self._bucket.praise()
-            self._limiter._answered(self._bucket, self._anchor)
+            self._limiter._answered(self._bucket, self._anchor, self._ticket)
 
     def refused(self, retry_after: float | None) -> None:
         """The service said that it was asked too often: keep more distance from now on."""
@@ -95,7 +140,7 @@ class Permit:
         """The request is over. A token that was never spent goes back."""
         if self._anchor == _HELD:
             self._anchor = _RETURNED
-            self._limiter._give_back(self._bucket)
+            self._limiter._give_back(self._bucket, self._ticket)
 
 
 _Waiter = tuple["asyncio.Future[Permit]", float, object]
@@ -110,18 +155,26 @@ class Limiter:
 
     __slots__ = (
         "__weakref__",
+        "_asking",
         "_bucket",
+        "_gate",
+        "_gate_due",
         "_loop",
         "_mixed",
         "_now",
         "_overtaken",
         "_queues",
+        "_ticket",
         "_timer",
         "name",
     )
 
-    def __init__(self, name: str, rate: Rate) -> None:
+    def __init__(self, name: str, rate: Rate, gate: Gate | None = None) -> None:
         self.name = name
+        self._gate = gate
+        self._gate_due = -math.inf  # when to ask there again; infinity while it is being asked
+        self._asking: asyncio.Task[None] | None = None
+        self._ticket: int | None = None  # a token from there for whoever is next
         self._bucket = Bucket(rate)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = time.monotonic
@@ -139,7 +192,10 @@ class Limiter:
 
     @property
     def available(self) -> int:
-        """How many requests could leave at this moment without waiting."""
+        """How many requests could leave at this moment without waiting for others of this program.
+
+        Where a store paces several programs together, what those have left is known only on asking.
+        """
         return self._bucket.available(self._now())
 
     @property
@@ -161,6 +217,8 @@ class Limiter:
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now. A deadline is only ever moved later."""
         self._bucket.pause(self._now() + check_seconds("a pause", seconds))
+        if self._gate is not None:
+            self._gate.pause(seconds)
         self._serve()
 
     def __repr__(self) -> str:
@@ -183,7 +241,7 @@ class Limiter:
             self._move_to(loop)
         bucket, queues = self._bucket, self._queues
         writes, calls, polls = queues
-        if not (writes or calls or polls):
+        if not (writes or calls or polls) and self._gate is None:
             # A token saved up and no pause ever set: no need to look at the clock.
             if bucket.saved > bucket.reserved and bucket.paused == -math.inf:
                 bucket.reserve()
@@ -227,18 +285,76 @@ class Limiter:
 
     # -- permits ----------------------------------------------------------------------------------
 
-    def _spend(self, bucket: Bucket) -> int:
+    def _spend(self, bucket: Bucket, ticket: int) -> int:
         anchor = bucket.spend(self._now())
+        if self._gate is not None:
+            self._gate.written(ticket, bucket.guard)
         self._serve()
         return anchor
 
-    def _answered(self, bucket: Bucket, anchor: int) -> None:
+    def _answered(self, bucket: Bucket, anchor: int, ticket: int) -> None:
         bucket.answered(anchor, self._now())
+        if self._gate is not None:
+            self._gate.answered(ticket)
         self._serve()
 
-    def _give_back(self, bucket: Bucket) -> None:
+    def _give_back(self, bucket: Bucket, ticket: int) -> None:
         bucket.give_back()
+        if self._gate is not None:
+            self._gate.give_back(ticket)
         self._serve()
+
+    # -- the token that processes share -----------------------------------------------------------
+
+    def _admitted(self, now: float) -> bool:
+        """Whether the other processes leave the next token to this one. Asks them if need be."""
+        if self._gate is None or self._ticket is not None:
+            return True
+        if self._gate_due <= now:
+            self._gate_due = math.inf
+            self._asking = asyncio.ensure_future(self._ask(self._gate))
+        return False
+
+    @property
+    def _gate_opens(self) -> float:
+        """The time before which the other processes are not done, as far as is known."""
+        return self._gate_due if self._gate_due < math.inf else -math.inf
+
+    async def _ask(self, gate: Gate) -> None:
+        failure: PythpeerError | None = None
+        try:
+            turn = await gate.take()
+        except PythpeerError as error:
+            failure = error.with_traceback(None)
+        else:
+            now = self._now()
+            self._gate_due = now + turn.wait if turn.wait else -math.inf
+            self._ticket = None if turn.wait else turn.ticket
+            if turn.paused:
+                self._bucket.pause(now + turn.paused)
+        self._asking = None
+        if failure is not None:
+            self._gate_due = -math.inf
+            self._fail(failure)
+        self._serve()
+
+    def _fail(self, error: PythpeerError) -> None:
+        """Nobody can be served."""
+        for queue in self._queues:
+            while queue:
+                waiter = queue.popleft()[0]
+                if not waiter.done():
+                    waiter.set_exception(copy.copy(error))
+
+    def _leave_gate(self, gate: Gate) -> None:
+        """Nobody waits here any more: leave what the other processes can use to them."""
+        if self._ticket is not None:
+            gate.give_back(self._ticket)
+        elif self._gate_due > -math.inf and self._asking is None:
+            gate.leave()
+        self._ticket = None
+        if self._asking is None:
+            self._gate_due = -math.inf
 
     # -- the queue --------------------------------------------------------------------------------
 
@@ -248,15 +364,22 @@ class Limiter:
             self._timer.cancel()
             self._timer = None
         if not self.waiting:
+            if self._gate is not None:
+                self._leave_gate(self._gate)
             return
         now = self._now()
         bucket = self._bucket
-        while self.waiting and bucket.due(now) <= now:
+        while self.waiting and bucket.due(now) <= now and self._admitted(now):
             waiter = self._next()
             if not waiter.done():
                 bucket.reserve()
-                waiter.set_result(Permit(self, bucket))
-        wake = min(self._bucket.due(now), self._send_away(now))
+                waiter.set_result(Permit(self, bucket, self._ticket or 0))
+                self._ticket = None
+        if self._ticket is not None and self._gate is not None:
+            self._gate.give_back(self._ticket)  # a pause came between: others may be faster
+            self._ticket = None
+        due = max(bucket.due(now), now if self._gate is None else self._gate_due)
+        wake = min(due, self._send_away(now))
         if self.waiting and wake < math.inf and self._loop is not None:
             # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
             self._timer = self._loop.call_later(max(0.0, wake - now), self._serve)
@@ -279,11 +402,11 @@ class Limiter:
         it. Only where sessions of different patience share a limiter has everybody to be asked.
         """
         self._mixed = self._mixed and self.waiting > 0
-        paused, soonest = self._bucket.paused, math.inf
+        closed, soonest = max(self._bucket.paused, self._gate_opens), math.inf
         for queue in self._queues:
             late: list[_Waiter] = []
             for waiter in queue:
-                if waiter[1] <= now or waiter[1] < paused:
+                if waiter[1] <= now or waiter[1] < closed:
                     late.append(waiter)
                     continue
                 soonest = min(soonest, waiter[1])
@@ -298,7 +421,8 @@ class Limiter:
     def _first(self, now: float) -> float:
         """Seconds until somebody can go, as far as is known."""
         due = self._bucket.due(now)
-        return max(0.0, self._bucket.paused - now) if due == math.inf else due - now
+        opens = max(self._bucket.paused, self._gate_opens)
+        return max(0.0, opens - now) if due == math.inf else max(due, opens) - now
 
     def _expected(self, priority: Priority, now: float) -> float:
         """The least that somebody who comes now will wait, in seconds."""
@@ -337,3 +461,4 @@ class Limiter:
         before, self._now = self._now, clock(loop)
         self._bucket = self._bucket.moved(self._now() - before())
         self._loop = loop
+        self._asking, self._ticket, self._gate_due = None, None, -math.inf

@@ -184,6 +184,9 @@ class _ChatSource:
         self._placed_last = False
         self._strays: deque[bytes] = deque(maxlen=MAX_LAST)
 
+    async def finish(self) -> None:
+        """Nothing: what was not put down can be read again."""
+
     async def start(self, log: Log[ChatMessage]) -> int | None:
         """A stream that starts from now on has to see first where the chat is."""
         return None

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack, cast
 
+import anyio
+
 from .calls import Caller
 from .errors import InvalidRequestError, SessionClosedError
 from .feed import Feeds
@@ -157,8 +159,8 @@ class Session:
         """A session from environment variables; what is given here wins over them.
 
         ``PYTHPEER_PEERBET_KEY``, ``PYTHPEER_PERSONAL_KEY``, ``PYTHPEER_PYTHBOTS_API_KEY``,
-        ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``, ``PYTHPEER_STORE`` (``memory``). An
-        empty variable counts as none.
+        ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``, ``PYTHPEER_STORE`` (``memory``, or the
+        path of a file). An empty variable counts as none.
         """
         options = overrides
         wrong = _cover_keys(cast("dict[str, object]", options))
@@ -240,8 +242,13 @@ class Session:
         try:
             await transport.aclose()
         finally:
-            self._store_open = False
-            await self._store.aclose()
+            # Also if that was cancelled: nobody will come back for the rest.
+            with anyio.CancelScope(shield=True):
+                try:
+                    await self._feeds.finish()
+                finally:
+                    self._store_open = False
+                    await self._store.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -89,6 +89,7 @@ class Stream(Generic[T_co]):
     async def __anext__(self) -> T_co:
         with _Turn(self):
             if not self._closed:
+                self._feed.check()
                 self._acknowledge()
             await self._fill()
             return self._take()
@@ -103,7 +104,8 @@ class Stream(Generic[T_co]):
         if not self._closed:
             self._closed = True
             self._ready.clear()
-            await self._reader.flush()
+            if not self._feed.closed:  # else the store has it, and may be closed
+                await self._reader.flush()
 
     async def __aenter__(self) -> Self:
         """Take the starting place, so that what arrives from now on is in the stream."""
@@ -150,6 +152,7 @@ class Stream(Generic[T_co]):
             self._feed.check()
         await self._start()
         while not self._ready and not self._closed:
+            self._feed.check()
             entries = await self._reader.read(self._cursor.position or 0, BATCH)
             if not self._accept(entries):
                 await self._feed.advance(self._cursor)

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 from urllib.parse import quote
 
 import msgspec
@@ -52,8 +52,11 @@ class Flag(enum.Enum):
 FLAG: Final = Flag.FLAG
 """A parameter value that puts the bare name into the query: ``&readnew``, without ``=``."""
 
-Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
-"""A decoded JSON document."""
+if TYPE_CHECKING:
+    Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
+    """A decoded JSON document."""
+else:
+    Json = Any  # msgspec, which reads annotations at run time, cannot follow an alias into itself
 
 JsonObject = dict[str, Json]
 """A decoded JSON object."""

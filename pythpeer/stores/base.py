@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Collection, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -21,9 +21,13 @@ from ..errors import StoreError
 from ..limiter import Limiter
 from ..wire import Rate
 
-__all__ = ["Draft", "Entry", "Log", "Reader", "Store", "Topic"]
+__all__ = ["DIRECT", "Draft", "Entry", "Log", "Reader", "Store", "Topic"]
 
 T = TypeVar("T")
+
+DIRECT: Final = ""
+"""The name of the reader that knows what direct calls have returned. No stream has it, and what it
+acknowledges counts for nobody else."""
 
 
 class Topic(msgspec.Struct, Generic[T], frozen=True):
@@ -123,7 +127,7 @@ class Log(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def acknowledged(self) -> int:
-        """The highest place that any named or unnamed reader has acknowledged; 0 at first."""
+        """The highest place that any reader but `DIRECT` has acknowledged; 0 at first."""
 
     @abc.abstractmethod
     async def announce(self, seconds: float) -> int:

@@ -13,7 +13,7 @@ import anyio
 
 from ..limiter import clock
 from ..wire import check_integer
-from .base import Draft, Entry, Log, Reader, Store, Topic
+from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
 
 __all__ = ["MemoryStore"]
 
@@ -189,7 +189,8 @@ class _MemoryReader(Reader[T]):
 
     def ack(self, place: int) -> None:
         shelf = self._shelf
-        shelf.acknowledged = max(shelf.acknowledged, place)
+        if self._name != DIRECT:
+            shelf.acknowledged = max(shelf.acknowledged, place)
         if self._name is not None:
             shelf.places[self._name] = max(place, shelf.places.get(self._name, place))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
+from pythpeer import InvalidRequestError, MemoryStore, Rate, SqliteStore, StoreError
 from pythpeer.stores import Draft, Entry, Log, Store, Topic
 
 pytestmark = pytest.mark.anyio
@@ -20,9 +22,16 @@ pytestmark = pytest.mark.anyio
 Make = Callable[[int], Store]
 """Makes a new store, not yet open, whose logs keep so many items."""
 
-STORES: Final = [
-    pytest.param(lambda length: MemoryStore(max_length=length), id="memory"),
-]
+STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
+    "memory": lambda folder, length: MemoryStore(max_length=length),
+    "sqlite": lambda folder, length: SqliteStore(
+        folder / f"{uuid.uuid4()}.sqlite", max_length=length
+    ),
+    "sqlite-full": lambda folder, length: SqliteStore(
+        folder / f"{uuid.uuid4()}.sqlite", max_length=length, durability="full"
+    ),
+}
+"""Each makes a new store in a folder."""
 
 LONG: Final = 1000
 SHORT: Final = 5
@@ -42,9 +51,8 @@ MAIL: Final = Topic("mail", Note, consumed=True)
 
 
 @pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest) -> Make:
-    made: Make = request.param
-    return made
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    return lambda length: STORES[request.param](tmp_path, length)
 
 
 @pytest.fixture

@@ -1,0 +1,109 @@
+"""One token bucket for several processes: whose turn it is, and what has become of each token.
+
+Pure: the time is an argument, and the state is a value that a store keeps where all can reach it.
+The arithmetic of tokens is the `Bucket`'s, so that what holds within one process holds between
+several. To it come a line in which the processes wait, and a term for each token in hand, after
+which its holder is taken for dead.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+
+from ..bucket import Bucket, Past
+from ..limiter import Turn
+from ..wire import Rate
+
+__all__ = ["HOLD", "SharedBucket"]
+
+HOLD: Final = 10.0
+"""Seconds within which the holder of a token writes its request: twice what connecting may take.
+
+A process that is killed in between costs the others that long, once.
+"""
+
+LATE: Final = 0.5
+"""Seconds by which a process may be late for its turn before it loses its place in the line."""
+
+GLANCE: Final = 0.02
+"""Seconds after which to look again for a token in hand to be written."""
+
+
+class _State(msgspec.Struct, array_like=True):
+    past: Past
+    held: dict[int, float]  # until when each token in hand counts as such
+    line: list[tuple[str, float]]  # who waits, and until when they are expected
+    tickets: int = 0
+
+
+class SharedBucket:
+    """The tokens of one endpoint and account, for all processes that load the same *state*."""
+
+    def __init__(self, rate: Rate, state: bytes | None = None) -> None:
+        self._bucket = Bucket(rate)
+        self._state = (
+            _State(self._bucket.past(), {}, [])
+            if state is None
+            else msgspec.msgpack.decode(state, type=_State)
+        )
+        self._bucket.recall(self._state.past)
+        self._bucket.reserved = len(self._state.held)
+
+    def dump(self) -> bytes:
+        """The state, to be kept until somebody loads it."""
+        self._state.past = self._bucket.past()
+        return msgspec.msgpack.encode(self._state)
+
+    def take(self, who: str, now: float) -> Turn:
+        """Give *who* a token, or a place in the line and the time when it makes sense to ask again.
+
+        First come, first served. Whoever does not come back in time goes to the end.
+        """
+        self._forget_the_dead(now)
+        bucket, state = self._bucket, self._state
+        place = next((n for n, (name, _) in enumerate(state.line) if name == who), len(state.line))
+        paused = max(0.0, bucket.paused - now)
+        if bucket.due(now) <= now and place < max(1, bucket.available(now)):
+            self.leave(who)
+            bucket.reserve()
+            state.tickets += 1
+            state.held[state.tickets] = now + HOLD
+            return Turn(0.0, state.tickets, paused)
+        due = bucket.due(now)
+        ready = now + GLANCE if due == math.inf else due
+        # Those before us each take a token of their own first.
+        wait = max(GLANCE if place else 1e-4, ready + place * bucket.rate.interval - now)
+        state.line[place : place + 1] = [(who, now + wait + LATE)]
+        return Turn(wait, 0, paused)
+
+    def written(self, ticket: int, now: float, guard: float) -> int:
+        """The request on *ticket* was written at *now*. Returns what `answered` wants."""
+        if self._state.held.pop(ticket, None) is None:
+            self._bucket.reserve()  # its term is over, but it left all the same
+        self._bucket.guard = guard
+        return self._bucket.spend(now)
+
+    def answered(self, anchor: int, now: float) -> None:
+        """The request that `written` called *anchor* was answered at *now*."""
+        self._bucket.answered(anchor, now)
+
+    def give_back(self, ticket: int) -> None:
+        """The request on *ticket* certainly never left."""
+        if self._state.held.pop(ticket, None) is not None:
+            self._bucket.give_back()
+
+    def leave(self, who: str) -> None:
+        """Take *who* out of the line."""
+        self._state.line = [entry for entry in self._state.line if entry[0] != who]
+
+    def pause(self, until: float) -> None:
+        """Let nothing through before *until*. A deadline is only ever moved later."""
+        self._bucket.pause(until)
+
+    def _forget_the_dead(self, now: float) -> None:
+        for ticket in [ticket for ticket, until in self._state.held.items() if until <= now]:
+            self.give_back(ticket)
+        self._state.line = [entry for entry in self._state.line if entry[1] > now]

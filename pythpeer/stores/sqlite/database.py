@@ -1,0 +1,310 @@
+"""One SQLite file, and the one thread that works on it.
+
+Everything that can wait for a disk or for another process happens on that thread, in the order in
+which it was asked for, and once it was asked for it is done although the asker is cancelled. No
+exception of sqlite3 leaves this module, and no data is ever deleted to make a file usable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+from ...errors import StoreError
+
+__all__ = ["Database", "Durability", "Job", "store_error"]
+
+T = TypeVar("T")
+
+Durability = Literal["normal", "full"]
+
+Job = Callable[[sqlite3.Connection], T]
+"""A piece of work on the file. What it returns must not be bound to the connection."""
+
+APPLICATION: Final = 0x70797470
+"""SQLite's ``application_id`` of our files: "pytp" in ASCII."""
+
+BUSY: Final = 5.0
+"""Seconds to wait for another process that is writing: each of ours takes well under one."""
+
+CHECKED: Final = 64 * 2**20
+"""Bytes up to which a file is read through for damage when it is opened, which takes under 0.2 s.
+In larger ones damage is found where it is met."""
+
+REBOOT: Final = 60.0
+"""Seconds by which the wall clock and the monotonic one move against each other in a reboot, at
+least; when clocks are set right it is less."""
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE store (
+        id BLOB NOT NULL,  -- what the file of places belongs to
+        boot REAL NOT NULL  -- wall clock less monotonic clock: times below are monotonic ones
+    );
+    CREATE TABLE log (
+        id INTEGER PRIMARY KEY,
+        topic TEXT NOT NULL UNIQUE,
+        head INTEGER NOT NULL DEFAULT 0,
+        length INTEGER NOT NULL DEFAULT 0,
+        came INTEGER NOT NULL DEFAULT 0,  -- how many entries ever came
+        leader TEXT,
+        leads_until REAL NOT NULL DEFAULT 0
+    );
+    CREATE TABLE entry (
+        log INTEGER NOT NULL REFERENCES log,
+        id INTEGER NOT NULL,
+        after INTEGER NOT NULL,
+        gap INTEGER NOT NULL,
+        came INTEGER NOT NULL,
+        item TEXT,  -- JSON; NULL where it could not be decoded
+        PRIMARY KEY (log, id)
+    ) WITHOUT ROWID;
+    CREATE INDEX entry_by_coming ON entry (log, came);
+    CREATE TABLE seen (
+        log INTEGER NOT NULL REFERENCES log,
+        key TEXT NOT NULL,
+        copies INTEGER NOT NULL,
+        doubtful INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (log, key)
+    ) WITHOUT ROWID;
+    CREATE TABLE reader (
+        slot INTEGER PRIMARY KEY,
+        log INTEGER NOT NULL REFERENCES log,
+        name TEXT NOT NULL,
+        epoch INTEGER NOT NULL DEFAULT 1,  -- how often it was sent elsewhere
+        place INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (log, name)
+    );
+    CREATE TABLE announcement (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        log INTEGER NOT NULL REFERENCES log,
+        who TEXT NOT NULL,
+        until REAL NOT NULL,
+        settled INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE TABLE pace (
+        key TEXT PRIMARY KEY,
+        state BLOB NOT NULL
+    ) WITHOUT ROWID;
+    """,
+)
+"""What makes each version of the file out of the one before."""
+
+VERSION: Final = len(MIGRATIONS)
+
+
+class Database:
+    """A file that is open between `open` and `aclose`. See `SqliteStore` for *durability*."""
+
+    def __init__(self, path: Path, durability: Durability) -> None:
+        self.path = path
+        self._synchronous = durability.upper()
+        self._executor: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._asked = 0  # jobs, counted by the loop
+        self._done = 0  # jobs, counted by the thread
+
+    # -- for the event loop -----------------------------------------------------------------------
+
+    async def open(self) -> bytes:
+        """Open the file, made if it is not there. Returns its id."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="pythpeer-store")
+        try:
+            return await self._work(self._open)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close the file, after all that was asked for before."""
+        executor = self._executor
+        if executor is not None:
+            try:
+                await self._work(self._close)
+            finally:
+                self._executor = None
+                executor.shutdown(wait=False)
+
+    async def read(self, job: Job[T]) -> T:
+        """Have *job* done that only reads."""
+        return await self._work(lambda: job(self._opened()))
+
+    async def write(self, job: Job[T], *, lasting: bool = False) -> T:
+        """Have *job* done in one transaction. A *lasting* one is on disk on return."""
+        return await self._work(lambda: self._transact(job, lasting=lasting))
+
+    def submit(self, job: Job[object]) -> None:
+        """Have *job* done in one transaction, without waiting. What it fails with is lost."""
+        if self._executor is not None:
+            self._asked += 1
+            # Not by the loop, which may be gone before it is done.
+            self._executor.submit(self._do, lambda: self._transact(job, lasting=False))
+
+    @property
+    def version(self) -> int:
+        """A number that other processes' commits change, or 0 if nothing is known just now.
+
+        Answered at once, by the loop's own thread: while no job is under way that is safe, and in a
+        file with a write-ahead log this question waits for nobody.
+        """
+        if self._asked != self._done or self._connection is None:
+            return 0
+        try:
+            return data_version(self._connection)
+        except sqlite3.Error:
+            return 0
+
+    async def _work(self, work: Callable[[], T]) -> T:
+        if self._executor is None:
+            raise StoreError("the store is not open: a session opens it")
+        self._asked += 1
+        loop = asyncio.get_running_loop()
+        result = await asyncio.shield(loop.run_in_executor(self._executor, self._do, work))
+        if isinstance(result, StoreError):
+            raise result
+        return result
+
+    # -- on the thread ----------------------------------------------------------------------------
+
+    def _do(self, work: Callable[[], T]) -> T | StoreError:
+        """A failure is a value: it is raised where no exception of sqlite3 is around."""
+        try:
+            return work()
+        except sqlite3.Error as error:
+            return self._explain(error)
+        except StoreError as error:
+            return error.with_traceback(None)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            return store_error(self.path, f"cannot be opened: {reason}")
+        finally:
+            self._done += 1
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError("the store is not open: a session opens it")
+        return self._connection
+
+    def _transact(self, job: Job[T], *, lasting: bool) -> T:
+        connection = self._opened()
+        if lasting and self._synchronous != "FULL":
+            connection.execute("PRAGMA synchronous = FULL")
+        try:
+            # At once: a transaction that becomes a writer later can be refused for good.
+            connection.execute("BEGIN IMMEDIATE")
+            result = job(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            if lasting and self._synchronous != "FULL":
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        return result
+
+    def _open(self) -> bytes:
+        # Made here, and not by SQLite, for its owner's eyes only; SQLite's files beside it follow.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._check(connection)
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            self._connection = connection
+            return self._transact(self._prepare, lasting=True)
+        except BaseException:
+            self._connection = None
+            connection.close()
+            raise
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Refuse what is not ours, not whole, not of our time or not in a place for it."""
+        application = pragma(connection, "application_id")
+        version = pragma(connection, "user_version")
+        if application != APPLICATION and (version or pragma(connection, "schema_version")):
+            raise store_error(self.path, "is another program's database: choose another file")
+        if version > VERSION:
+            raise store_error(
+                self.path,
+                f"was written by a newer pythpeer (its version is {version}, this one knows"
+                f" {VERSION}): upgrade pythpeer, or choose another file",
+            )
+        if pragma(connection, "page_count") * pragma(connection, "page_size") <= CHECKED:
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise self._damaged()
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise store_error(self.path, "cannot be shared where it is: choose a local disk")
+
+    def _prepare(self, connection: sqlite3.Connection) -> bytes:
+        """Bring the file up to date: its version, and times from before a reboot."""
+        for version in range(pragma(connection, "user_version"), VERSION):
+            # Not `executescript`, which would commit first.
+            for statement in MIGRATIONS[version].split(";\n"):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        boot = time.time() - time.monotonic()
+        known = connection.execute("SELECT id, boot FROM store").fetchone()
+        if known is None:
+            known = (os.urandom(8), boot)
+            connection.execute("INSERT INTO store VALUES (?, ?)", known)
+        elif abs(known[1] - boot) > REBOOT:
+            # Monotonic clocks began anew, and whoever was at something then is gone.
+            connection.execute("UPDATE store SET boot = ?", (boot,))
+            connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
+            connection.execute("UPDATE announcement SET until = 0")
+            connection.execute("DELETE FROM pace")
+        return bytes(known[0])
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _explain(self, error: sqlite3.Error) -> StoreError:
+        # The last byte is the kind of error, what stands before it a detail.
+        code = (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self._damaged()
+        reason = {
+            sqlite3.SQLITE_BUSY: f"is held by another program for over {BUSY:g} s: try again",
+            sqlite3.SQLITE_LOCKED: "is held by another connection: try again",
+            sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room, and go on",
+            sqlite3.SQLITE_READONLY: "cannot be written: check its permissions, and its folder's",
+            sqlite3.SQLITE_CANTOPEN: "cannot be opened: check its permissions, and its folder's",
+            sqlite3.SQLITE_PERM: "may not be opened: check its permissions",
+            sqlite3.SQLITE_IOERR: "cannot be read or written: the disk fails, or the file is gone",
+        }.get(code, f"cannot be used ({error})")
+        return store_error(self.path, reason)
+
+    def _damaged(self) -> StoreError:
+        return store_error(
+            self.path,
+            "is damaged, or no SQLite database; nothing was changed: move it away with the files"
+            " beside it to start anew, or try the sqlite3 program's .recover",
+        )
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    """The number that a pragma answers with."""
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """The number that changes whenever another connection has committed something."""
+    return pragma(connection, "data_version")
+
+
+def store_error(path: Path, reason: str) -> StoreError:
+    """Make an error about the file at *path*."""
+    return StoreError(f"the store {str(path)!r} {reason}")

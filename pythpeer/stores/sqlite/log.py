@@ -1,0 +1,180 @@
+"""One session's hold on a log in the file: readers, announcements, and whose turn to poll it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import weakref
+from collections.abc import Collection, Sequence
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from ...limiter import clock
+from ..base import Draft, Entry, Log, Reader
+from .shelf import Shelf
+
+__all__ = ["SqliteLog"]
+
+T = TypeVar("T")
+
+LOOK: Final = 0.05
+"""Seconds between looks for what other processes appended."""
+
+NOBODY: Final = "\0"
+"""What readers without a name are called in the file; no name has this in it."""
+
+
+class SqliteLog(Log[T]):
+    """See `Log`."""
+
+    def __init__(self, shelf: Shelf[T]) -> None:
+        self._shelf = shelf
+        self._who = f"{os.getpid()}:{os.urandom(8).hex()}"
+        self._leads_until = 0.0
+        _living.add(self)
+
+    def reader(self, name: str | None) -> Reader[T]:
+        """A reader of this name, or one without a memory."""
+        return _SqliteReader(self._shelf, name)
+
+    async def append(
+        self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
+    ) -> Sequence[Draft[T]]:
+        """Add what is new among *drafts*, and return that part of them."""
+        if not drafts and not settled:
+            return ()
+        return await self._shelf.append(drafts, settled, _now())
+
+    async def acknowledged(self) -> int:
+        """The highest place that any reader but of direct calls has acknowledged."""
+        return await self._shelf.highest()
+
+    # -- announcements ----------------------------------------------------------------------------
+
+    async def announce(self, seconds: float) -> int:
+        """Note that a consuming read is about to be sent: on disk, whatever the durability is.
+
+        Losing that note in a power failure would be losing the mail.
+        """
+        until = _now() + seconds
+
+        def job(db: sqlite3.Connection) -> int:
+            row = (self._shelf.hold(db), self._who, until)
+            done = db.execute("INSERT INTO announcement (log, who, until) VALUES (?, ?, ?)", row)
+            return done.lastrowid or 0
+
+        return await self._shelf.write(job, lasting=True)
+
+    async def withdraw(self, announcement: int) -> None:
+        """Take an announcement back: nothing was consumed."""
+        await self._change("DELETE FROM announcement WHERE number = ?", announcement)
+
+    async def give_up(self, announcement: int) -> None:
+        """The announced read is over, and nobody knows what it consumed."""
+        await self._change("UPDATE announcement SET until = 0 WHERE number = ?", announcement)
+
+    async def _change(self, statement: str, announcement: int) -> None:
+        await self._shelf.write(lambda db: db.execute(statement, (announcement,)).rowcount)
+
+    async def unsettled(self) -> Collection[int]:
+        """The announcements of which nobody knows what they consumed.
+
+        One whose process was killed counts at once, although what it sent may still be on its way:
+        it is settled now, and once more when its time is over.
+        """
+        now = _now()
+        return [
+            number
+            for number, who, until, settled in await self._shelf.announcements()
+            if until <= now or not (settled or _lives(who))
+        ]
+
+    # -- who polls --------------------------------------------------------------------------------
+
+    async def lead(self, seconds: float) -> bool:
+        """Whether this hold may poll for all that share the log, for *seconds* from now."""
+        now = _now()
+        if now < self._leads_until - seconds / 2:
+            return True
+
+        def job(db: sqlite3.Connection) -> bool:
+            row = {
+                "who": self._who,
+                "until": now + seconds,
+                "now": now,
+                "log": self._shelf.hold(db),
+            }
+            done = db.execute(
+                "UPDATE log SET leader = :who, leads_until = :until WHERE id = :log"
+                " AND (leader IS NULL OR leader = :who OR leads_until <= :now)",
+                row,
+            )
+            return done.rowcount > 0
+
+        leads = await self._shelf.write(job)
+        self._leads_until = now + seconds if leads else 0.0
+        return leads
+
+    async def news(self, seconds: float) -> None:
+        """Wait until somebody appends to the log, *seconds* at most."""
+        shelf = self._shelf
+        head, changed = shelf.head, shelf.changed
+        end = _now() + seconds
+        while not changed.is_set() and (left := end - _now()) > 0:
+            if not shelf.unchanged() and await shelf.look() != head:
+                return
+            with anyio.move_on_after(min(LOOK, left)):
+                await changed.wait()
+
+
+class _SqliteReader(Reader[T]):
+    def __init__(self, shelf: Shelf[T], name: str | None) -> None:
+        self._shelf = shelf
+        self._name = name
+        self._place = shelf.place_of(NOBODY if name is None else name)
+
+    async def place(self) -> int | None:
+        return None if self._name is None else await self._shelf.find(self._place)
+
+    async def seek(self, place: int) -> None:
+        if self._name is None:
+            await self._shelf.settle(self._place)  # it acknowledges for all without a name
+        else:
+            await self._shelf.seek(self._place, place)
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
+        return await self._shelf.read(after, limit)
+
+    def ack(self, place: int) -> None:
+        self._shelf.ack(self._place, place)
+
+    async def flush(self) -> None:
+        await self._shelf.flush(self._place)
+
+
+def _now() -> float:
+    return clock(asyncio.get_running_loop())()
+
+
+_living: Final[weakref.WeakSet[SqliteLog[Any]]] = weakref.WeakSet()
+
+
+def _lives(who: str) -> bool:
+    """Whether the process of a hold is still there, as far as can be told.
+
+    Wrong either way it does no harm: mail is settled a little later, or once more than needed.
+    """
+    pid = int(who.partition(":")[0])
+    if pid == os.getpid():
+        return any(log._who == who for log in _living)
+    if os.name == "nt":
+        return True  # asking there would be to kill
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # there, and somebody else's
+    return True

@@ -1,0 +1,386 @@
+"""One log in the file: its rows, the places of its readers, and what is known of it in memory.
+
+Rows and whatever belongs to them are written in one transaction, in one hop to the database's
+thread for a whole page. Acknowledging is no transaction at all, see `Places`. What this process
+appended last stays in memory, so that a stream at the end of its log costs no hop to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from operator import attrgetter
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from ..base import DIRECT, Draft, Entry, Topic
+from .database import Database, Job, data_version
+from .places import Places
+
+__all__ = ["Place", "Shelf"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TAIL: Final = 600
+"""How many of the entries that this process appended last it keeps in memory: two full pages."""
+
+Announced = tuple[int, str, float, int]
+"""An announcement's number, who announced it, until when it can take effect, and whether it was
+settled before that."""
+
+
+class Place:
+    """How far the readers of one name have got, as this process knows it."""
+
+    __slots__ = ("epoch", "folded", "name", "recorded", "slot", "value")
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
+        self.value: int | None = None  # not known
+        self.recorded: int | None = None  # what of it will be there after a crash
+        self.folded: int | None = None  # what of it the database has, in case the file is lost
+        self.slot = 0  # where it stands in the file of places; 0 before it is known
+        self.epoch = 0
+
+
+class _Appended(NamedTuple, Generic[T]):
+    """What came of appending: the drafts that were new, and the end of the log that they made."""
+
+    drafts: Sequence[Draft[T]]
+    end: Sequence[Entry[T]]
+
+
+class Shelf(Generic[T]):
+    """One log, as all holds on it in this process share it.
+
+    Methods that take a connection run on the database's thread.
+    """
+
+    def __init__(
+        self,
+        topic: Topic[T],
+        database: Database,
+        places: Callable[[], Places | None],
+        *,
+        max_length: int | None,
+        durable: bool,
+    ) -> None:
+        self.topic = topic
+        self.changed = asyncio.Event()
+        """Set, and replaced by another, when this process appends."""
+        self.head = 0
+        """The highest id in the log, as far as is known."""
+        self._database = database
+        self._file = places
+        self._max_length = max_length
+        self._durable = durable
+        self._decode = msgspec.json.Decoder(topic.item).decode
+        self._id = 0
+        self._version = -1
+        self._places: dict[str, Place] = {}
+        self._tail: deque[Entry[T]] = deque(maxlen=min(TAIL, max_length or TAIL))
+
+    async def write(self, job: Job[R], *, lasting: bool = False) -> R:
+        """Have *job* done in one transaction."""
+        try:
+            return await self._database.write(job, lasting=lasting)
+        except BaseException:
+            for place in self._places.values():
+                place.recorded = place.folded = None  # it may have been rolled back with the rest
+            raise
+
+    def hold(self, db: sqlite3.Connection) -> int:
+        """Begin to write: have the log's row there, and what was acknowledged before. Its id."""
+        self._look(db)
+        if not self._id:
+            done = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
+            self._id = done.lastrowid or 0
+        for place in list(self._places.values()):
+            self._record(place, db)
+        return self._id
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
+        """At most *limit* entries with ids over *after*, ascending."""
+        known = self._known(after, limit)
+        if known is None:
+            known = await self._database.read(partial(self._select, after, limit))
+        return known
+
+    def _known(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
+        """What can be said without looking into the file; ``None`` if that is nothing."""
+        tail = self._tail
+        if tail and tail[0].after <= after < tail[-1].id == self.head:
+            start = bisect_right(tail, after, key=attrgetter("id"))
+            return [tail[index] for index in range(start, min(start + limit, len(tail)))]
+        return () if after >= self.head and self.unchanged() else None
+
+    def unchanged(self) -> bool:
+        """Whether it is certain that no other process has written since this one looked."""
+        return self._version == self._database.version
+
+    async def look(self) -> int:
+        """Look how far the log reaches."""
+        return await self._database.read(self._look)
+
+    def _look(self, db: sqlite3.Connection) -> int:
+        self._version = data_version(db)  # first: what comes in between will be looked for again
+        row = db.execute("SELECT id, head FROM log WHERE topic = ?", (self.topic.name,)).fetchone()
+        self._id, self.head = row or (0, 0)
+        return self.head
+
+    def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
+        self._look(db)
+        rows = db.execute(
+            "SELECT id, after, gap, item FROM entry WHERE log = ? AND id > ? ORDER BY id LIMIT ?",
+            (self._id, after, limit),
+        )
+        return [
+            Entry(id, link, bool(gap), self._read_item(id, item)) for id, link, gap, item in rows
+        ]
+
+    def _read_item(self, id: int, text: str | None) -> T | None:
+        try:
+            return None if text is None else self._decode(text)
+        except (ValueError, RecursionError):
+            logger.warning("%s: item %d is damaged in the store", self.topic.name, id)
+            return None
+
+    async def announcements(self) -> Sequence[Announced]:
+        """All that is announced."""
+
+        def job(db: sqlite3.Connection) -> Sequence[Announced]:
+            self._look(db)
+            what = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
+            return db.execute(what, (self._id,)).fetchall()
+
+        return await self._database.read(job)
+
+    # -- appending --------------------------------------------------------------------------------
+
+    async def append(
+        self, drafts: Sequence[Draft[T]], settled: Collection[int], now: float
+    ) -> Sequence[Draft[T]]:
+        """Add what is new among *drafts*, and return that; *settled* announcements end with it."""
+        done = await self.write(partial(self._append, drafts, settled, now))
+        if done.drafts:
+            tail = self._tail
+            if tail and (not done.end or done.end[0].after != tail[-1].id):
+                tail.clear()
+            tail.extend(done.end)
+            self.changed.set()
+            self.changed = asyncio.Event()
+        return done.drafts
+
+    def _append(
+        self,
+        drafts: Sequence[Draft[T]],
+        settled: Collection[int],
+        now: float,
+        db: sqlite3.Connection,
+    ) -> _Appended[T]:
+        log = self.hold(db)
+        length, came = db.execute("SELECT length, came FROM log WHERE id = ?", (log,)).fetchone()
+        added: list[Draft[T]] = []
+        end: list[Entry[T]] = []
+        for draft in drafts:
+            entry = self._entry(draft, db)
+            if entry is None or not self._insert(entry, came + len(added), db):
+                continue
+            added.append(draft)
+            if entry.after < self.head or (end and end[-1].id != entry.after):
+                end.clear()
+            if entry.after >= self.head:
+                end.append(entry)
+            self.head = max(self.head, entry.id)
+        length += len(added) - self._trim(length + len(added), len(drafts), db)
+        db.execute(
+            "UPDATE log SET head = ?, length = ?, came = ? WHERE id = ?",
+            (self.head, length, came + len(added), log),
+        )
+        self._end_announcements(settled, now, db)
+        return _Appended(added, end)
+
+    def _entry(self, draft: Draft[T], db: sqlite3.Connection) -> Entry[T] | None:
+        """What a draft becomes; nothing if it has no number and was seen often enough."""
+        if draft.id is not None:
+            return Entry(draft.id, draft.after, draft.gap, draft.item)
+        found = db.execute(
+            "SELECT copies, doubtful FROM seen WHERE log = ? AND key = ?", (self._id, draft.key)
+        ).fetchone()
+        copies, doubtful = found or (0, 0)
+        if draft.copies and copies >= draft.copies:
+            return None
+        item = draft.item
+        if draft.history:
+            doubtful += 1
+        elif doubtful and not draft.copies:
+            doubtful -= 1
+            item = draft.again
+        db.execute(
+            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
+            (self._id, draft.key, copies + 1, doubtful),
+        )
+        return Entry(self.head + 1, self.head, gap=False, item=item)
+
+    def _insert(self, entry: Entry[T], came: int, db: sqlite3.Connection) -> bool:
+        """Add an entry unless its id is known. Says whether it was new."""
+        row = (self._id, entry.id, entry.after, entry.gap, came, self._written_item(entry))
+        if db.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
+            return True
+        db.execute(
+            "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ? AND after > ?",
+            (entry.after, entry.gap, self._id, entry.id, entry.after),
+        )
+        return False
+
+    def _written_item(self, entry: Entry[T]) -> str | None:
+        try:
+            return None if entry.item is None else msgspec.json.encode(entry.item).decode()
+        except (ValueError, RecursionError):
+            logger.warning("%s: item %d cannot be written down", self.topic.name, entry.id)
+            return None
+
+    def _trim(self, length: int, batch: int, db: sqlite3.Connection) -> int:
+        """Drop what came first, but no more than leaves room for a last batch of *batch*."""
+        most = self._max_length
+        if most is None or length <= max(most, batch):
+            return 0
+        acknowledged = self._acknowledged(db) if self.topic.consumed else None
+        oldest = db.execute(
+            "SELECT id FROM entry WHERE log = ? ORDER BY came LIMIT ?",
+            (self._id, length - max(most, batch)),
+        ).fetchall()
+        if acknowledged is not None:
+            oldest = [row for row in oldest if row[0] <= acknowledged]
+        rows = [(self._id, id) for (id,) in oldest]
+        db.executemany("DELETE FROM entry WHERE log = ? AND id = ?", rows)
+        return len(oldest)
+
+    def _end_announcements(
+        self, settled: Collection[int], now: float, db: sqlite3.Connection
+    ) -> None:
+        for number in settled:
+            # What a killed process asked for can take effect until its time is over.
+            db.execute("DELETE FROM announcement WHERE number = ? AND until <= ?", (number, now))
+            db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
+
+    # -- places -----------------------------------------------------------------------------------
+
+    def place_of(self, name: str) -> Place:
+        """What is known of how far the readers of a name have got."""
+        return self._places.setdefault(name, Place(name))
+
+    def ack(self, place: Place, value: int) -> None:
+        """Move a place forwards: on record at once, in the file of places."""
+        if place.value is not None and value <= place.value:
+            return
+        place.value = value
+        file = self._file()
+        if place.slot and file is not None:
+            try:
+                file.write(place.slot, place.epoch, value)
+            except OSError:
+                return  # the next transaction has it, and says what is wrong
+            if not self._durable:
+                place.recorded = value
+
+    async def flush(self, place: Place) -> None:
+        """Have a place on record."""
+        if place.value != place.recorded:
+            await self.write(self.hold)
+
+    async def find(self, place: Place) -> int | None:
+        """Where a name is, in whichever process it got there."""
+        found = await self._database.read(partial(self._find, place))
+        if found is not None and (place.value is None or place.value < found):
+            place.value = place.recorded = found
+        return place.value
+
+    def _find(self, place: Place, db: sqlite3.Connection) -> int | None:
+        self._look(db)
+        return dict(self._stored(db)).get(place.name)
+
+    async def seek(self, place: Place, value: int) -> None:
+        """Send the readers of a name elsewhere, if that is not where they are."""
+        if place.slot and place.value == value:
+            return
+        place.slot, place.epoch = await self.write(partial(self._seek, place, value))
+        place.value = place.recorded = value
+        place.folded = None
+
+    def _seek(self, place: Place, value: int, db: sqlite3.Connection) -> tuple[int, int]:
+        self.hold(db)
+        if dict(self._stored(db)).get(place.name) != value:
+            db.execute(
+                "INSERT INTO reader (log, name, place) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET place = excluded.place, epoch = epoch + 1",
+                (self._id, place.name, value),
+            )
+        return self._slot(place, db)
+
+    async def settle(self, place: Place) -> None:
+        """Give a name a slot in the file of places, wherever it is."""
+        if place.slot:
+            return
+
+        def job(db: sqlite3.Connection) -> tuple[int, int]:
+            row = (self.hold(db), place.name)
+            db.execute("INSERT OR IGNORE INTO reader (log, name) VALUES (?, ?)", row)
+            return self._slot(place, db)
+
+        place.slot, place.epoch = await self.write(job)
+
+    def _slot(self, place: Place, db: sqlite3.Connection) -> tuple[int, int]:
+        found: tuple[int, int] = db.execute(
+            "SELECT slot, epoch FROM reader WHERE log = ? AND name = ?", (self._id, place.name)
+        ).fetchone()
+        return found
+
+    def _record(self, place: Place, db: sqlite3.Connection) -> None:
+        """Write into the database what was acknowledged in this process."""
+        value = place.value
+        if value is None or value == place.folded:
+            return
+        db.execute(
+            "INSERT INTO reader (log, name, place) VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET place = max(place, excluded.place)",
+            (self._id, place.name, value),
+        )
+        place.slot, place.epoch = self._slot(place, db)
+        place.recorded = place.folded = value
+
+    async def highest(self) -> int:
+        """The highest place that any reader but of direct calls has acknowledged."""
+        stored = await self._database.read(lambda db: self._acknowledged(db, look=True))
+        here = (place.value or 0 for place in self._places.values() if place.name != DIRECT)
+        return max(stored, *here, 0)
+
+    def _acknowledged(self, db: sqlite3.Connection, *, look: bool = False) -> int:
+        if look:
+            self._look(db)
+        return max((value for name, value in self._stored(db) if name != DIRECT), default=0)
+
+    def _stored(self, db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
+        """Names and places, each as far as the database or the file of places has it."""
+        rows = db.execute(
+            "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (self._id,)
+        ).fetchall()
+        file = self._file()
+        written = file.read() if file is not None and rows else {}
+        for name, slot, epoch, value in rows:
+            further = written.get(slot)
+            if further is not None and further[0] == epoch:
+                value = max(value, further[1])  # noqa: PLW2901
+            # A database that was put back from a copy numbers its mail anew from there.
+            yield name, min(value, self.head) if self.topic.consumed else value

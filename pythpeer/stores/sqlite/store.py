@@ -1,0 +1,148 @@
+"""`SqliteStore`: opens and closes the file, and hands out what is in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import anyio
+
+from ...errors import InvalidRequestError
+from ...limiter import Limiter
+from ...wire import Rate, check_integer
+from ..base import Log, Store, Topic
+from .database import Database, Durability
+from .gate import SqliteGate
+from .log import SqliteLog
+from .places import Places
+from .shelf import Shelf
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+
+MAX_LENGTH: Final = 100_000
+
+
+class SqliteStore(Store):
+    """Keeps everything in the SQLite file *path*, which is made if it is not there.
+
+    It outlives the program: streams with a name go on where they were, and mail that a killed
+    program had asked for is found again. Sessions and programs of one machine that use the same
+    file share its pacing, and one of them polls for all. The file must be on a local disk. Beside
+    it lie SQLite's own files and the places of the streams (``-wal``, ``-shm``, ``-places``): move
+    or copy them together, while nobody uses them. All of them are readable by their owner only,
+    and no key is in any.
+
+    Each log keeps its last ``max_length`` items (``None``: all of them); of mail, all that no
+    stream has acknowledged besides. ``durability="normal"`` survives whatever becomes of the
+    program; after a power failure the last moments of chat may have to be fetched again, and what
+    was acknowledged in them comes again. ``"full"`` waits for the disk at each step instead. That
+    mail was asked for is on disk before it is asked for, either way.
+
+    Opening a session raises `StoreError` where the file is damaged, another program's or from a
+    newer version; it is left as it is.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: Durability = "normal",
+        max_length: int | None = MAX_LENGTH,
+    ) -> None:
+        super().__init__()
+        if durability not in ("normal", "full"):
+            raise InvalidRequestError('durability is "normal" or "full"')
+        if max_length is not None:
+            check_integer("max_length", max_length, 1)
+        self._database = Database(_checked(path), durability)
+        self._max_length = max_length
+        self._durable = durability == "full"
+        self._places: Places | None = None
+        self._shelves: dict[str, Shelf[Any]] = {}
+        self._gates: list[SqliteGate] = []
+        self._sessions = 0
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Open the file for one more session. Raises `StoreError` where that is impossible."""
+        if not self._sessions:
+            self._turn = asyncio.Lock()  # the one before may be another loop's
+        async with self._turn:
+            if not self._sessions:
+                await self._open()
+            self._sessions += 1
+
+    async def _open(self) -> None:
+        path = self._database.path
+        self._shelves.clear()
+        owner = await self._database.open()
+        try:
+            self._places = await self._database.read(
+                lambda _: Places(path.with_name(path.name + "-places"), owner)
+            )
+        except BaseException:
+            await self._database.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """One session less; the last one closes the file."""
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                self._sessions = max(0, self._sessions - 1)
+                if not self._sessions:
+                    await self._close()
+
+    async def _close(self) -> None:
+        places, self._places = self._places, None
+        if places is None:
+            return
+        try:
+            await self._database.write(self._leave)
+        finally:
+            places.close()
+            await self._database.aclose()
+
+    def _leave(self, db: sqlite3.Connection) -> None:
+        for shelf in self._shelves.values():
+            shelf.hold(db)
+        for gate in self._gates:
+            gate.withdraw(db)
+
+    def log(self, topic: Topic[T]) -> Log[T]:
+        """The log of *topic*, shared by all sessions and programs on this file."""
+        shelf = self._shelves.get(topic.name)
+        if shelf is None:
+            shelf = self._shelves[topic.name] = Shelf(
+                topic,
+                self._database,
+                lambda: self._places,
+                max_length=self._max_length,
+                durable=self._durable,
+            )
+        return SqliteLog(cast("Shelf[T]", shelf))
+
+    def pace(self, key: str, name: str, rate: Rate) -> Limiter:
+        """Make a limiter that shares its tokens with the other programs on this file."""
+        if not rate.interval:
+            return Limiter(name, rate)
+        gate = SqliteGate(self._database, key, rate)
+        self._gates.append(gate)
+        return Limiter(name, rate, gate)
+
+    def __repr__(self) -> str:
+        state = "open" if self._sessions else "closed"
+        return f"<SqliteStore {str(self._database.path)!r}, {state}>"
+
+
+def _checked(path: object) -> Path:
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidRequestError("a store's path is text, or a Path")
+    if text == ":memory:":
+        raise InvalidRequestError("for a store in memory there is MemoryStore()")
+    return Path(text).absolute()
