@@ -37,6 +37,9 @@ class _Script:
     async def start(self, log: Log[ChatMessage]) -> int | None:
         return 0
 
+    async def finish(self) -> None:
+        pass
+
     async def poll(self, feed: Feed[ChatMessage]) -> PythpeerError | None:
         await asyncio.sleep(0)  # as a real one: others come to wait meanwhile
         if self._said == self._messages:

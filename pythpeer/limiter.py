@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
+import anyio
+
 from .bucket import Bucket
 from .errors import PythpeerError, RateLimitedError, SessionClosedError
 from .wire import Rate, check_seconds
@@ -74,7 +76,10 @@ class Gate(Protocol):
     """
 
     async def take(self) -> Turn:
-        """Ask for a token, and keep a place in the line of processes until it is had."""
+        """Ask for a token, and keep a place in the line of processes until it is had.
+
+        If it is cancelled it leaves neither behind.
+        """
         ...
 
     def written(self, ticket: int, guard: float) -> None:
@@ -266,6 +271,8 @@ class Limiter:
             permit: Permit = await waiter[0]
         except BaseException:
             self._leave(queue, waiter)
+            if self._asking is not None and not self.waiting:
+                await self._stop_asking(self._asking)
             raise
         return permit
 
@@ -338,6 +345,14 @@ class Limiter:
             self._fail(failure)
         self._serve()
 
+    async def _stop_asking(self, asking: asyncio.Task[None]) -> None:
+        """The last one who waited is gone: so is the task that asked on its behalf."""
+        asking.cancel()
+        # Here and not there: a task that has not begun yet is not told of its cancellation.
+        self._asking, self._gate_due = None, -math.inf
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([asking])
+
     def _fail(self, error: PythpeerError) -> None:
         """Nobody can be served."""
         for queue in self._queues:
@@ -406,7 +421,8 @@ class Limiter:
         for queue in self._queues:
             late: list[_Waiter] = []
             for waiter in queue:
-                if waiter[1] <= now or waiter[1] < closed:
+                # Whoever will not wait at all still has to hear what the other processes say.
+                if waiter[1] < closed or (waiter[1] <= now and self._asking is None):
                     late.append(waiter)
                     continue
                 soonest = min(soonest, waiter[1])

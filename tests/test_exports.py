@@ -84,7 +84,7 @@ def test_every_module_says_what_it_is_for_and_what_it_shows(path: Path) -> None:
         assert len(names) == len(set(names))
 
 
-def _top_level_names(tree: ast.Module) -> Iterator[str]:
+def _top_level_names(tree: ast.Module | ast.If) -> Iterator[str]:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom | ast.Import):
             yield from (alias.asname or alias.name for alias in node.names)
@@ -94,6 +94,8 @@ def _top_level_names(tree: ast.Module) -> Iterator[str]:
             yield from map(ast.unparse, node.targets)
         elif isinstance(node, ast.AnnAssign):
             yield ast.unparse(node.target)
+        elif isinstance(node, ast.If):
+            yield from _top_level_names(node)
 
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)

@@ -747,7 +747,7 @@ def test_no_wrong_option_shows_a_key(wrong: str, monkeypatch: pytest.MonkeyPatch
         ("PYTHPEER_PERSONAL_KEY", f"{OWN_KEY}\r\nx"),
         ("PYTHPEER_PYTHBOTS_API_KEY", f"{OWN_KEY}é"),
         ("PYTHPEER_PEERBET_URL", "http://www.peerbet.org"),
-        ("PYTHPEER_STORE", "nonsense"),
+        ("PYTHPEER_STORE", "nonsense://x"),
     ],
     ids=["peerbet", "personal", "api", "url", "store"],
 )

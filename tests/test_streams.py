@@ -92,6 +92,9 @@ class Room:
     async def start(self, log: Log[Line]) -> int | None:
         return None
 
+    async def finish(self) -> None:
+        pass
+
     async def poll(self, feed: Feed[Line]) -> PythpeerError | None:
         await asyncio.sleep(max(0.0, self._due - now()))
         self._due = now() + INTERVAL

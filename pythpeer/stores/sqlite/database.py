@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ...errors import StoreError
+
+if TYPE_CHECKING:
+    import sqlite3  # at run time only once a file is opened, to keep `import pythpeer` light
 
 __all__ = ["Database", "Durability", "Job", "store_error"]
 
@@ -24,7 +26,7 @@ T = TypeVar("T")
 
 Durability = Literal["normal", "full"]
 
-Job = Callable[[sqlite3.Connection], T]
+Job = Callable[["sqlite3.Connection"], T]
 """A piece of work on the file. What it returns must not be bound to the connection."""
 
 APPLICATION: Final = 0x70797470
@@ -155,9 +157,11 @@ class Database:
         """
         if self._asked != self._done or self._connection is None:
             return 0
+        from sqlite3 import Error
+
         try:
             return data_version(self._connection)
-        except sqlite3.Error:
+        except Error:
             return 0
 
     async def _work(self, work: Callable[[], T]) -> T:
@@ -174,9 +178,11 @@ class Database:
 
     def _do(self, work: Callable[[], T]) -> T | StoreError:
         """A failure is a value: it is raised where no exception of sqlite3 is around."""
+        from sqlite3 import Error
+
         try:
             return work()
-        except sqlite3.Error as error:
+        except Error as error:
             return self._explain(error)
         except StoreError as error:
             return error.with_traceback(None)
@@ -210,6 +216,8 @@ class Database:
         return result
 
     def _open(self) -> bytes:
+        import sqlite3
+
         # Made here, and not by SQLite, for its owner's eyes only; SQLite's files beside it follow.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = sqlite3.connect(
@@ -272,6 +280,8 @@ class Database:
             connection.close()
 
     def _explain(self, error: sqlite3.Error) -> StoreError:
+        import sqlite3
+
         # The last byte is the kind of error, what stands before it a detail.
         code = (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

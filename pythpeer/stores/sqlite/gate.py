@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ...limiter import Turn, clock
 from ...wire import Rate
 from ..shared import SharedBucket
 from .database import Database
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["SqliteGate"]
 
@@ -45,7 +47,11 @@ class SqliteGate:
                 self._tickets[turn.ticket] = 0
             return turn
 
-        return await self._database.write(job)
+        try:
+            return await self._database.write(job)
+        except asyncio.CancelledError:
+            self._database.submit(self._undo)  # behind the job, which is done all the same
+            raise
 
     def written(self, ticket: int, guard: float) -> None:
         """The request on *ticket* is being written now."""
@@ -90,11 +96,14 @@ class SqliteGate:
     def withdraw(self, db: sqlite3.Connection) -> None:
         """The store is closing: what is in hand goes back, and the place in the line."""
         if self._used:
-            self._change(db, self._let_go)
-        self._tickets.clear()
+            self._undo(db)
+
+    def _undo(self, db: sqlite3.Connection) -> None:
+        self._change(db, self._let_go)
 
     def _let_go(self, bucket: SharedBucket) -> None:
-        for ticket in self._tickets:
+        for ticket in [ticket for ticket, anchor in self._tickets.items() if not anchor]:
+            del self._tickets[ticket]
             bucket.give_back(ticket)
         bucket.leave(self._who)
 

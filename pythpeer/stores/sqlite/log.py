@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 import weakref
 from collections.abc import Collection, Sequence
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import anyio
 
 from ...limiter import clock
 from ..base import Draft, Entry, Log, Reader
 from .shelf import Shelf
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["SqliteLog"]
 
@@ -45,7 +48,16 @@ class SqliteLog(Log[T]):
         """Add what is new among *drafts*, and return that part of them."""
         if not drafts and not settled:
             return ()
-        return await self._shelf.append(drafts, settled, _now())
+        return await self._shelf.append(drafts, partial(self._end, settled, _now()))
+
+    def _end(self, settled: Collection[int], now: float, db: sqlite3.Connection) -> None:
+        """Strike announcements out, but for those of others that can still take effect."""
+        for number in settled:
+            known = (number, now, self._who)
+            db.execute(
+                "DELETE FROM announcement WHERE number = ? AND (until <= ? OR who = ?)", known
+            )
+            db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
 
     async def acknowledged(self) -> int:
         """The highest place that any reader but of direct calls has acknowledged."""

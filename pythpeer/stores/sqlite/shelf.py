@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from ..base import DIRECT, Draft, Entry, Topic
 from .database import Database, Job, data_version
 from .places import Places
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["Place", "Shelf"]
 
@@ -169,10 +171,10 @@ class Shelf(Generic[T]):
     # -- appending --------------------------------------------------------------------------------
 
     async def append(
-        self, drafts: Sequence[Draft[T]], settled: Collection[int], now: float
+        self, drafts: Sequence[Draft[T]], finish: Callable[[sqlite3.Connection], object]
     ) -> Sequence[Draft[T]]:
-        """Add what is new among *drafts*, and return that; *settled* announcements end with it."""
-        done = await self.write(partial(self._append, drafts, settled, now))
+        """Add what is new among *drafts*, and return that. *finish* is done with it."""
+        done = await self.write(partial(self._append, drafts, finish))
         if done.drafts:
             tail = self._tail
             if tail and (not done.end or done.end[0].after != tail[-1].id):
@@ -185,8 +187,7 @@ class Shelf(Generic[T]):
     def _append(
         self,
         drafts: Sequence[Draft[T]],
-        settled: Collection[int],
-        now: float,
+        finish: Callable[[sqlite3.Connection], object],
         db: sqlite3.Connection,
     ) -> _Appended[T]:
         log = self.hold(db)
@@ -208,7 +209,7 @@ class Shelf(Generic[T]):
             "UPDATE log SET head = ?, length = ?, came = ? WHERE id = ?",
             (self.head, length, came + len(added), log),
         )
-        self._end_announcements(settled, now, db)
+        finish(db)
         return _Appended(added, end)
 
     def _entry(self, draft: Draft[T], db: sqlite3.Connection) -> Entry[T] | None:
@@ -266,14 +267,6 @@ class Shelf(Generic[T]):
         rows = [(self._id, id) for (id,) in oldest]
         db.executemany("DELETE FROM entry WHERE log = ? AND id = ?", rows)
         return len(oldest)
-
-    def _end_announcements(
-        self, settled: Collection[int], now: float, db: sqlite3.Connection
-    ) -> None:
-        for number in settled:
-            # What a killed process asked for can take effect until its time is over.
-            db.execute("DELETE FROM announcement WHERE number = ? AND until <= ?", (number, now))
-            db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
 
     # -- places -----------------------------------------------------------------------------------
 
@@ -377,7 +370,7 @@ class Shelf(Generic[T]):
             "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (self._id,)
         ).fetchall()
         file = self._file()
-        written = file.read() if file is not None and rows else {}
+        written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
         for name, slot, epoch, value in rows:
             further = written.get(slot)
             if further is not None and further[0] == epoch:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
@@ -19,6 +18,9 @@ from .gate import SqliteGate
 from .log import SqliteLog
 from .places import Places
 from .shelf import Shelf
+
+if TYPE_CHECKING:
+    import sqlite3
 
 __all__ = ["SqliteStore"]
 
@@ -140,9 +142,10 @@ class SqliteStore(Store):
 
 
 def _checked(path: object) -> Path:
-    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str) or not text or "\0" in text:
+    if isinstance(path, os.PathLike):
+        path = os.fspath(cast("os.PathLike[str]", path))
+    if not isinstance(path, str) or not path or "\0" in path:
         raise InvalidRequestError("a store's path is text, or a Path")
-    if text == ":memory:":
+    if path == ":memory:":
         raise InvalidRequestError("for a store in memory there is MemoryStore()")
-    return Path(text).absolute()
+    return Path(path).absolute()
