@@ -110,6 +110,16 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/, without a warning; ``-- serve`` shows it as you write."""
+    session.install("-e", ".", *group("docs"))
+    if "serve" in session.posargs:
+        session.run("zensical", "serve")
+    else:
+        session.run("zensical", "build", "--clean", "--strict")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
     session.install(".", *group("bench"))
