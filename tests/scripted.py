@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
+import struct
 from collections import defaultdict, deque
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
@@ -20,7 +22,7 @@ from pythpeer import Rate, Session
 
 Order = Literal["ascending", "descending", "shuffled"]
 Window = Literal["newest", "oldest"]
-End = Literal["answer", "drop", "cut", "hang"]
+End = Literal["answer", "drop", "reset", "cut", "hang"]
 
 KEY = "scripted-key"
 FAST = Rate(1.0, 1, 0.0)
@@ -48,6 +50,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 OK = Fault()
 DROP = Fault(end="drop")
+RESET = Fault(end="reset")
 DROP_UNSEEN = Fault(effect=False, end="drop")
 CUT = Fault(end="cut")
 HANG = Fault(end="hang")
@@ -142,12 +145,16 @@ class Scripted:
         """The requests of these kinds so far."""
         return [request for request in self.requests if request.kind in kinds]
 
+    @property
+    def url(self) -> str:
+        """Where both services listen."""
+        return f"http://127.0.0.1:{self._port}"
+
     def session(self, **overrides: Any) -> Session:
         """A session for these services, not yet open."""
-        url = f"http://127.0.0.1:{self._port}"
         settings: dict[str, Any] = {
-            "peerbet_url": url,
-            "pythbots_url": url,
+            "peerbet_url": self.url,
+            "pythbots_url": self.url,
             "peerbet_key": KEY,
             "personal_key": KEY,
             "rates": {"peerbet.chat.get": FAST, "pythbots.mail": FAST},
@@ -293,6 +300,12 @@ class _Connection(asyncio.Protocol):
 
     def finish(self, fault: Fault, body: bytes) -> None:
         if self.transport.is_closing() or fault.end == "hang":
+            return
+        if fault.end == "reset":
+            linger = struct.pack("ii", 1, 0)
+            wire = self.transport.get_extra_info("socket")
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.transport.abort()
             return
         if fault.end != "drop":
             head = (

@@ -9,6 +9,7 @@ which its holder is taken for dead.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -22,7 +23,8 @@ __all__ = ["HOLD", "SharedBucket"]
 HOLD: Final = 10.0
 """Seconds within which the holder of a token writes its request: twice what connecting may take.
 
-A process that is killed in between costs the others that long, once.
+A process that is killed in between, and of which nobody can tell that it was, costs the others that
+long, once.
 """
 
 LATE: Final = 0.5
@@ -34,7 +36,7 @@ GLANCE: Final = 0.02
 
 class _State(msgspec.Struct, array_like=True):
     past: Past
-    held: dict[int, float]  # until when each token in hand counts as such
+    held: dict[int, tuple[str, float]]  # who has each token in hand, and until when it counts
     line: list[tuple[str, float]]  # who waits, and until when they are expected
     tickets: int = 0
 
@@ -57,12 +59,13 @@ class SharedBucket:
         self._state.past = self._bucket.past()
         return msgspec.msgpack.encode(self._state)
 
-    def take(self, who: str, now: float) -> Turn:
+    def take(self, who: str, now: float, lives: Callable[[str], bool] = bool) -> Turn:
         """Give *who* a token, or a place in the line and the time when it makes sense to ask again.
 
-        First come, first served. Whoever does not come back in time goes to the end.
+        First come, first served. Whoever does not come back in time goes to the end. *lives* tells
+        of whom it is certain that they will not come back.
         """
-        self._forget_the_dead(now)
+        self._forget_the_dead(now, lives)
         bucket, state = self._bucket, self._state
         place = next((n for n, (name, _) in enumerate(state.line) if name == who), len(state.line))
         paused = max(0.0, bucket.paused - now)
@@ -70,7 +73,7 @@ class SharedBucket:
             self.leave(who)
             bucket.reserve()
             state.tickets += 1
-            state.held[state.tickets] = now + HOLD
+            state.held[state.tickets] = (who, now + HOLD)
             return Turn(0.0, state.tickets, paused)
         due = bucket.due(now)
         ready = now + GLANCE if due == math.inf else due
@@ -103,7 +106,12 @@ class SharedBucket:
         """Let nothing through before *until*. A deadline is only ever moved later."""
         self._bucket.pause(until)
 
-    def _forget_the_dead(self, now: float) -> None:
-        for ticket in [ticket for ticket, until in self._state.held.items() if until <= now]:
-            self.give_back(ticket)
-        self._state.line = [entry for entry in self._state.line if entry[1] > now]
+    def _forget_the_dead(self, now: float, lives: Callable[[str], bool]) -> None:
+        for ticket, (who, until) in list(self._state.held.items()):
+            if until <= now:
+                self.give_back(ticket)
+            elif not lives(who):
+                self.written(ticket, now, self._bucket.guard)  # it may have been, just before
+        self._state.line = [
+            (who, until) for who, until in self._state.line if until > now and lives(who)
+        ]

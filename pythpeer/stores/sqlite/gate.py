@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -11,6 +10,7 @@ from ...limiter import Turn, clock
 from ...wire import Rate
 from ..shared import SharedBucket
 from .database import Database
+from .owner import Owner, lives
 
 if TYPE_CHECKING:
     import sqlite3
@@ -30,7 +30,7 @@ class SqliteGate:
         self._database = database
         self._key = key
         self._rate = rate
-        self._who = os.urandom(8).hex()
+        self._owner = Owner()
         self._used = False
         # Of the tickets in hand, with what `answered` wants; 0 before the writing. Only the
         # database's thread looks at them.
@@ -42,7 +42,7 @@ class SqliteGate:
         self._used = True
 
         def job(db: sqlite3.Connection) -> Turn:
-            turn = self._change(db, lambda bucket: bucket.take(self._who, now()))
+            turn = self._change(db, lambda bucket: bucket.take(self._owner.name, now(), lives))
             if not turn.wait:
                 self._tickets[turn.ticket] = 0
             return turn
@@ -86,7 +86,9 @@ class SqliteGate:
 
     def leave(self) -> None:
         """Nobody here waits any more: give the place in the line up."""
-        self._database.submit(lambda db: self._change(db, lambda bucket: bucket.leave(self._who)))
+        self._database.submit(
+            lambda db: self._change(db, lambda bucket: bucket.leave(self._owner.name))
+        )
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now, in any process."""
@@ -105,7 +107,7 @@ class SqliteGate:
         for ticket in [ticket for ticket, anchor in self._tickets.items() if not anchor]:
             del self._tickets[ticket]
             bucket.give_back(ticket)
-        bucket.leave(self._who)
+        bucket.leave(self._owner.name)
 
     def _change(self, db: sqlite3.Connection, change: Callable[[SharedBucket], T]) -> T:
         row = db.execute("SELECT state FROM pace WHERE key = ?", (self._key,)).fetchone()

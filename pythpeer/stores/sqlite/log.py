@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import weakref
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
 from ...limiter import clock
 from ..base import Draft, Entry, Log, Reader
+from .owner import Owner, lives
 from .shelf import Shelf
 
 if TYPE_CHECKING:
@@ -34,9 +33,8 @@ class SqliteLog(Log[T]):
 
     def __init__(self, shelf: Shelf[T]) -> None:
         self._shelf = shelf
-        self._who = f"{os.getpid()}:{os.urandom(8).hex()}"
+        self._owner = Owner()
         self._leads_until = 0.0
-        _living.add(self)
 
     def reader(self, name: str | None) -> Reader[T]:
         """A reader of this name, or one without a memory."""
@@ -53,7 +51,7 @@ class SqliteLog(Log[T]):
     def _end(self, settled: Collection[int], now: float, db: sqlite3.Connection) -> None:
         """Strike announcements out, but for those of others that can still take effect."""
         for number in settled:
-            known = (number, now, self._who)
+            known = (number, now, self._owner.name)
             db.execute(
                 "DELETE FROM announcement WHERE number = ? AND (until <= ? OR who = ?)", known
             )
@@ -73,7 +71,7 @@ class SqliteLog(Log[T]):
         until = _now() + seconds
 
         def job(db: sqlite3.Connection) -> int:
-            row = (self._shelf.hold(db), self._who, until)
+            row = (self._shelf.hold(db), self._owner.name, until)
             done = db.execute("INSERT INTO announcement (log, who, until) VALUES (?, ?, ?)", row)
             return done.lastrowid or 0
 
@@ -94,13 +92,14 @@ class SqliteLog(Log[T]):
         """The announcements of which nobody knows what they consumed.
 
         One whose process was killed counts at once, although what it sent may still be on its way:
-        it is settled now, and once more when its time is over.
+        it is settled now, and once more when its time is over. To be wrong about that is to settle
+        later, or once more than needed.
         """
         now = _now()
         return [
             number
             for number, who, until, settled in await self._shelf.announcements()
-            if until <= now or not (settled or _lives(who))
+            if until <= now or not (settled or lives(who))
         ]
 
     # -- who polls --------------------------------------------------------------------------------
@@ -113,7 +112,7 @@ class SqliteLog(Log[T]):
 
         def job(db: sqlite3.Connection) -> bool:
             row = {
-                "who": self._who,
+                "who": self._owner.name,
                 "until": now + seconds,
                 "now": now,
                 "log": self._shelf.hold(db),
@@ -168,25 +167,3 @@ class _SqliteReader(Reader[T]):
 
 def _now() -> float:
     return clock(asyncio.get_running_loop())()
-
-
-_living: Final[weakref.WeakSet[SqliteLog[Any]]] = weakref.WeakSet()
-
-
-def _lives(who: str) -> bool:
-    """Whether the process of a hold is still there, as far as can be told.
-
-    Wrong either way it does no harm: mail is settled a little later, or once more than needed.
-    """
-    pid = int(who.partition(":")[0])
-    if pid == os.getpid():
-        return any(log._who == who for log in _living)
-    if os.name == "nt":
-        return True  # asking there would be to kill
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # there, and somebody else's
-    return True

@@ -1,0 +1,40 @@
+"""Who wrote something into the file, and whether that process is still there."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Final
+
+__all__ = ["Owner", "lives"]
+
+
+class Owner:
+    """One user of the file. Its name is like no other's, here or in another process."""
+
+    def __init__(self) -> None:
+        self.name: Final = f"{os.getpid()}:{os.urandom(8).hex()}"
+        _here.add(self)
+
+
+_here: Final[weakref.WeakSet[Owner]] = weakref.WeakSet()
+
+
+def lives(name: str) -> bool:
+    """Whether the owner of that name is still there, as far as can be told.
+
+    Use it only where being wrong either way does no harm: process ids are given anew, and mean
+    something else in another container.
+    """
+    pid = int(name.partition(":")[0])
+    if pid == os.getpid():
+        return any(owner.name == name for owner in _here)
+    if os.name == "nt":
+        return True  # asking there would be to kill
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # there, and somebody else's
+    return True
