@@ -23,6 +23,7 @@ from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
 from .retry import Retry
 from .secret import Secret
 from .session import Session, SessionOptions
+from .splitting import split_text
 from .stores import MemoryStore, SqliteStore
 from .streams import MergedStream, Stream, merge
 from .wire import FLAG, Effect, Endpoint, Param, Rate
@@ -68,4 +69,5 @@ __all__ = [
     "TransportError",
     "User",
     "merge",
+    "split_text",
 ]

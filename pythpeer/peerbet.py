@@ -12,8 +12,9 @@ one reader (private messages to others have ids too).
 
 from __future__ import annotations
 
+import html
 import logging
-from collections import deque
+from collections import Counter, deque
 from datetime import datetime
 from typing import Final
 
@@ -21,12 +22,13 @@ import msgspec
 
 from .answers import read_date, same_document
 from .calls import Caller
-from .errors import DecodeError, InvalidRequestError, PythpeerError
+from .errors import DecodeError, InvalidRequestError, OutcomeUnknownError, PythpeerError
 from .feed import Feed, Feeds, log_holes
 from .limiter import Priority
 from .polling import chain
 from .secret import Secret
 from .shapes import bit, number, text
+from .splitting import split_text
 from .stores.base import Log, Topic
 from .streams import OnGap, Stream
 from .wire import (
@@ -49,6 +51,9 @@ logger = logging.getLogger(__name__)
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
 MAX_LAST: Final = 300
+
+LOOKS: Final = 3
+"""How often the chat is read for a post whose outcome is unknown, an interval apart."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, gc=False):
@@ -123,6 +128,7 @@ class Peerbet:
         self.accounts: Final = ((self._get, account), (self._set, account))
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
+        self._confirmations = _Confirmations(self)
 
     async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
         """Read the chat: messages with ids over *after*, or the last 50.
@@ -142,19 +148,52 @@ class Peerbet:
             messages = tuple(message for message in messages if message.id > after)
         return ChatPage(messages, page.users_online, len(page.holes) + len(page.strays))
 
-    async def post(self, text: str, *, bot: bool = False) -> int:
+    async def post(self, text: str, *, bot: bool = False, confirm: bool = False) -> int:
         """Post *text*, 1 to 250 characters, and return the new message's id.
 
         It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
         raised and nothing is repeated. ``bot=True`` marks it as a bot's. Needs the Peerbet key.
+
+        ``confirm=True`` looks for it in the chat then, and returns its id if it is there. That
+        takes one more read before each post, to know what was there already. Where it is not found
+        the error is raised all the same: it could still appear.
         """
+        request = self._posting(text, bot=bot, confirm=confirm)
+        post = self._confirmations.post_surely if confirm else self._confirmations.post
+        return await post(request, text)
+
+    async def post_long(
+        self, text: str, *, bot: bool = False, confirm: bool = False
+    ) -> tuple[int, ...]:
+        """Post *text* of any length in parts, see `split_text`; return their ids in order.
+
+        The parts are posted one after the other. The first that fails is raised as by `post`, with
+        a note on how many were posted before; nothing is posted behind it.
+        """
+        parts = split_text(text, MAX_TEXT)
+        if not parts:
+            raise InvalidRequestError("text must not be blank", endpoint=self._set.name)
+        for part in parts:
+            self._posting(part, bot=bot, confirm=confirm)
+        ids: list[int] = []
+        for part in parts:
+            try:
+                ids.append(await self.post(part, bot=bot, confirm=confirm))
+            except PythpeerError as error:
+                error.add_note(f"{len(ids)} of {len(parts)} parts were posted before")
+                raise
+        return tuple(ids)
+
+    def _posting(self, text: str, *, bot: bool, confirm: bool) -> Request[_Posted]:
+        """Check what is to be posted before anything is done about it."""
         if self._key is None:
             raise InvalidRequestError("posting needs a Peerbet key", endpoint=self._set.name)
         check_text("text", text, MAX_TEXT, endpoint=self._set.name)
-        if not isinstance(bot, bool):
-            raise InvalidRequestError("bot is True or False", endpoint=self._set.name)
+        for name, value in (("bot", bot), ("confirm", confirm)):
+            if not isinstance(value, bool):
+                raise InvalidRequestError(f"{name} is True or False", endpoint=self._set.name)
         params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
-        return (await self._caller.call(Request(self._set, params))).mid
+        return Request(self._set, params)
 
     def chat_stream(
         self, *, after: int | None = None, name: str | None = None, on_gap: OnGap = "log"
@@ -173,6 +212,66 @@ class Peerbet:
 
     def _request(self, after: int | None, last: int | None) -> Request[_Page]:
         return Request(self._get, {"key": self._key, "mid": after, "last": last})
+
+
+class _Confirmations:
+    """Turns unknown outcomes of posts into known ones, by looking for what was posted.
+
+    Knows which messages are accounted for: what an answer has named, or was found, is nobody
+    else's, and while another post of the same text is under way nothing found is certain.
+    """
+
+    def __init__(self, peerbet: Peerbet) -> None:
+        self._peerbet = peerbet
+        self._claimed: deque[int] = deque(maxlen=MAX_LAST)
+        self._under_way: Counter[str] = Counter()
+
+    async def post(self, request: Request[_Posted], text: str) -> int:
+        """Post, and account for it."""
+        words = _spelled(text)
+        self._under_way[words] += 1
+        try:
+            id = (await self._peerbet._caller.call(request)).mid
+        finally:
+            self._under_way[words] -= 1
+            self._under_way += Counter()  # forgets those that are down to nothing
+        self._claimed.append(id)
+        return id
+
+    async def post_surely(self, request: Request[_Posted], text: str) -> int:
+        """Post, and look for it in the chat if no answer says what became of it."""
+        newest = await self._peerbet.messages(last=1)
+        before = max((message.id for message in newest.messages), default=0)
+        try:
+            return await self.post(request, text)
+        except OutcomeUnknownError as error:
+            unknown = error.with_traceback(None)
+        found = await self._look_for(_spelled(text), before)
+        if found is None:
+            unknown.add_note("it was not found in the chat; it could still appear there")
+            raise unknown
+        self._claimed.append(found)
+        return found
+
+    async def _look_for(self, words: str, before: int) -> int | None:
+        """The id of a message of ours after *before* that says this, if it shows up in time."""
+        for _ in range(LOOKS):
+            try:
+                page = await self._peerbet.messages(after=before, last=MAX_LAST)
+            except PythpeerError:
+                return None
+            for message in page.messages:
+                ours = message.is_mine and _spelled(message.text) == words
+                if ours and message.id not in self._claimed and not self._under_way[words]:
+                    return message.id
+            if len(page.messages) + page.skipped >= MAX_LAST and not self._under_way[words]:
+                before = page.messages[-1].id  # there is more, if the oldest come first
+        return None
+
+
+def _spelled(text: str) -> str:
+    """A text as it is compared: the service may escape it for HTML, and trim it."""
+    return " ".join(html.unescape(text).split())
 
 
 class _ChatSource:
