@@ -21,6 +21,7 @@ NAMES: Final = {
     "pacing": "the interval as the server sees it, in six scenarios (about 3 minutes)",
     "imports": "what importing and opening cost",
     "streams": "one poll for many streams",
+    "durable": "what it costs to lose nothing",
 }
 
 

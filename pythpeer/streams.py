@@ -87,12 +87,15 @@ class Stream(Generic[T_co]):
         raise TypeError("a stream is asynchronous: write 'async for', not 'for'")
 
     async def __anext__(self) -> T_co:
-        with _Turn(self):
-            if not self._closed:
-                self._feed.check()
-                self._acknowledge()
-            await self._fill()
-            return self._take()
+        if self._busy or self._closed or self._feed.closed or not self._ready:
+            with _Turn(self):
+                if not self._closed:
+                    self._feed.check()
+                    self._acknowledge()
+                await self._fill()
+                return self._take()
+        self._acknowledge()
+        return self._take()
 
     async def ack(self) -> None:
         """Acknowledge the item handed out last, and have that on record on return."""

@@ -144,12 +144,23 @@ async def test_an_id_is_appended_once(store: Store) -> None:
     assert await texts(log) == ["note 1", "note 2", "note 3"]
 
 
-async def test_a_link_that_reaches_further_back_is_taken_over(store: Store) -> None:
-    """Then the entry has the new link and its gap, but the item it had."""
+@pytest.mark.parametrize(("known", "new"), [(False, False), (True, False), (True, True)])
+async def test_a_link_that_reaches_further_back_is_taken_over(
+    store: Store, known: bool, new: bool
+) -> None:
+    """Then the entry has the new link, but the item it had."""
+    log = store.log(CHAT)
+    await log.append([Draft(Note("first"), id=9, after=8, gap=known)])
+    assert list(await log.append([Draft(Note("second"), id=9, after=4, gap=new)])) == []
+    assert await entries(log) == [Entry(9, 4, new, Note("first"))]
+
+
+async def test_a_link_with_a_gap_is_not_taken_over_for_one_without(store: Store) -> None:
+    """That there is nothing between is worth more than not to know what there is."""
     log = store.log(CHAT)
     await log.append([Draft(Note("first"), id=9, after=8)])
-    assert list(await log.append([Draft(Note("second"), id=9, after=4, gap=True)])) == []
-    assert await entries(log) == [Entry(9, 4, True, Note("first"))]
+    await log.append([Draft(Note("first"), id=9, after=4, gap=True)])
+    assert await entries(log) == [Entry(9, 8, False, Note("first"))]
 
 
 @pytest.mark.parametrize("after", [4, 6])

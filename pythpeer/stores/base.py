@@ -50,7 +50,8 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
 
     id: int | None = None
     """The service's own number. An id that the log has is not appended again, but if the draft's
-    link reaches further back than the entry's, the entry takes it over. Without a number the log
+    link reaches further back than the entry's, the entry takes it over, but for one with a gap
+    where the entry's has none. Without a number the log
     gives the next one and links it to the one before."""
 
     after: int = 0

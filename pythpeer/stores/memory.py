@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from bisect import bisect_right, insort
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from itertools import count
 from typing import Any, Final, Generic, TypeVar, cast
@@ -59,7 +60,9 @@ class _Shelf(Generic[T]):
         self.topic = topic
         self.max_length = max_length
         self.ids: list[int] = []  # ascending
-        self.entries: dict[int, Entry[T]] = {}  # in the order in which they came
+        # In the order in which they came. A plain dict is slow to find its first item once many
+        # before it are gone.
+        self.entries: OrderedDict[int, Entry[T]] = OrderedDict()
         self.seen: dict[str, int] = {}
         self.head = 0
         self.places: dict[str, int] = {}
@@ -77,7 +80,8 @@ class _Shelf(Generic[T]):
         known = self.entries.get(draft.id)
         if known is None:
             self._insert(Entry(draft.id, draft.after, draft.gap, draft.item))
-        elif draft.after < known.after:
+        elif draft.after < known.after and draft.gap <= known.gap:
+            # A link over which there may be something is worth less than one with nothing under it.
             self.entries[draft.id] = Entry(draft.id, draft.after, draft.gap, known.item)
         return known is None
 

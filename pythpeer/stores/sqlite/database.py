@@ -54,7 +54,6 @@ MIGRATIONS: Final = (
         topic TEXT NOT NULL UNIQUE,
         head INTEGER NOT NULL DEFAULT 0,
         length INTEGER NOT NULL DEFAULT 0,
-        came INTEGER NOT NULL DEFAULT 0,  -- how many entries ever came
         leader TEXT,
         leads_until REAL NOT NULL DEFAULT 0
     );
@@ -63,11 +62,11 @@ MIGRATIONS: Final = (
         id INTEGER NOT NULL,
         after INTEGER NOT NULL,
         gap INTEGER NOT NULL,
-        came INTEGER NOT NULL,
+        late INTEGER,  -- the head when it came, if it came after entries with greater ids
         item TEXT,  -- JSON; NULL where it could not be decoded
         PRIMARY KEY (log, id)
     ) WITHOUT ROWID;
-    CREATE INDEX entry_by_coming ON entry (log, came);
+    CREATE INDEX late_entry ON entry (log, late, id) WHERE late IS NOT NULL;
     CREATE TABLE seen (
         log INTEGER NOT NULL REFERENCES log,
         key TEXT NOT NULL,

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 __all__ = ["Places"]
 
 _RECORD: Final = struct.Struct("<IqI")
-"""A reader's epoch, its place, and a checksum over both and the number of the record."""
+"""A reader's epoch, its place, and a sum of both and its slot, which tells half a record."""
 
 _HEADER: Final = b"pyth-ack"
 
@@ -31,6 +31,11 @@ class Places:
         self._path = path
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
+        # At once, where the system can: each acknowledgement is one of these.
+        positioned = hasattr(os, "pwrite")
+        self._put: Callable[[bytes, int], object] = (
+            partial(os.pwrite, descriptor) if positioned else self._write_at
+        )
         header = (_HEADER + owner)[: _RECORD.size]
         if self._file.read(len(header)) != header:
             self._file.truncate(0)
@@ -39,23 +44,27 @@ class Places:
 
     def write(self, slot: int, epoch: int, place: int) -> None:
         """Note that the reader in *slot* has acknowledged everything up to *place*."""
-        self._file.seek(slot * _RECORD.size)  # slots count from 1: the header is in place 0
-        self._file.write(_RECORD.pack(epoch, place, _checksum(slot, epoch, place)))
+        self._put(_packed(slot, epoch, place), slot * _RECORD.size)  # slot 0 is the header
 
     def read(self) -> Mapping[int, tuple[int, int]]:
         """The epoch and place of each slot, from whichever process."""
         data = self._path.read_bytes()
         found: dict[int, tuple[int, int]] = {}
         for slot in range(1, len(data) // _RECORD.size):
-            epoch, place, checksum = _RECORD.unpack_from(data, slot * _RECORD.size)
-            if checksum == _checksum(slot, epoch, place):
+            epoch, place, _ = _RECORD.unpack_from(data, slot * _RECORD.size)
+            if data.startswith(_packed(slot, epoch, place), slot * _RECORD.size):
                 found[slot] = (epoch, place)
         return found
 
+    def _write_at(self, data: bytes, at: int) -> None:
+        self._file.seek(at)
+        self._file.write(data)
+
     def close(self) -> None:
         """Close the file."""
+        self._put = self._write_at  # its descriptor is going to be another file's
         self._file.close()
 
 
-def _checksum(slot: int, epoch: int, place: int) -> int:
-    return zlib.crc32(struct.pack("<IIq", slot, epoch, place))
+def _packed(slot: int, epoch: int, place: int) -> bytes:
+    return _RECORD.pack(epoch, place, ((place * 31 + epoch) * 31 + slot) & 0xFFFFFFFF)

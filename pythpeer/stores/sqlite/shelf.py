@@ -13,6 +13,8 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from heapq import merge
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
@@ -38,6 +40,15 @@ TAIL: Final = 600
 Announced = tuple[int, str, float, int]
 """An announcement's number, who announced it, until when it can take effect, and whether it was
 settled before that."""
+
+
+INSERT: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
+
+FOLD: Final = 50
+"""Every how many pages what was acknowledged is written into the database as well, in case the file
+of places is lost."""
+
+_Row = tuple[int, int, int, bool, int | None, str | None]
 
 
 class Place:
@@ -87,7 +98,9 @@ class Shelf(Generic[T]):
         self._durable = durable
         self._decode = msgspec.json.Decoder(topic.item).decode
         self._id = 0
+        self._length = 0
         self._version = -1
+        self._appends = 0
         self._places: dict[str, Place] = {}
         self._tail: deque[Entry[T]] = deque(maxlen=min(TAIL, max_length or TAIL))
 
@@ -101,14 +114,18 @@ class Shelf(Generic[T]):
             raise
 
     def hold(self, db: sqlite3.Connection) -> int:
-        """Begin to write: have the log's row there, and what was acknowledged before. Its id."""
+        """Begin to write: have the log's row there. Returns its id."""
         self._look(db)
         if not self._id:
             done = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
             self._id = done.lastrowid or 0
+        return self._id
+
+    def fold(self, db: sqlite3.Connection) -> None:
+        """Write into the database what was acknowledged in this process."""
+        self.hold(db)
         for place in list(self._places.values()):
             self._record(place, db)
-        return self._id
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -137,8 +154,10 @@ class Shelf(Generic[T]):
 
     def _look(self, db: sqlite3.Connection) -> int:
         self._version = data_version(db)  # first: what comes in between will be looked for again
-        row = db.execute("SELECT id, head FROM log WHERE topic = ?", (self.topic.name,)).fetchone()
-        self._id, self.head = row or (0, 0)
+        row = db.execute(
+            "SELECT id, head, length FROM log WHERE topic = ?", (self.topic.name,)
+        ).fetchone()
+        self._id, self.head, self._length = row or (0, 0, 0)
         return self.head
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
@@ -191,12 +210,16 @@ class Shelf(Generic[T]):
         db: sqlite3.Connection,
     ) -> _Appended[T]:
         log = self.hold(db)
-        length, came = db.execute("SELECT length, came FROM log WHERE id = ?", (log,)).fetchone()
         added: list[Draft[T]] = []
         end: list[Entry[T]] = []
+        rows: list[_Row] = []
         for draft in drafts:
             entry = self._entry(draft, db)
-            if entry is None or not self._insert(entry, came + len(added), db):
+            if entry is None:
+                continue
+            if entry.id > self.head:
+                rows.append(self._row(entry))  # nothing of it can be there already
+            elif not self._insert_late(self._row(entry, late=self.head), db):
                 continue
             added.append(draft)
             if entry.after < self.head or (end and end[-1].id != entry.after):
@@ -204,12 +227,14 @@ class Shelf(Generic[T]):
             if entry.after >= self.head:
                 end.append(entry)
             self.head = max(self.head, entry.id)
-        length += len(added) - self._trim(length + len(added), len(drafts), db)
-        db.execute(
-            "UPDATE log SET head = ?, length = ?, came = ? WHERE id = ?",
-            (self.head, length, came + len(added), log),
-        )
+        db.executemany(INSERT, rows)
+        length = self._length + len(added)
+        length -= self._trim(length, len(drafts), db)
+        db.execute("UPDATE log SET head = ?, length = ? WHERE id = ?", (self.head, length, log))
         finish(db)
+        self._appends += 1
+        if self._appends % FOLD == 0:
+            self.fold(db)
         return _Appended(added, end)
 
     def _entry(self, draft: Draft[T], db: sqlite3.Connection) -> Entry[T] | None:
@@ -234,23 +259,27 @@ class Shelf(Generic[T]):
         )
         return Entry(self.head + 1, self.head, gap=False, item=item)
 
-    def _insert(self, entry: Entry[T], came: int, db: sqlite3.Connection) -> bool:
-        """Add an entry unless its id is known. Says whether it was new."""
-        row = (self._id, entry.id, entry.after, entry.gap, came, self._written_item(entry))
-        if db.execute("INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?)", row).rowcount:
-            return True
-        db.execute(
-            "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ? AND after > ?",
-            (entry.after, entry.gap, self._id, entry.id, entry.after),
-        )
-        return False
-
-    def _written_item(self, entry: Entry[T]) -> str | None:
+    def _row(self, entry: Entry[T], late: int | None = None) -> _Row:
+        text = None
         try:
-            return None if entry.item is None else msgspec.json.encode(entry.item).decode()
+            if entry.item is not None:
+                text = msgspec.json.encode(entry.item).decode()
         except (ValueError, RecursionError):
             logger.warning("%s: item %d cannot be written down", self.topic.name, entry.id)
-            return None
+        return (self._id, entry.id, entry.after, entry.gap, late, text)
+
+    def _insert_late(self, row: _Row, db: sqlite3.Connection) -> bool:
+        """Add a row among others, unless its id is known. Says whether it was new."""
+        if db.execute(INSERT, row).rowcount:
+            return True
+        log, id, after, gap, _, _ = row
+        # A link over which there may be something is worth less than one over which there is not.
+        db.execute(
+            "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ? AND after > ?"
+            " AND gap >= ?",
+            (after, gap, log, id, after, gap),
+        )
+        return False
 
     def _trim(self, length: int, batch: int, db: sqlite3.Connection) -> int:
         """Drop what came first, but no more than leaves room for a last batch of *batch*."""
@@ -258,15 +287,26 @@ class Shelf(Generic[T]):
         if most is None or length <= max(most, batch):
             return 0
         acknowledged = self._acknowledged(db) if self.topic.consumed else None
-        oldest = db.execute(
-            "SELECT id FROM entry WHERE log = ? ORDER BY came LIMIT ?",
-            (self._id, length - max(most, batch)),
-        ).fetchall()
-        if acknowledged is not None:
-            oldest = [row for row in oldest if row[0] <= acknowledged]
-        rows = [(self._id, id) for (id,) in oldest]
+        rows = [
+            (self._id, id)
+            for id in self._oldest(length - max(most, batch), db)
+            if acknowledged is None or id <= acknowledged
+        ]
         db.executemany("DELETE FROM entry WHERE log = ? AND id = ?", rows)
-        return len(oldest)
+        return len(rows)
+
+    def _oldest(self, many: int, db: sqlite3.Connection) -> Iterator[int]:
+        """The ids of what came first: in their order, but for those that came late."""
+        timely = db.execute(
+            "SELECT id, 0, id FROM entry WHERE log = ? AND late IS NULL ORDER BY id LIMIT ?",
+            (self._id, many),
+        ).fetchall()
+        late = db.execute(
+            "SELECT late, 1, id FROM entry WHERE log = ? AND late IS NOT NULL"
+            " ORDER BY late, id LIMIT ?",
+            (self._id, many),
+        ).fetchall()
+        return (id for _, _, id in islice(merge(timely, late), many))
 
     # -- places -----------------------------------------------------------------------------------
 
@@ -291,7 +331,7 @@ class Shelf(Generic[T]):
     async def flush(self, place: Place) -> None:
         """Have a place on record."""
         if place.value != place.recorded:
-            await self.write(self.hold)
+            await self.write(self.fold)
 
     async def find(self, place: Place) -> int | None:
         """Where a name is, in whichever process it got there."""

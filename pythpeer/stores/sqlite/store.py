@@ -111,7 +111,7 @@ class SqliteStore(Store):
 
     def _leave(self, db: sqlite3.Connection) -> None:
         for shelf in self._shelves.values():
-            shelf.hold(db)
+            shelf.fold(db)
         for gate in self._gates:
             gate.withdraw(db)
 

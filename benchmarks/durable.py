@@ -1,0 +1,203 @@
+"""What it costs to lose nothing: a durable stream beside a loop that stores nothing.
+
+The polls are scripted and in memory, so that what is measured is storing, handing out and
+acknowledging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import statistics
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pythpeer import ChatMessage, MemoryStore, PythpeerError, Retry, SqliteStore
+from pythpeer.feed import Feed, Feeds
+from pythpeer.polling import chain
+from pythpeer.stores.base import Draft, Log, Store, Topic
+from pythpeer.stores.sqlite.database import Durability
+from pythpeer.streams import Stream
+
+from .measure import take_turns
+from .report import Table
+
+__all__ = ["run"]
+
+TOPIC: Final = Topic("benchmark", ChatMessage)
+TEXT: Final = "a message of about the length that messages have"
+
+
+def message(id: int) -> ChatMessage:
+    return ChatMessage(id, "somebody", TEXT, "", "2012-12-12 21:12:21")
+
+
+class _Script:
+    """A chat of so many messages, of which each poll brings the next few."""
+
+    def __init__(self, many: int, batch: int) -> None:
+        self.name: Final = "benchmark.chat"
+        self._many = many
+        self._batch = batch
+
+    async def start(self, log: Log[ChatMessage]) -> int | None:
+        return 0
+
+    async def finish(self) -> None:
+        pass
+
+    async def poll(self, feed: Feed[ChatMessage]) -> PythpeerError | None:
+        after = feed.lowest
+        end = min(self._many, after + self._batch)
+        page = {id: message(id) for id in range(after + 1, end + 1)}
+        await feed.log.append(chain(after, page, full=False))
+        feed.prove(after, full=False)
+        return None
+
+
+def run(*, quick: bool) -> list[Table]:
+    """Measure messages one by one, and fifty at a time."""
+    return [asyncio.run(_run(quick=quick)), asyncio.run(_mail(quick=quick))]
+
+
+async def _run(*, quick: bool) -> Table:
+    table = Table(
+        "A durable chat stream, microseconds for each message",
+        ("way", "one by one", "over plain", "fifty at a time", "over plain"),
+        notes=[
+            "over plain: the median of the differences to the plain loop of the same round.",
+            "commit on the loop: sqlite3 used naively, an insert and a commit for each message.",
+        ],
+    )
+    times: dict[int, dict[str, list[float]]] = {}
+    for batch, many in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
+        with tempfile.TemporaryDirectory() as folder:
+            ways: dict[str, Callable[[], Awaitable[None]]] = {
+                "plain loop": _plain(many, batch),
+                "commit on the loop": _naive(_names(folder), many, batch),
+                "MemoryStore": _stream(MemoryStore, many, batch),
+                "SqliteStore": _stream(_files(folder), many, batch),
+                "SqliteStore, ack() each": _stream(_files(folder), many, batch, ack=True),
+                "SqliteStore, full": _stream(_files(folder, "full"), many, batch),
+            }
+            taken = await take_turns(3 if quick else 9, ways)
+            times[batch] = {
+                name: [wall / many * 1e6 for wall in way.wall] for name, way in taken.items()
+            }
+    for name in times[1]:
+        cells: list[float] = []
+        for batch in times:
+            ours, plain = times[batch][name], times[batch]["plain loop"]
+            cells.append(statistics.median(ours))
+            cells.append(statistics.median(a - b for a, b in zip(ours, plain, strict=True)))
+            table.samples[f"{name}, {batch}"] = ours
+        table.add(name, *cells)
+    return table
+
+
+_NUMBERS: Final = count()
+
+
+def _names(folder: str) -> Iterator[Path]:
+    return (Path(folder, f"{number}.sqlite") for number in _NUMBERS)
+
+
+def _files(folder: str, durability: Durability = "normal") -> Callable[[], Store]:
+    names = _names(folder)
+    return lambda: SqliteStore(next(names), durability=durability)
+
+
+def _plain(many: int, batch: int) -> Callable[[], Awaitable[None]]:
+    """The loop that everybody writes: poll, handle, poll."""
+
+    async def work() -> None:
+        last = 0
+        while last < many:
+            await asyncio.sleep(0)
+            end = min(many, last + batch)
+            for one in [message(id) for id in range(last + 1, end + 1)]:
+                last = one.id
+
+    return work
+
+
+def _naive(names: Iterator[Path], many: int, batch: int) -> Callable[[], Awaitable[None]]:
+    async def work() -> None:
+        with closing(sqlite3.connect(next(names))) as db:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("CREATE TABLE message (id INTEGER PRIMARY KEY, item TEXT)")
+            last = 0
+            while last < many:
+                await asyncio.sleep(0)
+                end = min(many, last + batch)
+                for one in [message(id) for id in range(last + 1, end + 1)]:
+                    row = (one.id, msgspec.json.encode(one))
+                    db.execute("INSERT INTO message VALUES (?, ?)", row)
+                    db.commit()
+                    last = one.id
+
+    return work
+
+
+def _stream(
+    make: Callable[[], Store], many: int, batch: int, *, ack: bool = False
+) -> Callable[[], Awaitable[None]]:
+    async def work() -> None:
+        store = make()
+        await store.open()
+        try:
+            feeds = Feeds()
+            feeds.open(store, Retry())
+            feed = feeds.get(TOPIC, lambda: _Script(many, batch))
+            stream = Stream(feed, after=0, name="bench")
+            async for one in stream:
+                if ack:
+                    await stream.ack()
+                if one.id == many:
+                    break
+            await stream.aclose()
+        finally:
+            await store.aclose()
+
+    return work
+
+
+async def _mail(*, quick: bool) -> Table:
+    """A consuming read: its announcement, and the transaction that ends it."""
+    many = 100 if quick else 1_000
+    table = Table(
+        "A consuming read of one mail, microseconds for each",
+        ("store", "announce", "append and settle"),
+        notes=["An announcement is on disk before it is over: this is the disk's time."],
+    )
+    topic = Topic("benchmark.mail", ChatMessage, consumed=True)
+    with tempfile.TemporaryDirectory() as folder:
+        stores: dict[str, Store] = {
+            "MemoryStore": MemoryStore(),
+            "SqliteStore": SqliteStore(Path(folder, "normal.sqlite")),
+            "SqliteStore, full": SqliteStore(Path(folder, "full.sqlite"), durability="full"),
+        }
+        for name, store in stores.items():
+            await store.open()
+            log = store.log(topic)
+            loop = asyncio.get_running_loop()
+            announcing: list[float] = []
+            appending: list[float] = []
+            for number in range(many):
+                start = loop.time()
+                announced = await log.announce(20.0)
+                between = loop.time()
+                drafts = [Draft(message(number), key=str(number))]
+                await log.append(drafts, settled=[announced])
+                announcing.append((between - start) * 1e6)
+                appending.append((loop.time() - between) * 1e6)
+            await store.aclose()
+            table.add(name, statistics.median(announcing), statistics.median(appending))
+    return table
