@@ -78,8 +78,11 @@ def _is_blank(text: str, at: int) -> bool:
 def _joins(text: str, at: int) -> bool:
     """Whether a cut before ``text[at]`` could be within a grapheme. The numbers are UAX #29's."""
     before, after = text[at - 1], text[at]
-    if before < "\x80" and after < "\x80":
-        return before == "\r" and after == "\n"  # GB3
+    if (
+        "Cc" in (unicodedata.category(before), unicodedata.category(after))
+        or (before + after).isascii()
+    ):
+        return before == "\r" and after == "\n"  # GB3 to GB5
     return (
         _extends(after)  # GB9, GB9a
         or before == _JOINER  # GB11, and more
