@@ -54,6 +54,7 @@ MIGRATIONS: Final = (
         topic TEXT NOT NULL UNIQUE,
         head INTEGER NOT NULL DEFAULT 0,
         length INTEGER NOT NULL DEFAULT 0,
+        latecomers INTEGER NOT NULL DEFAULT 0,  -- how many ever came late
         leader TEXT,
         leads_until REAL NOT NULL DEFAULT 0
     );
@@ -62,11 +63,12 @@ MIGRATIONS: Final = (
         id INTEGER NOT NULL,
         after INTEGER NOT NULL,
         gap INTEGER NOT NULL,
-        late INTEGER,  -- the head when it came, if it came after entries with greater ids
+        late INTEGER,  -- the head when it came, if it came after entries with greater ids,
+        latecomer INTEGER,  -- and how many had come late before it
         item TEXT,  -- JSON; NULL where it could not be decoded
         PRIMARY KEY (log, id)
     ) WITHOUT ROWID;
-    CREATE INDEX late_entry ON entry (log, late, id) WHERE late IS NOT NULL;
+    CREATE INDEX latecomer ON entry (log, late, latecomer) WHERE late IS NOT NULL;
     CREATE TABLE seen (
         log INTEGER NOT NULL REFERENCES log,
         key TEXT NOT NULL,

@@ -42,13 +42,13 @@ Announced = tuple[int, str, float, int]
 settled before that."""
 
 
-INSERT: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?)"
+INSERT: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 FOLD: Final = 50
 """Every how many pages what was acknowledged is written into the database as well, in case the file
 of places is lost."""
 
-_Row = tuple[int, int, int, bool, int | None, str | None]
+_Row = tuple[int, int, int, bool, int | None, int | None, str | None]
 
 
 class Place:
@@ -99,8 +99,10 @@ class Shelf(Generic[T]):
         self._decode = msgspec.json.Decoder(topic.item).decode
         self._id = 0
         self._length = 0
+        self._latecomers = 0
         self._version = -1
         self._appends = 0
+        self._checked = False
         self._places: dict[str, Place] = {}
         self._tail: deque[Entry[T]] = deque(maxlen=min(TAIL, max_length or TAIL))
 
@@ -119,7 +121,22 @@ class Shelf(Generic[T]):
         if not self._id:
             done = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
             self._id = done.lastrowid or 0
+        if self.topic.consumed and not self._checked:
+            self._forget_other_lives(db)
+            self._checked = True
         return self._id
+
+    def _forget_other_lives(self, db: sqlite3.Connection) -> None:
+        """Forget places beyond the log: a database that was put back from a copy has them.
+
+        It numbers its items anew from where it ends, and they must not count as acknowledged.
+        """
+        for name, value in list(self._stored(db)):
+            if value > self.head:
+                db.execute(
+                    "UPDATE reader SET place = ?, epoch = epoch + 1 WHERE log = ? AND name = ?",
+                    (self.head, self._id, name),
+                )
 
     def fold(self, db: sqlite3.Connection) -> None:
         """Write into the database what was acknowledged in this process."""
@@ -155,9 +172,9 @@ class Shelf(Generic[T]):
     def _look(self, db: sqlite3.Connection) -> int:
         self._version = data_version(db)  # first: what comes in between will be looked for again
         row = db.execute(
-            "SELECT id, head, length FROM log WHERE topic = ?", (self.topic.name,)
+            "SELECT id, head, length, latecomers FROM log WHERE topic = ?", (self.topic.name,)
         ).fetchone()
-        self._id, self.head, self._length = row or (0, 0, 0)
+        self._id, self.head, self._length, self._latecomers = row or (0, 0, 0, 0)
         return self.head
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
@@ -219,7 +236,7 @@ class Shelf(Generic[T]):
                 continue
             if entry.id > self.head:
                 rows.append(self._row(entry))  # nothing of it can be there already
-            elif not self._insert_late(self._row(entry, late=self.head), db):
+            elif not self._insert_late(entry, db):
                 continue
             added.append(draft)
             if entry.after < self.head or (end and end[-1].id != entry.after):
@@ -230,7 +247,10 @@ class Shelf(Generic[T]):
         db.executemany(INSERT, rows)
         length = self._length + len(added)
         length -= self._trim(length, len(drafts), db)
-        db.execute("UPDATE log SET head = ?, length = ? WHERE id = ?", (self.head, length, log))
+        db.execute(
+            "UPDATE log SET head = ?, length = ?, latecomers = ? WHERE id = ?",
+            (self.head, length, self._latecomers, log),
+        )
         finish(db)
         self._appends += 1
         if self._appends % FOLD == 0:
@@ -259,25 +279,25 @@ class Shelf(Generic[T]):
         )
         return Entry(self.head + 1, self.head, gap=False, item=item)
 
-    def _row(self, entry: Entry[T], late: int | None = None) -> _Row:
+    def _row(self, entry: Entry[T], late: int | None = None, number: int | None = None) -> _Row:
         text = None
         try:
             if entry.item is not None:
                 text = msgspec.json.encode(entry.item).decode()
         except (ValueError, RecursionError):
             logger.warning("%s: item %d cannot be written down", self.topic.name, entry.id)
-        return (self._id, entry.id, entry.after, entry.gap, late, text)
+        return (self._id, entry.id, entry.after, entry.gap, late, number, text)
 
-    def _insert_late(self, row: _Row, db: sqlite3.Connection) -> bool:
-        """Add a row among others, unless its id is known. Says whether it was new."""
-        if db.execute(INSERT, row).rowcount:
+    def _insert_late(self, entry: Entry[T], db: sqlite3.Connection) -> bool:
+        """Add an entry among others, unless its id is known. Says whether it was new."""
+        if db.execute(INSERT, self._row(entry, self.head, self._latecomers)).rowcount:
+            self._latecomers += 1
             return True
-        log, id, after, gap, _, _ = row
         # A link over which there may be something is worth less than one over which there is not.
         db.execute(
             "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ? AND after > ?"
             " AND gap >= ?",
-            (after, gap, log, id, after, gap),
+            (entry.after, entry.gap, self._id, entry.id, entry.after, entry.gap),
         )
         return False
 
@@ -286,7 +306,7 @@ class Shelf(Generic[T]):
         most = self._max_length
         if most is None or length <= max(most, batch):
             return 0
-        acknowledged = self._acknowledged(db) if self.topic.consumed else None
+        acknowledged = self._highest(db) if self.topic.consumed else None
         rows = [
             (self._id, id)
             for id in self._oldest(length - max(most, batch), db)
@@ -303,10 +323,10 @@ class Shelf(Generic[T]):
         ).fetchall()
         late = db.execute(
             "SELECT late, 1, id FROM entry WHERE log = ? AND late IS NOT NULL"
-            " ORDER BY late, id LIMIT ?",
+            " ORDER BY late, latecomer LIMIT ?",
             (self._id, many),
         ).fetchall()
-        return (id for _, _, id in islice(merge(timely, late), many))
+        return (row[2] for row in islice(merge(timely, late, key=_coming), many))
 
     # -- places -----------------------------------------------------------------------------------
 
@@ -323,7 +343,7 @@ class Shelf(Generic[T]):
         if place.slot and file is not None:
             try:
                 file.write(place.slot, place.epoch, value)
-            except OSError:
+            except (OSError, ValueError):
                 return  # the next transaction has it, and says what is wrong
             if not self._durable:
                 place.recorded = value
@@ -335,13 +355,13 @@ class Shelf(Generic[T]):
 
     async def find(self, place: Place) -> int | None:
         """Where a name is, in whichever process it got there."""
-        found = await self._database.read(partial(self._find, place))
+        found = await self.write(partial(self._find, place))
         if found is not None and (place.value is None or place.value < found):
             place.value = place.recorded = found
         return place.value
 
     def _find(self, place: Place, db: sqlite3.Connection) -> int | None:
-        self._look(db)
+        self.hold(db)
         return dict(self._stored(db)).get(place.name)
 
     async def seek(self, place: Place, value: int) -> None:
@@ -395,13 +415,15 @@ class Shelf(Generic[T]):
 
     async def highest(self) -> int:
         """The highest place that any reader but of direct calls has acknowledged."""
-        stored = await self._database.read(lambda db: self._acknowledged(db, look=True))
+        stored = await self.write(self._acknowledged)
         here = (place.value or 0 for place in self._places.values() if place.name != DIRECT)
         return max(stored, *here, 0)
 
-    def _acknowledged(self, db: sqlite3.Connection, *, look: bool = False) -> int:
-        if look:
-            self._look(db)
+    def _acknowledged(self, db: sqlite3.Connection) -> int:
+        self.hold(db)
+        return self._highest(db)
+
+    def _highest(self, db: sqlite3.Connection) -> int:
         return max((value for name, value in self._stored(db) if name != DIRECT), default=0)
 
     def _stored(self, db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
@@ -415,5 +437,9 @@ class Shelf(Generic[T]):
             further = written.get(slot)
             if further is not None and further[0] == epoch:
                 value = max(value, further[1])  # noqa: PLW2901
-            # A database that was put back from a copy numbers its mail anew from there.
-            yield name, min(value, self.head) if self.topic.consumed else value
+            yield name, value
+
+
+def _coming(row: tuple[int, int, int]) -> tuple[int, int]:
+    """When an entry came: behind all up to an id, and behind those that were not late."""
+    return row[:2]

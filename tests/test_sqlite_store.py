@@ -1,0 +1,653 @@
+"""What is the SQLite store's own: its files, what it refuses, what it outlives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import resource
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scripted import Fault, Scripted
+
+from pythpeer import InvalidRequestError, MemoryStore, Session, SqliteStore, StoreError
+from pythpeer.stores import Draft, Entry, Log, Store, Topic
+from pythpeer.stores.sqlite import database as database_module
+from pythpeer.stores.sqlite import owner as owner_module
+
+pytestmark = pytest.mark.anyio
+
+
+class Note(msgspec.Struct, frozen=True):
+    text: str
+    raw: dict[str, Any] = {}
+
+
+CHAT: Final = Topic("chat", Note)
+MAIL: Final = Topic("mail", Note, consumed=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite"
+
+
+@asynccontextmanager
+async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(path, **options)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def notes(*ids: int) -> list[Draft[Note]]:
+    return [Draft(Note(f"note {id}"), id=id, after=id - 1) for id in ids]
+
+
+def letters(*keys: str) -> list[Draft[Note]]:
+    return [Draft(Note(key), key=key, copies=1) for key in keys]
+
+
+async def ids(log: Log[Note], after: int = 0) -> list[int]:
+    return [entry.id for entry in await log.reader(None).read(after, 1000)]
+
+
+# -- what it is made with -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", ":memory:", b"store", None, 5])
+def test_a_path_is_text_or_a_path(path: str) -> None:
+    """Anything else is refused where the store is made."""
+    with pytest.raises(InvalidRequestError):
+        SqliteStore(path)
+
+
+@pytest.mark.parametrize(
+    "options", [{"durability": "none"}, {"max_length": 0}, {"max_length": True}]
+)
+def test_options_are_checked(options: dict[str, Any]) -> None:
+    """Anything else is refused where the store is made."""
+    with pytest.raises(InvalidRequestError):
+        SqliteStore("store.sqlite", **options)
+
+
+async def test_it_says_which_file_it_is(path: Path) -> None:
+    """And whether it is open."""
+    assert repr(SqliteStore(path)) == f"<SqliteStore {str(path)!r}, closed>"
+    async with opened(path) as store:
+        assert repr(store) == f"<SqliteStore {str(path)!r}, open>"
+
+
+async def test_the_environment_names_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``PYTHPEER_STORE`` is the path of a file where it is no ``memory``."""
+    monkeypatch.setenv("PYTHPEER_STORE", str(path))
+    assert repr(str(path)) in repr(Session.from_env())
+
+
+# -- its files ------------------------------------------------------------------------------------
+
+
+async def test_only_its_owner_can_read_it(path: Path) -> None:
+    """Whatever the umask is, and SQLite's own files and the places too."""
+    before = os.umask(0)
+    try:
+        async with opened(path) as store:
+            log = store.log(CHAT)
+            await log.append(notes(1))
+            await log.reader("me").seek(1)
+            found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    names = {path.name + end for end in ("", "-wal", "-shm", "-places")}
+    assert found == dict.fromkeys(names, 0o600)
+
+
+async def test_no_key_is_in_it(path: Path) -> None:
+    """Neither chat nor mail, pacing nor an answer that failed leave one behind."""
+    key = "CANARY-8f3a61"
+    async with Scripted() as services:
+        services.say(3)
+        services.deliver("one")
+        error = f'{{"error": "no access for {key}"}}'.encode()
+        services.script("readnew", Fault(body=error, effect=False))
+        session = services.session(
+            store=SqliteStore(path), peerbet_key=key, personal_key=key, pythbots_api_key=key
+        )
+        async with session:
+            async with session.peerbet.chat_stream(after=0, name="me") as stream:
+                for _ in range(3):
+                    await anext(stream)
+            with pytest.raises(Exception, match="no access"):
+                await session.pythbots.unread_mail()
+            assert await session.pythbots.unread_mail()
+            contents = b"".join(file.read_bytes() for file in path.parent.iterdir())
+    assert b"message 3" in contents
+    assert key.encode() not in contents
+    assert key.encode()[:10] not in contents
+
+
+async def test_the_log_can_be_read_by_others(path: Path) -> None:
+    """As the page on archives says: items are JSON."""
+    async with opened(path) as store:
+        await store.log(CHAT).append(notes(1, 2))
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as other:
+            rows = other.execute("SELECT id, json_extract(item, '$.text') FROM entry").fetchall()
+    assert rows == [(1, "note 1"), (2, "note 2")]
+
+
+# -- what it refuses ------------------------------------------------------------------------------
+
+
+def _ours(path: Path) -> None:
+    async def make() -> None:
+        async with opened(path) as store:
+            for first in range(1, 2000, 100):
+                await store.log(CHAT).append(notes(*range(first, first + 100)))
+
+    asyncio.run(make())
+
+
+def _garbage(path: Path) -> None:
+    path.write_bytes(b"this is no database, whatever it may be called" * 40)
+
+
+def _damaged(path: Path) -> None:
+    _ours(path)
+    data = bytearray(path.read_bytes())
+    data[8192:24576] = os.urandom(16384)
+    path.write_bytes(data)
+
+
+def _cut(path: Path) -> None:
+    _ours(path)
+    path.write_bytes(path.read_bytes()[:9000])
+
+
+def _foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE recipes (cake TEXT)")
+
+
+def _newer(path: Path) -> None:
+    _ours(path)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 99")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _nowhere(path: Path) -> None:
+    path.parent.rmdir()
+
+
+def _no_folder(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.write_text("a file")
+
+
+REFUSED: Final = {
+    "garbage": (_garbage, "damaged"),
+    "damaged": (_damaged, "damaged"),
+    "cut": (_cut, "damaged"),
+    "foreign": (_foreign, "another program's"),
+    "newer": (_newer, "upgrade pythpeer"),
+    "a folder": (_folder, "directory"),
+    "nowhere": (_nowhere, "No such file"),
+    "a file for a folder": (_no_folder, "Not a directory"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_not_fit_is_refused_and_left_as_it_is(what: str, tmp_path: Path) -> None:
+    """The error says what to do; the file stays; no thread and no other exception is left."""
+    make, words = REFUSED[what]
+    path = tmp_path / "folder" / "store.sqlite"
+    path.parent.mkdir()
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    threads = threading.active_count()
+
+    async def use() -> None:
+        store = SqliteStore(path)
+        for _ in range(2):  # it can be tried again
+            session = Session(store=store)
+            with pytest.raises(StoreError, match=words) as caught:
+                await session.open()
+            assert caught.value.__cause__ is caught.value.__context__ is None
+            assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+            assert "closed" in repr(session)
+            assert "closed" in repr(store)
+
+    asyncio.run(use())
+    for _ in range(100):
+        if threading.active_count() <= threads:
+            break
+        time.sleep(0.01)
+    assert threading.active_count() <= threads
+    assert before is None or path.read_bytes() == before
+
+
+async def test_a_file_that_is_held_is_waited_for_and_then_said(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program that writes for too long is named as the reason; then it goes on."""
+    monkeypatch.setattr(database_module, "BUSY", 0.05)
+    async with opened(path) as store:
+        log = store.log(CHAT)
+        await log.append(notes(1))
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreError, match="held by another program") as caught:
+                await log.append(notes(2))
+            assert caught.value.__context__ is None
+            other.execute("ROLLBACK")
+        await log.append(notes(2))
+        assert await ids(log) == [1, 2]
+
+
+FULL: Final = """
+import asyncio, resource, sys
+from pythpeer import SqliteStore, StoreError
+from pythpeer.stores import Draft, Topic
+import msgspec
+
+class Note(msgspec.Struct):
+    text: str
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    log = store.log(Topic("chat", Note))
+    await log.append([Draft(Note("small"), id=1, after=0)])
+    size = 400_000
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        await log.append([Draft(Note("x" * 2 * size), id=2, after=1)])
+    except StoreError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await log.append([Draft(Note("again"), id=2, after=1)])
+    print([entry.item.text for entry in await log.reader(None).read(0, 10)])
+    await store.aclose()
+
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of file sizes")
+def test_a_full_disk_is_said_and_nothing_is_half_done(path: Path) -> None:
+    """What did not fit is not there, and once there is room it goes on."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    error, texts = done.stdout.splitlines()
+    assert "the store" in error
+    assert texts == "['small', 'again']"
+
+
+# -- what it outlives -----------------------------------------------------------------------------
+
+
+async def test_everything_is_there_again(path: Path) -> None:
+    """Items, places, what was announced, and which keys were seen."""
+    async with opened(path) as store:
+        await store.log(CHAT).append(notes(1, 2, 3))
+        reader = store.log(CHAT).reader("me")
+        await reader.seek(1)
+        reader.ack(2)
+        await store.log(MAIL).append(letters("a"))
+        await store.log(MAIL).give_up(await store.log(MAIL).announce(20.0))
+    async with opened(path) as store:
+        assert await ids(store.log(CHAT)) == [1, 2, 3]
+        assert await store.log(CHAT).reader("me").place() == 2
+        assert len(await store.log(MAIL).unsettled()) == 1
+        assert list(await store.log(MAIL).append(letters("a"))) == []
+
+
+async def test_an_acknowledgement_is_there_although_nothing_was_closed(path: Path) -> None:
+    """Not even the loop had a turn behind it."""
+    async with opened(path) as store:
+        log = store.log(CHAT)
+        await log.append(notes(*range(1, 101)))
+        for name in ("me", "you"):
+            await log.reader(name).seek(0)
+        for id in range(1, 61):
+            log.reader("me").ack(id)
+            async with opened(path) as other:
+                assert await other.log(CHAT).reader("me").place() == id
+                assert await other.log(CHAT).reader("you").place() == 0
+
+
+async def test_acknowledging_is_no_transaction(path: Path) -> None:
+    """However many items, nothing is written to the database for it."""
+    async with opened(path) as store:
+        log = store.log(CHAT)
+        await log.append(notes(*range(1, 301)))
+        reader = log.reader("me")
+        await reader.seek(0)
+        statements: list[str] = []
+        connection = store._database._connection
+        assert connection is not None
+        connection.set_trace_callback(statements.append)
+        for entry in await reader.read(0, 300):
+            reader.ack(entry.id)
+            await reader.flush()
+        connection.set_trace_callback(None)
+        assert not [each for each in statements if not each.startswith(("SELECT", "PRAGMA"))]
+
+
+async def test_places_of_another_database_do_not_count(path: Path) -> None:
+    """Where the database was deleted and its places were not, a name starts anew."""
+    async with opened(path) as store:
+        await store.log(CHAT).append(notes(1, 2, 3))
+        reader = store.log(CHAT).reader("me")
+        await reader.seek(0)
+        reader.ack(3)
+    path.unlink()  # noqa: ASYNC240
+    async with opened(path) as store:
+        reader = store.log(CHAT).reader("me")
+        assert await reader.place() is None
+        await reader.seek(0)
+        assert await store.log(CHAT).reader("me").place() == 0
+
+
+async def test_places_from_before_a_seek_do_not_count(path: Path) -> None:
+    """A name that was sent back is back, though the file says otherwise."""
+    async with opened(path) as store, opened(path) as other:
+        log = store.log(CHAT)
+        await log.append(notes(*range(1, 10)))
+        reader = log.reader("me")
+        await reader.seek(0)
+        reader.ack(9)
+        await other.log(CHAT).reader("me").seek(4)
+        async with opened(path) as third:
+            assert await third.log(CHAT).reader("me").place() == 4
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "half", "zeroes"])
+async def test_without_its_places_a_name_is_where_the_database_has_it(
+    path: Path, damage: str
+) -> None:
+    """Closing has written it there, so nothing comes again."""
+    async with opened(path) as store:
+        await store.log(CHAT).append(notes(*range(1, 10)))
+        reader = store.log(CHAT).reader("me")
+        await reader.seek(0)
+        reader.ack(7)
+    places = path.with_name(path.name + "-places")
+    match damage:
+        case "gone":
+            places.unlink()
+        case "empty":
+            places.write_bytes(b"")
+        case "half":
+            places.write_bytes(places.read_bytes()[:-5])
+        case _:
+            places.write_bytes(places.read_bytes()[:-16] + bytes(16))
+    async with opened(path) as store:
+        assert await store.log(CHAT).reader("me").place() == 7
+
+
+async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path) -> None:
+    """Its numbers begin anew from there, and the places that are further on must not hide them."""
+    async with opened(path) as store:
+        await store.log(MAIL).append(letters("a", "b"))
+        reader = store.log(MAIL).reader("me")
+        await reader.seek(0)
+    copy = path.read_bytes()  # noqa: ASYNC240
+    async with opened(path) as store:
+        await store.log(MAIL).append(letters("c", "d", "e"))
+        reader = store.log(MAIL).reader("me")
+        await reader.seek(0)
+        reader.ack(5)
+    path.write_bytes(copy)  # noqa: ASYNC240
+    async with opened(path) as store:
+        log = store.log(MAIL)
+        await log.append(letters("c"))
+        place = await log.reader("me").place()
+        assert place is not None
+        assert await ids(log, place) == [3]
+
+
+async def test_a_place_that_cannot_be_written_is_in_the_next_transaction(path: Path) -> None:
+    """And what is wrong is said there."""
+    async with opened(path) as store:
+        log = store.log(CHAT)
+        await log.append(notes(1, 2, 3))
+        reader = log.reader("me")
+        await reader.seek(0)
+        assert store._places is not None
+
+        store._places._map.close()
+        reader.ack(2)
+        await reader.flush()
+        async with opened(path) as other:
+            assert await other.log(CHAT).reader("me").place() == 2
+
+
+async def test_a_reboot_ends_what_was_under_way(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clocks begin anew: nobody leads, nothing is paced, and whatever was asked for is over."""
+    async with opened(path) as store:
+        log = store.log(MAIL)
+        number = await log.announce(1000.0)
+        assert await log.lead(1000.0)
+        async with opened(path) as other:
+            assert not await other.log(MAIL).lead(1.0)
+            assert not await other.log(MAIL).unsettled()
+        monkeypatch.setattr(time, "time", lambda: time.monotonic() + 1e9)
+        async with opened(path) as other:
+            assert await other.log(MAIL).lead(1.0)
+            assert list(await other.log(MAIL).unsettled()) == [number]
+
+
+async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request may still be on its way to the service until its time is over."""
+    async with opened(path) as store, opened(path) as other:
+        asking, log = store.log(MAIL), other.log(MAIL)
+        number = await asking.announce(20.0)
+        assert not await log.unsettled()
+        for owner in list(owner_module._here):
+            monkeypatch.setattr(owner, "name", "0:gone")
+        assert list(await log.unsettled()) == [number]
+        await log.append([], settled=[number])
+        assert not await log.unsettled()
+        await asyncio.sleep(21.0)
+        assert list(await log.unsettled()) == [number]
+        await log.append([], settled=[number])
+        assert not await log.unsettled()
+
+
+def test_who_lives_is_asked_of_the_system() -> None:
+    """Our own owners by heart, other processes by their number."""
+    owner = owner_module.Owner()
+    assert owner_module.lives(owner.name)
+    assert not owner_module.lives(f"{os.getpid()}:another")
+    assert owner_module.lives(f"{os.getppid()}:x")
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    assert not owner_module.lives(f"{child.pid}:x")
+
+
+async def test_asking_for_mail_is_on_disk_whatever_the_durability(path: Path) -> None:
+    """The transaction that announces it is a synchronous one, and only that."""
+    async with opened(path) as store:
+        statements: list[str] = []
+        connection = store._database._connection
+        assert connection is not None
+        connection.set_trace_callback(statements.append)
+        await store.log(MAIL).announce(20.0)
+        connection.set_trace_callback(None)
+        on, off = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
+        assert statements.index(on) < statements.index("COMMIT") < statements.index(off)
+
+
+async def test_it_can_keep_everything(path: Path) -> None:
+    """``max_length=None`` is no limit."""
+    async with opened(path, max_length=None) as store:
+        log = store.log(CHAT)
+        for first in range(1, 5000, 1000):
+            await log.append(notes(*range(first, first + 1000)))
+        assert len(await log.reader(None).read(0, 10_000)) == 5000
+
+
+async def test_an_item_that_cannot_be_read_or_written_is_a_hole(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and hides no neighbours."""
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    async with opened(path) as store:
+        odd = Draft(Note("deep", {"x": deep}), id=2, after=1)
+        await store.log(CHAT).append([*notes(1), odd, *notes(3, 4)])
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE entry SET item = '{\"text\": 5}' WHERE id = 3")
+    async with opened(path) as store:
+        entries = await store.log(CHAT).reader(None).read(0, 10)
+    assert [entry.item and entry.item.text for entry in entries] == ["note 1", None, None, "note 4"]
+    assert "item 2 cannot be written" in caplog.text
+    assert "item 3 is damaged" in caplog.text
+    while deep:
+        deep = deep.pop()  # type: ignore[assignment]
+
+
+# -- open and closed ------------------------------------------------------------------------------
+
+
+async def test_closing_does_what_was_asked_for_before(path: Path) -> None:
+    """Also where nobody waits for it any more, and twice does no harm."""
+    store = SqliteStore(path)
+    await store.open()
+    append = asyncio.ensure_future(store.log(CHAT).append(notes(1)))
+    await asyncio.sleep(0)
+    append.cancel()
+    await store.aclose()
+    await store.aclose()
+    async with opened(path) as again:
+        assert await ids(again.log(CHAT)) == [1]
+
+
+async def test_a_closed_store_says_so(path: Path) -> None:
+    """Before it was opened and behind its end."""
+    store = SqliteStore(path)
+    log = store.log(CHAT)
+    for _ in range(2):
+        for ask in (lambda: log.append(notes(1)), lambda: log.lead(1.0), log.acknowledged):
+            with pytest.raises(StoreError, match="not open"):
+                await ask()
+        await store.open()
+        await store.aclose()
+
+
+async def test_a_stream_closed_behind_its_session_does_no_harm(path: Path) -> None:
+    """Closing the session has put down how far it was."""
+    async with Scripted() as services:
+        services.say(3)
+        for first in (1, 2):
+            session = services.session(store=SqliteStore(path))
+            async with session:
+                stream = session.peerbet.chat_stream(after=0 if first == 1 else None, name="me")
+                assert (await anext(stream)).id == first
+                assert (await anext(stream)).id == first + 1
+            await stream.aclose()
+
+
+# -- several of them ------------------------------------------------------------------------------
+
+
+async def test_news_comes_from_other_stores_on_the_file(path: Path) -> None:
+    """Soon after they append."""
+    async with opened(path) as store, opened(path) as other:
+        log = store.log(CHAT)
+        await log.append(notes(1))
+        await ids(other.log(CHAT))
+        waiting = asyncio.ensure_future(other.log(CHAT).news(100.0))
+        await asyncio.sleep(10.0)
+        assert not waiting.done()
+        await log.append(notes(2))
+        async with asyncio.timeout(1.0):
+            await waiting
+        assert await ids(other.log(CHAT)) == [1, 2]
+
+
+Step = tuple[str, int, list[int]]
+STEPS: Final = st.lists(
+    st.tuples(
+        st.sampled_from(["append", "late", "read", "tail", "ack"]),
+        st.integers(0, 1),
+        st.lists(st.integers(1, 40), min_size=1, max_size=6, unique=True).map(sorted),
+    ),
+    max_size=25,
+)
+
+
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(STEPS, st.sampled_from([5, 1000]))
+async def test_two_stores_on_a_file_are_as_one_in_memory(
+    tmp_path: Path, steps: list[Step], length: int
+) -> None:
+    """Whatever either of them keeps in mind, it shows what the other one wrote."""
+    path = tmp_path / f"{time.monotonic_ns()}.sqlite"
+    model = MemoryStore(max_length=length)
+    async with opened(path, max_length=length) as one, opened(path, max_length=length) as other:
+        stores: list[Store] = [one, other]
+        for what, which, numbers in steps:
+            log, expected = stores[which].log(CHAT), model.log(CHAT)
+            match what:
+                case "append":
+                    head = max([0, *(entry.id for entry in await entries(expected))])
+                    drafts = notes(*(head + number for number in numbers))
+                    assert await log.append(drafts) == await expected.append(drafts)
+                case "late":
+                    drafts = [Draft(Note(str(id)), id=id, after=id - 1) for id in numbers]
+                    assert await log.append(drafts) == await expected.append(drafts)
+                case "read":
+                    assert await entries(log) == await entries(expected)
+                case "tail":
+                    after = numbers[0] * 3
+                    assert await ids(log, after) == [
+                        entry.id for entry in await entries(expected) if entry.id > after
+                    ]
+                case _:
+                    log.reader("me").ack(numbers[0])
+                    await log.reader("me").flush()
+                    expected.reader("me").ack(numbers[0])
+                    assert await log.acknowledged() == await expected.acknowledged()
+        for store in stores:
+            assert await entries(store.log(CHAT)) == await entries(model.log(CHAT))
+
+
+async def entries(log: Log[Note]) -> list[Entry[Note]]:
+    """As a stream reads: on from where it is, for as long as there is more."""
+    found: list[Entry[Note]] = []
+    while more := await log.reader(None).read(found[-1].id if found else 0, 10_000):
+        found += more
+    return found
