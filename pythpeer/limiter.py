@@ -425,7 +425,8 @@ class Limiter:
                 if waiter[1] < closed or (waiter[1] <= now and self._asking is None):
                     late.append(waiter)
                     continue
-                soonest = min(soonest, waiter[1])
+                if waiter[1] > now:
+                    soonest = min(soonest, waiter[1])
                 if not self._mixed:
                     break
             for waiter in late:
