@@ -152,17 +152,22 @@ class Feed(Generic[T]):
             return None
         await self._rest()
         if self.closed:
-            return SessionClosedError("the session was closed", endpoint=self.source.name)
+            return self._over()
         try:
             error = await self.source.poll(self)
         except PythpeerError as raised:
             return raised.with_traceback(None)
         finally:
             self.asking = False
+        if error is not None and self.closed:
+            return self._over()  # what broke was broken by closing
         if error is not None and not is_transient(error):
             return error
         self._note(error)
         return None
+
+    def _over(self) -> PythpeerError:
+        return SessionClosedError("the session was closed", endpoint=self.source.name)
 
     async def _news(self) -> None:
         """Wait for what another session appends, or until somebody here needs a poll of its own."""
