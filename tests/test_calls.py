@@ -516,6 +516,39 @@ async def test_a_service_that_is_down_is_left_alone_as_long_as_it_asks() -> None
         assert 7.0 <= second - first < 7.1
 
 
+UNREADABLE: Final = {
+    "cut": lambda head: drop(http(*head, length=999)),
+    "too large": lambda head: answer(b" " * 5000, head[0], head[2]),
+    "without end": lambda head: hang(http(*head, length=999)),
+    "encoded": lambda head: send(http(head[0], b"", [*head[2], ("Content-Encoding", "compress")])),
+}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("damage", UNREADABLE)
+async def test_what_is_asked_for_counts_although_the_page_is_damaged(
+    damage: str, status: int
+) -> None:
+    """A Retry-After is in the head: a body that cannot be read takes nothing from it."""
+    head = (status, b"<html>", [("Retry-After", "7")])
+    for name in ("user", "post"):
+        async with (
+            RawServer(UNREADABLE[damage](head), answer()) as server,
+            open_session(
+                server.url, retry=Retry(2, base_delay=0.0), max_body=1000, timeout=2.0
+            ) as session,
+        ):
+            if name == "user":
+                await session.pythbots.user("tiro")
+            else:
+                error = await failure("post", session, server.url)
+                assert type(error) is (RateLimitedError if status == 429 else OutcomeUnknownError)
+                assert error.status == status
+                await session.peerbet.post("again")
+            first, second = (asked.at for asked in server.asked)
+            assert second - first >= 7.0
+
+
 async def test_a_refused_write_holds_up_the_next_one() -> None:
     """What a 429 asks for counts for the endpoint, not only for the call that met it."""
     steps = (answer(b"", 429, [("Retry-After", "5")]), answer())
