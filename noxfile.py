@@ -119,6 +119,13 @@ def docs(session: nox.Session) -> None:
         session.run("zensical", "build", "--clean", "--strict")
 
 
+@nox.session(name="docs-faults")
+def docs_faults(session: nox.Session) -> None:
+    """Write docs/faults.md anew from the fault table, to which the tests hold the code."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/fault_page.py")
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""

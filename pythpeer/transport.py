@@ -213,14 +213,23 @@ class Transport:
             response = await client.request("GET", url, headers=headers, allow_redirects=False)
         finally:
             _permit.reset(token)
-        permit.on_answered(response.status)
+        status = response.status
+        permit.on_answered(status)
+        # These say all there is to say, and a Retry-After beside them says when to come back.
+        needs_no_body = status == 429 or status >= 500
+        body: bytes | PythpeerError = b""
         try:
             body = await self._read(response, endpoint.name)
+        except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
+            if not needs_no_body:
+                raise
         finally:
             response.close()  # of no effect on a connection whose answer was read to its end
         if isinstance(body, PythpeerError):
-            return body
-        return Reply(response.status, response.headers, body)
+            if not needs_no_body:
+                return body
+            body = b""
+        return Reply(status, response.headers, body)
 
     async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
         """Read the body in pieces, as far as ``max_body``."""

@@ -13,18 +13,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
+import functools
 import json
 import socket
 import ssl
 import struct
-import zlib
+import warnings
 from asyncio.trsock import TransportSocket
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self, Unpack
 
+import looptime
+import trustme
+
 from pythpeer import Effect, Endpoint, Rate, Retry, Secret, Session, SessionOptions
+from pythpeer.peerbet import Peerbet
+from pythpeer.pythbots import PythBots
 
 # -- the server -----------------------------------------------------------------------------------
 
@@ -112,9 +118,10 @@ class Step(NamedTuple):
 class RawServer:
     """``async with RawServer(*steps) as server``: listens on ``server.url``."""
 
-    def __init__(self, *steps: Step, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *steps: Step, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._steps = steps
         self._tls = tls
+        self._port = port
         self._turn = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,7 +147,7 @@ class RawServer:
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
-            self._accept, "127.0.0.1", 0, ssl=self._tls, limit=2**20
+            self._accept, "127.0.0.1", self._port, ssl=self._tls, limit=2**20
         )
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{port}"
@@ -206,6 +213,9 @@ def chunked(*chunks: bytes, headers: Headers = (), end: bytes = b"0\r\n\r\n") ->
     return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
 
 
+GZIP: Final[Headers] = (("Content-Encoding", "gzip"),)
+DEFLATE: Final[Headers] = (("Content-Encoding", "deflate"),)
+
 GOOD: Final = b'{"status":1,"mid":7,"users_online":0,"message_list":[]}'
 """An answer that every call of both services can make sense of."""
 
@@ -213,6 +223,16 @@ GOOD: Final = b'{"status":1,"mid":7,"users_online":0,"message_list":[]}'
 def answer(body: bytes = GOOD, status: int = 200, headers: Headers = ()) -> Step:
     """Answer, and keep the connection."""
     return send(http(status, body, headers))
+
+
+def error_page(status: int, headers: Headers = ()) -> Step:
+    """What a proxy in front says."""
+    return answer(b"<html><body><h1>Sorry</h1></body></html>", status, headers)
+
+
+def refusal(message: str, status: int = 200) -> Step:
+    """What the services say when they say no."""
+    return answer(json.dumps({"status": 0, "message": message, "error": message}).encode(), status)
 
 
 def send(data: bytes) -> Step:
@@ -312,6 +332,98 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
+class Town(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+    """A loop that knows the addresses of names itself, unless it is told not to.
+
+    Every name has two, and nobody listens at the first.
+    """
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.names_are_known = True
+        self.names_are_told = asyncio.Event()
+        self.names_are_told.set()
+
+    async def getaddrinfo(
+        self, host: object, port: object, **options: object
+    ) -> list[tuple[object, ...]]:
+        await self.names_are_told.wait()
+        if not self.names_are_known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+            for address in ("127.0.0.2", "127.0.0.1")
+        ]
+
+
+@contextlib.contextmanager
+def nameless() -> Iterator[str]:
+    """A URL whose host has no address, in a `Town`."""
+    town = asyncio.get_running_loop()
+    assert isinstance(town, Town)
+    with refusing() as url:
+        town.names_are_known = False
+        yield url.replace("127.0.0.1", "localhost")
+        town.names_are_known = True
+
+
+@contextlib.contextmanager
+def silent_names() -> Iterator[str]:
+    """A URL whose host may have an address, in a `Town` where nobody says which."""
+    town = asyncio.get_running_loop()
+    assert isinstance(town, Town)
+    with refusing() as url:
+        town.names_are_told.clear()
+        yield url.replace("127.0.0.1", "localhost")
+        town.names_are_told.set()
+
+
+# -- TLS ------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def authority() -> trustme.CA:
+    """Whose certificates the tests trust."""
+    return trustme.CA()
+
+
+@functools.cache
+def trusting() -> ssl.SSLContext:
+    """What a user gives who trusts the authority."""
+    context = ssl.create_default_context()
+    authority().configure_trust(context)
+    return context
+
+
+def serving(
+    name: str = "127.0.0.1", by: trustme.CA | None = None, expires: datetime | None = None
+) -> ssl.SSLContext:
+    """What a server uses for whose *name* an authority has vouched."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    (by or authority()).issue_cert(name, not_after=expires).configure_cert(context)
+    return context
+
+
+def old_tls() -> ssl.SSLContext:
+    """What a server uses that speaks no version of TLS from 1.2 on."""
+    context = serving()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    return context
+
+
+@contextlib.asynccontextmanager
+async def no_trust(
+    step: Step, tls: Callable[[], ssl.SSLContext] | None = None
+) -> AsyncIterator[str]:
+    """The https URL of a server that nobody who looks at its TLS would talk to."""
+    async with RawServer(step, tls=tls() if tls else None) as server:
+        yield server.url.replace("http:", "https:")
+        assert server.asked == []
+
+
 # -- what is asked --------------------------------------------------------------------------------
 
 AT_WILL: Final = MappingProxyType(
@@ -349,6 +461,7 @@ class Call(NamedTuple):
     """One way to ask, given a session and where the server is."""
 
     effect: Effect
+    endpoint: str
     run: Callable[[Session, str], Awaitable[object]]
 
 
@@ -357,125 +470,39 @@ USERS_KEY: Final = Secret("users-key")
 
 def users_own(effect: Effect, key: Secret = USERS_KEY) -> Call:
     """A call of an endpoint that the user declares, with a key of the user's own."""
+    name = f"own.{effect.value}"
 
     def run(session: Session, url: str) -> Awaitable[object]:
-        endpoint = Endpoint(f"own.{effect.value}", f"{url}/own", effect=effect, rate=Rate(0.0))
+        endpoint = Endpoint(name, f"{url}/own", effect=effect, rate=Rate(0.0))
         return session.call(endpoint, token=key)
 
-    return Call(effect, run)
+    return Call(effect, name, run)
+
+
+def peerbet(effect: Effect, action: str, run: Callable[[Peerbet], Awaitable[object]]) -> Call:
+    """A call of Peerbet."""
+    return Call(effect, f"peerbet.chat.{action}", lambda session, _: run(session.peerbet))
+
+
+def pythbots(effect: Effect, action: str, run: Callable[[PythBots], Awaitable[object]]) -> Call:
+    """A call of PythBots."""
+    return Call(effect, f"pythbots.{action}", lambda session, _: run(session.pythbots))
 
 
 CALLS: Final[Mapping[str, Call]] = MappingProxyType(
     {
-        "messages": Call(Effect.READ, lambda session, _: session.peerbet.messages()),
-        "user": Call(Effect.READ, lambda session, _: session.pythbots.user("tiro")),
-        "all_mail": Call(Effect.READ, lambda session, _: session.pythbots.all_mail()),
+        "messages": peerbet(Effect.READ, "get", lambda chat: chat.messages()),
+        "user": pythbots(Effect.READ, "userinfo", lambda bots: bots.user("tiro")),
+        "staff": pythbots(Effect.READ, "crank", lambda bots: bots.staff(220531305)),
+        "stats": pythbots(Effect.READ, "cstats", lambda bots: bots.stats(220531305)),
+        "all_mail": pythbots(Effect.READ, "mail", lambda bots: bots.all_mail()),
         "own_read": users_own(Effect.READ),
-        "unread_mail": Call(Effect.CONSUME, lambda session, _: session.pythbots.unread_mail()),
+        "unread_mail": pythbots(Effect.CONSUME, "mail", lambda bots: bots.unread_mail()),
         "own_consume": users_own(Effect.CONSUME),
-        "post": Call(Effect.WRITE, lambda session, _: session.peerbet.post("hello there")),
-        "send_mail": Call(Effect.WRITE, lambda session, _: session.pythbots.send_mail("a", "b c")),
+        "post": peerbet(Effect.WRITE, "set", lambda chat: chat.post("hello there")),
+        "send_mail": pythbots(Effect.WRITE, "mail", lambda bots: bots.send_mail("a", "b c")),
         "own_write": users_own(Effect.WRITE),
     }
 )
 READS: Final = [name for name, call in CALLS.items() if call.effect is Effect.READ]
 ONCE: Final = [name for name, call in CALLS.items() if call.effect is not Effect.READ]
-
-
-# -- what can go wrong ----------------------------------------------------------------------------
-
-DROPS: Final[Mapping[str, Step]] = MappingProxyType(
-    {
-        "fin": drop(),
-        "rst": reset(),
-        "status line, fin": drop(b"HTTP/1.1 200 OK\r\n"),
-        "partial head, fin": drop(b"HTTP/1.1 200 OK\r\nContent-Le"),
-        "partial head, rst": reset(b"HTTP/1.1 200 OK\r\nContent-Le"),
-        "100 Continue, fin": drop(b"HTTP/1.1 100 Continue\r\n\r\n"),
-        "103 Early Hints, fin": drop(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
-    }
-)
-"""What aiohttp by itself answers with a second request."""
-
-PACKED: Final = gzip.compress(GOOD)
-GZIP: Final[Headers] = (("Content-Encoding", "gzip"),)
-DEFLATE: Final[Headers] = (("Content-Encoding", "deflate"),)
-HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 55\r\n"
-
-MALFORMED: Final[Mapping[str, Step]] = MappingProxyType(
-    {
-        "garbage": send(b"\x00\x01\x02 this is not HTTP\r\n\r\n"),
-        "another protocol": send(b"SSH-2.0-OpenSSH_9.6\r\n"),
-        "status 99": send(b"HTTP/1.1 99 What\r\nContent-Length: 2\r\n\r\n{}"),
-        "status not a number": send(b"HTTP/1.1 2OO OK\r\nContent-Length: 2\r\n\r\n{}"),
-        "length too big": drop(http(200, GOOD, length=999)),
-        "length too big, rst": reset(http(200, GOOD, length=999)),
-        "length too small": drop(http(200, GOOD, length=9)),
-        "length negative": send(http(200, GOOD, [("Content-Length", "-5")], length=None)),
-        "two lengths": send(http(200, GOOD, [("Content-Length", "1")])),
-        "two equal lengths": drop(http(200, GOOD, [("Content-Length", str(len(GOOD)))])),
-        "length and chunks": send(http(200, GOOD, [("Transfer-Encoding", "chunked")])),
-        "chunks cut": drop(chunked(GOOD[:20], end=b"23\r\n{")),
-        "chunks cut between": drop(chunked(GOOD[:20], end=b"")),
-        "chunk size not a number": send(chunked(end=b"zz\r\n{}\r\n0\r\n\r\n")),
-        "php warning among the headers": send(
-            b"HTTP/1.1 200 OK\r\nWarning without a colon\r\n" + HEAD[17:] + b"\r\n" + GOOD
-        ),
-        "status 204 with a body": drop(http(204, GOOD)),
-        "status 101": send(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
-        ),
-        "one header too long": send(http(200, GOOD, [("X-Long", "x" * 20_000)])),
-        "headers without end": flood(HEAD, b"X-Number: 1\r\n" * 50),
-        "trailers without end": flood(chunked(GOOD, end=b"0\r\n"), b"X-Number: 1\r\n" * 50),
-        "body without length, cut": drop(http(200, GOOD[:30], length=None)),
-        "gzip, cut": drop(http(200, PACKED[:-20], GZIP)),
-        "gzip, cut, right length": send(http(200, PACKED[:40], GZIP)),
-        "gzip, bad checksum": send(http(200, PACKED[:-8] + bytes(8), GZIP)),
-        "gzip, really plain": send(http(200, GOOD, GZIP)),
-        "gzip, damaged": send(http(200, PACKED[:15] + b"\xff\xff\xff" + PACKED[18:], GZIP)),
-        "deflate, cut": send(http(200, zlib.compress(GOOD)[:20], DEFLATE)),
-        "x-gzip": send(http(200, PACKED, [("Content-Encoding", "x-gzip")])),
-        "gzip twice": send(http(200, gzip.compress(PACKED), [("Content-Encoding", "gzip, gzip")])),
-        "compress": send(http(200, GOOD, [("Content-Encoding", "compress")])),
-        "brotli": send(http(200, GOOD, [("Content-Encoding", "br")])),
-        "zstd": send(http(200, GOOD, [("Content-Encoding", "zstd")])),
-        "empty body": answer(b""),
-        "blank body": answer(b" \r\n"),
-        "not UTF-8": answer(b"\xff\xfe\xfa{}"),
-        "JSON cut": answer(GOOD[:-1]),
-        "NaN": answer(b"NaN"),
-        "null": answer(b"null"),
-        "nested too deep": answer(b"[" * 20_000 + b"]" * 20_000),
-        "an HTML page": answer(b"<!DOCTYPE html><html><script>{}</script></html>"),
-    }
-)
-"""Answers that are none, every one on the whole time limit at most."""
-
-SILENT: Final[Mapping[str, Step]] = MappingProxyType(
-    {
-        "silence": hang(),
-        "silence after half a head": hang(HEAD),
-        "silence after the head": hang(HEAD + b"\r\n"),
-        "silence within the body": hang(HEAD + b"\r\n" + GOOD[:20]),
-        "silence within a chunk": hang(chunked(end=b"20\r\n{")),
-        "head by drips": drip(HEAD, 1.0),
-        "body by drips": drip(GOOD, 1.0, first=HEAD + b"\r\n"),
-        "100 Continue without end": drip(b"", 1.0, then=b"HTTP/1.1 100 Continue\r\n\r\n"),
-        "blank lines without end": drip(b"", 1.0, then=b"\r\n"),
-        "a chunk extension without end": drip(b"", 1.0, first=chunked(end=b"5;"), then=b"x"),
-        "small chunks without end": drip(b"", 1.0, first=chunked(end=b""), then=b"1\r\n \r\n"),
-        "trailers by drips": drip(b"", 1.0, first=chunked(GOOD, end=b"0\r\n"), then=b"X: 1\r\n"),
-    }
-)
-"""Answers that never come to an end. A limit for each single read would not stop the drips."""
-
-
-def error_page(status: int) -> Step:
-    """What a proxy in front says."""
-    return answer(b"<html><body><h1>Sorry</h1></body></html>", status)
-
-
-def refusal(message: str, status: int = 200) -> Step:
-    """What the services say when they say no."""
-    return answer(json.dumps({"status": 0, "message": message, "error": message}).encode(), status)

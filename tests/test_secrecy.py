@@ -25,12 +25,10 @@ from urllib.parse import quote, quote_plus, unquote
 
 import anyio
 import pytest
+from faults import BROKEN, DROPS, NOT_DOCUMENTED, TOO_LATE, steps
 from raw_server import (
     CALLS,
-    DROPS,
     GOOD,
-    MALFORMED,
-    SILENT,
     Call,
     Headers,
     Peer,
@@ -278,12 +276,14 @@ async def scrutinise(url: str, caplog: pytest.LogCaptureFixture, **options: Any)
 STATUSES: Final[Mapping[str, Step]] = MappingProxyType(
     {f"status {status}": error_page(status) for status in (302, 404, 401, 403, 429, 500, 503)}
 )
+BAD: Final[Mapping[str, Step]] = MappingProxyType({**steps(BROKEN, NOT_DOCUMENTED), **STATUSES})
+SILENT: Final = steps(TOO_LATE)
 
 
-@pytest.mark.parametrize("fault", [*DROPS, *MALFORMED, *STATUSES])
+@pytest.mark.parametrize("fault", BAD)
 async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     """Not in the error, not in what it grew from, not in a log, a warning or a pickle."""
-    async with RawServer({**DROPS, **MALFORMED, **STATUSES}[fault]) as server:
+    async with RawServer(BAD[fault]) as server:
         await scrutinise(server.url, caplog)
         assert all(shows(asked.head) for asked in server.asked)
         assert len(server.asked) == len(TYPICAL) + 2

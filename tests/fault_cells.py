@@ -1,0 +1,252 @@
+"""One cell of the fault table: one call, or one stream, that meets one fault, and what comes of it.
+
+What came of it (`ask`, `watch`) is found out without looking at what is expected (`expected`,
+`expected_of_stream`), which is worked out from the table alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from faults import DOCUMENT, MAX_BODY, MAX_WAIT, TIMEOUT, Fault, Kind, Way
+from raw_server import CALLS, RawServer, answer, open_session, serving, trusting
+
+from pythpeer import (
+    ApiError,
+    ChatMessage,
+    Effect,
+    HttpStatusError,
+    Mail,
+    OutcomeUnknownError,
+    PythpeerError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    Retry,
+    Session,
+    Stream,
+    TransportError,
+)
+
+ATTEMPTS: Final = 2
+
+GOOD: Final = Way(answer(DOCUMENT))
+"""No fault at all."""
+
+UNFINISHED: Final = (RequestTimeoutError, ResponseTooLargeError)
+"""The errors of answers that were not read to their end."""
+
+AWAY: Final = 60.0
+"""Seconds for which a stream finds nobody."""
+
+
+class Watched(Retry, frozen=True):
+    """A policy that notes when the reads failed that it is asked about."""
+
+    failures: list[float] = msgspec.field(default_factory=list)
+
+    def delay(self, error: PythpeerError, attempt: int) -> float | None:
+        self.failures.append(now())
+        return super().delay(error, attempt)
+
+
+def now() -> float:
+    """The loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def settle() -> None:
+    """Let everything on its way arrive."""
+    await asyncio.sleep(1.0)
+
+
+def session_at(url: str, retry: Retry) -> Session:
+    return open_session(
+        url,
+        retry=retry,
+        timeout=TIMEOUT,
+        max_wait=MAX_WAIT,
+        max_body=MAX_BODY,
+        ssl_context=trusting(),
+    )
+
+
+@asynccontextmanager
+async def at(way: Way, *more: Way) -> AsyncIterator[tuple[str, RawServer | None]]:
+    """Where requests meet this, and *more* after it; and the server, where there is one."""
+    if way.place is None:
+        steps = [each.step for each in (way, *more)]
+        async with RawServer(*([way.first] if way.first else []), *steps) as server:
+            yield server.url.replace("127.0.0.1", way.host), server
+        return
+    place = way.place()
+    if isinstance(place, AbstractAsyncContextManager):
+        async with place as url:
+            yield url, None
+    else:
+        with place as url:
+            yield url, None
+
+
+# -- a call ---------------------------------------------------------------------------------------
+
+
+class Got(NamedTuple):
+    """What a caller gets, and what it took."""
+
+    error: type[PythpeerError] | None
+    endpoint: str | None
+    sent: bool | None
+    status: int | None
+    says: str | None
+    retry_after: float | None
+
+    repeated: bool
+    asked: int
+    """How many requests reached the server."""
+
+    after: float
+    """Seconds until the first attempt was over."""
+
+    loose: int
+    """How many connections are open that nobody may use again: they were meant for one request, or
+    its answer was not read to its end."""
+
+
+async def ask(name: str, way: Way) -> tuple[Got, object]:
+    """Have a call of `CALLS` meet this. Returns what its caller got, and that itself."""
+    call, retry = CALLS[name], Watched(ATTEMPTS, base_delay=0.0)
+    async with at(way) as (url, server), session_at(url, retry) as session:
+        if way.first:
+            await call.run(session, url)
+            await settle()
+        before, start = len(server.asked) if server else 0, now()
+        try:
+            result: object = await call.run(session, url)
+        except PythpeerError as raised:
+            result = raised
+        end = retry.failures[0] if retry.failures else now()
+        await settle()
+        asked = len(server.asked) - before if server else 0
+        spent = call.effect is not Effect.READ or isinstance(result, UNFINISHED)
+        loose = len(server.peers) if server and spent else 0
+    error = result if isinstance(result, PythpeerError) else None
+    got = Got(
+        type(error) if error else None,
+        getattr(error, "endpoint", None),
+        getattr(error, "sent", None),
+        getattr(error, "status", None),
+        getattr(error, "message", None),
+        getattr(error, "retry_after", None),
+        repeated=len(retry.failures) > 1,
+        asked=asked,
+        after=round(end - start, 1),
+        loose=loose,
+    )
+    if way.hasty and got.error is OutcomeUnknownError and got.status is None:
+        got = got._replace(status=way.status)
+    return got, result
+
+
+def expected(name: str, fault: Fault, way: Way) -> Got:
+    """What the contract says that the caller gets."""
+    call, kind = CALLS[name], fault.but.get(name, fault.kind)
+    read = call.effect is Effect.READ
+    error = kind.read if read else kind.once
+    repeated = kind.repeated and read
+    reached = kind.sent and way.step.reads
+
+    def told(*having: type[PythpeerError]) -> bool:
+        return error is not None and issubclass(error, having)
+
+    return Got(
+        error,
+        call.endpoint if error else None,
+        kind.sent if told(TransportError) else None,
+        way.status if told(OutcomeUnknownError, HttpStatusError, ApiError) else None,
+        way.says if told(ApiError) else None,
+        way.retry_after if told(RateLimitedError) else None,
+        repeated=repeated,
+        asked=reached * (ATTEMPTS if repeated else 1),
+        after=fault.after,
+        loose=0,
+    )
+
+
+# -- a stream -------------------------------------------------------------------------------------
+
+Item = ChatMessage | Mail
+
+STREAMS: Final[Mapping[str, Callable[[Session], Stream[Item]]]] = MappingProxyType(
+    {
+        "messages": lambda session: session.peerbet.chat_stream(after=0),
+        "unread_mail": lambda session: session.pythbots.mail_stream(),
+    }
+)
+"""The streams, each by the call that asks for the same."""
+
+
+class Seen(NamedTuple):
+    """What whoever iterates gets, and what the stream asked for to give it."""
+
+    raised: type[PythpeerError] | None
+    """What was raised instead of an item, before it was asked again."""
+
+    item: int | None
+    recovered: bool
+    polls: tuple[str, ...]
+
+
+async def watch(name: str, way: Way) -> Seen:
+    """Have a stream of `STREAMS` meet this, and a service that works after it."""
+    async with AsyncExitStack() as place, AsyncExitStack() as stack, asyncio.timeout(10_000.0):
+        url, server = await place.enter_async_context(at(way, GOOD))
+        session = await stack.enter_async_context(session_at(url, Retry(max_delay=2.0)))
+        stream = STREAMS[name](session)
+        if way.first:
+            assert (await anext(stream)).id == 1
+            await settle()
+        before = len(server.asked) if server else 0
+        asking = asyncio.ensure_future(_first(stream))
+        if server is None:
+            await asyncio.sleep(AWAY)
+            await place.aclose()
+            tls = serving() if url.startswith("https:") else None
+            mended = RawServer(GOOD.step, tls=tls, port=urlsplit(url).port or 0)
+            server = await stack.enter_async_context(mended)
+        raised, item = await asking
+    recovered = isinstance(item, Mail) and item.recovered
+    return Seen(raised, item.id, recovered, tuple(map(_poll, server.targets[before:])))
+
+
+async def _first(stream: Stream[Item]) -> tuple[type[PythpeerError] | None, Item]:
+    try:
+        return None, await anext(stream)
+    except PythpeerError as error:
+        raised = type(error)
+    return raised, await anext(stream)
+
+
+def _poll(target: str) -> str:
+    return "history" if target.endswith("&readall") else "news"
+
+
+def loses(name: str, kind: Kind) -> bool:
+    """Whether a stream may have lost what it asked for: it was consumed, and never came."""
+    return CALLS[name].effect is Effect.CONSUME and kind.once is OutcomeUnknownError
+
+
+def expected_of_stream(name: str, fault: Fault, way: Way) -> Seen:
+    """What the contract says that the stream does."""
+    kind = fault.but.get(name, fault.kind)
+    lost = loses(name, kind)
+    polls = ["news"] if kind.sent and way.step.reads else []
+    if kind.stream != "goes on" or not kind.news:
+        polls.append("history" if lost else "news")
+    return Seen(kind.read if kind.stream == "raises" else None, 2, lost, tuple(polls))

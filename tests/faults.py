@@ -1,0 +1,920 @@
+"""Every fault that a network or a service can produce, as data: the fault table.
+
+A fault amounts to one of a few kinds, each a rule of the public contract: what a read raises and
+what a write does, whether a read is asked again, what a stream makes of it. So a row of the table
+is its kind, the ways in which the tests bring it about, and the calls for which it is otherwise.
+
+``fault_cells.py`` runs a cell of the table, ``test_faults.py`` runs them all, and ``fault_page.py``
+makes a page of the documentation of it.
+
+Left out is what depends on how Python was started: lines that end in LF alone are taken, but not in
+its development mode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import datetime
+from email.utils import formatdate
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple
+
+import trustme
+from raw_server import (
+    DEFLATE,
+    GZIP,
+    Peer,
+    Step,
+    answer,
+    black_hole,
+    chunked,
+    drip,
+    drop,
+    error_page,
+    flood,
+    hang,
+    http,
+    nameless,
+    no_trust,
+    old_tls,
+    refusal,
+    refusing,
+    reset,
+    send,
+    serving,
+    silent_names,
+)
+
+from pythpeer import (
+    AccessDeniedError,
+    ApiError,
+    DecodeError,
+    HttpStatusError,
+    OutcomeUnknownError,
+    PythpeerError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    TransportError,
+)
+from pythpeer.transport import CONNECT_TIMEOUT
+
+TIMEOUT: Final = 7.3
+"""The time limit of an attempt here: over 5 s, and no whole number."""
+
+MAX_WAIT: Final = 60.0
+MAX_BODY: Final = 65536
+
+# -- the rules ------------------------------------------------------------------------------------
+
+
+class Kind(NamedTuple):
+    """What a fault amounts to: one rule of the contract."""
+
+    read: type[PythpeerError] | None
+    """What a read raises; ``None`` where there is an answer after all."""
+
+    once: type[PythpeerError] | None
+    """What is raised by that which must not be repeated: a write, or a consuming read."""
+
+    stream: Literal["waits", "raises", "goes on"]
+    """What a stream does. Where it raises, then what a read does."""
+
+    repeated: bool = False
+    """Whether a read is asked again before it raises. Nothing else ever is."""
+
+    sent: bool = True
+    """Whether the request may have left."""
+
+    whole: bool = True
+    """Whether an answer has in it all that an undamaged one would have."""
+
+    news: bool = True
+    """Whether an answer has anything in it for a stream."""
+
+
+NOT_SENT: Final = Kind(TransportError, TransportError, "waits", repeated=True, sent=False)
+"""There is no connection, so the service cannot have seen the request."""
+
+NOT_SENT_IN_TIME: Final = Kind(
+    RequestTimeoutError, RequestTimeoutError, "waits", repeated=True, sent=False
+)
+"""The same, where the time limit passes first."""
+
+BROKEN: Final = Kind(TransportError, OutcomeUnknownError, "waits", repeated=True)
+"""The request may have left, and no answer that can be read comes back."""
+
+TOO_LATE: Final = Kind(RequestTimeoutError, OutcomeUnknownError, "waits", repeated=True)
+"""The request has left, and its answer is not whole when the time limit passes."""
+
+SERVER_ERROR: Final = Kind(HttpStatusError, OutcomeUnknownError, "waits", repeated=True)
+"""5xx: the service may have got some way before it failed, whatever it says."""
+
+DOWN_FOR_LONG: Final = SERVER_ERROR._replace(repeated=False)
+"""The same, and the service asks to be left alone for longer than a call would wait."""
+
+STATUS: Final = Kind(HttpStatusError, HttpStatusError, "raises")
+"""Not 2xx, without the service's own words: it was not done, and will not be."""
+
+TRY_LATER: Final = Kind(HttpStatusError, HttpStatusError, "waits")
+"""A 4xx by which HTTP means "not now"."""
+
+TOO_MANY: Final = Kind(RateLimitedError, RateLimitedError, "waits", repeated=True)
+"""429: it was not done, and will be after a while."""
+
+SLOW_DOWN: Final = TOO_MANY._replace(repeated=False)
+"""The same, by words alone, or for longer than a call would wait."""
+
+REFUSED: Final = Kind(ApiError, ApiError, "waits")
+"""The service says no in its own words: asking again brings the same, but a stream has time."""
+
+DENIED: Final = Kind(AccessDeniedError, AccessDeniedError, "raises")
+"""The key is the matter, and waiting does not mend it."""
+
+NOT_DOCUMENTED: Final = Kind(DecodeError, OutcomeUnknownError, "waits")
+"""A whole answer that is not the documented JSON. Of a write it says nothing."""
+
+TOO_LARGE: Final = Kind(ResponseTooLargeError, OutcomeUnknownError, "waits")
+"""An answer that nobody reads to its end."""
+
+UNDERSTOOD: Final = Kind(None, None, "goes on")
+"""Odd, but an answer."""
+
+PARTLY: Final = UNDERSTOOD._replace(whole=False)
+"""An answer from which something is left out, or to which something is added."""
+
+EMPTY: Final = PARTLY._replace(news=False)
+"""An answer with nothing in it."""
+
+# -- rows -----------------------------------------------------------------------------------------
+
+Place = Callable[[], AbstractAsyncContextManager[str] | AbstractContextManager[str]]
+But = Mapping[str, Kind]
+
+
+class Way(NamedTuple):
+    """One way to bring a fault about, and what its error has to tell."""
+
+    step: Step = answer()
+    """What the server does with the request."""
+
+    status: int | None = None
+    says: str | None = None
+    retry_after: float | None = None
+
+    first: Step | None = None
+    """What it does with an earlier request, which it answers well."""
+
+    place: Place | None = None
+    """Where the request goes instead of to a server that answers."""
+
+    host: str = "127.0.0.1"
+
+    hasty: bool = False
+    """Whether a parser may meet the damage together with the head, and then tells no status."""
+
+
+class Fault(NamedTuple):
+    """A row of the table."""
+
+    words: str
+    kind: Kind
+    ways: Mapping[str, Way]
+    after: float = 0.0
+    """Seconds until an attempt is known to have failed."""
+
+    but: But = MappingProxyType({})
+    """What it is instead for calls of these names."""
+
+
+def fault(
+    words: str,
+    kind: Kind,
+    steps: Mapping[str, Step],
+    *,
+    status: int | None = 200,
+    says: str | None = None,
+    retry_after: float | None = None,
+    first: Step | None = None,
+    hasty: bool = False,
+    after: float = 0.0,
+    but: But = MappingProxyType({}),
+) -> Fault:
+    """A row whose ways differ in nothing but what the server does."""
+    way = Way(answer(), status, says, retry_after, first, hasty=hasty)
+    ways = {name: way._replace(step=step) for name, step in steps.items()}
+    return Fault(words, kind, ways, after, but)
+
+
+def statuses(
+    words: str, kind: Kind, what: str, make: Callable[[int], Step], codes: Sequence[int]
+) -> Fault:
+    """A row whose ways differ in their status."""
+    return Fault(words, kind, {f"{code}, {what}": Way(make(code), code) for code in codes})
+
+
+def nowhere(words: str, kind: Kind, places: Mapping[str, Place], after: float = 0.0) -> Fault:
+    """A row of addresses to which nothing can be sent."""
+    return Fault(words, kind, {name: Way(place=place) for name, place in places.items()}, after)
+
+
+# -- what servers say -----------------------------------------------------------------------------
+
+
+def document(id: int, text: bytes = b"hello", extra: bytes = b"") -> bytes:
+    """An answer that every call can make sense of, with one message, or mail, in it."""
+    return (
+        b'{"status":1,"mid":7,"users_online":3,"username":"tiro","messages":12,"message_list":['
+        b'{"id":%d,"by":"alice","to":"","msg":"%b","date":"2012-12-12 21:12:21","bot":0,"my":0,'
+        b'"me":0}]%b}' % (id, text, extra)
+    )
+
+
+FIRST: Final = answer(document(1))
+DOCUMENT: Final = document(2)
+PACKED: Final = gzip.compress(DOCUMENT)
+BIG: Final = DOCUMENT.ljust(3 * MAX_BODY)
+HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(DOCUMENT)
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+HINTS: Final = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+PAGE: Final = b"<!DOCTYPE html><html><head><script>%s</script></head></html>" % DOCUMENT
+NOTICE: Final = b"<br />\n<b>Notice</b>:  Undefined index in <b>/a.php</b> on line <b>7</b><br />\n"
+WORDS: Final = "user not found"
+NOT_YOURS: Final = b'{"error":"not yours"}'
+
+
+def headed(*lines: bytes) -> bytes:
+    """An answer with these lines among its headers."""
+    return HEAD + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + DOCUMENT
+
+
+def encoded(encoding: str, body: bytes = DOCUMENT) -> Step:
+    """An answer whose body is said to be encoded so."""
+    return answer(body, headers=[("Content-Encoding", encoding)])
+
+
+def bomb(megabytes: int) -> bytes:
+    """A gzip body of so many megabytes of blanks, in about a thousandth of that."""
+    packer = zlib.compressobj(9, wbits=31)
+    block = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    return block + again * (megabytes - 1)
+
+
+BOMB: Final = bomb(30)
+
+
+def counting(number: bytes) -> Step:
+    """An answer with this for every number that a call looks at."""
+    return answer(document(2, extra=b',"mid":%b,"users_online":%b' % (number, number)))
+
+
+def idle_then(act: Callable[[Peer], object]) -> Step:
+    """Answer the first request, and do something while the connection is idle."""
+
+    async def run(peer: Peer) -> None:
+        await FIRST.run(peer)
+        await asyncio.sleep(0.05)
+        act(peer)
+
+    return Step(run)
+
+
+def idle_then_says(data: bytes) -> Step:
+    """Answer the first request, and say something unasked while the connection is idle."""
+    return idle_then(lambda peer: peer.writer.write(data))
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+NETWORK: Final = (
+    nowhere("the host name has no address", NOT_SENT, {"no address": nameless}),
+    nowhere(
+        "the name server says nothing", NOT_SENT_IN_TIME, {"no name server": silent_names}, TIMEOUT
+    ),
+    nowhere("the connection is refused", NOT_SENT, {"refused": refusing}),
+    nowhere(
+        "nothing answers at the address",
+        NOT_SENT_IN_TIME,
+        {"black hole": black_hole},
+        CONNECT_TIMEOUT,
+    ),
+    Fault(
+        "the first of the host's two addresses refuses the connection",
+        UNDERSTOOD,
+        {"second address": Way(answer(DOCUMENT), host="localhost")},
+    ),
+    nowhere(
+        "the certificate is not trusted, is for another name, or has expired",
+        NOT_SENT,
+        {
+            "unknown authority": lambda: no_trust(answer(), lambda: serving(by=trustme.CA())),
+            "another name": lambda: no_trust(answer(), lambda: serving("example.org")),
+            "expired": lambda: no_trust(answer(), lambda: serving(expires=datetime(2012, 12, 12))),
+        },
+    ),
+    nowhere(
+        "the service speaks no TLS, or only versions before 1.2",
+        NOT_SENT,
+        {
+            "no TLS": lambda: no_trust(drop(http(400, b"plain"), reads=False)),
+            "no TLS, cut off": lambda: no_trust(drop(reads=False)),
+            "no TLS, reset": lambda: no_trust(reset(reads=False)),
+            "old TLS": lambda: no_trust(answer(), old_tls),
+        },
+    ),
+    nowhere(
+        "the TLS handshake does not come to its end",
+        NOT_SENT_IN_TIME,
+        {"silent TLS": lambda: no_trust(Step(hang().run, reads=False))},
+        CONNECT_TIMEOUT,
+    ),
+    fault(
+        "the connection breaks before the request is read",
+        BROKEN,
+        {"fin at once": drop(reads=False), "rst at once": reset(reads=False)},
+        status=None,
+    ),
+    fault(
+        "the connection breaks before the answer",
+        BROKEN,
+        {"fin": drop(), "rst": reset()},
+        status=None,
+    ),
+    fault(
+        "the connection breaks before the answer, after it has served before",
+        BROKEN,
+        {"fin, reused": drop(), "rst, reused": reset()},
+        status=None,
+        first=FIRST,
+    ),
+    fault("there is no answer", TOO_LATE, {"silence": hang()}, status=None, after=TIMEOUT),
+    Fault(
+        "the service has closed an idle connection, or broken it",
+        UNDERSTOOD,
+        {
+            "fin while idle": Way(answer(DOCUMENT), first=idle_then(Peer.close)),
+            "rst while idle": Way(answer(DOCUMENT), first=idle_then(Peer.reset)),
+        },
+    ),
+    Fault(
+        "a second answer comes to an earlier request, or something else unasked",
+        UNDERSTOOD,
+        {
+            "second answer": Way(answer(DOCUMENT), first=idle_then_says(http(200, NOT_YOURS))),
+            "second answer at once": Way(
+                answer(DOCUMENT), first=send(http(200, document(1)) + http(200, NOT_YOURS))
+            ),
+            "408 while idle": Way(
+                answer(DOCUMENT),
+                first=idle_then_says(http(408, NOT_YOURS, [("Connection", "close")])),
+            ),
+            "half a head while idle": Way(
+                answer(DOCUMENT), first=idle_then_says(b"HTTP/1.1 200 OK\r\nContent-")
+            ),
+            "junk while idle": Way(answer(DOCUMENT), first=idle_then_says(b"666\r\n")),
+        },
+    ),
+)
+
+HTTP: Final = (
+    fault(
+        "what comes is not HTTP/1",
+        BROKEN,
+        {
+            "garbage": send(b"\x00\x01\x02 this is not HTTP\r\n\r\n"),
+            "another protocol": send(b"SSH-2.0-OpenSSH_9.6\r\n"),
+            "no head": drop(DOCUMENT),
+            "HTTP/2": send(b"HTTP/2 200" + headed()[12:]),
+            "status 99": send(b"HTTP/1.1 99 What\r\nContent-Length: 2\r\n\r\n{}"),
+            "status not a number": send(b"HTTP/1.1 2OO OK\r\nContent-Length: 2\r\n\r\n{}"),
+        },
+        status=None,
+    ),
+    fault(
+        "the connection breaks within the head, or after an interim answer",
+        BROKEN,
+        {
+            "status line, fin": drop(b"HTTP/1.1 200 OK\r\n"),
+            "partial head, fin": drop(b"HTTP/1.1 200 OK\r\nContent-Le"),
+            "partial head, rst": reset(b"HTTP/1.1 200 OK\r\nContent-Le"),
+            "100 Continue, fin": drop(CONTINUE),
+            "103 Early Hints, fin": drop(HINTS),
+        },
+        status=None,
+    ),
+    fault(
+        "the head does not come to its end",
+        TOO_LATE,
+        {
+            "silence after half a head": hang(HEAD),
+            "head by drips": drip(HEAD, 1.0),
+            "100 Continue without end": drip(b"", 1.0, then=CONTINUE),
+            "blank lines without end": drip(b"", 1.0, then=b"\r\n"),
+        },
+        status=None,
+        after=TIMEOUT,
+    ),
+    fault(
+        "a header is none, such as a PHP warning among them",
+        BROKEN,
+        {
+            "PHP warning among the headers": send(headed(b"Warning without a colon")),
+            "header without a name": send(headed(b": 1")),
+        },
+        status=None,
+    ),
+    fault(
+        "the head is too large",
+        BROKEN,
+        {
+            "one header too long": send(headed(b"X-Long: " + b"x" * 20_000)),
+            "too many headers": send(headed(*[b"X-Number: 1"] * 200)),
+            "headers without end": flood(HEAD, b"X-Number: 1\r\n" * 50),
+        },
+        status=None,
+    ),
+    fault(
+        "the length is no number, or contradicts itself",
+        BROKEN,
+        {
+            "length negative": send(http(200, DOCUMENT, [("Content-Length", "-5")], length=None)),
+            "length in words": send(http(200, DOCUMENT, [("Content-Length", "ten")], length=None)),
+            "two lengths": send(headed(b"Content-Length: 1")),
+            "two equal lengths": drop(headed(b"Content-Length: %d" % len(DOCUMENT))),
+            "length and chunks": send(headed(b"Transfer-Encoding: chunked")),
+            "204 with a body": drop(http(204, DOCUMENT)),
+        },
+        status=None,
+    ),
+    fault(
+        "an unusual head: interim answers, HTTP/1.0, a broken cookie, another content type",
+        UNDERSTOOD,
+        {
+            "100, then 200": send(CONTINUE + headed()),
+            "103, then 200": send(HINTS + headed()),
+            "HTTP/1.0": drop(b"HTTP/1.0" + headed()[8:]),
+            "blank lines first": send(b"\r\n\r\n" + headed()),
+            "no reason": send(b"HTTP/1.1 200" + headed()[15:]),
+            "a header over two lines": send(headed(b"X-Long: a", b" b")),
+            "a header beyond ASCII": send(headed("X-Name: ä".encode())),
+            "a broken cookie": send(headed(b"Set-Cookie: \x80=\xff; Expires=never")),
+            "a broken content type": send(headed(b"Content-Type: ;;=")),
+            "bytes": send(headed(b"Content-Type: application/octet-stream")),
+        },
+    ),
+    statuses(
+        "another 2xx, with the answer",
+        UNDERSTOOD,
+        "answer",
+        lambda code: answer(DOCUMENT, code),
+        (201, 202, 203, 206, 299),
+    ),
+    statuses(
+        "a redirect, wherever it leads",
+        STATUS,
+        "redirect",
+        lambda code: answer(b"", code, [("Location", "/there")]),
+        (301, 302, 303, 307, 308),
+    ),
+    statuses(
+        "another 1xx or 3xx",
+        STATUS,
+        "no body",
+        lambda code: answer(b"", code, [("Upgrade", "x"), ("Connection", "upgrade")]),
+        (101, 300, 304, 305),
+    ),
+    statuses(
+        "a 4xx, with a page",
+        STATUS,
+        "page",
+        error_page,
+        (400, 402, 404, 405, 407, 410, 414, 418, 431, 451, 499),
+    ),
+    statuses("408 or 425, with a page", TRY_LATER, "page", error_page, (408, 425)),
+    statuses(
+        "5xx and beyond, with a page",
+        SERVER_ERROR,
+        "page",
+        error_page,
+        (500, 502, 503, 504, 520, 599, 999),
+    ),
+    Fault(
+        "5xx, with an answer, with a refusal, or with a body that breaks off or is too large",
+        SERVER_ERROR,
+        {
+            "500, and an answer": Way(answer(DOCUMENT, 500), 500),
+            "500, and a refusal": Way(refusal("no access", 500), 500),
+            "502, cut": Way(drop(http(502, DOCUMENT, length=999)), 502),
+            "500, too large": Way(answer(BIG, 500), 500),
+            "500, compress": Way(answer(b"", 500, [("Content-Encoding", "compress")]), 500),
+        },
+    ),
+    fault(
+        "503 with a `Retry-After` up to `max_wait`",
+        SERVER_ERROR,
+        {"503, in 3 s": error_page(503, [("Retry-After", "3")])},
+        status=503,
+    ),
+    fault(
+        "503 with a longer `Retry-After`",
+        DOWN_FOR_LONG,
+        {"503, in an hour": error_page(503, [("Retry-After", "3600")])},
+        status=503,
+    ),
+)
+
+BODY: Final = (
+    fault(
+        "the connection breaks within the body",
+        BROKEN,
+        {
+            "length too big": drop(http(200, DOCUMENT, length=999)),
+            "length too big, reset": reset(http(200, DOCUMENT, length=999)),
+            "chunks cut": drop(chunked(DOCUMENT[:20], end=b"23\r\n{")),
+            "chunks cut between": drop(chunked(DOCUMENT[:20], end=b"")),
+        },
+    ),
+    fault(
+        "the connection breaks within a body that did not say how long it is",
+        NOT_DOCUMENTED,
+        {"no length, cut": drop(http(200, DOCUMENT[:30], length=None))},
+    ),
+    statuses(
+        "the body of a 3xx or 4xx breaks off",
+        BROKEN,
+        "cut",
+        lambda code: drop(http(code, DOCUMENT, length=999)),
+        (302, 401, 404),
+    ),
+    fault(
+        "the body does not come to its end",
+        TOO_LATE,
+        {
+            "silence after the head": hang(HEAD + b"\r\n"),
+            "silence within the body": hang(HEAD + b"\r\n" + DOCUMENT[:20]),
+            "silence within a chunk": hang(chunked(end=b"20\r\n{")),
+            "body by drips": drip(DOCUMENT, 1.0, first=HEAD + b"\r\n"),
+            "a chunk extension without end": drip(b"", 1.0, first=chunked(end=b"5;"), then=b"x"),
+            "small chunks without end": drip(b"", 1.0, first=chunked(end=b""), then=b"1\r\n \r\n"),
+            "trailers by drips": drip(
+                b"", 1.0, first=chunked(DOCUMENT, end=b"0\r\n"), then=b"X: 1\r\n"
+            ),
+        },
+        after=TIMEOUT,
+    ),
+    fault(
+        "the body is longer than announced, or its chunks are none",
+        BROKEN,
+        {
+            "length too small": drop(http(200, DOCUMENT, length=9)),
+            "chunk size not a number": send(chunked(end=b"zz\r\n{}\r\n0\r\n\r\n")),
+            "chunk size negative": send(chunked(end=b"-2\r\n{}\r\n0\r\n\r\n")),
+            "chunk without its end": send(chunked(end=b"2\r\n{}0\r\n\r\n")),
+            "trailers without end": flood(chunked(DOCUMENT, end=b"0\r\n"), b"X-Number: 1\r\n" * 50),
+        },
+        hasty=True,
+    ),
+    fault(
+        "gzip or deflate that is damaged, or not packed at all",
+        BROKEN,
+        {
+            "gzip, cut": drop(http(200, PACKED[:-20], GZIP, length=len(PACKED))),
+            "gzip, bad checksum": send(http(200, PACKED[:-8] + bytes(8), GZIP)),
+            "gzip, really plain": send(http(200, DOCUMENT, GZIP)),
+            "gzip, damaged": send(http(200, PACKED[:15] + b"\xff\xff\xff" + PACKED[18:], GZIP)),
+            "gzip, and more": send(http(200, PACKED + b"more of it", GZIP)),
+            "deflate, cut": send(http(200, zlib.compress(DOCUMENT)[:20], DEFLATE)),
+        },
+        hasty=True,
+    ),
+    fault(
+        "gzip that was cut before it was sent",
+        NOT_DOCUMENTED,
+        {"gzip, cut, right length": send(http(200, PACKED[:40], GZIP))},
+    ),
+    fault(
+        "an encoding that nobody asked for",
+        BROKEN,
+        {
+            "x-gzip": encoded("x-gzip", PACKED),
+            "gzip twice": encoded("gzip, gzip", gzip.compress(PACKED)),
+            "compress": encoded("compress"),
+            "brotli": encoded("br"),
+            "zstd": encoded("zstd"),
+        },
+        hasty=True,
+    ),
+    fault(
+        "a body over `max_body`",
+        TOO_LARGE,
+        {
+            "too large": drop(http(200, BIG)),
+            "too large by its word": hang(http(200, b"", length=MAX_BODY + 1)),
+            "too large in chunks": drop(chunked(*[b" " * 1000] * 100)),
+            "too large, no length": drop(http(200, BIG, length=None)),
+            "too large when unpacked": drop(http(200, gzip.compress(BIG), GZIP)),
+            "a gzip bomb": drop(http(200, BOMB, GZIP)),
+            "without end": flood(http(200, b"", length=None), bytes(65536)),
+            "without end, by its word": flood(http(200, b"", length=10**12), bytes(65536)),
+        },
+    ),
+    statuses(
+        "a body over `max_body`, around a 3xx or 4xx",
+        TOO_LARGE,
+        "too large",
+        lambda code: answer(BIG, code),
+        (302, 401, 404),
+    ),
+    fault(
+        "chunks, gzip, deflate, or no length at all",
+        UNDERSTOOD,
+        {
+            "chunks": send(chunked(DOCUMENT[:20], DOCUMENT[20:])),
+            "small chunks": send(chunked(*(bytes([byte]) for byte in DOCUMENT))),
+            "gzip": send(http(200, PACKED, GZIP)),
+            "gzip, shouted": encoded(" GZip ", PACKED),
+            "gzip in chunks": send(chunked(PACKED, headers=GZIP)),
+            "deflate": send(http(200, zlib.compress(DOCUMENT), DEFLATE)),
+            "identity": encoded("identity"),
+            "no length": drop(http(200, DOCUMENT, length=None)),
+        },
+    ),
+)
+
+JSON: Final = (
+    fault(
+        "nothing, or nothing but blanks",
+        NOT_DOCUMENTED,
+        {"empty body": answer(b""), "blank body": answer(b" \r\n"), "BOM": answer(b"\xef\xbb\xbf")},
+    ),
+    fault("204, with nothing", NOT_DOCUMENTED, {"204": answer(b"", 204)}, status=204),
+    fault(
+        "a page, even with JSON in it",
+        NOT_DOCUMENTED,
+        {"a page": answer(PAGE), "a page behind a notice": answer(NOTICE + PAGE)},
+    ),
+    fault(
+        "text, or text around JSON",
+        NOT_DOCUMENTED,
+        {
+            "text": answer(b"Database error"),
+            "text before JSON": answer(b"oops " + DOCUMENT),
+            "text after JSON": answer(DOCUMENT + b" oops"),
+            "JSONP": answer(b"done(" + DOCUMENT + b")"),
+            "two documents": answer(DOCUMENT + DOCUMENT),
+        },
+    ),
+    fault(
+        "JSON that is cut, damaged, or in another encoding",
+        NOT_DOCUMENTED,
+        {
+            "JSON cut": answer(DOCUMENT[:-1]),
+            "JSON cut behind a notice": answer(NOTICE + b"[]" + DOCUMENT[:-1]),
+            "bad escape": answer(document(2, rb"it\'s")),
+            "not UTF-8": answer(b"\xff\xfe\xfa{}"),
+            "UTF-16": answer(DOCUMENT.decode().encode("utf-16")),
+        },
+    ),
+    fault(
+        "`NaN`, `Infinity`, `1e999`, or a number with thousands of digits",
+        NOT_DOCUMENTED,
+        {
+            "NaN": answer(b"NaN"),
+            "NaN within": counting(b"NaN"),
+            "Infinity": counting(b"-Infinity"),
+            "1e999": counting(b"1e999"),
+            "5000 digits": counting(b"9" * 5000),
+        },
+    ),
+    fault(
+        "nesting, or text, without end",
+        NOT_DOCUMENTED,
+        {
+            "nested too deep": answer(b"[" * 20_000 + b"]" * 20_000),
+            "nested within": answer(document(2, extra=b',"x":' + b"[" * 20_000 + b"]" * 20_000)),
+            "open lists": answer(b"[" * MAX_BODY),
+            "open objects": answer(b'{"a":' * (MAX_BODY // 5)),
+            "open text": answer(b'["' + b"x" * (MAX_BODY - 2)),
+            "open notices": answer((NOTICE + b"[") * 600),
+        },
+    ),
+    fault("`null`", NOT_DOCUMENTED, {"null": answer(b"null")}),
+    fault(
+        "a bare number, text or `true`",
+        NOT_DOCUMENTED,
+        {"1": answer(b"1"), "text in quotes": answer(b'"done"'), "true": answer(b"true")},
+        but={"send_mail": EMPTY},
+    ),
+    fault(
+        "an empty list",
+        NOT_DOCUMENTED,
+        {"an empty list": answer(b"[]")},
+        but=dict.fromkeys(("staff", "all_mail", "unread_mail"), EMPTY),
+    ),
+    fault(
+        "an empty object",
+        NOT_DOCUMENTED,
+        {"an empty object": answer(b"{}")},
+        but=dict.fromkeys(
+            ("staff", "all_mail", "own_read", "unread_mail", "own_consume", "own_write"), EMPTY
+        ),
+    ),
+    fault(
+        "an object with no field that is known",
+        NOT_DOCUMENTED,
+        {"an object": answer(b'{"surprise":5}')},
+        but=dict.fromkeys(
+            ("user", "stats", "own_read", "own_consume", "send_mail", "own_write"), EMPTY
+        ),
+    ),
+    fault(
+        "`null` where the list is due",
+        PARTLY,
+        {"null for a list": answer(DOCUMENT[: DOCUMENT.index(b"[")] + b"null}")},
+        but={
+            "messages": EMPTY,
+            **dict.fromkeys(("staff", "all_mail", "unread_mail"), NOT_DOCUMENTED),
+        },
+    ),
+    fault(
+        "an item of the list that is none",
+        PARTLY,
+        {
+            "a null item": answer(DOCUMENT.replace(b"[", b"[null,")),
+            "a number as an item": answer(DOCUMENT.replace(b"[", b"[5,")),
+        },
+        but={"staff": NOT_DOCUMENTED},
+    ),
+    fault(
+        "a post without the new message's id",
+        PARTLY,
+        {"no mid": answer(DOCUMENT.replace(b'"mid":7,', b""))},
+        but={"post": NOT_DOCUMENTED},
+    ),
+    fault(
+        "an object with numeric keys for the list, a zero date",
+        PARTLY,
+        {
+            "numeric keys": answer(DOCUMENT.replace(b"[", b'{"0":').replace(b"]", b"}")),
+            "zero date": answer(DOCUMENT.replace(b"2012-12-12 21:12:21", b"0000-00-00 00:00:00")),
+        },
+    ),
+    fault(
+        "numbers and bits as text, unknown fields, a field twice, an `error` that is nothing",
+        UNDERSTOOD,
+        {
+            "numbers as text": answer(re.sub(rb'":([0-9]+)', rb'":"\1"', DOCUMENT)),
+            "unknown fields": answer(document(2, extra=b',"new":{"a":[1]},"big":%d' % 2**64)),
+            "a field twice": answer(document(2, extra=b',"mid":7')),
+            "error null": answer(document(2, extra=b',"error":null')),
+            "error empty": answer(document(2, extra=b',"error":""')),
+        },
+    ),
+    fault(
+        "invalid UTF-8, half a character, or control characters within a text",
+        UNDERSTOOD,
+        {
+            "bad byte": answer(document(2, b"hel\xfflo")),
+            "lone surrogate": answer(document(2, rb"hel\ud800lo")),
+            "control characters": answer(document(2, b"hel\n\t\x01lo")),
+        },
+    ),
+    fault(
+        "a byte-order mark before JSON; blanks, NULs or a comment after it",
+        UNDERSTOOD,
+        {
+            "BOM and JSON": answer(b"\xef\xbb\xbf" + DOCUMENT),
+            "NULs after JSON": answer(DOCUMENT + b"\r\n\0\0"),
+            "a comment after JSON": answer(DOCUMENT + b"<!-- 0.02 s -->"),
+        },
+    ),
+    fault(
+        "PHP's notices before or after JSON",
+        UNDERSTOOD,
+        {
+            "a notice before": answer(NOTICE + DOCUMENT),
+            "a notice after": answer(DOCUMENT + NOTICE),
+            "a plain notice": answer(b"PHP Notice:  a in b.php on line 7\n" + DOCUMENT),
+        },
+    ),
+)
+
+NO: Final = (
+    Fault(
+        "a refusal, under 2xx or 4xx",
+        REFUSED,
+        {
+            **{
+                f"refused, {code}": Way(refusal(WORDS, code), code, WORDS)
+                for code in (200, 202, 400, 404, 409)
+            },
+            "error alone": Way(answer(b'{"error":"%b"}' % WORDS.encode()), 200, WORDS),
+            "error behind a notice": Way(
+                answer(NOTICE + b'{"error":"%b"}' % WORDS.encode()), 200, WORDS
+            ),
+            "no success": Way(
+                answer(b'{"success":false,"message":"%b"}' % WORDS.encode()), 200, WORDS
+            ),
+            "status 0 alone": Way(answer(b'{"status":0}'), 200, "refused without a reason"),
+            "error in numbers": Way(
+                answer(b'{"error":{"code":5}}'), 200, "refused without a reason"
+            ),
+        },
+    ),
+    Fault(
+        "a refusal that speaks of the key or of access; 401 or 403, with anything",
+        DENIED,
+        {
+            "no access": Way(refusal("no access"), 200, "no access"),
+            "invalid key": Way(refusal("invalid key", 400), 400, "invalid key"),
+            "401": Way(error_page(401), 401, ""),
+            "403": Way(refusal("go away", 403), 403, "go away"),
+            "403, empty": Way(answer(b"", 403), 403, ""),
+        },
+    ),
+    Fault(
+        "a refusal that speaks of too many requests",
+        SLOW_DOWN,
+        {
+            f"limit, {code}": Way(refusal("Request limit reached", code), code)
+            for code in (200, 400, 403)
+        },
+    ),
+    fault(
+        "429, without a sensible `Retry-After`",
+        TOO_MANY,
+        {
+            "429": error_page(429),
+            "429, empty": answer(b"", 429),
+            "429, in words": refusal("no access", 429),
+            "429, soon": error_page(429, [("Retry-After", "soon")]),
+            "429, negative": error_page(429, [("Retry-After", "-1")]),
+        },
+        status=429,
+    ),
+    fault(
+        "429 with a `Retry-After` up to `max_wait`",
+        TOO_MANY,
+        {
+            "429, in 3 s": error_page(429, [("Retry-After", "3")]),
+            "429, at a time": error_page(
+                429,
+                [("Date", formatdate(0, usegmt=True)), ("Retry-After", formatdate(3, usegmt=True))],
+            ),
+            "429, cut": drop(http(429, DOCUMENT, [("Retry-After", "3")], length=999)),
+            "429, too large": answer(BIG, 429, [("Retry-After", "3")]),
+        },
+        status=429,
+        retry_after=3.0,
+    ),
+    fault(
+        "429 with a longer `Retry-After`",
+        SLOW_DOWN,
+        {"429, in an hour": error_page(429, [("Retry-After", "3600")])},
+        status=429,
+        retry_after=3600.0,
+    ),
+)
+
+TABLE: Final[Mapping[str, tuple[Fault, ...]]] = MappingProxyType(
+    {
+        "The network": NETWORK,
+        "HTTP": HTTP,
+        "The body": BODY,
+        "JSON": JSON,
+        "The service's own no": NO,
+    }
+)
+"""Every fault, in groups."""
+
+FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
+    {fault.words: fault for group in TABLE.values() for fault in group}
+)
+"""Every fault by its words."""
+
+WAYS: Final[Mapping[str, Way]] = MappingProxyType(
+    {name: way for fault in FAULTS.values() for name, way in fault.ways.items()}
+)
+"""Every way to bring a fault about, by its name."""
+
+
+def steps(*kinds: Kind) -> dict[str, Step]:
+    """What a server does with one request to bring about a fault that is of these for any call."""
+    return {
+        name: way.step
+        for fault in FAULTS.values()
+        for name, way in fault.ways.items()
+        if fault.kind in kinds and not (fault.but or way.place or way.first) and way.step.reads
+    }
+
+
+DROPS: Final[Mapping[str, Step]] = MappingProxyType(
+    {name: step for name, step in steps(BROKEN).items() if name.endswith(("fin", "rst"))}
+)
+"""What aiohttp by itself answers with a second request."""
