@@ -24,14 +24,13 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import looptime
 import pytest
 from raw_server import RawServer, drop, hang, refusing
 
 from pythpeer import Rate
 from pythpeer.cli import demo, ending, main, show
 from pythpeer.cli.plain import clean, json_line
-from pythpeer.testing import FakeServices
+from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 T = TypeVar("T")
 
@@ -786,8 +785,7 @@ def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> No
 def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]) -> None:
     """Every scene is played, and again once all have been; the session breaks no rule over it."""
     played = demo.Demo(show.Rows(json=True), 200, 4)
-    virtual = looptime.make_event_loop_class(asyncio.SelectorEventLoop)
-    with asyncio.Runner(loop_factory=virtual) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(played._play())
     rows = Result(0, *capfd.readouterr()).rows
     times = Counter(row["text"] for row in rows)

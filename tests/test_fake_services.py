@@ -21,18 +21,17 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import anyio
-import looptime
 import msgspec
 import pytest
 from yarl import URL
 
 import pythpeer.testing
-from pythpeer.testing import LAW, FakeServices, Rule, SentMail, Violation
+from pythpeer.testing import LAW, FakeServices, Rule, SentMail, Violation, VirtualTimeLoop
 from pythpeer.wire import Rate
 
 pytestmark = pytest.mark.anyio
 
-VIRTUAL = ("asyncio", {"loop_factory": looptime.make_event_loop_class(asyncio.SelectorEventLoop)})
+VIRTUAL = ("asyncio", {"loop_factory": VirtualTimeLoop})
 on_virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL], ids=["virtual"])
 
 USER_AGENT = {"User-Agent": "test"}

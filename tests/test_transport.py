@@ -10,12 +10,10 @@ import socket
 import ssl
 import tracemalloc
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-import looptime
 import pytest
 import trustme
 from hypothesis import HealthCheck, given, settings
@@ -60,6 +58,7 @@ from pythpeer import (
     Session,
     TransportError,
 )
+from pythpeer.testing import VirtualTimeLoop
 from pythpeer.transport import CONNECT_TIMEOUT, CONNECTIONS, Reply, _forget_frames
 
 pytestmark = pytest.mark.anyio
@@ -715,10 +714,10 @@ async def test_a_time_limit_while_connecting_is_certainly_nothing_sent() -> None
     assert all(isinstance(error, RequestTimeoutError) for error in errors)
 
 
-class Nameless(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+class Nameless(VirtualTimeLoop):
     """A loop that cannot resolve a name."""
 
-    async def getaddrinfo(self, *args: object, **options: object) -> Sequence[object]:
+    async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
 

@@ -18,6 +18,7 @@ from .fake import FakeServices
 from .incoming import Arrival
 from .judge import LAW, Rule, Violation
 from .mail import FakeMail, Letter, SentMail
+from .virtual import VirtualTimeLoop
 
 __all__ = [
     "LAW",
@@ -34,4 +35,5 @@ __all__ = [
     "Staff",
     "Users",
     "Violation",
+    "VirtualTimeLoop",
 ]
