@@ -6,12 +6,29 @@ going on.
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import AsyncIterator
 
-from pythpeer.testing import VirtualTimeLoop
+import pytest
+from fake_client import AT_WILL, Client, connect
+
+from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """The virtual clock, for every test marked ``anyio``."""
     return ("asyncio", {"loop_factory": VirtualTimeLoop})
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeServices]:
+    """Fake services that may be asked at any pace."""
+    async with FakeServices(rates=AT_WILL) as fake:
+        yield fake
+
+
+@pytest.fixture
+async def client(fake: FakeServices) -> AsyncIterator[Client]:
+    """A client that asks `fake` byte for byte."""
+    async with connect() as http:
+        yield Client(fake, http)

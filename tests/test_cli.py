@@ -30,7 +30,8 @@ from raw_server import RawServer, drop, hang, refusing
 from pythpeer import Rate
 from pythpeer.cli import demo, ending, main, show
 from pythpeer.cli.plain import clean, json_line
-from pythpeer.testing import FakeServices, VirtualTimeLoop
+from pythpeer.testing import LAW, FakeServices, VirtualTimeLoop
+from pythpeer.testing.scenes import SCENES
 
 T = TypeVar("T")
 
@@ -789,7 +790,7 @@ def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]
         runner.run(played._play())
     rows = Result(0, *capfd.readouterr()).rows
     times = Counter(row["text"] for row in rows)
-    scenes = re.findall(r"^[abc][:>@*] ([^{}\n]+)$", demo.SCENES, re.MULTILINE)
+    scenes = re.findall(r"^[abc][:>@*] ([^{}\n]+)$", SCENES, re.MULTILINE)
     assert {times[text] > 0 for text in scenes} == {True}
     assert times["who won last night?"] > 1
     whispered = [row["text"] for row in rows if row["kind"] == "chat" and row["is_private"]]
@@ -800,7 +801,9 @@ def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]
 
 def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge is a real one: without pacing it finds something."""
-    monkeypatch.setattr(demo, "RATES", dict.fromkeys(demo.RATES, Rate(0.0)))
+    patient = FakeServices.session
+    hasty = dict.fromkeys(LAW, Rate(0.0))
+    monkeypatch.setattr(FakeServices, "session", lambda fake: patient(fake, rates=hasty))
     result = run("demo", "--messages", "4")
     assert result.code == 1
     assert not result.out.endswith(" 0\n")
