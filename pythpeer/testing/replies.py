@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -14,6 +14,8 @@ from .habits import Habits
 __all__ = ["RefusedError", "Reply", "bit", "listed", "ordered", "php_json", "renamed"]
 
 T = TypeVar("T")
+
+_EMPTY: Final[Mapping[str, object]] = {"list": (), "null": None, "object": {}}
 
 
 class RefusedError(Exception):
@@ -43,15 +45,12 @@ def php_json(document: object, habits: Habits) -> bytes:
 
 
 def _with_strings(value: object) -> object:
-    match value:
-        case dict():
-            return {name: _with_strings(inner) for name, inner in value.items()}  # pyright: ignore[reportUnknownVariableType]
-        case list():
-            return [_with_strings(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
-        case int() if not isinstance(value, bool):
-            return str(value)
-        case _:
-            return value
+    if isinstance(value, dict):
+        fields = cast("dict[str, object]", value)
+        return {name: _with_strings(inner) for name, inner in fields.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_strings(inner) for inner in cast("Sequence[object]", value)]
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def bit(value: bool, habits: Habits) -> object:  # noqa: FBT001  # what it encodes
@@ -73,7 +72,7 @@ def ordered(ascending: Sequence[T], habits: Habits, chance: Random) -> list[T]:
 def listed(items: Sequence[object], habits: Habits) -> object:
     """A list, or what PHP makes of one."""
     if not items:
-        return {"list": [], "null": None, "object": {}}[habits.empty]
+        return _EMPTY[habits.empty]
     if habits.numbered:
         return {str(number): item for number, item in enumerate(items)}
     return list(items)
