@@ -1,36 +1,34 @@
 """Every async test runs on a virtual clock, so that an hour of pacing takes no time.
 
-The loop is looptime's: sockets are real, but time jumps to the next timer when nothing is ready.
-What a store hands to its thread is done before the loop goes on: no time passes over it. A test
-that has to wait for something outside its own loop asks for the `real_time` backend.
+The loop is the test kit's own: sockets are real, but time jumps to the next timer when nothing is
+going on.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
-import looptime
 import pytest
+from fake_client import AT_WILL, Client, connect
 
-
-class Virtual(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
-    """The loop of every test."""
-
-    def run_in_executor(
-        self, executor: Any, func: Callable[..., object], *args: object
-    ) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
-        if executor is not None:  # a thread of its own; the loop's own may take their time
-            executor.submit(int).result()
-        return future
-
-
-VIRTUAL = Virtual
+from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """The virtual clock, for every test marked ``anyio``."""
-    return ("asyncio", {"loop_factory": VIRTUAL})
+    return ("asyncio", {"loop_factory": VirtualTimeLoop})
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeServices]:
+    """Fake services that may be asked at any pace."""
+    async with FakeServices(rates=AT_WILL) as fake:
+        yield fake
+
+
+@pytest.fixture
+async def client(fake: FakeServices) -> AsyncIterator[Client]:
+    """A client that asks `fake` byte for byte."""
+    async with connect() as http:
+        yield Client(fake, http)

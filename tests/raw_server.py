@@ -23,14 +23,14 @@ from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Final, NamedTuple, Self, Unpack
+from typing import Any, Final, NamedTuple, Self, Unpack
 
-import looptime
 import trustme
 
 from pythpeer import Effect, Endpoint, Rate, Retry, Secret, Session, SessionOptions
 from pythpeer.peerbet import Peerbet
 from pythpeer.pythbots import PythBots
+from pythpeer.testing import VirtualTimeLoop
 
 # -- the server -----------------------------------------------------------------------------------
 
@@ -332,21 +332,19 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-class Town(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+class Town(VirtualTimeLoop):
     """A loop that knows the addresses of names itself, unless it is told not to.
 
     Every name has two, and nobody listens at the first.
     """
 
-    def __init__(self, **options: object) -> None:
-        super().__init__(**options)
+    def __init__(self) -> None:
+        super().__init__()
         self.names_are_known = True
         self.names_are_told = asyncio.Event()
         self.names_are_told.set()
 
-    async def getaddrinfo(
-        self, host: object, port: object, **options: object
-    ) -> list[tuple[object, ...]]:
+    async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
         await self.names_are_told.wait()
         if not self.names_are_known:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -24,14 +24,14 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import looptime
 import pytest
 from raw_server import RawServer, drop, hang, refusing
 
 from pythpeer import Rate
 from pythpeer.cli import demo, ending, main, show
 from pythpeer.cli.plain import clean, json_line
-from pythpeer.testing import FakeServices
+from pythpeer.testing import LAW, FakeServices, VirtualTimeLoop
+from pythpeer.testing.scenes import SCENES
 
 T = TypeVar("T")
 
@@ -786,12 +786,11 @@ def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> No
 def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]) -> None:
     """Every scene is played, and again once all have been; the session breaks no rule over it."""
     played = demo.Demo(show.Rows(json=True), 200, 4)
-    virtual = looptime.make_event_loop_class(asyncio.SelectorEventLoop)
-    with asyncio.Runner(loop_factory=virtual) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(played._play())
     rows = Result(0, *capfd.readouterr()).rows
     times = Counter(row["text"] for row in rows)
-    scenes = re.findall(r"^[abc][:>@*] ([^{}\n]+)$", demo.SCENES, re.MULTILINE)
+    scenes = re.findall(r"^[abc][:>@*] ([^{}\n]+)$", SCENES, re.MULTILINE)
     assert {times[text] > 0 for text in scenes} == {True}
     assert times["who won last night?"] > 1
     whispered = [row["text"] for row in rows if row["kind"] == "chat" and row["is_private"]]
@@ -802,7 +801,9 @@ def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]
 
 def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge is a real one: without pacing it finds something."""
-    monkeypatch.setattr(demo, "RATES", dict.fromkeys(demo.RATES, Rate(0.0)))
+    patient = FakeServices.session
+    hasty = dict.fromkeys(LAW, Rate(0.0))
+    monkeypatch.setattr(FakeServices, "session", lambda fake: patient(fake, rates=hasty))
     result = run("demo", "--messages", "4")
     assert result.code == 1
     assert not result.out.endswith(" 0\n")

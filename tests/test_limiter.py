@@ -17,19 +17,18 @@ from itertools import pairwise
 from typing import Any, TypeVar
 
 import anyio
-import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, Limiter, Rate, RateLimitedError, SessionClosedError
 from pythpeer.limiter import Permit, Priority, clock
+from pythpeer.testing import VirtualTimeLoop
 
 pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 
-VIRTUAL = looptime.make_event_loop_class(asyncio.SelectorEventLoop)
 WRITE, CALL, POLL = Priority.WRITE, Priority.CALL, Priority.POLL
 GUARD = 0.05
 ONE = Rate(1.0)
@@ -38,7 +37,7 @@ THREE = Rate(1.0, burst=3)
 
 def on_virtual_time(scenario: Coroutine[Any, Any, T]) -> T:
     """Run a scenario without sockets in a new loop of its own, whose clock starts at 0."""
-    with asyncio.Runner(loop_factory=lambda: VIRTUAL(noop_cycles=0)) as runner:
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(scenario)
 
 
@@ -979,7 +978,7 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_dismissal() -> None:
 
 def test_the_clock_of_a_plain_loop_is_its_own() -> None:
     """A loop written in Python is asked for the time, for a test's virtual time is its own."""
-    loop = VIRTUAL(start=123.0)
+    loop = VirtualTimeLoop(start=123.0)
     try:
         assert clock(loop)() == 123.0
     finally:

@@ -12,7 +12,6 @@ import random
 from collections.abc import Callable
 from itertools import pairwise
 
-import looptime
 import pytest
 from raw_server import (
     GOOD,
@@ -40,24 +39,24 @@ from pythpeer import (
     Session,
     TransportError,
 )
-from pythpeer.testing import FakeServices
+from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 pytestmark = pytest.mark.anyio
 
 GUARD = 0.05
 PRECISE = 1e-4
-"""Seconds by which a time can be off: the virtual clock counts microseconds."""
+"""Seconds by which a time can be off."""
 
 Chance = Callable[[], float]
 
 
-class StallingLoop(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
+class StallingLoop(VirtualTimeLoop):
     """A loop on virtual time that something may hold up: then all its timers fire late."""
 
     lost = 0.0
 
     def time(self) -> float:
-        return float(super().time()) + self.lost
+        return super().time() + self.lost
 
     def stall(self, seconds: float) -> None:
         """What a callback that blocks does."""

@@ -565,10 +565,10 @@ async def test_the_api_key_travels_in_its_header(
 async def test_a_wrong_api_key_is_refused(
     call: Callable[[Session], Awaitable[object]],
 ) -> None:
-    """The service's "no access" is about the key."""
+    """What the service says is about the key."""
     async with FakeServices(pythbots_api_key="api-key") as fake:
         async with fake.session(pythbots_api_key="wrong") as session:
-            with pytest.raises(AccessDeniedError, match="no access"):
+            with pytest.raises(AccessDeniedError, match="Invalid API key"):
                 await call(session)
         assert fake.violations == []
 

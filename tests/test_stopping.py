@@ -41,9 +41,12 @@ async def stopped(
     loop: str,
     way: str,
     *signals: signal.Signals,
-    after: float = 0.3,
+    polls: int = 1,
 ) -> tuple[int, list[str], str]:
-    """The exit code, what was said on stdout, and everything on stderr."""
+    """The exit code, what was said on stdout, and everything on stderr.
+
+    A signal comes once chat and mail have been polled so often, and a moment later.
+    """
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", "-W", "error", str(STOPPER)),
         *(services.url, str(path), loop, way),
@@ -53,11 +56,12 @@ async def stopped(
     )
     talk = asyncio.ensure_future(process.communicate())
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             for number in signals:
-                while not services.asked("get"):  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-                await asyncio.sleep(after)
+                for kinds in (("get",), ("readnew", "readall")):
+                    while len(services.asked(*kinds)) < polls:
+                        await asyncio.sleep(0.02)
+                await asyncio.sleep(0.3)
                 process.send_signal(number)
             out, err = await talk
     except TimeoutError:
@@ -114,7 +118,7 @@ async def again(services: Scripted, path: Path) -> tuple[int, list[str], str]:
     """The next life of a program, stopped once it has had time for everything."""
     (path.parent / "been").touch()
     services.requests.clear()
-    return await stopped(services, path, "asyncio", "handler", signal.SIGTERM, after=0.8)
+    return await stopped(services, path, "asyncio", "handler", signal.SIGTERM, polls=4)
 
 
 @pytest.mark.parametrize("way", ["break", "raise", "SIGTERM", "handler", "SIGINT"])

@@ -7,7 +7,9 @@
         page = await session.peerbet.messages()
         assert not fake.violations
 
-Everything here is for tests and demonstrations; nothing of it is needed to talk to the services.
+Everything here is for tests and demonstrations; nothing of it is needed to talk to the services. It
+imports no more than a session does until the services start, for its pytest plugin stands in every
+test run.
 """
 
 from __future__ import annotations
@@ -15,23 +17,41 @@ from __future__ import annotations
 from .chat import ChatLine, FakeChat
 from .directory import Chats, Person, Staff, Users
 from .fake import FakeServices
+from .faults import Fault, Faults
+from .habits import BOM, PHP_WARNING, HabitOptions, Habits
 from .incoming import Arrival
 from .judge import LAW, Rule, Violation
-from .mail import FakeMail, Letter, SentMail
+from .keys import ApiKeys
+from .mail import FakeMail, Letter, Mailbox, SentMail
+from .people import Actor, Heard, Pace, People
+from .virtual import VirtualTimeLoop
 
 __all__ = [
+    "BOM",
     "LAW",
+    "PHP_WARNING",
+    "Actor",
+    "ApiKeys",
     "Arrival",
     "ChatLine",
     "Chats",
     "FakeChat",
     "FakeMail",
     "FakeServices",
+    "Fault",
+    "Faults",
+    "HabitOptions",
+    "Habits",
+    "Heard",
     "Letter",
+    "Mailbox",
+    "Pace",
+    "People",
     "Person",
     "Rule",
     "SentMail",
     "Staff",
     "Users",
     "Violation",
+    "VirtualTimeLoop",
 ]

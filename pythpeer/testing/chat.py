@@ -2,26 +2,26 @@
 
 Documented: 50 messages without ``mid``, ``last`` at most 300, ``msg`` at most 250 characters, bits
 as 0 and 1, and the shape of the answers. Not documented, and so decided here: ids count from 1,
-messages come in ascending order, ``mid`` itself is not among them, and a wrong key is refused.
+and a wrong key is refused. What else is documented nowhere is a habit (`Habits`).
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Collection
+from itertools import count, islice
 from operator import attrgetter
-from typing import Final, Literal
+from random import Random
+from typing import Final
 
 import msgspec
 
+from .habits import Habits
 from .incoming import Incoming
-from .replies import RefusedError
+from .replies import RefusedError, bit, listed, ordered
 
-__all__ = ["ChatLine", "FakeChat", "Window"]
-
-Window = Literal["newest", "oldest"]
+__all__ = ["ChatLine", "FakeChat"]
 
 PAGE: Final = 50
 """How many messages there are without ``mid`` and ``last``."""
@@ -50,25 +50,42 @@ class FakeChat:
     ``users_online`` is the number that the answers carry; set it at will.
     """
 
-    def __init__(self, *, window: Window, date: Callable[[], str]) -> None:
-        if window not in ("newest", "oldest"):
-            raise ValueError("window is 'newest' or 'oldest'")
+    def __init__(
+        self, *, habits: Callable[[], Habits], date: Callable[[], str], chance: Random
+    ) -> None:
         self.messages: list[ChatLine] = []
         self.users_online = 1
-        self._window: Window = window
+        self._habits = habits
         self._date = date
+        self._chance = chance
         self._users: dict[str, str] = {}
         self._ids = count(1)
+        self._listeners: list[Callable[[ChatLine], None]] = []
 
     def register(self, user: str, key: str) -> None:
         """Let *user* in with *key*: to post, and to see the private messages from and to them."""
         self._users[key] = user
 
+    @property
+    def keys(self) -> Collection[str]:
+        """The keys of all users."""
+        return self._users.keys()
+
     def say(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int:
         """Add a message, private if *to* names a user, and return its id."""
         line = ChatLine(next(self._ids), sender, to, text, self._date(), bot)
         self.messages.append(line)
+        for listener in tuple(self._listeners):
+            listener(line)
         return line.id
+
+    def listen(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:
+        """Have *listener* called with each message from now on, until what is returned is called.
+
+        It is called before the message's sender is answered, and should return soon.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def answer(self, call: Incoming) -> dict[str, object]:
         """Answer one request. Raises `RefusedError`."""
@@ -85,18 +102,25 @@ class FakeChat:
         last, mid = _int32(call, "last"), _int32(call, "mid")
         if last is not None and last < 1:
             raise _no("Invalid last")
+        habits = self._habits()
+        lines = ordered(self._page(reader, mid, last), habits, self._chance)
         return {
             "status": 1,
             "users_online": self.users_online,
-            "message_list": [_shown(line, reader) for line in self._page(reader, mid, last)],
+            "message_list": listed([_shown(line, reader, habits) for line in lines], habits),
         }
 
     def _page(self, reader: str | None, mid: int | None, last: int | None) -> list[ChatLine]:
+        habits = self._habits()
         start = 0 if mid is None else bisect_right(self.messages, mid, key=attrgetter("id"))
         seen = [line for line in self.messages[start:] if _sees(reader, line)]
+        if habits.overlap and start:
+            before = (line for line in reversed(self.messages[:start]) if _sees(reader, line))
+            seen[:0] = reversed(list(islice(before, habits.overlap)))
         size = min(last or (PAGE if mid is None else MOST), MOST)
-        oldest = mid is not None and self._window == "oldest"
-        return seen[:size] if oldest else seen[-size:]
+        oldest = mid is not None and habits.window == "oldest"
+        page = seen[:size] if oldest else seen[-size:]
+        return [line for line in page for _ in range(habits.repeat)]
 
     def _set(self, call: Incoming) -> dict[str, object]:
         sender = self._user(call)
@@ -137,7 +161,7 @@ def _sees(reader: str | None, line: ChatLine) -> bool:
     return not line.to or reader in (line.sender, line.to)
 
 
-def _shown(line: ChatLine, reader: str | None) -> dict[str, object]:
+def _shown(line: ChatLine, reader: str | None, habits: Habits) -> dict[str, object]:
     """Shape a message for *reader*, as documented."""
     return {
         "id": line.id,
@@ -145,7 +169,7 @@ def _shown(line: ChatLine, reader: str | None) -> dict[str, object]:
         "to": line.to,
         "msg": line.text,
         "date": line.date,
-        "bot": int(line.bot),
-        "my": int(line.sender == reader),
-        "me": int(bool(line.to)),
+        "bot": bit(line.bot, habits),
+        "my": bit(line.sender == reader, habits),
+        "me": bit(bool(line.to), habits),
     }

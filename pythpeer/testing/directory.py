@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Chats", "Person", "Staff", "Users", "seed"]
+__all__ = ["Chats", "Person", "Staff", "Users", "seed_directory"]
 
 DAY: Final = 86_400
 """Seconds."""
@@ -130,7 +130,7 @@ class Chats:
         return self._chats.get(chat_id)
 
 
-def seed(users: Users, chats: Chats) -> None:
+def seed_directory(users: Users, chats: Chats) -> None:
     """Put in what the documentation's examples ask for: a user, a chat, and some company."""
     users.add(
         "tiro",

@@ -4,96 +4,134 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 
 import anyio
-from aiohttp import web
 
 from ..limiter import clock as loop_clock
+from ..session import Session, SessionOptions
 from ..wire import Rate
-from .chat import FakeChat, Window
-from .directory import Chats, Users, seed
+from .chat import FakeChat
+from .directory import Chats, Users, seed_directory
+from .faults import SORRY, Fault, Faults
+from .habits import HabitOptions, Habits, habits_from
 from .incoming import Arrival, Incoming, Service, redacted
-from .judge import Judge, Violation
+from .judge import LAW, Judge, Violation
+from .keys import ApiKeys
 from .mail import FakeMail
+from .people import People
 from .pythbots import FakePythBots
-from .replies import RefusedError, php_json
-from .server import LoopbackServer
+from .replies import RefusedError, Reply, php_json
 
 if TYPE_CHECKING:
-    from ..session import Session, SessionOptions
+    from aiohttp import web
+
+    from .server import LoopbackServer
 
 __all__ = ["FakeServices"]
 
 RECORDED: Final = 10_000
 """How many of the latest requests are kept in the record."""
 
+PATIENCE: Final = 5.0
+"""The guard of the sessions made here, in seconds. Service and client share an event loop, and on a
+busy machine the one may see a request later than a guard for a network allows. With this one, each
+interval counts from the answer to the last request."""
+
+SERVICES: Final[tuple[Service, ...]] = ("peerbet", "pythbots")
+
 
 class FakeServices:
     """Both services, each on a loopback port of its own, while ``async with`` lasts.
 
-    ``rates`` is the law per endpoint name, `LAW` where it is silent. ``clock`` returns seconds and
-    never goes back; by default it is the event loop's, so virtual time moves the fake too.
-    ``username`` is whose ``peerbet_key`` and ``personal_key`` these are. PythBots demands an API
-    key only if ``pythbots_api_key`` is given. ``personal_key_param`` is the spelling of that
-    parameter. ``window`` says which messages Peerbet leaves out when there are too many after
-    ``mid``, and ``readall_marks`` whether reading all mail marks it as read: neither is documented.
+    - ``rates`` is the law per endpoint name, `LAW` where it is silent.
+    - ``username`` is whose ``peerbet_key`` and ``personal_key`` these are. PythBots demands an API
+      key only if ``pythbots_api_key`` is given, or one is added to ``api_keys``.
+    - ``clock`` returns seconds and never goes back; by default it is the event loop's, so virtual
+      time moves the fake too. ``now`` is the date at the start, by default today's, in UTC.
+    - ``seed`` decides everything that is left to chance: the same for the same seed.
+    - What is documented nowhere is a habit: ``order="shuffled"``, ``mail_ids=False`` and so on, as
+      `Habits` describes them.
 
-    ``chat``, ``mail``, ``users`` and ``chats`` hold what the services know. ``requests`` records
-    the latest requests, without keys. ``violations`` is everything that was wrong with any.
+    ``chat``, ``mail``, ``users``, ``chats`` and ``api_keys`` hold what the services know.
+    ``people`` say and answer things by themselves. ``faults`` is what goes wrong on purpose.
+    ``requests`` records the latest requests, without keys. ``violations`` is everything that was
+    wrong with any.
     """
 
     def __init__(
         self,
         *,
         rates: Mapping[str, Rate] | None = None,
-        clock: Callable[[], float] | None = None,
         username: str = "pythpeer",
         peerbet_key: str = "fake-peerbet-key",
         personal_key: str = "fake-personal-key",
         pythbots_api_key: str | None = None,
-        personal_key_param: str = "personalkey",
-        window: Window = "newest",
-        readall_marks: bool = False,
+        clock: Callable[[], float] | None = None,
+        now: datetime | None = None,
+        seed: int | str = 0,
+        **habits: Unpack[HabitOptions],
     ) -> None:
         self.username = username
         self.peerbet_key = peerbet_key
         self.personal_key = personal_key
         self.pythbots_api_key = pythbots_api_key
-        self._personal_key_param = personal_key_param
+        self._habits = habits_from(Habits(), **habits)
         self._rates = rates
         self._given_clock = clock
+        self._given_now = now
         self._set_clock(clock or time.monotonic)
 
         self.users = Users()
         self.chats = Chats(self.users)
-        seed(self.users, self.chats)
+        seed_directory(self.users, self.chats)
         owner = self.users.ensure(username)
-        self.chat = FakeChat(window=window, date=self._date)
-        self.chat.register(username, peerbet_key)
-        self.mail = FakeMail(self.users, owner, readall_marks=readall_marks, date=self._date)
+        self.chat = FakeChat(
+            habits=self._get_habits, date=self._date, chance=Random(f"{seed} chat")
+        )
+        self.mail = FakeMail(
+            self.users,
+            owner,
+            habits=self._get_habits,
+            date=self._date,
+            chance=Random(f"{seed} mail"),
+        )
+        self.register(username, peerbet_key=peerbet_key, personal_key=personal_key)
+        self.api_keys = ApiKeys()
+        if pythbots_api_key is not None:
+            self.api_keys.add(pythbots_api_key)
+        self.people = People(self.chat, self.mail, owner=owner, chance=Random(f"{seed} people"))
+        self.faults = Faults(Random(f"{seed} faults"))
         self.requests: list[Arrival] = []
         self._judge = Judge(
-            rates, personal_key=personal_key_param, api_key=pythbots_api_key is not None
+            rates,
+            personal_key=lambda: self._habits.personal_key_param,
+            api_key=lambda: bool(self.api_keys),
         )
         self._pythbots = FakePythBots(
-            self.users,
-            self.chats,
-            self.mail,
-            personal_key=personal_key,
-            personal_key_param=personal_key_param,
-            api_key=pythbots_api_key,
+            self.users, self.chats, self.mail, self.api_keys, self._get_habits
         )
-        self._servers = {name: self._server(name) for name in ("peerbet", "pythbots")}
+        self._servers: dict[Service, LoopbackServer] = {}
         self._running = False
 
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped"
         return f"<FakeServices {state}, violations={len(self.violations)}>"
+
+    @property
+    def habits(self) -> Habits:
+        """How the services behave where nothing is documented."""
+        return self._habits
+
+    def adopt(self, **habits: Unpack[HabitOptions]) -> None:
+        """Change habits, from the next request on. Raises `InvalidRequestError`."""
+        self._habits = habits_from(self._habits, **habits)
 
     @property
     def violations(self) -> list[Violation]:
@@ -103,30 +141,44 @@ class FakeServices:
     @property
     def peerbet_url(self) -> str:
         """The base URL of the fake Peerbet. Raises ``RuntimeError`` while it is not running."""
-        return self._servers["peerbet"].url
+        return self._url("peerbet")
 
     @property
     def pythbots_url(self) -> str:
         """The base URL of the fake PythBots. Raises ``RuntimeError`` while it is not running."""
-        return self._servers["pythbots"].url
+        return self._url("pythbots")
 
-    def session(self, **overrides: Unpack[SessionOptions]) -> Session:
+    def register(self, username: str, *, peerbet_key: str, personal_key: str) -> None:
+        """Give *username* a key for Peerbet, and one for the mail of PythBots."""
+        self.chat.register(username, peerbet_key)
+        self.mail.register(username, personal_key)
+
+    def session(
+        self, username: str | None = None, /, **overrides: Unpack[SessionOptions]
+    ) -> Session:
         """Make a `Session` with the URLs, the keys and the rates of this fake, not yet open.
 
-        *overrides* are arguments of `Session`, and win.
+        *username* is whose session it is, with keys made up on the spot; by default that of the
+        fake's own user. *overrides* are arguments of `Session`, and win. Where neither the fake
+        nor they say otherwise, intervals are counted from the last answer.
         """
-        from ..session import Session
-
+        keys = (self.peerbet_key, self.personal_key)
+        if username is not None:
+            keys = (f"fake-peerbet-key-of-{username}", f"fake-personal-key-of-{username}")
+            self.register(username, peerbet_key=keys[0], personal_key=keys[1])
+        patient = {name: Rate(law.interval, law.burst, PATIENCE) for name, law in LAW.items()}
         settings: SessionOptions = {
             "peerbet_url": self.peerbet_url,
             "pythbots_url": self.pythbots_url,
-            "peerbet_key": self.peerbet_key,
-            "personal_key": self.personal_key,
+            "peerbet_key": keys[0],
+            "personal_key": keys[1],
             "pythbots_api_key": self.pythbots_api_key,
-            "personal_key_param": self._personal_key_param,
-            "rates": self._rates,
+            "personal_key_param": self._habits.personal_key_param,
+            "rates": {**patient, **(self._rates or {})},
         }
         return Session(**(settings | overrides))
+
+    # -- starting and stopping --------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -145,41 +197,77 @@ class FakeServices:
         if self._running:
             raise RuntimeError("the fake services are running already")
         self._running = True
-        self._set_clock(self._given_clock or loop_clock(asyncio.get_running_loop()))
+        loop = asyncio.get_running_loop()
+        self._set_clock(self._given_clock or loop_clock(loop))
         self._judge.start_afresh()
+        self.api_keys.start_afresh()
         try:
             # Shielded, for a cancelled `create_server` leaves its socket to nobody.
             with anyio.CancelScope(shield=True):
-                for server in self._servers.values():
-                    await server.start()
+                for service in SERVICES:
+                    await self._listen(service)
         except BaseException:
             await self.aclose()
             raise
+        self.people.start(loop)
 
     async def aclose(self) -> None:
-        """Close both ports and every connection at once. Does nothing the second time."""
+        """Close both ports and every connection at once. Does nothing the second time.
+
+        People go home: what they were still to say is not said.
+        """
         self._running = False
+        self.people.stop()
         with anyio.CancelScope(shield=True):
             for server in self._servers.values():
                 await server.aclose()
+        self._servers.clear()
 
-    def _server(self, service: Service) -> LoopbackServer:
-        return LoopbackServer(
-            partial(self._respond, service), partial(self._judge.malformed, service)
-        )
+    @asynccontextmanager
+    async def outage(self, *services: Service) -> AsyncGenerator[None]:
+        """Drop every connection and refuse new ones while it lasts, of one service or of both."""
+        down = services or SERVICES
+        with anyio.CancelScope(shield=True):
+            for service in down:
+                await self._servers[service].aclose()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                for service in down if self._running else ():
+                    await self._listen(service, self._servers[service].port)
 
-    async def _respond(self, service: Service, request: web.BaseRequest) -> web.Response:
+    async def _listen(self, service: Service, port: int = 0) -> None:
+        # Late: a test run that uses no fake need not import aiohttp for it.
+        from .server import LoopbackServer
+
+        malformed = partial(self._judge.malformed, service)
+        server = LoopbackServer(partial(self._respond, service), malformed, port)
+        self._servers[service] = server
+        await server.start()
+
+    def _url(self, service: Service) -> str:
+        if not self._running or service not in self._servers:
+            raise RuntimeError("the fake services are not running: `async with` starts them")
+        return f"http://127.0.0.1:{self._servers[service].port}"
+
+    # -- answering --------------------------------------------------------------------------------
+
+    def _respond(self, service: Service, request: web.BaseRequest) -> tuple[Reply, Fault | None]:
         # `raw_path` is the target as it was received; the other attributes show it decoded.
         at, target = self.clock(), request.raw_path
         call = Incoming(service, request.method, target, request.headers, at)
-        self._record(call, target)
+        fault = self.faults.meet(call.kind)
+        self._record(call, target, fault)
         self._judge.consider(call)
-        status, body = self._answer(call)
-        return web.Response(status=status, body=body, content_type="text/html", charset="utf-8")
+        status, body = (200, SORRY)
+        if fault is None or fault.effect:
+            status, body = self._answer(call)
+        return Reply(status, body, self._habits.content_type), fault
 
-    def _record(self, call: Incoming, target: str) -> None:
-        keys = (self.peerbet_key, self.personal_key, self.pythbots_api_key)
-        self.requests.append(Arrival(call.endpoint, call.at, redacted(target, keys)))
+    def _record(self, call: Incoming, target: str, fault: Fault | None) -> None:
+        keys = (*self.chat.keys, *self.mail.keys, *self.api_keys.keys)
+        self.requests.append(Arrival(call.endpoint, call.at, redacted(target, keys), fault))
         del self.requests[:-RECORDED]
 
     def _answer(self, call: Incoming) -> tuple[int, bytes]:
@@ -189,15 +277,21 @@ class FakeServices:
             return 405, b"<html><body><h1>405 Method Not Allowed</h1></body></html>"
         service = self.chat if call.endpoint.startswith("peerbet.") else self._pythbots
         try:
-            return 200, php_json(service.answer(call))
+            return 200, php_json(service.answer(call), self._habits)
         except RefusedError as refusal:
-            return refusal.status, php_json(refusal.document)
+            status = refusal.status or self._habits.refusal_status
+            return status, php_json(refusal.document, self._habits)
+
+    def _get_habits(self) -> Habits:
+        return self._habits
+
+    # -- time -------------------------------------------------------------------------------------
 
     def _set_clock(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self._epoch = datetime.now(UTC) - timedelta(seconds=clock())
+        self._epoch = (self._given_now or datetime.now(UTC)) - timedelta(seconds=clock())
 
     def _date(self) -> str:
-        """The services' date and time, in UTC: it goes on as the clock does."""
+        """The services' date and time: it goes on as the clock does."""
         now = self._epoch + timedelta(seconds=self.clock())
         return now.strftime("%Y-%m-%d %H:%M:%S")

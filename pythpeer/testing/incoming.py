@@ -12,6 +12,8 @@ from urllib.parse import parse_qsl, quote, unquote
 
 import msgspec
 
+from .faults import Fault
+
 __all__ = ["Arrival", "Incoming", "Service", "redacted"]
 
 Service = Literal["peerbet", "pythbots"]
@@ -32,11 +34,13 @@ class Arrival(msgspec.Struct, frozen=True):
 
     ``endpoint`` is the endpoint's name, or the service's where there is no such endpoint.
     ``target`` is path and query as they were received, with ``***`` in place of every key.
+    ``fault`` is what went wrong with it on purpose.
     """
 
     endpoint: str
     at: float
     target: str
+    fault: Fault | None = None
 
 
 class Incoming:
@@ -60,6 +64,14 @@ class Incoming:
         name = _PATHS.get((service, path), service)
         action = self.params.get("action")
         return f"{name}.{action}" if name == "peerbet.chat" and action in ("get", "set") else name
+
+    @property
+    def kind(self) -> str:
+        """The endpoint's name, and of mail also what is done with it."""
+        if self.endpoint != "pythbots.mail":
+            return self.endpoint
+        flags = (flag for flag in ("readnew", "readall") if flag in self.params)
+        return f"pythbots.mail.{next(flags, 'send')}"
 
     def _api_key(self) -> str | None:
         """The PythBots API key, from any of the places where a GET can carry it."""

@@ -8,7 +8,7 @@ the law. No detail of a violation shows a parameter's value, so none can show a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
@@ -73,12 +73,16 @@ class Violation(msgspec.Struct, frozen=True):
 class Judge:
     """Looks at every request and writes down what is wrong with it.
 
-    ``personal_key`` is the name of the parameter that carries the personal key; ``api_key`` says
+    ``personal_key`` says how the parameter is called that carries the personal key, and ``api_key``
     whether PythBots is to be asked with an API key.
     """
 
     def __init__(
-        self, rates: Mapping[str, Rate] | None, *, personal_key: str, api_key: bool
+        self,
+        rates: Mapping[str, Rate] | None,
+        *,
+        personal_key: Callable[[], str],
+        api_key: Callable[[], bool],
     ) -> None:
         unknown = sorted((rates or {}).keys() - LAW.keys())
         if unknown:
@@ -119,7 +123,7 @@ class Judge:
         if call.endpoint.startswith("peerbet."):
             return call.params.get("key")
         if call.endpoint == "pythbots.mail":
-            return call.params.get(self._personal_key)
+            return call.params.get(self._personal_key())
         return call.api_key
 
     def _lacks(self, call: Incoming) -> Iterator[Fault]:
@@ -130,11 +134,11 @@ class Judge:
             return
         if call.method != "GET":
             yield "method", f"a {call.method} where everything is a GET"
-        if self._api_key and call.endpoint.startswith("pythbots.") and not call.api_key:
+        if self._api_key() and call.endpoint.startswith("pythbots.") and not call.api_key:
             yield "key", "the API key is missing"
         for name in self._needs(call):
             if not any(call.params.get(choice) for choice in name.split(" or ")):
-                rule: Rule = "key" if name in ("key", self._personal_key) else "parameter"
+                rule: Rule = "key" if name in ("key", self._personal_key()) else "parameter"
                 yield rule, f"{name} is missing"
 
     def _needs(self, call: Incoming) -> tuple[str, ...]:
@@ -148,7 +152,7 @@ class Judge:
                 return ("chatid",)
             case "pythbots.mail":
                 reads = call.params.keys() & {"readnew", "readall"}
-                return (self._personal_key, *(() if reads else ("user or id", "message")))
+                return (self._personal_key(), *(() if reads else ("user or id", "message")))
             case _:
                 return ()
 

@@ -1,16 +1,19 @@
-"""The PythBots mailbox of the one user whose personal key the fake knows."""
+"""The PythBots mail: a mailbox for each user, open to whoever has that user's personal key."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from itertools import count
+from random import Random
 from typing import NamedTuple
 
 import msgspec
 
 from .directory import Person, Users
+from .habits import Habits
+from .replies import bit, listed, ordered, renamed
 
-__all__ = ["FakeMail", "Letter", "SentMail"]
+__all__ = ["FakeMail", "Letter", "Mailbox", "SentMail"]
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -31,59 +34,130 @@ class SentMail(NamedTuple):
     text: str
 
 
-class FakeMail:
-    """``box`` is what came for the key's owner, in order; ``sent`` is what clients sent."""
+class Mailbox:
+    """One user's mail: ``box`` is what came, in order; ``sent`` is what they sent by the API."""
 
-    def __init__(
-        self, users: Users, owner: Person, *, readall_marks: bool, date: Callable[[], str]
-    ) -> None:
+    def __init__(self, owner: Person) -> None:
+        self.owner = owner
         self.box: list[Letter] = []
         self.sent: list[SentMail] = []
-        self._users = users
-        self._owner = owner
-        self._readall_marks = readall_marks
-        self._date = date
-        self._ids = count(1)
 
-    def deliver(self, sender: str, text: str) -> int:
-        """Put an unread mail into the box and return its id. An unknown sender becomes a user."""
-        author = self._users.ensure(sender)
-        letter = Letter(next(self._ids), author.username, author.id, text, self._date())
-        self.box.append(letter)
-        return letter.id
-
-    def send(self, recipient: Person, text: str) -> None:
-        """Take a mail from the key's owner, who may also write to themselves."""
-        self.sent.append(SentMail(recipient.username, text))
-        if recipient.id == self._owner.id:
-            self.deliver(recipient.username, text)
-
-    def read_new(self) -> list[dict[str, object]]:
-        """Hand out the unread mail as it is, and mark it as read."""
-        unread = [letter for letter in self.box if not letter.read]
-        self._mark_all()
-        return _shown(unread)
-
-    def read_all(self) -> list[dict[str, object]]:
-        """Hand out all mail as it is. Whether that marks it as read is documented nowhere."""
-        letters = _shown(self.box)
-        if self._readall_marks:
-            self._mark_all()
-        return letters
-
-    def _mark_all(self) -> None:
+    def mark_all(self) -> None:
+        """Mark everything as read."""
         self.box[:] = [msgspec.structs.replace(letter, read=True) for letter in self.box]
 
 
-def _shown(letters: Iterable[Letter]) -> list[dict[str, object]]:
-    return [
-        {
-            "id": letter.id,
-            "from": letter.sender,
-            "from_id": letter.sender_id,
-            "message": letter.text,
-            "date": letter.date,
-            "read": int(letter.read),
-        }
-        for letter in letters
-    ]
+class FakeMail:
+    """All mailboxes; ``box`` and ``sent`` are those of the fake's own user.
+
+    Mail between users arrives, whether or not they have a key.
+    """
+
+    def __init__(
+        self,
+        users: Users,
+        owner: Person,
+        *,
+        habits: Callable[[], Habits],
+        date: Callable[[], str],
+        chance: Random,
+    ) -> None:
+        self._users = users
+        self._owner = Mailbox(owner)
+        self._habits = habits
+        self._date = date
+        self._chance = chance
+        self._boxes = {owner.username.casefold(): self._owner}
+        self._keys: dict[str, Mailbox] = {}
+        self._ids = count(1)
+        self._listeners: list[Callable[[Person, Letter], None]] = []
+
+    @property
+    def box(self) -> list[Letter]:
+        """What came for the fake's own user, in order."""
+        return self._owner.box
+
+    @property
+    def sent(self) -> list[SentMail]:
+        """What the fake's own user sent."""
+        return self._owner.sent
+
+    def of(self, username: str) -> Mailbox:
+        """The mailbox of *username*, who becomes a user if unknown."""
+        person = self._users.ensure(username)
+        return self._boxes.setdefault(person.username.casefold(), Mailbox(person))
+
+    def register(self, username: str, key: str) -> Mailbox:
+        """Open the mailbox of *username* to whoever has *key*."""
+        self._keys[key] = mailbox = self.of(username)
+        return mailbox
+
+    @property
+    def keys(self) -> Collection[str]:
+        """The personal keys of all users."""
+        return self._keys.keys()
+
+    def opened_by(self, key: str | None) -> Mailbox | None:
+        """The mailbox that *key* opens."""
+        return None if key is None else self._keys.get(key)
+
+    def deliver(self, sender: str, text: str, *, to: str | None = None) -> int:
+        """Put an unread mail into a box, and return its id. An unknown sender becomes a user.
+
+        It is for the fake's own user, or for *to*.
+        """
+        mailbox = self._owner if to is None else self.of(to)
+        author = self._users.ensure(sender)
+        letter = Letter(next(self._ids), author.username, author.id, text, self._date())
+        mailbox.box.append(letter)
+        for listener in tuple(self._listeners):
+            listener(mailbox.owner, letter)
+        return letter.id
+
+    def listen(self, listener: Callable[[Person, Letter], None]) -> Callable[[], None]:
+        """Have *listener* called with the recipient and each mail from now on.
+
+        That ends when what is returned is called. It should return soon.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    # -- what the API does ------------------------------------------------------------------------
+
+    def send(self, mailbox: Mailbox, recipient: Person, text: str) -> None:
+        """Take a mail from the owner of *mailbox*, who may also write to themselves."""
+        mailbox.sent.append(SentMail(recipient.username, text))
+        self.deliver(mailbox.owner.username, text, to=recipient.username)
+
+    def read_new(self, mailbox: Mailbox) -> object:
+        """Hand out the unread mail as it is, and mark it as read."""
+        shown = self._shown([letter for letter in mailbox.box if not letter.read])
+        mailbox.mark_all()
+        return shown
+
+    def read_all(self, mailbox: Mailbox) -> object:
+        """Hand out all mail as it is. Whether that marks it as read is a habit."""
+        shown = self._shown(mailbox.box)
+        if self._habits().readall_marks:
+            mailbox.mark_all()
+        return shown
+
+    def _shown(self, letters: list[Letter]) -> object:
+        habits = self._habits()
+        return listed(
+            [_fields(letter, habits) for letter in ordered(letters, habits, self._chance)], habits
+        )
+
+
+def _fields(letter: Letter, habits: Habits) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "id": letter.id,
+        "from": letter.sender,
+        "from_id": letter.sender_id,
+        "message": letter.text,
+        "date": letter.date,
+        "read": bit(letter.read, habits),
+    }
+    if not habits.mail_ids:
+        del fields["id"]
+    return renamed(fields, habits)

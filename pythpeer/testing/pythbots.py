@@ -1,50 +1,50 @@
 """The PythBots API: users, staff, statistics and mail behind four PHP pages.
 
-A refusal is ``{"error": "..."}``, with status 400 where a parameter is missing. With an API key
-configured, every request has to carry it.
+A refusal is ``{"error": "..."}``, with status 400 where a parameter is missing. Where there are API
+keys, every request has to carry one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from .directory import Chats, Users
+from .habits import Habits
 from .incoming import Incoming
-from .mail import FakeMail
-from .replies import RefusedError
+from .keys import ApiKeys
+from .mail import FakeMail, Mailbox
+from .replies import RefusedError, listed, renamed
 
 __all__ = ["FakePythBots"]
 
 
 class FakePythBots:
-    """Answers requests from what the directory and the mailbox hold."""
+    """Answers requests from what the directory and the mailboxes hold."""
 
     def __init__(
         self,
         users: Users,
         chats: Chats,
         mail: FakeMail,
-        *,
-        personal_key: str,
-        personal_key_param: str,
-        api_key: str | None,
+        api_keys: ApiKeys,
+        habits: Callable[[], Habits],
     ) -> None:
         self._users = users
         self._chats = chats
         self._mail = mail
-        self._personal_key = personal_key
-        self._personal_key_param = personal_key_param
-        self._api_key = api_key
+        self._api_keys = api_keys
+        self._habits = habits
 
     def answer(self, call: Incoming) -> object:
         """Answer one request. Raises `RefusedError`."""
-        if self._api_key is not None and call.api_key != self._api_key:
-            raise _no("no access")
+        self._api_keys.check(call.api_key, call.endpoint, call.at)
         match call.endpoint:
             case "pythbots.userinfo":
                 return self._userinfo(call)
             case "pythbots.crank":
-                return self._crank(call)
+                return self._in_a_list(self._crank(call))
             case "pythbots.cstats":
                 return self._cstats(call)
             case _:
@@ -54,30 +54,35 @@ class FakePythBots:
         person = self._users.find(_required(call, "user"))
         if person is None:
             raise _no("User not found")
-        return msgspec.to_builtins(person)
+        return renamed(msgspec.to_builtins(person), self._habits())
 
     def _crank(self, call: Incoming) -> object:
         chat = self._chats.by_id(_required(call, "chatid"))
         if chat is None or not chat.opted_in:
             raise _no("Chat has not opted in")
-        return msgspec.to_builtins(chat.staff)
+        habits = self._habits()
+        return listed([renamed(msgspec.to_builtins(one), habits) for one in chat.staff], habits)
 
     def _cstats(self, call: Incoming) -> object:
         chat = self._chats.by_id(_required(call, "chatid"))
         if chat is None:
             raise _no("Chat not found")
-        return chat.stats
+        return renamed(chat.stats, self._habits())
 
     def _answer_mail(self, call: Incoming) -> object:
-        if call.params.get(self._personal_key_param) != self._personal_key:
+        mailbox = self._mail.opened_by(call.params.get(self._habits().personal_key_param))
+        if mailbox is None:
             raise _no("Invalid personal key")
         if "readnew" in call.params:
-            return self._mail.read_new()
+            return self._in_a_list(self._mail.read_new(mailbox))
         if "readall" in call.params:
-            return self._mail.read_all()
-        return self._send(call)
+            return self._in_a_list(self._mail.read_all(mailbox))
+        return self._send(call, mailbox)
 
-    def _send(self, call: Incoming) -> object:
+    def _in_a_list(self, answer: object) -> object:
+        return {"data": answer} if self._habits().wrapped else answer
+
+    def _send(self, call: Incoming, mailbox: Mailbox) -> object:
         text = _required(call, "message")
         if "user" in call.params:
             recipient = self._users.by_name(_required(call, "user"))
@@ -85,11 +90,11 @@ class FakePythBots:
             recipient = self._users.by_id(_required(call, "id"))
         if recipient is None:
             raise _no("User not found")
-        self._mail.send(recipient, text)
+        self._mail.send(mailbox, recipient, text)
         return {"success": True}
 
 
-def _no(words: str, status: int = 200) -> RefusedError:
+def _no(words: str, status: int | None = None) -> RefusedError:
     return RefusedError({"error": words}, status=status)
 
 

@@ -1,20 +1,29 @@
 """One HTTP server on one loopback port, which stops at once and logs no request.
 
 There is no task of its own here: the event loop accepts connections, and each of them is served by
-a task that ends with it.
+a task that ends with it. Faults are real: what is closed, broken or cut here is so on the wire.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 
+from .faults import Fault
+from .replies import Reply
+
 __all__ = ["LoopbackServer"]
+
+BREAK: Final = struct.pack("ii", 1, 0)
+"""``SO_LINGER`` with no time to linger: closing the socket sends an RST."""
 
 
 def _reveals_no_request(record: logging.LogRecord) -> bool:
@@ -27,35 +36,38 @@ logger.addFilter(_reveals_no_request)
 
 
 class LoopbackServer:
-    """Serves *answer* on 127.0.0.1, and calls *malformed* where a request could not be read."""
+    """Serves *answer* on 127.0.0.1, and calls *malformed* where a request could not be read.
+
+    It listens on *port*, or on a free one.
+    """
 
     def __init__(
         self,
-        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        answer: Callable[[web.BaseRequest], tuple[Reply, Fault | None]],
         malformed: Callable[[], None],
+        port: int = 0,
     ) -> None:
         self._answer = answer
         self._malformed = malformed
+        self._wanted = port
         self._runner: web.ServerRunner | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens. Raises ``RuntimeError`` while it does not."""
-        if self._runner is None or not self._runner.addresses:
-            raise RuntimeError("the fake services are not running: `async with` starts them")
-        host, port = self._runner.addresses[0]
-        return f"http://{host}:{port}"
+        self.port = 0
 
     async def start(self) -> None:
-        """Listen on a free port."""
+        """Listen."""
         server = web.Server(
-            self._answer, request_factory=self._request, access_log=None, logger=logger
+            self._serve,
+            request_factory=self._request,
+            handler_cancellation=True,  # nobody is kept waiting for a client that has gone
+            access_log=None,
+            logger=logger,
         )
         # Nothing is left to wait for once the connections are aborted; aiohttp takes 0 for "wait
         # for ever".
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        await web.TCPSite(self._runner, "127.0.0.1", self._wanted).start()
+        self.port = self._runner.addresses[0][1]
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection, whatever it is doing."""
@@ -66,6 +78,29 @@ class LoopbackServer:
             if connection.transport is not None:
                 connection.transport.abort()
         await runner.cleanup()
+
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        reply, fault = self._answer(request)
+        if fault is None:
+            return _response(reply)
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        reply = _spoiled(reply, fault)
+        match fault.end:
+            case "answer":
+                return _response(reply)
+            case "cut":
+                return await _cut(request, reply)
+            case "hang":
+                await asyncio.get_running_loop().create_future()
+            case "reset":
+                _transport(request).get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, BREAK
+                )
+                _transport(request).abort()
+            case "drop":
+                _transport(request).close()
+        return web.Response()  # which is written to nobody
 
     def _request(
         self,
@@ -80,3 +115,37 @@ class LoopbackServer:
             self._malformed()
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop)
+
+
+def _spoiled(reply: Reply, fault: Fault) -> Reply:
+    return Reply(
+        status=reply.status if fault.status is None else fault.status,
+        body=reply.body if fault.body is None else fault.body,
+        content_type=reply.content_type,
+        headers=fault.headers,
+    )
+
+
+def _response(reply: Reply) -> web.Response:
+    return web.Response(
+        status=reply.status,
+        body=reply.body,
+        content_type=reply.content_type,
+        charset="utf-8",
+        headers=reply.headers,
+    )
+
+
+async def _cut(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response.content_type = reply.content_type
+    response.content_length = len(reply.body)
+    await response.prepare(request)
+    await response.write(reply.body[: len(reply.body) // 2])
+    _transport(request).close()
+    return response
+
+
+def _transport(request: web.BaseRequest) -> asyncio.Transport:
+    # Not gone: that would have cancelled the request's task.
+    return cast("asyncio.Transport", request.transport)

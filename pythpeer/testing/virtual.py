@@ -1,0 +1,98 @@
+"""Virtual time: an event loop on which an hour of chat takes a moment.
+
+Sockets are real, time is not: it stands still while anything is going on, and jumps to the next
+timer when nothing is. What waits for the clock alone therefore takes no time, and what is done on
+the way takes none of the clock's. It must never jump while a thread is still at work for the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+import time
+from asyncio.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final, TypeVar, TypeVarTuple, Unpack
+
+__all__ = ["VirtualTimeLoop"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+MOMENT: Final = 1e-6
+"""Seconds of real time that are left to the kernel, before a jump, to bring what is on its way from
+one socket of this process to another. With its timers' slack, it sleeps 50 times as long."""
+
+DECIMALS: Final = 9
+"""Decimals of a second that the clock shows, so that 0.1 and 0.2 make 0.3."""
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop with a clock of its own.
+
+    The class is a loop factory as it stands::
+
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            runner.run(main())
+
+    The clock shows *start* at first, in seconds. It waits for calls in threads that the loop knows
+    of (`asyncio.to_thread`, ``run_in_executor``, resolving names); for one that has been at work
+    for *patience* seconds of real time, it waits no longer, in case that one waits for the clock.
+    It does not wait for other processes, nor for threads that were started by other means: there,
+    use an ordinary loop.
+    """
+
+    def __init__(self, *, start: float = 0.0, patience: float = 10.0) -> None:
+        self._virtual = _JumpingSelector(start, patience)
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        """Seconds on the virtual clock."""
+        return self._virtual.now
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> Future[T]:
+        """Have *func* called in a thread, and let no time pass until it is done."""
+        future = super().run_in_executor(executor, func, *args)
+        self._virtual.threads += 1
+        future.add_done_callback(self._virtual.on_done)
+        return future
+
+
+class _JumpingSelector(selectors.DefaultSelector):
+    """Looks at sockets as usual, and moves the clock instead of waiting."""
+
+    def __init__(self, start: float, patience: float) -> None:
+        super().__init__()
+        self.now = start
+        self.threads = 0
+        self._patience = patience
+
+    def on_done(self, future: Future[T]) -> None:
+        self.threads -= 1
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            timeout = math.inf  # there is no timer: only what comes from without can go on
+        ready = super().select(0)
+        if ready or timeout <= 0:
+            return ready
+        if timeout == math.inf:
+            return super().select(None)
+        if self.threads:
+            ready = super().select(self._patience)
+        else:
+            time.sleep(MOMENT)
+            ready = super().select(0)
+        if not ready:
+            self._jump(timeout)
+        return ready
+
+    def _jump(self, seconds: float) -> None:
+        """Move the clock, and also by less than it shows: who is early must not stay so."""
+        then = self.now + seconds
+        shown = round(then, DECIMALS)
+        self.now = shown if shown > self.now else then

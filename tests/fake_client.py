@@ -1,0 +1,70 @@
+"""A client that asks `FakeServices` byte for byte, and what the tests of them have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from yarl import URL
+
+from pythpeer import Rate
+from pythpeer.testing import LAW, FakeServices, VirtualTimeLoop
+
+VIRTUAL = ("asyncio", {"loop_factory": VirtualTimeLoop})
+on_virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL], ids=["virtual"])
+
+AT_WILL = {name: Rate(0.0) for name in LAW}
+"""No pacing, for tests about something else."""
+
+CHAT = "/api/chat/?action="
+MAIL = "/api/mail.php?personalkey=fake-personal-key"
+SET = f"{CHAT}set&key=fake-peerbet-key"
+INFO = "/api/userinfo.php?user="
+
+
+class Client:
+    """Sends queries as they are, byte for byte, and decodes what comes back."""
+
+    def __init__(self, fake: FakeServices, http: aiohttp.ClientSession) -> None:
+        self.fake = fake
+        self.http = http
+
+    def url(self, target: str) -> URL:
+        of_peerbet = target.startswith("/api/chat")
+        base = self.fake.peerbet_url if of_peerbet else self.fake.pythbots_url
+        return URL(base + target, encoded=True)
+
+    async def get(self, target: str, **headers: str) -> Any:
+        async with self.http.get(self.url(target), headers=headers) as response:
+            return msgspec.json.decode(await response.read())
+
+    async def status(self, target: str, method: str = "GET") -> int:
+        async with self.http.request(method, self.url(target)) as response:
+            return response.status
+
+    async def ids(self, query: str = "") -> list[int]:
+        """The ids of the messages that a get with this much more of a query answers."""
+        answer = await self.get(f"{CHAT}get{query}")
+        return [message["id"] for message in answer["message_list"]]
+
+
+class Hand:
+    """A clock that stands still until it is moved, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def connect() -> aiohttp.ClientSession:
+    """A client session for a test that makes its fake itself."""
+    return aiohttp.ClientSession(headers={"User-Agent": "test"})
+
+
+def say(fake: FakeServices, many: int) -> None:
+    for number in range(many):
+        fake.chat.say("alice", f"message {number}")

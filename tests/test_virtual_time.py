@@ -1,0 +1,192 @@
+"""`VirtualTimeLoop`: sockets and threads are real, and only waiting takes no time.
+
+The virtual clock of all the other tests is this one too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import TypeVar
+
+import pytest
+
+from pythpeer.testing import VirtualTimeLoop
+
+pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def run(main: Coroutine[object, object, T], **options: float) -> T:
+    """Run *main* on a loop with these options."""
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(**options)) as runner:
+        return runner.run(main)
+
+
+def dawdle() -> None:
+    """Take some real time, in a thread."""
+    threading.Event().wait(0.02)
+
+
+# -- waiting --------------------------------------------------------------------------------------
+
+
+async def test_an_hour_takes_a_moment() -> None:
+    """Whoever waits for the clock alone does not wait."""
+    begun, start = time.perf_counter(), now()
+    for _ in range(60):
+        await asyncio.sleep(60.0)
+    assert now() - start == 3600.0
+    assert time.perf_counter() - begun < 10.0
+
+
+async def test_timers_fire_in_their_order() -> None:
+    """Sleepers wake at their own moments, whoever was first to lie down."""
+    woken: list[tuple[float, float]] = []
+    start = now()
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        woken.append((seconds, now() - start))
+
+    async with asyncio.TaskGroup() as group:
+        for seconds in (5.0, 1.0, 86400.0 * 3, 0.25, 3.0):
+            group.create_task(sleep(seconds))
+    assert woken == [(seconds, seconds) for seconds in (0.25, 1.0, 3.0, 5.0, 86400.0 * 3)]
+
+
+def test_the_class_is_a_loop_factory() -> None:
+    """Each loop has a clock of its own, which begins with 0."""
+    for _ in range(2):
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            assert runner.get_loop().time() == 0.0
+            runner.run(asyncio.sleep(1.0))
+            assert runner.get_loop().time() == 1.0
+
+
+def test_the_clock_can_begin_anywhere() -> None:
+    """What *start* says is the time before anything was waited for."""
+
+    async def main() -> float:
+        return now()
+
+    assert run(main(), start=123.5) == 123.5
+
+
+def test_decimals_add_up() -> None:
+    """A tenth and two tenths make three tenths."""
+
+    async def main() -> float:
+        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
+        return now()
+
+    assert run(main()) == 0.3
+
+
+@pytest.mark.parametrize("early", [1e-10, 4e-10, 9e-10, 1e-9, 1e-6])
+async def test_a_moment_can_be_shorter_than_any_decimal(early: float) -> None:
+    """Who finds it is too early by less than the clock shows, and waits again, gets there."""
+    due = now() + 1.0 + early
+    for _ in range(10):
+        if now() >= due:
+            break
+        await asyncio.sleep(due - now())
+    assert now() == pytest.approx(due, abs=1e-9)
+    assert now() >= due
+
+
+# -- threads --------------------------------------------------------------------------------------
+
+
+async def in_a_thread() -> None:
+    await asyncio.to_thread(dawdle)
+
+
+async def by_an_executor() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, dawdle)
+
+
+async def two_at_once() -> None:
+    await asyncio.gather(asyncio.to_thread(lambda: None), asyncio.to_thread(dawdle))
+
+
+@pytest.mark.parametrize("call", [in_a_thread, by_an_executor, two_at_once])
+async def test_the_clock_waits_for_threads(call: Callable[[], Coroutine[None, None, None]]) -> None:
+    """What is done in a thread takes none of the clock's time, however soon a timer is due."""
+    start = now()
+    async with asyncio.timeout(1e-6):
+        await call()
+    assert now() == start
+
+
+async def test_a_call_nobody_waits_for_holds_nothing_up() -> None:
+    """Once a call in a thread was given up, time goes on."""
+    release = threading.Event()
+    call = asyncio.ensure_future(asyncio.to_thread(release.wait, 10.0))
+    await asyncio.sleep(0)
+    call.cancel()
+    begun = time.perf_counter()
+    await asyncio.sleep(60.0)
+    assert time.perf_counter() - begun < 5.0
+    release.set()
+
+
+def test_a_thread_may_wait_for_the_clock() -> None:
+    """After *patience* seconds time goes on all the same: a thread may be waiting for just that."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+
+        def sleep() -> None:
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(60.0), loop).result(10.0)
+
+        await asyncio.to_thread(sleep)
+        return now()
+
+    assert run(main(), patience=0.01) == 60.0
+
+
+async def test_without_a_timer_there_is_real_waiting() -> None:
+    """Where only something from without can go on, that is waited for."""
+    called, loop, start = asyncio.Event(), asyncio.get_running_loop(), now()
+
+    def call() -> None:
+        dawdle()
+        loop.call_soon_threadsafe(called.set)
+
+    threading.Thread(target=call).start()
+    await called.wait()
+    assert now() == start
+
+
+# -- sockets --------------------------------------------------------------------------------------
+
+
+async def test_answers_come_before_time_goes_on() -> None:
+    """What is on its way between two sockets of the process arrives before the next timer."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            writer.write(b"x" * 50_000 + b"\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "localhost", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        start = now()
+        for _ in range(50):
+            async with asyncio.timeout(1e-6):
+                reader, writer = await asyncio.open_connection("localhost", port, limit=2**20)
+                for _ in range(3):
+                    writer.write(b"?\n")
+                    assert len(await reader.readline()) == 50_001
+            writer.close()
+            await writer.wait_closed()
+        assert now() == start
