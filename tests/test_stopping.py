@@ -59,7 +59,7 @@ async def stopped(
         async with asyncio.timeout(30):
             for number in signals:
                 for kinds in (("get",), ("readnew", "readall")):
-                    while len(services.asked(*kinds)) < polls:
+                    while len(services.asked(*kinds)) < polls:  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
                 await asyncio.sleep(0.3)
                 process.send_signal(number)
