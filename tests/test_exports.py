@@ -131,7 +131,7 @@ def test_the_package_is_typed() -> None:
     assert files(pythpeer).joinpath("py.typed").is_file()
 
 
-def _imported_by(statement: str) -> set[str]:
+def imported_by(statement: str) -> set[str]:
     """The top-level packages that a fresh interpreter has imported after *statement*."""
     program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run(
@@ -150,9 +150,9 @@ def _imported_by(statement: str) -> set[str]:
 def test_importing_the_package_is_light() -> None:
     """``import pythpeer`` imports neither aiohttp nor what only extras, tests and commands need."""
     heavy = {"aiohttp", "yarl", "cyclopts", "rich", "sqlite3", "redis", "pytest", "hypothesis"}
-    assert _imported_by("import pythpeer") & heavy == set()
+    assert imported_by("import pythpeer") & heavy == set()
 
 
 def test_importing_a_session_class_opens_nothing() -> None:
     """A session can be made without aiohttp; opening it is what needs it."""
-    assert "aiohttp" not in _imported_by("from pythpeer import Session; Session()")
+    assert "aiohttp" not in imported_by("from pythpeer import Session; Session()")

@@ -1,0 +1,127 @@
+"""The pytest plugin: `fake_services` and `pythpeer_session`, for async tests of bots.
+
+Async fixtures are not pytest's own: each plugin that runs async tests has its way with them, and an
+event loop that no other knows. So the fixtures that open something exist once for each plugin, and
+those with the public names choose when a test is set up. This module is imported whenever pytest
+starts: it must import no more than the package does. ``-p no:pythpeer`` leaves it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from ..session import Session
+from .fake import FakeServices
+
+__all__ = ["fake_services", "opened", "pytest_configure", "pythpeer_session", "started"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Announce the markers, and add the fixtures for pytest-asyncio where that is at work."""
+    for marker, arguments in (("fake_services", "FakeServices"), ("pythpeer_session", "Session")):
+        line = f"{marker}(**options): arguments of {arguments} for the fixture of this name"
+        config.addinivalue_line("markers", line)
+    if config.pluginmanager.has_plugin("asyncio"):
+        from . import plugin_asyncio
+
+        config.pluginmanager.register(plugin_asyncio, "pythpeer-asyncio")
+
+
+@pytest.fixture
+def fake_services(request: pytest.FixtureRequest) -> Iterator[FakeServices]:
+    """`FakeServices` that are running in the event loop of the test.
+
+    ``@pytest.mark.fake_services(order="shuffled")`` gives arguments; those of a module, a class and
+    a test add up. A test during which a rule of the services was broken ends with an error: clear
+    ``fake_services.violations`` where that was meant to happen.
+    """
+    fake: FakeServices = request.getfixturevalue(_variant(request, "fake_services"))
+    yield fake
+    if fake.violations:
+        broken = "\n".join(map(str, fake.violations))
+        pytest.fail(f"rules of the services were broken:\n{broken}", pytrace=False)
+
+
+@pytest.fixture
+def pythpeer_session(request: pytest.FixtureRequest) -> Session:
+    """An open `Session` with the keys and URLs of `fake_services`.
+
+    ``@pytest.mark.pythpeer_session(timeout=5.0)`` gives arguments.
+    """
+    session: Session = request.getfixturevalue(_variant(request, "pythpeer_session"))
+    return session
+
+
+def _variant(request: pytest.FixtureRequest, name: str) -> str:
+    """The fixture that does it in the way of the plugin that runs the test."""
+    if "anyio_backend" in request.fixturenames:
+        backend = request.getfixturevalue("anyio_backend")
+        if "asyncio" not in (backend, backend[0]):
+            pytest.fail("pythpeer needs asyncio: have the fixture anyio_backend say so")
+        if _asyncio_mode(request.config) == "auto":
+            pytest.fail("pytest-asyncio's auto mode takes anyio's tests over: use its strict mode")
+        return f"_{name}_of_anyio"
+    if request.config.pluginmanager.has_plugin("pythpeer-asyncio"):
+        marker = request.node.get_closest_marker("asyncio")
+        scope = marker and (marker.kwargs.get("loop_scope") or marker.kwargs.get("scope"))
+        scope = scope or request.config.getini("asyncio_default_test_loop_scope")
+        return f"_{name}_of_asyncio_{scope}"
+    pytest.fail(f"{name} is for async tests: mark them with anyio, or install pytest-asyncio")
+
+
+def _asyncio_mode(config: pytest.Config) -> str:
+    if not config.pluginmanager.has_plugin("asyncio"):
+        return ""
+    return str(config.getoption("asyncio_mode") or config.getini("asyncio_mode"))
+
+
+def _options(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
+    """What the markers of this name say, the closest one last."""
+    options: dict[str, Any] = {}
+    for mark in reversed(list(request.node.iter_markers(marker))):
+        if mark.args:
+            pytest.fail(f"the marker {marker} takes arguments by name only")
+        options |= mark.kwargs
+    return options
+
+
+@asynccontextmanager
+async def started(request: pytest.FixtureRequest) -> AsyncGenerator[FakeServices]:
+    """`FakeServices` as the test's markers want them, while the test runs."""
+    async with FakeServices(**_options(request, "fake_services")) as fake:
+        yield fake
+
+
+@asynccontextmanager
+async def opened(
+    request: pytest.FixtureRequest, fake_services: FakeServices
+) -> AsyncGenerator[Session]:
+    """A `Session` as the test's markers want it, while the test runs."""
+    async with fake_services.session(**_options(request, "pythpeer_session")) as session:
+        yield session
+
+
+# What depends on its backend is taken in hand by anyio's plugin.
+
+
+@pytest.fixture
+async def _fake_services_of_anyio(
+    request: pytest.FixtureRequest,
+    anyio_backend: object,  # noqa: ARG001
+) -> AsyncGenerator[FakeServices]:
+    async with started(request) as fake:
+        yield fake
+
+
+@pytest.fixture
+async def _pythpeer_session_of_anyio(
+    request: pytest.FixtureRequest,
+    anyio_backend: object,  # noqa: ARG001
+    fake_services: FakeServices,
+) -> AsyncGenerator[Session]:
+    async with opened(request, fake_services) as session:
+        yield session
