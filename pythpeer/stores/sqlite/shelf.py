@@ -70,6 +70,8 @@ class _Appended(NamedTuple, Generic[T]):
 
     drafts: Sequence[Draft[T]]
     end: Sequence[Entry[T]]
+    latecomers: int
+    """How many had ever come late by then."""
 
 
 class Shelf(Generic[T]):
@@ -105,6 +107,7 @@ class Shelf(Generic[T]):
         self._checked = False
         self._places: dict[str, Place] = {}
         self._tail: deque[Entry[T]] = deque(maxlen=min(TAIL, max_length or TAIL))
+        self._latecomers_before_tail = 0
 
     async def write(self, job: Job[R], *, lasting: bool = False) -> R:
         """Have *job* done in one transaction."""
@@ -156,7 +159,8 @@ class Shelf(Generic[T]):
     def _known(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
         """What can be said without looking into the file; ``None`` if that is nothing."""
         tail = self._tail
-        if tail and tail[0].after <= after < tail[-1].id == self.head:
+        current = self._latecomers_before_tail == self._latecomers
+        if current and tail and tail[0].after <= after < tail[-1].id == self.head:
             start = bisect_right(tail, after, key=attrgetter("id"))
             return [tail[index] for index in range(start, min(start + limit, len(tail)))]
         return () if after >= self.head and self.unchanged() else None
@@ -213,9 +217,11 @@ class Shelf(Generic[T]):
         done = await self.write(partial(self._append, drafts, finish))
         if done.drafts:
             tail = self._tail
-            if tail and (not done.end or done.end[0].after != tail[-1].id):
+            late = done.latecomers != self._latecomers_before_tail
+            if tail and (late or not done.end or done.end[0].after != tail[-1].id):
                 tail.clear()
             tail.extend(done.end)
+            self._latecomers_before_tail = done.latecomers
             self.changed.set()
             self.changed = asyncio.Event()
         return done.drafts
@@ -255,7 +261,7 @@ class Shelf(Generic[T]):
         self._appends += 1
         if self._appends % FOLD == 0:
             self.fold(db)
-        return _Appended(added, end)
+        return _Appended(added, end, self._latecomers)
 
     def _entry(self, draft: Draft[T], db: sqlite3.Connection) -> Entry[T] | None:
         """What a draft becomes; nothing if it has no number and was seen often enough."""
