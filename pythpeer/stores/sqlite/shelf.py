@@ -245,9 +245,10 @@ class Shelf(Generic[T]):
             elif not self._insert_late(entry, db):
                 continue
             added.append(draft)
-            if entry.after < self.head or (end and end[-1].id != entry.after):
+            # A link with a gap may yet be mended: that is to be seen in the file.
+            if entry.gap or entry.after < self.head or (end and end[-1].id != entry.after):
                 end.clear()
-            if entry.after >= self.head:
+            if not entry.gap and entry.after >= self.head:
                 end.append(entry)
             self.head = max(self.head, entry.id)
         db.executemany(INSERT, rows)
@@ -299,11 +300,11 @@ class Shelf(Generic[T]):
         if db.execute(INSERT, self._row(entry, self.head, self._latecomers)).rowcount:
             self._latecomers += 1
             return True
-        # A link over which there may be something is worth less than one over which there is not.
+        link = {"log": self._id, "id": entry.id, "after": entry.after, "gap": entry.gap}
         db.execute(
-            "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ? AND after > ?"
-            " AND gap >= ?",
-            (entry.after, entry.gap, self._id, entry.id, entry.after, entry.gap),
+            "UPDATE entry SET after = :after, gap = :gap"
+            " WHERE log = :log AND id = :id AND (gap, after) > (:gap, :after)",
+            link,
         )
         return False
 
