@@ -645,6 +645,18 @@ async def test_two_stores_on_a_file_are_as_one_in_memory(
             assert await entries(store.log(CHAT)) == await entries(model.log(CHAT))
 
 
+async def test_what_came_late_is_not_hidden_by_what_is_kept_in_mind(path: Path) -> None:
+    """A message that the service showed after later ones, to this store or another on the file."""
+    async with opened(path) as one, opened(path) as other:
+        log = one.log(CHAT)
+        await log.append([Draft(Note("note 9"), id=9, after=0)])
+        await other.log(CHAT).append(notes(4))
+        await log.reader("me").seek(0)
+        assert await ids(log) == [4, 9]
+        await log.append([Draft(Note("note 2"), id=2, after=0), Draft(Note("new"), id=10, after=9)])
+        assert await ids(log) == [2, 4, 9, 10]
+
+
 async def entries(log: Log[Note]) -> list[Entry[Note]]:
     """As a stream reads: on from where it is, for as long as there is more."""
     found: list[Entry[Note]] = []

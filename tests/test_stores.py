@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, SqliteStore, StoreError
+from pythpeer.polling import chain
 from pythpeer.stores import Draft, Entry, Log, Store, Topic
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +94,15 @@ async def ids(log: Log[Note], after: int = 0, limit: int = 100) -> list[int]:
     return [entry.id for entry in await entries(log, after, limit)]
 
 
+async def links(log: Log[Note], place: int) -> list[tuple[int, int, bool]]:
+    """What the chain says to a reader at *place*: each id, what it is linked to, if with a gap."""
+    found: list[tuple[int, int, bool]] = []
+    for entry in await entries(log, place):
+        found.append((entry.id, max(entry.after, place), entry.gap))
+        place = entry.id
+    return found
+
+
 async def texts(log: Log[Note]) -> list[str]:
     return [entry.item.text for entry in await entries(log) if entry.item is not None]
 
@@ -144,32 +154,70 @@ async def test_an_id_is_appended_once(store: Store) -> None:
     assert await texts(log) == ["note 1", "note 2", "note 3"]
 
 
-@pytest.mark.parametrize(("known", "new"), [(False, False), (True, False), (True, True)])
-async def test_a_link_that_reaches_further_back_is_taken_over(
-    store: Store, known: bool, new: bool
+SAYS_MORE: Final = [
+    ((8, False), (4, False)),
+    ((8, True), (4, True)),
+    ((8, True), (4, False)),
+    ((4, True), (4, False)),
+    ((4, True), (8, False)),
+]
+"""Pairs of links, each as how far it reaches back and whether there is a gap; the second says more:
+that there is nothing between is worth more than not to know what there is."""
+
+
+@pytest.mark.parametrize(("less", "more"), SAYS_MORE)
+async def test_a_link_that_says_more_is_taken_over(
+    store: Store, less: tuple[int, bool], more: tuple[int, bool]
 ) -> None:
     """Then the entry has the new link, but the item it had."""
     log = store.log(CHAT)
-    await log.append([Draft(Note("first"), id=9, after=8, gap=known)])
-    assert list(await log.append([Draft(Note("second"), id=9, after=4, gap=new)])) == []
-    assert await entries(log) == [Entry(9, 4, new, Note("first"))]
+    await log.append([Draft(Note("first"), id=9, after=less[0], gap=less[1])])
+    assert await links(log, 8) == [(9, 8, less[1])]
+    other = Draft(Note("second"), id=9, after=more[0], gap=more[1])
+    assert list(await log.append([other])) == []
+    assert await entries(log) == [Entry(9, *more, Note("first"))]
+    assert await links(log, 8) == [(9, 8, more[1])]
 
 
-async def test_a_link_with_a_gap_is_not_taken_over_for_one_without(store: Store) -> None:
-    """That there is nothing between is worth more than not to know what there is."""
+@pytest.mark.parametrize(("less", "more"), SAYS_MORE)
+async def test_a_link_that_says_less_is_not(
+    store: Store, less: tuple[int, bool], more: tuple[int, bool]
+) -> None:
+    """The entry stays as it was."""
     log = store.log(CHAT)
-    await log.append([Draft(Note("first"), id=9, after=8)])
-    await log.append([Draft(Note("first"), id=9, after=4, gap=True)])
-    assert await entries(log) == [Entry(9, 8, False, Note("first"))]
+    await log.append([Draft(Note("first"), id=9, after=more[0], gap=more[1])])
+    await log.append([Draft(Note("second"), id=9, after=less[0], gap=less[1])])
+    assert await entries(log) == [Entry(9, *more, Note("first"))]
+    assert await links(log, 8) == [(9, 8, more[1])]
 
 
-@pytest.mark.parametrize("after", [4, 6])
-async def test_a_link_that_reaches_less_far_back_is_not(store: Store, after: int) -> None:
-    """An entry keeps a link that reaches as far back or further."""
-    log = store.log(CHAT)
-    await log.append([Draft(Note("first"), id=9, after=4)])
-    await log.append([Draft(Note("second"), id=9, after=after, gap=True)])
-    assert await entries(log) == [Entry(9, 4, False, Note("first"))]
+PAGES: Final = st.lists(
+    st.tuples(st.integers(0, 20), st.sets(st.integers(1, 30), max_size=8), st.booleans()),
+    max_size=6,
+)
+"""The place that was asked from, the ids that were shown, and whether there were as many as fit."""
+
+
+@settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(PAGES)
+async def test_it_does_not_matter_which_page_came_first(
+    make: Make, pages: list[tuple[int, set[int], bool]]
+) -> None:
+    """Sessions that share a log may be answered in any order: what it says is the same."""
+    store = make(LONG)
+    await store.open()
+    log, other = store.log(CHAT), store.log(Topic("other", Note))
+    for one, turn in ((log, pages), (other, reversed(pages))):
+        for after, shown, full in turn:
+            page = {id: Note(str(id)) for id in shown}
+            await one.append(chain(after, page, full=full))
+    for place in range(30):
+        assert await links(log, place) == await links(other, place)
+    await store.aclose()
 
 
 async def test_a_hole_is_an_entry_too(store: Store) -> None:

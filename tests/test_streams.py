@@ -670,6 +670,23 @@ async def test_another_s_gap_is_not_passed_on() -> None:
     assert late.gaps == ()
 
 
+@pytest.mark.parametrize("answered_last", ["who knows", "who does not"])
+async def test_what_somebody_knows_to_be_no_gap_is_none(answered_last: str) -> None:
+    """One session's answer was full, another's was not: the second says that nothing is missing."""
+    room, store = Room(100, 110, size=3), MemoryStore()
+    near, far = Stream(feed_of(room, store), after=90), Stream(feed_of(room, store), after=50)
+    room.latency = 5.0 if answered_last == "who knows" else 0.0
+    async with running(take(near, 2)) as (reading,):
+        await asyncio.sleep(0.5)
+        room.latency = 0.0
+        room.say(120)
+        assert await take(far, 3) == [100, 110, 120]
+        assert await reading == [100, 110]
+    assert near.gaps == ()
+    assert far.gaps == (Gap(50, 100),)
+    assert await take(Stream(feed_of(room, store), after=90, on_gap="raise"), 1) == [100]
+
+
 # -- what cannot be decoded -----------------------------------------------------------------------
 
 

@@ -49,10 +49,10 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
     """``None`` stands for one that could not be decoded, so that readers can count it."""
 
     id: int | None = None
-    """The service's own number. An id that the log has is not appended again, but if the draft's
-    link reaches further back than the entry's, the entry takes it over, but for one with a gap
-    where the entry's has none. Without a number the log
-    gives the next one and links it to the one before."""
+    """The service's own number. An id that the log has is not appended again, but the entry takes
+    the draft's link over if that says more: one without a gap says more than one with, and of two
+    alike the one that reaches further back. So it does not matter which page came first. Without a
+    number the log gives the next one and links it to the one before."""
 
     after: int = 0
     gap: bool = False

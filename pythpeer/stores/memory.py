@@ -80,8 +80,7 @@ class _Shelf(Generic[T]):
         known = self.entries.get(draft.id)
         if known is None:
             self._insert(Entry(draft.id, draft.after, draft.gap, draft.item))
-        elif draft.after < known.after and draft.gap <= known.gap:
-            # A link over which there may be something is worth less than one with nothing under it.
+        elif (draft.gap, draft.after) < (known.gap, known.after):
             self.entries[draft.id] = Entry(draft.id, draft.after, draft.gap, known.item)
         return known is None
 

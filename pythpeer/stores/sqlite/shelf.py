@@ -70,6 +70,8 @@ class _Appended(NamedTuple, Generic[T]):
 
     drafts: Sequence[Draft[T]]
     end: Sequence[Entry[T]]
+    latecomers: int
+    """How many had ever come late by then."""
 
 
 class Shelf(Generic[T]):
@@ -105,6 +107,7 @@ class Shelf(Generic[T]):
         self._checked = False
         self._places: dict[str, Place] = {}
         self._tail: deque[Entry[T]] = deque(maxlen=min(TAIL, max_length or TAIL))
+        self._latecomers_before_tail = 0
 
     async def write(self, job: Job[R], *, lasting: bool = False) -> R:
         """Have *job* done in one transaction."""
@@ -156,7 +159,8 @@ class Shelf(Generic[T]):
     def _known(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
         """What can be said without looking into the file; ``None`` if that is nothing."""
         tail = self._tail
-        if tail and tail[0].after <= after < tail[-1].id == self.head:
+        current = self._latecomers_before_tail == self._latecomers
+        if current and tail and tail[0].after <= after < tail[-1].id == self.head:
             start = bisect_right(tail, after, key=attrgetter("id"))
             return [tail[index] for index in range(start, min(start + limit, len(tail)))]
         return () if after >= self.head and self.unchanged() else None
@@ -213,9 +217,11 @@ class Shelf(Generic[T]):
         done = await self.write(partial(self._append, drafts, finish))
         if done.drafts:
             tail = self._tail
-            if tail and (not done.end or done.end[0].after != tail[-1].id):
+            late = done.latecomers != self._latecomers_before_tail
+            if tail and (late or not done.end or done.end[0].after != tail[-1].id):
                 tail.clear()
             tail.extend(done.end)
+            self._latecomers_before_tail = done.latecomers
             self.changed.set()
             self.changed = asyncio.Event()
         return done.drafts
@@ -239,9 +245,10 @@ class Shelf(Generic[T]):
             elif not self._insert_late(entry, db):
                 continue
             added.append(draft)
-            if entry.after < self.head or (end and end[-1].id != entry.after):
+            # A link with a gap may yet be mended: that is to be seen in the file.
+            if entry.gap or entry.after < self.head or (end and end[-1].id != entry.after):
                 end.clear()
-            if entry.after >= self.head:
+            if not entry.gap and entry.after >= self.head:
                 end.append(entry)
             self.head = max(self.head, entry.id)
         db.executemany(INSERT, rows)
@@ -255,7 +262,7 @@ class Shelf(Generic[T]):
         self._appends += 1
         if self._appends % FOLD == 0:
             self.fold(db)
-        return _Appended(added, end)
+        return _Appended(added, end, self._latecomers)
 
     def _entry(self, draft: Draft[T], db: sqlite3.Connection) -> Entry[T] | None:
         """What a draft becomes; nothing if it has no number and was seen often enough."""
@@ -293,11 +300,11 @@ class Shelf(Generic[T]):
         if db.execute(INSERT, self._row(entry, self.head, self._latecomers)).rowcount:
             self._latecomers += 1
             return True
-        # A link over which there may be something is worth less than one over which there is not.
+        link = {"log": self._id, "id": entry.id, "after": entry.after, "gap": entry.gap}
         db.execute(
-            "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ? AND after > ?"
-            " AND gap >= ?",
-            (entry.after, entry.gap, self._id, entry.id, entry.after, entry.gap),
+            "UPDATE entry SET after = :after, gap = :gap"
+            " WHERE log = :log AND id = :id AND (gap, after) > (:gap, :after)",
+            link,
         )
         return False
 
