@@ -8,11 +8,14 @@ that has to wait for something outside its own loop asks for the `real_time` bac
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import looptime
 import pytest
+
+from pythpeer.stores.sqlite.worker import Worker
 
 
 class Virtual(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
@@ -22,8 +25,10 @@ class Virtual(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # typ
         self, executor: Any, func: Callable[..., object], *args: object
     ) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
-        if executor is not None:  # a thread of its own; the loop's own may take their time
-            executor.submit(int).result()
+        if isinstance(executor, Worker):  # the loop's own threads may take their time
+            done = threading.Event()
+            executor.post(done.set)
+            done.wait()
         return future
 
 
