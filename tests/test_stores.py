@@ -154,6 +154,16 @@ async def test_an_id_is_appended_once(store: Store) -> None:
     assert await texts(log) == ["note 1", "note 2", "note 3"]
 
 
+async def test_an_id_that_comes_twice_at_once_is_appended_once(store: Store) -> None:
+    """The first one counts, with the link that reaches further back, and so does the length."""
+    log = store.log(CHAT)
+    first, again = numbered(7, after=5), numbered(7, after=3)
+    assert list(await log.append([*first, *again, *numbered(8)])) == [*first, *numbered(8)]
+    assert [(entry.id, entry.after) for entry in await entries(log)] == [(7, 3), (8, 7)]
+    assert list(await log.append(numbered(9))) == numbered(9)
+    assert await ids(log) == [7, 8, 9]
+
+
 SAYS_MORE: Final = [
     ((8, False), (4, False)),
     ((8, True), (4, True)),
