@@ -8,11 +8,17 @@ that has to wait for something outside its own loop asks for the `real_time` bac
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import looptime
 import pytest
+from stores import STORES, NewStore
+
+from pythpeer.stores import Store
 
 
 class Virtual(looptime.make_event_loop_class(asyncio.SelectorEventLoop)):  # type: ignore[misc]
@@ -34,3 +40,21 @@ VIRTUAL = Virtual
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """The virtual clock, for every test marked ``anyio``."""
     return ("asyncio", {"loop_factory": VIRTUAL})
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for stores, in memory where there is a disk in it: stores sync a lot."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
+    """Makes stores, of each kind in turn: what is promised is promised on all of them."""
+
+    def make(*, max_length: int = 10_000) -> Store:
+        return STORES[request.param](folder, max_length)
+
+    return make
