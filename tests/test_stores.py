@@ -1,9 +1,8 @@
-"""What every store keeps to, whichever it is; a later store is one more line of `STORES`."""
+"""What every store keeps to, whichever it is of `STORES`."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +12,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stores import STORES
 
-from pythpeer import InvalidRequestError, MemoryStore, Rate, SqliteStore, StoreError
+from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
 from pythpeer.polling import chain
 from pythpeer.stores import Draft, Entry, Log, Store, Topic
 
@@ -22,17 +22,6 @@ pytestmark = pytest.mark.anyio
 
 Make = Callable[[int], Store]
 """Makes a new store, not yet open, whose logs keep so many items."""
-
-STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
-    "memory": lambda folder, length: MemoryStore(max_length=length),
-    "sqlite": lambda folder, length: SqliteStore(
-        folder / f"{uuid.uuid4()}.sqlite", max_length=length
-    ),
-    "sqlite-full": lambda folder, length: SqliteStore(
-        folder / f"{uuid.uuid4()}.sqlite", max_length=length, durability="full"
-    ),
-}
-"""Each makes a new store in a folder."""
 
 LONG: Final = 1000
 SHORT: Final = 5
@@ -52,8 +41,8 @@ MAIL: Final = Topic("mail", Note, consumed=True)
 
 
 @pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    return lambda length: STORES[request.param](tmp_path, length)
+def make(request: pytest.FixtureRequest, folder: Path) -> Make:
+    return lambda length: STORES[request.param](folder, length)
 
 
 @pytest.fixture
