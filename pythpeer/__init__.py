@@ -23,6 +23,7 @@ from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
 from .retry import Retry
 from .secret import Secret
 from .session import Session, SessionOptions
+from .splitting import split_text
 from .stores import MemoryStore
 from .streams import MergedStream, Stream, merge
 from .wire import FLAG, Effect, Endpoint, Param, Rate
@@ -67,4 +68,5 @@ __all__ = [
     "TransportError",
     "User",
     "merge",
+    "split_text",
 ]
