@@ -25,8 +25,10 @@ from .errors import DecodeError, InvalidRequestError, PythpeerError
 from .feed import Feed, Feeds, log_holes
 from .limiter import Priority
 from .polling import chain
+from .posting import Posts, Shown
 from .secret import Secret
 from .shapes import bit, number, text
+from .splitting import split_text
 from .stores.base import Log, Topic
 from .streams import OnGap, Stream
 from .wire import (
@@ -123,6 +125,7 @@ class Peerbet:
         self.accounts: Final = ((self._get, account), (self._set, account))
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
+        self._posts = Posts(caller, self._show)
 
     async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
         """Read the chat: messages with ids over *after*, or the last 50.
@@ -142,19 +145,48 @@ class Peerbet:
             messages = tuple(message for message in messages if message.id > after)
         return ChatPage(messages, page.users_online, len(page.holes) + len(page.strays))
 
-    async def post(self, text: str, *, bot: bool = False) -> int:
+    async def post(self, text: str, *, bot: bool = False, confirm: bool = False) -> int:
         """Post *text*, 1 to 250 characters, and return the new message's id.
 
         It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
         raised and nothing is repeated. ``bot=True`` marks it as a bot's. Needs the Peerbet key.
+
+        ``confirm=True`` reads the newest message's id beforehand; if that fails, its error is
+        raised and nothing was sent. When no answer says what became of the post, the chat is read
+        four times within some seven seconds for a public message of one's own, of the same text,
+        that no other post of this session is known by, and its id is returned. If there is none,
+        or reading fails, it is `OutcomeUnknownError` all the same, with a note that says which:
+        the message may still arrive later. The same text cannot be told from this one where it was
+        posted elsewhere with the same key meanwhile, or arrives late from an earlier unknown post.
         """
-        if self._key is None:
-            raise InvalidRequestError("posting needs a Peerbet key", endpoint=self._set.name)
-        check_text("text", text, MAX_TEXT, endpoint=self._set.name)
-        if not isinstance(bot, bool):
-            raise InvalidRequestError("bot is True or False", endpoint=self._set.name)
-        params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
-        return (await self._caller.call(Request(self._set, params))).mid
+        self._check_posting(bot=bot, confirm=confirm)
+        request = self._post_request(text, bot=bot)
+        return await self._posts.post(request, text, confirm=confirm)
+
+    async def post_long(
+        self, text: str, *, bot: bool = False, confirm: bool = False
+    ) -> tuple[int, ...]:
+        """Post *text* of any length in parts, one after the other, and return their ids.
+
+        The parts are those of `split_text`; blank text has none. *bot* and *confirm* apply to each,
+        as in `post`. All of them are checked before the first is sent. Where one fails, its error
+        is raised with a note of how many were posted before it, and those after it are not sent.
+        """
+        self._check_posting(bot=bot, confirm=confirm)
+        try:
+            parts = split_text(text, MAX_TEXT)
+        except InvalidRequestError as error:
+            error.endpoint = self._set.name
+            raise
+        requests = [self._post_request(part, bot=bot) for part in parts]
+        ids: list[int] = []
+        for part, request in zip(parts, requests, strict=True):
+            try:
+                ids.append(await self._posts.post(request, part, confirm=confirm))
+            except PythpeerError as error:
+                error.add_note(f"{len(ids)} of {len(parts)} parts were posted before this")
+                raise
+        return tuple(ids)
 
     def chat_stream(
         self, *, after: int | None = None, name: str | None = None, on_gap: OnGap = "log"
@@ -170,6 +202,35 @@ class Peerbet:
             check_integer("after", after, 0, endpoint=self._get.name)
         feed = self._feeds.get(self._topic, lambda: _ChatSource(self))
         return ChatStream(feed, after=after, name=name, on_gap=on_gap)
+
+    def _check_posting(self, *, bot: object, confirm: object) -> None:
+        fault = None
+        if self._key is None:
+            fault = "posting needs a Peerbet key"
+        elif not isinstance(bot, bool):
+            fault = "bot is True or False"
+        elif not isinstance(confirm, bool):
+            fault = "confirm is True or False"
+        if fault is not None:
+            raise InvalidRequestError(fault, endpoint=self._set.name)
+
+    def _post_request(self, text: str, *, bot: bool) -> Request[_Posted]:
+        check_text("text", text, MAX_TEXT, endpoint=self._set.name)
+        params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
+        return Request(self._set, params)
+
+    async def _show(self, after: int | None) -> Shown:
+        """What came after *after*, or the newest message: for posts that seek theirs."""
+        page = await self._caller.call(self._request(after, 1 if after is None else MAX_LAST))
+        known = page.by_id()
+        if after is None and page.strays and not known:
+            raise DecodeError("the newest message cannot be decoded", endpoint=self._get.name)
+        mine = {
+            message.id: message.text
+            for message in page.messages
+            if message.is_mine and not message.is_private
+        }
+        return Shown(max(known, default=0), mine, page.full)
 
     def _request(self, after: int | None, last: int | None) -> Request[_Page]:
         return Request(self._get, {"key": self._key, "mid": after, "last": last})
@@ -209,9 +270,8 @@ class _ChatSource:
                 return DecodeError("the newest message cannot be decoded", endpoint=self.name)
             feed.settle(max(known, default=0))
             return None
-        full = len(known) + len(page.strays) >= MAX_LAST
-        log_holes(self.name, await feed.log.append(chain(after, known, full=full)))
-        feed.prove(after, full=full)
+        log_holes(self.name, await feed.log.append(chain(after, known, full=page.full)))
+        feed.prove(after, full=page.full)
         return None
 
     def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> None:
@@ -234,6 +294,11 @@ class _Page(msgspec.Struct, frozen=True):
     """The ids of messages of which nothing else could be decoded."""
     strays: tuple[bytes, ...] = ()
     """Messages without so much as an id, as they came."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the service may have had more messages than it could show."""
+        return len(self.messages) + len(self.holes) + len(self.strays) >= MAX_LAST
 
     def by_id(self) -> dict[int, ChatMessage | None]:
         """Every id that was shown, with its message or the lack of one."""
