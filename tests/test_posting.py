@@ -465,6 +465,19 @@ async def test_more_messages_came_than_fit_a_page(
         assert sent(services) == [TEXT]
 
 
+@pytest.mark.parametrize("bad", [{"id": 7}, "no message at all"], ids=["id alone", "nothing"])
+async def test_a_page_is_full_of_bad_messages_too(bad: object) -> None:
+    """What cannot be decoded takes up room on a page: the next one is turned."""
+    async with Scripted(window="oldest") as services, services.session() as session:
+        services.script("set", Fault(end="drop", before=1))
+        post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
+        await asyncio.sleep(0.5)
+        services.say(300)
+        services.lines[6] = (7, bad)
+        assert await post == 301
+        assert sent(services) == [TEXT]
+
+
 async def test_a_service_that_shows_one_page_for_ever_is_not_asked_for_ever() -> None:
     """A page that leads no further is the last."""
     async with Scripted(window="oldest", overlap=10_000) as services:
