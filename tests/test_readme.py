@@ -58,7 +58,7 @@ async def running(main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 def test_every_program_is_run_here() -> None:
     """A new program in the README needs a test of its own."""
-    assert len(PROGRAMS) == 5
+    assert len(PROGRAMS) == 6
 
 
 async def test_the_first_program_answers_a_ping(
@@ -83,6 +83,17 @@ async def test_the_tour_of_calls_runs(
     for expected in ("alice", "221192 tiro", "Main Owner", "bob you have mail"):
         assert expected in out
     assert fake.mail.sent == [("tiro", "hello")]
+
+
+async def test_the_posts_arrive(fake: FakeServices, capsys: pytest.CaptureFixture[str]) -> None:
+    """A post is confirmed, and a long one comes in parts, each after a second."""
+    await main_of("post_long(story")()
+    assert capsys.readouterr().out == "posted as 1\nposted as 2 3 4\n"
+    texts = [line.text for line in fake.chat.messages]
+    assert texts[0] == "hello"
+    assert (
+        " ".join(texts[1:]) == ("Once upon a time there was a bot that liked to talk. " * 12)[:-1]
+    )
 
 
 async def test_the_merged_streams_show_chat_and_mail(
