@@ -7,7 +7,9 @@ exception of sqlite3 leaves this module, and no data is ever deleted to make a f
 
 from __future__ import annotations
 
+import errno
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -216,10 +218,10 @@ class Database:
     def _open(self) -> bytes:
         import sqlite3
 
-        # Made here, and not by SQLite, for its owner's eyes only; SQLite's files beside it follow.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        path = os.path.realpath(self.path)
+        _make(path)
         connection = sqlite3.connect(
-            self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
+            path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
         try:
             self._check(connection)
@@ -301,6 +303,23 @@ class Database:
             "is damaged, or no SQLite database; nothing was changed: move it away with the files"
             " beside it to start anew, or try the sqlite3 program's .recover",
         )
+
+
+_making: Final = threading.Lock()
+
+
+def _make(path: str) -> None:
+    """Make the file if it is not there, for its owner's eyes only; SQLite's files beside it follow.
+
+    One that is there must not be touched: to close any descriptor of it is to drop the locks that
+    this process's other connections hold on it, and other processes would take it for theirs alone.
+    """
+    with _making:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            if os.path.isdir(path):  # noqa: PTH112
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:
