@@ -139,7 +139,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run the sdist's tests against the wheel, but those of processes."""
+    """Build sdist and wheel, and run the sdist's tests against the wheel, without processes."""
     session.install("build")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)

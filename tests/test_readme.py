@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -135,3 +137,12 @@ async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
     """The example of a test is one."""
     await main_of("FakeServices()")()
     assert capsys.readouterr().out == "hello alice\n"
+
+
+def test_the_test_with_the_fixtures_passes(tmp_path: Path) -> None:
+    """Pytest finds the plugin by itself."""
+    (program,) = (program for program in PROGRAMS if "fake_services" in program)
+    (tmp_path / "test_readme.py").write_text(program, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

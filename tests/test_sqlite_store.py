@@ -69,7 +69,7 @@ async def ids(log: Log[Note], after: int = 0) -> list[int]:
 
 def elsewhere(program: str, path: Path) -> list[str]:
     """Run *program* in a process of its own on *path*; what it says, line by line."""
-    command = [sys.executable, "-c", program, path]
+    command = [sys.executable, "-c", program, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return done.stdout.splitlines()

@@ -1,6 +1,6 @@
 """The public test kit: both services on loopback, and a judge of how they are asked.
 
-::
+It is used like this:
 
     async with FakeServices() as fake, fake.session() as session:
         fake.chat.say("alice", "hello")

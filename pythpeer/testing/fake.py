@@ -200,7 +200,7 @@ class FakeServices:
         loop = asyncio.get_running_loop()
         self._set_clock(self._given_clock or loop_clock(loop))
         self._judge.start_afresh()
-        self.api_keys.start_afresh()
+        self.api_keys._start_afresh()
         try:
             # Shielded, for a cancelled `create_server` leaves its socket to nobody.
             with anyio.CancelScope(shield=True):
@@ -209,7 +209,7 @@ class FakeServices:
         except BaseException:
             await self.aclose()
             raise
-        self.people.start(loop)
+        self.people._start(loop)
 
     async def aclose(self) -> None:
         """Close both ports and every connection at once. Does nothing the second time.
@@ -257,7 +257,7 @@ class FakeServices:
         # `raw_path` is the target as it was received; the other attributes show it decoded.
         at, target = self.clock(), request.raw_path
         call = Incoming(service, request.method, target, request.headers, at)
-        fault = self.faults.meet(call.kind)
+        fault = self.faults._meet(call.kind)
         self._record(call, target, fault)
         self._judge.consider(call)
         status, body = (200, SORRY)

@@ -124,7 +124,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 class Faults:
     """Which requests meet which fault.
 
-    ::
+    They are scripted by name:
 
         fake.faults.add("peerbet.chat.set", Fault.drop())  # the next one
         fake.faults.add("pythbots.mail.readnew", Fault.cut(), times=3)
@@ -172,7 +172,7 @@ class Faults:
         """What is always so, by name."""
         return {name: fault for name, (fault, _) in self._constant.items()}
 
-    def meet(self, kind: str) -> Fault | None:
+    def _meet(self, kind: str) -> Fault | None:
         """Decide what happens to a request of this *kind*, the closest name that it has."""
         names = _upwards(kind)
         for name in names:

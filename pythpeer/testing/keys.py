@@ -68,13 +68,13 @@ class ApiKeys:
         """All keys."""
         return self._keys.keys()
 
-    def start_afresh(self) -> None:
+    def _start_afresh(self) -> None:
         """Forget what was asked: the clock is another one now."""
         for key in self._keys.values():
             for limit in key.limits:
                 limit.times.clear()
 
-    def check(self, key: str | None, endpoint: str, now: float) -> None:
+    def _check(self, key: str | None, endpoint: str, now: float) -> None:
         """Let a request pass that comes at *now*, and count it. Raises `RefusedError`."""
         if not self._keys:
             return

@@ -42,7 +42,7 @@ class Mailbox:
         self.box: list[Letter] = []
         self.sent: list[SentMail] = []
 
-    def mark_all(self) -> None:
+    def _mark_all(self) -> None:
         """Mark everything as read."""
         self.box[:] = [msgspec.structs.replace(letter, read=True) for letter in self.box]
 
@@ -97,7 +97,7 @@ class FakeMail:
         """The personal keys of all users."""
         return self._keys.keys()
 
-    def opened_by(self, key: str | None) -> Mailbox | None:
+    def _opened_by(self, key: str | None) -> Mailbox | None:
         """The mailbox that *key* opens."""
         return None if key is None else self._keys.get(key)
 
@@ -124,22 +124,22 @@ class FakeMail:
 
     # -- what the API does ------------------------------------------------------------------------
 
-    def send(self, mailbox: Mailbox, recipient: Person, text: str) -> None:
+    def _send(self, mailbox: Mailbox, recipient: Person, text: str) -> None:
         """Take a mail from the owner of *mailbox*, who may also write to themselves."""
         mailbox.sent.append(SentMail(recipient.username, text))
         self.deliver(mailbox.owner.username, text, to=recipient.username)
 
-    def read_new(self, mailbox: Mailbox) -> object:
+    def _read_new(self, mailbox: Mailbox) -> object:
         """Hand out the unread mail as it is, and mark it as read."""
         shown = self._shown([letter for letter in mailbox.box if not letter.read])
-        mailbox.mark_all()
+        mailbox._mark_all()
         return shown
 
-    def read_all(self, mailbox: Mailbox) -> object:
+    def _read_all(self, mailbox: Mailbox) -> object:
         """Hand out all mail as it is. Whether that marks it as read is a habit."""
         shown = self._shown(mailbox.box)
         if self._habits().readall_marks:
-            mailbox.mark_all()
+            mailbox._mark_all()
         return shown
 
     def _shown(self, letters: list[Letter]) -> object:

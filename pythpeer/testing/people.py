@@ -69,7 +69,7 @@ class People:
     ) -> None:
         """Have a script played, one line after another with *pace* between them.
 
-        ::
+        Such as:
 
             alice: hello
             bob> psst, are you a bot?
@@ -88,12 +88,12 @@ class People:
         _check_pace(pace)
         self._go_on(self._life(command), pace)
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to live, in *loop*. The fake services do this when they start."""
         self._loop = loop
         waiting, self._waiting = self._waiting, []
         for seconds, action in waiting:
-            self.later(seconds, action)
+            self._later(seconds, action)
 
     def stop(self) -> None:
         """Go home: whatever was still to be said is not said."""
@@ -103,7 +103,7 @@ class People:
             timer.cancel()
         self._timers.clear()
 
-    def later(self, pace: Pace, action: Callable[[], object]) -> None:
+    def _later(self, pace: Pace, action: Callable[[], object]) -> None:
         """Do something by and by, or at once if that is now."""
         seconds = self._chance.uniform(*pace) if isinstance(pace, tuple) else pace
         if not seconds:
@@ -119,7 +119,7 @@ class People:
             timer = self._loop.call_later(seconds, fire)
             self._timers.add(timer)
 
-    def speak(self, line: Line) -> None:
+    def _speak(self, line: Line) -> None:
         """Say *line* now."""
         match line.how:
             case "chat" | "bot":
@@ -132,8 +132,8 @@ class People:
     def _go_on(self, lines: Generator[Line], pace: Pace) -> None:
         line = next(lines, None)
         if line is not None:
-            self.speak(line)
-            self.later(pace, partial(self._go_on, lines, pace))
+            self._speak(line)
+            self._later(pace, partial(self._go_on, lines, pace))
 
     def _life(self, command: str | None) -> Generator[Line]:
         """The opening, then all scenes in any order, and again, each with another cast."""
@@ -152,18 +152,18 @@ class People:
     def _hear_chat(self, line: ChatLine) -> None:
         for actor in tuple(self._actors.values()):
             if line.sender != actor.name and line.to in ("", actor.name):
-                actor.hear(line.sender, line.text, "private" if line.to else "chat")
+                actor._hear(line.sender, line.text, "private" if line.to else "chat")
 
     def _hear_mail(self, recipient: Person, letter: Letter) -> None:
         actor = self._actors.get(recipient.username)
         if actor is not None and letter.sender != actor.name:
-            actor.hear(letter.sender, letter.text, "mail")
+            actor._hear(letter.sender, letter.text, "mail")
 
 
 class Actor:
-    """One person, told what to do. Each method returns the person, so that one can go on.
+    """One person, told what to do.
 
-    ::
+    Each method returns the person, so that one can go on:
 
         fake.people.add("alice").says("!ping", after=2.0).answers("pong", "thank you")
     """
@@ -217,13 +217,13 @@ class Actor:
         self._answers.append((compiled, reply, after))
         return self
 
-    def hear(self, sender: str, text: str, where: Literal["chat", "private", "mail"]) -> None:
+    def _hear(self, sender: str, text: str, where: Literal["chat", "private", "mail"]) -> None:
         """React to what somebody said, if there is anything to say."""
         for pattern, reply, after in self._answers:
             match = pattern.search(text)
             if match:
                 heard = Heard(sender, text, where, match)
-                self._people.later(after, partial(self._reply, heard, reply))
+                self._people._later(after, partial(self._reply, heard, reply))
                 return
 
     def _reply(self, heard: Heard, reply: Reply) -> None:
@@ -244,9 +244,9 @@ class Actor:
         def act() -> None:
             action()
             if every is not None:
-                self._people.later(every, act)
+                self._people._later(every, act)
 
-        self._people.later(after, act)
+        self._people._later(after, act)
         return self
 
 

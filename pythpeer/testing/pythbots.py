@@ -39,7 +39,7 @@ class FakePythBots:
 
     def answer(self, call: Incoming) -> object:
         """Answer one request. Raises `RefusedError`."""
-        self._api_keys.check(call.api_key, call.endpoint, call.at)
+        self._api_keys._check(call.api_key, call.endpoint, call.at)
         match call.endpoint:
             case "pythbots.userinfo":
                 return self._userinfo(call)
@@ -70,13 +70,13 @@ class FakePythBots:
         return renamed(chat.stats, self._habits())
 
     def _answer_mail(self, call: Incoming) -> object:
-        mailbox = self._mail.opened_by(call.params.get(self._habits().personal_key_param))
+        mailbox = self._mail._opened_by(call.params.get(self._habits().personal_key_param))
         if mailbox is None:
             raise _no("Invalid personal key")
         if "readnew" in call.params:
-            return self._in_a_list(self._mail.read_new(mailbox))
+            return self._in_a_list(self._mail._read_new(mailbox))
         if "readall" in call.params:
-            return self._in_a_list(self._mail.read_all(mailbox))
+            return self._in_a_list(self._mail._read_all(mailbox))
         return self._send(call, mailbox)
 
     def _in_a_list(self, answer: object) -> object:
@@ -90,7 +90,7 @@ class FakePythBots:
             recipient = self._users.by_id(_required(call, "id"))
         if recipient is None:
             raise _no("User not found")
-        self._mail.send(mailbox, recipient, text)
+        self._mail._send(mailbox, recipient, text)
         return {"success": True}
 
 

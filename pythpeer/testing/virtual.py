@@ -32,7 +32,7 @@ DECIMALS: Final = 9
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An event loop with a clock of its own.
 
-    The class is a loop factory as it stands::
+    The class is a loop factory as it stands:
 
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             runner.run(main())
