@@ -60,7 +60,7 @@ async def running(main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 def test_every_program_is_run_here() -> None:
     """A new program in the README needs a test of its own."""
-    assert len(PROGRAMS) == 6
+    assert len(PROGRAMS) == 7
 
 
 async def test_the_first_program_answers_a_ping(
@@ -143,6 +143,6 @@ def test_the_test_with_the_fixtures_passes(tmp_path: Path) -> None:
     """Pytest finds the plugin by itself."""
     (program,) = (program for program in PROGRAMS if "fake_services" in program)
     (tmp_path / "test_readme.py").write_text(program, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", tmp_path]
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert "1 passed" in done.stdout, done.stdout + done.stderr
