@@ -129,7 +129,7 @@ async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_test_with_the_fixtures_passes(tmp_path: Path) -> None:
-    """pytest finds the plugin by itself."""
+    """The plugin is found without a word about it."""
     (program,) = (program for program in PROGRAMS if "fake_services" in program)
     (tmp_path / "test_readme.py").write_text(program, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", tmp_path]
