@@ -27,6 +27,9 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
+QUICK = ("-m", "not processes")
+"""What is run where everything was run already, on another Python or before packing."""
+
 
 def group(name: str) -> tuple[str, ...]:
     """Return the requirements of one dependency group; pip before 25.1 has no ``--group``."""
@@ -74,11 +77,12 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on each Python that is here; arguments go to pytest.
 
-    Coverage is recorded on the one that runs nox: it doubles the time.
+    On the one that runs nox coverage is recorded, which doubles the time; on the others those that
+    take processes of their own are left out, unless there are arguments.
     """
     session.install("-e", ".[cli]", *group("test"))
     if session.python != RUNNING:
-        session.run("python", "-m", "pytest", *session.posargs)
+        session.run("python", "-m", "pytest", *(session.posargs or QUICK))
         return
     data = ROOT / f".coverage.{session.name}"
     for stale in ROOT.glob(f"{data.name}.*"):
@@ -135,7 +139,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run the sdist's tests against the installed wheel."""
+    """Build sdist and wheel, and run the sdist's tests against the wheel, without processes."""
     session.install("build")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)
@@ -154,4 +158,4 @@ def dist(session: nox.Session) -> None:
             *(python, "-m", "pip", "install", "-q", f"{wheel}[cli]", *group("test")), external=True
         )
         session.chdir(source)
-        session.run(python, "-m", "pytest", *session.posargs, external=True)
+        session.run(python, "-m", "pytest", *(session.posargs or QUICK), external=True)

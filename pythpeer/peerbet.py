@@ -12,9 +12,8 @@ one reader (private messages to others have ids too).
 
 from __future__ import annotations
 
-import html
 import logging
-from collections import Counter, deque
+from collections import deque
 from datetime import datetime
 from typing import Final
 
@@ -22,10 +21,11 @@ import msgspec
 
 from .answers import read_date, same_document
 from .calls import Caller
-from .errors import DecodeError, InvalidRequestError, OutcomeUnknownError, PythpeerError
+from .errors import DecodeError, InvalidRequestError, PythpeerError
 from .feed import Feed, Feeds, log_holes
 from .limiter import Priority
 from .polling import chain
+from .posting import Posts, Shown
 from .secret import Secret
 from .shapes import bit, number, text
 from .splitting import split_text
@@ -51,9 +51,6 @@ logger = logging.getLogger(__name__)
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
 MAX_LAST: Final = 300
-
-LOOKS: Final = 3
-"""How often the chat is read for a post whose outcome is unknown, an interval apart."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, gc=False):
@@ -128,7 +125,7 @@ class Peerbet:
         self.accounts: Final = ((self._get, account), (self._set, account))
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
-        self._confirmations = _Confirmations(self)
+        self._posts = Posts(caller, self._show)
 
     async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
         """Read the chat: messages with ids over *after*, or the last 50.
@@ -154,46 +151,42 @@ class Peerbet:
         It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
         raised and nothing is repeated. ``bot=True`` marks it as a bot's. Needs the Peerbet key.
 
-        ``confirm=True`` looks for it in the chat then, and returns its id if it is there. That
-        takes one more read before each post, to know what was there already. Where it is not found
-        the error is raised all the same: it could still appear.
+        ``confirm=True`` reads the newest message's id beforehand; if that fails, its error is
+        raised and nothing was sent. When no answer says what became of the post, the chat is read
+        four times within some seven seconds for a public message of one's own, of the same text,
+        that no other post of this session is known by, and its id is returned. If there is none,
+        or reading fails, it is `OutcomeUnknownError` all the same, with a note that says which:
+        the message may still arrive later. The same text cannot be told from this one where it was
+        posted elsewhere with the same key meanwhile, or arrives late from an earlier unknown post.
         """
-        request = self._posting(text, bot=bot, confirm=confirm)
-        post = self._confirmations.post_surely if confirm else self._confirmations.post
-        return await post(request, text)
+        self._check_posting(bot=bot, confirm=confirm)
+        request = self._post_request(text, bot=bot)
+        return await self._posts.post(request, text, confirm=confirm)
 
     async def post_long(
         self, text: str, *, bot: bool = False, confirm: bool = False
     ) -> tuple[int, ...]:
-        """Post *text* of any length in parts, see `split_text`; return their ids in order.
+        """Post *text* of any length in parts, one after the other, and return their ids.
 
-        The parts are posted one after the other. The first that fails is raised as by `post`, with
-        a note on how many were posted before; nothing is posted behind it.
+        The parts are those of `split_text`; blank text has none. *bot* and *confirm* apply to each,
+        as in `post`. All of them are checked before the first is sent. Where one fails, its error
+        is raised with a note of how many were posted before it, and those after it are not sent.
         """
-        parts = split_text(text, MAX_TEXT)
-        if not parts:
-            raise InvalidRequestError("text must not be blank", endpoint=self._set.name)
-        for part in parts:
-            self._posting(part, bot=bot, confirm=confirm)
+        self._check_posting(bot=bot, confirm=confirm)
+        try:
+            parts = split_text(text, MAX_TEXT)
+        except InvalidRequestError as error:
+            error.endpoint = self._set.name
+            raise
+        requests = [self._post_request(part, bot=bot) for part in parts]
         ids: list[int] = []
-        for part in parts:
+        for part, request in zip(parts, requests, strict=True):
             try:
-                ids.append(await self.post(part, bot=bot, confirm=confirm))
+                ids.append(await self._posts.post(request, part, confirm=confirm))
             except PythpeerError as error:
-                error.add_note(f"{len(ids)} of {len(parts)} parts were posted before")
+                error.add_note(f"{len(ids)} of {len(parts)} parts were posted before this")
                 raise
         return tuple(ids)
-
-    def _posting(self, text: str, *, bot: bool, confirm: bool) -> Request[_Posted]:
-        """Check what is to be posted before anything is done about it."""
-        if self._key is None:
-            raise InvalidRequestError("posting needs a Peerbet key", endpoint=self._set.name)
-        check_text("text", text, MAX_TEXT, endpoint=self._set.name)
-        for name, value in (("bot", bot), ("confirm", confirm)):
-            if not isinstance(value, bool):
-                raise InvalidRequestError(f"{name} is True or False", endpoint=self._set.name)
-        params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
-        return Request(self._set, params)
 
     def chat_stream(
         self, *, after: int | None = None, name: str | None = None, on_gap: OnGap = "log"
@@ -210,68 +203,37 @@ class Peerbet:
         feed = self._feeds.get(self._topic, lambda: _ChatSource(self))
         return ChatStream(feed, after=after, name=name, on_gap=on_gap)
 
+    def _check_posting(self, *, bot: object, confirm: object) -> None:
+        fault = None
+        if self._key is None:
+            fault = "posting needs a Peerbet key"
+        elif not isinstance(bot, bool):
+            fault = "bot is True or False"
+        elif not isinstance(confirm, bool):
+            fault = "confirm is True or False"
+        if fault is not None:
+            raise InvalidRequestError(fault, endpoint=self._set.name)
+
+    def _post_request(self, text: str, *, bot: bool) -> Request[_Posted]:
+        check_text("text", text, MAX_TEXT, endpoint=self._set.name)
+        params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
+        return Request(self._set, params)
+
+    async def _show(self, after: int | None) -> Shown:
+        """What came after *after*, or the newest message: for posts that seek theirs."""
+        page = await self._caller.call(self._request(after, 1 if after is None else MAX_LAST))
+        known = page.by_id()
+        if after is None and page.strays and not known:
+            raise DecodeError("the newest message cannot be decoded", endpoint=self._get.name)
+        mine = {
+            message.id: message.text
+            for message in page.messages
+            if message.is_mine and not message.is_private
+        }
+        return Shown(max(known, default=0), mine, page.full)
+
     def _request(self, after: int | None, last: int | None) -> Request[_Page]:
         return Request(self._get, {"key": self._key, "mid": after, "last": last})
-
-
-class _Confirmations:
-    """Turns unknown outcomes of posts into known ones, by looking for what was posted.
-
-    Knows which messages are accounted for: what an answer has named, or was found, is nobody
-    else's, and while another post of the same text is under way nothing found is certain.
-    """
-
-    def __init__(self, peerbet: Peerbet) -> None:
-        self._peerbet = peerbet
-        self._claimed: deque[int] = deque(maxlen=MAX_LAST)
-        self._under_way: Counter[str] = Counter()
-
-    async def post(self, request: Request[_Posted], text: str) -> int:
-        """Post, and account for it."""
-        words = _spelled(text)
-        self._under_way[words] += 1
-        try:
-            id = (await self._peerbet._caller.call(request)).mid
-        finally:
-            self._under_way[words] -= 1
-            self._under_way += Counter()  # forgets those that are down to nothing
-        self._claimed.append(id)
-        return id
-
-    async def post_surely(self, request: Request[_Posted], text: str) -> int:
-        """Post, and look for it in the chat if no answer says what became of it."""
-        newest = await self._peerbet.messages(last=1)
-        before = max((message.id for message in newest.messages), default=0)
-        try:
-            return await self.post(request, text)
-        except OutcomeUnknownError as error:
-            unknown = error.with_traceback(None)
-        found = await self._look_for(_spelled(text), before)
-        if found is None:
-            unknown.add_note("it was not found in the chat; it could still appear there")
-            raise unknown
-        self._claimed.append(found)
-        return found
-
-    async def _look_for(self, words: str, before: int) -> int | None:
-        """The id of a message of ours after *before* that says this, if it shows up in time."""
-        for _ in range(LOOKS):
-            try:
-                page = await self._peerbet.messages(after=before, last=MAX_LAST)
-            except PythpeerError:
-                return None
-            for message in page.messages:
-                ours = message.is_mine and _spelled(message.text) == words
-                if ours and message.id not in self._claimed and not self._under_way[words]:
-                    return message.id
-            if len(page.messages) + page.skipped >= MAX_LAST and not self._under_way[words]:
-                before = page.messages[-1].id  # there is more, if the oldest come first
-        return None
-
-
-def _spelled(text: str) -> str:
-    """A text as it is compared: the service may escape it for HTML, and trim it."""
-    return " ".join(html.unescape(text).split())
 
 
 class _ChatSource:
@@ -311,9 +273,8 @@ class _ChatSource:
                 return DecodeError("the newest message cannot be decoded", endpoint=self.name)
             feed.settle(max(known, default=0))
             return None
-        full = len(known) + len(page.strays) >= MAX_LAST
-        log_holes(self.name, await feed.log.append(chain(after, known, full=full)))
-        feed.prove(after, full=full)
+        log_holes(self.name, await feed.log.append(chain(after, known, full=page.full)))
+        feed.prove(after, full=page.full)
         return None
 
     def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> None:
@@ -336,6 +297,11 @@ class _Page(msgspec.Struct, frozen=True):
     """The ids of messages of which nothing else could be decoded."""
     strays: tuple[bytes, ...] = ()
     """Messages without so much as an id, as they came."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the service may have had more messages than it could show."""
+        return len(self.messages) + len(self.holes) + len(self.strays) >= MAX_LAST
 
     def by_id(self) -> dict[int, ChatMessage | None]:
         """Every id that was shown, with its message or the lack of one."""

@@ -1,15 +1,17 @@
-"""Long text in parts that fit into messages. Pure.
+"""Long text in parts that break at whitespace, and never inside what reads as one character. Pure.
 
-Parts break at blanks. A word that is longer than a part is cut, but never within what people see as
-one character: an extended grapheme cluster of Unicode (UAX #29). Its rules are kept here by what
-`unicodedata` knows, and where that is too little (it does not know which characters are pictures)
-more is kept together than has to be, never less.
+What belongs together is derived from `unicodedata`, from the safe side: nothing is cut where
+UAX #29 (https://www.unicode.org/reports/tr29/) sees an extended grapheme cluster, and some things
+are kept together although it would let them be cut. Within a word that goes for characters newer
+than this Python, too.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from .errors import InvalidRequestError
@@ -17,135 +19,106 @@ from .wire import check_integer
 
 __all__ = ["split_text"]
 
-LIMIT: Final = 250
-"""How many characters one message of Peerbet has at most."""
-
-_JOINER: Final = "\u200d"
-_VIRAMA: Final = 9
-"""The combining class of what binds consonants of Indic scripts to clusters."""
-
-_LETTERS: Final = ("Lo", "Lm")
+NEAR: Final = 0.75
+"""How much of a part must be full for a line break to be worth more than another word."""
 
 
-def split_text(text: str, limit: int = LIMIT) -> tuple[str, ...]:
-    """Split *text* into parts of at most *limit* characters (code points, as the service counts).
+def split_text(text: str, limit: int = 250) -> tuple[str, ...]:
+    """Split *text* into parts of at most *limit* characters, in order; blank text has none.
 
-    Each part has as many whole words as fit. The blanks at its ends are dropped, blanks and line
-    breaks within it stay as they are; blank text has no parts. Raises `InvalidRequestError` for
-    wrong arguments, and where a single grapheme is longer than *limit*.
+    Characters are Unicode code points, as Peerbet counts them; 250 is its documented limit for one
+    message. Parts break at whitespace, which is dropped there, rather at the end of a line if one
+    is near. Only a word longer than a part is cut, and never inside an extended grapheme cluster
+    (UAX #29): an emoji of several code points, or a letter with its accents, stays whole. Each part
+    takes as much as it can, and none begins or ends with whitespace.
+
+    Raises `InvalidRequestError` where a single cluster is longer than *limit*.
     """
     if not isinstance(text, str):
         raise InvalidRequestError(f"text must be text, not {type(text).__name__}")
     check_integer("limit", limit, 1)
+    text = text.strip()
     parts: list[str] = []
-    rest = _trimmed(text)
-    while len(rest) > limit:
-        end = _end(rest, limit)
-        parts.append(_trimmed(rest[:end]))
-        rest = _trimmed(rest[end:])
-    return (*parts, rest) if rest else tuple(parts)
+    begin = end = 0  # of the part that is being filled
+    line_end = line_begin = 0  # of the last line break in it
+    for piece_begin, piece_end in _pieces(text, limit):
+        if "\n" in text[end:piece_begin]:
+            line_end, line_begin = end, piece_begin
+        if piece_end - begin > limit:
+            # Not where the piece would still not fit: parts must not become more for it.
+            near = line_end - begin > limit * NEAR and piece_end - line_begin <= limit
+            parts.append(text[begin : line_end if near else end])
+            begin = line_begin if near else piece_begin
+        end = piece_end
+    return (*parts, text[begin:]) if text else ()
 
 
-def _end(text: str, limit: int) -> int:
-    """Where the first part of *text*, which is longer than *limit*, ends."""
-    for at in range(limit, 0, -1):
-        if _is_blank(text, at) and not _joins(text, at):
-            return at
-    for at in range(limit, 0, -1):
-        if not _joins(text, at):
-            return at
-    raise InvalidRequestError(f"one character of the text is over {limit} code points long")
+def _pieces(text: str, limit: int) -> Iterator[tuple[int, int]]:
+    """Where the words of *text* begin and end; the clusters of a word longer than *limit*."""
+    kinds = "".join(map(_kind, text))
+    for word in _WORD.finditer(kinds):
+        if word.end() - word.start() <= limit:
+            yield word.span()
+            continue
+        for cluster in _CLUSTER.finditer(kinds, *word.span()):
+            size = cluster.end() - cluster.start()
+            if size > limit:
+                raise InvalidRequestError(
+                    f"text has {size} characters that must stay together; at most {limit} fit"
+                )
+            yield cluster.span()
 
 
-def _trimmed(text: str) -> str:
-    start, end = 0, len(text)
-    while start < end and _is_blank(text, start):
-        start += 1
-    while start < end and _is_blank(text, end - 1):
-        end -= 1
-    return text[start:end]
+# -- what belongs together ------------------------------------------------------------------------
 
+# Each character is of one of seven kinds:
+#   s  whitespace
+#   p  belongs to what comes after it: jamo that begin a syllable, signs that are written first
+#   x  belongs to what stands before it: marks, jamo that do not begin a syllable
+#   v  belongs to both, also with marks between: viramas, the zero width joiner
+#   u  as v, but nothing about it is certain: this Python does not know it
+#   r  half of a flag
+#   o  any other
+# A blank can carry an accent, or follow a sign that is written first: then it is no place to break.
 
-def _is_blank(text: str, at: int) -> bool:
-    """Whether there is a blank, and no part of a grapheme that is more than blanks."""
-    if not text[at].isspace():
-        return False
-    before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]
-    alone = not before or before.isspace() or not _joins(text, at)
-    return alone and (not after or after.isspace() or not _joins(text, at + 1))
+_BASE: Final = "(?=[por])(?:ps*)*(?:rr|[or])?"
+_JOINED: Final = f"[vu][xvu]*(?:{_BASE})?"
+_CLUSTER: Final = re.compile(f"(?:{_BASE}|x|{_JOINED})(?:s*x|(?:s+(?=v))?{_JOINED})*")
+_WORD: Final = re.compile(f"(?:{_CLUSTER.pattern})+")
 
-
-def _joins(text: str, at: int) -> bool:
-    """Whether a cut before ``text[at]`` could be within a grapheme. The numbers are UAX #29's."""
-    before, after = text[at - 1], text[at]
-    if (
-        "Cc" in (unicodedata.category(before), unicodedata.category(after))
-        or (before + after).isascii()
-    ):
-        return before == "\r" and after == "\n"  # GB3 to GB5
-    return (
-        _extends(after)  # GB9, GB9a
-        or before == _JOINER  # GB11, and more
-        or _prepends(before)  # GB9b
-        or (_is_flag(before) and _is_flag(after) and _flags_before(text, at) % 2 == 1)  # GB12, GB13
-        or (_is_jamo(before) and _is_jamo(after))  # GB6 to GB8, and more
-        or (unicodedata.category(after) in _LETTERS and _is_linked(text, at))  # GB9c, and more
-    )
-
-
-def _extends(character: str) -> bool:
-    """Combining marks, joiners, variation selectors, skin tones, the tags of flags.
-
-    And whatever this Python's Unicode does not know yet: it may be one of them.
-    """
-    return (
-        unicodedata.category(character) in ("Mn", "Me", "Mc", "Cn")
-        or character in "\u200c\u200d\u0e33\u0eb3\uff9e\uff9f"
-        or "\U0001f3fb" <= character <= "\U0001f3ff"
-        or "\U000e0020" <= character <= "\U000e007f"
-    )
-
-
-def _prepends(character: str) -> bool:
-    """Signs that belong to what is behind them, and whatever is invisible or not known yet."""
-    return unicodedata.category(character) in ("Cf", "Cn") or character in _PREPENDED
-
-
-_PREPENDED: Final = frozenset(
-    "\u0d4e\U000111c2\U000111c3\U0001193f\U00011941\U00011a3a\U00011a84\U00011a85\U00011a86"
-    "\U00011a87\U00011a88\U00011a89\U00011d46"
+# What neither the general category nor the combining class tells.
+_COMES_FIRST: Final = re.compile(
+    r"[\u1100-\u115f\ua960-\ua97f]"  # initial consonants of Hangul
+    r"|[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]"  # signs around numbers
+    r"|[\u0d4e\U000111c2\U000111c3\U000113d1\U0001193f\U00011941]"  # Indic prefixes
+    r"|[\U00011a84-\U00011a89\U00011d46\U00011f02]"
 )
+_CLINGS: Final = re.compile(
+    r"[\u0e33\u0eb3]"  # Thai and Lao AM
+    r"|[\u1160-\u11ff\ud7b0-\ud7ff\U00016d63\U00016d67-\U00016d6a]"  # vowels, final consonants
+    r"|[\u200c\uff9e\uff9f]"  # zero width non-joiner, halfwidth Katakana sound marks
+    r"|[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"  # skin tones, tags
+)
+_JOINS: Final = re.compile(r"[\u200d\u1cf5\u1cf6\U00011a3a]")
+_HALF_FLAG: Final = re.compile(r"[\U0001f1e6-\U0001f1ff]")
+# What may yet be encoded there are pictographs and ideographs, which belong to nothing else.
+_STANDS_ALONE: Final = re.compile(r"[\U0001f000-\U0001faff\U0001fc00-\U0003ffff]")
+_VIRAMA: Final = 9
 
 
-def _is_flag(character: str) -> bool:
-    return "\U0001f1e6" <= character <= "\U0001f1ff"
-
-
-def _flags_before(text: str, at: int) -> int:
-    """How many regional indicators stand right before *at*: the first two of them are a pair."""
-    start = at
-    while start and _is_flag(text[start - 1]):
-        start -= 1
-    return at - start
-
-
-def _is_jamo(character: str) -> bool:
-    return (
-        "\u1100" <= character <= "\u11ff"
-        or "\ua960" <= character <= "\ua97f"
-        or "\uac00" <= character <= "\ud7ff"
-    )
-
-
-def _is_linked(text: str, at: int) -> bool:
-    """Whether a virama is among the marks right before *at*."""
-    for character in _backwards(text, at):
-        if unicodedata.combining(character) == _VIRAMA:
-            return True
-        if not _extends(character):
-            return False
-    return False
-
-
-def _backwards(text: str, at: int) -> Iterator[str]:
-    return (text[index] for index in range(at - 1, -1, -1))
+@lru_cache(maxsize=4096)
+def _kind(character: str) -> str:
+    category = unicodedata.category(character)
+    if character.isspace():
+        return "s"
+    if _COMES_FIRST.match(character):
+        return "p"
+    if _CLINGS.match(character):
+        return "x"
+    if _JOINS.match(character) or unicodedata.combining(character) == _VIRAMA:
+        return "v"
+    if _HALF_FLAG.match(character):
+        return "r"
+    if category == "Cn":
+        return "o" if _STANDS_ALONE.match(character) else "u"
+    return "x" if category.startswith("M") else "o"

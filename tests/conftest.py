@@ -6,11 +6,16 @@ going on.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from fake_client import AT_WILL, Client, connect
+from stores import STORES, NewStore
 
+from pythpeer.stores import Store
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 
@@ -32,3 +37,21 @@ async def client(fake: FakeServices) -> AsyncIterator[Client]:
     """A client that asks `fake` byte for byte."""
     async with connect() as http:
         yield Client(fake, http)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for stores, in memory where there is a disk in it: stores sync a lot."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
+    """Makes stores, of each kind in turn: what is promised is promised on all of them."""
+
+    def make(*, max_length: int = 10_000) -> Store:
+        return STORES[request.param](folder, max_length)
+
+    return make

@@ -657,7 +657,11 @@ JSON: Final = (
     fault(
         "a page, even with JSON in it",
         NOT_DOCUMENTED,
-        {"a page": answer(PAGE), "a page behind a notice": answer(NOTICE + PAGE)},
+        {
+            "a page": answer(PAGE),
+            "a page behind a notice": answer(NOTICE + PAGE),
+            "a page behind JSON": answer(DOCUMENT + PAGE),
+        },
     ),
     fault(
         "text, or text around JSON",

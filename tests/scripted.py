@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
 
@@ -46,6 +47,9 @@ class Fault(msgspec.Struct, frozen=True):
 
     after: float = 0.0
     """Seconds from then until the answer."""
+
+    hidden: float = 0.0
+    """Seconds from then until a posted message is shown."""
 
 
 OK = Fault()
@@ -87,8 +91,8 @@ class Scripted:
 
     ``window`` says which end is cut off when more than fits came after ``mid``. ``overlap`` is how
     many messages up to ``mid`` are shown again (1 is ``mid`` itself), ``repeat`` how often each
-    message stands in an answer. ``mail_ids`` says whether mails have ids, ``readall_marks`` whether
-    reading all of them marks them as read.
+    message stands in an answer. ``shown_as`` is what becomes of a posted text. ``mail_ids`` says
+    whether mails have ids, ``readall_marks`` whether reading all of them marks them as read.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Scripted:
         overlap: int = 0,
         repeat: int = 1,
         order: Order = "ascending",
+        shown_as: Callable[[str], str] = str,
         mail_ids: bool = True,
         readall_marks: bool = False,
     ) -> None:
@@ -105,6 +110,7 @@ class Scripted:
         self.overlap = overlap
         self.repeat = repeat
         self.order: Order = order
+        self.shown_as = shown_as
         self.mail_ids = mail_ids
         self.readall_marks = readall_marks
         self.lines: list[tuple[int, object]] = []
@@ -113,6 +119,7 @@ class Scripted:
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.constant: dict[str, Fault] = {}
         """Faults that happen every time, once `faults` are used up."""
+        self._shown_at: dict[int, float] = {}
         self._random = random.Random(7)
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
@@ -126,6 +133,12 @@ class Scripted:
             id = self.newest + step
             self.lines.append((id, line(id)))
         return self.newest
+
+    def post(self, text: str, **bits: int) -> int:
+        """Add one message of the key's user, its bits as given, and return its id."""
+        id = self.newest + 1
+        self.lines.append((id, line(id, text) | {"my": 1} | bits))
+        return id
 
     @property
     def newest(self) -> int:
@@ -201,6 +214,8 @@ class Scripted:
         body = fault.body
         if fault.effect:
             document = self._answer(kind, params)
+            if fault.hidden:
+                self._shown_at[self.newest] = asyncio.get_running_loop().time() + fault.hidden
             body = json.dumps(document).encode() if body is None else body
         loop = asyncio.get_running_loop()
         loop.call_later(fault.after, connection.finish, fault, body or b"")
@@ -210,7 +225,7 @@ class Scripted:
             case "get":
                 return {"status": 1, "users_online": 1, "message_list": self._page(params)}
             case "set":
-                return {"status": 1, "mid": self.say()}
+                return {"status": 1, "mid": self.post(self.shown_as(params["msg"]))}
             case "readnew":
                 unread = [letter for letter in self.letters if not letter.read]
                 return self._hand_out(unread, mark=True)
@@ -221,12 +236,14 @@ class Scripted:
 
     def _page(self, params: dict[str, str]) -> list[object]:
         size = min(int(params.get("last", 300 if "mid" in params else 50)), 300)
+        now = asyncio.get_running_loop().time()
+        lines = [entry for entry in self.lines if self._shown_at.get(entry[0], now) <= now]
         if "mid" not in params:
-            shown = self.lines[-size:]
+            shown = lines[-size:]
         else:
             mid = int(params["mid"])
-            start = sum(id <= mid for id, _ in self.lines)
-            shown = self.lines[max(0, start - self.overlap) :]
+            start = sum(id <= mid for id, _ in lines)
+            shown = lines[max(0, start - self.overlap) :]
             shown = shown[:size] if self.window == "oldest" else shown[-size:]
         page = [message for _, message in shown for _ in range(self.repeat)]
         if self.order == "descending":

@@ -29,6 +29,7 @@ from scripted import (
     Window,
     line,
 )
+from stores import NewStore
 
 from pythpeer import (
     AccessDeniedError,
@@ -38,7 +39,6 @@ from pythpeer import (
     GapError,
     HttpStatusError,
     InvalidRequestError,
-    MemoryStore,
     PythpeerError,
     Retry,
     Session,
@@ -73,8 +73,8 @@ async def services() -> AsyncIterator[Scripted]:
 
 
 @pytest.fixture
-async def session(services: Scripted) -> AsyncIterator[Session]:
-    async with services.session(retry=PATIENT) as session:
+async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
+    async with services.session(retry=PATIENT, store=new_store()) as session:
         yield session
 
 
@@ -153,9 +153,9 @@ async def test_streams_share_their_polls(services: Scripted, session: Session) -
     assert len(services.requests) == 5
 
 
-async def test_streams_keep_the_services_law() -> None:
+async def test_streams_keep_the_services_law(new_store: NewStore) -> None:
     """Two streams, and posts between, against the judge of the test kit: no violation."""
-    async with FakeServices() as fake, fake.session() as session:
+    async with FakeServices() as fake, fake.session(store=new_store()) as session:
         streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
 
         async def read(stream: ChatStream) -> list[str]:
@@ -179,11 +179,11 @@ async def test_streams_keep_the_services_law() -> None:
 @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
 @pytest.mark.parametrize("repeat", [1, 2])
 async def test_whatever_its_habits_messages_come_once_in_order(
-    window: Window, overlap: int, order: Order, repeat: int
+    new_store: NewStore, window: Window, overlap: int, order: Order, repeat: int
 ) -> None:
     """Windows, overlap, disorder and repetition do not show in the stream."""
     habits = Scripted(window=window, overlap=overlap, order=order, repeat=repeat)
-    async with habits as services, services.session() as session:
+    async with habits as services, services.session(store=new_store()) as session:
         services.say(20)
         for tenths in (5, 12, 13, 27):
             later(tenths / 10, services, 10, step=3)
@@ -194,11 +194,13 @@ async def test_whatever_its_habits_messages_come_once_in_order(
 
 @pytest.mark.parametrize("overlap", [0, 1])
 @pytest.mark.parametrize("after", [0, 50])
-async def test_a_backlog_with_the_oldest_first_comes_whole(after: int, overlap: int) -> None:
+async def test_a_backlog_with_the_oldest_first_comes_whole(
+    new_store: NewStore, after: int, overlap: int
+) -> None:
     """Page after full page, without a gap."""
     async with (
         Scripted(window="oldest", overlap=overlap) as services,
-        services.session() as session,
+        services.session(store=new_store()) as session,
     ):
         services.say(1000)
         stream = session.peerbet.chat_stream(after=after, on_gap="raise")
@@ -242,9 +244,11 @@ async def test_a_gap_counts_different_ids(session: Session, services: Scripted) 
 
 
 @pytest.mark.parametrize("window", ["newest", "oldest"])
-async def test_a_stream_that_falls_behind_its_log_asks_again(window: Window) -> None:
+async def test_a_stream_that_falls_behind_its_log_asks_again(
+    new_store: NewStore, window: Window
+) -> None:
     """A short log forgets; what the service still has comes all the same, and is no gap."""
-    store = MemoryStore(max_length=20)
+    store = new_store(max_length=20)
     async with Scripted(window=window) as services, services.session(store=store) as session:
         quick = session.peerbet.chat_stream(after=0)
         slow = session.peerbet.chat_stream(after=0)
@@ -272,10 +276,13 @@ STRAYS: Final[list[object]] = [
 
 @pytest.mark.parametrize("overlap", [0, 30])
 async def test_bad_messages_hide_no_neighbours(
-    overlap: int, caplog: pytest.LogCaptureFixture
+    new_store: NewStore, overlap: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each is skipped, logged and counted once, although polls show it again and again."""
-    async with Scripted(overlap=overlap) as services, services.session() as session:
+    async with (
+        Scripted(overlap=overlap) as services,
+        services.session(store=new_store()) as session,
+    ):
         for bad in (*HOLES, *STRAYS):
             services.say()
             id = services.newest + 1
@@ -420,6 +427,7 @@ CUTS: Final = st.tuples(
     st.sampled_from(["ascending", "shuffled"]),
 )
 async def test_nothing_is_lost_by_cancellation_and_faults(
+    new_store: NewStore,
     cuts: list[tuple[float, Literal["anyio", "asyncio", "task"]]],
     schedule: list[tuple[int, int]],
     faults: list[Fault],
@@ -430,7 +438,7 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
     """However the stream is cancelled and the service fails: each message once, in order."""
     async with (
         Scripted(window=window, overlap=overlap, order=order) as services,
-        services.session(retry=PATIENT, timeout=2.0) as session,
+        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
     ):
         services.script("get", *faults)
         for tenths, step in schedule:
@@ -465,9 +473,9 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
 # -- names and sessions ---------------------------------------------------------------------------
 
 
-async def test_a_name_goes_on_in_the_next_session(services: Scripted) -> None:
+async def test_a_name_goes_on_in_the_next_session(new_store: NewStore, services: Scripted) -> None:
     """What was acknowledged does not come again, what was not does, and nothing is missed."""
-    store = MemoryStore()
+    store = new_store()
     async with services.session(store=store) as session:
         services.say(4)
         stream = session.peerbet.chat_stream(after=0, name="bot")
@@ -477,9 +485,11 @@ async def test_a_name_goes_on_in_the_next_session(services: Scripted) -> None:
         assert await take(session.peerbet.chat_stream(name="bot"), 6) == list(range(3, 9))
 
 
-async def test_two_sessions_on_one_store_poll_as_one(services: Scripted) -> None:
+async def test_two_sessions_on_one_store_poll_as_one(
+    new_store: NewStore, services: Scripted
+) -> None:
     """One polls for all, and both get everything, whenever they joined."""
-    store = MemoryStore()
+    store = new_store()
     async with services.session(store=store) as one, services.session(store=store) as other:
         for second in range(10):
             later(second + 0.5, services)
@@ -489,9 +499,11 @@ async def test_two_sessions_on_one_store_poll_as_one(services: Scripted) -> None
         assert len(services.requests) <= 12
 
 
-async def test_a_session_that_joins_later_starts_where_it_wants(services: Scripted) -> None:
+async def test_a_session_that_joins_later_starts_where_it_wants(
+    new_store: NewStore, services: Scripted
+) -> None:
     """From now on, or from the past, although the other session polls all the time."""
-    store = MemoryStore()
+    store = new_store()
     async with services.session(store=store) as one, services.session(store=store) as other:
         services.say(10)
         reading = asyncio.ensure_future(take(one.peerbet.chat_stream(after=10), 2))
@@ -518,9 +530,11 @@ async def test_a_session_that_is_not_open_has_no_streams(services: Scripted) -> 
 
 
 @pytest.mark.parametrize("doing", ["waiting for a token", "waiting for an answer", "resting"])
-async def test_closing_the_session_ends_its_streams(doing: str, services: Scripted) -> None:
+async def test_closing_the_session_ends_its_streams(
+    new_store: NewStore, doing: str, services: Scripted
+) -> None:
     """Whatever they wait for: `SessionClosedError` soon, and again whenever they are asked."""
-    session = services.session(retry=Retry(max_delay=1e5), timeout=1e4)
+    session = services.session(retry=Retry(max_delay=1e5), timeout=1e4, store=new_store())
     await session.open()
     if doing == "waiting for a token":
         session.limiters["peerbet.chat.get"].pause(1000)
@@ -541,10 +555,11 @@ async def test_closing_the_session_ends_its_streams(doing: str, services: Script
 
 
 async def test_a_closed_session_s_stream_says_so_beside_another_session(
+    new_store: NewStore,
     services: Scripted,
 ) -> None:
     """That another session on the store goes on polling does not keep it alive."""
-    store = MemoryStore()
+    store = new_store()
     async with services.session(store=store) as other:
         reading = asyncio.ensure_future(take(other.peerbet.chat_stream(after=0), 2))
         await asyncio.sleep(1.5)
@@ -557,10 +572,10 @@ async def test_a_closed_session_s_stream_says_so_beside_another_session(
         assert await reading == [1, 2]
 
 
-async def test_no_task_is_left_over(services: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
     """After a break, a cancellation, a close: the tasks are those there were before."""
     before = asyncio.all_tasks()
-    async with services.session() as session:
+    async with services.session(store=new_store()) as session:
         services.say(2)
         async for _ in session.peerbet.chat_stream(after=0):
             break
@@ -584,9 +599,12 @@ async def test_arguments_are_checked_where_the_stream_is_made(session: Session) 
         session.peerbet.chat_stream(on_gap="never")  # type: ignore[arg-type]  # on purpose
 
 
-async def test_a_gap_is_one_whoever_polled_for_it() -> None:
+async def test_a_gap_is_one_whoever_polled_for_it(new_store: NewStore) -> None:
     """A stream from 0 meets no gap, but the page that it brought has one for those behind 0."""
-    async with Scripted(window="newest") as services, services.session() as session:
+    async with (
+        Scripted(window="newest") as services,
+        services.session(store=new_store()) as session,
+    ):
         services.say(400)
         behind = session.peerbet.chat_stream(after=50)
         from_oldest = session.peerbet.chat_stream(after=0)
@@ -596,9 +614,9 @@ async def test_a_gap_is_one_whoever_polled_for_it() -> None:
         assert from_oldest.gaps == ()
 
 
-async def test_newcomers_do_not_keep_others_waiting() -> None:
+async def test_newcomers_do_not_keep_others_waiting(new_store: NewStore) -> None:
     """Finding their place takes a poll of its own, but never two in a row."""
-    async with Scripted() as services, services.session() as session:
+    async with Scripted() as services, services.session(store=new_store()) as session:
         services.say(1)
         placed = asyncio.ensure_future(take(session.peerbet.chat_stream(after=0), 1, within=10))
         newcomers = []

@@ -19,7 +19,7 @@ import pythpeer.testing
 
 PUBLIC = [
     ("pythpeer", "Session MemoryStore Retry Rate Secret Endpoint Effect FLAG Limiter"),
-    ("pythpeer", "ChatMessage ChatPage ChatStream Gap merge"),
+    ("pythpeer", "ChatMessage ChatPage ChatStream Gap merge split_text"),
     ("pythpeer", "User StaffMember ChatStats Mail MailStream"),
     ("pythpeer", "PythpeerError InvalidRequestError TransportError RequestTimeoutError"),
     ("pythpeer", "OutcomeUnknownError HttpStatusError RateLimitedError DecodeError"),

@@ -35,6 +35,7 @@ from scripted import (
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.processes,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="readers are forked"),
 ]
 

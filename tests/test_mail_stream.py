@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
-from typing import Final, Literal, TypeVar, cast
+from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
@@ -32,6 +32,7 @@ from scripted import (
     Fault,
     Scripted,
 )
+from stores import NewStore, WrappedStore
 
 from pythpeer import (
     AccessDeniedError,
@@ -40,7 +41,6 @@ from pythpeer import (
     InvalidRequestError,
     Mail,
     MailStream,
-    MemoryStore,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -50,11 +50,12 @@ from pythpeer import (
     TransportError,
 )
 from pythpeer.limiter import Priority
-from pythpeer.stores import Log, Topic
+from pythpeer.stores import Log, Store, Topic
 
 pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 PATIENT: Final = Retry(max_delay=2.0)
 
@@ -101,8 +102,8 @@ async def services(request: pytest.FixtureRequest, mail_ids: bool) -> AsyncItera
 
 
 @pytest.fixture
-async def session(services: Scripted) -> AsyncIterator[Session]:
-    async with services.session(retry=PATIENT) as session:
+async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
+    async with services.session(retry=PATIENT, store=new_store()) as session:
         yield session
 
 
@@ -127,7 +128,7 @@ async def take(stream: MailStream, many: int, within: float = 60.0) -> list[Mail
         return [await anext(stream) for _ in range(many)]
 
 
-async def all_of(stream: MailStream, within: float = 15.0) -> list[Mail]:
+async def all_of(stream: MailStream, within: float = 8.0) -> list[Mail]:
     """Whatever comes for so long."""
     found: list[Mail] = []
     with anyio.move_on_after(within):
@@ -229,12 +230,14 @@ async def test_a_lost_answer_loses_no_mail(
 
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
-async def test_the_history_is_asked_until_it_arrives_whole(fault: Fault, plain: Scripted) -> None:
+async def test_the_history_is_asked_until_it_arrives_whole(
+    new_store: NewStore, fault: Fault, plain: Scripted
+) -> None:
     """Nothing is settled by a history that was lost itself."""
     plain.script("readnew", DROP)
     plain.script("readall", fault, fault, REFUSED, fault)
     plain.deliver("one", "two")
-    async with plain.session(retry=PATIENT) as session:
+    async with plain.session(retry=PATIENT, store=new_store()) as session:
         found = await all_of(session.pythbots.mail_stream(), 60.0)
     assert seen(*found) == [("one", True), ("two", True)]
     assert kinds(plain)[:6] == ["readnew"] + ["readall"] * 5
@@ -309,6 +312,7 @@ async def test_a_connection_refused_does_not_ask_for_the_history(
     ids=["certain", "503", "timeout"],
 )
 async def test_transient_failures_are_waited_out(
+    new_store: NewStore,
     unread: tuple[Fault, ...],
     history: tuple[Fault, ...],
     plain: Scripted,
@@ -319,15 +323,15 @@ async def test_transient_failures_are_waited_out(
     plain.script("readnew", *unread)
     plain.script("readall", *history)
     plain.deliver("one")
-    async with plain.session(retry=PATIENT) as session:
+    async with plain.session(retry=PATIENT, store=new_store()) as session:
         assert texts(*await all_of(session.pythbots.mail_stream(), 60.0)) == ["one"]
     levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
 
 
-async def test_a_refused_key_is_raised_every_time(plain: Scripted) -> None:
+async def test_a_refused_key_is_raised_every_time(new_store: NewStore, plain: Scripted) -> None:
     """To every stream that waits, whenever it is asked; once mended, all go on."""
-    async with plain.session() as session:
+    async with plain.session(store=new_store()) as session:
         plain.constant["readnew"] = DENIED
         streams = [session.pythbots.mail_stream(name=name) for name in ("one", "other")]
         for _ in range(2):
@@ -428,12 +432,12 @@ async def test_unread_mail_is_returned_once(services: Scripted, session: Session
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
 async def test_a_lost_answer_is_an_error_and_the_next_call_returns_its_mail(
-    fault: Fault, plain: Scripted
+    new_store: NewStore, fault: Fault, plain: Scripted
 ) -> None:
     """`OutcomeUnknownError`, nothing repeated; then the mail, ``recovered``."""
     plain.script("readnew", fault)
     plain.deliver("one", "one")
-    async with plain.session() as session:
+    async with plain.session(store=new_store()) as session:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.pythbots.unread_mail()
         assert caught.value.endpoint == "pythbots.mail"
@@ -489,9 +493,11 @@ async def test_direct_calls_at_once_return_each_mail_to_somebody(
     assert texts(*await session.pythbots.unread_mail()) == ["three"]
 
 
-async def test_a_direct_call_does_not_wait_longer_than_it_may(plain: Scripted) -> None:
+async def test_a_direct_call_does_not_wait_longer_than_it_may(
+    new_store: NewStore, plain: Scripted
+) -> None:
     """Though a stream's poll waits an hour for its token, the call says so at once."""
-    async with plain.session(max_wait=10.0) as session:
+    async with plain.session(max_wait=10.0, store=new_store()) as session:
         session.limiters["pythbots.mail"].pause(3000.0)
         waiting = asyncio.ensure_future(take(session.pythbots.mail_stream(), 1, 4000.0))
         await asyncio.sleep(1.0)
@@ -504,10 +510,11 @@ async def test_a_direct_call_does_not_wait_longer_than_it_may(plain: Scripted) -
 
 
 async def test_a_call_that_gets_its_token_as_the_session_closes_sends_nothing(
+    new_store: NewStore,
     plain: Scripted,
 ) -> None:
     """It says so, gives the token back, and leaves no read on record that never was one."""
-    store = Watched()
+    store = Watched(new_store())
     plain.deliver("one")
     async with plain.session(store=store) as session:
         limiter = session.limiters["pythbots.mail"]
@@ -519,7 +526,7 @@ async def test_a_call_that_gets_its_token_as_the_session_closes_sends_nothing(
     with pytest.raises(SessionClosedError):
         await reading
     assert plain.requests == []
-    assert not store.on_record()
+    assert not store.on_record
     assert (limiter.available, limiter.waiting) == (1, 0)
     async with plain.session(store=store) as session:
         assert seen(*await session.pythbots.unread_mail()) == [("one", False)]
@@ -555,9 +562,11 @@ async def test_a_name_goes_on_where_it_was(services: Scripted, session: Session)
     assert texts(*await take(session.pythbots.mail_stream(name="slow"), 1)) == ["two"]
 
 
-async def test_unacknowledged_mail_comes_again_in_a_new_session(services: Scripted) -> None:
+async def test_unacknowledged_mail_comes_again_in_a_new_session(
+    new_store: NewStore, services: Scripted
+) -> None:
     """The service has forgotten it, the store has not."""
-    store = MemoryStore()
+    store = new_store()
     services.deliver("one", "two", "three")
     async with services.session(store=store) as session:
         stream = session.pythbots.mail_stream(name="me")
@@ -566,9 +575,11 @@ async def test_unacknowledged_mail_comes_again_in_a_new_session(services: Script
         assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == ["two", "three"]
 
 
-async def test_unacknowledged_mail_outlives_a_short_log(services: Scripted) -> None:
+async def test_unacknowledged_mail_outlives_a_short_log(
+    new_store: NewStore, services: Scripted
+) -> None:
     """However many more arrive than the store was told to keep."""
-    async with services.session(store=MemoryStore(max_length=3)) as session:
+    async with services.session(store=new_store(max_length=3)) as session:
         wanted = [f"mail {number}" for number in range(20)]
         for text in wanted:
             services.deliver(text)
@@ -579,9 +590,11 @@ async def test_unacknowledged_mail_outlives_a_short_log(services: Scripted) -> N
 # -- sessions -------------------------------------------------------------------------------------
 
 
-async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(services: Scripted) -> None:
+async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(
+    new_store: NewStore, services: Scripted
+) -> None:
     """The next session on the store finds in the history what the answer held."""
-    store = MemoryStore()
+    store = new_store()
     services.deliver("one")
     services.script("readnew", HANG)
     async with services.session(store=store) as session:
@@ -593,11 +606,12 @@ async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(services: 
         assert seen(*await take(session.pythbots.mail_stream(name="me"), 1)) == [("one", True)]
 
 
-class Watched(MemoryStore):
-    """Remembers the logs that it gave out."""
+class Watched(WrappedStore):
+    """Knows which reads are on record, under way or not."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.on_record: set[int] = set()
         self.logs: list[Log[Mail]] = []
 
     def log(self, topic: Topic[T]) -> Log[T]:
@@ -605,9 +619,18 @@ class Watched(MemoryStore):
         self.logs.append(cast("Log[Mail]", log))
         return log
 
-    def on_record(self) -> bool:
-        """Whether a read is announced, under way or not."""
-        return any(shelf.announced for shelf in self._shelves.values())
+    async def do(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result = await super().do(work, *args, **kwargs)
+        match work.__name__, result:
+            case "announce", int(number):
+                self.on_record.add(number)
+            case "withdraw", _:
+                self.on_record -= {*args}
+            case "append", _:
+                self.on_record -= {*cast("Collection[int]", kwargs["settled"])}
+            case _:
+                pass
+        return result
 
     async def in_doubt(self) -> bool:
         """Whether a read was announced of which nobody knows what became of it, a minute later."""
@@ -617,25 +640,25 @@ class Watched(MemoryStore):
 
 @pytest.mark.parametrize("end", ["answer", "drop"])
 async def test_a_read_is_on_record_before_it_is_sent(
-    end: Literal["answer", "drop"], plain: Scripted
+    new_store: NewStore, end: Literal["answer", "drop"], plain: Scripted
 ) -> None:
     """So a crash at any moment of it is known of; it is cleared by a whole answer only."""
-    store = Watched()
+    store = Watched(new_store())
     plain.script("readnew", Fault(before=1.0, after=1.0, end=end))
     async with plain.session(store=store) as session:
         reading = asyncio.ensure_future(session.pythbots.unread_mail())
         for _ in range(3):
             await asyncio.sleep(0.6)
             assert len(plain.requests) == 1
-            assert store.on_record()
+            assert store.on_record
         await asyncio.wait([reading])
         assert (reading.exception() is None) is (end == "answer")
         assert await store.in_doubt() is (end == "drop")
 
 
-async def test_mail_that_comes_again_to_another_session_is_marked() -> None:
+async def test_mail_that_comes_again_to_another_session_is_marked(new_store: NewStore) -> None:
     """One session took it from the history; that it is still unread is news to the next one."""
-    store = MemoryStore()
+    store = new_store()
     async with Scripted(mail_ids=False, readall_marks=False) as services:
         services.deliver("one")
         services.script("readnew", DROP_UNSEEN)
@@ -648,9 +671,11 @@ async def test_mail_that_comes_again_to_another_session_is_marked() -> None:
         assert found == [("one", True), ("one", True)]
 
 
-async def test_a_read_that_takes_effect_late_loses_no_mail(services: Scripted) -> None:
+async def test_a_read_that_takes_effect_late_loses_no_mail(
+    new_store: NewStore, services: Scripted
+) -> None:
     """Another session settled meanwhile; what was read after that has to be found too."""
-    store = MemoryStore()
+    store = new_store()
     services.script("readnew", Fault(before=4.8, end="drop"))
     async with (
         services.session(store=store, timeout=20.0) as one,
@@ -665,9 +690,11 @@ async def test_a_read_that_takes_effect_late_loses_no_mail(services: Scripted) -
         assert {"early", "late"} <= set(texts(*await reading))
 
 
-async def test_two_sessions_on_one_store_poll_as_one(services: Scripted) -> None:
+async def test_two_sessions_on_one_store_poll_as_one(
+    new_store: NewStore, services: Scripted
+) -> None:
     """What one of them fetched reaches the streams of both."""
-    store = MemoryStore()
+    store = new_store()
     async with services.session(store=store) as one, services.session(store=store) as other:
         for second in range(10):
             later(second + 0.5, services, f"mail {second}")
@@ -679,10 +706,10 @@ async def test_two_sessions_on_one_store_poll_as_one(services: Scripted) -> None
         assert len(services.requests) <= 12
 
 
-async def test_no_task_is_left_over(plain: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: NewStore, plain: Scripted) -> None:
     """The task that shields a read ends before the call does."""
     before = asyncio.all_tasks()
-    async with plain.session() as session:
+    async with plain.session(store=new_store()) as session:
         plain.deliver("one")
         plain.script("readnew", Fault(after=2.0))
         stream = session.pythbots.mail_stream()
@@ -698,12 +725,12 @@ async def test_no_task_is_left_over(plain: Scripted) -> None:
 
 
 async def test_bad_mail_hides_no_neighbours(
-    plain: Scripted, caplog: pytest.LogCaptureFixture
+    new_store: NewStore, plain: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is skipped, logged and counted, once each."""
     body = b'[{"id": 1, "message": "one"}, 5, null, {"id": 2, "message": "two"}, [1]]'
     plain.script("readnew", Fault(body=body))
-    async with plain.session() as session:
+    async with plain.session(store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         assert texts(*await all_of(stream)) == ["one", "two"]
         assert stream.skipped == 3
@@ -712,11 +739,13 @@ async def test_bad_mail_hides_no_neighbours(
 
 
 @pytest.mark.parametrize("id", ['""', "0", '"0"', "null", "7", '"x"'])
-async def test_what_looks_like_an_id_but_is_none_loses_no_mail(id: str, plain: Scripted) -> None:
+async def test_what_looks_like_an_id_but_is_none_loses_no_mail(
+    new_store: NewStore, id: str, plain: Scripted
+) -> None:
     """Different mails under one id (it may be the sender's) are different mails."""
     body = f'[{{"id": {id}, "message": "one"}}, {{"id": {id}, "message": "two"}}]'
     plain.script("readnew", Fault(body=body.encode()))
-    async with plain.session() as session:
+    async with plain.session(store=new_store()) as session:
         found = await all_of(session.pythbots.mail_stream())
         assert sorted(map(str, texts(*found))) == ["one", "two"]
 
@@ -756,6 +785,7 @@ STEPS: Final = st.lists(
     STEPS,
 )
 async def test_every_mail_is_seen_and_none_twice_without_saying_so(
+    new_store: NewStore,
     ids: bool,
     marks: bool,
     unread_faults: list[Fault],
@@ -766,7 +796,7 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     """Any faults, any cancellations: nothing is lost; twice comes only what says that it may."""
     async with (
         Scripted(mail_ids=ids, readall_marks=marks) as services,
-        services.session(retry=PATIENT, timeout=2.0) as session,
+        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
     ):
         services.script("readnew", *unread_faults)
         services.script("readall", *history_faults)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Fault, Scripted
+from stores import NewStore
 
 from pythpeer import (
     AccessDeniedError,
@@ -21,7 +22,6 @@ from pythpeer import (
     GapError,
     InvalidRequestError,
     Mail,
-    MemoryStore,
     MergedStream,
     Rate,
     Retry,
@@ -44,8 +44,8 @@ async def services() -> AsyncIterator[Scripted]:
 
 
 @pytest.fixture
-async def session(services: Scripted) -> AsyncIterator[Session]:
-    async with services.session(retry=PATIENT) as session:
+async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
+    async with services.session(retry=PATIENT, store=new_store()) as session:
         yield session
 
 
@@ -136,10 +136,12 @@ async def test_more_than_two_streams_take_turns(services: Scripted, session: Ses
     assert max(found[:25]) <= 7
 
 
-async def test_a_busy_stream_does_not_starve_a_slow_one(services: Scripted) -> None:
+async def test_a_busy_stream_does_not_starve_a_slow_one(
+    new_store: NewStore, services: Scripted
+) -> None:
     """Mail every second, answered at once, and a chat whose answers take their time: both come."""
     services.constant["get"] = Fault(after=0.4)
-    async with services.session() as session:
+    async with services.session(store=new_store()) as session:
         for second in range(60):
             later(second + 0.9, services, f"mail {second}")
         for delay in (5.5, 6.5, 7.5):
@@ -148,11 +150,13 @@ async def test_a_busy_stream_does_not_starve_a_slow_one(services: Scripted) -> N
         assert [item for item in found if isinstance(item, int)] == [1, 2, 3]
 
 
-async def test_a_failing_stream_does_not_starve_a_slow_one(services: Scripted) -> None:
+async def test_a_failing_stream_does_not_starve_a_slow_one(
+    new_store: NewStore, services: Scripted
+) -> None:
     """One whose key is refused raises, again and again; the other's items come in between."""
     services.constant["get"] = Fault(after=0.4)
     services.constant["readnew"] = DENIED
-    async with services.session() as session:
+    async with services.session(store=new_store()) as session:
         services.say(3)
         merged = both(session)
         found: list[int | str] = []
@@ -163,12 +167,14 @@ async def test_a_failing_stream_does_not_starve_a_slow_one(services: Scripted) -
         assert found == [1, 2, 3]
 
 
-async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(services: Scripted) -> None:
+async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(
+    new_store: NewStore, services: Scripted
+) -> None:
     """A consuming read goes on by itself; what it brings is there when it is over."""
     loop = asyncio.get_running_loop()
     services.script("readnew", Fault(after=30.0))
     services.deliver("mail")
-    async with services.session(timeout=60.0) as session:
+    async with services.session(timeout=60.0, store=new_store()) as session:
         merged = both(session)
         for second in range(10):
             later(second + 0.5, services)
@@ -194,9 +200,9 @@ async def test_a_mail_poll_that_is_lost_does_not_hold_up_the_chat(
 # -- acknowledgement ------------------------------------------------------------------------------
 
 
-async def test_the_right_stream_is_acknowledged(services: Scripted) -> None:
+async def test_the_right_stream_is_acknowledged(new_store: NewStore, services: Scripted) -> None:
     """Asking for the next acknowledges what was handed out last, in its own stream only."""
-    store = MemoryStore()
+    store = new_store()
     async with services.session(store=store) as session:
         merged = both(session)
         services.say(2)
@@ -322,9 +328,9 @@ async def test_transient_failures_are_each_stream_s_own(
     assert await take(merged, 1) == ["mail"]
 
 
-async def test_a_closed_session_is_said(services: Scripted) -> None:
+async def test_a_closed_session_is_said(new_store: NewStore, services: Scripted) -> None:
     """While it waits and whenever it is asked afterwards."""
-    session = services.session()
+    session = services.session(store=new_store())
     await session.open()
     merged = both(session)
     wait = asyncio.ensure_future(take(merged, 1))
@@ -358,10 +364,13 @@ Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
     st.lists(st.sampled_from([Fault(after=0.3), DROP, HANG, ERROR_500]), max_size=3),
 )
 async def test_asking_can_be_cancelled_anywhere(
-    cuts: list[Cut], schedule: list[tuple[int, bool]], faults: list[Fault]
+    new_store: NewStore, cuts: list[Cut], schedule: list[tuple[int, bool]], faults: list[Fault]
 ) -> None:
     """Whenever and however: of each stream everything is there afterwards, once, in order."""
-    async with Scripted() as services, services.session(retry=PATIENT, timeout=2.0) as session:
+    async with (
+        Scripted() as services,
+        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
+    ):
         services.script("get", *faults)
         services.script("readnew", *faults)
         for number, (tenths, is_mail) in enumerate(schedule):
@@ -397,10 +406,10 @@ async def test_asking_can_be_cancelled_anywhere(
         await merged.aclose()
 
 
-async def test_no_task_is_left_over(services: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
     """After an item, a cancellation in the middle of a consuming read, and a close."""
     before = asyncio.all_tasks()
-    async with services.session() as session:
+    async with services.session(store=new_store()) as session:
         merged = both(session)
         services.say()
         await take(merged, 1)
@@ -488,10 +497,16 @@ async def test_only_streams_can_be_merged_each_once(session: Session) -> None:
         merge(chat, iter([1]))  # type: ignore[call-overload]  # on purpose
 
 
-async def test_streams_of_several_sessions_can_be_merged(services: Scripted) -> None:
+async def test_streams_of_several_sessions_can_be_merged(
+    new_store: NewStore, services: Scripted
+) -> None:
     """They need have nothing in common."""
     rates = {"peerbet.chat.get": FAST, "pythbots.mail": Rate(0.5)}
-    async with services.session() as one, services.session(rates=rates) as other:
+    mine, hers = new_store(), new_store()
+    async with (
+        services.session(store=mine) as one,
+        services.session(rates=rates, store=hers) as other,
+    ):
         streams: list[Stream[ChatMessage]] = [s.peerbet.chat_stream(after=0) for s in (one, other)]
         services.say(3)
         merged = merge(*streams)

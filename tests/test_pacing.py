@@ -26,10 +26,10 @@ from raw_server import (
     refusing,
 )
 from scripted import Scripted
+from stores import NewStore
 
 from pythpeer import (
     Endpoint,
-    MemoryStore,
     OutcomeUnknownError,
     PythpeerError,
     Rate,
@@ -194,7 +194,7 @@ async def test_reading_and_posting_are_paced_apart() -> None:
         assert fake.violations == []
 
 
-async def test_everything_at_once_keeps_the_law() -> None:
+async def test_everything_at_once_keeps_the_law(new_store: NewStore) -> None:
     """Streams, calls and writes of two sessions on one store, under the eye of the judge."""
     heard: list[str] = []
 
@@ -203,7 +203,7 @@ async def test_everything_at_once_keeps_the_law() -> None:
             heard.append(message.text)  # noqa: PERF401  # there is no end at which to have a list
 
     async with FakeServices() as fake:
-        store = MemoryStore()
+        store = new_store()
         one, other = (fake.session(max_wait=1000.0, store=store) for _ in range(2))
         async with one, other:
             listeners = [asyncio.create_task(listen(session)) for session in (one, other)]

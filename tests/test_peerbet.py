@@ -11,10 +11,22 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, drop, open_session
+from scripted import (
+    DROP,
+    DROP_UNSEEN,
+    GARBAGE,
+    NOT_FOUND,
+    OK,
+    REFUSED,
+    TOO_MANY,
+    Fault,
+    Scripted,
+)
 
 from pythpeer import (
     AccessDeniedError,
@@ -22,10 +34,13 @@ from pythpeer import (
     ChatMessage,
     ChatPage,
     DecodeError,
+    HttpStatusError,
     InvalidRequestError,
     OutcomeUnknownError,
+    PythpeerError,
     RateLimitedError,
     Session,
+    split_text,
 )
 from pythpeer.testing import FakeServices
 
@@ -240,28 +255,37 @@ async def test_a_post_has_1_to_250_characters(
 )
 async def test_a_bad_post_costs_nothing(fake: FakeServices, session: Session, text: Any) -> None:
     """It is refused before a token is spent and before anything is sent."""
-    with pytest.raises(InvalidRequestError):
-        await session.peerbet.post(text)
+    for confirm in (False, True):
+        with pytest.raises(InvalidRequestError):
+            await session.peerbet.post(text, confirm=confirm)
+    assert session.limiters["peerbet.chat.get"].available == 1
     assert session.limiters["peerbet.chat.set"].available == 1
     assert fake.requests == []
 
 
-@pytest.mark.parametrize("bot", [1, 0, "yes", None], ids=repr)
-async def test_bot_is_a_boolean(fake: FakeServices, session: Session, bot: Any) -> None:
-    """Nothing else is guessed at, and it cannot be given by position."""
-    with pytest.raises(InvalidRequestError):
-        await session.peerbet.post("hi", bot=bot)
+@pytest.mark.parametrize("option", ["bot", "confirm"])
+@pytest.mark.parametrize("value", [1, 0, "yes", None], ids=repr)
+@pytest.mark.parametrize("name", ["post", "post_long"])
+async def test_options_are_booleans(
+    fake: FakeServices, session: Session, name: str, option: str, value: Any
+) -> None:
+    """Nothing else is guessed at, and they cannot be given by position."""
+    post = getattr(session.peerbet, name)
+    with pytest.raises(InvalidRequestError, match=f"{option} is True or False"):
+        await post("hi", **{option: value})
     with pytest.raises(TypeError):
-        await session.peerbet.post("hi", bot)  # type: ignore[call-arg]
+        await post("hi", value)
     assert session.limiters["peerbet.chat.set"].available == 1
     assert fake.requests == []
 
 
-async def test_posting_needs_a_key(fake: FakeServices) -> None:
+@pytest.mark.parametrize("confirm", [False, True])
+@pytest.mark.parametrize("name", ["post", "post_long"])
+async def test_posting_needs_a_key(fake: FakeServices, name: str, confirm: bool) -> None:
     """Without one the error says so, before a token is spent."""
     async with fake.session(peerbet_key=None) as session:
         with pytest.raises(InvalidRequestError, match="key") as caught:
-            await session.peerbet.post("hi")
+            await getattr(session.peerbet, name)("hi", confirm=confirm)
         assert caught.value.endpoint == "peerbet.chat.set"
         assert session.limiters["peerbet.chat.set"].available == 1
     assert fake.requests == []
@@ -285,11 +309,15 @@ async def test_a_bad_argument_names_its_endpoint(fake: FakeServices, session: Se
         session.peerbet.post(""),
         session.peerbet.post("x" * 251),
         session.peerbet.post("\ud800"),
+        session.peerbet.post("", confirm=True),
+        session.peerbet.post_long(b"bytes"),  # type: ignore[arg-type]
+        session.peerbet.post_long("e" + "\u0301" * 250),
+        session.peerbet.post_long("x\0"),
     ):
         with pytest.raises(InvalidRequestError) as caught:
             await call
         endpoints.append(caught.value.endpoint)
-    assert endpoints == ["peerbet.chat.get"] * 2 + ["peerbet.chat.set"] * 3
+    assert endpoints == ["peerbet.chat.get"] * 2 + ["peerbet.chat.set"] * 7
 
 
 @pytest.mark.parametrize("body", [b'{"status":1,"mid":7}', b'{"status":"1","mid":"7"}'])
@@ -335,6 +363,102 @@ async def test_posts_in_a_row_keep_their_distance(fake: FakeServices, session: S
     assert posted == [1, 2, 3, 4, 5]
     assert [line.text for line in fake.chat.messages] == ["0", "1", "2", "3", "4"]
     assert fake.requests[-1].at - fake.requests[0].at >= 3.99
+
+
+# -- long posts -----------------------------------------------------------------------------------
+
+LONG = " ".join(f"word{number}" for number in range(120))
+"""Four parts."""
+
+
+@pytest.mark.parametrize("bot", [False, True])
+@pytest.mark.parametrize("confirm", [False, True])
+async def test_a_long_text_is_posted_in_parts(
+    fake: FakeServices, session: Session, bot: bool, confirm: bool
+) -> None:
+    """One after the other, as a bot's or not, and the ids come back in their order."""
+    say(fake, 3)
+    assert await session.peerbet.post_long(LONG, bot=bot, confirm=confirm) == (4, 5, 6, 7)
+    lines = fake.chat.messages[3:]
+    assert tuple(line.text for line in lines) == split_text(LONG)
+    assert " ".join(line.text for line in lines) == LONG
+    assert {(line.sender, line.bot) for line in lines} == {(fake.username, bot)}
+    reads = [request for request in fake.requests if request.endpoint == "peerbet.chat.get"]
+    assert len(reads) == (4 if confirm else 0)
+
+
+async def test_a_short_text_is_one_post(fake: FakeServices, session: Session) -> None:
+    """Without the blanks around it; blank text is none at all."""
+    assert await session.peerbet.post_long(" hello there\n") == (1,)
+    assert await session.peerbet.post_long(" \n") == ()
+    assert await session.peerbet.post_long("") == ()
+    assert [line.text for line in fake.chat.messages] == ["hello there"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"{LONG}\0", f"{LONG} \ud800", f"{LONG} e" + "\u0301" * 250, None, 5, b"bytes"],
+    ids=["nul", "surrogate", "too long a character", "none", "number", "bytes"],
+)
+async def test_a_bad_long_post_costs_nothing(
+    fake: FakeServices, session: Session, text: Any
+) -> None:
+    """All of it is checked before the first part is sent."""
+    for confirm in (False, True):
+        with pytest.raises(InvalidRequestError) as caught:
+            await session.peerbet.post_long(text, confirm=confirm)
+        assert not hasattr(caught.value, "__notes__")
+    assert session.limiters["peerbet.chat.set"].available == 1
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (DROP, OutcomeUnknownError),
+        (DROP_UNSEEN, OutcomeUnknownError),
+        (TOO_MANY, RateLimitedError),
+        (REFUSED, ApiError),
+        (NOT_FOUND, HttpStatusError),
+    ],
+    ids=["dropped", "dropped unseen", "429", "refused", "404"],
+)
+@pytest.mark.parametrize("posted", range(4))
+async def test_no_part_follows_one_that_failed(
+    posted: int, fault: Fault, kind: type[PythpeerError]
+) -> None:
+    """Its own error is raised, with a note of how many parts were posted before it."""
+    async with Scripted() as services, services.session() as session:
+        services.script("set", *[OK] * posted, fault)
+        with pytest.raises(kind) as caught:
+            await session.peerbet.post_long(LONG)
+        assert type(caught.value) is kind
+        assert caught.value.__notes__ == [f"{posted} of 4 parts were posted before this"]
+        texts = [asked.params["msg"] for asked in services.asked("set")]
+        assert texts == [*split_text(LONG)[: posted + 1]]
+
+
+async def test_each_part_can_be_confirmed() -> None:
+    """A part that was lost and found again is followed by the next, identical ones among them."""
+    text = " ".join(["x" * 250] * 3)
+    async with Scripted() as services, services.session() as session:
+        services.script("set", DROP, OK, GARBAGE)
+        assert await session.peerbet.post_long(text, confirm=True) == (1, 2, 3)
+        services.script("set", DROP, DROP_UNSEEN)
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await session.peerbet.post_long(text, confirm=True)
+        reason, parts = caught.value.__notes__
+        assert "did not find it" in reason
+        assert parts == "1 of 3 parts were posted before this"
+        assert len(services.asked("set")) == 5
+
+
+async def test_a_cancelled_long_post_sends_no_more(fake: FakeServices, session: Session) -> None:
+    """What was posted is posted; the rest is not."""
+    with anyio.move_on_after(1.5):
+        await session.peerbet.post_long(LONG)
+    await asyncio.sleep(5)
+    assert [line.text for line in fake.chat.messages] == [*split_text(LONG)[:2]]
 
 
 # -- damaged pages --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Final, Self
 import pytest
 from scripted import Fault, Scripted
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
 WORKER: Final = Path(__file__).with_name("worker.py")
 INTERVAL: Final = 0.05

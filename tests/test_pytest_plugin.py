@@ -16,6 +16,8 @@ from typing import NamedTuple
 import pytest
 from test_exports import imported_by
 
+pytestmark = pytest.mark.processes
+
 SUITE = """
 import asyncio
 

@@ -60,7 +60,7 @@ async def running(main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 def test_every_program_is_run_here() -> None:
     """A new program in the README needs a test of its own."""
-    assert len(PROGRAMS) == 6
+    assert len(PROGRAMS) == 7
 
 
 async def test_the_first_program_answers_a_ping(
@@ -85,6 +85,17 @@ async def test_the_tour_of_calls_runs(
     for expected in ("alice", "221192 tiro", "Main Owner", "bob you have mail"):
         assert expected in out
     assert fake.mail.sent == [("tiro", "hello")]
+
+
+async def test_the_posts_arrive(fake: FakeServices, capsys: pytest.CaptureFixture[str]) -> None:
+    """A post is confirmed, and a long one comes in parts, each after a second."""
+    await main_of("post_long(story")()
+    assert capsys.readouterr().out == "posted as 1\nposted as 2 3 4\n"
+    texts = [line.text for line in fake.chat.messages]
+    assert texts[0] == "hello"
+    assert (
+        " ".join(texts[1:]) == ("Once upon a time there was a bot that liked to talk. " * 12)[:-1]
+    )
 
 
 async def test_the_merged_streams_show_chat_and_mail(
@@ -129,9 +140,9 @@ async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_test_with_the_fixtures_passes(tmp_path: Path) -> None:
-    """The plugin is found without a word about it."""
+    """Pytest finds the plugin by itself."""
     (program,) = (program for program in PROGRAMS if "fake_services" in program)
     (tmp_path / "test_readme.py").write_text(program, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", tmp_path]
+    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert "1 passed" in done.stdout, done.stdout + done.stderr

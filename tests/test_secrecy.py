@@ -53,6 +53,7 @@ from pythpeer import (
     Endpoint,
     HttpStatusError,
     InvalidRequestError,
+    OutcomeUnknownError,
     PythpeerError,
     Rate,
     RateLimitedError,
@@ -447,6 +448,23 @@ async def test_no_echo_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) 
                 examine(error)
             for name in ("post", "unread_mail"):
                 examine(await caught(KEYED[name], session, server.url))
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_no_note_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What an error notes of another error shows as little as that one."""
+    reading = answer(b'{"status":1,"users_online":0,"message_list":[]}')
+    async with (
+        RawServer(reading, drop(), echoing(with_words(200, "not today,"), form)) as server,
+        watching(caplog),
+        keyed_session(server.url) as session,
+    ):
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await session.peerbet.post_long("hello there", confirm=True)
+        reason, parts = caught.value.__notes__
+        assert reason == "reading back failed: peerbet.chat.get: not today, *** today"
+        assert parts == "0 of 1 parts were posted before this"
+        examine(caught.value)
 
 
 @pytest.mark.parametrize("form", ["raw", "percent-encoded"])

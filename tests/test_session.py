@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from raw_server import AT_WILL, RawServer, answer, drop, hang, open_session, refusal
 from scripted import Scripted
+from stores import NewStore
 
 from pythpeer import (
     FLAG,
@@ -364,10 +365,10 @@ async def test_closing_ends_those_who_wait_to_try_again() -> None:
         assert len(server.asked) == 1
 
 
-async def test_closing_one_session_leaves_the_other_alone() -> None:
+async def test_closing_one_session_leaves_the_other_alone(new_store: NewStore) -> None:
     """Of two sessions on one store, only the closed one's callers are sent away."""
     async with FakeServices() as fake:
-        store = MemoryStore()
+        store = new_store()
         first = await fake.session(store=store).open()
         async with fake.session(store=store) as second:
             await first.peerbet.messages()
@@ -847,10 +848,10 @@ async def test_a_users_endpoint_can_be_named_after_a_services_own() -> None:
     assert fake.violations == []
 
 
-async def test_sessions_on_one_store_share_their_pacing() -> None:
-    """Two sessions with the same keys and one `MemoryStore` keep the interval between them."""
+async def test_sessions_on_one_store_share_their_pacing(new_store: NewStore) -> None:
+    """Two sessions with the same keys and one store keep the interval between them."""
     async with FakeServices() as fake:
-        store = MemoryStore()
+        store = new_store()
         async with fake.session(store=store) as one, fake.session(store=store) as other:
             await asyncio.gather(
                 *(session.peerbet.messages() for session in (one, other) for _ in range(5)),
@@ -868,11 +869,13 @@ async def test_sessions_with_stores_of_their_own_do_not() -> None:
     assert [violation.rule for violation in fake.violations] == ["pace"]
 
 
-async def test_sessions_of_different_accounts_do_not_wait_for_each_other() -> None:
+async def test_sessions_of_different_accounts_do_not_wait_for_each_other(
+    new_store: NewStore,
+) -> None:
     """The services count by key, so a shared store does too."""
     async with FakeServices() as fake:
         fake.chat.register("alice", "key-of-alice")
-        store = MemoryStore()
+        store = new_store()
         hers = fake.session(store=store, peerbet_key="key-of-alice")
         async with fake.session(store=store) as mine, hers:
             start = now()
@@ -881,9 +884,9 @@ async def test_sessions_of_different_accounts_do_not_wait_for_each_other() -> No
     assert fake.violations == []
 
 
-def test_sessions_on_one_store_agree_on_rates() -> None:
+def test_sessions_on_one_store_agree_on_rates(new_store: NewStore) -> None:
     """Two sessions that want different rates for one endpoint are told so."""
-    store = MemoryStore()
+    store = new_store()
     _ = Session(store=store)
     with pytest.raises(StoreError) as caught:
         Session(store=store, rates={"peerbet.chat.get": Rate(0.1)})

@@ -1,115 +1,370 @@
-"""Long text in parts: as many whole words as fit, and no grapheme cut in two."""
+r"""`split_text`: parts that fit, and hold together what a reader sees as one character.
+
+What that is comes from the `regex` package, whose ``\X`` follows UAX #29 and newer tables than
+Python's own.
+"""
 
 from __future__ import annotations
 
-import itertools
-from typing import Final
+import sys
+import time
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 import regex
-from hypothesis import example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, split_text
+from pythpeer.splitting import _kind
 
-PIECES: Final = (
-    *("a", "b", "word", " ", "  ", "\n", "\r\n", "\t", "é", "e\u0301"),
-    *("\u0301", "ก็", "กำ", "한", "\u1112\u1161\u11ab", "👍", "👍🏽", "👩‍👩‍👧‍👦"),
-    *("🏳️‍🌈", "🇩🇪", "🇫🇷", "🇩", "❤️", "1️⃣", "\U0001f3f4\U000e0067\U000e007f"),
-    *("\u200d", "\u0600", "क्षि", "क्", "न\u094d\u200dन", "\u0d4e"),
-    *("z\u0335\u0321\u0330", "ﾊﾞ", "\u00a0"),
-)
-TEXTS: Final = st.one_of(
-    st.lists(st.sampled_from(PIECES), max_size=40).map("".join),
-    st.text(max_size=60),
-)
+SAMPLES: Final = Path(__file__).parent / "samples" / "split_text"
+
+EVERY: Final = "".join(chr(code) for code in range(sys.maxunicode + 1))
+"""Every character there is."""
 
 
-def clusters(text: str) -> list[str]:
-    found: list[str] = regex.findall(r"\X", text)
-    return found
+def characters(pattern: str) -> list[str]:
+    """Every character that the pattern matches."""
+    return regex.findall(pattern, EVERY)
 
 
-@given(TEXTS, st.integers(8, 20))
-@example("a" * 7 + " \u0301b", 8)
-@example("🇩🇪🇫🇷🇩🇪🇫🇷🇩🇪", 9)
-def test_parts_are_whole_words_and_whole_graphemes(text: str, limit: int) -> None:
-    """Each part fits, has nothing blank at its ends, and begins and ends between graphemes."""
-    try:
-        parts = split_text(text, limit)
-    except InvalidRequestError:
-        assert any(len(cluster) > limit for cluster in clusters(text)) or not text.isascii()
-        return
+def breaks(text: str) -> set[int]:
+    """Where UAX #29 lets *text* be cut, its ends included."""
+    return {0} | {cluster.end() for cluster in regex.finditer(r"\X", text)}
+
+
+def places(text: str, parts: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """Where each of *parts* stands in *text*: nothing but whitespace is left out."""
+    end = 0
     for part in parts:
-        assert 0 < len(part) <= limit
-    # Taking the parts out of the text one after the other leaves blanks only, ...
-    rest, edges = text, []
-    for part in parts:
-        before, _, rest = rest.partition(part)
-        assert before.isspace() or not before
-        edges.append(len(text) - len(rest) - len(part))
-        edges.append(len(text) - len(rest))
-    assert rest.isspace() or not rest
-    # ... and every edge is one between graphemes.
-    bounds, position = {0}, 0
-    for cluster in clusters(text):
-        position += len(cluster)
-        bounds.add(position)
-    assert set(edges) <= bounds
+        begin = text.index(part, end)
+        assert not text[end:begin].strip()
+        end = begin + len(part)
+        yield begin, end
+    assert not text[end:].strip()
 
 
-@given(st.lists(st.text("abc", min_size=1, max_size=8), max_size=30), st.integers(8, 30))
-def test_as_many_words_as_fit_are_in_each_part(words: list[str], limit: int) -> None:
-    """The words stay, and the first word of a part would not have fitted into the one before."""
-    parts = split_text(" ".join(words), limit)
-    assert " ".join(parts).split() == words
-    for part, following in itertools.pairwise(parts):
-        assert len(part) + 1 + len(following.split()[0]) > limit
+# -- words ----------------------------------------------------------------------------------------
 
 
-def test_short_text_stays_as_it_is() -> None:
-    """But for blanks at its ends."""
-    assert split_text("  one\n\n two ") == ("one\n\n two",)
-    assert split_text("x" * 250) == ("x" * 250,)
+@pytest.mark.parametrize(
+    ("text", "limit", "parts"),
+    [
+        ("hello", 5, ["hello"]),
+        ("hello world", 11, ["hello world"]),
+        ("hello world", 10, ["hello", "world"]),
+        ("hello world", 6, ["hello", "world"]),
+        ("hello world", 5, ["hello", "world"]),
+        ("hello \t\r\n\u3000 world", 10, ["hello", "world"]),
+        ("a  b", 4, ["a  b"]),
+        ("a  b", 3, ["a", "b"]),
+        ("  hello\n", 5, ["hello"]),
+        ("a b c d e", 3, ["a b", "c d", "e"]),
+        ("abcdefgh", 3, ["abc", "def", "gh"]),
+        ("ab cdefgh ij", 4, ["ab c", "defg", "h ij"]),
+        ("ab cd", 1, ["a", "b", "c", "d"]),
+        ("ab abc", 3, ["ab", "abc"]),
+        ("\N{GRINNING FACE}" * 4, 2, ["\N{GRINNING FACE}" * 2] * 2),
+    ],
+)
+def test_text_breaks_at_whitespace(text: str, limit: int, parts: list[str]) -> None:
+    """Whitespace at a break is dropped, elsewhere it stays; only a word that is too long is cut."""
+    assert split_text(text, limit) == tuple(parts)
 
 
-@pytest.mark.parametrize("text", ["", " ", "\r\n\t"])
+@pytest.mark.parametrize("text", ["", " ", "\n", " \t\r\n\u00a0\u3000\x1c"], ids=ascii)
 def test_blank_text_has_no_parts(text: str) -> None:
-    """There is nothing to say in it."""
+    """There is nothing to say."""
     assert split_text(text) == ()
 
 
-def test_a_word_that_is_too_long_is_cut() -> None:
-    """Where a part is full, and what is left of it goes on with the words behind it."""
-    assert split_text("a " + "b" * 25 + " c", 10) == ("a", "b" * 10, "b" * 10, "b" * 5 + " c")
+def test_a_part_has_at_most_250_characters_unless_told_otherwise() -> None:
+    """That is what Peerbet documents, and characters are code points."""
+    assert split_text("x" * 250) == ("x" * 250,)
+    assert split_text("\N{GRINNING FACE}" * 251) == (
+        "\N{GRINNING FACE}" * 250,
+        "\N{GRINNING FACE}",
+    )
 
 
-def test_a_family_is_not_torn_apart() -> None:
-    """Seven code points, one picture."""
-    family = "👩‍👩‍👧‍👦"
-    assert split_text(family * 3, 15) == (family * 2, family)
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("12345678\nb cdefg", ["12345678", "b cdefg"]),
+        ("12345678\r\n b cdefg", ["12345678", "b cdefg"]),
+        ("123456\nb c defghi", ["123456\nb c", "defghi"]),  # not near enough to the end
+        ("12345678\nb 123456789", ["12345678\nb", "123456789"]),  # it would be a part more
+        ("1234\n678 b cdefg", ["1234\n678 b", "cdefg"]),
+        ("12345678\nb\ncdefg", ["12345678\nb", "cdefg"]),
+        ("12345678\nb cdefg 12345678 i", ["12345678", "b cdefg", "12345678 i"]),
+        ("12345678 b cdefg", ["12345678 b", "cdefg"]),
+    ],
+    ids=ascii,
+)
+def test_a_line_that_ends_near_is_not_broken_behind(text: str, parts: list[str]) -> None:
+    """A part ends with a line rather than one word later, where that costs no further part."""
+    assert split_text(text, 10) == tuple(parts)
 
 
-def test_flags_are_pairs_from_the_first_on() -> None:
-    """Cutting between the halves of two flags would make other flags of them."""
-    assert split_text("🇩🇪🇫🇷🇩🇪", 3) == ("🇩🇪", "🇫🇷", "🇩🇪")
+words = st.text(st.sampled_from("ab\N{GRINNING FACE}\u0301 \n\r\u3000"), max_size=60)
 
 
-def test_a_grapheme_longer_than_a_part_is_refused() -> None:
-    """It could only be posted as something else."""
-    with pytest.raises(InvalidRequestError, match="over 10 code points"):
-        split_text("z" + "\u0335" * 10, 10)
+@given(words, st.integers(2, 12))
+@example("a " * 4 + "b" * 9, 8)
+def test_the_words_of_the_parts_are_the_words_of_the_text(text: str, limit: int) -> None:
+    """Nothing is lost, doubled, moved or changed."""
+    try:
+        parts = split_text(text, limit)
+    except InvalidRequestError:
+        assert "\u0301" in text
+        return
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    if all(len(word) <= limit for word in text.split()) and "\u0301" not in text:
+        assert " ".join(parts).split() == text.split()
 
 
-@pytest.mark.parametrize("limit", [0, -1, True, 2.5, "9", None])
-def test_the_limit_is_a_positive_number(limit: int) -> None:
-    """Anything else is refused."""
-    with pytest.raises(InvalidRequestError, match="limit"):
-        split_text("text", limit)
+# -- what reads as one character ------------------------------------------------------------------
+
+CLUSTERS: Final = {
+    "accents": "e\u0301\u0323",
+    "an accent over a format character": "a\u200c\u0301",
+    "family": "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "flag": "\U0001f1e9\U0001f1ea",
+    "flag of Scotland": "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+    "heart on fire": "\u2764\ufe0f\u200d\U0001f525",
+    "keycap": "1\ufe0f\u20e3",
+    "skin tone": "\U0001f44b\U0001f3fd",
+    "text style": "\u2764\ufe0e",
+    "ideograph variant": "\u845b\U000e0100",
+    "Hangul jamo": "\u1112\u1161\u11ab",
+    "Hangul syllable and final": "\uac00\u11a8",
+    "Hangul old initials": "\u1107\u1109\u1100\u1161",
+    "Devanagari conjunct": "\u0915\u094d\u0937",
+    "Devanagari conjunct with nukta and joiner": "\u0915\u093c\u094d\u200d\u0937\u093f",
+    "Devanagari conjunct with the nukta behind": "\u0915\u094d\u093c\u0937",
+    "Bengali vowel": "\u0995\u09cb",
+    "Malayalam dot reph": "\u0d4e\u0d15",
+    "Thai AM": "\u0e19\u0e33",
+    "Lao AM": "\u0e99\u0eb3",
+    "halfwidth Katakana": "\uff76\uff9e",
+    "Arabic number sign": "\u06001",
+}
+"""Extended grapheme clusters of every sort."""
 
 
-@pytest.mark.parametrize("text", [None, b"text", 5])
-def test_only_text_is_split(text: str) -> None:
-    """Anything else is refused."""
-    with pytest.raises(InvalidRequestError, match="text"):
+@pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS)
+def test_a_cluster_is_never_cut(cluster: str) -> None:
+    """It goes into the next part as a whole, however long the word is, alone or among others."""
+    size = len(cluster)
+    assert split_text(cluster * 3, size) == (cluster,) * 3
+    assert split_text(cluster * 4, 2 * size + 1) == (cluster * 2,) * 2
+    for before in range(1, size + 2):
+        limit = before + size - 1
+        assert split_text("x" * before + cluster, limit) == ("x" * before, cluster)
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS)
+def test_a_cluster_that_does_not_fit_is_an_error(cluster: str) -> None:
+    """It can neither be cut nor sent."""
+    for text in (cluster, f"x {cluster} x", "x" * 99 + cluster):
+        with pytest.raises(InvalidRequestError, match=str(len(cluster))):
+            split_text(text, len(cluster) - 1)
+
+
+def test_what_nobody_knows_is_kept_together_within_words_only() -> None:
+    """It may be a mark, but hardly one that a blank carries."""
+    unknown = "\U000e0ca5"
+    assert unicodedata.category(unknown) == "Cn"
+    assert split_text(f"{unknown} {unknown}", 1) == (unknown, unknown)
+    with pytest.raises(InvalidRequestError):
+        split_text(unknown * 2, 1)
+
+
+def test_flags_are_paired_from_the_first() -> None:
+    """Letters of flags belong together two by two, and the odd one is alone."""
+    a, b, c = "\U0001f1e6", "\U0001f1e7", "\U0001f1e8"
+    assert split_text((a + b) * 3, 3) == (a + b,) * 3
+    assert split_text(a + b + c, 2) == (a + b, c)
+    assert split_text(f"{a} {b}{c}", 2) == (a, b + c)
+    assert split_text("x" + a + b + c, 2) == ("x", a + b, c)
+
+
+def test_what_stands_alone_is_cut_anywhere() -> None:
+    """Being careful must not glue letters, ideographs, emoji or syllables together."""
+    for alone in (
+        "x",
+        "\u6f22",
+        "\U0001f600",
+        "\uac00",
+        "\u3131",
+        "\u0915",
+        "\u0e01",
+        "\U00020000",
+    ):
+        assert split_text(alone * 5, 2) == (alone * 2, alone * 2, alone)
+    newer = "\U0001faea", "\U000323b0"  # a pictograph and an ideograph of Unicode 17
+    for alone in newer:
+        assert split_text(alone * 5, 2) == (alone * 2, alone * 2, alone)
+
+
+SENTENCES: Final = dict(
+    line.split(": ", 1)
+    for line in (SAMPLES / "sentences.txt").read_text(encoding="utf-8").splitlines()
+)
+"""Real sentences, by language."""
+
+
+def packed(text: str, limit: int) -> list[str]:
+    """The parts of a text of one line, by the book and one cluster at a time."""
+    parts = [""]
+    for word in text.split(" "):
+        fits = len(word) <= limit
+        glue = " " if parts[-1] else ""
+        for piece in [word] if fits else regex.findall(r"\X", word):
+            if len(parts[-1] + glue + piece) > limit:
+                parts.append("")
+                glue = ""
+            parts[-1] += glue + piece
+            glue = ""
+    return parts
+
+
+@pytest.mark.parametrize("sentence", SENTENCES.values(), ids=SENTENCES)
+def test_real_text_is_split_by_the_book(sentence: str) -> None:
+    """No more is kept together in it than has to be, and its words are words."""
+    smallest = max(map(len, regex.findall(r"\X", sentence)))
+    for limit in range(smallest, len(sentence) + 1):
+        assert [*split_text(sentence, limit)] == packed(sentence, limit)
+
+
+def test_a_blank_with_an_accent_is_no_place_for_a_break() -> None:
+    """It reads as one character: parts break beside its neighbours, and never lose half of it."""
+    assert split_text("ab \u0301cd", 4) == ("ab \u0301", "cd")
+    assert split_text("ab \u0301cd", 3) == ("a", "b \u0301", "cd")
+    assert split_text("\u0600 ab", 3) == ("\u0600 a", "b")
+    assert split_text(" \u0301ab", 2) == ("\u0301a", "b")
+
+
+PROPERTIES: Final = {
+    "\\p{GCB=Extend}": "xvu",
+    "\\p{GCB=SpacingMark}": "xvu",
+    "\\p{GCB=V}": "xvu",
+    "\\p{GCB=T}": "xvu",
+    "\\p{GCB=ZWJ}": "v",
+    "\\p{GCB=L}": "p",
+    "\\p{GCB=Prepend}": "p",
+    "\\p{InCB=Linker}": "vu",
+    "\\p{GCB=Regional_Indicator}": "r",
+    "\\s": "s",
+}
+"""What each property of UAX #29 has to be taken for, at the least."""
+
+
+@pytest.mark.parametrize("pattern", PROPERTIES)
+def test_every_character_is_taken_for_what_it_is(pattern: str) -> None:
+    """All of Unicode, also what this Python has never heard of."""
+    found = characters(pattern)
+    assert found
+    assert {_kind(character) for character in found} <= set(PROPERTIES[pattern])
+
+
+def test_few_characters_are_taken_for_more_than_they_are() -> None:
+    """Of what the tables of this Python know, letters, digits, signs and emoji stand alone."""
+    alone = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
+    known = [character for character in alone if _kind(character) != "u"]
+    assert {_kind(character) for character in known} == {"o"}
+    assert len(known) > 130_000
+
+
+POOLS: Final = [
+    *map(characters, PROPERTIES),
+    *map(characters, [r"\p{InCB=Consonant}", r"\p{InCB=Extend}", r"\p{ExtPict}"]),
+    *map(characters, [r"\p{GCB=Control}", r"\p{GCB=LV}", r"\p{GCB=LVT}"]),
+    list("ab1#* \r\n"),
+    list("\ufe0f\u20e3\u200d\u200c\u094d\u0301"),
+]
+
+
+def is_known(text: str) -> bool:
+    """Whether no blank stands before a character that this Python takes for none yet.
+
+    It can only be taken for a letter there, which begins a word.
+    """
+    after = {after for blank, after in pairwise(text) if blank.isspace()}
+    return "Cn" not in map(unicodedata.category, after)
+
+
+texts = st.lists(st.sampled_from(POOLS).flatmap(st.sampled_from), max_size=16).map("".join)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(texts | st.text(max_size=40), st.integers(1, 9))
+@example("a\n \u0301b", 3)
+@example("\u0600 \u0301", 3)
+def test_the_laws_of_splitting(text: str, limit: int) -> None:
+    """Parts fit, are not blank at their ends, break no cluster, and take as much as they can."""
+    try:
+        parts = split_text(text, limit)
+    except InvalidRequestError:
+        return
+    assume(is_known(text))
+    text = text.strip()
+    spans = list(places(text, parts))
+    assert all(0 < len(part) <= limit and part == part.strip() for part in parts)
+    assert {edge for span in spans for edge in span} <= breaks(text)
+    assert all(end - begin > limit for (begin, _), (_, end) in pairwise(spans))
+
+
+@given(st.text(st.characters(categories=["L", "N", "P", "S", "Z", "Cc"]), max_size=300))
+def test_text_without_marks_is_split_like_words(text: str) -> None:
+    """No ordinary text is refused, and no break is missed in it."""
+    parts = split_text(text, 60)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+# -- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [None, 5, b"bytes", ["text"]], ids=repr)
+def test_only_text_is_split(text: Any) -> None:
+    """Nothing is guessed at."""
+    with pytest.raises(InvalidRequestError, match="text must be text"):
         split_text(text)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.0, "5", None, True], ids=repr)
+def test_a_limit_is_a_number_of_characters(limit: Any) -> None:
+    """From one on, also where there is nothing to split."""
+    for text in ("text", ""):
+        with pytest.raises(InvalidRequestError, match="limit"):
+            split_text(text, limit)
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800", "a\udfffb"], ids=ascii)
+def test_what_cannot_be_sent_can_be_split(text: str) -> None:
+    """Whoever sends the parts says what is wrong with them."""
+    assert split_text(text) == (text,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 40_000,
+        "x" * 200_000,
+        "x" + " " * 200_000 + "y",
+        "a\u0301" * 100_000,
+        "\U0001f1e9\U0001f1ea" * 100_000,
+        ("x" + " " * 100) * 2000,
+    ],
+    ids=lambda text: ascii(text[:4]),
+)
+def test_long_text_takes_no_time(text: str) -> None:
+    """The time grows with the length of the text, not with its square."""
+    begun = time.perf_counter()
+    split_text(text)
+    assert time.perf_counter() - begun < 10

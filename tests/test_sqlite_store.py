@@ -67,6 +67,14 @@ async def ids(log: Log[Note], after: int = 0) -> list[int]:
     return [entry.id for entry in await log.reader(None).read(after, 1000)]
 
 
+def elsewhere(program: str, path: Path) -> list[str]:
+    """Run *program* in a process of its own on *path*; what it says, line by line."""
+    command = [sys.executable, "-c", program, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
 # -- what it is made with -------------------------------------------------------------------------
 
 
@@ -139,6 +147,49 @@ async def test_no_key_is_in_it(path: Path) -> None:
     assert b"message 3" in contents
     assert key.encode() not in contents
     assert key.encode()[:10] not in contents
+
+
+async def test_a_link_to_nowhere_is_followed(path: Path) -> None:
+    """The file is made where the link points to, and for its owner's eyes only."""
+    target = path.with_name("elsewhere.sqlite")
+    path.symlink_to(target)  # noqa: ASYNC240
+    before = os.umask(0)
+    try:
+        async with opened(path):
+            assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+OPEN_AND_CLOSE: Final = """
+import asyncio, sys
+from pythpeer import SqliteStore
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_two_stores_of_a_program_are_two_to_other_programs(path: Path, closed: bool) -> None:
+    """The file's locks are the process's, and to open it a second time must not drop them.
+
+    Else the next program to close the file takes itself for the last, and its log is gone.
+    """
+    async with opened(path) as store:
+        log = store.log(CHAT)
+        await log.append(notes(1))
+        async with opened(path) as other:
+            if closed:
+                await other.aclose()
+            elsewhere(OPEN_AND_CLOSE, path)
+            await log.append(notes(2))
+            async with opened(path) as third:
+                assert await ids(third.log(CHAT)) == await ids(log) == [1, 2]
 
 
 async def test_the_log_can_be_read_by_others(path: Path) -> None:
@@ -296,11 +347,7 @@ asyncio.run(main())
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of file sizes")
 def test_a_full_disk_is_said_and_nothing_is_half_done(path: Path) -> None:
     """What did not fit is not there, and once there is room it goes on."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, path], capture_output=True, text=True, check=False
-    )
-    assert done.stderr == ""
-    error, texts = done.stdout.splitlines()
+    error, texts = elsewhere(FULL, path)
     assert "the store" in error
     assert texts == "['small', 'again']"
 

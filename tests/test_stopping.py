@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 from scripted import HANG, Scripted
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
 STOPPER: Final = Path(__file__).with_name("stopper.py")
 

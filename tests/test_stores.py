@@ -1,9 +1,8 @@
-"""What every store keeps to, whichever it is; a later store is one more line of `STORES`."""
+"""What every store keeps to, whichever it is of `STORES`."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,8 +12,9 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stores import STORES
 
-from pythpeer import InvalidRequestError, MemoryStore, Rate, SqliteStore, StoreError
+from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
 from pythpeer.polling import chain
 from pythpeer.stores import Draft, Entry, Log, Store, Topic
 
@@ -22,17 +22,6 @@ pytestmark = pytest.mark.anyio
 
 Make = Callable[[int], Store]
 """Makes a new store, not yet open, whose logs keep so many items."""
-
-STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
-    "memory": lambda folder, length: MemoryStore(max_length=length),
-    "sqlite": lambda folder, length: SqliteStore(
-        folder / f"{uuid.uuid4()}.sqlite", max_length=length
-    ),
-    "sqlite-full": lambda folder, length: SqliteStore(
-        folder / f"{uuid.uuid4()}.sqlite", max_length=length, durability="full"
-    ),
-}
-"""Each makes a new store in a folder."""
 
 LONG: Final = 1000
 SHORT: Final = 5
@@ -52,8 +41,8 @@ MAIL: Final = Topic("mail", Note, consumed=True)
 
 
 @pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    return lambda length: STORES[request.param](tmp_path, length)
+def make(request: pytest.FixtureRequest, folder: Path) -> Make:
+    return lambda length: STORES[request.param](folder, length)
 
 
 @pytest.fixture
@@ -152,6 +141,16 @@ async def test_an_id_is_appended_once(store: Store) -> None:
     other = [Draft(Note("other"), id=2, after=1), Draft(Note("note 3"), id=3, after=2)]
     assert list(await log.append(other)) == other[1:]
     assert await texts(log) == ["note 1", "note 2", "note 3"]
+
+
+async def test_an_id_that_comes_twice_at_once_is_appended_once(store: Store) -> None:
+    """The first one counts, with the link that reaches further back, and so does the length."""
+    log = store.log(CHAT)
+    first, again = numbered(7, after=5), numbered(7, after=3)
+    assert list(await log.append([*first, *again, *numbered(8)])) == [*first, *numbered(8)]
+    assert [(entry.id, entry.after) for entry in await entries(log)] == [(7, 3), (8, 7)]
+    assert list(await log.append(numbered(9))) == numbered(9)
+    assert await ids(log) == [7, 8, 9]
 
 
 SAYS_MORE: Final = [

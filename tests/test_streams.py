@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stores import NewStore
 
 from pythpeer import (
     AccessDeniedError,
@@ -157,6 +158,22 @@ async def running(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@asynccontextmanager
+async def opened(store: Store) -> AsyncIterator[Store]:
+    """Use *store* without a session."""
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+@pytest.fixture
+async def store(new_store: NewStore) -> AsyncIterator[Store]:
+    async with opened(new_store()) as store:
+        yield store
+
+
 def later(delay: float, room: Room, *ids: int) -> None:
     """Have somebody say something in *delay* seconds."""
     asyncio.get_running_loop().call_later(delay, room.say, *ids)
@@ -165,52 +182,52 @@ def later(delay: float, room: Room, *ids: int) -> None:
 # -- where a stream starts ------------------------------------------------------------------------
 
 
-async def test_without_a_place_only_what_arrives_from_now_on_comes() -> None:
+async def test_without_a_place_only_what_arrives_from_now_on_comes(store: Store) -> None:
     """``after=None`` without a name skips all that is there already."""
     room = Room(1, 2, 3)
-    stream = Stream(feed_of(room))
+    stream = Stream(feed_of(room, store))
     later(2.5, room, 4, 5)
     assert await take(stream, 2) == [4, 5]
 
 
-async def test_an_empty_room_is_a_place_too() -> None:
+async def test_an_empty_room_is_a_place_too(store: Store) -> None:
     """A stream that starts in an empty room gets the very first message."""
     room = Room()
-    stream = Stream(feed_of(room))
+    stream = Stream(feed_of(room, store))
     later(2.5, room, 1)
     assert await take(stream, 1) == [1]
 
 
 @pytest.mark.parametrize(("after", "first"), [(0, 1), (1, 2), (4, 5)])
-async def test_after_says_where_to_start(after: int, first: int) -> None:
+async def test_after_says_where_to_start(store: Store, after: int, first: int) -> None:
     """``after=0`` is the oldest available, ``after=n`` what has a greater id than n."""
-    stream = Stream(feed_of(Room(*range(1, 8))), after=after)
+    stream = Stream(feed_of(Room(*range(1, 8)), store), after=after)
     assert await take(stream, 8 - first) == list(range(first, 8))
 
 
-async def test_entering_takes_the_place() -> None:
+async def test_entering_takes_the_place(store: Store) -> None:
     """What arrives after ``async with`` has begun is in the stream, however late it is asked."""
     room = Room(1, 2)
-    async with Stream(feed_of(room)) as stream:
+    async with Stream(feed_of(room, store)) as stream:
         room.say(3)
         await asyncio.sleep(10)
         room.say(4)
         assert await take(stream, 2) == [3, 4]
 
 
-async def test_entering_twice_keeps_the_place() -> None:
+async def test_entering_twice_keeps_the_place(store: Store) -> None:
     """A stream that has its place does not take another."""
     room = Room(1)
-    async with Stream(feed_of(room)) as stream:
+    async with Stream(feed_of(room, store)) as stream:
         room.say(2)
         async with stream:
             assert await take(stream, 1) == [2]
 
 
-async def test_finding_a_place_moves_nobody_who_has_one() -> None:
+async def test_finding_a_place_moves_nobody_who_has_one(store: Store) -> None:
     """One poll for the newest id serves those who want what comes from now on, and only them."""
     room = Room(1, 2, 3, latency=0.2)
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     placed, homeless = Stream(feed, after=1), Stream(feed)
     later(2.5, room, 4)
     found = await asyncio.gather(take(placed, 3), take(homeless, 1))
@@ -227,9 +244,9 @@ class Slow(Room):
         return error
 
 
-async def test_a_start_that_was_cancelled_goes_on_with_the_place_it_found() -> None:
+async def test_a_start_that_was_cancelled_goes_on_with_the_place_it_found(store: Store) -> None:
     """What arrived since then is in the stream, and the place is stored for its name after all."""
-    room, store = Slow(1, 2), MemoryStore()
+    room = Slow(1, 2)
     stream = Stream(feed_of(room, store), name="me")
     with anyio.move_on_after(0.5):
         await stream.__aenter__()
@@ -240,9 +257,9 @@ async def test_a_start_that_was_cancelled_goes_on_with_the_place_it_found() -> N
         assert await take(stream, 1) == [3]
 
 
-async def test_a_new_name_is_stored_at_once() -> None:
+async def test_a_new_name_is_stored_at_once(store: Store) -> None:
     """Nothing has to be acknowledged first: the next stream of the name starts where this did."""
-    room, store = Room(1, 2), MemoryStore()
+    room = Room(1, 2)
     async with Stream(feed_of(room, store), name="new"):
         pass
     room.say(3)
@@ -250,16 +267,16 @@ async def test_a_new_name_is_stored_at_once() -> None:
     assert await take(Stream(feed_of(room, store), name="new"), 1) == [3]
 
 
-async def test_a_new_name_with_after_is_stored_at_once() -> None:
+async def test_a_new_name_with_after_is_stored_at_once(store: Store) -> None:
     """``after=n`` is the place of a new name before any item was acknowledged."""
-    room, store = Room(*range(1, 6)), MemoryStore()
+    room = Room(*range(1, 6))
     async with Stream(feed_of(room, store), name="new", after=3):
         assert await store.log(TOPIC).reader("new").place() == 3
 
 
-async def test_a_known_name_goes_on_where_it_was_acknowledged() -> None:
+async def test_a_known_name_goes_on_where_it_was_acknowledged(store: Store) -> None:
     """Only a name the store knows reaches back: others start with what comes from now on."""
-    room, store = Room(1, 2, 3, 4), MemoryStore()
+    room = Room(1, 2, 3, 4)
     first = Stream(feed_of(room, store), after=0, name="known")
     assert await take(first, 3) == [1, 2, 3]  # 3 is not acknowledged: nobody asked for the next
     await first.aclose()
@@ -267,9 +284,9 @@ async def test_a_known_name_goes_on_where_it_was_acknowledged() -> None:
     await nothing(Stream(feed_of(room, store), name="unknown"))
 
 
-async def test_an_explicit_after_wins_and_moves_the_stored_place() -> None:
+async def test_an_explicit_after_wins_and_moves_the_stored_place(store: Store) -> None:
     """Forwards and backwards, at once: a later stream of the name starts from there."""
-    room, store = Room(*range(1, 10)), MemoryStore()
+    room = Room(*range(1, 10))
     for after in (6, 2):
         assert await take(Stream(feed_of(room, store), after=after, name="me"), 1) == [after + 1]
         assert await take(Stream(feed_of(room, store), name="me"), 1) == [after + 1]
@@ -278,10 +295,10 @@ async def test_an_explicit_after_wins_and_moves_the_stored_place() -> None:
 # -- who polls, and how often ---------------------------------------------------------------------
 
 
-async def test_many_streams_share_one_poll_per_interval() -> None:
+async def test_many_streams_share_one_poll_per_interval(store: Store) -> None:
     """Ten streams cost as many polls as one, and each of them gets everything."""
     room = Room()
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     streams = [Stream(feed, after=0) for _ in range(10)]
     for second in range(10):
         later(second + 0.5, room, second + 1)
@@ -291,10 +308,10 @@ async def test_many_streams_share_one_poll_per_interval() -> None:
     assert len(room.polls) == 11
 
 
-async def test_nobody_polls_while_nobody_asks() -> None:
+async def test_nobody_polls_while_nobody_asks(store: Store) -> None:
     """There is no background task: a stream costs nothing while its consumer is busy."""
     room = Room(1, 2)
-    stream = Stream(feed_of(room), after=0)
+    stream = Stream(feed_of(room, store), after=0)
     assert await take(stream, 1) == [1]
     tasks = asyncio.all_tasks()
     await asyncio.sleep(100)
@@ -303,10 +320,10 @@ async def test_nobody_polls_while_nobody_asks() -> None:
 
 
 @pytest.mark.parametrize("at", [0.5, 1.0, 1.1])
-async def test_a_follower_takes_over_from_a_cancelled_leader(at: float) -> None:
+async def test_a_follower_takes_over_from_a_cancelled_leader(store: Store, at: float) -> None:
     """The leader is cancelled while it waits for its turn or for the answer: the others go on."""
     room = Room(latency=0.2)
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     leader, *followers = (Stream(feed, after=0) for _ in range(4))
     async with running(take(leader, 1), *(take(stream, 1) for stream in followers)) as tasks:
         await asyncio.sleep(at)
@@ -318,10 +335,10 @@ async def test_a_follower_takes_over_from_a_cancelled_leader(at: float) -> None:
     assert len(room.polls) <= 3
 
 
-async def test_everybody_but_one_may_be_cancelled() -> None:
+async def test_everybody_but_one_may_be_cancelled(store: Store) -> None:
     """However many leaders are cancelled one after the other, who remains is served."""
     room = Room(latency=0.3)
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     async with running(*(take(Stream(feed, after=0), 1) for _ in range(20))) as tasks:
         for task in tasks[:-1]:
             await asyncio.sleep(0.1)
@@ -331,10 +348,10 @@ async def test_everybody_but_one_may_be_cancelled() -> None:
             assert await tasks[-1] == [1]
 
 
-async def test_polls_ask_from_the_lowest_place_of_those_who_wait() -> None:
+async def test_polls_ask_from_the_lowest_place_of_those_who_wait(store: Store) -> None:
     """Who comes late to the round is asked for too, and who does not wait is not."""
     room = Room(*range(1, 10))
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     high, low, idle = (Stream(feed, after=after) for after in (9, 7, 2))
     assert await take(idle, 1) == [3]
     async with running(take(high, 1)):
@@ -349,10 +366,10 @@ async def test_polls_ask_from_the_lowest_place_of_those_who_wait() -> None:
     assert room.polls[-1].after == 9
 
 
-async def test_the_lowest_place_counts_although_its_stream_came_last() -> None:
+async def test_the_lowest_place_counts_although_its_stream_came_last(store: Store) -> None:
     """A stream that comes while the leader waits for its turn is in that very poll."""
     room = Room(*range(1, 10))
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     ahead, behind = Stream(feed, after=9), Stream(feed, after=4)
     async with running(take(ahead, 1)):
         await asyncio.sleep(0.5)  # the first poll is over, the second is due at 1.0
@@ -360,10 +377,10 @@ async def test_the_lowest_place_counts_although_its_stream_came_last() -> None:
     assert [(poll.at, poll.after) for poll in room.polls[:2]] == [(0.0, 9), (1.0, 4)]
 
 
-async def test_a_thousand_streams_work() -> None:
+async def test_a_thousand_streams_work(store: Store) -> None:
     """A thousand streams of one session get everything, on one poll per interval."""
     room = Room()
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     streams = [Stream(feed, after=0) for _ in range(1000)]
     for second in range(3):
         later(second + 0.5, room, second + 1)
@@ -386,31 +403,33 @@ arrivals = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 3)), max_size=2
     st.sampled_from([0.0, 0.3]),
 )
 async def test_every_stream_gets_everything_after_its_place_once_in_order(
+    new_store: NewStore,
     schedule: list[tuple[int, int]],
     places: list[int],
     window: Literal["newest", "oldest"],
     latency: float,
 ) -> None:
     """Whoever starts wherever: each id after the place comes once, in order, without a gap."""
-    room = Room(window=window, latency=latency)
-    id = 0
-    for tenths, step in sorted(schedule):
-        id += step
-        later(tenths / 10, room, id)
-    later(6.0, room, id + 100)
-    feed = feed_of(room)
+    async with opened(new_store()) as store:
+        room = Room(window=window, latency=latency)
+        id = 0
+        for tenths, step in sorted(schedule):
+            id += step
+            later(tenths / 10, room, id)
+        later(6.0, room, id + 100)
+        feed = feed_of(room, store)
 
-    async def read(after: int) -> tuple[int, list[int]]:
-        stream = Stream(feed, after=after)
-        found: list[int] = []
-        while id + 100 not in found:
-            found += await take(stream, 1)
-            await asyncio.sleep(after / 10)
-        assert stream.gaps == ()
-        return after, found
+        async def read(after: int) -> tuple[int, list[int]]:
+            stream = Stream(feed, after=after)
+            found: list[int] = []
+            while id + 100 not in found:
+                found += await take(stream, 1)
+                await asyncio.sleep(after / 10)
+            assert stream.gaps == ()
+            return after, found
 
-    for after, found in await asyncio.gather(*map(read, places)):
-        assert found == [id for id in room.ids if id > after]
+        for after, found in await asyncio.gather(*map(read, places)):
+            assert found == [id for id in room.ids if id > after]
 
 
 @async_property
@@ -419,18 +438,21 @@ async def test_every_stream_gets_everything_after_its_place_once_in_order(
     st.integers(2, 9),
     st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True),
 )
-async def test_a_backlog_of_full_pages_comes_whole(many: int, size: int, places: list[int]) -> None:
+async def test_a_backlog_of_full_pages_comes_whole(
+    new_store: NewStore, many: int, size: int, places: list[int]
+) -> None:
     """Where the oldest come first, page by page, there is no gap, for however many streams."""
-    room = Room(*range(1, many + 1), size=size, window="oldest")
-    feed = feed_of(room)
+    async with opened(new_store()) as store:
+        room = Room(*range(1, many + 1), size=size, window="oldest")
+        feed = feed_of(room, store)
 
-    async def read(after: int) -> None:
-        stream = Stream(feed, after=min(after, many))
-        wanted = list(range(min(after, many) + 1, many + 1))
-        assert await take(stream, len(wanted)) == wanted
-        assert stream.gaps == ()
+        async def read(after: int) -> None:
+            stream = Stream(feed, after=min(after, many))
+            wanted = list(range(min(after, many) + 1, many + 1))
+            assert await take(stream, len(wanted)) == wanted
+            assert stream.gaps == ()
 
-    await asyncio.gather(*map(read, places))
+        await asyncio.gather(*map(read, places))
 
 
 # -- acknowledgement ------------------------------------------------------------------------------
@@ -440,9 +462,9 @@ async def stored(store: Store, name: str = "me") -> int | None:
     return await store.log(TOPIC).reader(name).place()
 
 
-async def test_asking_for_the_next_acknowledges() -> None:
+async def test_asking_for_the_next_acknowledges(store: Store) -> None:
     """An item is acknowledged when the next one is asked for, not when it is handed out."""
-    room, store = Room(1, 2), MemoryStore()
+    room = Room(1, 2)
     stream = Stream(feed_of(room, store), after=0, name="me")
     assert await take(stream, 1) == [1]
     assert await stored(store) == 0
@@ -456,9 +478,9 @@ async def nothing_after(stream: Stream[Line], last: int) -> None:
     await nothing(stream)
 
 
-async def test_ack_acknowledges_at_once() -> None:
+async def test_ack_acknowledges_at_once(store: Store) -> None:
     """``ack()`` has the item on record on return; twice does no harm, nor does it before any."""
-    room, store = Room(1, 2), MemoryStore()
+    room = Room(1, 2)
     stream = Stream(feed_of(room, store), after=0, name="me")
     await stream.ack()
     assert await stored(store) is None
@@ -472,9 +494,9 @@ async def test_ack_acknowledges_at_once() -> None:
 
 @pytest.mark.parametrize("how", ["break", "aclose", "context", "exception"])
 @pytest.mark.parametrize("again", ["same session", "new session"])
-async def test_what_was_not_acknowledged_comes_again(how: str, again: str) -> None:
+async def test_what_was_not_acknowledged_comes_again(store: Store, how: str, again: str) -> None:
     """Leaving the loop, closing, or failing does not acknowledge what was handed out last."""
-    room, store = Room(1, 2, 3), MemoryStore()
+    room = Room(1, 2, 3)
     feed = feed_of(room, store)
     stream = Stream(feed, after=0, name="me")
 
@@ -502,9 +524,9 @@ async def test_what_was_not_acknowledged_comes_again(how: str, again: str) -> No
     assert await take(heir, 2) == [2, 3]
 
 
-async def test_streams_of_different_names_get_everything_each() -> None:
+async def test_streams_of_different_names_get_everything_each(store: Store) -> None:
     """A name's place is its own."""
-    room, store = Room(1, 2, 3), MemoryStore()
+    room = Room(1, 2, 3)
     feed = feed_of(room, store)
     for name in ("one", "other"):
         assert await take(Stream(feed, after=0, name=name), 3) == [1, 2, 3]
@@ -514,30 +536,32 @@ async def test_streams_of_different_names_get_everything_each() -> None:
 @async_property
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=8))
 async def test_no_item_is_lost_and_none_comes_again_once_acknowledged(
+    new_store: NewStore,
     takes: list[tuple[int, bool]],
 ) -> None:
     """One stream of the name after the other: each starts right after the last acknowledged."""
-    room, store = Room(*range(1, 40)), MemoryStore()
-    feed, place = feed_of(room, store), 0
-    async with Stream(feed, after=0, name="me"):
-        pass
-    for many, acknowledged in takes:
-        stream = Stream(feed, name="me")
-        assert await take(stream, many) == list(range(place + 1, place + many + 1))
-        place += many - 1
-        if acknowledged:
-            await stream.ack()
-            place += 1
-        await stream.aclose()
+    async with opened(new_store()) as store:
+        room = Room(*range(1, 40))
+        feed, place = feed_of(room, store), 0
+        async with Stream(feed, after=0, name="me"):
+            pass
+        for many, acknowledged in takes:
+            stream = Stream(feed, name="me")
+            assert await take(stream, many) == list(range(place + 1, place + many + 1))
+            place += many - 1
+            if acknowledged:
+                await stream.ack()
+                place += 1
+            await stream.aclose()
 
 
 # -- gaps -----------------------------------------------------------------------------------------
 
 
-async def test_what_did_not_fit_is_a_gap(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_did_not_fit_is_a_gap(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """A full answer whose lowest id is not the next one: `gaps` says where, and so does the log."""
     room = Room(1, size=10)
-    async with Stream(feed_of(room), after=1) as stream:
+    async with Stream(feed_of(room, store), after=1) as stream:
         room.say(*range(2, 31))
         assert await take(stream, 10) == list(range(21, 31))
     assert stream.gaps == (Gap(1, 21),)
@@ -547,11 +571,12 @@ async def test_what_did_not_fit_is_a_gap(caplog: pytest.LogCaptureFixture) -> No
 
 
 async def test_a_gap_that_many_streams_meet_is_warned_of_once(
+    store: Store,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Each of the streams has it in its `gaps`, the log has it once."""
     room = Room(*range(1, 31), size=10)
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     streams = [Stream(feed, after=1) for _ in range(3)]
     await asyncio.gather(*(take(stream, 10) for stream in streams))
     assert [stream.gaps for stream in streams] == [(Gap(1, 21),)] * 3
@@ -559,33 +584,37 @@ async def test_a_gap_that_many_streams_meet_is_warned_of_once(
 
 
 @pytest.mark.parametrize("missing", [0, 1, 5])
-async def test_only_a_lowest_id_that_is_not_the_next_makes_a_gap(missing: int) -> None:
+async def test_only_a_lowest_id_that_is_not_the_next_makes_a_gap(
+    store: Store, missing: int
+) -> None:
     """An answer that is full, but begins with the next id, misses nothing."""
     room = Room(*range(4 + missing, 14 + missing), size=10)
-    stream = Stream(feed_of(room), after=3)
+    stream = Stream(feed_of(room, store), after=3)
     await take(stream, 10)
     assert stream.gaps == ((Gap(3, 4 + missing),) if missing else ())
 
 
-async def test_ids_left_out_of_an_answer_that_is_not_full_are_no_gap() -> None:
+async def test_ids_left_out_of_an_answer_that_is_not_full_are_no_gap(store: Store) -> None:
     """Ids need not be contiguous: private messages of others have some too."""
-    stream = Stream(feed_of(Room(5, 9, 20, size=10)), after=3)
+    stream = Stream(feed_of(Room(5, 9, 20, size=10), store), after=3)
     assert await take(stream, 3) == [5, 9, 20]
     assert stream.gaps == ()
 
 
 @pytest.mark.parametrize("on_gap", ["log", "raise"])
-async def test_from_the_oldest_available_there_is_no_gap(on_gap: Literal["log", "raise"]) -> None:
+async def test_from_the_oldest_available_there_is_no_gap(
+    store: Store, on_gap: Literal["log", "raise"]
+) -> None:
     """``after=0`` asks for what there is; what is long gone is no gap."""
-    stream = Stream(feed_of(Room(*range(100, 150), size=10)), after=0, on_gap=on_gap)
+    stream = Stream(feed_of(Room(*range(100, 150), size=10), store), after=0, on_gap=on_gap)
     assert await take(stream, 10) == list(range(140, 150))
     assert stream.gaps == ()
 
 
-async def test_a_gap_can_be_raised_once_and_passed() -> None:
+async def test_a_gap_can_be_raised_once_and_passed(store: Store) -> None:
     """`GapError` comes between the items it lies between, once; asking again goes on behind it."""
     room = Room(1, 2, size=5)
-    stream = Stream(feed_of(room), after=0, on_gap="raise")
+    stream = Stream(feed_of(room, store), after=0, on_gap="raise")
     assert await take(stream, 2) == [1, 2]
     room.say(*range(3, 20))
     with pytest.raises(GapError) as caught:
@@ -597,9 +626,9 @@ async def test_a_gap_can_be_raised_once_and_passed() -> None:
     assert stream.gaps == (Gap(2, 15),)
 
 
-async def test_the_item_before_a_raised_gap_is_acknowledged() -> None:
+async def test_the_item_before_a_raised_gap_is_acknowledged(store: Store) -> None:
     """It was asked for more: a later stream of the name meets the gap, not that item."""
-    room, store = Room(1, size=5), MemoryStore()
+    room = Room(1, size=5)
     stream = Stream(feed_of(room, store), after=0, name="me", on_gap="raise")
     assert await take(stream, 1) == [1]
     room.say(*range(2, 20))
@@ -608,60 +637,64 @@ async def test_the_item_before_a_raised_gap_is_acknowledged() -> None:
     assert await stored(store) == 1
 
 
-async def test_gaps_are_each_stream_s_own() -> None:
+async def test_gaps_are_each_stream_s_own(new_store: NewStore) -> None:
     """One that keeps up has none, though another that did not has; and it gets no false one."""
-    room = Room(1, size=10)
-    feed = feed_of(room, MemoryStore(max_length=10))
-    quick, slow = Stream(feed, after=1), Stream(feed, after=1)
-    for first in range(2, 50, 4):
-        room.say(*range(first, first + 4))
-        assert await take(quick, 4) == list(range(first, first + 4))
-    assert await take(slow, 10) == list(range(40, 50))
-    room.say(50)
-    assert await take(quick, 1) == await take(slow, 1) == [50]
-    assert quick.gaps == ()
-    assert slow.gaps == (Gap(1, 40),)
+    async with opened(new_store(max_length=10)) as store:
+        room = Room(1, size=10)
+        feed = feed_of(room, store)
+        quick, slow = Stream(feed, after=1), Stream(feed, after=1)
+        for first in range(2, 50, 4):
+            room.say(*range(first, first + 4))
+            assert await take(quick, 4) == list(range(first, first + 4))
+        assert await take(slow, 10) == list(range(40, 50))
+        room.say(50)
+        assert await take(quick, 1) == await take(slow, 1) == [50]
+        assert quick.gaps == ()
+        assert slow.gaps == (Gap(1, 40),)
 
 
-async def test_a_slow_stream_asks_the_service_for_what_was_trimmed() -> None:
+async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: NewStore) -> None:
     """What a short log no longer has is fetched again, and where the service has it is no gap."""
-    room = Room()
-    feed = feed_of(room, MemoryStore(max_length=5))
-    quick, slow = Stream(feed, after=0), Stream(feed, after=0, on_gap="raise")
-    for id in range(1, 21):
-        room.say(id)
-        assert await take(quick, 1) == [id]
-    assert await take(slow, 20) == list(range(1, 21))
-    assert slow.gaps == ()
+    async with opened(new_store(max_length=5)) as store:
+        room = Room()
+        feed = feed_of(room, store)
+        quick, slow = Stream(feed, after=0), Stream(feed, after=0, on_gap="raise")
+        for id in range(1, 21):
+            room.say(id)
+            assert await take(quick, 1) == [id]
+        assert await take(slow, 20) == list(range(1, 21))
+        assert slow.gaps == ()
 
 
-async def test_a_page_longer_than_the_log_comes_whole() -> None:
+async def test_a_page_longer_than_the_log_comes_whole(new_store: NewStore) -> None:
     """The log's length bounds what is kept, not what one answer can bring."""
-    stream = Stream(feed_of(Room(*range(1, 31)), MemoryStore(max_length=10)), after=0)
-    assert await take(stream, 30) == list(range(1, 31))
-    assert stream.gaps == ()
+    async with opened(new_store(max_length=10)) as store:
+        stream = Stream(feed_of(Room(*range(1, 31)), store), after=0)
+        assert await take(stream, 30) == list(range(1, 31))
+        assert stream.gaps == ()
 
 
-async def test_a_slow_stream_is_told_of_what_is_gone() -> None:
+async def test_a_slow_stream_is_told_of_what_is_gone(new_store: NewStore) -> None:
     """Trimmed here and gone there: one gap, from where it stood to what there is."""
-    room = Room()
-    feed = feed_of(room, MemoryStore(max_length=5))
-    quick, slow = Stream(feed, after=0), Stream(feed, after=0, name="slow")
-    room.say(1)
-    assert await take(quick, 1) == await take(slow, 1) == [1]
-    for id in range(2, 31):
-        room.say(id)
-        assert await take(quick, 1) == [id]
-    del room.ids[:-3]
-    assert await take(slow, 5) == list(range(26, 31))
-    assert slow.gaps == (Gap(1, 26),)
-    assert quick.gaps == ()
+    async with opened(new_store(max_length=5)) as store:
+        room = Room()
+        feed = feed_of(room, store)
+        quick, slow = Stream(feed, after=0), Stream(feed, after=0, name="slow")
+        room.say(1)
+        assert await take(quick, 1) == await take(slow, 1) == [1]
+        for id in range(2, 31):
+            room.say(id)
+            assert await take(quick, 1) == [id]
+        del room.ids[:-3]
+        assert await take(slow, 5) == list(range(26, 31))
+        assert slow.gaps == (Gap(1, 26),)
+        assert quick.gaps == ()
 
 
-async def test_another_s_gap_is_not_passed_on() -> None:
+async def test_another_s_gap_is_not_passed_on(store: Store) -> None:
     """A gap that one stream met is no gap for one whose log has what is in between."""
     room = Room(*range(1, 21), size=10)
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     early = Stream(feed, after=2)
     assert await take(early, 10) == list(range(11, 21))
     assert early.gaps == (Gap(2, 11),)
@@ -671,9 +704,9 @@ async def test_another_s_gap_is_not_passed_on() -> None:
 
 
 @pytest.mark.parametrize("answered_last", ["who knows", "who does not"])
-async def test_what_somebody_knows_to_be_no_gap_is_none(answered_last: str) -> None:
+async def test_what_somebody_knows_to_be_no_gap_is_none(store: Store, answered_last: str) -> None:
     """One session's answer was full, another's was not: the second says that nothing is missing."""
-    room, store = Room(100, 110, size=3), MemoryStore()
+    room = Room(100, 110, size=3)
     near, far = Stream(feed_of(room, store), after=90), Stream(feed_of(room, store), after=50)
     room.latency = 5.0 if answered_last == "who knows" else 0.0
     async with running(take(near, 2)) as (reading,):
@@ -690,11 +723,11 @@ async def test_what_somebody_knows_to_be_no_gap_is_none(answered_last: str) -> N
 # -- what cannot be decoded -----------------------------------------------------------------------
 
 
-async def test_poison_is_skipped_and_counted_once_for_each_stream() -> None:
+async def test_poison_is_skipped_and_counted_once_for_each_stream(store: Store) -> None:
     """Bad messages hide no neighbours; each stream counts those after its own place."""
     room = Room(*range(1, 10))
     room.poison = {2, 3, 9}
-    feed = feed_of(room)
+    feed = feed_of(room, store)
     one, other = Stream(feed, after=0), Stream(feed, after=2)
     assert await take(one, 6) == [1, 4, 5, 6, 7, 8]
     assert await take(other, 5) == [4, 5, 6, 7, 8]
@@ -705,11 +738,11 @@ async def test_poison_is_skipped_and_counted_once_for_each_stream() -> None:
     assert (one.skipped, other.skipped) == (3, 2)
 
 
-async def test_poison_is_no_gap() -> None:
+async def test_poison_is_no_gap(store: Store) -> None:
     """An undecodable message was there: nothing is missing."""
     room = Room(*range(1, 21), size=10, window="oldest")
     room.poison = {1, 10, 11}
-    stream = Stream(feed_of(room), after=0, on_gap="raise")
+    stream = Stream(feed_of(room, store), after=0, on_gap="raise")
     assert await take(stream, 17) == [*range(2, 10), *range(12, 21)]
     assert stream.gaps == ()
 
@@ -881,6 +914,7 @@ limits = st.integers(0, 30).map(lambda number: number / 10)
     st.booleans(),
 )
 async def test_asking_can_be_cancelled_anywhere(
+    new_store: NewStore,
     cancellations: list[tuple[float, How]],
     schedule: list[tuple[int, int]],
     latency: float,
@@ -888,30 +922,31 @@ async def test_asking_can_be_cancelled_anywhere(
     homeless: bool,
 ) -> None:
     """Whenever and however it is cancelled: afterwards everything is there, once, in order."""
-    room = Room(latency=latency)
-    room.failures.extend([TransportError()] * failures)
-    feed = feed_of(room, max_delay=2.0)
-    id = 0
-    for tenths, step in sorted(schedule):
-        id += step
-        later(tenths / 10, room, id)
-    stream = Stream(feed, after=None if homeless else 0, name="me")
-    found: list[int] = []
-    for limit, how in cancellations:
-        found += await ask(stream, limit, how)
-    if homeless:
-        async with stream:
+    async with opened(new_store()) as store:
+        room = Room(latency=latency)
+        room.failures.extend([TransportError()] * failures)
+        feed = feed_of(room, store, max_delay=2.0)
+        id = 0
+        for tenths, step in sorted(schedule):
+            id += step
+            later(tenths / 10, room, id)
+        stream = Stream(feed, after=None if homeless else 0, name="me")
+        found: list[int] = []
+        for limit, how in cancellations:
+            found += await ask(stream, limit, how)
+        if homeless:
+            async with stream:
+                await asyncio.sleep(6)
+                room.say(id + 1)
+                last = id + 1
+                while last not in found:
+                    found += await take(stream, 1)
+            assert found == room.ids[room.ids.index(found[0]) :]
+        else:
             await asyncio.sleep(6)
-            room.say(id + 1)
-            last = id + 1
-            while last not in found:
-                found += await take(stream, 1)
-        assert found == room.ids[room.ids.index(found[0]) :]
-    else:
-        await asyncio.sleep(6)
-        found += await take(stream, len(room.ids) - len(found))
-        assert found == room.ids
-    assert stream.gaps == ()
+            found += await take(stream, len(room.ids) - len(found))
+            assert found == room.ids
+        assert stream.gaps == ()
 
 
 async def test_a_time_limit_around_asking_is_just_that() -> None:
@@ -958,10 +993,10 @@ def as_iterable(stream: object) -> Iterable[object]:
     return stream
 
 
-async def test_two_tasks_cannot_ask_one_stream() -> None:
+async def test_two_tasks_cannot_ask_one_stream(store: Store) -> None:
     """The second gets a clear error, the first its item; afterwards either may ask."""
     room = Room()
-    stream = Stream(feed_of(room), after=0)
+    stream = Stream(feed_of(room, store), after=0)
     async with running(take(stream, 1)) as (first,):
         await asyncio.sleep(0.5)
         with pytest.raises(InvalidRequestError, match="another task"):
@@ -995,10 +1030,10 @@ async def test_on_gap_is_one_of_two() -> None:
         Stream(feed_of(Room()), on_gap="ignore")  # type: ignore[arg-type]  # that is the point
 
 
-async def test_a_closed_stream_is_at_its_end() -> None:
+async def test_a_closed_stream_is_at_its_end(store: Store) -> None:
     """``aclose()`` ends the loop, may be called twice, and drops what was fetched ahead."""
     room = Room(1, 2, 3)
-    stream = Stream(feed_of(room), after=0)
+    stream = Stream(feed_of(room, store), after=0)
     found = []
     async for line in stream:
         found.append(line.id)
@@ -1009,9 +1044,9 @@ async def test_a_closed_stream_is_at_its_end() -> None:
         await anext(stream)
 
 
-async def test_closing_ends_a_wait() -> None:
+async def test_closing_ends_a_wait(store: Store) -> None:
     """Who waits for an item when another task closes the stream comes to the end of it soon."""
-    stream = Stream(feed_of(Room()), after=0)
+    stream = Stream(feed_of(Room(), store), after=0)
 
     async def read() -> list[Line]:
         return [line async for line in stream]
@@ -1023,11 +1058,11 @@ async def test_closing_ends_a_wait() -> None:
             assert await wait == []
 
 
-async def test_a_closed_session_is_said_to_everybody() -> None:
+async def test_a_closed_session_is_said_to_everybody(store: Store) -> None:
     """Waiting, resting or coming later: `SessionClosedError`, every time."""
     room = Room()
     room.failures.extend([TransportError()] * 1000)
-    feed = feed_of(room, max_delay=100.0)
+    feed = feed_of(room, store, max_delay=100.0)
     streams = [Stream(feed, after=0) for _ in range(3)]
     async with running(*(take(stream, 1, 1e4) for stream in streams)) as tasks:
         await asyncio.sleep(500)
@@ -1054,9 +1089,9 @@ async def test_a_stream_says_what_it_is() -> None:
 # -- sessions that share a store ------------------------------------------------------------------
 
 
-async def test_one_session_polls_for_all() -> None:
+async def test_one_session_polls_for_all(store: Store) -> None:
     """Two sessions on one store cost no more polls than one, and both get everything."""
-    room, store = Room(), MemoryStore()
+    room = Room()
     feeds = [feed_of(room, store) for _ in range(2)]
     for second in range(20):
         later(second + 0.5, room, second + 1)
@@ -1068,9 +1103,9 @@ async def test_one_session_polls_for_all() -> None:
     assert now() <= 21.0
 
 
-async def test_another_session_takes_over() -> None:
+async def test_another_session_takes_over(store: Store) -> None:
     """When the one that polls stops asking, another does, after a short while."""
-    room, store = Room(), MemoryStore()
+    room = Room()
     first, second = Stream(feed_of(room, store), after=0), Stream(feed_of(room, store), after=0)
     async with running(take(first, 1), take(second, 1)) as tasks:
         await asyncio.sleep(5)
@@ -1080,9 +1115,9 @@ async def test_another_session_takes_over() -> None:
             assert await tasks[1] == [1]
 
 
-async def test_a_new_stream_finds_its_place_while_another_session_polls() -> None:
+async def test_a_new_stream_finds_its_place_while_another_session_polls(store: Store) -> None:
     """Who needs to know where the room stands gets to know it, although others do the polling."""
-    room, store = Room(1, 2), MemoryStore()
+    room = Room(1, 2)
     busy, new = Stream(feed_of(room, store), after=2), Stream(feed_of(room, store))
     async with running(take(busy, 100)):
         await asyncio.sleep(5)
@@ -1092,18 +1127,18 @@ async def test_a_new_stream_finds_its_place_while_another_session_polls() -> Non
         assert await take(new, 1, within=10) == [3]
 
 
-async def test_a_late_stream_gets_the_past_while_another_session_polls() -> None:
+async def test_a_late_stream_gets_the_past_while_another_session_polls(store: Store) -> None:
     """What the shared log lacks is asked for, although another session does the polling."""
-    room, store = Room(*range(1, 10)), MemoryStore()
+    room = Room(*range(1, 10))
     busy, late = Stream(feed_of(room, store), after=8), Stream(feed_of(room, store), after=0)
     async with running(take(busy, 100)):
         await asyncio.sleep(5)
         assert await take(late, 9, within=10) == list(range(1, 10))
 
 
-async def test_a_closed_session_says_so_while_another_polls() -> None:
+async def test_a_closed_session_says_so_while_another_polls(store: Store) -> None:
     """A stream of a closed session raises although its log goes on."""
-    room, store = Room(), MemoryStore()
+    room = Room()
     closed = feed_of(room, store)
     busy, stream = Stream(feed_of(room, store), after=0), Stream(closed, after=0)
     async with running(take(busy, 100), take(stream, 1)) as tasks:
@@ -1115,10 +1150,11 @@ async def test_a_closed_session_says_so_while_another_polls() -> None:
 
 
 async def test_a_store_that_fails_while_another_session_polls_is_said(
+    store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Who only waits for what others append hears of it where the store cannot tell."""
-    room, store = Room(), MemoryStore()
+    room = Room()
     feed = feed_of(room, store)
 
     async def news(seconds: float) -> None:

@@ -7,15 +7,16 @@ exception of sqlite3 leaves this module, and no data is ever deleted to make a f
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import os
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ...errors import StoreError
+from .worker import Worker
 
 if TYPE_CHECKING:
     import sqlite3  # at run time only once a file is opened, to keep `import pythpeer` light
@@ -108,7 +109,7 @@ class Database:
     def __init__(self, path: Path, durability: Durability) -> None:
         self.path = path
         self._synchronous = durability.upper()
-        self._executor: ThreadPoolExecutor | None = None
+        self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
         self._asked = 0  # jobs, counted by the loop
         self._done = 0  # jobs, counted by the thread
@@ -117,7 +118,7 @@ class Database:
 
     async def open(self) -> bytes:
         """Open the file, made if it is not there. Returns its id."""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="pythpeer-store")
+        self._worker = Worker("pythpeer-store")
         try:
             return await self._work(self._open)
         except BaseException:
@@ -126,13 +127,13 @@ class Database:
 
     async def aclose(self) -> None:
         """Close the file, after all that was asked for before."""
-        executor = self._executor
-        if executor is not None:
+        worker = self._worker
+        if worker is not None:
             try:
                 await self._work(self._close)
             finally:
-                self._executor = None
-                executor.shutdown(wait=False)
+                self._worker = None
+                worker.close()
 
     async def read(self, job: Job[T]) -> T:
         """Have *job* done that only reads."""
@@ -144,10 +145,9 @@ class Database:
 
     def submit(self, job: Job[object]) -> None:
         """Have *job* done in one transaction, without waiting. What it fails with is lost."""
-        if self._executor is not None:
+        if self._worker is not None:
             self._asked += 1
-            # Not by the loop, which may be gone before it is done.
-            self._executor.submit(self._do, lambda: self._transact(job, lasting=False))
+            self._worker.post(lambda: self._do(lambda: self._transact(job, lasting=False)))
 
     @property
     def version(self) -> int:
@@ -166,11 +166,10 @@ class Database:
             return 0
 
     async def _work(self, work: Callable[[], T]) -> T:
-        if self._executor is None:
+        if self._worker is None:
             raise StoreError("the store is not open: a session opens it")
         self._asked += 1
-        loop = asyncio.get_running_loop()
-        result = await asyncio.shield(loop.run_in_executor(self._executor, self._do, work))
+        result = await self._worker.do(lambda: self._do(work))
         if isinstance(result, StoreError):
             raise result
         return result
@@ -219,10 +218,10 @@ class Database:
     def _open(self) -> bytes:
         import sqlite3
 
-        # Made here, and not by SQLite, for its owner's eyes only; SQLite's files beside it follow.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        path = os.path.realpath(self.path)
+        _make(path)
         connection = sqlite3.connect(
-            self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
+            path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
         try:
             self._check(connection)
@@ -304,6 +303,23 @@ class Database:
             "is damaged, or no SQLite database; nothing was changed: move it away with the files"
             " beside it to start anew, or try the sqlite3 program's .recover",
         )
+
+
+_making: Final = threading.Lock()
+
+
+def _make(path: str) -> None:
+    """Make the file if it is not there, for its owner's eyes only; SQLite's files beside it follow.
+
+    One that is there must not be touched: to close any descriptor of it is to drop the locks that
+    this process's other connections hold on it, and other processes would take it for theirs alone.
+    """
+    with _making:
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        except FileExistsError:
+            if os.path.isdir(path):  # noqa: PTH112
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:

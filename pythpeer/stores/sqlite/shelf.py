@@ -42,13 +42,21 @@ Announced = tuple[int, str, float, int]
 settled before that."""
 
 
-INSERT: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?)"
+# What comes in its order and what comes late have a statement each: numbers and texts go to SQLite
+# as they are, while the sqlite3 module looks for an adapter for each None and each bool.
+INSERT: Final = "INSERT OR IGNORE INTO entry (log, id, after, gap, item) VALUES (?, ?, ?, ?, ?)"
+INSERT_LATE: Final = (
+    "INSERT OR IGNORE INTO entry (log, id, after, gap, item, late, latecomer)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
 
 FOLD: Final = 50
 """Every how many pages what was acknowledged is written into the database as well, in case the file
 of places is lost."""
 
-_Row = tuple[int, int, int, bool, int | None, int | None, str | None]
+_encode: Final = msgspec.json.Encoder().encode
+
+_Row = tuple[int, int, int, int, str | None]
 
 
 class Place:
@@ -242,8 +250,10 @@ class Shelf(Generic[T]):
                 continue
             if entry.id > self.head:
                 rows.append(self._row(entry))  # nothing of it can be there already
-            elif not self._insert_late(entry, db):
-                continue
+            else:
+                self._insert(rows, db)  # it may be among them
+                if not self._insert_late(entry, db):
+                    continue
             added.append(draft)
             # A link with a gap may yet be mended: that is to be seen in the file.
             if entry.gap or entry.after < self.head or (end and end[-1].id != entry.after):
@@ -251,7 +261,7 @@ class Shelf(Generic[T]):
             if not entry.gap and entry.after >= self.head:
                 end.append(entry)
             self.head = max(self.head, entry.id)
-        db.executemany(INSERT, rows)
+        self._insert(rows, db)
         length = self._length + len(added)
         length -= self._trim(length, len(drafts), db)
         db.execute(
@@ -286,18 +296,25 @@ class Shelf(Generic[T]):
         )
         return Entry(self.head + 1, self.head, gap=False, item=item)
 
-    def _row(self, entry: Entry[T], late: int | None = None, number: int | None = None) -> _Row:
+    def _row(self, entry: Entry[T]) -> _Row:
         text = None
         try:
             if entry.item is not None:
-                text = msgspec.json.encode(entry.item).decode()
+                text = _encode(entry.item).decode()
         except (ValueError, RecursionError):
             logger.warning("%s: item %d cannot be written down", self.topic.name, entry.id)
-        return (self._id, entry.id, entry.after, entry.gap, late, number, text)
+        return (self._id, entry.id, entry.after, int(entry.gap), text)
+
+    def _insert(self, rows: list[_Row], db: sqlite3.Connection) -> None:
+        """Write *rows* down, and clear the list."""
+        if rows:
+            db.executemany(INSERT, rows)
+            rows.clear()
 
     def _insert_late(self, entry: Entry[T], db: sqlite3.Connection) -> bool:
         """Add an entry among others, unless its id is known. Says whether it was new."""
-        if db.execute(INSERT, self._row(entry, self.head, self._latecomers)).rowcount:
+        row = (*self._row(entry), self.head, self._latecomers)
+        if db.execute(INSERT_LATE, row).rowcount:
             self._latecomers += 1
             return True
         link = {"log": self._id, "id": entry.id, "after": entry.after, "gap": entry.gap}
