@@ -69,6 +69,7 @@ async def test_mail_comes_on_a_timetable_too(fake: FakeServices) -> None:
     fake.people.add("alice").mails("hello", after=60.0, every=60.0)
     await asyncio.sleep(601.0)
     assert len(fake.mail.box) == 10
+    assert len(fake.people._timers) == 1
 
 
 async def test_chance_is_decided_by_the_seed() -> None:

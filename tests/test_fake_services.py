@@ -34,7 +34,8 @@ from fake_client import (
 )
 
 import pythpeer.testing
-from pythpeer.testing import FakeServices, SentMail
+from pythpeer import Rate
+from pythpeer.testing import LAW, FakeServices, SentMail
 
 pytestmark = pytest.mark.anyio
 
@@ -754,6 +755,17 @@ async def test_a_session_is_ready_to_use(fake: FakeServices) -> None:
         assert (await session.pythbots.stats(220531305)).active_users == 42
     assert fake.mail.sent == [("tiro", "hi")]
     assert fake.violations == []
+
+
+async def test_a_session_counts_from_the_last_answer() -> None:
+    """A busy machine cannot make it break a rule; where the fake has rates, it has those."""
+    rates = {"pythbots.mail": Rate(0.25, burst=2)}
+    async with FakeServices(rates=rates) as fake:
+        limiters = fake.session().limiters
+        assert {name: limiter.rate for name, limiter in limiters.items()} == {
+            **{name: Rate(law.interval, law.burst, guard=5.0) for name, law in LAW.items()},
+            **rates,
+        }
 
 
 async def test_a_sessions_settings_can_be_overridden(fake: FakeServices) -> None:

@@ -9,11 +9,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
-from pythpeer.testing import VirtualTimeLoop
+from pythpeer import SqliteStore
+from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +127,19 @@ async def test_the_clock_waits_for_threads(call: Callable[[], Coroutine[None, No
     async with asyncio.timeout(1e-6):
         await call()
     assert now() == start
+
+
+async def test_the_clock_waits_for_a_store(tmp_path: Path) -> None:
+    """What a `SqliteStore` does on its thread takes no time, so that a time limit cannot pass."""
+    async with FakeServices() as fake:
+        fake.chat.say("alice", "hello")
+        start = now()
+        async with asyncio.timeout(1e-6):
+            async with fake.session(store=SqliteStore(tmp_path / "store.sqlite")) as session:
+                stream = session.peerbet.chat_stream(name="test", after=0)
+                assert (await anext(stream)).text == "hello"
+                await stream.ack()
+        assert now() == start
 
 
 async def test_a_call_nobody_waits_for_holds_nothing_up() -> None:

@@ -114,7 +114,7 @@ class FakeChat:
         habits = self._habits()
         start = 0 if mid is None else bisect_right(self.messages, mid, key=attrgetter("id"))
         seen = [line for line in self.messages[start:] if _sees(reader, line)]
-        if habits.overlap and start:
+        if habits.overlap:
             before = (line for line in reversed(self.messages[:start]) if _sees(reader, line))
             seen[:0] = reversed(list(islice(before, habits.overlap)))
         size = min(last or (PAGE if mid is None else MOST), MOST)
