@@ -128,11 +128,16 @@ class Bucket:
         starts.append(now + self.guard)
         return self._first + len(starts) - 1
 
-    def answered(self, number: int, now: float) -> None:
-        """The request that was spent as *number* has its answer: it started at the latest now."""
+    def answered(self, number: int, now: float) -> bool:
+        """The request that was spent as *number* has its answer: it started at the latest now.
+
+        Says whether that was news: not once the guard is over, nor of one that counts no more.
+        """
         index = number - self._first
-        if 0 <= index < len(self._starts) and now < self._starts[index]:
-            self._starts[index] = now
+        if not 0 <= index < len(self._starts) or now >= self._starts[index]:
+            return False
+        self._starts[index] = now
+        return True
 
     def pause(self, until: float) -> None:
         """Let nothing through before *until*."""

@@ -86,7 +86,7 @@ class Gate(Protocol):
         """The request on *ticket* is being written now."""
 
     def answered(self, ticket: int) -> None:
-        """The request on *ticket* has its answer now."""
+        """The request on *ticket* has its answer now. Not said where that changes nothing."""
 
     def give_back(self, ticket: int) -> None:
         """The request on *ticket* certainly never left."""
@@ -300,8 +300,7 @@ class Limiter:
         return anchor
 
     def _answered(self, bucket: Bucket, anchor: int, ticket: int) -> None:
-        bucket.answered(anchor, self._now())
-        if self._gate is not None:
+        if bucket.answered(anchor, self._now()) and self._gate is not None:
             self._gate.answered(ticket)
         self._serve()
 

@@ -73,6 +73,19 @@ async def test_a_token_is_had_from_the_others_too() -> None:
     assert now() == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize(("seconds", "told"), [(0.049, True), (0.05, False), (3.0, False)])
+async def test_an_answer_that_changes_nothing_is_not_told(seconds: float, told: bool) -> None:
+    """Once the guard is over the next token is due by the writing, whenever the answer comes."""
+    gate = ScriptedGate()
+    limiter = Limiter("x", Rate(1.0, guard=0.05), gate)
+    permit = await limiter.acquire(Priority.CALL)
+    permit.on_written()
+    await asyncio.sleep(seconds)
+    permit.on_answered(200)
+    permit.close()
+    assert (("answered", 1) in gate.told) is told
+
+
 async def test_it_asks_again_when_it_was_told_to() -> None:
     """Not before, and not without a token of its own."""
     gate = ScriptedGate(3.0, 0.5)

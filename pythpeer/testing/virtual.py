@@ -25,6 +25,9 @@ MOMENT: Final = 1e-6
 """Seconds of real time that are left to the kernel, before a jump, to bring what is on its way from
 one socket of this process to another. With its timers' slack, it sleeps 50 times as long."""
 
+OWN: Final = 1
+"""Sockets that the loop watches for itself. Where it watches no other, nobody waits for one."""
+
 DECIMALS: Final = 9
 """Decimals of a second that the clock shows, so that 0.1 and 0.2 make 0.3."""
 
@@ -84,7 +87,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             return super().select(None)
         if self.threads:
             ready = super().select(self._patience)
-        else:
+        elif len(self.get_map()) > OWN:
             time.sleep(MOMENT)
             ready = super().select(0)
         if not ready:

@@ -1,0 +1,126 @@
+"""A million polls: what a stream that is followed for days holds, and what it costs.
+
+Time is virtual. Each run has a process of its own and looks at its memory after a tenth, a half and
+the whole of it: whatever is bounded has filled up by the first look, so growth from there is a
+leak. Counting what Python code allocates takes several times as long, so that is done in shorter
+runs beside, whose time does not count.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import msgspec
+
+from .report import Cell, Table
+from .server import ROOT
+from .soaker import PARTS, Order, Plan, Result
+
+__all__ = ["run"]
+
+WAYS: Final = {
+    "scripted polls, MemoryStore": Plan("scripted", "memory", 1_000_000, traced=12_000),
+    "scripted polls, SqliteStore": Plan("scripted", "sqlite", 25_000, traced=12_000),
+    "a session, MemoryStore": Plan("session", "memory", 25_000, traced=6_000),
+    "a session, SqliteStore": Plan("session", "sqlite", 12_500, traced=6_000),
+}
+
+MOST_RESIDENT: Final = 2 * 2**20
+"""Bytes by which a process may grow from the first look to the last."""
+
+MOST_TRACED: Final = 64 * 2**10
+"""Bytes by which what Python code has allocated may: less than an object for every fourth poll."""
+
+
+def run(*, quick: bool) -> list[Table]:
+    """Follow streams in each way, one after the other for their time, and then for their memory."""
+    plans = [plan.hundredth() if quick else plan for plan in WAYS.values()]
+    timed = [_follow([Order(plan, traced=False)])[0] for plan in plans]
+    traced = _follow([Order(plan, traced=True) for plan in plans])
+    return [_done(timed), _held(timed, traced, quick=quick)]
+
+
+def _follow(orders: Sequence[Order]) -> list[Result]:
+    """Carry orders out at the same time, each in a process of its own."""
+    with ExitStack() as stack:
+        children = [_start(order, stack) for order in orders]
+        results: list[Result] = []
+        for child in children:
+            printed, _ = child.communicate(timeout=1800)
+            if child.returncode:
+                raise RuntimeError("a soak did not come through")
+            results.append(msgspec.json.decode(printed, type=Result))
+        return results
+
+
+def _start(order: Order, stack: ExitStack) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", f"{__package__}.soaker", msgspec.json.encode(order).decode()]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+    stack.callback(_end, child)
+    return child
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.kill()
+    child.communicate()
+
+
+def _done(results: Sequence[Result]) -> Table:
+    table = Table(
+        "A stream followed for days of virtual time",
+        ("way", "polls", "messages", "failures", "early", "days", "wall s", "CPU s", "CPU us"),
+        notes=[
+            "A poll brings 0, 1 or 2 messages; each hundredth fails. CPU us: for each poll.",
+            "A session follows chat and mail, merged, by requests to a service on loopback.",
+            "early: polls before their interval was over. What comes out of order is an error.",
+        ],
+    )
+    for way, result in zip(WAYS, results, strict=True):
+        polls = result.looks[-1].polls
+        each = result.cpu / polls * 1e6
+        counts = (polls, result.messages, result.failures, result.early)
+        table.add(way, *counts, result.days, result.wall, result.cpu, each)
+    return table
+
+
+def _held(timed: Sequence[Result], traced: Sequence[Result], *, quick: bool) -> Table:
+    parts = [f"{part:.0%}" for part in PARTS]
+    resident_most, traced_most = MOST_RESIDENT // 2**20, MOST_TRACED // 2**10
+    table = Table(
+        f"What it holds after {', '.join(parts)} of the polls",
+        (
+            *("way", "RSS MiB", *parts[1:], "store KiB"),
+            *("polls", "traced KiB", *parts[1:], "target", "met"),
+        ),
+        notes=[
+            "Logs keep their last 20 items. store: its files at the end.",
+            "traced: what Python code has allocated, in a run of so many polls beside.",
+            f"flat: RSS at most {resident_most} MiB over the first look, traced {traced_most} KiB.",
+        ],
+    )
+    for way, whole, counted in zip(WAYS, timed, traced, strict=True):
+        resident = [look.resident for look in whole.looks]
+        allocated = [look.traced for look in counted.looks]
+        flat = _growth(resident) <= MOST_RESIDENT and _growth(allocated) <= MOST_TRACED
+        table.add(
+            way,
+            *_in_units(resident, 2**20),
+            whole.looks[-1].stored / 2**10,
+            counted.looks[-1].polls,
+            *_in_units(allocated, 2**10),
+            *((None, None) if quick else ("flat", flat)),  # in so few polls nothing fills up
+        )
+    return table
+
+
+def _in_units(sizes: Sequence[int | None], unit: int) -> list[Cell]:
+    return [size and size / unit for size in sizes]
+
+
+def _growth(sizes: Sequence[int | None]) -> int:
+    return (sizes[-1] or 0) - (sizes[0] or 0)
