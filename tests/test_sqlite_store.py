@@ -598,6 +598,18 @@ async def test_closing_does_what_was_asked_for_before(path: Path) -> None:
         assert await ids(again.log(CHAT)) == [1]
 
 
+async def test_many_may_make_the_file_at_once(tmp_path: Path) -> None:
+    """Each finds it as the first one made it, and none is turned away."""
+    for number in range(20):
+        stores = [SqliteStore(tmp_path / f"{number}.sqlite") for _ in range(4)]
+        await asyncio.gather(*(store.open() for store in stores))
+        for id, store in enumerate(stores, 1):
+            await store.log(CHAT).append(notes(id))
+        for store in stores:
+            assert [entry.id for entry in await entries(store.log(CHAT))] == [1, 2, 3, 4]
+            await store.aclose()
+
+
 async def test_a_closed_store_says_so(path: Path) -> None:
     """Before it was opened and behind its end."""
     store = SqliteStore(path)

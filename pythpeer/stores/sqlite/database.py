@@ -235,9 +235,13 @@ class Database:
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what is not ours, not whole, not of our time or not in a place for it."""
+        # At one moment: another process may just be making the file what it is to be.
+        connection.execute("BEGIN")
         application = pragma(connection, "application_id")
         version = pragma(connection, "user_version")
-        if application != APPLICATION and (version or pragma(connection, "schema_version")):
+        foreign = application != APPLICATION and (version or pragma(connection, "schema_version"))
+        connection.execute("COMMIT")
+        if foreign:
             raise store_error(self.path, "is another program's database: choose another file")
         if version > VERSION:
             raise store_error(
@@ -249,8 +253,7 @@ class Database:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise self._damaged()
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
+        if _write_ahead(connection) != "wal":
             raise store_error(self.path, "cannot be shared where it is: choose a local disk")
 
     def _prepare(self, connection: sqlite3.Connection) -> bytes:
@@ -282,9 +285,8 @@ class Database:
     def _explain(self, error: sqlite3.Error) -> StoreError:
         import sqlite3
 
-        # The last byte is the kind of error, what stands before it a detail.
-        code = (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        kind = _kind(error)
+        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._damaged()
         reason = {
             sqlite3.SQLITE_BUSY: f"is held by another program for over {BUSY:g} s: try again",
@@ -294,7 +296,7 @@ class Database:
             sqlite3.SQLITE_CANTOPEN: "cannot be opened: check its permissions, and its folder's",
             sqlite3.SQLITE_PERM: "may not be opened: check its permissions",
             sqlite3.SQLITE_IOERR: "cannot be read or written: the disk fails, or the file is gone",
-        }.get(code, f"cannot be used ({error})")
+        }.get(kind, f"cannot be used ({error})")
         return store_error(self.path, reason)
 
     def _damaged(self) -> StoreError:
@@ -303,6 +305,13 @@ class Database:
             "is damaged, or no SQLite database; nothing was changed: move it away with the files"
             " beside it to start anew, or try the sqlite3 program's .recover",
         )
+
+
+def _kind(error: sqlite3.Error) -> int:
+    """What kind of error it is: the last byte of its code. What stands before it is a detail."""
+    import sqlite3
+
+    return (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
 
 
 _making: Final = threading.Lock()
@@ -320,6 +329,23 @@ def _make(path: str) -> None:
         except FileExistsError:
             if os.path.isdir(path):  # noqa: PTH112
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+
+
+def _write_ahead(connection: sqlite3.Connection) -> str:
+    """Have a write-ahead log. Returns what there is instead where that is impossible.
+
+    Of several processes that want one at once SQLite refuses all but one, and lets none wait.
+    """
+    import sqlite3
+
+    end = time.monotonic() + BUSY
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if _kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+        time.sleep(0.005)
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:
