@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
@@ -61,6 +61,21 @@ def notes(*ids: int) -> list[Draft[Note]]:
 
 def letters(*keys: str) -> list[Draft[Note]]:
     return [Draft(Note(key), key=key, copies=1) for key in keys]
+
+
+def threads() -> set[threading.Thread]:
+    """Those that are there."""
+    return set(threading.enumerate())
+
+
+async def until(happened: Callable[[], bool]) -> bool:
+    """Whether it happens soon: what other threads do takes real time."""
+    for _ in range(500):
+        if happened():
+            return True
+        time.sleep(0.01)  # noqa: ASYNC251
+        await asyncio.sleep(0)
+    return False
 
 
 async def ids(log: Log[Note], after: int = 0) -> list[int]:
@@ -598,6 +613,20 @@ async def test_closing_does_what_was_asked_for_before(path: Path) -> None:
         assert await ids(again.log(CHAT)) == [1]
 
 
+async def test_two_sessions_may_open_it_at_once(path: Path) -> None:
+    """It is open once, and until the last of them closes it."""
+    store, before = SqliteStore(path), threads()
+    await asyncio.gather(*(store.open() for _ in range(3)))
+    (thread,) = threads() - before
+    for _ in range(2):
+        await store.aclose()
+        await store.log(CHAT).append(notes(1))
+    await store.aclose()
+    assert await until(lambda: not thread.is_alive())
+    with pytest.raises(StoreError, match="not open"):
+        await store.log(CHAT).append(notes(2))
+
+
 async def test_many_may_make_the_file_at_once(tmp_path: Path) -> None:
     """Each finds it as the first one made it, and none is turned away."""
     for number in range(20):
@@ -608,6 +637,23 @@ async def test_many_may_make_the_file_at_once(tmp_path: Path) -> None:
         for store in stores:
             assert [entry.id for entry in await entries(store.log(CHAT))] == [1, 2, 3, 4]
             await store.aclose()
+
+
+def test_it_is_used_by_one_loop_at_a_time(path: Path) -> None:
+    """One after the other is fine, also where the first was closed with the store still open."""
+    store = SqliteStore(path)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(store.open())
+        for ask in (store.open, store.aclose):
+            with pytest.raises(StoreError, match="another event loop"):
+                second.run(ask())
+    with asyncio.Runner() as third:
+        third.run(store.log(CHAT).append(notes(1)))
+        third.run(store.aclose())
+    with asyncio.Runner() as fourth:
+        fourth.run(store.open())
+        assert fourth.run(ids(store.log(CHAT))) == [1]
+        fourth.run(store.aclose())
 
 
 async def test_a_closed_store_says_so(path: Path) -> None:

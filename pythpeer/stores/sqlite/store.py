@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
-from ...errors import InvalidRequestError
+from ...errors import InvalidRequestError, StoreError
 from ...limiter import Limiter
 from ...wire import Rate, check_integer
 from ..base import Log, Store, Topic
@@ -68,13 +68,12 @@ class SqliteStore(Store):
         self._shelves: dict[str, Shelf[Any]] = {}
         self._gates: list[SqliteGate] = []
         self._sessions = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Open the file for one more session. Raises `StoreError` where that is impossible."""
-        if not self._sessions:
-            self._turn = asyncio.Lock()  # the one before may be another loop's
-        async with self._turn:
+        async with self._one_at_a_time():
             if not self._sessions:
                 await self._open()
             self._sessions += 1
@@ -94,10 +93,18 @@ class SqliteStore(Store):
     async def aclose(self) -> None:
         """One session less; the last one closes the file."""
         with anyio.CancelScope(shield=True):
-            async with self._turn:
+            async with self._one_at_a_time():
                 self._sessions = max(0, self._sessions - 1)
                 if not self._sessions:
                     await self._close()
+
+    def _one_at_a_time(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._sessions and self._loop is not None and not self._loop.is_closed():
+                raise StoreError("the store is open in another event loop")
+            self._loop, self._turn = loop, asyncio.Lock()
+        return self._turn
 
     async def _close(self) -> None:
         places, self._places = self._places, None
