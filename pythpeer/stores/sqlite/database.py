@@ -1,4 +1,4 @@
-"""One SQLite file, and the one thread that works on it.
+"""One SQLite file with the places beside it, and the one thread that works on it.
 
 Everything that can wait for a disk or for another process happens on that thread, in the order in
 which it was asked for, and once it was asked for it is done although the asker is cancelled. No
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ...errors import StoreError
+from .places import Places
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Database:
 
     def __init__(self, path: Path, durability: Durability) -> None:
         self.path = path
+        self.places: Places | None = None
+        """How far readers have acknowledged, while the file is open."""
         self._synchronous = durability.upper()
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
@@ -116,11 +119,11 @@ class Database:
 
     # -- for the event loop -----------------------------------------------------------------------
 
-    async def open(self) -> bytes:
-        """Open the file, made if it is not there. Returns its id."""
+    async def open(self) -> None:
+        """Open the file, made if it is not there."""
         self._worker = Worker("pythpeer-store")
         try:
-            return await self._work(self._open)
+            await self._work(self._open)
         except BaseException:
             await self.aclose()
             raise
@@ -188,7 +191,7 @@ class Database:
             return error.with_traceback(None)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            return store_error(self.path, f"cannot be opened: {reason}")
+            return store_error(Path(error.filename or self.path), f"cannot be opened: {reason}")
         finally:
             self._done += 1
 
@@ -215,22 +218,23 @@ class Database:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         return result
 
-    def _open(self) -> bytes:
+    def _open(self) -> None:
         import sqlite3
 
-        path = os.path.realpath(self.path)
+        path = os.path.realpath(self.path)  # SQLite's own files are beside that, too
         _make(path)
         connection = sqlite3.connect(
             path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
+        self._connection = connection
         try:
             self._check(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            self._connection = connection
-            return self._transact(self._prepare, lasting=True)
+            # The places in the same transaction: one process at a time may make them what they
+            # should be.
+            self._transact(lambda db: self._prepare(db, path + "-places"), lasting=True)
         except BaseException:
-            self._connection = None
-            connection.close()
+            self._close()
             raise
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -256,8 +260,8 @@ class Database:
         if _write_ahead(connection) != "wal":
             raise store_error(self.path, "cannot be shared where it is: choose a local disk")
 
-    def _prepare(self, connection: sqlite3.Connection) -> bytes:
-        """Bring the file up to date: its version, and times from before a reboot."""
+    def _prepare(self, connection: sqlite3.Connection, places: str) -> None:
+        """Bring the file up to date: its version, times from before a reboot, and its places."""
         for version in range(pragma(connection, "user_version"), VERSION):
             # Not `executescript`, which would commit first.
             for statement in MIGRATIONS[version].split(";\n"):
@@ -275,10 +279,14 @@ class Database:
             connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
             connection.execute("UPDATE announcement SET until = 0")
             connection.execute("DELETE FROM pace")
-        return bytes(known[0])
+        epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
+        self.places = Places(Path(places), bytes(known[0]), epochs)
 
     def _close(self) -> None:
+        places, self.places = self.places, None
         connection, self._connection = self._connection, None
+        if places is not None:
+            places.close()
         if connection is not None:
             connection.close()
 

@@ -22,7 +22,6 @@ import msgspec
 
 from ..base import DIRECT, Draft, Entry, Topic
 from .database import Database, Job, data_version
-from .places import Places
 
 if TYPE_CHECKING:
     import sqlite3
@@ -92,7 +91,6 @@ class Shelf(Generic[T]):
         self,
         topic: Topic[T],
         database: Database,
-        places: Callable[[], Places | None],
         *,
         max_length: int | None,
         durable: bool,
@@ -103,7 +101,6 @@ class Shelf(Generic[T]):
         self.head = 0
         """The highest id in the log, as far as is known."""
         self._database = database
-        self._file = places
         self._max_length = max_length
         self._durable = durable
         self._decode = msgspec.json.Decoder(topic.item).decode
@@ -363,7 +360,7 @@ class Shelf(Generic[T]):
         if place.value is not None and value <= place.value:
             return
         place.value = value
-        file = self._file()
+        file = self._database.places
         if place.slot and file is not None:
             try:
                 file.write(place.slot, place.epoch, value)
@@ -455,7 +452,7 @@ class Shelf(Generic[T]):
         rows = db.execute(
             "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (self._id,)
         ).fetchall()
-        file = self._file()
+        file = self._database.places
         written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
         for name, slot, epoch, value in rows:
             further = written.get(slot)

@@ -16,7 +16,6 @@ from ..base import Log, Store, Topic
 from .database import Database, Durability
 from .gate import SqliteGate
 from .log import SqliteLog
-from .places import Places
 from .shelf import Shelf
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ class SqliteStore(Store):
         self._database = Database(_checked(path), durability)
         self._max_length = max_length
         self._durable = durability == "full"
-        self._places: Places | None = None
         self._shelves: dict[str, Shelf[Any]] = {}
         self._gates: list[SqliteGate] = []
         self._sessions = 0
@@ -75,27 +73,16 @@ class SqliteStore(Store):
         """Open the file for one more session. Raises `StoreError` where that is impossible."""
         async with self._one_at_a_time():
             if not self._sessions:
-                await self._open()
+                self._shelves.clear()
+                await self._database.open()
             self._sessions += 1
-
-    async def _open(self) -> None:
-        path = self._database.path
-        self._shelves.clear()
-        owner = await self._database.open()
-        try:
-            self._places = await self._database.read(
-                lambda _: Places(path.with_name(path.name + "-places"), owner)
-            )
-        except BaseException:
-            await self._database.aclose()
-            raise
 
     async def aclose(self) -> None:
         """One session less; the last one closes the file."""
         with anyio.CancelScope(shield=True):
             async with self._one_at_a_time():
                 self._sessions = max(0, self._sessions - 1)
-                if not self._sessions:
+                if not self._sessions and self._database.places is not None:
                     await self._close()
 
     def _one_at_a_time(self) -> asyncio.Lock:
@@ -107,13 +94,9 @@ class SqliteStore(Store):
         return self._turn
 
     async def _close(self) -> None:
-        places, self._places = self._places, None
-        if places is None:
-            return
         try:
             await self._database.write(self._leave)
         finally:
-            places.close()
             await self._database.aclose()
 
     def _leave(self, db: sqlite3.Connection) -> None:
@@ -129,7 +112,6 @@ class SqliteStore(Store):
             shelf = self._shelves[topic.name] = Shelf(
                 topic,
                 self._database,
-                lambda: self._places,
                 max_length=self._max_length,
                 durable=self._durable,
             )
