@@ -7,7 +7,6 @@ appended last stays in memory, so that a stream at the end of its log costs no h
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from bisect import bisect_right
 from collections import deque
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from ..base import DIRECT, Draft, Entry, Topic
+from ..news import News
 from .database import Database, Job, data_version
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ class Shelf(Generic[T]):
         durable: bool,
     ) -> None:
         self.topic = topic
-        self.changed = asyncio.Event()
-        """Set, and replaced by another, when this process appends."""
+        self.news = News()
+        """Told when this process appends."""
         self.head = 0
         """The highest id in the log, as far as is known."""
         self._database = database
@@ -227,8 +227,7 @@ class Shelf(Generic[T]):
                 tail.clear()
             tail.extend(done.end)
             self._latecomers_before_tail = done.latecomers
-            self.changed.set()
-            self.changed = asyncio.Event()
+            self.news.tell()
         return done.drafts
 
     def _append(
