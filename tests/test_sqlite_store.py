@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -61,6 +62,21 @@ def notes(*ids: int) -> list[Draft[Note]]:
 
 def letters(*keys: str) -> list[Draft[Note]]:
     return [Draft(Note(key), key=key, copies=1) for key in keys]
+
+
+def threads() -> set[threading.Thread]:
+    """Those that are there."""
+    return set(threading.enumerate())
+
+
+async def until(happened: Callable[[], bool]) -> bool:
+    """Whether it happens soon: what other threads do takes real time."""
+    for _ in range(500):
+        if happened():
+            return True
+        time.sleep(0.01)  # noqa: ASYNC251
+        await asyncio.sleep(0)
+    return False
 
 
 async def ids(log: Log[Note], after: int = 0) -> list[int]:
@@ -273,7 +289,7 @@ def test_what_is_not_fit_is_refused_and_left_as_it_is(what: str, tmp_path: Path)
     path.parent.mkdir()
     make(path)
     before = path.read_bytes() if path.is_file() else None
-    threads = threading.active_count()
+    before_all = threads()
 
     async def use() -> None:
         store = SqliteStore(path)
@@ -287,11 +303,7 @@ def test_what_is_not_fit_is_refused_and_left_as_it_is(what: str, tmp_path: Path)
             assert "closed" in repr(store)
 
     asyncio.run(use())
-    for _ in range(100):
-        if threading.active_count() <= threads:
-            break
-        time.sleep(0.01)
-    assert threading.active_count() <= threads
+    assert asyncio.run(until(lambda: threads() <= before_all))
     assert before is None or path.read_bytes() == before
 
 
@@ -476,6 +488,71 @@ async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path) -> None
         assert await ids(log, place) == [3]
 
 
+async def test_places_beyond_a_database_that_was_put_back_are_nobody_s(path: Path) -> None:
+    """Neither of a name that is new to it, nor of one that is sent elsewhere only now."""
+    async with opened(path) as store:
+        await store.log(CHAT).append(notes(*range(1, 10)))
+        await store.log(CHAT).reader("me").seek(1)
+    copy = path.read_bytes()  # noqa: ASYNC240
+    async with opened(path) as store:
+        for name, start in (("me", 0), ("you", 3)):
+            reader = store.log(CHAT).reader(name)
+            await reader.seek(start)
+            reader.ack(9)
+    path.write_bytes(copy)  # noqa: ASYNC240
+    async with opened(path) as store:
+        for name, start in (("me", 0), ("somebody", 2)):
+            reader = store.log(CHAT).reader(name)
+            await reader.seek(start)
+            async with opened(path) as other:
+                assert await other.log(CHAT).reader(name).place() == start
+                reader.ack(5)
+                assert await other.log(CHAT).reader(name).place() == 5
+
+
+async def test_places_go_with_the_file_whatever_it_is_called(path: Path) -> None:
+    """A link to it is another name, and no other place."""
+    link = path.parent / "folder" / "link.sqlite"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    async with opened(path) as store, opened(link) as other:
+        await store.log(CHAT).append(notes(1, 2, 3))
+        reader = store.log(CHAT).reader("me")
+        await reader.seek(0)
+        reader.ack(2)
+        assert await other.log(CHAT).reader("me").place() == 2
+    assert [file.name for file in link.parent.iterdir()] == [link.name]
+
+
+DELETED: Final = """
+import asyncio, sys
+from pathlib import Path
+from pythpeer import SqliteStore
+from pythpeer.stores import Topic
+
+async def main():
+    topic, path = Topic("chat", str), Path(sys.argv[1])
+    store, anew = SqliteStore(path), SqliteStore(path)
+    await store.open()
+    reader = store.log(topic).reader("me")
+    await reader.seek(0)
+    path.unlink()
+    path.with_name(path.name + "-wal").unlink()
+    path.with_name(path.name + "-shm").unlink()
+    await anew.open()
+    reader.ack(5)
+    print(await anew.log(topic).reader("me").place())
+    await anew.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_a_file_deleted_under_a_program_kills_nobody(path: Path) -> None:
+    """Whoever makes it anew makes its places anew too, and leaves the old ones alone."""
+    assert elsewhere(DELETED, path) == ["None"]
+
+
 async def test_a_place_that_cannot_be_written_is_in_the_next_transaction(path: Path) -> None:
     """And what is wrong is said there."""
     async with opened(path) as store:
@@ -483,9 +560,8 @@ async def test_a_place_that_cannot_be_written_is_in_the_next_transaction(path: P
         await log.append(notes(1, 2, 3))
         reader = log.reader("me")
         await reader.seek(0)
-        assert store._places is not None
-
-        store._places._map.close()
+        assert store._database.places is not None
+        store._database.places._map.close()
         reader.ack(2)
         await reader.flush()
         async with opened(path) as other:
@@ -596,6 +672,77 @@ async def test_closing_does_what_was_asked_for_before(path: Path) -> None:
     await store.aclose()
     async with opened(path) as again:
         assert await ids(again.log(CHAT)) == [1]
+
+
+async def test_two_sessions_may_open_it_at_once(path: Path) -> None:
+    """It is open once, and until the last of them closes it."""
+    store, before = SqliteStore(path), threads()
+    await asyncio.gather(*(store.open() for _ in range(3)))
+    (thread,) = threads() - before
+    for _ in range(2):
+        await store.aclose()
+        await store.log(CHAT).append(notes(1))
+    await store.aclose()
+    assert await until(lambda: not thread.is_alive())
+    with pytest.raises(StoreError, match="not open"):
+        await store.log(CHAT).append(notes(2))
+
+
+async def test_many_may_make_the_file_at_once(tmp_path: Path) -> None:
+    """Each finds it as the first one made it, and none is turned away."""
+    for number in range(20):
+        stores = [SqliteStore(tmp_path / f"{number}.sqlite") for _ in range(4)]
+        await asyncio.gather(*(store.open() for store in stores))
+        for id, store in enumerate(stores, 1):
+            await store.log(CHAT).append(notes(id))
+        for store in stores:
+            assert [entry.id for entry in await entries(store.log(CHAT))] == [1, 2, 3, 4]
+            await store.aclose()
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("how", ["task", "scope"])
+async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> None:
+    """At any turn of the loop: no thread, no file is left open, and it can be opened again."""
+    store, before, scope = SqliteStore(path), threads(), anyio.CancelScope()
+
+    async def open_it() -> None:
+        with scope:
+            await store.open()
+
+    task = asyncio.ensure_future(open_it())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if how == "task":
+        task.cancel()
+    else:
+        scope.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and not scope.cancelled_caught:
+        await store.aclose()
+    assert await until(lambda: threads() <= before)
+    assert "closed" in repr(store)
+    async with opened(path) as other:
+        assert await ids(other.log(CHAT)) == []
+    await store.open()
+    await store.aclose()
+
+
+def test_it_is_used_by_one_loop_at_a_time(path: Path) -> None:
+    """One after the other is fine, also where the first was closed with the store still open."""
+    store = SqliteStore(path)
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        first.run(store.open())
+        for ask in (store.open, store.aclose):
+            with pytest.raises(StoreError, match="another event loop"):
+                second.run(ask())
+    with asyncio.Runner() as third:
+        third.run(store.log(CHAT).append(notes(1)))
+        third.run(store.aclose())
+    with asyncio.Runner() as fourth:
+        fourth.run(store.open())
+        assert fourth.run(ids(store.log(CHAT))) == [1]
+        fourth.run(store.aclose())
 
 
 async def test_a_closed_store_says_so(path: Path) -> None:

@@ -161,8 +161,6 @@ class World:
         await self.session._transport.aclose()
         if isinstance(self.store, SqliteStore):
             await self.store._database.aclose()
-            assert self.store._places is not None
-            self.store._places.close()
         else:
             await self.session.aclose()
 

@@ -530,6 +530,28 @@ async def test_a_wait_for_news_ends_by_itself(store: Store) -> None:
     assert loop.time() - began == pytest.approx(3.0, abs=0.5)
 
 
+def test_a_log_is_waited_on_in_one_loop_after_another(make: Make) -> None:
+    """A store may outlive the loop in which somebody waited for news, also if it is left open."""
+    store = make(LONG)
+
+    async def wait_in_vain() -> None:
+        await store.log(CHAT).news(0.01)
+
+    async def wait() -> None:
+        waiting = asyncio.ensure_future(store.log(CHAT).news(100.0))
+        await asyncio.sleep(0.01)
+        await store.log(CHAT).append(numbered(1))
+        await waiting
+
+    with asyncio.Runner() as first:
+        first.run(store.open())
+        first.run(wait_in_vain())
+    with asyncio.Runner() as second:
+        second.run(wait_in_vain())
+        second.run(wait())
+        second.run(store.aclose())
+
+
 # -- the store ------------------------------------------------------------------------------------
 
 

@@ -10,11 +10,10 @@ from collections.abc import Collection, Sequence
 from itertools import count
 from typing import Any, Final, Generic, TypeVar, cast
 
-import anyio
-
 from ..limiter import clock
 from ..wire import check_integer
 from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
+from .news import News
 
 __all__ = ["MemoryStore"]
 
@@ -71,7 +70,7 @@ class _Shelf(Generic[T]):
         self.announced: dict[int, float] = {}  # until when each announced read can be under way
         self.numbers = count(1)
         self.leader: tuple[object, float] | None = None
-        self.changed = asyncio.Event()
+        self.news = News()
 
     def add(self, draft: Draft[T]) -> bool:
         """Add a draft unless it is known. Says whether it was new."""
@@ -140,8 +139,7 @@ class _MemoryLog(Log[T]):
         for announcement in settled:
             shelf.announced.pop(announcement, None)
         if added:
-            shelf.changed.set()
-            shelf.changed = asyncio.Event()
+            shelf.news.tell()
         return added
 
     async def acknowledged(self) -> int:
@@ -171,8 +169,7 @@ class _MemoryLog(Log[T]):
         return True
 
     async def news(self, seconds: float) -> None:
-        with anyio.move_on_after(seconds):
-            await self._shelf.changed.wait()
+        await self._shelf.news.wait(seconds)
 
 
 class _MemoryReader(Reader[T]):

@@ -1,4 +1,4 @@
-"""One SQLite file, and the one thread that works on it.
+"""One SQLite file with the places beside it, and the one thread that works on it.
 
 Everything that can wait for a disk or for another process happens on that thread, in the order in
 which it was asked for, and once it was asked for it is done although the asker is cancelled. No
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ...errors import StoreError
+from .places import Places
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Database:
 
     def __init__(self, path: Path, durability: Durability) -> None:
         self.path = path
+        self.places: Places | None = None
+        """How far readers have acknowledged, while the file is open."""
         self._synchronous = durability.upper()
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
@@ -116,11 +119,11 @@ class Database:
 
     # -- for the event loop -----------------------------------------------------------------------
 
-    async def open(self) -> bytes:
-        """Open the file, made if it is not there. Returns its id."""
+    async def open(self) -> None:
+        """Open the file, made if it is not there."""
         self._worker = Worker("pythpeer-store")
         try:
-            return await self._work(self._open)
+            await self._work(self._open)
         except BaseException:
             await self.aclose()
             raise
@@ -188,7 +191,7 @@ class Database:
             return error.with_traceback(None)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            return store_error(self.path, f"cannot be opened: {reason}")
+            return store_error(Path(error.filename or self.path), f"cannot be opened: {reason}")
         finally:
             self._done += 1
 
@@ -215,29 +218,34 @@ class Database:
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         return result
 
-    def _open(self) -> bytes:
+    def _open(self) -> None:
         import sqlite3
 
-        path = os.path.realpath(self.path)
+        path = os.path.realpath(self.path)  # SQLite's own files are beside that, too
         _make(path)
         connection = sqlite3.connect(
             path, timeout=BUSY, isolation_level=None, check_same_thread=False
         )
+        self._connection = connection
         try:
             self._check(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            self._connection = connection
-            return self._transact(self._prepare, lasting=True)
+            # The places in the same transaction: one process at a time may make them what they
+            # should be.
+            self._transact(lambda db: self._prepare(db, path + "-places"), lasting=True)
         except BaseException:
-            self._connection = None
-            connection.close()
+            self._close()
             raise
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what is not ours, not whole, not of our time or not in a place for it."""
+        # At one moment: another process may just be making the file what it is to be.
+        connection.execute("BEGIN")
         application = pragma(connection, "application_id")
         version = pragma(connection, "user_version")
-        if application != APPLICATION and (version or pragma(connection, "schema_version")):
+        foreign = application != APPLICATION and (version or pragma(connection, "schema_version"))
+        connection.execute("COMMIT")
+        if foreign:
             raise store_error(self.path, "is another program's database: choose another file")
         if version > VERSION:
             raise store_error(
@@ -249,12 +257,11 @@ class Database:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise self._damaged()
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode != "wal":
+        if _write_ahead(connection) != "wal":
             raise store_error(self.path, "cannot be shared where it is: choose a local disk")
 
-    def _prepare(self, connection: sqlite3.Connection) -> bytes:
-        """Bring the file up to date: its version, and times from before a reboot."""
+    def _prepare(self, connection: sqlite3.Connection, places: str) -> None:
+        """Bring the file up to date: its version, times from before a reboot, and its places."""
         for version in range(pragma(connection, "user_version"), VERSION):
             # Not `executescript`, which would commit first.
             for statement in MIGRATIONS[version].split(";\n"):
@@ -272,19 +279,22 @@ class Database:
             connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
             connection.execute("UPDATE announcement SET until = 0")
             connection.execute("DELETE FROM pace")
-        return bytes(known[0])
+        epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
+        self.places = Places(Path(places), bytes(known[0]), epochs)
 
     def _close(self) -> None:
+        places, self.places = self.places, None
         connection, self._connection = self._connection, None
+        if places is not None:
+            places.close()
         if connection is not None:
             connection.close()
 
     def _explain(self, error: sqlite3.Error) -> StoreError:
         import sqlite3
 
-        # The last byte is the kind of error, what stands before it a detail.
-        code = (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        kind = _kind(error)
+        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._damaged()
         reason = {
             sqlite3.SQLITE_BUSY: f"is held by another program for over {BUSY:g} s: try again",
@@ -294,7 +304,7 @@ class Database:
             sqlite3.SQLITE_CANTOPEN: "cannot be opened: check its permissions, and its folder's",
             sqlite3.SQLITE_PERM: "may not be opened: check its permissions",
             sqlite3.SQLITE_IOERR: "cannot be read or written: the disk fails, or the file is gone",
-        }.get(code, f"cannot be used ({error})")
+        }.get(kind, f"cannot be used ({error})")
         return store_error(self.path, reason)
 
     def _damaged(self) -> StoreError:
@@ -303,6 +313,13 @@ class Database:
             "is damaged, or no SQLite database; nothing was changed: move it away with the files"
             " beside it to start anew, or try the sqlite3 program's .recover",
         )
+
+
+def _kind(error: sqlite3.Error) -> int:
+    """What kind of error it is: the last byte of its code. What stands before it is a detail."""
+    import sqlite3
+
+    return (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
 
 
 _making: Final = threading.Lock()
@@ -320,6 +337,23 @@ def _make(path: str) -> None:
         except FileExistsError:
             if os.path.isdir(path):  # noqa: PTH112
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
+
+
+def _write_ahead(connection: sqlite3.Connection) -> str:
+    """Have a write-ahead log. Returns what there is instead where that is impossible.
+
+    Of several processes that want one at once SQLite refuses all but one, and lets none wait.
+    """
+    import sqlite3
+
+    end = time.monotonic() + BUSY
+    while True:
+        try:
+            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+        except sqlite3.OperationalError as error:
+            if _kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+                raise
+        time.sleep(0.005)
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -7,8 +7,6 @@ from collections.abc import Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-import anyio
-
 from ...limiter import clock
 from ..base import Draft, Entry, Log, Reader
 from .owner import Owner, lives
@@ -131,13 +129,12 @@ class SqliteLog(Log[T]):
     async def news(self, seconds: float) -> None:
         """Wait until somebody appends to the log, *seconds* at most."""
         shelf = self._shelf
-        head, changed = shelf.head, shelf.changed
+        head, told = shelf.head, shelf.news.told
         end = _now() + seconds
-        while not changed.is_set() and (left := end - _now()) > 0:
+        while shelf.news.told == told and (left := end - _now()) > 0:
             if not shelf.unchanged() and await shelf.look() != head:
                 return
-            with anyio.move_on_after(min(LOOK, left)):
-                await changed.wait()
+            await shelf.news.wait(min(LOOK, left))
 
 
 class _SqliteReader(Reader[T]):

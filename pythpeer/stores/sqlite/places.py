@@ -13,6 +13,7 @@ import mmap
 import os
 import struct
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -28,19 +29,44 @@ PAGE: Final = 16_384
 
 
 class Places:
-    """The open file. One thread of each process writes it; whoever reads it opens it anew."""
+    """The open file. One thread of each process writes it; whoever reads it opens it anew.
 
-    def __init__(self, path: Path, owner: bytes) -> None:
-        """Open or make the file. If it does not belong to the database *owner* it starts empty."""
+    Opening it is for one process at a time, and nobody writes an epoch that the database has not.
+    """
+
+    def __init__(self, path: Path, owner: bytes, epochs: Mapping[int, int]) -> None:
+        """Open or make the file. If it does not belong to the database *owner* it starts empty.
+
+        *epochs* are those of the database's slots. A record from a later one is of another life of
+        the database, from which it was put back since, and is taken out: the database will get to
+        that epoch again, for somebody else.
+        """
         self._path = path
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        self._file = os.fdopen(descriptor, "r+b", buffering=0)
-        header = (_HEADER + owner)[: _RECORD.size]
-        if self._file.read(len(header)) != header:
-            self._file.truncate(0)
-            self._file.seek(0)
-            self._file.write(header)
-        self._map = self._mapped(0)
+        self._header = (_HEADER + owner)[: _RECORD.size]
+        self._file = _opened(path)
+        try:
+            self._claim()
+            self._map = self._mapped(self._file.seek(0, os.SEEK_END) // _RECORD.size - 1)
+            self._forget_later_lives(epochs)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _claim(self) -> None:
+        found = self._file.read(len(self._header))
+        if found == self._header:
+            return
+        if found:
+            # Not emptied: a process that has it mapped would be killed for looking into it.
+            self._file.close()
+            self._path.unlink()
+            self._file = _opened(self._path)
+        self._add(self._header)
+
+    def _forget_later_lives(self, epochs: Mapping[int, int]) -> None:
+        for slot, (epoch, _) in self.read().items():
+            if epoch > epochs.get(slot, 0):
+                self._map[slot * _RECORD.size : (slot + 1) * _RECORD.size] = bytes(_RECORD.size)
 
     def _mapped(self, slot: int) -> mmap.mmap:
         """Map the file, with room for *slot*. Bytes that are written can be mapped without fear.
@@ -48,10 +74,15 @@ class Places:
         For a hole in a file the disk may turn out to be full only when it is touched.
         """
         size = self._file.seek(0, os.SEEK_END)
-        wanted = ((slot + 1) * _RECORD.size // PAGE + 1) * PAGE
+        wanted = ((slot * _RECORD.size) // PAGE + 1) * PAGE
         if size < wanted:
-            self._file.write(bytes(wanted - size))
+            self._add(bytes(wanted - size))
         return mmap.mmap(self._file.fileno(), wanted)
+
+    def _add(self, data: bytes) -> None:
+        """Write all of *data*: a disk may take a part, and refuse the rest when asked again."""
+        while data:
+            data = data[self._file.write(data) :]
 
     def write(self, slot: int, epoch: int, place: int) -> None:
         """Note that the reader in *slot* has acknowledged everything up to *place*.
@@ -68,7 +99,12 @@ class Places:
 
     def read(self) -> Mapping[int, tuple[int, int]]:
         """The epoch and place of each slot, from whichever process."""
-        data = self._path.read_bytes()
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        if not data.startswith(self._header):
+            return {}  # somebody deleted it, and perhaps the database too, while it is in use here
         records = (
             (slot, _RECORD.unpack_from(data, slot * _RECORD.size))
             for slot in range(1, len(data) // _RECORD.size)
@@ -81,10 +117,14 @@ class Places:
         self._file.close()
 
 
+def _opened(path: Path) -> FileIO:
+    return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "r+")
+
+
 def _holds(slot: int, record: tuple[int, int, int]) -> bool:
     epoch, place, found = record
     return found == _sum(slot, epoch, place)
 
 
 def _sum(slot: int, epoch: int, place: int) -> int:
-    return ((place * 31 + epoch) * 31 + slot) & 0xFFFFFFFF
+    return (((place ^ place >> 32) * 31 + epoch) * 31 + slot) & 0xFFFFFFFF

@@ -7,7 +7,6 @@ appended last stays in memory, so that a stream at the end of its log costs no h
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from bisect import bisect_right
 from collections import deque
@@ -21,8 +20,8 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from ..base import DIRECT, Draft, Entry, Topic
+from ..news import News
 from .database import Database, Job, data_version
-from .places import Places
 
 if TYPE_CHECKING:
     import sqlite3
@@ -92,18 +91,16 @@ class Shelf(Generic[T]):
         self,
         topic: Topic[T],
         database: Database,
-        places: Callable[[], Places | None],
         *,
         max_length: int | None,
         durable: bool,
     ) -> None:
         self.topic = topic
-        self.changed = asyncio.Event()
-        """Set, and replaced by another, when this process appends."""
+        self.news = News()
+        """Told when this process appends."""
         self.head = 0
         """The highest id in the log, as far as is known."""
         self._database = database
-        self._file = places
         self._max_length = max_length
         self._durable = durable
         self._decode = msgspec.json.Decoder(topic.item).decode
@@ -230,8 +227,7 @@ class Shelf(Generic[T]):
                 tail.clear()
             tail.extend(done.end)
             self._latecomers_before_tail = done.latecomers
-            self.changed.set()
-            self.changed = asyncio.Event()
+            self.news.tell()
         return done.drafts
 
     def _append(
@@ -363,7 +359,7 @@ class Shelf(Generic[T]):
         if place.value is not None and value <= place.value:
             return
         place.value = value
-        file = self._file()
+        file = self._database.places
         if place.slot and file is not None:
             try:
                 file.write(place.slot, place.epoch, value)
@@ -455,7 +451,7 @@ class Shelf(Generic[T]):
         rows = db.execute(
             "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (self._id,)
         ).fetchall()
-        file = self._file()
+        file = self._database.places
         written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
         for name, slot, epoch, value in rows:
             further = written.get(slot)

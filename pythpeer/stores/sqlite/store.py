@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 
-from ...errors import InvalidRequestError
+from ...errors import InvalidRequestError, StoreError
 from ...limiter import Limiter
 from ...wire import Rate, check_integer
 from ..base import Log, Store, Topic
 from .database import Database, Durability
 from .gate import SqliteGate
 from .log import SqliteLog
-from .places import Places
 from .shelf import Shelf
 
 if TYPE_CHECKING:
@@ -64,49 +63,40 @@ class SqliteStore(Store):
         self._database = Database(_checked(path), durability)
         self._max_length = max_length
         self._durable = durability == "full"
-        self._places: Places | None = None
         self._shelves: dict[str, Shelf[Any]] = {}
         self._gates: list[SqliteGate] = []
         self._sessions = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Open the file for one more session. Raises `StoreError` where that is impossible."""
-        if not self._sessions:
-            self._turn = asyncio.Lock()  # the one before may be another loop's
-        async with self._turn:
+        async with self._one_at_a_time():
             if not self._sessions:
-                await self._open()
+                self._shelves.clear()
+                await self._database.open()
             self._sessions += 1
-
-    async def _open(self) -> None:
-        path = self._database.path
-        self._shelves.clear()
-        owner = await self._database.open()
-        try:
-            self._places = await self._database.read(
-                lambda _: Places(path.with_name(path.name + "-places"), owner)
-            )
-        except BaseException:
-            await self._database.aclose()
-            raise
 
     async def aclose(self) -> None:
         """One session less; the last one closes the file."""
         with anyio.CancelScope(shield=True):
-            async with self._turn:
+            async with self._one_at_a_time():
                 self._sessions = max(0, self._sessions - 1)
-                if not self._sessions:
+                if not self._sessions and self._database.places is not None:
                     await self._close()
 
+    def _one_at_a_time(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._sessions and self._loop is not None and not self._loop.is_closed():
+                raise StoreError("the store is open in another event loop")
+            self._loop, self._turn = loop, asyncio.Lock()
+        return self._turn
+
     async def _close(self) -> None:
-        places, self._places = self._places, None
-        if places is None:
-            return
         try:
             await self._database.write(self._leave)
         finally:
-            places.close()
             await self._database.aclose()
 
     def _leave(self, db: sqlite3.Connection) -> None:
@@ -122,7 +112,6 @@ class SqliteStore(Store):
             shelf = self._shelves[topic.name] = Shelf(
                 topic,
                 self._database,
-                lambda: self._places,
                 max_length=self._max_length,
                 durable=self._durable,
             )
