@@ -13,9 +13,9 @@ from typing import Final
 
 from pythpeer import Mail, Rate, Session, SqliteStore
 
-# Counted from the last answer: the judge is on the same busy machine, and may look late.
+# A wide guard for so short an interval: the judge is on the same busy machine, and may look late.
 RATES: Final = dict.fromkeys(
-    ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail"), Rate(0.05, guard=0.5)
+    ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail"), Rate(0.05, guard=0.05)
 )
 
 
