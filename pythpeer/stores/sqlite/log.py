@@ -82,14 +82,24 @@ class SqliteLog(Log[T]):
 
     async def withdraw(self, announcement: int) -> None:
         """Take an announcement back: nothing was consumed."""
-        await self._change("DELETE FROM announcement WHERE number = ?", announcement)
+
+        def job(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM announcement WHERE number = ?", (announcement,))
+
+        await self._shelf.database.write(job)
 
     async def give_up(self, announcement: int) -> None:
-        """The announced read is over, and nobody knows what it consumed."""
-        await self._change("UPDATE announcement SET until = 0 WHERE number = ?", announcement)
+        """The announced read is over, and nobody knows what it consumed.
 
-    async def _change(self, statement: str, announcement: int) -> None:
-        await self._shelf.database.write(lambda db: db.execute(statement, (announcement,)).rowcount)
+        Nor if it was settled before: then it took effect behind its time, because the machine slept
+        meanwhile, say.
+        """
+
+        def job(db: sqlite3.Connection) -> None:
+            row = (announcement, self._shelf.hold(db), self._owner.name)
+            db.execute("INSERT OR REPLACE INTO announcement VALUES (?, ?, ?, 0, 0)", row)
+
+        await self._shelf.database.write(job)
 
     async def unsettled(self) -> Collection[int]:
         """The announcements of which nobody knows what they consumed.
