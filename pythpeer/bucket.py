@@ -114,7 +114,7 @@ class Bucket:
         self.reserved -= 1
         if not rate.interval:
             return 0
-        if starts and now >= max(self._due, starts[-1]) + rate.interval * rate.burst:
+        if starts and self._rested(now - rate.interval * rate.burst):
             # A rest long enough for all tokens to be back, however the past is counted.
             self._first += len(starts)
             self.saved = rate.burst
@@ -127,6 +127,12 @@ class Bucket:
             self._first += 1
         starts.append(now + self.guard)
         return self._first + len(starts) - 1
+
+    def _rested(self, since: float) -> bool:
+        """Whether no request was due or can have started after *since*."""
+        # The last one first: nearly always that is enough to know. But one before it, of which no
+        # answer has come, can have started later.
+        return since >= max(self._due, self._starts[-1]) and since >= max(self._starts)
 
     def answered(self, number: int, now: float) -> None:
         """The request that was spent as *number* has its answer: it started at the latest now."""
