@@ -137,7 +137,7 @@ class Bucket:
     def answered(self, number: int, now: float) -> None:
         """The request that was spent as *number* has its answer: it started at the latest now."""
         index = number - self._first
-        if 0 <= index < len(self._starts) and now < self._starts[index]:
+        if number > 0 and 0 <= index < len(self._starts) and now < self._starts[index]:
             self._starts[index] = now
 
     def pause(self, until: float) -> None:
@@ -167,7 +167,14 @@ class Bucket:
         """Go on from *past*, though the rate may have been another one then."""
         self._due, self._first, self.paused = past.due, past.first, past.paused
         self._starts = deque(past.starts)
-        self.saved = past.saved + self.rate.burst - past.burst
+        more = self.rate.burst - past.burst
+        if more > 0 and past.starts:
+            # Of those before the first that is remembered nothing is known but that they were
+            # before it. Else two rates in turns would make tokens out of nothing.
+            self._starts.extendleft(past.starts[:1] * more)
+            self._first -= more
+            more = 0
+        self.saved = past.saved + more
         while self.saved < 0:
             self.saved += 1
             self._due = max(self._due, self._starts.popleft()) + self.rate.interval
