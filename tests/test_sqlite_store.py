@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import resource
@@ -716,20 +717,31 @@ async def test_a_reboot_ends_what_was_under_way(
             assert list(await other.log(MAIL).unsettled()) == [number]
 
 
-async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+ASK_AND_DIE: Final = """
+import asyncio, os, signal, sys
+from pythpeer import SqliteStore
+from pythpeer.stores import Topic
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    number = await store.log(Topic("mail", str, consumed=True)).announce(1e6)
+    print(number, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(path: Path) -> None:
     """Its request may still be on its way to the service until its time is over."""
-    async with opened(path) as store, opened(path) as other:
-        asking, log = store.log(MAIL), other.log(MAIL)
-        number = await asking.announce(20.0)
-        assert not await log.unsettled()
-        for owner in list(owner_module._here):
-            monkeypatch.setattr(owner, "name", "0:gone")
+    (number,) = map(int, elsewhere(ASK_AND_DIE, path))
+    async with opened(path) as store:
+        log = store.log(MAIL)
         assert list(await log.unsettled()) == [number]
         await log.append([], settled=[number])
         assert not await log.unsettled()
-        await asyncio.sleep(21.0)
+        await asyncio.sleep(1e6 + time.monotonic())
         assert list(await log.unsettled()) == [number]
         await log.append([], settled=[number])
         assert not await log.unsettled()
@@ -744,6 +756,52 @@ def test_who_lives_is_asked_of_the_system() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert not owner_module.lives(f"{child.pid}:x")
+    name = owner.name
+    del owner
+    gc.collect()
+    assert not owner_module.lives(name)
+
+
+def test_who_lives_can_be_asked_while_others_are_born() -> None:
+    """It is asked on the store's thread, and owners are made by the loop."""
+    owner, answers = owner_module.Owner(), set[object]()
+    switch = sys.getswitchinterval()
+
+    def look() -> None:
+        try:
+            for _ in range(5000):
+                answers.add(owner_module.lives(owner.name))
+        except RuntimeError as error:
+            answers.add(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        looking = threading.Thread(target=look)
+        looking.start()
+        others = [owner_module.Owner()]
+        while looking.is_alive():
+            others = [*others[-200:], owner_module.Owner()]
+        looking.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert answers == {True}
+
+
+def test_another_user_s_program_lives_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may not be asked, but it is there."""
+    monkeypatch.setattr(os, "kill", _not_permitted)
+    assert owner_module.lives("1:x")
+
+
+def _not_permitted(pid: int, number: int) -> None:
+    raise PermissionError
+
+
+def test_where_asking_is_killing_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a signal of 0 would end the process."""
+    monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.setattr(os, "kill", None)
+    assert owner_module.lives(f"{os.getppid()}:x")
 
 
 async def test_asking_for_mail_is_on_disk_whatever_the_durability(path: Path) -> None:
