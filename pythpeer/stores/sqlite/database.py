@@ -111,6 +111,8 @@ class Database:
         self.path = path
         self.places: Places | None = None
         """How far readers have acknowledged, while the file is open."""
+        self.rollbacks = 0
+        """How many transactions came to nothing."""
         self._synchronous = durability.upper()
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
@@ -210,6 +212,7 @@ class Database:
             result = job(connection)
             connection.execute("COMMIT")
         except BaseException:
+            self.rollbacks += 1
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -29,14 +29,19 @@ NOBODY: Final = "\0"
 class SqliteLog(Log[T]):
     """See `Log`."""
 
-    def __init__(self, shelf: Shelf[T]) -> None:
-        self._shelf = shelf
+    def __init__(self, shelf: Callable[[], Shelf[T]]) -> None:
+        self._find_shelf = shelf
         self._owner = Owner()
         self._leads_until = 0.0
 
     def reader(self, name: str | None) -> Reader[T]:
         """A reader of this name, or one without a memory."""
-        return _SqliteReader(self._shelf, name)
+        return _SqliteReader(self._find_shelf, name)
+
+    @property
+    def _shelf(self) -> Shelf[T]:
+        """The log as it is open now: a hold may be made before, and be used again after it."""
+        return self._find_shelf()
 
     async def append(
         self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
@@ -57,7 +62,7 @@ class SqliteLog(Log[T]):
 
     async def acknowledged(self) -> int:
         """The highest place that any reader but of direct calls has acknowledged."""
-        return await self._shelf.highest()
+        return await self._shelf.readers.highest()
 
     # -- announcements ----------------------------------------------------------------------------
 
@@ -73,18 +78,28 @@ class SqliteLog(Log[T]):
             done = db.execute("INSERT INTO announcement (log, who, until) VALUES (?, ?, ?)", row)
             return done.lastrowid or 0
 
-        return await self._shelf.write(job, lasting=True)
+        return await self._shelf.database.write(job, lasting=True)
 
     async def withdraw(self, announcement: int) -> None:
         """Take an announcement back: nothing was consumed."""
-        await self._change("DELETE FROM announcement WHERE number = ?", announcement)
+
+        def job(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM announcement WHERE number = ?", (announcement,))
+
+        await self._shelf.database.write(job)
 
     async def give_up(self, announcement: int) -> None:
-        """The announced read is over, and nobody knows what it consumed."""
-        await self._change("UPDATE announcement SET until = 0 WHERE number = ?", announcement)
+        """The announced read is over, and nobody knows what it consumed.
 
-    async def _change(self, statement: str, announcement: int) -> None:
-        await self._shelf.write(lambda db: db.execute(statement, (announcement,)).rowcount)
+        Nor if it was settled before: then it took effect behind its time, because the machine slept
+        meanwhile, say.
+        """
+
+        def job(db: sqlite3.Connection) -> None:
+            row = (announcement, self._shelf.hold(db), self._owner.name)
+            db.execute("INSERT OR REPLACE INTO announcement VALUES (?, ?, ?, 0, 0)", row)
+
+        await self._shelf.database.write(job)
 
     async def unsettled(self) -> Collection[int]:
         """The announcements of which nobody knows what they consumed.
@@ -122,7 +137,7 @@ class SqliteLog(Log[T]):
             )
             return done.rowcount > 0
 
-        leads = await self._shelf.write(job)
+        leads = await self._shelf.database.write(job)
         self._leads_until = now + seconds if leads else 0.0
         return leads
 
@@ -138,28 +153,37 @@ class SqliteLog(Log[T]):
 
 
 class _SqliteReader(Reader[T]):
-    def __init__(self, shelf: Shelf[T], name: str | None) -> None:
-        self._shelf = shelf
-        self._name = name
-        self._place = shelf.place_of(NOBODY if name is None else name)
+    def __init__(self, shelf: Callable[[], Shelf[T]], name: str | None) -> None:
+        self._find_shelf = shelf
+        self._name = NOBODY if name is None else name
+
+    @property
+    def _shelf(self) -> Shelf[T]:
+        return self._find_shelf()
 
     async def place(self) -> int | None:
-        return None if self._name is None else await self._shelf.find(self._place)
+        if self._name == NOBODY:
+            return None
+        readers = self._shelf.readers
+        return await readers.find(readers.place(self._name))
 
     async def seek(self, place: int) -> None:
-        if self._name is None:
-            await self._shelf.settle(self._place)  # it acknowledges for all without a name
+        readers = self._shelf.readers
+        if self._name == NOBODY:
+            await readers.settle(readers.place(NOBODY))  # it acknowledges for all without a name
         else:
-            await self._shelf.seek(self._place, place)
+            await readers.seek(readers.place(self._name), place)
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         return await self._shelf.read(after, limit)
 
     def ack(self, place: int) -> None:
-        self._shelf.ack(self._place, place)
+        readers = self._shelf.readers
+        readers.ack(readers.place(self._name), place)
 
     async def flush(self) -> None:
-        await self._shelf.flush(self._place)
+        readers = self._shelf.readers
+        await readers.flush(readers.place(self._name))
 
 
 def _now() -> float:
