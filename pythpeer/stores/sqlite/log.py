@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ...limiter import clock
 from ..base import Draft, Entry, Log, Reader
 from .owner import Owner, lives
 from .shelf import Shelf
@@ -49,7 +47,9 @@ class SqliteLog(Log[T]):
         """Add what is new among *drafts*, and return that part of them."""
         if not drafts and not settled:
             return ()
-        return await self._shelf.append(drafts, partial(self._end, settled, _now()))
+        return await self._shelf.append(
+            drafts, partial(self._end, settled, self._shelf.database.now())
+        )
 
     def _end(self, settled: Collection[int], now: float, db: sqlite3.Connection) -> None:
         """Strike announcements out, but for those of others that can still take effect."""
@@ -71,7 +71,7 @@ class SqliteLog(Log[T]):
 
         Losing that note in a power failure would be losing the mail.
         """
-        until = _now() + seconds
+        until = self._shelf.database.now() + seconds
 
         def job(db: sqlite3.Connection) -> int:
             row = (self._shelf.hold(db), self._owner.name, until)
@@ -108,7 +108,7 @@ class SqliteLog(Log[T]):
         it is settled now, and once more when its time is over. To be wrong about that is to settle
         later, or once more than needed.
         """
-        now = _now()
+        now = self._shelf.database.now()
         return [
             number
             for number, who, until, settled in await self._shelf.announcements()
@@ -119,7 +119,7 @@ class SqliteLog(Log[T]):
 
     async def lead(self, seconds: float) -> bool:
         """Whether this hold may poll for all that share the log, for *seconds* from now."""
-        now = _now()
+        now = self._shelf.database.now()
         if now < self._leads_until - seconds / 2:
             return True
 
@@ -145,8 +145,8 @@ class SqliteLog(Log[T]):
         """Wait until somebody appends to the log, *seconds* at most."""
         shelf = self._shelf
         head, told = shelf.head, shelf.news.told
-        end = _now() + seconds
-        while shelf.news.told == told and (left := end - _now()) > 0:
+        end = self._shelf.database.now() + seconds
+        while shelf.news.told == told and (left := end - self._shelf.database.now()) > 0:
             if not shelf.unchanged() and await shelf.look() != head:
                 return
             await shelf.news.wait(min(LOOK, left))
@@ -184,7 +184,3 @@ class _SqliteReader(Reader[T]):
     async def flush(self) -> None:
         readers = self._shelf.readers
         await readers.flush(readers.place(self._name))
-
-
-def _now() -> float:
-    return clock(asyncio.get_running_loop())()
