@@ -22,7 +22,7 @@ from .stores.base import Draft, Log, Store, Topic
 
 __all__ = ["Cursor", "Feed", "Feeds", "Source", "log_holes"]
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Cursor:
     __slots__ = ("adrift", "position", "proved")
 
     def __init__(self) -> None:
-        self.adrift = True
+        self.adrift: bool = True
         """Whether the log may lack what comes right after the position."""
 
         self.position: int | None = None
@@ -110,7 +110,7 @@ class Feed(Generic[T]):
         self._not_before = 0.0
         self._closed = asyncio.Event()
         self._stirred = asyncio.Event()
-        self.asking = False
+        self.asking: bool = False
         """Whether a request is under way, which a cancellation would waste."""
         self._said: deque[Gap] = deque(maxlen=64)
 

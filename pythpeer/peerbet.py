@@ -46,7 +46,7 @@ from .wire import (
 
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250

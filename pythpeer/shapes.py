@@ -81,7 +81,7 @@ class Fields:
     def __init__(self, raw: Json) -> None:
         if not isinstance(raw, dict):
             raise ValueError("not an object")
-        self.raw = raw
+        self.raw: Final[JsonObject] = raw
         self._by_name: dict[str, Json] = {_plain(name): value for name, value in raw.items()}
 
     def inner(self, *names: str) -> Fields:
