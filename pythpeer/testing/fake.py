@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 import anyio
 
 from ..limiter import clock as loop_clock
+from ..misuse import AsyncWith
 from ..session import Session, SessionOptions
 from ..wire import Rate
 from .chat import FakeChat
@@ -47,7 +48,7 @@ interval counts from the answer to the last request."""
 SERVICES: Final[tuple[Service, ...]] = ("peerbet", "pythbots")
 
 
-class FakeServices:
+class FakeServices(AsyncWith):
     """Both services, each on a loopback port of its own, while ``async with`` lasts.
 
     - ``rates`` is the law per endpoint name, `LAW` where it is silent.
