@@ -147,7 +147,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run those of the sdist's tests that look at the wheel as a whole."""
+    """Build sdist and wheel, and run against the wheel what looks at all of it."""
     session.install("build")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)
