@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
 
-from .errors import PythpeerError, SessionClosedError
+from .errors import PythpeerError, SessionClosedError, TransportError
 from .polling import Gap
 from .retry import Retry, backoff, is_transient
 from .stores.base import Draft, Log, Store, Topic
@@ -113,6 +113,7 @@ class Feed(Generic[T]):
         self.asking: bool = False
         """Whether a request is under way, which a cancellation would waste."""
         self._said: deque[Gap] = deque(maxlen=64)
+        self._held_until = 0.0
 
     async def advance(self, cursor: Cursor) -> None:
         """Return once the log may have something new for *cursor*.
@@ -138,12 +139,25 @@ class Feed(Generic[T]):
     async def _lead(self) -> None:
         round = self._round = _Round()
         try:
+            await self._hold()
             round.error = await self._run()
+            if isinstance(round.error, TransportError):
+                self._held_until = asyncio.get_running_loop().time() + BASE_DELAY
         finally:
             self._round = None
             round.done.set()
         if round.error is not None:
             raise round.error
+
+    async def _hold(self) -> None:
+        """Keep apart the attempts of whoever asks again after each error.
+
+        No token does: none is spent on a connection that never comes about.
+        """
+        rest = self._held_until - asyncio.get_running_loop().time()
+        if rest > 0:
+            with anyio.move_on_after(rest):
+                await self._closed.wait()
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""

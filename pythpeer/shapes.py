@@ -15,16 +15,23 @@ from typing import Final, TypeVar
 from .answers import read_date
 from .wire import Json, JsonObject
 
-__all__ = ["Fields", "a_list", "an_object", "any_document", "bit", "number", "text"]
+__all__ = ["Fields", "a_list", "an_object", "bit", "number", "success", "text"]
 
 T = TypeVar("T")
 
+_DONE: Final = frozenset({"1", "true", "yes", "ok", "done", "sent", "success"})
 
-def any_document(document: Json) -> Json:
-    """Take anything but what says nothing: the answer to a write is JSON, and no more is known."""
-    if document in (None, 0, "", {}, []):  # 0 stands for false as well
-        raise ValueError("an answer that says nothing")
-    return document
+
+def success(document: Json) -> Json:
+    """What says that a write was done: an object that is not empty, 1, true, or a word for it.
+
+    That it is JSON is all that is known of the answer. Other words may be a refusal, and other
+    numbers and lists anything.
+    """
+    word = document.strip(" .!").lower() if isinstance(document, str) else None
+    if document == 1 or word in _DONE or (isinstance(document, dict) and document):  # true is 1
+        return document
+    raise ValueError("no success")
 
 
 def an_object(read: Callable[[Fields], T]) -> Callable[[Json], T]:

@@ -45,6 +45,7 @@ async def catch_whatever_fails(session: Session, fake: FakeServices) -> None:
 async def tell_them_apart() -> None:
     def transport(error: TransportError | RequestTimeoutError | OutcomeUnknownError) -> None:
         assert_type(error.sent, bool)
+        assert_type(error.untrusted, bool)
 
     def status(error: HttpStatusError | RateLimitedError | ApiError) -> None:
         assert_type(error.status, int | None)

@@ -18,7 +18,14 @@ from pythpeer import (
     SessionOptions,
     SqliteStore,
 )
-from pythpeer.stores import Store
+from pythpeer.stores import (
+    EndpointSurvey,
+    Latest,
+    LogSurvey,
+    NameSurvey,
+    Store,
+    Survey,
+)
 
 
 async def set_everything() -> None:
@@ -66,6 +73,31 @@ async def keep_it_somewhere() -> None:
     assert_type([Session(store=store) for store in stores], list[Session])
 
 
+async def look_into_a_store() -> None:
+    store = MemoryStore()
+    async with Session(store=store):
+        survey = assert_type(await store.survey(latest=5), Survey)
+    for log in assert_type(survey.logs, tuple[LogSurvey, ...]):
+        assert_type(log.topic, str)
+        assert_type(log.head, int)
+        assert_type(log.length, int)
+        assert_type(log.led, bool)
+        assert_type(log.announced, int)
+        for name in assert_type(log.names, tuple[NameSurvey, ...]):
+            assert_type(name.name, str)
+            assert_type(name.place, int)
+            assert_type(name.lag, int)
+        for latest in assert_type(log.latest, tuple[Latest, ...]):
+            assert_type(latest.id, int)
+            assert_type(latest.item, str | None)
+    for endpoint in assert_type(survey.endpoints, tuple[EndpointSurvey, ...]):
+        assert_type(endpoint.key, str)
+        assert_type(endpoint.requests, int)
+        assert_type(endpoint.in_hand, int)
+        assert_type(endpoint.waiting, int)
+        assert_type(endpoint.paused_for, float)
+
+
 async def watch_the_pace(session: Session) -> None:
     limiters = assert_type(session.limiters, Mapping[str, Limiter])
     limiter = assert_type(limiters["peerbet.chat.get"], Limiter)
@@ -75,6 +107,7 @@ async def watch_the_pace(session: Session) -> None:
     assert_type(rate.burst, int)
     assert_type(rate.guard, float)
     assert_type(limiter.available, int)
+    assert_type(limiter.in_hand, int)
     assert_type(limiter.waiting, int)
     assert_type(limiter.guard, float)
     assert_type(limiter.paused_for, float)
