@@ -32,7 +32,6 @@ INNER = {
     *("Endpoint.sees_refusals", "Endpoint.status_is_verdict"),
     *("Limiter.acquire", "Limiter.dismiss", "MemoryStore.log", "SqliteStore.log"),
     *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
-    "VirtualTimeLoop.run_in_executor",
 }
 """Members with public names that the machine itself uses, and no program of a user's."""
 
@@ -81,17 +80,24 @@ def test_the_judge_knows_what_is_vague(vague: str) -> None:
 
 
 def members(face: ModuleType) -> Iterator[tuple[str, object]]:
-    """The public names of *face*, and the public members of its classes, with what they are."""
+    """The public names of *face*, and the public members of its classes, with what they are.
+
+    Members that are another library's, in a form of ours, are left out.
+    """
     for name in face.__all__:
         thing = getattr(face, name)
         yield name, thing
-        if inspect.isclass(thing) and thing.__module__.startswith("pythpeer."):
-            for kind in thing.__mro__:
-                if not kind.__module__.startswith("pythpeer."):
-                    continue
-                for member, value in {**vars(kind), **inspect.get_annotations(kind)}.items():
-                    if not member.startswith("_"):
-                        yield f"{name}.{member}", value
+        kinds = thing.__mro__ if inspect.isclass(thing) else ()
+        foreign = {member for kind in kinds if not is_ours(kind) for member in vars(kind)}
+        for kind in filter(is_ours, kinds):
+            for member, value in {**vars(kind), **inspect.get_annotations(kind)}.items():
+                if not member.startswith("_") and member not in foreign:
+                    yield f"{name}.{member}", value
+
+
+def is_ours(kind: type) -> bool:
+    """Whether a class is the package's own."""
+    return kind.__module__.startswith("pythpeer.")
 
 
 def annotations(thing: object) -> Iterator[object]:
@@ -100,9 +106,8 @@ def annotations(thing: object) -> Iterator[object]:
         yield thing  # of a field
     elif isinstance(thing, property) and thing.fget is not None:
         yield inspect.signature(thing.fget).return_annotation
-    elif inspect.isclass(thing) and thing.__module__.startswith("pythpeer."):
-        if "__init__" in vars(thing):
-            yield from annotations(thing.__init__)
+    elif inspect.isclass(thing) and is_ours(thing) and "__init__" in vars(thing):
+        yield from annotations(thing.__init__)
     elif isinstance(thing, classmethod | staticmethod):
         yield from annotations(thing.__func__)
     elif inspect.isfunction(thing):
