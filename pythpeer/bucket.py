@@ -150,6 +150,10 @@ class Bucket:
         self._starts[index] = now
         return True
 
+    def awaits_answers(self, now: float) -> bool:
+        """Whether an answer can still bring a token forward."""
+        return any(start > now for start in self._starts)
+
     def pause(self, until: float) -> None:
         """Let nothing through before *until*."""
         self.paused = max(self.paused, until)
