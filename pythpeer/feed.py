@@ -249,6 +249,7 @@ class Feed(Generic[T]):
                 self.source.name,
                 gap.after,
                 gap.before,
+                extra={"gap": gap},
             )
 
     @property

@@ -70,7 +70,7 @@ def explain(error: BaseException) -> int:
                 print(file=sys.stderr)  # behind the ^C that the terminal shows
             return BY_SIGNAL + error.number
         case PythpeerError():
-            complain(str(error))
+            complain("; ".join([str(error), *getattr(error, "__notes__", [])]))
             if isinstance(error, InvalidRequestError):
                 return USAGE
             return UNKNOWN if isinstance(error, OutcomeUnknownError) else FAILED
@@ -103,6 +103,8 @@ class _OneLine(logging.Handler):
     """Shows what the library logs like errors; what others do is for developers."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "gap") and sys.stdout.isatty():
+            return  # the rows on the same terminal say so, in its place among them
         if record.name.startswith("pythpeer") or sys.flags.dev_mode:
             complain(record.getMessage())
 
@@ -210,8 +212,9 @@ _signals: Final = _Signals()
 
 def _leave(number: int) -> None:
     with contextlib.suppress(OSError, ValueError):
-        if sys.stdout.isatty():
-            os.write(sys.stdout.fileno(), SHOW_CURSOR)
+        for stream in (sys.stdout, sys.stderr):
+            if stream.isatty():
+                os.write(stream.fileno(), SHOW_CURSOR)
     os._exit(BY_SIGNAL + number)
 
 
