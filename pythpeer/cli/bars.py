@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-__all__ = ["bar", "number", "shares"]
+__all__ = ["bar", "company", "number", "shares"]
 
 EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 
-def number(value: object) -> float | None:
+def number(value: object) -> int | float | None:
     """A count or an amount; text, flags and what is below nothing have no bar."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if value >= 0 else None
+    return value if 0 <= value < math.inf else None
 
 
 def shares(fields: Mapping[str, object]) -> dict[str, float]:
@@ -24,11 +25,11 @@ def shares(fields: Mapping[str, object]) -> dict[str, float]:
     not with ``messages``. A number without company has no share.
     """
     numbers = {name: amount for name, value in fields.items() if (amount := number(value))}
-    groups = {name: _company(name, numbers) for name in numbers}
+    companies = {name: company(name, numbers) for name in numbers}
     return {
-        name: amount / max(numbers[other] for other in groups[name])
+        name: amount / max(numbers[other] for other in companies[name])
         for name, amount in numbers.items()
-        if len(groups[name]) > 1
+        if len(companies[name]) > 1
     }
 
 
@@ -40,7 +41,7 @@ def bar(share: float, width: int, *, ascii_only: bool = False) -> str:
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
-def _company(name: str, others: Mapping[str, object]) -> Sequence[str]:
+def company(name: str, others: Iterable[str]) -> Sequence[str]:
     """The names that have a word in common with *name*, itself among them."""
     words = _words(name)
     return [other for other in others if words & _words(other)]

@@ -20,13 +20,9 @@ from ..session import Session
 from ..testing import FakeServices
 from .show import is_lively
 
-__all__ = ["Board", "gauge", "timeline"]
+__all__ = ["WIDE", "Board", "gauge", "timeline"]
 
-ENDPOINTS: Final = {
-    "peerbet.chat.get": "read chat",
-    "pythbots.mail": "read mail",
-    "peerbet.chat.set": "post",
-}
+ENDPOINTS: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
 
 FRAME: Final = 0.2
 """Seconds between two pictures."""
@@ -38,9 +34,10 @@ LONGEST: Final = 80
 TALL: Final = 14
 """From this many lines on, a terminal has room for more than the last line of the board."""
 
-BESIDE: Final = 41
+BESIDE: Final = 39
+BESIDE_NARROW: Final = 13
 """Columns that everything beside a timeline takes; on a narrow terminal there is less of it."""
-BESIDE_NARROW: Final = 20
+
 WIDE: Final = 64
 
 CELLS: Final = 5
@@ -88,25 +85,32 @@ class Board:
         return Group(Text(), self._pacing(width), status)
 
     def _pacing(self, width: int) -> Table:
-        wide, ascii_only = width >= WIDE, self._console.options.ascii_only
+        wide = width >= WIDE
         columns = min(LONGEST, width - (BESIDE if wide else BESIDE_NARROW))
-        seconds = f"the last {columns * COLUMN:.0f} s at the service"
         grid = Table.grid(padding=(0, 1, 0, 0))
-        for style in ("bold", "", "color(28)", *["dim"] * (2 if wide else 0)):
+        for style in ("bold", "", "bar", "", "dim"):
             grid.add_column(style=style, no_wrap=True)
-        titles = ("asked", seconds, "token", "requests", "closest")
-        grid.add_row(*(Text(title, "dim") for title in titles[: 5 if wide else 3]))
-        for name, title in ENDPOINTS.items():
-            times = [one.at for one in self._fake.requests if one.endpoint == name]
-            now, limiter = self._fake.clock(), self._session.limiters[name]
-            line = timeline(times, now, columns, ascii_only=ascii_only)
-            level = _level(limiter, times, now)
-            cells = [title, line, gauge(level, ascii_only=ascii_only)]
-            if wide:
-                closest = min((after - before for before, after in pairwise(times)), default=None)
-                cells += [str(len(times)), "" if closest is None else f"{closest:.3f} s"]
-            grid.add_row(*cells)
+        titles = ("", f"asked, the last {columns * COLUMN:.0f} s", "token", "", "closest")
+        rows = [self._row(name, columns) for name in ENDPOINTS]
+        for cells in (tuple(Text(title, "dim") for title in titles), *rows):
+            grid.add_row(*cells[: 5 if wide else 3])
         return grid
+
+    def _row(self, name: str, columns: int) -> tuple[Text | str, ...]:
+        """One endpoint: when it was asked, its token, who waits for that, the shortest interval."""
+        ascii_only = self._console.options.ascii_only
+        times = [one.at for one in self._fake.requests if one.endpoint == name]
+        now, limiter = self._fake.clock(), self._session.limiters[name]
+        line = Text(timeline(times, now, columns, ascii_only=ascii_only), "dim")
+        line.highlight_regex(r"[●*]", "bold not dim")
+        closest = min((after - before for before, after in pairwise(times)), default=None)
+        return (
+            ENDPOINTS[name],
+            line,
+            gauge(_level(limiter, times, now), ascii_only=ascii_only),
+            _state(limiter),
+            "" if closest is None else f"{closest:.3f} s",
+        )
 
 
 def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bool = False) -> str:
@@ -134,3 +138,11 @@ def _level(limiter: Limiter, times: Sequence[float], now: float) -> float:
     if limiter.available or not times:
         return 1.0
     return (now - times[-1]) / limiter.rate.interval
+
+
+def _state(limiter: Limiter) -> str:
+    if limiter.paused_for:
+        return f"paused {limiter.paused_for:.0f} s"
+    if limiter.waiting:
+        return f"{limiter.waiting} waiting"
+    return "ready" if limiter.available else "asking"

@@ -9,9 +9,9 @@ from cyclopts import App, Parameter
 from ..peerbet import MAX_TEXT
 from .access import PEERBET_KEY, connected, warn_of_forgetting
 from .follow import follow
-from .options import Flag, Json, Messages, Name, StorePath
+from .options import Flag, Json, Messages, Name, Stdin, StorePath
 from .progress import Progress
-from .reading import read_text
+from .reading import text_from
 from .rows import Rows
 from .show import write_json
 from .unsure import unsure
@@ -42,9 +42,10 @@ async def tail(
 
 @chat.command
 async def post(
-    text: Annotated[str, Parameter(help="What to say; - takes it from stdin.")],
+    text: Annotated[str | None, Parameter(help="What to say.")] = None,
     /,
     *,
+    stdin: Stdin = False,
     bot: Annotated[bool, Flag, Parameter(help="Mark it as a bot's.")] = False,
     confirm: Annotated[
         bool, Flag, Parameter(help="If no answer says whether it was posted, look for it.")
@@ -57,7 +58,7 @@ async def post(
     Text of more than 250 characters is posted in parts that break at words, about one a second,
     and there is an id for each.
     """
-    words = await read_text() if text == "-" else text
+    words = await text_from(text, stdin=stdin)
     posted: list[int] = []
     try:
         async with connected(store, PEERBET_KEY) as session:

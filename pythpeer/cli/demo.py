@@ -17,7 +17,7 @@ from rich.text import Text
 from .. import ChatMessage, Mail, Session, merge
 from ..testing import FakeServices
 from . import ending
-from .board import Board
+from .board import WIDE, Board
 from .options import Json, Messages
 from .rows import Rows
 
@@ -81,7 +81,7 @@ class Demo:
                     if isinstance(item, ChatMessage) and item.text == "!ping":
                         await session.peerbet.post("pong", bot=True)
                         self._pongs += 1
-                    if self._messages + self._mails == self._limit:
+                    if self._shown == self._limit:
                         return
 
     # -- what people see --------------------------------------------------------------------------
@@ -109,7 +109,16 @@ class Demo:
     ) -> contextlib.AbstractContextManager[object]:
         if self._rows.json:
             return contextlib.nullcontext()
-        return Board(self._rows.screen, session, fake, self._counts)
+
+        def status() -> str:
+            counts = self._counts() if self._rows.screen.width >= WIDE else f"{self._shown} rows"
+            return f"{counts}, rules broken: {len(fake.violations)}"
+
+        return Board(self._rows.screen, session, fake, status)
+
+    @property
+    def _shown(self) -> int:
+        return self._messages + self._mails
 
     def _counts(self) -> str:
         return f"messages: {self._messages}, mails: {self._mails}, pings answered: {self._pongs}"

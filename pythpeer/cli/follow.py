@@ -12,7 +12,7 @@ __all__ = ["follow"]
 
 
 async def follow(
-    stream: Stream[ChatMessage] | Stream[Mail], rows: Rows, messages: int | None, what: str
+    stream: Stream[ChatMessage | Mail], rows: Rows, messages: int | None, what: str
 ) -> None:
     """Show what comes, each at once, and acknowledge it once it is out."""
     if rows.screen.is_terminal and not rows.json and sys.stderr.isatty():

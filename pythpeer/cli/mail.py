@@ -8,9 +8,9 @@ from cyclopts import App, Parameter
 
 from .access import PERSONAL_KEY, connected, warn_of_forgetting
 from .follow import follow
-from .options import Flag, Json, Messages, Name, StorePath
+from .options import Flag, Json, Messages, Name, Stdin, StorePath
 from .progress import Progress
-from .reading import read_text
+from .reading import text_from
 from .rows import Rows
 from .show import as_json, write_json
 from .tables import table
@@ -45,16 +45,17 @@ async def watch(
 @mail.command
 async def send(
     to: Annotated[str, Parameter(help="A user name, or a user id in digits.")],
-    text: Annotated[str, Parameter(help="What to say; - takes it from stdin.")],
+    text: Annotated[str | None, Parameter(help="What to say.")] = None,
     /,
     *,
+    stdin: Stdin = False,
     user: Annotated[bool, Flag, Parameter(help="TO is a name, although it is digits.")] = False,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
     """Send a mail, once."""
     recipient = int(to) if to.isascii() and to.isdigit() and not user else to
-    words = await read_text() if text == "-" else text
+    words = await text_from(text, stdin=stdin)
     async with connected(store, PERSONAL_KEY) as session:
         with unsure(), Progress(session.limiters[ENDPOINT], "sending"):
             await session.pythbots.send_mail(recipient, words)

@@ -7,11 +7,14 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-__all__ = ["Flag", "Json", "Messages", "Name", "StorePath"]
+__all__ = ["Flag", "Json", "Messages", "Name", "Stdin", "StorePath"]
 
 Flag = Parameter(negative=(), show_default=False)
 
 Json = Annotated[bool, Flag, Parameter(help="Print one JSON object on each line.")]
+
+Stdin = Annotated[bool, Flag, Parameter(name="-", help="Take the text from stdin.")]
+"""A lone hyphen is an option to cyclopts: so it is one here."""
 
 Messages = Annotated[
     int | None, Parameter(validator=Number(gte=1), help="End after this many rows.")

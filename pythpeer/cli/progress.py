@@ -91,7 +91,7 @@ class Progress:
         if self._parts > 1:
             filled = bar(self._done / self._parts, WIDTH, ascii_only=ascii_only)
             text.append(f" {self._done} of {self._parts} ")
-            text.append(filled.ljust(WIDTH, "." if ascii_only else "─"), "color(31)")
+            text.append(filled.ljust(WIDTH, "." if ascii_only else "─"), "bar")
         text.append(f", {self._waiting_for()}", "dim")
         text.truncate(width - 1, overflow="ellipsis")
         return text

@@ -16,8 +16,9 @@ from typing import Final
 
 from ..errors import InvalidRequestError
 from ..secret import Secret
+from . import ending
 
-__all__ = ["ask_for_key", "read_text"]
+__all__ = ["ask_for_key", "text_from"]
 
 MOMENT: Final = 0.05
 """Seconds between two looks."""
@@ -28,13 +29,20 @@ MOST: Final = 1 << 20
 PIECE: Final = 1 << 16
 
 
-async def read_text() -> str:
-    """Read stdin to its end, as UTF-8, without the line breaks at the end.
+async def text_from(argument: str | None, *, stdin: bool) -> str:
+    """The text that a command is about: its argument, or all of stdin, as UTF-8.
 
-    Raises `InvalidRequestError` where it is no text, or more than is sensible.
+    Line breaks at the end of stdin are no part of it. Raises `InvalidRequestError` where there is
+    neither or both, or stdin has no text in it, or more than is sensible.
     """
+    if not stdin and argument is not None:
+        return argument
+    if not stdin or argument is not None:
+        raise InvalidRequestError("give one text, or - to take it from stdin (--help shows how)")
     if sys.stdin is None:
         raise InvalidRequestError("there is no stdin to read from")
+    if sys.stdin.isatty():
+        ending.complain("type the text; Ctrl-D on a line of its own ends it")
     data = bytearray()
     while piece := await _read(sys.stdin.fileno()):
         data += piece

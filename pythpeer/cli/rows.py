@@ -4,37 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Final
-from zlib import crc32
 
 from rich.table import Table
 from rich.text import Text
 
 from ..peerbet import ChatMessage
 from ..pythbots import Mail
+from .colours import sender_style
 from .plain import clean
 from .show import as_json, screen, write_json
 
-__all__ = ["COLOURS", "Rows", "colour_of"]
-
-COLOURS: Final = (167, 166, 136, 100, 64, 28, 29, 31, 33, 63, 99, 134, 169, 198)
-"""Of the 256 colours of a terminal those of many hues that can be read on a dark ground as well as
-on a light one."""
-
-PRIVATE: Final = "bold color(134)"
-BOT: Final = "color(31)"
-MAIL: Final = "bold color(136)"
-GAP: Final = "bold color(167)"
+__all__ = ["Rows"]
 
 WIDE: Final = 64
 """From this many columns on, names stand in a column of their own."""
 
 NAMES: Final = 12
 """How many columns that is."""
-
-
-def colour_of(name: str) -> str:
-    """The colour of a sender: always the same one, in every program on every day."""
-    return f"color({COLOURS[crc32(name.encode('utf-8', 'replace')) % len(COLOURS)]})"
 
 
 class Rows:
@@ -63,7 +49,7 @@ class Rows:
         missing = (before or 0) - (after or 0) - 1
         text = f"… up to {missing:,} message{'' if missing == 1 else 's'} may be missing"
         if self.screen.is_terminal:
-            self._draw_row("", Text(), Text(), GAP, Text(text, GAP), Text())
+            self._draw_row("", Text(), Text(), "gap", Text(text, "gap"), Text())
         else:
             print(f"- {text}", flush=True)
 
@@ -71,7 +57,7 @@ class Rows:
         if item.sent_at and item.sent_at.date() != self._day:
             self._day = item.sent_at.date()
             self.screen.print(Text(f"{self._day:%A %Y-%m-%d}", "dim"))
-        who = Text(_who(item), f"bold {colour_of(item.sender or '')}")
+        who = Text(_who(item), sender_style(item.sender or ""))
         style = "italic" if isinstance(item, Mail) else ""
         text = Text(clean(item.text or ""), style)
         sent = f"{item.sent_at:%H:%M:%S}" if item.sent_at else "--:--:--"
@@ -119,5 +105,5 @@ def _marked(item: ChatMessage | Mail) -> str:
 
 def _tint(item: ChatMessage | Mail) -> str:
     if isinstance(item, Mail):
-        return MAIL
-    return PRIVATE if item.is_private else BOT if item.is_bot else "dim"
+        return "mail"
+    return "private" if item.is_private else "bot" if item.is_bot else "dim"

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from ..peerbet import ChatMessage
 from ..pythbots import ChatStats, Mail, StaffMember, User
+from .colours import FEW, MANY
 from .plain import json_line
 
 __all__ = ["as_json", "is_lively", "screen", "write_json"]
@@ -30,7 +31,7 @@ class _Screen(Console):
 
 def screen(*, stderr: bool = False) -> Console:
     """The terminal, if stdout is one; without it, or with ``NO_COLOR``, there are no escapes."""
-    return _Screen(
+    console = _Screen(
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         force_terminal=(sys.stderr if stderr else sys.stdout).isatty(),
         no_color=False,
@@ -39,6 +40,8 @@ def screen(*, stderr: bool = False) -> Console:
         highlight=False,
         stderr=stderr,
     )
+    console.push_theme(FEW if console.color_system == "standard" else MANY)
+    return console
 
 
 def is_lively(console: Console) -> bool:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from ..pythbots import ChatStats, User
-from .bars import bar, number, shares
+from .bars import bar, company, number, shares
 from .plain import clean
 from .show import screen
 
 __all__ = ["facts", "known_facts", "statistics", "table"]
 
+_AnyMapping = Mapping[object, object]
+
 UNBROKEN: Final = 10
 """Up to this length, dates for example, words in tables are not broken."""
 
-BAR: Final = "color(31)"
 LONGEST: Final = 40
 SHORTEST: Final = 4
 """How many columns a bar has at most, and how many it takes for one to be worth drawing."""
@@ -54,7 +57,9 @@ def statistics(item: ChatStats) -> None:
         table((), list(found.items()))
         return
     charts = {name: chart for name, value in found.items() if (chart := _series(value))}
-    single = {name: value for name, value in found.items() if name not in charts}
+    names = [name for name in found if name not in charts]
+    near = dict.fromkeys(other for name in names for other in company(name, names) or [name])
+    single = {name: found[name] for name in near}
     shared = shares(single)
     table((), _columns(single), bars=[shared.get(name) for name in single])
     for name, chart in charts.items():
@@ -92,10 +97,28 @@ def table(
             print("\t".join(line), flush=True)
         return
     drawn = _drawn(header, lines, bold, ())
-    room = output.width - output.measure(drawn).maximum - 3
+    room = output.width - _size(drawn, output).maximum - 3
     if any(bars) and room >= SHORTEST:
         drawn = _drawn(header, lines, bold, _pictures(bars, min(LONGEST, room), output))
-    output.print(drawn)
+    if header and _size(drawn, output).minimum > output.width:
+        _stack(header, lines, bold, output)
+    else:
+        output.print(drawn)
+
+
+def _size(drawn: Table, output: Console) -> Measurement:
+    """How many columns a table takes at least and at most, however many there are."""
+    return output.measure(drawn, options=output.options.update(width=sys.maxsize))
+
+
+def _stack(
+    header: Sequence[str], lines: Sequence[Sequence[str]], bold: Sequence[int], output: Console
+) -> None:
+    """Print the rows one under the other, where there is no room for columns side by side."""
+    for at, line in enumerate(lines):
+        pairs = [pair for pair in zip(header, line, strict=True) if pair[1]]
+        output.print(_drawn((), pairs, range(len(pairs)) if at in bold else (), ()))
+        output.print()
 
 
 def _drawn(
@@ -118,17 +141,18 @@ def _drawn(
 
 def _pictures(bars: Sequence[float | None], width: int, output: Console) -> list[Text]:
     ascii_only = output.options.ascii_only
-    return [Text(bar(share or 0.0, width, ascii_only=ascii_only), BAR) for share in bars]
+    return [Text(bar(share or 0.0, width, ascii_only=ascii_only), "bar") for share in bars]
 
 
-def _series(value: object) -> dict[str, float | int]:
+def _series(value: object) -> dict[str, int | float]:
     """A mapping or a list of numbers by name, which make a chart; nothing where it is none."""
     if isinstance(value, Mapping):
-        pairs = [(str(name), number(amount)) for name, amount in value.items()]
+        named = [(str(name), amount) for name, amount in cast("_AnyMapping", value).items()]
     elif isinstance(value, list):
-        pairs = [(str(at), number(amount)) for at, amount in enumerate(value)]
+        named = [(str(at), amount) for at, amount in enumerate(cast("list[object]", value))]
     else:
         return {}
+    pairs = [(name, number(amount)) for name, amount in named]
     chart = {name: amount for name, amount in pairs if amount is not None}
     return chart if len(chart) == len(pairs) > 1 and any(chart.values()) else {}
 
