@@ -167,21 +167,21 @@ class Terminal:
 
         def take_terminal() -> None:
             _mind_sigint()
-            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+            fcntl.ioctl(own, termios.TIOCSCTTY, 0)
 
-        self.fd, terminal = os.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        whole: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), terminal) | options
+        self.fd, own = os.openpty()
+        fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        whole: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), own) | options
         self.process = subprocess.Popen(
             [sys.executable, "-m", "pythpeer", *arguments],
             preexec_fn=take_terminal,  # noqa: PLW1509  # it only asks the kernel
             start_new_session=True,
-            pass_fds=[terminal],
+            pass_fds=[own],
             # Without what readline, which pytest imports, has put there behind Python's back.
             env=dict(os.environ),
             **whole,
         )
-        os.close(terminal)
+        os.close(own)
         os.set_blocking(self.fd, False)
         self.shown = ""
         """Everything that the terminal was sent so far."""
@@ -192,11 +192,11 @@ class Terminal:
 
     def read_until(self, text: str) -> None:
         """Wait until *text* is on the screen."""
-        wait_for(lambda: self._read() is not None and text in unstyled(self.shown))
+        wait_for(lambda: text in unstyled(self._read()))
 
     def finish(self) -> int:
         """Wait for the end and return the exit code. There is never a traceback or a key."""
-        wait_for(lambda: self._read() is not None and self.process.poll() is not None)
+        wait_for(lambda: [self._read()] and self.process.poll() is not None)
         self._read()
         assert "canary" not in self.shown
         assert "Traceback" not in self.shown

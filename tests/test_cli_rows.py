@@ -18,6 +18,7 @@ from pythpeer.testing import FakeServices
 pytest_plugins = ("cli_runner",)
 pytestmark = pytest.mark.usefixtures("environment")
 
+STAFF = ("staff", CHAT)
 GROUNDS = {"black": (0, 0, 0), "dark": (30, 30, 30), "solarized": (253, 246, 227)}
 
 
@@ -268,10 +269,9 @@ def test_a_table_without_room_for_columns_is_stacked(
     """At 30 columns every field is still there, each on a line."""
     terminal(30)
     configured.mail.deliver("alice", "so many words " * 5)
-    for command in (("staff", CHAT), ("mail", "all")):
-        out = unstyled(run(*command).out)
-        assert all(cells(line) <= 30 for line in out.splitlines())
-    assert out.count("words") == 5
-    staff = [line.split(None, 1) for line in unstyled(run("staff", CHAT).out).splitlines()]
+    staff_out, mail_out = (unstyled(run(*command).out) for command in (STAFF, ("mail", "all")))
+    assert all(cells(line) <= 30 for line in (staff_out + mail_out).splitlines())
+    assert mail_out.count("words") == 5
+    staff = [line.split(None, 1) for line in staff_out.splitlines()]
     assert ["rank", "Main Owner"] in [[part.strip() for part in line] for line in staff]
     assert sum("held" in line for line in staff) == 3
