@@ -711,9 +711,9 @@ def test_leaving_at_once_leaves_the_terminal_in_order(on_terminal: bool) -> None
     """The cursor that something may have hidden is shown again; a pipe has no cursor."""
     source = """
 import signal
-from pythpeer.cli import ending
-ending.ECHO = -1.0
-ending.prepare()
+from pythpeer.cli import signals
+signals.ECHO = -1.0
+signals.mind()
 signal.raise_signal(signal.SIGINT)
 signal.raise_signal(signal.SIGTERM)
 print("not reached")
@@ -734,11 +734,31 @@ print("not reached")
 
 
 @needs_signals
+@pytest.mark.parametrize("module", ["asyncio", "pythpeer.errors", "anyio", "cyclopts", "aiohttp"])
+def test_a_signal_during_imports_is_minded(module: str) -> None:
+    """Whatever is being imported as it comes: that is done in peace, and then it is obeyed."""
+    source = f"""
+import signal, sys
+import pythpeer.cli
+
+class Finder:
+    def find_spec(self, name, *others):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+sys.exit(pythpeer.cli.main(["chat", "tail"]))
+"""
+    done = run_python(source)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@needs_signals
 def test_a_signal_that_comes_twice_at_once_is_one() -> None:
     """Wrappers pass on what the terminal sent to everybody: that is no wish to leave at once."""
     source = """
 import atexit, signal, sys
-from pythpeer.cli import ending, main
+from pythpeer.cli import main, signals
 
 class Finder:
     def find_spec(self, name, *others):
@@ -746,7 +766,7 @@ class Finder:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
 
-ending.ECHO = 60.0
+signals.ECHO = 60.0
 sys.meta_path.insert(0, Finder())
 atexit.register(print, "in good order")
 sys.exit(main(["chat", "tail"]))
@@ -760,7 +780,7 @@ def test_a_command_is_ended_once() -> None:
     """A pipe that is closed while an interrupted command tidies up does not interrupt that."""
     source = """
 import asyncio, os, signal, sys
-from pythpeer.cli import ending
+from pythpeer.cli import ending, signals
 
 async def command():
     with ending.while_read():
@@ -770,12 +790,12 @@ async def command():
         finally:
             os.close(reader)
             await asyncio.sleep(0.2)
-            ending.complain(f"tidied up, pipe closed: {ending._signals.pipe_closed}")
+            ending.complain(f"tidied up, pipe closed: {ending._command.pipe_closed}")
 
 reader, writer = os.pipe()
 os.dup2(writer, 1)
 os.close(writer)
-ending.prepare()
+signals.mind()
 try:
     ending.run(command())
 except ending.Interrupted as error:
