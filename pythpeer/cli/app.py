@@ -20,6 +20,7 @@ from .demo import demo
 from .lookups import staff, stats, user
 from .mail import mail
 from .show import screen
+from .top import top
 
 __all__ = ["app", "run"]
 
@@ -57,6 +58,7 @@ app.command(mail)
 app.command(user)
 app.command(staff)
 app.command(stats)
+app.command(top)
 app.command(completion)
 
 
