@@ -263,6 +263,7 @@ class Feed(Generic[T]):
                 self.source.name,
                 gap.after,
                 gap.before,
+                extra={"gap": gap},
             )
 
     @property

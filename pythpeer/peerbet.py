@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -164,13 +165,19 @@ class Peerbet:
         return await self._posts.post(request, text, confirm=confirm)
 
     async def post_long(
-        self, text: str, *, bot: bool = False, confirm: bool = False
+        self,
+        text: str,
+        *,
+        bot: bool = False,
+        confirm: bool = False,
+        on_part: Callable[[int], object] | None = None,
     ) -> tuple[int, ...]:
         """Post *text* of any length in parts, one after the other, and return their ids.
 
         The parts are those of `split_text`; blank text has none. *bot* and *confirm* apply to each,
         as in `post`. All of them are checked before the first is sent. Where one fails, its error
         is raised with a note of how many were posted before it, and those after it are not sent.
+        *on_part* is called with the id of each part as soon as it is posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
         try:
@@ -186,6 +193,8 @@ class Peerbet:
             except PythpeerError as error:
                 error.add_note(f"{len(ids)} of {len(parts)} parts were posted before this")
                 raise
+            if on_part is not None:
+                on_part(ids[-1])
         return tuple(ids)
 
     def chat_stream(

@@ -19,18 +19,26 @@ __all__ = ["Fields", "a_list", "an_object", "bit", "number", "success", "text"]
 
 T = TypeVar("T")
 
-_DONE: Final = frozenset({"1", "true", "yes", "ok", "done", "sent", "success"})
+_DONE: Final = frozenset(
+    {"ok", "done", "sent", "delivered", "success", "successful", "successfully"}
+)
+_NOT_DONE: Final = frozenset(
+    {"not", "no", "never", "error", "fail", "failed", "failure", "invalid", "cannot", "unable"}
+)
 
 
 def success(document: Json) -> Json:
-    """What says that a write was done: an object that is not empty, 1, true, or a word for it.
+    """What says that a write was done: an object that is not empty, 1, true, or words for it.
 
     That it is JSON is all that is known of the answer. Other words may be a refusal, and other
     numbers and lists anything.
     """
-    word = document.strip(" .!").lower() if isinstance(document, str) else None
-    if document == 1 or word in _DONE or (isinstance(document, dict) and document):  # true is 1
+    if document == 1 or (isinstance(document, dict) and document):  # true is 1
         return document
+    if isinstance(document, str):
+        words = set(re.findall(r"\w+", document.lower()))
+        if words in ({"1"}, {"true"}, {"yes"}) or (words & _DONE and not words & _NOT_DONE):
+            return document
     raise ValueError("no success")
 
 

@@ -18,6 +18,9 @@ from stores import STORES, NewStore
 from pythpeer.stores import Store
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
+# The fixtures of the command line's tests, which their modules load as a plugin.
+pytest.register_assert_rewrite("cli_runner")
+
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
