@@ -24,7 +24,7 @@ from .answers import read_date, same_document
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
 from .feed import Feed, Feeds, log_holes
-from .limiter import Priority
+from .line import Priority
 from .polling import chain
 from .posting import Posts, Shown
 from .secret import Secret
