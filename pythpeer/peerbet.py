@@ -180,6 +180,8 @@ class Peerbet:
         *on_part* is called with the id of each part as soon as it is posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
+        if on_part is not None and not callable(on_part):
+            raise InvalidRequestError("on_part is something to call", endpoint=self._set.name)
         try:
             parts = split_text(text, MAX_TEXT)
         except InvalidRequestError as error:
