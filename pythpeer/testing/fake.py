@@ -56,6 +56,8 @@ class FakeServices:
     - ``clock`` returns seconds and never goes back; by default it is the event loop's, so virtual
       time moves the fake too. ``now`` is the date at the start, by default today's, in UTC.
     - ``seed`` decides everything that is left to chance: the same for the same seed.
+    - ``peerbet_port`` and ``pythbots_port`` are where they listen, by default on free ports. One
+      that is taken is an ``OSError`` when they start.
     - What is documented nowhere is a habit: ``order="shuffled"``, ``mail_ids=False`` and so on, as
       `Habits` describes them.
 
@@ -76,6 +78,8 @@ class FakeServices:
         clock: Callable[[], float] | None = None,
         now: datetime | None = None,
         seed: int | str = 0,
+        peerbet_port: int = 0,
+        pythbots_port: int = 0,
         **habits: Unpack[HabitOptions],
     ) -> None:
         self.username = username
@@ -117,6 +121,7 @@ class FakeServices:
         self._pythbots = FakePythBots(
             self.users, self.chats, self.mail, self.api_keys, self._get_habits
         )
+        self._ports: dict[Service, int] = {"peerbet": peerbet_port, "pythbots": pythbots_port}
         self._servers: dict[Service, LoopbackServer] = {}
         self._running = False
 
@@ -205,7 +210,7 @@ class FakeServices:
             # Shielded, for a cancelled `create_server` leaves its socket to nobody.
             with anyio.CancelScope(shield=True):
                 for service in SERVICES:
-                    await self._listen(service)
+                    await self._listen(service, self._ports[service])
         except BaseException:
             await self.aclose()
             raise
@@ -237,7 +242,7 @@ class FakeServices:
                 for service in down if self._running else ():
                     await self._listen(service, self._servers[service].port)
 
-    async def _listen(self, service: Service, port: int = 0) -> None:
+    async def _listen(self, service: Service, port: int) -> None:
         # Late: a test run that uses no fake need not import aiohttp for it.
         from .server import LoopbackServer
 

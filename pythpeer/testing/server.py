@@ -38,14 +38,14 @@ logger.addFilter(_reveals_no_request)
 class LoopbackServer:
     """Serves *answer* on 127.0.0.1, and calls *malformed* where a request could not be read.
 
-    It listens on *port*, or on a free one.
+    It listens on *port*, or on a free one where that is 0.
     """
 
     def __init__(
         self,
         answer: Callable[[web.BaseRequest], tuple[Reply, Fault | None]],
         malformed: Callable[[], None],
-        port: int = 0,
+        port: int,
     ) -> None:
         self._answer = answer
         self._malformed = malformed
