@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from .. import ChatMessage, InvalidRequestError, Mail, Session, Stream
 from ..version import version
 from . import ending
+from .serve import serve
 from .show import Rows, as_json, facts, screen, table, write_json
 
 __all__ = ["run"]
@@ -23,7 +24,8 @@ __all__ = ["run"]
 HELP: Final = """\
 Talk on Peerbet chat, read and send PythBots mail, look people and chats up.
 
-Try it first: "pythpeer demo" needs no key and no network.
+Try it first: "pythpeer demo" needs no key and no network. Nor does
+"pythpeer serve", which is there to try your own bot against.
 
 Keys and addresses come from the environment, never from arguments:
   PYTHPEER_PEERBET_KEY        to post, and to see private messages
@@ -34,7 +36,7 @@ Keys and addresses come from the environment, never from arguments:
   PYTHPEER_STORE              memory: the only store of this version
 
 Exit codes:
-  0    done; also if nobody reads on, or if the demo was interrupted
+  0    done; also if nobody reads on, or if the demo or serve was interrupted
   1    the service or the network failed, or said no
   2    wrong usage or configuration: nothing was sent
   3    outcome unknown: it may have been sent, and was not repeated
@@ -64,6 +66,7 @@ chat: Final = App(name="chat", help="Follow Peerbet chat, and post there.")
 mail: Final = App(name="mail", help="Follow, send and list PythBots mail.")
 app.command(chat)
 app.command(mail)
+app.command(serve)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -57,7 +57,7 @@ class FakeServices:
       time moves the fake too. ``now`` is the date at the start, by default today's, in UTC.
     - ``seed`` decides everything that is left to chance: the same for the same seed.
     - ``peerbet_port`` and ``pythbots_port`` are where they listen, by default on free ports. One
-      that is taken is an ``OSError`` when they start.
+      that is taken is an ``OSError`` when they start, which says so.
     - What is documented nowhere is a habit: ``order="shuffled"``, ``mail_ids=False`` and so on, as
       `Habits` describes them.
 
@@ -97,13 +97,13 @@ class FakeServices:
         seed_directory(self.users, self.chats)
         owner = self.users.ensure(username)
         self.chat = FakeChat(
-            habits=self._get_habits, date=self._date, chance=Random(f"{seed} chat")
+            habits=self._get_habits, date=self._get_date, chance=Random(f"{seed} chat")
         )
         self.mail = FakeMail(
             self.users,
             owner,
             habits=self._get_habits,
-            date=self._date,
+            date=self._get_date,
             chance=Random(f"{seed} mail"),
         )
         self.register(username, peerbet_key=peerbet_key, personal_key=personal_key)
@@ -123,6 +123,7 @@ class FakeServices:
         )
         self._ports: dict[Service, int] = {"peerbet": peerbet_port, "pythbots": pythbots_port}
         self._servers: dict[Service, LoopbackServer] = {}
+        self._listeners: list[Callable[[Arrival], None]] = []
         self._running = False
 
     def __repr__(self) -> str:
@@ -152,6 +153,31 @@ class FakeServices:
     def pythbots_url(self) -> str:
         """The base URL of the fake PythBots. Raises ``RuntimeError`` while it is not running."""
         return self._url("pythbots")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that lead ``Session.from_env()`` here, such as ``PYTHPEER_PEERBET_URL``.
+
+        Raises ``RuntimeError`` while it is not running.
+        """
+        variables = {
+            "PYTHPEER_PEERBET_URL": self.peerbet_url,
+            "PYTHPEER_PYTHBOTS_URL": self.pythbots_url,
+            "PYTHPEER_PEERBET_KEY": self.peerbet_key,
+            "PYTHPEER_PERSONAL_KEY": self.personal_key,
+        }
+        if self.pythbots_api_key is not None:
+            variables["PYTHPEER_PYTHBOTS_API_KEY"] = self.pythbots_api_key
+        return variables
+
+    def listen(self, listener: Callable[[Arrival], None]) -> Callable[[], None]:
+        """Have *listener* called with each request from now on, until what is returned is called.
+
+        It is called once the request was judged and has had its effect, before it is answered, and
+        should return soon.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def register(self, username: str, *, peerbet_key: str, personal_key: str) -> None:
         """Give *username* a key for Peerbet, and one for the mail of PythBots."""
@@ -263,17 +289,21 @@ class FakeServices:
         at, target = self.clock(), request.raw_path
         call = Incoming(service, request.method, target, request.headers, at)
         fault = self.faults._meet(call.kind)
-        self._record(call, target, fault)
+        arrival = self._record(call, target, fault)
         self._judge.consider(call)
         status, body = (200, SORRY)
         if fault is None or fault.effect:
             status, body = self._answer(call)
+        for listener in tuple(self._listeners):
+            listener(arrival)
         return Reply(status, body, self._habits.content_type), fault
 
-    def _record(self, call: Incoming, target: str, fault: Fault | None) -> None:
+    def _record(self, call: Incoming, target: str, fault: Fault | None) -> Arrival:
         keys = (*self.chat.keys, *self.mail.keys, *self.api_keys.keys)
-        self.requests.append(Arrival(call.endpoint, call.at, redacted(target, keys), fault))
+        arrival = Arrival(call.endpoint, call.at, redacted(target, keys), fault)
+        self.requests.append(arrival)
         del self.requests[:-RECORDED]
+        return arrival
 
     def _answer(self, call: Incoming) -> tuple[int, bytes]:
         if "." not in call.endpoint:
@@ -290,13 +320,17 @@ class FakeServices:
     def _get_habits(self) -> Habits:
         return self._habits
 
+    def _get_date(self) -> str:
+        return self.date
+
     # -- time -------------------------------------------------------------------------------------
 
     def _set_clock(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._epoch = (self._given_now or datetime.now(UTC)) - timedelta(seconds=clock())
 
-    def _date(self) -> str:
-        """The services' date and time: it goes on as the clock does."""
+    @property
+    def date(self) -> str:
+        """The services' date and time, ``yyyy-MM-dd HH:mm:ss``: it goes on as the clock does."""
         now = self._epoch + timedelta(seconds=self.clock())
         return now.strftime("%Y-%m-%d %H:%M:%S")
