@@ -1,16 +1,16 @@
-"""Headless Chromium, driven through its DevTools protocol: no more than the tests of the page need."""
+"""Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -30,10 +30,11 @@ SHIFT: Final = 8
 
 
 class Browser:
-    """One tab. ``errors`` is all that the page has complained about: exceptions, broken policies."""
+    """One tab. ``errors`` is what the page has complained of: exceptions, broken policies."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
+        self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._session: dict[str, str] = {}
         self.errors: list[str] = []
@@ -46,11 +47,13 @@ class Browser:
             elif document["method"] == "Runtime.exceptionThrown":
                 self.errors.append(str(document["params"]["exceptionDetails"]))
             elif document["method"] == "Log.entryAdded":
-                self.errors.append(document["params"]["entry"]["text"])
+                entry = document["params"]["entry"]
+                if entry["source"] != "network":  # a refusal is one, and no mistake
+                    self.errors.append(entry["text"])
 
     async def call(self, method: str, **params: object) -> Any:
         """Have the browser do something, and return what comes of it."""
-        number = len(self._answers) + 1 if not self._answers else max(self._answers) + 1
+        number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json(
             {"id": number, "method": method, "params": params, **self._session}
@@ -88,16 +91,16 @@ class Browser:
     async def until(self, script: str) -> None:
         """Look again and again until *script* comes to something true."""
         for _ in range(int(PATIENCE / 0.05)):
-            if await self.run(script):
+            if await self.run(f"Boolean({script})"):
                 return
             await asyncio.sleep(0.05)
         shown = await self.run("document.body.innerText")
         raise AssertionError(f"never: {script}\nerrors: {self.errors}\non the page:\n{shown}")
 
     async def shows(self, text: str, within: str = "body") -> None:
-        """Wait until *text* is to be read in the element that *within* selects."""
-        element = f"document.querySelector({json.dumps(within)})"
-        await self.until(f"{element}.innerText.includes({json.dumps(text)})")
+        """Wait until *text* is to be read in an element that *within* selects."""
+        elements = f"[...document.querySelectorAll({json.dumps(within)})]"
+        await self.until(f"{elements}.some(one => one.innerText.includes({json.dumps(text)}))")
 
     async def press(self, *keys: str, shift: bool = False) -> None:
         for key in keys:
@@ -125,8 +128,8 @@ class Browser:
             way.append(await self.focused())
         return way
 
-    async def look(self, path: Path, width: int, height: int, scheme: str = "light") -> None:
-        """Take a picture of the page as it looks in a window of this size."""
+    async def look(self, width: int, height: int, scheme: str = "light") -> bytes:
+        """Take a picture (PNG) of the page as it looks in a window of this size."""
         await self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -140,7 +143,7 @@ class Browser:
         )
         await self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
         picture = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(picture["data"]))
+        return base64.b64decode(picture["data"])
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
@@ -144,12 +145,17 @@ class Reader:
         if not self._told:
             sections = {"hello": self._news.greeting(), **sections}
         for name, content in sections.items():
-            data = msgspec.json.encode(content)
+            data = _encoded(content)
             if self._told.get(name) != data:
                 self._told[name] = data
                 events.append(Event(name, data))
         lines = self._news._fake.chat.after(self._last)[-LINES:]
         if lines:
             self._last = lines[-1].id
-            events.append(Event("chat", msgspec.json.encode(lines)))
+            events.append(Event("chat", _encoded(lines)))
         return events
+
+
+def _encoded(content: object) -> bytes:
+    # In ASCII, for half of a surrogate pair has no UTF-8, and should not end the news.
+    return json.dumps(msgspec.to_builtins(content)).encode()

@@ -42,6 +42,7 @@ class Notices:
         self._fake = fake
         self._listener = listener
         self._judged = len(fake.violations)
+        self._last = fake.violations[-1] if fake.violations else None
         self._unlisten = fake.listen(self._look)
         self.latest: list[Notice] = []
         self.total = 0
@@ -58,10 +59,12 @@ class Notices:
 
     def _look(self, arrival: Arrival) -> None:
         violations = self._fake.violations
-        if len(violations) < self._judged:  # its owner has cleared it
-            self._judged = 0
+        known = violations[self._judged - 1] if 0 < self._judged <= len(violations) else None
+        if known is not self._last:
+            self._judged = 0  # their owner has cleared them
         for violation in violations[self._judged :]:
             self._add("violation", violation.endpoint, violation.rule, violation.detail)
+            self._last = violation
         self._judged = len(violations)
         missed = self._missed(arrival)
         if missed:

@@ -172,7 +172,9 @@ class Page:
                 return _answer({"error": "this is for the page itself, on this machine"}, 403)
             try:
                 return await handler(request)
-            except (InvalidRequestError, msgspec.ValidationError, msgspec.DecodeError) as error:
+            except web.HTTPException as error:
+                return _answer({"error": error.reason}, error.status)
+            except (InvalidRequestError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 return _answer({"error": str(error)}, 400)
 
         return guard
