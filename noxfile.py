@@ -27,7 +27,7 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
-QUICK = ("-m", "not processes")
+QUICK = ("-m", "not processes and not browser")
 """What is run where everything was run already, on another Python or before packing."""
 
 
@@ -78,7 +78,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests on each Python that is here; arguments go to pytest.
 
     On the one that runs nox coverage is recorded, which doubles the time; on the others those that
-    take processes of their own are left out, unless there are arguments.
+    take processes of their own or a browser are left out, unless there are arguments. Where there
+    is no Chromium, pytest's last lines say so.
     """
     session.install("-e", ".[cli]", *group("test"))
     if session.python != RUNNING:
@@ -139,7 +140,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run the sdist's tests against the wheel, without processes."""
+    """Build sdist and wheel, and run the sdist's tests against the wheel, the quick ones."""
     session.install("build")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)

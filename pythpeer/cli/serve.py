@@ -24,7 +24,7 @@ from .plain import clean
 from .show import screen, write_json
 
 if TYPE_CHECKING:
-    from ..testing.page import Notice
+    from ..testing.page import Notice, Page
 
 __all__ = ["serve"]
 
@@ -62,6 +62,8 @@ def serve(
     It prints the page's address, the environment that leads a bot here, and
     every rule of the services that a bot breaks.
     """
+    from ..testing.page import Page  # late: no other command needs aiohttp's server
+
     fake = FakeServices(
         rates=None if pace is None else dict.fromkeys(LAW, Rate(pace)),
         seed=random.randrange(2**32) if seed is None else seed,
@@ -70,21 +72,20 @@ def serve(
     )
     if people:
         fake.people.live(pace=PEOPLE)
+    notices: asyncio.Queue[Notice] = asyncio.Queue()
+    page = Page(fake, port=port, on_notice=notices.put_nowait)
     with contextlib.suppress(ending.Interrupted):  # that is how to stop it
-        ending.run(_serve(fake, port, json=json))
+        ending.run(_serve(fake, page, notices, json=json))
     return 0
 
 
-async def _serve(fake: FakeServices, port: int, *, json: bool) -> None:
-    from ..testing.page import Page
-
-    notices: asyncio.Queue[Notice] = asyncio.Queue()
+async def _serve(
+    fake: FakeServices, page: Page, notices: asyncio.Queue[Notice], *, json: bool
+) -> None:
     async with contextlib.AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(fake)
-            page = await stack.enter_async_context(
-                Page(fake, port=port, on_notice=notices.put_nowait)
-            )
+            await stack.enter_async_context(page)
         except OSError as error:
             hint = "--port, --peerbet-port and --pythbots-port choose others"
             raise InvalidRequestError(f"{error.strerror} ({hint})") from None
@@ -99,7 +100,7 @@ async def _serve(fake: FakeServices, port: int, *, json: bool) -> None:
 
 def _show(notice: Notice, *, json: bool) -> None:
     if json:
-        write_json("notice", msgspec.to_builtins(notice))
+        write_json(notice.kind, msgspec.to_builtins(notice))
     else:
         text = f"{notice.date} {notice.endpoint}: {notice.text} [{notice.rule}]"
         print(clean(text), flush=True)
