@@ -108,6 +108,11 @@ class Bucket:
         """Undo a reservation: the request certainly never left."""
         self.reserved -= 1
 
+    @property
+    def spent(self) -> int:
+        """How many tokens were ever taken for a request that was written."""
+        return self._first + len(self._starts) - 1
+
     def spend(self, now: float) -> int:
         """Take a reserved token: its request is being written. Returns what `answered` wants."""
         rate, starts = self.rate, self._starts

@@ -210,6 +210,16 @@ class Limiter:
         return len(writes) + len(calls) + len(polls)
 
     @property
+    def in_hand(self) -> int:
+        """Tokens that were given out, and whose requests are not written yet."""
+        return self._bucket.reserved
+
+    @property
+    def requests(self) -> int:
+        """How many requests were written so far; none are counted where there is no interval."""
+        return self._bucket.spent
+
+    @property
     def guard(self) -> float:
         """Seconds allowed for uneven network delay: widened by 429s, narrowed by their absence."""
         return self._bucket.guard

@@ -286,7 +286,7 @@ class Database:
             connection.execute("UPDATE store SET boot = ?", (boot,))
             connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
             connection.execute("UPDATE announcement SET until = 0")
-            connection.execute("UPDATE pace SET state = ''")  # not to be read any more
+            connection.execute("UPDATE pace SET state = x''")  # not to be read any more
         epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
         self.places = Places(Path(places), bytes(known[0]), epochs)
 
