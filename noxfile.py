@@ -148,6 +148,13 @@ def docs_faults(session: nox.Session) -> None:
     session.run("python", "tests/fault_page.py")
 
 
+@nox.session(name="docs-picture")
+def docs_picture(session: nox.Session) -> None:
+    """Take the picture of the page of `pythpeer serve` anew; it takes Chromium."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/page_picture.py")
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
