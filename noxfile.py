@@ -85,10 +85,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types, strictly (mypy and pyright)."""
+    """Check types, strictly (mypy and pyright), and that nothing public is left to inference."""
     session.install("-e", ".[cli]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "pythpeer", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS, download_python="never")

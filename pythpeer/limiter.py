@@ -175,7 +175,7 @@ class Limiter:
     )
 
     def __init__(self, name: str, rate: Rate, gate: Gate | None = None) -> None:
-        self.name = name
+        self.name: Final[str] = name
         self._gate = gate
         self._gate_due = -math.inf  # when to ask there again; infinity while it is being asked
         self._asking: asyncio.Task[None] | None = None

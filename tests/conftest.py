@@ -19,6 +19,9 @@ from stores import STORES, NewStore
 from pythpeer.stores import Store
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
+# The fixtures of the command line's tests, which their modules load as a plugin.
+pytest.register_assert_rewrite("cli_runner")
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what could not be tried on this machine: a skip is easily taken for a pass."""

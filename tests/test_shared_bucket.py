@@ -65,6 +65,17 @@ def test_an_answer_brings_it_forward() -> None:
     assert all_of_us.take("two", 0.5)[0] == pytest.approx(0.51)
 
 
+def test_who_waits_comes_back_in_time_for_an_answer() -> None:
+    """As soon as one that comes to another process right now could have brought it forward."""
+    all_of_us = Processes(Rate(1.0, guard=5.0))
+    anchor = all_of_us.written(all_of_us.take("one", 0.0)[1], 0.0)
+    assert all_of_us.take("two", 0.1)[0] == pytest.approx(1.0)
+    with all_of_us as bucket:
+        bucket.answered(anchor, 0.3)
+    assert all_of_us.take("two", 1.1)[0] == pytest.approx(0.2)
+    assert all_of_us.take("two", 1.3)[0] == 0.0
+
+
 def test_they_are_served_in_the_order_in_which_they_came() -> None:
     """Also where one who came later asks at the better moment."""
     all_of_us = Processes()
@@ -134,7 +145,8 @@ def test_a_wider_guard_is_everybody_s() -> None:
     _, ticket = all_of_us.take("one", 0.0)
     with all_of_us as bucket:
         bucket.written(ticket, 0.0, 0.4)
-    assert all_of_us.take("two", 0.0)[0] == pytest.approx(1.4)
+    assert all_of_us.take("two", 0.0)[0] == pytest.approx(1.0)
+    assert all_of_us.take("two", 1.0)[0] == pytest.approx(0.4)
 
 
 def test_a_token_given_back_is_the_next_one_s() -> None:
@@ -153,7 +165,8 @@ def test_a_dead_process_s_token_counts_as_spent_when_that_is_found_out() -> None
     all_of_us = Processes()
     all_of_us.take("one", 0.0)
     all_of_us.dead = {"one"}
-    assert all_of_us.take("two", 3.0)[0] == pytest.approx(1.05)
+    assert all_of_us.take("two", 3.0)[0] == pytest.approx(1.0)
+    assert all_of_us.take("two", 4.0)[0] == pytest.approx(0.05)
     assert all_of_us.take("two", 4.06)[0] == 0.0
 
 

@@ -20,6 +20,7 @@ from rich.text import Text
 from .. import InvalidRequestError, Rate
 from ..testing import LAW, FakeServices
 from . import ending
+from .options import Flag, Json
 from .plain import clean
 from .show import screen, write_json
 
@@ -39,9 +40,7 @@ def serve(
     port: Annotated[Port, Parameter(help="Where the page is; 0 is a free port.")] = 8400,
     peerbet_port: Annotated[Port, Parameter(help="Where Peerbet is.")] = 8401,
     pythbots_port: Annotated[Port, Parameter(help="Where PythBots is.")] = 8402,
-    people: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Have invented people talk.")
-    ] = False,
+    people: Annotated[bool, Flag, Parameter(help="Have invented people talk.")] = False,
     pace: Annotated[
         float | None,
         Parameter(
@@ -53,9 +52,7 @@ def serve(
     seed: Annotated[
         int | None, Parameter(help="Have the same people say the same things again.")
     ] = None,
-    json: Annotated[
-        bool, Parameter(negative=(), show_default=False, help="Print one JSON object on each line.")
-    ] = False,
+    json: Json = False,
 ) -> int:
     """Serve the fake services to your bot, with a page to chat in, until Ctrl-C.
 

@@ -79,6 +79,9 @@ class SharedBucket:
             return Turn(0.0, state.tickets, paused)
         due = bucket.due(now)
         ready = now + GLANCE if due == math.inf else due
+        if bucket.awaits_answers(now):
+            # One that comes right now, to whichever process, makes it no sooner than this.
+            ready = min(ready, max(bucket.paused, now + max(bucket.rate.interval, GLANCE)))
         # Those before us each take a token of their own first.
         wait = max(GLANCE if place else 1e-4, ready + place * bucket.rate.interval - now)
         state.line[place : place + 1] = [(who, now + wait + LATE)]

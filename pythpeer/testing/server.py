@@ -34,7 +34,7 @@ def _reveals_no_request(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 logger.addFilter(_reveals_no_request)
 
 
@@ -53,7 +53,7 @@ class LoopbackServer:
         self._answer = answer
         self._malformed = malformed
         self._runner: web.ServerRunner | None = None
-        self.port = port
+        self.port: int = port
 
     async def start(self) -> None:
         """Listen."""

@@ -20,6 +20,7 @@ from aiohttp import ClientConnectionResetError, web
 from aiohttp.typedefs import Handler, Middleware
 
 from ...errors import InvalidRequestError
+from ...misuse import AsyncWith
 from ..chat import LONGEST
 from ..fake import FakeServices
 from ..server import HOST, listen, logger
@@ -106,7 +107,7 @@ class Nothing(msgspec.Struct, forbid_unknown_fields=True):
 # -- the server -----------------------------------------------------------------------------------
 
 
-class Page:
+class Page(AsyncWith):
     """Serves the page for *fake*, which is running, on *port* while ``async with`` lasts.
 
     *port* 0 is a free one; one that is taken is an ``OSError``, which says so. *on_notice* is
