@@ -10,17 +10,20 @@ import asyncio
 import copy
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
 
+from .calls import tell_of_retry
 from .errors import PythpeerError, SessionClosedError
+from .hooks import GapEvent, Hooks, StoreEvent
+from .limiter import clock
 from .polling import Gap
 from .retry import Retry, backoff, is_transient
 from .stores.base import Draft, Log, Store, Topic
 
-__all__ = ["Cursor", "Feed", "Feeds", "Source", "log_holes"]
+__all__ = ["Cursor", "Feed", "Feeds", "Source", "put_down"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +52,33 @@ class Cursor:
         """The position from which the service was asked: what the log lacks there is gone."""
 
 
-def log_holes(name: str, added: Iterable[Draft[Any]]) -> None:
-    """Warn of items that could not be decoded, when they come into the log."""
-    for draft in added:
-        if draft.item is None:
-            logger.warning("%s: skipped an item that cannot be decoded", name)
+async def put_down(
+    hooks: Hooks,
+    name: str,
+    log: Log[T],
+    drafts: Sequence[Draft[T]],
+    *,
+    shown: int | None = None,
+    strays: int = 0,
+    settled: Collection[int] = (),
+) -> None:
+    """Append to the log what a poll brought, warn of what could not be decoded, and tell of it.
+
+    *shown* is how many items there were to begin with, if more than *drafts*; *strays* is how many
+    besides could not be decoded and have no id.
+    """
+    now = clock(asyncio.get_running_loop())
+    start = now()
+    added = await log.append(drafts, settled=settled)
+    took = now() - start
+    holes = sum(draft.item is None for draft in added)
+    for _ in range(holes):
+        logger.warning("%s: skipped an item that cannot be decoded", name)
+    if hooks.store:
+        dropped = (len(drafts) if shown is None else shown) - len(added)
+        event = StoreEvent(name, len(added), dropped, holes + strays, took)
+        for told in hooks.store:
+            told(event)
 
 
 class Source(Protocol[T]):
@@ -96,13 +121,18 @@ class Feed(Generic[T]):
         log: Log[T],
         retry: Retry,
         check: Callable[[], object] = lambda: None,
+        hooks: Hooks | None = None,
     ) -> None:
+        self.hooks: Final = hooks or Hooks()
+        """Who looks on."""
         self.check = check
         """Raises `SessionClosedError` where the session is closed or in another event loop."""
         self.source = source
         self.log = log
         self.skipped = 0
         """Items nobody could decode and that have no id to count them by."""
+        self.newest = 0
+        """The greatest id that is known here."""
         self._retry = retry
         self._waiting: dict[Cursor, None] = {}
         self._round: _Round | None = None
@@ -207,8 +237,15 @@ class Feed(Generic[T]):
         self._not_before = asyncio.get_running_loop().time() + delay
         if self._failures == 1:
             logger.warning("%s; the stream goes on trying", error)
+        if self.hooks.retry:
+            tell_of_retry(self.hooks, self.source.name, error, self._failures, delay)
 
     # -- what a source asks and tells -------------------------------------------------------------
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that the next poll is: 1, and one more for each failure."""
+        return self._failures + 1
 
     @property
     def homeless(self) -> bool:
@@ -232,6 +269,7 @@ class Feed(Generic[T]):
             if cursor.position is None:
                 cursor.position = place
                 cursor.adrift = False
+        self.see(place)
 
     def prove(self, after: int, *, full: bool) -> None:
         """The service was asked for everything after *after*, and its answer is in the log."""
@@ -239,6 +277,10 @@ class Feed(Generic[T]):
             if cursor.position == after or (not full and (cursor.position or 0) > after):
                 cursor.proved = cursor.position
                 cursor.adrift = False
+
+    def see(self, newest: int) -> None:
+        """There is an item of this id."""
+        self.newest = max(self.newest, newest)
 
     def say(self, gap: Gap) -> None:
         """Warn of a gap, once however many streams come across it."""
@@ -250,6 +292,8 @@ class Feed(Generic[T]):
                 gap.after,
                 gap.before,
             )
+            for told in self.hooks.gap:
+                told(GapEvent(self.source.name, gap.after, gap.before))
 
     @property
     def closed(self) -> bool:
@@ -265,7 +309,10 @@ class Feed(Generic[T]):
 class Feeds:
     """The feeds of a session while it is open, one for each log."""
 
-    def __init__(self, check: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, check: Callable[[], object] = lambda: None, hooks: Hooks | None = None
+    ) -> None:
+        self._hooks = hooks
         self._store: Store | None = None
         self._check = check
         self._retry = Retry()
@@ -284,7 +331,8 @@ class Feeds:
         feed: Feed[T] | None = self._feeds.get(topic.name)
         if feed is None:
             log = self._store.log(topic)
-            feed = self._feeds[topic.name] = Feed(source(), log, self._retry, self._check)
+            feed = Feed(source(), log, self._retry, self._check, self._hooks)
+            self._feeds[topic.name] = feed
         return feed
 
     def close(self) -> None:

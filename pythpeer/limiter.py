@@ -101,7 +101,7 @@ class Gate(Protocol):
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_bucket", "_limiter", "_ticket", "status")
+    __slots__ = ("_anchor", "_bucket", "_limiter", "_ticket", "status", "waited")
 
     def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
         self._limiter = limiter
@@ -112,6 +112,8 @@ class Permit:
         self._anchor = _HELD
         self.status: int | None = None
         """The HTTP status of the answer, once its head is here."""
+        self.waited = 0.0
+        """Seconds for which it was waited for."""
 
     @property
     def written(self) -> bool:
@@ -274,6 +276,7 @@ class Limiter:
             if self._asking is not None and not self.waiting:
                 await self._stop_asking(self._asking)
             raise
+        permit.waited = self._now() - now
         return permit
 
     def dismiss(self, owner: object) -> None:

@@ -15,6 +15,7 @@ import anyio
 from .calls import Caller
 from .errors import InvalidRequestError, SessionClosedError
 from .feed import Feeds
+from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
 from .limiter import Limiter
 from .peerbet import Peerbet
 from .pythbots import PythBots
@@ -63,6 +64,11 @@ class SessionOptions(TypedDict, total=False):
     store: Store | None
     max_body: int
     ssl_context: ssl.SSLContext | None
+    on_request: Hook[RequestEvent] | None
+    on_response: Hook[ResponseEvent] | None
+    on_retry: Hook[RetryEvent] | None
+    on_gap: Hook[GapEvent] | None
+    telemetry: Telemetry | None
 
 
 class Session:
@@ -79,6 +85,14 @@ class Session:
     - ``store``: where cursors, logs and pacing live; by default a `MemoryStore` of its own.
     - ``max_body``: bytes an answer may have.
     - ``ssl_context``: for a private certificate authority; there is no way to switch checking off.
+    - ``on_request``, ``on_response``, ``on_retry``, ``on_gap``: hooks, each a function or coroutine
+      function that is given a frozen event. A function runs at once, within the call, and had
+      better be quick. A coroutine function runs in a task of its own, one event after the other in
+      order: it delays no call, misses events once 1000 are waiting for it, and has one second to
+      end when the session is closed. What a hook raises is logged once for each hook, and goes no
+      further.
+    - ``telemetry``: a `Telemetry`, which sees more than the hooks do, such as
+      ``pythpeer.otel.OpenTelemetry()``.
 
     Whatever of this is wrong is an `InvalidRequestError` at once. A session belongs to the event
     loop it was opened in; once closed it can be opened again. It runs no background task, so it
@@ -101,6 +115,11 @@ class Session:
         store: Store | None = None,
         max_body: int = 1_048_576,
         ssl_context: ssl.SSLContext | None = None,
+        on_request: Hook[RequestEvent] | None = None,
+        on_response: Hook[ResponseEvent] | None = None,
+        on_retry: Hook[RetryEvent] | None = None,
+        on_gap: Hook[GapEvent] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         # First of all, so that no later error can show a key among this frame's variables.
         keys = [Secret.wrap(key) for key in (peerbet_key, personal_key, pythbots_api_key)]
@@ -128,7 +147,14 @@ class Session:
         self._opening = asyncio.Lock()
         self._store_open = False
         self._transport: Transport | None = None
-        self._feeds = Feeds(self._open_transport)
+        self._hooks = Hooks(
+            on_request=on_request,
+            on_response=on_response,
+            on_retry=on_retry,
+            on_gap=on_gap,
+            telemetry=telemetry,
+        )
+        self._feeds = Feeds(self._open_transport, self._hooks)
         self._limiters: dict[str, Limiter] = {}
         self._caller = Caller(
             transport=self._open_transport,
@@ -136,6 +162,7 @@ class Session:
             retry=_instance("retry", Retry, retry),
             timeout=self._timeout,
             max_wait=_limit("max_wait", max_wait),
+            hooks=self._hooks,
         )
         self._peerbet = Peerbet(
             self._caller,
@@ -226,6 +253,7 @@ class Session:
                 max_body=self._max_body,
                 ssl_context=self._ssl_context,
             )
+            self._hooks.open()
             self._feeds.open(self._store, self._caller.retry)
         return self
 
@@ -248,7 +276,10 @@ class Session:
                     await self._feeds.finish()
                 finally:
                     self._store_open = False
-                    await self._store.aclose()
+                    try:
+                        await self._store.aclose()
+                    finally:
+                        await self._hooks.finish()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeVar, overlo
 
 from .errors import GapError, InvalidRequestError
 from .feed import Cursor, Feed
+from .hooks import DeliveryEvent
 from .polling import Gap
 from .stores.base import Entry
 from .wire import check_integer, check_text
@@ -183,7 +184,21 @@ class Stream(Generic[T_co]):
                 self._holes += 1
             else:
                 self._ready.append((entry.id, entry.item))
+        self._feed.see(position)
+        if self._feed.hooks.delivery and position != before:
+            self._tell_of_delivery()
         return position != before
+
+    def _tell_of_delivery(self) -> None:
+        feed, items = self._feed, len(self._ready)
+        event = DeliveryEvent(feed.source.name, self._name, items, self._behind)
+        for told in feed.hooks.delivery:
+            told(event)
+
+    @property
+    def _behind(self) -> int:
+        """How far, in ids, what was taken from the log is behind the newest that is known."""
+        return max(0, self._feed.newest - (self._cursor.position or 0))
 
     def _note_gap(self, gap: Gap) -> None:
         self._gaps.append(gap)
