@@ -16,6 +16,7 @@ from .errors import (
     StoreError,
     TransportError,
 )
+from .health import EndpointHealth, SessionHealth, StreamHealth
 from .hooks import (
     DeliveryEvent,
     GapEvent,
@@ -51,6 +52,7 @@ __all__ = [
     "DeliveryEvent",
     "Effect",
     "Endpoint",
+    "EndpointHealth",
     "Gap",
     "GapError",
     "GapEvent",
@@ -79,12 +81,14 @@ __all__ = [
     "Secret",
     "Session",
     "SessionClosedError",
+    "SessionHealth",
     "SessionOptions",
     "SqliteStore",
     "StaffMember",
     "StoreError",
     "StoreEvent",
     "Stream",
+    "StreamHealth",
     "Telemetry",
     "TransportError",
     "User",

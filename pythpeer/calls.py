@@ -16,7 +16,8 @@ import anyio
 import msgspec
 
 from .answers import interpret, retry_after
-from .errors import PythpeerError, RateLimitedError
+from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError
+from .health import Record
 from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
 from .limiter import Limiter, Permit, Priority, clock
 from .retry import Retry, outcome
@@ -30,6 +31,7 @@ __all__ = ["Caller", "shielded", "tell_of_retry"]
 logger = logging.getLogger("pythpeer.requests")
 
 T = TypeVar("T")
+E = TypeVar("E", bound="PythpeerError | None")
 
 
 class Caller:
@@ -54,6 +56,8 @@ class Caller:
         """Seconds that a call may wait for a token."""
         self.hooks = hooks
         """Who looks on."""
+        self.records: dict[str, Record] = {}
+        """How each endpoint has done."""
 
     async def call(self, request: Request[T]) -> T:
         """Run *request* for a user: bounded waiting, and reads repeated as the policy says."""
@@ -156,16 +160,27 @@ class Caller:
         finally:
             permit.close()
         if isinstance(reply, PythpeerError):
-            return outcome(endpoint.effect, reply, permit.status)
+            return self._note(permit, outcome(endpoint.effect, reply, permit.status))
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
+            self._note(permit, None)
             return answer
         if isinstance(answer, RateLimitedError):
             answer.retry_after = retry_after(reply.headers)
             permit.refused(answer.retry_after)
         elif reply.status == 503:
             permit.pause(retry_after(reply.headers))
-        return outcome(endpoint.effect, answer, permit.status)
+        return self._note(permit, outcome(endpoint.effect, answer, permit.status))
+
+    def _note(self, permit: Permit, error: E) -> E:
+        """Put down how the endpoint did. A no about the matter itself is an answer like another."""
+        name = permit.limiter.name
+        record = self.records.get(name)
+        if record is None:
+            record = self.records[name] = Record()
+        is_answer = isinstance(error, ApiError) and not isinstance(error, AccessDeniedError)
+        record.note(None if is_answer else error)
+        return error
 
 
 def tell_of_retry(

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 
 from .calls import tell_of_retry
 from .errors import PythpeerError, SessionClosedError
+from .health import Record, StreamHealth
 from .hooks import GapEvent, Hooks, StoreEvent
 from .limiter import clock
 from .polling import Gap
@@ -102,6 +106,14 @@ class Source(Protocol[T]):
         """Wait for what has to be put down although the session is closing."""
 
 
+class HasHealth(Protocol):
+    """A stream, as its feed sees it."""
+
+    def health(self) -> StreamHealth:
+        """How it is doing."""
+        ...
+
+
 class _Round:
     """One poll, and those who wait for it."""
 
@@ -122,9 +134,16 @@ class Feed(Generic[T]):
         retry: Retry,
         check: Callable[[], object] = lambda: None,
         hooks: Hooks | None = None,
+        wait: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.hooks: Final = hooks or Hooks()
         """Who looks on."""
+        self.record: Final = Record()
+        """How its polls have done."""
+        self.streams: Final[WeakKeyDictionary[HasHealth, None]] = WeakKeyDictionary()
+        """The streams that are not closed, oldest first."""
+        self._wait = wait
+        self._now: Callable[[], float] = time.monotonic  # until there is a loop to go by
         self.check = check
         """Raises `SessionClosedError` where the session is closed or in another event loop."""
         self.source = source
@@ -177,6 +196,7 @@ class Feed(Generic[T]):
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
+        self._now = asyncio.get_running_loop().time
         if not self.closed and not (self._needy or await self.log.lead(LEASE)):
             await self._news()
             return None
@@ -186,11 +206,13 @@ class Feed(Generic[T]):
         try:
             error = await self.source.poll(self)
         except PythpeerError as raised:
+            self.record.note(raised)
             return raised.with_traceback(None)
         finally:
             self.asking = False
         if error is not None and self.closed:
             return self._over()  # what broke was broken by closing
+        self.record.note(error)
         if error is not None and not is_transient(error):
             return error
         self._note(error)
@@ -239,6 +261,13 @@ class Feed(Generic[T]):
             logger.warning("%s; the stream goes on trying", error)
         if self.hooks.retry:
             tell_of_retry(self.hooks, self.source.name, error, self._failures, delay)
+
+    @property
+    def next_poll(self) -> float | None:
+        """Seconds until the next poll can leave, ``None`` if one is under way or none is wanted."""
+        if self.asking or not self._waiting or self.closed:
+            return None
+        return max(0.0, self._not_before - self._now(), self._wait())
 
     # -- what a source asks and tells -------------------------------------------------------------
 
@@ -310,9 +339,13 @@ class Feeds:
     """The feeds of a session while it is open, one for each log."""
 
     def __init__(
-        self, check: Callable[[], object] = lambda: None, hooks: Hooks | None = None
+        self,
+        check: Callable[[], object] = lambda: None,
+        hooks: Hooks | None = None,
+        wait: Callable[[str], float] = lambda _: 0.0,
     ) -> None:
         self._hooks = hooks
+        self._wait = wait
         self._store: Store | None = None
         self._check = check
         self._retry = Retry()
@@ -331,9 +364,16 @@ class Feeds:
         feed: Feed[T] | None = self._feeds.get(topic.name)
         if feed is None:
             log = self._store.log(topic)
-            feed = Feed(source(), log, self._retry, self._check, self._hooks)
+            made = source()
+            wait = partial(self._wait, made.name)
+            feed = Feed(made, log, self._retry, self._check, self._hooks, wait)
             self._feeds[topic.name] = feed
         return feed
+
+    def streams(self) -> Iterator[HasHealth]:
+        """The streams of the session that are not closed."""
+        for feed in self._feeds.values():
+            yield from list(feed.streams)
 
     def close(self) -> None:
         """The session is closing: wake everybody who rests."""

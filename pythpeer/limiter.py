@@ -101,10 +101,10 @@ class Gate(Protocol):
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_bucket", "_limiter", "_ticket", "status", "waited")
+    __slots__ = ("_anchor", "_bucket", "_ticket", "limiter", "status", "waited")
 
     def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
-        self._limiter = limiter
+        self.limiter = limiter
         self._ticket = ticket
         # If the limiter moves to another loop it gets another bucket: what is left over from the
         # old loop must not count there.
@@ -123,7 +123,7 @@ class Permit:
     def on_written(self) -> None:
         """The request head is being written now."""
         if self._anchor == _HELD:
-            self._anchor = self._limiter._spend(self._bucket, self._ticket)
+            self._anchor = self.limiter._spend(self._bucket, self._ticket)
 
     def on_answered(self, status: int | None = None) -> None:
         """The head of the answer is here."""
@@ -131,7 +131,7 @@ class Permit:
         if self._anchor > 0:
             if status != 429:
                 self._bucket.praise()
-            self._limiter._answered(self._bucket, self._anchor, self._ticket)
+            self.limiter._answered(self._bucket, self._anchor, self._ticket)
 
     def refused(self, retry_after: float | None) -> None:
         """The service said that it was asked too often: keep more distance from now on."""
@@ -141,13 +141,13 @@ class Permit:
     def pause(self, retry_after: float | None) -> None:
         """The service said when to come back, or nothing of the kind."""
         if retry_after is not None:
-            self._limiter.pause(min(retry_after, LONGEST_PAUSE))
+            self.limiter.pause(min(retry_after, LONGEST_PAUSE))
 
     def close(self) -> None:
         """The request is over. A token that was never spent goes back."""
         if self._anchor == _HELD:
             self._anchor = _RETURNED
-            self._limiter._give_back(self._bucket, self._ticket)
+            self.limiter._give_back(self._bucket, self._ticket)
 
 
 _Waiter = tuple["asyncio.Future[Permit]", float, object]
@@ -220,6 +220,11 @@ class Limiter:
     def paused_for(self) -> float:
         """Seconds until the deadline set by `pause` or a ``Retry-After``; 0 without one."""
         return max(0.0, self._bucket.paused - self._now())
+
+    @property
+    def next_token(self) -> float:
+        """Seconds until the next token, as far as is known here; 0 if there is one."""
+        return max(0.0, self._first(self._now()))
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now. A deadline is only ever moved later."""

@@ -15,6 +15,7 @@ import anyio
 from .calls import Caller
 from .errors import InvalidRequestError, SessionClosedError
 from .feed import Feeds
+from .health import EndpointHealth, Record, SessionHealth, moment
 from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
 from .limiter import Limiter
 from .peerbet import Peerbet
@@ -154,8 +155,10 @@ class Session:
             on_gap=on_gap,
             telemetry=telemetry,
         )
-        self._feeds = Feeds(self._open_transport, self._hooks)
         self._limiters: dict[str, Limiter] = {}
+        self._feeds = Feeds(
+            self._open_transport, self._hooks, lambda name: self._limiters[name].next_token
+        )
         self._caller = Caller(
             transport=self._open_transport,
             limiter=self._limiter,
@@ -219,6 +222,36 @@ class Session:
     def limiters(self) -> Mapping[str, Limiter]:
         """The live token buckets by endpoint name; a user's own endpoint from its first call on."""
         return MappingProxyType(self._limiters)
+
+    def health(self) -> SessionHealth:
+        """How the session is doing at this moment: endpoints and streams. Turns into JSON.
+
+        Costs nothing but the asking, and asks no service.
+        """
+        endpoints = {name: self._endpoint_health(name) for name in self._limiters}
+        streams = tuple(stream.health() for stream in self._feeds.streams())
+        is_open = self._transport is not None
+        failures = [part.failures for part in endpoints.values()]
+        failures += [stream.failures for stream in streams]
+        return SessionHealth(
+            at=moment(),
+            ok=is_open and not any(failures),
+            open=is_open,
+            endpoints=endpoints,
+            streams=streams,
+        )
+
+    def _endpoint_health(self, name: str) -> EndpointHealth:
+        limiter = self._limiters[name]
+        record = self._caller.records.get(name) or Record()
+        return EndpointHealth(
+            last_success=record.last_success,
+            failures=record.failures,
+            last_error=record.last_error,
+            waiting=limiter.waiting,
+            next_token=limiter.next_token,
+            paused_for=limiter.paused_for,
+        )
 
     async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:
         """Ask any endpoint, with the pacing, secrecy and errors that the services' own have.

@@ -32,6 +32,7 @@ from pythpeer import (
     GapEvent,
     InvalidRequestError,
     MemoryStore,
+    Param,
     PythpeerError,
     Rate,
     RequestEvent,
@@ -271,7 +272,14 @@ async def test_consuming_reads_are_told_too() -> None:
 def test_a_redacted_url_has_numbers_and_bare_names_and_nothing_else() -> None:
     """Keys and texts are veiled, also those that look like numbers; the fixed query is not."""
     endpoint = Endpoint("own", "https://a.example/b", query={"action": "get", "k": Secret("s1")})
-    params = {"k2": Secret("s2"), "text": "4711", "n": 7, "x": 1.5, "yes": True, "gone": None}
+    params: dict[str, Param] = {
+        "k2": Secret("s2"),
+        "text": "4711",
+        "n": 7,
+        "x": 1.5,
+        "yes": True,
+        "gone": None,
+    }
     request = Request(endpoint, {**params, "é": FLAG})
     assert request.redacted() == (
         "https://a.example/b?action=get&k=***&k2=***&text=***&n=7&x=1.5&yes=1&%C3%A9"
@@ -410,7 +418,7 @@ async def test_a_slow_hook_delays_no_call() -> None:
         assert len(asyncio.all_tasks()) == 2 + len(server.peers)  # this, and the test's runner
 
 
-async def test_closing_leaves_hooks_a_second() -> None:
+async def test_closing_leaves_hooks_a_second(caplog: pytest.LogCaptureFixture) -> None:
     """What is nearly done is done; what is not is cancelled, and nothing is left behind."""
     ended: list[str] = []
 
@@ -431,6 +439,7 @@ async def test_closing_leaves_hooks_a_second() -> None:
                 await asyncio.sleep(GRACE / 2) if end[1:] else None
                 await session.peerbet.messages()
         assert ended == end
+    assert complaints(caplog) == []
 
 
 async def test_a_hook_that_will_not_end_is_left_alone() -> None:
