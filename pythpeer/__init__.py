@@ -1,5 +1,7 @@
 """An asyncio client for PythBots and Peerbet chat."""
 
+import logging
+
 from .errors import (
     AccessDeniedError,
     ApiError,
@@ -95,3 +97,6 @@ __all__ = [
     "merge",
     "split_text",
 ]
+
+# Quiet, unless the program says where its log goes.
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -80,8 +80,7 @@ class Caller:
             delay = self._delay(request.endpoint, answer, attempt)
             if delay is None:
                 break
-            if self.hooks.retry:
-                tell_of_retry(self.hooks, request.endpoint.name, answer, attempt, delay)
+            tell_of_retry(self.hooks, request.endpoint.name, answer, attempt, delay)
             await anyio.sleep(delay)
         raise failure
 
@@ -187,8 +186,18 @@ def tell_of_retry(
     hooks: Hooks, endpoint: str, error: PythpeerError, attempt: int, delay: float
 ) -> None:
     """Tell those who look on that a read is going to be asked again."""
+    if not (hooks.retry or logger.isEnabledFor(logging.DEBUG)):
+        return
     status: int | None = getattr(error, "status", None)
     event = RetryEvent(endpoint, attempt, delay, status, type(error).__name__)
+    logger.debug(
+        "%s: attempt %d failed with %s, the next is in %.2f s",
+        endpoint,
+        attempt,
+        event.error,
+        delay,
+        extra=msgspec.structs.asdict(event),
+    )
     for told in hooks.retry:
         told(event)
 

@@ -27,9 +27,9 @@ from .polling import Gap
 from .retry import Retry, backoff, is_transient
 from .stores.base import Draft, Log, Store, Topic
 
-__all__ = ["Cursor", "Feed", "Feeds", "Source", "put_down"]
+__all__ = ["Cursor", "Feed", "Feeds", "Source", "log_skipped", "put_down"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("pythpeer.streams")
 
 T = TypeVar("T")
 
@@ -77,12 +77,17 @@ async def put_down(
     took = now() - start
     holes = sum(draft.item is None for draft in added)
     for _ in range(holes):
-        logger.warning("%s: skipped an item that cannot be decoded", name)
+        log_skipped(name)
     if hooks.store:
         dropped = (len(drafts) if shown is None else shown) - len(added)
         event = StoreEvent(name, len(added), dropped, holes + strays, took)
         for told in hooks.store:
             told(event)
+
+
+def log_skipped(name: str) -> None:
+    """Warn of an item that cannot be decoded."""
+    logger.warning("%s: skipped an item that cannot be decoded", name, extra={"endpoint": name})
 
 
 class Source(Protocol[T]):
@@ -251,16 +256,18 @@ class Feed(Generic[T]):
         """Count failures in a row, and say once when they begin and once when they are over."""
         if error is None:
             if self._failures:
-                logger.info("%s is back after %d failures", self.source.name, self._failures)
+                name, failures = self.source.name, self._failures
+                about = {"endpoint": name, "failures": failures}
+                logger.info("%s is back after %d failures", name, failures, extra=about)
             self._failures = 0
             return
         self._failures += 1
         delay = backoff(self._failures, BASE_DELAY, self._retry.max_delay)
         self._not_before = asyncio.get_running_loop().time() + delay
         if self._failures == 1:
-            logger.warning("%s; the stream goes on trying", error)
-        if self.hooks.retry:
-            tell_of_retry(self.hooks, self.source.name, error, self._failures, delay)
+            about = {"endpoint": self.source.name, "error": type(error).__name__}
+            logger.warning("%s; the stream goes on trying", error, extra=about)
+        tell_of_retry(self.hooks, self.source.name, error, self._failures, delay)
 
     @property
     def next_poll(self) -> float | None:
@@ -320,6 +327,7 @@ class Feed(Generic[T]):
                 self.source.name,
                 gap.after,
                 gap.before,
+                extra={"endpoint": self.source.name, "after": gap.after, "before": gap.before},
             )
             for told in self.hooks.gap:
                 told(GapEvent(self.source.name, gap.after, gap.before))

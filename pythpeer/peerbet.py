@@ -12,7 +12,6 @@ one reader (private messages to others have ids too).
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from datetime import datetime
 from typing import Final
@@ -22,7 +21,7 @@ import msgspec
 from .answers import read_date, same_document
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
-from .feed import Feed, Feeds, put_down
+from .feed import Feed, Feeds, log_skipped, put_down
 from .limiter import Priority
 from .polling import chain
 from .posting import Posts, Shown
@@ -45,8 +44,6 @@ from .wire import (
 )
 
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
-
-logger = logging.getLogger(__name__)
 
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
@@ -286,7 +283,7 @@ class _ChatSource:
             if stray not in self._strays:
                 self._strays.append(stray)
                 feed.skipped += 1
-                logger.warning("%s: skipped a message that cannot be decoded", self.name)
+                log_skipped(self.name)
         return feed.skipped - before
 
 
