@@ -77,7 +77,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types, strictly (mypy and pyright)."""
-    session.install("-e", ".[cli]", *group("typing"))
+    session.install("-e", ".[cli,otel]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
 
@@ -89,7 +89,7 @@ def tests(session: nox.Session) -> None:
     On the one that runs nox coverage is recorded, which doubles the time; on the others those that
     take processes of their own are left out, unless there are arguments.
     """
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,otel]", *group("test"))
     runs = [session.posargs] if session.posargs else [QUICK, SLOW]
     if session.python != RUNNING:
         session.run("python", "-m", "pytest", *runs[0])
@@ -107,7 +107,7 @@ def tests_floor(session: nox.Session) -> None:
     session.install("uv")
     # The package first: what it brings is then old enough for it, and is left alone by the rest.
     uv_install = ("uv", "pip", "install", "--python", session.virtualenv.location)
-    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli]")
+    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli,otel]")
     session.run(*uv_install, *group("test"))
     session.run("uv", "pip", "list", "--python", session.virtualenv.location)
     session.run("python", "-m", "pytest", *session.posargs)
@@ -163,7 +163,8 @@ def dist(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(environment))
         python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
         session.run(
-            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli]", *group("test")), external=True
+            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli,otel]", *group("test")),
+            external=True,
         )
         session.chdir(source)
         session.run(python, "-m", "pytest", *(session.posargs or PACKED), external=True)

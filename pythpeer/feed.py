@@ -80,7 +80,7 @@ async def put_down(
         log_skipped(name)
     if hooks.store:
         dropped = (len(drafts) if shown is None else shown) - len(added)
-        event = StoreEvent(name, len(added), dropped, holes + strays, took)
+        event = StoreEvent(name, len(added) - holes, dropped, holes + strays, took)
         for told in hooks.store:
             told(event)
 

@@ -114,7 +114,7 @@ class StoreEvent(msgspec.Struct, frozen=True):
 
     endpoint: str
     items: int
-    """How many were new; those that could not be decoded included."""
+    """How many were new."""
 
     duplicates: int
     """How many were known already, and were dropped."""
