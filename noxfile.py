@@ -76,10 +76,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types, strictly (mypy and pyright)."""
+    """Check types, strictly (mypy and pyright), and that nothing public is left to inference."""
     session.install("-e", ".[cli,otel]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "pythpeer", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS, download_python="never")
@@ -147,7 +148,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run those of the sdist's tests that look at the wheel as a whole."""
+    """Build sdist and wheel, and run against the wheel what looks at all of it."""
     session.install("build")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)

@@ -40,7 +40,7 @@ from .session import Session, SessionOptions
 from .splitting import split_text
 from .stores import MemoryStore, SqliteStore
 from .streams import MergedStream, Stream, merge
-from .wire import FLAG, Effect, Endpoint, Param, Rate
+from .wire import FLAG, Effect, Endpoint, Json, JsonObject, Param, Rate
 
 __all__ = [
     "FLAG",
@@ -61,6 +61,8 @@ __all__ = [
     "Hook",
     "HttpStatusError",
     "InvalidRequestError",
+    "Json",
+    "JsonObject",
     "Limiter",
     "Mail",
     "MailStream",

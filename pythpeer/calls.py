@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
 import msgspec
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Caller", "shielded", "tell_of_retry"]
 
-logger = logging.getLogger("pythpeer.requests")
+logger: Final = logging.getLogger("pythpeer.requests")
 
 T = TypeVar("T")
 E = TypeVar("E", bound="PythpeerError | None")

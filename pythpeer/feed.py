@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from .calls import tell_of_retry
-from .errors import PythpeerError, SessionClosedError
+from .errors import PythpeerError, SessionClosedError, TransportError
 from .health import Record, StreamHealth
 from .hooks import GapEvent, Hooks, StoreEvent
 from .limiter import clock
@@ -29,7 +29,7 @@ from .stores.base import Draft, Log, Store, Topic
 
 __all__ = ["Cursor", "Feed", "Feeds", "Source", "log_skipped", "put_down"]
 
-logger = logging.getLogger("pythpeer.streams")
+logger: Final = logging.getLogger("pythpeer.streams")
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Cursor:
     __slots__ = ("adrift", "position", "proved")
 
     def __init__(self) -> None:
-        self.adrift = True
+        self.adrift: bool = True
         """Whether the log may lack what comes right after the position."""
 
         self.position: int | None = None
@@ -155,7 +155,7 @@ class Feed(Generic[T]):
         self.log = log
         self.skipped = 0
         """Items nobody could decode and that have no id to count them by."""
-        self.newest = 0
+        self.newest: int = 0
         """The greatest id that is known here."""
         self._retry = retry
         self._waiting: dict[Cursor, None] = {}
@@ -164,9 +164,10 @@ class Feed(Generic[T]):
         self._not_before = 0.0
         self._closed = asyncio.Event()
         self._stirred = asyncio.Event()
-        self.asking = False
+        self.asking: bool = False
         """Whether a request is under way, which a cancellation would waste."""
         self._said: deque[Gap] = deque(maxlen=64)
+        self._held_until = 0.0
 
     async def advance(self, cursor: Cursor) -> None:
         """Return once the log may have something new for *cursor*.
@@ -192,12 +193,25 @@ class Feed(Generic[T]):
     async def _lead(self) -> None:
         round = self._round = _Round()
         try:
+            await self._hold()
             round.error = await self._run()
+            if isinstance(round.error, TransportError):
+                self._held_until = asyncio.get_running_loop().time() + BASE_DELAY
         finally:
             self._round = None
             round.done.set()
         if round.error is not None:
             raise round.error
+
+    async def _hold(self) -> None:
+        """Keep apart the attempts of whoever asks again after each error.
+
+        No token does: none is spent on a connection that never comes about.
+        """
+        rest = self._held_until - asyncio.get_running_loop().time()
+        if rest > 0:
+            with anyio.move_on_after(rest):
+                await self._closed.wait()
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""

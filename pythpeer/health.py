@@ -92,7 +92,7 @@ class Record:
 
     def __init__(self) -> None:
         self._succeeded: float | None = None
-        self.failures = 0
+        self.failures: int = 0
         self.last_error: str | None = None
 
     def note(self, error: BaseException | None) -> None:

@@ -32,7 +32,7 @@ __all__ = [
     "outcome_of",
 ]
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
@@ -185,13 +185,19 @@ class Hooks:
         if telemetry is not None and not isinstance(telemetry, Telemetry):
             raise InvalidRequestError("telemetry must be a Telemetry, such as otel.OpenTelemetry()")
         of = telemetry or Telemetry()
-        self.request = _listeners("on_request", on_request, of.on_request)
-        self.response = _listeners("on_response", on_response, of.on_response)
-        self.retry = _listeners("on_retry", on_retry, of.on_retry)
-        self.gap = _listeners("on_gap", on_gap, of.on_gap)
-        self.store = _listeners("on_store", None, of.on_store)
-        self.delivery = _listeners("on_delivery", None, of.on_delivery)
-        self.requests = bool(self.request or self.response)
+        self.request: Final[Listeners[RequestEvent]] = _listeners(
+            "on_request", on_request, of.on_request
+        )
+        self.response: Final[Listeners[ResponseEvent]] = _listeners(
+            "on_response", on_response, of.on_response
+        )
+        self.retry: Final[Listeners[RetryEvent]] = _listeners("on_retry", on_retry, of.on_retry)
+        self.gap: Final[Listeners[GapEvent]] = _listeners("on_gap", on_gap, of.on_gap)
+        self.store: Final[Listeners[StoreEvent]] = _listeners("on_store", None, of.on_store)
+        self.delivery: Final[Listeners[DeliveryEvent]] = _listeners(
+            "on_delivery", None, of.on_delivery
+        )
+        self.requests: Final[bool] = bool(self.request or self.response)
         """Whether anybody looks at requests."""
 
     def open(self) -> None:
@@ -213,12 +219,12 @@ class Hooks:
             task.cancel()
         await asyncio.wait(tasks, timeout=GRACE)
 
-    def _all(self) -> Iterator[_Listener[Any]]:
+    def _all(self) -> Iterator[Listener[Any]]:
         kinds = (self.request, self.response, self.retry, self.gap, self.store, self.delivery)
         return itertools.chain.from_iterable(kinds)
 
 
-class _Listener(Generic[E]):
+class Listener(Generic[E]):
     """One hook. Its events reach it in order; if it is asynchronous, one after the other."""
 
     __slots__ = ("_failed", "_hook", "_name", "_overrun", "_pending", "task")
@@ -296,22 +302,26 @@ class _Listener(Generic[E]):
         self.task = None
 
 
+Listeners = tuple[Listener[E], ...]
+"""Those who are told of events of one kind."""
+
+
 def _close(result: Awaitable[object]) -> None:
     """Spare a coroutine that will not be awaited the warning that it was not."""
     if inspect.iscoroutine(result):
         result.close()
 
 
-def _listeners(name: str, hook: Hook[E] | None, method: Hook[E]) -> tuple[_Listener[E], ...]:
+def _listeners(name: str, hook: Hook[E] | None, method: Hook[E]) -> Listeners[E]:
     """Those of the two that are there: a hook, and a telemetry's method if it is overridden."""
-    found: list[_Listener[E]] = []
+    found: list[Listener[E]] = []
     if hook is not None:
         if not callable(hook):
             raise InvalidRequestError(f"{name} must be a function or a coroutine function")
-        found.append(_Listener(name, hook))
+        found.append(Listener(name, hook))
     if getattr(method, "__func__", method) is not getattr(Telemetry, name):
         owner = type(getattr(method, "__self__", method)).__name__
-        found.append(_Listener(f"{owner}.{name}", method))
+        found.append(Listener(f"{owner}.{name}", method))
     return tuple(found)
 
 

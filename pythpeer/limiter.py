@@ -104,7 +104,7 @@ class Permit:
     __slots__ = ("_anchor", "_bucket", "_ticket", "limiter", "status", "waited")
 
     def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
-        self.limiter = limiter
+        self.limiter: Final[Limiter] = limiter
         self._ticket = ticket
         # If the limiter moves to another loop it gets another bucket: what is left over from the
         # old loop must not count there.
@@ -112,7 +112,7 @@ class Permit:
         self._anchor = _HELD
         self.status: int | None = None
         """The HTTP status of the answer, once its head is here."""
-        self.waited = 0.0
+        self.waited: float = 0.0
         """Seconds for which it was waited for."""
 
     @property
@@ -177,7 +177,7 @@ class Limiter:
     )
 
     def __init__(self, name: str, rate: Rate, gate: Gate | None = None) -> None:
-        self.name = name
+        self.name: Final[str] = name
         self._gate = gate
         self._gate_due = -math.inf  # when to ask there again; infinity while it is being asked
         self._asking: asyncio.Task[None] | None = None
@@ -210,6 +210,16 @@ class Limiter:
         """How many callers wait for a token."""
         writes, calls, polls = self._queues
         return len(writes) + len(calls) + len(polls)
+
+    @property
+    def in_hand(self) -> int:
+        """Tokens that were given out, and whose requests are not written yet."""
+        return self._bucket.reserved
+
+    @property
+    def requests(self) -> int:
+        """How many requests were written so far; none are counted where there is no interval."""
+        return self._bucket.spent
 
     @property
     def guard(self) -> float:

@@ -19,8 +19,8 @@ from .version import version
 
 try:
     from opentelemetry import metrics, trace
-except ImportError as error:
-    raise ImportError("pythpeer.otel needs an extra: pip install 'pythpeer[otel]'") from error
+except ImportError as _error:
+    raise ImportError("pythpeer.otel needs an extra: pip install 'pythpeer[otel]'") from _error
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -324,7 +324,8 @@ class _Posted(msgspec.Struct, frozen=True):
     """An answer to ``action=set``."""
 
     status: int | bool
-    mid: int
+    mid: Annotated[int, msgspec.Meta(ge=1, le=INT32_MAX)]
+    """PHP says 0 where nothing was inserted."""
 
 
 def chat_get(url: str) -> Endpoint[_Page]:

@@ -18,6 +18,7 @@ from .feed import Feeds
 from .health import EndpointHealth, Record, SessionHealth, moment
 from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
 from .limiter import Limiter
+from .misuse import AsyncWith
 from .peerbet import Peerbet
 from .pythbots import PythBots
 from .retry import Retry
@@ -72,7 +73,7 @@ class SessionOptions(TypedDict, total=False):
     telemetry: Telemetry | None
 
 
-class Session:
+class Session(AsyncWith):
     """One user's access to both services: ``async with Session(...) as session``.
 
     - ``peerbet_key``, ``personal_key``, ``pythbots_api_key``: text or `Secret`; each is needed only

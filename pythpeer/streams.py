@@ -10,12 +10,13 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from .errors import GapError, InvalidRequestError
 from .feed import Cursor, Feed
 from .health import StreamHealth, moment
 from .hooks import DeliveryEvent
+from .misuse import AsyncFor, AsyncWith
 from .polling import Gap
 from .stores.base import Entry
 from .wire import check_integer, check_text
@@ -41,7 +42,7 @@ GAPS: Final = 1000
 OnGap = Literal["log", "raise"]
 
 
-class Stream(Generic[T_co]):
+class Stream(AsyncFor, AsyncWith, Generic[T_co]):
     """Items of one kind as they come, in order, each once: ``async for item in stream``.
 
     An item is acknowledged when the next one is asked for, or by `ack`. Leaving the loop and
@@ -114,9 +115,6 @@ class Stream(Generic[T_co]):
 
     def __aiter__(self) -> Self:
         return self
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError("a stream is asynchronous: write 'async for', not 'for'")
 
     async def __anext__(self) -> T_co:
         if self._busy or self._closed or self._feed.closed or not self._ready:
@@ -250,7 +248,7 @@ class Stream(Generic[T_co]):
         return item
 
 
-class MergedStream(Generic[T_co]):
+class MergedStream(AsyncFor, AsyncWith, Generic[T_co]):
     """Several streams as one: `merge`. Ends when all of them have ended.
 
     Acknowledgement, order and gaps are each stream's own.
@@ -282,9 +280,6 @@ class MergedStream(Generic[T_co]):
 
     def __aiter__(self) -> Self:
         return self
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError("a stream is asynchronous: write 'async for', not 'for'")
 
     async def __anext__(self) -> T_co:
         with _Turn(self):

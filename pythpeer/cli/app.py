@@ -51,7 +51,7 @@ Name = Annotated[
     str | None,
     Parameter(help="Go on where the stream of this name left off, if the store still has that."),
 ]
-Flag = Parameter(negative=(), show_default=False)
+Flag: Final = Parameter(negative=(), show_default=False)
 ChatId = Annotated[int, Parameter(help="The chat's number.")]
 
 app: Final = App(

@@ -91,7 +91,7 @@ class Rows:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self.screen = screen()
+        self.screen: Final[Console] = screen()
         self._colours: dict[str, str] = {}
         self._day = datetime.now().date()
 
