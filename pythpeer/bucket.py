@@ -60,12 +60,12 @@ class Bucket:
     )
 
     def __init__(self, rate: Rate) -> None:
-        self.rate = rate
-        self.guard = float(rate.guard)
-        self.reserved = 0
-        self.saved = rate.burst
+        self.rate: Final[Rate] = rate
+        self.guard: float = float(rate.guard)
+        self.reserved: int = 0
+        self.saved: int = rate.burst
         """Tokens that were never spent, or that a long rest has restored: due at any time."""
-        self.paused = -math.inf
+        self.paused: float = -math.inf
         """Nothing is due before this time; only ever moved later."""
         self._starts: deque[float] = deque()  # of the last requests, at most `burst` of them
         self._first = 1  # the number of the request whose start is _starts[0]

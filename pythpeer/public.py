@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from .errors import (
     AccessDeniedError,
     ApiError,
@@ -18,6 +20,18 @@ from .errors import (
     StoreError,
     TransportError,
 )
+from .health import EndpointHealth, SessionHealth, StreamHealth
+from .hooks import (
+    DeliveryEvent,
+    GapEvent,
+    Hook,
+    Outcome,
+    RequestEvent,
+    ResponseEvent,
+    RetryEvent,
+    StoreEvent,
+    Telemetry,
+)
 from .limiter import Limiter
 from .peerbet import ChatMessage, ChatPage, ChatStream, Peerbet
 from .polling import Gap
@@ -28,7 +42,7 @@ from .session import Session, SessionOptions
 from .splitting import split_text
 from .stores import MemoryStore, SqliteStore
 from .streams import MergedStream, Stream, merge
-from .wire import FLAG, Effect, Endpoint, Param, Rate
+from .wire import FLAG, Effect, Endpoint, Json, JsonObject, Param, Rate
 
 __all__ = [
     "FLAG",
@@ -39,17 +53,24 @@ __all__ = [
     "ChatStats",
     "ChatStream",
     "DecodeError",
+    "DeliveryEvent",
     "Effect",
     "Endpoint",
+    "EndpointHealth",
     "Gap",
     "GapError",
+    "GapEvent",
+    "Hook",
     "HttpStatusError",
     "InvalidRequestError",
+    "Json",
+    "JsonObject",
     "Limiter",
     "Mail",
     "MailStream",
     "MemoryStore",
     "MergedStream",
+    "Outcome",
     "OutcomeUnknownError",
     "Param",
     "Peerbet",
@@ -57,19 +78,29 @@ __all__ = [
     "PythpeerError",
     "Rate",
     "RateLimitedError",
+    "RequestEvent",
     "RequestTimeoutError",
+    "ResponseEvent",
     "ResponseTooLargeError",
     "Retry",
+    "RetryEvent",
     "Secret",
     "Session",
     "SessionClosedError",
+    "SessionHealth",
     "SessionOptions",
     "SqliteStore",
     "StaffMember",
     "StoreError",
+    "StoreEvent",
     "Stream",
+    "StreamHealth",
+    "Telemetry",
     "TransportError",
     "User",
     "merge",
     "split_text",
 ]
+
+# Quiet, unless the program says where its log goes.
+logging.getLogger(__package__).addHandler(logging.NullHandler())

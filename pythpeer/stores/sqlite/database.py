@@ -115,7 +115,7 @@ class Database:
         """How far readers have acknowledged, while the file is open."""
         self.now: Callable[[], float] = time.monotonic
         """The clock of the loop in which the file is open."""
-        self.rollbacks = 0
+        self.rollbacks: int = 0
         """How many transactions came to nothing."""
         self._synchronous = durability.upper()
         self._worker: Worker | None = None

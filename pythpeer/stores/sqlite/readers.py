@@ -31,8 +31,8 @@ class Place:
         self.value: int | None = None  # not known
         self.recorded: int | None = None  # what of it will be there after a crash
         self.folded: int | None = None  # what of it the database has, in case the file is lost
-        self.slot = 0  # where it stands in the file of places; 0 before it is known
-        self.epoch = 0
+        self.slot: int = 0  # where it stands in the file of places; 0 before it is known
+        self.epoch: int = 0
 
 
 Folded = Sequence[tuple[Place, int]]
