@@ -21,7 +21,7 @@ from .retry import Retry, outcome
 from .wire import Effect, Endpoint, Request
 
 if TYPE_CHECKING:
-    from .transport import Transport  # not at run time: it imports aiohttp
+    from .transport import Reply, Transport  # not at run time: it imports aiohttp
 
 __all__ = ["Caller", "shielded"]
 
@@ -94,6 +94,12 @@ class Caller:
 
     async def attempt(self, request: Request[T], permit: Permit) -> T | PythpeerError:
         """Send *request* once on the token in hand, and say what came of it. Closes the permit."""
+        return (await self.observe(request, permit))[1]
+
+    async def observe(
+        self, request: Request[T], permit: Permit
+    ) -> tuple[Reply | None, T | PythpeerError]:
+        """`attempt`, with the reply beside what it amounts to, or ``None`` where there was none."""
         endpoint = request.endpoint
         try:
             reply = await self._transport().send(request, permit)
@@ -101,17 +107,17 @@ class Caller:
             permit.close()
         if isinstance(reply, PythpeerError):
             logger.debug("%s: %s", request, type(reply).__name__)
-            return outcome(endpoint.effect, reply, permit.status)
+            return None, outcome(endpoint.effect, reply, permit.status)
         logger.debug("%s: status %d, %d bytes", request, reply.status, len(reply.body))
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
-            return answer
+            return reply, answer
         if isinstance(answer, RateLimitedError):
             answer.retry_after = retry_after(reply.headers)
             permit.refused(answer.retry_after)
         elif reply.status == 503:
             permit.pause(retry_after(reply.headers))
-        return outcome(endpoint.effect, answer, permit.status)
+        return reply, outcome(endpoint.effect, answer, permit.status)
 
 
 async def shielded(work: Callable[[], Awaitable[T]]) -> T:
