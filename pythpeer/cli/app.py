@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from .. import ChatMessage, InvalidRequestError, Mail, Session, Stream
 from ..version import version
 from . import ending
+from .doctor import doctor
 from .show import Rows, as_json, facts, screen, table, write_json
 
 __all__ = ["run"]
@@ -64,6 +65,7 @@ chat: Final = App(name="chat", help="Follow Peerbet chat, and post there.")
 mail: Final = App(name="mail", help="Follow, send and list PythBots mail.")
 app.command(chat)
 app.command(mail)
+app.command(doctor)
 
 
 def run(arguments: Sequence[str]) -> int:

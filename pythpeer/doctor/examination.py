@@ -72,10 +72,11 @@ async def examine(
     examination = _Examination(session, watch)
     if await examination.reach("peerbet", session.peerbet._get):
         await examination.peerbet()
+        examination.conclude("peerbet")
     if await examination.reach("pythbots", session.pythbots._user):
         await examination.pythbots(user, chat_id)
         await examination.mail(wanted=mail)
-    examination.conclude()
+        examination.conclude("pythbots")
     return examination.report()
 
 
@@ -321,11 +322,10 @@ class _Examination:
 
     # -- in the end -------------------------------------------------------------------------------
 
-    def conclude(self) -> None:
-        """What can be said once all answers are in."""
-        for service in ("peerbet", "pythbots"):
-            answers = [seen for seen in self._seen if seen.endpoint.startswith(service)]
-            self._find(*surroundings(service, answers))
+    def conclude(self, service: str) -> None:
+        """What can be said of a service once all its answers are in."""
+        answers = [seen for seen in self._seen if seen.endpoint.startswith(service)]
+        self._find(*surroundings(service, answers))
 
 
 # -- keys and refusals ----------------------------------------------------------------------------
@@ -344,7 +344,7 @@ def _accepted_key(check: str, messages: Iterable[object]) -> Finding:
         isinstance(each, dict) and str(each.get("my")) in ("1", "True") for each in messages
     )
     if mine:
-        text = f"accepted: {mine} messages are its owner's"
+        text = f"accepted: its owner's messages are marked ({mine} on the page)"
     else:
         text = "not refused; no message on the page is its owner's, which would prove it accepted"
     return Finding(check, Status.OK, text)

@@ -19,11 +19,13 @@ MOST: Final = 1000
 def write_samples(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> tuple[Path, ...]:
     """Write each sample to ``<folder>/<endpoint>/captured_<name>.json``, and return the paths.
 
-    Where there is one of that name, a number is put behind it. Files are readable by their owner
-    only. Raises `InvalidRequestError` where *folder* cannot be written to.
+    The folder is made if there is none. Where there is a file of that name, a number is put behind
+    it. Files are readable by their owner only. Raises `InvalidRequestError` where *folder* cannot
+    be written to.
     """
     fault: str | None
     try:
+        Path(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         return tuple(_write(sample, Path(folder)) for sample in samples)
     except OSError as error:
         fault = error.strerror
@@ -32,7 +34,7 @@ def write_samples(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> 
 
 def _write(sample: Sample, folder: Path) -> Path:
     home = folder / sample.endpoint
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    home.mkdir(exist_ok=True, mode=0o700)
     for number in range(1, MOST):
         path = home / f"captured_{sample.name}{f'_{number}' if number > 1 else ''}.json"
         try:
