@@ -26,7 +26,8 @@ from pythpeer.testing import FakeServices, Fault
 pytestmark = pytest.mark.anyio
 
 CANARY: Final = "canary7f3a9"
-KEYS: Final = {"peerbet_key": f"{CANARY}-of-peerbet", "personal_key": f"{CANARY}-of-pythbots"}
+PEERBET_KEY: Final = f"{CANARY}-of-peerbet"
+PERSONAL_KEY: Final = f"{CANARY}-of-pythbots"
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
     """Fake services that the environment points to, with a chat and a mailbox."""
-    async with FakeServices(**KEYS) as fake:
+    async with FakeServices(peerbet_key=PEERBET_KEY, personal_key=PERSONAL_KEY) as fake:
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
         monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
@@ -114,9 +115,7 @@ async def test_the_report_as_json(fake: FakeServices, run: Run) -> None:
     kinds = [row["kind"] for row in result.rows]
     assert list(dict.fromkeys(kinds)) == ["finding", "shape", "report"]
     findings = [row for row in result.rows if row["kind"] == "finding"]
-    assert all(
-        row.keys() == {"kind", "check", "status", "text", "advice"} for row in findings
-    )
+    assert all(row.keys() == {"kind", "check", "status", "text", "advice"} for row in findings)
     counts = Counter(row["status"] for row in findings)
     last = result.rows[-1]
     assert last["status"] == "note"
@@ -131,7 +130,7 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
     fake.adopt(readall_marks=True)
     warned = await run()
     assert warned.code == 4
-    assert "warning: mail.marks" in warned.out.splitlines()[-1]
+    assert "warning: pythbots.mail.marks" in warned.out.splitlines()[-1]
     fake.faults.always("pythbots.crank", Fault.html())
     broken = await run(json=True)
     assert broken.code == 1
@@ -150,7 +149,7 @@ async def test_what_to_do_stands_below(fake: FakeServices, run: Run) -> None:
     assert lines[at + 1].strip(" →->") == (
         'make sessions with Session(personal_key_param="personal_key")'
     )
-    assert lines[-1].endswith("; problem: personal-key")
+    assert lines[-1].endswith("; problem: pythbots.personal-key")
 
 
 async def test_mail_and_look_ups_are_the_users_choice(fake: FakeServices, run: Run) -> None:
@@ -215,7 +214,7 @@ async def test_a_folder_that_cannot_be_is_said_before_anything_is_asked(
 
 
 def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    nobody = {name: "http://127.0.0.1:9" for name in ("PYTHPEER_PEERBET_URL", "PYTHPEER_PYTHBOTS_URL")}
+    nobody = dict.fromkeys(("PYTHPEER_PEERBET_URL", "PYTHPEER_PYTHBOTS_URL"), "http://127.0.0.1:9")
     return subprocess.Popen(
         [sys.executable, "-m", "pythpeer", "doctor", *arguments],
         stdout=subprocess.PIPE,
@@ -232,7 +231,7 @@ def test_services_that_are_down() -> None:
         out, err = command.communicate(timeout=60)
     assert (command.returncode, err) == (1, "")
     assert out.count("no connection to 127.0.0.1:9") == 2
-    assert out.splitlines()[-1].endswith("; problem: tcp, tcp")
+    assert out.splitlines()[-1].endswith("; problem: peerbet.tcp, pythbots.tcp")
 
 
 def test_wrong_usage_and_a_reader_who_leaves() -> None:

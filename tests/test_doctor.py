@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import stat
+import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -23,11 +24,11 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raw_server import RawServer, answer, authority, hang, old_tls, open_session, serving, trusting
+from raw_server import RawServer, answer, hang, old_tls, open_session, serving, trusting
 from test_shapes import SHAPED
 
 from pythpeer import InvalidRequestError, SessionClosedError
-from pythpeer.answers import document, interpret
+from pythpeer.answers import interpret
 from pythpeer.doctor import Finding, Report, Sample, Status, bots, chat, examine, write_samples
 from pythpeer.doctor.redact import field, kind, sample, shape, words
 from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Habits, VirtualTimeLoop
@@ -35,7 +36,7 @@ from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Habits, Virt
 pytestmark = pytest.mark.anyio
 
 CANARY: Final = "canary7f3a9"
-KEYS: Final[Mapping[str, str]] = {
+KEYS: Final[Mapping[str, Any]] = {
     "peerbet_key": f"{CANARY}-of-peerbet",
     "personal_key": f"{CANARY} of/pythbots",
 }
@@ -294,7 +295,9 @@ async def test_the_right_spelling_is_found_from_either_side() -> None:
             PROBLEM,
             'make sessions with Session(personal_key_param="personalkey")',
         )
-    report = await examined({"personal_key_param": "personal_key"}, personal_key_param="personal_key")
+    report = await examined(
+        {"personal_key_param": "personal_key"}, personal_key_param="personal_key"
+    )
     assert finding(report, "pythbots.personal-key").text.endswith("spelled personal_key")
 
 
@@ -319,7 +322,7 @@ async def test_null_is_recognised_in_every_form(body: str) -> None:
 
 
 @pytest.mark.parametrize("empty", ["list", "object"])
-async def test_an_empty_mailbox_is_well_otherwise(empty: str) -> None:
+async def test_an_empty_mailbox_is_well_otherwise(empty: Any) -> None:
     """There is a list, and nothing in it."""
     async with FakeServices(empty=empty) as fake:
         report = await report_on(fake)
@@ -413,7 +416,8 @@ async def test_an_api_key_without_a_permission() -> None:
 async def test_an_api_key_that_is_used_up(limit: str) -> None:
     """That is no fault of the key, but of the hour."""
     async with services() as fake:
-        fake.api_keys.add(API_KEY, **{limit: 1})
+        used_up: dict[str, Any] = {limit: 1}
+        fake.api_keys.add(API_KEY, **used_up)
         report = await report_on(fake, pythbots_api_key=API_KEY)
     assert finding(report, "pythbots.userinfo.answer").status is OK
     found = finding(report, "pythbots.crank.answer")
@@ -587,7 +591,6 @@ async def test_certificates(tls: Any, status: Status, text: str) -> None:
 
 async def test_a_certificate_is_not_trusted_without_being_told_to() -> None:
     """A session of no particular trust has the system's."""
-    assert authority()
     async with RawServer(answer(b"{}"), tls=serving()) as server:
         async with open_session(server.url) as session:
             report = await examine(session)
@@ -597,9 +600,11 @@ async def test_a_certificate_is_not_trusted_without_being_told_to() -> None:
 
 async def test_a_port_that_speaks_no_tls() -> None:
     """It breaks off, or says nothing at all."""
-    async with RawServer(answer(b"{}")) as server:
-        async with open_session(server.url.replace("http:", "https:")) as session:
-            report = await examine(session)
+    async with (
+        RawServer(answer(b"{}")) as server,
+        open_session(server.url.replace("http:", "https:")) as session,
+    ):
+        report = await examine(session)
     assert "no TLS connection" in finding(report, "peerbet.tls").text
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -611,12 +616,35 @@ async def test_a_port_that_speaks_no_tls() -> None:
 
 async def test_giving_up_is_possible_at_any_moment() -> None:
     """No key is in the frames that a cancellation leaves behind."""
-    async with RawServer(hang()) as server, open_session(server.url) as session:
+    async with RawServer(hang()) as server, open_session(server.url, **KEYS) as session:
         task = asyncio.ensure_future(examine(session))
         await asyncio.sleep(1.0)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) as caught:
             await task
+        assert len(server.asked) == 1
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert CANARY not in "".join(shown.format())
+
+
+async def test_a_failure_of_the_watcher_shows_no_key() -> None:
+    """What is raised in the middle of it has frames with answers in them, which show none."""
+
+    def watch(found: Finding) -> None:
+        if found.check == "pythbots.mail.ids":
+            raise BrokenPipeError
+
+    async with services() as fake, fake.session() as session:
+        with pytest.raises(BrokenPipeError) as caught:
+            await examine(session, watch=watch)
+        frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        inner = [
+            f"{frame.name} {frame.locals}"
+            for frame in frames.stack
+            if "pythpeer" in frame.filename and "tests" not in frame.filename
+        ]
+    assert any("mail" in frame for frame in inner)
+    assert not any(key in frame for frame in inner for key in KEYS.values())
 
 
 # -- whatever comes -------------------------------------------------------------------------------
@@ -626,7 +654,19 @@ SCALARS = (
 )
 TEXTS = st.sampled_from(["", CANARY, f"{CANARY} {CANARY}", "1", "0", "-7", "2020-02-02 02:02:02"])
 NAMES = TEXTS | st.sampled_from(
-    ["id", "by", "msg", "message_list", "mail", "data", "from", "message", "status", "read", "error"]
+    [
+        "id",
+        "by",
+        "msg",
+        "message_list",
+        "mail",
+        "data",
+        "from",
+        "message",
+        "status",
+        "read",
+        "error",
+    ]
 )
 DOCUMENTS = st.recursive(
     SCALARS | TEXTS | st.text(max_size=5),
@@ -682,8 +722,12 @@ def judged(*findings: Finding) -> dict[str, tuple[Status, str]]:
 
 def test_documented_fields_that_are_missing() -> None:
     """Without an id, a sender or a text a message is lost; the rest can be done without."""
-    whole = {"id": 1, "by": "a", "to": "", "msg": "b", "date": "2020-02-02 02:02:02"}
-    page = {"status": 1, "users_online": 1, "message_list": [whole | dict.fromkeys(BITS, 0), whole]}
+    whole: Any = {"id": 1, "by": "a", "to": "", "msg": "b", "date": "2020-02-02 02:02:02"}
+    page: Any = {
+        "status": 1,
+        "users_online": 1,
+        "message_list": [whole | dict.fromkeys(BITS, 0), whole],
+    }
     status, text = judged(*chat.judge_fields(page))["peerbet.chat.missing"]
     assert (status, text.count("in 1 of 2 messages")) == (WARNING, 3)
     page["message_list"] = [{"by": "a", "msg": "b"}]
@@ -699,8 +743,15 @@ BITS = ("bot", "my", "me")
 
 def test_types_that_surprise() -> None:
     """Each field is named with what it is instead, and never with what is in it."""
-    message = {"id": "1", "by": None, "to": 7, "msg": [], "date": 1.5, **dict.fromkeys(BITS, True)}
-    page = {"status": "1", "users_online": None, "message_list": {"0": message}, CANARY: 1}
+    message: Any = {
+        "id": "1",
+        "by": None,
+        "to": 7,
+        "msg": [],
+        "date": 1.5,
+        **dict.fromkeys(BITS, True),
+    }
+    page: Any = {"status": "1", "users_online": None, "message_list": {"0": message}, CANARY: 1}
     status, text = judged(*chat.judge_fields(page))["peerbet.chat.types"]
     assert status is NOTE
     for named in (
@@ -708,19 +759,23 @@ def test_types_that_surprise() -> None:
         *("by (null)", "to (integer)", "msg (list)", "date (fraction)", "bot (boolean)"),
     ):
         assert named in text
-    assert "1 whose names are not shown" in judged(*chat.judge_fields(page))["peerbet.chat.unknown"][1]
+    assert (
+        "1 whose names are not shown" in judged(*chat.judge_fields(page))["peerbet.chat.unknown"][1]
+    )
 
 
 def test_dates_that_no_model_can_read() -> None:
     """A number of seconds in the place of a date is a value lost, and is called so."""
-    mails = [{"id": 1, "from": "a", "from_id": 2, "message": "b", "date": 1700000000, "read": 0}]
+    mails: Any = [
+        {"id": 1, "from": "a", "from_id": 2, "message": "b", "date": 1700000000, "read": 0}
+    ]
     status, text = judged(*bots.judge_mail(mails))["pythbots.mail.unreadable"]
     assert (status, "sent_at (integer)" in text) == (WARNING, True)
 
 
 def test_null_in_a_field_is_no_surprise() -> None:
     """Nobody has a nickname: that is nothing to be read, and not what cannot be."""
-    user = {"id": 1, "username": "a", "nickname": None}
+    user: Any = {"id": 1, "username": "a", "nickname": None}
     found = judged(*bots.judge_object(bots.USER, user))
     assert found["pythbots.userinfo.unreadable"][0] is OK
     assert "nickname" not in found["pythbots.userinfo.missing"][1]
@@ -728,7 +783,7 @@ def test_null_in_a_field_is_no_surprise() -> None:
 
 def test_an_object_within_an_object_is_read_there() -> None:
     """The names within are the ones that count."""
-    inner = {"id": 1, "username": "a", "shoes": 3}
+    inner: Any = {"id": 1, "username": "a", "shoes": 3}
     found = judged(*bots.judge_object(bots.USER, {"data": inner}))
     assert found["pythbots.userinfo.form"][0] is NOTE
     assert found["pythbots.userinfo.unknown"][1].endswith("1 whose names are not shown")
@@ -736,7 +791,7 @@ def test_an_object_within_an_object_is_read_there() -> None:
 
 def test_staff_by_rank() -> None:
     """Several lists, by the ranks in them."""
-    staff = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
+    staff: Any = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
     found = judged(*bots.judge_list(bots.STAFF, staff))
     assert "several, by name" in found["pythbots.crank.form"][1]
 
@@ -749,10 +804,10 @@ def test_things_in_a_list_that_are_none_of_it() -> None:
 
 def test_mail_that_does_not_say_whether_it_was_read() -> None:
     """Then nobody can tell what reading does to it."""
-    mails = [{"id": 2, "message": "a"}, {"id": 2, "message": "b"}]
+    mails: Any = [{"id": 2, "message": "a"}, {"id": 2, "message": "b"}]
     assert bots.judge_marks(mails, mails).status is SKIPPED
     assert judged(*bots.judge_mail(mails))["pythbots.mail.ids"][1].endswith("some are the same")
-    bare = [{"message": "a"}, {"message": "b"}]
+    bare: Any = [{"message": "a"}, {"message": "b"}]
     assert "taken as it comes" in judged(*bots.judge_mail(bare))["pythbots.mail.order"][1]
 
 
@@ -798,7 +853,9 @@ def _types(found: Any) -> Any:
 def test_samples_keep_the_order(numbers: list[int], days: list[Any]) -> None:
     """Of numbers of either sign, and of dates; small numbers are no secret, and stay."""
     dates = [f"{day} 12:00:00" for day in days]
-    body = sample([numbers, [str(number) for number in numbers if abs(number) < 10**18], dates])
+    texts = [str(number) for number in numbers if abs(number) < 10**18]
+    found: Any = [numbers, texts, dates]
+    body = sample(found)
     assert body is not None
     new_numbers, new_texts, new_dates = json.loads(body)
     for old, new in zip(numbers, new_numbers, strict=True):
@@ -878,7 +935,7 @@ async def test_a_sample_says_what_the_answer_said() -> None:
         shapes = {each.name.replace(" ", "_"): each.shape for each in report.shapes}
         for each in report.samples:
             name = each.name.removeprefix("refusal_")
-            assert without_names(shape(document(each.body))) == without_names(shapes[name])
+            assert without_names(shape(json.loads(each.body))) == without_names(shapes[name])
 
 
 def without_names(text: str) -> str:

@@ -98,7 +98,7 @@ class _Sheet:
         if service != self._service:
             self._headline(SERVICES[service])
             self._service = service
-        self._named_so_far[finding.status].append(check)
+        self._named_so_far[finding.status].append(finding.check)
         self._row(Text(finding.status.value, STYLES[finding.status]), check, finding.text)
         if finding.advice is not None:
             arrow = "->" if self._screen.options.ascii_only else "→"

@@ -157,8 +157,7 @@ def _unreadable(model: Model, records: Sequence[_Record]) -> Finding:
     return Finding(
         check,
         Status.WARNING,
-        f"values of types that cannot be read, and are None in the model: "
-        f"{', '.join(sorted(odd))}",
+        f"values of types that cannot be read, and are None in the model: {', '.join(sorted(odd))}",
         "please report it, with a sample (--capture); until then it is in .raw",
     )
 
@@ -174,7 +173,7 @@ def _types(model: Model, records: Sequence[_Record]) -> Finding:
                 bits.add(kind(record.raw[name]))
             elif any(isinstance(value, int) for value in values):
                 numbers.add(kind(record.raw[name]))
-    odd = []
+    odd: list[str] = []
     if numbers - {"integer"}:
         odd.append("numbers come as strings" if "digits" in numbers else "numbers come as words")
     if bits - {"integer", "boolean"}:

@@ -129,7 +129,7 @@ def _types(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]])
             odd.append(f"{name} ({' or '.join(sorted(found))})")
     if not odd:
         return Finding(check, Status.OK, "as documented")
-    hints = []
+    hints: list[str] = []
     if any("(digits" in each for each in odd):
         hints.append("numbers come as strings")
     if any("(boolean" in each for each in odd):

@@ -247,9 +247,7 @@ class _Examination:
             nobody = await self._look_up("nobody", pythbots._user, {"user": NOBODY})
             self._find(_refusals(nobody))
 
-    async def _look_up(
-        self, name: str, endpoint: Endpoint[T], params: Mapping[str, Param]
-    ) -> Seen:
+    async def _look_up(self, name: str, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Seen:
         return await self._ask(name, endpoint, params, self._session.pythbots._headers)
 
     # -- mail -------------------------------------------------------------------------------------
@@ -335,14 +333,14 @@ def _refused_key(check: str, variable: str, seen: Seen) -> Finding:
     about = "the personal key" if check.startswith("pythbots") else "the key"
     advice = f"see whether {variable} is what the service gave you"
     if check.startswith("pythbots"):
-        advice += '; "!link" at xat.com/pythbots gives a new one. An API key needs the right to mail'
+        advice += (
+            '; "!link" at xat.com/pythbots gives a new one. An API key needs the right to mail'
+        )
     return Finding(check, Status.PROBLEM, f"{about} is refused{seen.says}", advice)
 
 
-def _accepted_key(check: str, messages: Iterable[object]) -> Finding:
-    mine = sum(
-        isinstance(each, dict) and str(each.get("my")) in ("1", "True") for each in messages
-    )
+def _accepted_key(check: str, messages: Iterable[Json]) -> Finding:
+    mine = sum(isinstance(each, dict) and str(each.get("my")) in ("1", "True") for each in messages)
     if mine:
         text = f"accepted: its owner's messages are marked ({mine} on the page)"
     else:

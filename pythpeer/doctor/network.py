@@ -113,10 +113,10 @@ async def _shake_hands(service: str, host: str, port: int, context: ssl.SSLConte
     except (OSError, EOFError):
         text = "no TLS connection: it broke off, or the versions do not fit"
         return Finding(check, Status.PROBLEM, text, "see whether this is the right port")
-    certificate = writer.get_extra_info("peercert")
+    certificate: dict[str, object] = writer.get_extra_info("peercert") or {}
     version = writer.get_extra_info("ssl_object").version()
     await _close(writer)
-    return _expiry(check, str(version), str((certificate or {}).get("notAfter", "")))
+    return _expiry(check, str(version), str(certificate.get("notAfter", "")))
 
 
 def _expiry(check: str, version: str, ends: str) -> Finding:

@@ -22,7 +22,9 @@ DEEPEST: Final = 24
 """How many levels of an answer are looked at."""
 
 _WORDS: Final = frozenset(
-    """
+    re.findall(
+        "[a-z]+",
+        """
     a about access account active admin age all allowed an and answer api are at authentication
     author authorized avatar avg ban banned bot bots box by can cannot chat chatid chatname chats
     content count created credential current data date day days denied description display does
@@ -41,7 +43,8 @@ _WORDS: Final = frozenset(
     timeheld timestamp title to today token too top total totals type unauthorized uid unknown
     unread unseen updated url user userid username users value version views visible wait was week
     weeks when with word words wrong xat xatid year years yesterday you your zone
-    """.split()
+    """,
+    )
 )
 """What APIs of this kind call things, and say."""
 
@@ -102,7 +105,7 @@ def kind(value: Json) -> str:
 
 
 def shape(value: Json) -> str:
-    """The types of a whole answer, such as ``{status: integer, message_list: 50 × {...}}``."""
+    """The types of a whole answer, such as ``{status: integer, message_list: 50 x {...}}``."""
     return _shape([value], 6)
 
 
@@ -114,7 +117,7 @@ def _shape(values: list[Json], depth: int) -> str:
         within = [item for items in lists for item in items[:500]][:500]
         longest = max(map(len, lists))
         inner = _shape(within, depth - 1) if within and depth else "..."
-        kinds.append(f"{longest} × {inner}" if longest else "empty list")
+        kinds.append(f"{longest} x {inner}" if longest else "empty list")
     objects = [value for value in values if isinstance(value, dict)]
     if objects:
         kinds.append(_object(objects, depth) if depth else "{...}")
@@ -181,9 +184,7 @@ class _Redactor:
         self._numbers = _ranked(numbers)
         self._dates = {date: _EPOCH + timedelta(seconds=n) for n, date in enumerate(sorted(dates))}
 
-    def _collect(
-        self, value: Json, numbers: set[int], dates: set[datetime], depth: int
-    ) -> None:
+    def _collect(self, value: Json, numbers: set[int], dates: set[datetime], depth: int) -> None:
         if depth > DEEPEST:
             self.too_deep = True
         elif isinstance(value, dict):

@@ -167,11 +167,11 @@ def _redirect(seen: Seen, status: int) -> tuple[str, str]:
     except ValueError:
         host = None
     where = "to another host" if host else "elsewhere"
-    return (
-        f"HTTP status {status}: sent on {where}, which is never followed",
+    advice = (
         "log in to the network if it asks for that; else put the service's new address in the "
-        "settings (PYTHPEER_PEERBET_URL, PYTHPEER_PYTHBOTS_URL)",
+        "settings (PYTHPEER_PEERBET_URL, PYTHPEER_PYTHBOTS_URL)"
     )
+    return f"HTTP status {status}: sent on {where}, which is never followed", advice
 
 
 # -- what is around the answers of one service ----------------------------------------------------
