@@ -246,3 +246,37 @@ def test_wrong_usage_and_a_reader_who_leaves() -> None:
         assert command.stderr is not None
         assert command.stderr.read() == ""
     assert command.returncode == 0
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "how-to" / "doctor.md"
+
+
+async def test_the_page_shows_what_is_printed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example on the page is the report on services as they are here, line by line."""
+    async with FakeServices(
+        personal_key_param="personal_key",
+        numbers_as_strings=True,
+        readall_marks=True,
+        names={"from": "author"},
+    ) as fake:
+        for _ in range(60):
+            fake.chat.say("alice", "hello")
+        fake.mail.deliver("bob", "hello")
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
+        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
+        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
+        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        assert await doctor() == 1
+    shown = PAGE.read_text(encoding="utf-8").partition("```text\n")[2].partition("```\n")[0]
+    assert unvaried(shown) == unvaried(capfd.readouterr().out)
+
+
+def unvaried(report: str) -> str:
+    """A report without what differs from run to run."""
+    report = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8000", report).replace("->", "→ ")
+    report = re.sub(r"took \S+ s \(.*?\)|\(\d+\.\d+ s\)", "in no time", report)
+    return re.sub(r"pythpeer \S+:", "pythpeer:", report)

@@ -326,9 +326,9 @@ def judge_marks(first: Json, second: Json) -> Finding:
     return Finding(
         check,
         Status.WARNING,
-        f"readall marks mail as read: {before - after} were unread before it and are not any more",
-        'they are in "pythpeer mail all"; do not call all_mail() beside a mail stream, which would '
-        "not get to see what it marks",
+        f"readall marks mail as read: {before} unread before it, {after} after it",
+        'they are in "pythpeer mail all"; do not call all_mail() beside a mail stream, which does '
+        "not see what it marks",
     )
 
 

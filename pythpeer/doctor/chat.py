@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from ..peerbet import MAX_LAST
-from ..shapes import number, text
+from ..peerbet import MAX_LAST, _id
+from ..shapes import text
 from ..wire import Json
 from .redact import field, kind
 from .report import Finding, Status
@@ -52,8 +52,8 @@ def items(document: Json) -> list[Json]:
 
 
 def ids(document: Json) -> list[int]:
-    """The ids of a page's messages, in their order."""
-    found = (number(item.get("id")) for item in items(document) if isinstance(item, dict))
+    """The ids of a page's messages, in their order; none that could not be asked behind."""
+    found = (_id(item.get("id")) for item in items(document) if isinstance(item, dict))
     return [id for id in found if id is not None]
 
 
@@ -84,7 +84,7 @@ def judge_fields(document: Json) -> Iterator[Finding]:
 
 def _is_unreadable(message: Mapping[str, Json]) -> bool:
     no_text = any(text(message.get(name)) is None for name in ("by", "msg"))
-    return number(message.get("id")) is None or no_text
+    return _id(message.get("id")) is None or no_text
 
 
 def _missing(top: Sequence[str], absent: Mapping[str, int], many: int) -> Finding:

@@ -165,7 +165,11 @@ class _Examination:
         """The chat, without a key and with it, behind the newest and behind the oldest message."""
         endpoint = self._session.peerbet._get
         seen = await self._ask("chat without key", endpoint, {})
-        if seen.error is not None:
+        if seen.refused and _is_denied(seen):
+            text = f"refused, over a key{seen.says}: a key is documented as optional"
+            advice = "set PYTHPEER_PEERBET_KEY to read the chat"
+            self._find(Finding("peerbet.chat.public", Status.WARNING, text, advice))
+        elif seen.error is not None:
             self._find(failure("peerbet.chat.public", seen))
         else:
             many = len(set(chat.ids(_json_of(seen))))
