@@ -676,10 +676,19 @@ DOCUMENTS = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5),
     max_leaves=25,
 )
+MESSAGES = st.fixed_dictionaries(
+    {"id": SCALARS | TEXTS | st.integers(0, 20), "by": TEXTS, "msg": SCALARS | TEXTS},
+    optional=dict.fromkeys(("to", "date", "bot", "my", "me", CANARY), SCALARS | TEXTS),
+)
+PAGES = st.fixed_dictionaries({"message_list": st.lists(MESSAGES, max_size=6)})
+MAILS = st.lists(
+    st.dictionaries(st.sampled_from(["id", "from", "message", "date", "read"]), SCALARS | TEXTS),
+    max_size=4,
+)
 
 
 @settings(max_examples=60, deadline=None)
-@given(chat=DOCUMENTS, lookup=DOCUMENTS, mail=DOCUMENTS)
+@given(chat=DOCUMENTS | PAGES, lookup=DOCUMENTS, mail=DOCUMENTS | MAILS)
 @example(chat={"message_list": [{"id": 2**63}]}, lookup=None, mail=None)
 @example(chat={"message_list": [{"id": -7}]}, lookup={"": ""}, mail=[{"id": 2**70}])
 def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> None:
@@ -698,7 +707,7 @@ def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> 
 
 
 @settings(max_examples=300, deadline=None)
-@given(DOCUMENTS)
+@given(DOCUMENTS | PAGES | MAILS)
 def test_judging_never_raises(found: Any) -> None:
     """Each judge takes any JSON there is, in the place of what it is made for."""
     findings = [
@@ -834,7 +843,7 @@ def test_windows_that_are_neither() -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(DOCUMENTS)
+@given(DOCUMENTS | PAGES | MAILS)
 def test_samples_keep_the_types_and_nothing_else(found: Any) -> None:
     """The same shape, no canary, and made anew it is the same."""
     body = sample(found)
