@@ -520,6 +520,7 @@ async def test_slow_services_are_called_slow() -> None:
         ),
         (CANARY, NOTE, "no date to compare"),
     ],
+    ids=["ahead", "behind", "none"],
 )
 async def test_a_clock_that_is_off(date: str, status: Status, text: str) -> None:
     """By the date that every answer carries."""
@@ -803,6 +804,14 @@ def test_an_object_within_an_object_is_read_there() -> None:
     assert found["pythbots.userinfo.unknown"][1].endswith("1 whose names are not shown")
 
 
+def test_an_object_beside_what_is_read_is_not_taken_for_it() -> None:
+    """A user with a room is not the room."""
+    user: Any = {"id": 1, "username": "a", "room": {"id": 9, "name": "b"}}
+    found = judged(*bots.judge_object(bots.USER, user))
+    assert "pythbots.userinfo.form" not in found
+    assert "id" not in found["pythbots.userinfo.unknown"][1].split(": ")[1]
+
+
 def test_staff_by_rank() -> None:
     """Several lists, by the ranks in them."""
     staff: Any = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
@@ -882,6 +891,19 @@ def test_samples_keep_the_order(numbers: list[int], days: list[Any]) -> None:
 
 def _ranks(values: list[Any]) -> list[int]:
     return [sorted(values).index(value) for value in values]
+
+
+def test_samples_keep_no_number_of_anybodys() -> None:
+    """An id is somebody's, as a number, as a string and as the name of a field."""
+    body = sample([221192, "221192", {"221192": 1}, 42, "2024-02-29 12:34:56"])
+    assert body is not None
+    assert json.loads(body) == [
+        100000,
+        "100000",
+        {"100000": 1},
+        10,
+        "2012-12-12 21:12:21",
+    ]
 
 
 def test_samples_keep_which_texts_are_equal() -> None:
