@@ -27,15 +27,24 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
-QUICK = ("-m", "not processes", "-n", "logical")
+QUICK = ("-m", "not processes and not browser", "-n", "logical")
 """What is run on every Python: it can share the machine with other tests."""
 
-SLOW = ("-m", "processes")
+SLOW = ("-m", "processes or browser")
 """What is run after that on the Python that runs nox, by itself."""
 
 PACKED = tuple(
     f"tests/test_{part}.py"
-    for part in ("version", "exports", "layers", "readme", "cli", "pytest_plugin", "fake_services")
+    for part in (
+        "version",
+        "exports",
+        "layers",
+        "readme",
+        "cli",
+        "pytest_plugin",
+        "fake_services",
+        "page",
+    )
 )
 """What would show that something was left out of the packages."""
 
@@ -76,10 +85,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types, strictly (mypy and pyright)."""
-    session.install("-e", ".[cli]", *group("typing"))
+    """Check types, strictly (mypy and pyright), and that nothing public is left to inference."""
+    session.install("-e", ".[cli,otel]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "pythpeer", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS, download_python="never")
@@ -87,9 +97,10 @@ def tests(session: nox.Session) -> None:
     """Run the tests on each Python that is here; arguments go to pytest.
 
     On the one that runs nox coverage is recorded, which doubles the time; on the others those that
-    take processes of their own are left out, unless there are arguments.
+    take processes of their own or a browser are left out, unless there are arguments. Where there
+    is no Chromium, pytest's last lines say so.
     """
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,otel]", *group("test"))
     runs = [session.posargs] if session.posargs else [QUICK, SLOW]
     if session.python != RUNNING:
         session.run("python", "-m", "pytest", *runs[0])
@@ -107,7 +118,7 @@ def tests_floor(session: nox.Session) -> None:
     session.install("uv")
     # The package first: what it brings is then old enough for it, and is left alone by the rest.
     uv_install = ("uv", "pip", "install", "--python", session.virtualenv.location)
-    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli]")
+    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli,otel]")
     session.run(*uv_install, *group("test"))
     session.run("uv", "pip", "list", "--python", session.virtualenv.location)
     session.run("python", "-m", "pytest", *session.posargs)
@@ -138,6 +149,13 @@ def docs_faults(session: nox.Session) -> None:
     session.run("python", "tests/fault_page.py")
 
 
+@nox.session(name="docs-picture")
+def docs_picture(session: nox.Session) -> None:
+    """Take the picture of the page of `pythpeer serve` anew; it takes Chromium."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/page_picture.py")
+
+
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
@@ -163,7 +181,8 @@ def dist(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(environment))
         python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
         session.run(
-            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli]", *group("test")), external=True
+            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli,otel]", *group("test")),
+            external=True,
         )
         session.chdir(source)
         session.run(python, "-m", "pytest", *(session.posargs or PACKED), external=True)

@@ -12,18 +12,18 @@ one reader (private messages to others have ids too).
 
 from __future__ import annotations
 
-import logging
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from .answers import read_date, same_document
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
-from .feed import Feed, Feeds, log_holes
-from .limiter import Priority
+from .feed import Feed, Feeds, log_skipped, put_down
+from .line import Priority
 from .polling import chain
 from .posting import Posts, Shown
 from .secret import Secret
@@ -45,8 +45,6 @@ from .wire import (
 )
 
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
-
-logger = logging.getLogger(__name__)
 
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
@@ -164,15 +162,23 @@ class Peerbet:
         return await self._posts.post(request, text, confirm=confirm)
 
     async def post_long(
-        self, text: str, *, bot: bool = False, confirm: bool = False
+        self,
+        text: str,
+        *,
+        bot: bool = False,
+        confirm: bool = False,
+        on_part: Callable[[int], object] | None = None,
     ) -> tuple[int, ...]:
         """Post *text* of any length in parts, one after the other, and return their ids.
 
         The parts are those of `split_text`; blank text has none. *bot* and *confirm* apply to each,
         as in `post`. All of them are checked before the first is sent. Where one fails, its error
         is raised with a note of how many were posted before it, and those after it are not sent.
+        *on_part* is called with the id of each part as soon as it is posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
+        if on_part is not None and not callable(on_part):
+            raise InvalidRequestError("on_part is something to call", endpoint=self._set.name)
         try:
             parts = split_text(text, MAX_TEXT)
         except InvalidRequestError as error:
@@ -186,6 +192,8 @@ class Peerbet:
             except PythpeerError as error:
                 error.add_note(f"{len(ids)} of {len(parts)} parts were posted before this")
                 raise
+            if on_part is not None:
+                on_part(ids[-1])
         return tuple(ids)
 
     def chat_stream(
@@ -263,26 +271,31 @@ class _ChatSource:
         self._placed_last = homeless
         after = feed.lowest
         request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
-        page = await peerbet._caller.attempt(request, permit)
+        page = await peerbet._caller.attempt(request, permit, feed.attempt)
         if isinstance(page, PythpeerError):
             return page
-        self._count_strays(page, feed)
+        strays = self._count_strays(page, feed)
         known = page.by_id()
         if homeless:
             if not known and page.strays:
                 return DecodeError("the newest message cannot be decoded", endpoint=self.name)
             feed.settle(max(known, default=0))
             return None
-        log_holes(self.name, await feed.log.append(chain(after, known, full=page.full)))
+        feed.see(max(known, default=0))
+        drafts = chain(after, known, full=page.full)
+        await put_down(feed.hooks, self.name, feed.log, drafts, shown=len(known), strays=strays)
         feed.prove(after, full=page.full)
         return None
 
-    def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> None:
+    def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> int:
+        """Warn of each that is new, and say how many are."""
+        before = feed.skipped
         for stray in page.strays:
             if stray not in self._strays:
                 self._strays.append(stray)
                 feed.skipped += 1
-                logger.warning("%s: skipped a message that cannot be decoded", self.name)
+                log_skipped(self.name)
+        return feed.skipped - before
 
 
 # -- the wire -------------------------------------------------------------------------------------
@@ -322,7 +335,8 @@ class _Posted(msgspec.Struct, frozen=True):
     """An answer to ``action=set``."""
 
     status: int | bool
-    mid: int
+    mid: Annotated[int, msgspec.Meta(ge=1, le=INT32_MAX)]
+    """PHP says 0 where nothing was inserted."""
 
 
 def chat_get(url: str) -> Endpoint[_Page]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,6 +18,21 @@ from stores import STORES, NewStore
 
 from pythpeer.stores import Store
 from pythpeer.testing import FakeServices, VirtualTimeLoop
+
+# The fixtures of the command line's tests, which their modules load as a plugin.
+pytest.register_assert_rewrite("cli_runner")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what could not be tried on this machine: a skip is easily taken for a pass."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+    )
+    if reasons:
+        terminalreporter.section("NOT TRIED on this machine", bold=True, yellow=True)
+    for reason, tests in sorted(reasons.items()):
+        terminalreporter.line(f"{tests} tests: {reason}", bold=True, yellow=True)
 
 
 @pytest.fixture

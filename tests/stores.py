@@ -9,7 +9,7 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 
 from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.limiter import Limiter
-from pythpeer.stores import Draft, Entry, Log, Reader, Store, Topic
+from pythpeer.stores import Draft, Entry, Log, Reader, Store, Survey, Topic
 
 __all__ = ["STORES", "NewStore", "WrappedStore"]
 
@@ -56,6 +56,9 @@ class WrappedStore(Store):
 
     def pace(self, key: str, name: str, rate: Rate) -> Limiter:
         return self.inner.pace(key, name, rate)
+
+    async def survey(self, latest: int = 10) -> Survey:
+        return await self.do(self.inner.survey, latest)
 
 
 class _WrappedLog(Log[T]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,9 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import aiohttp
+import msgspec
 import pytest
 
+from pythpeer import SessionHealth
+from pythpeer.cli import serve
 from pythpeer.testing import FakeServices
+from pythpeer.testing.page import Page
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +45,7 @@ async def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
         monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
         monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        monkeypatch.setenv("PORT", "0")  # whichever is free, for what listens itself
         fake.chat.register("docs", "the key")  # what the pages hand over themselves
         (tmp_path / "peerbet").write_text(fake.peerbet_key, encoding="utf-8")
         yield fake
@@ -115,6 +122,41 @@ async def test_the_command_bot_answers(fake: FakeServices) -> None:
     ]
 
 
+async def test_the_bot_of_the_page_answers_whoever_chats_there(
+    fake: FakeServices,
+) -> None:
+    """What is said on the page of ``pythpeer serve`` is answered by name."""
+    async with Page(fake) as page, aiohttp.ClientSession() as http:
+
+        async def say() -> None:
+            wish = {"sender": "guest", "text": "!ping"}
+            origin = {"Origin": page.url.rstrip("/")}
+            async with http.post(f"{page.url}api/say", json=wish, headers=origin) as answer:
+                assert answer.status == 200
+
+        await run(PROGRAMS["how-to/serve 0"], lambda: asyncio.ensure_future(say()))
+    assert texts(fake) == ["!ping", "pong, guest"]
+
+
+def test_what_serve_prints_is_what_its_page_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Addresses, keys and all, with the ports that it has where no others are chosen."""
+    defaults = serve.serve.__kwdefaults__ or {}
+    environment = {
+        "PYTHPEER_PEERBET_URL": f"http://127.0.0.1:{defaults['peerbet_port']}",
+        "PYTHPEER_PYTHBOTS_URL": f"http://127.0.0.1:{defaults['pythbots_port']}",
+    }
+    fake = FakeServices()
+    environment |= {
+        "PYTHPEER_PEERBET_KEY": fake.peerbet_key,
+        "PYTHPEER_PERSONAL_KEY": fake.personal_key,
+    }
+    serve._introduce(Page(fake, port=defaults["port"]).url, environment)
+    shown = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out in shown
+
+
 async def test_the_moderator_warns_and_reports(fake: FakeServices) -> None:
     """Three times the same is once too often, but for staff."""
     said = [lambda: fake.chat.say("zoe", "buy now"), lambda: fake.chat.say("alice", "hello")]
@@ -148,3 +190,32 @@ async def test_the_archive_can_be_queried(
     await run(PROGRAMS["how-to/archive 0"], query)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["3", "alice"], ["1", "bob"]]
+
+
+async def test_the_page_of_health_is_there(
+    fake: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is served beside the bot, and says what the bot is at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PORT", str(port))
+    pages: list[asyncio.Task[bytes]] = []
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+        page = await reader.read()
+        writer.close()
+        return page
+
+    await run(
+        PROGRAMS["how-to/observe 0"],
+        lambda: fake.chat.say("alice", "hello"),
+        lambda: pages.append(asyncio.ensure_future(ask())),
+    )
+    head, _, body = (await pages[0]).partition(b"\r\n\r\n")
+    assert b" 200 OK" in head
+    health = msgspec.json.decode(body, type=SessionHealth)
+    assert health.ok
+    assert [stream.cursor for stream in health.streams] == [fake.chat.messages[-1].id]

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..doctor import Finding, Report, Shape, Status, examine, write_samples
-from ..session import Session
 from . import ending
+from .access import connected
+from .options import Flag, Json, StorePath
 from .show import screen, write_json
 
 __all__ = ["doctor"]
@@ -43,19 +44,14 @@ async def doctor(
     chat: Annotated[int, Parameter(help="Which chat to look up.")] = 220531305,
     no_mail: Annotated[
         bool,
-        Parameter(
-            negative=(),
-            show_default=False,
-            help="Leave the mailbox alone: reading it may mark mail as read.",
-        ),
+        Flag,
+        Parameter(help="Leave the mailbox alone: reading it may mark mail as read."),
     ] = False,
     capture: Annotated[
         Path | None, Parameter(help="Write redacted answers into this folder, as samples.")
     ] = None,
-    json: Annotated[
-        bool,
-        Parameter(negative=(), show_default=False, help="Print one JSON object on each line."),
-    ] = False,
+    store: StorePath = None,
+    json: Json = False,
 ) -> int:
     """Compare both services, asked with your keys, with what this library expects.
 
@@ -69,7 +65,7 @@ async def doctor(
     sheet = _Sheet(json=json)
     if capture is not None:
         write_samples((), capture)  # says so before anything is asked if that cannot be
-    async with Session.from_env() as session:
+    async with connected(store) as session:
         report = await examine(
             session, user=user, chat_id=chat, mail=not no_mail, watch=sheet.show_finding
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..answers import NOTHING, document
 from ..errors import AccessDeniedError, ApiError, RateLimitedError
-from ..limiter import Priority
+from ..line import Priority
 from ..peerbet import MAX_LAST
 from ..secret import Secret
 from ..session import Session
@@ -124,7 +124,7 @@ class _Examination:
         """Ask once, and say what came of it."""
         caller, loop = self._session._caller, asyncio.get_running_loop()
         request = Request(endpoint, params, headers)
-        reply: Reply | None = None
+        replies: list[Reply] = []
         result: object
         started = loop.time()
         try:
@@ -133,10 +133,9 @@ class _Examination:
             result = error.with_traceback(None)
         else:
             started = loop.time()
-            reply, result = await caller.observe(request, permit)
-        if reply is None:
-            seen = Seen(name, endpoint.name, result)
-        else:
+            result = await caller.attempt(request, permit, keep=replies.append)
+        seen = Seen(name, endpoint.name, result)
+        for reply in replies:
             seen = Seen(
                 name,
                 endpoint.name,

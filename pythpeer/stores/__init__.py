@@ -8,16 +8,22 @@ from ..errors import InvalidRequestError
 from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
 from .memory import MemoryStore
 from .sqlite import SqliteStore
+from .survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
 
 __all__ = [
     "DIRECT",
     "Draft",
+    "EndpointSurvey",
     "Entry",
+    "Latest",
     "Log",
+    "LogSurvey",
     "MemoryStore",
+    "NameSurvey",
     "Reader",
     "SqliteStore",
     "Store",
+    "Survey",
     "Topic",
     "from_text",
 ]

@@ -1,0 +1,106 @@
+"""What ``import pythpeer`` shows, here so that it is loaded only once it is asked for."""
+
+from __future__ import annotations
+
+import logging
+
+from .errors import (
+    AccessDeniedError,
+    ApiError,
+    DecodeError,
+    GapError,
+    HttpStatusError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    PythpeerError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    SessionClosedError,
+    StoreError,
+    TransportError,
+)
+from .health import EndpointHealth, SessionHealth, StreamHealth
+from .hooks import (
+    DeliveryEvent,
+    GapEvent,
+    Hook,
+    Outcome,
+    RequestEvent,
+    ResponseEvent,
+    RetryEvent,
+    StoreEvent,
+    Telemetry,
+)
+from .limiter import Limiter
+from .peerbet import ChatMessage, ChatPage, ChatStream, Peerbet
+from .polling import Gap
+from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
+from .retry import Retry
+from .secret import Secret
+from .session import Session, SessionOptions
+from .splitting import split_text
+from .stores import MemoryStore, SqliteStore
+from .streams import MergedStream, Stream, merge
+from .wire import FLAG, Effect, Endpoint, Json, JsonObject, Param, Rate
+
+__all__ = [
+    "FLAG",
+    "AccessDeniedError",
+    "ApiError",
+    "ChatMessage",
+    "ChatPage",
+    "ChatStats",
+    "ChatStream",
+    "DecodeError",
+    "DeliveryEvent",
+    "Effect",
+    "Endpoint",
+    "EndpointHealth",
+    "Gap",
+    "GapError",
+    "GapEvent",
+    "Hook",
+    "HttpStatusError",
+    "InvalidRequestError",
+    "Json",
+    "JsonObject",
+    "Limiter",
+    "Mail",
+    "MailStream",
+    "MemoryStore",
+    "MergedStream",
+    "Outcome",
+    "OutcomeUnknownError",
+    "Param",
+    "Peerbet",
+    "PythBots",
+    "PythpeerError",
+    "Rate",
+    "RateLimitedError",
+    "RequestEvent",
+    "RequestTimeoutError",
+    "ResponseEvent",
+    "ResponseTooLargeError",
+    "Retry",
+    "RetryEvent",
+    "Secret",
+    "Session",
+    "SessionClosedError",
+    "SessionHealth",
+    "SessionOptions",
+    "SqliteStore",
+    "StaffMember",
+    "StoreError",
+    "StoreEvent",
+    "Stream",
+    "StreamHealth",
+    "Telemetry",
+    "TransportError",
+    "User",
+    "merge",
+    "split_text",
+]
+
+# Quiet, unless the program says where its log goes.
+logging.getLogger(__package__).addHandler(logging.NullHandler())
