@@ -68,7 +68,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types, strictly (mypy and pyright)."""
-    session.install("-e", ".[cli]", *group("typing"))
+    session.install("-e", ".[cli,redis]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
 
@@ -80,7 +80,7 @@ def tests(session: nox.Session) -> None:
     On the one that runs nox coverage is recorded, which doubles the time; on the others those that
     take processes of their own are left out, unless there are arguments.
     """
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,redis]", *group("test"))
     if session.python != RUNNING:
         session.run("python", "-m", "pytest", *(session.posargs or QUICK))
         return
@@ -99,7 +99,7 @@ def tests_floor(session: nox.Session) -> None:
     session.install("uv")
     # The package first: what it brings is then old enough for it, and is left alone by the rest.
     uv_install = ("uv", "pip", "install", "--python", session.virtualenv.location)
-    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli]")
+    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli,redis]")
     session.run(*uv_install, *group("test"))
     session.run("uv", "pip", "list", "--python", session.virtualenv.location)
     session.run("python", "-m", "pytest", *session.posargs)
@@ -133,7 +133,7 @@ def docs_faults(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
-    session.install(".", *group("bench"))
+    session.install(".[redis]", *group("bench"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
@@ -155,7 +155,8 @@ def dist(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(environment))
         python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
         session.run(
-            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli]", *group("test")), external=True
+            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli,redis]", *group("test")),
+            external=True,
         )
         session.chdir(source)
         session.run(python, "-m", "pytest", *(session.posargs or QUICK), external=True)

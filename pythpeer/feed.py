@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
 
-from .errors import PythpeerError, SessionClosedError
+from .errors import PythpeerError, SessionClosedError, StoreError
 from .polling import Gap
 from .retry import Retry, backoff, is_transient
 from .stores.base import Draft, Log, Store, Topic
@@ -87,6 +87,30 @@ class _Round:
         self.error: PythpeerError | None = None
 
 
+class _Trouble:
+    """Failures in a row: said once when they begin and once when they are over, with back-off."""
+
+    __slots__ = ("_failures", "_max_delay", "_name", "not_before")
+
+    def __init__(self, name: str, max_delay: float) -> None:
+        self._name = name
+        self._max_delay = max_delay
+        self._failures = 0
+        self.not_before = 0.0
+
+    def note(self, error: PythpeerError) -> None:
+        self._failures += 1
+        delay = backoff(self._failures, BASE_DELAY, self._max_delay)
+        self.not_before = asyncio.get_running_loop().time() + delay
+        if self._failures == 1:
+            logger.warning("%s; the stream goes on trying", error)
+
+    def over(self) -> None:
+        if self._failures:
+            logger.info("%s is back after %d failures", self._name, self._failures)
+        self._failures = 0
+
+
 class Feed(Generic[T]):
     """One session's polling of one log: a single poll at a time, for however many streams."""
 
@@ -103,11 +127,10 @@ class Feed(Generic[T]):
         self.log = log
         self.skipped = 0
         """Items nobody could decode and that have no id to count them by."""
-        self._retry = retry
+        self._service = _Trouble(source.name, retry.max_delay)
+        self._store = _Trouble(f"{source.name}: the store", retry.max_delay)
         self._waiting: dict[Cursor, None] = {}
         self._round: _Round | None = None
-        self._failures = 0
-        self._not_before = 0.0
         self._closed = asyncio.Event()
         self._stirred = asyncio.Event()
         self.asking = False
@@ -147,27 +170,41 @@ class Feed(Generic[T]):
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
-        if not self.closed and not (self._needy or await self.log.lead(LEASE)):
-            await self._news()
-            return None
-        await self._rest()
-        if self.closed:
-            return self._over()
         try:
+            if not self.closed and not (self._needy or await self.log.lead(LEASE)):
+                await self._news()
+                self._store.over()
+                return None
+            await self._rest()
+            if self.closed:
+                return self._over()
             error = await self.source.poll(self)
         except PythpeerError as raised:
-            return raised.with_traceback(None)
+            error = raised.with_traceback(None)
+            if not isinstance(error, StoreError):
+                return error  # what is raised and not returned is not the service's
         finally:
             self.asking = False
         if error is not None and self.closed:
             return self._over()  # what broke was broken by closing
         if error is not None and not is_transient(error):
             return error
-        self._note(error)
+        if error is None:
+            self._store.over()
+            self._service.over()
+        elif isinstance(error, StoreError):
+            self._store.note(error)
+        else:
+            self._service.note(error)
         return None
 
     def _over(self) -> PythpeerError:
         return SessionClosedError("the session was closed", endpoint=self.source.name)
+
+    async def sit_out(self, error: StoreError) -> None:
+        """Wait a while for the store, which is away just now."""
+        self._store.note(error)
+        await self._rest()
 
     async def _news(self) -> None:
         """Wait for what another session appends, or until somebody here needs a poll of its own."""
@@ -190,23 +227,11 @@ class Feed(Generic[T]):
 
     async def _rest(self) -> None:
         """Wait the back-off out. It is the feed's: a consumer's time limit does not reset it."""
-        rest = self._not_before - asyncio.get_running_loop().time()
+        until = max(self._service.not_before, self._store.not_before)
+        rest = until - asyncio.get_running_loop().time()
         if rest > 0:
             with anyio.move_on_after(rest):
                 await self._closed.wait()
-
-    def _note(self, error: PythpeerError | None) -> None:
-        """Count failures in a row, and say once when they begin and once when they are over."""
-        if error is None:
-            if self._failures:
-                logger.info("%s is back after %d failures", self.source.name, self._failures)
-            self._failures = 0
-            return
-        self._failures += 1
-        delay = backoff(self._failures, BASE_DELAY, self._retry.max_delay)
-        self._not_before = asyncio.get_running_loop().time() + delay
-        if self._failures == 1:
-            logger.warning("%s; the stream goes on trying", error)
 
     # -- what a source asks and tells -------------------------------------------------------------
 

@@ -6,23 +6,35 @@ going on.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import pytest
+import redis_server
 from fake_client import AT_WILL, Client, connect
 from stores import STORES, NewStore
 
 from pythpeer.stores import Store
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
+Backend = tuple[str, dict[str, object]]
+
+VIRTUAL: Final[Backend] = ("asyncio", {"loop_factory": VirtualTimeLoop})
+
+REAL: Final[Backend] = ("asyncio", {"loop_factory": asyncio.SelectorEventLoop})
+"""The backend of a test that waits for another process."""
+
 
 @pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
+def anyio_backend() -> Backend:
     """The virtual clock, for every test marked ``anyio``."""
-    return ("asyncio", {"loop_factory": VirtualTimeLoop})
+    return VIRTUAL
 
 
 @pytest.fixture
@@ -55,3 +67,27 @@ def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
         return STORES[request.param](folder, max_length)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """The URL of the ``fake`` server, or of the ``real`` one, for all tests of a run."""
+    with ExitStack() as servers:
+
+        @cache
+        def url(kind: str) -> str:
+            if kind == "fake":
+                return servers.enter_context(redis_server.fake_server())
+            if redis_server.GIVEN is not None:
+                return redis_server.GIVEN
+            folder = tmp_path_factory.mktemp("redis")
+            return servers.enter_context(redis_server.real_server(folder)).url
+
+        yield url
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it loudly if the Redis store was tried on the fake server only."""
+    if not redis_server.THERE:
+        terminalreporter.section("no redis-server was found", red=True)
+        terminalreporter.line("RedisStore was tried on fakeredis only: install redis-server")

@@ -25,7 +25,7 @@ PUBLIC = [
     ("pythpeer", "OutcomeUnknownError HttpStatusError RateLimitedError DecodeError"),
     ("pythpeer", "ResponseTooLargeError ApiError AccessDeniedError"),
     ("pythpeer", "GapError SessionClosedError StoreError"),
-    ("pythpeer.stores", "MemoryStore"),
+    ("pythpeer.stores", "MemoryStore RedisStore"),
     ("pythpeer.testing", "FakeServices"),
 ]
 PROMISED = [(module, name) for module, names in PUBLIC for name in names.split()]

@@ -1,8 +1,9 @@
-"""What every store keeps to, whichever it is of `STORES`."""
+"""What every store keeps to, whichever it is of `STORES`, and the one on a server."""
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
@@ -10,18 +11,23 @@ from typing import Final
 
 import msgspec
 import pytest
+import redis_server
+from conftest import REAL, VIRTUAL, Backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import STORES
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
 from pythpeer.polling import chain
-from pythpeer.stores import Draft, Entry, Log, Store, Topic
+from pythpeer.stores import Draft, Entry, Log, RedisStore, Store, Topic
 
 pytestmark = pytest.mark.anyio
 
 Make = Callable[[int], Store]
 """Makes a new store, not yet open, whose logs keep so many items."""
+
+SERVERS: Final = {"redis-fake": "fake", **({"redis": "real"} if redis_server.THERE else {})}
+"""The stores on a server, of which there is a fake one and perhaps a real one."""
 
 LONG: Final = 1000
 SHORT: Final = 5
@@ -40,9 +46,30 @@ CHAT: Final = Topic("chat", Note)
 MAIL: Final = Topic("mail", Note, consumed=True)
 
 
-@pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, folder: Path) -> Make:
-    return lambda length: STORES[request.param](folder, length)
+@pytest.fixture(params=[*STORES, *SERVERS])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> Backend:
+    """A server's time is real: what waits for that waits really, but not for long."""
+    served = "kind" in request.fixturenames and request.getfixturevalue("kind") in SERVERS
+    return REAL if served else VIRTUAL
+
+
+@pytest.fixture
+def second(kind: str) -> float:
+    """How long a second is."""
+    return 0.1 if kind in SERVERS else 1.0
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, kind: str, folder: Path) -> Make:
+    if kind not in SERVERS:
+        return lambda length: STORES[kind](folder, length)
+    url = request.getfixturevalue("redis_url")(SERVERS[kind])
+    return lambda length: RedisStore(url, prefix=uuid.uuid4().hex, max_length=length)
 
 
 @pytest.fixture
@@ -455,24 +482,24 @@ async def test_what_was_given_up_is_unsettled_until_it_is_settled(store: Store) 
     assert not await log.unsettled()
 
 
-async def test_a_read_under_way_is_nobody_s_to_settle(store: Store) -> None:
+async def test_a_read_under_way_is_nobody_s_to_settle(store: Store, second: float) -> None:
     """Until its time is over: then whoever announced it is gone."""
     log, other = store.log(MAIL), store.log(MAIL)
-    announced = await log.announce(20.0)
-    await asyncio.sleep(19.0)
+    announced = await log.announce(20.0 * second)
+    await asyncio.sleep(19.0 * second)
     assert not await other.unsettled()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5 * second)
     assert list(await other.unsettled()) == [announced]
 
 
-async def test_an_announcement_can_be_taken_back(store: Store) -> None:
+async def test_an_announcement_can_be_taken_back(store: Store, second: float) -> None:
     """Also twice, and without touching another."""
     log = store.log(MAIL)
-    one, two = await log.announce(20.0), await log.announce(20.0)
+    one, two = await log.announce(20.0 * second), await log.announce(20.0 * second)
     await log.give_up(two)
     await log.withdraw(one)
     await log.withdraw(one)
-    await asyncio.sleep(21.0)
+    await asyncio.sleep(21.0 * second)
     assert list(await log.unsettled()) == [two]
 
 
@@ -488,18 +515,18 @@ async def test_what_cannot_be_told_from_history_comes_marked(store: Store) -> No
 # -- who polls ------------------------------------------------------------------------------------
 
 
-async def test_one_hold_leads_until_its_time_is_over(store: Store) -> None:
+async def test_one_hold_leads_until_its_time_is_over(store: Store, second: float) -> None:
     """It may renew its lead; the others get theirs when it stops."""
     one, other = store.log(CHAT), store.log(CHAT)
-    assert await one.lead(2.0)
-    assert not await other.lead(2.0)
-    await asyncio.sleep(1.5)
-    assert await one.lead(2.0)
-    await asyncio.sleep(1.5)
-    assert not await other.lead(2.0)
-    await asyncio.sleep(1.0)
-    assert await other.lead(2.0)
-    assert not await one.lead(2.0)
+    assert await one.lead(2.0 * second)
+    assert not await other.lead(2.0 * second)
+    await asyncio.sleep(1.5 * second)
+    assert await one.lead(2.0 * second)
+    await asyncio.sleep(1.5 * second)
+    assert not await other.lead(2.0 * second)
+    await asyncio.sleep(1.0 * second)
+    assert await other.lead(2.0 * second)
+    assert not await one.lead(2.0 * second)
 
 
 async def test_logs_are_led_apart(store: Store) -> None:
@@ -508,30 +535,34 @@ async def test_logs_are_led_apart(store: Store) -> None:
     assert await store.log(MAIL).lead(2.0)
 
 
-async def test_news_wakes_everybody_who_waits(store: Store) -> None:
+async def test_news_wakes_everybody_who_waits(store: Store, second: float) -> None:
     """An append on one hold ends the wait on the others, long before it would be over."""
     log = store.log(CHAT)
     loop = asyncio.get_running_loop()
-    waits = [asyncio.ensure_future(store.log(CHAT).news(100.0)) for _ in range(3)]
-    await asyncio.sleep(1.0)
+    began = loop.time()
+    waits = [asyncio.ensure_future(store.log(CHAT).news(100.0 * second)) for _ in range(3)]
+    await asyncio.sleep(1.0 * second)
     assert not any(wait.done() for wait in waits)
     await log.append(numbered(1))
     await asyncio.wait(waits)
-    assert loop.time() < 10.0
+    assert loop.time() < began + 10.0 * second
     for wait in waits:
         await wait
 
 
-async def test_a_wait_for_news_ends_by_itself(store: Store) -> None:
+async def test_a_wait_for_news_ends_by_itself(store: Store, second: float) -> None:
     """After so many seconds, whether there was any or not."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await store.log(CHAT).news(3.0)
-    assert loop.time() - began == pytest.approx(3.0, abs=0.5)
+    await store.log(CHAT).news(3.0 * second)
+    assert loop.time() - began == pytest.approx(3.0 * second, abs=0.5)
 
 
-def test_a_log_is_waited_on_in_one_loop_after_another(make: Make) -> None:
-    """A store may outlive the loop in which somebody waited for news, also if it is left open."""
+def test_a_log_is_waited_on_in_one_loop_after_another(make: Make, kind: str) -> None:
+    """A store may outlive the loop in which somebody waited for news, also if it is left open.
+
+    But for connections: where there are any they end with their loop.
+    """
     store = make(LONG)
 
     async def wait_in_vain() -> None:
@@ -546,7 +577,11 @@ def test_a_log_is_waited_on_in_one_loop_after_another(make: Make) -> None:
     with asyncio.Runner() as first:
         first.run(store.open())
         first.run(wait_in_vain())
+        if kind in SERVERS:
+            first.run(store.aclose())
     with asyncio.Runner() as second:
+        if kind in SERVERS:
+            second.run(store.open())
         second.run(wait_in_vain())
         second.run(wait())
         second.run(store.aclose())
