@@ -57,7 +57,9 @@ class RealServer:
     def start(self) -> None:
         assert PROGRAM is not None
         command = [PROGRAM, "--port", str(self._plain_port), "--bind", "127.0.0.1", "--save", ""]
-        command += ["--appendonly", "yes", "--dir", str(self.folder), *self._options]
+        # Always, for a slow disk can put off what is to be written by a second or two.
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)]
+        command += self._options
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         end = time.monotonic() + 10
         while time.monotonic() < end:

@@ -244,37 +244,23 @@ class Link:
     def _explain(self, error: Exception) -> _Failure:
         from redis import exceptions as e
 
-        text = str(error)
-        if isinstance(error, e.NoScriptError):
+        text, word = str(error), _word(error)
+        if word == "NOSCRIPT":
             return _Failure(StoreError(NO_SCRIPT))
-        if isinstance(error, e.MovedError):
+        if word == "MOVED":
             # All keys have one hash tag, so that one node has them all.
-            host = cast("str", error.host)  # pyright: ignore[reportUnknownMemberType]
-            self._node = (host or self._address.host, error.port)
-            return self._failure("is a cluster that sends us from node to node", again=True)
-        if isinstance(
-            error,
-            e.AuthenticationError | e.AuthenticationWrongNumberOfArgsError | e.NoPermissionError,
-        ) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
-            return self._failure("refuses the user name or the password", passing=False)
-        if isinstance(error, e.BusyLoadingError) or text.startswith("LOADING"):
-            return self._failure("is still loading its data", again=True)
-        if isinstance(error, e.ReadOnlyError) or text.startswith("READONLY"):
-            return self._failure("is a replica just now, and cannot be written", again=True)
-        if isinstance(error, e.OutOfMemoryError) or "OOM command not allowed" in text:
-            return self._failure("has no memory left: raise its maxmemory")
-        if text.startswith("MISCONF"):
-            return self._failure("cannot save to its disk, and refuses to be written")
-        if isinstance(error, e.ClusterDownError | e.TryAgainError):
-            return self._failure("is a cluster that is not complete just now", again=True)
-        if isinstance(error, e.TimeoutError | TimeoutError):
-            self._node = None
-            return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
+            host, _, port = text.rpartition(" ")[2].rpartition(":")
+            self._node = (host or self._address.host, int(port))
+        if word in SAYS:
+            reason, passing, again = SAYS[word]
+            return self._failure(reason, passing=passing, again=again)
         if isinstance(error, e.InvalidResponse):
             return self._failure(text, passing=False)
         if isinstance(error, e.ResponseError):
             return self._failure(f"says: {self._scrubbed(text)[:200]}", passing=False)
         self._node = None
+        if isinstance(error, e.TimeoutError | TimeoutError):
+            return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
         return self._failure("cannot be reached", again=True)
 
     def _failure(self, reason: str, *, passing: bool = True, again: bool = False) -> _Failure:
@@ -289,11 +275,48 @@ class Link:
 NO_SCRIPT: Final = "the server does not know the script"
 
 
+SAYS: Final = {
+    "NOAUTH": ("refuses the user name or the password", False, False),
+    "WRONGPASS": ("refuses the user name or the password", False, False),
+    "NOPERM": ("refuses the user name or the password", False, False),
+    "LOADING": ("is still loading its data", True, True),
+    "READONLY": ("is a replica just now, and cannot be written", True, True),
+    "OOM": ("has no memory left: raise its maxmemory", True, False),
+    "MISCONF": ("cannot save to its disk, and refuses to be written", True, False),
+    "MOVED": ("is a cluster that sends us from node to node", True, True),
+    "CLUSTERDOWN": ("is a cluster that is not complete just now", True, True),
+    "TRYAGAIN": ("is a cluster that is not complete just now", True, True),
+}
+"""What the first word of an answer means, whether it passes by itself, and whether to ask again."""
+
+
+def _word(error: Exception) -> str:
+    """The first word of what the server says. Versions of redis-py differ in making it a class."""
+    from redis import exceptions as e
+
+    classes: dict[str, type[Exception]] = {
+        "NOSCRIPT": e.NoScriptError,
+        "NOAUTH": e.AuthenticationError,
+        "NOPERM": e.NoPermissionError,
+        "LOADING": e.BusyLoadingError,
+        "OOM": e.OutOfMemoryError,
+        "READONLY": e.ReadOnlyError,
+        "MOVED": e.MovedError,
+        "CLUSTERDOWN": e.ClusterDownError,
+        "TRYAGAIN": e.TryAgainError,
+    }
+    for word, kind in classes.items():
+        if isinstance(error, kind):
+            return word
+    text = str(error)
+    return "OOM" if "OOM command not allowed" in text else text.partition(" ")[0]
+
+
 def _is_whole(error: Exception) -> bool:
     """Whether the connection can still be used: the server answered, if with a no."""
-    from redis.exceptions import ReadOnlyError, ResponseError
+    from redis.exceptions import ResponseError
 
-    return isinstance(error, ResponseError) and not isinstance(error, ReadOnlyError)
+    return isinstance(error, ResponseError) and _word(error) != "READONLY"
 
 
 async def _drop(connection: Connection) -> None:
