@@ -152,6 +152,8 @@ class Feed(Generic[T]):
                 await self._lead()
         finally:
             self._waiting.pop(cursor, None)
+            if not self._waiting:
+                self.log.retire()
 
     async def _follow(self, round: _Round) -> None:
         await round.done.wait()

@@ -42,7 +42,7 @@ from pythpeer import (
     StoreError,
     Stream,
 )
-from pythpeer.feed import Feed
+from pythpeer.feed import LEASE, Feed
 from pythpeer.limiter import Limiter, Permit, Priority
 from pythpeer.polling import chain
 from pythpeer.stores import DIRECT, Draft, Entry, Log, Reader, RedisStore, Topic, from_text
@@ -487,6 +487,24 @@ async def test_a_new_name_fetches_what_the_log_lacks(one: RedisStore, other: Red
             room.ids += [7]
             assert await take(stream, 1) == [7]
             assert stream.gaps == ()
+
+
+async def test_a_busy_leader_lets_another_poll(one: RedisStore, other: RedisStore) -> None:
+    """Whoever works on an item does not poll, and must not keep the others from it meanwhile."""
+    room = Room()
+    busy, free = stream_of(one, room, "busy", after=0), stream_of(other, room, "free", after=0)
+    room.ids += [1]
+    assert await take(busy, 1) == [1]
+    assert await take(free, 1) == [1]
+    leader = asyncio.ensure_future(take(busy, 1))
+    await asyncio.sleep(0.2)  # from now on it is the one that polls
+    follower = asyncio.ensure_future(take(free, 2))
+    await asyncio.sleep(0.1)
+    room.ids += [2]
+    assert await leader == [2]
+    room.ids += [3]
+    async with asyncio.timeout(LEASE / 2):
+        assert await follower == [2, 3]
 
 
 async def test_a_gap_is_found_by_whoever_comes_to_it(one: RedisStore, other: RedisStore) -> None:

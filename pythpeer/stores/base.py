@@ -174,6 +174,12 @@ class Log(abc.ABC, Generic[T]):
     async def lead(self, seconds: float) -> bool:
         """Whether the holder may poll for all that share the log, for *seconds* from now."""
 
+    def retire(self) -> None:
+        """Nobody here waits for a poll just now: if the holder leads, another one may.
+
+        Said without waiting for it to be done. A store may as well let the lead run out.
+        """
+
     @abc.abstractmethod
     async def news(self, seconds: float) -> None:
         """Wait until somebody appends to the log, *seconds* at most."""

@@ -27,6 +27,7 @@ class RedisLog(Log[T]):
         self._shelf = shelf
         self._pulse = shelf.pulse
         self._who = shelf.pulse.name()
+        self._leads = False
         weakref.finalize(self, shelf.pulse.bury, self._who).atexit = False
 
     def reader(self, name: str | None) -> Reader[T]:
@@ -87,8 +88,16 @@ class RedisLog(Log[T]):
         args = (self._who, micro(TERM), micro(seconds))
         leads = bool(await self._shelf.run("meta", "lead", *args))
         if leads:
+            self._leads = True
             self._pulse.add(self._who, "lead", seconds)
         return leads
+
+    def retire(self) -> None:
+        """Let another hold lead, if this one does: who works on an item may be long in coming."""
+        if self._leads:
+            self._leads = False
+            self._pulse.discard(self._who, "lead")
+            self._shelf.spawn(self._shelf.run("meta", "retire", self._who))
 
     async def news(self, seconds: float) -> None:
         """Wait until somebody appends to the log, or dies, *seconds* at most."""

@@ -21,6 +21,11 @@ if what == 'lead' then
   redis.call('HSET', META, 'leader', who, 'leads until', whole(now() + ARGV[4]))
   live(who, ARGV[3])
   return 1
+elseif what == 'retire' then
+  if redis.call('HGET', META, 'leader') == who then
+    redis.call('HDEL', META, 'leader')
+    redis.call('INCR', DEATHS)  -- as good as dead, for those who wait to take over
+  end
 elseif what == 'announce' then
   live(who, ARGV[3])
   return tell(redis.call('HINCRBY', META, 'announcements', 1), now() + ARGV[4])

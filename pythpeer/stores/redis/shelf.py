@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -63,6 +64,11 @@ class Keys(NamedTuple):
         return (*(f"{self.tag}:{part}:{topic}" for part in parts), self.alive, self.deaths)
 
 
+def _look_at(task: asyncio.Future[object]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
 class Shelf(Generic[T]):
     """What is known here of one log, and how to speak to the server about it."""
 
@@ -76,6 +82,7 @@ class Shelf(Generic[T]):
         """The highest id that was seen in the log."""
         self.readers: weakref.WeakSet[Reader[T]] = weakref.WeakSet()
         """Those here that have something in hand, or to write down."""
+        self._spawned: set[asyncio.Future[object]] = set()
         self._keys = keys.log(topic.name)
         self._tag = keys.tag
         self._length = "" if max_length is None else max_length
@@ -92,6 +99,18 @@ class Shelf(Generic[T]):
     def known(self) -> tuple[Argument, Argument]:
         """What scripts have to know that look for the end of the log."""
         return self.head, self._consumed
+
+    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        """Have something told to the server, without waiting. If that fails it makes no odds."""
+        task = asyncio.ensure_future(work)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+        task.add_done_callback(_look_at)
+
+    async def settle(self) -> None:
+        """Wait for what was spawned."""
+        if self._spawned:
+            await asyncio.wait(self._spawned)
 
     async def run(self, name: str, *args: Argument) -> Any:
         """Run one of the scripts about a log."""

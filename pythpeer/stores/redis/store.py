@@ -116,7 +116,9 @@ class RedisStore(Store):
 
     def _leaving(self) -> list[Callable[[], Awaitable[None]]]:
         readers = [reader for shelf in self._shelves.values() for reader in shelf.readers]
-        return [*(reader.leave for reader in readers), *(gate.withdraw for gate in self._gates)]
+        settling = [shelf.settle for shelf in self._shelves.values()]
+        leaving = [reader.leave for reader in readers]
+        return [*settling, *leaving, *(gate.withdraw for gate in self._gates)]
 
     def log(self, topic: Topic[T]) -> Log[T]:
         """The log of *topic*, shared by all sessions and programs on this server and prefix."""
