@@ -114,7 +114,7 @@ class Bucket:
         self.reserved -= 1
         if not rate.interval:
             return 0
-        if starts and now >= max(self._due, starts[-1]) + rate.interval * rate.burst:
+        if starts and self._rested(now - rate.interval * rate.burst):
             # A rest long enough for all tokens to be back, however the past is counted.
             self._first += len(starts)
             self.saved = rate.burst
@@ -128,13 +128,19 @@ class Bucket:
         starts.append(now + self.guard)
         return self._first + len(starts) - 1
 
+    def _rested(self, since: float) -> bool:
+        """Whether no request was due or can have started after *since*."""
+        # The last one first: nearly always that is enough to know. But one before it, of which no
+        # answer has come, can have started later.
+        return since >= max(self._due, self._starts[-1]) and since >= max(self._starts)
+
     def answered(self, number: int, now: float) -> bool:
         """The request that was spent as *number* has its answer: it started at the latest now.
 
         Says whether that was news: not once the guard is over, nor of one that counts no more.
         """
         index = number - self._first
-        if not 0 <= index < len(self._starts) or now >= self._starts[index]:
+        if number <= 0 or not 0 <= index < len(self._starts) or now >= self._starts[index]:
             return False
         self._starts[index] = now
         return True
@@ -166,7 +172,14 @@ class Bucket:
         """Go on from *past*, though the rate may have been another one then."""
         self._due, self._first, self.paused = past.due, past.first, past.paused
         self._starts = deque(past.starts)
-        self.saved = past.saved + self.rate.burst - past.burst
+        more = self.rate.burst - past.burst
+        if more > 0 and past.starts:
+            # Of those before the first that is remembered nothing is known but that they were
+            # before it. Else two rates in turns would make tokens out of nothing.
+            self._starts.extendleft(past.starts[:1] * more)
+            self._first -= more
+            more = 0
+        self.saved = past.saved + more
         while self.saved < 0:
             self.saved += 1
             self._due = max(self._due, self._starts.popleft()) + self.rate.interval

@@ -28,6 +28,11 @@ T3 = TypeVar("T3")
 BATCH: Final = 100
 """Entries that a stream takes from its log at a time."""
 
+MOMENT: Final = 0.001
+MOMENTS: Final = 10
+"""Seconds, and how often so many, that a merged stream leaves the slower of its streams to get as
+far as their requests once another has something to say."""
+
 GAPS: Final = 1000
 """How many of its last gaps a stream remembers."""
 
@@ -314,6 +319,7 @@ class MergedStream(Generic[T_co]):
                 await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
                 ended = [stream for stream, wait in self._waits.items() if wait.done()]
                 over += [self._waits.pop(stream) for stream in ended]
+            await self._let_ask()
         except asyncio.CancelledError:
             self._let_go(also_asking=True)
             raise
@@ -322,6 +328,18 @@ class MergedStream(Generic[T_co]):
             for wait in over:
                 if not wait.cancelled():
                     wait.result()
+
+    async def _let_ask(self) -> None:
+        """Leave the others a moment to get as far as their request.
+
+        A store that is a file takes its time, and without that moment a stream that has a backlog
+        would keep them from it until it has none.
+        """
+        for _ in range(MOMENTS):
+            slow = [wait for stream, wait in self._waits.items() if not stream._feed.asking]
+            if not slow:
+                return
+            await asyncio.wait(slow, timeout=MOMENT)
 
     def _done(self, over: list[asyncio.Task[None]]) -> bool:
         """Whether there is something to say, be it a failure."""

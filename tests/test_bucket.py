@@ -224,6 +224,11 @@ steps = st.lists(
     Rate(1.0, 3, 0.05),
     [(0, 0, 0, None), (1.04, 0, 1, None), (0.01, 0, 1, None), (0, 0, 1, None), (0, 0, 0, None)],
 )
+@example(
+    # The first may be on its way far longer than the second, which was answered at once.
+    Rate(0.05, 3, 0.5),
+    [(0, 0, 1, None), (0, 0, 0, 0), (0.16, 0, 0.68, None), *[(0, 0, 0.68, None)] * 2],
+)
 def test_the_server_never_counts_too_many(rate: Rate, steps: list[Step]) -> None:
     """With any delay within the guard, any schedule and any answers, its bucket never runs dry."""
     _, arrivals = run(rate, steps)

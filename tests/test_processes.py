@@ -119,7 +119,7 @@ async def test_programs_share_one_pace_and_each_gets_its_share(
     shares = Counter(asked.params["last"] for asked in services.requests[:60])
     assert min(shares.values()) >= 15
     first, last = services.requests[0].at, services.requests[59].at
-    assert (last - first) / 59 < 1.6 * INTERVAL
+    assert (last - first) / 59 < 3 * INTERVAL
 
 
 async def test_a_killed_program_holds_nobody_up_for_long(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
+from full_disk import no_file_over
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -163,17 +163,6 @@ def test_a_folder_in_its_place_is_said(path: Path) -> None:
 
 def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
-
-
-@contextmanager
-def no_file_over(size: int) -> Iterator[None]:
-    """As if the disk were full at *size* bytes of a file."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("room", [SIZE - 1, SIZE, 10 * SIZE, PAGE - 1])

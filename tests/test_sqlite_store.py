@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pickle
 import resource
@@ -12,14 +13,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import msgspec
 import pytest
+from full_disk import no_file_over
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import Fault, Scripted
@@ -28,6 +30,7 @@ from pythpeer import InvalidRequestError, MemoryStore, Session, SqliteStore, Sto
 from pythpeer.stores import Draft, Entry, Log, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
 from pythpeer.stores.sqlite import owner as owner_module
+from pythpeer.stores.sqlite import shelf as shelf_module
 
 pytestmark = pytest.mark.anyio
 
@@ -62,6 +65,17 @@ def notes(*ids: int) -> list[Draft[Note]]:
 
 def letters(*keys: str) -> list[Draft[Note]]:
     return [Draft(Note(key), key=key, copies=1) for key in keys]
+
+
+@contextmanager
+def traced(store: SqliteStore) -> Iterator[list[str]]:
+    """The statements that a store gives to SQLite."""
+    statements: list[str] = []
+    connection = store._database._connection
+    assert connection is not None
+    connection.set_trace_callback(statements.append)
+    yield statements
+    connection.set_trace_callback(None)
 
 
 def threads() -> set[threading.Thread]:
@@ -404,15 +418,57 @@ async def test_acknowledging_is_no_transaction(path: Path) -> None:
         await log.append(notes(*range(1, 301)))
         reader = log.reader("me")
         await reader.seek(0)
-        statements: list[str] = []
-        connection = store._database._connection
-        assert connection is not None
-        connection.set_trace_callback(statements.append)
-        for entry in await reader.read(0, 300):
-            reader.ack(entry.id)
+        with traced(store) as statements:
             await reader.flush()
-        connection.set_trace_callback(None)
+            for entry in await reader.read(0, 300):
+                reader.ack(entry.id)
+                await reader.flush()
         assert not [each for each in statements if not each.startswith(("SELECT", "PRAGMA"))]
+
+
+async def test_with_full_durability_each_flush_is_one_transaction(path: Path) -> None:
+    """It is on disk then; and where nothing was acknowledged since, there is nothing to do."""
+    async with opened(path, durability="full") as store:
+        log = store.log(CHAT)
+        await log.append(notes(1, 2, 3))
+        reader = log.reader("me")
+        await reader.seek(0)
+        with traced(store) as statements:
+            reader.ack(1)
+            reader.ack(2)
+            for _ in range(2):
+                await reader.flush()
+        assert statements.count("COMMIT") == 1
+        assert "PRAGMA synchronous = NORMAL" not in statements
+        with traced(store) as statements:
+            flushing = asyncio.ensure_future(reader.flush())
+            reader.ack(3)
+            await flushing
+            await reader.flush()
+        assert statements.count("COMMIT") == 1
+
+
+async def test_a_place_is_written_into_the_database_now_and_then(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a transaction that is made anyway, and only if it has moved since."""
+    monkeypatch.setattr(shelf_module, "FOLD", 3)
+    async with opened(path) as store:
+        reader = store.log(CHAT).reader("me")
+        await reader.seek(0)
+        reader.ack(5)
+        folded = list[bool]()
+        for id in range(1, 10):
+            if id == 8:
+                reader.ack(6)
+            with traced(store) as statements:
+                await store.log(CHAT).append(notes(id))
+            folded.append(any("UPDATE reader" in each for each in statements))
+            assert statements.count("COMMIT") == 1
+        assert folded == [False, False, True, False, False, False, False, False, True]
+        path.with_name(path.name + "-places").unlink()
+        async with opened(path) as other:
+            assert await other.log(CHAT).reader("me").place() == 6
 
 
 async def test_places_of_another_database_do_not_count(path: Path) -> None:
@@ -467,8 +523,12 @@ async def test_without_its_places_a_name_is_where_the_database_has_it(
         assert await store.log(CHAT).reader("me").place() == 7
 
 
-async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path) -> None:
-    """Its numbers begin anew from there, and the places that are further on must not hide them."""
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path, full: bool) -> None:
+    """Its numbers begin anew from there, and the places that are further on must not hide them.
+
+    Nor if that was found out in a transaction that failed.
+    """
     async with opened(path) as store:
         await store.log(MAIL).append(letters("a", "b"))
         reader = store.log(MAIL).reader("me")
@@ -482,6 +542,9 @@ async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path) -> None
     path.write_bytes(copy)  # noqa: ASYNC240
     async with opened(path) as store:
         log = store.log(MAIL)
+        if full:
+            with no_file_over(20_000), pytest.raises(StoreError, match="the store"):
+                await log.append([Draft(Note("x" * 100_000), key="x")])
         await log.append(letters("c"))
         place = await log.reader("me").place()
         assert place is not None
@@ -508,6 +571,75 @@ async def test_places_beyond_a_database_that_was_put_back_are_nobody_s(path: Pat
                 assert await other.log(CHAT).reader(name).place() == start
                 reader.ack(5)
                 assert await other.log(CHAT).reader(name).place() == 5
+
+
+async def test_who_was_sent_elsewhere_is_not_called_back(path: Path) -> None:
+    """Another program's explicit place wins over what this one acknowledged and puts down later."""
+    async with opened(path) as other:
+        async with opened(path) as store:
+            await store.log(CHAT).append(notes(*range(1, 10)))
+            reader = store.log(CHAT).reader("me")
+            await reader.seek(0)
+            reader.ack(9)
+            await other.log(CHAT).reader("me").seek(4)
+            reader.ack(10)
+        assert await other.log(CHAT).reader("me").place() == 4
+        async with opened(path) as third:
+            assert await third.log(CHAT).reader("me").place() == 4
+
+
+async def test_a_place_is_known_as_another_program_left_it(path: Path) -> None:
+    """However far this program had been itself; and it may go back there."""
+    async with opened(path) as store, opened(path) as other:
+        await store.log(CHAT).append(notes(*range(1, 10)))
+        reader = store.log(CHAT).reader("me")
+        await reader.seek(0)
+        reader.ack(9)
+        await other.log(CHAT).reader("me").seek(4)
+        assert await reader.place() == 4
+        reader.ack(5)
+        assert await other.log(CHAT).reader("me").place() == 5
+        await other.log(CHAT).reader("me").seek(3)
+        await reader.seek(5)
+        assert await other.log(CHAT).reader("me").place() == 5
+
+
+async def test_what_was_rolled_back_is_nobody_s_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name whose first place could not be written has none, and stands in nobody's way."""
+    monkeypatch.setattr(shelf_module, "FOLD", 1)
+    async with opened(path) as store:
+        log = store.log(CHAT)
+        await log.append(notes(*range(1, 10)))
+        reader = log.reader("me")
+        reader.ack(5)
+        big = Draft(Note("x" * 100_000), id=10, after=9)
+        with no_file_over(50_000), pytest.raises(StoreError, match="the store"):
+            await log.append([big])
+        reader.ack(6)
+        async with opened(path) as other:
+            await other.log(CHAT).reader("you").seek(0)
+            assert await other.log(CHAT).reader("you").place() == 0
+            assert await other.log(CHAT).reader("me").place() is None
+            await reader.flush()
+            assert await other.log(CHAT).reader("me").place() == 6
+            await log.append([big])
+            assert (await log.reader(None).read(9, 10))[0].item == big.item
+
+
+async def test_a_hold_may_be_older_than_the_opening(path: Path) -> None:
+    """It sees what others append, in this opening of the store and the next."""
+    store = SqliteStore(path)
+    log, reader = store.log(CHAT), store.log(CHAT).reader("me")
+    for number in (1, 3):
+        await store.open()
+        await log.append(notes(number))
+        await store.log(CHAT).append(notes(number + 1))
+        assert (await ids(log))[-1] == number + 1
+        reader.ack(number)
+        assert await store.log(CHAT).reader("me").place() == number
+        await store.aclose()
 
 
 async def test_places_go_with_the_file_whatever_it_is_called(path: Path) -> None:
@@ -585,20 +717,31 @@ async def test_a_reboot_ends_what_was_under_way(
             assert list(await other.log(MAIL).unsettled()) == [number]
 
 
-async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+ASK_AND_DIE: Final = """
+import asyncio, os, signal, sys
+from pythpeer import SqliteStore
+from pythpeer.stores import Topic
+
+async def main():
+    store = SqliteStore(sys.argv[1])
+    await store.open()
+    number = await store.log(Topic("mail", str, consumed=True)).announce(1e6)
+    print(number, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(path: Path) -> None:
     """Its request may still be on its way to the service until its time is over."""
-    async with opened(path) as store, opened(path) as other:
-        asking, log = store.log(MAIL), other.log(MAIL)
-        number = await asking.announce(20.0)
-        assert not await log.unsettled()
-        for owner in list(owner_module._here):
-            monkeypatch.setattr(owner, "name", "0:gone")
+    (number,) = map(int, elsewhere(ASK_AND_DIE, path))
+    async with opened(path) as store:
+        log = store.log(MAIL)
         assert list(await log.unsettled()) == [number]
         await log.append([], settled=[number])
         assert not await log.unsettled()
-        await asyncio.sleep(21.0)
+        await asyncio.sleep(1e6 + time.monotonic())
         assert list(await log.unsettled()) == [number]
         await log.append([], settled=[number])
         assert not await log.unsettled()
@@ -613,17 +756,59 @@ def test_who_lives_is_asked_of_the_system() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     assert not owner_module.lives(f"{child.pid}:x")
+    name = owner.name
+    del owner
+    gc.collect()
+    assert not owner_module.lives(name)
+
+
+def test_who_lives_can_be_asked_while_others_are_born() -> None:
+    """It is asked on the store's thread, and owners are made by the loop."""
+    owner, answers = owner_module.Owner(), set[object]()
+    switch = sys.getswitchinterval()
+
+    def look() -> None:
+        try:
+            for _ in range(5000):
+                answers.add(owner_module.lives(owner.name))
+        except RuntimeError as error:
+            answers.add(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        looking = threading.Thread(target=look)
+        looking.start()
+        others = [owner_module.Owner()]
+        while looking.is_alive():
+            others = [*others[-200:], owner_module.Owner()]
+        looking.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert answers == {True}
+
+
+def test_another_user_s_program_lives_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may not be asked, but it is there."""
+    monkeypatch.setattr(os, "kill", _not_permitted)
+    assert owner_module.lives("1:x")
+
+
+def _not_permitted(pid: int, number: int) -> None:
+    raise PermissionError
+
+
+def test_where_asking_is_killing_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a signal of 0 would end the process."""
+    monkeypatch.setattr(os, "name", "nt")
+    monkeypatch.setattr(os, "kill", None)
+    assert owner_module.lives(f"{os.getppid()}:x")
 
 
 async def test_asking_for_mail_is_on_disk_whatever_the_durability(path: Path) -> None:
     """The transaction that announces it is a synchronous one, and only that."""
     async with opened(path) as store:
-        statements: list[str] = []
-        connection = store._database._connection
-        assert connection is not None
-        connection.set_trace_callback(statements.append)
-        await store.log(MAIL).announce(20.0)
-        connection.set_trace_callback(None)
+        with traced(store) as statements:
+            await store.log(MAIL).announce(20.0)
         on, off = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
         assert statements.index(on) < statements.index("COMMIT") < statements.index(off)
 

@@ -492,6 +492,19 @@ async def test_a_read_under_way_is_nobody_s_to_settle(store: Store, second: floa
     assert list(await other.unsettled()) == [announced]
 
 
+async def test_what_was_settled_too_early_is_settled_again(store: Store, second: float) -> None:
+    """A read that came behind its time, because the machine slept, may have taken effect since."""
+    log, other = store.log(MAIL), store.log(MAIL)
+    announced = await log.announce(20.0 * second)
+    await asyncio.sleep(20.5 * second)
+    await other.append([], settled=[announced])
+    assert not await other.unsettled()
+    await log.give_up(announced)
+    assert list(await other.unsettled()) == [announced]
+    await other.append([], settled=[announced])
+    assert not await log.unsettled()
+
+
 async def test_an_announcement_can_be_taken_back(store: Store, second: float) -> None:
     """Also twice, and without touching another."""
     log = store.log(MAIL)

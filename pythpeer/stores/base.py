@@ -164,7 +164,10 @@ class Log(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def give_up(self, announcement: int) -> None:
-        """The announced read is over, and nobody knows what it consumed."""
+        """The announced read is over, and nobody knows what it consumed.
+
+        That holds although somebody settled it meanwhile, having taken it for over before it was.
+        """
 
     @abc.abstractmethod
     async def unsettled(self) -> Collection[int]:

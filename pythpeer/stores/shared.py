@@ -3,7 +3,7 @@
 Pure: the time is an argument, and the state is a value that a store keeps where all can reach it.
 The arithmetic of tokens is the `Bucket`'s, so that what holds within one process holds between
 several. To it come a line in which the processes wait, and a term for each token in hand, after
-which its holder is taken for dead.
+which it is taken for spent.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from ..wire import Rate
 
 __all__ = ["HOLD", "SharedBucket"]
 
-HOLD: Final = 10.0
-"""Seconds within which the holder of a token writes its request: twice what connecting may take.
+HOLD: Final = 30.0
+"""Seconds within which the holder of a token writes its request, or never: more than the time limit
+of an attempt, by default, of which all but the end can go by until there is a connection.
 
 A process that is killed in between, and of which nobody can tell that it was, costs the others that
 long, once.
@@ -108,10 +109,9 @@ class SharedBucket:
 
     def _forget_the_dead(self, now: float, lives: Callable[[str], bool]) -> None:
         for ticket, (who, until) in list(self._state.held.items()):
-            if until <= now:
-                self.give_back(ticket)
-            elif not lives(who):
-                self.written(ticket, now, self._bucket.guard)  # it may have been, just before
+            if until <= now or not lives(who):
+                # It may have been, at the last moment.
+                self.written(ticket, min(now, until), self._bucket.guard)
         self._state.line = [
             (who, until) for who, until in self._state.line if until > now and lives(who)
         ]

@@ -7,6 +7,7 @@ exception of sqlite3 leaves this module, and no data is ever deleted to make a f
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ...errors import StoreError
+from ...limiter import clock
 from .places import Places
 from .worker import Worker
 
@@ -111,6 +113,10 @@ class Database:
         self.path = path
         self.places: Places | None = None
         """How far readers have acknowledged, while the file is open."""
+        self.now: Callable[[], float] = time.monotonic
+        """The clock of the loop in which the file is open."""
+        self.rollbacks = 0
+        """How many transactions came to nothing."""
         self._synchronous = durability.upper()
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
@@ -121,6 +127,7 @@ class Database:
 
     async def open(self) -> None:
         """Open the file, made if it is not there."""
+        self.now = clock(asyncio.get_running_loop())
         self._worker = Worker("pythpeer-store")
         try:
             await self._work(self._open)
@@ -210,6 +217,7 @@ class Database:
             result = job(connection)
             connection.execute("COMMIT")
         except BaseException:
+            self.rollbacks += 1
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -278,7 +286,7 @@ class Database:
             connection.execute("UPDATE store SET boot = ?", (boot,))
             connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
             connection.execute("UPDATE announcement SET until = 0")
-            connection.execute("DELETE FROM pace")
+            connection.execute("UPDATE pace SET state = ''")  # not to be read any more
         epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
         self.places = Places(Path(places), bytes(known[0]), epochs)
 

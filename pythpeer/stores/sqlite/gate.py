@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ...limiter import Turn, clock
+import msgspec
+
+from ...limiter import Turn
 from ...wire import Rate
 from ..shared import SharedBucket
 from .database import Database
@@ -38,24 +40,26 @@ class SqliteGate:
 
     async def take(self) -> Turn:
         """Ask for a token, and keep a place in the line of processes until it is had."""
-        now = clock(asyncio.get_running_loop())
+        now, taken = self._database.now, list[int]()
         self._used = True
 
         def job(db: sqlite3.Connection) -> Turn:
             turn = self._change(db, lambda bucket: bucket.take(self._owner.name, now(), lives))
             if not turn.wait:
                 self._tickets[turn.ticket] = 0
+                taken.append(turn.ticket)
             return turn
 
         try:
             return await self._database.write(job)
         except asyncio.CancelledError:
-            self._database.submit(self._undo)  # behind the job, which is done all the same
+            # Behind the job, which is done all the same.
+            self._database.submit(lambda db: self._let_go(db, taken))
             raise
 
     def written(self, ticket: int, guard: float) -> None:
         """The request on *ticket* is being written now."""
-        now = _now()
+        now = self._database.now()
 
         def job(db: sqlite3.Connection) -> None:
             anchor = self._change(db, lambda bucket: bucket.written(ticket, now, guard))
@@ -67,7 +71,7 @@ class SqliteGate:
 
     def answered(self, ticket: int) -> None:
         """The request on *ticket* has its answer now."""
-        now = _now()
+        now = self._database.now()
 
         def job(db: sqlite3.Connection) -> None:
             anchor = self._tickets.pop(ticket, 0)
@@ -92,30 +96,36 @@ class SqliteGate:
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now, in any process."""
-        until = _now() + seconds
+        until = self._database.now() + seconds
         self._database.submit(lambda db: self._change(db, lambda bucket: bucket.pause(until)))
 
     def withdraw(self, db: sqlite3.Connection) -> None:
         """The store is closing: what is in hand goes back, and the place in the line."""
         if self._used:
-            self._undo(db)
+            self._let_go(db, [ticket for ticket, anchor in self._tickets.items() if not anchor])
 
-    def _undo(self, db: sqlite3.Connection) -> None:
-        self._change(db, self._let_go)
+    def _let_go(self, db: sqlite3.Connection, tickets: Sequence[int]) -> None:
+        def change(bucket: SharedBucket) -> None:
+            for ticket in tickets:
+                self._tickets.pop(ticket, None)
+                bucket.give_back(ticket)
+            bucket.leave(self._owner.name)
 
-    def _let_go(self, bucket: SharedBucket) -> None:
-        for ticket in [ticket for ticket, anchor in self._tickets.items() if not anchor]:
-            del self._tickets[ticket]
-            bucket.give_back(ticket)
-        bucket.leave(self._owner.name)
+        self._change(db, change)
+
+    def _load(self, state: bytes | None) -> SharedBucket:
+        try:
+            return SharedBucket(self._rate, state)
+        except msgspec.DecodeError:
+            # As if all tokens had just been spent: that does no harm, whatever was in there.
+            bucket = SharedBucket(self._rate)
+            rate = self._rate
+            bucket.pause(self._database.now() + rate.interval * rate.burst + rate.guard)
+            return bucket
 
     def _change(self, db: sqlite3.Connection, change: Callable[[SharedBucket], T]) -> T:
         row = db.execute("SELECT state FROM pace WHERE key = ?", (self._key,)).fetchone()
-        bucket = SharedBucket(self._rate, row and row[0])
+        bucket = self._load(row and row[0])
         result = change(bucket)
         db.execute("INSERT OR REPLACE INTO pace VALUES (?, ?)", (self._key, bucket.dump()))
         return result
-
-
-def _now() -> float:
-    return clock(asyncio.get_running_loop())()

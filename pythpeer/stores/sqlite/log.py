@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ...limiter import clock
 from ..base import Draft, Entry, Log, Reader
 from .owner import Owner, lives
 from .shelf import Shelf
@@ -29,14 +27,19 @@ NOBODY: Final = "\0"
 class SqliteLog(Log[T]):
     """See `Log`."""
 
-    def __init__(self, shelf: Shelf[T]) -> None:
-        self._shelf = shelf
+    def __init__(self, shelf: Callable[[], Shelf[T]]) -> None:
+        self._find_shelf = shelf
         self._owner = Owner()
         self._leads_until = 0.0
 
     def reader(self, name: str | None) -> Reader[T]:
         """A reader of this name, or one without a memory."""
-        return _SqliteReader(self._shelf, name)
+        return _SqliteReader(self._find_shelf, name)
+
+    @property
+    def _shelf(self) -> Shelf[T]:
+        """The log as it is open now: a hold may be made before, and be used again after it."""
+        return self._find_shelf()
 
     async def append(
         self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
@@ -44,7 +47,9 @@ class SqliteLog(Log[T]):
         """Add what is new among *drafts*, and return that part of them."""
         if not drafts and not settled:
             return ()
-        return await self._shelf.append(drafts, partial(self._end, settled, _now()))
+        return await self._shelf.append(
+            drafts, partial(self._end, settled, self._shelf.database.now())
+        )
 
     def _end(self, settled: Collection[int], now: float, db: sqlite3.Connection) -> None:
         """Strike announcements out, but for those of others that can still take effect."""
@@ -57,7 +62,7 @@ class SqliteLog(Log[T]):
 
     async def acknowledged(self) -> int:
         """The highest place that any reader but of direct calls has acknowledged."""
-        return await self._shelf.highest()
+        return await self._shelf.readers.highest()
 
     # -- announcements ----------------------------------------------------------------------------
 
@@ -66,25 +71,35 @@ class SqliteLog(Log[T]):
 
         Losing that note in a power failure would be losing the mail.
         """
-        until = _now() + seconds
+        until = self._shelf.database.now() + seconds
 
         def job(db: sqlite3.Connection) -> int:
             row = (self._shelf.hold(db), self._owner.name, until)
             done = db.execute("INSERT INTO announcement (log, who, until) VALUES (?, ?, ?)", row)
             return done.lastrowid or 0
 
-        return await self._shelf.write(job, lasting=True)
+        return await self._shelf.database.write(job, lasting=True)
 
     async def withdraw(self, announcement: int) -> None:
         """Take an announcement back: nothing was consumed."""
-        await self._change("DELETE FROM announcement WHERE number = ?", announcement)
+
+        def job(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM announcement WHERE number = ?", (announcement,))
+
+        await self._shelf.database.write(job)
 
     async def give_up(self, announcement: int) -> None:
-        """The announced read is over, and nobody knows what it consumed."""
-        await self._change("UPDATE announcement SET until = 0 WHERE number = ?", announcement)
+        """The announced read is over, and nobody knows what it consumed.
 
-    async def _change(self, statement: str, announcement: int) -> None:
-        await self._shelf.write(lambda db: db.execute(statement, (announcement,)).rowcount)
+        Nor if it was settled before: then it took effect behind its time, because the machine slept
+        meanwhile, say.
+        """
+
+        def job(db: sqlite3.Connection) -> None:
+            row = (announcement, self._shelf.hold(db), self._owner.name)
+            db.execute("INSERT OR REPLACE INTO announcement VALUES (?, ?, ?, 0, 0)", row)
+
+        await self._shelf.database.write(job)
 
     async def unsettled(self) -> Collection[int]:
         """The announcements of which nobody knows what they consumed.
@@ -93,7 +108,7 @@ class SqliteLog(Log[T]):
         it is settled now, and once more when its time is over. To be wrong about that is to settle
         later, or once more than needed.
         """
-        now = _now()
+        now = self._shelf.database.now()
         return [
             number
             for number, who, until, settled in await self._shelf.announcements()
@@ -104,7 +119,7 @@ class SqliteLog(Log[T]):
 
     async def lead(self, seconds: float) -> bool:
         """Whether this hold may poll for all that share the log, for *seconds* from now."""
-        now = _now()
+        now = self._shelf.database.now()
         if now < self._leads_until - seconds / 2:
             return True
 
@@ -122,7 +137,7 @@ class SqliteLog(Log[T]):
             )
             return done.rowcount > 0
 
-        leads = await self._shelf.write(job)
+        leads = await self._shelf.database.write(job)
         self._leads_until = now + seconds if leads else 0.0
         return leads
 
@@ -130,37 +145,42 @@ class SqliteLog(Log[T]):
         """Wait until somebody appends to the log, *seconds* at most."""
         shelf = self._shelf
         head, told = shelf.head, shelf.news.told
-        end = _now() + seconds
-        while shelf.news.told == told and (left := end - _now()) > 0:
+        end = self._shelf.database.now() + seconds
+        while shelf.news.told == told and (left := end - self._shelf.database.now()) > 0:
             if not shelf.unchanged() and await shelf.look() != head:
                 return
             await shelf.news.wait(min(LOOK, left))
 
 
 class _SqliteReader(Reader[T]):
-    def __init__(self, shelf: Shelf[T], name: str | None) -> None:
-        self._shelf = shelf
-        self._name = name
-        self._place = shelf.place_of(NOBODY if name is None else name)
+    def __init__(self, shelf: Callable[[], Shelf[T]], name: str | None) -> None:
+        self._find_shelf = shelf
+        self._name = NOBODY if name is None else name
+
+    @property
+    def _shelf(self) -> Shelf[T]:
+        return self._find_shelf()
 
     async def place(self) -> int | None:
-        return None if self._name is None else await self._shelf.find(self._place)
+        if self._name == NOBODY:
+            return None
+        readers = self._shelf.readers
+        return await readers.find(readers.place(self._name))
 
     async def seek(self, place: int) -> None:
-        if self._name is None:
-            await self._shelf.settle(self._place)  # it acknowledges for all without a name
+        readers = self._shelf.readers
+        if self._name == NOBODY:
+            await readers.settle(readers.place(NOBODY))  # it acknowledges for all without a name
         else:
-            await self._shelf.seek(self._place, place)
+            await readers.seek(readers.place(self._name), place)
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         return await self._shelf.read(after, limit)
 
     def ack(self, place: int) -> None:
-        self._shelf.ack(self._place, place)
+        readers = self._shelf.readers
+        readers.ack(readers.place(self._name), place)
 
     async def flush(self) -> None:
-        await self._shelf.flush(self._place)
-
-
-def _now() -> float:
-    return clock(asyncio.get_running_loop())()
+        readers = self._shelf.readers
+        await readers.flush(readers.place(self._name))

@@ -14,10 +14,11 @@ class Owner:
 
     def __init__(self) -> None:
         self.name: Final = f"{os.getpid()}:{os.urandom(8).hex()}"
-        _here.add(self)
+        _here[self.name] = self
 
 
-_here: Final[weakref.WeakSet[Owner]] = weakref.WeakSet()
+# Looked into by the database's thread while others add to it: a look-up is safe, a loop is not.
+_here: Final[weakref.WeakValueDictionary[str, Owner]] = weakref.WeakValueDictionary()
 
 
 def lives(name: str) -> bool:
@@ -28,7 +29,7 @@ def lives(name: str) -> bool:
     """
     pid = int(name.partition(":")[0])
     if pid == os.getpid():
-        return any(owner.name == name for owner in _here)
+        return name in _here
     if os.name == "nt":
         return True  # asking there would be to kill
     try:

@@ -1,8 +1,8 @@
-"""One log in the file: its rows, the places of its readers, and what is known of it in memory.
+"""One log in the file: its rows, and what is known of it in memory.
 
 Rows and whatever belongs to them are written in one transaction, in one hop to the database's
-thread for a whole page. Acknowledging is no transaction at all, see `Places`. What this process
-appended last stays in memory, so that a stream at the end of its log costs no hop to read.
+thread for a whole page. What this process appended last stays in memory, so that a stream at the
+end of its log costs no hop to read.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from ..base import DIRECT, Draft, Entry, Topic
+from ..base import Draft, Entry, Topic
 from ..news import News
-from .database import Database, Job, data_version
+from .database import Database, data_version
+from .readers import Folded, Readers
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Place", "Shelf"]
+__all__ = ["Shelf"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 TAIL: Final = 600
 """How many of the entries that this process appended last it keeps in memory: two full pages."""
@@ -58,20 +58,6 @@ _encode: Final = msgspec.json.Encoder().encode
 _Row = tuple[int, int, int, int, str | None]
 
 
-class Place:
-    """How far the readers of one name have got, as this process knows it."""
-
-    __slots__ = ("epoch", "folded", "name", "recorded", "slot", "value")
-
-    def __init__(self, name: str) -> None:
-        self.name: Final = name
-        self.value: int | None = None  # not known
-        self.recorded: int | None = None  # what of it will be there after a crash
-        self.folded: int | None = None  # what of it the database has, in case the file is lost
-        self.slot = 0  # where it stands in the file of places; 0 before it is known
-        self.epoch = 0
-
-
 class _Appended(NamedTuple, Generic[T]):
     """What came of appending: the drafts that were new, and the end of the log that they made."""
 
@@ -79,6 +65,7 @@ class _Appended(NamedTuple, Generic[T]):
     end: Sequence[Entry[T]]
     latecomers: int
     """How many had ever come late by then."""
+    folded: Folded
 
 
 class Shelf(Generic[T]):
@@ -100,28 +87,18 @@ class Shelf(Generic[T]):
         """Told when this process appends."""
         self.head = 0
         """The highest id in the log, as far as is known."""
-        self._database = database
+        self.readers = Readers(database, self.hold, durable=durable)
+        self.database = database
         self._max_length = max_length
-        self._durable = durable
         self._decode = msgspec.json.Decoder(topic.item).decode
         self._id = 0
         self._length = 0
         self._latecomers = 0
         self._version = -1
         self._appends = 0
-        self._checked = False
-        self._places: dict[str, Place] = {}
+        self._checked = -1  # how often something had been rolled back by then, this perhaps
         self._tail: deque[Entry[T]] = deque(maxlen=min(TAIL, max_length or TAIL))
         self._latecomers_before_tail = 0
-
-    async def write(self, job: Job[R], *, lasting: bool = False) -> R:
-        """Have *job* done in one transaction."""
-        try:
-            return await self._database.write(job, lasting=lasting)
-        except BaseException:
-            for place in self._places.values():
-                place.recorded = place.folded = None  # it may have been rolled back with the rest
-            raise
 
     def hold(self, db: sqlite3.Connection) -> int:
         """Begin to write: have the log's row there. Returns its id."""
@@ -129,28 +106,10 @@ class Shelf(Generic[T]):
         if not self._id:
             done = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
             self._id = done.lastrowid or 0
-        if self.topic.consumed and not self._checked:
-            self._forget_other_lives(db)
-            self._checked = True
+        if self.topic.consumed and self._checked != self.database.rollbacks:
+            self.readers.forget_beyond(self.head, self._id, db)
+            self._checked = self.database.rollbacks
         return self._id
-
-    def _forget_other_lives(self, db: sqlite3.Connection) -> None:
-        """Forget places beyond the log: a database that was put back from a copy has them.
-
-        It numbers its items anew from where it ends, and they must not count as acknowledged.
-        """
-        for name, value in list(self._stored(db)):
-            if value > self.head:
-                db.execute(
-                    "UPDATE reader SET place = ?, epoch = epoch + 1 WHERE log = ? AND name = ?",
-                    (self.head, self._id, name),
-                )
-
-    def fold(self, db: sqlite3.Connection) -> None:
-        """Write into the database what was acknowledged in this process."""
-        self.hold(db)
-        for place in list(self._places.values()):
-            self._record(place, db)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -158,7 +117,7 @@ class Shelf(Generic[T]):
         """At most *limit* entries with ids over *after*, ascending."""
         known = self._known(after, limit)
         if known is None:
-            known = await self._database.read(partial(self._select, after, limit))
+            known = await self.database.read(partial(self._select, after, limit))
         return known
 
     def _known(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
@@ -172,11 +131,11 @@ class Shelf(Generic[T]):
 
     def unchanged(self) -> bool:
         """Whether it is certain that no other process has written since this one looked."""
-        return self._version == self._database.version
+        return self._version == self.database.version
 
     async def look(self) -> int:
         """Look how far the log reaches."""
-        return await self._database.read(self._look)
+        return await self.database.read(self._look)
 
     def _look(self, db: sqlite3.Connection) -> int:
         self._version = data_version(db)  # first: what comes in between will be looked for again
@@ -211,7 +170,7 @@ class Shelf(Generic[T]):
             what = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
             return db.execute(what, (self._id,)).fetchall()
 
-        return await self._database.read(job)
+        return await self.database.read(job)
 
     # -- appending --------------------------------------------------------------------------------
 
@@ -219,7 +178,8 @@ class Shelf(Generic[T]):
         self, drafts: Sequence[Draft[T]], finish: Callable[[sqlite3.Connection], object]
     ) -> Sequence[Draft[T]]:
         """Add what is new among *drafts*, and return that. *finish* is done with it."""
-        done = await self.write(partial(self._append, drafts, finish))
+        done = await self.database.write(partial(self._append, drafts, finish))
+        self.readers.note(done.folded)
         if done.drafts:
             tail = self._tail
             late = done.latecomers != self._latecomers_before_tail
@@ -266,9 +226,8 @@ class Shelf(Generic[T]):
         )
         finish(db)
         self._appends += 1
-        if self._appends % FOLD == 0:
-            self.fold(db)
-        return _Appended(added, end, self._latecomers)
+        folded = () if self._appends % FOLD else self.readers.fold(db)
+        return _Appended(added, end, self._latecomers, folded)
 
     def _entry(self, draft: Draft[T], db: sqlite3.Connection) -> Entry[T] | None:
         """What a draft becomes; nothing if it has no number and was seen often enough."""
@@ -326,7 +285,7 @@ class Shelf(Generic[T]):
         most = self._max_length
         if most is None or length <= max(most, batch):
             return 0
-        acknowledged = self._highest(db) if self.topic.consumed else None
+        acknowledged = self.readers.highest_stored(self._id, db) if self.topic.consumed else None
         rows = [
             (self._id, id)
             for id in self._oldest(length - max(most, batch), db)
@@ -347,117 +306,6 @@ class Shelf(Generic[T]):
             (self._id, many),
         ).fetchall()
         return (row[2] for row in islice(merge(timely, late, key=_coming), many))
-
-    # -- places -----------------------------------------------------------------------------------
-
-    def place_of(self, name: str) -> Place:
-        """What is known of how far the readers of a name have got."""
-        return self._places.setdefault(name, Place(name))
-
-    def ack(self, place: Place, value: int) -> None:
-        """Move a place forwards: on record at once, in the file of places."""
-        if place.value is not None and value <= place.value:
-            return
-        place.value = value
-        file = self._database.places
-        if place.slot and file is not None:
-            try:
-                file.write(place.slot, place.epoch, value)
-            except (OSError, ValueError):
-                return  # the next transaction has it, and says what is wrong
-            if not self._durable:
-                place.recorded = value
-
-    async def flush(self, place: Place) -> None:
-        """Have a place on record."""
-        if place.value != place.recorded:
-            await self.write(self.fold)
-
-    async def find(self, place: Place) -> int | None:
-        """Where a name is, in whichever process it got there."""
-        found = await self.write(partial(self._find, place))
-        if found is not None and (place.value is None or place.value < found):
-            place.value = place.recorded = found
-        return place.value
-
-    def _find(self, place: Place, db: sqlite3.Connection) -> int | None:
-        self.hold(db)
-        return dict(self._stored(db)).get(place.name)
-
-    async def seek(self, place: Place, value: int) -> None:
-        """Send the readers of a name elsewhere, if that is not where they are."""
-        if place.slot and place.value == value:
-            return
-        place.slot, place.epoch = await self.write(partial(self._seek, place, value))
-        place.value = place.recorded = value
-        place.folded = None
-
-    def _seek(self, place: Place, value: int, db: sqlite3.Connection) -> tuple[int, int]:
-        self.hold(db)
-        if dict(self._stored(db)).get(place.name) != value:
-            db.execute(
-                "INSERT INTO reader (log, name, place) VALUES (?, ?, ?)"
-                " ON CONFLICT DO UPDATE SET place = excluded.place, epoch = epoch + 1",
-                (self._id, place.name, value),
-            )
-        return self._slot(place, db)
-
-    async def settle(self, place: Place) -> None:
-        """Give a name a slot in the file of places, wherever it is."""
-        if place.slot:
-            return
-
-        def job(db: sqlite3.Connection) -> tuple[int, int]:
-            row = (self.hold(db), place.name)
-            db.execute("INSERT OR IGNORE INTO reader (log, name) VALUES (?, ?)", row)
-            return self._slot(place, db)
-
-        place.slot, place.epoch = await self.write(job)
-
-    def _slot(self, place: Place, db: sqlite3.Connection) -> tuple[int, int]:
-        found: tuple[int, int] = db.execute(
-            "SELECT slot, epoch FROM reader WHERE log = ? AND name = ?", (self._id, place.name)
-        ).fetchone()
-        return found
-
-    def _record(self, place: Place, db: sqlite3.Connection) -> None:
-        """Write into the database what was acknowledged in this process."""
-        value = place.value
-        if value is None or value == place.folded:
-            return
-        db.execute(
-            "INSERT INTO reader (log, name, place) VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET place = max(place, excluded.place)",
-            (self._id, place.name, value),
-        )
-        place.slot, place.epoch = self._slot(place, db)
-        place.recorded = place.folded = value
-
-    async def highest(self) -> int:
-        """The highest place that any reader but of direct calls has acknowledged."""
-        stored = await self.write(self._acknowledged)
-        here = (place.value or 0 for place in self._places.values() if place.name != DIRECT)
-        return max(stored, *here, 0)
-
-    def _acknowledged(self, db: sqlite3.Connection) -> int:
-        self.hold(db)
-        return self._highest(db)
-
-    def _highest(self, db: sqlite3.Connection) -> int:
-        return max((value for name, value in self._stored(db) if name != DIRECT), default=0)
-
-    def _stored(self, db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
-        """Names and places, each as far as the database or the file of places has it."""
-        rows = db.execute(
-            "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (self._id,)
-        ).fetchall()
-        file = self._database.places
-        written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
-        for name, slot, epoch, value in rows:
-            further = written.get(slot)
-            if further is not None and further[0] == epoch:
-                value = max(value, further[1])  # noqa: PLW2901
-            yield name, value
 
 
 def _coming(row: tuple[int, int, int]) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -101,21 +102,21 @@ class SqliteStore(Store):
 
     def _leave(self, db: sqlite3.Connection) -> None:
         for shelf in self._shelves.values():
-            shelf.fold(db)
+            shelf.readers.fold(db)
         for gate in self._gates:
             gate.withdraw(db)
 
     def log(self, topic: Topic[T]) -> Log[T]:
         """The log of *topic*, shared by all sessions and programs on this file."""
+        return SqliteLog(partial(self._shelf, topic))
+
+    def _shelf(self, topic: Topic[T]) -> Shelf[T]:
         shelf = self._shelves.get(topic.name)
         if shelf is None:
             shelf = self._shelves[topic.name] = Shelf(
-                topic,
-                self._database,
-                max_length=self._max_length,
-                durable=self._durable,
+                topic, self._database, max_length=self._max_length, durable=self._durable
             )
-        return SqliteLog(cast("Shelf[T]", shelf))
+        return cast("Shelf[T]", shelf)
 
     def pace(self, key: str, name: str, rate: Rate) -> Limiter:
         """Make a limiter that shares its tokens with the other programs on this file."""
