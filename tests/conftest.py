@@ -59,7 +59,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
     """Makes stores, of each kind in turn: what is promised is promised on all of them."""
 

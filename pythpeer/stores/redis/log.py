@@ -19,6 +19,9 @@ T = TypeVar("T")
 LOOK: Final = 1.0
 """Seconds for which one question for news is open."""
 
+BUSY: Final = 0.25
+"""Seconds after its poll at which a leader that has not come back is taken to be at work."""
+
 
 class RedisLog(Log[T]):
     """See `Log`."""
@@ -28,6 +31,7 @@ class RedisLog(Log[T]):
         self._pulse = shelf.pulse
         self._who = shelf.pulse.name()
         self._leads = False
+        self._retiring: asyncio.TimerHandle | None = None
         weakref.finalize(self, shelf.pulse.bury, self._who).atexit = False
 
     def reader(self, name: str | None) -> Reader[T]:
@@ -85,6 +89,9 @@ class RedisLog(Log[T]):
 
         If its process dies the lead is free as soon as that shows.
         """
+        if self._retiring is not None:
+            self._retiring.cancel()
+            self._retiring = None
         args = (self._who, micro(TERM), micro(seconds))
         leads = bool(await self._shelf.run("meta", "lead", *args))
         if leads:
@@ -93,11 +100,15 @@ class RedisLog(Log[T]):
         return leads
 
     def retire(self) -> None:
-        """Let another hold lead, if this one does: who works on an item may be long in coming."""
-        if self._leads:
-            self._leads = False
-            self._pulse.discard(self._who, "lead")
-            self._shelf.spawn(self._shelf.run("meta", "retire", self._who))
+        """Let another hold lead, if this one is not back soon: work on an item may take long."""
+        if self._leads and self._retiring is None:
+            loop = asyncio.get_running_loop()
+            self._retiring = loop.call_later(BUSY, self._step_back)
+
+    def _step_back(self) -> None:
+        self._leads, self._retiring = False, None
+        self._pulse.discard(self._who, "lead")
+        self._shelf.spawn(self._shelf.run("meta", "retire", self._who))
 
     async def news(self, seconds: float) -> None:
         """Wait until somebody appends to the log, or dies, *seconds* at most."""

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import math
 import os
+from contextlib import suppress
 from typing import Final
 
 from ...errors import StoreError
@@ -102,16 +103,26 @@ class Pulse:
             for reason, end in list(reasons.items()):
                 if end <= loop.time():
                     self.discard(who, reason)
-        gone, self._gone = self._gone, []
-        if gone or self._living:
-            args: list[Argument] = [micro(TERM), len(gone), *gone, *self._living]
-            try:
-                self._hear(await self._link.run(script("pulse"), self._keys, args))
-            except StoreError:
-                self._gone += gone  # whoever needs the server hears of it there
+        if self._gone or self._living:
+            with suppress(StoreError):  # whoever needs the server hears of it there
+                await self._tell()
         self._beat = None
         if self._living or self._gone:
             self._wind(loop)
+
+    async def settle(self) -> None:
+        """Have it known who is gone: what they had in hand is next, also for whoever asks now."""
+        if self._gone:
+            await self._tell()
+
+    async def _tell(self) -> None:
+        gone, self._gone = self._gone, []
+        args: list[Argument] = [micro(TERM), len(gone), *gone, *self._living]
+        try:
+            self._hear(await self._link.run(script("pulse"), self._keys, args))
+        except BaseException:
+            self._gone += gone
+            raise
 
     def _hear(self, deaths: int) -> None:
         if self._deaths is not None and deaths != self._deaths:

@@ -152,6 +152,7 @@ class SharingReader(Reader[T]):
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         """The next items that no other worker has, or those that a dead one had in hand."""
+        await self._shelf.pulse.settle()
         self._share.done()
         acks, place = list(self._acks), self._place
         args: list[Argument] = [self.name, self._worker, micro(TERM)]
