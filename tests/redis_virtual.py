@@ -20,7 +20,7 @@ from redis import Redis
 
 from pythpeer.stores import RedisStore
 
-__all__ = ["VirtualRedisStore"]
+__all__ = ["BEGAN", "Commands", "VirtualRedisStore"]
 
 BEGAN: Final = 1_000_000_000
 """What the server's clock shows when the loop's shows 0."""
@@ -81,8 +81,9 @@ class _Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._commands = _Commands(self._data, 0, client_class=Redis)
+        self._commands = Commands(self._data, 0, client_class=Redis)
         self._commands.write = transport.write
+        self._commands.clock = asyncio.get_running_loop().time
         self._clients.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -97,16 +98,17 @@ class _Client(asyncio.Protocol):
         self._transport.abort()
 
 
-class _Commands(FakeSocket):
-    """What a connection asks for, answered by the loop's clock and without anybody waiting."""
+class Commands(FakeSocket):
+    """What a connection asks for, answered by a given clock and without anybody waiting."""
 
-    write: Callable[[bytes], None]
+    write: Callable[[bytes], object]
+    clock: Callable[[], float]
     _end: asyncio.TimerHandle | None = None
     _changed: Callable[[], object]
 
     def time(self) -> list[bytes]:
         """The command TIME, also for scripts."""
-        now = round((BEGAN + asyncio.get_running_loop().time()) * 1_000_000)
+        now = round((BEGAN + self.clock()) * 1_000_000)
         return [b"%d" % part for part in divmod(now, 1_000_000)]
 
     def put_response(self, msg: Any) -> None:

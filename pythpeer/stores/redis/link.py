@@ -28,8 +28,9 @@ Argument = bytes | str | int
 OLDEST: Final = 7
 """The oldest version of the server that works."""
 
-IDLE: Final = 8
-"""How many connections are kept open that nobody uses just now."""
+MOST: Final = 8
+"""How many questions are under way at a time, and connections kept open that nobody uses just now.
+Questions for news have connections of their own: one for each log that a session follows."""
 
 STEP: Final = 0.05
 """Seconds after which a server that is away is tried again, at first."""
@@ -84,6 +85,7 @@ class Link:
         self._patience = patience
         self._node: tuple[str, int] | None = None  # where a cluster has sent us
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = asyncio.Semaphore(MOST)
         self._idle: list[Connection] = []
         self._open = False
 
@@ -106,11 +108,11 @@ class Link:
         loop = asyncio.get_running_loop()
         end, step = loop.time() + self._patience, STEP
         while True:
-            outcome = await self._attempt(command)
+            outcome = await self._ask(command)
             if isinstance(outcome, _Failure) and outcome.error.args == (NO_SCRIPT,):
                 # Nothing was done; this does it, and has it known from now on.
                 opening = _opening("EVAL", what.text, *keys)
-                outcome = await self._attempt(_command(opening, 3 + len(keys), args))
+                outcome = await self._ask(_command(opening, 3 + len(keys), args))
             if not isinstance(outcome, _Failure):
                 return outcome
             wait = random.uniform(step / 2, step)
@@ -130,6 +132,27 @@ class Link:
         return bool(outcome)
 
     # -- one try ----------------------------------------------------------------------------------
+
+    async def _ask(self, command: bytes) -> Any:
+        """One answer as `_attempt` gives it, in turn: a thousand streams need no more sockets."""
+        self._move()
+        turn = self._turn
+        try:
+            async with asyncio.timeout(self._timeout if turn.locked() else None):
+                await turn.acquire()
+        except TimeoutError:
+            return self._late()
+        try:
+            return await self._attempt(command)
+        finally:
+            turn.release()
+
+    def _move(self) -> None:
+        """Come to the running loop. The connections of another one are gone with it."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._idle.clear()
+            self._loop, self._turn = loop, asyncio.Semaphore(MOST)
 
     async def _attempt(self, command: bytes, timeout: float | None = None) -> Any:
         """One answer, or the failure to get one as a value."""
@@ -163,10 +186,7 @@ class Link:
         return answer
 
     async def _connection(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._idle.clear()  # of a loop that is gone
-            self._loop = loop
+        self._move()
         if self._idle:
             return self._idle.pop()
         connection = self._make()
@@ -184,7 +204,7 @@ class Link:
             await _drop(connection)
 
     async def _keep(self, connection: Connection) -> None:
-        if self._open and len(self._idle) < IDLE:
+        if self._open and len(self._idle) < MOST:
             self._idle.append(connection)
         else:
             await _drop(connection)
@@ -260,8 +280,11 @@ class Link:
             return self._failure(f"says: {self._scrubbed(text)[:200]}", passing=False)
         self._node = None
         if isinstance(error, e.TimeoutError | TimeoutError):
-            return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
+            return self._late()
         return self._failure("cannot be reached", again=True)
+
+    def _late(self) -> _Failure:
+        return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
 
     def _failure(self, reason: str, *, passing: bool = True, again: bool = False) -> _Failure:
         text = f"the store at {self._address} {reason}"

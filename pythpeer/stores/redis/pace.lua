@@ -19,7 +19,7 @@ local STATE, SERVER, ALIVE = unpack(KEYS)
 local who = ARGV[1]
 local interval, burst, guard = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
-local HOLD = 10000000     -- how long a token can be in hand before it counts as used
+local HOLD = 30000000     -- how long a token can be in hand before it counts as used
 local LATE = 500000       -- by how much one may be late for its turn
 local GLANCE = 20000      -- when to look again for a token in hand to be written
 local KEEP = 3600000000   -- how long the state outlives the last that happened
@@ -76,7 +76,13 @@ if kept_since ~= since then
   saved, starts, was_burst = 0, {}, burst
   for index = 1, burst do starts[index] = {'-', since + guard} end
 end
-saved = saved + burst - was_burst
+local more = burst - was_burst
+if more > 0 and #starts > 0 then
+  -- Of those before the first that is remembered nothing is known but that they were before it.
+  for _ = 1, more do table.insert(starts, 1, {'-', starts[1][2]}) end
+  more = 0
+end
+saved = saved + more
 while saved < 0 do
   saved = saved + 1
   due = math.max(due, table.remove(starts, 1)[2]) + interval
@@ -103,11 +109,18 @@ local function available()
   return count - #held
 end
 
+-- Whether no request was due or can have started later than at a time.
+local function rested(at)
+  for _, start in ipairs(starts) do
+    if start[2] > at then return false end
+  end
+  return due <= at
+end
+
 local function spend(ticket, at, margin)
   local index = find(held, ticket)
   if index then table.remove(held, index) end
-  local last = starts[#starts]
-  if last and at >= math.max(due, last[2]) + interval * burst then
+  if #starts > 0 and rested(at - interval * burst) then
     saved, due, starts = burst, 0, {}  -- a rest long enough for all to be back
   end
   if saved > 0 then
@@ -124,11 +137,14 @@ local function leave(name)
 end
 
 local function forget_the_dead()
-  for index = #held, 1, -1 do
+  local index = 1
+  while index <= #held do
     local ticket, ends = held[index][1], held[index][2]
     local score = redis.call('ZSCORE', ALIVE, string.match(ticket, '[^/]+'))
     if ends <= now or not score or tonumber(score) <= now then
-      spend(ticket, now, guard)  -- it may have been written, just before
+      spend(ticket, math.min(now, ends), guard)  -- it may have been written, at the last moment
+    else
+      index = index + 1
     end
   end
   for index = #line, 1, -1 do
