@@ -25,6 +25,9 @@ from redis.exceptions import ResponseError
 PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 """The real server, if this machine has one."""
 
+TOOL: Final = shutil.which("redis-cli") or shutil.which("valkey-cli")
+"""What one talks to it with on a command line."""
+
 GIVEN: Final = os.environ.get("PYTHPEER_TEST_REDIS")
 """The URL of a real server that somebody else has started."""
 

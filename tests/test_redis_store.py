@@ -30,6 +30,7 @@ import redis_server
 from conftest import REAL, Backend
 
 from pythpeer import (
+    ChatMessage,
     Gap,
     InvalidRequestError,
     MemoryStore,
@@ -46,6 +47,7 @@ from pythpeer.feed import LEASE, Feed
 from pythpeer.limiter import Limiter, Permit, Priority
 from pythpeer.polling import chain
 from pythpeer.stores import DIRECT, Draft, Entry, Log, Reader, RedisStore, Topic, from_text
+from pythpeer.stores.redis.link import MOST
 from pythpeer.stores.redis.pulse import TERM
 
 pytestmark = [pytest.mark.anyio, pytest.mark.processes]
@@ -407,6 +409,36 @@ async def test_the_stream_is_there_for_others_to_read(url: str, one: RedisStore)
     assert await got(one.log(CHAT).reader(None)) == [7, 8]
 
 
+@needs_a_server
+async def test_the_manual_s_commands_read_the_stream(
+    server: redis_server.RealServer, tmp_path: Path
+) -> None:
+    """A group of one's own with plain redis-cli, word for word as the page has it."""
+    page = (HOME / "docs/how-to/workers.md").read_text("utf-8")
+    (block,) = [part for part in page.split("```") if "redis-cli XREADGROUP" in part]
+    commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    shown = [line for line in block.splitlines()[1:] if line and not line.startswith("$ ")]
+    store = RedisStore(server.url)
+    await store.open()
+    message = ChatMessage(7, "alice", "!ping", "", "2026-11-25 21:12:21")
+    topic = Topic("peerbet.chat https://www.peerbet.org nobody", ChatMessage)
+    await store.log(topic).append([Draft(message, id=7, after=6)])
+    await store.aclose()
+    tool = tmp_path / "redis-cli"
+    tool.write_text(f'#!/bin/sh\nexec {redis_server.TOOL} -p {server.port} "$@"\n', "utf-8")
+    tool.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = await asyncio.create_subprocess_exec(
+        *("sh", "-euc", "\n".join(commands)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PATH": path},
+    )
+    said, complaints = await done.communicate()
+    assert complaints == b""
+    assert said.decode().splitlines() == ["OK", *shown, "1"]
+
+
 # -- streams --------------------------------------------------------------------------------------
 
 
@@ -759,6 +791,35 @@ def test_importing_needs_no_redis() -> None:
 
 
 # -- a server that fails --------------------------------------------------------------------------
+
+
+async def test_a_thousand_at_once_need_few_connections(url: str, one: RedisStore) -> None:
+    """Whoever finds none free waits a moment for one."""
+    log = one.log(CHAT)
+    await log.append(lines(1))
+    found = await asyncio.gather(*(log.reader(None).read(0, 1) for _ in range(1000)))
+    assert [entry.id for (entry,) in found] == [1] * 1000
+    assert len(one._link._idle) <= MOST
+
+
+async def test_whoever_waits_for_a_connection_waits_no_longer_than_for_an_answer() -> None:
+    """A server that hangs keeps nobody longer, however many there are."""
+    writers: list[asyncio.StreamWriter] = []
+    hung = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    store = RedisStore(
+        f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}", timeout=0.1, patience=0.0
+    )
+    store._link._open = True
+    began = time.monotonic()
+    asked = (store.log(CHAT).acknowledged() for _ in range(10 * MOST))
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert {str(error).partition("gave")[2] for error in found} == {" no answer within 0.1 s"}
+    assert time.monotonic() - began < 1.0
+    await store._link.aclose()
+    hung.close()
+    for writer in writers:
+        writer.close()
+    await asyncio.sleep(0.01)
 
 
 async def test_a_server_that_is_not_there_is_said_at_once() -> None:

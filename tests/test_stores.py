@@ -26,8 +26,12 @@ pytestmark = pytest.mark.anyio
 Make = Callable[[int], Store]
 """Makes a new store, not yet open, whose logs keep so many items."""
 
-SERVERS: Final = {"redis-fake": "fake", **({"redis": "real"} if redis_server.THERE else {})}
-"""The stores on a server, of which there is a fake one and perhaps a real one."""
+REAL_SERVER: Final = "redis on a real server"
+
+KINDS: Final = [
+    *STORES,
+    *([pytest.param(REAL_SERVER, marks=pytest.mark.processes)] if redis_server.THERE else []),
+]
 
 LONG: Final = 1000
 SHORT: Final = 5
@@ -46,7 +50,7 @@ CHAT: Final = Topic("chat", Note)
 MAIL: Final = Topic("mail", Note, consumed=True)
 
 
-@pytest.fixture(params=[*STORES, *SERVERS])
+@pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -54,21 +58,21 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
     """A server's time is real: what waits for that waits really, but not for long."""
-    served = "kind" in request.fixturenames and request.getfixturevalue("kind") in SERVERS
+    served = "kind" in request.fixturenames and request.getfixturevalue("kind") == REAL_SERVER
     return REAL if served else VIRTUAL
 
 
 @pytest.fixture
 def second(kind: str) -> float:
     """How long a second is."""
-    return 0.1 if kind in SERVERS else 1.0
+    return 0.1 if kind == REAL_SERVER else 1.0
 
 
 @pytest.fixture
 def make(request: pytest.FixtureRequest, kind: str, folder: Path) -> Make:
-    if kind not in SERVERS:
+    if kind != REAL_SERVER:
         return lambda length: STORES[kind](folder, length)
-    url = request.getfixturevalue("redis_url")(SERVERS[kind])
+    url = request.getfixturevalue("redis_url")("real")
     return lambda length: RedisStore(url, prefix=uuid.uuid4().hex, max_length=length)
 
 
@@ -590,10 +594,10 @@ def test_a_log_is_waited_on_in_one_loop_after_another(make: Make, kind: str) -> 
     with asyncio.Runner() as first:
         first.run(store.open())
         first.run(wait_in_vain())
-        if kind in SERVERS:
+        if "redis" in kind:
             first.run(store.aclose())
     with asyncio.Runner() as second:
-        if kind in SERVERS:
+        if "redis" in kind:
             second.run(store.open())
         second.run(wait_in_vain())
         second.run(wait())

@@ -31,7 +31,7 @@ Keys and addresses come from the environment, never from arguments:
   PYTHPEER_PYTHBOTS_API_KEY   for PythBots, where it asks for one
   PYTHPEER_PEERBET_URL        another address of Peerbet
   PYTHPEER_PYTHBOTS_URL       another address of PythBots
-  PYTHPEER_STORE              memory: the only store of this version
+  PYTHPEER_STORE              memory, the path of a file, or a redis:// URL
 
 Exit codes:
   0    done; also if nobody reads on, or if the demo was interrupted
