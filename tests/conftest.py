@@ -78,8 +78,6 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
         def url(kind: str) -> str:
             if kind == "fake":
                 return servers.enter_context(redis_server.fake_server())
-            if redis_server.GIVEN is not None:
-                return redis_server.GIVEN
             folder = tmp_path_factory.mktemp("redis")
             return servers.enter_context(redis_server.real_server(folder)).url
 
@@ -88,6 +86,6 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it loudly if the Redis store was tried on the fake server only."""
-    if not redis_server.THERE:
+    if redis_server.PROGRAM is None:
         terminalreporter.section("no redis-server was found", red=True)
         terminalreporter.line("RedisStore was tried on fakeredis only: install redis-server")

@@ -5,7 +5,6 @@ The fake is fakeredis behind a socket of its own, so that the store's own connec
 
 from __future__ import annotations
 
-import os
 import select
 import shutil
 import signal
@@ -28,26 +27,12 @@ PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 TOOL: Final = shutil.which("redis-cli") or shutil.which("valkey-cli")
 """What one talks to it with on a command line."""
 
-GIVEN: Final = os.environ.get("PYTHPEER_TEST_REDIS")
-"""The URL of a real server that somebody else has started."""
-
-THERE: Final = bool(GIVEN or PROGRAM)
-
 
 class RealServer:
     """A server of our own on a free loopback port, which can be killed and started again."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *options: str,
-        password: str = "",
-        port: int = 0,
-        plain_port: int | None = None,
-    ) -> None:
-        assert PROGRAM is not None
-        self.port = port or _free_port()
-        self._plain_port = self.port if plain_port is None else plain_port
+    def __init__(self, folder: Path, *options: str, password: str = "") -> None:
+        self.port = _free_port()
         self.folder = folder
         self.password = password
         self._options = [*options, *(["--requirepass", password] if password else [])]
@@ -59,7 +44,7 @@ class RealServer:
 
     def start(self) -> None:
         assert PROGRAM is not None
-        command = [PROGRAM, "--port", str(self._plain_port), "--bind", "127.0.0.1", "--save", ""]
+        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         # Always, for a slow disk can put off what is to be written by a second or two.
         command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)]
         command += self._options
@@ -69,7 +54,7 @@ class RealServer:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), 1) as sock:
                     sock.sendall(b"PING\r\n")
-                    if not self._plain_port or not sock.recv(64).startswith(b"-LOADING"):
+                    if not sock.recv(64).startswith(b"-LOADING"):
                         return
             except OSError:
                 pass

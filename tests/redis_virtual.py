@@ -104,7 +104,7 @@ class Commands(FakeSocket):
     write: Callable[[bytes], object]
     clock: Callable[[], float]
     _end: asyncio.TimerHandle | None = None
-    _changed: Callable[[], object]
+    _changed: Callable[[], None]
 
     def time(self) -> list[bytes]:
         """The command TIME, also for scripts."""
@@ -136,7 +136,10 @@ class Commands(FakeSocket):
             self.forget()
             self.put_response(None)
 
-        self._changed = lambda: loop.call_soon(look)  # not in the middle of a change
+        def changed() -> None:
+            loop.call_soon(look)  # not in the middle of a change
+
+        self._changed = changed
         self._db.add_change_callback(self._changed)
         self._end = loop.call_later(timeout, over)
         return NoResponse()

@@ -13,6 +13,7 @@ import logging
 import os
 import pickle
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ from typing import Final
 import msgspec
 import pytest
 import redis_server
+import trustme
 from conftest import REAL, Backend
 
 from pythpeer import (
@@ -77,7 +79,7 @@ def anyio_backend() -> Backend:
 @pytest.fixture
 def url(redis_url: Callable[[str], str]) -> str:
     """A real server where there is one; what every store keeps to is tried on both kinds."""
-    return redis_url("real" if redis_server.THERE else "fake")
+    return redis_url("real" if redis_server.PROGRAM else "fake")
 
 
 @pytest.fixture
@@ -853,31 +855,22 @@ async def test_a_wrong_password_is_said_and_not_shown(tmp_path: Path) -> None:
         await store.aclose()
 
 
-@needs_a_server
 async def test_tls_is_checked(tmp_path: Path) -> None:
     """With a certificate of an authority of one's own, which the URL names."""
-    import trustme
-
-    authority = trustme.CA()
-    leaf = authority.issue_cert("127.0.0.1")
-    ca, key, chain_ = (tmp_path / name for name in ("ca.pem", "key.pem", "chain.pem"))
-    authority.cert_pem.write_to_path(ca)
-    leaf.private_key_pem.write_to_path(key)
-    leaf.cert_chain_pems[0].write_to_path(chain_)
-    server = redis_server.RealServer(tmp_path)
-    tls = ["--tls-port", str(server.port), "--tls-cert-file", str(chain_)]
-    tls += ["--tls-key-file", str(key), "--tls-ca-cert-file", str(ca), "--tls-auth-clients", "no"]
-    server = redis_server.RealServer(tmp_path, *tls, plain_port=0, port=server.port)
-    try:
-        server.start()
-        good = RedisStore(f"rediss://127.0.0.1:{server.port}/0?ssl_ca_certs={ca}")
+    authority, ca = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    liar = Liar(context=context)
+    async with liar:
+        address = liar.url.replace("redis://", "rediss://")
+        good = RedisStore(f"{address}?ssl_ca_certs={ca}")
         await good.open()
-        await good.log(CHAT).append(lines(1))
+        assert await good.log(CHAT).acknowledged() == 7
         await good.aclose()
-        with pytest.raises(StoreError, match="cannot be reached"):
-            await RedisStore(f"rediss://127.0.0.1:{server.port}/0").open()
-    finally:
-        server.stop()
+        with pytest.raises(StoreError, match="cannot be reached") as caught:
+            await RedisStore(address).open()
+        assert not shows(caught.value)
 
 
 async def test_a_server_that_forgot_the_scripts_is_told_them_again(
@@ -1034,14 +1027,17 @@ async def test_a_cluster_sends_us_where_all_keys_are(tmp_path: Path) -> None:
 class Liar:
     """A server that answers scripts as it is told, and everything else as a server does."""
 
-    def __init__(self, *answers: bytes, version: str = "7.0.0") -> None:
+    def __init__(
+        self, *answers: bytes, version: str = "7.0.0", context: ssl.SSLContext | None = None
+    ) -> None:
+        self._context = context
         self.answers = deque(answers)
         self.version = version
         self.scripts = 0
         self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> RedisStore:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"redis://:{CANARY}@127.0.0.1:{port}/0"
         self.store = RedisStore(self.url, patience=0.3)

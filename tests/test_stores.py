@@ -30,7 +30,7 @@ REAL_SERVER: Final = "redis on a real server"
 
 KINDS: Final = [
     *STORES,
-    *([pytest.param(REAL_SERVER, marks=pytest.mark.processes)] if redis_server.THERE else []),
+    *([pytest.param(REAL_SERVER, marks=pytest.mark.processes)] if redis_server.PROGRAM else []),
 ]
 
 LONG: Final = 1000

@@ -137,11 +137,14 @@ class Link:
         """One answer as `_attempt` gives it, in turn: a thousand streams need no more sockets."""
         self._move()
         turn = self._turn
-        try:
-            async with asyncio.timeout(self._timeout if turn.locked() else None):
-                await turn.acquire()
-        except TimeoutError:
-            return self._late()
+        if turn.locked():
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await turn.acquire()
+            except TimeoutError:
+                return self._late()
+        else:
+            await turn.acquire()
         try:
             return await self._attempt(command)
         finally:
