@@ -27,8 +27,17 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
-QUICK = ("-m", "not processes")
-"""What is run where everything was run already, on another Python or before packing."""
+QUICK = ("-m", "not processes", "-n", "logical")
+"""What is run on every Python: it can share the machine with other tests."""
+
+SLOW = ("-m", "processes")
+"""What is run after that on the Python that runs nox, by itself."""
+
+PACKED = tuple(
+    f"tests/test_{part}.py"
+    for part in ("version", "exports", "layers", "readme", "cli", "pytest_plugin", "fake_services")
+)
+"""What would show that something was left out of the packages."""
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -67,10 +76,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types, strictly (mypy and pyright)."""
+    """Check types, strictly (mypy and pyright), and that nothing public is left to inference."""
     session.install("-e", ".[cli,redis]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "pythpeer", "--ignoreexternal")
 
 
 @nox.session(python=PYTHONS, download_python="never")
@@ -81,16 +91,15 @@ def tests(session: nox.Session) -> None:
     take processes of their own are left out, unless there are arguments.
     """
     session.install("-e", ".[cli,redis]", *group("test"))
+    runs = [session.posargs] if session.posargs else [QUICK, SLOW]
     if session.python != RUNNING:
-        session.run("python", "-m", "pytest", *(session.posargs or QUICK))
+        session.run("python", "-m", "pytest", *runs[0])
         return
     data = ROOT / f".coverage.{session.name}"
     for stale in ROOT.glob(f"{data.name}.*"):
         stale.unlink()
-    session.run(
-        *("coverage", "run", "-m", "pytest", *session.posargs),
-        env={"COVERAGE_FILE": str(data)},
-    )
+    for run in runs:
+        session.run("coverage", "run", "-m", "pytest", *run, env={"COVERAGE_FILE": str(data)})
 
 
 @nox.session(name="tests-floor", python=PYTHONS[0], download_python="never")
@@ -139,7 +148,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run the sdist's tests against the wheel, without processes."""
+    """Build sdist and wheel, and run against the wheel what looks at all of it."""
     session.install("build")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)
@@ -159,4 +168,4 @@ def dist(session: nox.Session) -> None:
             external=True,
         )
         session.chdir(source)
-        session.run(python, "-m", "pytest", *(session.posargs or QUICK), external=True)
+        session.run(python, "-m", "pytest", *(session.posargs or PACKED), external=True)

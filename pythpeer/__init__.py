@@ -1,73 +1,35 @@
 """An asyncio client for PythBots and Peerbet chat."""
 
-from .errors import (
-    AccessDeniedError,
-    ApiError,
-    DecodeError,
-    GapError,
-    HttpStatusError,
-    InvalidRequestError,
-    OutcomeUnknownError,
-    PythpeerError,
-    RateLimitedError,
-    RequestTimeoutError,
-    ResponseTooLargeError,
-    SessionClosedError,
-    StoreError,
-    TransportError,
-)
-from .limiter import Limiter
-from .peerbet import ChatMessage, ChatPage, ChatStream, Peerbet
-from .polling import Gap
-from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
-from .retry import Retry
-from .secret import Secret
-from .session import Session, SessionOptions
-from .splitting import split_text
-from .stores import MemoryStore, SqliteStore
-from .streams import MergedStream, Stream, merge
-from .wire import FLAG, Effect, Endpoint, Param, Rate
+from __future__ import annotations
 
-__all__ = [
-    "FLAG",
-    "AccessDeniedError",
-    "ApiError",
-    "ChatMessage",
-    "ChatPage",
-    "ChatStats",
-    "ChatStream",
-    "DecodeError",
-    "Effect",
-    "Endpoint",
-    "Gap",
-    "GapError",
-    "HttpStatusError",
-    "InvalidRequestError",
-    "Limiter",
-    "Mail",
-    "MailStream",
-    "MemoryStore",
-    "MergedStream",
-    "OutcomeUnknownError",
-    "Param",
-    "Peerbet",
-    "PythBots",
-    "PythpeerError",
-    "Rate",
-    "RateLimitedError",
-    "RequestTimeoutError",
-    "ResponseTooLargeError",
-    "Retry",
-    "Secret",
-    "Session",
-    "SessionClosedError",
-    "SessionOptions",
-    "SqliteStore",
-    "StaffMember",
-    "StoreError",
-    "Stream",
-    "TransportError",
-    "User",
-    "merge",
-    "split_text",
-]
+TYPE_CHECKING = False  # as type checkers take it; `typing` takes longer than all of this
+
+if TYPE_CHECKING:
+    from .public import *  # noqa: F403
+    from .public import __all__ as __all__
+else:  # hidden from them, or every name would be one to them
+
+    def __getattr__(name: str) -> object:
+        """Load everything the first time that anything is asked for.
+
+        Until then nothing is: the command line has to mind Ctrl-C before it takes time to import.
+        """
+        if name == "public":  # on its way: asking for it would go round in circles
+            raise AttributeError(name)
+        from importlib import import_module
+
+        public = import_module(".public", __name__)
+        if name == "__all__":
+            return public.__all__
+        if name in public.__all__:
+            globals().update({each: getattr(public, each) for each in public.__all__})
+            return globals()[name]
+        if name in globals():  # a module of the package, which is loaded now
+            return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """The names that there are to be asked for."""
+        from .public import __all__ as names
+
+        return sorted({*globals(), *names})

@@ -60,12 +60,12 @@ class Bucket:
     )
 
     def __init__(self, rate: Rate) -> None:
-        self.rate = rate
-        self.guard = float(rate.guard)
-        self.reserved = 0
-        self.saved = rate.burst
+        self.rate: Final[Rate] = rate
+        self.guard: float = float(rate.guard)
+        self.reserved: int = 0
+        self.saved: int = rate.burst
         """Tokens that were never spent, or that a long rest has restored: due at any time."""
-        self.paused = -math.inf
+        self.paused: float = -math.inf
         """Nothing is due before this time; only ever moved later."""
         self._starts: deque[float] = deque()  # of the last requests, at most `burst` of them
         self._first = 1  # the number of the request whose start is _starts[0]
@@ -108,6 +108,11 @@ class Bucket:
         """Undo a reservation: the request certainly never left."""
         self.reserved -= 1
 
+    @property
+    def spent(self) -> int:
+        """How many tokens were ever taken for a request that was written."""
+        return self._first + len(self._starts) - 1
+
     def spend(self, now: float) -> int:
         """Take a reserved token: its request is being written. Returns what `answered` wants."""
         rate, starts = self.rate, self._starts
@@ -144,6 +149,10 @@ class Bucket:
             return False
         self._starts[index] = now
         return True
+
+    def awaits_answers(self, now: float) -> bool:
+        """Whether an answer can still bring a token forward."""
+        return any(start > now for start in self._starts)
 
     def pause(self, until: float) -> None:
         """Let nothing through before *until*."""

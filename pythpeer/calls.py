@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Caller", "shielded"]
 
-logger = logging.getLogger("pythpeer.requests")
+logger: Final = logging.getLogger("pythpeer.requests")
 
 T = TypeVar("T")
 

@@ -70,15 +70,25 @@ class TransportError(PythpeerError):
     """There is no usable answer.
 
     ``sent`` is ``False`` when the request certainly never left this machine, else ``True``.
+    ``untrusted`` is ``True`` when the service could not prove who it is: its certificate is not
+    trusted, for another name, or has expired. Waiting does not mend that, so streams raise it.
     """
 
-    def __init__(self, text: str = "", *, endpoint: str | None = None, sent: bool = True) -> None:
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        endpoint: str | None = None,
+        sent: bool = True,
+        untrusted: bool = False,
+    ) -> None:
         super().__init__(text, endpoint=endpoint)
         self.sent = sent
+        self.untrusted = untrusted
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """The time limit of one attempt passed before the answer was whole."""
+    """A time limit passed before the answer was whole: its text says which, and its seconds."""
 
 
 class OutcomeUnknownError(TransportError):

@@ -15,14 +15,14 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import anyio
 
-from .errors import PythpeerError, SessionClosedError, StoreError
+from .errors import PythpeerError, SessionClosedError, StoreError, TransportError
 from .polling import Gap
 from .retry import Retry, backoff, is_transient
 from .stores.base import Draft, Log, Store, Topic
 
 __all__ = ["Cursor", "Feed", "Feeds", "Source", "log_holes"]
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Cursor:
     __slots__ = ("adrift", "position", "proved")
 
     def __init__(self) -> None:
-        self.adrift = True
+        self.adrift: bool = True
         """Whether the log may lack what comes right after the position."""
 
         self.position: int | None = None
@@ -133,9 +133,10 @@ class Feed(Generic[T]):
         self._round: _Round | None = None
         self._closed = asyncio.Event()
         self._stirred = asyncio.Event()
-        self.asking = False
+        self.asking: bool = False
         """Whether a request is under way, which a cancellation would waste."""
         self._said: deque[Gap] = deque(maxlen=64)
+        self._held_until = 0.0
 
     async def advance(self, cursor: Cursor) -> None:
         """Return once the log may have something new for *cursor*.
@@ -163,12 +164,25 @@ class Feed(Generic[T]):
     async def _lead(self) -> None:
         round = self._round = _Round()
         try:
+            await self._hold()
             round.error = await self._run()
+            if isinstance(round.error, TransportError):
+                self._held_until = asyncio.get_running_loop().time() + BASE_DELAY
         finally:
             self._round = None
             round.done.set()
         if round.error is not None:
             raise round.error
+
+    async def _hold(self) -> None:
+        """Keep apart the attempts of whoever asks again after each error.
+
+        No token does: none is spent on a connection that never comes about.
+        """
+        rest = self._held_until - asyncio.get_running_loop().time()
+        if rest > 0:
+            with anyio.move_on_after(rest):
+                await self._closed.wait()
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
@@ -276,6 +290,7 @@ class Feed(Generic[T]):
                 self.source.name,
                 gap.after,
                 gap.before,
+                extra={"gap": gap},
             )
 
     @property

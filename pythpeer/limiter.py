@@ -175,7 +175,7 @@ class Limiter:
     )
 
     def __init__(self, name: str, rate: Rate, gate: Gate | None = None) -> None:
-        self.name = name
+        self.name: Final[str] = name
         self._gate = gate
         self._gate_due = -math.inf  # when to ask there again; infinity while it is being asked
         self._asking: asyncio.Task[None] | None = None
@@ -208,6 +208,16 @@ class Limiter:
         """How many callers wait for a token."""
         writes, calls, polls = self._queues
         return len(writes) + len(calls) + len(polls)
+
+    @property
+    def in_hand(self) -> int:
+        """Tokens that were given out, and whose requests are not written yet."""
+        return self._bucket.reserved
+
+    @property
+    def requests(self) -> int:
+        """How many requests were written so far; none are counted where there is no interval."""
+        return self._bucket.spent
 
     @property
     def guard(self) -> float:

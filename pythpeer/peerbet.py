@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -46,7 +47,7 @@ from .wire import (
 
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
@@ -164,13 +165,19 @@ class Peerbet:
         return await self._posts.post(request, text, confirm=confirm)
 
     async def post_long(
-        self, text: str, *, bot: bool = False, confirm: bool = False
+        self,
+        text: str,
+        *,
+        bot: bool = False,
+        confirm: bool = False,
+        on_part: Callable[[int], object] | None = None,
     ) -> tuple[int, ...]:
         """Post *text* of any length in parts, one after the other, and return their ids.
 
         The parts are those of `split_text`; blank text has none. *bot* and *confirm* apply to each,
         as in `post`. All of them are checked before the first is sent. Where one fails, its error
         is raised with a note of how many were posted before it, and those after it are not sent.
+        *on_part* is called with the id of each part as soon as it is posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
         try:
@@ -186,6 +193,8 @@ class Peerbet:
             except PythpeerError as error:
                 error.add_note(f"{len(ids)} of {len(parts)} parts were posted before this")
                 raise
+            if on_part is not None:
+                on_part(ids[-1])
         return tuple(ids)
 
     def chat_stream(
@@ -322,7 +331,8 @@ class _Posted(msgspec.Struct, frozen=True):
     """An answer to ``action=set``."""
 
     status: int | bool
-    mid: int
+    mid: Annotated[int, msgspec.Meta(ge=1, le=INT32_MAX)]
+    """PHP says 0 where nothing was inserted."""
 
 
 def chat_get(url: str) -> Endpoint[_Page]:

@@ -13,6 +13,7 @@ marks mail as read, and how often one may ask.
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -26,7 +27,7 @@ from .consuming import ConsumingSource, Found
 from .errors import InvalidRequestError
 from .feed import Feed, Feeds
 from .secret import Secret
-from .shapes import Fields, a_list, an_object, any_document
+from .shapes import Fields, a_list, an_object, success
 from .stores.base import Topic
 from .streams import Stream
 from .wire import (
@@ -44,6 +45,8 @@ from .wire import (
 )
 
 __all__ = ["ChatStats", "Mail", "MailStream", "PythBots", "StaffMember", "User"]
+
+logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -129,7 +132,7 @@ class PythBots:
         self._key_param = check_text("personal_key_param", personal_key_param)
         self._headers = {"X-API-Key": api_key} if api_key else None
         self._user, self._staff, self._stats = userinfo(url), crank(url), cstats(url)
-        self._send = mail(url, any_document, Effect.WRITE)
+        self._send = mail(url, success, Effect.WRITE)
         self._unread = mail(url, _mail_list, Effect.CONSUME)
         self._all = mail(url, _mail_list, Effect.READ)
         account = personal_key.fingerprint() if personal_key else "nobody"
@@ -144,7 +147,11 @@ class PythBots:
         return await self._lookup(self._user, {"user": _who("user", user, self._user.name)})
 
     async def staff(self, chat_id: int) -> tuple[StaffMember, ...]:
-        """The staff of a chat, in the service's order. The chat must be opted in (`ApiError`)."""
+        """The staff of a chat, in the service's order. The chat must be opted in (`ApiError`).
+
+        Where one of them is neither an object nor a name, all is a `DecodeError`: a list in which
+        somebody is missing would pass for the whole.
+        """
         return await self._lookup(self._staff, _chat(chat_id, self._staff.name))
 
     async def stats(self, chat_id: int) -> ChatStats:
@@ -155,7 +162,8 @@ class PythBots:
         """Send a mail to a user name or to a user id. Needs the personal key.
 
         It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
-        raised and nothing is repeated.
+        raised and nothing is repeated. What the service answers is documented nowhere: an object
+        without an error in it is taken for success, and so is a bare ``1``, ``true`` or ``"sent"``.
         """
         recipient = _who("to", to, self._send.name)
         check_text("text", text, endpoint=self._send.name)
@@ -173,9 +181,16 @@ class PythBots:
         return await source.collect(feed.log)
 
     async def all_mail(self) -> tuple[Mail, ...]:
-        """Get the whole history, read and unread (``readall``). Needs the personal key."""
+        """Get the whole history, read and unread (``readall``). Needs the personal key.
+
+        A mail that cannot be decoded is left out, with a WARNING.
+        """
         found = await self._caller.call(self._mail(self._all, {"readall": FLAG}))
-        return tuple(each.item for each in found if each.item is not None)
+        mails = tuple(each.item for each in found if each.item is not None)
+        if len(mails) < len(found):
+            skipped = len(found) - len(mails)
+            logger.warning("%s: skipped %d mails that cannot be decoded", self._all.name, skipped)
+        return mails
 
     def mail_stream(self, *, name: str | None = None) -> MailStream:
         """Unread mail as it comes: ``async for mail in session.pythbots.mail_stream()``.

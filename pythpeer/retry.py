@@ -104,4 +104,6 @@ def is_transient(error: PythpeerError) -> bool:
         return True
     if isinstance(error, HttpStatusError):
         return error.status is not None and (error.status >= 500 or error.status in TRY_LATER)
-    return isinstance(error, (TransportError, ApiError, DecodeError, ResponseTooLargeError))
+    if isinstance(error, TransportError):
+        return not error.untrusted
+    return isinstance(error, (ApiError, DecodeError, ResponseTooLargeError))

@@ -16,6 +16,7 @@ from .calls import Caller
 from .errors import InvalidRequestError, SessionClosedError
 from .feed import Feeds
 from .limiter import Limiter
+from .misuse import AsyncWith
 from .peerbet import Peerbet
 from .pythbots import PythBots
 from .retry import Retry
@@ -65,7 +66,7 @@ class SessionOptions(TypedDict, total=False):
     ssl_context: ssl.SSLContext | None
 
 
-class Session:
+class Session(AsyncWith):
     """One user's access to both services: ``async with Session(...) as session``.
 
     - ``peerbet_key``, ``personal_key``, ``pythbots_api_key``: text or `Secret`; each is needed only

@@ -15,16 +15,31 @@ from typing import Final, TypeVar
 from .answers import read_date
 from .wire import Json, JsonObject
 
-__all__ = ["Fields", "a_list", "an_object", "any_document", "bit", "number", "text"]
+__all__ = ["Fields", "a_list", "an_object", "bit", "number", "success", "text"]
 
 T = TypeVar("T")
 
+_DONE: Final = frozenset(
+    {"ok", "done", "sent", "delivered", "success", "successful", "successfully"}
+)
+_NOT_DONE: Final = frozenset(
+    {"not", "no", "never", "error", "fail", "failed", "failure", "invalid", "cannot", "unable"}
+)
 
-def any_document(document: Json) -> Json:
-    """Take anything but what says nothing: the answer to a write is JSON, and no more is known."""
-    if document in (None, 0, "", {}, []):  # 0 stands for false as well
-        raise ValueError("an answer that says nothing")
-    return document
+
+def success(document: Json) -> Json:
+    """What says that a write was done: an object that is not empty, 1, true, or words for it.
+
+    That it is JSON is all that is known of the answer. Other words may be a refusal, and other
+    numbers and lists anything.
+    """
+    if document == 1 or (isinstance(document, dict) and document):  # true is 1
+        return document
+    if isinstance(document, str):
+        words = set(re.findall(r"\w+", document.lower()))
+        if words in ({"1"}, {"true"}, {"yes"}) or (words & _DONE and not words & _NOT_DONE):
+            return document
+    raise ValueError("no success")
 
 
 def an_object(read: Callable[[Fields], T]) -> Callable[[Json], T]:
@@ -81,7 +96,7 @@ class Fields:
     def __init__(self, raw: Json) -> None:
         if not isinstance(raw, dict):
             raise ValueError("not an object")
-        self.raw = raw
+        self.raw: Final[JsonObject] = raw
         self._by_name: dict[str, Json] = {_plain(name): value for name, value in raw.items()}
 
     def inner(self, *names: str) -> Fields:

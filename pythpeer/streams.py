@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Generic, Literal, NoReturn, Self, TypeVar, overload
+from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from .errors import GapError, InvalidRequestError, StoreError
 from .feed import Cursor, Feed
+from .misuse import AsyncFor, AsyncWith
 from .polling import Gap
 from .retry import is_transient
 from .stores.base import Entry
@@ -39,7 +40,7 @@ GAPS: Final = 1000
 OnGap = Literal["log", "raise"]
 
 
-class Stream(Generic[T_co]):
+class Stream(AsyncFor, AsyncWith, Generic[T_co]):
     """Items of one kind as they come, in order, each once: ``async for item in stream``.
 
     An item is acknowledged when the next one is asked for, or by `ack`. Leaving the loop and
@@ -88,9 +89,6 @@ class Stream(Generic[T_co]):
 
     def __aiter__(self) -> Self:
         return self
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError("a stream is asynchronous: write 'async for', not 'for'")
 
     async def __anext__(self) -> T_co:
         if self._busy or self._closed or self._feed.closed or not self._ready:
@@ -229,7 +227,7 @@ class Stream(Generic[T_co]):
         return item
 
 
-class MergedStream(Generic[T_co]):
+class MergedStream(AsyncFor, AsyncWith, Generic[T_co]):
     """Several streams as one: `merge`. Ends when all of them have ended.
 
     Acknowledgement, order and gaps are each stream's own.
@@ -257,9 +255,6 @@ class MergedStream(Generic[T_co]):
 
     def __aiter__(self) -> Self:
         return self
-
-    def __iter__(self) -> NoReturn:
-        raise TypeError("a stream is asynchronous: write 'async for', not 'for'")
 
     async def __anext__(self) -> T_co:
         with _Turn(self):

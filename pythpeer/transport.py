@@ -124,9 +124,9 @@ class Reply:
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
+        self.status: Final[int] = status
+        self.headers: Final[Mapping[str, str]] = headers
+        self.body: Final[bytes] = body
 
     def __repr__(self) -> str:
         return f"<Reply {self.status}, {len(self.body)} bytes>"
@@ -185,12 +185,19 @@ class Transport:
         failure: PythpeerError
         try:
             return await self._exchange(request, permit)
+        except aiohttp.ConnectionTimeoutError:
+            text = f"no connection within {CONNECT_TIMEOUT:g} s"
+            failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
         except TimeoutError:
-            text = "no whole answer within the time limit"
+            what = "whole answer" if permit.written else "connection"
+            text = f"no {what} within the time limit of {self._timeout:g} s (timeout)"
             failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError, EOFError) as error:
             failure = TransportError(
-                _describe(error), endpoint=request.endpoint.name, sent=permit.written
+                _describe(error),
+                endpoint=request.endpoint.name,
+                sent=permit.written,
+                untrusted=isinstance(error, aiohttp.ClientConnectorCertificateError),
             )
         except BaseException as error:
             _forget_frames(error)
@@ -274,12 +281,24 @@ def _url_builder(url: str) -> Callable[..., URL]:
     )
 
 
+_DISTRUST: Final[Mapping[int | None, str]] = {
+    9: "is not valid yet",
+    10: "has expired",
+    62: "is for another name",
+    64: "is for another address",
+}
+"""What is wrong with a certificate, by OpenSSL's number for it."""
+
+
 def _describe(error: BaseException) -> str:
     """Say what broke without a word from the error itself: its text can hold the URL."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host name cannot be resolved"
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)):
-        return "no trusted TLS connection"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        code = getattr(error.certificate_error, "verify_code", None)
+        return f"the certificate {_DISTRUST.get(code, 'is not trusted')}"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "no TLS connection"
     if isinstance(error, aiohttp.ClientConnectorError):
         return "no connection"
     if isinstance(error, aiohttp.ClientPayloadError):

@@ -12,7 +12,7 @@ import enum
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 from urllib.parse import quote
@@ -242,19 +242,19 @@ class Endpoint(Generic[T_co]):
         rate: Rate = Rate(1.0),
         answer: type[Any] = dict,
     ) -> None:
-        self.name = check_text("an endpoint's name", name)
-        self.url = check_url("an endpoint's URL", url)
+        self.name: Final[str] = check_text("an endpoint's name", name)
+        self.url: Final[str] = check_url("an endpoint's URL", url)
         if not isinstance(effect, Effect):
             raise InvalidRequestError("an endpoint's effect is one of Effect")
         if not isinstance(rate, Rate):
             raise InvalidRequestError("an endpoint's rate is a Rate")
-        self.effect = effect
-        self.rate = rate
+        self.effect: Final[Effect] = effect
+        self.rate: Final[Rate] = rate
         if not isinstance(query, Mapping):
             raise InvalidRequestError("an endpoint's query maps names to values")
-        self.query: Mapping[str, Param] = dict(query)
-        self.pieces = encode_query(self.query, name)
-        self.answer: type[T_co] = answer
+        self.query: Final[Mapping[str, Param]] = dict(query)
+        self.pieces: Final[Sequence[str | Secret]] = encode_query(self.query, name)
+        self.answer: Final[type[T_co]] = answer
         self.status_is_verdict = True
         self.sees_refusals = False
         try:
@@ -303,7 +303,7 @@ class ShapedEndpoint(Endpoint[T_co]):
         super().__init__(name, url, query=query, effect=effect, rate=rate, answer=answer)
         self._shape = shape
         self._fast = fast
-        self.sees_refusals = fast is not None
+        self.sees_refusals: bool = fast is not None
         self.status_is_verdict = status_is_verdict
 
     def decode(self, body: bytes) -> T_co:
@@ -326,9 +326,10 @@ class Request(Generic[T_co]):
         params: Mapping[str, Param],
         headers: Mapping[str, Secret] | None = None,
     ) -> None:
-        self.endpoint = endpoint
-        self.headers = headers
-        self.pieces = endpoint.pieces  # an error below may show this object in its traceback
+        self.endpoint: Final[Endpoint[T_co]] = endpoint
+        self.headers: Final[Mapping[str, Secret] | None] = headers
+        # At once, for an error below may show this object in its traceback.
+        self.pieces: Sequence[str | Secret] = endpoint.pieces
         if not endpoint.query.keys().isdisjoint(params):
             raise InvalidRequestError(
                 "a parameter is a fixed part of this endpoint's query", endpoint=endpoint.name

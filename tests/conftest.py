@@ -30,6 +30,9 @@ VIRTUAL: Final[Backend] = ("asyncio", {"loop_factory": VirtualTimeLoop})
 REAL: Final[Backend] = ("asyncio", {"loop_factory": asyncio.SelectorEventLoop})
 """The backend of a test that waits for another process."""
 
+# The fixtures of the command line's tests, which their modules load as a plugin.
+pytest.register_assert_rewrite("cli_runner")
+
 
 @pytest.fixture
 def anyio_backend() -> Backend:

@@ -213,23 +213,28 @@ async def watch(name: str, way: Way) -> Seen:
             assert (await anext(stream)).id == 1
             await settle()
         before = len(server.asked) if server else 0
-        asking = asyncio.ensure_future(_first(stream))
+        mended = asyncio.Event()
+        asking = asyncio.ensure_future(_first(stream, mended))
         if server is None:
             await asyncio.sleep(AWAY)
             await place.aclose()
             tls = serving() if url.startswith("https:") else None
-            mended = RawServer(GOOD.step, tls=tls, port=urlsplit(url).port or 0)
-            server = await stack.enter_async_context(mended)
+            working = RawServer(GOOD.step, tls=tls, port=urlsplit(url).port or 0)
+            server = await stack.enter_async_context(working)
+        mended.set()
         raised, item = await asking
     recovered = isinstance(item, Mail) and item.recovered
     return Seen(raised, item.id, recovered, tuple(map(_poll, server.targets[before:])))
 
 
-async def _first(stream: Stream[Item]) -> tuple[type[PythpeerError] | None, Item]:
+async def _first(
+    stream: Stream[Item], mended: asyncio.Event
+) -> tuple[type[PythpeerError] | None, Item]:
     try:
         return None, await anext(stream)
     except PythpeerError as error:
         raised = type(error)
+    await mended.wait()
     return raised, await anext(stream)
 
 

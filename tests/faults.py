@@ -101,6 +101,9 @@ class Kind(NamedTuple):
 NOT_SENT: Final = Kind(TransportError, TransportError, "waits", repeated=True, sent=False)
 """There is no connection, so the service cannot have seen the request."""
 
+UNTRUSTED: Final = NOT_SENT._replace(stream="raises")
+"""The same, and waiting does not mend it: the service cannot prove who it is."""
+
 NOT_SENT_IN_TIME: Final = Kind(
     RequestTimeoutError, RequestTimeoutError, "waits", repeated=True, sent=False
 )
@@ -311,7 +314,7 @@ NETWORK: Final = (
     ),
     nowhere(
         "the certificate is not trusted, is for another name, or has expired",
-        NOT_SENT,
+        UNTRUSTED,
         {
             "unknown authority": lambda: no_trust(answer(), lambda: serving(by=trustme.CA())),
             "another name": lambda: no_trust(answer(), lambda: serving("example.org")),
@@ -710,10 +713,20 @@ JSON: Final = (
     ),
     fault("`null`", NOT_DOCUMENTED, {"null": answer(b"null")}),
     fault(
-        "a bare number, text or `true`",
+        "a bare `1`, `true`, or word for success",
         NOT_DOCUMENTED,
-        {"1": answer(b"1"), "text in quotes": answer(b'"done"'), "true": answer(b"true")},
+        {"1": answer(b"1"), "true": answer(b"true"), "done": answer(b'"done"')},
         but={"send_mail": EMPTY},
+    ),
+    fault(
+        "another bare number, `false`, or another text",
+        NOT_DOCUMENTED,
+        {
+            "0": answer(b"0"),
+            "7": answer(b"7"),
+            "false": answer(b"false"),
+            "text in quotes": answer(b'"user not found"'),
+        },
     ),
     fault(
         "an empty list",
@@ -756,9 +769,15 @@ JSON: Final = (
         but={"staff": NOT_DOCUMENTED},
     ),
     fault(
-        "a post without the new message's id",
+        "a post without the new message's id, or with one that is no Int32 over 0",
         PARTLY,
-        {"no mid": answer(DOCUMENT.replace(b'"mid":7,', b""))},
+        {
+            "no mid": answer(DOCUMENT.replace(b'"mid":7,', b"")),
+            **{
+                f"mid {id}": answer(DOCUMENT.replace(b'"mid":7', b'"mid":%d' % id))
+                for id in (-7, 0, 2**31)
+            },
+        },
         but={"post": NOT_DOCUMENTED},
     ),
     fault(

@@ -12,7 +12,7 @@ from redis_virtual import VirtualRedisStore
 
 from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.limiter import Limiter
-from pythpeer.stores import Draft, Entry, Log, Reader, Store, Topic
+from pythpeer.stores import Draft, Entry, Log, Reader, Store, Survey, Topic
 
 __all__ = ["STORES", "NewStore", "WrappedStore", "told"]
 
@@ -66,6 +66,9 @@ class WrappedStore(Store):
 
     def pace(self, key: str, name: str, rate: Rate) -> Limiter:
         return self.inner.pace(key, name, rate)
+
+    async def survey(self, latest: int = 10) -> Survey:
+        return await self.do(self.inner.survey, latest)
 
 
 class _WrappedLog(Log[T]):

@@ -10,8 +10,10 @@ from typing import Final, Literal
 
 import anyio
 import pytest
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from raw_server import RawServer, answer, open_session, serving, trusting
 from scripted import (
     CUT,
     DENIED,
@@ -44,6 +46,7 @@ from pythpeer import (
     Session,
     SessionClosedError,
     Stream,
+    TransportError,
 )
 from pythpeer.testing import FakeServices
 
@@ -402,6 +405,23 @@ async def test_what_will_not_pass_is_raised_every_time(
     del services.constant["get"]
     services.say()
     assert await asyncio.gather(*(take(stream, 1) for stream in streams)) == [[1], [1]]
+
+
+async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
+    """Its certificate is raised whenever the stream is asked, with at least a second between."""
+    loop = asyncio.get_running_loop()
+    async with (
+        RawServer(answer(), tls=serving(by=trustme.CA())) as server,
+        open_session(server.url, ssl_context=trusting()) as session,
+    ):
+        stream = session.peerbet.chat_stream(after=0)
+        start = loop.time()
+        for _ in range(5):
+            with pytest.raises(TransportError, match="certificate is not trusted") as caught:
+                await anext(stream)
+            assert (caught.value.sent, caught.value.untrusted) == (False, True)
+        assert loop.time() - start >= 4.0
+        assert server.asked == []
 
 
 # -- cancellation ---------------------------------------------------------------------------------

@@ -16,191 +16,40 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
 import pytest
+from cli_runner import (
+    CHAT,
+    PEERBET_KEY,
+    PERSONAL_KEY,
+    Result,
+    Run,
+    Spawn,
+    cells,
+    needs_signals,
+    one_line,
+    run_python,
+    threaded,
+    unstyled,
+    wait_for,
+)
 from raw_server import RawServer, drop, hang, refusing
 
 from pythpeer import Rate
-from pythpeer.cli import demo, ending, main, show
+from pythpeer.cli import demo, ending
 from pythpeer.cli.plain import clean, json_line
+from pythpeer.cli.rows import Rows
 from pythpeer.testing import LAW, FakeServices, VirtualTimeLoop
 from pythpeer.testing.scenes import SCENES
 
-T = TypeVar("T")
+pytest_plugins = ("cli_runner",)
+pytestmark = pytest.mark.usefixtures("environment")
 
-PEERBET_KEY = "canary-of-peerbet"
-PERSONAL_KEY = "canary-of-pythbots"
-CHAT = "220531305"
 EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]b[/bold] \u202eright\x9b2J\x07\x08\r\nforged: row"
 """A message that would colour, retitle, turn around, clear and forge."""
-
-needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and pipes")
-
-
-# -- how it is run --------------------------------------------------------------------------------
-
-
-class Result(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The output as NDJSON: every line of it, whole."""
-        assert self.out == "" or self.out.endswith("\n")
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-@contextlib.contextmanager
-def threaded(service: AbstractAsyncContextManager[T]) -> Generator[T]:
-    """Run *service* in a thread with a loop of its own."""
-    started, over = threading.Event(), asyncio.Event()
-    box: list[tuple[T, asyncio.AbstractEventLoop]] = []
-
-    async def serve() -> None:
-        async with service as running:
-            box.append((running, asyncio.get_running_loop()))
-            started.set()
-            await over.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert started.wait(10)
-    running, loop = box[0]
-    try:
-        yield running
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServices]:
-    """The fake services, with canaries for keys."""
-    with threaded(FakeServices(peerbet_key=PEERBET_KEY, personal_key=PERSONAL_KEY)) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own: no keys, no colours, no terminal, 80 columns."""
-    for name in list(os.environ):
-        if name.startswith(("PYTHPEER_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS", "LINES")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-
-
-@pytest.fixture
-def configured(fake: FakeServices, monkeypatch: pytest.MonkeyPatch) -> FakeServices:
-    """The fake services, with an environment that leads to them."""
-    monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
-    monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
-    monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
-    monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
-    return fake
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Run a command in this process. No key is ever in what it says."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(number) for number in numbers]
-
-    def run_here(*arguments: str) -> Result:
-        code = main(arguments)
-        out, err = capfd.readouterr()
-        assert "canary" not in out + err
-        assert "Traceback" not in err
-        return Result(code, out, err)
-
-    yield run_here
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-class Process(subprocess.Popen[str]):
-    """A command as a process, with what is found out about every one of them."""
-
-    def __init__(self, *arguments: str, **options: Any) -> None:
-        command = [sys.executable, "-m", "pythpeer", *arguments]
-        # A shell may have started us with SIGINT ignored, and that is inherited.
-        revive = None if sys.platform == "win32" else _mind_sigint
-        pipe = subprocess.PIPE
-        whole: dict[str, Any] = {"stdout": pipe, "stderr": pipe, "text": True, **options}
-        super().__init__(command, preexec_fn=revive, **whole)
-
-    def finish(self, out: str = "") -> Result:
-        """Wait for its end; *out* is what was read of its output before."""
-        rest, err = self.communicate(timeout=20)
-        out += rest or ""
-        assert "canary" not in out + err
-        assert "Traceback" not in err
-        assert "ignored" not in err
-        return Result(self.returncode, out, err)
-
-
-Spawn = Callable[..., Process]
-
-
-@pytest.fixture
-def spawn() -> Iterator[Spawn]:
-    """Start commands as processes, and leave none behind."""
-    started: list[Process] = []
-
-    def start(*arguments: str, **options: Any) -> Process:
-        started.append(Process(*arguments, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        with process:  # closes its pipes
-            if process.poll() is None:
-                process.kill()
-
-
-def _mind_sigint() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Make this process's output a terminal of so many columns."""
-
-    def make(columns: int) -> None:
-        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        monkeypatch.setenv("COLUMNS", str(columns))
-
-    return make
-
-
-def cells(line: str) -> int:
-    """How many columns a line takes on a terminal."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
-
-
-def unstyled(text: str) -> str:
-    """Text without its colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def one_line(text: str) -> bool:
-    """Whether it is one error as users are to see them."""
-    return re.fullmatch(r"pythpeer: [^\n]+\n", text) is not None
 
 
 # -- text from strangers --------------------------------------------------------------------------
@@ -341,23 +190,6 @@ def test_a_terminal_is_told_what_is_going_on(
     assert result.err == "pythpeer: following the mailbox; Ctrl-C stops\n"
     assert re.search(r" mail +alice │ a mail", unstyled(result.out))
     assert "following" not in run("mail", "all").err
-
-
-def test_colours_go_round(
-    configured: FakeServices,
-    run: Run,
-    terminal: Callable[[int], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """There are more names than colours, and names are not remembered without end."""
-    monkeypatch.setattr(show, "REMEMBERED", 10)
-    for number in range(30):
-        configured.chat.say(f"user{number}", "hello")
-    terminal(80)
-    out = run("chat", "tail", "--after", "0", "--messages", "30").out
-    found = re.findall(r"\x1b\[([0-9;]+)m +user\d+\x1b", out)
-    assert len(found) == 30
-    assert set(found) == {f"1;38;5;{colour[6:-1]}" for colour in show.COLOURS}
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
@@ -547,7 +379,6 @@ def test_values_of_every_shape_have_a_form(configured: FakeServices, run: Run) -
         ["chat", "tail", "--name", ""],
         ["chat", "post"],
         ["chat", "post", ""],
-        ["chat", "post", "x" * 251],
         ["chat", "post", "two", "words"],
         ["chat", "post", "x", "--key=k"],
         ["mail", "send", "alice"],
@@ -692,7 +523,7 @@ def test_a_bug_has_its_traceback_in_development_mode() -> None:
     """``python -X dev`` is for those who want to know where."""
     source = """
 import sys
-from pythpeer.cli import demo, ending, main, show
+from pythpeer.cli import demo, ending, main
 demo.Demo.run = lambda self: {"a": 1}[self]
 sys.exit(main(["demo"]))
 """
@@ -785,7 +616,7 @@ def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> No
 
 def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]) -> None:
     """Every scene is played, and again once all have been; the session breaks no rule over it."""
-    played = demo.Demo(show.Rows(json=True), 200, 4)
+    played = demo.Demo(Rows(json=True), 200, 4)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(played._play())
     rows = Result(0, *capfd.readouterr()).rows
@@ -880,9 +711,9 @@ def test_leaving_at_once_leaves_the_terminal_in_order(on_terminal: bool) -> None
     """The cursor that something may have hidden is shown again; a pipe has no cursor."""
     source = """
 import signal
-from pythpeer.cli import ending
-ending.ECHO = -1.0
-ending.prepare()
+from pythpeer.cli import signals
+signals.ECHO = -1.0
+signals.mind()
 signal.raise_signal(signal.SIGINT)
 signal.raise_signal(signal.SIGTERM)
 print("not reached")
@@ -903,11 +734,31 @@ print("not reached")
 
 
 @needs_signals
+@pytest.mark.parametrize("module", ["asyncio", "pythpeer.errors", "anyio", "cyclopts", "aiohttp"])
+def test_a_signal_during_imports_is_minded(module: str) -> None:
+    """Whatever is being imported as it comes: that is done in peace, and then it is obeyed."""
+    source = f"""
+import signal, sys
+import pythpeer.cli
+
+class Finder:
+    def find_spec(self, name, *others):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+sys.exit(pythpeer.cli.main(["chat", "tail"]))
+"""
+    done = run_python(source)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@needs_signals
 def test_a_signal_that_comes_twice_at_once_is_one() -> None:
     """Wrappers pass on what the terminal sent to everybody: that is no wish to leave at once."""
     source = """
 import atexit, signal, sys
-from pythpeer.cli import ending, main
+from pythpeer.cli import main, signals
 
 class Finder:
     def find_spec(self, name, *others):
@@ -915,7 +766,7 @@ class Finder:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
 
-ending.ECHO = 60.0
+signals.ECHO = 60.0
 sys.meta_path.insert(0, Finder())
 atexit.register(print, "in good order")
 sys.exit(main(["chat", "tail"]))
@@ -929,7 +780,7 @@ def test_a_command_is_ended_once() -> None:
     """A pipe that is closed while an interrupted command tidies up does not interrupt that."""
     source = """
 import asyncio, os, signal, sys
-from pythpeer.cli import ending
+from pythpeer.cli import ending, signals
 
 async def command():
     with ending.while_read():
@@ -939,12 +790,12 @@ async def command():
         finally:
             os.close(reader)
             await asyncio.sleep(0.2)
-            ending.complain(f"tidied up, pipe closed: {ending._signals.pipe_closed}")
+            ending.complain(f"tidied up, pipe closed: {ending._command.pipe_closed}")
 
 reader, writer = os.pipe()
 os.dup2(writer, 1)
 os.close(writer)
-ending.prepare()
+signals.mind()
 try:
     ending.run(command())
 except ending.Interrupted as error:
@@ -1020,19 +871,3 @@ def test_without_any_output_it_still_works(configured: FakeServices) -> None:
     done = subprocess.run(["sh", "-c", command, sys.executable], check=False)
     assert done.returncode == 0
     assert [line.text for line in configured.chat.messages] == ["hello"]
-
-
-def run_python(source: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a program that uses the command line."""
-    command = [sys.executable, *options, "-c", source]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until something has happened in another thread."""
-    patience = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        patience.wait(0.01)
-    raise AssertionError("it never happened")

@@ -46,8 +46,8 @@ PARENTS: dict[type[PythpeerError], tuple[type[BaseException], ...]] = {
 }
 
 DATA: dict[type[PythpeerError], dict[str, object]] = {
-    TransportError: {"sent": False},
-    RequestTimeoutError: {"sent": False},
+    TransportError: {"sent": False, "untrusted": True},
+    RequestTimeoutError: {"sent": False, "untrusted": False},
     OutcomeUnknownError: {"sent": False, "status": 502},
     HttpStatusError: {"status": 404},
     RateLimitedError: {"status": 429, "retry_after": 1.5},
@@ -60,9 +60,9 @@ DATA: dict[type[PythpeerError], dict[str, object]] = {
 }
 
 DEFAULTS: dict[type[PythpeerError], dict[str, object]] = {
-    TransportError: {"sent": True},
-    RequestTimeoutError: {"sent": True},
-    OutcomeUnknownError: {"sent": True, "status": None},
+    TransportError: {"sent": True, "untrusted": False},
+    RequestTimeoutError: {"sent": True, "untrusted": False},
+    OutcomeUnknownError: {"sent": True, "untrusted": False, "status": None},
     HttpStatusError: {"status": None},
     RateLimitedError: {"status": None, "retry_after": None},
     DecodeError: {"excerpt": ""},
@@ -144,7 +144,7 @@ def test_each_class_stands_in_the_drawn_tree(kind: type[PythpeerError]) -> None:
 @each_class
 def test_data_is_kept_as_attributes(kind: type[PythpeerError]) -> None:
     """Errors carry data, not only text."""
-    assert vars(full(kind)) == {"endpoint": NAME, **DATA.get(kind, {})}
+    assert vars(full(kind)) == {"endpoint": NAME, **DEFAULTS.get(kind, {}), **DATA.get(kind, {})}
 
 
 @each_class

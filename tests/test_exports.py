@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import pythpeer
+import pythpeer.public
 import pythpeer.testing
 
 PUBLIC = [
@@ -52,7 +53,7 @@ def test_all_is_sorted_and_resolves(face: object) -> None:
 
 def test_all_is_all() -> None:
     """Whatever `pythpeer` imports for its users is in ``__all__``."""
-    tree = ast.parse(inspect.getsource(pythpeer))
+    tree = ast.parse(inspect.getsource(pythpeer.public))
     imported = {
         alias.asname or alias.name
         for node in tree.body
@@ -60,6 +61,22 @@ def test_all_is_all() -> None:
         for alias in node.names
     }
     assert imported == set(pythpeer.__all__)
+
+
+def test_nothing_is_loaded_before_it_is_asked_for() -> None:
+    """Ctrl-C is minded before anything that takes its time, and then everything is there."""
+    source = """
+import sys
+import pythpeer.cli
+assert not {"asyncio", "typing", "msgspec", "anyio", "pythpeer.errors"} & set(sys.modules)
+assert {"Session", "merge", "__path__"} <= set(dir(pythpeer))
+assert pythpeer.errors.GapError is pythpeer.GapError
+assert not hasattr(pythpeer, "Sesion")
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", source], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_star_import_brings_what_is_public() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from fault_cells import GOOD, STREAMS, ask, expected, expected_of_stream, watch
 from fault_page import PATH, page
-from faults import FAULTS, MAX_BODY, TABLE, WAYS, Fault
+from faults import FAULTS, MAX_BODY, TABLE, TIMEOUT, WAYS, Fault
 from raw_server import CALLS, Town
 
 from pythpeer import PythpeerError
@@ -77,9 +77,16 @@ def essence(found: object, plain: object) -> object:
     {
         "no address": "the host name cannot be resolved",
         "refused": "no connection",
-        "unknown authority": "no trusted TLS connection",
+        "unknown authority": "the certificate is not trusted",
+        "another name": "the certificate is for another address",
+        "expired": "the certificate has expired",
+        "no TLS": "no TLS connection",
+        "no name server": f"no connection within the time limit of {TIMEOUT} s (timeout)",
+        "black hole": "no connection within 5 s",
+        "silent TLS": "no connection within 5 s",
         "fin": "the connection broke before the answer",
-        "silence": "no whole answer within the time limit",
+        "silence": f"no whole answer within the time limit of {TIMEOUT} s (timeout)",
+        "body by drips": f"no whole answer within the time limit of {TIMEOUT} s (timeout)",
         "garbage": "the answer is not HTTP",
         "chunks cut": "the connection broke within the body",
         "compress": "the body has an encoding nobody asked for",

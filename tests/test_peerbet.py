@@ -332,6 +332,10 @@ async def test_the_new_id_is_a_number_however_it_was_sent(body: bytes) -> None:
     [
         answer(b'{"status":1}'),
         answer(b'{"status":1,"mid":null}'),
+        answer(b'{"status":1,"mid":true}'),
+        answer(b'{"status":1,"mid":0}'),
+        answer(b'{"status":1,"mid":-1}'),
+        answer(b'{"status":1,"mid":"2147483648"}'),
         answer(b"[]"),
         answer(b""),
         answer(b"<html>Sorry</html>"),

@@ -276,7 +276,7 @@ async def test_a_bad_text_costs_nothing(fake: FakeServices, session: Session, te
     "body",
     [b'{"success":true}', b'{"status":"ok"}', b'"sent"', b"true", b"1", b'{"message":"Sent"}'],
 )
-async def test_any_answer_that_says_something_will_do(body: bytes) -> None:
+async def test_any_answer_that_may_be_success_will_do(body: bytes) -> None:
     """What a sent mail is answered with is documented nowhere."""
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         await session.pythbots.send_mail("alice", "hi")
@@ -337,6 +337,24 @@ async def test_all_mail_is_the_history(fake: FakeServices, session: Session) -> 
         assert not any(mail.recovered for mail in history)
     assert fake.requests[-1].target == "/api/mail.php?personalkey=***&readall"
     assert texts(await session.pythbots.unread_mail()) == ["second"]
+
+
+async def test_what_cannot_be_decoded_is_no_mail(caplog: pytest.LogCaptureFixture) -> None:
+    """It hides no other mail of the history, and does not go unsaid."""
+    body = b'[null, "hello", 5]'
+    async with RawServer(answer(body)) as server, open_session(server.url) as session:
+        assert texts(await session.pythbots.all_mail()) == ["hello"]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == ["pythbots.mail: skipped 2 mails that cannot be decoded"]
+
+
+@pytest.mark.parametrize("item", ["null", "5", "[]", "true"])
+async def test_staff_is_all_there_or_an_error(item: str) -> None:
+    """A list in which somebody is missing is not handed out as the whole."""
+    body = b'[{"username":"alice"},%b]' % item.encode()
+    async with RawServer(answer(body)) as server, open_session(server.url) as session:
+        with pytest.raises(DecodeError):
+            await session.pythbots.staff(CHAT)
 
 
 async def test_no_mail_is_no_error(session: Session) -> None:
@@ -580,7 +598,7 @@ async def test_the_personal_key_goes_to_mail_only(
     """A key travels where it is needed; the Peerbet key does not come here at all."""
     async with RawServer(answer(b'[{"a": 1}]')) as server:
         async with open_session(server.url) as session:
-            with contextlib.suppress(DecodeError):
+            with contextlib.suppress(DecodeError, OutcomeUnknownError):
                 await call(session)
         head = server.asked[0].head.decode()
         assert ("personal-key" in head) is ("mail.php" in head)

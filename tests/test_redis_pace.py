@@ -65,6 +65,8 @@ class Twins:
         self.script = Script()
         self.state: bytes | None = None
         self.rates = rates
+        # Of a request that a smaller burst forgot, the script knows the number no more.
+        self.agreed = len(set(rates)) == 1
         self.lives = [0] * len(rates)
         self.names: set[str] = set()
         self.tickets = 0
@@ -100,7 +102,7 @@ class Twins:
                 anchor = bucket.written(mine, now, rate.guard)
                 self.script.tell(who, rate, "w", its, micro(rate.guard), 0)
                 self.asked.append((anchor, its, who))
-            case "answer" if self.asked:
+            case "answer" if self.asked and self.agreed:
                 anchor, its, asker = self.asked.pop()
                 bucket.answered(anchor, now)
                 self.script.tell(asker, rate, "a", its, 0)

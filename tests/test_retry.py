@@ -39,6 +39,7 @@ def errors() -> dict[str, PythpeerError]:
     """One error of each kind that a request can fail with, and those that it cannot."""
     return {
         "never left": TransportError("x", endpoint=NAME, sent=False),
+        "untrusted": TransportError("x", endpoint=NAME, sent=False, untrusted=True),
         "dropped": TransportError("x", endpoint=NAME, sent=True),
         "timed out before": RequestTimeoutError("x", endpoint=NAME, sent=False),
         "timed out": RequestTimeoutError("x", endpoint=NAME, sent=True),
@@ -108,7 +109,8 @@ def test_a_policy_is_a_value() -> None:
 
 
 WORTH_ANOTHER_TRY = {
-    "never left", "dropped", "timed out before", "timed out", "500", "503", "599", "429",
+    "never left", "untrusted", "dropped", "timed out before", "timed out",
+    "500", "503", "599", "429",
 }  # fmt: skip
 NEVER_ASKED = {"unknown", "limit in words"}
 """A read has no unknown outcome; what a limit in words is worth, the contract leaves open."""
@@ -221,7 +223,7 @@ def test_an_unknown_outcome_keeps_the_status_there_was(status: int) -> None:
 def test_an_unknown_outcome_hides_its_cause() -> None:
     """It is made from scalars: no cause, no context, no excerpt."""
     error = judged(Effect.WRITE, errors()["garbage"])
-    assert set(vars(error)) == {"endpoint", "sent", "status"}
+    assert set(vars(error)) == {"endpoint", "sent", "status", "untrusted"}
     assert error.__cause__ is None
     assert error.__context__ is None
 
@@ -245,6 +247,7 @@ WAITED_OUT = {
     "too large": True,
     "refused": True,
     "unknown": True,
+    "untrusted": False,
     "no access": False,
     "403": False,
     "302": False,

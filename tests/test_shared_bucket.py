@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pythpeer import Rate
 from pythpeer.bucket import Bucket, Past
-from pythpeer.stores.shared import GLANCE, HOLD, LATE, SharedBucket
+from pythpeer.stores.shared import GLANCE, HOLD, LATE, SharedBucket, survey
+from pythpeer.stores.survey import EndpointSurvey
 
 RATE: Final = Rate(1.0, guard=0.05)
 
@@ -62,6 +63,17 @@ def test_an_answer_brings_it_forward() -> None:
     with all_of_us as bucket:
         bucket.answered(anchor, 0.01)
     assert all_of_us.take("two", 0.5)[0] == pytest.approx(0.51)
+
+
+def test_who_waits_comes_back_in_time_for_an_answer() -> None:
+    """As soon as one that comes to another process right now could have brought it forward."""
+    all_of_us = Processes(Rate(1.0, guard=5.0))
+    anchor = all_of_us.written(all_of_us.take("one", 0.0)[1], 0.0)
+    assert all_of_us.take("two", 0.1)[0] == pytest.approx(1.0)
+    with all_of_us as bucket:
+        bucket.answered(anchor, 0.3)
+    assert all_of_us.take("two", 1.1)[0] == pytest.approx(0.2)
+    assert all_of_us.take("two", 1.3)[0] == 0.0
 
 
 def test_they_are_served_in_the_order_in_which_they_came() -> None:
@@ -133,7 +145,8 @@ def test_a_wider_guard_is_everybody_s() -> None:
     _, ticket = all_of_us.take("one", 0.0)
     with all_of_us as bucket:
         bucket.written(ticket, 0.0, 0.4)
-    assert all_of_us.take("two", 0.0)[0] == pytest.approx(1.4)
+    assert all_of_us.take("two", 0.0)[0] == pytest.approx(1.0)
+    assert all_of_us.take("two", 1.0)[0] == pytest.approx(0.4)
 
 
 def test_a_token_given_back_is_the_next_one_s() -> None:
@@ -152,7 +165,8 @@ def test_a_dead_process_s_token_counts_as_spent_when_that_is_found_out() -> None
     all_of_us = Processes()
     all_of_us.take("one", 0.0)
     all_of_us.dead = {"one"}
-    assert all_of_us.take("two", 3.0)[0] == pytest.approx(1.05)
+    assert all_of_us.take("two", 3.0)[0] == pytest.approx(1.0)
+    assert all_of_us.take("two", 4.0)[0] == pytest.approx(0.05)
     assert all_of_us.take("two", 4.06)[0] == 0.0
 
 
@@ -186,6 +200,27 @@ def test_a_request_that_leaves_after_its_term_counts_once_more() -> None:
     bucket.written(ticket, HOLD + 2.0, 0.05)
     bucket.written(other, HOLD + 2.5, 0.05)
     assert bucket.take("three", HOLD + 3.0).wait == pytest.approx(1.05)
+
+
+def test_a_survey_counts_who_lives() -> None:
+    """What was let through, what is in hand, and who stands in line, without the rate."""
+    all_of_us = Processes(Rate(1.0, burst=2))
+    for who in ("one", "two"):
+        _, ticket = all_of_us.take(who, 0.0)
+        if who == "one":
+            all_of_us.written(ticket, 0.0)
+    all_of_us.take("three", 0.0)
+    all_of_us.take("four", 0.0)
+    with all_of_us as bucket:
+        bucket.pause(3.0)
+
+    def tell(now: float, *dead: str) -> EndpointSurvey:
+        return survey("key", all_of_us.state or b"", now, lambda who: who not in dead)
+
+    assert tell(0.0) == EndpointSurvey("key", 1, 1, 2, 3.0)
+    assert tell(0.5, "two", "four") == EndpointSurvey("key", 1, 0, 1, 2.5)
+    assert tell(HOLD) == EndpointSurvey("key", 1, 0, 0, 0.0)
+    assert survey("key", b"", 0.0) == EndpointSurvey("key", 0, 0, 0, 0.0)
 
 
 def test_a_pause_is_everybody_s_and_only_moved_later() -> None:

@@ -26,8 +26,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import Fault, Scripted
 
-from pythpeer import InvalidRequestError, MemoryStore, Session, SqliteStore, StoreError
-from pythpeer.stores import Draft, Entry, Log, Store, Topic
+from pythpeer import (
+    InvalidRequestError,
+    MemoryStore,
+    Rate,
+    Session,
+    SqliteStore,
+    StoreError,
+)
+from pythpeer.limiter import Priority
+from pythpeer.stores import Draft, EndpointSurvey, Entry, Log, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
 from pythpeer.stores.sqlite import owner as owner_module
 from pythpeer.stores.sqlite import shelf as shelf_module
@@ -715,6 +723,27 @@ async def test_a_reboot_ends_what_was_under_way(
         async with opened(path) as other:
             assert await other.log(MAIL).lead(1.0)
             assert list(await other.log(MAIL).unsettled()) == [number]
+
+
+@pytest.mark.parametrize("reboots", [True, False])
+@pytest.mark.parametrize("state", [b"", b"\xff", b"[]"], ids=["none", "garbage", "another"])
+async def test_pacing_that_cannot_be_read_counts_as_all_spent(
+    path: Path, state: bytes, reboots: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was let through before is not known, so all of it may have been; then it goes on."""
+    rate = Rate(2.0, burst=3, guard=0.5)
+    async with opened(path) as store:
+        (await store.pace("key", "chat", rate).acquire(Priority.CALL)).on_written()
+    with closing(sqlite3.connect(path)) as db, db:
+        assert db.execute("UPDATE pace SET state = ?", (state,)).rowcount == 1
+    if reboots:
+        monkeypatch.setattr(time, "time", lambda: time.monotonic() + 1e9)
+    async with opened(path) as store:
+        assert (await store.survey()).endpoints == (EndpointSurvey("key", 0, 0, 0, 0.0),)
+        limiter, start = store.pace("key", "chat", rate), anyio.current_time()
+        for _ in range(3):
+            (await limiter.acquire(Priority.CALL)).on_written()
+            assert 6.5 <= anyio.current_time() - start < 7.0
 
 
 ASK_AND_DIE: Final = """

@@ -18,8 +18,22 @@ from hypothesis import strategies as st
 from stores import STORES
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
+from pythpeer.limiter import Priority
 from pythpeer.polling import chain
-from pythpeer.stores import Draft, Entry, Log, RedisStore, Store, Topic
+from pythpeer.stores import (
+    DIRECT,
+    Draft,
+    EndpointSurvey,
+    Entry,
+    Latest,
+    Log,
+    LogSurvey,
+    NameSurvey,
+    RedisStore,
+    Store,
+    Survey,
+    Topic,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -633,6 +647,62 @@ async def test_a_store_outlives_one_of_its_sessions(store: Store) -> None:
     assert await ids(store.log(CHAT)) == [1]
 
 
+async def test_a_survey_tells_what_is_there(store: Store, second: float) -> None:
+    """Logs with their last items and their readers, and the pace: as values."""
+    assert await store.survey() == Survey((), ())
+    chat, mail = store.log(CHAT), store.log(MAIL)
+    await chat.append(numbered(3, 4, 8))
+    await mail.append(lettered("a"))
+    await mail.announce(20.0 * second)
+    assert await mail.lead(20.0 * second)
+    for name, place in (("zoe", 8), ("bob", 3), (DIRECT, 4), (None, 4)):
+        reader = chat.reader(name)
+        await reader.seek(3)
+        reader.ack(place)
+        await reader.flush()
+    limiter = store.limiter("chat nobody", "chat", Rate(2.0 * second, burst=3, guard=0.0))
+    limiter.pause(7.0 * second)
+    await asyncio.sleep(7.0 * second)
+    for permit in [await limiter.acquire(Priority.CALL) for _ in range(3)][:2]:
+        permit.on_written()
+    await asyncio.sleep(0.5 * second)
+    limiter.pause(4.0 * second)
+
+    survey = await store.survey(latest=2)
+    assert survey.logs == (await store.survey(latest=2)).logs
+    about_chat, about_mail = survey.logs
+    assert about_chat == LogSurvey(
+        topic="chat",
+        head=8,
+        length=3,
+        led=False,
+        announced=0,
+        names=(NameSurvey("bob", place=3, lag=2), NameSurvey("zoe", place=8, lag=0)),
+        latest=about_chat.latest,
+    )
+    assert [item.id for item in about_chat.latest] == [4, 8]
+    assert [msgspec.json.decode(item.item or "", type=Note).text for item in about_chat.latest] == [
+        "note 4",
+        "note 8",
+    ]
+    assert (about_mail.led, about_mail.announced, about_mail.head) == (True, 1, 1)
+    (endpoint,) = survey.endpoints
+    assert endpoint == EndpointSurvey("chat nobody", 2, 1, 0, endpoint.paused_for)
+    assert endpoint.paused_for == pytest.approx(4.0 * second, abs=0.1)
+    assert msgspec.json.decode(msgspec.json.encode(survey), type=Survey) == survey
+
+    await asyncio.sleep(20.0 * second)
+    about_mail = (await store.survey()).logs[1]
+    assert (about_mail.led, about_mail.announced) == (False, 1)
+
+
+async def test_a_survey_shows_holes(store: Store) -> None:
+    """What could not be decoded is there without its item."""
+    await store.log(CHAT).append([Draft(None, id=1)])
+    (log,) = (await store.survey()).logs
+    assert log.latest == (Latest(1, None),)
+
+
 # -- what is the memory store's own ---------------------------------------------------------------
 
 
@@ -641,6 +711,19 @@ def test_a_length_is_a_positive_number(length: int) -> None:
     """Anything else is refused where the store is made."""
     with pytest.raises(InvalidRequestError, match="max_length"):
         MemoryStore(max_length=length)
+
+
+async def test_a_survey_of_a_memory_store_counts_callers() -> None:
+    """Who waits for a token of the one limiter is known there."""
+    store = MemoryStore()
+    limiter = store.limiter("chat nobody", "chat", Rate(10.0))
+    (await limiter.acquire(Priority.CALL)).on_written()
+    waiting = [asyncio.ensure_future(limiter.acquire(Priority.CALL)) for _ in range(2)]
+    await asyncio.sleep(1.0)
+    assert (await store.survey()).endpoints == (EndpointSurvey("chat nobody", 1, 0, 2, 0.0),)
+    for waiter in waiting:
+        waiter.cancel()
+    await asyncio.wait(waiting)
 
 
 async def test_a_memory_store_says_what_it_holds() -> None:

@@ -154,6 +154,15 @@ async def test_a_call_nobody_waits_for_holds_nothing_up() -> None:
     release.set()
 
 
+def test_the_end_of_a_loop_waits_for_its_threads() -> None:
+    """However long a thread works after the last line, Python's limit for that does not pass."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().run_in_executor(None, dawdle).cancel()
+
+    run(main())
+
+
 def test_a_thread_may_wait_for_the_clock() -> None:
     """After *patience* seconds time goes on all the same: a thread may be waiting for just that."""
 

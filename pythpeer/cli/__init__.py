@@ -1,32 +1,41 @@
 """The command ``pythpeer``, which comes with the extra ``cli``.
 
-This is only its door. What stands behind it is imported once signals are minded, and nothing else
-in the package imports any of it, or cyclopts, or rich.
+This is only its door. What stands behind it is imported once signals are minded, for that takes
+time; and nothing else in the package imports any of it, or cyclopts, or rich.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
-from . import ending
+from . import signals
+
+TYPE_CHECKING = False  # as type checkers take it; `typing` would take time
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* ask for, by default ``sys.argv``'s; return its exit code."""
+    signals.mind()
+    from . import ending
+
     ending.prepare()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except (Exception, ending.Interrupted) as error:  # noqa: BLE001  # each has its exit code
+    except (Exception, signals.Interrupted) as error:  # noqa: BLE001  # each has its exit code
         code = ending.explain(error)
     ending.over()
     return code
 
 
 def _run(arguments: Sequence[str]) -> int:
+    from . import ending
+
     try:
         from .app import run
     except ImportError as error:

@@ -1,27 +1,42 @@
 """``pythpeer demo``: the real session against the fake services, with invented people in them.
 
 Everything goes over HTTP on this machine, and the fake services judge each request by the pace and
-the encoding that the real ones document.
+the encoding that the real ones document. On a terminal a board under the rows shows when which
+service was asked, and what the limiters do.
 """
 
 from __future__ import annotations
 
 import contextlib
 import random
-from typing import Final
+from typing import Annotated, Final
 
-from rich.live import Live
+from cyclopts import Parameter
 from rich.text import Text
 
 from .. import ChatMessage, Mail, Session, merge
 from ..testing import FakeServices
 from . import ending
-from .show import Rows
+from .board import WIDE, Board
+from .options import Json, Messages
+from .rows import Rows
 
-__all__ = ["Demo"]
+__all__ = ["Demo", "demo"]
 
 SHOWN: Final = 5
 """How many broken rules are named; the summary counts them all."""
+
+
+def demo(
+    *,
+    messages: Messages = None,
+    json: Json = False,
+    seed: Annotated[
+        int | None, Parameter(help="Have the same people say the same things again.")
+    ] = None,
+) -> int:
+    """Watch a chat and a mailbox come alive, against fake services on this machine."""
+    return Demo(Rows(json=json), messages, seed).run()
 
 
 class Demo:
@@ -51,24 +66,22 @@ class Demo:
             fake.people.live()
             try:
                 async with fake.session() as session:
-                    await self._watch(session)
+                    await self._watch(session, fake)
             finally:
                 self._violations = [str(violation) for violation in fake.violations]
 
-    async def _watch(self, session: Session) -> None:
+    async def _watch(self, session: Session, fake: FakeServices) -> None:
         """The program that this is a demonstration of, and the counting."""
         stream = merge(session.peerbet.chat_stream(after=0), session.pythbots.mail_stream())
         async with stream:
-            with ending.while_read(), self._footer() as footer:
+            with ending.while_read(), self._board(session, fake):
                 async for item in stream:
                     self._rows.show(item)
                     self._count(item)
                     if isinstance(item, ChatMessage) and item.text == "!ping":
                         await session.peerbet.post("pong", bot=True)
                         self._pongs += 1
-                    if footer is not None:
-                        footer.update(self._status(), refresh=True)
-                    if self._messages + self._mails == self._limit:
+                    if self._shown == self._limit:
                         return
 
     # -- what people see --------------------------------------------------------------------------
@@ -91,17 +104,21 @@ class Demo:
     def _terminal(self) -> bool:
         return self._rows.screen.is_terminal
 
-    def _footer(self) -> contextlib.AbstractContextManager[Live | None]:
-        """A line that stays at the bottom of a terminal that can do that."""
-        screen = self._rows.screen
-        if self._rows.json or not screen.is_terminal or screen.is_dumb_terminal:
+    def _board(
+        self, session: Session, fake: FakeServices
+    ) -> contextlib.AbstractContextManager[object]:
+        if self._rows.json:
             return contextlib.nullcontext()
-        return Live(self._status(), console=screen, auto_refresh=False, transient=True)
 
-    def _status(self) -> Text:
-        text = Text(f"Ctrl-C stops · {self._counts()}", "reverse", no_wrap=True)
-        text.truncate(self._rows.screen.width - 4, overflow="ellipsis")  # leaves room for a ^C
-        return text
+        def status() -> str:
+            counts = self._counts() if self._rows.screen.width >= WIDE else f"{self._shown} rows"
+            return f"{counts}, rules broken: {len(fake.violations)}"
+
+        return Board(self._rows.screen, session, fake, status)
+
+    @property
+    def _shown(self) -> int:
+        return self._messages + self._mails
 
     def _counts(self) -> str:
         return f"messages: {self._messages}, mails: {self._mails}, pings answered: {self._pongs}"

@@ -10,16 +10,14 @@ import contextlib
 import io
 import logging
 import os
-import signal
 import stat
 import sys
-import time
 from collections.abc import Coroutine, Generator
-from types import FrameType
 from typing import Any, Final, TypeVar
 
 from ..errors import InvalidRequestError, OutcomeUnknownError, PythpeerError
 from .plain import clean
+from .signals import BY_SIGNAL, SIGNALS, Interrupted
 
 __all__ = [
     "FAILED",
@@ -38,22 +36,6 @@ T = TypeVar("T")
 FAILED: Final = 1
 USAGE: Final = 2
 UNKNOWN: Final = 3
-BY_SIGNAL: Final = 128
-"""What shells add to a signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
-
-ECHO: Final = 0.5
-"""Seconds within which a second signal is taken for the first: wrappers pass on what the terminal
-sent to everybody already."""
-
-SHOW_CURSOR: Final = b"\x1b[?25h"
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; ``number`` is which."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
 
 
 def complain(text: str) -> None:
@@ -70,7 +52,7 @@ def explain(error: BaseException) -> int:
                 print(file=sys.stderr)  # behind the ^C that the terminal shows
             return BY_SIGNAL + error.number
         case PythpeerError():
-            complain(str(error))
+            complain("; ".join([str(error), *getattr(error, "__notes__", [])]))
             if isinstance(error, InvalidRequestError):
                 return USAGE
             return UNKNOWN if isinstance(error, OutcomeUnknownError) else FAILED
@@ -103,6 +85,8 @@ class _OneLine(logging.Handler):
     """Shows what the library logs like errors; what others do is for developers."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "gap") and sys.stdout.isatty():
+            return  # the rows on the same terminal say so, in its place among them
         if record.name.startswith("pythpeer") or sys.flags.dev_mode:
             complain(record.getMessage())
 
@@ -112,11 +96,7 @@ _library: Final = logging.getLogger("pythpeer")
 
 
 def prepare() -> None:
-    """Mind signals, streams and logs, before anything else is imported or done."""
-    _signals.reset()
-    with contextlib.suppress(ValueError):  # not the main thread: signals are another's business
-        signal.signal(signal.SIGINT, _signals)
-        signal.signal(signal.SIGTERM, _signals)
+    """Mind streams and logs, before anything else is done. Signals are minded already."""
     if sys.stdout is None:  # closed by the shell
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     if sys.stderr is None:
@@ -130,7 +110,7 @@ def prepare() -> None:
 
 def over() -> None:
     """There is an exit code: let no signal spoil it, and no log record come after it."""
-    _signals.over = True
+    SIGNALS.over = True
     logging.getLogger().removeHandler(_handler)
     _library.setLevel(logging.NOTSET)
 
@@ -138,57 +118,43 @@ def over() -> None:
 # -- while a command runs -------------------------------------------------------------------------
 
 
-class _Signals:
-    """The handler of SIGINT and SIGTERM.
-
-    The first ends the command in good order, another one ends the process at once. Nothing is ever
-    raised from here: within an import or a callback that would be lost, or do damage.
-    """
+class _Command:
+    """What runs at the moment, and how it is stopped."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        self.over = False
-        self.number = 0
         self.pipe_closed = False
         self._stopped = False
-        self._since = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.over:
-            return
-        now = time.monotonic()
-        if self.number:
-            if now - self._since > ECHO:
-                _leave(number)
-            return
-        self.number, self._since = number, now
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the command is over
-                self._loop.call_soon_threadsafe(self.stop)
 
     def run(self, command: Coroutine[Any, Any, T]) -> T:
         try:
             return asyncio.run(self._minded(command))
         except asyncio.CancelledError:
-            if self.pipe_closed and not self.number:
+            if self.pipe_closed and not SIGNALS.number:
                 raise BrokenPipeError from None
             raise
         finally:
-            self._loop = self._task = None
+            SIGNALS.stop = None
             command.close()  # it may never have been started
-            if self.number:
-                raise Interrupted(self.number) from None
+            if SIGNALS.number:
+                raise Interrupted(SIGNALS.number) from None
 
     async def _minded(self, command: Coroutine[Any, Any, T]) -> T:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        if self.number:  # it came while there was no loop yet
+        SIGNALS.stop = self._stop_soon
+        if SIGNALS.number:  # it came while there was no loop yet
             raise asyncio.CancelledError
         return await command
+
+    def _stop_soon(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the command is over
+                self._loop.call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
         """Cancel the command, once, and say so if its end takes a while."""
@@ -205,19 +171,13 @@ class _Signals:
         self.stop()
 
 
-_signals: Final = _Signals()
-
-
-def _leave(number: int) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        if sys.stdout.isatty():
-            os.write(sys.stdout.fileno(), SHOW_CURSOR)
-    os._exit(BY_SIGNAL + number)
+_command: Final = _Command()
 
 
 def run(command: Coroutine[Any, Any, T]) -> T:
     """Run *command* in an event loop of its own. Raises `Interrupted` where a signal ended it."""
-    return _signals.run(command)
+    _command.reset()
+    return _command.run(command)
 
 
 @contextlib.contextmanager
@@ -231,7 +191,7 @@ def while_read() -> Generator[None]:
         output = sys.stdout.fileno()
         if stat.S_ISFIFO(os.fstat(output).st_mode):
             # The end that is written to becomes readable only when the other one is closed.
-            loop.add_reader(output, _signals.on_pipe_closed, loop, output)
+            loop.add_reader(output, _command.on_pipe_closed, loop, output)
             descriptor = output
     try:
         yield

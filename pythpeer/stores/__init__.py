@@ -9,17 +9,23 @@ from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
 from .memory import MemoryStore
 from .redis import RedisStore
 from .sqlite import SqliteStore
+from .survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
 
 __all__ = [
     "DIRECT",
     "Draft",
+    "EndpointSurvey",
     "Entry",
+    "Latest",
     "Log",
+    "LogSurvey",
     "MemoryStore",
+    "NameSurvey",
     "Reader",
     "RedisStore",
     "SqliteStore",
     "Store",
+    "Survey",
     "Topic",
     "from_text",
 ]

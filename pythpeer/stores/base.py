@@ -20,6 +20,7 @@ import msgspec
 from ..errors import StoreError
 from ..limiter import Limiter
 from ..wire import Rate
+from .survey import Survey
 
 __all__ = ["DIRECT", "Draft", "Entry", "Log", "Reader", "Store", "Topic"]
 
@@ -224,3 +225,7 @@ class Store(abc.ABC):
     def pace(self, key: str, name: str, rate: Rate) -> Limiter:
         """Make a limiter. Stores that reach beyond this process make one that does too."""
         return Limiter(name, rate)
+
+    @abc.abstractmethod
+    async def survey(self, latest: int = 10) -> Survey:
+        """What is in the store now, with the last *latest* items of each log. Changes nothing."""

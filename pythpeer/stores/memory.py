@@ -10,10 +10,13 @@ from collections.abc import Collection, Sequence
 from itertools import count
 from typing import Any, Final, Generic, TypeVar, cast
 
-from ..limiter import clock
+import msgspec
+
+from ..limiter import Limiter, clock
 from ..wire import check_integer
 from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
 from .news import News
+from .survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
 
 __all__ = ["MemoryStore"]
 
@@ -46,6 +49,13 @@ class MemoryStore(Store):
         if shelf is None:
             shelf = self._shelves[topic.name] = _Shelf(topic, self._max_length)
         return _MemoryLog(cast("_Shelf[T]", shelf))
+
+    async def survey(self, latest: int = 10) -> Survey:
+        """What is in the store now, with the last *latest* items of each log."""
+        return Survey(
+            logs=tuple(shelf.survey(latest) for _, shelf in sorted(self._shelves.items())),
+            endpoints=tuple(_endpoint(*item) for item in sorted(self._limiters.items())),
+        )
 
     def __repr__(self) -> str:
         items = sum(len(shelf.ids) for shelf in self._shelves.values())
@@ -117,6 +127,33 @@ class _Shelf(Generic[T]):
     def after(self, place: int, limit: int) -> list[Entry[T]]:
         start = bisect_right(self.ids, place)
         return [self.entries[id] for id in self.ids[start : start + limit]]
+
+    def survey(self, latest: int) -> LogSurvey:
+        ids, leader = self.ids, self.leader
+        last = ids[max(0, len(ids) - latest) :]
+        return LogSurvey(
+            topic=self.topic.name,
+            head=self.head,
+            length=len(ids),
+            led=leader is not None and _now() < leader[1],
+            announced=len(self.announced),
+            names=tuple(
+                NameSurvey(name, place, len(ids) - bisect_right(ids, place))
+                for name, place in sorted(self.places.items())
+                if name != DIRECT
+            ),
+            latest=tuple(Latest(id, _as_json(self.entries[id].item)) for id in last),
+        )
+
+
+def _as_json(item: object) -> str | None:
+    return None if item is None else msgspec.json.encode(item).decode()
+
+
+def _endpoint(key: str, limiter: Limiter) -> EndpointSurvey:
+    return EndpointSurvey(
+        key, limiter.requests, limiter.in_hand, limiter.waiting, limiter.paused_for
+    )
 
 
 def _now() -> float:

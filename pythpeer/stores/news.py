@@ -17,7 +17,7 @@ class News:
     """
 
     def __init__(self) -> None:
-        self.told = 0
+        self.told: int = 0
         """How often there has been news."""
         self._waiting: set[asyncio.Event] = set()
 

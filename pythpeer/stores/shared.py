@@ -17,8 +17,9 @@ import msgspec
 from ..bucket import Bucket, Past
 from ..limiter import Turn
 from ..wire import Rate
+from .survey import EndpointSurvey
 
-__all__ = ["HOLD", "SharedBucket"]
+__all__ = ["HOLD", "SharedBucket", "survey"]
 
 HOLD: Final = 30.0
 """Seconds within which the holder of a token writes its request, or never: more than the time limit
@@ -78,6 +79,9 @@ class SharedBucket:
             return Turn(0.0, state.tickets, paused)
         due = bucket.due(now)
         ready = now + GLANCE if due == math.inf else due
+        if bucket.awaits_answers(now):
+            # One that comes right now, to whichever process, makes it no sooner than this.
+            ready = min(ready, max(bucket.paused, now + max(bucket.rate.interval, GLANCE)))
         # Those before us each take a token of their own first.
         wait = max(GLANCE if place else 1e-4, ready + place * bucket.rate.interval - now)
         state.line[place : place + 1] = [(who, now + wait + LATE)]
@@ -115,3 +119,21 @@ class SharedBucket:
         self._state.line = [
             (who, until) for who, until in self._state.line if until > now and lives(who)
         ]
+
+
+def survey(
+    key: str, state: bytes, now: float, lives: Callable[[str], bool] = bool
+) -> EndpointSurvey:
+    """What a *state* tells whoever does not know the rate, and must not change it."""
+    try:
+        known = msgspec.msgpack.decode(state, type=_State)
+    except msgspec.DecodeError:
+        return EndpointSurvey(key, 0, 0, 0, 0.0)  # of which nothing is known, as in a new one
+    past = known.past
+    return EndpointSurvey(
+        key=key,
+        requests=past.first + len(past.starts) - 1,
+        in_hand=sum(until > now and lives(who) for who, until in known.held.values()),
+        waiting=sum(until > now and lives(who) for who, until in known.line),
+        paused_for=max(0.0, past.paused - now),
+    )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 import anyio
 
 from ..limiter import clock as loop_clock
+from ..misuse import AsyncWith
 from ..session import Session, SessionOptions
 from ..wire import Rate
 from .chat import FakeChat
@@ -47,7 +48,7 @@ interval counts from the answer to the last request."""
 SERVICES: Final[tuple[Service, ...]] = ("peerbet", "pythbots")
 
 
-class FakeServices:
+class FakeServices(AsyncWith):
     """Both services, each on a loopback port of its own, while ``async with`` lasts.
 
     - ``rates`` is the law per endpoint name, `LAW` where it is silent.
@@ -88,14 +89,14 @@ class FakeServices:
         self._given_now = now
         self._set_clock(clock or time.monotonic)
 
-        self.users = Users()
-        self.chats = Chats(self.users)
+        self.users: Final = Users()
+        self.chats: Final = Chats(self.users)
         seed_directory(self.users, self.chats)
         owner = self.users.ensure(username)
-        self.chat = FakeChat(
+        self.chat: Final = FakeChat(
             habits=self._get_habits, date=self._date, chance=Random(f"{seed} chat")
         )
-        self.mail = FakeMail(
+        self.mail: Final = FakeMail(
             self.users,
             owner,
             habits=self._get_habits,
@@ -103,11 +104,13 @@ class FakeServices:
             chance=Random(f"{seed} mail"),
         )
         self.register(username, peerbet_key=peerbet_key, personal_key=personal_key)
-        self.api_keys = ApiKeys()
+        self.api_keys: Final = ApiKeys()
         if pythbots_api_key is not None:
             self.api_keys.add(pythbots_api_key)
-        self.people = People(self.chat, self.mail, owner=owner, chance=Random(f"{seed} people"))
-        self.faults = Faults(Random(f"{seed} faults"))
+        self.people: Final = People(
+            self.chat, self.mail, owner=owner, chance=Random(f"{seed} people")
+        )
+        self.faults: Final = Faults(Random(f"{seed} faults"))
         self.requests: list[Arrival] = []
         self._judge = Judge(
             rates,

@@ -51,14 +51,15 @@ class Incoming:
     def __init__(
         self, service: Service, method: str, target: str, headers: Mapping[str, str], at: float
     ) -> None:
-        path, _, self.query = target.partition("?")
-        self.method = method
-        self.headers = headers
-        self.at = at
-        readable = self.query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        self.params = dict(parse_qsl(readable, keep_blank_values=True))
-        self.endpoint = self._endpoint(service, path)
-        self.api_key = self._api_key()
+        path, _, query = target.partition("?")
+        self.query: Final[str] = query
+        self.method: Final[str] = method
+        self.headers: Final[Mapping[str, str]] = headers
+        self.at: Final[float] = at
+        readable = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        self.params: Final[Mapping[str, str]] = dict(parse_qsl(readable, keep_blank_values=True))
+        self.endpoint: Final[str] = self._endpoint(service, path)
+        self.api_key: Final[str | None] = self._api_key()
 
     def _endpoint(self, service: Service, path: str) -> str:
         name = _PATHS.get((service, path), service)

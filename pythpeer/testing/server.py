@@ -31,7 +31,7 @@ def _reveals_no_request(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 logger.addFilter(_reveals_no_request)
 
 
@@ -51,7 +51,7 @@ class LoopbackServer:
         self._malformed = malformed
         self._wanted = port
         self._runner: web.ServerRunner | None = None
-        self.port = 0
+        self.port: int = 0
 
     async def start(self) -> None:
         """Listen."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
+import sys
 import time
 from asyncio.futures import Future
 from collections.abc import Callable
@@ -63,6 +64,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._virtual.threads += 1
         future.add_done_callback(self._virtual.on_done)
         return future
+
+    if sys.version_info >= (3, 12):
+
+        async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+            """Wait for the threads of the default executor, and let no time pass meanwhile.
+
+            What waits for them is a thread that the loop does not know of, and to *timeout* the
+            clock would jump before that one has looked.
+            """
+            self._virtual.threads += 1
+            try:
+                await super().shutdown_default_executor(timeout)
+            finally:
+                self._virtual.threads -= 1
 
 
 class _JumpingSelector(selectors.DefaultSelector):

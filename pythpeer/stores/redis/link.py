@@ -131,6 +131,21 @@ class Link:
             raise outcome.error
         return bool(outcome)
 
+    async def find(self, start: str) -> list[str]:
+        """The keys that begin so, each perhaps more than once. Looks through all that there are."""
+        pattern = "".join(f"\\{each}" if each in "*?[]^\\" else each for each in start) + "*"
+        found: list[str] = []
+        cursor: Argument = 0
+        while True:
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            outcome = await self._ask(_command(b"", 0, command))
+            if isinstance(outcome, _Failure):
+                raise outcome.error
+            cursor, keys = outcome
+            found += [key.decode("utf-8", "replace") for key in keys]
+            if not int(cursor):
+                return found
+
     # -- one try ----------------------------------------------------------------------------------
 
     async def _ask(self, command: bytes) -> Any:

@@ -177,6 +177,14 @@ local function place_of(name)
   return place
 end
 
+-- The same place by the chain: right before what somebody has in hand.
+local function place_in_chain(name)
+  local place, first = place_of(name), redis.pcall('XPENDING', STREAM, name)[2]
+  if not first then return place end
+  local found = relinked(redis.call('XRANGE', STREAM, first, first))[1]
+  return found and math.min(place, (link_of(found))) or place
+end
+
 local function note(what, place)
   if place > tonumber(redis.call('HGET', META, what) or '0') then
     redis.call('HSET', META, what, whole(place))

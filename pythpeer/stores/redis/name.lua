@@ -27,16 +27,8 @@ local function sweep()
   end
 end
 
--- The same place by the chain: right before what somebody has in hand.
-local function place_in_chain()
-  local place, first = place_of(name), redis.pcall('XPENDING', STREAM, name)[2]
-  if not first then return place end
-  local found = relinked(redis.call('XRANGE', STREAM, first, first))[1]
-  return found and math.min(place, (link_of(found))) or place
-end
-
 if what == 'place' then
-  return place_in_chain()
+  return place_in_chain(name)
 elseif what == 'join' then
   -- Stand at a place, if nobody of that name stands anywhere.
   if not group(name) then make_group(name, tonumber(ARGV[4])) end

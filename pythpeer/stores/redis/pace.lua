@@ -13,6 +13,8 @@
 --   "p", for how long          nothing may leave
 --   "t", ticket                a token is wanted, under this number
 -- Saying something twice, because the answer was lost, does no harm.
+-- With "" for who and nothing else: how many requests there were, tokens in hand, who waits, and how
+-- long it is paused; nothing is changed.
 -- Returns for a "t": how long to wait before asking again, 0 for a token; and how long it is paused.
 
 local STATE, SERVER, ALIVE = unpack(KEYS)
@@ -54,22 +56,38 @@ local function find(list, name)
   end
 end
 
-local saved, due, paused, was_burst = 0, 0, 0, burst
+local saved, due, paused, was_burst, requests = 0, 0, 0, burst, 0
 local starts, held, line, void = {}, {}, {}, {}
 local since = redis.call('HGET', SERVER, 'since')
-if not since then
-  since = whole(now)
-  redis.call('HSET', SERVER, 'since', since)
-end
-
 local kept = redis.call('GET', STATE)
 local kept_since
 if kept then
   local lists = '([^|]*)|([^|]*)|([^|]*)|([^|]*)'
-  kept_since, was_burst, saved, due, paused, starts, held, line, void =
-    string.match(kept, '(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|' .. lists)
-  was_burst, saved, due, paused = was_burst + 0, saved + 0, due + 0, paused + 0
+  kept_since, requests, was_burst, saved, due, paused, starts, held, line, void =
+    string.match(kept, '(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|' .. lists)
+  requests, was_burst, saved = requests + 0, was_burst + 0, saved + 0
+  due, paused = due + 0, paused + 0
   starts, held, line, void = read(starts), read(held), read(line), read(void)
+end
+
+local function lives(ticket)
+  local score = redis.call('ZSCORE', ALIVE, string.match(ticket, '[^/]+'))
+  return score and tonumber(score) > now
+end
+
+if who == '' then  -- somebody only looks
+  local in_hand, waiting = 0, 0
+  for _, each in ipairs(held) do
+    if each[2] > now and lives(each[1]) then in_hand = in_hand + 1 end
+  end
+  for _, each in ipairs(line) do
+    if each[2] > now then waiting = waiting + 1 end
+  end
+  return {requests, in_hand, waiting, math.max(0, paused - now)}
+end
+if not since then
+  since = whole(now)
+  redis.call('HSET', SERVER, 'since', since)
 end
 if kept_since ~= since then
   -- Nobody knows what went out before: as much as could, just then.
@@ -117,7 +135,16 @@ local function rested(at)
   return due <= at
 end
 
+-- Whether an answer can still bring a token forward.
+local function awaits_answers()
+  for _, start in ipairs(starts) do
+    if start[2] > now then return true end
+  end
+  return false
+end
+
 local function spend(ticket, at, margin)
+  requests = requests + 1
   local index = find(held, ticket)
   if index then table.remove(held, index) end
   if #starts > 0 and rested(at - interval * burst) then
@@ -140,8 +167,7 @@ local function forget_the_dead()
   local index = 1
   while index <= #held do
     local ticket, ends = held[index][1], held[index][2]
-    local score = redis.call('ZSCORE', ALIVE, string.match(ticket, '[^/]+'))
-    if ends <= now or not score or tonumber(score) <= now then
+    if ends <= now or not lives(ticket) then
       spend(ticket, math.min(now, ends), guard)  -- it may have been written, at the last moment
     else
       index = index + 1
@@ -169,6 +195,10 @@ local function take(ticket)
     return {0, pause}
   end
   if at == math.huge then at = now + GLANCE end
+  if awaits_answers() then
+    -- One that comes right now, to whichever process, makes it no sooner than this.
+    at = math.min(at, math.max(paused, now + math.max(interval, GLANCE)))
+  end
   -- Those before us each take a token of their own first.
   local wait = math.max(place > 1 and GLANCE or 100, at + (place - 1) * interval - now)
   line[place] = {who, now + wait + LATE}
@@ -215,7 +245,7 @@ end
 
 local last = starts[#starts] and starts[#starts][2] or now
 local keep = math.max(paused, due, last, now) - now + interval * (burst + 1) + KEEP
-local state = string.format('%s|%d|%d|%.0f|%.0f|%s|%s|%s|%s', since, burst, saved, due, paused,
+local state = string.format('%s|%d|%d|%d|%.0f|%.0f|%s|%s|%s|%s', since, requests, burst, saved, due, paused,
   write(starts), write(held), write(line), write(void))
 redis.call('SET', STATE, state, 'PX', math.ceil(keep / 1000))
 return answer

@@ -16,7 +16,7 @@ from .link import Argument, Link
 from .pulse import Pulse
 from .scripts import script
 
-__all__ = ["Keys", "Shelf"]
+__all__ = ["Keys", "Raw", "Shelf"]
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,14 @@ from ...limiter import Limiter
 from ...secret import Secret
 from ...wire import Rate, check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
+from ..survey import Survey
 from .address import Address, read_address
 from .gate import RedisGate
 from .link import Link
 from .log import RedisLog
 from .pulse import Pulse
 from .shelf import Keys, Shelf
+from .survey import survey
 
 __all__ = ["RedisStore"]
 
@@ -136,6 +138,13 @@ class RedisStore(Store):
         gate = RedisGate(self._link, self._pulse, self._keys.pace(key), rate)
         self._gates.append(gate)
         return Limiter(name, rate, gate)
+
+    async def survey(self, latest: int = 10) -> Survey:
+        """What is on the server now, under this prefix, with the last *latest* items of each log.
+
+        Looks through the names of all keys in the database, in small steps.
+        """
+        return await survey(self._link, self._keys, latest)
 
     def __repr__(self) -> str:
         # Not everything is there yet where a traceback shows a store that could not be made.

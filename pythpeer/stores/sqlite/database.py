@@ -115,7 +115,7 @@ class Database:
         """How far readers have acknowledged, while the file is open."""
         self.now: Callable[[], float] = time.monotonic
         """The clock of the loop in which the file is open."""
-        self.rollbacks = 0
+        self.rollbacks: int = 0
         """How many transactions came to nothing."""
         self._synchronous = durability.upper()
         self._worker: Worker | None = None
@@ -286,7 +286,7 @@ class Database:
             connection.execute("UPDATE store SET boot = ?", (boot,))
             connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
             connection.execute("UPDATE announcement SET until = 0")
-            connection.execute("UPDATE pace SET state = ''")  # not to be read any more
+            connection.execute("UPDATE pace SET state = x''")  # not to be read any more
         epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
         self.places = Places(Path(places), bytes(known[0]), epochs)
 

@@ -13,7 +13,7 @@ from .shelf import Shelf
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SqliteLog"]
+__all__ = ["NOBODY", "SqliteLog"]
 
 T = TypeVar("T")
 

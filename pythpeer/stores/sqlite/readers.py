@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..base import DIRECT
 from .database import Database
+from .places import Places
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Folded", "Place", "Readers"]
+__all__ = ["Folded", "Place", "Readers", "stored"]
 
 
 class Place:
@@ -30,15 +31,15 @@ class Place:
         self.value: int | None = None  # not known
         self.recorded: int | None = None  # what of it will be there after a crash
         self.folded: int | None = None  # what of it the database has, in case the file is lost
-        self.slot = 0  # where it stands in the file of places; 0 before it is known
-        self.epoch = 0
+        self.slot: int = 0  # where it stands in the file of places; 0 before it is known
+        self.epoch: int = 0
 
 
 Folded = Sequence[tuple[Place, int]]
 """What a transaction has written into the database: of account once that is over."""
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
     """What database and file together say of a name."""
 
     slot: int
@@ -115,7 +116,7 @@ class Readers:
         for place, value in folded:
             place.folded = place.recorded = value
 
-    def _take(self, place: Place, found: _Stored, value: int) -> None:
+    def _take(self, place: Place, found: Stored, value: int) -> None:
         place.slot, place.epoch = found.slot, found.epoch
         place.value, place.folded = value, None
         if value == found.place:
@@ -158,10 +159,10 @@ class Readers:
             if found.place > head:
                 self._send(found, head, db)
 
-    def _find(self, name: str, db: sqlite3.Connection) -> _Stored | None:
+    def _find(self, name: str, db: sqlite3.Connection) -> Stored | None:
         return dict(self._stored(self._hold(db), db)).get(name)
 
-    def _settle(self, name: str, place: int, db: sqlite3.Connection) -> _Stored:
+    def _settle(self, name: str, place: int, db: sqlite3.Connection) -> Stored:
         """Find a name, and have it at *place* if it is new."""
         log = self._hold(db)
         db.execute(
@@ -169,25 +170,29 @@ class Readers:
         )
         return dict(self._stored(log, db))[name]
 
-    def _seek(self, name: str, place: int, db: sqlite3.Connection) -> _Stored:
+    def _seek(self, name: str, place: int, db: sqlite3.Connection) -> Stored:
         found = self._settle(name, place, db)
         return found if found.place == place else self._send(found, place, db)
 
-    def _send(self, found: _Stored, place: int, db: sqlite3.Connection) -> _Stored:
+    def _send(self, found: Stored, place: int, db: sqlite3.Connection) -> Stored:
         """Send a name elsewhere, in a new epoch."""
-        sent = _Stored(found.slot, found.epoch + 1, place)
+        sent = Stored(found.slot, found.epoch + 1, place)
         db.execute(
             "UPDATE reader SET epoch = ?, place = ? WHERE slot = ?", (sent.epoch, place, sent.slot)
         )
         return sent
 
-    def _stored(self, log: int, db: sqlite3.Connection) -> Iterator[tuple[str, _Stored]]:
+    def _stored(self, log: int, db: sqlite3.Connection) -> Iterator[tuple[str, Stored]]:
         """What is on record of each name: its place is as far as database or file have it."""
-        rows = db.execute(
-            "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (log,)
-        ).fetchall()
-        file = self._database.places
-        written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
-        for name, slot, epoch, place in rows:
-            further, ack = written.get(slot, (0, 0))
-            yield name, _Stored(slot, epoch, max(place, ack) if further == epoch else place)
+        return stored(log, db, self._database.places)
+
+
+def stored(log: int, db: sqlite3.Connection, file: Places | None) -> Iterator[tuple[str, Stored]]:
+    """What is on record of each name that reads *log*."""
+    rows = db.execute(
+        "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (log,)
+    ).fetchall()
+    written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
+    for name, slot, epoch, place in rows:
+        further, ack = written.get(slot, (0, 0))
+        yield name, Stored(slot, epoch, max(place, ack) if further == epoch else place)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf"]
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -83,11 +83,11 @@ class Shelf(Generic[T]):
         durable: bool,
     ) -> None:
         self.topic = topic
-        self.news = News()
+        self.news: Final = News()
         """Told when this process appends."""
-        self.head = 0
+        self.head: int = 0
         """The highest id in the log, as far as is known."""
-        self.readers = Readers(database, self.hold, durable=durable)
+        self.readers: Final = Readers(database, self.hold, durable=durable)
         self.database = database
         self._max_length = max_length
         self._decode = msgspec.json.Decoder(topic.item).decode

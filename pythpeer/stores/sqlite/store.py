@@ -14,10 +14,12 @@ from ...errors import InvalidRequestError, StoreError
 from ...limiter import Limiter
 from ...wire import Rate, check_integer
 from ..base import Log, Store, Topic
+from ..survey import Survey
 from .database import Database, Durability
 from .gate import SqliteGate
 from .log import SqliteLog
 from .shelf import Shelf
+from .survey import survey
 
 if TYPE_CHECKING:
     import sqlite3
@@ -125,6 +127,11 @@ class SqliteStore(Store):
         gate = SqliteGate(self._database, key, rate)
         self._gates.append(gate)
         return Limiter(name, rate, gate)
+
+    async def survey(self, latest: int = 10) -> Survey:
+        """What is in the file now, with the last *latest* items of each log."""
+        database = self._database
+        return await database.read(lambda db: survey(db, database.places, database.now(), latest))
 
     def __repr__(self) -> str:
         state = "open" if self._sessions else "closed"

@@ -1,0 +1,148 @@
+"""The board under the rows of the demonstration: what was asked when, and what the limiters do.
+
+It shows what the fake services have seen, not what the session believes to have sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ..limiter import Limiter
+from ..session import Session
+from ..testing import FakeServices
+from .show import is_lively
+
+__all__ = ["WIDE", "Board", "gauge", "timeline"]
+
+ENDPOINTS: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
+
+FRAME: Final = 0.2
+"""Seconds between two pictures."""
+
+COLUMN: Final = 0.25
+"""Seconds that one column of a timeline stands for."""
+
+LONGEST: Final = 80
+TALL: Final = 14
+"""From this many lines on, a terminal has room for more than the last line of the board."""
+
+BESIDE: Final = 39
+BESIDE_NARROW: Final = 13
+"""Columns that everything beside a timeline takes; on a narrow terminal there is less of it."""
+
+WIDE: Final = 64
+
+CELLS: Final = 5
+"""Columns of a gauge."""
+
+
+class Board:
+    """Keeps itself at the bottom of a terminal, and is gone in the end: ``with Board(...)``.
+
+    *counts* is asked for the last line. Where nothing can be drawn anew there is no board.
+    """
+
+    def __init__(
+        self, console: Console, session: Session, fake: FakeServices, counts: Callable[[], str]
+    ) -> None:
+        self._console = console
+        self._session = session
+        self._fake = fake
+        self._counts = counts
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        if is_lively(self._console):
+            self._live.start()
+            self._draw()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._live.stop()
+
+    def _draw(self) -> None:
+        self._live.update(self.picture(), refresh=True)
+        self._timer = asyncio.get_running_loop().call_later(FRAME, self._draw)
+
+    def picture(self) -> Group:
+        """The board at this moment."""
+        width = self._console.width
+        status = Text(f" Ctrl-C stops · {self._counts()} ", "reverse", no_wrap=True)
+        status.truncate(width - 4, overflow="ellipsis")  # leaves room for a ^C
+        if self._console.height < TALL:
+            return Group(status)
+        return Group(Text(), self._pacing(width), status)
+
+    def _pacing(self, width: int) -> Table:
+        wide = width >= WIDE
+        columns = min(LONGEST, width - (BESIDE if wide else BESIDE_NARROW))
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for style in ("bold", "", "bar", "", "dim"):
+            grid.add_column(style=style, no_wrap=True)
+        titles = ("", f"asked, the last {columns * COLUMN:.0f} s", "token", "", "closest")
+        rows = [self._row(name, columns) for name in ENDPOINTS]
+        for cells in (tuple(Text(title, "dim") for title in titles), *rows):
+            grid.add_row(*cells[: 5 if wide else 3])
+        return grid
+
+    def _row(self, name: str, columns: int) -> tuple[Text | str, ...]:
+        """One endpoint: when it was asked, its token, who waits for that, the shortest interval."""
+        ascii_only = self._console.options.ascii_only
+        times = [one.at for one in self._fake.requests if one.endpoint == name]
+        now, limiter = self._fake.clock(), self._session.limiters[name]
+        line = Text(timeline(times, now, columns, ascii_only=ascii_only), "dim")
+        line.highlight_regex(r"[●*]", "bold not dim")
+        closest = min((after - before for before, after in pairwise(times)), default=None)
+        return (
+            ENDPOINTS[name],
+            line,
+            gauge(_level(limiter, times, now), ascii_only=ascii_only),
+            _state(limiter),
+            "" if closest is None else f"{closest:.3f} s",
+        )
+
+
+def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bool = False) -> str:
+    """The time until *now*, which is at the right, with a mark for each request."""
+    empty, mark = ".*" if ascii_only else "·●"
+    cells = [empty] * columns
+    for at in times:
+        column = columns - 1 - int((now - at) / COLUMN)
+        if 0 <= column < columns:
+            cells[column] = mark
+    return "".join(cells)
+
+
+def gauge(level: float, *, ascii_only: bool = False) -> str:
+    """How much of a token there is, from 0 to 1."""
+    full, empty = "#." if ascii_only else "▰▱"
+    filled = int(max(0.0, min(1.0, level)) * CELLS)
+    return full * filled + empty * (CELLS - filled)
+
+
+def _level(limiter: Limiter, times: Sequence[float], now: float) -> float:
+    """The share of the interval that has passed since the last request."""
+    if limiter.paused_for:
+        return 0.0
+    if limiter.available or not times:
+        return 1.0
+    return (now - times[-1]) / limiter.rate.interval
+
+
+def _state(limiter: Limiter) -> str:
+    if limiter.paused_for:
+        return f"paused {limiter.paused_for:.0f} s"
+    if limiter.waiting:
+        return f"{limiter.waiting} waiting"
+    return "ready" if limiter.available else "asking"

@@ -1,0 +1,47 @@
+"""The colours of the command line: what each is for, and what it is on which terminal. Pure.
+
+Nothing is told by colour alone, and every colour can be read on a dark ground as well as on a light
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from zlib import crc32
+
+from rich.theme import Theme
+
+__all__ = ["FEW", "MANY", "sender_style"]
+
+HUES: Final = (167, 166, 64, 136, 33, 29, 99, 131, 198, 31, 169, 133, 30)
+"""Of a terminal's 256 colours those of many hues, neither very dark nor very light."""
+
+ANSI: Final = ("red", "green", "blue", "magenta", "cyan")
+"""What a terminal of 16 colours calls its own, as its owner has them look."""
+
+SENDERS: Final = len(HUES)
+
+
+def sender_style(name: str) -> str:
+    """The style of a sender: always the same, in every program on every day."""
+    return f"sender.{crc32(name.encode('utf-8', 'replace')) % SENDERS}"
+
+
+def _theme(senders: Sequence[str], *, private: str, bot: str, mail: str, gap: str) -> Theme:
+    styles = {f"sender.{at}": f"bold {senders[at % len(senders)]}" for at in range(SENDERS)}
+    kinds = {"private": f"bold {private}", "bot": bot, "mail": f"bold {mail}", "gap": f"bold {gap}"}
+    return Theme({**styles, **kinds, "bar": bot})
+
+
+MANY: Final = _theme(
+    [f"color({hue})" for hue in HUES],
+    private="color(134)",
+    bot="color(31)",
+    mail="color(136)",
+    gap="color(167)",
+)
+"""For terminals of 256 colours and more."""
+
+FEW: Final = _theme(ANSI, private="magenta", bot="cyan", mail="blue", gap="red")
+"""For terminals of 16 colours."""

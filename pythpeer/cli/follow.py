@@ -1,0 +1,31 @@
+"""Following a stream until there are enough rows, nobody reads on, or Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+
+from .. import ChatMessage, GapError, Mail, Stream
+from . import ending
+from .rows import Rows
+
+__all__ = ["follow"]
+
+
+async def follow(
+    stream: Stream[ChatMessage | Mail], rows: Rows, messages: int | None, what: str
+) -> None:
+    """Show what comes, each at once, and acknowledge it once it is out."""
+    if rows.screen.is_terminal and not rows.json and sys.stderr.isatty():
+        ending.complain(f"following {what}; Ctrl-C stops")
+    shown = 0
+    async with stream:
+        with ending.while_read():
+            while shown != messages:
+                try:
+                    item = await anext(stream)
+                except GapError as gap:
+                    rows.show_gap(gap.after, gap.before)
+                else:
+                    rows.show(item)
+                    await stream.ack()
+                    shown += 1

@@ -1,0 +1,105 @@
+"""A line at the bottom of a terminal, while something takes longer than a moment.
+
+It goes to stderr, and only if that is a terminal: nothing of it ever gets into a pipe or a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Self
+
+from rich.live import Live
+from rich.text import Text
+
+from ..limiter import Limiter
+from ..splitting import split_text
+from .bars import bar
+from .show import is_lively, screen
+
+__all__ = ["Progress"]
+
+MOMENT: Final = 0.4
+"""Seconds after which something takes long."""
+
+FRAME: Final = 0.1
+"""Seconds between two pictures."""
+
+WIDTH: Final = 20
+SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+class Progress:
+    """Says what is *doing*, how far it is, and what it waits for: ``with Progress(...)``.
+
+    *limiter* is that of the endpoint that is asked.
+    """
+
+    def __init__(self, limiter: Limiter, doing: str) -> None:
+        self._limiter = limiter
+        self._doing = doing
+        self._screen = screen(stderr=True)
+        self._parts = 1
+        self._done = 0
+        self._frame = 0
+        self._live: Live | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> Self:
+        if is_lively(self._screen):
+            self._timer = asyncio.get_running_loop().call_later(MOMENT, self._draw)
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._live is not None:
+            self._live.stop()
+
+    def count(self, text: str) -> None:
+        """There are as many steps as *text* has parts."""
+        self._parts = len(split_text(text))
+
+    def on_part(self, posted: list[int]) -> Callable[[int], None]:
+        """What is to be called with the id of each part: it is put down in *posted*."""
+
+        def note(id: int) -> None:
+            posted.append(id)
+            self._done += 1
+
+        return note
+
+    def _draw(self) -> None:
+        if self._live is None:
+            self._live = Live(
+                console=self._screen,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        self._frame += 1
+        self._live.update(self.line(self._screen.width), refresh=True)
+        self._timer = asyncio.get_running_loop().call_later(FRAME, self._draw)
+
+    def line(self, width: int) -> Text:
+        """What there is to say at this moment, in *width* columns."""
+        ascii_only = self._screen.options.ascii_only
+        spinner = "|/-\\" if ascii_only else SPINNER
+        text = Text(f"{spinner[self._frame % len(spinner)]} {self._doing}", no_wrap=True)
+        if self._parts > 1:
+            filled = bar(self._done / self._parts, WIDTH, ascii_only=ascii_only)
+            text.append(f" {self._done} of {self._parts} ")
+            text.append(filled.ljust(WIDTH, "." if ascii_only else "─"), "bar")
+        text.append(f", {self._waiting_for()}", "dim")
+        text.truncate(width - 1, overflow="ellipsis")
+        return text
+
+    def _waiting_for(self) -> str:
+        limiter = self._limiter
+        if limiter.paused_for:
+            return f"the service asks to wait {limiter.paused_for:.0f} s"
+        if limiter.waiting:
+            return f"waiting for its turn: one every {limiter.rate.interval:g} s"
+        return "waiting for the answer"

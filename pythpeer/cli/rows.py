@@ -1,0 +1,109 @@
+"""Rows: chat messages, mails and the gaps between them, as they come."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from rich.table import Table
+from rich.text import Text
+
+from ..peerbet import ChatMessage
+from ..pythbots import Mail
+from .colours import sender_style
+from .plain import clean
+from .show import as_json, screen, write_json
+
+__all__ = ["Rows"]
+
+WIDE: Final = 64
+"""From this many columns on, names stand in a column of their own."""
+
+NAMES: Final = 12
+"""How many columns that is."""
+
+
+class Rows:
+    """Prints chat messages and mails as they come, each at once: ``rows.show(item)``."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.screen = screen()
+        self._day = datetime.now().date()
+
+    def show(self, item: ChatMessage | Mail) -> None:
+        """Print one row and flush it."""
+        if self.json:
+            write_json("mail" if isinstance(item, Mail) else "chat", as_json(item))
+        elif self.screen.is_terminal:
+            self._draw(item)
+        else:
+            sent = f"{item.sent_at:%Y-%m-%d %H:%M:%S}" if item.sent_at else "-"
+            print(f"{sent} {_who(item)}{_marked(item)}: {clean(item.text or '')}", flush=True)
+
+    def show_gap(self, after: int | None, before: int | None) -> None:
+        """Print that messages may be missing between two ids, and flush it."""
+        if self.json:
+            write_json("gap", {"after": after, "before": before})
+            return
+        missing = (before or 0) - (after or 0) - 1
+        text = f"… up to {missing:,} message{'' if missing == 1 else 's'} may be missing"
+        if self.screen.is_terminal:
+            self._draw_row("", Text(), Text(), "gap", Text(text, "gap"), Text())
+        else:
+            print(f"- {text}", flush=True)
+
+    def _draw(self, item: ChatMessage | Mail) -> None:
+        if item.sent_at and item.sent_at.date() != self._day:
+            self._day = item.sent_at.date()
+            self.screen.print(Text(f"{self._day:%A %Y-%m-%d}", "dim"))
+        who = Text(_who(item), sender_style(item.sender or ""))
+        style = "italic" if isinstance(item, Mail) else ""
+        text = Text(clean(item.text or ""), style)
+        sent = f"{item.sent_at:%H:%M:%S}" if item.sent_at else "--:--:--"
+        tint = _tint(item)
+        self._draw_row(sent, Text(_mark(item), tint), who, tint, text, Text(_marked(item), tint))
+
+    def _draw_row(
+        self, sent: str, mark: Text, who: Text, tint: str, text: Text, marked: Text
+    ) -> None:
+        """Print columns, or where there is no room for them a paragraph behind the time."""
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid.add_column(width=8)
+        if self.screen.width < WIDE:
+            grid.add_column(ratio=1)
+            grid.add_row(Text(sent, "dim"), who + marked + Text(": " if who else "", "dim") + text)
+        else:
+            bar = "|" if self.screen.options.ascii_only else "│"
+            grid.add_column(width=7)
+            grid.add_column(width=NAMES, justify="right", no_wrap=True, overflow="ellipsis")
+            grid.add_column(width=1)
+            grid.add_column(ratio=1)
+            grid.add_row(Text(sent, "dim"), mark, who, Text(bar, tint), text)
+        self.screen.print(grid)
+
+
+def _who(item: ChatMessage | Mail) -> str:
+    if isinstance(item, ChatMessage) and item.is_private and item.is_mine and item.recipient:
+        return f"to {clean(item.recipient)}"
+    if isinstance(item, Mail) and item.sender is None and item.sender_id is not None:
+        return str(item.sender_id)
+    return clean(item.sender or "") or "?"
+
+
+def _mark(item: ChatMessage | Mail) -> str:
+    """What kind of message it is, in a word or two; nothing for ordinary chat."""
+    if isinstance(item, Mail):
+        return "mail again" if item.recovered else "mail"
+    return " ".join(["private"] * item.is_private + ["bot"] * item.is_bot)
+
+
+def _marked(item: ChatMessage | Mail) -> str:
+    mark = _mark(item)
+    return f" ({mark})" if mark else ""
+
+
+def _tint(item: ChatMessage | Mail) -> str:
+    if isinstance(item, Mail):
+        return "mail"
+    return "private" if item.is_private else "bot" if item.is_bot else "dim"

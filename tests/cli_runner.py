@@ -1,0 +1,281 @@
+"""How the tests run the command ``pythpeer``: in this process, as a process, on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import unicodedata
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+
+from pythpeer.cli import main
+from pythpeer.testing import FakeServices
+
+T = TypeVar("T")
+
+PEERBET_KEY = "canary-of-peerbet"
+PERSONAL_KEY = "canary-of-pythbots"
+CHAT = "220531305"
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and pipes")
+
+
+class Result(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The output as NDJSON: every line of it, whole."""
+        assert self.out == "" or self.out.endswith("\n")
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@contextlib.contextmanager
+def threaded(service: AbstractAsyncContextManager[T]) -> Generator[T]:
+    """Run *service* in a thread with a loop of its own."""
+    started, over = threading.Event(), asyncio.Event()
+    box: list[tuple[T, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with service as running:
+            box.append((running, asyncio.get_running_loop()))
+            started.set()
+            await over.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert started.wait(10)
+    running, loop = box[0]
+    try:
+        yield running
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+
+
+@pytest.fixture
+def threaded_fake() -> Iterator[FakeServices]:
+    """The fake services, with canaries for keys."""
+    with threaded(FakeServices(peerbet_key=PEERBET_KEY, personal_key=PERSONAL_KEY)) as running:
+        yield running
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's own: no keys, no colours, no terminal, 80 columns."""
+    for name in list(os.environ):
+        if name.startswith(("PYTHPEER_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS", "LINES")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+
+
+@pytest.fixture
+def configured(
+    threaded_fake: FakeServices, environment: None, monkeypatch: pytest.MonkeyPatch
+) -> FakeServices:
+    """The fake services, with an environment that leads to them."""
+    fake = threaded_fake
+    monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
+    monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
+    monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
+    monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
+    return fake
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(environment: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Run a command in this process. No key is ever in what it says."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def run_here(*arguments: str) -> Result:
+        code = main(arguments)
+        out, err = capfd.readouterr()
+        assert "canary" not in out + err
+        assert "Traceback" not in err
+        return Result(code, out, err)
+
+    yield run_here
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+class Process(subprocess.Popen[str]):
+    """A command as a process, with what is found out about every one of them."""
+
+    def __init__(self, *arguments: str, **options: Any) -> None:
+        command = [sys.executable, "-m", "pythpeer", *arguments]
+        # A shell may have started us with SIGINT ignored, and that is inherited.
+        revive = None if sys.platform == "win32" else _mind_sigint
+        pipe = subprocess.PIPE
+        whole: dict[str, Any] = {"stdout": pipe, "stderr": pipe, "text": True, **options}
+        super().__init__(command, preexec_fn=revive, **whole)
+
+    def finish(self, out: str = "") -> Result:
+        """Wait for its end; *out* is what was read of its output before."""
+        rest, err = self.communicate(timeout=20)
+        out += rest or ""
+        assert "canary" not in out + err
+        assert "Traceback" not in err
+        assert "ignored" not in err
+        return Result(self.returncode, out, err)
+
+
+Spawn = Callable[..., Process]
+
+
+@pytest.fixture
+def spawn(environment: None) -> Iterator[Spawn]:
+    """Start commands as processes, and leave none behind."""
+    started: list[Process] = []
+
+    def start(*arguments: str, **options: Any) -> Process:
+        started.append(Process(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:  # closes its pipes
+            if process.poll() is None:
+                process.kill()
+
+
+class Terminal:
+    """A command as a process with a terminal of its own, of so many columns."""
+
+    def __init__(self, *arguments: str, columns: int = 80, lines: int = 24, **options: Any) -> None:
+        import fcntl
+        import termios
+
+        def take_terminal() -> None:
+            _mind_sigint()
+            fcntl.ioctl(own, termios.TIOCSCTTY, 0)
+
+        self.fd, own = os.openpty()
+        fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        whole: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), own) | options
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pythpeer", *arguments],
+            preexec_fn=take_terminal,  # noqa: PLW1509  # it only asks the kernel
+            start_new_session=True,
+            pass_fds=[own],
+            # Without what readline, which pytest imports, has put there behind Python's back.
+            env=dict(os.environ),
+            **whole,
+        )
+        os.close(own)
+        os.set_blocking(self.fd, False)
+        self.shown = ""
+        """Everything that the terminal was sent so far."""
+
+    def type(self, keys: str) -> None:
+        """Type *keys*."""
+        os.write(self.fd, keys.encode())
+
+    def read_until(self, text: str) -> None:
+        """Wait until *text* is on the screen."""
+        wait_for(lambda: text in unstyled(self._read()))
+
+    def finish(self) -> int:
+        """Wait for the end and return the exit code. There is never a traceback or a key."""
+        wait_for(lambda: [self._read()] and self.process.poll() is not None)
+        self._read()
+        assert "canary" not in self.shown
+        assert "Traceback" not in self.shown
+        code: int = self.process.returncode
+        return code
+
+    def close(self) -> None:
+        """Let go of the terminal, and of the process if need be."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.fd)
+
+    def _read(self) -> str:
+        with contextlib.suppress(BlockingIOError, OSError):  # an error is the end
+            while piece := os.read(self.fd, 1 << 16):
+                self.shown += piece.decode()
+        return self.shown
+
+
+OnTerminal = Callable[..., Terminal]
+
+
+@pytest.fixture
+def on_terminal(environment: None) -> Iterator[OnTerminal]:
+    """Start commands on terminals, and leave none behind."""
+    started: list[Terminal] = []
+
+    def start(*arguments: str, **options: Any) -> Terminal:
+        started.append(Terminal(*arguments, **options))
+        return started[-1]
+
+    yield start
+    for terminal in started:
+        terminal.close()
+
+
+def _mind_sigint() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make this process's output a terminal of so many columns."""
+
+    def make(columns: int) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return make
+
+
+def cells(line: str) -> int:
+    """How many columns a line takes on a terminal."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+
+
+def unstyled(text: str) -> str:
+    """Text without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def one_line(text: str) -> bool:
+    """Whether it is one error as users are to see them."""
+    return re.fullmatch(r"pythpeer: [^\n]+\n", text) is not None
+
+
+def run_python(source: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that uses the command line."""
+    command = [sys.executable, *options, "-c", source]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something has happened in another thread."""
+    patience = threading.Event()
+    for _ in range(1000):
+        if condition():
+            return
+        patience.wait(0.01)
+    raise AssertionError("it never happened")

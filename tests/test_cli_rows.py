@@ -1,0 +1,277 @@
+"""What the command line prints: rows and gaps, their colours, and tables with bars."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_runner import CHAT, Run, cells, unstyled
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pythpeer.cli.bars import bar, shares
+from pythpeer.cli.colours import FEW, HUES, MANY, SENDERS, sender_style
+from pythpeer.testing import FakeServices
+
+pytest_plugins = ("cli_runner",)
+pytestmark = pytest.mark.usefixtures("environment")
+
+STAFF = ("staff", CHAT)
+GROUNDS = {"black": (0, 0, 0), "dark": (30, 30, 30), "solarized": (253, 246, 227)}
+
+
+# -- colours --------------------------------------------------------------------------------------
+
+
+def luminance(colour: tuple[int, int, int]) -> float:
+    """As WCAG defines it."""
+    parts = [part / 255 for part in colour]
+    linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("hue", HUES)
+@pytest.mark.parametrize("ground", GROUNDS.values(), ids=list(GROUNDS))
+def test_colours_can_be_read_on_dark_and_on_light(hue: int, ground: tuple[int, int, int]) -> None:
+    """The contrast is that which WCAG asks of large text, or all but."""
+    steps = (0, 95, 135, 175, 215, 255)
+    red, green, blue = (hue - 16) // 36, (hue - 16) // 6 % 6, (hue - 16) % 6
+    lights = sorted((luminance((steps[red], steps[green], steps[blue])), luminance(ground)))
+    assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 2.9
+
+
+def test_a_sender_keeps_their_colour() -> None:
+    """It depends on nothing but the name, and all colours are used."""
+    assert sender_style("alice") == "sender.5"
+    found = {sender_style(f"user{number}") for number in range(500)}
+    assert found == {f"sender.{number}" for number in range(SENDERS)}
+    for theme in (MANY, FEW):
+        assert found <= theme.styles.keys()
+
+
+def test_a_terminal_of_sixteen_colours_has_its_own(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of 256 would come out as near ones, white on white perhaps."""
+    configured.chat.say("alice", "hello")
+    terminal(80)
+    monkeypatch.setenv("TERM", "xterm")
+    out = run("chat", "tail", "--after", "0", "--messages", "1").out
+    assert "38;5" not in out
+    assert re.search(r"\x1b\[1;3[1-6]m +alice", out)
+
+
+# -- gaps -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gap(configured: FakeServices) -> FakeServices:
+    """A chat of which a stream after 10 misses 40 messages."""
+    for number in range(350):
+        configured.chat.say("alice", f"line {number}")
+    return configured
+
+
+def test_a_gap_is_a_row_in_its_place(gap: FakeServices, run: Run) -> None:
+    """Off a terminal it is on stderr as well, for what is piped may be seen by nobody."""
+    result = run("chat", "tail", "--after", "10", "--messages", "2")
+    first, second, third = result.out.splitlines()
+    assert first == "- … up to 40 messages may be missing"
+    assert second.endswith("alice: line 50")
+    assert third.endswith("alice: line 51")
+    assert "missing between 10 and 51" in result.err
+
+
+def test_a_gap_as_json(gap: FakeServices, run: Run) -> None:
+    """It does not count as a message."""
+    first, *others = run("chat", "tail", "--after", "10", "--messages", "2", "--json").rows
+    assert first == {"kind": "gap", "after": 10, "before": 51}
+    assert [row["id"] for row in others] == [51, 52]
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_gap_on_a_terminal_is_said_once(
+    gap: FakeServices, run: Run, terminal: Callable[[int], None], columns: int
+) -> None:
+    """The row says it, so no warning comes between the rows."""
+    terminal(columns)
+    result = run("chat", "tail", "--after", "10", "--messages", "1")
+    assert "… up to 40 messages" in unstyled(result.out).splitlines()[0]
+    assert result.err == "pythpeer: following the chat; Ctrl-C stops\n"
+
+
+def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:
+    """There is a singular."""
+    for number in range(311):
+        configured.chat.say("alice", f"line {number}")
+    out = run("chat", "tail", "--after", "10", "--messages", "1").out
+    assert "up to 1 message may" in out
+
+
+# -- a name, and a store --------------------------------------------------------------------------
+
+
+def test_a_named_tail_goes_on_where_it_stopped(
+    configured: FakeServices, run: Run, tmp_path: Path
+) -> None:
+    """What was shown does not come again, what came meanwhile does."""
+    durable = ("--name", "me", "--store", str(tmp_path / "store.sqlite"), "--messages")
+    configured.chat.say("alice", "one")
+    assert "one" in run("chat", "tail", "--after", "0", *durable, "1").out
+    configured.chat.say("alice", "two")
+    result = run("chat", "tail", *durable, "1")
+    assert (result.err, result.out[20:]) == ("", "alice: two\n")
+
+
+def test_a_named_watch_goes_on_where_it_stopped(
+    configured: FakeServices, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mail that was fetched and not shown is shown then; the variable names a store as well."""
+    monkeypatch.setenv("PYTHPEER_STORE", str(tmp_path / "store.sqlite"))
+    configured.mail.deliver("alice", "one")
+    configured.mail.deliver("alice", "two")
+    watch = ("mail", "watch", "--name", "me", "--messages", "1")
+    texts = [run(*watch).out.split(": ")[-1] for _ in range(2)]
+    assert texts == ["one\n", "two\n"]
+
+
+@pytest.mark.parametrize("store", [(), ("--store", "memory")])
+def test_a_name_without_a_store_is_warned_of(
+    configured: FakeServices, run: Run, store: tuple[str, ...]
+) -> None:
+    """It is forgotten at the end, which is not what anybody wants."""
+    configured.mail.deliver("alice", "one")
+    result = run("mail", "watch", "--name", "me", "--messages", "1", *store)
+    assert result.code == 0
+    assert "--store FILE" in result.err
+
+
+def test_commands_share_the_pace_in_a_store(
+    configured: FakeServices, run: Run, tmp_path: Path
+) -> None:
+    """One after the other, they keep the interval between them."""
+    store = ("--store", str(tmp_path / "store.sqlite"))
+    for text in ("one", "two"):
+        assert run("chat", "post", text, *store).code == 0
+    assert configured.violations == []
+    first, second = (one.at for one in configured.requests if one.endpoint == "peerbet.chat.set")
+    assert second - first >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("store", "code", "said"),
+    [("redis://user:canary@host", 2, "PYTHPEER_STORE"), ("/nowhere/at/all.sqlite", 1, "")],
+)
+def test_a_store_that_cannot_be_had_is_one_line(
+    configured: FakeServices, run: Run, store: str, code: int, said: str
+) -> None:
+    """An address, which may have a password in it, is no argument, and is not repeated."""
+    result = run("user", "tiro", "--store", store)
+    assert (result.code, result.out, len(result.err.splitlines())) == (code, "", 1)
+    assert said in result.err
+    assert configured.requests == []
+
+
+# -- bars -----------------------------------------------------------------------------------------
+
+
+def test_numbers_of_a_kind_are_compared() -> None:
+    """Those whose names have a word in common; one by itself, text and flags have no bar."""
+    fields = {
+        "messages": 100,
+        "messagesToday": 25,
+        "active_users": 5,
+        "peak-users": 10,
+        "rank": 3,
+        "open_users": True,
+        "old_users": "7",
+        "lost_users": -1,
+        "no_users": 0,
+    }
+    assert shares(fields) == {
+        "messages": 1.0,
+        "messagesToday": 0.25,
+        "active_users": 0.5,
+        "peak-users": 1.0,
+    }
+
+
+@given(st.floats(0.0, 1.0), st.integers(1, 60), st.booleans())
+def test_a_bar_fits_and_is_never_nothing(share: float, width: int, ascii_only: bool) -> None:
+    """However long, it is as long as the share to within a column, and something is visible."""
+    drawn = bar(share, width, ascii_only=ascii_only)
+    assert len(drawn) <= width
+    assert abs(len(drawn) - share * width) <= 1
+    assert bool(drawn) is (share > 0)
+    assert drawn.isascii() is (ascii_only or not drawn)
+
+
+def test_statistics_have_bars_on_a_terminal(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """What can be compared stands together, and numbers within a number's place are a chart."""
+    hours = {"00": 4, "12": 16}
+    configured.chats.add(7, messages=1000, active_users=5, messages_today=250, by_hour=hours)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    terminal(40)
+    lines = [line.split() for line in unstyled(run("stats", "7").out).splitlines()]
+    assert lines == [
+        ["messages", "1,000", "█" * 15],
+        ["messages_today", "250", "███▊"],
+        ["active_users", "5"],
+        [],
+        ["by_hour"],
+        ["00", "4", "█" * 7 + "▌"],
+        ["12", "16", "█" * 30],
+    ]
+
+
+def test_statistics_of_any_shape_can_be_drawn(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """A list of numbers is a chart too; of zeros, of one, or of anything else it is none."""
+    configured.chats.add(7, days=[1, 2], none=[0, 0], one=[1], mixed={"a": 1, "b": "c"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    terminal(80)
+    out = unstyled(run("stats", "7").out)
+    assert re.search(r"\ndays *\n0 +1 +█+\n1 +2 +█+\n$", re.sub(r" +\n", "\n", out))
+    for value in ("0, 0", '{"a":1,"b":"c"}'):
+        assert value in out
+
+
+def test_staff_have_bars_on_a_terminal(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """The longer a rank has been held, the longer; off a terminal there are none."""
+    terminal(80)
+    lines = unstyled(run("staff", CHAT).out).splitlines()[2:]
+    bars = [line.count("█") for line in lines]
+    assert bars == sorted(bars, reverse=True)
+    assert bars[0] > bars[2]
+
+
+def test_staff_without_numbers_have_none(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """There is nothing to draw."""
+    configured.chats.add(7)
+    configured.chats.appoint(7, "tiro", "Owner", time_held=0)
+    terminal(80)
+    assert "█" not in run("staff", "7").out
+
+
+def test_a_table_without_room_for_columns_is_stacked(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """At 30 columns every field is still there, each on a line."""
+    terminal(30)
+    configured.mail.deliver("alice", "so many words " * 5)
+    staff_out, mail_out = (unstyled(run(*command).out) for command in (STAFF, ("mail", "all")))
+    assert all(cells(line) <= 30 for line in (staff_out + mail_out).splitlines())
+    assert mail_out.count("words") == 5
+    staff = [line.split(None, 1) for line in staff_out.splitlines()]
+    assert ["rank", "Main Owner"] in [[part.strip() for part in line] for line in staff]
+    assert sum("held" in line for line in staff) == 3

@@ -1,0 +1,318 @@
+"""The command line on a terminal: keys that are asked for, progress, the board, and Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import termios
+
+import pytest
+from cli_runner import (
+    PEERBET_KEY,
+    PERSONAL_KEY,
+    OnTerminal,
+    Run,
+    Spawn,
+    cells,
+    needs_signals,
+    one_line,
+    threaded,
+    unstyled,
+)
+from raw_server import RawServer, hang
+
+from pythpeer.cli.board import gauge, timeline
+from pythpeer.testing import FakeServices, Fault
+
+pytest_plugins = ("cli_runner",)
+pytestmark = [pytest.mark.usefixtures("environment"), needs_signals]
+
+LONG = "so many words " * 30
+
+
+# -- keys -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def keyless(configured: FakeServices, monkeypatch: pytest.MonkeyPatch) -> FakeServices:
+    """The fake services, with an environment that leads to them and has no keys."""
+    monkeypatch.delenv("PYTHPEER_PEERBET_KEY")
+    monkeypatch.delenv("PYTHPEER_PERSONAL_KEY")
+    return configured
+
+
+def test_a_key_is_asked_for_on_a_terminal(keyless: FakeServices, on_terminal: OnTerminal) -> None:
+    """It is not shown as it is typed, and never after that; blanks round it are no part of it."""
+    process = on_terminal("mail", "send", "alice", "hello")
+    process.read_until("personal key (it is not shown): ")
+    assert not termios.tcgetattr(process.fd)[3] & termios.ECHO
+    process.type(f" {PERSONAL_KEY}\n")
+    assert process.finish() == 0
+    assert process.shown.endswith(": \r\nsent\r\n")
+    assert keyless.mail.sent == [("alice", "hello")]
+
+
+def test_text_from_a_pipe_does_not_hide_the_terminal(
+    keyless: FakeServices, on_terminal: OnTerminal
+) -> None:
+    """The key is asked for at the terminal, the text taken from stdin."""
+    reader, writer = os.pipe()
+    os.write(writer, "grüße\n\n".encode())
+    os.close(writer)
+    process = on_terminal("chat", "post", "-", stdin=reader)
+    os.close(reader)
+    process.read_until("Peerbet key")
+    process.type(f"{PEERBET_KEY}\n")
+    assert process.finish() == 0
+    assert [line.text for line in keyless.chat.messages] == ["grüße"]
+
+
+@pytest.mark.parametrize("keys", ["\n", "\x04", " \t\n"])
+def test_no_key_is_an_answer_too(keyless: FakeServices, on_terminal: OnTerminal, keys: str) -> None:
+    """Then it is the same line, and the same code, as without a terminal."""
+    process = on_terminal("mail", "all")
+    process.read_until(": ")
+    process.type(keys)
+    assert process.finish() == 2
+    assert process.shown.endswith("\r\npythpeer: mail needs a key: set PYTHPEER_PERSONAL_KEY\r\n")
+
+
+def test_an_impossible_key_is_one_line(keyless: FakeServices, on_terminal: OnTerminal) -> None:
+    """It says what is wrong with it, and shows nothing of it."""
+    process = on_terminal("mail", "all")
+    process.read_until(": ")
+    process.type("canary\x01\n")
+    assert process.finish() == 2
+    assert "a key has no line breaks and no other control characters" in process.shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_at_the_question_restores_the_echo(
+    keyless: FakeServices, on_terminal: OnTerminal, number: signal.Signals, code: int
+) -> None:
+    """The shell that comes after it can be typed in as before."""
+    process = on_terminal("mail", "all")
+    process.read_until(": ")
+    if number == signal.SIGINT:
+        process.type("\x03")
+    else:
+        process.process.send_signal(number)
+    assert process.finish() == code
+    assert termios.tcgetattr(process.fd)[3] & termios.ECHO
+    assert keyless.requests == []
+
+
+def test_where_nobody_sees_the_question_it_is_not_asked(
+    keyless: FakeServices, on_terminal: OnTerminal
+) -> None:
+    """With stderr in a file there is one line in that file."""
+    reader, writer = os.pipe()
+    process = on_terminal("mail", "all", stderr=writer)
+    os.close(writer)
+    with os.fdopen(reader) as errors:
+        assert process.finish() == 2
+        assert errors.read() == "pythpeer: mail needs a key: set PYTHPEER_PERSONAL_KEY\n"
+    assert process.shown == ""
+
+
+# -- posting --------------------------------------------------------------------------------------
+
+
+def test_long_text_is_posted_in_parts(configured: FakeServices, run: Run) -> None:
+    """There is an id for each, and no progress where there is no terminal."""
+    result = run("chat", "post", LONG, "--bot")
+    assert result == (0, "1\n2\n", "")
+    assert " ".join(line.text for line in configured.chat.messages) == LONG.strip()
+    assert all(line.bot for line in configured.chat.messages)
+
+
+def test_long_text_as_json(configured: FakeServices, run: Run) -> None:
+    """A row for each part."""
+    rows = run("chat", "post", LONG[:300], "--json").rows
+    assert rows == [{"kind": "posted", "id": 1}, {"kind": "posted", "id": 2}]
+
+
+def test_progress_is_shown_on_a_terminal(configured: FakeServices, on_terminal: OnTerminal) -> None:
+    """How far it is and what it waits for, on one line, which is gone in the end."""
+    process = on_terminal("chat", "post", LONG, columns=100)
+    process.read_until("posting 1 of 2")
+    process.read_until("waiting for its turn: one every 1 s")
+    assert process.finish() == 0
+    assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")
+    assert unstyled(process.shown).endswith("1\r\n2\r\n")
+
+
+def test_progress_stays_out_of_files(configured: FakeServices, on_terminal: OnTerminal) -> None:
+    """What is piped has ids in it and nothing else; people still see the progress."""
+    reader, writer = os.pipe()
+    process = on_terminal("chat", "post", LONG, columns=30, stdout=writer)
+    os.close(writer)
+    process.read_until("posting 1 of 2")
+    with os.fdopen(reader) as output:
+        assert process.finish() == 0
+        assert output.read() == "1\n2\n"
+
+
+def test_an_interrupted_long_text_says_what_was_posted(
+    configured: FakeServices, on_terminal: OnTerminal
+) -> None:
+    """The ids so far come out, and that there may be another one."""
+    process = on_terminal("chat", "post", LONG, columns=60)
+    process.read_until("posting 1 of 2")
+    process.type("\x03")
+    assert process.finish() == 130
+    assert "may or may not have been sent\r\n1\r\n" in unstyled(process.shown)
+    assert len(configured.chat.messages) <= 2
+
+
+def test_a_long_text_that_fails_says_how_far_it_came(configured: FakeServices, run: Run) -> None:
+    """Nothing is posted after the part of which nobody knows."""
+    configured.faults.add("peerbet.chat.set", Fault(), Fault.drop())
+    result = run("chat", "post", LONG)
+    assert (result.code, result.out) == (3, "1\n")
+    assert one_line(result.err)
+    assert "1 of 2 parts were posted before this" in result.err
+
+
+def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
+    """Its answer is lost, and it is found."""
+    configured.faults.add("peerbet.chat.set", Fault.drop())
+    assert run("chat", "post", "hello", "--confirm") == (0, "1\n", "")
+    assert len(configured.chat.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        ("b'hello\\r\\n'", 0, ""),
+        ("b'\\xff'", 2, "byte 0"),
+        ("b''", 2, "text"),
+        ("bytes(2 << 20)", 2, "more than"),
+    ],
+)
+def test_text_from_stdin(
+    configured: FakeServices, spawn: Spawn, source: str, code: int, said: str
+) -> None:
+    """It is UTF-8 and there is an end to it, or it is refused."""
+    write = f"import sys; sys.stdout.buffer.write({source})"
+    with subprocess.Popen(
+        [sys.executable, "-c", write], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as writer:
+        process = spawn("chat", "post", "-", stdin=writer.stdout)
+        assert writer.stdout is not None
+        writer.stdout.close()
+        result = process.finish()
+    assert result.code == code
+    assert said in result.err
+    assert (result.err == "") is (code == 0)
+
+
+@pytest.mark.parametrize("arguments", [["chat", "post", "x", "-"], ["mail", "send", "alice"]])
+def test_there_is_one_text(configured: FakeServices, run: Run, arguments: list[str]) -> None:
+    """Neither two of them nor none."""
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert "give one text" in result.err
+    assert configured.requests == []
+
+
+def test_a_hyphen_can_be_said(configured: FakeServices, run: Run) -> None:
+    """After ``--``, like everything that looks like an option."""
+    assert run("chat", "post", "--", "-").code == 0
+    assert [line.text for line in configured.chat.messages] == ["-"]
+
+
+def test_without_stdin_there_is_no_text(configured: FakeServices) -> None:
+    """A shell may have closed it."""
+    command = '"$0" -m pythpeer mail send alice - <&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert one_line(done.stderr)
+
+
+def test_ctrl_c_ends_the_wait_for_stdin(configured: FakeServices, on_terminal: OnTerminal) -> None:
+    """A pipe, or a person, may take for ever."""
+    process = on_terminal("chat", "post", "-")
+    process.read_until("Ctrl-D on a line of its own ends it")
+    process.type("not yet the end\n")
+    process.read_until("not yet the end")
+    process.type("\x03")
+    assert process.finish() == 130
+    assert configured.requests == []
+
+
+# -- the demo -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [100, 40])
+def test_the_board_shows_pacing(on_terminal: OnTerminal, columns: int) -> None:
+    """Every endpoint has a line, no line is too long, and Ctrl-C leaves the summary."""
+    process = on_terminal("demo", "--seed", "3", columns=columns, lines=30)
+    process.read_until("pong")
+    process.read_until("token")
+    process.type("\x03")
+    assert process.finish() == 0
+    plain = unstyled(process.shown)
+    for title in ("chat ·", "mail ·", "post ·", "Ctrl-C stops"):
+        assert title in plain
+    assert ("closest" in plain) is (columns == 100)
+    assert ("1 waiting" in plain) is (columns == 100)
+    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", plain).splitlines()
+    assert all(cells(line) <= columns for line in drawn)
+    assert " ".join(plain.split()).endswith("violations of the services' rules: 0")
+    assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")
+
+
+def test_a_low_terminal_gets_the_last_line_only(on_terminal: OnTerminal) -> None:
+    """The rows are what it is about."""
+    process = on_terminal("demo", "--seed", "3", "--messages", "2", columns=100, lines=10)
+    assert process.finish() == 0
+    assert "rules broken: 0" in process.shown
+    assert "token" not in process.shown
+
+
+def test_a_dumb_terminal_gets_no_board(
+    on_terminal: OnTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor any other escape."""
+    monkeypatch.setenv("TERM", "dumb")
+    process = on_terminal("demo", "--seed", "3", "--messages", "2")
+    assert process.finish() == 0
+    assert "\x1b" not in process.shown
+    assert "Ctrl-C stops ·" not in process.shown
+
+
+def test_a_timeline_ends_now() -> None:
+    """A column is a quarter of a second; what is older than the line is left out."""
+    assert timeline([0.0, 9.1, 9.99], 10.0, 8) == "····●··●"
+    assert timeline([], 10.0, 4, ascii_only=True) == "...."
+    assert timeline([10.0], 10.0, 4, ascii_only=True) == "...*"
+
+
+def test_a_gauge_fills() -> None:
+    """From nothing to all, and no further."""
+    levels = (-1.0, 0.0, 0.5, 1.0, 7.0)
+    assert [gauge(level) for level in levels] == ["▱▱▱▱▱", "▱▱▱▱▱", "▰▰▱▱▱", "▰▰▰▰▰", "▰▰▰▰▰"]
+    assert gauge(0.4, ascii_only=True) == "##..."
+
+
+# -- leaving --------------------------------------------------------------------------------------
+
+
+def test_leaving_at_once_shows_the_cursor_that_progress_hid(
+    on_terminal: OnTerminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Progress is drawn on stderr, so it is there that the cursor has to come back."""
+    monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
+    with threaded(RawServer(hang())) as server:
+        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
+        process = on_terminal("mail", "all", stdout=subprocess.DEVNULL)
+        process.read_until("waiting for the answer")
+        process.type("\x03")
+        assert process.finish() == 130
+    assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")

@@ -1,0 +1,105 @@
+"""The page about the command line: its commands run, and it tells of everything there is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from cli_runner import Run
+from cyclopts import App
+
+from pythpeer.cli.app import HELP, app
+from pythpeer.testing import FakeServices
+
+pytest_plugins = ("cli_runner",)
+pytestmark = pytest.mark.usefixtures("environment")
+
+PAGE = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```console\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+COMMANDS = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
+ENDLESS = re.compile(r"pythpeer (demo|chat tail|mail watch)(?!.*(--messages|head))")
+
+
+def commands(group: App, path: str = "pythpeer") -> Iterator[str]:
+    """Every command, as it is typed."""
+    for name in group:
+        if not name.startswith("-"):
+            if group[name].default_command is not None:
+                yield f"{path} {name}"
+            yield from commands(group[name], f"{path} {name}")
+
+
+@pytest.fixture
+def shell(configured: FakeServices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with the command on its path, and some of what the page takes for granted."""
+    script = f'#!/bin/sh\nexec "{sys.executable}" -m pythpeer "$@"\n'
+    for name, text in {"pythpeer": script, "fortune": "#!/bin/sh\necho a proverb\n"}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "letter.txt").write_text("dear alice\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (
+        ".local/share/bash-completion/completions",
+        ".zfunc",
+        ".config/fish/completions",
+    ):
+        (tmp_path / folder).mkdir(parents=True)
+    configured.chat.say("alice", "good morning")
+    configured.mail.deliver("bob", "you have mail")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_runs(shell: Path, configured: FakeServices, command: str) -> None:
+    """Those that go on until Ctrl-C are told to end, and no rule of the services is broken."""
+    command = command.replace("--messages 20", "--messages 1")
+    if ENDLESS.match(command):
+        command += " --messages 1" + (" --after 0" if "tail" in command else "")
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=shell,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert configured.violations == []
+
+
+def test_the_row_on_the_page_is_one(configured: FakeServices, run: Run) -> None:
+    """It has the fields that rows have, in their order."""
+    configured.chat.say("alice", "good morning")
+    (shown,) = re.findall(r"^\{.*\}$", PAGE, re.MULTILINE)
+    (row,) = run("chat", "tail", "--after", "0", "--messages", "1", "--json").rows
+    row["sent_at"] = datetime(2026, 11, 26, 8).isoformat()
+    assert list(json.loads(shown).items()) == list(row.items())
+
+
+@pytest.mark.parametrize("command", list(commands(app)))
+def test_every_command_is_on_the_page(command: str) -> None:
+    """A new one needs a line in the table, and an example."""
+    assert f"| `{command}` |" in PAGE
+    assert any(command in example for example in COMMANDS)
+
+
+def test_exit_codes_are_those_of_the_help() -> None:
+    """The help and the page say the same."""
+    codes = re.findall(r"^  (\d+) +(.+)$", HELP, re.MULTILINE)
+    assert len(codes) == 5
+    for code, meaning in codes:
+        assert f"| {code} | {meaning} |" in PAGE
+
+
+def test_variables_are_those_of_the_help() -> None:
+    """As with exit codes."""
+    for variable in re.findall(r"PYTHPEER_\w+", HELP):
+        assert f"`{variable}`" in PAGE

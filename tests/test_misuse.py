@@ -1,0 +1,72 @@
+"""What is said to one who forgets an ``async`` or an ``await``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pytest
+
+from pythpeer import Session, merge
+from pythpeer.testing import FakeServices
+
+pytestmark = pytest.mark.anyio
+
+STREAMS: dict[str, Callable[[Session], object]] = {
+    "ChatStream": lambda session: session.peerbet.chat_stream(),
+    "MailStream": lambda session: session.pythbots.mail_stream(),
+    "MergedStream": lambda session: merge(session.peerbet.chat_stream()),
+}
+OPENED: dict[str, Callable[[Session], object]] = {
+    **STREAMS,
+    "Session": lambda session: session,
+    "FakeServices": lambda session: FakeServices(),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_plain_for_says_what_to_write(name: str, fake: FakeServices) -> None:
+    """A stream's `TypeError` names it and ``async for``, also where it is unpacked."""
+    async with fake.session() as session:
+        stream = STREAMS[name](session)
+        said = f"^{name} is asynchronous: write 'async for', not 'for'"
+        with pytest.raises(TypeError, match=said):
+            list(stream)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match=said):
+            await asyncio.gather(*stream)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", OPENED)
+async def test_a_plain_with_says_what_to_write(name: str, fake: FakeServices) -> None:
+    """What is opened by ``async with`` says so in a plain one, and nothing is opened."""
+    async with fake.session() as session:
+        thing = OPENED[name](session)
+        said = f"^{name} is asynchronous: write 'async with', not 'with'"
+        with pytest.raises(TypeError, match=said), thing:  # type: ignore[attr-defined]
+            raise AssertionError
+        with pytest.raises(TypeError, match=said), ExitStack() as stack:
+            stack.enter_context(thing)  # type: ignore[arg-type]
+
+
+async def test_python_says_which_call_was_not_awaited(fake: FakeServices) -> None:
+    """Calls are plain coroutines, so its own warning names them, and nothing was sent."""
+    async with fake.session() as session:
+        with pytest.warns(RuntimeWarning, match=r"^coroutine 'Peerbet\.post' was never awaited"):
+            session.peerbet.post("hello")  # type: ignore[unused-coroutine]
+    assert fake.requests == []
+
+
+async def test_python_says_what_an_answer_is_that_was_not_awaited(fake: FakeServices) -> None:
+    """Reading from it, looping over it or indexing it is an error that speaks of a coroutine."""
+    async with fake.session() as session:
+        call = session.pythbots.unread_mail()
+        with pytest.raises(AttributeError, match="'coroutine' object has no attribute 'text'"):
+            _ = call.text  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="'coroutine' object is not iterable"):
+            list(call)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="'coroutine' object is not subscriptable"):
+            _ = call[0]  # type: ignore[index]
+        assert await call == ()
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            await call

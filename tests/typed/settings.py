@@ -1,0 +1,136 @@
+"""Sessions: their options, keys, stores, pacing, opening and closing."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import assert_type
+
+from pythpeer import (
+    Limiter,
+    MemoryStore,
+    PythpeerError,
+    Rate,
+    Retry,
+    Secret,
+    Session,
+    SessionOptions,
+    SqliteStore,
+)
+from pythpeer.stores import (
+    EndpointSurvey,
+    Latest,
+    LogSurvey,
+    NameSurvey,
+    Store,
+    Survey,
+)
+
+
+async def set_everything() -> None:
+    options: SessionOptions = {"timeout": 5.0, "max_wait": 30, "peerbet_key": "key"}
+    assert_type(Session(**options), Session)
+    assert_type(
+        Session(
+            peerbet_key=Secret("key"),
+            personal_key="key",
+            pythbots_api_key=None,
+            peerbet_url="https://www.peerbet.org",
+            pythbots_url="https://pythbots.com",
+            personal_key_param="personal_key",
+            rates={"peerbet.chat.get": Rate(2.0, burst=1, guard=0.1)},
+            retry=Retry(attempts=2, base_delay=0.1, max_delay=5.0),
+            timeout=5.0,
+            max_wait=30.0,
+            store=MemoryStore(max_length=100),
+            max_body=65536,
+            ssl_context=ssl.create_default_context(),
+        ),
+        Session,
+    )
+
+
+async def take_it_from_the_environment() -> None:
+    assert_type(Session.from_env(), Session)
+    assert_type(Session.from_env(timeout=5.0, store=MemoryStore()), Session)
+
+
+class MySession(Session):
+    """A session with something of one's own."""
+
+
+async def open_and_close() -> None:
+    mine = assert_type(MySession.from_env(), MySession)
+    assert_type(await mine.open(), MySession)
+    assert_type(await mine.aclose(), None)
+    async with MySession() as entered:
+        assert_type(entered, MySession)
+
+
+async def keep_it_somewhere() -> None:
+    stores: list[Store] = [MemoryStore(), SqliteStore("chat.db"), SqliteStore(Path("chat.db"))]
+    assert_type([Session(store=store) for store in stores], list[Session])
+
+
+async def look_into_a_store() -> None:
+    store = MemoryStore()
+    async with Session(store=store):
+        survey = assert_type(await store.survey(latest=5), Survey)
+    for log in assert_type(survey.logs, tuple[LogSurvey, ...]):
+        assert_type(log.topic, str)
+        assert_type(log.head, int)
+        assert_type(log.length, int)
+        assert_type(log.led, bool)
+        assert_type(log.announced, int)
+        for name in assert_type(log.names, tuple[NameSurvey, ...]):
+            assert_type(name.name, str)
+            assert_type(name.place, int)
+            assert_type(name.lag, int)
+        for latest in assert_type(log.latest, tuple[Latest, ...]):
+            assert_type(latest.id, int)
+            assert_type(latest.item, str | None)
+    for endpoint in assert_type(survey.endpoints, tuple[EndpointSurvey, ...]):
+        assert_type(endpoint.key, str)
+        assert_type(endpoint.requests, int)
+        assert_type(endpoint.in_hand, int)
+        assert_type(endpoint.waiting, int)
+        assert_type(endpoint.paused_for, float)
+
+
+async def watch_the_pace(session: Session) -> None:
+    limiters = assert_type(session.limiters, Mapping[str, Limiter])
+    limiter = assert_type(limiters["peerbet.chat.get"], Limiter)
+    assert_type(limiter.name, str)
+    rate = assert_type(limiter.rate, Rate)
+    assert_type(rate.interval, float)
+    assert_type(rate.burst, int)
+    assert_type(rate.guard, float)
+    assert_type(limiter.available, int)
+    assert_type(limiter.in_hand, int)
+    assert_type(limiter.waiting, int)
+    assert_type(limiter.guard, float)
+    assert_type(limiter.paused_for, float)
+    assert_type(limiter.pause(1.5), None)
+
+
+class Patient(Retry, frozen=True):
+    """Another policy: what fails is tried again after ten seconds."""
+
+    def delay(self, error: PythpeerError, attempt: int) -> float | None:
+        first = assert_type(super().delay(error, attempt), float | None)
+        return None if first is None else 10.0
+
+
+async def try_again_in_my_own_way() -> None:
+    retry = Patient(attempts=2)
+    assert_type(retry.attempts, int)
+    assert_type(retry.base_delay, float)
+    assert_type(retry.max_delay, float)
+    assert_type(Session(retry=retry), Session)
+
+
+async def hide_a_key() -> None:
+    secret = Secret("key")
+    assert_type(secret.reveal(), str)
+    assert_type(f"{secret}", str)
