@@ -27,15 +27,24 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
-QUICK = ("-m", "not processes", "-n", "logical")
+QUICK = ("-m", "not processes and not browser", "-n", "logical")
 """What is run on every Python: it can share the machine with other tests."""
 
-SLOW = ("-m", "processes")
+SLOW = ("-m", "processes or browser")
 """What is run after that on the Python that runs nox, by itself."""
 
 PACKED = tuple(
     f"tests/test_{part}.py"
-    for part in ("version", "exports", "layers", "readme", "cli", "pytest_plugin", "fake_services")
+    for part in (
+        "version",
+        "exports",
+        "layers",
+        "readme",
+        "cli",
+        "pytest_plugin",
+        "fake_services",
+        "page",
+    )
 )
 """What would show that something was left out of the packages."""
 
@@ -88,7 +97,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests on each Python that is here; arguments go to pytest.
 
     On the one that runs nox coverage is recorded, which doubles the time; on the others those that
-    take processes of their own are left out, unless there are arguments.
+    take processes of their own or a browser are left out, unless there are arguments. Where there
+    is no Chromium, pytest's last lines say so.
     """
     session.install("-e", ".[cli,redis]", *group("test"))
     runs = [session.posargs] if session.posargs else [QUICK, SLOW]
@@ -137,6 +147,13 @@ def docs_faults(session: nox.Session) -> None:
     """Write docs/faults.md anew from the fault table, to which the tests hold the code."""
     session.install("-e", ".", *group("test"))
     session.run("python", "tests/fault_page.py")
+
+
+@nox.session(name="docs-picture")
+def docs_picture(session: nox.Session) -> None:
+    """Take the picture of the page of `pythpeer serve` anew; it takes Chromium."""
+    session.install("-e", ".", *group("test"))
+    session.run("python", "tests/page_picture.py")
 
 
 @nox.session

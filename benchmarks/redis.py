@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 
 from pythpeer import ChatMessage, Rate
 from pythpeer.feed import LEASE
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores import RedisStore, Topic
 

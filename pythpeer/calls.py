@@ -16,7 +16,8 @@ import anyio
 
 from .answers import interpret, retry_after
 from .errors import PythpeerError, RateLimitedError
-from .limiter import Limiter, Permit, Priority
+from .limiter import Limiter, Permit
+from .line import Priority
 from .retry import Retry, outcome
 from .wire import Effect, Endpoint, Request
 

@@ -19,7 +19,8 @@ import msgspec
 from .calls import Caller, shielded
 from .errors import OutcomeUnknownError, PythpeerError
 from .feed import Feed, log_holes
-from .limiter import Permit, Priority
+from .limiter import Permit
+from .line import Priority
 from .stores.base import DIRECT, Draft, Log
 from .wire import Request
 

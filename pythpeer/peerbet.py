@@ -24,7 +24,7 @@ from .answers import read_date, same_document
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
 from .feed import Feed, Feeds, log_holes
-from .limiter import Priority
+from .line import Priority
 from .polling import chain
 from .posting import Posts, Shown
 from .secret import Secret
@@ -180,6 +180,8 @@ class Peerbet:
         *on_part* is called with the id of each part as soon as it is posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
+        if on_part is not None and not callable(on_part):
+            raise InvalidRequestError("on_part is something to call", endpoint=self._set.name)
         try:
             parts = split_text(text, MAX_TEXT)
         except InvalidRequestError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -32,6 +33,18 @@ REAL: Final[Backend] = ("asyncio", {"loop_factory": asyncio.SelectorEventLoop})
 
 # The fixtures of the command line's tests, which their modules load as a plugin.
 pytest.register_assert_rewrite("cli_runner")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what could not be tried on this machine: a skip is easily taken for a pass."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+    )
+    if reasons:
+        terminalreporter.section("NOT TRIED on this machine", bold=True, yellow=True)
+    for reason, tests in sorted(reasons.items()):
+        terminalreporter.line(f"{tests} tests: {reason}", bold=True, yellow=True)
 
 
 @pytest.fixture
@@ -85,10 +98,3 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
             return servers.enter_context(redis_server.real_server(folder)).url
 
         yield url
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say it loudly if the Redis store was tried on the fake server only."""
-    if redis_server.PROGRAM is None:
-        terminalreporter.section("no redis-server was found", red=True)
-        terminalreporter.line("RedisStore was tried on fakeredis only: install redis-server")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
 from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 from redis.exceptions import ResponseError
@@ -26,6 +27,11 @@ PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 
 TOOL: Final = shutil.which("redis-cli") or shutil.which("valkey-cli")
 """What one talks to it with on a command line."""
+
+
+needs_a_server: Final = pytest.mark.skipif(
+    PROGRAM is None, reason="RedisStore on a real server: redis-server is not installed"
+)
 
 
 class RealServer:

@@ -129,6 +129,13 @@ def test_long_text_is_posted_in_parts(configured: FakeServices, run: Run) -> Non
     assert all(line.bot for line in configured.chat.messages)
 
 
+def test_long_blank_text_is_no_text(configured: FakeServices, run: Run) -> None:
+    """It would come to no part at all, and nobody would know."""
+    result = run("chat", "post", " " * 300)
+    assert (result.code, result.out) == (2, "")
+    assert one_line(result.err)
+
+
 def test_long_text_as_json(configured: FakeServices, run: Run) -> None:
     """A row for each part."""
     rows = run("chat", "post", LONG[:300], "--json").rows

@@ -12,9 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import pytest
 
+from pythpeer.cli import serve
 from pythpeer.testing import FakeServices
+from pythpeer.testing.page import Page
 
 pytestmark = pytest.mark.anyio
 
@@ -113,6 +116,41 @@ async def test_the_command_bot_answers(fake: FakeServices) -> None:
         "nobody-at-all: User not found",
         "!ping",
     ]
+
+
+async def test_the_bot_of_the_page_answers_whoever_chats_there(
+    fake: FakeServices,
+) -> None:
+    """What is said on the page of ``pythpeer serve`` is answered by name."""
+    async with Page(fake) as page, aiohttp.ClientSession() as http:
+
+        async def say() -> None:
+            wish = {"sender": "guest", "text": "!ping"}
+            origin = {"Origin": page.url.rstrip("/")}
+            async with http.post(f"{page.url}api/say", json=wish, headers=origin) as answer:
+                assert answer.status == 200
+
+        await run(PROGRAMS["how-to/serve 0"], lambda: asyncio.ensure_future(say()))
+    assert texts(fake) == ["!ping", "pong, guest"]
+
+
+def test_what_serve_prints_is_what_its_page_shows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Addresses, keys and all, with the ports that it has where no others are chosen."""
+    defaults = serve.serve.__kwdefaults__ or {}
+    environment = {
+        "PYTHPEER_PEERBET_URL": f"http://127.0.0.1:{defaults['peerbet_port']}",
+        "PYTHPEER_PYTHBOTS_URL": f"http://127.0.0.1:{defaults['pythbots_port']}",
+    }
+    fake = FakeServices()
+    environment |= {
+        "PYTHPEER_PEERBET_KEY": fake.peerbet_key,
+        "PYTHPEER_PERSONAL_KEY": fake.personal_key,
+    }
+    serve._introduce(Page(fake, port=defaults["port"]).url, environment)
+    shown = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out in shown
 
 
 async def test_the_moderator_warns_and_reports(fake: FakeServices) -> None:

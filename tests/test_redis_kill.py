@@ -25,15 +25,17 @@ from scripted import HANG, Scripted
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.processes,
-    pytest.mark.skipif(
-        redis_server.PROGRAM is None, reason="no redis-server was found, as the summary says"
-    ),
+    redis_server.needs_a_server,
 ]
 
 WORKER: Final = Path(__file__).with_name("redis_worker.py")
 
-TAKEOVER: Final = 2.0
-"""Seconds within which others take over from a dead worker."""
+TAKEOVER: Final = 4.0
+"""Seconds within which others take over from a dead worker, on a machine that may be busy. Two are
+promised, and what the benchmarks hold it to."""
+
+START: Final = 60.0
+"""Seconds within which a worker has to be there, on such a machine."""
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ class Team:
         with self._errors.open("ab") as errors:
             worker = await asyncio.create_subprocess_exec(*self._command, stderr=errors)
         self.workers.append(worker)
-        await self.until(lambda: self._ready(worker.pid) == 2, "a worker does not start")
+        await self.until(lambda: self._ready(worker.pid) == 2, "a worker does not start", START)
         return worker
 
     def _ready(self, worker: int) -> int:
@@ -96,7 +98,7 @@ class Team:
         counts = (*self.done("chat").values(), *self.done("mail").values())
         return sum(count - 1 for count in counts)
 
-    async def until(self, true: object, otherwise: str, within: float = 10.0) -> None:
+    async def until(self, true: object, otherwise: str, within: float = 30.0) -> None:
         end = time.monotonic() + within
         while not true():  # type: ignore[operator]
             errors = self._errors.read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from stores import STORES
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores import (
     DIRECT,
@@ -44,7 +44,7 @@ REAL_SERVER: Final = "redis on a real server"
 
 KINDS: Final = [
     *STORES,
-    *([pytest.param(REAL_SERVER, marks=pytest.mark.processes)] if redis_server.PROGRAM else []),
+    pytest.param(REAL_SERVER, marks=[pytest.mark.processes, redis_server.needs_a_server]),
 ]
 
 LONG: Final = 1000

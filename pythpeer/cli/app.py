@@ -19,14 +19,17 @@ from .completion import completion
 from .demo import demo
 from .lookups import staff, stats, user
 from .mail import mail
+from .serve import serve
 from .show import screen
+from .top import top
 
 __all__ = ["app", "run"]
 
 HELP: Final = """\
 Talk on Peerbet chat, read and send PythBots mail, look people and chats up.
 
-Try it first: "pythpeer demo" needs no key and no network.
+Try it first: "pythpeer demo" needs no key and no network. Nor does
+"pythpeer serve", which is there to try your own bot against.
 
 Keys and addresses come from the environment, never from arguments. A key
 that is needed and not set is asked for on a terminal, and not shown there.
@@ -38,7 +41,7 @@ that is needed and not set is asked for on a terminal, and not shown there.
   PYTHPEER_STORE              where places and pacing are kept: a file, or a redis:// URL
 
 Exit codes:
-  0    done; also if nobody reads on, or if the demo was interrupted
+  0    done; also if nobody reads on, or if the demo or serve was interrupted
   1    the service or the network failed, or said no
   2    wrong usage or configuration: nothing was sent
   3    outcome unknown: it may have been sent, and was not repeated
@@ -52,11 +55,13 @@ app: Final = App(
     version=lambda: f"pythpeer {version()}",
 )
 app.command(demo)
+app.command(serve)
 app.command(chat)
 app.command(mail)
 app.command(user)
 app.command(staff)
 app.command(stats)
+app.command(top)
 app.command(completion)
 
 

@@ -79,6 +79,10 @@ class FakeChat:
             listener(line)
         return line.id
 
+    def after(self, id: int) -> list[ChatLine]:
+        """The messages behind the one with this id, in order."""
+        return self.messages[bisect_right(self.messages, id, key=attrgetter("id")) :]
+
     def listen(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:
         """Have *listener* called with each message from now on, until what is returned is called.
 

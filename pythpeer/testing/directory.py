@@ -6,7 +6,7 @@ natural choices.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -78,6 +78,9 @@ class Users:
 
     def _next_id(self) -> int:
         return 1 + max((one.id for one in self._people), default=0)
+
+    def __iter__(self) -> Iterator[Person]:
+        return iter(self._people)
 
     def by_name(self, username: str) -> Person | None:
         """The user of that name."""

@@ -57,6 +57,8 @@ class FakeServices(AsyncWith):
     - ``clock`` returns seconds and never goes back; by default it is the event loop's, so virtual
       time moves the fake too. ``now`` is the date at the start, by default today's, in UTC.
     - ``seed`` decides everything that is left to chance: the same for the same seed.
+    - ``peerbet_port`` and ``pythbots_port`` are where they listen, by default on free ports. One
+      that is taken is an ``OSError`` when they start, which says so.
     - What is documented nowhere is a habit: ``order="shuffled"``, ``mail_ids=False`` and so on, as
       `Habits` describes them.
 
@@ -77,6 +79,8 @@ class FakeServices(AsyncWith):
         clock: Callable[[], float] | None = None,
         now: datetime | None = None,
         seed: int | str = 0,
+        peerbet_port: int = 0,
+        pythbots_port: int = 0,
         **habits: Unpack[HabitOptions],
     ) -> None:
         self.username = username
@@ -94,13 +98,13 @@ class FakeServices(AsyncWith):
         seed_directory(self.users, self.chats)
         owner = self.users.ensure(username)
         self.chat: Final = FakeChat(
-            habits=self._get_habits, date=self._date, chance=Random(f"{seed} chat")
+            habits=self._get_habits, date=self._get_date, chance=Random(f"{seed} chat")
         )
         self.mail: Final = FakeMail(
             self.users,
             owner,
             habits=self._get_habits,
-            date=self._date,
+            date=self._get_date,
             chance=Random(f"{seed} mail"),
         )
         self.register(username, peerbet_key=peerbet_key, personal_key=personal_key)
@@ -120,7 +124,9 @@ class FakeServices(AsyncWith):
         self._pythbots = FakePythBots(
             self.users, self.chats, self.mail, self.api_keys, self._get_habits
         )
+        self._ports: dict[Service, int] = {"peerbet": peerbet_port, "pythbots": pythbots_port}
         self._servers: dict[Service, LoopbackServer] = {}
+        self._listeners: list[Callable[[Arrival], None]] = []
         self._running = False
 
     def __repr__(self) -> str:
@@ -150,6 +156,31 @@ class FakeServices(AsyncWith):
     def pythbots_url(self) -> str:
         """The base URL of the fake PythBots. Raises ``RuntimeError`` while it is not running."""
         return self._url("pythbots")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that lead ``Session.from_env()`` here, such as ``PYTHPEER_PEERBET_URL``.
+
+        Raises ``RuntimeError`` while it is not running.
+        """
+        variables = {
+            "PYTHPEER_PEERBET_URL": self.peerbet_url,
+            "PYTHPEER_PYTHBOTS_URL": self.pythbots_url,
+            "PYTHPEER_PEERBET_KEY": self.peerbet_key,
+            "PYTHPEER_PERSONAL_KEY": self.personal_key,
+        }
+        if self.pythbots_api_key is not None:
+            variables["PYTHPEER_PYTHBOTS_API_KEY"] = self.pythbots_api_key
+        return variables
+
+    def listen(self, listener: Callable[[Arrival], None]) -> Callable[[], None]:
+        """Have *listener* called with each request from now on, until what is returned is called.
+
+        It is called once the request was judged and has had its effect, before it is answered, and
+        should return soon.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def register(self, username: str, *, peerbet_key: str, personal_key: str) -> None:
         """Give *username* a key for Peerbet, and one for the mail of PythBots."""
@@ -208,7 +239,7 @@ class FakeServices(AsyncWith):
             # Shielded, for a cancelled `create_server` leaves its socket to nobody.
             with anyio.CancelScope(shield=True):
                 for service in SERVICES:
-                    await self._listen(service)
+                    await self._listen(service, self._ports[service])
         except BaseException:
             await self.aclose()
             raise
@@ -240,7 +271,7 @@ class FakeServices(AsyncWith):
                 for service in down if self._running else ():
                     await self._listen(service, self._servers[service].port)
 
-    async def _listen(self, service: Service, port: int = 0) -> None:
+    async def _listen(self, service: Service, port: int) -> None:
         # Late: a test run that uses no fake need not import aiohttp for it.
         from .server import LoopbackServer
 
@@ -261,17 +292,21 @@ class FakeServices(AsyncWith):
         at, target = self.clock(), request.raw_path
         call = Incoming(service, request.method, target, request.headers, at)
         fault = self.faults._meet(call.kind)
-        self._record(call, target, fault)
+        arrival = self._record(call, target, fault)
         self._judge.consider(call)
         status, body = (200, SORRY)
         if fault is None or fault.effect:
             status, body = self._answer(call)
+        for listener in tuple(self._listeners):
+            listener(arrival)
         return Reply(status, body, self._habits.content_type), fault
 
-    def _record(self, call: Incoming, target: str, fault: Fault | None) -> None:
+    def _record(self, call: Incoming, target: str, fault: Fault | None) -> Arrival:
         keys = (*self.chat.keys, *self.mail.keys, *self.api_keys.keys)
-        self.requests.append(Arrival(call.endpoint, call.at, redacted(target, keys), fault))
+        arrival = Arrival(call.endpoint, call.at, redacted(target, keys), fault)
+        self.requests.append(arrival)
         del self.requests[:-RECORDED]
+        return arrival
 
     def _answer(self, call: Incoming) -> tuple[int, bytes]:
         if "." not in call.endpoint:
@@ -288,13 +323,17 @@ class FakeServices(AsyncWith):
     def _get_habits(self) -> Habits:
         return self._habits
 
+    def _get_date(self) -> str:
+        return self.date
+
     # -- time -------------------------------------------------------------------------------------
 
     def _set_clock(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._epoch = (self._given_now or datetime.now(UTC)) - timedelta(seconds=clock())
 
-    def _date(self) -> str:
-        """The services' date and time: it goes on as the clock does."""
+    @property
+    def date(self) -> str:
+        """The services' date and time, ``yyyy-MM-dd HH:mm:ss``: it goes on as the clock does."""
         now = self._epoch + timedelta(seconds=self.clock())
         return now.strftime("%Y-%m-%d %H:%M:%S")

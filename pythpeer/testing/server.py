@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from .faults import Fault
 from .replies import Reply
 
-__all__ = ["LoopbackServer"]
+__all__ = ["HOST", "LoopbackServer", "listen"]
+
+HOST: Final = "127.0.0.1"
 
 BREAK: Final = struct.pack("ii", 1, 0)
 """``SO_LINGER`` with no time to linger: closing the socket sends an RST."""
@@ -38,20 +41,19 @@ logger.addFilter(_reveals_no_request)
 class LoopbackServer:
     """Serves *answer* on 127.0.0.1, and calls *malformed* where a request could not be read.
 
-    It listens on *port*, or on a free one.
+    It listens on *port*, or on a free one where that is 0.
     """
 
     def __init__(
         self,
         answer: Callable[[web.BaseRequest], tuple[Reply, Fault | None]],
         malformed: Callable[[], None],
-        port: int = 0,
+        port: int,
     ) -> None:
         self._answer = answer
         self._malformed = malformed
-        self._wanted = port
         self._runner: web.ServerRunner | None = None
-        self.port: int = 0
+        self.port: int = port
 
     async def start(self) -> None:
         """Listen."""
@@ -66,8 +68,7 @@ class LoopbackServer:
         # for ever".
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._wanted).start()
-        self.port = self._runner.addresses[0][1]
+        self.port = await listen(self._runner, self.port)
 
     async def aclose(self) -> None:
         """Stop listening and drop every connection, whatever it is doing."""
@@ -115,6 +116,19 @@ class LoopbackServer:
             self._malformed()
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop)
+
+
+async def listen(runner: web.BaseRunner, port: int) -> int:
+    """Have a runner that is set up listen on loopback, and return on which port.
+
+    Raises an ``OSError`` that says which port it was.
+    """
+    try:
+        await web.TCPSite(runner, HOST, port).start()
+    except OSError as error:
+        number = error.errno or 0
+        raise OSError(number, f"cannot listen on {HOST}:{port}: {os.strerror(number)}") from None
+    return int(runner.addresses[0][1])
 
 
 def _spoiled(reply: Reply, fault: Fault) -> Reply:

@@ -1,0 +1,290 @@
+"""The HTTP side of the page: its files, its news, and what it asks to be done.
+
+Whatever else is open in the browser can send requests here too. So nothing is answered under a name
+that is not this machine's (DNS rebinding), nothing is done for a page that is not this one (its
+``Origin``), and the browser is told to run, frame and load nothing but the page's own files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from types import TracebackType
+from typing import Annotated, Final, Self, TypeVar
+
+import anyio
+import msgspec
+from aiohttp import ClientConnectionResetError, web
+from aiohttp.typedefs import Handler, Middleware
+
+from ...errors import InvalidRequestError
+from ...misuse import AsyncWith
+from ..chat import LONGEST
+from ..fake import FakeServices
+from ..server import HOST, listen, logger
+from .news import News, Reader
+from .notices import Notice
+from .trouble import Trouble
+
+__all__ = ["Page"]
+
+T = TypeVar("T")
+
+FILES: Final = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        # With these not even a mistake of the page's own can make markup out of a message.
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+LARGEST: Final = 16_384
+"""How many bytes a request's body may have."""
+
+BEAT: Final = 15.0
+"""After so many seconds without news something is sent all the same: it shows who has gone."""
+
+FLOOD: Final = 350
+"""How many messages a flood has: more than one answer of the chat holds."""
+
+# -- what the page can ask for --------------------------------------------------------------------
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=40, pattern=r"\S")]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
+
+
+class Say(msgspec.Struct, forbid_unknown_fields=True):
+    """Say something in the chat, to everyone or to one user alone."""
+
+    sender: Name
+    text: Text
+    to: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    bot: bool = False
+
+
+class Deliver(msgspec.Struct, forbid_unknown_fields=True):
+    """Put a mail into the bot's box."""
+
+    sender: Name
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+
+
+class Introduce(msgspec.Struct, forbid_unknown_fields=True):
+    """Add a user, or change the one of that name."""
+
+    username: Name
+    rank: Name = "User"
+    online: bool = False
+
+
+class Make(msgspec.Struct, forbid_unknown_fields=True):
+    """Have one target in trouble."""
+
+    target: str
+    kind: str
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """What needs no further words."""
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+class Page(AsyncWith):
+    """Serves the page for *fake*, which is running, on *port* while ``async with`` lasts.
+
+    *port* 0 is a free one; one that is taken is an ``OSError``, which says so. *on_notice* is
+    called with whatever a bot's developer should notice.
+    """
+
+    def __init__(
+        self,
+        fake: FakeServices,
+        *,
+        port: int = 0,
+        on_notice: Callable[[Notice], object] = lambda _: None,
+    ) -> None:
+        self._fake = fake
+        self._port = port
+        self._on_notice = on_notice
+        self._files = {
+            path: (files("pythpeer.testing.page").joinpath("static", name).read_bytes(), kind)
+            for path, (name, kind) in FILES.items()
+        }
+
+    @property
+    def url(self) -> str:
+        """The page's address."""
+        return f"http://{HOST}:{self._port}/"
+
+    async def __aenter__(self) -> Self:
+        self._trouble = Trouble(self._fake)
+        self._news = News(self._fake, self._trouble, self._on_notice)
+        application = web.Application(
+            middlewares=[self._guard()], client_max_size=LARGEST, logger=logger
+        )
+        application.router.add_get("/api/events", self._events)
+        application.router.add_get("/{path:.*}", self._file)
+        for name, action in self._actions().items():
+            application.router.add_post(f"/api/{name}", action)
+        application.on_response_prepare.append(_harden)
+        # Readers of news come to their end by themselves when those are closed.
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._runner.setup()
+                self._port = await listen(self._runner, self._port)
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._news.close()
+        with anyio.CancelScope(shield=True):
+            await self._runner.cleanup()
+
+    def _guard(self) -> Middleware:
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            if not self._is_ours(request):
+                return _answer({"error": "this is for the page itself, on this machine"}, 403)
+            try:
+                return await handler(request)
+            except web.HTTPException as error:
+                return _answer({"error": error.reason}, error.status)
+            except (InvalidRequestError, msgspec.DecodeError, UnicodeDecodeError) as error:
+                return _answer({"error": str(error)}, 400)
+
+        return guard
+
+    def _is_ours(self, request: web.Request) -> bool:
+        host = request.headers.get("Host", "")
+        if host not in (f"{HOST}:{self._port}", f"localhost:{self._port}"):
+            return False
+        origin = request.headers.get("Origin")
+        if request.method == "POST" or origin is not None:
+            return origin == f"http://{host}"
+        # Links may lead to the page from anywhere; to read its news takes the page.
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        return not request.path.startswith("/api/") or site in ("same-origin", "none")
+
+    async def _file(self, request: web.Request) -> web.Response:
+        if request.path not in self._files:
+            raise web.HTTPNotFound
+        body, kind = self._files[request.path]
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Tell the news for as long as somebody listens: server-sent events."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        reader = Reader(self._news)
+        with contextlib.suppress(ClientConnectionResetError):  # the page was closed
+            await response.write(b"retry: 1000\n\n")
+            while not self._news.closed:
+                try:
+                    async with asyncio.timeout(BEAT):
+                        events = await reader.next()
+                except TimeoutError:
+                    await response.write(b": still here\n\n")
+                    continue
+                for name, data in events:
+                    await response.write(b"event: %b\ndata: %b\n\n" % (name.encode(), data))
+        return response
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def _actions(self) -> Mapping[str, Handler]:
+        async def say(request: web.Request) -> web.Response:
+            wish = await _read(request, Say)
+            id = self._fake.chat.say(wish.sender.strip(), wish.text, to=wish.to, bot=wish.bot)
+            return _answer({"id": id})
+
+        async def mail(request: web.Request) -> web.Response:
+            wish = await _read(request, Deliver)
+            return _answer({"id": self._fake.mail.deliver(wish.sender.strip(), wish.text)})
+
+        async def users(request: web.Request) -> web.Response:
+            wish = await _read(request, Introduce)
+            person = self._fake.users.add(wish.username.strip(), rank=wish.rank, online=wish.online)
+            return _answer({"id": person.id})
+
+        async def trouble(request: web.Request) -> web.Response:
+            wish = await _read(request, Make)
+            return await self._make_trouble(lambda: self._trouble.make(wish.target, wish.kind))
+
+        async def normal(request: web.Request) -> web.Response:
+            await _read(request, Nothing)
+            return await self._make_trouble(self._trouble.end)
+
+        async def flood(request: web.Request) -> web.Response:
+            await _read(request, Nothing)
+            for number in range(FLOOD):
+                self._fake.chat.say("flood", f"message {number + 1} of {FLOOD}")
+            return _answer({"messages": FLOOD})
+
+        async def forget(request: web.Request) -> web.Response:
+            await _read(request, Nothing)
+            self._news.notices.clear()
+            return _answer({})
+
+        actions = (say, mail, users, trouble, normal, flood, forget)
+        return {action.__name__: self._stirring(action) for action in actions}
+
+    def _stirring(self, action: Handler) -> Handler:
+        """The same action, after which every page looks for changes."""
+
+        async def act(request: web.Request) -> web.StreamResponse:
+            try:
+                return await action(request)
+            finally:
+                self._news.stir()
+
+        return act
+
+    async def _make_trouble(self, make: Callable[[], Awaitable[None]]) -> web.Response:
+        try:
+            await make()
+        except OSError as error:
+            return _answer({"error": f"still down: {error.strerror}"}, 503)
+        return _answer({})
+
+
+async def _read(request: web.Request, kind: type[T]) -> T:
+    """The body of a request. What is not JSON, said to be JSON, is refused."""
+    if request.content_type != "application/json":
+        raise InvalidRequestError("the body has to be application/json")
+    return msgspec.json.decode(await request.read(), type=kind)
+
+
+def _answer(document: Mapping[str, object], status: int = 200) -> web.Response:
+    return web.Response(
+        status=status, body=msgspec.json.encode(document), content_type="application/json"
+    )
+
+
+async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)

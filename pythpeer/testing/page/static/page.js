@@ -1,0 +1,349 @@
+// The page of `pythpeer serve`. Everything that anybody wrote is inserted as text, never as markup:
+// the page's policy (trusted types) would not let it be done otherwise either.
+
+const KEPT = 1000; // messages on the page
+const AWAY = 5; // seconds without a request after which no bot is taken to be there
+const $ = (id) => document.getElementById(id);
+
+let hello = null; // what the services are, since the last connection
+let skew = 0; // this clock less theirs, in seconds
+let lastMessage = 0;
+let lastNotice = 0;
+let waiting = []; // notices that are still to be shown among the messages
+let lastAsked = null;
+
+// -- making elements --
+
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name === "data") Object.assign(element.dataset, value);
+    else element[name] = value;
+  }
+  element.append(...children);
+  return element;
+}
+
+const words = (tag, className, text) => make(tag, { className, textContent: text, dir: "auto" });
+const clock = (date) => make("time", { textContent: date.slice(11), title: `${date}, by the service's clock`, dateTime: date });
+
+const body = (head, text) => make("div", { className: "body" }, make("div", { className: "head" }, ...head), words("span", "words", text));
+const state = (text) => make("span", { className: "state", textContent: text });
+
+function hue(name) {
+  let sum = 0;
+  for (const character of name) sum = (sum * 31 + character.codePointAt(0)) % 65521;
+  return sum % 8;
+}
+
+function avatar(name) {
+  return make("span", { className: "avatar", textContent: [...name.trim()][0] ?? "?", ariaHidden: "true", data: { hue: hue(name) } });
+}
+
+function list(id, none, items) {
+  $(id).replaceChildren(...items);
+  $(none).hidden = items.length > 0;
+}
+
+// -- what is remembered over a reload --
+
+const memory = {
+  get: (name) => { try { return sessionStorage.getItem(name); } catch { return null; } },
+  set: (name, value) => { try { sessionStorage.setItem(name, value); } catch { /* then it is not */ } },
+};
+
+function remember(form) {
+  for (const field of form.elements) {
+    if (!field.name) continue;
+    const key = `${form.id}.${field.name}`;
+    const value = memory.get(key);
+    if (value !== null) field.type === "checkbox" ? (field.checked = value === "yes") : (field.value = value);
+    field.addEventListener("input", () => memory.set(key, field.type === "checkbox" ? (field.checked ? "yes" : "no") : field.value));
+  }
+}
+
+// -- asking for something to be done --
+
+let alertTimer = 0;
+
+function complain(text) {
+  $("alert").textContent = text;
+  $("alert").hidden = false;
+  clearTimeout(alertTimer);
+  alertTimer = setTimeout(() => { $("alert").hidden = true; }, 8000);
+}
+
+async function ask(what, wish = {}) {
+  try {
+    const answer = await fetch(`/api/${what}`, {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wish),
+    });
+    if (answer.ok) { $("alert").hidden = true; return true; }
+    complain((await answer.json()).error);
+  } catch {
+    complain("Nothing was done: pythpeer serve does not answer.");
+  }
+  return false;
+}
+
+// -- the chat --
+
+const scroller = $("scroller");
+const atEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 40;
+const toEnd = () => { scroller.scrollTop = scroller.scrollHeight; };
+scroller.addEventListener("scroll", () => { if (atEnd()) $("newest").hidden = true; });
+$("newest").addEventListener("click", () => { toEnd(); $("text").focus(); });
+new ResizeObserver(() => { if ($("newest").hidden) toEnd(); }).observe(scroller);
+
+function messageElement(line, before) {
+  const own = line.sender === $("say").elements.sender.value.trim();
+  const chips = [];
+  if (line.bot) chips.push(make("span", { className: "chip", textContent: "bot" }));
+  if (line.to) chips.push(words("span", "chip private", `private to ${line.to}`));
+  const classes = ["message"];
+  if (own) classes.push("own");
+  if (line.sender === hello.bot) classes.push("account");
+  if (line.to) classes.push("private");
+  const same = ["sender", "to", "bot"].every((name) => before?.[name] === line[name]);
+  if (same && before.date.slice(0, 16) === line.date.slice(0, 16)) classes.push("more");
+  return make("li", { className: classes.join(" "), data: { hue: hue(line.sender), id: line.id } },
+    avatar(line.sender),
+    make("p", { className: "meta" }, words("span", "sender", line.sender), " ", ...chips, " ", clock(line.date)),
+    words("p", "text", line.text));
+}
+
+let before = null;
+
+function showChat(lines) {
+  const log = $("log");
+  const follow = atEnd() || lastMessage === 0;
+  const fragment = document.createDocumentFragment();
+  const notices = waiting;
+  waiting = [];
+  for (const line of lines) {
+    if (line.id <= lastMessage) continue;
+    while (notices.length && notices[0].date < line.date) { fragment.append(noticeElement(notices.shift())); before = null; }
+    fragment.append(messageElement(line, before));
+    before = line;
+    lastMessage = line.id;
+  }
+  for (const notice of notices) { fragment.append(noticeElement(notice)); before = null; }
+  if (!fragment.childNodes.length) return;
+  log.append(fragment);
+  while (log.childElementCount > KEPT) log.firstElementChild.remove();
+  $("empty").hidden = true;
+  if (follow) toEnd();
+  else $("newest").hidden = false;
+}
+
+const noticeElement = (notice) => words("li", "aside", `${notice.endpoint}: ${notice.text}`);
+
+const say = $("say");
+remember(say);
+
+function count() {
+  const left = (hello?.longest ?? 250) - [...$("text").value].length;
+  $("left").textContent = left < 50 ? `${left} left` : "";
+  $("left").classList.toggle("over", left < 0);
+}
+
+$("text").addEventListener("input", count);
+$("try").addEventListener("click", () => { $("text").value = "!ping"; say.requestSubmit(); });
+say.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { sender, to, bot, text } = say.elements;
+  const said = text.value;
+  if (!said.trim()) return;
+  text.value = "";
+  text.focus();
+  toEnd();
+  if (!await ask("say", { sender: sender.value, to: to.value && hello.bot, bot: bot.checked, text: said }) && !text.value) text.value = said;
+  memory.set("say.text", text.value);
+  count();
+});
+
+// -- the bot --
+
+function showPresence() {
+  const seconds = lastAsked === null ? Infinity : Date.now() / 1000 - lastAsked - skew;
+  const text = lastAsked === null ? "No bot yet" : seconds < AWAY ? "Your bot is here" : "Your bot has gone quiet";
+  $("presence").classList.toggle("here", seconds < AWAY);
+  const label = $("presence").lastElementChild;
+  if (label.textContent !== text) label.textContent = text;
+}
+
+setInterval(showPresence, 1000);
+
+function showRequests({ asked, latest }) {
+  lastAsked = latest[0]?.at ?? null;
+  showPresence();
+  const names = Object.keys(asked).sort();
+  $("asked").replaceChildren(...names.flatMap((name) => [words("dt", "", name), words("dd", "", `${asked[name]}`)]));
+  list("requests", "no-requests", latest.map((one) => make("li", { className: one.fault ? "faulty" : "" },
+    words("span", "body mono", one.target + (one.fault ? " (in trouble)" : "")), clock(one.date))));
+}
+
+function showNotices({ total, latest }) {
+  const first = total - latest.length;
+  waiting.push(...latest.slice(Math.max(0, lastNotice - first)));
+  if (total < lastNotice) waiting = [];
+  lastNotice = total;
+  if (waiting.length) setTimeout(showChat, 0, []);
+  $("noticed").hidden = $("forget").hidden = total === 0;
+  $("noticed").firstElementChild.textContent = total;
+  $("noticed").ariaLabel = `${total} to be noticed`;
+  $("tab-bot").lastElementChild.textContent = total || "";
+  list("notices", "no-notices", latest.slice(-30).reverse().map((notice) => make("li", {},
+    body([words("span", "", `${notice.endpoint} [${notice.rule}]`), clock(notice.date)], notice.text))));
+}
+
+$("noticed").addEventListener("click", () => { select("bot"); $("tab-bot").focus(); $("notices").scrollIntoView({ block: "nearest" }); });
+$("forget").addEventListener("click", () => { $("tab-bot").focus(); ask("forget"); });
+$("copy").addEventListener("click", async () => {
+  try {
+    await navigator.clipboard.writeText($("environment").textContent);
+    $("copy").textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren($("environment"));
+    $("copy").textContent = "Selected";
+  }
+  setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
+});
+
+// -- trouble --
+
+function makeTargets() {
+  const groups = new Map();
+  for (const [target, label] of Object.entries(hello.targets)) {
+    const [service] = target.split(".");
+    const whole = service === target;
+    if (whole) groups.set(service, make("fieldset", { ariaLabel: label }));
+    const options = Object.entries(hello.kinds).map(([kind, text]) => make("option", { value: kind, textContent: text }));
+    const choice = make("select", { name: target }, ...options);
+    choice.addEventListener("change", async () => {
+      if (!await ask("trouble", { target, kind: choice.value })) showTrouble(trouble);
+    });
+    groups.get(service).append(make("label", { className: whole ? "whole" : "" }, words("span", "", label), choice));
+  }
+  $("targets").replaceChildren(...groups.values());
+}
+
+let trouble = {};
+
+function showTrouble(now) {
+  trouble = now;
+  for (const choice of $("targets").querySelectorAll("select")) {
+    const [service] = choice.name.split(".");
+    const kind = now[choice.name] ?? "normal";
+    choice.options[0].textContent = choice.name !== service && now[service] ? "As the service" : hello.kinds.normal;
+    choice.querySelector("[value=other]")?.remove();
+    if (kind === "other") choice.append(make("option", { value: "other", textContent: "Other" }));
+    choice.value = kind;
+    choice.classList.toggle("set", kind !== "normal");
+  }
+  $("tab-trouble").lastElementChild.textContent = Object.keys(now).length || "";
+}
+
+$("normal").addEventListener("click", () => ask("normal"));
+$("flood").addEventListener("click", () => ask("flood"));
+
+// -- mail and users --
+
+function showMail({ box, unread, sent }) {
+  $("tab-mail").lastElementChild.textContent = unread || "";
+  list("box", "no-box", box.toReversed().map((letter) => make("li", { className: letter.read ? "" : "unread" },
+    avatar(letter.sender),
+    body([words("span", "", letter.sender), state(letter.read ? "read" : "unread"), clock(letter.date)], letter.text))));
+  list("sent", "no-sent", sent.toReversed().map(([recipient, text]) => make("li", {},
+    avatar(recipient),
+    body([words("span", "", `to ${recipient}`)], text))));
+}
+
+function showUsers(users) {
+  $("users").replaceChildren(...users.map((user) => make("li", { className: user.online ? "online" : "" },
+    avatar(user.username),
+    body([words("span", "", `${user.rank}, id ${user.id}`), state(user.online ? "online" : "offline")], user.username))));
+}
+
+for (const [id, clears] of [["deliver", "text"], ["introduce", "username"]]) {
+  const form = $(id);
+  remember(form);
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const wish = {};
+    for (const field of form.elements) if (field.name) wish[field.name] = field.type === "checkbox" ? field.checked : field.value;
+    if (!await ask(id === "deliver" ? "mail" : "users", wish)) return;
+    form.elements[clears].value = "";
+    memory.set(`${id}.${clears}`, "");
+    form.elements[clears].focus();
+  });
+}
+
+$("deliver").elements.text.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("deliver").requestSubmit();
+});
+
+// -- tabs: one stop of the Tab key, arrows within --
+
+const tabs = [...document.querySelectorAll("[role=tab]")];
+
+function select(name) {
+  for (const tab of tabs) {
+    const chosen = tab.id === `tab-${name}`;
+    tab.ariaSelected = `${chosen}`;
+    tab.tabIndex = chosen ? 0 : -1;
+    $(tab.getAttribute("aria-controls")).hidden = !chosen;
+  }
+  memory.set("tab", name);
+}
+
+for (const [at, tab] of tabs.entries()) {
+  tab.addEventListener("click", () => select(tab.id.slice(4)));
+  tab.addEventListener("keydown", (event) => {
+    const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    const other = tabs[(to + tabs.length) % tabs.length];
+    select(other.id.slice(4));
+    other.focus();
+  });
+}
+
+select(tabs.some((tab) => tab.id === `tab-${memory.get("tab")}`) ? memory.get("tab") : "bot");
+
+// -- news --
+
+function greet(news) {
+  if (hello?.life !== news.life) {
+    $("log").replaceChildren();
+    $("empty").hidden = false;
+    lastMessage = lastNotice = 0;
+    waiting = [];
+    before = null;
+  }
+  const again = hello?.life === news.life;
+  hello = news;
+  skew = Date.now() / 1000 - news.now;
+  $("environment").textContent = Object.entries(news.environment).map(([name, value]) => `export ${name}=${value}`).join("\n");
+  $("say").elements.to.options[1].textContent = `${news.bot} alone`;
+  if (!again) makeTargets();
+  count();
+}
+
+const SECTIONS = { hello: greet, chat: showChat, mail: showMail, users: showUsers, trouble: showTrouble, notices: showNotices, requests: showRequests };
+
+function connect() {
+  const source = new EventSource("/api/events");
+  for (const [name, show] of Object.entries(SECTIONS)) {
+    source.addEventListener(name, (event) => show(JSON.parse(event.data)));
+  }
+  source.onopen = () => { $("lost").hidden = true; };
+  source.onerror = () => {
+    $("lost").hidden = false;
+    if (source.readyState === EventSource.CLOSED) setTimeout(connect, 1000);
+  };
+}
+
+connect();

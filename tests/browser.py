@@ -1,0 +1,203 @@
+"""Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+
+CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
+
+PATIENCE: Final = 20.0
+"""Seconds that anything on the page may take."""
+
+KEYS: Final = {
+    "Enter": {"code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"},
+    "Tab": {"code": "Tab", "windowsVirtualKeyCode": 9},
+    "ArrowRight": {"code": "ArrowRight", "windowsVirtualKeyCode": 39},
+    "ArrowDown": {"code": "ArrowDown", "windowsVirtualKeyCode": 40},
+}
+SHIFT: Final = 8
+
+
+class Browser:
+    """One tab. ``errors`` is what the page has complained of: exceptions, broken policies."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._session: dict[str, str] = {}
+        self.errors: list[str] = []
+
+    async def _listen(self) -> None:
+        async for message in self._socket:
+            document = json.loads(message.data)
+            if "id" in document:
+                self._answers.pop(document["id"]).set_result(document)
+            elif document["method"] == "Runtime.exceptionThrown":
+                self.errors.append(str(document["params"]["exceptionDetails"]))
+            elif document["method"] == "Log.entryAdded":
+                entry = document["params"]["entry"]
+                if entry["source"] != "network":  # a refusal is one, and no mistake
+                    self.errors.append(entry["text"])
+
+    async def call(self, method: str, **params: object) -> Any:
+        """Have the browser do something, and return what comes of it."""
+        number = next(self._numbers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self._socket.send_json(
+            {"id": number, "method": method, "params": params, **self._session}
+        )
+        async with asyncio.timeout(PATIENCE):
+            document = await answer
+        assert "error" not in document, document
+        return document["result"]
+
+    async def attach(self) -> None:
+        """Begin with an empty tab."""
+        target = await self.call("Target.createTarget", url="about:blank")
+        found = await self.call("Target.attachToTarget", flatten=True, **target)
+        self._session = {"sessionId": found["sessionId"]}
+        for domain in ("Page", "Runtime", "Log"):
+            await self.call(f"{domain}.enable")
+
+    async def open(self, url: str) -> None:
+        await self.call("Page.navigate", url=url)
+        await self.until("document.readyState === 'complete'")
+
+    async def reload(self) -> None:
+        await self.run("window.old = true")
+        await self.call("Page.reload")
+        await self.until("!window.old && document.readyState === 'complete'")
+
+    async def run(self, script: str) -> Any:
+        """Evaluate *script* in the page, and return its value."""
+        answer = await self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    async def until(self, script: str) -> None:
+        """Look again and again until *script* comes to something true."""
+        for _ in range(int(PATIENCE / 0.05)):
+            if await self.run(f"Boolean({script})"):
+                return
+            await asyncio.sleep(0.05)
+        shown = await self.run("document.body.innerText")
+        raise AssertionError(f"never: {script}\nerrors: {self.errors}\non the page:\n{shown}")
+
+    async def shows(self, text: str, within: str = "body") -> None:
+        """Wait until *text* is to be read in an element that *within* selects."""
+        elements = f"[...document.querySelectorAll({json.dumps(within)})]"
+        await self.until(f"{elements}.some(one => one.innerText.includes({json.dumps(text)}))")
+
+    async def press(self, *keys: str, shift: bool = False) -> None:
+        for key in keys:
+            for kind in ("keyDown", "keyUp"):
+                await self.call(
+                    "Input.dispatchKeyEvent",
+                    **{"type": kind, "key": key, "modifiers": SHIFT * shift, **KEYS[key]},
+                )
+
+    async def write(self, text: str) -> None:
+        """Type into whatever has the focus."""
+        await self.call("Input.insertText", text=text)
+
+    async def focused(self) -> str:
+        """What has the focus, as its id or else its name."""
+        element = "document.activeElement"
+        return str(await self.run(f"{element}.id || {element}.name || {element}.textContent"))
+
+    async def tab_to(self, wanted: str, *, shift: bool = False) -> list[str]:
+        """Press Tab until *wanted* has the focus; return what had it on the way."""
+        way: list[str] = []
+        while await self.focused() != wanted:
+            assert len(way) < 40, way
+            await self.press("Tab", shift=shift)
+            way.append(await self.focused())
+        return way
+
+    async def look(self, width: int, height: int, scheme: str = "light") -> bytes:
+        """Take a picture (PNG) of the page as it looks in a window of this size."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        await self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
+        )
+        await self.run("new Promise(done => requestAnimationFrame(() => setTimeout(done, 100)))")
+        picture = await self.call("Page.captureScreenshot", format="png")
+        return base64.b64decode(picture["data"])
+
+
+@asynccontextmanager
+async def browser() -> AsyncIterator[Browser]:
+    """Chromium with an empty tab, while it lasts."""
+    assert CHROMIUM is not None
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        process = await asyncio.create_subprocess_exec(
+            CHROMIUM,
+            "--headless=new",
+            "--no-sandbox",  # root, in a container, has none
+            "--disable-dev-shm-usage",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-first-run",
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            "about:blank",
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            limit=2**20,
+        )
+        assert process.stderr is not None
+        drain: asyncio.Future[bytes] | None = None
+        try:
+            async with asyncio.timeout(PATIENCE * 2):
+                found = None
+                while found is None:
+                    line = (await process.stderr.readline()).decode(errors="replace")
+                    assert line, "Chromium did not start"
+                    found = re.search(r"ws://\S+", line)
+            drain = asyncio.ensure_future(process.stderr.read())  # a full pipe would stop it
+            async with (
+                aiohttp.ClientSession() as http,
+                http.ws_connect(found.group(), max_msg_size=0) as socket,
+            ):
+                tab = Browser(socket)
+                listening = asyncio.ensure_future(tab._listen())
+                try:
+                    await tab.attach()
+                    yield tab
+                    tab._session = {}
+                    await tab.call("Browser.close")
+                finally:
+                    listening.cancel()
+                    await asyncio.wait([listening])
+        finally:
+            if process.returncode is None:
+                try:
+                    async with asyncio.timeout(5):
+                        await process.wait()
+                except TimeoutError:
+                    process.kill()
+            await process.wait()
+            if drain is not None:
+                await drain

@@ -1,0 +1,609 @@
+"""The page of ``pythpeer serve`` as HTTP: what it tells, what it does, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from importlib.resources import files
+from typing import Any
+
+import aiohttp
+import pytest
+from fake_client import CHAT, MAIL, SET, Client, connect, say
+
+from pythpeer import Session
+from pythpeer.testing import FakeServices, Fault
+from pythpeer.testing.page import Notice, Page
+from pythpeer.testing.page import server as page_server
+from pythpeer.testing.page.trouble import KINDS, TARGETS
+
+pytestmark = pytest.mark.anyio
+
+
+# -- as the page's script asks --------------------------------------------------------------------
+
+
+class Tab:
+    """What one page hears and asks for."""
+
+    def __init__(self, page: Page, http: aiohttp.ClientSession) -> None:
+        self.page = page
+        self.http = http
+        self.origin = page.url.removesuffix("/")
+
+    async def ask(self, what: str, wish: object = None, **headers: str) -> tuple[int, Any]:
+        """The status and the document that come of asking for something to be done."""
+        whole = {"Origin": self.origin, "Content-Type": "application/json", **headers}
+        body = wish if isinstance(wish, bytes) else json.dumps(wish or {}).encode()
+        url = f"{self.page.url}api/{what}"
+        async with self.http.post(url, data=body, headers=whole) as response:
+            return response.status, json.loads(await response.read() or b"null")
+
+    async def status(self, path: str = "", method: str = "GET", **headers: str) -> int:
+        async with self.http.request(method, self.page.url + path, headers=headers) as response:
+            return response.status
+
+
+class Listener:
+    """The news, read event by event; ``now`` is the latest content of each section."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.now: dict[str, Any] = {}
+        self.lines: list[dict[str, Any]] = []
+
+    async def hear(self) -> str | None:
+        """The name of the next event; ``None`` when there are no more."""
+        name = None
+        while line := (await self._response.content.readline()).decode().rstrip("\n"):
+            kind, _, rest = line.partition(": ")
+            if kind == "event":
+                name = rest
+            elif kind == "data":
+                assert name is not None
+                self.now[name] = json.loads(rest)
+                if name == "chat":
+                    self.lines += self.now["chat"]
+            elif kind == "retry":
+                assert int(rest) > 0
+                name = "retry"
+            else:
+                name = "beat"
+        return name
+
+    async def until(self, name: str) -> Any:
+        """Listen until there is news of this section, and return them."""
+        while await self.hear() != name:
+            assert not self._response.content.at_eof(), f"no {name} came"
+        return self.now[name]
+
+
+@pytest.fixture
+async def notices() -> list[Notice]:
+    return []
+
+
+@pytest.fixture
+async def page(fake: FakeServices, notices: list[Notice]) -> AsyncIterator[Page]:
+    async with Page(fake, on_notice=notices.append) as page:
+        yield page
+
+
+@pytest.fixture
+async def tab(page: Page) -> AsyncIterator[Tab]:
+    async with connect() as http:
+        yield Tab(page, http)
+
+
+@pytest.fixture
+async def listener(tab: Tab) -> AsyncIterator[Listener]:
+    """One that has heard the greeting, and how everything is."""
+    async with tab.http.get(f"{tab.page.url}api/events") as response:
+        listener = Listener(response)
+        await listener.until("requests")
+        yield listener
+
+
+# -- what it tells --------------------------------------------------------------------------------
+
+
+async def test_the_greeting_is_all_that_a_bot_needs(
+    fake: FakeServices, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its environment leads a session here, with keys that open this fake."""
+    hello = listener.now["hello"]
+    assert hello["bot"] == fake.username
+    assert hello["longest"] == 250
+    for name, value in hello["environment"].items():
+        monkeypatch.setenv(name, value)
+    async with Session.from_env() as session:
+        assert await session.peerbet.post("here I am") == 1
+        assert await session.pythbots.unread_mail() == ()
+    assert fake.violations == []
+
+
+async def test_messages_are_told_as_they_come(fake: FakeServices, listener: Listener) -> None:
+    """Whoever says them, with what marks them; each once."""
+    fake.chat.say("alice", "hello")
+    await listener.until("chat")
+    fake.chat.say("bob", "psst", to="pythpeer")
+    fake.chat.say("robot", "beep", bot=True)
+    await listener.until("chat")
+    assert [(line["id"], line["sender"], line["to"], line["bot"]) for line in listener.lines] == [
+        (1, "alice", "", False),
+        (2, "bob", "pythpeer", False),
+        (3, "robot", "", True),
+    ]
+
+
+async def test_a_page_that_comes_late_begins_with_the_latest(fake: FakeServices, tab: Tab) -> None:
+    """It is told 300 messages at most, and what else there is as it is now."""
+    say(fake, 400)
+    fake.mail.deliver("bob", "hello")
+    async with tab.http.get(f"{tab.page.url}api/events") as response:
+        listener = Listener(response)
+        await listener.until("chat")
+    assert [line["id"] for line in listener.lines] == list(range(101, 401))
+    assert listener.now["mail"]["unread"] == 1
+    assert {user["username"] for user in listener.now["users"]} >= {"tiro", "alice", "bob"}
+
+
+async def test_every_page_hears_all(fake: FakeServices, tab: Tab, listener: Listener) -> None:
+    """What is said in one is seen in the other."""
+    async with tab.http.get(f"{tab.page.url}api/events") as response:
+        other = Listener(response)
+        await other.until("requests")
+        await tab.ask("say", {"sender": "guest", "text": "both?"})
+        for each in (listener, other):
+            await each.until("chat")
+            assert [line["text"] for line in each.lines] == ["both?"]
+
+
+async def test_mail_is_shown_as_read_once_it_was_fetched(
+    client: Client, tab: Tab, listener: Listener
+) -> None:
+    """Delivered on the page, fetched by a bot, and answered by it."""
+    assert await tab.ask("mail", {"sender": "guest", "text": "hello"}) == (200, {"id": 1})
+    mail = await listener.until("mail")
+    assert (mail["unread"], mail["box"][0]["read"]) == (1, False)
+    await client.get(f"{MAIL}&readnew")
+    mail = await listener.until("mail")
+    assert (mail["unread"], mail["box"][0]["read"]) == (0, True)
+    await client.get(f"{MAIL}&user=guest&message=thanks")
+    assert (await listener.until("mail"))["sent"] == [["guest", "thanks"]]
+
+
+async def test_requests_are_counted_and_show_no_key(client: Client, listener: Listener) -> None:
+    """What is asked of which endpoint, the latest first."""
+    await client.get(SET + "&msg=hi")
+    await listener.until("requests")
+    await client.get(f"{CHAT}get&mid=1")
+    requests = await listener.until("requests")
+    assert requests["asked"] == {"peerbet.chat.set": 1, "peerbet.chat.get": 1}
+    assert [one["target"] for one in requests["latest"]] == [
+        "/api/chat/?action=get&mid=1",
+        "/api/chat/?action=set&key=***&msg=hi",
+    ]
+
+
+async def test_somebody_who_has_gone_is_noticed(tab: Tab) -> None:
+    """Where nothing happens, something is sent all the same now and then."""
+    async with tab.http.get(f"{tab.page.url}api/events") as response:
+        listener = Listener(response)
+        while await listener.hear() != "beat":
+            assert not response.content.at_eof()
+
+
+# -- what is to be noticed ------------------------------------------------------------------------
+
+
+async def test_a_broken_rule_is_told_with_the_time(notices: list[Notice]) -> None:
+    """On the page, and to whoever started it."""
+    async with FakeServices() as fake, Page(fake, on_notice=notices.append) as page, connect() as h:
+        tab, client = Tab(page, h), Client(fake, h)
+        for _ in range(2):
+            await client.get(f"{CHAT}get")
+        async with h.get(f"{page.url}api/events") as response:
+            shown = await Listener(response).until("notices")
+            (notice,) = shown["latest"]
+            assert (notice["kind"], notice["rule"]) == ("violation", "pace")
+            assert notice["date"] == fake.date
+            assert shown["total"] == 1
+            assert [one.text for one in notices] == [notice["text"]]
+        fake.violations.clear()
+        await client.get(f"{CHAT}get")
+        assert len(notices) == 2
+        await tab.ask("forget")
+        async with h.get(f"{page.url}api/events") as response:
+            assert await Listener(response).until("notices") == {"total": 0, "latest": []}
+
+
+@pytest.mark.parametrize(
+    ("query", "missed"),
+    [("&mid=1", 49), ("&mid=1&last=100", 249), ("&mid=60", 0), ("", 0), ("&mid=0", 0)],
+)
+async def test_a_gap_is_told(
+    fake: FakeServices,
+    client: Client,
+    page: Page,
+    notices: list[Notice],
+    query: str,
+    missed: int,
+) -> None:
+    """Messages behind the last one seen that did not fit into the answer, private ones aside."""
+    say(fake, 350)
+    fake.chat.say("alice", "psst", to="bob")
+    await client.get(f"{CHAT}get{query}")
+    assert [notice.text.split()[0] for notice in notices] == ([f"{missed}"] if missed else [])
+    fake.adopt(window="oldest")
+    await client.get(f"{CHAT}get{query}")
+    assert len(notices) == bool(missed)
+
+
+async def test_a_flood_leaves_a_gap(
+    client: Client, tab: Tab, listener: Listener, notices: list[Notice]
+) -> None:
+    """The button that makes more messages than an answer holds does."""
+    await client.get(SET + "&msg=hi")
+    await tab.ask("flood")
+    await client.get(f"{CHAT}get&mid=1")
+    assert [(notice.kind, notice.endpoint) for notice in notices] == [("gap", "peerbet.chat.get")]
+    await listener.until("notices")
+    assert listener.now["notices"]["latest"][0]["rule"] == "gap"
+
+
+# -- what it does ---------------------------------------------------------------------------------
+
+
+async def test_what_is_said_reaches_the_chat_as_it_is(fake: FakeServices, tab: Tab) -> None:
+    """Markup, bidi, emoji and all; to everyone or to the bot alone."""
+    text = "<script>alert('1')</script> \u202e 👩‍👩‍👧 & more"
+    assert await tab.ask("say", {"sender": " guest ", "text": text}) == (200, {"id": 1})
+    await tab.ask("say", {"sender": "guest", "text": "psst", "to": "pythpeer", "bot": True})
+    assert [(line.sender, line.text, line.to, line.bot) for line in fake.chat.messages] == [
+        ("guest", text, "", False),
+        ("guest", "psst", "pythpeer", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("what", "wish"),
+    [
+        ("say", {"sender": "guest", "text": ""}),
+        ("say", {"sender": "guest", "text": "x" * 251}),
+        ("say", {"sender": " ", "text": "hello"}),
+        ("say", {"sender": "x" * 41, "text": "hello"}),
+        ("say", {"sender": "guest"}),
+        ("say", {"sender": "guest", "text": "hello", "more": 1}),
+        ("say", ["guest", "hello"]),
+        ("say", b'{"sender": "guest", "text": "hello"'),
+        ("say", b'{"sender": "guest", "text": "\xff"}'),
+        ("say", b'{"sender": "guest", "text": "\\ud83d"}'),
+        ("say", b"[" * 16_000),
+        ("mail", {"sender": "guest", "text": ""}),
+        ("mail", {"sender": "", "text": "hello"}),
+        ("users", {"username": ""}),
+        ("trouble", {"target": "peerbet", "kind": "worse"}),
+        ("trouble", {"target": "everything", "kind": "slow"}),
+        ("flood", {"messages": 10**9}),
+    ],
+)
+async def test_what_cannot_be_done_is_said(
+    fake: FakeServices, tab: Tab, what: str, wish: object
+) -> None:
+    """In words, with nothing done."""
+    users = list(fake.users)
+    status, answer = await tab.ask(what, wish)
+    assert status == 400
+    assert answer.keys() == {"error"}
+    assert answer["error"]
+    assert (fake.chat.messages, fake.mail.box, fake.faults.constant) == ([], [], {})
+    assert list(fake.users) == users
+
+
+async def test_what_is_too_large_is_not_read(fake: FakeServices, tab: Tab) -> None:
+    """However it goes on."""
+    status, _ = await tab.ask("say", b'{"sender": "guest", "text": "hello"}' + b" " * 20_000)
+    assert status == 413
+    assert fake.chat.messages == []
+
+
+async def test_users_are_added_and_changed(
+    fake: FakeServices, tab: Tab, listener: Listener
+) -> None:
+    """Under their name, and what is looked up then is what was said."""
+    assert (await tab.ask("users", {"username": "zoe", "online": True}))[0] == 200
+    users = await listener.until("users")
+    assert [user["online"] for user in users if user["username"] == "zoe"] == [True]
+    async with fake.session() as session:
+        assert (await session.pythbots.user("zoe")).rank == "User"
+        await tab.ask("users", {"username": "zoe", "rank": "Owner"})
+        user = await session.pythbots.user("zoe")
+    assert (user.rank, user.online) == ("Owner", False)
+    assert sum(user["username"] == "zoe" for user in await listener.until("users")) == 1
+
+
+# -- trouble --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS if "." in target])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "normal"])
+async def test_each_kind_of_trouble_can_be_made_and_ended(
+    fake: FakeServices, tab: Tab, listener: Listener, target: str, kind: str
+) -> None:
+    """For each endpoint by itself: that one has it, and nothing else."""
+    assert (await tab.ask("trouble", {"target": target, "kind": kind}))[0] == 200
+    assert await listener.until("trouble") == {target: kind}
+    assert list(fake.faults.constant) == [target]
+    await tab.ask("trouble", {"target": target, "kind": "normal"})
+    assert await listener.until("trouble") == {}
+    assert fake.faults.constant == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "seconds"), [("slow", 200, 3.0), ("error", 503, 0.0), ("limited", 429, 0.0)]
+)
+async def test_trouble_is_what_it_says(
+    fake: FakeServices, client: Client, tab: Tab, kind: str, status: int, seconds: float
+) -> None:
+    """Slow answers come late, errors have their status."""
+    await tab.ask("trouble", {"target": "peerbet", "kind": kind})
+    before = fake.clock()
+    assert await client.status(f"{CHAT}get") == status
+    assert seconds <= fake.clock() - before < seconds + 0.5
+
+
+async def test_garbage_is_no_json_and_lost_is_done(
+    fake: FakeServices, client: Client, tab: Tab
+) -> None:
+    """A post whose answer is lost is in the chat; one that meets a closed door is not."""
+    await tab.ask("trouble", {"target": "peerbet.chat.get", "kind": "garbage"})
+    with pytest.raises(ValueError, match="truncated"):
+        await client.get(f"{CHAT}get")
+    for kind, done in (("lost", ["hi"]), ("down", ["hi"])):
+        await tab.ask("trouble", {"target": "peerbet.chat.set", "kind": kind})
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await client.get(SET + "&msg=hi")
+        # aiohttp repeats a GET by itself, so it may be there twice.
+        assert sorted({line.text for line in fake.chat.messages}) == done
+    assert len(fake.chat.messages) <= 2
+
+
+async def test_a_service_that_is_down_refuses_and_comes_back(
+    fake: FakeServices, client: Client, tab: Tab, listener: Listener
+) -> None:
+    """Connections are refused at the one and not at the other; it comes back where it was."""
+    url = fake.peerbet_url
+    for _ in range(2):  # the second time it is down already
+        await tab.ask("trouble", {"target": "peerbet", "kind": "down"})
+    assert await listener.until("trouble") == {"peerbet": "down"}
+    with pytest.raises(aiohttp.ClientConnectorError):
+        await client.status(f"{CHAT}get")
+    assert await client.status("/api/userinfo.php?user=tiro") == 200
+    await tab.ask("trouble", {"target": "peerbet", "kind": "error"})
+    assert await listener.until("trouble") == {"peerbet": "error"}
+    assert await client.status(f"{CHAT}get") == 503
+    await tab.ask("normal")
+    assert await listener.until("trouble") == {}
+    assert await client.status(f"{CHAT}get") == 200
+    assert fake.peerbet_url == url
+
+
+async def test_a_service_whose_port_was_taken_stays_down(
+    fake: FakeServices, client: Client, tab: Tab, listener: Listener
+) -> None:
+    """It is said which port, and it comes back once that is free."""
+    await tab.ask("trouble", {"target": "peerbet", "kind": "down"})
+    port = int(fake.peerbet_url.rpartition(":")[2])
+    async with FakeServices(peerbet_port=port):
+        status, answer = await tab.ask("normal")
+        assert status == 503
+        assert f":{port}:" in answer["error"]
+    assert await listener.until("trouble") == {"peerbet": "down"}
+    assert await tab.ask("normal") == (200, {})
+    assert await client.status(f"{CHAT}get") == 200
+
+
+async def test_all_goes_back_to_normal_at_once(fake: FakeServices, tab: Tab) -> None:
+    """Whoever made the trouble, and what is none of the page's kinds is shown as such."""
+    fake.faults.always("pythbots.mail", Fault.hang())
+    await tab.ask("trouble", {"target": "pythbots", "kind": "down"})
+    await tab.ask("trouble", {"target": "peerbet.chat.set", "kind": "slow"})
+    async with tab.http.get(f"{tab.page.url}api/events") as response:
+        assert await Listener(response).until("trouble") == {
+            "pythbots": "down",
+            "pythbots.mail": "other",
+            "peerbet.chat.set": "slow",
+        }
+    assert await tab.ask("normal") == (200, {})
+    assert fake.faults.constant == {}
+
+
+# -- what it refuses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": ""},
+        {"Origin": "https://127.0.0.1"},
+        {"Host": "evil.example"},
+        {"Host": "evil.example", "Origin": "http://evil.example"},
+        {"Host": "127.0.0.1"},
+        {"Host": ""},
+    ],
+    ids=str,
+)
+async def test_other_pages_get_nothing_done(
+    fake: FakeServices, tab: Tab, headers: dict[str, str]
+) -> None:
+    """Neither across sites, nor under a name that was made to lead here."""
+    status, answer = await tab.ask("say", {"sender": "guest", "text": "hello"}, **headers)
+    assert status == 403
+    assert "this machine" in answer["error"]
+    assert fake.chat.messages == []
+
+
+async def test_another_port_is_another_page(fake: FakeServices, tab: Tab) -> None:
+    """What else runs on this machine has pages of its own."""
+    wish = {"sender": "guest", "text": "hello"}
+    for origin in (fake.peerbet_url, fake.pythbots_url, "http://localhost"):
+        assert (await tab.ask("say", wish, Origin=origin))[0] == 403
+    assert fake.chat.messages == []
+
+
+async def test_a_post_without_an_origin_is_refused(fake: FakeServices, tab: Tab) -> None:
+    """Browsers name one with every post."""
+    async with tab.http.post(
+        f"{tab.page.url}api/say", json={"sender": "guest", "text": "hello"}
+    ) as response:
+        assert response.status == 403
+    assert fake.chat.messages == []
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
+async def test_a_post_as_forms_make_them_is_refused(
+    fake: FakeServices, tab: Tab, kind: str
+) -> None:
+    """What needs no leave of the browser to be sent is not JSON."""
+    wish = {"sender": "guest", "text": "hello"}
+    assert (await tab.ask("say", wish, **{"Content-Type": kind}))[0] == 400
+    assert fake.chat.messages == []
+
+
+async def test_it_goes_by_either_name_of_this_machine(fake: FakeServices, tab: Tab) -> None:
+    """As 127.0.0.1 and as localhost, each with its own origin."""
+    host = tab.origin.removeprefix("http://").replace("127.0.0.1", "localhost")
+    wish = {"sender": "guest", "text": "hello"}
+    assert (await tab.ask("say", wish, Host=host, Origin=f"http://{host}"))[0] == 200
+    assert (await tab.ask("say", wish, Host=host))[0] == 403
+    assert len(fake.chat.messages) == 1
+
+
+async def test_other_pages_hear_nothing(tab: Tab) -> None:
+    """A link may lead to the page; its news are for itself."""
+    assert await tab.status(**{"Sec-Fetch-Site": "cross-site"}) == 200
+    assert await tab.status("api/events", **{"Sec-Fetch-Site": "cross-site"}) == 403
+    assert await tab.status("api/events", **{"Sec-Fetch-Site": "same-site"}) == 403
+    assert await tab.status("api/events", Origin="http://evil.example") == 403
+    assert await tab.status("api/events", Host="evil.example") == 403
+    assert await tab.status(Host="evil.example") == 403
+
+
+@pytest.mark.parametrize("path", ["", "page.js", "api/events", "nowhere"])
+async def test_every_answer_is_under_a_strict_policy(tab: Tab, path: str) -> None:
+    """Nothing runs, loads or frames but the page's own, and nothing is kept."""
+    async with tab.http.get(tab.page.url + path) as response:
+        headers = response.headers
+    policy = headers["Content-Security-Policy"].split("; ")
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "require-trusted-types-for 'script'" in policy
+    assert not any("unsafe" in rule or "http" in rule or "*" in rule for rule in policy)
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+# -- its files ------------------------------------------------------------------------------------
+
+
+async def test_there_are_four_files_and_no_way_out(tab: Tab) -> None:
+    """Each with its kind; whatever else is asked for is not there."""
+    for path, (name, kind) in page_server.FILES.items():
+        async with tab.http.get(tab.page.url + path.lstrip("/")) as response:
+            assert (response.status, response.content_type) == (200, kind)
+            shipped = files("pythpeer.testing.page").joinpath("static", name)
+            assert await response.read() == shipped.read_bytes()
+    for path in ("index.html", "../server.py", "%2e%2e/server.py", "..%2fserver.py", "static", "a"):
+        assert await tab.status(path) == 404
+    assert await tab.status("api/say") == 404
+    assert await tab.status(method="PUT", Origin=tab.origin) == 405
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    """No address but its own, neither script nor style in the markup, a label for each field."""
+    home = files("pythpeer.testing.page").joinpath("static")
+    texts = {name: home.joinpath(name).read_text("utf-8") for name, _ in page_server.FILES.values()}
+    for name, text in texts.items():
+        addresses = re.findall(r"""//[^\s"'`]+""", text)
+        assert set(addresses) <= {"//www.w3.org/2000/svg"}, name
+    assert "innerHTML" not in texts["page.js"]
+
+    class Reader(HTMLParser):
+        labels: frozenset[str] = frozenset()
+        inside = 0
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            given = dict(attrs)
+            assert not any(name == "style" or name.startswith("on") for name in given)
+            if tag == "label":
+                self.inside += 1
+                self.labels |= {given.get("for") or ""}
+            elif tag in ("input", "select", "textarea"):
+                assert self.inside or given["id"] in self.labels
+            elif tag in ("script", "style"):
+                assert tag == "script"
+                assert given["src"] == "/page.js"
+
+        def handle_endtag(self, tag: str) -> None:
+            self.inside -= tag == "label"
+
+    Reader().feed(texts["index.html"])
+
+
+# -- its life -------------------------------------------------------------------------------------
+
+
+async def test_a_port_can_be_chosen_and_taken(fake: FakeServices, page: Page) -> None:
+    """It says so when it is taken, leaves nothing open, and can be had once it is free."""
+    port = int(page.url.rstrip("/").rpartition(":")[2])
+    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: "):
+        async with Page(fake, port=port):
+            pass
+    await page.__aexit__(None, None, None)
+    async with Page(fake, port=port) as again:
+        assert again.url == page.url
+
+
+async def test_it_closes_at_once_with_pages_open(fake: FakeServices) -> None:
+    """Whoever listens comes to the end of the news, and the fake is left as it was."""
+    async with (
+        connect() as http,
+        Page(fake) as page,
+        http.get(f"{page.url}api/events") as response,
+    ):
+        listener = Listener(response)
+        await listener.until("requests")
+        before = asyncio.get_running_loop().time()
+        await page.__aexit__(None, None, None)
+        assert asyncio.get_running_loop().time() - before < 0.5
+        assert await listener.hear() is None
+        assert response.content.at_eof()
+    fake.chat.say("alice", "anyone?")
+    assert not fake._listeners
+    assert len(fake.chat._listeners) == len(fake.mail._listeners) == 1  # the people's
+
+
+async def test_another_life_is_told_from_the_last(fake: FakeServices, tab: Tab) -> None:
+    """A page that finds another server where its own was begins anew."""
+    lives = set()
+    for _ in range(2):
+        async with Page(fake) as page, tab.http.get(f"{page.url}api/events") as response:
+            lives.add((await Listener(response).until("hello"))["life"])
+    assert len(lives) == 2
+
+
+async def test_half_a_character_does_not_end_the_news(
+    fake: FakeServices, listener: Listener
+) -> None:
+    """What has no UTF-8 is told all the same."""
+    fake.chat.say("alice", "half \ud83d a pair")
+    await listener.until("chat")
+    assert listener.lines[0]["text"] == "half \ud83d a pair"

@@ -1,0 +1,307 @@
+"""The page of ``pythpeer serve`` in a real browser: what a newcomer does there, and sees.
+
+In real time, with a real bot of ten lines. Pictures of the page are left in pytest's temporary
+folder, to be looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from browser import CHROMIUM, Browser, browser
+
+from pythpeer import Session
+from pythpeer.testing import FakeServices
+from pythpeer.testing.page import Page
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
+]
+
+EVIL: Final = "<script>document.title = 'mallory'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Browsers know no virtual time."""
+    return "asyncio"
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeServices]:
+    async with FakeServices() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def tab(fake: FakeServices) -> AsyncIterator[Browser]:
+    """A browser that shows the page, and has nothing to complain about in the end."""
+    async with Page(fake) as page, browser() as tab:
+        await tab.open(page.url)
+        await tab.shows("PYTHPEER_PEERBET_URL", "#environment")
+        yield tab
+        assert tab.errors == []
+
+
+@contextlib.asynccontextmanager
+async def bot(fake: FakeServices) -> AsyncIterator[None]:
+    """One that answers !ping, and mail."""
+
+    async def chat(session: Session) -> None:
+        async for message in session.peerbet.chat_stream(after=0):
+            if message.text == "!ping":
+                await session.peerbet.post("pong", bot=True)
+
+    async def mail(session: Session) -> None:
+        async for letter in session.pythbots.mail_stream():
+            await session.pythbots.send_mail(letter.sender or "", "thank you")
+
+    async with fake.session() as session:
+        tasks = [asyncio.ensure_future(run(session)) for run in (chat, mail)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+
+async def test_say_something_and_see_the_bot_answer(fake: FakeServices, tab: Browser) -> None:
+    """The cursor is in the right place already: write, Enter, and the answer appears."""
+    await tab.shows("No bot yet", "#presence")
+    assert await tab.focused() == "text"
+    async with bot(fake):
+        await tab.write("!ping")
+        await tab.press("Enter")
+        await tab.shows("!ping", "#log .own")
+        await tab.shows("pong", "#log .account")
+        await tab.shows("bot", "#log .account .chip")
+        await tab.shows("Your bot is here", "#presence")
+        assert await tab.focused() == "text"
+        assert await tab.run("document.querySelector('#text').value") == ""
+    assert [(line.sender, line.text) for line in fake.chat.messages] == [
+        ("guest", "!ping"),
+        ("pythpeer", "pong"),
+    ]
+    assert fake.violations == []
+
+
+async def test_whatever_people_write_is_text(fake: FakeServices, tab: Browser) -> None:
+    """In the chat, in mails, in names: markup is to be read, and does nothing."""
+    fake.chat.say(EVIL, EVIL)
+    fake.chat.say("bob", "psst", to="pythpeer")
+    fake.mail.deliver(EVIL, EVIL)
+    await tab.shows(EVIL, "#log")
+    for panel, place in (("mail", "#box"), ("users", "#users")):
+        await tab.run(f"document.querySelector('#tab-{panel}').click()")
+        await tab.shows(EVIL, place)
+    await tab.shows("private to pythpeer", "#log .private")
+    assert await tab.run("document.title") == "pythpeer serve"
+    assert await tab.run("document.querySelectorAll('main :is(script, img)').length") == 0
+
+
+async def test_the_keyboard_is_enough(fake: FakeServices, tab: Browser) -> None:
+    """Names, private messages, the tabs and what is in them: Tab, arrows, Enter; focus is seen."""
+    assert await tab.tab_to("sender", shift=True) == ["bot", "to", "sender"]
+    await tab.write("zoe")
+    await tab.press("Tab")
+    await tab.press("ArrowDown")
+    await tab.tab_to("text")
+    await tab.write("psst")
+    await tab.press("Enter")
+    await tab.shows("private to pythpeer", "#log .own")
+    assert [(line.sender, line.to) for line in fake.chat.messages] == [("zoe", "pythpeer")]
+
+    await tab.tab_to("tab-bot")
+    ring = "getComputedStyle(document.activeElement).outlineStyle"
+    assert await tab.run(ring) == "solid"
+    await tab.press("ArrowRight")
+    assert await tab.focused() == "tab-trouble"
+    await tab.tab_to("peerbet")
+    await tab.press("ArrowDown")
+    await tab.shows("1", "#tab-trouble")
+    assert fake.faults.constant.keys() == {"peerbet"}
+    await tab.tab_to("normal")
+    await tab.press("Enter")
+    await tab.until("!document.querySelector('#tab-trouble b').textContent")
+    assert fake.faults.constant == {}
+
+    await tab.tab_to("tab-trouble", shift=True)
+    await tab.press("ArrowRight")
+    await tab.tab_to("text")
+    await tab.write("hello")
+    await tab.press("Enter")
+    await tab.shows("unread", "#box")
+    assert [letter.text for letter in fake.mail.box] == ["hello"]
+
+
+async def test_the_fault_panel_is_felt_by_the_bot(fake: FakeServices, tab: Browser) -> None:
+    """Down, it hears nothing; back to normal, it answers what was said meanwhile."""
+    await tab.run("document.querySelector('#tab-trouble').click()")
+    choose = """
+        (() => {
+            const choice = document.querySelector(`[name="peerbet"]`);
+            choice.value = "KIND";
+            choice.dispatchEvent(new Event("change"));
+        })()
+    """
+    async with bot(fake):
+        await tab.shows("Your bot is here", "#presence")
+        await tab.run(choose.replace("KIND", "down"))
+        await tab.until("document.querySelector('[name=\"peerbet\"]').className === 'set'")
+        await tab.write("!ping")
+        await tab.press("Enter")
+        await tab.shows("!ping", "#log")
+        await asyncio.sleep(1.5)
+        assert not await tab.run("document.querySelector('#log .account')")
+        await tab.run(choose.replace("KIND", "normal"))
+        await tab.shows("pong", "#log .account")
+
+
+async def test_mail_is_answered_and_shown_as_read(fake: FakeServices, tab: Browser) -> None:
+    """What is delivered is unread until the bot has fetched it, and its answer appears."""
+    await tab.run("document.querySelector('#tab-mail').click()")
+    await tab.run("document.querySelector('#deliver textarea').focus()")
+    await tab.write("are you there?")
+    await tab.press("Enter")
+    await tab.shows("unread", "#box")
+    async with bot(fake):
+        await tab.shows("to guest", "#sent")
+        await tab.shows("thank you", "#sent")
+        await tab.until("!document.querySelector('#box .unread')")
+
+
+async def test_a_flood_leaves_a_gap_that_is_seen(fake: FakeServices, tab: Browser) -> None:
+    """In the chat and in the list of what is to be noticed, which can be cleared."""
+    async with bot(fake):
+        await tab.write("!ping")
+        await tab.press("Enter")
+        await tab.shows("pong", "#log .account")
+        await tab.run("document.querySelector('#flood').click()")
+        await tab.shows("to be noticed", "#noticed")
+        await tab.shows("did not fit", "#log .aside")
+        await tab.run("document.querySelector('#noticed').click()")
+        await tab.shows("peerbet.chat.get [gap]", "#notices")
+        assert await tab.focused() == "tab-bot"
+        await tab.run("document.querySelector('#forget').click()")
+        await tab.until("document.querySelector('#noticed').hidden")
+        await tab.until("!document.querySelector('#notices').children.length")
+
+
+async def test_it_survives_a_reload(fake: FakeServices, tab: Browser) -> None:
+    """The name, what was being written, the tab: all as they were, and the chat once."""
+    await tab.write("hello")
+    await tab.press("Enter")
+    await tab.shows("hello", "#log")
+    await tab.tab_to("sender", shift=True)
+    await tab.write("zoe")
+    await tab.tab_to("text")
+    await tab.write("half a thou")
+    await tab.run("document.querySelector('#tab-users').click()")
+    await tab.reload()
+    await tab.shows("hello", "#log")
+    assert await tab.run("document.querySelector('#text').value") == "half a thou"
+    assert await tab.run("document.querySelector('[name=sender]').value") == "zoe"
+    assert await tab.run("document.querySelector('#tab-users').ariaSelected") == "true"
+    assert await tab.run("document.querySelectorAll('.message').length") == 1
+
+
+async def test_it_connects_again_by_itself(fake: FakeServices) -> None:
+    """It says when it is cut off, and shows another life of the services as such."""
+    fake.chat.say("alice", "the first")
+    async with browser() as tab:
+        async with Page(fake) as page:
+            await tab.open(page.url)
+            await tab.shows("the first", "#log")
+        await tab.shows("Not connected", "#lost")
+        await tab.write("to nobody")
+        await tab.press("Enter")
+        await tab.shows("does not answer", "#alert")
+        assert await tab.run("document.querySelector('#text').value") == "to nobody"
+        async with FakeServices() as other:
+            port = int(page.url.rstrip("/").rpartition(":")[2])
+            other.chat.say("bob", "the second")
+            async with Page(other, port=port):
+                await tab.shows("the second", "#log")
+                await tab.until("document.querySelector('#lost').hidden")
+                assert await tab.run("document.querySelectorAll('.message').length") == 1
+
+
+async def test_what_is_too_long_is_said(fake: FakeServices, tab: Browser) -> None:
+    """Characters are counted as the service does, and nothing that was written is lost."""
+    await tab.write("👍" * 251)
+    await tab.shows("-1 left", "#left")
+    await tab.press("Enter")
+    await tab.shows("250", "#alert")
+    assert fake.chat.messages == []
+    assert len(await tab.run("document.querySelector('#text').value")) == 251
+    await tab.run("document.querySelector('#text').value = '👍'.repeat(250)")
+    await tab.press("Enter")
+    await tab.until("document.querySelector('.message')")
+    assert fake.chat.messages[0].text == "👍" * 250
+
+
+LOOKS: Final = {
+    "light": (1280, 800, "light"),
+    "dark": (1280, 800, "dark"),
+    "narrow": (380, 760, "light"),
+    "narrow-dark": (380, 760, "dark"),
+}
+
+
+async def test_it_looks_well(fake: FakeServices, tab: Browser, tmp_path: Path) -> None:
+    """Light, dark, narrow: nothing runs over the edge, and words stand out from their ground."""
+    async with bot(fake):
+        fake.chat.say("mika", "morning, ana! is the new bot in yet?")
+        fake.chat.say("oskar", "psst, are you really a bot?", to="pythpeer")
+        fake.chat.say("zoe", f"{'long' * 30} {'and longer ' * 10}")
+        fake.mail.deliver("ana", "The minutes of last night are done.")
+        await tab.write("!ping")
+        await tab.press("Enter")
+        await tab.shows("pong", "#log .account")
+        for name, (width, height, scheme) in LOOKS.items():
+            picture = await tab.look(width, height, scheme)
+            (tmp_path / f"{name}.png").write_bytes(picture)
+            assert struct.unpack(">II", picture[16:24]) == (width, height)
+            assert await tab.run("document.documentElement.scrollWidth <= innerWidth"), name
+            for panel in ("bot", "trouble", "mail", "users"):
+                await tab.run(f"document.querySelector('#tab-{panel}').click()")
+                assert await tab.run(CONTRAST) == [], (name, panel)
+
+
+CONTRAST: Final = """
+(() => {
+    const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const rgb = (colours) => {
+        context.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+        return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+    };
+    const light = (colours) => rgb(colours).map((part) => part / 255)
+        .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+    const faint = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const element = walker.currentNode.parentElement;
+        if (!walker.currentNode.data.trim() || !element.checkVisibility()) continue;
+        const grounds = [];
+        for (let up = element; up; up = up.parentElement) {
+            grounds.unshift(getComputedStyle(up).backgroundColor);
+        }
+        const ink = getComputedStyle(element).color;
+        const [more, less] = [light([...grounds, ink]), light(grounds)].sort((a, b) => b - a);
+        if ((more + 0.05) / (less + 0.05) < 4.5) faint.push(`${walker.currentNode.data}: ${ink}`);
+    }
+    return faint;
+})()
+"""
+"""Finds words that stand out too little from what is behind them: under 4.5 to 1 (WCAG AA)."""

@@ -1,0 +1,289 @@
+"""The command ``pythpeer serve``: what it prints, whom it answers, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, Self
+
+import aiohttp
+import pytest
+
+from pythpeer import Session
+from pythpeer.cli import main
+
+FREE: Final = ("--port", "0", "--peerbet-port", "0", "--pythbots-port", "0")
+
+needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+
+# -- as a process ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Processes know no virtual time."""
+    return "asyncio"
+
+
+class Serving:
+    """The command as a process, and what it has said so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.said: list[str] = []
+
+    async def hear(self) -> str:
+        """The next line."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(20):
+            line = (await self.process.stdout.readline()).decode()
+        assert line.endswith("\n")
+        self.said.append(line.rstrip("\n"))
+        return self.said[-1]
+
+    async def ready(self) -> Self:
+        """Wait until it has introduced itself."""
+        while "Ctrl-C stops" not in await self.hear():
+            pass
+        return self
+
+    @property
+    def page(self) -> str:
+        (url,) = re.findall(r"^Chat with your bot: +(http://\S+)$", self.text, re.MULTILINE)
+        return str(url)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What is to be set in the shell, as a shell reads it."""
+        return dict(re.findall(r"^  (?:export|set) (PYTHPEER_\w+)=(\S+)$", self.text, re.MULTILINE))
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.said)
+
+    async def end(self, number: signal.Signals) -> tuple[int | None, str]:
+        """Send a signal; the exit code, and all that it had to complain about."""
+        self.process.send_signal(number)
+        return await self.over()
+
+    async def over(self) -> tuple[int | None, str]:
+        async with asyncio.timeout(20):
+            out, err = await self.process.communicate()
+        self.said += out.decode().splitlines()
+        return self.process.returncode, err.decode()
+
+
+def mind_sigint() -> None:
+    """A shell may have started us with SIGINT ignored, and that is inherited."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@asynccontextmanager
+async def serving(*arguments: str) -> AsyncIterator[Serving]:
+    """``pythpeer serve`` with everything on that complains of what was left open."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "pythpeer", "serve", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=None if sys.platform == "win32" else mind_sigint,
+    )
+    try:
+        yield Serving(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest.mark.anyio
+@pytest.mark.processes
+@needs_signals
+async def test_it_says_where_it_is_answers_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines lead a bot and a browser there; Ctrl-C ends it well, with a page open."""
+    async with serving(*FREE) as command:
+        await command.ready()
+        for name, value in command.environment.items():
+            monkeypatch.setenv(name, value)
+        async with Session.from_env() as session, aiohttp.ClientSession() as http:
+            assert await session.peerbet.post("hello") == 1
+            async with http.get(command.page) as page, http.get(f"{command.page}api/events") as sse:
+                assert "pythpeer serve" in await page.text()
+                assert (await sse.content.readline()).startswith(b"retry")
+                assert await command.end(signal.SIGINT) == (0, "")
+    assert command.environment.keys() == {
+        "PYTHPEER_PEERBET_URL",
+        "PYTHPEER_PYTHBOTS_URL",
+        "PYTHPEER_PEERBET_KEY",
+        "PYTHPEER_PERSONAL_KEY",
+    }
+    assert "\x1b" not in command.text
+
+
+@pytest.mark.anyio
+@pytest.mark.processes
+@needs_signals
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_at_any_moment_ends_it_well(number: signal.Signals) -> None:
+    """From the moment that signals are minded: while it starts, and with trouble under way."""
+    for lines in (1, 4):
+        async with serving(*FREE, "--people") as command:
+            for _ in range(lines):
+                await command.hear()
+            assert await command.end(number) == (0, "")
+    async with serving(*FREE) as command, aiohttp.ClientSession() as http:
+        await command.ready()
+        headers = {"Origin": command.page.rstrip("/"), "Content-Type": "application/json"}
+        down = b'{"target": "peerbet", "kind": "down"}'
+        async with http.post(f"{command.page}api/trouble", data=down, headers=headers) as answer:
+            assert answer.status == 200
+        assert await command.end(number) == (0, "")
+
+
+@pytest.mark.anyio
+@pytest.mark.processes
+@needs_signals
+async def test_broken_rules_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As lines, or as JSON; and with --pace 0 no pace is too fast."""
+
+    async def ask_twice(url: str) -> None:
+        async with aiohttp.ClientSession(headers={"User-Agent": "test"}) as http:
+            for _ in range(2):
+                async with http.get(f"{url}/api/chat/?action=get") as answer:
+                    assert answer.status == 200
+
+    async with serving(*FREE) as command:
+        await command.ready()
+        await ask_twice(command.environment["PYTHPEER_PEERBET_URL"])
+        assert re.search(r"peerbet\.chat\.get: came .* too early .*\[pace\]$", await command.hear())
+    async with serving(*FREE, "--json", "--pace", "0") as command:
+        row: dict[str, Any] = json.loads(await command.hear())
+        assert row["kind"] == "serving"
+        assert row["page"].startswith("http://127.0.0.1:")
+        url = row["environment"]["PYTHPEER_PEERBET_URL"]
+        await ask_twice(url)
+        async with (
+            aiohttp.ClientSession(headers={"User-Agent": "test"}) as http,
+            http.get(f"{url}/nowhere"),
+        ):
+            row = json.loads(await command.hear())
+        assert row.pop("date").startswith("20")
+        assert row == {
+            "kind": "violation",
+            "endpoint": "peerbet",
+            "rule": "path",
+            "text": "no such path",
+        }
+
+
+@pytest.mark.anyio
+@pytest.mark.processes
+@needs_signals
+async def test_people_talk_if_asked_to() -> None:
+    """The same people say the same things for the same seed."""
+    openings: list[list[tuple[str, str]]] = []
+    for _ in range(2):
+        async with serving(*FREE, "--people", "--seed", "5", "--json") as command:
+            row = json.loads(await command.hear())
+            async with Session(peerbet_url=row["environment"]["PYTHPEER_PEERBET_URL"]) as session:
+                page = await session.peerbet.messages()
+        openings.append([(message.sender, message.text) for message in page.messages])
+    assert openings[0][0] == openings[1][0]
+    assert openings[0][0][1] == "good morning, everyone"
+
+
+@pytest.mark.processes
+@needs_signals
+def test_it_ends_when_nobody_reads_on() -> None:
+    """As every command: a closed pipe is no failure."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "pythpeer", "serve", *FREE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:
+        assert process.stdout.readline().startswith(b"pythpeer serve")
+        process.stdout.close()
+        assert process.wait(20) == 0
+        assert process.stderr.read() == b""
+
+
+# -- in this process ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """The command minds signals; they are given back."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize("option", ["--port", "--peerbet-port", "--pythbots-port"])
+def test_a_port_that_is_taken_is_one_line(option: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It says which, and how to choose another: that is wrong usage, no failure of a service."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ports = {**dict.fromkeys(FREE[::2], "0"), option: str(port)}
+        assert main(["serve", *chain.from_iterable(ports.items())]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"pythpeer: cannot listen on 127\.0\.0\.1:{port}: [^\n]+\n", err)
+    assert option in err
+
+
+@pytest.mark.usefixtures("signals")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--port", "65536"],
+        ["--peerbet-port", "-1"],
+        ["--pythbots-port", "many"],
+        ["--pace", "-1"],
+        ["--pace", "nan"],
+        ["--pace", "inf"],
+        ["--seed", "x"],
+        ["more"],
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    """And nothing is served."""
+    assert main(["serve", *FREE, *arguments]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"pythpeer: [^\n]+\n", err)
+
+
+@pytest.mark.processes
+def test_a_missing_browser_is_said_loudly(tmp_path: Path) -> None:
+    """Where the page's tests cannot run, the end of the test run says so."""
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PATH": str(tmp_path), "COLUMNS": "100"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "test_page_browser.py", "-k", "keyboard"],
+        cwd=tests,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "1 skipped" in done.stdout
+    assert re.search(r"NOT TRIED.*\n.*there is no chromium on this machine", done.stdout)
