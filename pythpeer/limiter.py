@@ -87,10 +87,10 @@ class Gate(Protocol):
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_bucket", "_limiter", "_ticket", "status")
+    __slots__ = ("_anchor", "_bucket", "_ticket", "limiter", "status", "waited")
 
     def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
-        self._limiter = limiter
+        self.limiter: Final[Limiter] = limiter
         self._ticket = ticket
         # If the limiter moves to another loop it gets another bucket: what is left over from the
         # old loop must not count there.
@@ -98,6 +98,8 @@ class Permit:
         self._anchor = _HELD
         self.status: int | None = None
         """The HTTP status of the answer, once its head is here."""
+        self.waited: float = 0.0
+        """Seconds for which it was waited for."""
 
     @property
     def written(self) -> bool:
@@ -107,7 +109,7 @@ class Permit:
     def on_written(self) -> None:
         """The request head is being written now."""
         if self._anchor == _HELD:
-            self._anchor = self._limiter._spend(self._bucket, self._ticket)
+            self._anchor = self.limiter._spend(self._bucket, self._ticket)
 
     def on_answered(self, status: int | None = None) -> None:
         """The head of the answer is here."""
@@ -115,7 +117,7 @@ class Permit:
         if self._anchor > 0:
             if status != 429:
                 self._bucket.praise()
-            self._limiter._answered(self._bucket, self._anchor, self._ticket)
+            self.limiter._answered(self._bucket, self._anchor, self._ticket)
 
     def refused(self, retry_after: float | None) -> None:
         """The service said that it was asked too often: keep more distance from now on."""
@@ -125,13 +127,13 @@ class Permit:
     def pause(self, retry_after: float | None) -> None:
         """The service said when to come back, or nothing of the kind."""
         if retry_after is not None:
-            self._limiter.pause(min(retry_after, LONGEST_PAUSE))
+            self.limiter.pause(min(retry_after, LONGEST_PAUSE))
 
     def close(self) -> None:
         """The request is over. A token that was never spent goes back."""
         if self._anchor == _HELD:
             self._anchor = _RETURNED
-            self._limiter._give_back(self._bucket, self._ticket)
+            self.limiter._give_back(self._bucket, self._ticket)
 
 
 class Limiter:
@@ -206,6 +208,11 @@ class Limiter:
         """Seconds until the deadline set by `pause` or a ``Retry-After``; 0 without one."""
         return max(0.0, self._bucket.paused - self._now())
 
+    @property
+    def next_token(self) -> float:
+        """Seconds until the next token, as far as is known here; 0 if there is one."""
+        return max(0.0, self._first(self._now()))
+
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now. A deadline is only ever moved later."""
         self._bucket.pause(self._now() + check_seconds("a pause", seconds))
@@ -255,6 +262,7 @@ class Limiter:
             if self._asking is not None and not line:
                 await self._stop_asking(self._asking)
             raise
+        permit.waited = self._now() - now
         return permit
 
     def dismiss(self, owner: object) -> None:

@@ -167,6 +167,7 @@ def imported_by(statement: str) -> set[str]:
 def test_importing_the_package_is_light() -> None:
     """``import pythpeer`` imports neither aiohttp nor what only extras, tests and commands need."""
     heavy = {"aiohttp", "yarl", "cyclopts", "rich", "sqlite3", "redis", "pytest", "hypothesis"}
+    heavy |= {"opentelemetry"}
     assert imported_by("import pythpeer") & heavy == set()
 
 

@@ -132,10 +132,11 @@ class Sight:
 
     def _latest(self, rows: int, *, wide: bool) -> Iterator[RenderableType]:
         """The last items of all logs, most room for those of which there are most."""
+        if not rows:
+            return
         share = max(1, rows // max(1, len(self._survey.logs)))
         for log in self._survey.logs:
-            last = items(log)[-share:] if rows else []
-            for id, item in last:
+            for id, item in items(log)[-share:]:
                 yield _line(log, id, item, wide=wide)
 
 

@@ -45,7 +45,7 @@ class Notices:
         self._last = fake.violations[-1] if fake.violations else None
         self._unlisten = fake.listen(self._look)
         self.latest: list[Notice] = []
-        self.total = 0
+        self.total: int = 0
 
     def close(self) -> None:
         """Collect no more. Does nothing the second time."""
@@ -55,7 +55,7 @@ class Notices:
     def clear(self) -> None:
         """Forget all there were."""
         self.latest.clear()
-        self.total = 0
+        self.total: int = 0
 
     def _look(self, arrival: Arrival) -> None:
         violations = self._fake.violations
