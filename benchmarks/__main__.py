@@ -21,6 +21,7 @@ NAMES: Final = {
     "pacing": "the interval as the server sees it, in six scenarios (about 3 minutes)",
     "imports": "what importing and opening cost",
     "streams": "one poll for many streams",
+    "redis": "a store for many machines, against the same server used bare",
     "durable": "what it costs to lose nothing",
     "soak": "a million polls on virtual time, memory flat (about 2 minutes)",
 }

@@ -7,6 +7,7 @@ a line, runs, and prints what it did. It ends with its stdin, or after its time 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import sys
 import time
@@ -20,6 +21,8 @@ import msgspec
 from aiolimiter import AsyncLimiter
 
 from pythpeer import Effect, Endpoint, Rate, Retry, Session
+from pythpeer.session import SessionOptions
+from pythpeer.stores import RedisStore
 
 __all__ = ["LIMITERS", "Outcome", "Run"]
 
@@ -50,6 +53,11 @@ class Run(msgspec.Struct, frozen=True):
     cold: bool = False
     """A connection for each request, which takes up to 20 ms more to make."""
 
+    store: str = ""
+    """The URL of a server that paces several clients together."""
+
+    prefix: str = ""
+
 
 class Outcome(msgspec.Struct, frozen=True):
     """What it did."""
@@ -77,7 +85,9 @@ async def _pythpeer(run: Run, stack: AsyncExitStack) -> Ask:
         effect=Effect.CONSUME if run.cold else Effect.READ,  # which is what gets fresh connections
         rate=Rate(run.interval, guard=run.guard),
     )
-    session = await stack.enter_async_context(Session(retry=Retry(attempts=1)))
+    store = RedisStore(run.store, prefix=run.prefix) if run.store else None
+    options: SessionOptions = {"retry": Retry(attempts=1), "max_wait": math.inf, "store": store}
+    session = await stack.enter_async_context(Session(**options))
     return lambda: session.call(endpoint)
 
 

@@ -22,7 +22,7 @@ from .lane import LIMITERS, Outcome, Run
 from .report import Table
 from .server import ROOT, Server
 
-__all__ = ["run"]
+__all__ = ["SEED", "judge", "run", "start"]
 
 SHORT: Final = 0.001
 """Seconds by which a gap must be under the interval to be counted as short."""
@@ -154,7 +154,7 @@ def _together(
                     scenario.stalls,
                     scenario.cold,
                 )
-                clients.append((scenario, limiter, lane, _start(run, stack)))
+                clients.append((scenario, limiter, lane, start(run, stack)))
         # None begins while another is still importing.
         for *_, client in clients:
             if client.stdout is None or client.stdout.readline() != "ready\n":
@@ -170,12 +170,13 @@ def _together(
             if client.returncode != 0:
                 raise RuntimeError(f"{scenario.name}, {limiter}: the client did not finish")
             outcome = msgspec.json.decode(printed, type=Outcome)
-            verdict = _judge(server.close_lane(lane), scale.interval)
+            verdict = judge(server.close_lane(lane), scale.interval)
             results.append((scenario, limiter, verdict, outcome))
         return results
 
 
-def _start(run: Run, stack: ExitStack) -> subprocess.Popen[str]:
+def start(run: Run, stack: ExitStack) -> subprocess.Popen[str]:
+    """Start a client, which ends with *stack*."""
     command = [sys.executable, "-m", f"{__package__}.lane", msgspec.json.encode(run).decode()]
     pipe = subprocess.PIPE
     client = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
@@ -190,7 +191,8 @@ def _end(client: subprocess.Popen[str]) -> None:
     client.communicate()
 
 
-def _judge(lane: dict[str, list[tuple[float, float]]], interval: float) -> Verdict:
+def judge(lane: dict[str, list[tuple[float, float]]], interval: float) -> Verdict:
+    """What the requests that came in on a lane say of the interval."""
     requests = sorted(lane["requests"], key=lambda request: request[1])
     arrivals = [arrival for _, arrival in requests]
     short = doubtful = 0

@@ -14,7 +14,7 @@ __all__ = ["Cell", "Table", "load_warning", "machine", "ratio"]
 
 Cell = str | int | float | bool | None
 
-DISTRIBUTIONS: Final = ("aiohttp", "msgspec", "anyio", "uvloop", "aiolimiter")
+DISTRIBUTIONS: Final = ("aiohttp", "msgspec", "anyio", "uvloop", "aiolimiter", "redis")
 
 BUSY: Final = 0.25
 """Load average for each CPU above which figures are doubtful: one process of ours is under 1."""

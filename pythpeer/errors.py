@@ -211,4 +211,13 @@ class SessionClosedError(PythpeerError):
 
 
 class StoreError(PythpeerError):
-    """The store cannot be opened, read or written."""
+    """The store cannot be opened, read or written.
+
+    ``transient`` says that it may be back without anybody changing anything: streams wait for that.
+    """
+
+    def __init__(
+        self, text: str = "", *, endpoint: str | None = None, transient: bool = False
+    ) -> None:
+        super().__init__(text, endpoint=endpoint)
+        self.transient = transient

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import anyio
 
 from .calls import tell_of_retry
-from .errors import PythpeerError, SessionClosedError, TransportError
+from .errors import PythpeerError, SessionClosedError, StoreError, TransportError
 from .health import Record, StreamHealth
 from .hooks import GapEvent, Hooks, StoreEvent
 from .limiter import clock
@@ -129,6 +129,35 @@ class _Round:
         self.error: PythpeerError | None = None
 
 
+class _Trouble:
+    """Failures in a row: said once when they begin and once when they are over, with back-off."""
+
+    __slots__ = ("_endpoint", "_max_delay", "_name", "failures", "not_before")
+
+    def __init__(self, endpoint: str, name: str, max_delay: float) -> None:
+        self._endpoint = endpoint
+        self._name = name
+        self._max_delay = max_delay
+        self.failures = 0
+        self.not_before = 0.0
+
+    def note(self, error: PythpeerError) -> float:
+        """One failure more. Returns for how many seconds to wait."""
+        self.failures += 1
+        delay = backoff(self.failures, BASE_DELAY, self._max_delay)
+        self.not_before = asyncio.get_running_loop().time() + delay
+        if self.failures == 1:
+            about = {"endpoint": self._endpoint, "error": type(error).__name__}
+            logger.warning("%s; the stream goes on trying", error, extra=about)
+        return delay
+
+    def over(self) -> None:
+        if self.failures:
+            about = {"endpoint": self._endpoint, "failures": self.failures}
+            logger.info("%s is back after %d failures", self._name, self.failures, extra=about)
+        self.failures = 0
+
+
 class Feed(Generic[T]):
     """One session's polling of one log: a single poll at a time, for however many streams."""
 
@@ -155,13 +184,12 @@ class Feed(Generic[T]):
         self.log = log
         self.skipped = 0
         """Items nobody could decode and that have no id to count them by."""
+        self._service = _Trouble(source.name, source.name, retry.max_delay)
+        self._store = _Trouble(source.name, f"{source.name}: the store", retry.max_delay)
         self.newest: int = 0
         """The greatest id that is known here."""
-        self._retry = retry
         self._waiting: dict[Cursor, None] = {}
         self._round: _Round | None = None
-        self._failures = 0
-        self._not_before = 0.0
         self._closed = asyncio.Event()
         self._stirred = asyncio.Event()
         self.asking: bool = False
@@ -184,6 +212,8 @@ class Feed(Generic[T]):
                 await self._lead()
         finally:
             self._waiting.pop(cursor, None)
+            if not self._waiting:
+                self.log.retire()
 
     async def _follow(self, round: _Round) -> None:
         await round.done.wait()
@@ -216,17 +246,20 @@ class Feed(Generic[T]):
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
         self._now = asyncio.get_running_loop().time
-        if not self.closed and not (self._needy or await self.log.lead(LEASE)):
-            await self._news()
-            return None
-        await self._rest()
-        if self.closed:
-            return self._over()
         try:
+            if not self.closed and not (self._needy or await self.log.lead(LEASE)):
+                await self._news()
+                self._store.over()
+                return None
+            await self._rest()
+            if self.closed:
+                return self._over()
             error = await self.source.poll(self)
         except PythpeerError as raised:
-            self.record.note(raised)
-            return raised.with_traceback(None)
+            error = raised.with_traceback(None)
+            if not isinstance(error, StoreError):
+                self.record.note(error)
+                return error  # what is raised and not returned is not the service's
         finally:
             self.asking = False
         if error is not None and self.closed:
@@ -234,11 +267,23 @@ class Feed(Generic[T]):
         self.record.note(error)
         if error is not None and not is_transient(error):
             return error
-        self._note(error)
+        if error is None:
+            self._store.over()
+            self._service.over()
+        elif isinstance(error, StoreError):
+            self._store.note(error)
+        else:
+            delay = self._service.note(error)
+            tell_of_retry(self.hooks, self.source.name, error, self._service.failures, delay)
         return None
 
     def _over(self) -> PythpeerError:
         return SessionClosedError("the session was closed", endpoint=self.source.name)
+
+    async def sit_out(self, error: StoreError) -> None:
+        """Wait a while for the store, which is away just now."""
+        self._store.note(error)
+        await self._rest()
 
     async def _news(self) -> None:
         """Wait for what another session appends, or until somebody here needs a poll of its own."""
@@ -266,22 +311,9 @@ class Feed(Generic[T]):
             with anyio.move_on_after(rest):
                 await self._closed.wait()
 
-    def _note(self, error: PythpeerError | None) -> None:
-        """Count failures in a row, and say once when they begin and once when they are over."""
-        if error is None:
-            if self._failures:
-                name, failures = self.source.name, self._failures
-                about = {"endpoint": name, "failures": failures}
-                logger.info("%s is back after %d failures", name, failures, extra=about)
-            self._failures = 0
-            return
-        self._failures += 1
-        delay = backoff(self._failures, BASE_DELAY, self._retry.max_delay)
-        self._not_before = asyncio.get_running_loop().time() + delay
-        if self._failures == 1:
-            about = {"endpoint": self.source.name, "error": type(error).__name__}
-            logger.warning("%s; the stream goes on trying", error, extra=about)
-        tell_of_retry(self.hooks, self.source.name, error, self._failures, delay)
+    @property
+    def _not_before(self) -> float:
+        return max(self._service.not_before, self._store.not_before)
 
     @property
     def next_poll(self) -> float | None:
@@ -295,7 +327,7 @@ class Feed(Generic[T]):
     @property
     def attempt(self) -> int:
         """The number of the attempt that the next poll is: 1, and one more for each failure."""
-        return self._failures + 1
+        return self._service.failures + 1
 
     @property
     def homeless(self) -> bool:

@@ -20,6 +20,7 @@ from .errors import (
     PythpeerError,
     RateLimitedError,
     ResponseTooLargeError,
+    StoreError,
     TransportError,
 )
 from .wire import Effect, check_integer, check_seconds
@@ -97,6 +98,8 @@ def is_transient(error: PythpeerError) -> bool:
     """Whether a stream waits this failure out: it may pass without anybody changing anything."""
     if isinstance(error, AccessDeniedError):
         return False
+    if isinstance(error, StoreError):
+        return error.transient
     if isinstance(error, RateLimitedError):
         return True
     if isinstance(error, HttpStatusError):

@@ -190,8 +190,9 @@ class Session(AsyncWith):
         """A session from environment variables; what is given here wins over them.
 
         ``PYTHPEER_PEERBET_KEY``, ``PYTHPEER_PERSONAL_KEY``, ``PYTHPEER_PYTHBOTS_API_KEY``,
-        ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``, ``PYTHPEER_STORE`` (``memory``, or the
-        path of a file). An empty variable counts as none.
+        ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``, ``PYTHPEER_STORE`` (``memory``, the
+        path of a file, or a server's ``redis://``, ``rediss://`` or ``valkey://`` URL). An empty
+        variable counts as none.
         """
         options = overrides
         wrong = _cover_keys(cast("dict[str, object]", options))

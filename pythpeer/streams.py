@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
-from .errors import GapError, InvalidRequestError
+from .errors import GapError, InvalidRequestError, StoreError
 from .feed import Cursor, Feed
 from .health import StreamHealth, moment
 from .hooks import DeliveryEvent
 from .misuse import AsyncFor, AsyncWith
 from .polling import Gap
+from .retry import is_transient
 from .stores.base import Entry
 from .wire import check_integer, check_text
 
@@ -139,13 +140,14 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
             self._ready.clear()
             self._feed.streams.pop(self, None)
             if not self._feed.closed:  # else the store has it, and may be closed
-                await self._reader.flush()
+                await self._reader.leave()
 
     async def __aenter__(self) -> Self:
         """Take the starting place, so that what arrives from now on is in the stream."""
         with _Turn(self):
             self._feed.check()
-            await self._start()
+            while not await self._patiently(self._start):
+                self._feed.check()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -177,20 +179,40 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
             cursor.adrift = cursor.position is None
         while cursor.position is None:
             await self._feed.advance(cursor)
-        await self._reader.seek(cursor.position)
+        if self._after is None:
+            await self._reader.join(cursor.position)
+        else:
+            await self._reader.seek(cursor.position)
         self._acknowledged = cursor.position
         self._started = True
 
     async def _fill(self) -> None:
         """Return with something to hand out, or closed."""
-        if not self._ready and not self._closed:
-            self._feed.check()
-        await self._start()
         while not self._ready and not self._closed:
             self._feed.check()
-            entries = await self._reader.read(self._cursor.position or 0, BATCH)
-            if not self._accept(entries):
-                await self._feed.advance(self._cursor)
+            await self._patiently(self._refill)
+
+    async def _refill(self) -> None:
+        """Take what the log has, or have it asked for."""
+        await self._start()
+        entries = await self._reader.read(self._cursor.position or 0, BATCH)
+        if self._reader.passed is not None:
+            self._cursor.position = self._reader.passed
+        if not self._accept(entries):
+            await self._feed.advance(self._cursor)
+
+    async def _patiently(self, step: Callable[[], Awaitable[object]]) -> bool:
+        """Take a step, or wait a while if the store is away just now: was it taken?"""
+        try:
+            await step()
+        except StoreError as error:
+            if not is_transient(error):
+                raise
+            failure = error.with_traceback(None)
+        else:
+            return True
+        await self._feed.sit_out(failure)
+        return False
 
     def _accept(self, entries: Iterable[Entry[T_co]]) -> bool:
         """Take entries as far as their chain holds. Says whether there were any."""

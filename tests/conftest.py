@@ -6,18 +6,30 @@ going on.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import pytest
+import redis_server
 from fake_client import AT_WILL, Client, connect
 from stores import STORES, NewStore
 
 from pythpeer.stores import Store
 from pythpeer.testing import FakeServices, VirtualTimeLoop
+
+Backend = tuple[str, dict[str, object]]
+
+VIRTUAL: Final[Backend] = ("asyncio", {"loop_factory": VirtualTimeLoop})
+
+REAL: Final[Backend] = ("asyncio", {"loop_factory": asyncio.SelectorEventLoop})
+"""The backend of a test that waits for another process."""
 
 # The fixtures of the command line's tests, which their modules load as a plugin.
 pytest.register_assert_rewrite("cli_runner")
@@ -36,9 +48,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> tuple[str, dict[str, object]]:
+def anyio_backend() -> Backend:
     """The virtual clock, for every test marked ``anyio``."""
-    return ("asyncio", {"loop_factory": VirtualTimeLoop})
+    return VIRTUAL
 
 
 @pytest.fixture
@@ -63,7 +75,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.processes)])
 def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
     """Makes stores, of each kind in turn: what is promised is promised on all of them."""
 
@@ -71,3 +83,18 @@ def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
         return STORES[request.param](folder, max_length)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """The URL of the ``fake`` server, or of the ``real`` one, for all tests of a run."""
+    with ExitStack() as servers:
+
+        @cache
+        def url(kind: str) -> str:
+            if kind == "fake":
+                return servers.enter_context(redis_server.fake_server())
+            folder = tmp_path_factory.mktemp("redis")
+            return servers.enter_context(redis_server.real_server(folder)).url
+
+        yield url

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
+from redis_virtual import VirtualRedisStore
+
 from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.limiter import Limiter
 from pythpeer.stores import Draft, Entry, Log, Reader, Store, Survey, Topic
 
-__all__ = ["STORES", "NewStore", "WrappedStore"]
+__all__ = ["STORES", "NewStore", "WrappedStore", "told"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -24,6 +27,7 @@ STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
     "sqlite-full": lambda folder, length: SqliteStore(
         folder / f"{uuid.uuid4()}.sqlite", max_length=length, durability="full"
     ),
+    "redis": lambda folder, length: VirtualRedisStore(max_length=length),
 }
 """Each makes a new store in a folder, not yet open, whose logs keep so many items."""
 
@@ -32,6 +36,12 @@ class NewStore(Protocol):
     """Makes a new store, not yet open: the fixture ``new_store``."""
 
     def __call__(self, *, max_length: int = 10_000) -> Store: ...
+
+
+async def told(store: Store) -> None:
+    """Leave a server the moment in which it is told what has happened, behind everybody's back."""
+    if isinstance(store, VirtualRedisStore):
+        await asyncio.sleep(1.0)
 
 
 class WrappedStore(Store):
@@ -93,6 +103,9 @@ class _WrappedLog(Log[T]):
     async def lead(self, seconds: float) -> bool:
         return await self._do(self._inner.lead, seconds)
 
+    def retire(self) -> None:
+        self._inner.retire()
+
     async def news(self, seconds: float) -> None:
         await self._do(self._inner.news, seconds)
 
@@ -116,3 +129,13 @@ class _WrappedReader(Reader[T]):
 
     async def flush(self) -> None:
         await self._do(self._inner.flush)
+
+    @property
+    def passed(self) -> int | None:
+        return self._inner.passed
+
+    async def join(self, place: int) -> None:
+        await self._do(self._inner.join, place)
+
+    async def leave(self) -> None:
+        await self._do(self._inner.leave)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 from scripted import DROP, ERROR_500, Fault, Scripted
-from stores import NewStore
+from stores import NewStore, told
 
 from pythpeer import ChatMessage, Mail, Retry, Session, Stream
 
@@ -92,8 +92,8 @@ async def _live_and_be_cut(
     # Mail without ids comes again where it cannot be told from what a lost answer held.
     exact = what == "chat" or at % 2 == 0
     async with Scripted(mail_ids=at % 2 == 0, readall_marks=at % 3 == 0) as services:
-        retry = Retry(max_delay=0.2)
-        async with services.session(store=new_store(), retry=retry, timeout=2.0) as session:
+        retry, store = Retry(max_delay=0.2), new_store()
+        async with services.session(store=store, retry=retry, timeout=2.0) as session:
             async with stream_of(session, what):
                 pass  # a place for the name, before anything is there
             for number in range(1, ITEMS + 1):
@@ -108,6 +108,7 @@ async def _live_and_be_cut(
             whole = not life.cancelled()
             if life.cancelled():
                 await asyncio.sleep(0.01)
+            await told(store)
             assert asyncio.all_tasks() == before
             assert all(limiter.waiting == 0 for limiter in session.limiters.values())
             if exact:

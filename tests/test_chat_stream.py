@@ -31,7 +31,7 @@ from scripted import (
     Window,
     line,
 )
-from stores import NewStore
+from stores import NewStore, told
 
 from pythpeer import (
     AccessDeniedError,
@@ -596,17 +596,19 @@ async def test_a_closed_session_s_stream_says_so_beside_another_session(
 
 async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
     """After a break, a cancellation, a close: the tasks are those there were before."""
-    before = asyncio.all_tasks()
-    async with services.session(store=new_store()) as session:
+    before, store = asyncio.all_tasks(), new_store()
+    async with services.session(store=store) as session:
         services.say(2)
         async for _ in session.peerbet.chat_stream(after=0):
             break
+        await told(store)
         assert asyncio.all_tasks() == before
         waits = [asyncio.ensure_future(take(session.peerbet.chat_stream(), 1)) for _ in range(3)]
         await asyncio.sleep(2)
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
+        await told(store)
         assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 

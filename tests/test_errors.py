@@ -56,6 +56,7 @@ DATA: dict[type[PythpeerError], dict[str, object]] = {
     ApiError: {"message": "no", "status": 400},
     AccessDeniedError: {"message": "no access", "status": 401},
     GapError: {"after": 3, "before": 9},
+    StoreError: {"transient": True},
 }
 
 DEFAULTS: dict[type[PythpeerError], dict[str, object]] = {
@@ -69,6 +70,7 @@ DEFAULTS: dict[type[PythpeerError], dict[str, object]] = {
     ApiError: {"message": "", "status": None},
     AccessDeniedError: {"message": "", "status": None},
     GapError: {"after": 0, "before": 0},
+    StoreError: {"transient": False},
 }
 
 each_class = pytest.mark.parametrize("kind", PARENTS, ids=lambda kind: kind.__name__)

@@ -27,7 +27,7 @@ PUBLIC = [
     ("pythpeer", "OutcomeUnknownError HttpStatusError RateLimitedError DecodeError"),
     ("pythpeer", "ResponseTooLargeError ApiError AccessDeniedError"),
     ("pythpeer", "GapError SessionClosedError StoreError"),
-    ("pythpeer.stores", "MemoryStore"),
+    ("pythpeer.stores", "MemoryStore RedisStore"),
     ("pythpeer.doctor", "examine write_samples Report Finding Status Shape Sample"),
     ("pythpeer.testing", "FakeServices"),
 ]

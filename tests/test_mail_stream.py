@@ -32,7 +32,7 @@ from scripted import (
     Fault,
     Scripted,
 )
-from stores import NewStore, WrappedStore
+from stores import NewStore, WrappedStore, told
 
 from pythpeer import (
     AccessDeniedError,
@@ -708,15 +708,17 @@ async def test_two_sessions_on_one_store_poll_as_one(
 
 async def test_no_task_is_left_over(new_store: NewStore, plain: Scripted) -> None:
     """The task that shields a read ends before the call does."""
-    before = asyncio.all_tasks()
-    async with plain.session(store=new_store()) as session:
+    before, store = asyncio.all_tasks(), new_store()
+    async with plain.session(store=store) as session:
         plain.deliver("one")
         plain.script("readnew", Fault(after=2.0))
         stream = session.pythbots.mail_stream()
         for how in HOWS:
             await limited(lambda: anext(stream), 0.5, how)
+            await told(store)
             assert asyncio.all_tasks() == before
             await limited(session.pythbots.unread_mail, 0.5, how)
+            await told(store)
             assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Fault, Scripted
-from stores import NewStore
+from stores import NewStore, told
 
 from pythpeer import (
     AccessDeniedError,
@@ -408,8 +408,8 @@ async def test_asking_can_be_cancelled_anywhere(
 
 async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
     """After an item, a cancellation in the middle of a consuming read, and a close."""
-    before = asyncio.all_tasks()
-    async with services.session(store=new_store()) as session:
+    before, store = asyncio.all_tasks(), new_store()
+    async with services.session(store=store) as session:
         merged = both(session)
         services.say()
         await take(merged, 1)
@@ -417,6 +417,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
         services.deliver("mail")
         await nothing(merged, 2.5)
         await merged.aclose()
+        await told(store)
         assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 

@@ -1,8 +1,9 @@
-"""What every store keeps to, whichever it is of `STORES`."""
+"""What every store keeps to, whichever it is of `STORES`, and the one on a server."""
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Final
 
 import msgspec
 import pytest
+import redis_server
+from conftest import REAL, VIRTUAL, Backend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import STORES
@@ -26,6 +29,7 @@ from pythpeer.stores import (
     Log,
     LogSurvey,
     NameSurvey,
+    RedisStore,
     Store,
     Survey,
     Topic,
@@ -35,6 +39,13 @@ pytestmark = pytest.mark.anyio
 
 Make = Callable[[int], Store]
 """Makes a new store, not yet open, whose logs keep so many items."""
+
+REAL_SERVER: Final = "redis on a real server"
+
+KINDS: Final = [
+    *STORES,
+    pytest.param(REAL_SERVER, marks=[pytest.mark.processes, redis_server.needs_a_server]),
+]
 
 LONG: Final = 1000
 SHORT: Final = 5
@@ -53,9 +64,30 @@ CHAT: Final = Topic("chat", Note)
 MAIL: Final = Topic("mail", Note, consumed=True)
 
 
-@pytest.fixture(params=STORES)
-def make(request: pytest.FixtureRequest, folder: Path) -> Make:
-    return lambda length: STORES[request.param](folder, length)
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> Backend:
+    """A server's time is real: what waits for that waits really, but not for long."""
+    served = "kind" in request.fixturenames and request.getfixturevalue("kind") == REAL_SERVER
+    return REAL if served else VIRTUAL
+
+
+@pytest.fixture
+def second(kind: str) -> float:
+    """How long a second is."""
+    return 0.1 if kind == REAL_SERVER else 1.0
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, kind: str, folder: Path) -> Make:
+    if kind != REAL_SERVER:
+        return lambda length: STORES[kind](folder, length)
+    url = request.getfixturevalue("redis_url")("real")
+    return lambda length: RedisStore(url, prefix=uuid.uuid4().hex, max_length=length)
 
 
 @pytest.fixture
@@ -468,21 +500,21 @@ async def test_what_was_given_up_is_unsettled_until_it_is_settled(store: Store) 
     assert not await log.unsettled()
 
 
-async def test_a_read_under_way_is_nobody_s_to_settle(store: Store) -> None:
+async def test_a_read_under_way_is_nobody_s_to_settle(store: Store, second: float) -> None:
     """Until its time is over: then whoever announced it is gone."""
     log, other = store.log(MAIL), store.log(MAIL)
-    announced = await log.announce(20.0)
-    await asyncio.sleep(19.0)
+    announced = await log.announce(20.0 * second)
+    await asyncio.sleep(19.0 * second)
     assert not await other.unsettled()
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5 * second)
     assert list(await other.unsettled()) == [announced]
 
 
-async def test_what_was_settled_too_early_is_settled_again(store: Store) -> None:
+async def test_what_was_settled_too_early_is_settled_again(store: Store, second: float) -> None:
     """A read that came behind its time, because the machine slept, may have taken effect since."""
     log, other = store.log(MAIL), store.log(MAIL)
-    announced = await log.announce(20.0)
-    await asyncio.sleep(20.5)
+    announced = await log.announce(20.0 * second)
+    await asyncio.sleep(20.5 * second)
     await other.append([], settled=[announced])
     assert not await other.unsettled()
     await log.give_up(announced)
@@ -491,14 +523,14 @@ async def test_what_was_settled_too_early_is_settled_again(store: Store) -> None
     assert not await log.unsettled()
 
 
-async def test_an_announcement_can_be_taken_back(store: Store) -> None:
+async def test_an_announcement_can_be_taken_back(store: Store, second: float) -> None:
     """Also twice, and without touching another."""
     log = store.log(MAIL)
-    one, two = await log.announce(20.0), await log.announce(20.0)
+    one, two = await log.announce(20.0 * second), await log.announce(20.0 * second)
     await log.give_up(two)
     await log.withdraw(one)
     await log.withdraw(one)
-    await asyncio.sleep(21.0)
+    await asyncio.sleep(21.0 * second)
     assert list(await log.unsettled()) == [two]
 
 
@@ -514,18 +546,18 @@ async def test_what_cannot_be_told_from_history_comes_marked(store: Store) -> No
 # -- who polls ------------------------------------------------------------------------------------
 
 
-async def test_one_hold_leads_until_its_time_is_over(store: Store) -> None:
+async def test_one_hold_leads_until_its_time_is_over(store: Store, second: float) -> None:
     """It may renew its lead; the others get theirs when it stops."""
     one, other = store.log(CHAT), store.log(CHAT)
-    assert await one.lead(2.0)
-    assert not await other.lead(2.0)
-    await asyncio.sleep(1.5)
-    assert await one.lead(2.0)
-    await asyncio.sleep(1.5)
-    assert not await other.lead(2.0)
-    await asyncio.sleep(1.0)
-    assert await other.lead(2.0)
-    assert not await one.lead(2.0)
+    assert await one.lead(2.0 * second)
+    assert not await other.lead(2.0 * second)
+    await asyncio.sleep(1.5 * second)
+    assert await one.lead(2.0 * second)
+    await asyncio.sleep(1.5 * second)
+    assert not await other.lead(2.0 * second)
+    await asyncio.sleep(1.0 * second)
+    assert await other.lead(2.0 * second)
+    assert not await one.lead(2.0 * second)
 
 
 async def test_logs_are_led_apart(store: Store) -> None:
@@ -534,30 +566,34 @@ async def test_logs_are_led_apart(store: Store) -> None:
     assert await store.log(MAIL).lead(2.0)
 
 
-async def test_news_wakes_everybody_who_waits(store: Store) -> None:
+async def test_news_wakes_everybody_who_waits(store: Store, second: float) -> None:
     """An append on one hold ends the wait on the others, long before it would be over."""
     log = store.log(CHAT)
     loop = asyncio.get_running_loop()
-    waits = [asyncio.ensure_future(store.log(CHAT).news(100.0)) for _ in range(3)]
-    await asyncio.sleep(1.0)
+    began = loop.time()
+    waits = [asyncio.ensure_future(store.log(CHAT).news(100.0 * second)) for _ in range(3)]
+    await asyncio.sleep(1.0 * second)
     assert not any(wait.done() for wait in waits)
     await log.append(numbered(1))
     await asyncio.wait(waits)
-    assert loop.time() < 10.0
+    assert loop.time() < began + 10.0 * second
     for wait in waits:
         await wait
 
 
-async def test_a_wait_for_news_ends_by_itself(store: Store) -> None:
+async def test_a_wait_for_news_ends_by_itself(store: Store, second: float) -> None:
     """After so many seconds, whether there was any or not."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await store.log(CHAT).news(3.0)
-    assert loop.time() - began == pytest.approx(3.0, abs=0.5)
+    await store.log(CHAT).news(3.0 * second)
+    assert loop.time() - began == pytest.approx(3.0 * second, abs=0.5)
 
 
-def test_a_log_is_waited_on_in_one_loop_after_another(make: Make) -> None:
-    """A store may outlive the loop in which somebody waited for news, also if it is left open."""
+def test_a_log_is_waited_on_in_one_loop_after_another(make: Make, kind: str) -> None:
+    """A store may outlive the loop in which somebody waited for news, also if it is left open.
+
+    But for connections: where there are any they end with their loop.
+    """
     store = make(LONG)
 
     async def wait_in_vain() -> None:
@@ -572,7 +608,11 @@ def test_a_log_is_waited_on_in_one_loop_after_another(make: Make) -> None:
     with asyncio.Runner() as first:
         first.run(store.open())
         first.run(wait_in_vain())
+        if "redis" in kind:
+            first.run(store.aclose())
     with asyncio.Runner() as second:
+        if "redis" in kind:
+            second.run(store.open())
         second.run(wait_in_vain())
         second.run(wait())
         second.run(store.aclose())
@@ -607,29 +647,29 @@ async def test_a_store_outlives_one_of_its_sessions(store: Store) -> None:
     assert await ids(store.log(CHAT)) == [1]
 
 
-async def test_a_survey_tells_what_is_there(store: Store) -> None:
+async def test_a_survey_tells_what_is_there(store: Store, second: float) -> None:
     """Logs with their last items and their readers, and the pace: as values."""
     assert await store.survey() == Survey((), ())
     chat, mail = store.log(CHAT), store.log(MAIL)
     await chat.append(numbered(3, 4, 8))
     await mail.append(lettered("a"))
-    await mail.announce(20.0)
-    assert await mail.lead(20.0)
+    await mail.announce(20.0 * second)
+    assert await mail.lead(20.0 * second)
     for name, place in (("zoe", 8), ("bob", 3), (DIRECT, 4), (None, 4)):
         reader = chat.reader(name)
         await reader.seek(3)
         reader.ack(place)
         await reader.flush()
-    limiter = store.limiter("chat nobody", "chat", Rate(10.0, burst=3, guard=0.0))
-    limiter.pause(7.0)
-    await asyncio.sleep(7.0)
+    limiter = store.limiter("chat nobody", "chat", Rate(2.0 * second, burst=3, guard=0.0))
+    limiter.pause(7.0 * second)
+    await asyncio.sleep(7.0 * second)
     for permit in [await limiter.acquire(Priority.CALL) for _ in range(3)][:2]:
         permit.on_written()
-    await asyncio.sleep(0.5)
-    limiter.pause(4.0)
+    await asyncio.sleep(0.5 * second)
+    limiter.pause(4.0 * second)
 
     survey = await store.survey(latest=2)
-    assert survey == await store.survey(latest=2)
+    assert survey.logs == (await store.survey(latest=2)).logs
     about_chat, about_mail = survey.logs
     assert about_chat == LogSurvey(
         topic="chat",
@@ -648,10 +688,10 @@ async def test_a_survey_tells_what_is_there(store: Store) -> None:
     assert (about_mail.led, about_mail.announced, about_mail.head) == (True, 1, 1)
     (endpoint,) = survey.endpoints
     assert endpoint == EndpointSurvey("chat nobody", 2, 1, 0, endpoint.paused_for)
-    assert endpoint.paused_for == pytest.approx(4.0, abs=0.1)
+    assert endpoint.paused_for == pytest.approx(4.0 * second, abs=0.1)
     assert msgspec.json.decode(msgspec.json.encode(survey), type=Survey) == survey
 
-    await asyncio.sleep(20.0)
+    await asyncio.sleep(20.0 * second)
     about_mail = (await store.survey()).logs[1]
     assert (about_mail.led, about_mail.announced) == (False, 1)
 

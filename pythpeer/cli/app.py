@@ -39,7 +39,7 @@ that is needed and not set is asked for on a terminal, and not shown there.
   PYTHPEER_PYTHBOTS_API_KEY   for PythBots, where it asks for one
   PYTHPEER_PEERBET_URL        another address of Peerbet
   PYTHPEER_PYTHBOTS_URL       another address of PythBots
-  PYTHPEER_STORE              where places and pacing are kept, such as a file
+  PYTHPEER_STORE              where places and pacing are kept: a file, or a redis:// URL
 
 Exit codes:
   0    done; also if nobody reads on, or if the demo or serve was interrupted

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import InvalidRequestError
 from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
 from .memory import MemoryStore
+from .redis import RedisStore
 from .sqlite import SqliteStore
 from .survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
 
@@ -21,6 +22,7 @@ __all__ = [
     "MemoryStore",
     "NameSurvey",
     "Reader",
+    "RedisStore",
     "SqliteStore",
     "Store",
     "Survey",
@@ -30,12 +32,15 @@ __all__ = [
 
 
 def from_text(text: str) -> Store | InvalidRequestError:
-    """The store that ``PYTHPEER_STORE`` names: ``memory``, or the path of a file.
+    """The store that ``PYTHPEER_STORE`` names: ``memory``, a server's URL, or the path of a file.
 
     An error comes back as a value: there may be a password in *text*, which is in this frame.
     """
     if text == "memory":
         return MemoryStore()
     if "://" in text:
-        return InvalidRequestError("PYTHPEER_STORE names a store that this version does not have")
+        try:
+            return RedisStore(text)
+        except InvalidRequestError as error:
+            return InvalidRequestError(f"PYTHPEER_STORE: {error}")
     return SqliteStore(Path(text).expanduser())

@@ -110,6 +110,27 @@ class Reader(abc.ABC, Generic[T]):
     async def flush(self) -> None:
         """Write acknowledgements down."""
 
+    # -- where streams of one name share its items ------------------------------------------------
+
+    @property
+    def passed(self) -> int | None:
+        """Where the name stood before the entries that `read` returned last; the stream goes there.
+
+        ``None`` where each reader of a name gets everything, and stands where it has got to.
+        """
+        return None
+
+    async def join(self, place: int) -> None:
+        """Take *place* as `seek` does, but where readers share a name only if it is new to the log.
+
+        What a stream found by itself must not send the others elsewhere.
+        """
+        await self.seek(place)
+
+    async def leave(self) -> None:
+        """The stream is over: write acknowledgements down, and let others have what is left."""
+        await self.flush()
+
 
 class Log(abc.ABC, Generic[T]):
     """One session's hold on the log of a topic."""
@@ -156,6 +177,12 @@ class Log(abc.ABC, Generic[T]):
     @abc.abstractmethod
     async def lead(self, seconds: float) -> bool:
         """Whether the holder may poll for all that share the log, for *seconds* from now."""
+
+    def retire(self) -> None:
+        """Nobody here waits for a poll just now: if the holder leads, another one may.
+
+        Said without waiting for it to be done. A store may as well let the lead run out.
+        """
 
     @abc.abstractmethod
     async def news(self, seconds: float) -> None:

@@ -1,0 +1,336 @@
+"""A store for many machines: what its server costs, beside the same server used bare.
+
+Needs ``redis-server`` or ``valkey-server``; it is started here, on loopback, and killed at the end.
+Started as a program of its own this module is a worker that is killed: it takes the lead, and an
+item in hand, says ``ready``, and lives until it does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from pythpeer import ChatMessage, Rate
+from pythpeer.feed import LEASE
+from pythpeer.line import Priority
+from pythpeer.polling import chain
+from pythpeer.stores import RedisStore, Topic
+
+from .lane import Run
+from .measure import take_turns, turns
+from .pacing import SEED, judge, start
+from .report import Table, ratio
+from .server import ROOT, Server
+
+__all__ = ["run"]
+
+PAGE: Final = 50
+"""Messages that one poll brings."""
+
+BATCH: Final = 100
+"""Messages that a consumer takes at a time."""
+
+DELAY: Final = 0.03
+"""Seconds by which a request can be late, each way."""
+
+PROCESSES: Final = 4
+
+TOPIC: Final = Topic("benchmark", ChatMessage)
+
+PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def run(*, quick: bool) -> list[Table]:
+    """Measure a token, fan-out, pacing by four processes, and how fast others take over."""
+    if PROGRAM is None:
+        return [Table("Not measured: neither redis-server nor valkey-server was found", ("",))]
+    with _server() as url:
+        return [
+            asyncio.run(_token(url, 200 if quick else 2_000)),
+            asyncio.run(_fan_out(url, 2_000 if quick else 20_000, 1 if quick else 7)),
+            _pacing(url, 3 if quick else 12),
+            asyncio.run(_takeover(url, 1 if quick else 10)),
+        ]
+
+
+@contextmanager
+def _server() -> Generator[str]:
+    """A server that appends to its file once a second, as is recommended."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        command = [cast("str", PROGRAM), "--port", port, "--bind", "127.0.0.1", "--dir", folder]
+        options = ["--save", "", "--appendonly", "yes"]
+        server = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+        try:
+            for _ in range(500):
+                with socket.socket() as client:
+                    if not client.connect_ex(("127.0.0.1", int(port))):
+                        break
+                time.sleep(0.01)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _store(url: str, prefix: str = "") -> RedisStore:
+    return RedisStore(url, prefix=prefix or uuid.uuid4().hex)
+
+
+# -- a token --------------------------------------------------------------------------------------
+
+
+async def _token(url: str, times: int) -> Table:
+    table = Table(
+        f"A token that all processes share, and a bare PING of redis-py; {times} of each, in turns",
+        ("what", "median us", "p99 us", "to PING", "target", "met"),
+        notes=["Medians of round trips that take turns; the bucket is never empty."],
+    )
+    store, client = _store(url), Redis.from_url(url)
+    await store.open()
+    limiter = store.limiter("benchmark", "benchmark", Rate(1e-6, guard=0.0))
+    arms: dict[str, Callable[[], Awaitable[object]]] = {
+        "bare PING": lambda: cast("Awaitable[object]", client.ping()),
+        "acquire": lambda: limiter.acquire(Priority.CALL),
+    }
+    took: dict[str, list[float]] = {name: [] for name in arms}
+    for name in turns(times + 50, list(arms)):
+        begun = time.perf_counter()
+        permit = await arms[name]()
+        took[name].append(time.perf_counter() - begun)
+        if name == "acquire":
+            _spend(permit)
+            await asyncio.sleep(0.002)  # what is told of it is not part of the next PING
+    took = {name: each[50:] for name, each in took.items()}
+    ping = statistics.median(took["bare PING"])
+    for name, each in took.items():
+        middle, high = statistics.median(each), statistics.quantiles(each, n=100)[98]
+        ours = name == "acquire"
+        target, met = ("<= 1.5", middle / ping <= 1.5) if ours else (None, None)
+        table.add(name, middle * 1e6, high * 1e6, middle / ping, target, met)
+        table.samples[f"{name} s"] = each
+    await client.aclose()
+    await store.aclose()
+    return table
+
+
+def _spend(permit: Any) -> None:
+    """The request of a token was sent, and answered at once."""
+    permit.on_written()
+    permit.on_answered(200)
+    permit.close()
+
+
+# -- fan-out --------------------------------------------------------------------------------------
+
+
+async def _fan_out(url: str, messages: int, rounds: int) -> Table:
+    table = Table(
+        f"{messages} messages from one who appends to one who acknowledges",
+        ("messages", "ours/s", "bare/s", "ratio", "bytes each", "target", "met"),
+        notes=[
+            f"Bare: XADD in pipelines of {PAGE}, XREADGROUP and XACK of {BATCH}, the same JSON.",
+            f"Ours: the log's `append` of {PAGE}, a reader of a name, each item acknowledged.",
+            "ratio: medians of rounds, in turns. bytes: MEMORY USAGE of the log, for each message.",
+        ],
+    )
+    said = [ChatMessage(id, "somebody", f"message number {id}") for id in range(1, messages + 1)]
+    store, client = _store(url), Redis.from_url(url, protocol=2)
+    await store.open()
+
+    numbers = itertools.count()
+    times = await take_turns(
+        rounds,
+        {
+            "ours": lambda: _through_the_store(store, said, next(numbers)),
+            "bare": lambda: _through_the_server(client, said, f"bare-{next(numbers)}"),
+        },
+    )
+    (log, *_) = [key async for key in client.scan_iter("*:log:*")]
+    size = cast("int", await client.memory_usage(log, samples=0))
+    ours, bare = times["ours"].wall, times["bare"].wall
+    rate = ratio(bare, ours)
+    mine, theirs = messages / statistics.median(ours), messages / statistics.median(bare)
+    table.add(messages, mine, theirs, rate, size / messages, ">= 0.5", rate >= 0.5)
+    table.samples.update({"ours s": ours, "bare s": bare})
+    await client.aclose()
+    await store.aclose()
+    return table
+
+
+async def _through_the_store(store: RedisStore, said: list[ChatMessage], number: int) -> None:
+    log = store.log(Topic(f"benchmark {number}", ChatMessage))
+    reader = log.reader("team")
+    await reader.join(0)
+
+    async def append() -> None:
+        for first in range(0, len(said), PAGE):
+            page = {message.id: message for message in said[first : first + PAGE]}
+            await log.append(chain(first, page, full=False))
+
+    async def consume() -> None:
+        done = 0
+        while done < len(said):
+            entries = await reader.read(done, BATCH)
+            for entry in entries:
+                reader.ack(entry.id)
+            done += len(entries)
+        await reader.flush()
+
+    await asyncio.gather(append(), consume())
+    await reader.leave()
+
+
+async def _through_the_server(client: Redis, said: list[ChatMessage], key: str) -> None:
+    encode, decode = msgspec.json.encode, msgspec.json.Decoder(ChatMessage).decode
+    await client.xgroup_create(key, "team", "0", mkstream=True)
+
+    async def append() -> None:
+        for first in range(0, len(said), PAGE):
+            pipeline = client.pipeline(transaction=False)
+            for message in said[first : first + PAGE]:
+                _ = pipeline.xadd(key, {"item": encode(message)}, id=f"{message.id}-0")
+            await pipeline.execute()
+
+    async def consume() -> None:
+        done = 0
+        while done < len(said):
+            answer: Any = await client.xreadgroup("team", "me", {key: ">"}, count=BATCH)
+            entries = answer[0][1] if answer else []
+            for _, fields in entries:
+                decode(fields[b"item"])
+            if entries:
+                await client.xack(key, "team", *[id for id, _ in entries])
+            done += len(entries)
+
+    await asyncio.gather(append(), consume())
+
+
+# -- pacing ---------------------------------------------------------------------------------------
+
+
+def _pacing(url: str, requests: int) -> Table:
+    delay = f"up to {DELAY * 1e3:.0f} ms each way"
+    table = Table(
+        f"{PROCESSES} processes on one store, 1 s, {requests} requests each, {delay}",
+        ("gaps", "short", "of these doubtful", "worst ms", "rate", "target", "met"),
+        notes=["As the judge in a process of its own saw it; see the benchmark `pacing`."],
+    )
+    prefix = uuid.uuid4().hex
+    with Server() as server, ExitStack() as stack:
+        server.open_lane("0", forward=DELAY, back=DELAY, seed=SEED)
+        run = Run(server.lane_url("0"), "pythpeer", 1.0, 0.05, requests, SEED)
+        run = msgspec.structs.replace(run, store=url, prefix=prefix)
+        clients = [start(run, stack) for _ in range(PROCESSES)]
+        for client in clients:
+            if client.stdout is None or client.stdout.readline() != "ready\n":
+                raise RuntimeError("a client did not get ready")
+        for client in clients:
+            if client.stdin is not None:
+                client.stdin.write("go\n")
+                client.stdin.flush()
+        for client in clients:
+            client.communicate(timeout=3 * PROCESSES * requests + 30)
+        verdict = judge(server.close_lane("0"), 1.0)
+    whole = verdict.gaps == PROCESSES * requests - 1
+    met = whole and not verdict.short and verdict.rate >= 0.95
+    table.add(
+        verdict.gaps,
+        verdict.short,
+        verdict.doubtful,
+        verdict.worst * 1e3,
+        verdict.rate,
+        "0 short, >= 0.95",
+        met,
+    )
+    return table
+
+
+# -- who takes over -------------------------------------------------------------------------------
+
+
+async def _takeover(url: str, rounds: int) -> Table:
+    table = Table(
+        f"Seconds from the kill -9 of a worker until another has what it had; {rounds} kills",
+        ("what", "median s", "worst s", "target", "met"),
+        notes=["The other one waits for news, as streams do; settings as they are."],
+    )
+    items: list[float] = []
+    leads: list[float] = []
+    for _ in range(rounds):
+        item, lead = await _kill_one(url)
+        items.append(item)
+        leads.append(lead)
+    for what, took in (("an item in hand", items), ("the lead", leads)):
+        table.add(what, statistics.median(took), max(took), "<= 2", max(took) <= 2.0)
+        table.samples[f"{what} s"] = took
+    return table
+
+
+async def _kill_one(url: str) -> tuple[float, float]:
+    store = _store(url)
+    await store.open()
+    log = store.log(TOPIC)
+    reader = log.reader("team")
+    await reader.join(0)
+    await log.append(chain(0, {1: ChatMessage(1, "somebody", "text")}, full=False))
+    command = (sys.executable, "-m", f"{__package__}.redis", url, store._keys.prefix)
+    worker = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.PIPE
+    )
+    if worker.stdout is None or await worker.stdout.readline() != b"ready\n":
+        raise RuntimeError("a worker did not get ready")
+    await reader.read(0, 1)  # from now on it lives as well
+    worker.kill()
+    died = time.monotonic()
+
+    async def item() -> float:
+        while not await reader.read(0, 1):
+            await log.news(LEASE)
+        return time.monotonic() - died
+
+    async def lead() -> float:
+        while not await log.lead(LEASE):
+            await log.news(LEASE)
+        return time.monotonic() - died
+
+    try:
+        async with asyncio.timeout(30):
+            took = await asyncio.gather(item(), lead())
+    finally:
+        await worker.wait()
+        await store.aclose()
+    return took[0], took[1]
+
+
+async def _be_killed(url: str, prefix: str) -> None:
+    store = _store(url, prefix)
+    await store.open()
+    log = store.log(TOPIC)
+    reader = log.reader("team")
+    await reader.join(0)
+    if not await reader.read(0, 1):
+        raise RuntimeError("there is nothing to take in hand")
+    while True:
+        await log.lead(LEASE)
+        print("ready", flush=True)
+        await asyncio.sleep(0.3)
+
+
+if __name__ == "__main__":
+    asyncio.run(_be_killed(sys.argv[1], sys.argv[2]))

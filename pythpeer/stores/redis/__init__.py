@@ -1,0 +1,7 @@
+"""The store that many machines share: everything on one Redis or Valkey server."""
+
+from __future__ import annotations
+
+from .store import RedisStore
+
+__all__ = ["RedisStore"]

@@ -1,0 +1,365 @@
+"""The connections to the server, and all that can go wrong with them.
+
+The only importer of redis. No exception of it leaves this module, nor a password: failures are
+values up to a frame that holds neither. Every script may run twice, because its answer was lost and
+it is asked again; those who write scripts see to it that this does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ...errors import StoreError
+from .address import Address
+from .scripts import Script, script
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import Connection
+
+__all__ = ["Argument", "Link"]
+
+Argument = bytes | str | int
+
+OLDEST: Final = 7
+"""The oldest version of the server that works."""
+
+MOST: Final = 8
+"""How many questions are under way at a time, and connections kept open that nobody uses just now.
+Questions for news have connections of their own: one for each log that a session follows."""
+
+STEP: Final = 0.05
+"""Seconds after which a server that is away is tried again, at first."""
+
+LONGEST_STEP: Final = 1.0
+"""The same in the end."""
+
+
+def _packed(args: Iterable[Argument]) -> bytes:
+    """Arguments as they travel: redis-py's own way takes as long as the server does."""
+    parts: list[bytes] = []
+    for arg in args:
+        data = b"%d" % arg if isinstance(arg, int) else arg if isinstance(arg, bytes) else None
+        data = str(arg).encode() if data is None else data
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+@lru_cache(256)
+def _opening(how: str, what: str, *keys: Argument) -> bytes:
+    """How a script and its keys begin a command."""
+    return _packed((how, what, len(keys), *keys))
+
+
+def _command(opening: bytes, count: int, args: Sequence[Argument]) -> bytes:
+    """A command of *count* arguments that are packed already, and more."""
+    return b"*%d\r\n%b%b" % (count + len(args), opening, _packed(args))
+
+
+class _Failure:
+    """Why there is no answer."""
+
+    __slots__ = ("again", "error")
+
+    def __init__(self, error: StoreError, *, again: bool = False) -> None:
+        self.error: Final = error
+        self.again: Final = again
+        """Whether to ask again makes sense."""
+
+
+class Link:
+    """What a store says to the server at *address*, and hears from it.
+
+    *timeout* limits one answer, *patience* how long one waits for a server that is away; both are
+    seconds. *marker* is the key under which the server's run is noted.
+    """
+
+    def __init__(self, address: Address, *, marker: str, timeout: float, patience: float) -> None:
+        self._address = address
+        self._marker = marker
+        self._timeout = timeout
+        self._patience = patience
+        self._node: tuple[str, int] | None = None  # where a cluster has sent us
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._turn = asyncio.Semaphore(MOST)
+        self._idle: list[Connection] = []
+        self._open = False
+
+    async def open(self) -> None:
+        """See that the server is there and of use. Raises `StoreError` at once where it is not."""
+        self._open = True
+        outcome = await self._attempt(_command(b"", 0, ("PING",)))
+        if isinstance(outcome, _Failure):
+            await self.aclose()
+            raise outcome.error
+
+    async def aclose(self) -> None:
+        """Close the connections. Those in use end with what they are used for."""
+        self._open = False
+        await self._drop_idle()
+
+    async def run(self, what: Script, keys: Sequence[Argument], args: Sequence[Argument]) -> Any:
+        """Run a script and return its answer. Waits a moment for a server that is away."""
+        command = _command(_opening("EVALSHA", what.digest, *keys), 3 + len(keys), args)
+        loop = asyncio.get_running_loop()
+        end, step = loop.time() + self._patience, STEP
+        while True:
+            outcome = await self._ask(command)
+            if isinstance(outcome, _Failure) and outcome.error.args == (NO_SCRIPT,):
+                # Nothing was done; this does it, and has it known from now on.
+                opening = _opening("EVAL", what.text, *keys)
+                outcome = await self._ask(_command(opening, 3 + len(keys), args))
+            if not isinstance(outcome, _Failure):
+                return outcome
+            wait = random.uniform(step / 2, step)
+            if not outcome.again or loop.time() + wait > end:
+                break
+            await asyncio.sleep(wait)
+            step = min(2 * step, LONGEST_STEP)
+        raise outcome.error
+
+    async def wait(self, stream: Argument, last: int, seconds: float) -> bool:
+        """Wait until a stream has entries with ids over *last*, *seconds* at most: has it?"""
+        block = max(1, int(seconds * 1000))
+        command = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", stream, f"{last}-0")
+        outcome = await self._attempt(_command(b"", 0, command), self._timeout + seconds)
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return bool(outcome)
+
+    async def find(self, start: str) -> list[str]:
+        """The keys that begin so, each perhaps more than once. Looks through all that there are."""
+        pattern = "".join(f"\\{each}" if each in "*?[]^\\" else each for each in start) + "*"
+        found: list[str] = []
+        cursor: Argument = 0
+        while True:
+            command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
+            outcome = await self._ask(_command(b"", 0, command))
+            if isinstance(outcome, _Failure):
+                raise outcome.error
+            cursor, keys = outcome
+            found += [key.decode("utf-8", "replace") for key in keys]
+            if not int(cursor):
+                return found
+
+    # -- one try ----------------------------------------------------------------------------------
+
+    async def _ask(self, command: bytes) -> Any:
+        """One answer as `_attempt` gives it, in turn: a thousand streams need no more sockets."""
+        self._move()
+        turn = self._turn
+        if turn.locked():
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await turn.acquire()
+            except TimeoutError:
+                return self._late()
+        else:
+            await turn.acquire()
+        try:
+            return await self._attempt(command)
+        finally:
+            turn.release()
+
+    def _move(self) -> None:
+        """Come to the running loop. The connections of another one are gone with it."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._idle.clear()
+            self._loop, self._turn = loop, asyncio.Semaphore(MOST)
+
+    async def _attempt(self, command: bytes, timeout: float | None = None) -> Any:
+        """One answer, or the failure to get one as a value."""
+        if not self._open:
+            return _Failure(StoreError("the store is not open: a session opens it"))
+        try:
+            from redis.exceptions import RedisError
+        except ImportError:
+            return _Failure(StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'"))
+        connection: Connection | None = None
+        try:
+            connection = await self._connection()
+            async with asyncio.timeout(timeout or self._timeout):
+                await connection.send_packed_command(command, check_health=False)
+                answer = cast("object", await connection.read_response())
+        except (RedisError, OSError) as error:
+            if connection is not None and _is_whole(error):
+                await self._keep(connection)
+            elif connection is not None:
+                await _drop(connection)
+            node = self._node
+            failure = self._explain(error)
+            if self._node != node:
+                await self._drop_idle()  # they lead elsewhere
+            return failure
+        except BaseException:
+            if connection is not None:
+                await _drop(connection)
+            raise
+        await self._keep(connection)
+        return answer
+
+    async def _connection(self) -> Connection:
+        self._move()
+        if self._idle:
+            return self._idle.pop()
+        connection = self._make()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()  # type: ignore[no-untyped-call]
+        except BaseException:
+            await _drop(connection)
+            raise
+        return connection
+
+    async def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await _drop(connection)
+
+    async def _keep(self, connection: Connection) -> None:
+        if self._open and len(self._idle) < MOST:
+            self._idle.append(connection)
+        else:
+            await _drop(connection)
+
+    def _make(self) -> Connection:
+        from redis.asyncio.connection import Connection, SSLConnection
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+        from redis.credentials import CredentialProvider
+
+        address = self._address
+
+        class Credentials(CredentialProvider):
+            """So that no connection has the password among its attributes."""
+
+            def get_credentials(self) -> tuple[str] | tuple[str, str]:
+                password = "" if address.password is None else address.password.reveal()
+                return (password,) if address.username is None else (address.username, password)
+
+        host, port = self._node or (address.host, address.port)
+        secret = address.password is not None or address.username is not None
+        kind = SSLConnection if address.tls else Connection
+        return kind(
+            host=host,
+            port=port,
+            db=address.db,
+            credential_provider=Credentials() if secret else None,
+            protocol=2,
+            socket_timeout=None,
+            socket_connect_timeout=self._timeout,
+            retry=Retry(NoBackoff(), 0),
+            redis_connect_func=self._greet,
+            **dict(address.files),  # type: ignore[arg-type]
+        )
+
+    async def _greet(self, connection: Connection) -> None:
+        """Introduce oneself on a new connection, and see which server that is."""
+        from redis.exceptions import InvalidResponse, ResponseError
+
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        try:
+            answer = cast("bytes", await connection.read_response())
+        except ResponseError:
+            answer = b""  # not for us to know; that a server is empty shows all the same
+        lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
+        server = {name: value for name, _, value in lines}
+        version = server.get("redis_version", "")
+        if version.partition(".")[0].isdigit() and int(version.partition(".")[0]) < OLDEST:
+            raise InvalidResponse(f"is version {version}, and {OLDEST}.0 is the oldest that works")
+        run = server.get("run_id", "")
+        await connection.send_command("EVAL", script("greet").text, 1, self._marker, run)
+        await connection.read_response()
+
+    # -- what went wrong --------------------------------------------------------------------------
+
+    def _explain(self, error: Exception) -> _Failure:
+        from redis import exceptions as e
+
+        text, word = str(error), _word(error)
+        if word == "NOSCRIPT":
+            return _Failure(StoreError(NO_SCRIPT))
+        if word == "MOVED":
+            # All keys have one hash tag, so that one node has them all.
+            host, _, port = text.rpartition(" ")[2].rpartition(":")
+            self._node = (host or self._address.host, int(port))
+        if word in SAYS:
+            reason, passing, again = SAYS[word]
+            return self._failure(reason, passing=passing, again=again)
+        if isinstance(error, e.InvalidResponse):
+            return self._failure(text, passing=False)
+        if isinstance(error, e.ResponseError):
+            return self._failure(f"says: {self._scrubbed(text)[:200]}", passing=False)
+        self._node = None
+        if isinstance(error, e.TimeoutError | TimeoutError):
+            return self._late()
+        return self._failure("cannot be reached", again=True)
+
+    def _late(self) -> _Failure:
+        return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
+
+    def _failure(self, reason: str, *, passing: bool = True, again: bool = False) -> _Failure:
+        text = f"the store at {self._address} {reason}"
+        return _Failure(StoreError(text, transient=passing), again=again)
+
+    def _scrubbed(self, text: str) -> str:
+        password = self._address.password
+        return text if password is None else text.replace(password.reveal(), "***")
+
+
+NO_SCRIPT: Final = "the server does not know the script"
+
+
+SAYS: Final = {
+    "NOAUTH": ("refuses the user name or the password", False, False),
+    "WRONGPASS": ("refuses the user name or the password", False, False),
+    "NOPERM": ("refuses the user name or the password", False, False),
+    "LOADING": ("is still loading its data", True, True),
+    "READONLY": ("is a replica just now, and cannot be written", True, True),
+    "OOM": ("has no memory left: raise its maxmemory", True, False),
+    "MISCONF": ("cannot save to its disk, and refuses to be written", True, False),
+    "MOVED": ("is a cluster that sends us from node to node", True, True),
+    "CLUSTERDOWN": ("is a cluster that is not complete just now", True, True),
+    "TRYAGAIN": ("is a cluster that is not complete just now", True, True),
+}
+"""What the first word of an answer means, whether it passes by itself, and whether to ask again."""
+
+
+def _word(error: Exception) -> str:
+    """The first word of what the server says. Versions of redis-py differ in making it a class."""
+    from redis import exceptions as e
+
+    classes: dict[str, type[Exception]] = {
+        "NOSCRIPT": e.NoScriptError,
+        "NOAUTH": e.AuthenticationError,
+        "NOPERM": e.NoPermissionError,
+        "LOADING": e.BusyLoadingError,
+        "OOM": e.OutOfMemoryError,
+        "READONLY": e.ReadOnlyError,
+        "MOVED": e.MovedError,
+        "CLUSTERDOWN": e.ClusterDownError,
+        "TRYAGAIN": e.TryAgainError,
+    }
+    for word, kind in classes.items():
+        if isinstance(error, kind):
+            return word
+    text = str(error)
+    return "OOM" if "OOM command not allowed" in text else text.partition(" ")[0]
+
+
+def _is_whole(error: Exception) -> bool:
+    """Whether the connection can still be used: the server answered, if with a no."""
+    from redis.exceptions import ResponseError
+
+    return isinstance(error, ResponseError) and _word(error) != "READONLY"
+
+
+async def _drop(connection: Connection) -> None:
+    with suppress(Exception):  # it was of no use any more
+        await connection.disconnect(nowait=True)

@@ -1,0 +1,238 @@
+"""How streams read a log on the server.
+
+Streams without a name read it by themselves. Streams of one name, in however many processes, are
+the workers of a consumer group: each item goes to one of them, is in its hand until it acknowledges
+it, and goes to another if it dies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar
+
+from ...errors import StoreError
+from ..base import DIRECT, Entry, Reader
+from .link import Argument
+from .pulse import TERM, micro
+from .shelf import Shelf
+
+__all__ = ["LonelyReader", "SharingReader"]
+
+T = TypeVar("T")
+
+ENDLESS: Final = 1_000_000
+"""A limit that is none."""
+
+WORTH: Final = 0.05
+"""Seconds of work that a worker takes in hand at a time, so that the others have something to do.
+
+What an item is worth is seen from those before."""
+
+GROWTH: Final = 4
+"""How much more a worker takes than the last time, at most."""
+
+
+class LonelyReader(Reader[T]):
+    """Reads all of the log: a stream without a name, or what direct calls have returned."""
+
+    def __init__(self, shelf: Shelf[T], name: str | None) -> None:
+        self._shelf = shelf
+        self._direct = name == DIRECT
+        self._note = "direct" if self._direct else "acknowledged"
+        self._acknowledged: int | None = None
+
+    async def place(self) -> int | None:
+        """Where direct calls are; without a name there is no place."""
+        if not self._direct:
+            return None
+        await self.flush()
+        place: int | None = await self._shelf.run("meta", "direct", "")
+        return place
+
+    async def seek(self, place: int) -> None:
+        """Nothing to store: it has no name."""
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
+        """At most *limit* entries with ids over *after*, ascending. Writes acknowledgements too."""
+        return await self._range(after, None if limit >= ENDLESS else limit)
+
+    def ack(self, place: int) -> None:
+        """Acknowledge everything up to *place*."""
+        self._acknowledged = max(place, self._acknowledged or 0)
+        self._shelf.readers.add(self)
+
+    async def flush(self) -> None:
+        """Write acknowledgements down."""
+        if self._acknowledged is not None:
+            await self._range(0, 0)
+
+    async def _range(self, after: int, limit: int | None) -> Sequence[Entry[T]]:
+        acknowledged = self._acknowledged
+        entries = await self._shelf.range(after, limit, self._note, acknowledged)
+        if self._acknowledged == acknowledged:
+            self._acknowledged = None
+            self._shelf.readers.discard(self)
+        return entries
+
+
+class _Share(Generic[T]):
+    """What a worker took in hand at a time: how much, and how long it took."""
+
+    __slots__ = ("_began", "_size", "next")
+
+    def __init__(self) -> None:
+        self.next = 1
+        self._began = 0.0
+        self._size = 0
+
+    def took(self, size: int) -> None:
+        """So many items are in hand from now on."""
+        self._began, self._size = time.perf_counter(), size
+
+    def done(self) -> None:
+        """They are acknowledged: see what to take the next time."""
+        if self._size:
+            each = max(1e-9, (time.perf_counter() - self._began) / self._size)
+            self.next = max(1, min(int(WORTH / each), GROWTH * self._size))
+            self._size = 0
+
+
+class SharingReader(Reader[T]):
+    """One worker of a name."""
+
+    def __init__(self, shelf: Shelf[T], name: str) -> None:
+        self.name: Final = name
+        self._shelf = shelf
+        self._worker = shelf.pulse.name()
+        self._epoch: int | None = None
+        self._passed: int | None = None
+        self._share: _Share[T] = _Share()
+        self._in_hand: deque[int] = deque()
+        self._acks: dict[int, None] = {}  # of items in hand
+        self._place: int | None = None  # up to where all is acknowledged
+        self._catching_up = False
+        self._again = False
+        self._flushing: asyncio.Task[None] | None = None
+        weakref.finalize(self, shelf.pulse.bury, self._worker).atexit = False
+
+    @property
+    def passed(self) -> int | None:
+        """Where the name stood before the entries that were read last."""
+        return self._passed
+
+    async def place(self) -> int | None:
+        """The id up to which everything was acknowledged, by whichever worker."""
+        for reader in list(self._shelf.readers):
+            if isinstance(reader, SharingReader) and reader.name == self.name:
+                await reader.flush()
+        place: int | None = await self._run("place")
+        return place
+
+    async def join(self, place: int) -> None:
+        """Become one of the workers of the name. It begins at *place* if it is new."""
+        self._epoch = await self._run("join", place)
+
+    async def seek(self, place: int) -> None:
+        """Send all workers of the name to *place*. What they have in hand is no longer theirs."""
+        self._in_hand.clear()
+        self._acks.clear()
+        self._place = None
+        self._epoch = await self._run("seek", place)
+
+    async def _run(self, what: str, *args: Argument) -> int | None:
+        epoch = "" if self._epoch is None else self._epoch
+        answer: int | None = await self._shelf.run("name", what, self.name, epoch, *args)
+        return answer
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
+        """The next items that no other worker has, or those that a dead one had in hand."""
+        await self._shelf.pulse.settle()
+        self._share.done()
+        acks, place = list(self._acks), self._place
+        args: list[Argument] = [self.name, self._worker, micro(TERM)]
+        args += [min(limit, self._share.next), after, "" if self._epoch is None else self._epoch]
+        args += [int(self._again), "" if place is None else place, *acks]
+        self._again = True  # unless the answer is heard
+        self._shelf.pulse.add(self._worker, "reading")
+        self._shelf.readers.add(self)
+        mode, self._epoch, head, passed, found = await self._shelf.run(
+            "share", *self._shelf.known, *args
+        )
+        self._again = False
+        self._told(acks, place)
+        self._shelf.head = max(self._shelf.head, head)
+        self._catching_up = mode == b"catch up"
+        entries = self._shelf.entries(found)
+        if mode == b"again":
+            entries = _strung(entries)
+            passed = entries[0].after
+        self._passed = passed
+        self._in_hand.extend(entry.id for entry in entries)
+        self._share.took(len(entries))
+        # There is nothing in a hole to be lost.
+        self._acks.update((e.id, None) for e in entries if e.item is None and not self._catching_up)
+        return entries
+
+    def ack(self, place: int) -> None:
+        """Acknowledge what this worker has in hand up to *place*.
+
+        What it never had in hand up to there is skipped by all workers of the name.
+        """
+        in_hand, acks, before = self._in_hand, self._acks, len(self._acks)
+        while in_hand and in_hand[0] <= place:
+            acks[in_hand.popleft()] = None
+        if self._catching_up or len(acks) == before:
+            self._place = max(place, self._place or 0)
+        self._shelf.readers.add(self)
+        if self._flushing is None:
+            self._flushing = asyncio.ensure_future(self._flush_soon())
+
+    async def _flush_soon(self) -> None:
+        """Have on record what is acknowledged, in case the next item takes its time."""
+        try:
+            await self.flush()
+        except StoreError:
+            pass  # it is written with whatever is asked next, which says what is wrong
+        finally:
+            self._flushing = None
+
+    async def flush(self) -> None:
+        """Write acknowledgements down."""
+        while self._acks or self._place is not None:
+            acks, place = list(self._acks), self._place
+            await self._run("ack", "" if place is None else place, *acks)
+            self._told(acks, place)
+
+    def _told(self, acks: Sequence[int], place: int | None) -> None:
+        for id in acks:
+            self._acks.pop(id, None)
+        if self._place == place:
+            self._place = None
+
+    async def leave(self) -> None:
+        """The stream is over: let others have what is in hand."""
+        try:
+            if self._flushing is not None:
+                await asyncio.wait([self._flushing])
+            await self.flush()
+        finally:
+            self._shelf.readers.discard(self)
+            self._shelf.pulse.discard(self._worker, "reading")
+        await self._run("leave", self._worker)
+
+
+def _strung(entries: Sequence[Entry[T]]) -> list[Entry[T]]:
+    """What was in somebody's hand, as a chain: what lies between is in the hands of others."""
+    before = 0
+    strung: list[Entry[T]] = []
+    for entry in entries:
+        after = min(entry.after, before) if strung else entry.after
+        strung.append(Entry(entry.id, after, entry.gap, entry.item))
+        before = entry.id
+    return strung

@@ -1,0 +1,62 @@
+"""What is on the server under one prefix, for whoever watches: nothing is written.
+
+Each log and each endpoint is looked at in one step of its own; between them something may happen.
+"""
+
+from __future__ import annotations
+
+from ..survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
+from .link import Link
+from .scripts import script
+from .shelf import Keys, Raw
+
+__all__ = ["survey"]
+
+
+async def survey(link: Link, keys: Keys, latest: int) -> Survey:
+    """All logs and endpoints under *keys*."""
+    topics, paces = await _named(link, keys, "log"), await _named(link, keys, "pace")
+    # A log of which nothing is there yet but that somebody announced a read, or leads.
+    topics |= await _named(link, keys, "meta")
+    return Survey(
+        tuple([await _log(link, keys, topic, latest) for topic in sorted(topics)]),
+        tuple([await _endpoint(link, keys, key) for key in sorted(paces)]),
+    )
+
+
+async def _named(link: Link, keys: Keys, part: str) -> set[str]:
+    """What stands behind *part* in the names of keys."""
+    start = f"{keys.tag}:{part}:"
+    return {key.removeprefix(start) for key in await link.find(start)}
+
+
+async def _log(link: Link, keys: Keys, topic: str, latest: int) -> LogSurvey:
+    answer = await link.run(script("survey", of_a_log=True), keys.log(topic), [latest])
+    head, length, led, announced, names, stream, late = answer
+    last = sorted(map(_latest, [*stream, *late]), key=lambda entry: entry.id)
+    return LogSurvey(
+        topic=topic,
+        head=head,
+        length=length,
+        led=bool(led),
+        announced=announced,
+        names=tuple(sorted((_name(*each) for each in names), key=lambda found: found.name)),
+        latest=tuple(last[max(0, len(last) - latest) :]),
+    )
+
+
+def _name(name: bytes, place: int, lag: int) -> NameSurvey:
+    return NameSurvey(name.decode("utf-8", "replace"), place, lag)
+
+
+def _latest(entry: Raw) -> Latest:
+    id, fields = entry
+    item = dict(zip(fields[::2], fields[1::2], strict=False)).get(b"item")
+    return Latest(
+        int(id.partition(b"-")[0]), None if item is None else item.decode("utf-8", "replace")
+    )
+
+
+async def _endpoint(link: Link, keys: Keys, key: str) -> EndpointSurvey:
+    requests, in_hand, waiting, paused = await link.run(script("pace"), keys.pace(key), [""])
+    return EndpointSurvey(key, requests, in_hand, waiting, paused / 1e6)

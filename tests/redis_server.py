@@ -1,0 +1,144 @@
+"""Servers for the Redis store: a fake one that is always there, and a real one where one is found.
+
+The fake is fakeredis behind a socket of its own, so that the store's own connections are tested.
+"""
+
+from __future__ import annotations
+
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+from fakeredis import TcpFakeServer
+from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+from redis.exceptions import ResponseError
+
+PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
+"""The real server, if this machine has one."""
+
+TOOL: Final = shutil.which("redis-cli") or shutil.which("valkey-cli")
+"""What one talks to it with on a command line."""
+
+
+needs_a_server: Final = pytest.mark.skipif(
+    PROGRAM is None, reason="RedisStore on a real server: redis-server is not installed"
+)
+
+
+class RealServer:
+    """A server of our own on a free loopback port, which can be killed and started again."""
+
+    def __init__(self, folder: Path, *options: str, password: str = "") -> None:
+        self.port = _free_port()
+        self.folder = folder
+        self.password = password
+        self._options = [*options, *(["--requirepass", password] if password else [])]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        assert PROGRAM is not None
+        command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        # Always, for a slow disk can put off what is to be written by a second or two.
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)]
+        command += self._options
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+                    sock.sendall(b"PING\r\n")
+                    if not sock.recv(64).startswith(b"-LOADING"):
+                        return
+            except OSError:
+                pass
+            time.sleep(0.02)
+        self.kill()
+        raise AssertionError("the server does not start")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(10)
+            self._process = None
+
+    def signal(self, what: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(what)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Lose all data, as a server without a disk does when it is started again."""
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _free_port() -> int:
+    """A free loopback port, low enough for a cluster to have another 10,000 above it."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port: int = free.getsockname()[1]
+        if port < 55000:
+            return port
+
+
+@contextmanager
+def real_server(folder: Path, *options: str, password: str = "") -> Iterator[RealServer]:
+    server = RealServer(folder, *options, password=password)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class _Handler(TCPFakeRequestHandler):
+    """One connection to the fake server, which stays open after an error, as on a real one."""
+
+    def handle(self) -> None:
+        client = self.current_client
+        while not self.server._shutdown_event.is_set():
+            try:
+                if client.can_read():
+                    self.writer.dump(client.read_response())
+                elif line := self.rfile.readline():
+                    client.get_socket().sendall(line)
+                elif select.select([self.connection], [], [], 0.01)[0]:
+                    line = self.rfile.readline()
+                    if not line:
+                        return
+                    client.get_socket().sendall(line)
+            except ResponseError as error:
+                self.writer.dump(error)
+            except OSError:
+                return
+
+
+@contextmanager
+def fake_server() -> Iterator[str]:
+    """The URL of a fake server in a thread."""
+    server = TcpFakeServer(("127.0.0.1", 0))
+    server.RequestHandlerClass = _Handler
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"redis://127.0.0.1:{server.server_address[1]}/0"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,152 @@
+"""A Redis server in the loop of the test, by whose clock it goes: `RedisStore` on virtual time.
+
+fakeredis is what answers. Here it gets a socket that no thread and no task has a part in, and the
+time; the store speaks to it as it does to a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import weakref
+from collections.abc import Callable
+from typing import Any, Final
+
+from fakeredis import FakeRedis, FakeServer
+from fakeredis._clients._tcp_server import encode_reply
+from fakeredis._helpers import NoResponse
+from fakeredis._socket import FakeSocket
+from redis import Redis
+
+from pythpeer.stores import RedisStore
+
+__all__ = ["BEGAN", "Commands", "VirtualRedisStore"]
+
+BEGAN: Final = 1_000_000_000
+"""What the server's clock shows when the loop's shows 0."""
+
+RUN: Final = 3600
+"""Seconds for which the server has been running by then: nothing from before it is owed."""
+
+
+class VirtualRedisStore(RedisStore):
+    """A store with a server of its own, which answers while a session is open.
+
+    What is on it outlasts the sessions, as on any other.
+    """
+
+    def __init__(self, *, max_length: int) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        weakref.finalize(self, self._socket.close)
+        port = self._socket.getsockname()[1]
+        super().__init__(f"redis://127.0.0.1:{port}", max_length=max_length)
+        self._data = FakeServer(version=(7,))
+        self._server: asyncio.Server | None = None
+        self._clients: set[_Client] = set()
+        with FakeRedis(server=self._data) as client:
+            since = (BEGAN - RUN) * 1_000_000
+            client.hset(self._keys.server, mapping={"run": "", "since": since})
+
+    async def open(self) -> None:
+        if self._server is None:
+            self._server = await asyncio.get_running_loop().create_server(
+                lambda: _Client(self._data, self._clients), sock=self._socket.dup()
+            )
+        try:
+            await super().open()
+        finally:
+            self._stop()
+
+    async def aclose(self) -> None:
+        try:
+            await super().aclose()
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        if not self._sessions and self._server is not None:
+            self._server.close()
+            self._server = None
+            for client in list(self._clients):
+                client.close()
+
+
+class _Client(asyncio.Protocol):
+    """One connection to the server."""
+
+    def __init__(self, data: FakeServer, clients: set[_Client]) -> None:
+        self._data = data
+        self._clients = clients
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._commands = Commands(self._data, 0, client_class=Redis)
+        self._commands.write = transport.write
+        self._commands.clock = asyncio.get_running_loop().time
+        self._clients.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._commands.sendall(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._commands.forget()
+        self._commands.close()
+        self._clients.discard(self)
+
+    def close(self) -> None:
+        self._transport.abort()
+
+
+class Commands(FakeSocket):
+    """What a connection asks for, answered by a given clock and without anybody waiting."""
+
+    write: Callable[[bytes], object]
+    clock: Callable[[], float]
+    _end: asyncio.TimerHandle | None = None
+    _changed: Callable[[], None]
+
+    def time(self) -> list[bytes]:
+        """The command TIME, also for scripts."""
+        now = round((BEGAN + self.clock()) * 1_000_000)
+        return [b"%d" % part for part in divmod(now, 1_000_000)]
+
+    def put_response(self, msg: Any) -> None:
+        self.write(encode_reply(msg, 2))
+
+    def _blocking(
+        self,
+        timeout: float | None,
+        func: Callable[[bool], Any],
+        shape: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """Answer when there is something, or when the time is over."""
+        found = func(True)
+        if found is not None or not timeout:
+            return found
+
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            if self._end is not None and (found := func(False)) is not None:
+                self.forget()
+                self.put_response(self._decode_result(found))
+
+        def over() -> None:
+            self.forget()
+            self.put_response(None)
+
+        def changed() -> None:
+            loop.call_soon(look)  # not in the middle of a change
+
+        self._changed = changed
+        self._db.add_change_callback(self._changed)
+        self._end = loop.call_later(timeout, over)
+        return NoResponse()
+
+    def forget(self) -> None:
+        """Wait for nothing any more."""
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+            self._db.remove_change_callback(self._changed)

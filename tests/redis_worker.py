@@ -1,0 +1,48 @@
+"""A worker that is killed: run by tests/test_redis_kill.py as a process of its own.
+
+It follows the chat and the mail under the name ``team``, which it shares with its colleagues, and
+puts each item down before it asks for the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Final
+
+from pythpeer import ChatMessage, Mail, Rate, Retry, Session, Stream
+from pythpeer.stores import RedisStore
+
+RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.2, guard=0.15))
+"""With room for a judge that is busy itself: it lives in one loop with the test."""
+
+
+async def follow(stream: Stream[ChatMessage] | Stream[Mail], book: int) -> None:
+    async with stream:
+        os.write(book, f"{os.getpid()} ready {type(stream).__name__}\n".encode())
+        async for item in stream:
+            what = f"mail {item.text}" if isinstance(item, Mail) else f"chat {item.id}"
+            os.write(book, f"{os.getpid()} {what}\n".encode())
+            await asyncio.sleep(0.002)  # to be killed in the middle of its work
+
+
+async def main(service: str, server: str, path: str) -> None:
+    book = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    session = Session(
+        peerbet_url=service,
+        pythbots_url=service,
+        peerbet_key="scripted-key",
+        personal_key="scripted-key",
+        rates=RATES,
+        retry=Retry(base_delay=0.01, max_delay=0.2),
+        timeout=2.0,
+        store=RedisStore(server, patience=0.5),
+    )
+    async with session, asyncio.TaskGroup() as group:
+        group.create_task(follow(session.peerbet.chat_stream(name="team", after=None), book))
+        group.create_task(follow(session.pythbots.mail_stream(name="team"), book))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
