@@ -71,6 +71,7 @@ async def open_and_close() -> None:
 async def keep_it_somewhere() -> None:
     stores: list[Store] = [MemoryStore(), SqliteStore("chat.db"), SqliteStore(Path("chat.db"))]
     assert_type([Session(store=store) for store in stores], list[Session])
+    assert_type(SqliteStore("chat.db").path, Path)
 
 
 async def look_into_a_store() -> None:

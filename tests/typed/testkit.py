@@ -61,6 +61,7 @@ async def start_a_fake() -> None:
     )
     async with services as entered:
         assert_type(entered, FakeServices)
+        assert_type(services.environment, dict[str, str])
         mine = assert_type(services.session("alice", timeout=5.0), Session)
         async with mine, services.outage("peerbet") as nothing:
             assert_type(nothing, None)
