@@ -373,12 +373,7 @@ class Feed(Generic[T]):
                 self.source.name,
                 gap.after,
                 gap.before,
-                extra={
-                    "endpoint": self.source.name,
-                    "after": gap.after,
-                    "before": gap.before,
-                    "gap": gap,
-                },
+                extra={"endpoint": self.source.name, "after": gap.after, "before": gap.before},
             )
             for told in self.hooks.gap:
                 told(GapEvent(self.source.name, gap.after, gap.before))

@@ -155,9 +155,10 @@ async def test_a_service_that_is_down_is_one_warning_and_one_info(
 
 def test_nothing_is_printed_by_default() -> None:
     """A program that says nothing of logging sees nothing of it."""
-    program = "import logging, pythpeer; logging.getLogger('pythpeer.streams').warning('hello')"
+    say = "logging.getLogger('pythpeer.streams').warning('hello')"
+    program = f"import logging; from pythpeer import Session; {say}"
     for setup, shown in (("", ""), ("logging.basicConfig(); ", "WARNING:pythpeer.streams:hello")):
-        script = program.replace("pythpeer; ", f"pythpeer; {setup}")
+        script = program.replace("Session; ", f"Session; {setup}")
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
         )

@@ -85,7 +85,7 @@ class _OneLine(logging.Handler):
     """Shows what the library logs like errors; what others do is for developers."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if hasattr(record, "gap") and sys.stdout.isatty():
+        if hasattr(record, "before") and sys.stdout.isatty():
             return  # the rows on the same terminal say so, in its place among them
         if record.name.startswith("pythpeer") or sys.flags.dev_mode:
             complain(record.getMessage())
