@@ -86,7 +86,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types, strictly (mypy and pyright), and that nothing public is left to inference."""
-    session.install("-e", ".[cli]", *group("typing"))
+    session.install("-e", ".[cli,otel]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
     session.run("pyright", "--verifytypes", "pythpeer", "--ignoreexternal")
@@ -100,7 +100,7 @@ def tests(session: nox.Session) -> None:
     take processes of their own or a browser are left out, unless there are arguments. Where there
     is no Chromium, pytest's last lines say so.
     """
-    session.install("-e", ".[cli]", *group("test"))
+    session.install("-e", ".[cli,otel]", *group("test"))
     runs = [session.posargs] if session.posargs else [QUICK, SLOW]
     if session.python != RUNNING:
         session.run("python", "-m", "pytest", *runs[0])
@@ -118,7 +118,7 @@ def tests_floor(session: nox.Session) -> None:
     session.install("uv")
     # The package first: what it brings is then old enough for it, and is left alone by the rest.
     uv_install = ("uv", "pip", "install", "--python", session.virtualenv.location)
-    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli]")
+    session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli,otel]")
     session.run(*uv_install, *group("test"))
     session.run("uv", "pip", "list", "--python", session.virtualenv.location)
     session.run("python", "-m", "pytest", *session.posargs)
@@ -181,7 +181,8 @@ def dist(session: nox.Session) -> None:
         session.run("python", "-m", "venv", str(environment))
         python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
         session.run(
-            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli]", *group("test")), external=True
+            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli,otel]", *group("test")),
+            external=True,
         )
         session.chdir(source)
         session.run(python, "-m", "pytest", *(session.posargs or PACKED), external=True)

@@ -20,7 +20,7 @@ import msgspec
 
 from pythpeer import ChatMessage, MemoryStore, PythpeerError, Rate, Retry, SqliteStore
 from pythpeer.feed import Feed, Feeds
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores.base import Draft, Log, Store, Topic
 from pythpeer.stores.sqlite.database import Durability

@@ -15,7 +15,7 @@ from .server import ROOT
 __all__ = ["run"]
 
 BARE: Final = "bare interpreter"
-OURS: Final = "import pythpeer"
+OURS: Final = "from pythpeer import *"
 THEIRS: Final = "import aiohttp, msgspec, anyio"
 OPEN: Final = "import pythpeer, open a Session"
 THEIR_OPEN: Final = "import the three, make a ClientSession"

@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiolimiter import AsyncLimiter
 
 from pythpeer import Limiter, Rate, Session
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 
 from .measure import Times, kept_bytes, take_turns, turns
 from .report import Table, ratio

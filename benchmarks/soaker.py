@@ -37,7 +37,7 @@ from pythpeer import (
     merge,
 )
 from pythpeer.feed import Feed, Feeds
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream

@@ -10,24 +10,29 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 import anyio
+import msgspec
 
 from .answers import interpret, retry_after
-from .errors import PythpeerError, RateLimitedError
-from .limiter import Limiter, Permit, Priority
+from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError
+from .health import Record
+from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
+from .limiter import Limiter, Permit, clock
+from .line import Priority
 from .retry import Retry, outcome
 from .wire import Effect, Endpoint, Request
 
 if TYPE_CHECKING:
-    from .transport import Transport  # not at run time: it imports aiohttp
+    from .transport import Reply, Transport  # not at run time: it imports aiohttp
 
-__all__ = ["Caller", "shielded"]
+__all__ = ["Caller", "shielded", "tell_of_retry"]
 
 logger: Final = logging.getLogger("pythpeer.requests")
 
 T = TypeVar("T")
+E = TypeVar("E", bound="PythpeerError | None")
 
 
 class Caller:
@@ -41,6 +46,7 @@ class Caller:
         retry: Retry,
         timeout: float,
         max_wait: float,
+        hooks: Hooks,
     ) -> None:
         self._transport = transport
         self._limiter = limiter
@@ -49,6 +55,10 @@ class Caller:
         """Seconds that one attempt can take."""
         self.max_wait = max_wait
         """Seconds that a call may wait for a token."""
+        self.hooks = hooks
+        """Who looks on."""
+        self.records: dict[str, Record] = {}
+        """How each endpoint has done."""
 
     async def call(self, request: Request[T]) -> T:
         """Run *request* for a user: bounded waiting, and reads repeated as the policy says."""
@@ -63,15 +73,15 @@ class Caller:
                 if failure is None:
                     raise
                 break  # the failure that is to be repeated says more than "no token" would
-            answer = await self.attempt(request, permit)
+            attempt += 1
+            answer = await self.attempt(request, permit, attempt)
             if not isinstance(answer, PythpeerError):
                 return answer
             failure = answer
-            attempt += 1
             delay = self._delay(request.endpoint, answer, attempt)
             if delay is None:
                 break
-            logger.debug("%s: attempt %d failed, next in %.2f s", request, attempt, delay)
+            tell_of_retry(self.hooks, request.endpoint.name, answer, attempt, delay)
             await anyio.sleep(delay)
         raise failure
 
@@ -92,26 +102,132 @@ class Caller:
         # Not a coroutine of its own: a waiting caller would keep its frame, too.
         return self._limiter(endpoint).acquire(priority, max_wait, self)
 
-    async def attempt(self, request: Request[T], permit: Permit) -> T | PythpeerError:
-        """Send *request* once on the token in hand, and say what came of it. Closes the permit."""
+    def attempt(
+        self,
+        request: Request[T],
+        permit: Permit,
+        number: int = 1,
+        keep: Callable[[Reply], None] | None = None,
+    ) -> Awaitable[T | PythpeerError]:
+        """Send *request* once on the token in hand, and say what came of it. Closes the permit.
+
+        It is the attempt of this *number*, for those who look on. *keep* gets the reply itself,
+        where there is one.
+        """
+        # No coroutine of its own: where nobody looks on, looking costs nothing.
+        if self.hooks.requests or logger.isEnabledFor(logging.DEBUG):
+            return self._watched(request, permit, number, keep)
+        return self._attempt(request, permit, keep)
+
+    async def _watched(
+        self,
+        request: Request[T],
+        permit: Permit,
+        number: int,
+        keep: Callable[[Reply], None] | None,
+    ) -> T | PythpeerError:
+        """Do the same, and tell those who look on."""
+        name, url, waited = request.endpoint.name, request.redacted(), permit.waited
+        try:
+            about = RequestEvent(name, url, number, waited)
+            for told in self.hooks.request:
+                told(about)
+        except BaseException:
+            permit.close()  # an interrupt, which hooks do not hold up
+            raise
+        now = clock(asyncio.get_running_loop())
+        start = now()
+        answer: T | PythpeerError | None = None
+        raised: BaseException | None = None
+        try:
+            answer = await self._attempt(request, permit, keep)
+        except BaseException as reason:  # noqa: BLE001  # raised below, where hooks inherit nothing
+            raised = reason
+        error = answer if isinstance(answer, PythpeerError) else raised
+        event = ResponseEvent(
+            name,
+            url,
+            number,
+            waited,
+            now() - start,
+            permit.status,
+            outcome_of(error),
+            type(error).__name__ if error is not None else None,
+        )
+        _log(event)
+        for heard in self.hooks.response:
+            heard(event)
+        if raised is not None:
+            try:
+                raise raised
+            finally:
+                del raised, error  # else they would hold this frame, and it them
+        return cast("T | PythpeerError", answer)
+
+    async def _attempt(
+        self, request: Request[T], permit: Permit, keep: Callable[[Reply], None] | None
+    ) -> T | PythpeerError:
         endpoint = request.endpoint
         try:
             reply = await self._transport().send(request, permit)
         finally:
             permit.close()
         if isinstance(reply, PythpeerError):
-            logger.debug("%s: %s", request, type(reply).__name__)
-            return outcome(endpoint.effect, reply, permit.status)
-        logger.debug("%s: status %d, %d bytes", request, reply.status, len(reply.body))
+            return self._note(permit, outcome(endpoint.effect, reply, permit.status))
+        if keep is not None:
+            keep(reply)
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
+            self._note(permit, None)
             return answer
         if isinstance(answer, RateLimitedError):
             answer.retry_after = retry_after(reply.headers)
             permit.refused(answer.retry_after)
         elif reply.status == 503:
             permit.pause(retry_after(reply.headers))
-        return outcome(endpoint.effect, answer, permit.status)
+        return self._note(permit, outcome(endpoint.effect, answer, permit.status))
+
+    def _note(self, permit: Permit, error: E) -> E:
+        """Put down how the endpoint did. A no about the matter itself is an answer like another."""
+        name = permit.limiter.name
+        record = self.records.get(name)
+        if record is None:
+            record = self.records[name] = Record()
+        is_answer = isinstance(error, ApiError) and not isinstance(error, AccessDeniedError)
+        record.note(None if is_answer else error)
+        return error
+
+
+def tell_of_retry(
+    hooks: Hooks, endpoint: str, error: PythpeerError, attempt: int, delay: float
+) -> None:
+    """Tell those who look on that a read is going to be asked again."""
+    if not (hooks.retry or logger.isEnabledFor(logging.DEBUG)):
+        return
+    status: int | None = getattr(error, "status", None)
+    event = RetryEvent(endpoint, attempt, delay, status, type(error).__name__)
+    logger.debug(
+        "%s: attempt %d failed with %s, the next is in %.2f s",
+        endpoint,
+        attempt,
+        event.error,
+        delay,
+        extra=msgspec.structs.asdict(event),
+    )
+    for told in hooks.retry:
+        told(event)
+
+
+def _log(event: ResponseEvent) -> None:
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug(
+            "%s: %s after %.3f s: %s",
+            event.endpoint,
+            event.error or event.outcome,
+            event.duration,
+            event.url,
+            extra=msgspec.structs.asdict(event),
+        )
 
 
 async def shielded(work: Callable[[], Awaitable[T]]) -> T:

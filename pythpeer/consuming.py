@@ -18,8 +18,9 @@ import msgspec
 
 from .calls import Caller, shielded
 from .errors import OutcomeUnknownError, PythpeerError
-from .feed import Feed, log_holes
-from .limiter import Permit, Priority
+from .feed import Feed, put_down
+from .limiter import Permit
+from .line import Priority
 from .stores.base import DIRECT, Draft, Log
 from .wire import Request
 
@@ -77,7 +78,7 @@ class ConsumingSource(Generic[T]):
         feed.asking = True
         try:
             async with self._turn:
-                error = await self._fetch(feed.log, permit)
+                error = await self._fetch(feed.log, permit, feed.attempt)
         finally:
             permit.close()
         if error is None:
@@ -116,23 +117,23 @@ class ConsumingSource(Generic[T]):
         self._owed = None
         return tuple(entry.item for entry in entries if entry.item is not None)
 
-    async def _fetch(self, log: Log[T], permit: Permit) -> PythpeerError | None:
+    async def _fetch(self, log: Log[T], permit: Permit, attempt: int = 1) -> PythpeerError | None:
         """Use the token in hand for whichever of the two requests is due."""
         lost = await log.unsettled()
         if lost:
-            return await self._settle(log, permit, lost)
-        return await shielded(lambda: self._consume(log, permit))
+            return await self._settle(log, permit, lost, attempt)
+        return await shielded(lambda: self._consume(log, permit, attempt))
 
-    async def _consume(self, log: Log[T], permit: Permit) -> PythpeerError | None:
+    async def _consume(self, log: Log[T], permit: Permit, attempt: int) -> PythpeerError | None:
         """The read that makes the service forget what it returns."""
         announcement = await log.announce(self._caller.timeout + GRACE)
         try:
-            answer = await self._caller.attempt(self._unread, permit)
+            answer = await self._caller.attempt(self._unread, permit, attempt)
         except PythpeerError as error:
             answer = error.with_traceback(None)  # the session was closed: it never left
         if not isinstance(answer, PythpeerError):
             drafts = [self._draft(found) for found in answer]
-            log_holes(self.name, await log.append(drafts, settled=[announcement]))
+            await put_down(self._caller.hooks, self.name, log, drafts, settled=[announcement])
             return None
         if isinstance(answer, OutcomeUnknownError):
             await log.give_up(announcement)
@@ -146,10 +147,10 @@ class ConsumingSource(Generic[T]):
         return Draft(found.item, key=found.key, again=found.item and self._recovered(found.item))
 
     async def _settle(
-        self, log: Log[T], permit: Permit, lost: Collection[int]
+        self, log: Log[T], permit: Permit, lost: Collection[int], attempt: int
     ) -> PythpeerError | None:
         """Find in the history what the answers of *lost* reads held."""
-        answer = await self._caller.attempt(self._history, permit)
+        answer = await self._caller.attempt(self._history, permit, attempt)
         if isinstance(answer, PythpeerError):
             return answer
         drafts: list[Draft[T]] = []
@@ -158,5 +159,5 @@ class ConsumingSource(Generic[T]):
             copies[found.key] += 1
             item = found.item and self._recovered(found.item)
             drafts.append(Draft(item, key=found.key, copies=copies[found.key], history=True))
-        log_holes(self.name, await log.append(drafts, settled=lost))
+        await put_down(self._caller.hooks, self.name, log, drafts, settled=lost)
         return None

@@ -9,20 +9,27 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import anyio
 
+from .calls import tell_of_retry
 from .errors import PythpeerError, SessionClosedError, TransportError
+from .health import Record, StreamHealth
+from .hooks import GapEvent, Hooks, StoreEvent
+from .limiter import clock
 from .polling import Gap
 from .retry import Retry, backoff, is_transient
 from .stores.base import Draft, Log, Store, Topic
 
-__all__ = ["Cursor", "Feed", "Feeds", "Source", "log_holes"]
+__all__ = ["Cursor", "Feed", "Feeds", "Source", "log_skipped", "put_down"]
 
-logger: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger("pythpeer.streams")
 
 T = TypeVar("T")
 
@@ -49,11 +56,38 @@ class Cursor:
         """The position from which the service was asked: what the log lacks there is gone."""
 
 
-def log_holes(name: str, added: Iterable[Draft[Any]]) -> None:
-    """Warn of items that could not be decoded, when they come into the log."""
-    for draft in added:
-        if draft.item is None:
-            logger.warning("%s: skipped an item that cannot be decoded", name)
+async def put_down(
+    hooks: Hooks,
+    name: str,
+    log: Log[T],
+    drafts: Sequence[Draft[T]],
+    *,
+    shown: int | None = None,
+    strays: int = 0,
+    settled: Collection[int] = (),
+) -> None:
+    """Append to the log what a poll brought, warn of what could not be decoded, and tell of it.
+
+    *shown* is how many items there were to begin with, if more than *drafts*; *strays* is how many
+    besides could not be decoded and have no id.
+    """
+    now = clock(asyncio.get_running_loop())
+    start = now()
+    added = await log.append(drafts, settled=settled)
+    took = now() - start
+    holes = sum(draft.item is None for draft in added)
+    for _ in range(holes):
+        log_skipped(name)
+    if hooks.store:
+        dropped = (len(drafts) if shown is None else shown) - len(added)
+        event = StoreEvent(name, len(added) - holes, dropped, holes + strays, took)
+        for told in hooks.store:
+            told(event)
+
+
+def log_skipped(name: str) -> None:
+    """Warn of an item that cannot be decoded."""
+    logger.warning("%s: skipped an item that cannot be decoded", name, extra={"endpoint": name})
 
 
 class Source(Protocol[T]):
@@ -77,6 +111,14 @@ class Source(Protocol[T]):
         """Wait for what has to be put down although the session is closing."""
 
 
+class HasHealth(Protocol):
+    """A stream, as its feed sees it."""
+
+    def health(self) -> StreamHealth:
+        """How it is doing."""
+        ...
+
+
 class _Round:
     """One poll, and those who wait for it."""
 
@@ -96,13 +138,25 @@ class Feed(Generic[T]):
         log: Log[T],
         retry: Retry,
         check: Callable[[], object] = lambda: None,
+        hooks: Hooks | None = None,
+        wait: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        self.hooks: Final = hooks or Hooks()
+        """Who looks on."""
+        self.record: Final = Record()
+        """How its polls have done."""
+        self.streams: Final[WeakKeyDictionary[HasHealth, None]] = WeakKeyDictionary()
+        """The streams that are not closed, oldest first."""
+        self._wait = wait
+        self._now: Callable[[], float] = time.monotonic  # until there is a loop to go by
         self.check = check
         """Raises `SessionClosedError` where the session is closed or in another event loop."""
         self.source = source
         self.log = log
         self.skipped = 0
         """Items nobody could decode and that have no id to count them by."""
+        self.newest: int = 0
+        """The greatest id that is known here."""
         self._retry = retry
         self._waiting: dict[Cursor, None] = {}
         self._round: _Round | None = None
@@ -161,6 +215,7 @@ class Feed(Generic[T]):
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
+        self._now = asyncio.get_running_loop().time
         if not self.closed and not (self._needy or await self.log.lead(LEASE)):
             await self._news()
             return None
@@ -170,11 +225,13 @@ class Feed(Generic[T]):
         try:
             error = await self.source.poll(self)
         except PythpeerError as raised:
+            self.record.note(raised)
             return raised.with_traceback(None)
         finally:
             self.asking = False
         if error is not None and self.closed:
             return self._over()  # what broke was broken by closing
+        self.record.note(error)
         if error is not None and not is_transient(error):
             return error
         self._note(error)
@@ -213,16 +270,32 @@ class Feed(Generic[T]):
         """Count failures in a row, and say once when they begin and once when they are over."""
         if error is None:
             if self._failures:
-                logger.info("%s is back after %d failures", self.source.name, self._failures)
+                name, failures = self.source.name, self._failures
+                about = {"endpoint": name, "failures": failures}
+                logger.info("%s is back after %d failures", name, failures, extra=about)
             self._failures = 0
             return
         self._failures += 1
         delay = backoff(self._failures, BASE_DELAY, self._retry.max_delay)
         self._not_before = asyncio.get_running_loop().time() + delay
         if self._failures == 1:
-            logger.warning("%s; the stream goes on trying", error)
+            about = {"endpoint": self.source.name, "error": type(error).__name__}
+            logger.warning("%s; the stream goes on trying", error, extra=about)
+        tell_of_retry(self.hooks, self.source.name, error, self._failures, delay)
+
+    @property
+    def next_poll(self) -> float | None:
+        """Seconds until the next poll can leave, ``None`` if one is under way or none is wanted."""
+        if self.asking or not self._waiting or self.closed:
+            return None
+        return max(0.0, self._not_before - self._now(), self._wait())
 
     # -- what a source asks and tells -------------------------------------------------------------
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that the next poll is: 1, and one more for each failure."""
+        return self._failures + 1
 
     @property
     def homeless(self) -> bool:
@@ -246,6 +319,7 @@ class Feed(Generic[T]):
             if cursor.position is None:
                 cursor.position = place
                 cursor.adrift = False
+        self.see(place)
 
     def prove(self, after: int, *, full: bool) -> None:
         """The service was asked for everything after *after*, and its answer is in the log."""
@@ -253,6 +327,10 @@ class Feed(Generic[T]):
             if cursor.position == after or (not full and (cursor.position or 0) > after):
                 cursor.proved = cursor.position
                 cursor.adrift = False
+
+    def see(self, newest: int) -> None:
+        """There is an item of this id."""
+        self.newest = max(self.newest, newest)
 
     def say(self, gap: Gap) -> None:
         """Warn of a gap, once however many streams come across it."""
@@ -263,8 +341,15 @@ class Feed(Generic[T]):
                 self.source.name,
                 gap.after,
                 gap.before,
-                extra={"gap": gap},
+                extra={
+                    "endpoint": self.source.name,
+                    "after": gap.after,
+                    "before": gap.before,
+                    "gap": gap,
+                },
             )
+            for told in self.hooks.gap:
+                told(GapEvent(self.source.name, gap.after, gap.before))
 
     @property
     def closed(self) -> bool:
@@ -280,7 +365,14 @@ class Feed(Generic[T]):
 class Feeds:
     """The feeds of a session while it is open, one for each log."""
 
-    def __init__(self, check: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        check: Callable[[], object] = lambda: None,
+        hooks: Hooks | None = None,
+        wait: Callable[[str], float] = lambda _: 0.0,
+    ) -> None:
+        self._hooks = hooks
+        self._wait = wait
         self._store: Store | None = None
         self._check = check
         self._retry = Retry()
@@ -299,8 +391,16 @@ class Feeds:
         feed: Feed[T] | None = self._feeds.get(topic.name)
         if feed is None:
             log = self._store.log(topic)
-            feed = self._feeds[topic.name] = Feed(source(), log, self._retry, self._check)
+            made = source()
+            wait = partial(self._wait, made.name)
+            feed = Feed(made, log, self._retry, self._check, self._hooks, wait)
+            self._feeds[topic.name] = feed
         return feed
+
+    def streams(self) -> Iterator[HasHealth]:
+        """The streams of the session that are not closed."""
+        for feed in self._feeds.values():
+            yield from list(feed.streams)
 
     def close(self) -> None:
         """The session is closing: wake everybody who rests."""

@@ -1,8 +1,7 @@
 """Waiting for a token: first come, first served, and safe to cancel at any moment.
 
 One `Limiter` paces one endpoint. A caller that gets a `Permit` tells it when the request head was
-written and when the answer came; the arithmetic is the `Bucket`'s. Writes go before calls, calls
-before polls, and whoever has been overtaken five times goes next.
+written and when the answer came; the arithmetic is the `Bucket`'s, and who goes first the `Line`'s.
 
 Where a store paces several processes together, a token that is due here has to be had from them as
 well: the limiter asks at their `Gate`, for whoever is first in line when the answer comes.
@@ -12,10 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import enum
 import math
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -23,27 +20,16 @@ import anyio
 
 from .bucket import Bucket
 from .errors import PythpeerError, RateLimitedError, SessionClosedError
+from .line import Line, Priority, Waiter
 from .wire import Rate, check_seconds
 
-__all__ = ["Gate", "Limiter", "Permit", "Priority", "Turn", "clock"]
-
-PATIENCE: Final = 5
-"""How often the waiters of one class can be overtaken in a row."""
-
+__all__ = ["Gate", "Limiter", "Permit", "Turn", "clock"]
 
 LONGEST_PAUSE: Final = 3600.0
 """The longest ``Retry-After``, in seconds, that is slept through by those who wait for ever."""
 
 _HELD: Final = -1
 _RETURNED: Final = -2
-
-
-class Priority(enum.IntEnum):
-    """Who goes first where several wait for one endpoint."""
-
-    WRITE = 0
-    CALL = 1
-    POLL = 2
 
 
 def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
@@ -101,10 +87,10 @@ class Gate(Protocol):
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_bucket", "_limiter", "_ticket", "status")
+    __slots__ = ("_anchor", "_bucket", "_ticket", "limiter", "status", "waited")
 
     def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
-        self._limiter = limiter
+        self.limiter: Final[Limiter] = limiter
         self._ticket = ticket
         # If the limiter moves to another loop it gets another bucket: what is left over from the
         # old loop must not count there.
@@ -112,6 +98,8 @@ class Permit:
         self._anchor = _HELD
         self.status: int | None = None
         """The HTTP status of the answer, once its head is here."""
+        self.waited: float = 0.0
+        """Seconds for which it was waited for."""
 
     @property
     def written(self) -> bool:
@@ -121,7 +109,7 @@ class Permit:
     def on_written(self) -> None:
         """The request head is being written now."""
         if self._anchor == _HELD:
-            self._anchor = self._limiter._spend(self._bucket, self._ticket)
+            self._anchor = self.limiter._spend(self._bucket, self._ticket)
 
     def on_answered(self, status: int | None = None) -> None:
         """The head of the answer is here."""
@@ -129,7 +117,7 @@ class Permit:
         if self._anchor > 0:
             if status != 429:
                 self._bucket.praise()
-            self._limiter._answered(self._bucket, self._anchor, self._ticket)
+            self.limiter._answered(self._bucket, self._anchor, self._ticket)
 
     def refused(self, retry_after: float | None) -> None:
         """The service said that it was asked too often: keep more distance from now on."""
@@ -139,17 +127,13 @@ class Permit:
     def pause(self, retry_after: float | None) -> None:
         """The service said when to come back, or nothing of the kind."""
         if retry_after is not None:
-            self._limiter.pause(min(retry_after, LONGEST_PAUSE))
+            self.limiter.pause(min(retry_after, LONGEST_PAUSE))
 
     def close(self) -> None:
         """The request is over. A token that was never spent goes back."""
         if self._anchor == _HELD:
             self._anchor = _RETURNED
-            self._limiter._give_back(self._bucket, self._ticket)
-
-
-_Waiter = tuple["asyncio.Future[Permit]", float, object]
-"""Who waits, until when at most, and for whom."""
+            self.limiter._give_back(self._bucket, self._ticket)
 
 
 class Limiter:
@@ -164,11 +148,9 @@ class Limiter:
         "_bucket",
         "_gate",
         "_gate_due",
+        "_line",
         "_loop",
-        "_mixed",
         "_now",
-        "_overtaken",
-        "_queues",
         "_ticket",
         "_timer",
         "name",
@@ -184,9 +166,7 @@ class Limiter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = time.monotonic
         self._timer: asyncio.TimerHandle | None = None
-        self._queues: tuple[deque[_Waiter], ...] = (deque(), deque(), deque())
-        self._overtaken = [0, 0, 0]
-        self._mixed = False
+        self._line: Line[Permit] = Line()
 
     # -- what users see ---------------------------------------------------------------------------
 
@@ -206,8 +186,7 @@ class Limiter:
     @property
     def waiting(self) -> int:
         """How many callers wait for a token."""
-        writes, calls, polls = self._queues
-        return len(writes) + len(calls) + len(polls)
+        return len(self._line)
 
     @property
     def in_hand(self) -> int:
@@ -228,6 +207,11 @@ class Limiter:
     def paused_for(self) -> float:
         """Seconds until the deadline set by `pause` or a ``Retry-After``; 0 without one."""
         return max(0.0, self._bucket.paused - self._now())
+
+    @property
+    def next_token(self) -> float:
+        """Seconds until the next token, as far as is known here; 0 if there is one."""
+        return max(0.0, self._first(self._now()))
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now. A deadline is only ever moved later."""
@@ -254,9 +238,8 @@ class Limiter:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._move_to(loop)
-        bucket, queues = self._bucket, self._queues
-        writes, calls, polls = queues
-        if not (writes or calls or polls) and self._gate is None:
+        bucket, line = self._bucket, self._line
+        if not line and self._gate is None:
             # A token saved up and no pause ever set: no need to look at the clock.
             if bucket.saved > bucket.reserved and bucket.paused == -math.inf:
                 bucket.reserve()
@@ -269,35 +252,23 @@ class Limiter:
         wait = self._expected(priority, now)
         if wait > max_wait:
             raise self._too_long(wait)
-        waiter = (loop.create_future(), now + max_wait, owner)
-        queue = queues[priority]
-        if not queue:
-            self._overtaken[priority] = 0
-        elif waiter[1] < queue[-1][1]:
-            self._mixed = True
-        queue.append(waiter)
+        waiter = Waiter[Permit](loop.create_future(), priority, now + max_wait, owner)
+        line.join(waiter)
         self._serve()
         try:
-            permit: Permit = await waiter[0]
+            permit: Permit = await waiter.told
         except BaseException:
-            self._leave(queue, waiter)
-            if self._asking is not None and not self.waiting:
+            self._leave(waiter)
+            if self._asking is not None and not line:
                 await self._stop_asking(self._asking)
             raise
+        permit.waited = self._now() - now
         return permit
 
     def dismiss(self, owner: object) -> None:
         """Send everybody away who waits on behalf of *owner*: its session is being closed."""
-        for queue in self._queues:
-            waiters = list(queue)
-            queue.clear()
-            for waiter in waiters:
-                if waiter[2] is not owner:
-                    queue.append(waiter)
-                elif not waiter[0].done():
-                    waiter[0].set_exception(
-                        SessionClosedError("the session was closed", endpoint=self.name)
-                    )
+        for waiter in self._line.take(owner):
+            waiter.send_away(SessionClosedError("the session was closed", endpoint=self.name))
         self._serve()
 
     # -- permits ----------------------------------------------------------------------------------
@@ -364,11 +335,8 @@ class Limiter:
 
     def _fail(self, error: PythpeerError) -> None:
         """Nobody can be served."""
-        for queue in self._queues:
-            while queue:
-                waiter = queue.popleft()[0]
-                if not waiter.done():
-                    waiter.set_exception(copy.copy(error))
+        for waiter in self._line.clear():
+            waiter.send_away(copy.copy(error))
 
     def _leave_gate(self, gate: Gate) -> None:
         """Nobody waits here any more: leave what the other processes can use to them."""
@@ -387,61 +355,34 @@ class Limiter:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self.waiting:
+        line = self._line
+        if not line:
             if self._gate is not None:
                 self._leave_gate(self._gate)
             return
         now = self._now()
         bucket = self._bucket
-        while self.waiting and bucket.due(now) <= now and self._admitted(now):
-            waiter = self._next()
-            if not waiter.done():
+        while line and bucket.due(now) <= now and self._admitted(now):
+            told = line.next().told
+            if not told.done():
                 bucket.reserve()
-                waiter.set_result(Permit(self, bucket, self._ticket or 0))
+                told.set_result(Permit(self, bucket, self._ticket or 0))
                 self._ticket = None
         if self._ticket is not None and self._gate is not None:
             self._gate.give_back(self._ticket)  # a pause came between: others may be faster
             self._ticket = None
         due = max(bucket.due(now), now if self._gate is None else self._gate_due)
         wake = min(due, self._send_away(now))
-        if self.waiting and wake < math.inf and self._loop is not None:
+        if line and wake < math.inf and self._loop is not None:
             # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
             self._timer = self._loop.call_later(max(0.0, wake - now), self._serve)
 
-    def _next(self) -> asyncio.Future[Permit]:
-        """Take the waiter whose turn it is."""
-        overtaken = self._overtaken
-        turns = [index for index, queue in enumerate(self._queues) if queue]
-        turn = max((index for index in turns if overtaken[index] >= PATIENCE), default=turns[0])
-        for index in turns:
-            if index > turn:
-                overtaken[index] += 1
-        overtaken[turn] = 0
-        return self._queues[turn].popleft()[0]
-
     def _send_away(self, now: float) -> float:
-        """Fail those who cannot be served in time. Returns when to look again.
-
-        One session's calls all have the same patience, so the first in line is the first to lose
-        it. Only where sessions of different patience share a limiter has everybody to be asked.
-        """
-        self._mixed = self._mixed and self.waiting > 0
-        closed, soonest = max(self._bucket.paused, self._gate_opens), math.inf
-        for queue in self._queues:
-            late: list[_Waiter] = []
-            for waiter in queue:
-                # Whoever will not wait at all still has to hear what the other processes say.
-                if waiter[1] < closed or (waiter[1] <= now and self._asking is None):
-                    late.append(waiter)
-                    continue
-                if waiter[1] > now:
-                    soonest = min(soonest, waiter[1])
-                if not self._mixed:
-                    break
-            for waiter in late:
-                queue.remove(waiter)
-                if not waiter[0].done():
-                    waiter[0].set_exception(self._too_long(self._first(now)))
+        """Fail those who cannot be served in time. Returns when to look again."""
+        closed = max(self._bucket.paused, self._gate_opens)
+        late, soonest = self._line.late(now, closed, asking=self._asking is not None)
+        for waiter in late:
+            waiter.send_away(self._too_long(self._first(now)))
         return soonest
 
     def _first(self, now: float) -> float:
@@ -453,10 +394,7 @@ class Limiter:
     def _expected(self, priority: Priority, now: float) -> float:
         """The least that somebody who comes now will wait, in seconds."""
         bucket = self._bucket
-        # As many as have a right to go first.
-        own = len(self._queues[priority])
-        higher = sum(map(len, self._queues[:priority]))
-        ahead = own + min(higher, PATIENCE * (own + 1))
+        ahead = self._line.ahead(priority)
         saved = bucket.available(max(now, bucket.paused))
         return self._first(now) + max(0, ahead - saved) * bucket.rate.interval
 
@@ -465,25 +403,20 @@ class Limiter:
             f"no token for another {wait:.1f} s", endpoint=self.name, retry_after=wait
         )
 
-    def _leave(self, queue: deque[_Waiter], waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter[Permit]) -> None:
         """A waiter was cancelled: unlink it, or hand on the token that came in the same turn."""
-        future = waiter[0]
-        if future.done() and not future.cancelled() and future.exception() is None:
-            future.result().close()
-            return
-        try:
-            queue.remove(waiter)
-        except ValueError:
-            return
-        self._serve()
+        told = waiter.told
+        if told.done() and not told.cancelled() and told.exception() is None:
+            told.result().close()
+        elif self._line.leave(waiter):
+            self._serve()
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to count in another loop's time."""
-        busy = self.waiting or self._bucket.reserved
+        busy = self._line or self._bucket.reserved
         if busy and self._loop is not None and not self._loop.is_closed():
             raise SessionClosedError("it is in use in another event loop", endpoint=self.name)
-        for queue in self._queues:
-            queue.clear()
+        self._line.clear()
         before, self._now = self._now, clock(loop)
         self._bucket = self._bucket.moved(self._now() - before())
         self._loop = loop

@@ -12,7 +12,6 @@ one reader (private messages to others have ids too).
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
@@ -23,8 +22,8 @@ import msgspec
 from .answers import read_date, same_document
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
-from .feed import Feed, Feeds, log_holes
-from .limiter import Priority
+from .feed import Feed, Feeds, log_skipped, put_down
+from .line import Priority
 from .polling import chain
 from .posting import Posts, Shown
 from .secret import Secret
@@ -46,8 +45,6 @@ from .wire import (
 )
 
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
-
-logger: Final = logging.getLogger(__name__)
 
 PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
@@ -180,6 +177,8 @@ class Peerbet:
         *on_part* is called with the id of each part as soon as it is posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
+        if on_part is not None and not callable(on_part):
+            raise InvalidRequestError("on_part is something to call", endpoint=self._set.name)
         try:
             parts = split_text(text, MAX_TEXT)
         except InvalidRequestError as error:
@@ -272,26 +271,31 @@ class _ChatSource:
         self._placed_last = homeless
         after = feed.lowest
         request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
-        page = await peerbet._caller.attempt(request, permit)
+        page = await peerbet._caller.attempt(request, permit, feed.attempt)
         if isinstance(page, PythpeerError):
             return page
-        self._count_strays(page, feed)
+        strays = self._count_strays(page, feed)
         known = page.by_id()
         if homeless:
             if not known and page.strays:
                 return DecodeError("the newest message cannot be decoded", endpoint=self.name)
             feed.settle(max(known, default=0))
             return None
-        log_holes(self.name, await feed.log.append(chain(after, known, full=page.full)))
+        feed.see(max(known, default=0))
+        drafts = chain(after, known, full=page.full)
+        await put_down(feed.hooks, self.name, feed.log, drafts, shown=len(known), strays=strays)
         feed.prove(after, full=page.full)
         return None
 
-    def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> None:
+    def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> int:
+        """Warn of each that is new, and say how many are."""
+        before = feed.skipped
         for stray in page.strays:
             if stray not in self._strays:
                 self._strays.append(stray)
                 feed.skipped += 1
-                logger.warning("%s: skipped a message that cannot be decoded", self.name)
+                log_skipped(self.name)
+        return feed.skipped - before
 
 
 # -- the wire -------------------------------------------------------------------------------------

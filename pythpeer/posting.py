@@ -16,7 +16,7 @@ import msgspec
 
 from .calls import Caller
 from .errors import OutcomeUnknownError, PythpeerError
-from .limiter import Priority
+from .line import Priority
 from .wire import Request
 
 __all__ = ["Posted", "Posts", "Shown"]

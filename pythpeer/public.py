@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from .errors import (
     AccessDeniedError,
     ApiError,
@@ -17,6 +19,18 @@ from .errors import (
     SessionClosedError,
     StoreError,
     TransportError,
+)
+from .health import EndpointHealth, SessionHealth, StreamHealth
+from .hooks import (
+    DeliveryEvent,
+    GapEvent,
+    Hook,
+    Outcome,
+    RequestEvent,
+    ResponseEvent,
+    RetryEvent,
+    StoreEvent,
+    Telemetry,
 )
 from .limiter import Limiter
 from .peerbet import ChatMessage, ChatPage, ChatStream, Peerbet
@@ -39,10 +53,14 @@ __all__ = [
     "ChatStats",
     "ChatStream",
     "DecodeError",
+    "DeliveryEvent",
     "Effect",
     "Endpoint",
+    "EndpointHealth",
     "Gap",
     "GapError",
+    "GapEvent",
+    "Hook",
     "HttpStatusError",
     "InvalidRequestError",
     "Json",
@@ -52,6 +70,7 @@ __all__ = [
     "MailStream",
     "MemoryStore",
     "MergedStream",
+    "Outcome",
     "OutcomeUnknownError",
     "Param",
     "Peerbet",
@@ -59,19 +78,29 @@ __all__ = [
     "PythpeerError",
     "Rate",
     "RateLimitedError",
+    "RequestEvent",
     "RequestTimeoutError",
+    "ResponseEvent",
     "ResponseTooLargeError",
     "Retry",
+    "RetryEvent",
     "Secret",
     "Session",
     "SessionClosedError",
+    "SessionHealth",
     "SessionOptions",
     "SqliteStore",
     "StaffMember",
     "StoreError",
+    "StoreEvent",
     "Stream",
+    "StreamHealth",
+    "Telemetry",
     "TransportError",
     "User",
     "merge",
     "split_text",
 ]
+
+# Quiet, unless the program says where its log goes.
+logging.getLogger(__package__).addHandler(logging.NullHandler())

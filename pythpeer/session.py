@@ -15,6 +15,8 @@ import anyio
 from .calls import Caller
 from .errors import InvalidRequestError, SessionClosedError
 from .feed import Feeds
+from .health import EndpointHealth, Record, SessionHealth, moment
+from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
 from .limiter import Limiter
 from .misuse import AsyncWith
 from .peerbet import Peerbet
@@ -64,6 +66,11 @@ class SessionOptions(TypedDict, total=False):
     store: Store | None
     max_body: int
     ssl_context: ssl.SSLContext | None
+    on_request: Hook[RequestEvent] | None
+    on_response: Hook[ResponseEvent] | None
+    on_retry: Hook[RetryEvent] | None
+    on_gap: Hook[GapEvent] | None
+    telemetry: Telemetry | None
 
 
 class Session(AsyncWith):
@@ -80,6 +87,14 @@ class Session(AsyncWith):
     - ``store``: where cursors, logs and pacing live; by default a `MemoryStore` of its own.
     - ``max_body``: bytes an answer may have.
     - ``ssl_context``: for a private certificate authority; there is no way to switch checking off.
+    - ``on_request``, ``on_response``, ``on_retry``, ``on_gap``: hooks, each a function or coroutine
+      function that is given a frozen event. A function runs at once, within the call, and had
+      better be quick. A coroutine function runs in a task of its own, one event after the other in
+      order: it delays no call, misses events once 1000 are waiting for it, and has one second to
+      end when the session is closed. What a hook raises is logged once for each hook, and goes no
+      further.
+    - ``telemetry``: a `Telemetry`, which sees more than the hooks do, such as
+      ``pythpeer.otel.OpenTelemetry()``.
 
     Whatever of this is wrong is an `InvalidRequestError` at once. A session belongs to the event
     loop it was opened in; once closed it can be opened again. It runs no background task, so it
@@ -102,6 +117,11 @@ class Session(AsyncWith):
         store: Store | None = None,
         max_body: int = 1_048_576,
         ssl_context: ssl.SSLContext | None = None,
+        on_request: Hook[RequestEvent] | None = None,
+        on_response: Hook[ResponseEvent] | None = None,
+        on_retry: Hook[RetryEvent] | None = None,
+        on_gap: Hook[GapEvent] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         # First of all, so that no later error can show a key among this frame's variables.
         keys = [Secret.wrap(key) for key in (peerbet_key, personal_key, pythbots_api_key)]
@@ -129,14 +149,24 @@ class Session(AsyncWith):
         self._opening = asyncio.Lock()
         self._store_open = False
         self._transport: Transport | None = None
-        self._feeds = Feeds(self._open_transport)
+        self._hooks = Hooks(
+            on_request=on_request,
+            on_response=on_response,
+            on_retry=on_retry,
+            on_gap=on_gap,
+            telemetry=telemetry,
+        )
         self._limiters: dict[str, Limiter] = {}
+        self._feeds = Feeds(
+            self._open_transport, self._hooks, lambda name: self._limiters[name].next_token
+        )
         self._caller = Caller(
             transport=self._open_transport,
             limiter=self._limiter,
             retry=_instance("retry", Retry, retry),
             timeout=self._timeout,
             max_wait=_limit("max_wait", max_wait),
+            hooks=self._hooks,
         )
         self._peerbet = Peerbet(
             self._caller,
@@ -194,6 +224,36 @@ class Session(AsyncWith):
         """The live token buckets by endpoint name; a user's own endpoint from its first call on."""
         return MappingProxyType(self._limiters)
 
+    def health(self) -> SessionHealth:
+        """How the session is doing at this moment: endpoints and streams. Turns into JSON.
+
+        Costs nothing but the asking, and asks no service.
+        """
+        endpoints = {name: self._endpoint_health(name) for name in self._limiters}
+        streams = tuple(stream.health() for stream in self._feeds.streams())
+        is_open = self._transport is not None
+        failures = [part.failures for part in endpoints.values()]
+        failures += [stream.failures for stream in streams]
+        return SessionHealth(
+            at=moment(),
+            ok=is_open and not any(failures),
+            open=is_open,
+            endpoints=endpoints,
+            streams=streams,
+        )
+
+    def _endpoint_health(self, name: str) -> EndpointHealth:
+        limiter = self._limiters[name]
+        record = self._caller.records.get(name) or Record()
+        return EndpointHealth(
+            last_success=record.last_success,
+            failures=record.failures,
+            last_error=record.last_error,
+            waiting=limiter.waiting,
+            next_token=limiter.next_token,
+            paused_for=limiter.paused_for,
+        )
+
     async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:
         """Ask any endpoint, with the pacing, secrecy and errors that the services' own have.
 
@@ -227,6 +287,7 @@ class Session(AsyncWith):
                 max_body=self._max_body,
                 ssl_context=self._ssl_context,
             )
+            self._hooks.open()
             self._feeds.open(self._store, self._caller.retry)
         return self
 
@@ -249,7 +310,10 @@ class Session(AsyncWith):
                     await self._feeds.finish()
                 finally:
                     self._store_open = False
-                    await self._store.aclose()
+                    try:
+                        await self._store.aclose()
+                    finally:
+                        await self._hooks.finish()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from .errors import GapError, InvalidRequestError
 from .feed import Cursor, Feed
+from .health import StreamHealth, moment
+from .hooks import DeliveryEvent
 from .misuse import AsyncFor, AsyncWith
 from .polling import Gap
 from .stores.base import Entry
@@ -67,12 +70,14 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
         self._started = False
         self._ready: deque[tuple[int, T_co]] = deque()
         self._handed: int | None = None
+        self._acknowledged: int | None = None
         self._busy = False
         self._closed = False
         self._gaps: deque[Gap] = deque(maxlen=GAPS)
         self._unsaid: deque[Gap] = deque()
         self._holes = 0
         self._skipped_before = feed.skipped
+        feed.streams[self] = None
 
     # -- what users see ---------------------------------------------------------------------------
 
@@ -85,6 +90,28 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
     def skipped(self) -> int:
         """How many items could not be decoded and were passed over."""
         return self._holes + self._feed.skipped - self._skipped_before
+
+    def health(self) -> StreamHealth:
+        """How the stream is doing at this moment. Costs nothing but the asking."""
+        feed, at = self._feed, moment()
+        next_poll = feed.next_poll
+        cursor = self._acknowledged if self._handed is None else self._handed
+        # What could not be decoded is behind the stream, too, once nothing before it is left.
+        place = cursor if self._ready else self._cursor.position
+        return StreamHealth(
+            endpoint=feed.source.name,
+            name=self._name,
+            closed=self._closed or feed.closed,
+            last_success=feed.record.last_success,
+            failures=feed.record.failures,
+            last_error=feed.record.last_error,
+            polling=feed.asking,
+            next_poll=None if next_poll is None else at + timedelta(seconds=next_poll),
+            cursor=cursor,
+            lag=0 if place is None else max(0, feed.newest - place),
+            gaps=len(self._gaps),
+            skipped=self.skipped,
+        )
 
     def __aiter__(self) -> Self:
         return self
@@ -110,6 +137,7 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
         if not self._closed:
             self._closed = True
             self._ready.clear()
+            self._feed.streams.pop(self, None)
             if not self._feed.closed:  # else the store has it, and may be closed
                 await self._reader.flush()
 
@@ -133,7 +161,7 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
     def _acknowledge(self) -> None:
         if self._handed is not None:
             self._reader.ack(self._handed)
-            self._handed = None
+            self._acknowledged, self._handed = self._handed, None
 
     async def _start(self) -> None:
         """Find the starting place, and have it stored for a name."""
@@ -150,6 +178,7 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
         while cursor.position is None:
             await self._feed.advance(cursor)
         await self._reader.seek(cursor.position)
+        self._acknowledged = cursor.position
         self._started = True
 
     async def _fill(self) -> None:
@@ -181,7 +210,21 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
                 self._holes += 1
             else:
                 self._ready.append((entry.id, entry.item))
+        self._feed.see(position)
+        if self._feed.hooks.delivery and position != before:
+            self._tell_of_delivery()
         return position != before
+
+    def _tell_of_delivery(self) -> None:
+        feed, items = self._feed, len(self._ready)
+        event = DeliveryEvent(feed.source.name, self._name, items, self._behind)
+        for told in feed.hooks.delivery:
+            told(event)
+
+    @property
+    def _behind(self) -> int:
+        """How far, in ids, what was taken from the log is behind the newest that is known."""
+        return max(0, self._feed.newest - (self._cursor.position or 0))
 
     def _note_gap(self, gap: Gap) -> None:
         self._gaps.append(gap)
@@ -230,6 +273,10 @@ class MergedStream(AsyncFor, AsyncWith, Generic[T_co]):
     def skipped(self) -> int:
         """How many items could not be decoded and were passed over, in all the streams."""
         return sum(stream.skipped for stream in self._streams)
+
+    def health(self) -> tuple[StreamHealth, ...]:
+        """How each of the streams is doing at this moment."""
+        return tuple(stream.health() for stream in self._streams)
 
     def __aiter__(self) -> Self:
         return self

@@ -8,6 +8,8 @@ What aiohttp does otherwise, and what stands here against it:
   anything left to read is not used again, and writes and consuming reads get a fresh one each.
 - It reads bodies of any size, and a cut gzip body passes as whole. Bodies are read in pieces up to
   a limit, and JSON syntax is the net for the rest.
+- It lets others of the program trace every request (OpenTelemetry's and Sentry's instrumentations
+  do), URL and key included. Their tracers are taken out.
 - Its exceptions, and the frames behind them, hold the URL and so the key. Failures leave this
   module as values, without the foreign exception, and a passing cancellation loses its frames.
 """
@@ -156,7 +158,7 @@ class Transport:
         self._grace = 0.0
 
     def _client(self, *, force_close: bool) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        client = aiohttp.ClientSession(
             connector=_Connector(
                 force_close=force_close,
                 keepalive_timeout=None if force_close else KEEP_ALIVE,
@@ -178,6 +180,9 @@ class Transport:
             ),
             trust_env=False,
         )
+        # Who instruments every ClientSession of the program would export the URL, and the key.
+        client.trace_configs.clear()
+        return client
 
     async def send(self, request: Request[object], permit: Permit) -> Reply | PythpeerError:
         """Send *request* once, and read its answer whole, within the time limit."""

@@ -12,7 +12,7 @@ import enum
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 from urllib.parse import quote
@@ -318,7 +318,7 @@ class ShapedEndpoint(Endpoint[T_co]):
 class Request(Generic[T_co]):
     """One call of an endpoint, checked and encoded, with its keys still under cover."""
 
-    __slots__ = ("endpoint", "headers", "pieces")
+    __slots__ = ("_params", "endpoint", "headers", "pieces")
 
     def __init__(
         self,
@@ -330,6 +330,7 @@ class Request(Generic[T_co]):
         self.headers: Final[Mapping[str, Secret] | None] = headers
         # At once, for an error below may show this object in its traceback.
         self.pieces: Sequence[str | Secret] = endpoint.pieces
+        self._params = params
         if not endpoint.query.keys().isdisjoint(params):
             raise InvalidRequestError(
                 "a parameter is a fixed part of this endpoint's query", endpoint=endpoint.name
@@ -338,6 +339,14 @@ class Request(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<Request {self.endpoint.name} {''.join(map(str, self.pieces))[1:]}>"
+
+    def redacted(self) -> str:
+        """The URL without keys and without anything that somebody wrote.
+
+        The endpoint's fixed query, numbers and bare names stand as sent, the rest as ``***``.
+        """
+        query = "".join(map(str, self.endpoint.pieces)) + "".join(_veiled(self._params))
+        return f"{self.endpoint.url}?{query[1:]}" if query else self.endpoint.url
 
     def secrets(self) -> list[Secret]:
         """Every key that this request carries, in the URL or in a header."""
@@ -379,6 +388,17 @@ def _encode_value(name: str, value: object, endpoint: str) -> str:
         f"{name} must be text, a boolean, a finite number that fits 64 bits, a Secret or FLAG",
         endpoint=endpoint,
     )
+
+
+def _veiled(params: Mapping[str, Param]) -> Iterator[str]:
+    for name, value in params.items():
+        word = quote(name, safe="")
+        if value is FLAG:
+            yield f"&{word}"
+        elif isinstance(value, int | float):
+            yield f"&{word}={int(value) if isinstance(value, bool) else value}"
+        elif value is not None:
+            yield f"&{word}=***"
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")

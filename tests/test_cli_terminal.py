@@ -129,6 +129,13 @@ def test_long_text_is_posted_in_parts(configured: FakeServices, run: Run) -> Non
     assert all(line.bot for line in configured.chat.messages)
 
 
+def test_long_blank_text_is_no_text(configured: FakeServices, run: Run) -> None:
+    """It would come to no part at all, and nobody would know."""
+    result = run("chat", "post", " " * 300)
+    assert (result.code, result.out) == (2, "")
+    assert one_line(result.err)
+
+
 def test_long_text_as_json(configured: FakeServices, run: Run) -> None:
     """A row for each part."""
     rows = run("chat", "post", LONG[:300], "--json").rows
@@ -281,9 +288,10 @@ def test_a_dumb_terminal_gets_no_board(
 ) -> None:
     """Nor any other escape."""
     monkeypatch.setenv("TERM", "dumb")
-    process = on_terminal("demo", "--seed", "3", "--messages", "2")
+    process = on_terminal("demo", "--seed", "3", "--messages", "2", columns=30)
     assert process.finish() == 0
     assert "\x1b" not in process.shown
+    assert all(cells(line) <= 30 for line in process.shown.splitlines())
     assert "Ctrl-C stops ·" not in process.shown
 
 

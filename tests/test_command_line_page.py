@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from cli_runner import Run
 from cyclopts import App
 
+from pythpeer import SqliteStore
 from pythpeer.cli.app import HELP, app
 from pythpeer.testing import FakeServices
 
@@ -54,13 +56,24 @@ def shell(configured: FakeServices, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / folder).mkdir(parents=True)
     configured.chat.say("alice", "good morning")
     configured.mail.deliver("bob", "you have mail")
+    asyncio.run(make_store(tmp_path / "bot.sqlite"))
     return tmp_path
 
 
+async def make_store(path: Path) -> None:
+    """A store in which nothing is yet."""
+    store = SqliteStore(path)
+    await store.open()
+    await store.aclose()
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(shell: Path, configured: FakeServices, command: str) -> None:
     """Those that go on until Ctrl-C are told to end, and no rule of the services is broken."""
     command = command.replace("--messages 20", "--messages 1")
+    if command == "pythpeer serve":  # whatever it is told, it goes on
+        command = f"timeout --preserve-status --signal=INT 3 {command} --port 0"
     if ENDLESS.match(command):
         command += " --messages 1" + (" --after 0" if "tail" in command else "")
     done = subprocess.run(

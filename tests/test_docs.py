@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
+import msgspec
 import pytest
 
+from pythpeer import SessionHealth
 from pythpeer.cli import serve
 from pythpeer.testing import FakeServices
 from pythpeer.testing.page import Page
@@ -42,6 +45,7 @@ async def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
         monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
         monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        monkeypatch.setenv("PORT", "0")  # whichever is free, for what listens itself
         fake.chat.register("docs", "the key")  # what the pages hand over themselves
         (tmp_path / "peerbet").write_text(fake.peerbet_key, encoding="utf-8")
         yield fake
@@ -186,3 +190,32 @@ async def test_the_archive_can_be_queried(
     await run(PROGRAMS["how-to/archive 0"], query)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [["3", "alice"], ["1", "bob"]]
+
+
+async def test_the_page_of_health_is_there(
+    fake: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is served beside the bot, and says what the bot is at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("PORT", str(port))
+    pages: list[asyncio.Task[bytes]] = []
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.0\r\n\r\n")
+        page = await reader.read()
+        writer.close()
+        return page
+
+    await run(
+        PROGRAMS["how-to/observe 0"],
+        lambda: fake.chat.say("alice", "hello"),
+        lambda: pages.append(asyncio.ensure_future(ask())),
+    )
+    head, _, body = (await pages[0]).partition(b"\r\n\r\n")
+    assert b" 200 OK" in head
+    health = msgspec.json.decode(body, type=SessionHealth)
+    assert health.ok
+    assert [stream.cursor for stream in health.streams] == [fake.chat.messages[-1].id]

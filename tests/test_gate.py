@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from pythpeer import Rate, RateLimitedError, SessionClosedError, StoreError
-from pythpeer.limiter import Limiter, Permit, Priority, Turn
+from pythpeer.limiter import Limiter, Permit, Turn
+from pythpeer.line import Priority
 
 pytestmark = pytest.mark.anyio
 

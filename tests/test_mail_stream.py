@@ -49,7 +49,7 @@ from pythpeer import (
     SessionClosedError,
     TransportError,
 )
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 from pythpeer.stores import Log, Store, Topic
 
 pytestmark = pytest.mark.anyio

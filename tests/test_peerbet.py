@@ -391,6 +391,25 @@ async def test_a_long_text_is_posted_in_parts(
     assert len(reads) == (4 if confirm else 0)
 
 
+async def test_each_part_is_told_as_it_is_posted() -> None:
+    """Also those before one that fails, of which the caller learns no other way."""
+    told: list[tuple[int, int]] = []
+    async with Scripted() as services, services.session() as session:
+        services.script("set", OK, OK, DROP)
+        with pytest.raises(OutcomeUnknownError):
+            await session.peerbet.post_long(
+                LONG, on_part=lambda new: told.append((new, len(services.asked("set"))))
+            )
+    assert told == [(1, 1), (2, 2)]
+
+
+async def test_what_is_told_must_be_able_to_listen(fake: FakeServices, session: Session) -> None:
+    """Nothing is posted if nobody could be told."""
+    with pytest.raises(InvalidRequestError):
+        await session.peerbet.post_long(LONG, on_part="me")  # type: ignore[arg-type]
+    assert fake.requests == []
+
+
 async def test_a_short_text_is_one_post(fake: FakeServices, session: Session) -> None:
     """Without the blanks around it; blank text is none at all."""
     assert await session.peerbet.post_long(" hello there\n") == (1,)

@@ -24,8 +24,15 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote
 
 import anyio
+import msgspec
 import pytest
 from faults import BROKEN, DROPS, NOT_DOCUMENTED, TOO_LATE, steps
+from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from raw_server import (
     CALLS,
     GOOD,
@@ -60,7 +67,9 @@ from pythpeer import (
     Retry,
     Secret,
     Session,
+    Telemetry,
 )
+from pythpeer.otel import OpenTelemetry
 from pythpeer.wire import Request
 
 pytestmark = pytest.mark.anyio
@@ -525,6 +534,110 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
         assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
+# -- those who look on ----------------------------------------------------------------------------
+
+
+class Onlooker(Telemetry):
+    """Shows every event in every way there is, and then fails with it in hand."""
+
+    def __init__(self) -> None:
+        self.shown: list[str | bytes] = []
+        for kind in ("request", "response", "retry", "gap", "store", "delivery"):
+            setattr(self, f"on_{kind}", self.show)
+
+    def show(self, event: object) -> None:
+        self.shown += [repr(event), msgspec.json.encode(event), pickle.dumps(event)]
+        raise LookupError(event)
+
+
+@contextmanager
+def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
+    """A telemetry, and a way to see all that it exports; aiohttp is instrumented as well."""
+    spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers, meters = TracerProvider(), MeterProvider([reader])
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    telemetry = OpenTelemetry(tracer_provider=tracers, meter_provider=meters)
+    theirs = AioHttpClientInstrumentor()
+    theirs.instrument(tracer_provider=tracers, meter_provider=meters, skip_dep_check=True)
+
+    def exported() -> str:
+        data = reader.get_metrics_data()
+        return "".join(
+            [
+                *(span.to_json() for span in spans.get_finished_spans()),
+                data.to_json() if data else "",
+            ]
+        )
+
+    try:
+        yield telemetry, exported
+    finally:
+        theirs.uninstrument()
+        tracers.shutdown()
+        meters.shutdown()
+
+
+async def look_on(url: str, caplog: pytest.LogCaptureFixture, **options: Any) -> None:
+    """Let every call and every stream fail at *url* while everybody looks on, and look at that."""
+    onlooker = Onlooker()
+    hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), onlooker.show)
+    with exporting() as (telemetry, exported):
+        async with watching(caplog):
+            for looker in (telemetry, onlooker):
+                for name in TYPICAL:
+                    options = {"telemetry": looker, **hooks, **options}
+                    async with keyed_session(url, **options) as session:
+                        with contextlib.suppress(TimeoutError, PythpeerError):
+                            async with asyncio.timeout(20.0):
+                                await KEYED[name].run(session, url)
+                        streams = session.peerbet.chat_stream(), session.pythbots.mail_stream()
+                        for stream in streams:
+                            with contextlib.suppress(TimeoutError, PythpeerError):
+                                async with asyncio.timeout(20.0):
+                                    await anext(stream)
+                        health = session.health()
+                        assert not shows(repr(health))
+                        assert not shows(msgspec.json.encode(health))
+            for record in caplog.records:
+                if record.exc_info and record.exc_info[1]:
+                    examine(record.exc_info[1])
+        seen = exported()
+        assert "url.full" in seen
+        assert "http.client.request.duration" in seen
+        assert not shows(seen)
+    assert onlooker.shown
+    assert not [text for text in onlooker.shown if shows(text)]
+
+
+FAULTS: Final[Mapping[str, Step]] = MappingProxyType({**dict(BAD), **dict(SILENT)})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_nobody_who_looks_on_sees_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in an event, a span, a metric, in health, or in what is logged of a broken hook."""
+    async with RawServer(FAULTS[fault]) as server:
+        await look_on(server.url, caplog, timeout=3.0)
+        assert server.asked
+
+
+async def test_nobody_sees_a_key_of_a_request_that_never_left(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where connections are refused, lead nowhere, or are not trusted."""
+    with refusing() as url:
+        await look_on(url, caplog)
+        await look_on(url.replace("http:", "https:"), caplog)
+    with black_hole() as url:
+        await look_on(url, caplog, timeout=1.0)
+
+
+async def test_nobody_sees_a_key_that_is_echoed(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor what a service says to those whom it refuses."""
+    for form, name in (("raw", "refusal"), ("percent-encoded", "status 401"), ("as JSON", "text")):
+        async with RawServer(echoing(ECHOES[name][0], form)) as server:
+            await look_on(server.url, caplog)
+
+
 # -- cancellation from outside --------------------------------------------------------------------
 
 
@@ -625,6 +738,34 @@ async def test_no_cancelled_wait_shows_a_key(caplog: pytest.LogCaptureFixture) -
                     with pytest.raises(TimeoutError) as ended:
                         await by_timeout(KEYED[name], session, server.url)
                     examine(ended.value)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_nobody_sees_a_key_of_a_cancelled_request(
+    way: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever looks on is told of it, and inherits nothing of the exception that passes."""
+    async with RawServer(hang()) as server:
+        onlooker = Onlooker()
+        with exporting() as (telemetry, exported):
+            for looker in (telemetry, onlooker):
+                for name in TYPICAL:
+                    async with (
+                        watching(caplog),
+                        keyed_session(
+                            server.url, telemetry=looker, on_response=onlooker.show, timeout=8.0
+                        ) as session,
+                    ):
+                        task = asyncio.ensure_future(way(KEYED[name], session, server.url))
+                        with pytest.raises(BaseException) as ended:  # whatever it ends in
+                            await task
+                        examine(ended.value)
+                    for record in caplog.records:
+                        if record.exc_info and record.exc_info[1]:
+                            examine(record.exc_info[1])
+            assert '"cancelled"' in exported()
+            assert not shows(exported())
+        assert not [text for text in onlooker.shown if shows(text)]
 
 
 # -- what can be printed --------------------------------------------------------------------------

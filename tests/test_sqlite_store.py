@@ -34,7 +34,7 @@ from pythpeer import (
     SqliteStore,
     StoreError,
 )
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 from pythpeer.stores import Draft, EndpointSurvey, Entry, Log, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
 from pythpeer.stores.sqlite import owner as owner_module

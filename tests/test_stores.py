@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from stores import STORES
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
-from pythpeer.limiter import Priority
+from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores import (
     DIRECT,

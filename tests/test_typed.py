@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import get_overloads
 
 import pytest
-from typed import calls, errors, settings, streams, testkit
+from typed import calls, errors, observing, settings, streams, testkit
 
 import pythpeer
 import pythpeer.testing
@@ -19,7 +19,7 @@ from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
 
-MODULES = (calls, errors, settings, streams, testkit)
+MODULES = (calls, errors, observing, settings, streams, testkit)
 PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     f"{module.__name__}.{name}": program
     for module in MODULES

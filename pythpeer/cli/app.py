@@ -17,10 +17,12 @@ from . import ending
 from .chat import chat
 from .completion import completion
 from .demo import demo
+from .doctor import doctor
 from .lookups import staff, stats, user
 from .mail import mail
 from .serve import serve
 from .show import screen
+from .top import top
 
 __all__ = ["app", "run"]
 
@@ -60,6 +62,8 @@ app.command(mail)
 app.command(user)
 app.command(staff)
 app.command(stats)
+app.command(top)
+app.command(doctor)
 app.command(completion)
 
 

@@ -63,7 +63,7 @@ async def post(
     try:
         async with connected(store, PEERBET_KEY) as session:
             with unsure(), Progress(session.limiters["peerbet.chat.set"], "posting") as progress:
-                if len(words) <= MAX_TEXT:
+                if len(words) <= MAX_TEXT or not words.strip():  # which has no parts
                     posted.append(await session.peerbet.post(words, bot=bot, confirm=confirm))
                 else:
                     progress.count(words)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 __all__ = ["Flag", "Json", "Messages", "Name", "Stdin", "StorePath"]
 
-Flag = Parameter(negative=(), show_default=False)
+Flag: Final = Parameter(negative=(), show_default=False)
 
 Json = Annotated[bool, Flag, Parameter(help="Print one JSON object on each line.")]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -28,7 +29,7 @@ class Rows:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self.screen = screen()
+        self.screen: Final[Console] = screen()
         self._day = datetime.now().date()
 
     def show(self, item: ChatMessage | Mail) -> None:

@@ -48,8 +48,8 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.over = False
-        self.number = 0
+        self.over: bool = False
+        self.number: int = 0
         self.stop: Callable[[], None] | None = None
         self._since = 0.0
 

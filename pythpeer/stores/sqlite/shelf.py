@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Shelf"]
 
-logger: Final = logging.getLogger(__name__)
+logger: Final = logging.getLogger("pythpeer.stores")
 
 T = TypeVar("T")
 
@@ -159,7 +159,8 @@ class Shelf(Generic[T]):
         try:
             return None if text is None else self._decode(text)
         except (ValueError, RecursionError):
-            logger.warning("%s: item %d is damaged in the store", self.topic.name, id)
+            about = {"log": self.topic.name, "item": id}
+            logger.warning("%s: item %d is damaged in the store", *about.values(), extra=about)
             return None
 
     async def announcements(self) -> Sequence[Announced]:
@@ -257,7 +258,8 @@ class Shelf(Generic[T]):
             if entry.item is not None:
                 text = _encode(entry.item).decode()
         except (ValueError, RecursionError):
-            logger.warning("%s: item %d cannot be written down", self.topic.name, entry.id)
+            about = {"log": self.topic.name, "item": entry.id}
+            logger.warning("%s: item %d cannot be written down", *about.values(), extra=about)
         return (self._id, entry.id, entry.after, int(entry.gap), text)
 
     def _insert(self, rows: list[_Row], db: sqlite3.Connection) -> None:

@@ -72,6 +72,11 @@ class SqliteStore(Store):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
 
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be."""
+        return self._database.path
+
     async def open(self) -> None:
         """Open the file for one more session. Raises `StoreError` where that is impossible."""
         async with self._one_at_a_time():

@@ -55,8 +55,8 @@ class News:
         self._life = secrets.token_hex(8)
         self._asked: Counter[str] = Counter()
         self._arrivals: deque[dict[str, object]] = deque(maxlen=ARRIVALS)
-        self.notices = Notices(fake, on_notice)
-        self.closed = False
+        self.notices: Final = Notices(fake, on_notice)
+        self.closed: bool = False
         self._changed = asyncio.Event()
         self._unlisten = [
             fake.listen(self._arrived),

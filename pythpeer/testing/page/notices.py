@@ -45,7 +45,7 @@ class Notices:
         self._last = fake.violations[-1] if fake.violations else None
         self._unlisten = fake.listen(self._look)
         self.latest: list[Notice] = []
-        self.total = 0
+        self.total: int = 0
 
     def close(self) -> None:
         """Collect no more. Does nothing the second time."""

@@ -1,0 +1,247 @@
+"""``pythpeer top``: what it makes of a store, that it changes nothing in it, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+import msgspec
+import pytest
+from cli_runner import OnTerminal, Run, needs_signals, one_line
+from rich.console import Console, ConsoleDimensions
+
+from pythpeer import ChatMessage, Mail, SqliteStore
+from pythpeer.cli.colours import MANY
+from pythpeer.cli.sight import Sight
+from pythpeer.cli.watching import Label, Rates, items, label
+from pythpeer.stores import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
+from pythpeer.testing import FakeServices, VirtualTimeLoop
+
+pytest_plugins = ("cli_runner",)
+pytestmark = pytest.mark.usefixtures("environment")
+
+CHAT = "peerbet.chat https://peerbet.org 0123456789abcdef"
+MAIL = "pythbots.mail https://pythbots.org 0123456789abcdef"
+GET = "peerbet.chat.get https://peerbet.org/api/chat/get 0123456789abcdef"
+
+
+def log(topic: str = CHAT, head: int = 0, **fields: object) -> LogSurvey:
+    """The survey of a log of which nothing but *fields* is worth telling."""
+    whole = {"length": head, "led": True, "announced": 0, "names": (), "latest": (), **fields}
+    return LogSurvey(topic=topic, head=head, **whole)  # type: ignore[arg-type]
+
+
+def asked(requests: int, *, paused: float = 0.0) -> EndpointSurvey:
+    return EndpointSurvey(GET, requests, 0, 0, paused)
+
+
+def said(text: str) -> str:
+    """A message as stores keep it."""
+    message = ChatMessage(
+        id=1, sender="ann", text=text, to="", date="", is_bot=False, is_mine=False, is_private=False
+    )
+    return msgspec.json.encode(message).decode()
+
+
+def drawn(survey: Survey, *more: Survey, width: int = 100, height: int = 30) -> list[str]:
+    """The screen's lines behind surveys that came one second after the other."""
+    sight = Sight("bot.sqlite")
+    for at, one in enumerate((survey, *more)):
+        sight.add(float(at), one)
+    console = Console(file=io.StringIO(), width=width, height=height, theme=MANY, color_system=None)
+    with console.capture() as capture:
+        console.print(sight.picture(ConsoleDimensions(width, height)))
+    lines = capture.get().splitlines()
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    return [line.rstrip() for line in lines]
+
+
+def cut(lines: list[str], beginning: str) -> list[str]:
+    """The words of the one line that begins so."""
+    (line,) = [line for line in lines if line.startswith(beginning)]
+    return line.split()
+
+
+# -- what is made of surveys ----------------------------------------------------------------------
+
+
+def test_names_are_taken_apart() -> None:
+    """What, where and for whom; the digest of an account is cut, and may be missing."""
+    assert label(GET) == Label("peerbet.chat.get", "peerbet.org", "0123")
+    assert label("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "nobody")
+    assert label("whatever") == Label("whatever", "", "nobody")
+
+
+def test_rates_are_those_of_the_last_minute() -> None:
+    """From the second look on; what is older than a minute counts no more."""
+    rates = Rates()
+    rates.add(0.0, Survey((log(head=10),), (asked(5),)))
+    assert rates.per_minute(CHAT) is None
+    rates.add(10.0, Survey((log(head=12),), (asked(15),)))
+    assert rates.per_minute(CHAT) == 12.0
+    assert rates.per_minute(GET) == 60.0
+    assert rates.per_minute(MAIL) is None
+    rates.add(70.0, Survey((log(head=12),), (asked(15),)))
+    assert rates.per_minute(CHAT) == 0.0
+
+
+def test_what_begins_anew_has_no_rate() -> None:
+    """A store that was emptied counts from the beginning."""
+    rates = Rates()
+    rates.add(0.0, Survey((log(head=10),), ()))
+    rates.add(1.0, Survey((log(head=1),), ()))
+    assert rates.per_minute(CHAT) is None
+
+
+def test_items_are_read_as_what_they_are() -> None:
+    """Chat and mail, and nothing where one is damaged or of a kind that is not known."""
+    ((id, message),) = items(log(latest=(Latest(7, said("hi")),)))
+    assert (id, message) == (7, msgspec.json.decode(said("hi"), type=ChatMessage))
+    assert message is not None
+    assert message.text == "hi"
+    mail = msgspec.json.encode(Mail(sender="bob", text="psst", raw={})).decode()
+    ((_, letter),) = items(log(MAIL, latest=(Latest(1, mail),)))
+    assert isinstance(letter, Mail)
+    assert (letter.sender, letter.text) == ("bob", "psst")
+    unknown = (
+        log(latest=(Latest(1, None), Latest(2, "{"))),
+        log("own a b", latest=(Latest(1, mail),)),
+    )
+    assert [item for one in unknown for _, item in items(one)] == [None] * 3
+
+
+# -- the screen -----------------------------------------------------------------------------------
+
+
+def test_the_screen_tells_rates_lag_and_pacing() -> None:
+    """A line for each name of a log and for each endpoint, with what is out of order in words."""
+    names = (NameSurvey("archive", 100, 900), NameSurvey("bot", 1000, 0))
+    survey = Survey((log(head=1000, names=names), log(MAIL, led=False, announced=2)), (asked(7),))
+    later = Survey(
+        (log(head=1002, names=names), log(MAIL, led=False, announced=2)), (asked(8, paused=12.3),)
+    )
+    lines = drawn(survey, later, width=140)
+    assert lines[0].startswith("pythpeer top · bot.sqlite · ")
+    assert cut(lines, "peerbet.chat ") == [
+        *("peerbet.chat", "peerbet.org", "0123", "1,002", "120.0", "archive", "100", "900"),
+        "█" * 12,
+    ]
+    assert [line.split() for line in lines if "bot  " in line] == [["bot", "1,000", "0"]]
+    assert cut(lines, "pythbots.mail") == [
+        *("pythbots.mail", "pythbots.org", "0123"),
+        *("2", "in", "doubt", "not", "polled", "0", "0.0", "no", "name", "yet"),
+    ]
+    assert cut(lines, "peerbet.chat.get")[-4:] == ["8", "60.0", "12", "s"]
+
+
+@pytest.mark.parametrize("width", [20, 40, 71, 72, 100, 200])
+@pytest.mark.parametrize("height", [3, 10, 30])
+def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -> None:
+    """Whatever there is to show; the last messages have the room that is left."""
+    text = said("so many words, and \x1b[31mred")
+    latest = tuple(Latest(id, text) for id in range(1, 51))
+    full = Survey(
+        (log(head=10**9, names=(NameSurvey("x" * 90, 1, 5),), latest=latest), log(MAIL)),
+        (asked(10**9, paused=9.0),),
+    )
+    sight = Sight("bot.sqlite")
+    sight.add(0.0, full)
+    console = Console(file=io.StringIO(), width=width, height=height, theme=MANY, color_system=None)
+    with console.capture() as capture:
+        console.print(sight.picture(ConsoleDimensions(width, height)))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "\x1b" not in capture.get()
+    if height >= 20:
+        assert len(lines) <= height
+        assert sum("so many" in line or "ann" in line for line in lines) >= 3
+
+
+def test_an_empty_store_says_so() -> None:
+    """Instead of tables without rows."""
+    assert "Nothing is in this store yet." in drawn(Survey((), ()))
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The store of a bot that has read two messages, and was behind when it was stopped."""
+    path = tmp_path / "bot.sqlite"
+
+    async def main() -> None:
+        async with FakeServices() as fake:
+            fake.chat.say("ann", "hello")
+            fake.chat.say("bob", "\x1b]0;title\x07hi")
+            async with fake.session(store=SqliteStore(path)) as session:
+                stream = session.peerbet.chat_stream(name="bot", after=0)
+                await anext(stream)
+                await anext(stream)  # acknowledges the first
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(main())
+    return path
+
+
+def test_it_looks_once_where_there_is_no_terminal(run: Run, file: Path) -> None:
+    """And prints what a terminal would show, without an escape."""
+    code, out, err = run("top", "--store", str(file))
+    assert (code, err) == (0, "")
+    assert out.startswith(f"pythpeer top · {file} · ")
+    assert "hello" in out
+    assert "\x1b" not in out
+    words = next(line.split() for line in out.splitlines() if line.startswith("peerbet.chat "))
+    assert words[-7:] == ["not", "polled", "2", "bot", "1", "1", "▏"]
+
+
+def test_each_look_is_a_line_of_json(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The survey as it is; the environment names the store as well."""
+    monkeypatch.setenv("PYTHPEER_STORE", str(file))
+    result = run("top", "--json", "--looks", "2", "--interval", "0.1")
+    assert result.code == 0
+    first, second = result.rows
+    assert first == second
+    assert first["kind"] == "survey"
+    (chat,) = first["logs"]
+    assert chat["names"] == [{"name": "bot", "place": 1, "lag": 1}]
+    assert [one["id"] for one in chat["latest"]] == [1, 2]
+    assert first["endpoints"][0]["requests"] == 1
+
+
+def test_to_watch_changes_nothing(run: Run, file: Path) -> None:
+    """No place is moved, nothing is polled, and nobody is asked anything."""
+    before = run("top", "--store", str(file), "--json", "--looks", "1").out
+    run("top", "--store", str(file), "--looks", "3", "--interval", "0.1")
+    assert run("top", "--store", str(file), "--json", "--looks", "1").out == before
+
+
+@pytest.mark.parametrize("how", ["nothing", "memory", "missing", "damaged", "often", "address"])
+def test_what_cannot_be_watched_is_one_line(run: Run, tmp_path: Path, how: str) -> None:
+    """Of usage, but for a file that is none of ours."""
+    path = tmp_path / "x.sqlite"
+    arguments = {
+        "nothing": [],
+        "memory": ["--store", "memory"],
+        "address": ["--store", "redis://:canary@localhost"],
+        "often": ["--store", str(path), "--interval", "0"],
+    }.get(how, ["--store", str(path)])
+    if how == "damaged":
+        path.write_bytes(b"no database" * 100)
+    code, out, err = run("top", *arguments)
+    assert out == ""
+    assert one_line(err)
+    assert code == (1 if how == "damaged" else 2)
+    assert path.exists() is (how == "damaged")
+
+
+@needs_signals
+def test_on_a_terminal_it_stays_until_ctrl_c(on_terminal: OnTerminal, file: Path) -> None:
+    """On a screen of its own; what was there last is left behind."""
+    process = on_terminal("top", "--store", str(file), "--interval", "0.1", columns=90)
+    process.read_until("hello")
+    process.type("\x03")
+    assert process.finish() in (0, 130)
+    assert process.shown.count("\x1b[?1049h") == process.shown.count("\x1b[?1049l") == 1

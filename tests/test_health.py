@@ -1,0 +1,347 @@
+"""How a session and its streams say that they are doing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from raw_server import CALLS, RawServer, answer, drop, error_page, hang, open_session, refusal
+from scripted import DENIED, DROP_UNSEEN, ERROR_503, FAST, GARBAGE, Scripted
+
+from pythpeer import (
+    AccessDeniedError,
+    EndpointHealth,
+    MemoryStore,
+    PythpeerError,
+    Rate,
+    Session,
+    SessionHealth,
+    StoreError,
+    StreamHealth,
+    merge,
+)
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "peerbet.chat.get"
+
+
+def seconds(later: datetime | None, earlier: datetime | None) -> float:
+    """From one moment to another."""
+    assert later is not None
+    assert earlier is not None
+    return (later - earlier).total_seconds()
+
+
+# -- endpoints ------------------------------------------------------------------------------------
+
+
+def test_a_session_that_is_not_open_says_so() -> None:
+    """Its endpoints are listed, and nothing is known of them."""
+    health = Session().health()
+    assert (health.ok, health.open, health.streams) == (False, False, ())
+    assert list(health.endpoints) == list(Session().limiters)
+    assert health.endpoints[CHAT] == EndpointHealth(
+        last_success=None, failures=0, last_error=None, waiting=0, next_token=0.0, paused_for=0.0
+    )
+
+
+async def test_a_success_is_dated() -> None:
+    """In UTC, and to the date it stays as long as there is no other."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        assert session.health().ok
+        before = datetime.now(UTC)
+        await session.peerbet.messages()
+        after = datetime.now(UTC)
+        health = session.health()
+        first = health.endpoints[CHAT].last_success
+        assert first is not None
+        assert before <= first <= after <= health.at <= datetime.now(UTC)
+        assert session.health().endpoints[CHAT] == health.endpoints[CHAT]
+        await session.peerbet.messages()
+        assert seconds(session.health().endpoints[CHAT].last_success, after) > 0
+    assert health.endpoints["peerbet.chat.set"].last_success is None
+
+
+async def test_failures_in_a_row_are_counted_until_one_succeeds() -> None:
+    """And the last one is named."""
+    steps = (answer(), drop(), error_page(500), hang(), answer())
+    async with RawServer(*steps) as server, open_session(server.url, timeout=2.0) as session:
+        counted = []
+        for _ in steps:
+            with contextlib.suppress(PythpeerError):
+                await session.peerbet.messages()
+            health = session.health()
+            endpoint = health.endpoints[CHAT]
+            counted.append((endpoint.failures, endpoint.last_error, health.ok))
+            assert endpoint.last_success is not None
+    assert counted == [
+        (0, None, True),
+        (1, "TransportError", False),
+        (2, "HttpStatusError", False),
+        (3, "RequestTimeoutError", False),
+        (0, None, True),
+    ]
+
+
+async def test_a_no_is_an_answer_but_for_a_key_refused() -> None:
+    """A service that does not know a user is well; one that refuses the key is not."""
+    steps = refusal("User not found"), refusal("who are you", 401)
+    async with RawServer(*steps) as server, open_session(server.url) as session:
+        with pytest.raises(PythpeerError):
+            await session.pythbots.user("nobody")
+        endpoint = session.health().endpoints["pythbots.userinfo"]
+        assert (endpoint.failures, endpoint.last_success is None) == (0, False)
+        with pytest.raises(AccessDeniedError):
+            await session.pythbots.user("nobody")
+        endpoint = session.health().endpoints["pythbots.userinfo"]
+        assert (endpoint.failures, endpoint.last_error) == (1, "AccessDeniedError")
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_every_call_is_on_record(name: str) -> None:
+    """Reads, writes, consuming reads, and endpoints of the user's own."""
+    async with RawServer(answer()) as server, open_session(server.url) as session:
+        await CALLS[name].run(session, server.url)
+        known = {
+            endpoint
+            for endpoint, health in session.health().endpoints.items()
+            if health.last_success is not None
+        }
+    assert known == {CALLS[name].endpoint}
+
+
+async def test_who_waits_and_for_how_long_is_said() -> None:
+    """Callers in the queue, seconds until the next token, and a pause."""
+    async with (
+        RawServer(answer()) as server,
+        open_session(server.url, rates={CHAT: Rate(10.0, 1, 0.0)}) as session,
+    ):
+        await session.peerbet.messages()
+        tasks = [asyncio.ensure_future(session.peerbet.messages()) for _ in range(3)]
+        await asyncio.sleep(4.0)
+        endpoint = session.health().endpoints[CHAT]
+        assert endpoint.waiting == 3
+        assert endpoint.next_token == pytest.approx(6.0, abs=0.1)
+        session.limiters[CHAT].pause(30.0)
+        assert session.health().endpoints[CHAT].paused_for == pytest.approx(30.0, abs=0.1)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert session.health().endpoints[CHAT].waiting == 0
+
+
+# -- streams --------------------------------------------------------------------------------------
+
+
+async def test_a_stream_says_where_it_is() -> None:
+    """Its cursor is the item handed out last, and its lag what comes after that."""
+    async with Scripted() as services, services.session() as session:
+        services.say(250)
+        stream = session.peerbet.chat_stream(after=0, name="mine")
+        fresh = stream.health()
+        assert fresh == StreamHealth(
+            endpoint=CHAT,
+            name="mine",
+            closed=False,
+            last_success=None,
+            failures=0,
+            last_error=None,
+            polling=False,
+            next_poll=None,
+            cursor=None,
+            lag=0,
+            gaps=0,
+            skipped=0,
+        )
+        at = []
+        for _ in range(250):
+            await anext(stream)
+            at.append((stream.health().cursor, stream.health().lag))
+        assert at == [(number, 250 - number) for number in range(1, 251)]
+        await stream.ack()
+        assert stream.health().cursor == 250
+        assert session.health().streams == (stream.health(),)
+        await stream.aclose()
+        assert stream.health().closed
+        assert session.health().streams == ()
+
+
+async def test_a_starting_place_is_a_cursor() -> None:
+    """From now on means from the newest message that is there."""
+    async with Scripted() as services, services.session() as session:
+        services.say(7)
+        async with session.peerbet.chat_stream() as stream:
+            assert (stream.health().cursor, stream.health().lag) == (7, 0)
+
+
+async def test_lag_does_not_count_what_cannot_be_read() -> None:
+    """A stream is not behind because of messages that it has passed over."""
+    async with Scripted() as services, services.session() as session:
+        services.say(2)
+        services.lines.append((3, {"id": 3, "by": 7, "msg": []}))
+        async with session.peerbet.chat_stream(after=0) as stream:
+            await anext(stream)
+            assert (stream.health().lag, stream.health().skipped) == (2, 1)
+            await anext(stream)
+            assert (stream.health().cursor, stream.health().lag) == (2, 0)
+
+
+async def test_a_poll_to_come_is_dated() -> None:
+    """While somebody waits, and there is none under way."""
+    rates = {CHAT: Rate(10.0, 1, 0.0)}
+    async with Scripted() as services, services.session(rates=rates) as session:
+        stream = session.peerbet.chat_stream(after=0)
+        async with stream:
+            task = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(3.0)
+            health = session.health()
+            assert seconds(health.streams[0].next_poll, health.at) == pytest.approx(7.0, abs=0.1)
+            assert health.streams[0].last_success is not None
+            task.cancel()
+            await asyncio.wait([task])
+            assert stream.health().next_poll is None
+
+
+async def test_a_poll_under_way_is_said() -> None:
+    """Then nobody knows when the next will be."""
+    async with RawServer(hang()) as server, open_session(server.url) as session:
+        stream = session.peerbet.chat_stream(after=0)
+        async with stream:
+            task = asyncio.ensure_future(anext(stream))
+            await asyncio.sleep(1.0)
+            assert (stream.health().polling, stream.health().next_poll) == (True, None)
+            task.cancel()
+            await asyncio.wait([task])
+            assert not stream.health().polling
+
+
+async def test_a_stream_that_waits_a_failure_out_says_so() -> None:
+    """How often in a row, what it was, and when it will try again."""
+    async with Scripted() as services, services.session() as session:
+        services.script("get", DROP_UNSEEN, GARBAGE, ERROR_503)
+        async with session.peerbet.chat_stream(after=0, on_gap="raise") as stream:
+            task = asyncio.ensure_future(anext(stream))
+            seen: list[tuple[int, str | None]] = []
+            while not task.done():
+                health = stream.health()
+                if (health.failures, health.last_error) not in seen:
+                    seen.append((health.failures, health.last_error))
+                if health.next_poll is not None and health.failures:
+                    assert 0 <= seconds(health.next_poll, session.health().at) <= 8.0
+                    assert not session.health().ok
+                if len(services.requests) == 4:
+                    services.say()
+                await asyncio.sleep(0.01)
+            assert seen[1:4] == [
+                (1, "TransportError"),
+                (2, "DecodeError"),
+                (3, "HttpStatusError"),
+            ]
+            assert (stream.health().failures, stream.health().last_error) == (0, None)
+            assert session.health().ok
+
+
+async def test_a_stream_that_was_refused_says_so() -> None:
+    """Also what is raised is a failure, each time."""
+    async with Scripted() as services, services.session() as session:
+        services.constant["get"] = DENIED
+        async with session.peerbet.chat_stream(after=0) as stream:
+            for failures in (1, 2):
+                with pytest.raises(AccessDeniedError):
+                    await anext(stream)
+                health = stream.health()
+                assert (health.failures, health.last_error) == (failures, "AccessDeniedError")
+
+
+async def test_a_gap_is_counted() -> None:
+    """As in `Stream.gaps`."""
+    async with Scripted() as services, services.session() as session:
+        services.say(400)
+        async with session.peerbet.chat_stream(after=1) as stream:
+            await anext(stream)
+            assert stream.health().gaps == 1
+
+
+async def test_a_merged_stream_speaks_for_each() -> None:
+    """One value for each of its streams."""
+    async with Scripted() as services, services.session() as session:
+        chat, mail = session.peerbet.chat_stream(after=0), session.pythbots.mail_stream()
+        async with merge(chat, mail) as both:
+            assert [health.endpoint for health in both.health()] == [CHAT, "pythbots.mail"]
+            listed = session.health().streams
+            assert [health.endpoint for health in listed] == [CHAT, "pythbots.mail"]
+
+
+async def test_a_stream_that_is_forgotten_is_not_listed() -> None:
+    """A session does not keep streams alive to speak of them."""
+    async with Scripted() as services, services.session() as session:
+        session.peerbet.chat_stream(after=0)
+        gc.collect()
+        assert session.health().streams == ()
+
+
+class NoStore(MemoryStore):
+    """A store whose logs cannot be written."""
+
+    def log(self, topic: Any) -> Any:
+        log = super().log(topic)
+
+        async def append(*args: object, **options: object) -> None:
+            raise StoreError("no space left")
+
+        log.append = append  # type: ignore[method-assign, assignment]
+        return log
+
+
+async def test_a_store_that_fails_is_a_failure_of_the_stream() -> None:
+    """The service is well, and the stream is not."""
+    store = NoStore()
+    async with Scripted() as services, services.session(store=store) as session:
+        services.say()
+        async with session.peerbet.chat_stream(after=0) as stream:
+            with pytest.raises(StoreError):
+                await anext(stream)
+            assert (stream.health().failures, stream.health().last_error) == (1, "StoreError")
+            health = session.health()
+            assert (health.endpoints[CHAT].failures, health.ok) == (0, False)
+
+
+# -- as values ------------------------------------------------------------------------------------
+
+
+async def test_health_is_frozen_and_turns_into_json() -> None:
+    """It can be sent as it is, and read back as it was."""
+    async with Scripted() as services, services.session(rates={CHAT: FAST}) as session:
+        services.say()
+        async with session.peerbet.chat_stream(after=0, name="mine") as stream:
+            await anext(stream)
+            health = session.health()
+    with pytest.raises(AttributeError):
+        health.ok = False  # type: ignore[misc]
+    encoded = msgspec.json.encode(health)
+    assert msgspec.json.decode(encoded, type=SessionHealth) == health
+    document = json.loads(encoded)
+    assert document["ok"] is True
+    assert document["streams"][0]["cursor"] == 1
+    date = document["endpoints"][CHAT]["last_success"]
+    assert datetime.fromisoformat(date) - health.at < timedelta(0)
+
+
+async def test_health_can_be_asked_of_a_session_that_was_closed() -> None:
+    """Its last state is there, by a clock that has stopped or not."""
+    async with Scripted() as services:
+        session = services.session()
+        async with session:
+            await session.peerbet.messages()
+            stream = session.peerbet.chat_stream(after=0)
+        assert stream.health().closed
+        health = session.health()
+    assert (health.ok, health.open, health.streams) == (False, False, ())
+    assert health.endpoints[CHAT].last_success is not None

@@ -1,0 +1,164 @@
+"""What is logged, by whom, at which level, and with which attributes: as the documentation says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+from raw_server import RawServer, answer, drop, error_page, open_session
+from scripted import DROP_UNSEEN, ERROR_500, HTML, OK, Scripted
+
+from pythpeer import PythpeerError, ResponseEvent, Retry, SqliteStore
+from pythpeer.hooks import PENDING
+
+pytestmark = pytest.mark.anyio
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "how-to" / "observe.md"
+ROW: Final = re.compile(r"^\| `(pythpeer\.\w+)` \| ([A-Z]+) \| .* \| (.*) \|$", re.MULTILINE)
+DOCUMENTED: Final = {
+    (logger, level, frozenset(re.findall(r"`(\w+)`", extra)))
+    for logger, level, extra in ROW.findall(PAGE.read_text(encoding="utf-8"))
+}
+PLAIN: Final = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+
+Said = tuple[str, str, frozenset[str]]
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[Said]:
+    """Who said something, how loud, and what stands beside it."""
+    return [
+        (record.name, record.levelname, frozenset(vars(record).keys() - PLAIN))
+        for record in caplog.records
+        if record.name.startswith("pythpeer")
+    ]
+
+
+def fail(event: object) -> None:
+    raise LookupError
+
+
+async def sleep(event: object) -> None:
+    await asyncio.sleep(9e9)
+
+
+async def test_what_is_documented_is_what_is_logged(
+    caplog: pytest.LogCaptureFixture, folder: Path
+) -> None:
+    """Each row of the table is seen, and nothing else is."""
+    caplog.set_level(logging.DEBUG)
+    async with Scripted() as services:
+        async with services.session(on_gap=fail, store=SqliteStore(folder / "a")) as session:
+            services.script("get", DROP_UNSEEN, ERROR_500)
+            await session.peerbet.messages()
+            services.say(400)
+            services.lines.append((401, {"id": 401, "by": 7, "msg": []}))
+            services.script("get", DROP_UNSEEN, HTML, OK)
+            async with session.peerbet.chat_stream(after=1) as stream:
+                for _ in range(299):
+                    await anext(stream)
+        async with services.session(store=SqliteStore(folder / "a")) as session:
+            await _damage(folder / "a")
+            async with session.peerbet.chat_stream(after=300) as stream:
+                for _ in range(99):
+                    await anext(stream)
+        async with services.session(on_request=sleep) as session:
+            for _ in range(PENDING + 2):
+                session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
+    assert set(said(caplog)) == DOCUMENTED
+    assert len(DOCUMENTED) == 9
+
+
+async def _damage(path: Path) -> None:
+    """Spoil one item of an archive."""
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(path)) as archive, archive:
+        changed = archive.execute("UPDATE entry SET item = '{' WHERE id = 350").rowcount
+    assert changed == 1
+
+
+async def test_each_request_is_logged_redacted(caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG, once it is over, with what came of it."""
+    caplog.set_level(logging.DEBUG, "pythpeer")
+    async with (
+        RawServer(answer(), drop()) as server,
+        open_session(server.url) as session,
+    ):
+        await session.pythbots.user("tiro")
+        with pytest.raises(PythpeerError):
+            await session.pythbots.send_mail(5, "private words")
+    first, second = [record for record in caplog.records if record.name == "pythpeer.requests"]
+    assert re.fullmatch(
+        rf"pythbots\.userinfo: ok after \d\.\d{{3}} s: {server.url}/api/userinfo\.php\?user=\*\*\*",
+        first.getMessage(),
+    )
+    assert second.getMessage().startswith("pythbots.mail: OutcomeUnknownError after ")
+    assert second.getMessage().endswith("/api/mail.php?personalkey=***&id=5&message=***")
+    about = {name: getattr(second, name) for name in ResponseEvent.__struct_fields__}
+    event = msgspec.convert(about, ResponseEvent)
+    assert (event.endpoint, event.outcome, event.status) == ("pythbots.mail", "unknown", None)
+
+
+async def test_each_repetition_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG, with the time until it."""
+    caplog.set_level(logging.DEBUG, "pythpeer")
+    async with (
+        RawServer(error_page(503), answer()) as server,
+        open_session(server.url, retry=Retry(2)) as session,
+    ):
+        await session.peerbet.messages()
+    (record,) = [record for record in caplog.records if hasattr(record, "delay")]
+    delay = f"{vars(record)['delay']:.2f}"
+    assert record.getMessage() == (
+        f"peerbet.chat.get: attempt 1 failed with HttpStatusError, the next is in {delay} s"
+    )
+
+
+async def test_a_failing_call_is_not_logged_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+    """It raises, and that is enough: however often, there is no flood."""
+    caplog.set_level(logging.INFO)
+    async with RawServer(error_page(500)) as server, open_session(server.url) as session:
+        for _ in range(20):
+            with pytest.raises(PythpeerError):
+                await session.peerbet.messages()
+    assert said(caplog) == []
+
+
+async def test_a_service_that_is_down_is_one_warning_and_one_info(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However long it lasts, and however many streams and calls there are meanwhile."""
+    caplog.set_level(logging.INFO)
+    async with Scripted() as services, services.session(retry=Retry(1)) as session:
+        services.say()
+        services.script("get", *[DROP_UNSEEN] * 50)
+        streams = [session.peerbet.chat_stream(after=0) for _ in range(5)]
+        waits = [asyncio.ensure_future(anext(stream)) for stream in streams]
+        for _ in range(10):
+            await asyncio.sleep(1.0)
+            with pytest.raises(PythpeerError):
+                await session.peerbet.messages()
+        await asyncio.gather(*waits)
+    assert [(name, level) for name, level, _ in said(caplog)] == [
+        ("pythpeer.streams", "WARNING"),
+        ("pythpeer.streams", "INFO"),
+    ]
+
+
+def test_nothing_is_printed_by_default() -> None:
+    """A program that says nothing of logging sees nothing of it."""
+    program = "import logging, pythpeer; logging.getLogger('pythpeer.streams').warning('hello')"
+    for setup, shown in (("", ""), ("logging.basicConfig(); ", "WARNING:pythpeer.streams:hello")):
+        script = program.replace("pythpeer; ", f"pythpeer; {setup}")
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        )
+        assert (done.stdout + done.stderr).strip() == shown
