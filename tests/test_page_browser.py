@@ -224,7 +224,9 @@ async def test_it_connects_again_by_itself(fake: FakeServices) -> None:
         async with Page(fake) as page:
             await tab.open(page.url)
             await tab.shows("the first", "#log")
+            assert page._runner.server is not None
             for connection in page._runner.server.connections:
+                assert connection.transport is not None
                 connection.transport.abort()
             fake.chat.say("alice", "the next")
             await tab.shows("the next", "#log")
