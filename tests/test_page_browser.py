@@ -206,10 +206,13 @@ async def test_it_survives_a_reload(fake: FakeServices, tab: Browser) -> None:
     await tab.tab_to("text")
     await tab.write("half a thou")
     await tab.run("document.querySelector('#tab-users').click()")
+    await tab.run("document.querySelector('#introduce [name=username]').focus()")
+    await tab.write("somebody")
     await tab.reload()
     await tab.shows("hello", "#log")
     assert await tab.run("document.querySelector('#text').value") == "half a thou"
     assert await tab.run("document.querySelector('[name=sender]').value") == "zoe"
+    assert await tab.run("document.querySelector('#introduce [name=username]').value") == "somebody"
     assert await tab.run("document.querySelector('#tab-users').ariaSelected") == "true"
     assert await tab.run("document.querySelectorAll('.message').length") == 1
 
@@ -221,6 +224,13 @@ async def test_it_connects_again_by_itself(fake: FakeServices) -> None:
         async with Page(fake) as page:
             await tab.open(page.url)
             await tab.shows("the first", "#log")
+            assert page._runner.server is not None
+            for connection in page._runner.server.connections:
+                assert connection.transport is not None
+                connection.transport.abort()
+            fake.chat.say("alice", "the next")
+            await tab.shows("the next", "#log")
+            assert await tab.run("document.querySelectorAll('.message').length") == 2
         await tab.shows("Not connected", "#lost")
         await tab.write("to nobody")
         await tab.press("Enter")
@@ -271,7 +281,8 @@ async def test_it_looks_well(fake: FakeServices, tab: Browser, tmp_path: Path) -
             picture = await tab.look(width, height, scheme)
             (tmp_path / f"{name}.png").write_bytes(picture)
             assert struct.unpack(">II", picture[16:24]) == (width, height)
-            assert await tab.run("document.documentElement.scrollWidth <= innerWidth"), name
+            for whole in ("document.documentElement", "document.querySelector('#scroller')"):
+                assert await tab.run(f"{whole}.scrollWidth <= {whole}.clientWidth"), name
             for panel in ("bot", "trouble", "mail", "users"):
                 await tab.run(f"document.querySelector('#tab-{panel}').click()")
                 assert await tab.run(CONTRAST) == [], (name, panel)
