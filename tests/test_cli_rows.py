@@ -165,7 +165,10 @@ def test_commands_share_the_pace_in_a_store(
 
 @pytest.mark.parametrize(
     ("store", "code", "said"),
-    [("redis://user:canary@host", 2, "PYTHPEER_STORE"), ("/nowhere/at/all.sqlite", 1, "")],
+    [
+        ("redis://user:canary@host", 2, "an address goes in PYTHPEER_STORE"),
+        ("/nowhere/at/all.sqlite", 1, ""),
+    ],
 )
 def test_a_store_that_cannot_be_had_is_one_line(
     configured: FakeServices, run: Run, store: str, code: int, said: str
