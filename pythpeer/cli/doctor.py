@@ -127,7 +127,7 @@ class _Sheet:
         self._print(Text(f"\n{text}" if self._service else text, "bold"))
 
     def _shape(self, each: Shape) -> None:
-        self._print(Text(f"  {each.name}: ", "dim") + Text(each.shape))
+        self._print(Text.assemble((f"  {each.name}: ", "dim"), each.shape))
 
     def _row(self, mark: Text, check: str, text: str) -> None:
         """A row of columns on a terminal; elsewhere a line, however long."""
@@ -142,7 +142,7 @@ class _Sheet:
             grid.add_row(mark, Text(check, "dim"), text)
         else:
             grid.add_column(ratio=1)
-            grid.add_row(mark, Text(f"{check}: " if check else "", "dim") + Text(text))
+            grid.add_row(mark, Text.assemble((f"{check}: " if check else "", "dim"), text))
         self._screen.print(grid)
 
     def _print(self, text: Text) -> None:
