@@ -25,7 +25,7 @@ from .retry import Retry, outcome
 from .wire import Effect, Endpoint, Request
 
 if TYPE_CHECKING:
-    from .transport import Transport  # not at run time: it imports aiohttp
+    from .transport import Reply, Transport  # not at run time: it imports aiohttp
 
 __all__ = ["Caller", "shielded", "tell_of_retry"]
 
@@ -103,18 +103,29 @@ class Caller:
         return self._limiter(endpoint).acquire(priority, max_wait, self)
 
     def attempt(
-        self, request: Request[T], permit: Permit, number: int = 1
+        self,
+        request: Request[T],
+        permit: Permit,
+        number: int = 1,
+        keep: Callable[[Reply], None] | None = None,
     ) -> Awaitable[T | PythpeerError]:
         """Send *request* once on the token in hand, and say what came of it. Closes the permit.
 
-        It is the attempt of this *number*, for those who look on.
+        It is the attempt of this *number*, for those who look on. *keep* gets the reply itself,
+        where there is one.
         """
         # No coroutine of its own: where nobody looks on, looking costs nothing.
         if self.hooks.requests or logger.isEnabledFor(logging.DEBUG):
-            return self._watched(request, permit, number)
-        return self._attempt(request, permit)
+            return self._watched(request, permit, number, keep)
+        return self._attempt(request, permit, keep)
 
-    async def _watched(self, request: Request[T], permit: Permit, number: int) -> T | PythpeerError:
+    async def _watched(
+        self,
+        request: Request[T],
+        permit: Permit,
+        number: int,
+        keep: Callable[[Reply], None] | None,
+    ) -> T | PythpeerError:
         """Do the same, and tell those who look on."""
         name, url, waited = request.endpoint.name, request.redacted(), permit.waited
         try:
@@ -129,7 +140,7 @@ class Caller:
         answer: T | PythpeerError | None = None
         raised: BaseException | None = None
         try:
-            answer = await self._attempt(request, permit)
+            answer = await self._attempt(request, permit, keep)
         except BaseException as reason:  # noqa: BLE001  # raised below, where hooks inherit nothing
             raised = reason
         error = answer if isinstance(answer, PythpeerError) else raised
@@ -153,7 +164,9 @@ class Caller:
                 del raised, error  # else they would hold this frame, and it them
         return cast("T | PythpeerError", answer)
 
-    async def _attempt(self, request: Request[T], permit: Permit) -> T | PythpeerError:
+    async def _attempt(
+        self, request: Request[T], permit: Permit, keep: Callable[[Reply], None] | None
+    ) -> T | PythpeerError:
         endpoint = request.endpoint
         try:
             reply = await self._transport().send(request, permit)
@@ -161,6 +174,8 @@ class Caller:
             permit.close()
         if isinstance(reply, PythpeerError):
             return self._note(permit, outcome(endpoint.effect, reply, permit.status))
+        if keep is not None:
+            keep(reply)
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
             self._note(permit, None)

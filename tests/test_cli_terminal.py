@@ -288,9 +288,10 @@ def test_a_dumb_terminal_gets_no_board(
 ) -> None:
     """Nor any other escape."""
     monkeypatch.setenv("TERM", "dumb")
-    process = on_terminal("demo", "--seed", "3", "--messages", "2")
+    process = on_terminal("demo", "--seed", "3", "--messages", "2", columns=30)
     assert process.finish() == 0
     assert "\x1b" not in process.shown
+    assert all(cells(line) <= 30 for line in process.shown.splitlines())
     assert "Ctrl-C stops ·" not in process.shown
 
 

@@ -72,6 +72,8 @@ async def make_store(path: Path) -> None:
 def test_every_command_runs(shell: Path, configured: FakeServices, command: str) -> None:
     """Those that go on until Ctrl-C are told to end, and no rule of the services is broken."""
     command = command.replace("--messages 20", "--messages 1")
+    if command == "pythpeer serve":  # whatever it is told, it goes on
+        command = f"timeout --preserve-status --signal=INT 3 {command} --port 0"
     if ENDLESS.match(command):
         command += " --messages 1" + (" --after 0" if "tail" in command else "")
     done = subprocess.run(

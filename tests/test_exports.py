@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import pythpeer
+import pythpeer.doctor
 import pythpeer.public
 import pythpeer.testing
 
@@ -27,10 +28,11 @@ PUBLIC = [
     ("pythpeer", "ResponseTooLargeError ApiError AccessDeniedError"),
     ("pythpeer", "GapError SessionClosedError StoreError"),
     ("pythpeer.stores", "MemoryStore RedisStore"),
+    ("pythpeer.doctor", "examine write_samples Report Finding Status Shape Sample"),
     ("pythpeer.testing", "FakeServices"),
 ]
 PROMISED = [(module, name) for module, names in PUBLIC for name in names.split()]
-FACES = [pythpeer, pythpeer.testing]
+FACES = [pythpeer, pythpeer.doctor, pythpeer.testing]
 HOME = Path(pythpeer.__file__).parent
 
 
@@ -174,3 +176,8 @@ def test_importing_the_package_is_light() -> None:
 def test_importing_a_session_class_opens_nothing() -> None:
     """A session can be made without aiohttp; opening it is what needs it."""
     assert "aiohttp" not in imported_by("from pythpeer import Session; Session()")
+
+
+def test_the_doctor_needs_no_command_line() -> None:
+    """A program can have the services examined without the extra that the command takes."""
+    assert imported_by("import pythpeer.doctor") & {"aiohttp", "cyclopts", "rich"} == set()

@@ -34,8 +34,8 @@ from fake_client import (
 )
 
 import pythpeer.testing
-from pythpeer import Rate
-from pythpeer.testing import LAW, FakeServices, SentMail
+from pythpeer import Rate, Session
+from pythpeer.testing import LAW, Arrival, FakeServices, SentMail
 
 pytestmark = pytest.mark.anyio
 
@@ -600,6 +600,49 @@ async def test_ports_can_be_chosen() -> None:
     for _ in range(2):
         async with again as second:
             assert (second.peerbet_url, second.pythbots_url) == urls
+
+
+async def test_the_environment_leads_a_session_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all keys that it takes; there is none while it is not running."""
+    fake = FakeServices(pythbots_api_key="the api key")
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = fake.environment
+    async with fake:
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
+        async with Session.from_env() as session:
+            await session.peerbet.post("hello")
+            assert await session.pythbots.unread_mail() == ()
+    assert fake.violations == []
+
+
+async def test_each_request_is_heard_of_when_it_has_had_its_effect(
+    fake: FakeServices, client: Client
+) -> None:
+    """Judged and recorded, before its answer leaves; until nobody wants to hear more."""
+    heard: list[tuple[Arrival, int, int]] = []
+
+    def listener(arrival: Arrival) -> None:
+        heard.append((arrival, len(fake.chat.messages), len(fake.violations)))
+
+    unlisten = fake.listen(listener)
+    await client.get(SET + "&msg=hi")
+    await client.get(SET + "&msg=a+b")
+    assert heard == [(fake.requests[0], 1, 0), (fake.requests[1], 2, 1)]
+    unlisten()
+    await client.get(f"{CHAT}get")
+    assert len(heard) == 2
+
+
+async def test_what_was_said_behind_a_message_can_be_asked_for(fake: FakeServices) -> None:
+    """In order, private messages and all; the date of the services is that of the next one."""
+    say(fake, 3)
+    fake.chat.say("alice", "psst", to="bob")
+    assert [line.id for line in fake.chat.after(2)] == [3, 4]
+    assert fake.chat.after(4) == fake.chat.after(99) == []
+    assert fake.chat.after(0) == fake.chat.messages
+    assert fake.chat.messages[-1].date == fake.date
+    assert {"tiro", "alice", "bob", "pythpeer"} <= {person.username for person in fake.users}
 
 
 async def test_it_can_be_started_and_closed_by_hand() -> None:

@@ -17,6 +17,7 @@ from . import ending
 from .chat import chat
 from .completion import completion
 from .demo import demo
+from .doctor import doctor
 from .lookups import staff, stats, user
 from .mail import mail
 from .serve import serve
@@ -62,6 +63,7 @@ app.command(user)
 app.command(staff)
 app.command(stats)
 app.command(top)
+app.command(doctor)
 app.command(completion)
 
 

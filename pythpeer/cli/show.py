@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from shutil import get_terminal_size
 from typing import Any
 
 import msgspec
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from ..peerbet import ChatMessage
 from ..pythbots import ChatStats, Mail, StaffMember, User
@@ -40,6 +41,9 @@ def screen(*, stderr: bool = False) -> Console:
         highlight=False,
         stderr=stderr,
     )
+    if console.is_dumb_terminal:
+        # rich thinks that all of them have 80 columns.
+        console.size = ConsoleDimensions(*get_terminal_size())
     console.push_theme(FEW if console.color_system == "standard" else MANY)
     return console
 

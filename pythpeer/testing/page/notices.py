@@ -55,7 +55,7 @@ class Notices:
     def clear(self) -> None:
         """Forget all there were."""
         self.latest.clear()
-        self.total: int = 0
+        self.total = 0
 
     def _look(self, arrival: Arrival) -> None:
         violations = self._fake.violations

@@ -1,0 +1,262 @@
+"""Taking out of answers whatever is anybody's: names, texts, ids, dates, keys. Pure.
+
+Nothing gets through by looking harmless. A field's name, or a word of a refusal, is let through if
+it is one of the words listed here; everything else is replaced by something of the same type and
+length class. So a key or a text cannot get through either, wherever a service puts it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from ..answers import read_date
+from ..wire import Json
+
+__all__ = ["DEEPEST", "field", "kind", "sample", "shape", "words"]
+
+DEEPEST: Final = 24
+"""How many levels of an answer are looked at."""
+
+_WORDS: Final = frozenset(
+    re.findall(
+        "[a-z]+",
+        """
+    a about access account active admin age all allowed an and answer api are at authentication
+    author authorized avatar avg ban banned bot bots box by can cannot chat chatid chatname chats
+    content count created credential current data date day days denied description display does
+    duration earned empty enabled end endpoint error errors exceeded exist exists expired failed
+    fields first flag forbidden found from fromid full gender group groups guest has have held
+    home hour hours icon id ids image in inbox index info int invalid is isnew isread it item items
+    joined key keys kind lang language last level limit link list live location login long lost mail
+    mailid mails main max me member members message messageid messagelist messages method mid min
+    minute minutes missing mod moderator moderators month months msg much my name new nick nickname
+    no not number of off offline ok old on online opted option or order owner owners page param
+    parameter parts password peak per permission permissions personal personalkey photo pic please
+    points posts power powers private profile public pythbots rank ranks rate reached read readall
+    reason receiver recipient regdate registered regname remaining reply request requests required
+    result results role room rooms score seconds seen send sender senderid sent service share size
+    slow slug someone staff start state stats status subject success temporarily text the this time
+    timeheld timestamp title to today token too top total totals type unauthorized uid unknown
+    unread unseen updated url user userid username users value version views visible wait was week
+    weeks when with word words wrong xat xatid year years yesterday you your zone
+    """,
+    )
+)
+"""What APIs of this kind call things, and say."""
+
+_PART: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_MEANINGFUL: Final = frozenset(
+    {
+        *("", "true", "false", "yes", "no", "on", "off", "online", "offline", "read", "unread"),
+        *("main owner", "owner", "moderator", "member", "guest", "error", "ok", "success"),
+    }
+)
+"""Values that models give a meaning to, or that are documented."""
+
+_DIGITS: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_NO_DATE: Final = "0000-00-00 00:00:00"
+_SMALL: Final = 10
+_EPOCH: Final = datetime(2012, 12, 12, 21, 12, 21)
+_LENGTHS: Final = (2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
+
+
+def field(name: str) -> str | None:
+    """A field's name if it is made of listed words, else ``None``: it could be a user's."""
+    bare = re.sub("[_ -]", "", name)
+    parts = _PART.findall(name)
+    if not name.isascii() or not parts or len(name) > 40 or "".join(parts) != bare:
+        return None
+    return name if {part.lower() for part in parts} <= _WORDS else None
+
+
+def words(text: str) -> str:
+    """What a service said when it refused: the listed words of it, and dots for the others."""
+    found = re.findall(r"[\w'@.-]+", text[:400])
+    shown = [word if word.lower().rstrip(".") in _WORDS else "…" for word in found[:20]]
+    return re.sub("…(?: …)+", "…", " ".join(shown))
+
+
+# -- types ----------------------------------------------------------------------------------------
+
+
+def kind(value: Json) -> str:
+    """What *value* is, in one word."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int():
+            return "integer"
+        case float():
+            return "fraction"
+        case str():
+            if _DIGITS.fullmatch(value):
+                return "digits"
+            return "date" if read_date(value) or value == _NO_DATE else "text"
+        case list():
+            return "list"
+        case _:
+            return "object"
+
+
+def shape(value: Json) -> str:
+    """The types of a whole answer, such as ``{status: integer, message_list: 50 x {...}}``."""
+    return _shape([value], 6)
+
+
+def _shape(values: list[Json], depth: int) -> str:
+    """The types of all *values*, which stand in the same place."""
+    kinds = sorted({kind(value) for value in values} - {"list", "object"})
+    lists = [value for value in values if isinstance(value, list)]
+    if lists:
+        within = [item for items in lists for item in items[:500]][:500]
+        longest = max(map(len, lists))
+        inner = _shape(within, depth - 1) if within and depth else "..."
+        kinds.append(f"{longest} x {inner}" if longest else "empty list")
+    objects = [value for value in values if isinstance(value, dict)]
+    if objects:
+        kinds.append(_object(objects, depth) if depth else "{...}")
+    return " or ".join(kinds)
+
+
+def _object(objects: list[dict[str, Json]], depth: int) -> str:
+    columns: dict[str, list[Json]] = {}
+    for each in objects:
+        for name, value in list(each.items())[:100]:
+            columns.setdefault(name, []).append(value)
+    if not columns:
+        return "empty object"
+    if len(columns) > 1 and all(name.isascii() and name.isdigit() for name in columns):
+        inner = _shape([value for values in columns.values() for value in values], depth - 1)
+        return f"{{{len(columns)} numbers: {inner}}}"
+    parts: list[str] = []
+    for name, values in list(columns.items())[:40]:
+        sometimes = "?" if len(values) < len(objects) else ""
+        parts.append(f"{_spoken(name)}{sometimes}: {_shape(values, depth - 1)}")
+    if len(columns) > len(parts):
+        parts.append(f"{len(columns) - len(parts)} more")
+    return f"{{{', '.join(parts)}}}"
+
+
+def _spoken(name: str) -> str:
+    return field(name) or f"(a name of {_class(len(name))})"
+
+
+def _class(length: int) -> str:
+    low = 1
+    for high in _LENGTHS:
+        if length <= high:
+            return f"{low} to {high} characters"
+        low = high + 1
+    return "many characters"
+
+
+# -- samples --------------------------------------------------------------------------------------
+
+
+def sample(document: Json, *, refusal: bool = False) -> bytes | None:
+    """Encode *document* with everything replaced that is anybody's; ``None`` if it is too deep.
+
+    Structure, types, the order of numbers and of dates, and whether texts are equal, are kept. The
+    words of a *refusal* are kept as far as they are listed, since they decide which error it is.
+    """
+    redactor = _Redactor(document, refusal=refusal)
+    if redactor.too_deep:
+        return None
+    return json.dumps(redactor.replace(document), ensure_ascii=False).encode()
+
+
+class _Redactor:
+    """Replaces values so that what is equal, and what is greater, stays so."""
+
+    def __init__(self, document: Json, *, refusal: bool) -> None:
+        self._refusal = refusal
+        self._texts: dict[str, int] = {}
+        self.too_deep = False
+        numbers: set[int] = set()
+        dates: set[datetime] = set()
+        self._collect(document, numbers, dates, 0)
+        self._numbers = _ranked(numbers)
+        self._dates = {date: _EPOCH + timedelta(seconds=n) for n, date in enumerate(sorted(dates))}
+
+    def _collect(self, value: Json, numbers: set[int], dates: set[datetime], depth: int) -> None:
+        if depth > DEEPEST:
+            self.too_deep = True
+        elif isinstance(value, dict):
+            numbers.update(int(name) for name in value if _DIGITS.fullmatch(name))
+            for inner in value.values():
+                self._collect(inner, numbers, dates, depth + 1)
+        elif isinstance(value, list):
+            for inner in value:
+                self._collect(inner, numbers, dates, depth + 1)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            numbers.add(value)
+        elif isinstance(value, str):
+            date = read_date(value)
+            if date is not None:
+                dates.add(date)
+            elif _DIGITS.fullmatch(value):
+                numbers.add(int(value))
+
+    def replace(self, value: Json) -> Json:
+        match value:
+            case bool() | None:
+                return value
+            case int():
+                return self._numbers[value]
+            case float():
+                return 0.5 if value > 0 else -0.5 if value < 0 else 0.0
+            case str():
+                return self._text(value)
+            case list():
+                return [self.replace(inner) for inner in value]
+            case _:
+                return self._object(value)
+
+    def _object(self, value: Mapping[str, Json]) -> dict[str, Json]:
+        replaced: dict[str, Json] = {}
+        for number, (name, inner) in enumerate(value.items(), start=1):
+            if _DIGITS.fullmatch(name):
+                known = str(self._numbers[int(name)])
+            else:
+                known = field(name) or f"unlisted_{number}"
+            # "7" and "07" would be one.
+            replaced[f"unlisted_{number}" if known in replaced else known] = self.replace(inner)
+        return replaced
+
+    def _text(self, value: str) -> str:
+        if value.lower() in _MEANINGFUL or value == _NO_DATE:
+            return value
+        date = read_date(value)
+        if date is not None:
+            return f"{self._dates[date]:%Y-%m-%d %H:%M:%S}"
+        if _DIGITS.fullmatch(value):
+            return str(self._numbers[int(value)])
+        if self._refusal:
+            return words(value)
+        number = self._texts.setdefault(value, len(self._texts) + 1)
+        length = next((high for high in _LENGTHS if len(value) <= high), _LENGTHS[-1])
+        begin = "https://example.com/" if re.match("https?://", value) else ""
+        begin += f"{'x' if value.isascii() else 'é'}{number}"
+        return begin.ljust(min(length, 250), "x")
+
+
+def _ranked(numbers: Iterable[int]) -> dict[int, int]:
+    """Each number with another of as many digits, in the same order. Less than ten stays."""
+    ranked: dict[int, int] = {}
+    counts: dict[int, int] = {}
+    for number in sorted(numbers, key=abs):
+        if abs(number) < _SMALL:
+            ranked[number] = number
+            continue
+        digits = len(str(abs(number)))
+        sign = 1 if number > 0 else -1
+        first = counts.setdefault(digits * sign, 10 ** (digits - 1))
+        counts[digits * sign] += 1
+        ranked[number] = sign * first
+    return ranked

@@ -1,0 +1,47 @@
+"""Putting redacted samples down as files, for `tests/samples`. Nothing is ever overwritten."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from ..errors import InvalidRequestError
+from .report import Sample
+
+__all__ = ["write_samples"]
+
+MOST: Final = 1000
+"""How many samples of one name are kept beside each other."""
+
+
+def write_samples(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """Write each sample to ``<folder>/<endpoint>/captured_<name>.json``, and return the paths.
+
+    The folder is made if there is none. Where there is a file of that name, a number is put behind
+    it. Files are readable by their owner only. Raises `InvalidRequestError` where *folder* cannot
+    be written to.
+    """
+    fault: str | None
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        return tuple(_write(sample, Path(folder)) for sample in samples)
+    except OSError as error:
+        fault = error.strerror
+    raise InvalidRequestError(f"the samples cannot be written: {fault or 'no such folder'}")
+
+
+def _write(sample: Sample, folder: Path) -> Path:
+    home = folder / sample.endpoint
+    home.mkdir(exist_ok=True, mode=0o700)
+    for number in range(1, MOST):
+        path = home / f"captured_{sample.name}{f'_{number}' if number > 1 else ''}.json"
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            continue
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(sample.body)
+        return path
+    raise FileExistsError(None, "there are too many of that name already")

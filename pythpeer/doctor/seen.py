@@ -1,0 +1,283 @@
+"""One answer as it came, and what can be said of any answer whatever was asked. Pure.
+
+An answer's own words get no further than `redact` lets them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+from ..answers import NOTHING, Nothing
+from ..errors import (
+    AccessDeniedError,
+    ApiError,
+    HttpStatusError,
+    PythpeerError,
+    RateLimitedError,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    TransportError,
+)
+from ..wire import Json
+from .redact import kind, shape, words
+from .report import Finding, Status
+
+__all__ = ["Seen", "failure", "surroundings"]
+
+SLOW: Final = 5.0
+"""Seconds from which on an answer is slow: bots feel it."""
+
+CLOCK: Final = 30.0
+"""Seconds by which clocks may differ before certificates and dates suffer."""
+
+PAGE: Final = re.compile(rb"<(?:!doctype|html|head|body|script)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What came of one request."""
+
+    name: str
+    """What was asked, in a word or two; also what its sample is called."""
+
+    endpoint: str
+    result: object
+    """What the models make of it: a value, or the error."""
+
+    status: int | None = None
+    """The HTTP status; ``None`` without an answer."""
+
+    headers: Mapping[str, str] | None = None
+    body: bytes = b""
+    document: Json | Nothing = NOTHING
+    """The body as JSON, read leniently."""
+
+    seconds: float = 0.0
+    """How long it took, from the token to the last byte."""
+
+    at: datetime | None = None
+    """When it was here, by our clock."""
+
+    # Not the generated one: it would show headers and body.
+    def __repr__(self) -> str:
+        return f"<Seen {self.name}>"
+
+    @property
+    def error(self) -> PythpeerError | None:
+        """What it failed with."""
+        return self.result if isinstance(self.result, PythpeerError) else None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the service said no in its own words, and not a page in front of it."""
+        return isinstance(self.result, ApiError) and not self.is_page
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page for people in the place of an answer."""
+        return self.document is NOTHING and PAGE.search(self.body[:4096]) is not None
+
+    @property
+    def says(self) -> str:
+        """A refusal's words, as far as they can be shown."""
+        said = self.result.message if isinstance(self.result, ApiError) else ""
+        shown = words(said)
+        return f' ("{shown}", HTTP status {self.status})' if shown else f" (status {self.status})"
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def failure(check: str, seen: Seen) -> Finding:
+    """Why there is no answer that the models could read, and what to do about it."""
+    error = seen.error
+    if isinstance(error, RateLimitedError):
+        return _asked_too_often(check, error)
+    if seen.is_page:
+        return _page(check, seen)
+    text, advice = _explained(seen, error)
+    # A refusal that is not about a key: a chat that is not opted in, for one.
+    status = Status.WARNING if type(error) is ApiError else Status.PROBLEM
+    return Finding(check, status, f"{seen.name}: {text}", advice)
+
+
+def _asked_too_often(check: str, error: RateLimitedError) -> Finding:
+    when = "" if error.retry_after is None else f" for {error.retry_after:.0f} s"
+    who = "the limiter lets nothing through" if error.status is None else "asked too often"
+    return Finding(
+        check,
+        Status.WARNING,
+        f"{who}{when}: not looked at any further",
+        "run this again later; other programs with the same key count as well",
+    )
+
+
+def _page(check: str, seen: Seen) -> Finding:
+    return Finding(
+        check,
+        Status.PROBLEM,
+        f"{seen.name}: a web page (HTTP status {seen.status}) in the place of JSON",
+        "something stands between: log in to the network (a captive portal), or the service's own "
+        "guard wants a browser; open its address in one to see which",
+    )
+
+
+def _explained(seen: Seen, error: PythpeerError | None) -> tuple[str, str]:
+    match error:
+        case RequestTimeoutError():
+            return "no whole answer within the time limit", "try again; the service may be busy"
+        case TransportError():
+            # One of the transport's own few sentences, without a word from the error behind it.
+            return str(error.args[0]), "try again; if it stays so, something between is at fault"
+        case ResponseTooLargeError():
+            return f"the answer is over {error.limit} bytes", "raise max_body"
+        case AccessDeniedError():
+            return f"refused, over a key{seen.says}", "check the key, and what it may do"
+        case ApiError():
+            return f"refused{seen.says}", "see whether the words name the reason"
+        case HttpStatusError(status=status) if status is not None and 300 <= status < 400:
+            return _redirect(seen, status)
+        case HttpStatusError(status=status) if status is not None and status >= 500:
+            return f"HTTP status {status}: the service is in trouble", "try again later"
+        case HttpStatusError(status=status):
+            return f"HTTP status {status}", "check the service's address in the settings"
+        case _ if seen.document is NOTHING:
+            empty = "an empty answer" if not seen.body.strip() else "no JSON, or damaged JSON"
+            return empty, "try again; if it stays so, please report it"
+        case _:
+            found = seen.document
+            what = kind(found) if found in (None, [], {}) else shape(found)
+            return (
+                f"JSON of another shape than the models expect: {what}",
+                "please report it, with a sample (--capture)",
+            )
+
+
+def _redirect(seen: Seen, status: int) -> tuple[str, str]:
+    """Redirects are never followed: the key would go where it leads."""
+    try:
+        host = urlsplit((seen.headers or {}).get("Location", "")).hostname
+    except ValueError:
+        host = None
+    where = "to another host" if host else "elsewhere"
+    advice = (
+        "log in to the network if it asks for that; else put the service's new address in the "
+        "settings (PYTHPEER_PEERBET_URL, PYTHPEER_PYTHBOTS_URL)"
+    )
+    return f"HTTP status {status}: sent on {where}, which is never followed", advice
+
+
+# -- what is around the answers of one service ----------------------------------------------------
+
+
+def surroundings(service: str, answers: Sequence[Seen]) -> Iterator[Finding]:
+    """Speed, clock, content type, and what is printed around the JSON."""
+    heard = [seen for seen in answers if seen.status is not None]
+    if not heard:
+        return
+    yield _speed(service, heard)
+    yield _clock(service, heard)
+    read = [seen for seen in heard if seen.document is not NOTHING]
+    if read:
+        yield _content_type(service, read)
+        yield _around(service, read)
+
+
+def _speed(service: str, heard: Sequence[Seen]) -> Finding:
+    slowest = max(heard, key=lambda seen: seen.seconds)
+    text = f"the slowest answer of {len(heard)} took {slowest.seconds:.2f} s ({slowest.name})"
+    if slowest.seconds < SLOW:
+        return Finding(f"{service}.speed", Status.OK, text)
+    return Finding(
+        f"{service}.speed",
+        Status.WARNING,
+        f"slow: {text}",
+        "nothing is lost by it; if it stays so, give Session a longer timeout",
+    )
+
+
+def _clock(service: str, heard: Sequence[Seen]) -> Finding:
+    check = f"{service}.clock"
+    offsets = [
+        offset
+        for seen in heard
+        if (offset := _offset((seen.headers or {}).get("Date", ""), seen.at)) is not None
+    ]
+    if not offsets:
+        return Finding(check, Status.NOTE, "the answers carry no date to compare clocks by")
+    offset = min(offsets, key=abs)
+    if abs(offset) <= CLOCK:
+        return Finding(check, Status.OK, f"within {CLOCK:.0f} s of the service's")
+    which = "ahead of" if offset > 0 else "behind"
+    return Finding(
+        check,
+        Status.WARNING,
+        f"this machine's clock is {abs(offset):.0f} s {which} the service's",
+        "have the clock set by the network (NTP): certificates are judged by it",
+    )
+
+
+def _offset(date: str, at: datetime | None) -> float | None:
+    """Seconds by which our clock is ahead of *date*."""
+    try:
+        theirs = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    if at is None:
+        return None
+    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
+    return (at - theirs).total_seconds()
+
+
+def _content_type(service: str, read: Sequence[Seen]) -> Finding:
+    check = f"{service}.content-type"
+    types = {
+        (seen.headers or {}).get("Content-Type", "").partition(";")[0].strip().lower()
+        for seen in read
+    }
+    if types == {"application/json"}:
+        return Finding(check, Status.OK, "application/json")
+    known = sorted(found for found in types if found in _TYPES)
+    text = " and ".join([*known, *(["another"] if types - _TYPES else [])])
+    return Finding(check, Status.NOTE, f"the JSON says that it is {text}: read all the same")
+
+
+_TYPES: Final = frozenset({"application/json", "text/html", "text/plain", "text/json"})
+
+
+def _around(service: str, read: Sequence[Seen]) -> Finding:
+    check = f"{service}.around"
+    marked = [seen for seen in read if seen.body.startswith(b"\xef\xbb\xbf")]
+    printed = [
+        seen for seen in read if not _is_plain(seen.body.removeprefix(b"\xef\xbb\xbf").strip())
+    ]
+    if printed:
+        return Finding(
+            check,
+            Status.WARNING,
+            f"{_mark(marked)}something is printed around or in the JSON that is no JSON (PHP's "
+            f"warnings, or control characters), in {len(printed)} of {len(read)} answers",
+            "it is looked past; whoever runs the service may want to know",
+        )
+    if marked:
+        return Finding(check, Status.NOTE, "a byte-order mark before the JSON: looked past")
+    return Finding(check, Status.OK, "the JSON is plain")
+
+
+def _mark(marked: Sequence[Seen]) -> str:
+    return "a byte-order mark, and " if marked else ""
+
+
+def _is_plain(body: bytes) -> bool:
+    try:
+        json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return True

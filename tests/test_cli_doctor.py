@@ -1,0 +1,282 @@
+"""``pythpeer doctor``: the report on a terminal, in a pipe and as JSON, its exit codes, its files.
+
+The command runs as the coroutine that it is, on virtual time; how a process ends is tried with
+services that are down, which takes none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from pythpeer import InvalidRequestError
+from pythpeer.cli.doctor import doctor
+from pythpeer.doctor import Status
+from pythpeer.testing import FakeServices, Fault
+
+pytestmark = pytest.mark.anyio
+
+CANARY: Final = "canary7f3a9"
+PEERBET_KEY: Final = f"{CANARY}-of-peerbet"
+PERSONAL_KEY: Final = f"{CANARY}-of-pythbots"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the developer's own: no keys, no colours, no width."""
+    for name in list(os.environ):
+        if name.startswith(("PYTHPEER_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS", "LINES")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+@pytest.fixture
+async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
+    """Fake services that the environment points to, with a chat and a mailbox."""
+    async with FakeServices(peerbet_key=PEERBET_KEY, personal_key=PERSONAL_KEY) as fake:
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
+        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
+        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
+        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        for number in range(6):
+            fake.chat.say(CANARY, f"{CANARY} {number}")
+        fake.mail.deliver(CANARY, CANARY)
+        yield fake
+
+
+class Result(NamedTuple):
+    """What the command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run the command; nobody's text and no key is in what it says."""
+
+    async def run_here(**options: Any) -> Result:
+        code = await doctor(**options)
+        out, err = capfd.readouterr()
+        assert CANARY not in out + err
+        return Result(code, out, err)
+
+    return run_here
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Make this process's output a terminal of so many columns."""
+
+    def make(columns: int) -> None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", str(columns))
+
+    return make
+
+
+async def test_all_is_well(fake: FakeServices, run: Run) -> None:
+    """A line for each finding, however long, under its service; what it looked like; the sum."""
+    result = await run()
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert lines[0] == "Peerbet chat"
+    assert "PythBots" in lines
+    findings = [line for line in lines if re.match(r" *(ok|note|warning|problem|skipped)  ", line)]
+    assert "     ok  peerbet" not in result.out
+    assert "     ok  chat.order: ascending by id" in findings
+    assert any(line.startswith("  chat: {status: integer, ") for line in lines)
+    counts = Counter(line.split()[0] for line in findings)
+    total = ", ".join(f"{counts[status.value]} {status.value}" for status in Status)
+    assert re.fullmatch(rf"pythpeer [^ ]+: {total}", lines[-1])
+    assert "\x1b" not in result.out
+
+
+async def test_the_report_as_json(fake: FakeServices, run: Run) -> None:
+    """An object on each line: the findings as they come, the shapes, and the sum at the end."""
+    result = await run(json=True)
+    kinds = [row["kind"] for row in result.rows]
+    assert list(dict.fromkeys(kinds)) == ["finding", "shape", "report"]
+    findings = [row for row in result.rows if row["kind"] == "finding"]
+    assert all(row.keys() == {"kind", "check", "status", "text", "advice"} for row in findings)
+    counts = Counter(row["status"] for row in findings)
+    last = result.rows[-1]
+    assert last["status"] == "note"
+    assert {status.value: last[status.value] for status in Status} == {
+        status.value: counts[status.value] for status in Status
+    }
+
+
+async def test_exit_codes(fake: FakeServices, run: Run) -> None:
+    """0 where all is well, 4 where there are warnings only, 1 where there is a problem."""
+    assert (await run()).code == 0
+    fake.adopt(readall_marks=True)
+    warned = await run()
+    assert warned.code == 4
+    assert "warning: pythbots.mail.marks" in warned.out.splitlines()[-1]
+    fake.faults.always("pythbots.crank", Fault.html())
+    broken = await run(json=True)
+    assert broken.code == 1
+    assert broken.rows[-1]["status"] == "problem"
+
+
+async def test_what_to_do_stands_below(fake: FakeServices, run: Run) -> None:
+    """An arrow, and the advice; the names of what is wrong come once more at the end."""
+    fake.adopt(personal_key_param="personal_key")
+    result = await run()
+    lines = result.out.splitlines()
+    at = lines.index(
+        "problem  personal-key: accepted only where its parameter is spelled personal_key, which "
+        "it is not here"
+    )
+    assert lines[at + 1].strip(" →->") == (
+        'make sessions with Session(personal_key_param="personal_key")'
+    )
+    assert lines[-1].endswith("; problem: pythbots.personal-key")
+
+
+async def test_mail_and_look_ups_are_the_users_choice(fake: FakeServices, run: Run) -> None:
+    """Whom and what to look up, and whether the mailbox is read."""
+    result = await run(user="bob", chat=7, no_mail=True, json=True)
+    checks = {row["check"]: row["status"] for row in result.rows if row["kind"] == "finding"}
+    assert checks["pythbots.crank.answer"] == "warning"
+    assert checks["pythbots.personal-key"] == "skipped"
+    assert any("user=bob" in arrival.target for arrival in fake.requests)
+
+
+@pytest.mark.parametrize("columns", [120, 80, 40])
+async def test_on_a_terminal(
+    fake: FakeServices, run: Run, terminal: Callable[[int], None], columns: int
+) -> None:
+    """Columns where they fit, colours, and nothing over the edge."""
+    fake.adopt(readall_marks=True)
+    terminal(columns)
+    result = await run()
+    assert "\x1b[" in result.out
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", result.out)
+    assert all(len(line) <= columns for line in plain.splitlines())
+    assert re.search(r"^ok +chat\.order:? +ascending by", plain, re.MULTILINE)
+    assert re.search(r"^ +(→|->) +they are in", plain, re.MULTILINE)
+
+
+async def test_without_colour(
+    fake: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``NO_COLOR`` is respected."""
+    terminal(80)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in (await run()).out
+
+
+async def test_samples_are_captured(fake: FakeServices, run: Run, tmp_path: Path) -> None:
+    """In a folder of their own, beside those of the last time; how many is said on stderr."""
+    folder = tmp_path / "new"
+    result = await run(capture=folder)
+    files = sorted(folder.rglob("*.json"))
+    assert result.err == f"pythpeer: {len(files)} redacted samples are in {folder}\n"
+    assert len(files) >= 8
+    assert not any(CANARY in path.read_text(encoding="utf-8") for path in files)
+    await run(capture=folder, json=True)
+    assert len(list(folder.rglob("*.json"))) == 2 * len(files)
+
+
+async def test_a_folder_that_cannot_be_is_said_before_anything_is_asked(
+    fake: FakeServices, tmp_path: Path
+) -> None:
+    """Half a minute later would be too late."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(InvalidRequestError, match="cannot be written"):
+        await doctor(capture=tmp_path / "file")
+    assert fake.requests == []
+
+
+# -- as a process ---------------------------------------------------------------------------------
+
+
+def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    nobody = dict.fromkeys(("PYTHPEER_PEERBET_URL", "PYTHPEER_PYTHBOTS_URL"), "http://127.0.0.1:9")
+    return subprocess.Popen(
+        [sys.executable, "-m", "pythpeer", "doctor", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **nobody, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        **options,
+    )
+
+
+def test_services_that_are_down() -> None:
+    """A report all the same, and the exit code of a problem."""
+    with process() as command:
+        out, err = command.communicate(timeout=60)
+    assert (command.returncode, err) == (1, "")
+    assert out.count("no connection to 127.0.0.1:9") == 2
+    assert out.splitlines()[-1].endswith("; problem: peerbet.tcp, pythbots.tcp")
+
+
+def test_wrong_usage_and_a_reader_who_leaves() -> None:
+    """One clear line and code 2; nothing and code 0."""
+    with process("--chat", "many") as command:
+        out, err = command.communicate(timeout=60)
+    assert (command.returncode, out) == (2, "")
+    assert re.fullmatch(r"pythpeer: [^\n]+\n", err)
+    with process() as command:
+        assert command.stdout is not None
+        command.stdout.close()
+        assert command.stderr is not None
+        assert command.stderr.read() == ""
+    assert command.returncode == 0
+
+
+# -- the page -------------------------------------------------------------------------------------
+
+PAGE: Final = Path(__file__).parent.parent / "docs" / "how-to" / "doctor.md"
+
+
+async def test_the_page_shows_what_is_printed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example on the page is the report on services as they are here, line by line."""
+    async with FakeServices(
+        personal_key_param="personal_key",
+        numbers_as_strings=True,
+        readall_marks=True,
+        names={"from": "author"},
+    ) as fake:
+        for _ in range(60):
+            fake.chat.say("alice", "hello")
+        fake.mail.deliver("bob", "hello")
+        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
+        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
+        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
+        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        assert await doctor() == 1
+    shown = PAGE.read_text(encoding="utf-8").partition("```text\n")[2].partition("```\n")[0]
+    assert unvaried(shown) == unvaried(capfd.readouterr().out)
+
+
+def unvaried(report: str) -> str:
+    """A report without what differs from run to run."""
+    report = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8000", report).replace("->", "→ ")
+    report = re.sub(r"took \S+ s \(.*?\)|\(\d+\.\d+ s\)", "in no time", report)
+    return re.sub(r"pythpeer \S+:", "pythpeer:", report)

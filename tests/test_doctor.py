@@ -1,0 +1,990 @@
+"""The doctor: every variant of the services is recognised and named, every fault has its own line.
+
+The services are the test kit's, whose switches are what nobody documents. Whatever they hold that
+is anybody's has a canary in it, and no canary is in what comes out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import socket
+import stat
+import traceback
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+import trustme
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from raw_server import RawServer, answer, hang, old_tls, open_session, serving, trusting
+from test_shapes import SHAPED
+
+from pythpeer import InvalidRequestError, SessionClosedError
+from pythpeer.answers import interpret
+from pythpeer.doctor import Finding, Report, Sample, Status, bots, chat, examine, write_samples
+from pythpeer.doctor.redact import field, kind, sample, shape, words
+from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Habits, VirtualTimeLoop
+
+pytestmark = pytest.mark.anyio
+
+CANARY: Final = "canary7f3a9"
+KEYS: Final[Mapping[str, Any]] = {
+    "peerbet_key": f"{CANARY}-of-peerbet",
+    "personal_key": f"{CANARY} of/pythbots",
+}
+API_KEY: Final = f"{CANARY}-of-the-api"
+
+OK, NOTE, WARNING, PROBLEM, SKIPPED = (
+    Status.OK,
+    Status.NOTE,
+    Status.WARNING,
+    Status.PROBLEM,
+    Status.SKIPPED,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_canary_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """At no level."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert CANARY not in caplog.text
+
+
+def services(**options: Any) -> FakeServices:
+    """Fake services in which a chat is going on and a mailbox is not empty."""
+    fake = FakeServices(**{**KEYS, **options})
+    for number in range(8):
+        fake.chat.say(f"{CANARY} {number % 3}", f"{CANARY} says {number}")
+    fake.chat.say(fake.username, f"{CANARY} is mine", to=CANARY)
+    for number in range(3):
+        fake.mail.deliver(f"{CANARY}{number}", f"{CANARY} writes {number}")
+    return fake
+
+
+async def report_on(fake: FakeServices, **overrides: Any) -> Report:
+    """Examine services that are running, and see that nothing was done to them."""
+    said = list(fake.chat.messages)
+    async with fake.session(**overrides) as session:
+        report = await examine(session)
+    assert fake.chat.messages == said
+    assert fake.mail.sent == []
+    assert all_that_shows(report)
+    return report
+
+
+def all_that_shows(report: Report) -> str:
+    """Everything that a report gives out, in which no canary is."""
+    shown = [repr(report), json.dumps(report.as_json()), *map(repr, report.samples)]
+    text = "\n".join(shown) + b"".join(each.body for each in report.samples).decode()
+    assert CANARY not in text
+    assert CANARY not in text.encode().decode("unicode_escape")
+    return text
+
+
+async def examined(options: Mapping[str, Any], **overrides: Any) -> Report:
+    async with services(**options) as fake:
+        return await report_on(fake, **overrides)
+
+
+def finding(report: Report, check: str) -> Finding:
+    found = report.of(check)
+    assert found is not None, f"{check} is not in {[each.check for each in report.findings]}"
+    return found
+
+
+# -- all is well ----------------------------------------------------------------------------------
+
+
+async def test_services_as_documented_are_well() -> None:
+    """No warning, no problem; what is worth a note is what no document says."""
+    report = await examined({})
+    assert report.status is NOTE
+    notes = {each.check for each in report.findings if each.status is NOTE}
+    assert notes == {
+        "peerbet.tls",
+        "peerbet.chat.window",
+        "peerbet.content-type",
+        "pythbots.tls",
+        "pythbots.cstats.unknown",
+        "pythbots.content-type",
+    }
+    assert {each.check for each in report.findings if each.status is SKIPPED} == {
+        "pythbots.mail.empty"
+    }
+    assert all((each.advice is not None) == (each.status is WARNING) for each in report.findings)
+
+
+async def test_it_only_reads_and_keeps_the_pace() -> None:
+    """Nothing that posts, sends or consumes is asked; what was unread still is."""
+    async with services(pythbots_api_key=API_KEY) as fake:
+        started = asyncio.get_running_loop().time()
+        await report_on(fake)
+        assert 3.0 <= asyncio.get_running_loop().time() - started <= 30.0
+        assert fake.violations == []
+        targets = " ".join(arrival.target for arrival in fake.requests)
+        assert not any(word in targets for word in ("readnew", "message=", "msg=", "=set"))
+        assert not any(letter.read for letter in fake.mail.box)
+        assert len(fake.requests) <= 15
+
+
+async def test_findings_are_told_as_they_come() -> None:
+    """Whoever watches has seen each of them, in order, by the end."""
+    watched: list[Finding] = []
+    async with services() as fake, fake.session() as session:
+        report = await examine(session, watch=watched.append)
+    assert tuple(watched) == report.findings
+
+
+async def test_mail_is_left_alone_on_demand() -> None:
+    """Reading it may mark it."""
+    async with services() as fake, fake.session() as session:
+        report = await examine(session, mail=False)
+        assert finding(report, "pythbots.personal-key").status is SKIPPED
+        assert "pythbots.mail" not in {arrival.endpoint for arrival in fake.requests}
+
+
+async def test_without_keys_there_is_less_to_see() -> None:
+    """What is missing is skipped, with the variable to set, and is no fault."""
+    async with services() as fake:
+        report = await report_on(fake, peerbet_key=None, personal_key=None)
+    assert finding(report, "peerbet.key").status is SKIPPED
+    assert "PYTHPEER_PEERBET_KEY" in (finding(report, "peerbet.key").advice or "")
+    assert "PYTHPEER_PERSONAL_KEY" in (finding(report, "pythbots.personal-key").advice or "")
+    assert report.status is NOTE
+
+
+async def test_a_session_that_is_not_open_says_so() -> None:
+    """And wrong arguments do, before anything is looked at."""
+    async with services() as fake:
+        with pytest.raises(SessionClosedError):
+            await examine(fake.session())
+        async with fake.session() as session:
+            for wrong in ({"user": 0}, {"user": ""}, {"chat_id": "1"}, {"chat_id": 0}):
+                with pytest.raises(InvalidRequestError):
+                    await examine(session, **wrong)
+        assert fake.requests == []
+
+
+# -- every variant is recognised ------------------------------------------------------------------
+
+
+class Sign(NamedTuple):
+    """By what a variant is recognised: the finding that changes, and words in it."""
+
+    options: Mapping[str, Any]
+    check: str
+    status: Status
+    words: str
+
+
+VARIANTS: Final[Mapping[str, Sign]] = {
+    "window newest": Sign({"window": "newest"}, "peerbet.chat.window", NOTE, "the newest come"),
+    "window oldest": Sign({"window": "oldest"}, "peerbet.chat.window", OK, "the oldest come"),
+    "overlap of one": Sign({"overlap": 1}, "peerbet.chat.overlap", NOTE, "mid itself"),
+    "overlap of three": Sign({"overlap": 3}, "peerbet.chat.overlap", NOTE, "3 messages up to mid"),
+    "repeat": Sign({"repeat": 2}, "peerbet.chat.repeats", NOTE, "9 messages repeated"),
+    "order descending": Sign({"order": "descending"}, "peerbet.chat.order", NOTE, "descending"),
+    "order shuffled": Sign({"order": "shuffled"}, "peerbet.chat.order", NOTE, "in no order"),
+    "order of mail": Sign({"order": "descending"}, "pythbots.mail.order", NOTE, "descending"),
+    "numbered chat": Sign({"numbered": True}, "peerbet.chat.list", NOTE, "numbers for keys"),
+    "numbered staff": Sign({"numbered": True}, "pythbots.crank.form", NOTE, "numbers for keys"),
+    "numbered mail": Sign({"numbered": True}, "pythbots.mail.form", NOTE, "numbers for keys"),
+    "wrapped staff": Sign({"wrapped": True}, "pythbots.crank.form", NOTE, "one level down"),
+    "wrapped mail": Sign({"wrapped": True}, "pythbots.mail.form", NOTE, "one level down"),
+    "empty list": Sign({"empty": "list"}, "peerbet.chat.empty", OK, "[]"),
+    "empty null": Sign({"empty": "null"}, "peerbet.chat.empty", NOTE, "null"),
+    "empty object": Sign({"empty": "object"}, "peerbet.chat.empty", NOTE, "{}"),
+    "numbers_as_strings in chat": Sign(
+        {"numbers_as_strings": True}, "peerbet.chat.types", NOTE, "numbers come as strings"
+    ),
+    "numbers_as_strings in staff": Sign(
+        {"numbers_as_strings": True}, "pythbots.crank.types", NOTE, "numbers come as strings"
+    ),
+    "numbers_as_strings in mail": Sign(
+        {"numbers_as_strings": True}, "pythbots.mail.types", NOTE, "bits come as strings"
+    ),
+    "bits_as_booleans in chat": Sign(
+        {"bits_as_booleans": True}, "peerbet.chat.types", NOTE, "bits come as booleans"
+    ),
+    "bits_as_booleans in mail": Sign(
+        {"bits_as_booleans": True}, "pythbots.mail.types", OK, "bits come as booleans"
+    ),
+    "mail_ids": Sign({"mail_ids": False}, "pythbots.mail.ids", NOTE, "3 of 3 mails have no id"),
+    "readall_marks": Sign(
+        {"readall_marks": True}, "pythbots.mail.marks", WARNING, "3 unread before it, 0 after"
+    ),
+    "readall does not mark": Sign(
+        {"readall_marks": False}, "pythbots.mail.marks", OK, "leaves unread mail unread"
+    ),
+    "names that are unknown": Sign(
+        {"names": {"from": "author", "from_id": "author_id"}},
+        "pythbots.mail.missing",
+        WARNING,
+        "sender",
+    ),
+    "names that are unknown, shown": Sign(
+        {"names": {"from": "author"}}, "pythbots.mail.unknown", NOTE, "author"
+    ),
+    "names that could be somebody's": Sign(
+        {"names": {"from": CANARY}}, "pythbots.mail.unknown", NOTE, "1 whose names are not shown"
+    ),
+    "names that are known": Sign(
+        {"names": {"from": "sender", "message": "text"}}, "pythbots.mail.missing", OK, "every field"
+    ),
+    "names left out": Sign({"names": {"rank": None}}, "pythbots.crank.missing", WARNING, "rank"),
+    "names left out, of no need": Sign(
+        {"names": {"read": None}}, "pythbots.mail.missing", NOTE, "is_read"
+    ),
+    "personal_key_param": Sign(
+        {"personal_key_param": "personal_key"},
+        "pythbots.personal-key",
+        PROBLEM,
+        "only where its parameter is spelled personal_key",
+    ),
+    "refusal_status": Sign(
+        {"refusal_status": 403}, "pythbots.refusals", OK, '("User not found", HTTP status 403)'
+    ),
+    "prefix BOM": Sign({"prefix": BOM}, "peerbet.around", NOTE, "a byte-order mark"),
+    "prefix PHP": Sign({"prefix": PHP_WARNING}, "pythbots.around", WARNING, "PHP's warnings"),
+    "prefix of both": Sign(
+        {"prefix": BOM + PHP_WARNING}, "peerbet.around", WARNING, "a byte-order mark, and"
+    ),
+    "content_type": Sign(
+        {"content_type": "application/json"}, "peerbet.content-type", OK, "application/json"
+    ),
+    "content_type text": Sign(
+        {"content_type": "text/plain"}, "peerbet.content-type", NOTE, "text/plain"
+    ),
+    "content_type odd": Sign({"content_type": CANARY}, "pythbots.content-type", NOTE, "another"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+async def test_every_variant_is_recognised(variant: str) -> None:
+    """Each by a finding that names it; nothing else turns into a problem by it."""
+    sign = VARIANTS[variant]
+    # The session is the user's: it knows nothing of how the service spells a parameter.
+    report = await examined(sign.options, personal_key_param="personalkey")
+    found = finding(report, sign.check)
+    assert (found.status, sign.words in found.text) == (sign.status, True), found
+    problems = [each.check for each in report.findings if each.status is PROBLEM]
+    assert problems == ([sign.check] if sign.status is PROBLEM else [])
+
+
+def test_the_table_has_every_variant_there_is() -> None:
+    """A new switch of the test kit is a new row."""
+    switched = {name for sign in VARIANTS.values() for name in sign.options}
+    assert switched == set(Habits.__struct_fields__)
+
+
+async def test_the_right_spelling_is_found_from_either_side() -> None:
+    """Also where the session was told the newer one, or one that is neither."""
+    for configured in ("personal_key", "key_of_mine"):
+        report = await examined({}, personal_key_param=configured)
+        found = finding(report, "pythbots.personal-key")
+        assert (found.status, found.advice) == (
+            PROBLEM,
+            'make sessions with Session(personal_key_param="personalkey")',
+        )
+    report = await examined(
+        {"personal_key_param": "personal_key"}, personal_key_param="personal_key"
+    )
+    assert finding(report, "pythbots.personal-key").text.endswith("spelled personal_key")
+
+
+@pytest.mark.parametrize("options", [{}, {"wrapped": True}])
+async def test_an_empty_mailbox_as_null_is_a_problem(options: Mapping[str, Any]) -> None:
+    """A stream would settle for ever: nothing tells it that the answer is whole."""
+    async with FakeServices(empty="null", **options) as fake:
+        report = await report_on(fake)
+    found = finding(report, "pythbots.mail.null")
+    assert found.status is PROBLEM
+    assert "settle for ever" in found.text
+    assert finding(report, "pythbots.personal-key").status is OK
+
+
+@pytest.mark.parametrize("body", ["null", '{"mail": null}', '{"count": 0, "mail": null}', '""'])
+async def test_null_is_recognised_in_every_form(body: str) -> None:
+    """Wherever it stands, and with whatever beside it."""
+    async with services() as fake:
+        fake.faults.always("pythbots.mail", Fault.garbage(body.encode()))
+        report = await report_on(fake)
+    assert finding(report, "pythbots.mail.null").status is PROBLEM
+
+
+@pytest.mark.parametrize("empty", ["list", "object"])
+async def test_an_empty_mailbox_is_well_otherwise(empty: Any) -> None:
+    """There is a list, and nothing in it."""
+    async with FakeServices(empty=empty) as fake:
+        report = await report_on(fake)
+    assert finding(report, "pythbots.mail.empty").status is OK
+    assert report.of("pythbots.mail.null") is None
+    assert finding(report, "pythbots.mail.marks").status is SKIPPED
+
+
+async def test_an_empty_chat_is_well() -> None:
+    """What cannot be seen in it is skipped."""
+    async with FakeServices() as fake:
+        report = await report_on(fake)
+    assert finding(report, "peerbet.chat.overlap").status is SKIPPED
+    assert report.status is NOTE
+
+
+async def test_a_chat_of_few_words_shows_no_window() -> None:
+    """Which messages come first takes more of them than fit."""
+    async with FakeServices() as fake:
+        for _ in range(3):
+            fake.chat.say("alice", "hello")
+        report = await report_on(fake)
+    assert finding(report, "peerbet.chat.window").status is SKIPPED
+    assert finding(report, "peerbet.chat.overlap").status is OK
+
+
+async def test_messages_that_come_meanwhile_change_nothing() -> None:
+    """The window is still recognised when the chat goes on."""
+    for window, words_of_it in (("oldest", "the oldest come"), ("newest", "the newest come")):
+        async with services(window=window) as fake:
+            fake.people.add("alice").says("hello", every=0.4)
+            async with fake.session() as session:
+                report = await examine(session)
+        assert words_of_it in finding(report, "peerbet.chat.window").text
+
+
+# -- keys -----------------------------------------------------------------------------------------
+
+
+async def test_keys_that_are_accepted() -> None:
+    """By what only they could show, where there is such a thing."""
+    report = await examined({"pythbots_api_key": API_KEY})
+    assert "messages are marked (1 on the page)" in finding(report, "peerbet.key").text
+    assert finding(report, "pythbots.api-key").text == "accepted by 3 of 3 look-ups"
+    assert finding(report, "pythbots.personal-key").status is OK
+
+
+async def test_keys_that_are_wrong() -> None:
+    """Each is named, and what can be read without it is read all the same."""
+    async with services(pythbots_api_key=API_KEY) as fake:
+        wrong = f"{CANARY}-wrong"
+        keys = ("peerbet_key", "personal_key", "pythbots_api_key")
+        report = await report_on(fake, **dict.fromkeys(keys, wrong))
+    assert finding(report, "peerbet.key").status is PROBLEM
+    assert '("Invalid key", HTTP status 200)' in finding(report, "peerbet.key").text
+    assert finding(report, "peerbet.chat.types").status is OK
+    assert finding(report, "peerbet.chat.window").status is NOTE
+    assert "the API key is refused" in finding(report, "pythbots.api-key").text
+    assert finding(report, "pythbots.personal-key").status is PROBLEM
+
+
+async def test_a_wrong_personal_key_is_tried_in_both_spellings() -> None:
+    """So the spelling cannot be what is wrong."""
+    async with services() as fake:
+        report = await report_on(fake, personal_key=f"{CANARY}-wrong")
+        asked = [each.target for each in fake.requests if each.endpoint == "pythbots.mail"]
+    assert len(asked) == 2
+    assert finding(report, "pythbots.personal-key").status is PROBLEM
+
+
+async def test_an_api_key_that_is_asked_for_and_missing() -> None:
+    """The variable to set is named."""
+    report = await examined({"pythbots_api_key": API_KEY}, pythbots_api_key=None)
+    found = finding(report, "pythbots.api-key")
+    assert (found.status, found.advice) == (PROBLEM, "set PYTHPEER_PYTHBOTS_API_KEY")
+
+
+async def test_an_api_key_without_a_permission() -> None:
+    """The endpoints are named that it may not ask."""
+    async with services() as fake:
+        fake.api_keys.add(API_KEY, endpoints=["pythbots.userinfo", "pythbots.cstats"])
+        report = await report_on(fake, pythbots_api_key=API_KEY)
+    found = finding(report, "pythbots.api-key")
+    assert found.status is PROBLEM
+    assert 'has no right to: staff ("no access", HTTP status 200)' in found.text
+    assert finding(report, "pythbots.personal-key").status is PROBLEM
+    assert "API key needs the right" in (finding(report, "pythbots.personal-key").advice or "")
+
+
+@pytest.mark.parametrize("limit", ["per_hour", "per_day", "per_week", "per_month"])
+async def test_an_api_key_that_is_used_up(limit: str) -> None:
+    """That is no fault of the key, but of the hour."""
+    async with services() as fake:
+        used_up: dict[str, Any] = {limit: 1}
+        fake.api_keys.add(API_KEY, **used_up)
+        report = await report_on(fake, pythbots_api_key=API_KEY)
+    assert finding(report, "pythbots.userinfo.answer").status is OK
+    found = finding(report, "pythbots.crank.answer")
+    assert (found.status, "asked too often" in found.text) == (WARNING, True)
+
+
+# -- faults ---------------------------------------------------------------------------------------
+
+PORTAL: Final = f"<!DOCTYPE html><html><body>Welcome, {CANARY}</body></html>".encode()
+LONG_AGO: Final = format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True)
+
+
+class Met(NamedTuple):
+    """A fault that every request meets, and the words in the finding of a look-up."""
+
+    fault: Fault
+    status: Status
+    words: str
+
+
+FAULTS: Final[Mapping[str, Met]] = {
+    "drop": Met(Fault.drop(), PROBLEM, "the connection broke before the answer"),
+    "reset": Met(Fault.reset(), PROBLEM, "the connection broke before the answer"),
+    "cut": Met(Fault.cut(), PROBLEM, "the connection broke within the body"),
+    "hang": Met(Fault.hang(), PROBLEM, "no whole answer within the time limit"),
+    "slow": Met(Fault.slow(7.0), OK, "can be read"),
+    "after": Met(Fault.html().after(1.0), PROBLEM, "a web page (HTTP status 200)"),
+    "http": Met(Fault.http(503), PROBLEM, "web page (HTTP status 503)"),
+    "http bare": Met(Fault(status=500, body=b""), PROBLEM, "500: the service is in trouble"),
+    "not found": Met(Fault(status=404, body=b""), PROBLEM, "HTTP status 404"),
+    "too_many": Met(Fault.too_many(3600), WARNING, "asked too often for 3600 s"),
+    "html": Met(Fault.html(), PROBLEM, "a web page (HTTP status 200)"),
+    "portal": Met(Fault.garbage(PORTAL), PROBLEM, "a web page (HTTP status 200)"),
+    "guard": Met(Fault(status=403, body=PORTAL), PROBLEM, "a web page (HTTP status 403)"),
+    "garbage": Met(Fault.garbage(), PROBLEM, "no JSON, or damaged JSON"),
+    "empty": Met(Fault.garbage(b""), PROBLEM, "an empty answer"),
+    "another shape": Met(Fault.garbage(b'"word"'), PROBLEM, "another shape than the models expect"),
+    "too large": Met(Fault.garbage(b" " * 2_000_000), PROBLEM, "over 1048576 bytes"),
+    "redirect": Met(
+        Fault(status=302, body=b"", headers=(("Location", f"https://{CANARY}.example/?{CANARY}"),)),
+        PROBLEM,
+        "HTTP status 302: sent on to another host, which is never followed",
+    ),
+    "redirect nearby": Met(
+        Fault(status=301, body=b"", headers=(("Location", f"/{CANARY}"),)),
+        PROBLEM,
+        "HTTP status 301: sent on elsewhere",
+    ),
+    "refusal": Met(Fault.refusal(f"no {CANARY} today"), WARNING, 'refused ("no … today"'),
+    "denial": Met(Fault.refusal("no access", status=403), PROBLEM, "refused, over a key"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_every_fault_has_its_own_line(name: str) -> None:
+    """On both services, and the report goes on to its end."""
+    met = FAULTS[name]
+    async with services() as fake:
+        fake.faults.always("peerbet", met.fault)
+        fake.faults.always("pythbots", met.fault)
+        report = await report_on(fake)
+    looked_up, read = finding(report, "pythbots.userinfo.answer"), report.of("peerbet.chat.public")
+    assert (looked_up.status, met.words in looked_up.text) == (met.status, True), looked_up
+    assert read is not None
+    if name == "denial":  # no key was sent there, and none is needed by the documentation
+        assert (read.status, "documented as optional" in read.text) == (WARNING, True)
+    elif name == "slow":
+        assert read.status is OK
+    else:
+        assert (read.status, met.words in read.text) == (met.status, True), read
+    assert report.of("pythbots.personal-key") or report.of("pythbots.mail.answer")
+
+
+def test_the_table_has_every_fault_there_is() -> None:
+    """A new way for the test kit to go wrong is a new row."""
+    made = {name for name, value in vars(Fault).items() if isinstance(value, classmethod)}
+    assert made | {"after"} <= FAULTS.keys()
+
+
+async def test_slow_services_are_called_slow() -> None:
+    """Whoever is kept waiting learns for how long."""
+    async with services() as fake:
+        fake.faults.always("pythbots.crank", Fault.slow(7.0))
+        report = await report_on(fake)
+    found = finding(report, "pythbots.speed")
+    assert found.status is WARNING
+    assert "took 7.0" in found.text
+    assert "(staff)" in found.text
+    assert finding(report, "peerbet.speed").status is OK
+
+
+@pytest.mark.parametrize(
+    ("date", "status", "text"),
+    [
+        (LONG_AGO, WARNING, "s ahead of the service's"),
+        (
+            format_datetime(datetime.now(UTC) + timedelta(hours=3), usegmt=True),
+            WARNING,
+            "s behind the service's",
+        ),
+        (CANARY, NOTE, "no date to compare"),
+    ],
+    ids=["ahead", "behind", "none"],
+)
+async def test_a_clock_that_is_off(date: str, status: Status, text: str) -> None:
+    """By the date that every answer carries."""
+    async with services() as fake:
+        fake.faults.always("pythbots", Fault(headers=(("Date", date),)))
+        report = await report_on(fake)
+    found = finding(report, "pythbots.clock")
+    assert (found.status, text in found.text) == (status, True), found
+    assert finding(report, "peerbet.clock").status is OK
+
+
+async def test_a_chat_that_is_not_opted_in_is_no_problem() -> None:
+    """Another chat may be."""
+    async with services() as fake, fake.session() as session:
+        report = await examine(session, chat_id=7)
+    found = finding(report, "pythbots.crank.answer")
+    assert (found.status, "Chat has not opted in" in found.text) == (WARNING, True)
+    assert finding(report, "pythbots.api-key").status is OK
+
+
+# -- the way there --------------------------------------------------------------------------------
+
+
+async def test_a_service_that_is_down() -> None:
+    """Nothing is asked there; the other one is looked at all the same."""
+    async with services() as fake, fake.session() as session, fake.outage("peerbet"):
+        report = await examine(session)
+    assert finding(report, "peerbet.tcp").status is PROBLEM
+    assert finding(report, "peerbet.answers").status is SKIPPED
+    assert finding(report, "pythbots.personal-key").status is OK
+    assert report.status is PROBLEM
+
+
+async def test_a_name_that_nobody_knows() -> None:
+    """Said as such, before anything is asked."""
+    async with open_session("https://nobody.invalid") as session:
+        report = await examine(session)
+    assert [each.check for each in report.findings] == [
+        "peerbet.dns",
+        "peerbet.answers",
+        "pythbots.dns",
+        "pythbots.answers",
+    ]
+    assert finding(report, "peerbet.dns").text == "nobody.invalid cannot be resolved"
+
+
+def _days(days: float) -> datetime:
+    return datetime.now(UTC) + timedelta(days=days, hours=1)
+
+
+@pytest.mark.parametrize(
+    ("tls", "status", "text"),
+    [
+        (lambda: serving(expires=_days(300)), OK, "is trusted, and ends in 300 days"),
+        (lambda: serving(expires=_days(5)), WARNING, "ends in 5 days"),
+        (lambda: serving(expires=_days(-5)), PROBLEM, "it has expired"),
+        (lambda: serving(by=trustme.CA()), PROBLEM, "an authority that is not trusted here"),
+        (lambda: serving("127.0.0.2"), PROBLEM, "it is another host's"),
+        (old_tls, PROBLEM, "no TLS connection"),
+    ],
+    ids=["good", "soon", "expired", "unknown authority", "other host", "old"],
+)
+async def test_certificates(tls: Any, status: Status, text: str) -> None:
+    """Whether they are trusted, why not, and for how long they are."""
+    async with RawServer(answer(b"{}"), tls=tls()) as server:
+        async with open_session(server.url, ssl_context=trusting()) as session:
+            report = await examine(session)
+        assert (server.asked == []) is (status is PROBLEM)
+    found = finding(report, "peerbet.tls")
+    assert (found.status, text in found.text) == (status, True), found
+
+
+async def test_a_certificate_is_not_trusted_without_being_told_to() -> None:
+    """A session of no particular trust has the system's."""
+    async with RawServer(answer(b"{}"), tls=serving()) as server:
+        async with open_session(server.url) as session:
+            report = await examine(session)
+        assert server.asked == []
+    assert "the certificate is not trusted" in finding(report, "pythbots.tls").text
+
+
+async def test_a_port_that_speaks_no_tls() -> None:
+    """It breaks off, or says nothing at all."""
+    async with (
+        RawServer(answer(b"{}")) as server,
+        open_session(server.url.replace("http:", "https:")) as session,
+    ):
+        report = await examine(session)
+    assert "no TLS connection" in finding(report, "peerbet.tls").text
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        async with open_session(f"https://127.0.0.1:{silent.getsockname()[1]}") as session:
+            report = await examine(session)
+    assert finding(report, "peerbet.tls").status is PROBLEM
+
+
+async def test_giving_up_is_possible_at_any_moment() -> None:
+    """No key is in the frames that a cancellation leaves behind."""
+    async with RawServer(hang()) as server, open_session(server.url, **KEYS) as session:
+        task = asyncio.ensure_future(examine(session))
+        await asyncio.sleep(1.0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert len(server.asked) == 1
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert CANARY not in "".join(shown.format())
+
+
+async def test_a_failure_of_the_watcher_shows_no_key() -> None:
+    """What is raised in the middle of it has frames with answers in them, which show none."""
+
+    def watch(found: Finding) -> None:
+        if found.check == "pythbots.mail.ids":
+            raise BrokenPipeError
+
+    async with services() as fake, fake.session() as session:
+        with pytest.raises(BrokenPipeError) as caught:
+            await examine(session, watch=watch)
+        frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        inner = [
+            f"{frame.name} {frame.locals}"
+            for frame in frames.stack
+            if "pythpeer" in frame.filename and "tests" not in frame.filename
+        ]
+    assert any("mail" in frame for frame in inner)
+    assert not any(key in frame for frame in inner for key in KEYS.values())
+
+
+# -- whatever comes -------------------------------------------------------------------------------
+
+SCALARS = (
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+)
+TEXTS = st.sampled_from(["", CANARY, f"{CANARY} {CANARY}", "1", "0", "-7", "2020-02-02 02:02:02"])
+NAMES = TEXTS | st.sampled_from(
+    [
+        "id",
+        "by",
+        "msg",
+        "message_list",
+        "mail",
+        "data",
+        "from",
+        "message",
+        "status",
+        "read",
+        "error",
+    ]
+)
+DOCUMENTS = st.recursive(
+    SCALARS | TEXTS | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5),
+    max_leaves=25,
+)
+MESSAGES = st.fixed_dictionaries(
+    {"id": SCALARS | TEXTS | st.integers(0, 20), "by": TEXTS, "msg": SCALARS | TEXTS},
+    optional=dict.fromkeys(("to", "date", "bot", "my", "me", CANARY), SCALARS | TEXTS),
+)
+PAGES = st.fixed_dictionaries({"message_list": st.lists(MESSAGES, max_size=6)})
+MAILS = st.lists(
+    st.dictionaries(st.sampled_from(["id", "from", "message", "date", "read"]), SCALARS | TEXTS),
+    max_size=4,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(chat=DOCUMENTS | PAGES, lookup=DOCUMENTS, mail=DOCUMENTS | MAILS)
+@example(chat={"message_list": [{"id": 2**63}]}, lookup=None, mail=None)
+@example(chat={"message_list": [{"id": -7}]}, lookup={"": ""}, mail=[{"id": 2**70}])
+def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> None:
+    """Any JSON for an answer, and the doctor ends with a report in which nothing of it shows."""
+
+    async def main() -> Report:
+        async with FakeServices(**KEYS) as fake:
+            for name, body in (("peerbet", chat), ("pythbots", lookup), ("pythbots.mail", mail)):
+                fake.faults.always(name, Fault.garbage(json.dumps(body).encode()))
+            return await report_on(fake)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        report = runner.run(main())
+    assert report.of("peerbet.around") is not None
+    assert report.of("pythbots.api-key") is not None
+
+
+@settings(max_examples=300, deadline=None)
+@given(DOCUMENTS | PAGES | MAILS)
+def test_judging_never_raises(found: Any) -> None:
+    """Each judge takes any JSON there is, in the place of what it is made for."""
+    findings = [
+        *chat.judge_fields(found),
+        *chat.judge_list(found, 300),
+        *chat.judge_overlap(found, 5),
+        chat.judge_window(found, [1, 2, 3, 4], 2),
+        *(each for model in MODELS for each in bots.judge_object(model, found)),
+        *(each for model in MODELS for each in bots.judge_list(model, found)),
+        *bots.judge_mail(found),
+        bots.judge_marks(found, found),
+        bots.judge_null(found),
+    ]
+    assert CANARY not in repr(findings)
+
+
+MODELS = (bots.USER, bots.STAFF, bots.STATS, bots.MAIL)
+
+
+# -- what is missing, unknown, or of another type -------------------------------------------------
+
+
+def judged(*findings: Finding) -> dict[str, tuple[Status, str]]:
+    return {each.check: (each.status, each.text) for each in findings}
+
+
+def test_documented_fields_that_are_missing() -> None:
+    """Without an id, a sender or a text a message is lost; the rest can be done without."""
+    whole: Any = {"id": 1, "by": "a", "to": "", "msg": "b", "date": "2020-02-02 02:02:02"}
+    page: Any = {
+        "status": 1,
+        "users_online": 1,
+        "message_list": [whole | dict.fromkeys(BITS, 0), whole],
+    }
+    status, text = judged(*chat.judge_fields(page))["peerbet.chat.missing"]
+    assert (status, text.count("in 1 of 2 messages")) == (WARNING, 3)
+    page["message_list"] = [{"by": "a", "msg": "b"}]
+    found = judged(*chat.judge_fields(page))
+    assert found["peerbet.chat.missing"][0] is PROBLEM
+    assert found["peerbet.chat.unreadable"][1].startswith("1 of 1 messages cannot be read")
+    del page["users_online"]
+    assert "users_online" in judged(*chat.judge_fields(page))["peerbet.chat.missing"][1]
+
+
+BITS = ("bot", "my", "me")
+
+
+def test_types_that_surprise() -> None:
+    """Each field is named with what it is instead, and never with what is in it."""
+    message: Any = {
+        "id": "1",
+        "by": None,
+        "to": 7,
+        "msg": [],
+        "date": 1.5,
+        **dict.fromkeys(BITS, True),
+    }
+    page: Any = {"status": "1", "users_online": None, "message_list": {"0": message}, CANARY: 1}
+    status, text = judged(*chat.judge_fields(page))["peerbet.chat.types"]
+    assert status is NOTE
+    for named in (
+        *("status (digits)", "users_online (null)", "message_list (object)", "id (digits)"),
+        *("by (null)", "to (integer)", "msg (list)", "date (fraction)", "bot (boolean)"),
+    ):
+        assert named in text
+    assert (
+        "1 whose names are not shown" in judged(*chat.judge_fields(page))["peerbet.chat.unknown"][1]
+    )
+
+
+def test_dates_that_no_model_can_read() -> None:
+    """A number of seconds in the place of a date is a value lost, and is called so."""
+    mails: Any = [
+        {"id": 1, "from": "a", "from_id": 2, "message": "b", "date": 1700000000, "read": 0}
+    ]
+    status, text = judged(*bots.judge_mail(mails))["pythbots.mail.unreadable"]
+    assert (status, "sent_at (integer)" in text) == (WARNING, True)
+
+
+def test_null_in_a_field_is_no_surprise() -> None:
+    """Nobody has a nickname: that is nothing to be read, and not what cannot be."""
+    user: Any = {"id": 1, "username": "a", "nickname": None}
+    found = judged(*bots.judge_object(bots.USER, user))
+    assert found["pythbots.userinfo.unreadable"][0] is OK
+    assert "nickname" not in found["pythbots.userinfo.missing"][1]
+
+
+def test_an_object_within_an_object_is_read_there() -> None:
+    """The names within are the ones that count."""
+    inner: Any = {"id": 1, "username": "a", "shoes": 3}
+    found = judged(*bots.judge_object(bots.USER, {"data": inner}))
+    assert found["pythbots.userinfo.form"][0] is NOTE
+    assert found["pythbots.userinfo.unknown"][1].endswith("1 whose names are not shown")
+
+
+def test_an_object_beside_what_is_read_is_not_taken_for_it() -> None:
+    """A user with a room is not the room."""
+    user: Any = {"id": 1, "username": "a", "room": {"id": 9, "name": "b"}}
+    found = judged(*bots.judge_object(bots.USER, user))
+    assert "pythbots.userinfo.form" not in found
+    assert "id" not in found["pythbots.userinfo.unknown"][1].split(": ")[1]
+
+
+def test_staff_by_rank() -> None:
+    """Several lists, by the ranks in them."""
+    staff: Any = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
+    found = judged(*bots.judge_list(bots.STAFF, staff))
+    assert "several, by name" in found["pythbots.crank.form"][1]
+
+
+def test_things_in_a_list_that_are_none_of_it() -> None:
+    """They are counted."""
+    found = judged(*bots.judge_list(bots.MAIL, [{"id": 1, "message": "a"}, 7, None]))
+    assert found["pythbots.mail.strays"][1].startswith("2 of 3")
+
+
+def test_mail_that_does_not_say_whether_it_was_read() -> None:
+    """Then nobody can tell what reading does to it."""
+    mails: Any = [{"id": 2, "message": "a"}, {"id": 2, "message": "b"}]
+    assert bots.judge_marks(mails, mails).status is SKIPPED
+    assert judged(*bots.judge_mail(mails))["pythbots.mail.ids"][1].endswith("some are the same")
+    bare: Any = [{"message": "a"}, {"message": "b"}]
+    assert "taken as it comes" in judged(*bots.judge_mail(bare))["pythbots.mail.order"][1]
+
+
+def test_windows_that_are_neither() -> None:
+    """What fits no rule is worth a report, and what ignores ``last`` is told from it."""
+
+    def page(*numbers: int) -> Any:
+        return {"message_list": [{"id": number} for number in numbers]}
+
+    known = [1, 2, 3, 4, 5, 6]
+    assert chat.judge_window(page(3, 4), known, 2).status is WARNING
+    assert chat.judge_window(page(), known, 2).status is WARNING
+    assert "last does not count" in chat.judge_window(page(2, 3, 4), known, 2).text
+    assert chat.judge_window(page(2, 3), known, 2).status is OK
+    assert chat.judge_window(page(7, 8), known, 2).status is NOTE
+
+
+# -- what is kept of answers ----------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None)
+@given(DOCUMENTS | PAGES | MAILS)
+def test_samples_keep_the_types_and_nothing_else(found: Any) -> None:
+    """The same shape, no canary, and made anew it is the same."""
+    body = sample(found)
+    assert body is not None
+    assert CANARY.encode() not in body
+    again = json.loads(body)
+    assert sample(again) == body
+    assert _types(again) == _types(found)
+
+
+def _types(found: Any) -> Any:
+    """The types of everything in order, without any name."""
+    if isinstance(found, list):
+        return [_types(inner) for inner in found]
+    if isinstance(found, dict):
+        return {"object": [_types(inner) for inner in found.values()]}
+    return kind(found)
+
+
+@given(st.lists(st.integers(), unique=True), st.lists(st.dates(), unique=True))
+def test_samples_keep_the_order(numbers: list[int], days: list[Any]) -> None:
+    """Of numbers of either sign, and of dates; small numbers are no secret, and stay."""
+    dates = [f"{day} 12:00:00" for day in days]
+    texts = [str(number) for number in numbers if abs(number) < 10**18]
+    found: Any = [numbers, texts, dates]
+    body = sample(found)
+    assert body is not None
+    new_numbers, new_texts, new_dates = json.loads(body)
+    for old, new in zip(numbers, new_numbers, strict=True):
+        assert len(str(new)) == len(str(old))
+        assert abs(old) >= 10 or new == old
+    assert _ranks(new_numbers) == _ranks(numbers)
+    assert _ranks(list(map(int, new_texts))) == _ranks([n for n in numbers if abs(n) < 10**18])
+    assert _ranks(new_dates) == _ranks(dates)
+
+
+def _ranks(values: list[Any]) -> list[int]:
+    return [sorted(values).index(value) for value in values]
+
+
+def test_samples_keep_no_number_of_anybodys() -> None:
+    """An id is somebody's, as a number, as a string and as the name of a field."""
+    body = sample([221192, "221192", {"221192": 1}, 42, "2024-02-29 12:34:56"])
+    assert body is not None
+    assert json.loads(body) == [
+        100000,
+        "100000",
+        {"100000": 1},
+        10,
+        "2012-12-12 21:12:21",
+    ]
+
+
+def test_samples_keep_which_texts_are_equal() -> None:
+    """Mail without ids is told apart by what it says."""
+    body = sample(["hello there", "hello there", "good morning", "Owner", "https://a.example/b"])
+    assert body is not None
+    first, second, third, rank, link = json.loads(body)
+    assert first == second != third
+    assert (rank, link[:20]) == ("Owner", "https://example.com/")
+
+
+def test_answers_without_end_are_not_kept() -> None:
+    """What is nested too deeply to be looked at is in no sample, and its shape has an end."""
+    deep: Any = 1
+    for _ in range(900):
+        deep = [deep]
+    assert sample(deep) is None
+    assert len(shape(deep)) < 100
+
+
+@pytest.mark.parametrize("name", ["from", "from_id", "messageList", "mail-id", "userID", "is_read"])
+def test_names_that_interfaces_use_are_shown(name: str) -> None:
+    """In whichever way they are spelled."""
+    assert field(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "7", "tiro", "id7", "id\n", "ïd", "user_tiro", "x" * 99])
+def test_other_names_are_not(name: str) -> None:
+    """They could be a user's; how long they are is all that is said."""
+    assert field(name) is None
+    assert re.fullmatch(
+        r"\{id: integer, \(a name of .* characters\): integer\}", shape({"id": 1, name: 2})
+    )
+
+
+def test_words_of_a_refusal() -> None:
+    """Those that interfaces use; whatever stands between them is left out."""
+    assert words(f"Invalid key {CANARY} {CANARY}: no access.") == "Invalid key … no access."
+    assert words(CANARY) == "…"
+
+
+async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
+    """One for each answer, read by the models as the answer was, for the owner's eyes, only new."""
+    report = await examined({"pythbots_api_key": API_KEY, "order": "shuffled", "prefix": BOM})
+    paths = write_samples(report.samples, tmp_path / "new")
+    assert {path.parent.name for path in paths} == SHAPED.keys() - {"peerbet.chat.set"}
+    for path in paths:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600 or os.name == "nt"
+        body = path.read_bytes()
+        assert CANARY.encode() not in body
+        answer_to_it = interpret(SHAPED[path.parent.name], 200, body, list)
+        assert isinstance(answer_to_it, Exception) is path.name.startswith("captured_refusal")
+    before = {path: path.read_bytes() for path in paths}
+    again = write_samples(report.samples, tmp_path / "new")
+    assert not set(again) & set(paths)
+    assert {path: path.read_bytes() for path in paths} == before
+    assert len(again) == len(paths)
+
+
+async def test_a_sample_says_what_the_answer_said() -> None:
+    """The doctor makes the same of the sample as of the answer, whatever the variant."""
+    for sign in VARIANTS.values():
+        async with services(**sign.options) as fake, fake.session() as session:
+            report = await examine(session)
+        shapes = {each.name.replace(" ", "_"): each.shape for each in report.shapes}
+        for each in report.samples:
+            name = each.name.removeprefix("refusal_")
+            assert without_names(shape(json.loads(each.body))) == without_names(shapes[name])
+
+
+def without_names(text: str) -> str:
+    """A shape, with every name that is not shown in the same words."""
+    text = re.sub(r"\(a name of [^)]*\)", "*", text)
+    return re.sub(r"unlisted_\d+", "*", text)
+
+
+def test_samples_that_cannot_be_written(tmp_path: Path) -> None:
+    """One clear error, which names no foreign one."""
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(InvalidRequestError, match="cannot be written"):
+        write_samples((), tmp_path / "file")
+    with pytest.raises(InvalidRequestError, match="cannot be written"):
+        write_samples([Sample("x", "y", b"{}")], tmp_path / "file" / "within")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
