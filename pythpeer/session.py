@@ -191,8 +191,8 @@ class Session(AsyncWith):
 
         ``PYTHPEER_PEERBET_KEY``, ``PYTHPEER_PERSONAL_KEY``, ``PYTHPEER_PYTHBOTS_API_KEY``,
         ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``, ``PYTHPEER_STORE`` (``memory``, the
-        path of a file, or a server's ``redis://``, ``rediss://`` or ``valkey://`` URL). An empty
-        variable counts as none.
+        path of a file, or a server's ``redis://``, ``rediss://`` or ``valkey://`` URL), and
+        ``PYTHPEER_PERSONAL_KEY_PARAM``. An empty variable counts as none.
         """
         options = overrides
         wrong = _cover_keys(cast("dict[str, object]", options))
@@ -202,6 +202,10 @@ class Session(AsyncWith):
             options["peerbet_url"] = value
         if (value := _variable("PYTHPEER_PYTHBOTS_URL")) and "pythbots_url" not in options:
             options["pythbots_url"] = value
+        if (value := _variable("PYTHPEER_PERSONAL_KEY_PARAM")) and (
+            "personal_key_param" not in options
+        ):
+            options["personal_key_param"] = value
         if (value := _variable("PYTHPEER_STORE")) and "store" not in options:
             store = from_text(value)
             value = None

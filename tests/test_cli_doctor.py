@@ -147,7 +147,8 @@ async def test_what_to_do_stands_below(fake: FakeServices, run: Run) -> None:
         "it is not here"
     )
     assert lines[at + 1].strip(" →->") == (
-        'make sessions with Session(personal_key_param="personal_key")'
+        "set PYTHPEER_PERSONAL_KEY_PARAM=personal_key, or make sessions with"
+        ' Session(personal_key_param="personal_key")'
     )
     assert lines[-1].endswith("; problem: pythbots.personal-key")
 

@@ -293,7 +293,10 @@ async def test_the_right_spelling_is_found_from_either_side() -> None:
         found = finding(report, "pythbots.personal-key")
         assert (found.status, found.advice) == (
             PROBLEM,
-            'make sessions with Session(personal_key_param="personalkey")',
+            (
+                "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or make sessions with"
+                ' Session(personal_key_param="personalkey")'
+            ),
         )
     report = await examined(
         {"personal_key_param": "personal_key"}, personal_key_param="personal_key"

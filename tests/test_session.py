@@ -39,6 +39,7 @@ from pythpeer import (
     Secret,
     Session,
     SessionClosedError,
+    SessionOptions,
     StoreError,
     TransportError,
 )
@@ -661,7 +662,7 @@ async def test_a_pause_over_max_wait_fails_calls_at_once() -> None:
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment without any variable of this library."""
-    for variable in [*VARIABLES, "STORE"]:
+    for variable in [*VARIABLES, "STORE", "PERSONAL_KEY_PARAM"]:
         monkeypatch.delenv(f"PYTHPEER_{variable}", raising=False)
     return monkeypatch
 
@@ -689,6 +690,23 @@ async def test_from_env_reads_every_variable(environment: pytest.MonkeyPatch) ->
         assert await wire_of(session, server) == ("chat-key", "mail-key", "api-key")
 
 
+async def test_from_env_spells_the_personal_key_s_parameter(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    """As the environment says, unless it is said by hand."""
+    environment.setenv("PYTHPEER_PERSONAL_KEY_PARAM", "personal_key")
+    environment.setenv("PYTHPEER_PERSONAL_KEY", "mail-key")
+    async with RawServer(answer()) as server:
+        url = server.url
+        by_hand = SessionOptions(pythbots_url=url, personal_key_param="own")
+        for options in (SessionOptions(pythbots_url=url), by_hand):
+            async with Session.from_env(**options) as session:
+                await session.pythbots.send_mail("bob", "hi")
+        first, second = (asked.target for asked in server.asked)
+    assert "personal_key=mail-key" in first
+    assert "own=mail-key" in second
+
+
 async def test_from_env_overrides_win(environment: pytest.MonkeyPatch) -> None:
     """What is given by hand comes before what is in the environment, even where that is wrong."""
     async with RawServer(answer()) as server:
@@ -709,7 +727,7 @@ async def test_from_env_overrides_win(environment: pytest.MonkeyPatch) -> None:
 
 async def test_from_env_takes_empty_variables_for_none(environment: pytest.MonkeyPatch) -> None:
     """A variable that is empty or blank is as good as unset."""
-    for variable in [*VARIABLES, "STORE"]:
+    for variable in [*VARIABLES, "STORE", "PERSONAL_KEY_PARAM"]:
         environment.setenv(f"PYTHPEER_{variable}", " ")
     async with Session.from_env() as session:
         with pytest.raises(InvalidRequestError, match="key"):

@@ -306,7 +306,8 @@ class _Examination:
             check,
             Status.PROBLEM,
             f"accepted only where its parameter is spelled {spelling}, which it is not here",
-            f'make sessions with Session(personal_key_param="{spelling}")',
+            f"set PYTHPEER_PERSONAL_KEY_PARAM={spelling}, or make sessions with"
+            f' Session(personal_key_param="{spelling}")',
         )
 
     async def _marks(self, first: Seen, spelling: str) -> None:
