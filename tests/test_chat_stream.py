@@ -235,8 +235,8 @@ async def test_a_gap_can_be_raised(
     assert caught.value.endpoint == "peerbet.chat.get"
     assert await take(stream, 300) == list(range(701, 1001))
     assert said(caplog) == [logging.WARNING]
-    (gap,) = (vars(record)["gap"] for record in caplog.records if hasattr(record, "gap"))
-    assert gap == Gap(1, 701)
+    (told,) = (vars(record) for record in caplog.records if hasattr(record, "before"))
+    assert (told["endpoint"], told["after"], told["before"]) == ("peerbet.chat.get", 1, 701)
 
 
 async def test_a_gap_counts_different_ids(session: Session, services: Scripted) -> None:
