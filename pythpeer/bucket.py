@@ -39,6 +39,11 @@ class Past(NamedTuple):
     first: int
     paused: float
 
+    @property
+    def spent(self) -> int:
+        """How many tokens were ever taken for a request that was written."""
+        return self.first + len(self.starts) - 1
+
 
 class Bucket:
     """The tokens of one endpoint.

@@ -16,7 +16,15 @@ from ..stores import from_text
 from . import ending
 from .reading import ask_for_key
 
-__all__ = ["PEERBET_KEY", "PERSONAL_KEY", "Key", "connected", "warn_of_forgetting"]
+__all__ = [
+    "PEERBET_KEY",
+    "PERSONAL_KEY",
+    "Key",
+    "check_file",
+    "connected",
+    "store_name",
+    "warn_of_forgetting",
+]
 
 
 class Key(NamedTuple):
@@ -39,9 +47,8 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
     Raises `InvalidRequestError` where the key is not to be had.
     """
     options: SessionOptions = {}
+    check_file(store)
     if store is not None:
-        if "://" in store:  # there may be a password in it
-            raise InvalidRequestError("--store takes a file; an address goes in PYTHPEER_STORE")
         found = from_text(store)
         if isinstance(found, InvalidRequestError):
             raise found
@@ -57,10 +64,20 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
         yield session
 
 
+def check_file(store: str | None) -> None:
+    """Refuse an address as ``--store``: there may be a password in it."""
+    if store is not None and "://" in store:
+        raise InvalidRequestError("--store takes a file; an address goes in PYTHPEER_STORE")
+
+
+def store_name(store: str | None) -> str:
+    """What names the store: ``--store``, or else the environment."""
+    return store or os.environ.get("PYTHPEER_STORE", "").strip() or "memory"
+
+
 def warn_of_forgetting(store: str | None, name: str | None) -> None:
     """Say that a name is of no use without a store that lasts."""
-    memory = (store or os.environ.get("PYTHPEER_STORE", "").strip() or "memory") == "memory"
-    if name and memory:
+    if name and store_name(store) == "memory":
         ending.complain("the place of this name is forgotten at the end: --store FILE keeps it")
 
 

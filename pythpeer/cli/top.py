@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import AsyncGenerator
 from itertools import count
@@ -21,6 +20,7 @@ from rich.live import Live
 from ..errors import InvalidRequestError
 from ..stores import MemoryStore, SqliteStore, Store, from_text
 from . import ending
+from .access import check_file, store_name
 from .options import Json
 from .show import is_lively, screen, write_json
 from .sight import Sight
@@ -51,13 +51,11 @@ async def top(
 
     Without a terminal it looks once.
     """
-    if store is not None and "://" in store:  # there may be a password in it
-        raise InvalidRequestError("--store takes a file; an address goes in PYTHPEER_STORE")
-    name = store or os.environ.get("PYTHPEER_STORE", "").strip()
+    check_file(store)
     console = screen()
     if looks is None and not json and not console.is_terminal:
         looks = 1
-    async with _opened(name) as watched:
+    async with _opened(store_name(store)) as watched:
         sight = Sight(str(watched.path) if isinstance(watched, SqliteStore) else repr(watched))
         live = Live(console=console, auto_refresh=False, screen=True)
         drawn = live if is_lively(console) and not json else contextlib.nullcontext()
@@ -82,7 +80,7 @@ async def top(
 @contextlib.asynccontextmanager
 async def _opened(name: str) -> AsyncGenerator[Store]:
     """The store *name*, which must be there. Raises `InvalidRequestError` where there is none."""
-    store = from_text(name or "memory")
+    store = from_text(name)
     if isinstance(store, InvalidRequestError):
         raise store
     if isinstance(store, MemoryStore):

@@ -132,7 +132,7 @@ def survey(
     past = known.past
     return EndpointSurvey(
         key=key,
-        requests=past.first + len(past.starts) - 1,
+        requests=past.spent,
         in_hand=sum(until > now and lives(who) for who, until in known.held.values()),
         waiting=sum(until > now and lives(who) for who, until in known.line),
         paused_for=max(0.0, past.paused - now),
