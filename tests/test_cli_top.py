@@ -44,15 +44,20 @@ def said(text: str) -> str:
     return msgspec.json.encode(message).decode()
 
 
-def drawn(survey: Survey, *more: Survey, width: int = 100, height: int = 30) -> list[str]:
-    """The screen's lines behind surveys that came one second after the other."""
+def shown(*surveys: Survey, width: int, height: int) -> str:
+    """The screen behind surveys that came one second after the other."""
     sight = Sight("bot.sqlite")
-    for at, one in enumerate((survey, *more)):
+    for at, one in enumerate(surveys):
         sight.add(float(at), one)
     console = Console(file=io.StringIO(), width=width, height=height, theme=MANY, color_system=None)
     with console.capture() as capture:
         console.print(sight.picture(ConsoleDimensions(width, height)))
-    lines = capture.get().splitlines()
+    return capture.get()
+
+
+def drawn(*surveys: Survey, width: int = 100, height: int = 30) -> list[str]:
+    """Its lines, of which there are no more than fit."""
+    lines = shown(*surveys, width=width, height=height).splitlines()
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
     return [line.rstrip() for line in lines]
@@ -146,14 +151,10 @@ def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -
         (log(head=10**9, names=(NameSurvey("x" * 90, 1, 5),), latest=latest), log(MAIL)),
         (asked(10**9, paused=9.0),),
     )
-    sight = Sight("bot.sqlite")
-    sight.add(0.0, full)
-    console = Console(file=io.StringIO(), width=width, height=height, theme=MANY, color_system=None)
-    with console.capture() as capture:
-        console.print(sight.picture(ConsoleDimensions(width, height)))
-    lines = capture.get().splitlines()
+    screen = shown(full, width=width, height=height)
+    lines = screen.splitlines()
     assert max(map(len, lines)) <= width
-    assert "\x1b" not in capture.get()
+    assert "\x1b" not in screen
     if height >= 20:
         assert len(lines) <= height
         assert sum("so many" in line or "ann" in line for line in lines) >= 3
