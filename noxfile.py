@@ -159,7 +159,7 @@ def docs_picture(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
-    session.install(".[redis]", *group("bench"))
+    session.install(".[redis]", *group("bench"), *group("rivals"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

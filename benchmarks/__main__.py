@@ -1,4 +1,8 @@
-"""Run benchmarks: ``python -m benchmarks [NAME...] [--quick] [--json FILE]``; all without a name.
+"""Run benchmarks: ``python -m benchmarks [NAME...] [--quick] [--out FOLDER]``; all without a name.
+
+What a run prints it also writes down, as JSON into ``benchmarks/results``, from which the pictures
+and the page of the documentation are made anew; with ``--out`` all of it goes there instead, and
+with ``--quick`` alone nothing is written.
 
 Everything happens on loopback and ends by itself. Figures that are compared come from one run, in
 rounds that take turns, so that a machine which slows down slows both sides down.
@@ -8,23 +12,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Protocol, cast
 
-from .report import Table, load_warning, machine
-
-NAMES: Final = {
-    "calls": "one call, small and large, against bare aiohttp",
-    "limiter": "a token: its time, a waiter's memory, a long queue",
-    "pacing": "the interval as the server sees it, in six scenarios (about 3 minutes)",
-    "imports": "what importing and opening cost",
-    "streams": "one poll for many streams",
-    "redis": "a store for many machines, against the same server used bare",
-    "durable": "what it costs to lose nothing",
-    "soak": "a million polls on virtual time, memory flat (about 2 minutes)",
-}
+from . import NAMES
+from .page import RESULTS, draw_all, write_page
+from .report import Report, Table, load_warning, machine, write
 
 
 class Benchmark(Protocol):
@@ -38,7 +33,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help="by default all of them")
     parser.add_argument("--quick", action="store_true", help="few rounds: a trial, no figures")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write figures and plots there")
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in NAMES:
@@ -46,7 +41,7 @@ def main() -> None:
 
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
-    results: dict[str, Any] = {}
+    folder = arguments.out or (None if arguments.quick else RESULTS)
     # Without repeats, in the order given.
     for name in dict.fromkeys(arguments.names or NAMES):
         warning = load_warning()
@@ -62,14 +57,22 @@ def main() -> None:
             print(f"\n{table.render()}", flush=True)
         seconds = time.monotonic() - start
         print(f"\n   {name} took {seconds:.0f} s", flush=True)
-        results[name] = {
-            "seconds": round(seconds, 1),
-            "load_warning": warning,
-            "tables": [table.as_json() for table in tables],
-        }
-    if arguments.json is not None:
-        document = {"machine": about, "quick": arguments.quick, "benchmarks": results}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        if folder is not None:
+            report = Report(
+                name,
+                NAMES[name],
+                f"{datetime.now(UTC):%Y-%m-%d}",
+                about,
+                arguments.quick,
+                round(seconds, 1),
+                warning,
+                [table.figures() for table in tables],
+            )
+            write(report, folder)
+            if arguments.out is not None:
+                draw_all(report, folder)
+    if folder == RESULTS:
+        write_page()
 
 
 def _description() -> str:

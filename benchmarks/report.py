@@ -5,16 +5,34 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import re
 import statistics
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
 
-__all__ = ["Cell", "Table", "load_warning", "machine", "ratio"]
+import msgspec
+
+from .chart import Chart
+
+__all__ = [
+    "Cell",
+    "Report",
+    "Table",
+    "TableFigures",
+    "load_warning",
+    "machine",
+    "ratio",
+    "read",
+    "text",
+    "write",
+]
 
 Cell = str | int | float | bool | None
 
-DISTRIBUTIONS: Final = ("aiohttp", "msgspec", "anyio", "uvloop", "aiolimiter", "redis")
+PROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
 BUSY: Final = 0.25
 """Load average for each CPU above which figures are doubtful: one process of ours is under 1."""
@@ -22,13 +40,17 @@ BUSY: Final = 0.25
 
 @dataclasses.dataclass
 class Table:
-    """Rows under a header; *samples* are the figures of single rounds, for the JSON file only."""
+    """Rows under a header; *samples* are the figures of single rounds, for the JSON file only.
+
+    *chart* says what of it is drawn for the documentation.
+    """
 
     title: str
     header: tuple[str, ...]
     rows: list[tuple[Cell, ...]] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
     samples: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    chart: Chart | None = None
 
     def add(self, *cells: Cell) -> None:
         """Add a row, one cell for each column."""
@@ -38,7 +60,7 @@ class Table:
 
     def render(self) -> str:
         """The table as text: words to the left, numbers to the right."""
-        texts = [self.header, *(tuple(map(_text, row)) for row in self.rows)]
+        texts = [self.header, *(tuple(map(text, row)) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         words = [
             all(cell is None or isinstance(cell, (str, bool)) for cell in column)
@@ -46,8 +68,8 @@ class Table:
         ] or [True] * len(widths)
         lines = [
             "  ".join(
-                text.ljust(width) if word else text.rjust(width)
-                for text, width, word in zip(line, widths, words, strict=True)
+                cell.ljust(width) if word else cell.rjust(width)
+                for cell, width, word in zip(line, widths, words, strict=True)
             ).rstrip()
             for line in texts
         ]
@@ -55,14 +77,49 @@ class Table:
         notes = [f"   {note}" for note in self.notes]
         return "\n".join([self.title, lines[0], rule, *lines[1:], *notes])
 
-    def as_json(self) -> dict[str, object]:
-        """The table with each row as an object."""
-        return {
-            "title": self.title,
-            "rows": [dict(zip(self.header, row, strict=True)) for row in self.rows],
-            "notes": self.notes,
-            "samples": self.samples,
+    def figures(self) -> TableFigures:
+        """The table as it is written down: each row an object, samples to six digits."""
+        rows = [dict(zip(self.header, row, strict=True)) for row in self.rows]
+        samples = {
+            name: [float(f"{value:.6g}") for value in values]
+            for name, values in self.samples.items()
         }
+        return TableFigures(self.title, rows, self.notes, samples, self.chart)
+
+
+class TableFigures(msgspec.Struct, frozen=True):
+    """One table in a JSON file."""
+
+    title: str
+    rows: list[dict[str, Cell]]
+    notes: list[str]
+    samples: dict[str, list[float]]
+    chart: Chart | None
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One run of one benchmark: a JSON file."""
+
+    name: str
+    about: str
+    date: str
+    machine: dict[str, str]
+    quick: bool
+    seconds: float
+    load_warning: str
+    tables: list[TableFigures]
+
+
+def write(report: Report, folder: Path) -> None:
+    """Write a report down: *folder*/NAME.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    document = msgspec.json.format(msgspec.json.encode(report), indent=1)
+    (folder / f"{report.name}.json").write_bytes(document + b"\n")
+
+
+def read(path: Path) -> Report:
+    """What `write` wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=Report)
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
@@ -73,15 +130,34 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 def machine() -> dict[str, str]:
     """What the figures come from; says nothing about where or whose it is."""
     about = {platform.python_implementation(): platform.python_version()}
-    for name in DISTRIBUTIONS:
+    for name in _distributions():
         try:
             about[name] = version(name)
         except PackageNotFoundError:
             about[name] = "absent"
+    about["system"] = f"{platform.system()} on {_processor()}"
     about["CPUs"] = str(os.cpu_count() or "unknown")
     load = _load()
     about["load before"] = "unknown" if load is None else f"{load:.2f}"
     return about
+
+
+def _distributions() -> Iterator[str]:
+    """What is measured: what the package needs, and what it is measured beside."""
+    project = tomllib.loads(PROJECT.read_text("utf-8"))
+    groups = project["dependency-groups"]
+    for wanted in (*project["project"]["dependencies"], *groups["bench"], *groups["rivals"]):
+        if isinstance(wanted, str) and (name := re.match(r"[\w.-]+", wanted)):
+            yield name[0]
+
+
+def _processor() -> str:
+    try:
+        told = Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return platform.machine()
+    model = re.search(r"^model name\s*: (.*)$", told, re.MULTILINE)
+    return model[1] if model else platform.machine()
 
 
 def load_warning() -> str:
@@ -96,7 +172,8 @@ def _load() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
-def _text(cell: Cell) -> str:
+def text(cell: Cell) -> str:
+    """A cell as people read it: three digits, a dash for what there is none of."""
     if cell is None:
         return "-"
     if isinstance(cell, bool):
