@@ -35,8 +35,10 @@ class RedisGate:
         self._link = link
         self._pulse = pulse
         self._keys = tuple(keys)
-        self._rate = (micro(rate.interval), rate.burst, micro(rate.guard), micro(TERM))
         self._who = pulse.name()
+        self._script = script("pace")
+        times = (micro(rate.interval), rate.burst, micro(rate.guard), micro(TERM))
+        self._always: tuple[Argument, ...] = (self._who, *times)
         self._numbers = itertools.count(1)
         self._in_hand: set[int] = set()
         self._untold: deque[_Event] = deque()
@@ -132,10 +134,13 @@ class RedisGate:
             if not events and not wish:
                 return 0, 0
             now = clock(loop)()
-            args: list[Argument] = [self._who, *self._rate]
+            args: list[Argument] = []
             for when, what in events:
                 args += _aged(what, micro(now - when))
-            wait, paused = await self._link.run(script("pace"), self._keys, [*args, *wish])
+            args += wish
+            wait, paused = await self._link.run(
+                self._script, self._keys, args, always=self._always
+            )
             for event in events:
                 if self._untold and self._untold[0] is event:
                     self._untold.popleft()

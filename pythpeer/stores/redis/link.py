@@ -50,9 +50,9 @@ def _packed(args: Iterable[Argument]) -> bytes:
 
 
 @lru_cache(256)
-def _opening(how: str, what: str, *keys: Argument) -> bytes:
-    """How a script and its keys begin a command."""
-    return _packed((how, what, len(keys), *keys))
+def _opening(*args: Argument) -> bytes:
+    """How a command begins that is said time and again."""
+    return _packed(args)
 
 
 def _command(opening: bytes, count: int, args: Sequence[Argument]) -> bytes:
@@ -87,10 +87,17 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Semaphore(MOST)
         self._idle: list[Connection] = []
+        self._errors: tuple[type[Exception], ...] = (OSError,)  # and redis-py's, once it is open
         self._open = False
 
     async def open(self) -> None:
         """See that the server is there and of use. Raises `StoreError` at once where it is not."""
+        try:
+            from redis.exceptions import RedisError
+        except ImportError:
+            text = "RedisStore needs the extra: pip install 'pythpeer[redis]'"
+            raise StoreError(text) from None
+        self._errors = (RedisError, OSError)
         self._open = True
         outcome = await self._attempt(_command(b"", 0, ("PING",)))
         if isinstance(outcome, _Failure):
@@ -102,17 +109,28 @@ class Link:
         self._open = False
         await self._drop_idle()
 
-    async def run(self, what: Script, keys: Sequence[Argument], args: Sequence[Argument]) -> Any:
-        """Run a script and return its answer. Waits a moment for a server that is away."""
-        command = _command(_opening("EVALSHA", what.digest, *keys), 3 + len(keys), args)
+    async def run(
+        self,
+        what: Script,
+        keys: Sequence[Argument],
+        args: Sequence[Argument],
+        *,
+        always: Sequence[Argument] = (),
+    ) -> Any:
+        """Run a script and return its answer. Waits a moment for a server that is away.
+
+        *always* are arguments before *args* that a caller hands over time and again.
+        """
+        count = 3 + len(keys) + len(always)
+        command = _command(_opening("EVALSHA", what.digest, len(keys), *keys, *always), count, args)
         loop = asyncio.get_running_loop()
         end, step = loop.time() + self._patience, STEP
         while True:
             outcome = await self._ask(command)
             if isinstance(outcome, _Failure) and outcome.error.args == (NO_SCRIPT,):
                 # Nothing was done; this does it, and has it known from now on.
-                opening = _opening("EVAL", what.text, *keys)
-                outcome = await self._ask(_command(opening, 3 + len(keys), args))
+                opening = _opening("EVAL", what.text, len(keys), *keys, *always)
+                outcome = await self._ask(_command(opening, count, args))
             if not isinstance(outcome, _Failure):
                 return outcome
             wait = random.uniform(step / 2, step)
@@ -176,17 +194,13 @@ class Link:
         """One answer, or the failure to get one as a value."""
         if not self._open:
             return _Failure(StoreError("the store is not open: a session opens it"))
-        try:
-            from redis.exceptions import RedisError
-        except ImportError:
-            return _Failure(StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'"))
         connection: Connection | None = None
         try:
             connection = await self._connection()
             async with asyncio.timeout(timeout or self._timeout):
                 await connection.send_packed_command(command, check_health=False)
                 answer = cast("object", await connection.read_response())
-        except (RedisError, OSError) as error:
+        except self._errors as error:
             if connection is not None and _is_whole(error):
                 await self._keep(connection)
             elif connection is not None:
