@@ -45,11 +45,15 @@ class Script:
         self._server.sendall(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
         return self._answers.pop()
 
-    def tell(self, who: str, rate: Rate, *what: object) -> tuple[float, float]:
+    def tell(
+        self, who: str, rate: Rate, *what: object, term: float = 0.0
+    ) -> tuple[float, float]:
         """How long to wait, and how long it is paused, in seconds."""
         self._do("ZADD", "alive", FOREVER * 10, who)
-        numbers = (micro(rate.interval), rate.burst, micro(rate.guard), FOREVER)
+        numbers = (micro(rate.interval), rate.burst, micro(rate.guard), micro(term))
         answer = self._do("EVAL", script("pace").text, 3, *KEYS, who, *numbers, *what)
+        if answer.startswith(b":"):
+            return int(answer[1:]) / 1e6, 0.0
         assert answer.startswith(b"*2\r\n:"), answer
         wait, paused = (int(line[1:]) / 1e6 for line in answer.split(b"\r\n")[1:3])
         return wait, paused

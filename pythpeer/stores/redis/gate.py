@@ -138,12 +138,11 @@ class RedisGate:
             for when, what in events:
                 args += _aged(what, micro(now - when))
             args += wish
-            wait, paused = await self._link.run(
-                self._script, self._keys, args, always=self._always
-            )
+            told = await self._link.run(self._script, self._keys, args, always=self._always)
             for event in events:
                 if self._untold and self._untold[0] is event:
                     self._untold.popleft()
+            wait, paused = (told, 0) if isinstance(told, int) else told
             return wait, paused
 
 

@@ -92,13 +92,13 @@ class Link:
 
     async def open(self) -> None:
         """See that the server is there and of use. Raises `StoreError` at once where it is not."""
-        try:
+        with suppress(ImportError):
             from redis.exceptions import RedisError
-        except ImportError:
-            text = "RedisStore needs the extra: pip install 'pythpeer[redis]'"
-            raise StoreError(text) from None
-        self._errors = (RedisError, OSError)
-        self._open = True
+
+            self._errors = (RedisError, OSError)
+            self._open = True
+        if not self._open:
+            raise StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'")
         outcome = await self._attempt(_command(b"", 0, ("PING",)))
         if isinstance(outcome, _Failure):
             await self.aclose()

@@ -13,9 +13,10 @@
 --   "p", for how long          nothing may leave
 --   "t", ticket                a token is wanted, under this number
 -- Saying something twice, because the answer was lost, does no harm.
--- With "" for who and nothing else: how many requests there were, tokens in hand, who waits, and how
+-- With "" for who, of ARGV only the term matters: how many requests there were, tokens in hand, who waits, and how
 -- long it is paused; nothing is changed.
--- Returns for a "t": how long to wait before asking again, 0 for a token; and how long it is paused.
+-- Returns for a "t": how long to wait before asking again, 0 for a token; where it is paused as well,
+-- that and for how long.
 
 local STATE, SERVER, ALIVE = unpack(KEYS)
 local who = ARGV[1]
@@ -70,15 +71,17 @@ if kept then
   starts, held, line, void = read(starts), read(held), read(line), read(void)
 end
 
-local function lives(ticket)
-  local score = redis.call('ZSCORE', ALIVE, string.match(ticket, '[^/]+'))
+-- Whether a token is in the hands of somebody who lives: all do for a term after they took it.
+local function lives(token)
+  if token[2] - HOLD + ARGV[5] > now then return true end
+  local score = redis.call('ZSCORE', ALIVE, string.match(token[1], '[^/]+'))
   return score and tonumber(score) > now
 end
 
 if who == '' then  -- somebody only looks
   local in_hand, waiting = 0, 0
   for _, each in ipairs(held) do
-    if each[2] > now and lives(each[1]) then in_hand = in_hand + 1 end
+    if each[2] > now and lives(each) then in_hand = in_hand + 1 end
   end
   for _, each in ipairs(line) do
     if each[2] > now then waiting = waiting + 1 end
@@ -167,7 +170,7 @@ local function forget_the_dead()
   local index = 1
   while index <= #held do
     local ticket, ends = held[index][1], held[index][2]
-    if ends <= now or not lives(ticket) then
+    if ends <= now or not lives(held[index]) then
       spend(ticket, math.min(now, ends), guard)  -- it may have been written, at the last moment
     else
       index = index + 1
@@ -183,16 +186,14 @@ end
 
 local function take(ticket)
   forget_the_dead()
-  local pause = math.max(0, paused - now)
-  if find(held, ticket) then return {0, pause} end
-  if find(void, ticket) then return {GLANCE, pause} end
+  if find(held, ticket) then return 0 end
+  if find(void, ticket) then return GLANCE end
   local place = find(line, who) or #line + 1
   local at = next_due()
   if at <= now and place <= math.max(1, available()) then
     leave(who)
     held[#held + 1] = {ticket, now + HOLD}
-    redis.call('ZADD', ALIVE, whole(now + ARGV[5]), who)
-    return {0, pause}
+    return 0
   end
   if at == math.huge then at = now + GLANCE end
   if awaits_answers() then
@@ -202,16 +203,16 @@ local function take(ticket)
   -- Those before us each take a token of their own first.
   local wait = math.max(place > 1 and GLANCE or 100, at + (place - 1) * interval - now)
   line[place] = {who, now + wait + LATE}
-  return {math.ceil(wait), math.ceil(pause)}
+  return math.ceil(wait)
 end
 
-local answer = {0, 0}
+local wait = 0
 local index = 6
 while index <= #ARGV do
   local what = ARGV[index]
   local ticket = who .. '/' .. (ARGV[index + 1] or '')
   if what == 't' then
-    answer = take(ticket)
+    wait = take(ticket)
     index = index + 2
   elseif what == 'w' then
     local at, margin = now - ARGV[index + 3], tonumber(ARGV[index + 2])
@@ -248,4 +249,5 @@ local keep = math.max(paused, due, last, now) - now + interval * (burst + 1) + K
 local state = string.format('%s|%d|%d|%d|%.0f|%.0f|%s|%s|%s|%s', since, requests, burst, saved, due, paused,
   write(starts), write(held), write(line), write(void))
 redis.call('SET', STATE, state, 'PX', math.ceil(keep / 1000))
-return answer
+if paused > now then return {wait, math.ceil(paused - now)} end
+return wait

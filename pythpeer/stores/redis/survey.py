@@ -6,7 +6,8 @@ Each log and each endpoint is looked at in one step of its own; between them som
 from __future__ import annotations
 
 from ..survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
-from .link import Link
+from .link import Argument, Link
+from .pulse import TERM, micro
 from .scripts import script
 from .shelf import Keys, Raw
 
@@ -58,5 +59,6 @@ def _latest(entry: Raw) -> Latest:
 
 
 async def _endpoint(link: Link, keys: Keys, key: str) -> EndpointSurvey:
-    requests, in_hand, waiting, paused = await link.run(script("pace"), keys.pace(key), [""])
+    nobody: list[Argument] = ["", 0, 0, 0, micro(TERM)]
+    requests, in_hand, waiting, paused = await link.run(script("pace"), keys.pace(key), nobody)
     return EndpointSurvey(key, requests, in_hand, waiting, paused / 1e6)
