@@ -22,12 +22,10 @@ from pythpeer import Effect, Endpoint, Rate, Retry, Session
 from pythpeer.session import SessionOptions
 from pythpeer.stores import RedisStore
 
-from .rivals.limiting import Get, arms, share
+from .rivals.limiting import OURS, Get, arms, share
 from .server import SMALL_PATH
 
-__all__ = ["OURS", "Outcome", "Run", "serve"]
-
-OURS: Final = "pythpeer"
+__all__ = ["Outcome", "Run", "serve"]
 
 TASKS: Final = 20
 

@@ -9,8 +9,7 @@ all the time.
 from __future__ import annotations
 
 import importlib.util
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -18,23 +17,18 @@ import msgspec
 
 from .chart import Bars
 from .clients import begin, start
-from .lane import OURS, Outcome, Run
+from .lane import Outcome, Run
 from .report import Cell, Table
-from .rivals.limiting import arms
+from .rivals.limiting import OURS, arms
 from .server import Server
+from .verdict import NOISE, Verdict, judge, sums, target
 
-__all__ = ["SEED", "judge", "run"]
-
-SHORT: Final = 0.001
-"""Seconds by which a gap must be under the interval to be counted as short."""
+__all__ = ["SEED", "run"]
 
 SEED: Final = 20121212
 
 PATIENCE: Final = 2.5
 """A limiter is stopped when this many times the ideal has passed."""
-
-NOISE: Final = 0.01
-"""What two rates must differ by in order to differ: timers are late by that much of 0.05 s."""
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -66,16 +60,6 @@ SCENARIOS: Final = (
     Scenario("cold connections", cold=True),
     Scenario("uvloop", loop="uvloop"),
 )
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """What the judge saw of one run."""
-
-    gaps: int
-    short: int
-    doubtful: int
-    worst: float
-    rate: float
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -148,58 +132,7 @@ def _lane_name(scenario: str, limiter: str) -> str:
     return "".join(filter(str.isalnum, f"{scenario}{limiter}"))
 
 
-def judge(lane: dict[str, list[tuple[float, float]]], interval: float) -> Verdict:
-    """What the requests that came in on a lane say of the interval."""
-    requests = sorted(lane["requests"], key=lambda request: request[1])
-    arrivals = [arrival for _, arrival in requests]
-    short = doubtful = 0
-    worst = 0.0
-    for (stamp, before), after in zip(requests, arrivals[1:], strict=False):
-        lack = interval - (after - before)
-        worst = max(worst, lack)
-        if lack > SHORT:
-            short += 1
-            doubtful += any(start <= stamp <= end + 0.001 for start, end in lane["late"])
-    gaps = len(arrivals) - 1
-    rate = gaps * interval / (arrivals[-1] - arrivals[0]) if gaps > 0 else 0.0
-    return Verdict(gaps, short, doubtful, worst, rate)
-
-
 # -- what comes of it -----------------------------------------------------------------------------
-
-
-def sums(results: Iterable[Result]) -> dict[str, Verdict]:
-    """All scenarios of each limiter as one: gaps are added up, of rates it is the mean."""
-    of_each: dict[str, list[Verdict]] = {}
-    for result in results:
-        of_each.setdefault(result.limiter, []).append(result.verdict)
-    return {
-        limiter: Verdict(
-            sum(verdict.gaps for verdict in verdicts),
-            sum(verdict.short for verdict in verdicts),
-            sum(verdict.doubtful for verdict in verdicts),
-            max(verdict.worst for verdict in verdicts),
-            statistics.mean(verdict.rate for verdict in verdicts),
-        )
-        for limiter, verdicts in of_each.items()
-    }
-
-
-def against(verdicts: dict[str, Verdict], gaps: int) -> tuple[str, bool]:
-    """What pythpeer is held to beside these others, in words, and whether it did all of it.
-
-    All its gaps are there, none of them is short, and of the others whose gaps are not short none
-    is faster by more than noise.
-    """
-    ours = verdicts[OURS]
-    faultless = [
-        (verdict.rate, limiter)
-        for limiter, verdict in verdicts.items()
-        if limiter != OURS and verdict.gaps and not verdict.short
-    ]
-    best, whose = max(faultless, default=(0.0, ""))
-    target = "0 short" + (f", {best:.3f} of {whose}" if whose else "")
-    return target, ours.gaps == gaps and not ours.short and ours.rate >= best - NOISE
 
 
 def _overall(scale: Scale, results: Sequence[Result]) -> Table:
@@ -207,7 +140,10 @@ def _overall(scale: Scale, results: Sequence[Result]) -> Table:
     scenarios = len({result.scenario for result in results})
     table = Table(
         f"Pacing at {scale.interval:g} s: all {scenarios} scenarios together",
-        ("limiter", "gaps", "short", "doubtful", "worst ms", "rate", "CPU ms", "target", "met"),
+        (
+            *("limiter", "gaps", "short", "doubtful", "worst ms", "rate", "CPU ms"),
+            *("rate if none is short", "target", "met"),
+        ),
         notes=[
             "short: gaps at the server more than 1 ms under the interval.",
             "doubtful: of these, the judge was not run when the request that began the gap came.",
@@ -218,13 +154,18 @@ def _overall(scale: Scale, results: Sequence[Result]) -> Table:
             *(arm.note for arm in arms()[0].values() if arm.note),
             *arms()[1],
         ],
-        chart=Bars("limiter", ("short", "rate")),
+        chart=Bars("limiter", ("short", "rate if none is short")),
     )
-    verdicts = sums(results)
-    target = against(verdicts, scenarios * (scale.requests - 1))
+    of_each: dict[str, list[Verdict]] = {}
+    for result in results:
+        of_each.setdefault(result.limiter, []).append(result.verdict)
+    verdicts = {limiter: sums(each) for limiter, each in of_each.items()}
+    ours = target(verdicts, OURS, scenarios * (scale.requests - 1))
     for limiter, verdict in verdicts.items():
         cpu = sum(each.outcome.cpu for each in results if each.limiter == limiter)
-        table.add(limiter, *_cells(verdict, cpu), *(target if limiter == OURS else (None, None)))
+        faultless = None if verdict.short else verdict.rate
+        held = ours if limiter == OURS else (None, None)
+        table.add(limiter, *_cells(verdict, cpu), faultless, *held)
     return table
 
 
@@ -247,13 +188,13 @@ def _each(scale: Scale, results: Sequence[Result]) -> Table:
     )
     for result in results:
         scenario, limiter = result.scenario, result.limiter
-        target: tuple[Cell, Cell] = None, None
+        held: tuple[Cell, Cell] = None, None
         if limiter == OURS:
             beside = {each.limiter: each.verdict for each in results if each.scenario == scenario}
-            target = against(beside, scale.requests - 1)
+            held = target(beside, OURS, scale.requests - 1)
         if result.outcome.failures:
             table.notes.append(f"{scenario}, {limiter}: {result.outcome.failures} failed")
-        table.add(scenario, limiter, *_cells(result.verdict, result.outcome.cpu), *target)
+        table.add(scenario, limiter, *_cells(result.verdict, result.outcome.cpu), *held)
     return table
 
 

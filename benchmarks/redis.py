@@ -33,9 +33,10 @@ from pythpeer.stores import RedisStore, Topic
 from .clients import begin, start
 from .lane import Run
 from .measure import take_turns, turns
-from .pacing import SEED, judge
+from .pacing import SEED
 from .report import Table, ratio
 from .server import ROOT, Server
+from .verdict import judge
 
 __all__ = ["run"]
 

@@ -12,12 +12,14 @@ import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
 
-__all__ = ["Arm", "Get", "arms", "share"]
+__all__ = ["OURS", "Arm", "Get", "arms", "share"]
 
 L = TypeVar("L")
 
 Get = Callable[[], Awaitable[object]]
 """One request, and whatever comes of it."""
+
+OURS: Final = "pythpeer"
 
 MODULES: Final = (
     "aiolimiter",
