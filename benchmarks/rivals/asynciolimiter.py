@@ -5,7 +5,7 @@ Only its `LeakyBucketLimiter` has a burst, so that stands for it where a token i
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from asynciolimiter import LeakyBucketLimiter, Limiter, StrictLimiter
 
@@ -13,24 +13,21 @@ from .limiting import Arm, Get
 
 __all__ = ["ARMS"]
 
-_Any = Limiter | StrictLimiter | LeakyBucketLimiter
+
+def _make(interval: float, burst: int) -> Limiter:
+    if burst == 1:
+        return Limiter(1 / interval)
+    # What is used of the two is the same method.
+    return cast("Limiter", LeakyBucketLimiter(1 / interval, capacity=burst))
 
 
-def _make(interval: float, burst: int) -> _Any:
-    return Limiter(1 / interval) if burst == 1 else LeakyBucketLimiter(1 / interval, capacity=burst)
-
-
-def _make_strict(interval: float, _burst: int) -> _Any:
+def _make_strict(interval: float, _burst: int) -> StrictLimiter:
     return StrictLimiter(1 / interval)
 
 
-async def _pace(limiter: _Any, get: Get) -> None:
+async def _pace(limiter: Limiter | StrictLimiter, get: Get) -> None:
     await limiter.wait()
     await get()
-
-
-async def _acquire(limiter: _Any) -> None:
-    await limiter.wait()
 
 
 ARMS: Final = (

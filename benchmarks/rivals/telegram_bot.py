@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from typing import Any, Final, cast
 
-import aiolimiter  # noqa: F401 - without it there is nothing to measure, and no ImportError
 from telegram.ext import AIORateLimiter
 
 from .limiting import Arm, Get
 
 __all__ = ["ARMS"]
+
+if find_spec("aiolimiter") is None:  # which telegram itself finds out only on use
+    raise ImportError(name="aiolimiter")
 
 _Callback = Callable[..., Coroutine[Any, Any, bool]]
 
