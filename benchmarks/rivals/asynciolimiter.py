@@ -36,7 +36,8 @@ ARMS: Final = (
         _make,
         _pace,
         Limiter.wait,
-        note="asynciolimiter: Limiter; where tokens are saved up, LeakyBucketLimiter.",
+        note="asynciolimiter: Limiter, which follows a late timer with a shorter interval; where"
+        " tokens are saved up, LeakyBucketLimiter.",
     ),
     Arm("asynciolimiter strict", _make_strict, _pace, StrictLimiter.wait, bursts=False),
 )
