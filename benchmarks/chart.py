@@ -88,7 +88,7 @@ def draw(
         else:
             _curves(panel, chart, samples)
     figure.suptitle(title, fontsize=11, color=INK)
-    figure.tight_layout()
+    figure.set_layout_engine("constrained")  # which leaves room for the title, however tall
     for path in to:
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         figure.savefig(path, dpi=110, metadata=metadata)

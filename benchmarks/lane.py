@@ -1,30 +1,31 @@
-"""One client on one lane of the judge, in a process of its own: twenty tasks and one limiter.
-
-Started by the pacing benchmark with a description on the command line. It says ``ready``, waits for
-a line, runs, and prints what it did. It ends with its stdin, or after its time limit.
-"""
+"""One client on one lane of the judge: twenty tasks and one limiter, in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from multiprocessing.connection import Connection
 from typing import Final
+from urllib.parse import urljoin
 
 import aiohttp
 import anyio
 import msgspec
-from aiolimiter import AsyncLimiter
 
 from pythpeer import Effect, Endpoint, Rate, Retry, Session
 from pythpeer.session import SessionOptions
 from pythpeer.stores import RedisStore
 
-__all__ = ["LIMITERS", "Outcome", "Run"]
+from .rivals.limiting import OURS, Get, arms, share
+from .server import SMALL_PATH
+
+__all__ = ["Outcome", "Run", "serve"]
 
 TASKS: Final = 20
 
@@ -32,7 +33,7 @@ STALL: Final = 0.03
 STALL_EVERY: Final = 0.15
 COLD: Final = 0.02
 
-Ask = Callable[[], Awaitable[object]]
+arms()  # so that a process that is forked from one with this module has all that it needs
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -53,6 +54,9 @@ class Run(msgspec.Struct, frozen=True):
     cold: bool = False
     """A connection for each request, which takes up to 20 ms more to make."""
 
+    patience: float = 5.0
+    """It is stopped when this many times the ideal has passed."""
+
     store: str = ""
     """The URL of a server that paces several clients together."""
 
@@ -63,6 +67,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What it did."""
 
     failures: int
+    stopped: bool
     cpu: float
 
 
@@ -78,58 +83,49 @@ class _SlowConnecting(asyncio.SelectorEventLoop):
         await super().sock_connect(sock, address)  # type: ignore[arg-type]
 
 
-async def _pythpeer(run: Run, stack: AsyncExitStack) -> Ask:
-    endpoint = Endpoint(
-        "benchmark.lane",
-        run.url,
-        effect=Effect.CONSUME if run.cold else Effect.READ,  # which is what gets fresh connections
-        rate=Rate(run.interval, guard=run.guard),
-    )
+# Both make a request elsewhere first: a connection, and whatever is made once, are there then.
+
+
+async def _session(run: Run, stack: AsyncExitStack) -> Get:
+    """A request by pythpeer, which paces it."""
+    effect = Effect.CONSUME if run.cold else Effect.READ  # which is what gets fresh connections
+    rate = Rate(run.interval, guard=run.guard)
+    endpoint = Endpoint("benchmark.lane", run.url, effect=effect, rate=rate)
+    elsewhere = Endpoint("benchmark.first", urljoin(run.url, SMALL_PATH), effect=effect, rate=rate)
     store = RedisStore(run.store, prefix=run.prefix) if run.store else None
     options: SessionOptions = {"retry": Retry(attempts=1), "max_wait": math.inf, "store": store}
     session = await stack.enter_async_context(Session(**options))
+    await session.call(elsewhere)
     return lambda: session.call(endpoint)
 
 
-async def _aiolimiter(run: Run, stack: AsyncExitStack) -> Ask:
-    get = await _bare(run, stack)
-    limiter = AsyncLimiter(1, run.interval)
-
-    async def ask() -> None:
-        async with limiter:
-            await get()
-
-    return ask
-
-
-async def _naive(run: Run, stack: AsyncExitStack) -> Ask:
-    get = await _bare(run, stack)
-    lock = asyncio.Lock()
-
-    async def ask() -> None:
-        async with lock:
-            await get()
-            await asyncio.sleep(run.interval)
-
-    return ask
-
-
-async def _bare(run: Run, stack: AsyncExitStack) -> Ask:
+async def _bare(run: Run, stack: AsyncExitStack) -> Get:
+    """A request by aiohttp, for others to pace."""
     connector = aiohttp.TCPConnector(force_close=run.cold)
     client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
 
-    async def get() -> None:
-        async with client.get(run.url) as response:
+    async def get(url: str) -> None:
+        async with client.get(url) as response:
             await response.read()
 
-    return get
+    await get(urljoin(run.url, SMALL_PATH))
+    return functools.partial(get, run.url)
 
 
-LIMITERS: Final = {
-    "pythpeer": _pythpeer,
-    "aiolimiter": _aiolimiter,
-    "lock + request + sleep": _naive,
-}
+class _Counted:
+    """A request that may fail: that is counted, said, and the run goes on."""
+
+    def __init__(self, name: str, get: Get) -> None:
+        self._name = name
+        self._get = get
+        self.failures = 0
+
+    async def __call__(self) -> None:
+        try:
+            await self._get()
+        except Exception as error:  # noqa: BLE001 - whatever a limiter or a request can raise
+            self.failures += 1
+            print(f"{self._name}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _stall(chance: random.Random) -> None:
@@ -139,30 +135,27 @@ def _stall(chance: random.Random) -> None:
     loop.call_later(chance.expovariate(1 / STALL_EVERY), _stall, chance)
 
 
-async def _work(run: Run) -> Outcome:
-    failures = 0
-    left = iter(range(run.requests))
-    cpu = time.process_time()
+async def _work(run: Run, connection: Connection) -> None:
     async with AsyncExitStack() as stack:
-        ask = await LIMITERS[run.limiter](run, stack)
+        get = await (_session if run.limiter == OURS else _bare)(run, stack)
+        counted = _Counted(run.limiter, get)
+        if run.limiter == OURS:
+            send = functools.partial(share, counted)
+        else:
+            arm = arms()[0][run.limiter]
+            send = functools.partial(arm.send, arm.make(run.interval, 1), counted)
+        connection.send(None)
+        try:
+            connection.recv()  # the loop may stand still: nothing is under way
+        except EOFError:
+            return
+        cpu = time.process_time()
         if run.stalls:
             asyncio.get_running_loop().call_soon(_stall, random.Random(run.seed))
-
-        async def some() -> None:
-            nonlocal failures
-            for _ in left:
-                try:
-                    await ask()
-                except Exception as error:  # noqa: BLE001 - counted, and the run goes on
-                    failures += 1
-                    print(f"{run.limiter}: {type(error).__name__}: {error}", file=sys.stderr)
-
-        # Naive on slow answers takes twice to three times the ideal.
-        async with asyncio.timeout(5 * run.requests * run.interval + 10):
-            async with anyio.create_task_group() as group:
-                for _ in range(TASKS):
-                    group.start_soon(some)
-    return Outcome(failures, time.process_time() - cpu)
+        with anyio.move_on_after(run.patience * run.requests * run.interval) as scope:
+            await send(run.requests, TASKS)
+        cpu = time.process_time() - cpu
+        connection.send(Outcome(counted.failures, scope.cancelled_caught, cpu))
 
 
 def _new_loop(run: Run) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -173,15 +166,10 @@ def _new_loop(run: Run) -> Callable[[], asyncio.AbstractEventLoop]:
     return (lambda: _SlowConnecting(run.seed)) if run.cold else asyncio.SelectorEventLoop
 
 
-def main() -> None:
-    run = msgspec.json.decode(sys.argv[1], type=Run)
-    print("ready", flush=True)
-    if not sys.stdin.readline():
-        return
+def serve(connection: Connection, run: Run) -> None:
+    """Say that it is ready, wait for a word, do what *run* says, and say what came of it.
+
+    It ends with whoever started it, or after its time limit.
+    """
     with asyncio.Runner(loop_factory=_new_loop(run)) as runner:
-        outcome = runner.run(_work(run))
-    print(msgspec.json.encode(outcome).decode(), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        runner.run(_work(run, connection))

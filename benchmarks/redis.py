@@ -30,11 +30,13 @@ from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores import RedisStore, Topic
 
+from .clients import begin, start
 from .lane import Run
 from .measure import take_turns, turns
-from .pacing import SEED, judge, start
+from .pacing import SEED
 from .report import Table, ratio
 from .server import ROOT, Server
+from .verdict import judge
 
 __all__ = ["run"]
 
@@ -237,17 +239,11 @@ def _pacing(url: str, requests: int) -> Table:
     with Server() as server, ExitStack() as stack:
         server.open_lane("0", forward=DELAY, back=DELAY, seed=SEED)
         run = Run(server.lane_url("0"), "pythpeer", 1.0, 0.05, requests, SEED)
-        run = msgspec.structs.replace(run, store=url, prefix=prefix)
+        run = msgspec.structs.replace(run, store=url, prefix=prefix, patience=3 * PROCESSES)
         clients = [start(run, stack) for _ in range(PROCESSES)]
+        begin(clients)
         for client in clients:
-            if client.stdout is None or client.stdout.readline() != "ready\n":
-                raise RuntimeError("a client did not get ready")
-        for client in clients:
-            if client.stdin is not None:
-                client.stdin.write("go\n")
-                client.stdin.flush()
-        for client in clients:
-            client.communicate(timeout=3 * PROCESSES * requests + 30)
+            client.outcome()
         verdict = judge(server.close_lane("0"), 1.0)
     whole = verdict.gaps == PROCESSES * requests - 1
     met = whole and not verdict.short and verdict.rate >= 0.95

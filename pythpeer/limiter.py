@@ -153,6 +153,7 @@ class Limiter:
         "_now",
         "_ticket",
         "_timer",
+        "_wake",
         "name",
     )
 
@@ -166,6 +167,7 @@ class Limiter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = time.monotonic
         self._timer: asyncio.TimerHandle | None = None
+        self._wake = math.inf  # when it goes off
         self._line: Line[Permit] = Line()
 
     # -- what users see ---------------------------------------------------------------------------
@@ -254,7 +256,9 @@ class Limiter:
             raise self._too_long(wait)
         waiter = Waiter[Permit](loop.create_future(), priority, now + max_wait, owner)
         line.join(waiter)
-        self._serve()
+        # Somebody who comes last changes nothing, unless they lose patience first.
+        if self._timer is None or waiter.deadline < self._wake:
+            self._serve()
         try:
             permit: Permit = await waiter.told
         except BaseException:
@@ -281,9 +285,10 @@ class Limiter:
         return anchor
 
     def _answered(self, bucket: Bucket, anchor: int, ticket: int) -> None:
-        if bucket.answered(anchor, self._now()) and self._gate is not None:
-            self._gate.answered(ticket)
-        self._serve()
+        if bucket.answered(anchor, self._now()):
+            if self._gate is not None:
+                self._gate.answered(ticket)
+            self._serve()
 
     def _give_back(self, bucket: Bucket, ticket: int) -> None:
         bucket.give_back()
@@ -376,6 +381,7 @@ class Limiter:
         if line and wake < math.inf and self._loop is not None:
             # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
             self._timer = self._loop.call_later(max(0.0, wake - now), self._serve)
+            self._wake = wake
 
     def _send_away(self, now: float) -> float:
         """Fail those who cannot be served in time. Returns when to look again."""
@@ -417,6 +423,7 @@ class Limiter:
         if busy and self._loop is not None and not self._loop.is_closed():
             raise SessionClosedError("it is in use in another event loop", endpoint=self.name)
         self._line.clear()
+        self._timer = None  # the old loop's: it waits for nobody, or its loop is closed
         before, self._now = self._now, clock(loop)
         self._bucket = self._bucket.moved(self._now() - before())
         self._loop = loop

@@ -10,7 +10,7 @@ import asyncio
 import enum
 import math
 from collections import deque
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from .errors import PythpeerError
 
@@ -20,6 +20,10 @@ T = TypeVar("T")
 
 PATIENCE: Final = 5
 """How often the waiters of one class can be overtaken in a row."""
+
+
+_NOBODY: Final[deque[Any]] = deque(maxlen=0)
+"""The queue of a class in which nobody has waited yet; nobody can be put into it."""
 
 
 class Priority(enum.IntEnum):
@@ -55,7 +59,8 @@ class Line(Generic[T]):
     __slots__ = ("_mixed", "_overtaken", "_queues")
 
     def __init__(self) -> None:
-        self._queues: tuple[deque[Waiter[T]], ...] = (deque(), deque(), deque())
+        # A deque takes 600 bytes even if it is empty, so a class has one from its first waiter on.
+        self._queues: list[deque[Waiter[T]]] = [_NOBODY, _NOBODY, _NOBODY]
         self._overtaken = [0, 0, 0]
         self._mixed = False  # whether somebody waits less long than one who came before
 
@@ -76,6 +81,8 @@ class Line(Generic[T]):
     def join(self, waiter: Waiter[T]) -> None:
         """Stand at the end of one's class."""
         queue = self._queues[waiter.priority]
+        if queue is _NOBODY:
+            queue = self._queues[waiter.priority] = deque()
         if not queue:
             self._overtaken[waiter.priority] = 0
         elif waiter.deadline < queue[-1].deadline:

@@ -1,0 +1,87 @@
+"""Clients on the lanes of the judge, each in a process of its own, that begin at a word.
+
+Where processes can fork they come from one that has imported everything, so that sixty of them
+take no longer to get ready than a few.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from multiprocessing.context import SpawnContext
+from typing import Final, cast
+
+from .lane import Outcome, Run, serve
+
+__all__ = ["Client", "begin", "start"]
+
+READY: Final = 60.0
+"""Seconds that importing may take on a machine that is busy."""
+
+FORKS: Final = "forkserver" in multiprocessing.get_all_start_methods()
+# Both kinds have what is used here; their common base has not, for the type checkers.
+CONTEXT: Final = cast(
+    "SpawnContext", multiprocessing.get_context("forkserver" if FORKS else "spawn")
+)
+if FORKS:
+    CONTEXT.set_forkserver_preload([serve.__module__])
+
+
+class Client:
+    """A process that runs a limiter on a lane."""
+
+    def __init__(self, run: Run) -> None:
+        self.run: Final = run
+        self._connection, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=serve, args=(theirs, run), daemon=True)
+        self._process.start()
+        theirs.close()  # so that its end is noticed here
+
+    def get_ready(self) -> None:
+        """Wait until it has imported what it needs, and made a request that is not judged."""
+        self._hear(READY)
+
+    def go(self) -> None:
+        """Let it begin."""
+        self._connection.send(None)
+
+    def outcome(self) -> Outcome:
+        """Wait until it is done, and return what it did."""
+        run = self.run
+        outcome = self._hear(run.patience * run.requests * run.interval + READY)
+        if not isinstance(outcome, Outcome):
+            raise TypeError(f"{run.limiter}: no outcome but {outcome!r}")
+        return outcome
+
+    def _hear(self, seconds: float) -> object:
+        try:
+            if self._connection.poll(seconds):
+                said: object = self._connection.recv()
+                return said
+        except EOFError:
+            pass
+        raise RuntimeError(f"{self.run.limiter}: the client did not answer")
+
+    def end(self) -> None:
+        """Reap it, whatever state it is in."""
+        self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+
+def start(run: Run, stack: ExitStack) -> Client:
+    """Start a client, which ends with *stack*."""
+    client = Client(run)
+    stack.callback(client.end)
+    return client
+
+
+def begin(clients: Sequence[Client], within: float = 0.0) -> None:
+    """Let all of them begin, evenly within so many seconds, and none while another gets ready."""
+    for client in clients:
+        client.get_ready()
+    for client in clients:
+        client.go()
+        time.sleep(within / len(clients))

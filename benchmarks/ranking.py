@@ -1,0 +1,49 @@
+"""Tables of limiters in which less is better, and what pythpeer is held to: none is ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from .chart import Bars
+from .report import Cell, Table
+from .rivals.limiting import OURS
+
+__all__ = ["ahead", "ranking"]
+
+
+def ahead(figures: Mapping[str, Cell], beside: Collection[str], slack: float) -> list[str]:
+    """Who of those *beside* has less than pythpeer, by more than *slack*; None is more."""
+
+    def size(name: str) -> float:
+        figure = figures.get(name)
+        return float(figure) if isinstance(figure, int | float) else float("inf")
+
+    return [name for name in beside if size(name) < size(OURS) - slack]
+
+
+def ranking(
+    title: str,
+    columns: Sequence[str],
+    rows: Mapping[str, Sequence[Cell]],
+    *,
+    beside: Collection[str],
+    judged: Mapping[str, float],
+    notes: Sequence[str] = (),
+) -> Table:
+    """The table of *rows*, by name, each with a cell for each of *columns*.
+
+    In the columns *judged*, with a slack for each, pythpeer is compared with those *beside* it;
+    other rows are there to be looked at. A note tells who is ahead, and where.
+    """
+    header = ("limiter", *columns, "target", "met")
+    table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(judged)))
+    met = True
+    for column, slack in judged.items():
+        place = columns.index(column)
+        better = ahead({name: cells[place] for name, cells in rows.items()}, beside, slack)
+        if better:
+            met = False
+            table.notes.append(f"Ahead of {OURS} in {column!r}: {', '.join(better)}.")
+    for name, cells in rows.items():
+        table.add(name, *cells, *(("none ahead", met) if name == OURS else (None, None)))
+    return table

@@ -1,0 +1,23 @@
+"""aiolimiter: "to enforce a strict interval", its documentation takes a rate of one."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiolimiter import AsyncLimiter
+
+from .limiting import Arm, Get
+
+__all__ = ["ARMS"]
+
+
+def _make(interval: float, burst: int) -> AsyncLimiter:
+    return AsyncLimiter(burst, burst * interval)
+
+
+async def _pace(limiter: AsyncLimiter, get: Get) -> None:
+    async with limiter:
+        await get()
+
+
+ARMS: Final = (Arm("aiolimiter", _make, _pace, AsyncLimiter.acquire),)

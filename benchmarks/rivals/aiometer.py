@@ -1,0 +1,33 @@
+"""aiometer: paces the start of jobs that are all known beforehand, inside of one call."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import aiometer
+
+from .limiting import Arm, Get
+
+__all__ = ["ARMS"]
+
+
+def _make(interval: float, _burst: int) -> float:
+    return 1 / interval
+
+
+async def _batch(max_per_second: float, get: Get, count: int, tasks: int) -> None:
+    async def job(_number: int) -> None:
+        await get()
+
+    await aiometer.run_on_each(job, range(count), max_at_once=tasks, max_per_second=max_per_second)
+
+
+ARMS: Final = (
+    Arm(
+        "aiometer",
+        _make,
+        batch=_batch,
+        bursts=False,
+        note="aiometer: paces jobs inside of one call, there are no callers who wait.",
+    ),
+)

@@ -1,0 +1,23 @@
+"""asyncio-throttle: whoever waits looks again each 10 ms, as its documentation leaves it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asyncio_throttle.throttler import Throttler
+
+from .limiting import Arm, Get
+
+__all__ = ["ARMS"]
+
+
+def _make(interval: float, burst: int) -> Throttler:
+    return Throttler(rate_limit=burst, period=burst * interval)
+
+
+async def _pace(throttler: Throttler, get: Get) -> None:
+    async with throttler:
+        await get()
+
+
+ARMS: Final = (Arm("asyncio-throttle", _make, _pace, Throttler.acquire),)

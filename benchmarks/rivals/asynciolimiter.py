@@ -1,0 +1,43 @@
+"""asynciolimiter: `Limiter`, which makes up for delays, and `StrictLimiter`, which does not.
+
+Only its `LeakyBucketLimiter` has a burst, so that stands for it where a token is already there.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from asynciolimiter import LeakyBucketLimiter, Limiter, StrictLimiter
+
+from .limiting import Arm, Get
+
+__all__ = ["ARMS"]
+
+
+def _make(interval: float, burst: int) -> Limiter:
+    if burst == 1:
+        return Limiter(1 / interval)
+    # What is used of the two is the same method.
+    return cast("Limiter", LeakyBucketLimiter(1 / interval, capacity=burst))
+
+
+def _make_strict(interval: float, _burst: int) -> StrictLimiter:
+    return StrictLimiter(1 / interval)
+
+
+async def _pace(limiter: Limiter | StrictLimiter, get: Get) -> None:
+    await limiter.wait()
+    await get()
+
+
+ARMS: Final = (
+    Arm(
+        "asynciolimiter",
+        _make,
+        _pace,
+        Limiter.wait,
+        note="asynciolimiter: Limiter, which follows a late timer with a shorter interval; where"
+        " tokens are saved up, LeakyBucketLimiter.",
+    ),
+    Arm("asynciolimiter strict", _make_strict, _pace, StrictLimiter.wait, bursts=False),
+)

@@ -1,0 +1,60 @@
+"""discord.py: its client's own `Ratelimit`, which learns from the headers of each answer.
+
+The headers that it expects are put in the answer's place here: none are left, and there will be
+more after the interval.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+from typing import Final, cast
+
+from aiohttp import ClientResponse
+from discord.http import Ratelimit
+
+from .limiting import Arm, Get
+
+__all__ = ["ARMS"]
+
+
+class _Told(Ratelimit):
+    """One that knows what its answers will say."""
+
+    __slots__ = ("answer",)
+
+    answer: ClientResponse
+
+
+@functools.cache
+def _answer(limit: int, left: int, after: float) -> ClientResponse:
+    headers = {
+        "X-Ratelimit-Limit": str(limit),
+        "X-Ratelimit-Remaining": str(left),
+        "X-Ratelimit-Reset-After": str(after),
+    }
+    return cast("ClientResponse", SimpleNamespace(headers=headers))
+
+
+def _make(interval: float, burst: int) -> _Told:
+    ratelimit = _Told(None)
+    ratelimit.update(_answer(burst, burst, burst * interval))
+    ratelimit.answer = _answer(1, 0, interval)
+    return ratelimit
+
+
+async def _pace(ratelimit: _Told, get: Get) -> None:
+    async with ratelimit:
+        await get()
+        ratelimit.update(ratelimit.answer)
+
+
+ARMS: Final = (
+    Arm(
+        "discord.py",
+        _make,
+        _pace,
+        Ratelimit.acquire,
+        note="discord.py: its Ratelimit, told by answers that none is left for the interval.",
+    ),
+)

@@ -1,0 +1,52 @@
+"""python-telegram-bot: its `AIORateLimiter`, with the overall limit alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
+from typing import Any, Final, cast
+
+from telegram.ext import AIORateLimiter
+
+from .limiting import Arm, Get
+
+__all__ = ["ARMS"]
+
+if find_spec("aiolimiter") is None:  # which telegram itself finds out only on use
+    raise ImportError(name="aiolimiter")
+
+_Callback = Callable[..., Coroutine[Any, Any, bool]]
+
+
+def _make(interval: float, burst: int) -> AIORateLimiter:
+    return AIORateLimiter(burst, burst * interval, group_max_rate=0, group_time_period=0)
+
+
+async def _pace(limiter: AIORateLimiter, get: Get) -> None:
+    await limiter.process_request(
+        cast("_Callback", get),
+        args=(),
+        kwargs={},
+        endpoint="sendMessage",
+        data={"chat_id": 1},
+        rate_limit_args=None,
+    )
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _acquire(limiter: AIORateLimiter) -> None:
+    await _pace(limiter, _nothing)
+
+
+ARMS: Final = (
+    Arm(
+        "python-telegram-bot",
+        _make,
+        _pace,
+        _acquire,
+        note="python-telegram-bot: AIORateLimiter, which has no bare acquire: an empty request.",
+    ),
+)

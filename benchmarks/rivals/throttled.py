@@ -1,0 +1,53 @@
+"""throttled-py: GCRA, which is what its documentation waits with, by a timeout.
+
+Its four other algorithms count whole seconds. No period can be under a second, so what is asked of
+it there is a rate: 20/s for 50 ms. Whoever waits does so for 0.2 s at least.
+"""
+
+from __future__ import annotations
+
+import itertools
+from datetime import timedelta
+from typing import Final
+
+from throttled.asyncio import RateLimiterType, Throttled, rate_limiter
+
+from .limiting import Arm, Get
+
+__all__ = ["ARMS"]
+
+HOUR: Final = 3600
+
+_numbers = itertools.count()
+
+
+def _make(interval: float, burst: int) -> Throttled:
+    quota = (
+        rate_limiter.per_sec(round(1 / interval), burst=burst)
+        if interval < 1
+        else rate_limiter.per_duration(timedelta(seconds=interval), limit=1, burst=burst)
+    )
+    # All share one store, as its documentation advises: what tells them apart is the key.
+    key = f"request {next(_numbers)}"
+    return Throttled(key=key, using=RateLimiterType.GCRA.value, quota=quota, timeout=HOUR)
+
+
+async def _acquire(throttled: Throttled) -> None:
+    if (await throttled.limit()).limited:
+        raise RuntimeError("not even after an hour")
+
+
+async def _pace(throttled: Throttled, get: Get) -> None:
+    await _acquire(throttled)
+    await get()
+
+
+ARMS: Final = (
+    Arm(
+        "throttled-py",
+        _make,
+        _pace,
+        _acquire,
+        note="throttled-py: GCRA; under 1 s as a rate, 1 ms as 1000/s; it waits 0.2 s at least.",
+    ),
+)
