@@ -45,9 +45,7 @@ class Script:
         self._server.sendall(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
         return self._answers.pop()
 
-    def tell(
-        self, who: str, rate: Rate, *what: object, term: float = 0.0
-    ) -> tuple[float, float]:
+    def tell(self, who: str, rate: Rate, *what: object, term: float = 0.0) -> tuple[float, float]:
         """How long to wait, and how long it is paused, in seconds."""
         self._do("ZADD", "alive", FOREVER * 10, who)
         numbers = (micro(rate.interval), rate.burst, micro(rate.guard), micro(term))
