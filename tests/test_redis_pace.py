@@ -9,6 +9,7 @@ import math
 from typing import Final
 
 import msgspec
+import pytest
 from fakeredis import FakeServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -186,3 +187,18 @@ def test_the_script_says_what_the_bucket_says(
     twins = Twins([rates[0]] * 3 if agreed else rates)
     for number, what, steps in doings:
         twins.do(number, what, steps)
+
+
+@pytest.mark.parametrize(("term", "alive"), [(2.0, True), (1.0, False)])
+def test_a_token_just_taken_needs_no_sign_of_life(term: float, alive: bool) -> None:
+    """Within a term of the taking its owner counts as alive, after it as whoever shows no sign."""
+    script, rate = Script(), Rate(0.125)
+    assert script.tell("one", rate, "t", 1, term=term) == (0.0, 0.0)
+    script.die("one")
+    script.now += 1.5
+
+    wait, _ = script.tell("two", rate, "t", 1, term=term)
+
+    # A token that may yet be used holds the next one back; one that was lost counts as used now.
+    held_back = 0.02  # a glance
+    assert wait == (held_back if alive else rate.interval)

@@ -13,8 +13,8 @@
 --   "p", for how long          nothing may leave
 --   "t", ticket                a token is wanted, under this number
 -- Saying something twice, because the answer was lost, does no harm.
--- With "" for who, of ARGV only the term matters: how many requests there were, tokens in hand, who waits, and how
--- long it is paused; nothing is changed.
+-- With "" for who, of ARGV only the term matters: how many requests there were, tokens in hand, who
+-- waits, and how long it is paused; nothing is changed.
 -- Returns for a "t": how long to wait before asking again, 0 for a token; where it is paused as well,
 -- that and for how long.
 
@@ -246,8 +246,8 @@ end
 
 local last = starts[#starts] and starts[#starts][2] or now
 local keep = math.max(paused, due, last, now) - now + interval * (burst + 1) + KEEP
-local state = string.format('%s|%d|%d|%d|%.0f|%.0f|%s|%s|%s|%s', since, requests, burst, saved, due, paused,
-  write(starts), write(held), write(line), write(void))
+local state = string.format('%s|%d|%d|%d|%.0f|%.0f|%s|%s|%s|%s', since, requests, burst, saved, due,
+  paused, write(starts), write(held), write(line), write(void))
 redis.call('SET', STATE, state, 'PX', math.ceil(keep / 1000))
 if paused > now then return {wait, math.ceil(paused - now)} end
 return wait
