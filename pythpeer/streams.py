@@ -223,8 +223,10 @@ class Stream(AsyncFor, AsyncWith, Generic[T_co]):
             if broken and cursor.proved != position:
                 cursor.adrift = True
                 break  # something belongs in between, and the service may still have it
-            # From 0 on means from the oldest available: what came before that is no gap.
-            if (broken or entry.gap) and 0 < position < entry.id - 1:
+            # Who asks from 0 on wants the oldest available: what came before that is no gap. To
+            # whoever stands at 0 otherwise, the chat was empty: what came since may be missing.
+            sought = position > 0 or self._after is None
+            if (broken or entry.gap) and sought and position < entry.id - 1:
                 self._note_gap(Gap(position, entry.id))
             cursor.adrift = False
             position = cursor.position = entry.id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator
@@ -221,6 +222,34 @@ async def test_a_backlog_with_the_newest_first_says_what_is_missing(
     first = max(701, after + 1)
     assert await take(stream, 1001 - first) == list(range(first, 1001))
     assert stream.gaps == gaps
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("window", "many", "gaps"),
+    [
+        ("newest", 300, ()),
+        ("newest", 301, (Gap(0, 2),)),
+        ("newest", 1000, (Gap(0, 701),)),
+        ("oldest", 1000, ()),
+    ],
+)
+async def test_whoever_has_seen_an_empty_chat_is_told_of_what_is_missing(
+    new_store: NewStore, window: Window, many: int, gaps: tuple[Gap, ...], *, resumed: bool
+) -> None:
+    """It was there before the first message, so that what the service cannot show is a gap."""
+    store, first = new_store(), gaps[0].before if gaps else 1
+    async with Scripted(window=window) as services, contextlib.AsyncExitStack() as stack:
+        session = await stack.enter_async_context(services.session(store=store))
+        stream = session.peerbet.chat_stream(name="me")
+        await stream.__aenter__()
+        if resumed:
+            await session.aclose()
+            session = await stack.enter_async_context(services.session(store=store))
+            stream = session.peerbet.chat_stream(name="me")
+        services.say(many)
+        assert await take(stream, many + 1 - first) == list(range(first, many + 1))
+        assert stream.gaps == gaps
 
 
 async def test_a_gap_can_be_raised(
