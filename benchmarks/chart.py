@@ -110,7 +110,7 @@ def _bars(
     places = range(len(rows), 0, -1)
     colours = [OURS if label.startswith("pythpeer") else THEIRS for label in labels]
     bars = panel.barh(list(places), sizes, color=colours, height=0.72)
-    texts = ["" if row[value] is None else f" {row[value]:,.3g}" for row in rows]
+    texts = ["" if row[value] is None else f" {_short(row[value])}" for row in rows]
     panel.bar_label(bars, texts, fontsize=8, color=INK)
     panel.set_yticks(list(places), labels if named else [""] * len(labels), fontsize=8)
     panel.set_title(name, fontsize=9, color=INK, loc="left")
@@ -118,6 +118,10 @@ def _bars(
         panel.set_xscale("log")
     panel.margins(x=0.18)
     _plain(panel, "x")
+
+
+def _short(figure: float) -> str:
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.3g}"
 
 
 def _lines(panel: Axes, chart: Lines, rows: Sequence[Mapping[str, Any]]) -> None:
