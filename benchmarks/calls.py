@@ -1,28 +1,42 @@
-"""One call, small and large: pythpeer against bare aiohttp and msgspec, both without pacing."""
+"""One call, small and large, one after the other and 16 at once, on asyncio's loop and on uvloop's.
+
+Nothing is paced here: what is measured is what stands between a caller and the server.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import cProfile
+import importlib.util
+import itertools
+import pstats
 import statistics
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import PurePath
+from typing import Any, Final
 
-import aiohttp
 import msgspec
 
 from pythpeer import ChatMessage, Endpoint, Rate, Secret, Session
 
-from .measure import take_turns
-from .report import Table, ratio
-from .server import PAGE_PATH, SMALL_PATH, Server
+from .chart import Bars
+from .measure import Times, take_turns
+from .report import Cell, Table, ratio
+from .rivals.calling import BARE, KEY, OURS, Arm, Calls, arms
+from .rivals.limiting import share
+from .server import MESSAGES, PAGE, ROLL, SMALL, SMALL_PATH, Server
 
-__all__ = ["run"]
+__all__ = ["part", "parts", "run", "speeds"]
 
 OFF: Final = Rate(0.0, 1000)
-WIDTH: Final = 16
-KEY: Final = "0123456789abcdef"
+WIDTHS: Final = {1: "one by one", 16: "16 at once"}
 
-Call = Callable[[], Awaitable[object]]
+TARGET: Final = 0.9
+"""How fast pythpeer is to be, of the speed of bare aiohttp and msgspec."""
+
+Work = Callable[[], Awaitable[object]]
 
 
 class Roll(msgspec.Struct, frozen=True):
@@ -35,109 +49,166 @@ class Roll(msgspec.Struct, frozen=True):
     bet: str
 
 
-class Page(msgspec.Struct, frozen=True, gc=False):
-    """The large answer, 300 messages."""
+@asynccontextmanager
+async def _open(url: str) -> AsyncGenerator[Calls, None]:
+    key = Secret(KEY)
+    endpoint = Endpoint("benchmark.roll", url + SMALL_PATH, rate=OFF, answer=Roll)
+    rates = {"peerbet.chat.get": OFF}
+    async with Session(peerbet_key=key, peerbet_url=url, rates=rates) as session:
 
-    status: int
-    message_list: list[ChatMessage]
-    users_online: int
+        async def roll(number: int) -> Roll:
+            return await session.call(endpoint, key=key, number=number)
+
+        async def page(after: int) -> Sequence[ChatMessage]:
+            return (await session.peerbet.messages(after=after, last=300)).messages
+
+        yield Calls(roll, page)
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure small calls and pages, one after the other and 16 at once."""
+    """Measure every client on both loops, and look where the time of a small call goes."""
+    everybody = {OURS: Arm(OURS, _open, msgspec.to_builtins)}
+    found, absent = arms()
+    everybody |= found
     with Server() as server:
-        return [asyncio.run(_run(server.url, quick=quick))]
+        tables = [asyncio.run(_measure(everybody, server.url, "asyncio", quick=quick))]
+        if importlib.util.find_spec("uvloop") is not None:
+            import uvloop
+
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                tables.append(runner.run(_measure(everybody, server.url, "uvloop", quick=quick)))
+        else:
+            absent = [*absent, "Left out: uvloop's loop, which is not installed."]
+        for table in tables:
+            table.notes += absent
+        if BARE in everybody:
+            both = {name: everybody[name] for name in (BARE, OURS)}
+            tables.append(asyncio.run(_profiles(both, server.url, 300 if quick else 3000)))
+    return tables
 
 
-async def _run(url: str, *, quick: bool) -> Table:
-    rounds = 5 if quick else 25
-    counts = {"small": 320 if quick else 960, "page": 96 if quick else 320}
-    targets = {"small": 0.85, "page": 0.9}
+async def _measure(everybody: Mapping[str, Arm], url: str, loop: str, *, quick: bool) -> Table:
+    rounds = 3 if quick else 15
+    counts = {"small": 96 if quick else 320, "page": 32 if quick else 96}
     table = Table(
-        "Calls: microseconds of one (median of rounds), and pythpeer's speed over bare's",
-        ("answer", "at once", "bare us", "pythpeer us", "ratio", "CPU ratio", "target", "met"),
+        f"Calls on {loop}: microseconds of one",
+        ("answer", "client", "us", "CPU us", "speed", "CPU speed", "target", "met"),
         notes=[
-            f"{rounds} rounds of {counts['small']} calls or {counts['page']} pages, in turns.",
-            "ratio: bare's time over pythpeer's, median of the rounds' ratios.",
-            "bare: aiohttp's get() and read() of a ready URL, msgspec into the same Struct.",
+            f"{rounds} rounds of {counts['small']} small ones or {counts['page']} pages, in turns.",
+            f"small: an object of {len(SMALL)} bytes; page: 300 messages, {len(PAGE):,} bytes.",
+            "Each call has something new in its query, as a poll after the last id does.",
+            f"speed: of {BARE}, median of the rounds' ratios; CPU speed: of its processor time.",
+            *(arm.note for arm in everybody.values() if arm.note),
         ],
+        chart=Bars("client", ("us", "speed"), by="answer"),
     )
-    small: Endpoint[Roll] = Endpoint("benchmark.roll", url + SMALL_PATH, rate=OFF, answer=Roll)
-    key = Secret(KEY)
-    decode_roll = msgspec.json.Decoder(Roll).decode
-    decode_page = msgspec.json.Decoder(Page, strict=False).decode
-    small_url = f"{url}{SMALL_PATH}?key={KEY}"
-    page_url = f"{url}{PAGE_PATH}?action=get&key={KEY}&mid=0&last=300"
-    async with (
-        aiohttp.ClientSession() as client,
-        Session(
-            peerbet_key=key,
-            peerbet_url=url,
-            rates={"peerbet.chat.get": OFF},
-        ) as session,
-    ):
-
-        async def bare_small() -> Roll:
-            async with client.get(small_url) as response:
-                return decode_roll(await response.read())
-
-        async def our_small() -> Roll:
-            return await session.call(small, key=key)
-
-        async def bare_page() -> Page:
-            async with client.get(page_url) as response:
-                return decode_page(await response.read())
-
-        async def our_page() -> object:
-            return await session.peerbet.messages(after=0, last=300)
-
-        if await bare_small() != await our_small():
-            raise RuntimeError("the two small answers differ")
-        page = await session.peerbet.messages(after=0, last=300)
-        if (await bare_page()).message_list != list(page.messages) or len(page.messages) != 300:
-            raise RuntimeError("the two pages differ")
-
-        arms: dict[str, tuple[Call, Call]] = {
-            "small": (bare_small, our_small),
-            "page": (bare_page, our_page),
+    async with AsyncExitStack() as stack:
+        clients = {
+            name: await stack.enter_async_context(arm.open(url)) for name, arm in everybody.items()
         }
-        for answer, (bare, ours) in arms.items():
-            for width in (1, WIDTH):
-                count = counts[answer]
-                times = await take_turns(
-                    rounds,
-                    {"bare": _repeated(bare, count, width), "ours": _repeated(ours, count, width)},
+        for name, calls in clients.items():
+            await _check(everybody[name], calls)
+        for answer, count in counts.items():
+            for width, said in WIDTHS.items():
+                work = {
+                    name: _repeated(_asking(calls, answer), count, width)
+                    for name, calls in clients.items()
+                }
+                times = await take_turns(rounds, work)
+                for name, cells in speeds(times, count).items():
+                    table.add(f"{answer}, {said}", name, *cells)
+                table.samples.update(
+                    {f"{answer} {width} {name} s": each.wall for name, each in times.items()}
                 )
-                b, o = times["bare"], times["ours"]
-                speed = ratio(b.wall, o.wall)
-                table.add(
-                    answer,
-                    width,
-                    statistics.median(b.wall) / count * 1e6,
-                    statistics.median(o.wall) / count * 1e6,
-                    speed,
-                    ratio(b.cpu, o.cpu),
-                    f">= {targets[answer]}",
-                    speed >= targets[answer],
-                )
-                table.samples[f"{answer} {width} bare s"] = b.wall
-                table.samples[f"{answer} {width} pythpeer s"] = o.wall
     return table
 
 
-def _repeated(call: Call, count: int, width: int) -> Call:
-    """*count* calls by *width* tasks at once, or one after the other in this one."""
+async def _check(arm: Arm, calls: Calls) -> None:
+    """What is compared does the same: the objects have in them what the server sent."""
+    if dict(arm.plain(await calls.roll(0))) != ROLL:
+        raise RuntimeError(f"{arm.name} makes another roll of it")
+    if [dict(arm.plain(message)) for message in await calls.page(0)] != MESSAGES:
+        raise RuntimeError(f"{arm.name} makes another page of it")
 
-    async def some(share: int) -> None:
-        for _ in range(share):
-            await call()
 
-    async def all_of_them() -> None:
-        if width == 1:
-            await some(count)
-            return
-        async with asyncio.TaskGroup() as group:
-            for _ in range(width):
-                group.create_task(some(count // width))
+def _asking(calls: Calls, answer: str) -> Work:
+    """A call that asks for something else each time."""
+    ask: Callable[[int], Awaitable[object]] = calls.roll if answer == "small" else calls.page
+    numbers = itertools.count()
+    return lambda: ask(next(numbers))
 
-    return all_of_them
+
+def _repeated(call: Work, count: int, width: int) -> Work:
+    """*count* calls by *width* tasks at once."""
+    return lambda: share(call, count, width)
+
+
+def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
+    """What each client's row says, after which answer and client it is."""
+    rows: dict[str, Sequence[Cell]] = {}
+    bare = times.get(BARE)
+    for name, each in times.items():
+        wall, cpu = statistics.median(each.wall), statistics.median(each.cpu)
+        speed = ratio(bare.wall, each.wall) if bare else None
+        held: Sequence[Cell] = (None, None)
+        if name == OURS and speed is not None:
+            held = f">= {TARGET}", speed >= TARGET
+        rows[name] = (
+            wall / count * 1e6,
+            cpu / count * 1e6,
+            speed,
+            ratio(bare.cpu, each.cpu) if bare else None,
+            *held,
+        )
+    return rows
+
+
+# -- where it goes --------------------------------------------------------------------------------
+
+
+async def _profiles(both: Mapping[str, Arm], url: str, count: int) -> Table:
+    """What each part takes of a small call, in bare aiohttp and here."""
+    found: dict[str, Counter[str]] = {}
+    for name, arm in both.items():
+        async with arm.open(url) as calls:
+            call = _asking(calls, "small")
+            await share(call, count, 1)
+            profile = cProfile.Profile()
+            with profile:
+                await share(call, count, 1)
+            found[name] = parts(pstats.Stats(profile), count)
+    table = Table(
+        "Where a small call's time goes: microseconds of one, one after the other",
+        ("part", *both),
+        notes=[
+            f"cProfile, {count} calls; it makes each function slower, so take these as shares.",
+            "C: what is built in or compiled, sockets and msgspec among it. Waiting is left out.",
+        ],
+    )
+    sums = {name: counted.total() for name, counted in found.items()}
+    for name, _ in (found[OURS] | found[BARE]).most_common():
+        table.add(name, *(counted[name] for counted in found.values()))
+    table.add("all of it", *sums.values())
+    return table
+
+
+def parts(stats: Any, count: int) -> Counter[str]:
+    """Microseconds of each part, without what is called from it."""
+    counted: Counter[str] = Counter()
+    for (file, _, function), (_, _, seconds, _, _) in stats.stats.items():
+        if "poll' of 'select.epoll" not in function and "select.kqueue" not in function:
+            counted[part(file)] += seconds / count * 1e6
+    return counted
+
+
+def part(file: str) -> str:
+    """Which part a file is of: a module of pythpeer's, another package, the standard library, C."""
+    path = PurePath(file)
+    if not path.suffix:
+        return "C"
+    folders = path.parts[:-1]
+    if "pythpeer" in folders:
+        return f"{OURS}.{path.stem}"
+    if "site-packages" in folders:
+        return folders[folders.index("site-packages") + 1]
+    return "benchmark" if "benchmarks" in folders else "standard library"

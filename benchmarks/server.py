@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["ROOT", "SMALL_PATH", "Server"]
+__all__ = ["MESSAGES", "PAGE", "PAGE_PATH", "ROLL", "ROOT", "SMALL", "SMALL_PATH", "Server"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -30,27 +30,28 @@ SMALL_PATH: Final = "/small/"
 PAGE_PATH: Final = "/api/chat/"
 LANE_PATH: Final = "/lane/"
 
-SMALL: Final = b'{"status":1,"id":184467,"user":"somebody","roll":49.1832,"bet":"0.00012"}'
-PAGE: Final = json.dumps(
+ROLL: Final = {"status": 1, "id": 184467, "user": "somebody", "roll": 49.1832, "bet": "0.00012"}
+MESSAGES: Final = [
     {
-        "status": 1,
-        "users_online": 3,
-        "message_list": [
-            {
-                "id": id,
-                "by": f"user{id % 9}",
-                "to": "",
-                "msg": f"This is test message number {id}, as long as they often are",
-                "date": "2012-12-12 21:12:21",
-                "bot": 0,
-                "my": 0,
-                "me": 0,
-            }
-            for id in range(1, 301)
-        ],
-    },
-    separators=(",", ":"),
-).encode()
+        "id": id,
+        "by": f"user{id % 9}",
+        "to": "",
+        "msg": f"This is test message number {id}, as long as they often are",
+        "date": "2012-12-12 21:12:21",
+        "bot": 0,
+        "my": 0,
+        "me": 0,
+    }
+    for id in range(1_000_001, 1_000_301)
+]
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+SMALL: Final = _json(ROLL)
+PAGE: Final = _json({"status": 1, "users_online": 3, "message_list": MESSAGES})
 
 HEARTBEAT: Final = 0.002
 

@@ -1,0 +1,37 @@
+"""aiohttp as most people use it: ``response.json()``, and dictionaries from there on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import aiohttp
+
+from ..server import PAGE_PATH, SMALL_PATH
+from .calling import Arm, Calls, page_params, roll_params
+
+__all__ = ["ARMS"]
+
+
+@asynccontextmanager
+async def _open(url: str) -> AsyncGenerator[Calls, None]:
+    async with aiohttp.ClientSession() as client:
+
+        async def get(path: str, params: dict[str, str | int]) -> Any:
+            async with client.get(url + path, params=params) as response:
+                # The services' JSON comes as text/html, which it would refuse otherwise.
+                return await response.json(content_type=None)
+
+        async def roll(number: int) -> object:
+            found: dict[str, object] = await get(SMALL_PATH, roll_params(number))
+            return found
+
+        async def page(after: int) -> list[object]:
+            found: dict[str, list[object]] = await get(PAGE_PATH, page_params(after))
+            return found["message_list"]
+
+        yield Calls(roll, page)
+
+
+ARMS: Final = (Arm("aiohttp + json", _open, dict, note="aiohttp + json: dictionaries, no types."),)

@@ -1,0 +1,47 @@
+"""What makes objects of an answer's bytes, and those decoders that are installed.
+
+Each decoder has a module here, whose models call their fields what the wire calls them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from .installed import installed
+
+__all__ = ["OURS", "Arm", "arms"]
+
+OURS: Final = "pythpeer"
+
+MODULES: Final = ("msgspec_structs", "orjson_dataclasses", "pydantic_models", "json_dataclasses")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A decoder, as its own documentation uses it."""
+
+    name: str
+    """As tables show it."""
+
+    roll: Callable[[bytes], object]
+    """The small answer."""
+
+    page: Callable[[bytes], Sequence[object]]
+    """The large answer: its messages."""
+
+    plain: Callable[[Any], Mapping[str, object]]
+    """The fields of an object, by what the wire calls them."""
+
+    note: str = ""
+    """What a reader of figures should know."""
+
+
+@functools.cache
+def arms() -> tuple[dict[str, Arm], list[str]]:
+    """Every arm by its name, and a note for each that is not installed."""
+    found: dict[str, Any]
+    found, absent = installed(MODULES)
+    return found, absent

@@ -1,0 +1,25 @@
+"""Which rivals are here to be measured."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["installed"]
+
+
+def installed(modules: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+    """The `ARMS` of these modules of this package by name, and a note for each that is absent."""
+    found: dict[str, Any] = {}
+    absent: list[str] = []
+    for name in modules:
+        try:
+            module = importlib.import_module(f"{__package__}.{name}")
+        except ImportError as error:
+            absent.append(
+                f"Left out: {name}, for {error.name or 'what it needs'} is not installed."
+            )
+        else:
+            found |= {arm.name: arm for arm in module.ARMS}
+    return found, absent

@@ -1,0 +1,43 @@
+"""The standard library: json, and dataclasses made of what it returns: no type is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Final
+
+from .decoding import Arm
+
+__all__ = ["ARMS", "Message", "Roll"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Roll:
+    status: int
+    id: int
+    user: str
+    roll: float
+    bet: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Message:
+    id: int
+    by: str
+    to: str
+    msg: str
+    date: str
+    bot: bool
+    my: bool
+    me: bool
+
+
+def _roll(body: bytes) -> Roll:
+    return Roll(**json.loads(body))
+
+
+def _page(body: bytes) -> list[Message]:
+    return [Message(**item) for item in json.loads(body)["message_list"]]
+
+
+ARMS: Final = (Arm("json + dataclass", _roll, _page, dataclasses.asdict),)

@@ -1,0 +1,24 @@
+"""orjson, and dataclasses made of what it returns: no type is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+import orjson
+
+from .decoding import Arm
+from .json_dataclasses import Message, Roll
+
+__all__ = ["ARMS"]
+
+
+def _roll(body: bytes) -> Roll:
+    return Roll(**orjson.loads(body))
+
+
+def _page(body: bytes) -> list[Message]:
+    return [Message(**item) for item in orjson.loads(body)["message_list"]]
+
+
+ARMS: Final = (Arm("orjson + dataclass", _roll, _page, dataclasses.asdict),)
