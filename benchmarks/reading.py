@@ -1,0 +1,110 @@
+"""pythpeer's own ways to read and to post, beside those of others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+from pythpeer import Mail, MemoryStore, OutcomeUnknownError, Rate, Session
+from pythpeer.stores.base import Store
+
+from .rivals.polling import Arm, Place, Reading
+
+__all__ = ["WAYS", "by_stream", "session"]
+
+PATIENCE: Final = 5.0
+"""A guard so wide that each interval is counted from the last answer."""
+
+ENDPOINTS: Final = ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail")
+
+ATTEMPTS: Final = 5
+
+
+def session(place: Place, store: Store | None = None, *, interval: float = 1.0) -> Session:
+    """A session at *place*, not yet open."""
+    return Session(
+        peerbet_url=place.peerbet_url,
+        pythbots_url=place.pythbots_url,
+        peerbet_key=place.peerbet_key,
+        personal_key=place.personal_key,
+        store=store or MemoryStore(),
+        rates=dict.fromkeys(ENDPOINTS, Rate(interval, guard=PATIENCE)),
+    )
+
+
+@asynccontextmanager
+async def by_stream(place: Place) -> AsyncIterator[Reading]:
+    """The chat, as the documentation follows it."""
+    async with session(place) as opened, opened.peerbet.chat_stream() as stream:
+
+        async def step() -> Sequence[str]:
+            return [(await anext(stream)).text]
+
+        yield Reading(step, lambda: [(gap.after, gap.before) for gap in stream.gaps])
+
+
+@asynccontextmanager
+async def _mail_stream(place: Place) -> AsyncIterator[Reading]:
+    async with session(place) as opened, opened.pythbots.mail_stream() as stream:
+
+        async def step() -> Sequence[str]:
+            return _texts([await anext(stream)], reading)
+
+        reading = Reading(step)
+        yield reading
+
+
+@asynccontextmanager
+async def _unread_mail(place: Place) -> AsyncIterator[Reading]:
+    async with session(place) as opened:
+
+        async def step() -> Sequence[str]:
+            try:
+                return _texts(await opened.pythbots.unread_mail(), reading)
+            except OutcomeUnknownError:
+                return []  # what it held is in what the next call returns
+
+        reading = Reading(step)
+        yield reading
+
+
+def _texts(mails: Sequence[Mail], reading: Reading) -> Sequence[str]:
+    reading.marked.update(mail.text or "" for mail in mails if mail.recovered)
+    return [mail.text or "" for mail in mails]
+
+
+@asynccontextmanager
+async def _post(
+    place: Place, *, confirm: bool, attempts: int
+) -> AsyncIterator[Callable[[str], Awaitable[object]]]:
+    async def post(text: str) -> None:
+        for attempt in range(1, attempts + 1):
+            try:
+                await opened.peerbet.post(text, confirm=confirm)
+            except OutcomeUnknownError:
+                if attempt == attempts:
+                    raise
+            else:
+                return
+
+    async with session(place) as opened:
+        yield post
+
+
+WAYS: Final = {
+    arm.name: arm
+    for arm in (
+        Arm("pythpeer, chat_stream()", chat=by_stream),
+        Arm("pythpeer, mail_stream()", mail=_mail_stream),
+        Arm("pythpeer, unread_mail()", mail=_unread_mail),
+        Arm("pythpeer, post()", post=partial(_post, confirm=False, attempts=1)),
+        Arm("pythpeer, post(confirm=True)", post=partial(_post, confirm=True, attempts=1)),
+        Arm(
+            "pythpeer, confirm, then again",
+            post=partial(_post, confirm=True, attempts=ATTEMPTS),
+            note="confirm, then again: posts once more what reading back did not find.",
+        ),
+    )
+}

@@ -1,0 +1,144 @@
+"""aiohttp, as it is used by whoever has read its first page: a loop, a request, a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+
+from .polling import Arm, Place, Reading
+
+__all__ = ["ARMS", "FAILURES", "get", "lines"]
+
+PAUSE: Final = 1.0
+"""Seconds between two requests, as both services want it."""
+
+FAILURES: Final = (aiohttp.ClientError, TimeoutError)
+
+Params = Mapping[str, str | int]
+
+
+async def get(http: aiohttp.ClientSession, url: str, params: Params | str) -> Any:
+    """The answer to one request."""
+    async with http.get(url, params=params) as response:
+        response.raise_for_status()
+        return await response.json(content_type=None)
+
+
+async def lines(http: aiohttp.ClientSession, place: Place, **params: int) -> list[dict[str, Any]]:
+    """Messages of the chat, the oldest first."""
+    asked = {"action": "get", "key": place.peerbet_key, **params}
+    page = await get(http, f"{place.peerbet_url}/api/chat/", asked)
+    return sorted(page["message_list"], key=lambda line: line["id"])
+
+
+async def _mails(http: aiohttp.ClientSession, place: Place, which: str) -> list[dict[str, Any]]:
+    asked = f"personalkey={place.personal_key}&{which}"
+    return list(await get(http, f"{place.pythbots_url}/api/mail.php", asked))
+
+
+@asynccontextmanager
+async def _by_last_id(place: Place) -> AsyncIterator[Reading]:
+    last = 0
+
+    async def step() -> Sequence[str]:
+        nonlocal last
+        await asyncio.sleep(PAUSE)
+        try:
+            page = await lines(http, place, mid=last, last=300)
+        except FAILURES:
+            return []
+        if page:
+            last = page[-1]["id"]
+        return [line["msg"] for line in page]
+
+    async with aiohttp.ClientSession() as http:
+        yield Reading(step)
+
+
+@asynccontextmanager
+async def _by_seen(place: Place) -> AsyncIterator[Reading]:
+    seen: set[int] = set()
+
+    async def step() -> Sequence[str]:
+        await asyncio.sleep(PAUSE)
+        try:
+            page = await lines(http, place)
+        except FAILURES:
+            return []
+        new = [line for line in page if line["id"] not in seen]
+        seen.update(line["id"] for line in new)
+        return [line["msg"] for line in new]
+
+    async with aiohttp.ClientSession() as http:
+        yield Reading(step)
+
+
+@asynccontextmanager
+async def _unread(place: Place, attempts: int) -> AsyncIterator[Reading]:
+    async def step() -> Sequence[str]:
+        for _ in range(attempts):
+            await asyncio.sleep(PAUSE)
+            with contextlib.suppress(*FAILURES):
+                return [mail["message"] for mail in await _mails(http, place, "readnew")]
+        return []
+
+    async with aiohttp.ClientSession() as http:
+        yield Reading(step)
+
+
+@asynccontextmanager
+async def _all_mail(place: Place) -> AsyncIterator[Reading]:
+    seen: set[str] = set()
+
+    async def step() -> Sequence[str]:
+        await asyncio.sleep(PAUSE)
+        try:
+            found = [mail["message"] for mail in await _mails(http, place, "readall")]
+        except FAILURES:
+            return []
+        new = [text for text in found if text not in seen]
+        seen.update(new)
+        return new
+
+    async with aiohttp.ClientSession() as http:
+        yield Reading(step)
+
+
+@asynccontextmanager
+async def _post(place: Place, attempts: int) -> AsyncIterator[Callable[[str], Awaitable[object]]]:
+    async def post(text: str) -> None:
+        asked = {"action": "set", "key": place.peerbet_key, "msg": text}
+        for attempt in range(1, attempts + 1):
+            try:
+                await get(http, f"{place.peerbet_url}/api/chat/", asked)
+            except FAILURES:
+                if attempt == attempts:
+                    raise
+                await asyncio.sleep(PAUSE)
+            else:
+                return
+
+    async with aiohttp.ClientSession() as http:
+        yield post
+
+
+ARMS: Final = (
+    Arm("aiohttp, the last id", chat=_by_last_id),
+    Arm("aiohttp, the last 50 and a set", chat=_by_seen),
+    Arm("aiohttp, readnew", mail=partial(_unread, attempts=1)),
+    Arm("aiohttp, readnew, three attempts", mail=partial(_unread, attempts=3)),
+    Arm(
+        "aiohttp, readall and a set",
+        mail=_all_mail,
+        note="readall and a set of texts: each answer holds all the mail that there ever was,"
+        " and of two mails alike there is one.",
+    ),
+    Arm("aiohttp, get()", post=partial(_post, attempts=1)),
+    Arm("aiohttp, get(), three attempts", post=partial(_post, attempts=3)),
+)

@@ -1,0 +1,50 @@
+"""asyncpraw's stream of whatever a listing shows, over aiohttp."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final, NamedTuple
+
+import aiohttp
+from asyncpraw.models.util import stream_generator
+
+from .bare_loops import FAILURES, lines
+from .polling import Arm, Place, Reading
+
+__all__ = ["ARMS"]
+
+
+class _Item(NamedTuple):
+    id: int
+    text: str
+
+
+def _go_on(error: Exception) -> None:
+    if not isinstance(error, FAILURES):
+        raise error
+
+
+@asynccontextmanager
+async def _chat(place: Place) -> AsyncIterator[Reading]:
+    async def listing(*, limit: int, params: dict[str, Any]) -> AsyncIterator[_Item]:
+        before = params["before"]
+        asked = {"last": limit} if before is None else {"last": limit, "mid": before}
+        for line in reversed(await lines(http, place, **asked)):
+            yield _Item(line["id"], line["msg"])
+
+    async def step() -> Sequence[str]:
+        return [(await anext(stream)).text]
+
+    async with aiohttp.ClientSession() as http:
+        stream = stream_generator(listing, attribute_name="id", exception_handler=_go_on)
+        yield Reading(step)
+
+
+ARMS: Final = (
+    Arm(
+        "asyncpraw, stream_generator",
+        chat=_chat,
+        note="asyncpraw asks for 100 at most, and rests for up to 16 s while nothing comes.",
+    ),
+)
