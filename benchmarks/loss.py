@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple, Unpack
 
@@ -76,7 +76,7 @@ class _Scene:
 
 
 @asynccontextmanager
-async def _scene(**habits: Unpack[HabitOptions]) -> AsyncIterator[_Scene]:
+async def _scene(**habits: Unpack[HabitOptions]) -> AsyncGenerator[_Scene]:
     async with FakeServices(seed=SEED, **habits) as fake:
         yield _Scene(fake)
 
@@ -231,7 +231,7 @@ def _table(
             *(way.note for way in ways if way.note and way.name in concerned),
             *absent,
         ],
-        chart=Bars("way", ("lost", "doubled"), by="experiment"),
+        chart=Bars("way", ("lost", "doubled", "told"), by="experiment"),
     )
     for result in results:
         seen = result.tally

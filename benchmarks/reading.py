@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -35,7 +35,7 @@ def session(place: Place, store: Store | None = None, *, interval: float = 1.0) 
 
 
 @asynccontextmanager
-async def by_stream(place: Place) -> AsyncIterator[Reading]:
+async def by_stream(place: Place) -> AsyncGenerator[Reading]:
     """The chat, as the documentation follows it."""
     async with session(place) as opened, opened.peerbet.chat_stream() as stream:
 
@@ -46,7 +46,7 @@ async def by_stream(place: Place) -> AsyncIterator[Reading]:
 
 
 @asynccontextmanager
-async def _mail_stream(place: Place) -> AsyncIterator[Reading]:
+async def _mail_stream(place: Place) -> AsyncGenerator[Reading]:
     async with session(place) as opened, opened.pythbots.mail_stream() as stream:
 
         async def step() -> Sequence[str]:
@@ -57,7 +57,7 @@ async def _mail_stream(place: Place) -> AsyncIterator[Reading]:
 
 
 @asynccontextmanager
-async def _unread_mail(place: Place) -> AsyncIterator[Reading]:
+async def _unread_mail(place: Place) -> AsyncGenerator[Reading]:
     async with session(place) as opened:
 
         async def step() -> Sequence[str]:
@@ -78,7 +78,7 @@ def _texts(mails: Sequence[Mail], reading: Reading) -> Sequence[str]:
 @asynccontextmanager
 async def _post(
     place: Place, *, confirm: bool, attempts: int
-) -> AsyncIterator[Callable[[str], Awaitable[object]]]:
+) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
     async def post(text: str) -> None:
         for attempt in range(1, attempts + 1):
             try:

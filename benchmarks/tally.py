@@ -43,7 +43,7 @@ def tally(said: Collection[str], came: Iterable[str], told: Collection[str] = ()
         raise RuntimeError("something was said twice")
     strange = counts.keys() - expected
     if strange:
-        raise RuntimeError(f"nobody said {sorted(strange)[0]!r}")
+        raise RuntimeError(f"nobody said {min(strange)!r}")
     lost = expected - counts.keys()
     again = {one: count - 1 for one, count in counts.items() if count > 1}
     known = len(lost.intersection(told)) + sum(again[one] for one in again.keys() & set(told))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -32,7 +32,7 @@ async def get(http: aiohttp.ClientSession, url: str, params: Params | str) -> An
 
 async def lines(http: aiohttp.ClientSession, place: Place, **params: int) -> list[dict[str, Any]]:
     """Messages of the chat, the oldest first."""
-    asked = {"action": "get", "key": place.peerbet_key, **params}
+    asked: Params = {"action": "get", "key": place.peerbet_key, **params}
     page = await get(http, f"{place.peerbet_url}/api/chat/", asked)
     return sorted(page["message_list"], key=lambda line: line["id"])
 
@@ -43,7 +43,7 @@ async def _mails(http: aiohttp.ClientSession, place: Place, which: str) -> list[
 
 
 @asynccontextmanager
-async def _by_last_id(place: Place) -> AsyncIterator[Reading]:
+async def _by_last_id(place: Place) -> AsyncGenerator[Reading]:
     last = 0
 
     async def step() -> Sequence[str]:
@@ -62,7 +62,7 @@ async def _by_last_id(place: Place) -> AsyncIterator[Reading]:
 
 
 @asynccontextmanager
-async def _by_seen(place: Place) -> AsyncIterator[Reading]:
+async def _by_seen(place: Place) -> AsyncGenerator[Reading]:
     seen: set[int] = set()
 
     async def step() -> Sequence[str]:
@@ -80,7 +80,7 @@ async def _by_seen(place: Place) -> AsyncIterator[Reading]:
 
 
 @asynccontextmanager
-async def _unread(place: Place, attempts: int) -> AsyncIterator[Reading]:
+async def _unread(place: Place, attempts: int) -> AsyncGenerator[Reading]:
     async def step() -> Sequence[str]:
         for _ in range(attempts):
             await asyncio.sleep(PAUSE)
@@ -93,7 +93,7 @@ async def _unread(place: Place, attempts: int) -> AsyncIterator[Reading]:
 
 
 @asynccontextmanager
-async def _all_mail(place: Place) -> AsyncIterator[Reading]:
+async def _all_mail(place: Place) -> AsyncGenerator[Reading]:
     seen: set[str] = set()
 
     async def step() -> Sequence[str]:
@@ -111,7 +111,7 @@ async def _all_mail(place: Place) -> AsyncIterator[Reading]:
 
 
 @asynccontextmanager
-async def _post(place: Place, attempts: int) -> AsyncIterator[Callable[[str], Awaitable[object]]]:
+async def _post(place: Place, attempts: int) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
     async def post(text: str) -> None:
         asked = {"action": "set", "key": place.peerbet_key, "msg": text}
         for attempt in range(1, attempts + 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +26,7 @@ def _go_on(error: Exception) -> None:
 
 
 @asynccontextmanager
-async def _chat(place: Place) -> AsyncIterator[Reading]:
+async def _chat(place: Place) -> AsyncGenerator[Reading]:
     async def listing(*, limit: int, params: dict[str, Any]) -> AsyncIterator[_Item]:
         before = params["before"]
         asked = {"last": limit} if before is None else {"last": limit, "mid": before}
