@@ -27,11 +27,14 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
-QUICK = ("-m", "not processes and not browser", "-n", "logical")
-"""What is run on every Python: it can share the machine with other tests."""
+QUICK = ("-m", "not processes and not browser and not costly", "-n", "logical")
+"""What is run on every Python."""
+
+SHARING = ("-m", "not processes and not browser", "-n", "logical")
+"""What can share the machine with other tests: on the Python that runs nox, all of it."""
 
 SLOW = ("-m", "processes or browser")
-"""What is run after that on the Python that runs nox, by itself."""
+"""What is run after that on the same Python, by itself."""
 
 PACKED = tuple(
     f"tests/test_{part}.py"
@@ -97,14 +100,14 @@ def tests(session: nox.Session) -> None:
     """Run the tests on each Python that is here; arguments go to pytest.
 
     On the one that runs nox coverage is recorded, which doubles the time; on the others those that
-    take processes of their own or a browser are left out, unless there are arguments. Where there
-    is no Chromium, pytest's last lines say so.
+    take long, processes of their own or a browser are left out, unless there are arguments. Where
+    there is no Chromium, pytest's last lines say so.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
-    runs = [session.posargs] if session.posargs else [QUICK, SLOW]
     if session.python != RUNNING:
-        session.run("python", "-m", "pytest", *runs[0])
+        session.run("python", "-m", "pytest", *(session.posargs or QUICK))
         return
+    runs = [session.posargs] if session.posargs else [SHARING, SLOW]
     data = ROOT / f".coverage.{session.name}"
     for stale in ROOT.glob(f"{data.name}.*"):
         stale.unlink()

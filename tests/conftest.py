@@ -75,7 +75,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.processes)])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.costly)])
 def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
     """Makes stores, of each kind in turn: what is promised is promised on all of them."""
 

@@ -67,7 +67,7 @@ async def make_store(path: Path) -> None:
     await store.aclose()
 
 
-@pytest.mark.processes
+@pytest.mark.costly
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(shell: Path, configured: FakeServices, command: str) -> None:
     """Those that go on until Ctrl-C are told to end, and no rule of the services is broken."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 from test_exports import imported_by
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.costly
 
 SUITE = """
 import asyncio
