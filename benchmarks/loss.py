@@ -16,8 +16,9 @@ from pythpeer.testing import FakeServices, Fault, VirtualTimeLoop
 from pythpeer.testing.habits import HabitOptions
 
 from .chart import Bars
+from .killing import EACH, kill
 from .reading import WAYS
-from .report import Table
+from .report import Cell, Table
 from .rivals.bare_loops import FAILURES
 from .rivals.polling import Arm, Place, Reading, arms
 from .tally import Tally, between, tally
@@ -164,6 +165,7 @@ def run(*, quick: bool) -> list[Table]:
         _table("Mail that the service marks as read before it was received", mail, ways),
         _table("Chat, of which an answer holds 300 messages at most", chat, ways),
         _table("Posts, which are GETs", posts, ways, absent),
+        _killed(2 if quick else 10),
     ]
 
 
@@ -238,4 +240,23 @@ def _table(
         held = ("none untold", seen.silent == 0) if result.way.startswith(OURS) else (None, None)
         counts = (seen.of, seen.lost, seen.doubled, seen.told, result.requests)
         table.add(result.experiment, result.way, *counts, *held)
+    return table
+
+
+def _killed(lives: int) -> Table:
+    table = Table(
+        f"Programs killed {lives} times with a text in hand, and started again",
+        ("what", "way", "of", "lost", "doubled", "requests", "target", "met"),
+        notes=[
+            f"{EACH} texts before each life, in one answer. Killed: `os._exit`, so that nothing is",
+            "closed and nothing is flushed. What was in hand has not been handled.",
+            "MemoryStore lasts as long as the program does: it has nothing to go on from.",
+        ],
+        chart=Bars("way", ("lost", "doubled"), by="what"),
+    )
+    for what, way, seen, requests in asyncio.run(kill(lives)):
+        target: tuple[Cell, Cell] = None, None
+        if "SqliteStore" in way:
+            target = "0 lost, 0 doubled", not (seen.lost or seen.doubled)
+        table.add(what, way, seen.of, seen.lost, seen.doubled, requests, *target)
     return table
