@@ -223,13 +223,18 @@ def _reject_constant(name: str) -> object:
 
 
 def _without_surrogates(value: Json) -> Json:
+    # Of the thousands of values in a page nearly all need no more than one of these first looks.
     if isinstance(value, str):
-        return _SURROGATE.sub("\ufffd", value)
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
-        return {_SURROGATE.sub("\ufffd", key): _without_surrogates(value[key]) for key in value}
-    if isinstance(value, float) and not math.isfinite(value):
+        if not all(map(str.isascii, value)):
+            value = {_SURROGATE.sub("\ufffd", key): item for key, item in value.items()}
+        for key, item in value.items():
+            if type(item) is not int:
+                value[key] = _without_surrogates(item)
+    elif isinstance(value, list):
+        value[:] = map(_without_surrogates, value)
+    elif isinstance(value, float) and not math.isfinite(value):
         raise ValueError("a number out of range")
     return value
 

@@ -420,6 +420,13 @@ def _message(item: Json) -> tuple[ChatMessage | None, int | None]:
     if not isinstance(item, dict):
         return None, None
     id = _id(item.get("id"))
+    try:
+        message = msgspec.convert(item, ChatMessage, strict=False)  # as nearly all of them are
+    except ValueError:
+        pass
+    else:
+        if message.id == id:
+            return message, id
     sender, words = text(item.get("by")), text(item.get("msg"))
     if id is None or sender is None or words is None:
         return None, id

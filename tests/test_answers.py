@@ -484,6 +484,38 @@ def test_a_truncated_document_is_nothing(before: bytes, spelling: int) -> None:
     assert read_as == {}
 
 
+ODD_TEXT = st.text("a\u00e9\ud83d\ude00\udfff\U0001f600", max_size=4)
+
+
+def replaced(value: Any) -> Any:
+    """*value* without lone surrogates, as slowly as can be."""
+    match value:
+        case str():
+            return re.sub("[\ud800-\udfff]", "\ufffd", value)
+        case list():
+            return [replaced(item) for item in value]
+        case dict():
+            return {replaced(key): replaced(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.just(0.5) | ODD_TEXT,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD_TEXT, inner, max_size=3),
+        max_leaves=12,
+    )
+)
+def test_lone_surrogates_are_replaced_wherever_they_stand(value: object) -> None:
+    """In every text and every name; nothing else is touched, the order of names included."""
+    text = json.dumps(value)
+    expected = replaced(json.loads(text))  # two that stand together are a pair now
+    assert json.dumps(found(text)) == json.dumps(expected)
+    assert found(f"[1e999,{text}]") is found(f'[{{"a":-1e999}},{text}]') is NOTHING
+
+
 @pytest.mark.parametrize("after", ["<html>", "<!DOCTYPE html>", "</script></body></html>"])
 def test_a_document_with_a_page_after_it_is_nothing(after: str) -> None:
     """Something went wrong after the JSON, or the JSON was part of the page."""

@@ -40,8 +40,10 @@ from pythpeer import (
     PythpeerError,
     RateLimitedError,
     Session,
+    shapes,
     split_text,
 )
+from pythpeer.peerbet import _message
 from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -613,6 +615,28 @@ async def test_a_date_is_naive_or_none(date: object, sent_at: datetime | None) -
     """The documented form, in a zone that is documented nowhere; a zero date is none."""
     page = await read([wire(date=date)])
     assert [message.sent_at for message in page.messages] == [sent_at]
+
+
+ANYTHING: st.SearchStrategy[object] = (
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2**33)
+    | st.sampled_from([0.0, 1.0, 1.5])
+    | st.text("01-+e. trufalsn", max_size=5)
+    | st.just([])
+)
+
+
+@given(st.fixed_dictionaries(dict.fromkeys(("id", "by", "to", "msg", "bot", "my"), ANYTHING)))
+def test_a_message_is_read_like_its_fields_one_by_one(item: dict[str, Any]) -> None:
+    """That most of them can be read at one go makes no difference."""
+    id, sender, words = shapes.number(item["id"]), shapes.text(item["by"]), shapes.text(item["msg"])
+    id = id if id is not None and 0 <= id < 2**31 else None
+    message = None
+    if id is not None and sender is not None and words is not None:
+        bits = (shapes.bit(item["bot"]) or False, shapes.bit(item["my"]) or False)
+        message = ChatMessage(id, sender, words, shapes.text(item["to"]), None, *bits)
+    assert _message(item) == (message, id)
 
 
 POISON: list[object] = [
