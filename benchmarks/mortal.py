@@ -25,13 +25,15 @@ from .reading import session
 from .rivals.bare_loops import get, lines
 from .rivals.polling import Place
 
-__all__ = ["CHAT", "MAIL", "Life"]
+__all__ = ["CHAT", "KILLED", "MAIL", "Life"]
 
 PAUSE: Final = 0.02
 """Seconds between two requests: here time is real, and the services are one's own."""
 
 IDLE: Final = 1.0
 """Seconds after which a life ends by itself, if nothing comes."""
+
+KILLED: Final = 9
 
 Texts = AsyncGenerator[str, None]
 """A text is handled once the next one is asked for."""
@@ -128,7 +130,7 @@ async def _live(life: Life, way: Way) -> None:
                 return
             count += 1
             if count == life.dies_at:
-                os._exit(9)  # as a kill does: nothing is closed, nothing is flushed
+                os._exit(KILLED)  # as a kill does: nothing is closed, nothing is flushed
             print(text, flush=True)
 
 
