@@ -55,6 +55,11 @@ class Cursor:
         self.proved: int | None = None
         """The position from which the service was asked: what the log lacks there is gone."""
 
+    @property
+    def needy(self) -> bool:
+        """Whether it wants what a poll of another session will not bring."""
+        return self.adrift or self.position is None
+
 
 async def put_down(
     hooks: Hooks,
@@ -190,7 +195,9 @@ class Feed(Generic[T]):
         """The greatest id that is known here."""
         self._waiting: dict[Cursor, None] = {}
         self._round: _Round | None = None
-        self._closed = asyncio.Event()
+        self.closed: bool = False
+        """Whether the session of this feed has been closed."""
+        self._closing = asyncio.Event()
         self._stirred = asyncio.Event()
         self.asking: bool = False
         """Whether a request is under way, which a cancellation would waste."""
@@ -205,7 +212,7 @@ class Feed(Generic[T]):
         self._waiting[cursor] = None
         try:
             if self._round is not None:
-                if self._needy:
+                if cursor.needy:
                     self._stirred.set()
                 await self._follow(self._round)
             else:
@@ -241,11 +248,13 @@ class Feed(Generic[T]):
         rest = self._held_until - asyncio.get_running_loop().time()
         if rest > 0:
             with anyio.move_on_after(rest):
-                await self._closed.wait()
+                await self._closing.wait()
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
         self._now = asyncio.get_running_loop().time
+        # Before the look at those who wait: who comes after it is one who stirs.
+        self._stirred.clear()
         try:
             if not self.closed and not (self._needy or await self.log.lead(LEASE)):
                 await self._news()
@@ -287,7 +296,6 @@ class Feed(Generic[T]):
 
     async def _news(self) -> None:
         """Wait for what another session appends, or until somebody here needs a poll of its own."""
-        self._stirred.clear()
         news = asyncio.ensure_future(self.log.news(LEASE))
         stirred = asyncio.ensure_future(self._stirred.wait())
         try:
@@ -301,15 +309,14 @@ class Feed(Generic[T]):
 
     @property
     def _needy(self) -> bool:
-        """Whether somebody waits for what a poll of another session will not bring."""
-        return any(cursor.position is None or cursor.adrift for cursor in self._waiting)
+        return any(cursor.needy for cursor in self._waiting)
 
     async def _rest(self) -> None:
         """Wait the back-off out. It is the feed's: a consumer's time limit does not reset it."""
         rest = self._not_before - asyncio.get_running_loop().time()
         if rest > 0:
             with anyio.move_on_after(rest):
-                await self._closed.wait()
+                await self._closing.wait()
 
     @property
     def _not_before(self) -> float:
@@ -378,14 +385,10 @@ class Feed(Generic[T]):
             for told in self.hooks.gap:
                 told(GapEvent(self.source.name, gap.after, gap.before))
 
-    @property
-    def closed(self) -> bool:
-        """Whether the session of this feed has been closed."""
-        return self._closed.is_set()
-
     def close(self) -> None:
         """The session is closing: wake whoever rests."""
-        self._closed.set()
+        self.closed = True
+        self._closing.set()
         self._stirred.set()
 
 

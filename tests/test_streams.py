@@ -36,7 +36,7 @@ from pythpeer import (
     Stream,
     TransportError,
 )
-from pythpeer.feed import Feed
+from pythpeer.feed import LEASE, Feed
 from pythpeer.polling import chain
 from pythpeer.stores import Log, RedisStore, Store, Topic
 
@@ -1136,6 +1136,31 @@ async def test_a_late_stream_gets_the_past_while_another_session_polls(store: St
     async with running(take(busy, 100)):
         await asyncio.sleep(5)
         assert await take(late, 9, within=10) == list(range(1, 10))
+
+
+async def test_a_stream_that_comes_while_the_store_is_asked_for_the_lead_is_not_overlooked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long the store takes to say that another session has it."""
+    room, store = Room(1, 2), MemoryStore()
+    feed = feed_of(room, store)
+    lead = feed.log.lead
+
+    async def slowly(seconds: float) -> bool:
+        await asyncio.sleep(0.5)
+        return await lead(seconds)
+
+    monkeypatch.setattr(feed.log, "lead", slowly)
+    busy, waits, new = (
+        Stream(feed_of(room, store), after=2),
+        Stream(feed, after=2),
+        Stream(feed),
+    )
+    async with running(take(busy, 100), take(waits, 100)):
+        await asyncio.sleep(0.1)
+        start = now()
+        await new.__aenter__()
+        assert now() - start < LEASE
 
 
 async def test_a_closed_session_says_so_while_another_polls(store: Store) -> None:

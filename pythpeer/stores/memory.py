@@ -7,7 +7,7 @@ import math
 from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from itertools import count
+from itertools import count, islice, takewhile
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
@@ -109,20 +109,30 @@ class _Shelf(Generic[T]):
 
     def _insert(self, entry: Entry[T]) -> None:
         self.entries[entry.id] = entry
-        insort(self.ids, entry.id)  # nearly always at the end
-        self.head = max(self.head, entry.id)
+        if entry.id > self.head:
+            self.ids.append(entry.id)
+            self.head = entry.id
+        else:
+            insort(self.ids, entry.id)
 
     def trim(self, batch: int) -> None:
         """Drop what came first, but no more than leaves room for a last batch of *batch*.
 
         So older items that were fetched again for a late reader stay until it has read them.
         """
-        while len(self.ids) > max(self.max_length, batch):
-            oldest = next(iter(self.entries))
-            if self.topic.consumed and oldest > self.acknowledged:
-                return
-            del self.entries[oldest]
-            del self.ids[bisect_right(self.ids, oldest) - 1]
+        excess = len(self.ids) - max(self.max_length, batch)
+        if excess <= 0:
+            return
+        oldest = list(islice(self.entries, excess))
+        if self.topic.consumed:
+            oldest = list(takewhile(self.acknowledged.__ge__, oldest))
+        for id in oldest:
+            del self.entries[id]
+        oldest.sort()
+        if oldest == self.ids[: len(oldest)]:  # nearly always
+            del self.ids[: len(oldest)]
+        else:
+            self.ids = sorted(self.entries)
 
     def after(self, place: int, limit: int) -> list[Entry[T]]:
         start = bisect_right(self.ids, place)
@@ -226,8 +236,8 @@ class _MemoryReader(Reader[T]):
 
     def ack(self, place: int) -> None:
         shelf = self._shelf
-        if self._name != DIRECT:
-            shelf.acknowledged = max(shelf.acknowledged, place)
+        if place > shelf.acknowledged and self._name != DIRECT:
+            shelf.acknowledged = place
         if self._name is not None:
             shelf.places[self._name] = max(place, shelf.places.get(self._name, place))
 
