@@ -30,7 +30,7 @@ SEED: Final = 20121212
 CHANCE: Final = 0.3
 """How likely it is that a request meets trouble, where it meets any."""
 
-QUIET: Final = 120.0
+QUIET: Final = 60.0
 """Seconds at the end in which nothing is said: who has not got something by then has lost it."""
 
 OURS: Final = "pythpeer"
@@ -152,7 +152,7 @@ def run(*, quick: bool) -> list[Table]:
     """Have mail and chat read, and posts sent, in every way and with everything that goes wrong."""
     found, absent = arms()
     ways = [*WAYS.values(), *found.values()]
-    share = 5 if quick else 1
+    share = 8 if quick else 1
     mail = [_run(_read(each, share, way, way.mail)) for each in MAIL for way in ways if way.mail]
     chat = [_run(_read(each, share, way, way.chat)) for each in CHAT for way in ways if way.chat]
     posts = [
@@ -165,7 +165,7 @@ def run(*, quick: bool) -> list[Table]:
         _table("Mail that the service marks as read before it was received", mail, ways),
         _table("Chat, of which an answer holds 300 messages at most", chat, ways),
         _table("Posts, which are GETs", posts, ways, absent),
-        _killed(2 if quick else 10),
+        _killed(1 if quick else 10),
     ]
 
 
@@ -245,7 +245,7 @@ def _table(
 
 def _killed(lives: int) -> Table:
     table = Table(
-        f"Programs killed {lives} times with a text in hand, and started again",
+        f"Programs killed with a text in hand and started again, {lives} x",
         ("what", "way", "of", "lost", "doubled", "requests", "target", "met"),
         notes=[
             f"{EACH} texts before each life, in one answer. Killed: `os._exit`, so that nothing is",

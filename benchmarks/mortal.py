@@ -30,8 +30,8 @@ __all__ = ["CHAT", "KILLED", "MAIL", "Life"]
 PAUSE: Final = 0.02
 """Seconds between two requests: here time is real, and the services are one's own."""
 
-IDLE: Final = 1.0
-"""Seconds after which a life ends by itself, if nothing comes."""
+IDLE: Final = 6.0
+"""Seconds after which a life ends by itself, if nothing comes: longer than a dead one leads."""
 
 KILLED: Final = 9
 
@@ -46,13 +46,17 @@ class Life(msgspec.Struct, frozen=True):
     place: Place
     file: str
     dies_at: int
-    """Die with this text in hand; with 0 live until nothing comes any more."""
+    """Die with this text in hand, if it is not 0."""
+
+    last: str
+    """The text after which nothing comes any more."""
 
 
-async def _chat(place: Place, store: Store) -> Texts:
+async def _chat(place: Place, file: Path) -> Texts:
+    after = None if _exists(file) else 0
     async with (
-        session(place, store, interval=PAUSE) as opened,
-        opened.peerbet.chat_stream(name="me") as stream,
+        session(place, SqliteStore(file), interval=PAUSE) as opened,
+        opened.peerbet.chat_stream(name="me", after=after) as stream,
     ):
         async for message in stream:
             yield message.text
@@ -84,6 +88,10 @@ async def _last_id(place: Place, file: Path, *, first: bool) -> Texts:
                     _write(file, last)
 
 
+def _exists(file: Path) -> bool:
+    return file.exists()
+
+
 def _read(file: Path) -> int:
     return int(file.read_text("ascii")) if file.exists() else 0
 
@@ -107,8 +115,7 @@ async def _readnew(place: Place) -> Texts:
 Way = Callable[[Place, Path], Texts]
 
 CHAT: Final[dict[str, Way]] = {
-    "pythpeer, SqliteStore": lambda place, file: _chat(place, SqliteStore(file)),
-    "pythpeer, MemoryStore": lambda place, _: _chat(place, MemoryStore()),
+    "pythpeer, SqliteStore": _chat,
     "aiohttp, last id to a file first": partial(_last_id, first=True),
     "aiohttp, last id to a file after each": partial(_last_id, first=False),
 }
@@ -122,7 +129,8 @@ MAIL: Final[dict[str, Way]] = {
 async def _live(life: Life, way: Way) -> None:
     count = 0
     async with contextlib.aclosing(way(life.place, Path(life.file))) as texts:
-        while True:
+        text = ""
+        while text != life.last:
             try:
                 async with asyncio.timeout(IDLE):
                     text = await anext(texts)
