@@ -8,16 +8,11 @@ runs beside, whose time does not count.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Final
 
-import msgspec
-
+from .children import carry_out
 from .report import Cell, Table
-from .server import ROOT
 from .soaker import PARTS, Order, Plan, Result
 
 __all__ = ["run"]
@@ -39,35 +34,14 @@ MOST_TRACED: Final = 64 * 2**10
 def run(*, quick: bool) -> list[Table]:
     """Follow streams in each way, one after the other for their time, and then for their memory."""
     plans = [plan.hundredth() if quick else plan for plan in WAYS.values()]
-    timed = [_follow([Order(plan, traced=False)])[0] for plan in plans]
-    traced = _follow([Order(plan, traced=True) for plan in plans])
+    timed = [_follow(Order(plan, traced=False))[0] for plan in plans]
+    traced = _follow(*(Order(plan, traced=True) for plan in plans))
     return [_done(timed), _held(timed, traced, quick=quick)]
 
 
-def _follow(orders: Sequence[Order]) -> list[Result]:
-    """Carry orders out at the same time, each in a process of its own."""
-    with ExitStack() as stack:
-        children = [_start(order, stack) for order in orders]
-        results: list[Result] = []
-        for child in children:
-            printed, _ = child.communicate(timeout=1800)
-            if child.returncode:
-                raise RuntimeError("a soak did not come through")
-            results.append(msgspec.json.decode(printed, type=Result))
-        return results
-
-
-def _start(order: Order, stack: ExitStack) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", f"{__package__}.soaker", msgspec.json.encode(order).decode()]
-    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
-    stack.callback(_end, child)
-    return child
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.kill()
-    child.communicate()
+def _follow(*orders: Order) -> list[Result]:
+    """Carry orders out at the same time."""
+    return carry_out("soaker", orders, Result)
 
 
 def _done(results: Sequence[Result]) -> Table:

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
-import os
 import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl
@@ -43,6 +39,7 @@ from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream
 from pythpeer.testing import VirtualTimeLoop
 
+from .answering import answered, resident, serving
 from .durable import TEXT, message
 
 __all__ = ["PARTS", "Look", "Order", "Plan", "Result"]
@@ -164,15 +161,7 @@ class _Watch:
         gc.collect()
         traced = tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else None
         size = sum(file.stat().st_size for file in self._folder.iterdir())
-        return Look(self.polls, _resident(), traced, size)
-
-
-def _resident() -> int | None:
-    try:
-        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
-    except OSError:
-        return None
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return Look(self.polls, resident(), traced, size)
 
 
 # -- polls out of thin air ------------------------------------------------------------------------
@@ -254,10 +243,7 @@ class _Service:
         found = self._mail(query) if path == MAIL_PATH else self._chat(dict(parse_qsl(query)))
         if trouble and watch.polls % (2 * RARELY):
             return None
-        body = json.dumps(found)
-        status = "503 Scripted" if trouble else "200 OK"
-        head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n"
-        return f"{head}\r\n{body}".encode()
+        return answered(found, "503 Scripted" if trouble else "200 OK")
 
     def _judge(self, path: str) -> None:
         now = asyncio.get_running_loop().time()
@@ -279,39 +265,10 @@ class _Service:
         return [LETTER | {"id": id} for id in range(first + 1, self.delivered + 1)]
 
 
-class _Connection(asyncio.Protocol):
-    def __init__(self, service: _Service) -> None:
-        self._service = service
-        self._received = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head, found, rest = self._received.partition(b"\r\n\r\n")
-        if not found or not isinstance(self._transport, asyncio.Transport):
-            return
-        self._received = rest
-        answer = self._service.answer(head.split(b" ", 2)[1].decode())
-        if answer is None:
-            self._transport.abort()
-        else:
-            self._transport.write(answer)
-
-
-@asynccontextmanager
-async def _served(watch: _Watch) -> AsyncGenerator[str]:
-    loop, service = asyncio.get_running_loop(), _Service(watch)
-    server = await loop.create_server(lambda: _Connection(service), "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-
 async def _session(store: Store, watch: _Watch) -> None:
     rates = {"peerbet.chat.get": SECOND, "pythbots.mail": SECOND}
     async with (
-        _served(watch) as url,
+        serving(_Service(watch).answer) as url,
         Session(
             peerbet_url=url,
             pythbots_url=url,
