@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-from pythpeer import Mail, MemoryStore, OutcomeUnknownError, Rate, Session
+from pythpeer import ChatMessage, Mail, MemoryStore, OutcomeUnknownError, Rate, Session, Stream
 from pythpeer.stores.base import Store
 
 from .rivals.polling import Arm, Place, Reading
 
-__all__ = ["WAYS", "by_stream", "session"]
+__all__ = ["WAYS", "by_stream", "reading_of", "session"]
 
 PATIENCE: Final = 5.0
 """A guard so wide that each interval is counted from the last answer."""
@@ -22,7 +22,9 @@ ENDPOINTS: Final = ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail")
 ATTEMPTS: Final = 5
 
 
-def session(place: Place, store: Store | None = None, *, interval: float = 1.0) -> Session:
+def session(
+    place: Place, store: Store | None = None, *, interval: float = 1.0, guard: float = PATIENCE
+) -> Session:
     """A session at *place*, not yet open."""
     return Session(
         peerbet_url=place.peerbet_url,
@@ -30,7 +32,7 @@ def session(place: Place, store: Store | None = None, *, interval: float = 1.0) 
         peerbet_key=place.peerbet_key,
         personal_key=place.personal_key,
         store=store or MemoryStore(),
-        rates=dict.fromkeys(ENDPOINTS, Rate(interval, guard=PATIENCE)),
+        rates=dict.fromkeys(ENDPOINTS, Rate(interval, guard=guard)),
     )
 
 
@@ -38,11 +40,16 @@ def session(place: Place, store: Store | None = None, *, interval: float = 1.0) 
 async def by_stream(place: Place) -> AsyncGenerator[Reading]:
     """The chat, as the documentation follows it."""
     async with session(place) as opened, opened.peerbet.chat_stream() as stream:
+        yield reading_of(stream)
 
-        async def step() -> Sequence[str]:
-            return [(await anext(stream)).text]
 
-        yield Reading(step, lambda: [(gap.after, gap.before) for gap in stream.gaps])
+def reading_of(stream: Stream[ChatMessage]) -> Reading:
+    """What a stream of the chat is to whoever compares."""
+
+    async def step() -> Sequence[str]:
+        return [(await anext(stream)).text]
+
+    return Reading(step, lambda: [(gap.after, gap.before) for gap in stream.gaps])
 
 
 @asynccontextmanager

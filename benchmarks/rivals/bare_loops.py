@@ -13,7 +13,7 @@ import aiohttp
 
 from .polling import Arm, Place, Reading
 
-__all__ = ["ARMS", "FAILURES", "get", "lines"]
+__all__ = ["ARMS", "FAILURES", "by_last_id", "get", "lines"]
 
 PAUSE: Final = 1.0
 """Seconds between two requests, as both services want it."""
@@ -43,7 +43,8 @@ async def _mails(http: aiohttp.ClientSession, place: Place, which: str) -> list[
 
 
 @asynccontextmanager
-async def _by_last_id(place: Place) -> AsyncGenerator[Reading]:
+async def by_last_id(place: Place) -> AsyncGenerator[Reading]:
+    """Ask for what came after the last id."""
     last = 0
 
     async def step() -> Sequence[str]:
@@ -129,7 +130,7 @@ async def _post(place: Place, attempts: int) -> AsyncGenerator[Callable[[str], A
 
 
 ARMS: Final = (
-    Arm("aiohttp, the last id", chat=_by_last_id),
+    Arm("aiohttp, the last id", chat=by_last_id),
     Arm("aiohttp, the last 50 and a set", chat=_by_seen),
     Arm("aiohttp, readnew", mail=partial(_unread, attempts=1)),
     Arm("aiohttp, readnew, three attempts", mail=partial(_unread, attempts=3)),

@@ -1,0 +1,69 @@
+"""A day of polling, on virtual time: what it costs, what comes, and what a program grows by."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .chart import Bars
+from .children import carry_out
+from .daylong import READERS, Order, Result, ways
+from .report import Cell, Table
+from .rivals.polling import arms
+
+__all__ = ["run"]
+
+DAY: Final = 86_400.0
+QUICK: Final = 3_600.0
+AT_ONCE: Final = 2
+
+OURS: Final = "pythpeer"
+
+
+def run(*, quick: bool) -> list[Table]:
+    """Have every program follow the same day, two of them at a time."""
+    seconds = QUICK if quick else DAY
+    names = list(ways())
+    results: dict[str, Result] = {}
+    for start in range(0, len(names), AT_ONCE):
+        turn = names[start : start + AT_ONCE]
+        found = carry_out("daylong", [Order(name, seconds) for name in turn], Result)
+        results |= dict(zip(turn, found, strict=True))
+    return [_table(results, seconds)]
+
+
+def _table(results: dict[str, Result], seconds: float) -> Table:
+    table = Table(
+        f"{seconds / 3600:g} hours of a chat, for {READERS} readers in one program",
+        (
+            *("program", "CPU s", "requests", "requests/ideal", "of", "delivered", "lost"),
+            *("doubled", "told", "delay s", "MiB", "growth MiB", "target", "met"),
+        ),
+        notes=[
+            "CPU: the service's share included, which is in the same process.",
+            "ideal: a request a second for all. More than that is more than the service allows.",
+            "lost: three bursts are larger than an answer. told: so many of these the program was",
+            "told of. delay: from when it was said until a reader had it, the median.",
+            "growth: resident, from the end of the first twenty-fourth to the end.",
+            "Every two hundredth connection breaks, and for ten minutes of a day nothing answers.",
+            "Pythpeer's stores keep the last 10,000 messages.",
+            *(arm.note for arm in arms()[0].values() if arm.chat and arm.note),
+            *arms()[1],
+        ],
+        chart=Bars("program", ("CPU s", "requests/ideal", "lost", "growth MiB")),
+    )
+    for name, result in results.items():
+        seen, ideal = result.receipt, seconds
+        first, last = result.resident
+        growth = None if first is None or last is None else (last - first) / 2**20
+        target: tuple[Cell, Cell] = None, None
+        if name.startswith(OURS):
+            met = seen.told == seen.lost and not seen.doubled and result.requests <= ideal
+            target = "none untold or doubled, requests <= 1", met
+        table.add(
+            name,
+            *(result.cpu, result.requests, result.requests / ideal),
+            *(seen.of, seen.delivered, seen.lost, seen.doubled, seen.told, seen.delay),
+            *(last and last / 2**20, growth),
+            *target,
+        )
+    return table

@@ -1,0 +1,39 @@
+"""One poller that puts what comes into a queue for each consumer, as chat bots often have it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+from .bare_loops import by_last_id
+from .polling import Place, Reading
+
+__all__ = ["fan_out"]
+
+
+@asynccontextmanager
+async def fan_out(place: Place, readers: int) -> AsyncGenerator[list[Reading]]:
+    """The aiohttp loop once, and a queue without a bound for each of *readers*."""
+    queues = [asyncio.Queue[str]() for _ in range(readers)]
+
+    async def poll(reading: Reading) -> None:
+        while True:
+            for text in await reading.step():
+                for queue in queues:
+                    queue.put_nowait(text)
+
+    async with by_last_id(place) as reading:
+        task = asyncio.create_task(poll(reading))
+        try:
+            yield [_taking(queue) for queue in queues]
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+def _taking(queue: asyncio.Queue[str]) -> Reading:
+    async def step() -> Sequence[str]:
+        return [await queue.get()]
+
+    return Reading(step)
