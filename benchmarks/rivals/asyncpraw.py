@@ -1,0 +1,71 @@
+"""asyncpraw: its `stream_generator`, which its documentation offers for any listing.
+
+It rests by itself while nothing comes, for up to 16 s; ``pause_after=0`` is how its documentation
+avoids that. After a page with something new it asks again at once, because what it is made for
+paces its requests; so this listing does, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+from asyncpraw.models.util import stream_generator
+
+from pythpeer import ChatMessage
+
+from .streaming import Arm, Chat, Handle
+
+__all__ = ["ARMS"]
+
+Stream = AsyncIterator[ChatMessage | None]
+
+
+@asynccontextmanager
+async def _open(chat: Chat, pause_after: int | None) -> AsyncGenerator[Callable[[], Stream]]:
+    def make() -> Stream:
+        # From the first message on: what comes after the one before it.
+        return stream_generator(
+            partial(_listing, chat, [0.0]),
+            attribute_name="id",
+            continue_after_id="0",
+            pause_after=pause_after,
+        )
+
+    yield make
+
+
+async def _listing(
+    chat: Chat, due: list[float], *, limit: int, params: dict[str, Any]
+) -> AsyncIterator[ChatMessage]:
+    """The newest first. *due* is when the chat may be asked again."""
+    loop = asyncio.get_running_loop()
+    if chat.interval:
+        await asyncio.sleep(due[0] - loop.time())
+    before = params["before"]
+    page = await chat.ask(None if before is None else int(before), limit)
+    due[0] = loop.time() + chat.interval
+    for message in reversed(page):
+        yield message
+
+
+async def _follow(stream: Stream, handle: Handle) -> None:
+    async for message in stream:
+        if message is not None and handle(message):
+            break
+
+
+def _arm(name: str, pause_after: int | None) -> Arm[Stream]:
+    def open(chat: Chat) -> AbstractAsyncContextManager[Callable[[], Stream]]:
+        return _open(chat, pause_after)
+
+    return Arm(name, open, _follow)
+
+
+ARMS: Final = (
+    _arm("asyncpraw", None),
+    _arm("asyncpraw pause_after=0", 0),
+)
