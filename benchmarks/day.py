@@ -43,7 +43,7 @@ def _table(results: dict[str, Result], seconds: float) -> Table:
             "ideal: a request a second for all. More than that is more than the service allows.",
             "lost: three bursts are larger than an answer. told: so many of these the program was",
             "told of. delay: from when it was said until a reader had it, the median.",
-            "growth: resident, from the end of the first twenty-fourth to the end.",
+            "growth: of resident memory, from the end of the first hour to the end of the last.",
             "Every two hundredth connection breaks, and for ten minutes of a day nothing answers.",
             "Pythpeer's stores keep the last 10,000 messages.",
             *(arm.note for arm in arms()[0].values() if arm.chat and arm.note),

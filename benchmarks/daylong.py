@@ -38,6 +38,9 @@ __all__ = ["READERS", "Order", "Result", "ways"]
 
 SEED: Final = 20121212
 
+FIRST: Final = 600.0
+"""Seconds before which memory is not looked at: by then everything has gone wrong once."""
+
 READERS: Final = 2
 """Parts of the program that want every message."""
 
@@ -56,7 +59,7 @@ class Result(msgspec.Struct, frozen=True):
     requests: int
     cpu: float
     resident: tuple[int | None, int | None]
-    """Bytes after a twenty-fourth of the time, and at its end."""
+    """Bytes after the first hour of a day, and at its end."""
 
 
 Readings = Callable[[Place, Path], AbstractAsyncContextManager[Sequence[Reading]]]
@@ -146,7 +149,7 @@ async def _run(order: Order, folder: Path) -> Result:
                 asyncio.create_task(day.follow(*each))
                 for each in zip(readings, day.came, strict=True)
             ]
-            await asyncio.sleep(order.seconds / 24)
+            await asyncio.sleep(max(FIRST, order.seconds / 24))
             first = _held()
             await asyncio.wait(tasks, timeout=order.seconds - _now())
             last = _held()
