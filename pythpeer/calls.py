@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
@@ -32,7 +33,7 @@ __all__ = ["Caller", "shielded", "tell_of_retry"]
 logger: Final = logging.getLogger("pythpeer.requests")
 
 T = TypeVar("T")
-E = TypeVar("E", bound="PythpeerError | None")
+E = TypeVar("E", bound=PythpeerError)
 
 
 class Caller:
@@ -57,7 +58,7 @@ class Caller:
         """Seconds that a call may wait for a token."""
         self.hooks = hooks
         """Who looks on."""
-        self.records: dict[str, Record] = {}
+        self.records: Final[defaultdict[str, Record]] = defaultdict(Record)
         """How each endpoint has done."""
 
     async def call(self, request: Request[T]) -> T:
@@ -178,7 +179,7 @@ class Caller:
             keep(reply)
         answer = interpret(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
-            self._note(permit, None)
+            self.records[permit.limiter.name].note(None)
             return answer
         if isinstance(answer, RateLimitedError):
             answer.retry_after = retry_after(reply.headers)
@@ -189,12 +190,8 @@ class Caller:
 
     def _note(self, permit: Permit, error: E) -> E:
         """Put down how the endpoint did. A no about the matter itself is an answer like another."""
-        name = permit.limiter.name
-        record = self.records.get(name)
-        if record is None:
-            record = self.records[name] = Record()
         is_answer = isinstance(error, ApiError) and not isinstance(error, AccessDeniedError)
-        record.note(None if is_answer else error)
+        self.records[permit.limiter.name].note(None if is_answer else error)
         return error
 
 

@@ -24,10 +24,11 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import anyio
+from aiohttp import hdrs
 from yarl import URL
 
 from .errors import PythpeerError, RequestTimeoutError, ResponseTooLargeError, TransportError
@@ -78,7 +79,7 @@ class _Connector(aiohttp.TCPConnector):
             keepalive_timeout=keepalive_timeout,
             ssl=tls,
         )
-        self._used: WeakSet[object] = WeakSet()
+        self._lent: WeakKeyDictionary[object, _Ear] = WeakKeyDictionary()
 
     async def connect(
         self,
@@ -91,33 +92,45 @@ class _Connector(aiohttp.TCPConnector):
             raise _Repeated
         while True:
             connection = await super().connect(req, traces, timeout)
-            if connection.protocol not in self._used:
-                self._used.add(connection.protocol)
+            ear = self._lent.get(connection.protocol)
+            if ear is None:  # a fresh one: whatever TLS has to say on it is no answer
+                self._lent[connection.protocol] = _Ear()
                 break
-            if not _has_news(connection):
+            if not ear.hears(connection):
                 break
             connection.close()  # something unasked for came in on it while it was idle
         permit.on_written()
         return connection
 
 
-def _has_news(connection: Connection) -> bool:
-    """Whether there is anything to read on an idle connection, be it only its end.
+class _Ear:
+    """Put to one connection whenever it is lent again."""
 
-    The socket is asked as well: the loop may not have had a turn to read from it.
-    """
-    protocol, transport = connection.protocol, connection.transport
-    if protocol is None or transport is None or protocol.should_close:
-        return True
-    return _is_readable(transport.get_extra_info("socket").fileno())
+    __slots__ = ("_listen",)
+
+    def __init__(self) -> None:
+        self._listen: Callable[[], object] | None = None
+
+    def hears(self, connection: Connection) -> bool:
+        """Whether there is anything to read on the idle connection, be it only its end.
+
+        The socket is asked as well: the loop may not have had a turn to read from it.
+        """
+        protocol, transport = connection.protocol, connection.transport
+        if protocol is None or transport is None or protocol.should_close:
+            return True
+        if self._listen is None:
+            self._listen = _listener(transport.get_extra_info("socket").fileno())
+        return bool(self._listen())
 
 
-def _is_readable(descriptor: int) -> bool:
+def _listener(descriptor: int) -> Callable[[], object]:
+    """What says whether there is anything to read: something, or nothing."""
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
-        return bool(select.select([descriptor], [], [], 0)[0])
+        return lambda: select.select([descriptor], [], [], 0)[0]
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    return functools.partial(poll.poll, 0)
 
 
 class Reply:
@@ -236,7 +249,8 @@ class Transport:
             if not needs_no_body:
                 raise
         finally:
-            response.close()  # of no effect on a connection whose answer was read to its end
+            if not response.closed:  # as it is once it was read to its end
+                response.close()
         if isinstance(body, PythpeerError):
             if not needs_no_body:
                 return body
@@ -245,7 +259,7 @@ class Transport:
 
     async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
         """Read the body in pieces, as far as ``max_body``."""
-        encoding = response.headers.get("Content-Encoding")
+        encoding = response.headers.get(hdrs.CONTENT_ENCODING)
         if encoding and encoding.strip().lower() not in ("identity", "gzip", "deflate"):
             return TransportError("the body has an encoding nobody asked for", endpoint=name)
         limit, content = self._max_body, response.content
