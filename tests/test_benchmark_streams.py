@@ -1,0 +1,156 @@
+"""What streams are compared by: the chat that is polled, who counts as ahead, what must not be."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from benchmarks.crowd import delivering
+from benchmarks.latency import CONSUMERS, Delays, Scene, held, measure
+from benchmarks.rivals.streaming import Arm, Handle, arms
+from benchmarks.rivals.streaming import Chat as Polled
+from benchmarks.script import PAGE, PYTHPEER, Chat
+from pythpeer import ChatMessage
+
+SCENE = Scene("a test", 2.0, 40)
+
+ARMS = [PYTHPEER, *arms()[0].values()]
+
+
+async def ids(chat: Chat, after: int | None, limit: int = PAGE) -> list[int]:
+    return [message.id for message in await chat.ask(after, limit)]
+
+
+@pytest.mark.anyio
+async def test_the_chat_shows_the_first_after_an_id_and_without_one_the_newest() -> None:
+    chat = Chat(2 * PAGE + 3)
+    assert await ids(chat, 0) == list(range(1, PAGE + 1))
+    assert await ids(chat, 2 * PAGE) == [2 * PAGE + 1, 2 * PAGE + 2, 2 * PAGE + 3]
+    assert await ids(chat, None, 2) == [2 * PAGE + 2, 2 * PAGE + 3]
+    assert len(await ids(chat, 0, 2 * PAGE)) == PAGE
+    assert await ids(chat, 2 * PAGE + 3) == []
+    assert chat.polls == 5
+
+
+@pytest.mark.anyio
+async def test_the_chat_counts_polls_that_come_too_early() -> None:
+    chat = Chat(interval=1.0)
+    for pause in (0.0, 1.0, 0.9, 1.0):
+        await asyncio.sleep(pause)
+        await chat.ask(0)
+    assert (chat.polls, chat.early) == (4, 1)
+
+
+@pytest.mark.anyio
+async def test_the_chat_can_be_told_once_more() -> None:
+    chat = Chat(3, interval=1.0)
+    await chat.ask(0)
+    again = chat.again()
+    assert (again.polls, again.interval, await ids(again, 0)) == (0, 1.0, [1, 2, 3])
+
+
+@pytest.mark.parametrize("arm", ARMS, ids=[arm.name for arm in ARMS])
+def test_everybody_hands_out_everything_in_time(arm: Arm[object]) -> None:
+    """None before it was said, and asyncpraw after its longest rest."""
+    found = measure(arm, SCENE)
+    assert len(found.delays) == CONSUMERS * SCENE.messages
+    assert min(found.delays) >= 0.0
+    assert max(found.delays) <= (18.0 if arm.name == "asyncpraw" else 1.2)
+
+
+def test_one_poll_serves_everybody_and_keeps_the_interval() -> None:
+    ours = measure(PYTHPEER, SCENE)
+    alone = measure(arms()[0]["a loop each"], SCENE)
+    assert ours.early == 0
+    assert alone.early > 0
+    assert alone.polls > 2 * ours.polls
+
+
+def delays(*each: float, early: int = 0) -> Delays:
+    return Delays(10, early, each)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "met"),
+    [
+        (delays(0.5), delays(0.5), True),
+        (delays(0.5), delays(0.3), False),
+        (delays(0.5), delays(0.45), True),  # which chance can do
+        (delays(0.5), delays(0.3, early=1), True),
+        (delays(0.5, early=1), delays(0.9), False),
+        (delays(0.5, early=1), delays(0.9, early=1), False),
+    ],
+)
+def test_only_who_keeps_the_interval_can_be_ahead(ours: Delays, theirs: Delays, met: bool) -> None:
+    assert held({"pythpeer": ours, "another": theirs}, 400) is met
+
+
+def test_the_more_posts_there_were_the_less_is_up_to_chance() -> None:
+    found = {"pythpeer": delays(0.5), "another": delays(0.45)}
+    assert [held(found, posts) for posts in (400, 1_000)] == [True, False]
+
+
+Order = Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]]
+
+
+def flawed(order: Order) -> Arm[Polled]:
+    """Who waits until there are three messages, and hands them out as they please."""
+
+    @asynccontextmanager
+    async def open(chat: Polled) -> AsyncGenerator[Callable[[], Polled]]:
+        yield lambda: chat
+
+    async def follow(chat: Polled, handle: Handle) -> None:
+        page: Sequence[ChatMessage] = ()
+        while len(page) < 3:
+            await asyncio.sleep(1.0)
+            page = await chat.ask(0)
+        for message in order(page):
+            handle(message)
+
+    return Arm("flawed", open, follow)
+
+
+FLAWS: list[tuple[Order, str]] = [
+    (lambda page: [page[0], page[2]], "message 3 where 2 was due"),
+    (lambda page: [page[0], page[0]], "message 1 where 2 was due"),
+    (lambda page: page[:2], "messages came|only 0 of 3 had everything"),
+]
+
+
+def failure(work: Callable[[], object]) -> str:
+    """What a `RuntimeError` says, however deep in groups it comes."""
+    error: BaseException | None = None
+    try:
+        work()
+    except (RuntimeError, BaseExceptionGroup) as raised:
+        error = raised
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
+
+
+@pytest.mark.parametrize(("order", "what"), FLAWS, ids=["lost", "doubled", "left out"])
+def test_who_loses_or_doubles_a_message_is_no_rival(order: Order, what: str) -> None:
+    arm = flawed(order)
+    assert re.search(what, failure(lambda: measure(arm, Scene("a test", 0.1, 3))))
+    work = delivering(arm, 3, 3, [])
+    assert re.search(what, failure(lambda: asyncio.run(awaited(work))))
+
+
+async def awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+@pytest.mark.anyio
+async def test_polls_are_counted_for_each_time() -> None:
+    for arm, expected in ((PYTHPEER, 2), (arms()[0]["a loop each"], 8)):
+        polls: list[int] = []
+        work = delivering(arm, 4, 2 * PAGE, polls)
+        await work()
+        await work()
+        assert polls == [expected, expected]
