@@ -14,12 +14,14 @@ import statistics
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+import pythpeer
 from pythpeer import ChatMessage, Endpoint, Rate, Secret, Session
+from pythpeer.transport import CONNECTIONS
 
 from .chart import Bars
 from .measure import Times, take_turns
@@ -32,6 +34,9 @@ __all__ = ["part", "parts", "run", "speeds"]
 
 OFF: Final = Rate(0.0, 1000)
 WIDTHS: Final = {1: "one by one", 16: "16 at once"}
+
+PACKAGE: Final = Path(pythpeer.__file__).parent
+HERE: Final = Path(__file__).parent
 
 TARGET: Final = 0.9
 """How fast pythpeer is to be, of the speed of bare aiohttp and msgspec."""
@@ -98,6 +103,7 @@ async def _measure(everybody: Mapping[str, Arm], url: str, loop: str, *, quick: 
             f"small: an object of {len(SMALL)} bytes; page: 300 messages, {len(PAGE):,} bytes.",
             "Each call has something new in its query, as a poll after the last id does.",
             f"speed: of {BARE}, median of the rounds' ratios; CPU speed: of its processor time.",
+            f"{OURS} has {CONNECTIONS} connections to a host at most: others wait for one.",
             *(arm.note for arm in everybody.values() if arm.note),
         ],
         chart=Bars("client", ("us", "speed"), by="answer"),
@@ -203,12 +209,11 @@ def parts(stats: Any, count: int) -> Counter[str]:
 
 def part(file: str) -> str:
     """Which part a file is of: a module of pythpeer's, another package, the standard library, C."""
-    path = PurePath(file)
-    if not path.suffix:
-        return "C"
-    folders = path.parts[:-1]
-    if "pythpeer" in folders:
+    path = Path(file)
+    if path.is_relative_to(PACKAGE):
         return f"{OURS}.{path.stem}"
-    if "site-packages" in folders:
-        return folders[folders.index("site-packages") + 1]
-    return "benchmark" if "benchmarks" in folders else "standard library"
+    if path.is_relative_to(HERE):
+        return "benchmark"
+    if "site-packages" in path.parts:
+        return path.parts[path.parts.index("site-packages") + 1]
+    return "standard library" if path.suffix else "C"

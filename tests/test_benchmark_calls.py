@@ -1,0 +1,73 @@
+"""What is made of the times of calls: speeds beside bare aiohttp, and where the time went."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks.calls import PACKAGE, TARGET, part, parts, speeds
+from benchmarks.measure import Times
+from benchmarks.rivals.calling import BARE, OURS
+
+WIRE = str(PACKAGE / "wire.py")
+
+
+def times(wall: list[float], cpu: list[float]) -> Times:
+    found = Times()
+    found.wall, found.cpu = wall, cpu
+    return found
+
+
+def test_a_speed_is_the_median_of_the_rounds_ratios_to_bare() -> None:
+    bare = times([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])
+    found = speeds({OURS: times([2.0, 2.0, 8.0], [2.0, 4.0, 4.0]), BARE: bare}, 100)
+    assert found[OURS] == (
+        pytest.approx(20_000),
+        pytest.approx(40_000),
+        0.5,
+        0.25,
+        f">= {TARGET}",
+        False,
+    )
+    assert found[BARE][2:] == (1.0, 1.0, None, None)
+
+
+@pytest.mark.parametrize(("wall", "met"), [(1.0, True), (1.1, True), (1.12, False)])
+def test_the_target_is_met_at_nine_tenths_of_the_speed(wall: float, met: bool) -> None:
+    found = speeds({OURS: times([wall], [1.0]), BARE: times([1.0], [1.0])}, 1)
+    assert found[OURS][-1] is met
+
+
+def test_without_bare_there_is_nothing_to_be_held_to() -> None:
+    assert speeds({OURS: times([1.0], [1.0])}, 1)[OURS][2:] == (None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (str(PACKAGE / "calls.py"), "pythpeer.calls"),
+        (str(PACKAGE / "stores" / "memory.py"), "pythpeer.memory"),
+        (str(PACKAGE.parent / "benchmarks" / "rivals" / "httpx.py"), "benchmark"),
+        ("/a/pythpeer/lib/site-packages/aiohttp/client.py", "aiohttp"),
+        ("/a/site-packages/yarl/_url.py", "yarl"),
+        ("/usr/lib/python3.11/asyncio/events.py", "standard library"),
+        ("~", "C"),
+    ],
+)
+def test_a_part_is_a_module_of_ours_or_a_package(file: str, name: str) -> None:
+    assert part(file) == name
+
+
+def test_parts_are_their_own_time_for_each_call_without_waiting() -> None:
+    stats: dict[tuple[str, int, str], Any] = {
+        (WIRE, 1, "a"): (1, 1, 0.001, 9.0, {}),
+        (WIRE, 9, "b"): (1, 1, 0.002, 9.0, {}),
+        ("~", 0, "<method 'send' of '_socket.socket' objects>"): (1, 1, 0.004, 0.004, {}),
+        ("~", 0, "<method 'poll' of 'select.epoll' objects>"): (1, 1, 7.0, 7.0, {}),
+        ("~", 0, "<method 'control' of 'select.kqueue' objects>"): (1, 1, 7.0, 7.0, {}),
+    }
+    assert parts(SimpleNamespace(stats=stats), 1000) == pytest.approx(
+        {"pythpeer.wire": 3.0, "C": 4.0}
+    )

@@ -1,0 +1,56 @@
+"""What is made of a damaged page: how much a decoder kept of it, and what it got wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from benchmarks.decoding import Damage, Outcome, damages, outcome
+from benchmarks.rivals.decoding import Arm
+
+BEST = [{"id": 1, "msg": "one"}, {"id": 2, "msg": "t\ufffdo"}]
+
+
+def arm(page: Callable[[bytes], Sequence[Any]]) -> Arm:
+    return Arm("one", lambda body: None, page, dict)
+
+
+def refuse(body: bytes) -> Sequence[Any]:
+    raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "wrong"),
+    [
+        (BEST, 2, 0),
+        (BEST[1:], 1, 0),
+        ([], 0, 0),
+        ([BEST[0], {"id": 2, "msg": "t\ud800o"}], 1, 1),
+        ([*BEST, {"id": "none", "msg": "three"}], 2, 1),
+        ([{"id": 1, "msg": "another"}], 0, 1),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_wrong(found: list[Any], kept: int, wrong: int) -> None:
+    assert outcome(arm(lambda body: found), Damage(b"", BEST)) == Outcome(kept, wrong)
+
+
+def test_who_raises_an_error_has_nothing() -> None:
+    assert outcome(arm(refuse), Damage(b"", BEST)) == Outcome(0, 0)
+
+
+def test_each_damage_is_one_and_what_can_be_had_is_told() -> None:
+    found = damages()
+    had = {said: len(damage.messages) for said, damage in found.items()}
+    assert had.pop("an id is no number") == had.pop("a text is missing") == 299
+    assert had.pop("half of it") == 0
+    assert set(had.values()) == {300}
+    with pytest.raises(UnicodeDecodeError):
+        found["no UTF-8"].body.decode()
+    for said in ("a raw line break", "a warning before it", "half of it"):
+        with pytest.raises(ValueError):
+            json.loads(found[said].body)
+    for said, text in (("a lone surrogate", "a\ufffd"), ("a raw line break", "a\n")):
+        assert found[said].messages[150]["msg"] == text
