@@ -28,12 +28,13 @@ def ranking(
     *,
     beside: Collection[str],
     judged: Mapping[str, float],
+    why: Mapping[str, str] = {},
     notes: Sequence[str] = (),
 ) -> Table:
     """The table of *rows*, by name, each with a cell for each of *columns*.
 
     In the columns *judged*, with a slack for each, pythpeer is compared with those *beside* it;
-    other rows are there to be looked at. A note tells who is ahead, and where.
+    other rows are there to be looked at. A note tells who is ahead, and where, and *why*.
     """
     header = ("limiter", *columns, "target", "met")
     table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(judged)))
@@ -43,7 +44,8 @@ def ranking(
         better = ahead({name: cells[place] for name, cells in rows.items()}, beside, slack)
         if better:
             met = False
-            table.notes.append(f"Ahead of {OURS} in {column!r}: {', '.join(better)}.")
+            reason = f" {why[column]}" if column in why else ""
+            table.notes.append(f"Ahead of {OURS} in {column!r}: {', '.join(better)}.{reason}")
     for name, cells in rows.items():
         table.add(name, *cells, *(("none ahead", met) if name == OURS else (None, None)))
     return table
