@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import importlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, TypeVar
+
+from .installed import installed
 
 __all__ = ["OURS", "Arm", "Get", "arms", "share"]
 
@@ -83,15 +84,6 @@ async def share(work: Get, count: int, tasks: int) -> None:
 @functools.cache
 def arms() -> tuple[dict[str, Arm[Any]], list[str]]:
     """Every arm by its name, and a note for each limiter that is not installed."""
-    found: dict[str, Arm[Any]] = {}
-    absent: list[str] = []
-    for name in MODULES:
-        try:
-            module = importlib.import_module(f"{__package__}.{name}")
-        except ImportError as error:
-            absent.append(
-                f"Left out: {name}, for {error.name or 'what it needs'} is not installed."
-            )
-        else:
-            found |= {arm.name: arm for arm in module.ARMS}
+    found: dict[str, Arm[Any]]
+    found, absent = installed(MODULES)
     return found, absent
