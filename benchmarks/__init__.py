@@ -9,7 +9,7 @@ NAMES: Final = {
     "pacing": "the interval as the server sees it, in six scenarios (about 3 minutes)",
     "streams": "messages from a post to `async for`, and one poll for many streams",
     "loss": "messages lost and doubled when things go wrong",
-    "day": "24 hours of polling on virtual time",
+    "day": "24 hours of polling on virtual time (about 3 minutes)",
     "imports": "what importing and opening cost",
     "redis": "a store for many machines, against the same server used bare",
     "durable": "what it costs to lose nothing",
