@@ -1,6 +1,5 @@
 """A store for many machines: what its server costs, beside the same server used bare.
 
-Needs ``redis-server`` or ``valkey-server``; it is started here, on loopback, and killed at the end.
 Started as a program of its own this module is a worker that is killed: it takes the lead, and an
 item in hand, says ``ready``, and lives until it does not.
 """
@@ -9,16 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any, Final, cast
 
 import msgspec
@@ -34,6 +29,7 @@ from .clients import begin, start
 from .lane import Run
 from .measure import take_turns, turns
 from .pacing import SEED
+from .redis_server import ABSENT, redis_server
 from .report import Table, ratio
 from .server import ROOT, Server
 from .verdict import judge
@@ -53,41 +49,18 @@ PROCESSES: Final = 4
 
 TOPIC: Final = Topic("benchmark", ChatMessage)
 
-PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
-
 
 def run(*, quick: bool) -> list[Table]:
     """Measure a token, fan-out, pacing by four processes, and how fast others take over."""
-    if PROGRAM is None:
-        return [Table("Not measured: neither redis-server nor valkey-server was found", ("",))]
-    with _server() as url:
+    with redis_server() as url:
+        if url is None:
+            return [Table("Not measured", ("",), notes=[ABSENT])]
         return [
             asyncio.run(_token(url, 200 if quick else 2_000)),
             asyncio.run(_fan_out(url, 2_000 if quick else 20_000, 1 if quick else 7)),
             _pacing(url, 3 if quick else 12),
             asyncio.run(_takeover(url, 1 if quick else 10)),
         ]
-
-
-@contextmanager
-def _server() -> Generator[str]:
-    """A server that appends to its file once a second, as is recommended."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    with tempfile.TemporaryDirectory() as folder:
-        command = [cast("str", PROGRAM), "--port", port, "--bind", "127.0.0.1", "--dir", folder]
-        options = ["--save", "", "--appendonly", "yes"]
-        server = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
-        try:
-            for _ in range(500):
-                with socket.socket() as client:
-                    if not client.connect_ex(("127.0.0.1", int(port))):
-                        break
-                time.sleep(0.01)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.kill()
-            server.wait()
 
 
 def _store(url: str, prefix: str = "") -> RedisStore:

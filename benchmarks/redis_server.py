@@ -1,0 +1,56 @@
+"""A Redis or Valkey server for a benchmark, on loopback, where one is installed."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Final
+
+__all__ = ["ABSENT", "redis_server"]
+
+PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
+
+ABSENT: Final = "Left out: RedisStore, for redis-server, valkey-server or redis is not installed."
+
+PATIENCE: Final = 10.0
+"""Seconds in which a server has to be there."""
+
+
+@contextmanager
+def redis_server() -> Generator[str | None]:
+    """The URL of a server that appends to its file once a second, as is recommended.
+
+    ``None`` where there is no program for it, or no client. The server is killed at the end.
+    """
+    if PROGRAM is None or find_spec("redis") is None:
+        yield None
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [PROGRAM, "--port", str(port), "--bind", "127.0.0.1", "--dir", folder]
+        options = ["--save", "", "--appendonly", "yes"]
+        server = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+        try:
+            _wait_for(port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        with socket.socket() as client:
+            if not client.connect_ex(("127.0.0.1", port)):
+                return
+        if time.monotonic() > end:
+            raise RuntimeError("the server did not come")
+        time.sleep(0.01)
