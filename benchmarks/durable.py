@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import statistics
 import tempfile
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from itertools import count
@@ -22,11 +23,14 @@ from pythpeer import ChatMessage, MemoryStore, PythpeerError, Rate, Retry, Sqlit
 from pythpeer.feed import Feed, Feeds
 from pythpeer.line import Priority
 from pythpeer.polling import chain
+from pythpeer.stores import RedisStore
 from pythpeer.stores.base import Draft, Log, Store, Topic
 from pythpeer.stores.sqlite.database import Durability
 from pythpeer.streams import Stream
 
+from .chart import Bars
 from .measure import take_turns
+from .redis_server import ABSENT, redis_server
 from .report import Table
 
 __all__ = ["run"]
@@ -68,22 +72,29 @@ class _Script:
 
 def run(*, quick: bool) -> list[Table]:
     """Measure messages one by one and fifty at a time, and what goes on beside them."""
-    return [
-        asyncio.run(_run(quick=quick)),
-        asyncio.run(_transactions()),
-        asyncio.run(_mail(quick=quick)),
-        asyncio.run(_tokens(quick=quick)),
-    ]
+    with redis_server() as url:
+        tables = [
+            asyncio.run(_run(url, quick=quick)),
+            asyncio.run(_mail(url, quick=quick)),
+            asyncio.run(_tokens(url, quick=quick)),
+            asyncio.run(_transactions()),
+        ]
+        if url is None:
+            tables[0].notes.append(ABSENT)
+    return tables
 
 
-async def _run(*, quick: bool) -> Table:
+async def _run(url: str | None, *, quick: bool) -> Table:
     table = Table(
         "A durable chat stream, microseconds for each message",
-        ("way", "one by one", "over plain", "fifty at a time", "over plain", "target", "met"),
+        ("way", "one by one", "over plain", "by fifty", "by fifty over plain", "target", "met"),
         notes=[
             "over plain: the median of the differences to the plain loop of the same round.",
             "commit on the loop: sqlite3 used naively, an insert and a commit for each message.",
+            "RedisStore: its server is on loopback. One by one, a message takes five of its answers:",
+            "the lead, an append, a reading in vain and one that is not, an acknowledgement.",
         ],
+        chart=Bars("way", ("one by one", "by fifty"), log=True),
     )
     times: dict[int, dict[str, list[float]]] = {}
     for batch, many in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
@@ -96,6 +107,8 @@ async def _run(*, quick: bool) -> Table:
                 "SqliteStore, ack() each": _stream(_files(folder), many, batch, ack=True),
                 "SqliteStore, full": _stream(_files(folder, "full"), many, batch),
             }
+            if url is not None:
+                ways["RedisStore"] = _stream(_places(url), many, batch)
             taken = await take_turns(3 if quick else 9, ways)
             times[batch] = {
                 name: [wall / many * 1e6 for wall in way.wall] for name, way in taken.items()
@@ -125,6 +138,11 @@ def _names(folder: str) -> Iterator[Path]:
 def _files(folder: str, durability: Durability = "normal") -> Callable[[], Store]:
     names = _names(folder)
     return lambda: SqliteStore(next(names), durability=durability)
+
+
+def _places(url: str) -> Callable[[], Store]:
+    """Stores on one server, that know nothing of each other."""
+    return lambda: RedisStore(url, prefix=uuid.uuid4().hex)
 
 
 def _plain(many: int, batch: int) -> Callable[[], Awaitable[None]]:
@@ -216,13 +234,14 @@ async def _transactions() -> Table:
     return table
 
 
-async def _mail(*, quick: bool) -> Table:
+async def _mail(url: str | None, *, quick: bool) -> Table:
     """A consuming read: its announcement, and the transaction that ends it."""
     many = 100 if quick else 1_000
     table = Table(
         "A consuming read of one mail, microseconds for each",
         ("store", "announce", "append and settle"),
         notes=["An announcement is on disk before it is over: this is the disk's time."],
+        chart=Bars("store", ("announce", "append and settle")),
     )
     topic = Topic("benchmark.mail", ChatMessage, consumed=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -231,6 +250,8 @@ async def _mail(*, quick: bool) -> Table:
             "SqliteStore": SqliteStore(Path(folder, "normal.sqlite")),
             "SqliteStore, full": SqliteStore(Path(folder, "full.sqlite"), durability="full"),
         }
+        if url is not None:
+            stores["RedisStore"] = _places(url)()
         for name, store in stores.items():
             await store.open()
             log = store.log(topic)
@@ -250,14 +271,15 @@ async def _mail(*, quick: bool) -> Table:
     return table
 
 
-async def _tokens(*, quick: bool) -> Table:
+async def _tokens(url: str | None, *, quick: bool) -> Table:
     """What each poll pays for sharing its pacing with other programs."""
     many = 200 if quick else 2_000
     table = Table(
         "A token for a poll, written, answered and closed: microseconds of one",
         ("store", "us"),
         notes=[
-            "SqliteStore shares tokens with other programs: three transactions, one is awaited."
+            "SqliteStore shares tokens with other programs: three transactions, one is awaited.",
+            "RedisStore shares them with other machines: one answer of the server is awaited.",
         ],
     )
     with tempfile.TemporaryDirectory() as folder:
@@ -265,6 +287,8 @@ async def _tokens(*, quick: bool) -> Table:
             "MemoryStore": _pacing(MemoryStore, many),
             "SqliteStore": _pacing(_files(folder), many),
         }
+        if url is not None:
+            ways["RedisStore"] = _pacing(_places(url), many)
         for name, times in (await take_turns(3 if quick else 9, ways)).items():
             table.add(name, statistics.median(times.wall) / many * 1e6)
     return table

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Final
 
+from .chart import Bars
 from .measure import Times, turns
 from .report import Table, ratio
 from .server import ROOT
@@ -75,6 +76,7 @@ def run(*, quick: bool) -> list[Table]:
             f"A bare interpreter takes {statistics.median(bare.wall) * 1e3:.1f} ms,",
             f"the first Session.open(), which imports aiohttp, {median_open * 1e3:.0f} ms.",
         ],
+        chart=Bars("what", ("wall ms", "CPU ms")),
     )
     for name, against in ((OURS, THEIRS), (OPEN, THEIR_OPEN)):
         figures: dict[str, Times] = {}

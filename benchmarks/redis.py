@@ -25,6 +25,7 @@ from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores import RedisStore, Topic
 
+from .chart import Bars
 from .clients import begin, start
 from .lane import Run
 from .measure import take_turns, turns
@@ -75,6 +76,7 @@ async def _token(url: str, times: int) -> Table:
         f"A token that all processes share, and a bare PING of redis-py; {times} of each, in turns",
         ("what", "median us", "p99 us", "to PING", "target", "met"),
         notes=["Medians of round trips that take turns; the bucket is never empty."],
+        chart=Bars("what", ("median us", "p99 us")),
     )
     store, client = _store(url), Redis.from_url(url)
     await store.open()
@@ -240,6 +242,7 @@ async def _takeover(url: str, rounds: int) -> Table:
         f"Seconds from the kill -9 of a worker until another has what it had; {rounds} kills",
         ("what", "median s", "worst s", "target", "met"),
         notes=["The other one waits for news, as streams do; settings as they are."],
+        chart=Bars("what", ("median s", "worst s")),
     )
     items: list[float] = []
     leads: list[float] = []

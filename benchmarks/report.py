@@ -52,6 +52,10 @@ class Table:
     samples: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     chart: Chart | None = None
 
+    def __post_init__(self) -> None:
+        if len(set(self.header)) < len(self.header):
+            raise ValueError(f"two columns have the same name: {', '.join(self.header)}")
+
     def add(self, *cells: Cell) -> None:
         """Add a row, one cell for each column."""
         if len(cells) != len(self.header):

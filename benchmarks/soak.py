@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from .chart import Bars
 from .children import carry_out
 from .report import Cell, Table
 from .soaker import PARTS, Order, Plan, Result
@@ -53,6 +54,7 @@ def _done(results: Sequence[Result]) -> Table:
             "A session follows chat and mail, merged, by requests to a service on loopback.",
             "early: polls before their interval was over. What comes out of order is an error.",
         ],
+        chart=Bars("way", ("CPU us", "early")),
     )
     for way, result in zip(WAYS, results, strict=True):
         polls = result.looks[-1].polls
@@ -64,18 +66,18 @@ def _done(results: Sequence[Result]) -> Table:
 
 def _held(timed: Sequence[Result], traced: Sequence[Result], *, quick: bool) -> Table:
     parts = [f"{part:.0%}" for part in PARTS]
+    resident_after = [f"RSS MiB {part}" for part in parts]
+    traced_after = [f"traced KiB {part}" for part in parts]
     resident_most, traced_most = MOST_RESIDENT // 2**20, MOST_TRACED // 2**10
     table = Table(
         f"What it holds after {', '.join(parts)} of the polls",
-        (
-            *("way", "RSS MiB", *parts[1:], "store KiB"),
-            *("polls", "traced KiB", *parts[1:], "target", "met"),
-        ),
+        ("way", *resident_after, "store KiB", "polls", *traced_after, "target", "met"),
         notes=[
             "Logs keep their last 20 items. store: its files at the end.",
             "traced: what Python code has allocated, in a run of so many polls beside.",
             f"flat: RSS at most {resident_most} MiB over the first look, traced {traced_most} KiB.",
         ],
+        chart=Bars("way", (resident_after[0], resident_after[-1])),
     )
     for way, whole, counted in zip(WAYS, timed, traced, strict=True):
         resident = [look.resident for look in whole.looks]
