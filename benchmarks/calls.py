@@ -189,8 +189,8 @@ async def _profiles(both: Mapping[str, Arm], url: str, count: int) -> Table:
         notes=[
             f"cProfile, {count} calls; it makes each function slower, so take these as shares.",
             "C: what is built in or compiled, sockets and msgspec among it. Waiting is left out.",
-            f"What {OURS} adds is many small things, the same for a page: a token, the key's way into",
-            "the URL, a look whether the connection is idle, a limit for the body, a record.",
+            f"What {OURS} adds is many small things, the same for a page: a token, the key's way",
+            "into the URL, a look whether the connection is idle, a limit for the body, a record.",
         ],
     )
     sums = {name: counted.total() for name, counted in found.items()}

@@ -91,7 +91,7 @@ async def _run(url: str | None, *, quick: bool) -> Table:
         notes=[
             "over plain: the median of the differences to the plain loop of the same round.",
             "commit on the loop: sqlite3 used naively, an insert and a commit for each message.",
-            "RedisStore: its server is on loopback. One by one, a message takes five of its answers:",
+            "RedisStore: its server is on loopback. One by one, it answers five times a message:",
             "the lead, an append, a reading in vain and one that is not, an acknowledgement.",
         ],
         chart=Bars("way", ("one by one", "by fifty"), log=True),
