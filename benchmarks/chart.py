@@ -117,6 +117,7 @@ def _bars(
     if chart.log and any(size > 0 for size in sizes):
         panel.set_xscale("log")
     panel.margins(x=0.18)
+    panel.set_ylim(0.4, len(rows) + 0.6)  # the same beside it, be there bars or not
     if not any(sizes):
         panel.set_xlim(0, 1)  # else nothing at all lies in the middle of a scale
     _plain(panel, "x")

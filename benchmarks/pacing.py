@@ -183,8 +183,8 @@ def _each(scale: Scale, results: Sequence[Result]) -> Table:
             f"jitter: 0 to {forward} ms each way; slow answers: 0 to {forward} there, {slow} back.",
             "stalled loop: for 30 ms, every 150 ms on average.",
             "cold connections: one for each request, which takes 0 to 20 ms more to make.",
-            "Where the target is missed: to count from when a request was due or written is ahead by",
-            "a round trip as long as delays are even, and short in all the other scenarios.",
+            "Where the target is missed: to count from when a request was due or written is ahead",
+            "by a round trip as long as delays are even, and short in all the other scenarios.",
         ],
         chart=Bars("limiter", ("short", "rate"), by="scenario"),
     )
