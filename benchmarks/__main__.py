@@ -39,15 +39,14 @@ def main() -> None:
         if name not in NAMES:
             parser.error(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
 
-    about = machine()
+    about, warning = machine(), load_warning()  # before anything here makes a load of its own
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    if warning:
+        print(warning, flush=True)
     folder = arguments.out or (None if arguments.quick else RESULTS)
     # Without repeats, in the order given.
     for name in dict.fromkeys(arguments.names or NAMES):
-        warning = load_warning()
         print(f"\n== {name}: {NAMES[name]}", flush=True)
-        if warning:
-            print(f"   {warning}", flush=True)
         # Late: one benchmark needs no other's imports.
         module = importlib.import_module(f"{__package__}.{name}")
         run = cast("Benchmark", module.run)

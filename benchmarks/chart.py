@@ -104,6 +104,8 @@ def _bars(
     *,
     named: bool,
 ) -> None:
+    from matplotlib.ticker import EngFormatter
+
     # From the top down as in the table; a row without this figure has a place, and no bar.
     labels = [str(row[chart.label]) for row in rows]
     sizes = [float("nan") if row[value] is None else float(row[value]) for row in rows]
@@ -118,6 +120,8 @@ def _bars(
         panel.set_xscale("log")
     panel.margins(x=0.18)
     panel.set_ylim(0.4, len(rows) + 0.6)  # the same beside it, be there bars or not
+    if any(size >= 1e5 for size in sizes):
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
     if not any(sizes):
         panel.set_xlim(0, 1)  # else nothing at all lies in the middle of a scale
     _plain(panel, "x")
