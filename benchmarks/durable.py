@@ -26,6 +26,7 @@ from pythpeer.polling import chain
 from pythpeer.stores import RedisStore
 from pythpeer.stores.base import Draft, Log, Store, Topic
 from pythpeer.stores.sqlite.database import Durability
+from pythpeer.stores.sqlite.worker import Worker
 from pythpeer.streams import Stream
 
 from .chart import Bars
@@ -90,6 +91,8 @@ async def _run(url: str | None, *, quick: bool) -> Table:
         ("way", "one by one", "over plain", "by fifty", "by fifty over plain", "target", "met"),
         notes=[
             "over plain: the median of the differences to the plain loop of the same round.",
+            "SqliteStore: one job in a thread for each poll, its append; the way there and back, with",
+            "nothing to do, is a row of its own. A commit on the loop holds up everything else.",
             "commit on the loop: sqlite3 used naively, an insert and a commit for each message.",
             "RedisStore: its server is on loopback. One by one, it answers five times a message:",
             "the lead, an append, a reading in vain and one that is not, an acknowledgement.",
@@ -101,6 +104,7 @@ async def _run(url: str | None, *, quick: bool) -> Table:
         with tempfile.TemporaryDirectory() as folder:
             ways: dict[str, Callable[[], Awaitable[None]]] = {
                 "plain loop": _plain(many, batch),
+                "a job in a thread for each poll": _threaded(many, batch),
                 "commit on the loop": _naive(_names(folder), many, batch),
                 "MemoryStore": _stream(MemoryStore, many, batch),
                 "SqliteStore": _stream(_files(folder), many, batch),
@@ -157,6 +161,26 @@ def _plain(many: int, batch: int) -> Callable[[], Awaitable[None]]:
                 last = one.id
 
     return work
+
+
+def _threaded(many: int, batch: int) -> Callable[[], Awaitable[None]]:
+    """The same, and a thread is asked for nothing once a poll: the least that storing takes."""
+
+    async def work() -> None:
+        worker = Worker("benchmark")
+        last = 0
+        while last < many:
+            await worker.do(_nothing)
+            end = min(many, last + batch)
+            for one in [message(id) for id in range(last + 1, end + 1)]:
+                last = one.id
+        worker.close()
+
+    return work
+
+
+def _nothing() -> None:
+    pass
 
 
 def _naive(names: Iterator[Path], many: int, batch: int) -> Callable[[], Awaitable[None]]:
