@@ -91,8 +91,8 @@ async def _run(url: str | None, *, quick: bool) -> Table:
         ("way", "one by one", "over plain", "by fifty", "by fifty over plain", "target", "met"),
         notes=[
             "over plain: the median of the differences to the plain loop of the same round.",
-            "SqliteStore: one job in a thread for each poll, its append; the way there and back, with",
-            "nothing to do, is a row of its own. A commit on the loop holds up everything else.",
+            "SqliteStore: one job in a thread for each poll, its append; the way there and back",
+            "with nothing to do is a row of its own. A commit on the loop holds up all else.",
             "commit on the loop: sqlite3 used naively, an insert and a commit for each message.",
             "RedisStore: its server is on loopback. One by one, it answers five times a message:",
             "the lead, an append, a reading in vain and one that is not, an acknowledgement.",
