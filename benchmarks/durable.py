@@ -106,13 +106,13 @@ async def _run(url: str | None, *, quick: bool) -> Table:
                 "plain loop": _plain(many, batch),
                 "a job in a thread for each poll": _threaded(many, batch),
                 "commit on the loop": _naive(_names(folder), many, batch),
-                "MemoryStore": _stream(MemoryStore, many, batch),
-                "SqliteStore": _stream(_files(folder), many, batch),
-                "SqliteStore, ack() each": _stream(_files(folder), many, batch, ack=True),
-                "SqliteStore, full": _stream(_files(folder, "full"), many, batch),
+                "pythpeer, MemoryStore": _stream(MemoryStore, many, batch),
+                "pythpeer, SqliteStore": _stream(_files(folder), many, batch),
+                "pythpeer, SqliteStore, ack() each": _stream(_files(folder), many, batch, ack=True),
+                "pythpeer, SqliteStore, full": _stream(_files(folder, "full"), many, batch),
             }
             if url is not None:
-                ways["RedisStore"] = _stream(_places(url), many, batch)
+                ways["pythpeer, RedisStore"] = _stream(_places(url), many, batch)
             taken = await take_turns(3 if quick else 9, ways)
             times[batch] = {
                 name: [wall / many * 1e6 for wall in way.wall] for name, way in taken.items()
@@ -124,7 +124,7 @@ async def _run(url: str | None, *, quick: bool) -> Table:
             cells.append(statistics.median(ours))
             cells.append(statistics.median(a - b for a, b in zip(ours, plain, strict=True)))
             table.samples[f"{name}, {batch}"] = ours
-        if name == "SqliteStore":
+        if name == "pythpeer, SqliteStore":
             met = cells[1] < ONE_BY_ONE and cells[3] < IN_BATCHES
             table.add(name, *cells, f"< {ONE_BY_ONE}, < {IN_BATCHES}", met)
         else:
