@@ -259,7 +259,9 @@ class Feed(Generic[T]):
             if not self.closed and not (self._needy or await self.log.lead(LEASE)):
                 await self._news()
                 self._store.over()
-                return None
+                # Who stirred may be back too late for the next look, be it ever so often.
+                if not self._needy:
+                    return None
             await self._rest()
             if self.closed:
                 return self._over()

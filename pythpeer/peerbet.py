@@ -204,7 +204,9 @@ class Peerbet:
         Starts after the message id *after* (0 is the oldest available); without it, where the
         stream of this *name* left off; without that, with what arrives from now on. Where the
         service may have had more messages than it could show, ``on_gap="log"`` warns and goes on,
-        and ``"raise"`` raises `GapError` once; `Stream.gaps` has them either way.
+        and ``"raise"`` raises `GapError` once; `Stream.gaps` has them either way. To a stream that
+        goes on from an empty chat, and to a name under which nothing was acknowledged yet, all that
+        came before the oldest available is such a gap; it is none where *after* is given as 0.
         """
         if after is not None:
             check_integer("after", after, 0, endpoint=self._get.name)

@@ -1163,6 +1163,40 @@ async def test_a_stream_that_comes_while_the_store_is_asked_for_the_lead_is_not_
         assert now() - start < LEASE
 
 
+async def test_a_late_stream_is_not_kept_waiting_by_one_that_waits_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where reading takes a while, who waits beside it is always back before it, and leads."""
+    room, store = Room(*range(1, 6)), MemoryStore()
+    feed = feed_of(room, store)
+    asked: list[float] = []
+
+    def slow(kind: type[object], name: str) -> None:
+        does = getattr(kind, name)
+
+        async def slowly(*args: object, **options: object) -> object:
+            if name == "lead":
+                asked.append(now())
+            await asyncio.sleep(0.002)
+            return await does(*args, **options)
+
+        monkeypatch.setattr(kind, name, slowly)
+
+    slow(type(feed.log), "lead")
+    slow(type(feed.log.reader(None)), "read")
+    busy, waits, late = (
+        Stream(feed_of(room, store), after=5),
+        Stream(feed, after=5),
+        Stream(feed, after=2),
+    )
+    async with running(take(busy, 100), take(waits, 100)):
+        await asyncio.sleep(5)
+        del asked[:]
+        start = now()
+        assert await take(late, 3, within=LEASE) == [3, 4, 5]
+        assert len(asked) < 5 + (now() - start)
+
+
 async def test_a_closed_session_says_so_while_another_polls(store: Store) -> None:
     """A stream of a closed session raises although its log goes on."""
     room = Room()
