@@ -40,8 +40,8 @@ async def crowd(arms: Sequence[Arm[Any]], *, quick: bool) -> Table:
             "a single one is charged with all that the consumers share.",
             "Polls of a crowd that shares none are what the service has to bear.",
             f"Why {OURS} takes longer than a queue: a message is acknowledged when the next one is",
-            "asked for (a fifth of the time), and put into the log in its place before (two fifths",
-            "with a single consumer, next to nothing with many).",
+            "asked for (a tenth of the time), and a poll takes a token, links what came and puts",
+            "it into the log (three fifths with a single consumer, next to nothing with many).",
         ],
         chart=Bars("way", ("polls", "delivered/s", "B each"), by="consumers"),
     )
