@@ -222,10 +222,10 @@ def test_statistics_have_bars_on_a_terminal(
     configured.chats.add(7, messages=1000, active_users=5, messages_today=250, by_hour=hours)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     terminal(40)
     lines = [line.split() for line in unstyled(run("stats", "7").out).splitlines()]
-    # The longest of each fills what rich leaves to it: before 14.3 a column less.
+    # The longest of each fills what rich leaves to it: before 14.3 a column or two less.
     together, by_hour = len(lines[0][2]), len(lines[6][2])
-    assert together in (14, 15)
-    assert by_hour in (29, 30)
+    assert together in range(14, 16)
+    assert by_hour in range(28, 31)
     assert lines == [
         ["messages", "1,000", "█" * together],
         ["messages_today", "250", bar(0.25, together)],
