@@ -26,7 +26,8 @@ from pythpeer.transport import CONNECTIONS
 from .chart import Bars
 from .measure import Times, take_turns
 from .report import Cell, Table, ratio
-from .rivals.calling import BARE, KEY, OURS, Arm, Calls, arms
+from .rivals.calling import BARE, KEY, Arm, Calls, arms
+from .rivals.installed import OURS
 from .rivals.limiting import share
 from .server import MESSAGES, PAGE, ROLL, SMALL, SMALL_PATH, Server
 

@@ -12,7 +12,7 @@ from pythpeer import ChatMessage
 from .chart import Bars
 from .measure import kept_bytes, take_turns
 from .report import Table, ratio
-from .rivals.limiting import OURS
+from .rivals.installed import OURS
 from .rivals.streaming import Arm, Handle
 from .script import PAGE, Chat
 

@@ -22,7 +22,8 @@ from pythpeer.peerbet import chat_get
 from .chart import Bars
 from .measure import take_turns
 from .report import Cell, Table, ratio
-from .rivals.decoding import OURS, Arm, arms
+from .rivals.decoding import Arm, arms
+from .rivals.installed import OURS
 from .server import MESSAGES, PAGE, ROLL, SMALL
 
 __all__ = ["Damage", "damages", "outcome", "run"]

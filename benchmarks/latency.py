@@ -16,7 +16,7 @@ from pythpeer.testing import VirtualTimeLoop
 
 from .chart import Curves
 from .report import Table
-from .rivals.limiting import OURS
+from .rivals.installed import OURS
 from .rivals.streaming import Arm, Handle
 from .script import Chat
 

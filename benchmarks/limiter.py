@@ -17,7 +17,8 @@ from pythpeer.line import Priority
 from .measure import Times, kept_bytes, take_turns, turns
 from .ranking import ranking
 from .report import Cell, Table, ratio
-from .rivals.limiting import OURS, Arm, Get, arms
+from .rivals.installed import OURS
+from .rivals.limiting import Arm, Get, arms
 from .waiting import waiting
 
 __all__ = ["run"]

@@ -19,7 +19,8 @@ from .chart import Bars
 from .clients import begin, start
 from .lane import Outcome, Run
 from .report import Cell, Table
-from .rivals.limiting import OURS, arms
+from .rivals.installed import OURS
+from .rivals.limiting import arms
 from .server import Server
 from .verdict import NOISE, Verdict, judge, sums, target
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from .chart import Bars
 from .report import Cell, Table
-from .rivals.limiting import OURS
+from .rivals.installed import OURS
 
 __all__ = ["ahead", "ranking"]
 

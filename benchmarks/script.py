@@ -20,7 +20,7 @@ from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream
 
 from .rivals import streaming
-from .rivals.limiting import OURS
+from .rivals.installed import OURS
 
 __all__ = ["PAGE", "PYTHPEER", "Chat"]
 

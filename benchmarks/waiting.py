@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from .ranking import ranking
 from .report import Cell, Table
-from .rivals.limiting import OURS, Arm
+from .rivals.installed import OURS
+from .rivals.limiting import Arm
 
 __all__ = ["inversions", "lateness", "least_gap", "waiting"]
 

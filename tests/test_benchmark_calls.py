@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.calls import PACKAGE, TARGET, part, parts, speeds
 from benchmarks.measure import Times
-from benchmarks.rivals.calling import BARE, OURS
+from benchmarks.rivals.calling import BARE
+from benchmarks.rivals.installed import OURS
 
 WIRE = str(PACKAGE / "wire.py")
 

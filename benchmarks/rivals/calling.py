@@ -14,9 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from .installed import installed
 
-__all__ = ["BARE", "KEY", "OURS", "Arm", "Calls", "arms", "page_params", "roll_params"]
+__all__ = ["BARE", "KEY", "Arm", "Calls", "arms", "page_params", "roll_params"]
 
-OURS: Final = "pythpeer"
 BARE: Final = "aiohttp + msgspec"
 
 KEY: Final = "0123456789abcdef"
@@ -65,6 +64,4 @@ def page_params(after: int) -> dict[str, str | int]:
 @functools.cache
 def arms() -> tuple[dict[str, Arm], list[str]]:
     """Every arm by its name, and a note for each that is not installed."""
-    found: dict[str, Any]
-    found, absent = installed(MODULES)
-    return found, absent
+    return installed(MODULES)

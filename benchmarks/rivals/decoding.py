@@ -12,9 +12,7 @@ from typing import Any, Final
 
 from .installed import installed
 
-__all__ = ["OURS", "Arm", "arms"]
-
-OURS: Final = "pythpeer"
+__all__ = ["Arm", "arms"]
 
 MODULES: Final = ("msgspec_structs", "orjson_dataclasses", "pydantic_models", "json_dataclasses")
 
@@ -42,6 +40,4 @@ class Arm:
 @functools.cache
 def arms() -> tuple[dict[str, Arm], list[str]]:
     """Every arm by its name, and a note for each that is not installed."""
-    found: dict[str, Any]
-    found, absent = installed(MODULES)
-    return found, absent
+    return installed(MODULES)

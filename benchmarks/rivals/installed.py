@@ -1,12 +1,15 @@
-"""Which rivals are here to be measured."""
+"""Which rivals are here to be measured, and who is measured beside them."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["installed"]
+__all__ = ["OURS", "installed"]
+
+OURS: Final = "pythpeer"
+"""Its name in every table."""
 
 
 def installed(modules: Iterable[str]) -> tuple[dict[str, Any], list[str]]:

@@ -13,14 +13,12 @@ from typing import Any, Final, Generic, TypeVar
 
 from .installed import installed
 
-__all__ = ["OURS", "Arm", "Get", "arms", "share"]
+__all__ = ["Arm", "Get", "arms", "share"]
 
 L = TypeVar("L")
 
 Get = Callable[[], Awaitable[object]]
 """One request, and whatever comes of it."""
-
-OURS: Final = "pythpeer"
 
 MODULES: Final = (
     "aiolimiter",
@@ -84,6 +82,4 @@ async def share(work: Get, count: int, tasks: int) -> None:
 @functools.cache
 def arms() -> tuple[dict[str, Arm[Any]], list[str]]:
     """Every arm by its name, and a note for each limiter that is not installed."""
-    found: dict[str, Arm[Any]]
-    found, absent = installed(MODULES)
-    return found, absent
+    return installed(MODULES)
