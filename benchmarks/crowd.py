@@ -7,14 +7,12 @@ import statistics
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from pythpeer import ChatMessage
-
 from .chart import Bars
 from .measure import kept_bytes, take_turns
 from .report import Table, ratio
 from .rivals.installed import OURS
-from .rivals.streaming import Arm, Handle
-from .script import PAGE, Chat
+from .rivals.streaming import Arm
+from .script import PAGE, Chat, consumer
 
 __all__ = ["crowd", "delivering"]
 
@@ -80,29 +78,12 @@ def delivering(
         chat, done = script.again(), list[str]()
         async with asyncio.timeout(120), arm.open(chat) as make, asyncio.TaskGroup() as group:
             for _ in range(consumers):
-                group.create_task(arm.follow(make(), _consumer(arm.name, messages, done)))
+                group.create_task(arm.follow(make(), consumer(arm.name, messages, done)))
         if len(done) != consumers:
             raise RuntimeError(f"{arm.name}: only {len(done)} of {consumers} had everything")
         polls.append(chat.polls)
 
     return work
-
-
-def _consumer(name: str, messages: int, done: list[str]) -> Handle:
-    """One that wants each of so many, in order. Says so in *done* when it has them."""
-    had = 0
-
-    def handle(message: ChatMessage) -> bool:
-        nonlocal had
-        had += 1
-        if message.id != had:
-            raise RuntimeError(f"{name}: message {message.id} where {had} was due")
-        if had < messages:
-            return False
-        done.append(name)
-        return True
-
-    return handle
 
 
 async def _weight(arm: Arm[Any], consumers: int) -> float:
@@ -112,7 +93,7 @@ async def _weight(arm: Arm[Any], consumers: int) -> float:
 
         async def build() -> None:
             tasks.extend(
-                asyncio.create_task(arm.follow(make(), _consumer(arm.name, 1, [])))
+                asyncio.create_task(arm.follow(make(), consumer(arm.name, 1, [])))
                 for _ in range(consumers)
             )
             for _ in range(8):

@@ -18,7 +18,7 @@ from .chart import Curves
 from .report import Table
 from .rivals.installed import OURS
 from .rivals.streaming import Arm, Handle
-from .script import Chat
+from .script import Chat, consumer
 
 __all__ = ["Delays", "Scene", "held", "latency", "measure"]
 
@@ -75,6 +75,7 @@ async def _measure(arm: Arm[Any], scene: Scene) -> Delays:
     now = asyncio.get_running_loop().time
     said: list[float] = []
     delays: list[float] = []
+    done: list[str] = []
 
     async def talk() -> None:
         for _ in range(scene.messages):
@@ -82,25 +83,21 @@ async def _measure(arm: Arm[Any], scene: Scene) -> Delays:
             said.append(now())
             chat.say()
 
-    def consumer() -> Handle:
-        had = 0
+    def watched(handle: Handle) -> Handle:
+        def watch(message: ChatMessage) -> bool:
+            last = handle(message)
+            delays.append((now() - said[message.id - 1]) / INTERVAL)
+            return last
 
-        def handle(message: ChatMessage) -> bool:
-            nonlocal had
-            had += 1
-            if message.id != had:
-                raise RuntimeError(f"{arm.name}: message {message.id} where {had} was due")
-            delays.append((now() - said[had - 1]) / INTERVAL)
-            return had == scene.messages
-
-        return handle
+        return watch
 
     async with arm.open(chat) as make, asyncio.TaskGroup() as group:
         for _ in range(CONSUMERS):
-            group.create_task(arm.follow(make(), consumer()))
+            handle = watched(consumer(arm.name, scene.messages, done))
+            group.create_task(arm.follow(make(), handle))
         group.create_task(talk())
-    if len(delays) != CONSUMERS * scene.messages:
-        raise RuntimeError(f"{arm.name}: {len(delays)} messages came")
+    if len(done) != CONSUMERS:
+        raise RuntimeError(f"{arm.name}: only {len(done)} of {CONSUMERS} had everything")
     return Delays(chat.polls, chat.early, delays)
 
 

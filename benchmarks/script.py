@@ -22,7 +22,7 @@ from pythpeer.streams import Stream
 from .rivals import streaming
 from .rivals.installed import OURS
 
-__all__ = ["PAGE", "PYTHPEER", "Chat"]
+__all__ = ["PAGE", "PYTHPEER", "Chat", "consumer"]
 
 PAGE: Final = 50
 """Messages that one poll brings at most."""
@@ -78,6 +78,23 @@ class Chat:
         self.polls += 1
         self.early += now - self._last < self.interval - NOTHING
         self._last = now
+
+
+def consumer(name: str, messages: int, done: list[str]) -> streaming.Handle:
+    """One that wants each of so many, in order. Says so in *done* when it has them."""
+    had = 0
+
+    def handle(message: ChatMessage) -> bool:
+        nonlocal had
+        had += 1
+        if message.id != had:
+            raise RuntimeError(f"{name}: message {message.id} where {had} was due")
+        if had < messages:
+            return False
+        done.append(name)
+        return True
+
+    return handle
 
 
 class _Source:
