@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from .server import http_answer
+
 __all__ = ["Answer", "answered", "resident", "serving"]
 
 Answer = Callable[[str], bytes | None]
@@ -17,9 +19,7 @@ Answer = Callable[[str], bytes | None]
 
 def answered(document: object, status: str = "200 OK") -> bytes:
     """An answer that says *document*."""
-    body = json.dumps(document)
-    head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}\r\n{body}".encode()
+    return http_answer(json.dumps(document).encode(), status)
 
 
 @asynccontextmanager

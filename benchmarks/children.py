@@ -1,22 +1,31 @@
-"""Orders that are carried out in processes of their own, each of which prints what it saw."""
+"""Orders that are carried out in processes of their own, each of which prints what it saw.
+
+Both sides of it: who gives them, and who, on virtual time and with a folder, obeys.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from pythpeer.testing import VirtualTimeLoop
+
 from .server import ROOT
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "obey", "order_of"]
 
 T = TypeVar("T")
 
-PATIENCE = 1800
+PATIENCE: Final = 1800
 
 
 def carry_out(module: str, orders: Sequence[msgspec.Struct], result: type[T]) -> list[T]:
@@ -44,3 +53,22 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         child.kill()
     child.communicate()
+
+
+# -- in the process -------------------------------------------------------------------------------
+
+
+def order_of(kind: type[T]) -> T:
+    """The order that this process was started with."""
+    return msgspec.json.decode(sys.argv[1], type=kind)
+
+
+def obey(order: T, run: Callable[[T, Path], Coroutine[Any, Any, object]]) -> None:
+    """Carry it out, and print what came of it. *run* has a folder of its own."""
+    logging.disable()  # it says whatever goes wrong, and something does all the time
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        asyncio.Runner(loop_factory=VirtualTimeLoop) as runner,
+    ):
+        result = runner.run(run(order, Path(folder)))
+    print(msgspec.json.encode(result).decode())

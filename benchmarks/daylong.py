@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
-import sys
-import tempfile
 import time
 from array import array
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -25,9 +22,9 @@ import msgspec
 
 from pythpeer import MemoryStore, SqliteStore
 from pythpeer.stores.base import Store
-from pythpeer.testing import VirtualTimeLoop
 
 from .answering import answered, resident, serving
+from .children import obey, order_of
 from .durable import TEXT
 from .reading import reading_of, session
 from .rivals.fan_out import fan_out
@@ -168,14 +165,7 @@ def _held() -> int | None:
 
 
 def main() -> None:
-    logging.disable()
-    order = msgspec.json.decode(sys.argv[1], type=Order)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        asyncio.Runner(loop_factory=VirtualTimeLoop) as runner,
-    ):
-        result = runner.run(_run(order, Path(folder)))
-    print(msgspec.json.encode(result).decode())
+    obey(order_of(Order), _run)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,17 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["MESSAGES", "PAGE", "PAGE_PATH", "ROLL", "ROOT", "SMALL", "SMALL_PATH", "Server"]
+__all__ = [
+    "MESSAGES",
+    "PAGE",
+    "PAGE_PATH",
+    "ROLL",
+    "ROOT",
+    "SMALL",
+    "SMALL_PATH",
+    "Server",
+    "http_answer",
+]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -56,14 +66,14 @@ PAGE: Final = _json({"status": 1, "users_online": 3, "message_list": MESSAGES})
 HEARTBEAT: Final = 0.002
 
 
-def _answer(body: bytes, status: str = "200 OK") -> bytes:
+def http_answer(body: bytes, status: str = "200 OK") -> bytes:
     head = f"HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-PREBUILT: Final = {SMALL_PATH.encode(): _answer(SMALL), PAGE_PATH.encode(): _answer(PAGE)}
-LANE_ANSWER: Final = _answer(b'{"status":1,"mid":1}')
-NOT_FOUND: Final = _answer(b"", "404 Not Found")
+PREBUILT: Final = {SMALL_PATH.encode(): http_answer(SMALL), PAGE_PATH.encode(): http_answer(PAGE)}
+LANE_ANSWER: Final = http_answer(b'{"status":1,"mid":1}')
+NOT_FOUND: Final = http_answer(b"", "404 Not Found")
 
 
 class _Lane:
@@ -100,13 +110,13 @@ class _Judge:
             delays = float(options["forward"]), float(options["back"])
             self.lanes[name] = _Lane(*delays, seed=int(options["seed"]))
             self._heart = self._heart or asyncio.ensure_future(self._beat())
-            return _answer(b"null")
+            return http_answer(b"null")
         lane = self.lanes.pop(name)
         if not self.lanes and self._heart is not None:
             self._heart.cancel()
             self._heart = None
         document = {"requests": lane.requests, "late": list(self._late)}
-        return _answer(json.dumps(document).encode())
+        return http_answer(json.dumps(document).encode())
 
     async def _beat(self) -> None:
         self._late.clear()

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
-import sys
-import tempfile
 import time
 import tracemalloc
 from pathlib import Path
@@ -37,9 +34,9 @@ from pythpeer.line import Priority
 from pythpeer.polling import chain
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream
-from pythpeer.testing import VirtualTimeLoop
 
 from .answering import answered, resident, serving
+from .children import obey, order_of
 from .durable import TEXT, message
 
 __all__ = ["PARTS", "Look", "Order", "Plan", "Result"]
@@ -319,16 +316,10 @@ async def _run(order: Order, folder: Path) -> Result:
 
 
 def main() -> None:
-    logging.disable()  # it says whatever goes wrong, and something does all the time
-    order = msgspec.json.decode(sys.argv[1], type=Order)
+    order = order_of(Order)
     if order.traced:
         tracemalloc.start()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        asyncio.Runner(loop_factory=VirtualTimeLoop) as runner,
-    ):
-        result = runner.run(_run(order, Path(folder)))
-    print(msgspec.json.encode(result).decode())
+    obey(order, _run)
 
 
 if __name__ == "__main__":
