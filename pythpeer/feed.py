@@ -196,7 +196,7 @@ class Feed(Generic[T]):
         self._waiting: dict[Cursor, None] = {}
         self._round: _Round | None = None
         self.closed: bool = False
-        """Whether the session of this feed has been closed."""
+        """Whether the session of this feed has been closed. Asked for each item: a plain value."""
         self._closing = asyncio.Event()
         self._stirred = asyncio.Event()
         self.asking: bool = False
@@ -230,7 +230,9 @@ class Feed(Generic[T]):
     async def _lead(self) -> None:
         round = self._round = _Round()
         try:
-            await self._hold()
+            # It keeps apart the attempts of whoever asks again after each error. No token does:
+            # none is spent on a connection that never comes about.
+            await self._rest(self._held_until)
             round.error = await self._run()
             if isinstance(round.error, TransportError):
                 self._held_until = asyncio.get_running_loop().time() + BASE_DELAY
@@ -239,16 +241,6 @@ class Feed(Generic[T]):
             round.done.set()
         if round.error is not None:
             raise round.error
-
-    async def _hold(self) -> None:
-        """Keep apart the attempts of whoever asks again after each error.
-
-        No token does: none is spent on a connection that never comes about.
-        """
-        rest = self._held_until - asyncio.get_running_loop().time()
-        if rest > 0:
-            with anyio.move_on_after(rest):
-                await self._closing.wait()
 
     async def _run(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
@@ -262,7 +254,7 @@ class Feed(Generic[T]):
                 # Who stirred may be back too late for the next look, be it ever so often.
                 if not self._needy:
                     return None
-            await self._rest()
+            await self._rest(self._not_before)
             if self.closed:
                 return self._over()
             error = await self.source.poll(self)
@@ -294,7 +286,7 @@ class Feed(Generic[T]):
     async def sit_out(self, error: StoreError) -> None:
         """Wait a while for the store, which is away just now."""
         self._store.note(error)
-        await self._rest()
+        await self._rest(self._not_before)
 
     async def _news(self) -> None:
         """Wait for what another session appends, or until somebody here needs a poll of its own."""
@@ -313,9 +305,9 @@ class Feed(Generic[T]):
     def _needy(self) -> bool:
         return any(cursor.needy for cursor in self._waiting)
 
-    async def _rest(self) -> None:
-        """Wait the back-off out. It is the feed's: a consumer's time limit does not reset it."""
-        rest = self._not_before - asyncio.get_running_loop().time()
+    async def _rest(self, until: float) -> None:
+        """Wait a back-off out. It is the feed's: a consumer's time limit does not reset it."""
+        rest = until - asyncio.get_running_loop().time()
         if rest > 0:
             with anyio.move_on_after(rest):
                 await self._closing.wait()
