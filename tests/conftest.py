@@ -19,6 +19,8 @@ from typing import Final
 import pytest
 import redis_server
 from fake_client import AT_WILL, Client, connect
+from helpers import DEEP, examples
+from hypothesis import settings
 from stores import STORES, NewStore
 
 from pythpeer.stores import Store
@@ -30,6 +32,11 @@ VIRTUAL: Final[Backend] = ("asyncio", {"loop_factory": VirtualTimeLoop})
 
 REAL: Final[Backend] = ("asyncio", {"loop_factory": asyncio.SelectorEventLoop})
 """The backend of a test that waits for another process."""
+
+# No deadline: a busy machine is no defect. A failure prints how to repeat it.
+settings.register_profile("small", max_examples=examples(100), deadline=None, print_blob=True)
+settings.register_profile("deep", max_examples=examples(100), deadline=None, print_blob=True)
+settings.load_profile("deep" if DEEP else "small")
 
 # The fixtures of the command line's tests, which their modules load as a plugin.
 pytest.register_assert_rewrite("cli_runner")

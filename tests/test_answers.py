@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -500,7 +501,6 @@ def replaced(value: Any) -> Any:
             return value
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.just(0.5) | ODD_TEXT,
@@ -523,7 +523,6 @@ def test_a_document_with_a_page_after_it_is_nothing(after: str) -> None:
     assert found(f'["{"x" * 5000}"]\n{after}') is NOTHING
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-99, 99) | st.text("[]{}\n\"'<>:a", max_size=5),
@@ -653,7 +652,7 @@ def test_deep_nesting_is_a_decode_error() -> None:
                 assert depth < 100_000 or isinstance(answer, DecodeError)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     st.sampled_from(ENDPOINTS),
     st.sampled_from([200, 204, 302, 400, 401, 404, 429, 500]),
@@ -699,7 +698,6 @@ messages = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(messages, max_size=5), numbers | numbers.map(str))
 def test_the_short_cut_reads_what_the_long_way_reads(
     listed: list[dict[str, object]], online: object
@@ -790,7 +788,6 @@ def test_cutting_comes_after_covering(form: str, before: int) -> None:
         assert "c4n4" not in error.excerpt.lower()
 
 
-@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="*"), min_size=4),
     st.sampled_from(sorted(FORMS)),
@@ -930,7 +927,6 @@ def test_clocks_need_not_agree() -> None:
     assert retry_after(past) == 10.0
 
 
-@settings(deadline=None)
 @given(
     st.text(st.characters(max_codepoint=255), max_size=30) | st.text("SunMar 0123456789,:+-GMT"),
     st.text("SunMar 0123456789,:+-GMT"),
@@ -944,7 +940,6 @@ def test_no_header_breaks_anything(value: str, date: str) -> None:
 # -- dates ----------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.datetimes(min_value=datetime(1000, 1, 1)))
 def test_the_services_dates(date: datetime) -> None:
     """``yyyy-MM-dd HH:mm:ss`` is read to the second, without a zone."""
@@ -991,7 +986,7 @@ def test_anything_else_is_no_date(value: object) -> None:
     assert read_date(value) is None
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text("0123456789-:+.,ZTW ", min_size=19, max_size=19) | st.from_regex(
     r"2012-12-12 [0-9:.,+Z-]{8}", fullmatch=True
 ))  # fmt: skip

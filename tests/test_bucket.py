@@ -10,6 +10,7 @@ import itertools
 import math
 
 import pytest
+from helpers import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,6 @@ def test_a_new_bucket_is_full() -> None:
         assert Bucket(Rate(1.0, 3)).available(now) == 3
 
 
-@settings(deadline=None)
 @given(
     st.floats(0.01, 100),
     st.floats(0, 10),
@@ -218,7 +218,7 @@ steps = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(200))
 @given(rates, steps)
 @example(
     Rate(1.0, 3, 0.05),
@@ -237,7 +237,6 @@ def test_the_server_never_counts_too_many(rate: Rate, steps: list[Step]) -> None
     assert all(seconds <= EPS for seconds in early), early
 
 
-@settings(deadline=None)
 @given(rates, steps)
 def test_with_one_token_no_gap_is_short(rate: Rate, steps: list[Step]) -> None:
     """With a burst of one the server sees the interval between any two arrivals."""
@@ -247,7 +246,6 @@ def test_with_one_token_no_gap_is_short(rate: Rate, steps: list[Step]) -> None:
     assert all(gap >= rate.interval - EPS for gap in gaps), gaps
 
 
-@settings(deadline=None)
 @given(rates, st.integers(1, 40), st.floats(0, 1))
 def test_safety_costs_no_more_than_the_guard(rate: Rate, count: int, delay: float) -> None:
     """Whoever asks without pause gets ``interval + guard`` at the worst, and the burst on top."""
@@ -256,7 +254,6 @@ def test_safety_costs_no_more_than_the_guard(rate: Rate, count: int, delay: floa
     assert writings[-1] <= worst + EPS
 
 
-@settings(deadline=None)
 @given(rates, st.integers(1, 40))
 def test_prompt_answers_give_the_full_rate(rate: Rate, count: int) -> None:
     """Where every request is answered at once, nothing at all is lost with one token."""
@@ -303,7 +300,6 @@ def test_a_token_given_back_is_there_at_once() -> None:
     assert bucket_due == bucket_due_again == 6.05
 
 
-@settings(deadline=None)
 @given(rates, steps, st.lists(st.integers(0, 3), max_size=24))
 def test_giving_back_leaves_no_trace(rate: Rate, steps: list[Step], aborted: list[int]) -> None:
     """Requests that never left change nothing for those that do."""
@@ -343,7 +339,6 @@ def test_a_pause_holds_everything() -> None:
     assert bucket.available(10.0) == 3
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=1))
 def test_a_pause_only_ever_grows(untils: list[float]) -> None:
     """A shorter one does not replace a longer one."""
@@ -447,7 +442,6 @@ def test_a_429_ends_a_clean_run() -> None:
     assert bucket.guard == wide == pytest.approx(0.2)
 
 
-@settings(deadline=None)
 @given(st.floats(0, 5), st.lists(st.booleans(), max_size=400))
 def test_the_guard_keeps_within_its_bounds(guard: float, answers: list[bool]) -> None:
     """Never under the rate's, never over the greater of that and the cap."""
@@ -463,7 +457,6 @@ def test_the_guard_keeps_within_its_bounds(guard: float, answers: list[bool]) ->
 # -- another clock --------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.floats(-1000, 1000), st.integers(1, 3), st.integers(0, 2))
 def test_a_bucket_moves_to_another_clock(ahead: float, spent: int, pause: int) -> None:
     """What was due in five seconds is due in five seconds by a clock that shows another time."""

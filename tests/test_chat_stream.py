@@ -12,6 +12,7 @@ from typing import Final, Literal
 import anyio
 import pytest
 import trustme
+from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, open_session, serving, trusting
@@ -465,8 +466,7 @@ CUTS: Final = st.tuples(
 
 
 @settings(
-    deadline=None,
-    max_examples=25,
+    max_examples=examples(25),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 import trustme
+from helpers import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, hang, old_tls, open_session, serving, trusting
@@ -691,7 +692,7 @@ MAILS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(chat=DOCUMENTS | PAGES, lookup=DOCUMENTS, mail=DOCUMENTS | MAILS)
 @example(chat={"message_list": [{"id": 2**63}]}, lookup=None, mail=None)
 @example(chat={"message_list": [{"id": -7}]}, lookup={"": ""}, mail=[{"id": 2**70}])
@@ -710,7 +711,7 @@ def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> 
     assert report.of("pythbots.api-key") is not None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(DOCUMENTS | PAGES | MAILS)
 def test_judging_never_raises(found: Any) -> None:
     """Each judge takes any JSON there is, in the place of what it is made for."""
@@ -854,7 +855,7 @@ def test_windows_that_are_neither() -> None:
 # -- what is kept of answers ----------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(DOCUMENTS | PAGES | MAILS)
 def test_samples_keep_the_types_and_nothing_else(found: Any) -> None:
     """The same shape, no canary, and made anew it is the same."""

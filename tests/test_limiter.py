@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
+from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -309,7 +310,7 @@ async def test_a_burst_counts_reserved_tokens() -> None:
     assert line.times == [pytest.approx(10 + 1 + GUARD)]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=examples(100))
 @given(
     burst=st.integers(1, 4),
     callers=st.lists(
@@ -562,7 +563,7 @@ async def test_a_cancelled_scope_gives_the_token_back() -> None:
     assert line.times == [0.0]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     chance=st.randoms(use_true_random=False),
     burst=st.sampled_from([1, 3]),

@@ -12,6 +12,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
+from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -774,8 +775,7 @@ STEPS: Final = st.lists(
 
 
 @settings(
-    deadline=None,
-    max_examples=40,
+    max_examples=examples(40),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

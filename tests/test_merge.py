@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import anyio
 import pytest
+from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Fault, Scripted
@@ -353,8 +354,7 @@ Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
 
 
 @settings(
-    deadline=None,
-    max_examples=25,
+    max_examples=examples(25),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

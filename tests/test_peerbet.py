@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, drop, open_session
@@ -227,7 +228,7 @@ async def test_a_post_is_encoded_as_documented(fake: FakeServices, session: Sess
     ]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     text=st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=250)
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer.polling import Gap, chain
@@ -15,7 +15,6 @@ pages = st.dictionaries(ids, st.none() | st.text(max_size=2), max_size=12)
 some_pages = st.dictionaries(ids, st.none() | st.text(max_size=2), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(ids, pages)
 def test_links_are_one_chain_in_order(after: int, page: dict[int, str | None]) -> None:
     """Ascending ids, each linked to the one before, the first to where the question started."""
@@ -25,7 +24,6 @@ def test_links_are_one_chain_in_order(after: int, page: dict[int, str | None]) -
     assert [draft.after for draft in drafts] == [after, *numbers][: len(drafts)]
 
 
-@settings(deadline=None)
 @given(ids, pages)
 def test_nothing_old_and_nothing_made_up(after: int, page: dict[int, str | None]) -> None:
     """Every message after the cursor is there with its own item, and no other."""
@@ -35,7 +33,6 @@ def test_nothing_old_and_nothing_made_up(after: int, page: dict[int, str | None]
     }
 
 
-@settings(deadline=None)
 @given(ids, some_pages, st.booleans())
 def test_the_gap_law(after: int, page: dict[int, str | None], full: bool) -> None:
     """A gap is: a full answer, whose lowest id is not the next one."""
@@ -44,7 +41,6 @@ def test_the_gap_law(after: int, page: dict[int, str | None], full: bool) -> Non
     assert [draft.gap for draft in drafts] == [gap, *([False] * len(drafts))][: len(drafts)]
 
 
-@settings(deadline=None)
 @given(ids, some_pages, st.booleans(), st.randoms(use_true_random=False))
 def test_the_order_of_the_answer_does_not_matter(
     after: int, page: dict[int, str | None], full: bool, chance: random.Random

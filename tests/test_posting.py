@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 import anyio
 import pytest
+from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -611,8 +612,7 @@ posts = st.tuples(st.sampled_from(["a", "b", " a "]), st.booleans(), faults)
 
 
 @settings(
-    deadline=None,
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

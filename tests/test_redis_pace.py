@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import pytest
 from fakeredis import FakeServer
+from helpers import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
@@ -165,7 +166,7 @@ DOINGS: Final = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(250), suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(RATES, min_size=3, max_size=3), st.booleans(), DOINGS)
 @example(  # the first may be on its way far longer than the second, which was answered at once
     [Rate(0.125, 3, 0.5)] * 3,

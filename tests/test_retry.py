@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import (
@@ -132,7 +132,6 @@ def test_attempts_count_the_first(attempts: int) -> None:
     assert [delay is not None for delay in delays] == [True] * (attempts - 1) + [False, False]
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 10_000),
     st.floats(0, 1e6),

@@ -13,7 +13,7 @@ import weakref
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, Secret
@@ -26,14 +26,12 @@ keys = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_s
 # -- what it holds --------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(keys)
 def test_reveals_what_it_was_given(text: str) -> None:
     """Nothing is stripped, folded or normalised."""
     assert Secret(text).reveal() == text
 
 
-@settings(deadline=None)
 @given(keys, keys)
 def test_equality_is_that_of_the_texts(one: str, other: str) -> None:
     """Two secrets are equal when their texts are, and equal ones hash alike."""
@@ -68,7 +66,6 @@ def test_can_be_referenced_weakly() -> None:
 # -- what it shows --------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(keys)
 def test_every_secret_looks_the_same(text: str) -> None:
     """Neither the key nor its length can be seen from outside."""
@@ -152,7 +149,6 @@ def test_copies_are_itself() -> None:
 # -- the fingerprint ------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(keys, keys)
 def test_fingerprints_tell_keys_apart(one: str, other: str) -> None:
     """Equal keys have equal fingerprints, different keys different ones."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import AccessDeniedError, ApiError, DecodeError, Effect, Endpoint, RateLimitedError
@@ -627,7 +627,6 @@ documents = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(documents)
 def test_a_success_is_an_object_or_a_yes(document: Any) -> None:
     """Non-empty, and handed over whole."""
@@ -639,7 +638,6 @@ def test_a_success_is_an_object_or_a_yes(document: Any) -> None:
             success(document)
 
 
-@settings(deadline=None)
 @given(documents)
 def test_an_object_is_any_object_with_fields(document: Any) -> None:
     """Non-empty, and handed over whole."""
@@ -651,7 +649,6 @@ def test_an_object_is_any_object_with_fields(document: Any) -> None:
             shape(document)
 
 
-@settings(deadline=None)
 @given(documents)
 def test_a_list_is_found_at_the_top_or_one_level_down(document: Any) -> None:
     """By the rule that the contract gives, for any document."""
@@ -670,7 +667,6 @@ def test_a_list_is_found_at_the_top_or_one_level_down(document: Any) -> None:
             shape(document)
 
 
-@settings(deadline=None)
 @given(st.lists(st.fixed_dictionaries({"id": st.integers(1, 99), "user": st.text(max_size=3)})))
 def test_a_list_reads_the_same_in_each_of_its_shapes(items: list[dict[str, Any]]) -> None:
     """A list, numeric keys, or either within an object."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import pytest
+from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -365,7 +366,7 @@ INTERVALS: Final = st.sampled_from([0.1, 1.0, 40.0])
 GUARDS: Final = st.sampled_from([0.0, 0.05, 0.4])
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(DOINGS, INTERVALS, st.integers(1, 3), GUARDS)
 def test_the_service_never_counts_too_many(
     doings: list[tuple[int, str, float]], interval: float, burst: int, guard: float
@@ -397,7 +398,7 @@ RATES: Final = st.tuples(INTERVALS, GUARDS).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(DOINGS, RATES)
 def test_each_keeps_to_its_own_rate_where_they_disagree(
     doings: list[tuple[int, str, float]], rates: list[Rate]
@@ -420,7 +421,6 @@ def test_programs_that_disagree_make_no_tokens() -> None:
 # -- in which order -------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(
     st.integers(2, 5),
     st.integers(1, 3),

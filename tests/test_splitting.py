@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 import regex
+from helpers import examples
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -302,7 +303,7 @@ def is_known(text: str) -> bool:
 texts = st.lists(st.sampled_from(POOLS).flatmap(st.sampled_from), max_size=16).map("".join)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000))
 @given(texts | st.text(max_size=40), st.integers(1, 9))
 @example("a\n \u0301b", 3)
 @example("\u0600 \u0301", 3)

@@ -50,7 +50,7 @@ def test_what_is_written_is_read_by_all(path: Path) -> None:
         max_size=20,
     )
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_record_only_ever_moves_further(
     tmp_path: Path, writes: list[tuple[int, int, int, int]]
 ) -> None:

@@ -22,6 +22,7 @@ import anyio
 import msgspec
 import pytest
 from full_disk import no_file_over
+from helpers import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scripted import Fault, Scripted
@@ -1014,8 +1015,7 @@ STEPS: Final = st.lists(
 
 
 @settings(
-    deadline=None,
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @example([("append", 0, [1]), ("append", 1, [1, 2, 3, 4, 5]), ("read", 0, [1])], 5)

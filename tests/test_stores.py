@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import redis_server
 from conftest import REAL, VIRTUAL, Backend
+from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import STORES
@@ -243,8 +244,7 @@ PAGES: Final = st.lists(
 
 
 @settings(
-    deadline=None,
-    max_examples=40,
+    max_examples=examples(40),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(PAGES)
@@ -330,8 +330,7 @@ async def test_holds_on_one_log_share_all(store: Store) -> None:
 
 
 @settings(
-    deadline=None,
-    max_examples=40,
+    max_examples=examples(40),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(

@@ -13,6 +13,7 @@ from typing import Final, Literal, NamedTuple
 import anyio
 import msgspec
 import pytest
+from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import NewStore
@@ -43,8 +44,7 @@ from pythpeer.stores import Log, RedisStore, Store, Topic
 pytestmark = pytest.mark.anyio
 
 async_property = settings(
-    deadline=None,
-    max_examples=60,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 

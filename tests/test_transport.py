@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 from faults import DROPS, TOO_LATE, WAYS, bomb, steps
+from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import (
@@ -338,7 +339,7 @@ async def test_a_query_follows_rfc_3986(value: str, wire: str) -> None:
 TEXT: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
 
-@settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(TEXT, min_size=1, max_size=20))
 async def test_any_text_arrives_as_it_was(texts: list[str]) -> None:
     """Whatever text is sent, the service decodes the very same."""
@@ -433,7 +434,7 @@ async def test_a_time_limit_is_kept_to_the_fraction(timeout: float) -> None:
         assert now() - start == pytest.approx(timeout, abs=1e-3)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 async def test_any_bytes_are_an_answer_or_our_own_error(data: st.DataObject) -> None:
     """Whatever a service sends, a call ends in an answer or in an error of this library."""

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 import pytest
+from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
@@ -52,7 +53,6 @@ def query(**params: Param) -> str:
 # -- encoding by RFC 3986 -------------------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(encodable)
 def test_any_text_round_trips(text: str) -> None:
     """What the service decodes is what was meant, character by character."""
@@ -61,7 +61,6 @@ def test_any_text_round_trips(text: str) -> None:
     assert unquote(value, errors="strict") == text
 
 
-@settings(deadline=None)
 @given(st.dictionaries(names, plain, max_size=6))
 def test_only_unreserved_characters_go_out(params: dict[str, Param]) -> None:
     """Names and values use RFC 3986's unreserved characters and percent-encoding alone."""
@@ -70,7 +69,6 @@ def test_only_unreserved_characters_go_out(params: dict[str, Param]) -> None:
     assert re.sub("%[0-9A-F]{2}", "", encoded).count("%") == 0
 
 
-@settings(deadline=None)
 @given(st.dictionaries(names, encodable, max_size=6))
 def test_a_query_comes_apart_again(params: dict[str, str]) -> None:
     """No value can add, end or rename a parameter; order is kept."""
@@ -80,7 +78,6 @@ def test_a_query_comes_apart_again(params: dict[str, str]) -> None:
     )
 
 
-@settings(deadline=None)
 @given(encodable)
 def test_the_url_library_leaves_a_query_alone(text: str) -> None:
     """What was encoded here is what is written: nothing is encoded twice or half decoded."""
@@ -119,7 +116,6 @@ def test_values_as_they_go_out(value: Param, encoded: str) -> None:
     assert query(x=value) == f"x={encoded}"
 
 
-@settings(deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_lose_nothing(value: float) -> None:
     """A float goes out in the shortest form that reads as the same float."""
@@ -215,7 +211,6 @@ def test_two_keys_in_a_row() -> None:
     assert query(a=Secret("1"), b=Secret("2"), c=None, d=FLAG) == "a=1&b=2&d"
 
 
-@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1),
     st.dictionaries(names, plain, max_size=3),
@@ -502,7 +497,7 @@ def test_what_was_checked_is_what_is_dialled(url: str) -> None:
     assert dialled.raw_fragment == ""
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.sampled_from(["http://", "https://", "HTTP://"]),
     st.text("alocht127.0:[]@/\\?#%x -\u017f\u212a", max_size=24),

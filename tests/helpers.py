@@ -1,0 +1,17 @@
+"""What many test modules use: waiting on the loop's clock, taking items, numbers of examples."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+DEEP: Final = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+"""Whether ``nox -s tests-deep`` runs the tests: each property then takes many examples."""
+
+
+def examples(many: int) -> int:
+    """How many examples a property takes: a quarter of *many*, and ten times *many* if `DEEP`.
+
+    A quarter is at least ten, so that each run sees more than the simplest examples.
+    """
+    return 10 * many if DEEP else max(10, many // 4)
