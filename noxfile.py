@@ -1,24 +1,29 @@
-"""Every check of this project, as a nox session: ``nox -l`` lists them, ``nox`` runs the defaults.
+"""Every check of this project, as a nox session: ``nox -l`` lists them, ``nox`` runs `check`.
 
-Needs Python 3.11 or newer and nox, nothing else; with uv at hand the environments come quicker.
-Pythons that this machine lacks are skipped, also under CI.
+Needs Python 3.11 or newer and nox, nothing else; with uv at hand (``pip install 'nox[uv]'``) the
+environments take seconds. Pythons that this machine lacks are skipped, also under CI, and named in
+the last lines.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import nox
 
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "tests", "coverage", "dist"]
+nox.options.sessions = ["check"]
 
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -27,29 +32,19 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
-QUICK = ("-m", "not processes and not browser and not costly", "-n", "logical")
-"""What is run on every Python."""
+BESIDE = ("lint", "typing", "dist")
+"""What `check` runs beside the tests."""
 
-SHARING = ("-m", "not processes and not browser", "-n", "logical")
-"""What can share the machine with other tests: on the Python that runs nox, all of it."""
+QUICK = ("-m", "not processes and not browser and not costly and not once", "-n", "logical")
+"""The tests that run on every Python."""
 
-SLOW = ("-m", "processes or browser")
-"""What is run after that on the same Python, by itself."""
+WHOLE = ("-n", "logical")
+"""All tests, for the Python that runs nox."""
 
 PACKED = tuple(
-    f"tests/test_{part}.py"
-    for part in (
-        "version",
-        "exports",
-        "layers",
-        "readme",
-        "cli",
-        "pytest_plugin",
-        "fake_services",
-        "page",
-    )
+    f"tests/test_{part}.py" for part in ("version", "exports", "layers", "readme", "page")
 )
-"""What would show that something was left out of the packages."""
+"""The tests that fail where the packages lack a file."""
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -78,6 +73,59 @@ def reveal_pyenv() -> None:
 reveal_pyenv()
 
 
+class Ended(NamedTuple):
+    """How a session ended, and how long it took."""
+
+    name: str
+    result: str
+    reason: str
+    seconds: float
+
+
+def start_nox(
+    sessions: tuple[str, ...], report: Path, output: IO[str] | None = None
+) -> subprocess.Popen[str]:
+    """Start nox for these sessions, one after the other; *output* takes what it prints."""
+    command = [sys.executable, "-m", "nox", "--report", str(report), "-s", *sessions]
+    return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, text=True)
+
+
+def read_report(report: Path) -> Iterator[Ended]:
+    """Yield how each session ended; none where nox itself failed."""
+    if report.exists():
+        for each in json.loads(report.read_text(encoding="utf-8"))["sessions"]:
+            yield Ended(each["name"], each["result"], each["reason"] or "", each["duration"])
+
+
+@nox.session(python=False)
+def check(session: nox.Session) -> None:
+    """Run all that a change must pass: lint, types, tests on each Python, coverage, packages.
+
+    What needs one core runs beside the tests; its output is printed when it has ended.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        reports = [Path(folder, f"{name}.json") for name in ("tests", "beside", "coverage")]
+        with Path(folder, "output").open("w+", encoding="utf-8") as output:
+            beside = start_nox(BESIDE, reports[1], output)
+            try:
+                failed = start_nox(("tests",), reports[0]).wait()
+                failed |= beside.wait()
+            finally:
+                beside.terminate()
+                beside.wait()
+            output.seek(0)
+            shutil.copyfileobj(output, sys.stderr)
+        failed |= start_nox(("coverage",), reports[2]).wait()
+        ended = [each for report in reports for each in read_report(report)]
+    for each in ended:
+        session.log(f"{each.name:12} {each.result:8} {each.seconds:6.0f} s")
+    for each in ended:
+        if each.result == "skipped":
+            session.warn(f"NOT RUN: {each.name}: {each.reason}")
+    if failed:
+        session.error("at least one session failed: its output is above")
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting (ruff)."""
@@ -99,20 +147,80 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests on each Python that is here; arguments go to pytest.
 
-    On the one that runs nox coverage is recorded, which doubles the time; on the others those that
-    take long, processes of their own or a browser are left out, unless there are arguments. Where
-    there is no Chromium, pytest's last lines say so.
+    On the one that runs nox all of them, with coverage; on the others those that could come out
+    differently there, without processes, a browser and what takes seconds. Arguments replace this
+    choice. Where there is no Chromium or Redis, pytest's last lines say so.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     if session.python != RUNNING:
         session.run("python", "-m", "pytest", *(session.posargs or QUICK))
         return
-    runs = [session.posargs] if session.posargs else [SHARING, SLOW]
     data = ROOT / f".coverage.{session.name}"
     for stale in ROOT.glob(f"{data.name}.*"):
         stale.unlink()
-    for run in runs:
-        session.run("coverage", "run", "-m", "pytest", *run, env={"COVERAGE_FILE": str(data)})
+    session.run(
+        *("coverage", "run", "-m", "pytest", *(session.posargs or WHOLE)),
+        env={"COVERAGE_FILE": str(data)},
+    )
+
+
+@nox.session(name="tests-deep")
+def tests_deep(session: nox.Session) -> None:
+    """Run the tests with many examples for each property and every combination of cases.
+
+    The seed is printed first; ``-- --hypothesis-seed=N`` repeats a run. Takes half an hour.
+    """
+    session.install("-e", ".[cli,otel,redis]", *group("test"))
+    chosen = any("hypothesis-seed" in argument for argument in session.posargs)
+    seed = () if chosen else (f"--hypothesis-seed={int.from_bytes(os.urandom(4), 'big')}",)
+    session.log(" ".join((*seed, *session.posargs)))
+    session.run(
+        *("python", "-m", "pytest", *WHOLE, *seed, *session.posargs),
+        env={"HYPOTHESIS_PROFILE": "deep"},
+    )
+
+
+@nox.session(reuse_venv=True)
+def quick(session: nox.Session) -> None:
+    """Run ruff and the unit tests of what has changed since the last commit: half a minute.
+
+    Without a change, the unit tests of the last commit's files; arguments name modules instead.
+    """
+    session.install("-e", ".[cli,otel,redis]", *group("test"), *group("lint"))
+    changed = session.posargs or changed_files("HEAD") or changed_files("HEAD~1")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    chosen = sorted(set(tests_of(changed)))
+    if not chosen:
+        session.warn("no unit test names what has changed: " + " ".join(changed))
+        return
+    marks = "not processes and not browser and not costly"
+    session.run("python", "-m", "pytest", "-q", "-m", marks, "-n", "logical", *chosen)
+
+
+def changed_files(since: str) -> list[str]:
+    """List the files that differ from a commit, and those that git does not know yet."""
+    commands = (
+        ("git", "diff", "--name-only", since),
+        ("git", "ls-files", "--others", "--exclude-standard"),
+    )
+    found: list[str] = []
+    for command in commands:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        found += done.stdout.splitlines()
+    return found
+
+
+def tests_of(changed: list[str]) -> Iterator[str]:
+    """Yield the test modules that were changed, or that name or import a changed module."""
+    sources = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py")}
+    for file in map(Path, changed):
+        module = file.parent.name if file.stem == "__init__" else file.stem
+        pattern = re.compile(rf"^(from|import) [\w. ]*\b{re.escape(module)}\b", re.MULTILINE)
+        for path, source in sources.items():
+            named = path.stem in (file.stem, f"test_{module}")
+            if named or (file.suffix == ".py" and pattern.search(source)):
+                yield str(path.relative_to(ROOT))
 
 
 @nox.session(name="tests-floor", python=PYTHONS[0], download_python="never")
@@ -168,24 +276,18 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run against the wheel what looks at all of it."""
-    session.install("build")
+    """Build sdist and wheel, and run the tests of the sdist that look at all of the wheel."""
+    session.install("build[uv]")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(built))
+    session.run("python", "-m", "build", "--installer", "uv", "--outdir", str(built))
     (sdist,) = built.glob("*.tar.gz")
     (wheel,) = built.glob("*.whl")
+    session.install(f"{wheel}[cli,otel,redis]", *group("test"))
     with tempfile.TemporaryDirectory() as outside:
         shutil.unpack_archive(sdist, outside, filter="data")
         (source,) = Path(outside).iterdir()
         # From here on only the wheel can provide the package.
         shutil.rmtree(source / "pythpeer")
-        environment = Path(outside, "environment")
-        session.run("python", "-m", "venv", str(environment))
-        python = str(environment / ("Scripts" if os.name == "nt" else "bin") / "python")
-        session.run(
-            *(python, "-m", "pip", "install", "-q", f"{wheel}[cli,otel,redis]", *group("test")),
-            external=True,
-        )
         session.chdir(source)
-        session.run(python, "-m", "pytest", *(session.posargs or PACKED), external=True)
+        session.run("python", "-m", "pytest", *(session.posargs or PACKED))

@@ -38,6 +38,8 @@ settings.register_profile("small", max_examples=examples(100), deadline=None, pr
 settings.register_profile("deep", max_examples=examples(100), deadline=None, print_blob=True)
 settings.load_profile("deep" if DEEP else "small")
 
+pytest_plugins = ("costs",)
+
 # The fixtures of the command line's tests, which their modules load as a plugin.
 pytest.register_assert_rewrite("cli_runner")
 
