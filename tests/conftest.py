@@ -6,7 +6,6 @@ going on.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections import Counter
@@ -14,24 +13,18 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 import pytest
 import redis_server
-from fake_client import AT_WILL, Client, connect
-from helpers import DEEP, examples
+from fake_client import Client, connect
+from helpers import DEEP, PATIENT, REAL, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
+from scripted import Scripted
 from stores import STORES, NewStore
 
+from pythpeer import Session
 from pythpeer.stores import Store
-from pythpeer.testing import FakeServices, VirtualTimeLoop
-
-Backend = tuple[str, dict[str, object]]
-
-VIRTUAL: Final[Backend] = ("asyncio", {"loop_factory": VirtualTimeLoop})
-
-REAL: Final[Backend] = ("asyncio", {"loop_factory": asyncio.SelectorEventLoop})
-"""The backend of a test that waits for another process."""
+from pythpeer.testing import FakeServices
 
 # No deadline: a busy machine is no defect. A failure prints how to repeat it.
 settings.register_profile("small", max_examples=examples(100), deadline=None, print_blob=True)
@@ -42,6 +35,11 @@ pytest_plugins = ("costs",)
 
 # The fixtures of the command line's tests, which their modules load as a plugin.
 pytest.register_assert_rewrite("cli_runner")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark that `anyio_backend` goes by."""
+    config.addinivalue_line("markers", "real_time: runs on an event loop whose clock is real")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -57,15 +55,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> Backend:
-    """The virtual clock, for every test marked ``anyio``."""
-    return VIRTUAL
+def anyio_backend(request: pytest.FixtureRequest) -> Backend:
+    """The virtual clock, for every test marked ``anyio`` but those marked ``real_time``."""
+    return VIRTUAL if request.node.get_closest_marker("real_time") is None else REAL
 
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeServices]:
     """Fake services that may be asked at any pace."""
-    async with FakeServices(rates=AT_WILL) as fake:
+    async with FakeServices(rates=UNLIMITED) as fake:
         yield fake
 
 
@@ -74,6 +72,20 @@ async def client(fake: FakeServices) -> AsyncIterator[Client]:
     """A client that asks `fake` byte for byte."""
     async with connect() as http:
         yield Client(fake, http)
+
+
+@pytest.fixture
+async def services() -> AsyncIterator[Scripted]:
+    """Both services, with a script."""
+    async with Scripted() as services:
+        yield services
+
+
+@pytest.fixture
+async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
+    """A session with short back-offs for `services`, on each kind of store in turn."""
+    async with services.session(retry=PATIENT, store=new_store()) as session:
+        yield session
 
 
 @pytest.fixture

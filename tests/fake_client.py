@@ -7,16 +7,12 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+from helpers import VIRTUAL
 from yarl import URL
 
-from pythpeer import Rate
-from pythpeer.testing import LAW, FakeServices, VirtualTimeLoop
+from pythpeer.testing import FakeServices
 
-VIRTUAL = ("asyncio", {"loop_factory": VirtualTimeLoop})
 on_virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL], ids=["virtual"])
-
-AT_WILL = {name: Rate(0.0) for name in LAW}
-"""No pacing, for tests about something else."""
 
 CHAT = "/api/chat/?action="
 MAIL = "/api/mail.php?personalkey=fake-personal-key"

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from faults import DOCUMENT, MAX_BODY, MAX_WAIT, TIMEOUT, Fault, Kind, Way
+from helpers import now, settle
 from raw_server import CALLS, RawServer, answer, open_session, serving, trusting
 
 from pythpeer import (
@@ -54,16 +55,6 @@ class Watched(Retry, frozen=True):
     def delay(self, error: PythpeerError, attempt: int) -> float | None:
         self.failures.append(now())
         return super().delay(error, attempt)
-
-
-def now() -> float:
-    """The loop's time."""
-    return asyncio.get_running_loop().time()
-
-
-async def settle() -> None:
-    """Let everything on its way arrive."""
-    await asyncio.sleep(1.0)
 
 
 def session_at(url: str, retry: Retry) -> Session:

@@ -25,9 +25,11 @@ from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self, Unpack
 
+import pytest
 import trustme
+from helpers import UNLIMITED
 
-from pythpeer import Effect, Endpoint, Rate, Retry, Secret, Session, SessionOptions
+from pythpeer import Effect, Endpoint, PythpeerError, Rate, Retry, Secret, Session, SessionOptions
 from pythpeer.peerbet import Peerbet
 from pythpeer.pythbots import PythBots
 from pythpeer.testing import VirtualTimeLoop
@@ -424,21 +426,6 @@ async def no_trust(
 
 # -- what is asked --------------------------------------------------------------------------------
 
-AT_WILL: Final = MappingProxyType(
-    dict.fromkeys(
-        (
-            "peerbet.chat.get",
-            "peerbet.chat.set",
-            "pythbots.userinfo",
-            "pythbots.crank",
-            "pythbots.cstats",
-            "pythbots.mail",
-        ),
-        Rate(0.0),
-    )
-)
-"""No pacing, for tests about something else."""
-
 
 def open_session(url: str, **options: Unpack[SessionOptions]) -> Session:
     """A session for both services at *url*, with every key, without pacing or repetition."""
@@ -448,7 +435,7 @@ def open_session(url: str, **options: Unpack[SessionOptions]) -> Session:
         "peerbet_key": "peerbet-key",
         "personal_key": "personal-key",
         "pythbots_api_key": "api-key",
-        "rates": {**AT_WILL},
+        "rates": {**UNLIMITED},
         "retry": Retry(attempts=1),
     }
     whole.update(options)
@@ -504,3 +491,10 @@ CALLS: Final[Mapping[str, Call]] = MappingProxyType(
 )
 READS: Final = [name for name, call in CALLS.items() if call.effect is Effect.READ]
 ONCE: Final = [name for name, call in CALLS.items() if call.effect is not Effect.READ]
+
+
+async def failure(name: str, session: Session, url: str) -> PythpeerError:
+    """The error that a call of `CALLS` ends in."""
+    with pytest.raises(PythpeerError) as caught:
+        await CALLS[name].run(session, url)
+    return caught.value

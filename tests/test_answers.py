@@ -835,7 +835,7 @@ NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 DATE = format_datetime(NOW, usegmt=True)
 
 
-def later(seconds: float) -> str:
+def date_in(seconds: float) -> str:
     """An HTTP date this much after `NOW`."""
     return format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
 
@@ -851,10 +851,10 @@ def later(seconds: float) -> str:
         ("1.25", 1.25),
         ("007", 7.0),
         ("999999999", 999999999.0),
-        (later(30), 30.0),
-        (later(86400), 86400.0),
-        (later(0), 0.0),
-        (later(-30), 0.0),
+        (date_in(30), 30.0),
+        (date_in(86400), 86400.0),
+        (date_in(0), 0.0),
+        (date_in(-30), 0.0),
         ("Sun, 01 Mar 2026 12:00:07 +0000", 7.0),
         ("Sun, 01 Mar 2026 13:00:07 +0100", 7.0),
         ("Sunday, 01-Mar-26 12:00:07 GMT", 7.0),

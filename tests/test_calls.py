@@ -15,6 +15,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from faults import DROPS
+from helpers import now
 from raw_server import (
     CALLS,
     GOOD,
@@ -25,6 +26,7 @@ from raw_server import (
     drip,
     drop,
     error_page,
+    failure,
     hang,
     http,
     open_session,
@@ -54,18 +56,6 @@ from pythpeer.calls import shielded
 pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
-
-
-def now() -> float:
-    """The loop's time."""
-    return asyncio.get_running_loop().time()
-
-
-async def failure(name: str, session: Session, url: str) -> PythpeerError:
-    """The error that a call of `CALLS` ends in."""
-    with pytest.raises(PythpeerError) as caught:
-        await CALLS[name].run(session, url)
-    return caught.value
 
 
 async def outcome(name: str, step: Step) -> PythpeerError:

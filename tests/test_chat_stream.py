@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator
 from typing import Final, Literal
 
 import anyio
 import pytest
 import trustme
-from helpers import examples
+from helpers import PATIENT, assert_nothing_more, examples, logged_levels, schedule, take_ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, open_session, serving, trusting
@@ -47,15 +46,11 @@ from pythpeer import (
     Retry,
     Session,
     SessionClosedError,
-    Stream,
     TransportError,
 )
 from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
-
-PATIENT: Final = Retry(max_delay=2.0)
-"""Short back-offs, so that little time passes."""
 
 TRANSIENT: Final = {
     "dropped": DROP,
@@ -71,46 +66,13 @@ TRANSIENT: Final = {
 FATAL: Final = {"denied": (DENIED, AccessDeniedError), "404": (NOT_FOUND, HttpStatusError)}
 
 
-@pytest.fixture
-async def services() -> AsyncIterator[Scripted]:
-    async with Scripted() as services:
-        yield services
-
-
-@pytest.fixture
-async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
-    async with services.session(retry=PATIENT, store=new_store()) as session:
-        yield session
-
-
-async def take(stream: Stream[ChatMessage], many: int, within: float = 60.0) -> list[int]:
-    """The ids of the next *many* messages, which have to come in time."""
-    async with asyncio.timeout(within):
-        return [(await anext(stream)).id for _ in range(many)]
-
-
-async def nothing(stream: Stream[ChatMessage], within: float = 3.5) -> None:
-    with pytest.raises(TimeoutError):
-        await take(stream, 1, within)
-
-
-def later(delay: float, services: Scripted, many: int = 1, step: int = 1) -> None:
-    """Have somebody say something in *delay* seconds."""
-    asyncio.get_running_loop().call_later(delay, lambda: services.say(many, step=step))
-
-
-def said(caplog: pytest.LogCaptureFixture) -> list[int]:
-    """The levels of what was logged, from INFO."""
-    return [r.levelno for r in caplog.records if r.levelno >= 20 and r.name != "asyncio"]
-
-
 # -- what is asked --------------------------------------------------------------------------------
 
 
 async def test_messages_come_as_they_are_said(services: Scripted, session: Session) -> None:
     """The loop of the documentation: whole messages, as they arrive."""
     services.say(2)
-    later(5.5, services)
+    schedule(5.5, services.say)
     found: list[ChatMessage] = []
     async with asyncio.timeout(60):
         async for message in session.peerbet.chat_stream(after=0):
@@ -125,10 +87,10 @@ async def test_messages_come_as_they_are_said(services: Scripted, session: Sessi
 async def test_polls_ask_by_last_id_once_per_interval(services: Scripted, session: Session) -> None:
     """Each asks for up to 300 messages after the last one seen, a second after the last poll."""
     services.say(5)
-    later(2.5, services, 2)
+    schedule(2.5, services.say, 2)
     stream = session.peerbet.chat_stream(after=3)
-    assert await take(stream, 4) == [4, 5, 6, 7]
-    await nothing(stream)
+    assert await take_ids(stream, 4) == [4, 5, 6, 7]
+    await assert_nothing_more(stream, 3.5)
     assert [poll.params["mid"] for poll in services.requests] == ["3", "5", "5", "5", "7", "7", "7"]
     assert {poll.params["last"] for poll in services.requests} == {"300"}
     times = [poll.at for poll in services.requests]
@@ -144,16 +106,16 @@ async def test_finding_a_place_takes_one_message(services: Scripted, session: Se
         assert services.requests[0].params.get("last") == "1"
         assert "mid" not in services.requests[0].params
         services.say()
-        assert await take(stream, 1) == [401]
+        assert await take_ids(stream, 1) == [401]
     assert stream.gaps == ()
 
 
 async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
     """A thousand streams of one session ask as often as one, and each gets everything."""
     for second in range(4):
-        later(second + 0.5, services)
+        schedule(second + 0.5, services.say)
     streams = [session.peerbet.chat_stream(after=0) for _ in range(1000)]
-    found = await asyncio.gather(*(take(stream, 4) for stream in streams))
+    found = await asyncio.gather(*(take_ids(stream, 4) for stream in streams))
     assert found == [[1, 2, 3, 4]] * 1000
     assert len(services.requests) == 5
 
@@ -191,9 +153,9 @@ async def test_whatever_its_habits_messages_come_once_in_order(
     async with habits as services, services.session(store=new_store()) as session:
         services.say(20)
         for tenths in (5, 12, 13, 27):
-            later(tenths / 10, services, 10, step=3)
+            schedule(tenths / 10, services.say, 10, step=3)
         stream = session.peerbet.chat_stream(after=4, on_gap="raise")
-        assert await take(stream, 56) == [id for id, _ in services.lines if id > 4]
+        assert await take_ids(stream, 56) == [id for id, _ in services.lines if id > 4]
         assert stream.skipped == 0
 
 
@@ -209,7 +171,7 @@ async def test_a_backlog_with_the_oldest_first_comes_whole(
     ):
         services.say(1000)
         stream = session.peerbet.chat_stream(after=after, on_gap="raise")
-        assert await take(stream, 1000 - after) == list(range(after + 1, 1001))
+        assert await take_ids(stream, 1000 - after) == list(range(after + 1, 1001))
         assert stream.gaps == ()
 
 
@@ -221,7 +183,7 @@ async def test_a_backlog_with_the_newest_first_says_what_is_missing(
     services.say(1000)
     stream = session.peerbet.chat_stream(after=after)
     first = max(701, after + 1)
-    assert await take(stream, 1001 - first) == list(range(first, 1001))
+    assert await take_ids(stream, 1001 - first) == list(range(first, 1001))
     assert stream.gaps == gaps
 
 
@@ -249,7 +211,7 @@ async def test_whoever_has_seen_an_empty_chat_is_told_of_what_is_missing(
             session = await stack.enter_async_context(services.session(store=store))
             stream = session.peerbet.chat_stream(name="me")
         services.say(many)
-        assert await take(stream, many + 1 - first) == list(range(first, many + 1))
+        assert await take_ids(stream, many + 1 - first) == list(range(first, many + 1))
         assert stream.gaps == gaps
 
 
@@ -260,11 +222,11 @@ async def test_a_gap_can_be_raised(
     services.say(1000)
     stream = session.peerbet.chat_stream(after=1, on_gap="raise")
     with pytest.raises(GapError) as caught:
-        await take(stream, 1)
+        await take_ids(stream, 1)
     assert (caught.value.after, caught.value.before) == (1, 701)
     assert caught.value.endpoint == "peerbet.chat.get"
-    assert await take(stream, 300) == list(range(701, 1001))
-    assert said(caplog) == [logging.WARNING]
+    assert await take_ids(stream, 300) == list(range(701, 1001))
+    assert logged_levels(caplog) == [logging.WARNING]
     (told,) = (vars(record) for record in caplog.records if hasattr(record, "before"))
     assert (told["endpoint"], told["after"], told["before"]) == ("peerbet.chat.get", 1, 701)
 
@@ -274,7 +236,7 @@ async def test_a_gap_counts_different_ids(session: Session, services: Scripted) 
     services.repeat = 3
     services.say(100, step=5)
     stream = session.peerbet.chat_stream(after=2)
-    await take(stream, 100)
+    await take_ids(stream, 100)
     assert stream.gaps == ()
 
 
@@ -289,8 +251,8 @@ async def test_a_stream_that_falls_behind_its_log_asks_again(
         slow = session.peerbet.chat_stream(after=0)
         for _ in range(10):
             services.say(10)
-            await take(quick, 10)
-        assert await take(slow, 100) == list(range(1, 101))
+            await take_ids(quick, 10)
+        assert await take_ids(slow, 100) == list(range(1, 101))
         assert slow.gaps == quick.gaps == ()
 
 
@@ -324,12 +286,12 @@ async def test_bad_messages_hide_no_neighbours(
             services.lines.append((id, {**bad, "id": id} if bad in HOLES else bad))
         services.say()
         stream = session.peerbet.chat_stream(after=0)
-        assert await take(stream, 8) == list(range(1, 16, 2))
-        await nothing(stream)
+        assert await take_ids(stream, 8) == list(range(1, 16, 2))
+        await assert_nothing_more(stream, 3.5)
         services.say()
-        assert await take(stream, 1) == [16]
+        assert await take_ids(stream, 1) == [16]
         assert stream.skipped == 7
-        assert said(caplog) == [logging.WARNING] * 7
+        assert logged_levels(caplog) == [logging.WARNING] * 7
         assert stream.gaps == ()
 
 
@@ -340,9 +302,9 @@ async def test_bad_messages_are_logged_once_for_all_streams(
     services.say()
     services.lines += [(2, {"id": 2}), (3, "stray"), (4, line(4))]
     streams = [session.peerbet.chat_stream(after=0) for _ in range(3)]
-    assert await asyncio.gather(*(take(stream, 2) for stream in streams)) == [[1, 4]] * 3
+    assert await asyncio.gather(*(take_ids(stream, 2) for stream in streams)) == [[1, 4]] * 3
     assert [stream.skipped for stream in streams] == [2, 2, 2]
-    assert said(caplog) == [logging.WARNING] * 2
+    assert logged_levels(caplog) == [logging.WARNING] * 2
 
 
 async def test_a_bad_newest_message_is_a_place_too(services: Scripted, session: Session) -> None:
@@ -350,7 +312,7 @@ async def test_a_bad_newest_message_is_a_place_too(services: Scripted, session: 
     services.lines += [(1, line(1)), (2, {"id": 2})]
     async with session.peerbet.chat_stream() as stream:
         services.say()
-        assert await take(stream, 1) == [3]
+        assert await take_ids(stream, 1) == [3]
 
 
 async def test_a_newest_message_without_an_id_is_no_place(
@@ -359,13 +321,13 @@ async def test_a_newest_message_without_an_id_is_no_place(
     """A stream that starts from now on cannot tell where that is: it waits for one that has one."""
     caplog.set_level(logging.INFO)
     services.lines += [(1, line(1)), (2, "stray")]
-    later(4.5, services)
+    schedule(4.5, services.say)
     async with asyncio.timeout(60), session.peerbet.chat_stream() as stream:
         assert asyncio.get_running_loop().time() >= 4.5
         assert {request.params.get("mid") for request in services.requests} == {None}
         services.say()
-        assert await take(stream, 1) == [4]
-    assert said(caplog) == [logging.WARNING, logging.WARNING, logging.INFO]
+        assert await take_ids(stream, 1) == [4]
+    assert logged_levels(caplog) == [logging.WARNING, logging.WARNING, logging.INFO]
     assert "newest message cannot be decoded" in caplog.text
 
 
@@ -380,11 +342,11 @@ async def test_a_transient_failure_is_waited_out(
     caplog.set_level(logging.INFO)
     services.say(3)
     stream = session.peerbet.chat_stream(after=0)
-    assert await take(stream, 3) == [1, 2, 3]
+    assert await take_ids(stream, 3) == [1, 2, 3]
     services.script("get", fault, fault, fault)
     services.say(3)
-    assert await take(stream, 3) == [4, 5, 6]
-    assert said(caplog) == [logging.WARNING, logging.INFO]
+    assert await take_ids(stream, 3) == [4, 5, 6]
+    assert logged_levels(caplog) == [logging.WARNING, logging.INFO]
 
 
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
@@ -396,7 +358,7 @@ async def test_finding_a_place_waits_failures_out_too(
     services.script("get", fault, fault)
     async with asyncio.timeout(60), session.peerbet.chat_stream() as stream:
         services.say()
-        assert await take(stream, 1) == [4]
+        assert await take_ids(stream, 1) == [4]
 
 
 async def test_a_service_that_is_away_is_waited_for(
@@ -406,20 +368,20 @@ async def test_a_service_that_is_away_is_waited_for(
     caplog.set_level(logging.INFO)
     services.say()
     stream = session.peerbet.chat_stream(after=0)
-    assert await take(stream, 1) == [1]
+    assert await take_ids(stream, 1) == [1]
     await services.stop()
     services.say()
-    await nothing(stream, 60.0)
+    await assert_nothing_more(stream, 60.0)
     await services.start()
-    assert await take(stream, 1) == [2]
-    assert said(caplog) == [logging.WARNING, logging.INFO]
+    assert await take_ids(stream, 1) == [2]
+    assert logged_levels(caplog) == [logging.WARNING, logging.INFO]
 
 
 async def test_a_retry_after_is_kept_to(services: Scripted, session: Session) -> None:
     """No poll leaves before the time the service asked for is over."""
     services.say()
     services.script("get", Fault(status=429, headers="Retry-After: 90\r\n", body=b""))
-    assert await take(session.peerbet.chat_stream(after=0), 1, within=120.0) == [1]
+    assert await take_ids(session.peerbet.chat_stream(after=0), 1, within=120.0) == [1]
     assert services.requests[1].at - services.requests[0].at >= 90.0
 
 
@@ -431,12 +393,12 @@ async def test_what_will_not_pass_is_raised_every_time(
     services.constant["get"] = fault
     streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
     for _ in range(2):
-        found = await asyncio.gather(*(take(s, 1) for s in streams), return_exceptions=True)
+        found = await asyncio.gather(*(take_ids(s, 1) for s in streams), return_exceptions=True)
         assert [type(error) for error in found] == [kind, kind]
         assert {getattr(error, "endpoint", None) for error in found} == {"peerbet.chat.get"}
     del services.constant["get"]
     services.say()
-    assert await asyncio.gather(*(take(stream, 1) for stream in streams)) == [[1], [1]]
+    assert await asyncio.gather(*(take_ids(stream, 1) for stream in streams)) == [[1], [1]]
 
 
 async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
@@ -480,7 +442,7 @@ CUTS: Final = st.tuples(
 async def test_nothing_is_lost_by_cancellation_and_faults(
     new_store: NewStore,
     cuts: list[tuple[float, Literal["anyio", "asyncio", "task"]]],
-    schedule: list[tuple[int, int]],
+    times: list[tuple[int, int]],
     faults: list[Fault],
     window: Window,
     overlap: int,
@@ -492,8 +454,8 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
         services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
     ):
         services.script("get", *faults)
-        for tenths, step in schedule:
-            later(tenths / 10, services, 1, step)
+        for tenths, step in times:
+            schedule(tenths / 10, services.say, step=step)
         stream = session.peerbet.chat_stream(after=0)
         found: list[int] = []
 
@@ -516,7 +478,7 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
                 task.cancel()
                 await asyncio.wait([task])
         await asyncio.sleep(8)
-        found += await take(stream, len(services.lines) - len(found))
+        found += await take_ids(stream, len(services.lines) - len(found))
         assert found == [id for id, _ in services.lines]
         assert stream.gaps == ()
 
@@ -530,10 +492,10 @@ async def test_a_name_goes_on_in_the_next_session(new_store: NewStore, services:
     async with services.session(store=store) as session:
         services.say(4)
         stream = session.peerbet.chat_stream(after=0, name="bot")
-        assert await take(stream, 3) == [1, 2, 3]
+        assert await take_ids(stream, 3) == [1, 2, 3]
     services.say(4)
     async with services.session(store=store) as session:
-        assert await take(session.peerbet.chat_stream(name="bot"), 6) == list(range(3, 9))
+        assert await take_ids(session.peerbet.chat_stream(name="bot"), 6) == list(range(3, 9))
 
 
 async def test_two_sessions_on_one_store_poll_as_one(
@@ -543,9 +505,9 @@ async def test_two_sessions_on_one_store_poll_as_one(
     store = new_store()
     async with services.session(store=store) as one, services.session(store=store) as other:
         for second in range(10):
-            later(second + 0.5, services)
+            schedule(second + 0.5, services.say)
         streams = [s.peerbet.chat_stream(after=0) for s in (one, other)]
-        found = await asyncio.gather(*(take(stream, 10) for stream in streams))
+        found = await asyncio.gather(*(take_ids(stream, 10) for stream in streams))
         assert found == [list(range(1, 11))] * 2
         assert len(services.requests) <= 12
 
@@ -557,12 +519,13 @@ async def test_a_session_that_joins_later_starts_where_it_wants(
     store = new_store()
     async with services.session(store=store) as one, services.session(store=store) as other:
         services.say(10)
-        reading = asyncio.ensure_future(take(one.peerbet.chat_stream(after=10), 2))
+        reading = asyncio.ensure_future(take_ids(one.peerbet.chat_stream(after=10), 2))
         await asyncio.sleep(3)
-        assert await take(other.peerbet.chat_stream(after=0), 10, within=5) == list(range(1, 11))
+        found = await take_ids(other.peerbet.chat_stream(after=0), 10, within=5)
+        assert found == list(range(1, 11))
         async with asyncio.timeout(5), other.peerbet.chat_stream() as stream:
             services.say(2)
-            assert await take(stream, 2, within=5) == [11, 12]
+            assert await take_ids(stream, 2, within=5) == [11, 12]
         assert await reading == [11, 12]
 
 
@@ -594,7 +557,7 @@ async def test_closing_the_session_ends_its_streams(
     else:
         services.constant["get"] = ERROR_500
     streams = [session.peerbet.chat_stream(after=0) for _ in range(3)]
-    waits = [asyncio.ensure_future(take(stream, 1, 1e4)) for stream in streams]
+    waits = [asyncio.ensure_future(take_ids(stream, 1, 1e4)) for stream in streams]
     await asyncio.sleep(500)
     assert not any(wait.done() for wait in waits)
     await session.aclose()
@@ -602,7 +565,7 @@ async def test_closing_the_session_ends_its_streams(
     assert [type(wait.exception()) for wait in waits] == [SessionClosedError] * 3
     for _ in range(2):
         with pytest.raises(SessionClosedError):
-            await take(streams[0], 1)
+            await take_ids(streams[0], 1)
 
 
 async def test_a_closed_session_s_stream_says_so_beside_another_session(
@@ -612,13 +575,13 @@ async def test_a_closed_session_s_stream_says_so_beside_another_session(
     """That another session on the store goes on polling does not keep it alive."""
     store = new_store()
     async with services.session(store=store) as other:
-        reading = asyncio.ensure_future(take(other.peerbet.chat_stream(after=0), 2))
+        reading = asyncio.ensure_future(take_ids(other.peerbet.chat_stream(after=0), 2))
         await asyncio.sleep(1.5)
         async with services.session(store=store) as session:
             stream = session.peerbet.chat_stream(after=0)
-            await nothing(stream)
+            await assert_nothing_more(stream, 3.5)
         with pytest.raises(SessionClosedError):
-            await take(stream, 1, within=10)
+            await take_ids(stream, 1, within=10)
         services.say(2)
         assert await reading == [1, 2]
 
@@ -632,7 +595,8 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
             break
         await told(store)
         assert asyncio.all_tasks() == before
-        waits = [asyncio.ensure_future(take(session.peerbet.chat_stream(), 1)) for _ in range(3)]
+        streams = [session.peerbet.chat_stream() for _ in range(3)]
+        waits = [asyncio.ensure_future(take_ids(stream, 1)) for stream in streams]
         await asyncio.sleep(2)
         for wait in waits:
             wait.cancel()
@@ -661,8 +625,8 @@ async def test_a_gap_is_one_whoever_polled_for_it(new_store: NewStore) -> None:
         services.say(400)
         behind = session.peerbet.chat_stream(after=50)
         from_oldest = session.peerbet.chat_stream(after=0)
-        assert await take(from_oldest, 1) == [101]
-        assert await take(behind, 1) == [101]
+        assert await take_ids(from_oldest, 1) == [101]
+        assert await take_ids(behind, 1) == [101]
         assert behind.gaps == (Gap(50, 101),)
         assert from_oldest.gaps == ()
 
@@ -671,11 +635,11 @@ async def test_newcomers_do_not_keep_others_waiting(new_store: NewStore) -> None
     """Finding their place takes a poll of its own, but never two in a row."""
     async with Scripted() as services, services.session(store=new_store()) as session:
         services.say(1)
-        placed = asyncio.ensure_future(take(session.peerbet.chat_stream(after=0), 1, within=10))
+        placed = asyncio.ensure_future(take_ids(session.peerbet.chat_stream(after=0), 1, within=10))
         newcomers = []
         for _ in range(20):
             stream = session.peerbet.chat_stream()
-            newcomers.append(asyncio.ensure_future(take(stream, 1, within=60)))
+            newcomers.append(asyncio.ensure_future(take_ids(stream, 1, within=60)))
             await asyncio.sleep(0.4)
         assert placed.done()
         assert await placed == [1]

@@ -36,7 +36,7 @@ def asked(requests: int, *, paused: float = 0.0) -> EndpointSurvey:
     return EndpointSurvey(GET, requests, 0, 0, paused)
 
 
-def said(text: str) -> str:
+def stored(text: str) -> str:
     """A message as stores keep it."""
     message = ChatMessage(
         id=1, sender="ann", text=text, to="", date="", is_bot=False, is_mine=False, is_private=False
@@ -102,8 +102,8 @@ def test_what_begins_anew_has_no_rate() -> None:
 
 def test_items_are_read_as_what_they_are() -> None:
     """Chat and mail, and nothing where one is damaged or of a kind that is not known."""
-    ((id, message),) = items(log(latest=(Latest(7, said("hi")),)))
-    assert (id, message) == (7, msgspec.json.decode(said("hi"), type=ChatMessage))
+    ((id, message),) = items(log(latest=(Latest(7, stored("hi")),)))
+    assert (id, message) == (7, msgspec.json.decode(stored("hi"), type=ChatMessage))
     assert message is not None
     assert message.text == "hi"
     mail = msgspec.json.encode(Mail(sender="bob", text="psst", raw={})).decode()
@@ -145,7 +145,7 @@ def test_the_screen_tells_rates_lag_and_pacing() -> None:
 @pytest.mark.parametrize("height", [3, 10, 30])
 def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -> None:
     """Whatever there is to show; the last messages have the room that is left."""
-    text = said("so many words, and \x1b[31mred")
+    text = stored("so many words, and \x1b[31mred")
     latest = tuple(Latest(id, text) for id in range(1, 51))
     full = Survey(
         (log(head=10**9, names=(NameSurvey("x" * 90, 1, 5),), latest=latest), log(MAIL)),

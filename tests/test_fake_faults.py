@@ -10,7 +10,8 @@ from typing import Any
 import aiohttp
 import anyio
 import pytest
-from fake_client import AT_WILL, CHAT, INFO, MAIL, SET, Client, connect
+from fake_client import CHAT, INFO, MAIL, SET, Client, connect
+from helpers import UNLIMITED
 
 from pythpeer import (
     HttpStatusError,
@@ -149,7 +150,7 @@ async def test_a_fault_of_ones_own(fake: FakeServices, client: Client) -> None:
 async def test_a_client_that_leaves_frees_the_service() -> None:
     """Nothing goes on for somebody who is not there any more, and closing waits for nobody."""
     before = asyncio.all_tasks()
-    async with FakeServices(rates=AT_WILL) as fake:
+    async with FakeServices(rates=UNLIMITED) as fake:
         fake.faults.add("peerbet", Fault.hang(), Fault.slow(3600.0))
         assert (await answer_to(fake, GET))[1] == (await answer_to(fake, GET))[1] == "open"
         await asyncio.sleep(0.1)
@@ -232,7 +233,7 @@ async def test_chance_is_decided_by_the_seed() -> None:
     """A fault that is met by part of the requests is met by the same ones for the same seed."""
 
     async def met(seed: int) -> list[int]:
-        async with FakeServices(rates=AT_WILL, seed=seed) as fake, connect() as http:
+        async with FakeServices(rates=UNLIMITED, seed=seed) as fake, connect() as http:
             fake.faults.always("peerbet", Fault.http(503), chance=0.3)
             return await statuses(Client(fake, http), *[GET] * 100)
 

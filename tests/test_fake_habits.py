@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_client import AT_WILL, CHAT, INFO, MAIL, SET, Client, connect, say
+from fake_client import CHAT, INFO, MAIL, SET, Client, connect, say
+from helpers import UNLIMITED
 
 from pythpeer import InvalidRequestError
 from pythpeer.testing import BOM, PHP_WARNING, FakeServices, HabitOptions, Habits
@@ -104,7 +105,7 @@ async def test_shuffled_is_the_same_for_the_same_seed() -> None:
 
     async def orders(seed: int) -> list[list[int]]:
         options = HabitOptions(order="shuffled")
-        async with FakeServices(rates=AT_WILL, seed=seed, **options) as fake, connect() as http:
+        async with FakeServices(rates=UNLIMITED, seed=seed, **options) as fake, connect() as http:
             client = Client(fake, http)
             say(fake, 20)
             for number in range(20):
@@ -268,7 +269,7 @@ def test_every_habit_is_tried_with_the_library() -> None:
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "-".join(variant) or "none")
 async def test_a_session_makes_the_same_of_every_habit(variant: HabitOptions) -> None:
     """Messages, people and mails are the same whatever the services are like."""
-    async with FakeServices(rates=AT_WILL, **variant) as fake, fake.session() as session:
+    async with FakeServices(rates=UNLIMITED, **variant) as fake, fake.session() as session:
         assert (await session.peerbet.messages()).messages == ()
         assert await session.pythbots.unread_mail() == ()
         for number in range(3):
@@ -307,7 +308,7 @@ async def test_a_session_takes_null_for_an_empty_chat() -> None:
 async def test_a_session_reads_mails_that_have_no_ids(*, marks: bool) -> None:
     """Then mails are told apart by what stands in them."""
     options = HabitOptions(mail_ids=False, readall_marks=marks)
-    async with FakeServices(rates=AT_WILL, **options) as fake, fake.session() as session:
+    async with FakeServices(rates=UNLIMITED, **options) as fake, fake.session() as session:
         fake.mail.deliver("tiro", "hello")
         fake.mail.deliver("tiro", "hello again")
         mails = await session.pythbots.unread_mail()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_client import AT_WILL, CHAT, INFO, MAIL, Client, Hand, connect
+from fake_client import CHAT, INFO, MAIL, Client, Hand, connect
+from helpers import UNLIMITED
 
 from pythpeer import AccessDeniedError, InvalidRequestError, RateLimitedError
 from pythpeer.testing import FakeServices, SentMail
@@ -109,7 +110,7 @@ async def test_an_api_key_has_limits(
     """So many requests in any hour, day, week or month; one that was refused does not count."""
     hand = Hand()
     found = []
-    async with FakeServices(rates=AT_WILL, clock=hand) as fake, connect() as http:
+    async with FakeServices(rates=UNLIMITED, clock=hand) as fake, connect() as http:
         client = Client(fake, http)
         fake.api_keys.add("key", **limits)
         for hand.now in moments:
@@ -121,7 +122,7 @@ async def test_an_api_key_has_limits(
 
 async def test_limits_start_afresh_with_the_clock() -> None:
     """A fake that is started again counts by another clock, and so anew."""
-    fake = FakeServices(rates=AT_WILL)
+    fake = FakeServices(rates=UNLIMITED)
     fake.api_keys.add("key", per_hour=1)
     for _ in range(2):
         async with fake, connect() as http:

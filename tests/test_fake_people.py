@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
-from fake_client import AT_WILL
+from helpers import UNLIMITED
 
 from pythpeer import InvalidRequestError
 from pythpeer.testing import ChatLine, FakeServices, Heard, Letter, Person
@@ -18,7 +18,7 @@ from pythpeer.testing.script import Line, read_scenes
 pytestmark = pytest.mark.anyio
 
 
-def said(fake: FakeServices) -> list[tuple[str, str]]:
+def lines_of(fake: FakeServices) -> list[tuple[str, str]]:
     return [(line.sender, line.text) for line in fake.chat.messages]
 
 
@@ -31,7 +31,7 @@ def moments(fake: FakeServices) -> list[float]:
 @pytest.fixture
 def stopped() -> FakeServices:
     """Fake services that have not been started, and will be at the beginning of 2030."""
-    return FakeServices(rates=AT_WILL, now=datetime(2030, 1, 1))
+    return FakeServices(rates=UNLIMITED, now=datetime(2030, 1, 1))
 
 
 # -- a timetable ----------------------------------------------------------------------------------
@@ -40,11 +40,11 @@ def stopped() -> FakeServices:
 async def test_people_talk_on_a_timetable(stopped: FakeServices) -> None:
     """At once, after a while, or again and again, whether told before the start or after."""
     stopped.people.add("alice").says("now").says("later", after=5.0)
-    assert said(stopped) == [("alice", "now")]
+    assert lines_of(stopped) == [("alice", "now")]
     async with stopped as fake:
         fake.people.add("bob").says("tick", after=1.0, every=10.0)
         await asyncio.sleep(25.0)
-    assert said(fake) == [
+    assert lines_of(fake) == [
         ("alice", "now"),
         ("bob", "tick"),
         ("alice", "later"),
@@ -130,7 +130,7 @@ async def test_people_answer(fake: FakeServices) -> None:
     await asyncio.sleep(0.9)
     assert len(fake.chat.messages) == 2
     await asyncio.sleep(0.2)
-    assert said(fake)[2:] == [("alice", "pong")]
+    assert lines_of(fake)[2:] == [("alice", "pong")]
 
 
 async def test_nobody_answers_themselves(fake: FakeServices) -> None:
@@ -167,7 +167,7 @@ async def test_an_answer_may_depend_on_what_was_heard(fake: FakeServices) -> Non
     fake.chat.say("bob", "greet nobody")
     assert heard == []
     await asyncio.sleep(2.0)
-    assert said(fake)[2:] == [("alice", "hi carol, says bob")]
+    assert lines_of(fake)[2:] == [("alice", "hi carol, says bob")]
     assert heard == [("bob", "greet carol", "chat"), ("bob", "greet nobody", "chat")]
 
 
@@ -176,7 +176,7 @@ async def test_two_people_may_talk_to_each_other(fake: FakeServices) -> None:
     fake.people.add("alice").answers("tick", "tock")
     fake.people.add("bob").answers("tock", "tick").says("tick")
     await asyncio.sleep(60.5)
-    assert said(fake)[:4] == [("bob", "tick"), ("alice", "tock")] * 2
+    assert lines_of(fake)[:4] == [("bob", "tick"), ("alice", "tock")] * 2
     assert len(fake.chat.messages) == 61
 
 
@@ -188,7 +188,7 @@ async def test_people_answer_a_bot(fake: FakeServices) -> None:
         await session.pythbots.send_mail("alice", "thanks")
         await asyncio.sleep(2.0)
         assert [mail.text for mail in await session.pythbots.unread_mail()] == ["welcome"]
-    assert said(fake)[-1] == ("alice", "lucky!")
+    assert lines_of(fake)[-1] == ("alice", "lucky!")
 
 
 async def test_one_can_listen_to_all_of_it(fake: FakeServices) -> None:
@@ -243,7 +243,7 @@ async def test_a_script_is_played(stopped: FakeServices) -> None:
             cast={"bot": "hal"},
             pace=2.0,
         )
-        assert said(fake) == [("alice", "hello hal, {this} is no role")]
+        assert lines_of(fake) == [("alice", "hello hal, {this} is no role")]
         await asyncio.sleep(60.0)
     _, beep, private = fake.chat.messages
     assert (beep.sender, beep.bot, private.to) == ("hal", True, fake.username)
@@ -291,8 +291,8 @@ async def test_invented_people_live_the_same_life_again() -> None:
         async with FakeServices(seed=seed) as fake:
             fake.people.live(pace=0.5, command=None)
             await asyncio.sleep(60.0)
-        assert all(text != "!ping" for _, text in said(fake))
-        return said(fake)
+        assert all(text != "!ping" for _, text in lines_of(fake))
+        return lines_of(fake)
 
     first = await life(1)
     assert await life(1) == first

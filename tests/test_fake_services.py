@@ -20,18 +20,17 @@ from urllib.parse import quote, urlsplit
 import anyio
 import pytest
 from fake_client import (
-    AT_WILL,
     CHAT,
     INFO,
     MAIL,
     SET,
-    VIRTUAL,
     Client,
     Hand,
     connect,
     on_virtual_time,
     say,
 )
+from helpers import REAL, UNLIMITED, VIRTUAL
 
 import pythpeer.testing
 from pythpeer import Rate, Session
@@ -40,7 +39,7 @@ from pythpeer.testing import LAW, Arrival, FakeServices, SentMail
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["asyncio", VIRTUAL], ids=["real", "virtual"])
+@pytest.fixture(params=[REAL, VIRTUAL], ids=["real", "virtual"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     """Everything holds on the ordinary event loop and on one with virtual time."""
     return request.param
@@ -116,7 +115,7 @@ async def test_the_newest_after_mid_come_where_there_are_too_many(
 
 async def test_the_oldest_after_mid_come_if_asked_for() -> None:
     """With `window="oldest"`, an answer has the oldest messages after `mid`."""
-    async with FakeServices(rates=AT_WILL, window="oldest") as fake, connect() as http:
+    async with FakeServices(rates=UNLIMITED, window="oldest") as fake, connect() as http:
         client = Client(fake, http)
         say(fake, 310)
         assert await client.ids("&mid=5") == list(range(6, 306))
@@ -375,7 +374,7 @@ async def test_all_mail_is_not_marked_as_read(fake: FakeServices, client: Client
 
 async def test_all_mail_is_marked_as_read_if_asked_for() -> None:
     """With `readall_marks`, `readall` leaves nothing unread."""
-    async with FakeServices(rates=AT_WILL, readall_marks=True) as fake, connect() as http:
+    async with FakeServices(rates=UNLIMITED, readall_marks=True) as fake, connect() as http:
         client = Client(fake, http)
         fake.mail.deliver("tiro", "first")
         assert [mail["read"] for mail in await client.get(f"{MAIL}&readall")] == [0]
@@ -411,7 +410,7 @@ async def test_mail_needs_the_personal_key(fake: FakeServices, client: Client, k
 async def test_the_personal_key_can_be_spelt_otherwise() -> None:
     """`personal_key_param` is the name that is asked for; the other is no good then."""
     async with (
-        FakeServices(rates=AT_WILL, personal_key_param="personal_key") as fake,
+        FakeServices(rates=UNLIMITED, personal_key_param="personal_key") as fake,
         connect() as http,
     ):
         client = Client(fake, http)
@@ -424,7 +423,7 @@ async def test_the_personal_key_can_be_spelt_otherwise() -> None:
 async def test_an_api_key_is_demanded_if_there_is_one(page: str) -> None:
     """With an API key configured, nothing of PythBots is had without it."""
     async with (
-        FakeServices(rates=AT_WILL, pythbots_api_key="the-api-key") as fake,
+        FakeServices(rates=UNLIMITED, pythbots_api_key="the-api-key") as fake,
         connect() as http,
     ):
         client = Client(fake, http)
@@ -471,7 +470,7 @@ async def test_the_loops_clock_is_the_default() -> None:
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
 async def test_uvloops_clock_is_not_used() -> None:
     """The machine's clock is used instead: uvloop reads its own only once per turn."""
-    async with FakeServices(rates=AT_WILL) as fake, connect() as http:
+    async with FakeServices(rates=UNLIMITED) as fake, connect() as http:
         assert fake.clock is time.monotonic
         assert await Client(fake, http).ids() == []
 
@@ -552,7 +551,7 @@ async def test_no_key_is_kept(fake: FakeServices, client: Client, target: str) -
 
 async def test_no_form_of_a_key_is_kept() -> None:
     """A key that has to be encoded is found as it is and as it was encoded."""
-    async with FakeServices(rates=AT_WILL, peerbet_key="can/ary+1") as fake, connect() as http:
+    async with FakeServices(rates=UNLIMITED, peerbet_key="can/ary+1") as fake, connect() as http:
         client = Client(fake, http)
         await client.status(f"{INFO}can%2Fary%2B1")
         await client.status(f"{INFO}can/ary+1")
@@ -722,7 +721,7 @@ async def test_a_start_that_fails_closes_what_it_opened() -> None:
     """Where the second port cannot be had the first one is given back, and one can try again."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, OnePort)
-    fake = FakeServices(rates=AT_WILL)
+    fake = FakeServices(rates=UNLIMITED)
     with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:0: "):
         await fake.start()
     (server,) = loop.servers
@@ -737,7 +736,7 @@ async def test_a_start_that_fails_closes_what_it_opened() -> None:
 async def test_it_runs_no_task_of_its_own() -> None:
     """Started and unasked, there is nothing that runs; closed, nothing that goes on."""
     before = asyncio.all_tasks()
-    async with FakeServices(rates=AT_WILL) as fake:
+    async with FakeServices(rates=UNLIMITED) as fake:
         assert asyncio.all_tasks() == before
         async with connect() as http:
             await Client(fake, http).get(f"{CHAT}get")
@@ -748,7 +747,7 @@ async def test_it_runs_no_task_of_its_own() -> None:
 @on_virtual_time
 async def test_closing_waits_for_nobody() -> None:
     """Connections kept alive, half-asking, never asking and never reading are dropped at once."""
-    async with FakeServices(rates=AT_WILL) as fake, connect() as http:
+    async with FakeServices(rates=UNLIMITED) as fake, connect() as http:
         say(fake, 300)
         await Client(fake, http).get(f"{CHAT}get")
         half_asked = await asyncio.open_connection("127.0.0.1", port(fake.peerbet_url))
@@ -774,7 +773,7 @@ async def test_it_can_be_left_by_cancellation() -> None:
     before = asyncio.all_tasks()
     urls: list[str] = []
     with anyio.CancelScope() as scope:
-        async with connect() as http, FakeServices(rates=AT_WILL) as fake:
+        async with connect() as http, FakeServices(rates=UNLIMITED) as fake:
             await Client(fake, http).get(f"{CHAT}get")
             urls += (fake.peerbet_url, fake.pythbots_url)
             scope.cancel()

@@ -7,6 +7,7 @@ from collections import deque
 
 import anyio
 import pytest
+from helpers import now
 
 from pythpeer import Rate, RateLimitedError, SessionClosedError, StoreError
 from pythpeer.limiter import Limiter, Permit, Turn
@@ -51,10 +52,6 @@ class ScriptedGate:
 
     def pause(self, seconds: float) -> None:
         self.told.append(("pause", seconds))
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def use(permit: Permit) -> None:

@@ -13,11 +13,12 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import pytest
+from helpers import real_time, wait_until
 from scripted import (
     CUT,
     DROP,
@@ -35,6 +36,7 @@ from scripted import (
 
 pytestmark = [
     pytest.mark.anyio,
+    real_time,
     pytest.mark.processes,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="readers are forked"),
 ]
@@ -45,12 +47,6 @@ LIVES: Final = 15
 """Times that each reader is killed; with four habits of the service that is 60 in all."""
 
 FAULTS: Final = (DROP, DROP_UNSEEN, RESET, CUT, HANG, GARBAGE, ERROR_500, REFUSED)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Processes know no virtual time."""
-    return "asyncio"
 
 
 class Moody(Scripted):
@@ -154,7 +150,8 @@ async def test_a_killed_reader_loses_nothing(
         Moody(chance, mail_ids=ids, readall_marks=marks) as services,
         Reader(services.url, tmp_path) as reader,
     ):
-        await until(lambda: services.asked("get"))  # what comes from now on is the readers' own
+        # What comes from now on is the readers' own.
+        await wait_until(lambda: services.asked("get"))
         await asyncio.sleep(0.5)
         busy = asyncio.ensure_future(services.be_busy())
         for _ in range(LIVES):
@@ -164,19 +161,10 @@ async def test_a_killed_reader_loses_nothing(
         busy.cancel()
         services.well = True
         wanted = _wanted(services)
-        await until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
+        await wait_until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
     for name in ("chat-1", "chat-2"):
         _judge_chat(services, reader, name)
     _judge_mail(services, reader, ids=ids)
-
-
-async def until(happened: Callable[[], object]) -> None:
-    """Look again and again, for so many seconds, until it has happened."""
-    for _ in range(1500):
-        if happened():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 def _wanted(services: Scripted) -> dict[str, set[str]]:
@@ -235,12 +223,12 @@ async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(tmp_path: Pat
     services.deliver("one", "two")
     services.script("readnew", Fault(after=0.2))
     async with services, Reader(services.url, tmp_path) as reader:
-        await until(lambda: services.asked("readnew"))
+        await wait_until(lambda: services.asked("readnew"))
         await asyncio.sleep(0.1)  # the mail is marked as read, the answer is not there yet
         await reader.die()
         assert not reader.read("mail")
         await reader.live()
-        await until(lambda: len(reader.read("mail")) == 2)
+        await wait_until(lambda: len(reader.read("mail")) == 2)
         await asyncio.sleep(0.3)
     assert services.asked("readall")
     found = [(note.what, note.recovered) for note in reader.read("mail")]

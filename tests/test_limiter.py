@@ -12,13 +12,12 @@ import math
 import random
 import sys
 import tracemalloc
-from collections.abc import Coroutine
 from itertools import pairwise
 from typing import Any, TypeVar
 
 import anyio
 import pytest
-from helpers import examples
+from helpers import examples, now, run_loop_turns, run_on_virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,22 +34,6 @@ WRITE, CALL, POLL = Priority.WRITE, Priority.CALL, Priority.POLL
 GUARD = 0.05
 ONE = Rate(1.0)
 THREE = Rate(1.0, burst=3)
-
-
-def on_virtual_time(scenario: Coroutine[Any, Any, T]) -> T:
-    """Run a scenario without sockets in a new loop of its own, whose clock starts at 0."""
-    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(scenario)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def turns(many: int = 20) -> None:
-    """Let everything happen that can happen in this moment."""
-    for _ in range(many):
-        await asyncio.sleep(0)
 
 
 class Line:
@@ -116,13 +99,13 @@ class Line:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
-async def take(limiter: Limiter, max_wait: float = math.inf) -> Permit:
+async def acquire(limiter: Limiter, max_wait: float = math.inf) -> Permit:
     return await limiter.acquire(CALL, max_wait)
 
 
 async def spend(limiter: Limiter) -> None:
     """Send one request that is answered in the same moment."""
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     permit.on_answered()
     permit.close()
@@ -192,7 +175,7 @@ async def test_patience_is_not_inherited() -> None:
     await asyncio.sleep(5.5)
     assert line.names == "-wwwww"
     leaver.cancel()
-    await turns()
+    await run_loop_turns()
     await line.join("q", POLL)
     await line.all_through()
     assert line.names == "-wwwwwwq"
@@ -228,7 +211,7 @@ async def test_the_next_is_due_an_interval_after_the_answer_or_the_guard(
     """With burst 1: due at ``min(t_written + interval + guard, t_answered + interval)``."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     await line.join("next")
     if answered_after is not None:
@@ -243,7 +226,7 @@ async def test_time_counts_from_the_writing_not_from_the_token() -> None:
     """A token in hand can be held as long as connecting takes: the interval starts at the write."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     await line.join("next")
     await asyncio.sleep(7)
     permit.on_written()
@@ -255,7 +238,7 @@ async def test_nobody_goes_while_a_token_is_reserved_and_not_written() -> None:
     """Until it is known when a request left, it is not known when the next one may."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     await line.join("next")
     await asyncio.sleep(1000)
     assert line.served == []
@@ -299,7 +282,7 @@ async def test_no_more_than_the_burst_is_saved_up() -> None:
 async def test_a_burst_counts_reserved_tokens() -> None:
     """Three may hold a token of three; the fourth waits until the first of them is written."""
     limiter = Limiter("x", THREE)
-    held = [await take(limiter) for _ in range(3)]
+    held = [await acquire(limiter) for _ in range(3)]
     line = Line(limiter)
     await line.join("fourth", answered=False)
     await asyncio.sleep(10)
@@ -335,7 +318,7 @@ def test_the_bucket_of_the_service_is_never_overdrawn(
         limiter: Limiter, at: float, connecting: float, travel: float, thinking: float | None
     ) -> None:
         await asyncio.sleep(at)
-        permit = await take(limiter)
+        permit = await acquire(limiter)
         await asyncio.sleep(connecting)
         permit.on_written()
         arrivals.append(now() + travel)
@@ -348,7 +331,7 @@ def test_the_bucket_of_the_service_is_never_overdrawn(
         limiter = Limiter("x", Rate(1.0, burst))
         await asyncio.gather(*(caller(limiter, *each) for each in callers))
 
-    on_virtual_time(scenario())
+    run_on_virtual_time(scenario())
     assert len(arrivals) == len(callers)
     tokens, before = float(burst), 0.0
     for at in sorted(arrivals):
@@ -374,7 +357,7 @@ async def test_a_token_that_was_never_spent_goes_back() -> None:
     """A request that certainly never left costs nothing: the next one goes in the same moment."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     await line.join("next")
     await asyncio.sleep(3)
     assert line.served == []
@@ -387,7 +370,7 @@ async def test_a_token_that_was_never_spent_goes_back() -> None:
 async def test_a_token_goes_back_once() -> None:
     """Closing again gives nothing more: there is one token, not two."""
     limiter = Limiter("x", THREE)
-    held = [await take(limiter) for _ in range(3)]
+    held = [await acquire(limiter) for _ in range(3)]
     held[0].close()
     held[0].close()
     assert limiter.available == 1
@@ -396,7 +379,7 @@ async def test_a_token_goes_back_once() -> None:
 async def test_a_token_that_was_spent_stays_spent() -> None:
     """Once the head is written, closing gives nothing back, answer or not."""
     limiter = Limiter("x", ONE)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     permit.close()
     assert permit.written
@@ -407,7 +390,7 @@ async def test_a_token_is_spent_once() -> None:
     """A head that is said to be written twice was written the first time."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     await asyncio.sleep(0.6)
     permit.on_written()
@@ -420,9 +403,9 @@ async def test_a_token_is_spent_once() -> None:
 async def test_a_late_answer_does_not_move_a_later_request() -> None:
     """Only the answer to the request that set the clock can correct it."""
     limiter = Limiter("x", ONE)
-    first = await take(limiter)
+    first = await acquire(limiter)
     first.on_written()
-    second = await take(limiter)
+    second = await acquire(limiter)
     assert now() == pytest.approx(1 + GUARD)
     second.on_written()
     first.on_answered()
@@ -446,7 +429,7 @@ async def test_a_cancelled_waiter_delays_nobody(leaver: int) -> None:
     waiters = line.tasks[-3:]
     await asyncio.sleep(0.5)
     waiters[leaver].cancel()
-    await turns()
+    await run_loop_turns()
     assert limiter.waiting == 2
     await line.all_through()
     rest = "abc".replace("abc"[leaver], "")
@@ -457,7 +440,7 @@ async def test_a_waiter_cancelled_before_it_ever_ran_was_never_there() -> None:
     """A task that is cancelled before its first step leaves no trace."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    task = asyncio.ensure_future(take(limiter))
+    task = asyncio.ensure_future(acquire(limiter))
     task.cancel()
     await line.join("a")
     await line.all_through()
@@ -469,14 +452,14 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_grant_hands_the_token_on() 
     """Granted and cancelled before it could run: the token goes to the next in the same moment."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     await line.join("a")
     unlucky = line.last
     await line.join("b")
     await asyncio.sleep(3)
     permit.close()  # grants it to a
     assert unlucky.cancel()
-    await turns()
+    await run_loop_turns()
     assert unlucky.cancelled()
     assert line.served == [("b", 3.0)]
 
@@ -485,12 +468,12 @@ async def test_the_last_waiter_cancelled_in_the_turn_of_its_grant_gives_the_toke
     """With nobody behind it, the token is there for whoever comes next."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     await line.join("a")
     unlucky = line.last
     permit.close()
     unlucky.cancel()
-    await turns()
+    await run_loop_turns()
     assert (limiter.available, limiter.waiting) == (1, 0)
     await line.join("b")
     assert line.served == [("b", 0.0)]
@@ -500,13 +483,13 @@ async def test_a_waiter_cancelled_just_before_its_grant_is_passed_over() -> None
     """Cancelled, not run yet, and then its turn comes: the next one gets the token."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     await line.join("a")
     unlucky = line.last
     await line.join("b")
     unlucky.cancel()
     permit.close()
-    await turns()
+    await run_loop_turns()
     assert line.served == [("b", 0.0)]
 
 
@@ -520,7 +503,7 @@ async def test_a_time_limit_that_ends_as_the_token_comes_wedges_nothing(late: fl
 
     async def hasty() -> None:
         async with asyncio.timeout_at(start + 1.0 + late):
-            permit = await take(limiter)
+            permit = await acquire(limiter)
             try:
                 await asyncio.sleep(0.0005)
                 permit.on_written()
@@ -542,12 +525,12 @@ async def test_a_cancelled_scope_gives_the_token_back() -> None:
     """Cancellation by an anyio scope, which never cancels a finished wait, burns nothing either."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     scope = anyio.CancelScope()
 
     async def scoped() -> None:
         with scope:
-            held = await take(limiter)
+            held = await acquire(limiter)
             try:
                 await anyio.sleep(10)
             finally:
@@ -588,7 +571,7 @@ def test_random_cancellations_cost_nothing(chance: random.Random, burst: int, st
             at = line.start + step * chance.randrange(int(40 / step))
             asyncio.get_running_loop().call_at(at, task.cancel)
         await line.all_through()
-        await turns()
+        await run_loop_turns()
         names = [name for name, _ in line.served]
         for number, task in enumerate(line.tasks):
             assert (str(number) in names) is not task.cancelled()
@@ -604,7 +587,7 @@ def test_random_cancellations_cost_nothing(chance: random.Random, burst: int, st
         await asyncio.sleep(burst)
         assert limiter.available == burst
 
-    on_virtual_time(scenario())
+    run_on_virtual_time(scenario())
 
 
 # -- bounded waiting ------------------------------------------------------------------------------
@@ -617,7 +600,7 @@ async def test_a_queue_that_is_too_long_fails_at_once() -> None:
     for name in "-abc":
         await line.join(name)
     with pytest.raises(RateLimitedError) as caught:
-        await take(limiter, 3.5)
+        await acquire(limiter, 3.5)
     assert now() == line.start
     assert caught.value.retry_after == pytest.approx(4.0)
     assert caught.value.endpoint == "x"
@@ -669,7 +652,7 @@ async def test_a_pause_that_is_too_long_fails_at_once(rate: Rate) -> None:
     await spend(limiter)
     limiter.pause(30)
     with pytest.raises(RateLimitedError) as caught:
-        await take(limiter, 29.0)
+        await acquire(limiter, 29.0)
     assert now() == start
     assert caught.value.retry_after == pytest.approx(30.0)
 
@@ -677,13 +660,13 @@ async def test_a_pause_that_is_too_long_fails_at_once(rate: Rate) -> None:
 async def test_a_retry_after_that_is_too_long_fails_at_once() -> None:
     """The same goes for a deadline that the service itself has set."""
     limiter = Limiter("x", ONE)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     permit.on_answered()
     permit.refused(45.0)
     permit.close()
     with pytest.raises(RateLimitedError) as caught:
-        await take(limiter, 40.0)
+        await acquire(limiter, 40.0)
     assert caught.value.retry_after == pytest.approx(45.0)
 
 
@@ -709,7 +692,7 @@ async def test_a_pause_sends_those_away_who_wait_already() -> None:
     await line.join("b", POLL)
     await asyncio.sleep(0.5)
     limiter.pause(60)
-    await turns()
+    await run_loop_turns()
     error = hasty.exception()
     assert isinstance(error, RateLimitedError)
     assert error.retry_after is not None
@@ -764,10 +747,10 @@ async def test_a_pause_sends_the_hasty_away_from_behind_the_patient() -> None:
 async def test_patience_ends_though_nobody_knows_when_the_token_is_due() -> None:
     """Behind a token that is reserved and not written, one waits ``max_wait`` and no longer."""
     limiter = Limiter("x", ONE)
-    permit = await take(limiter)
-    waiter = asyncio.ensure_future(take(limiter, 2.0))
+    permit = await acquire(limiter)
+    waiter = asyncio.ensure_future(acquire(limiter, 2.0))
     await asyncio.sleep(2.0)
-    await turns()
+    await run_loop_turns()
     assert waiter.done()
     assert isinstance(waiter.exception(), RateLimitedError)
     assert limiter.waiting == 0
@@ -784,7 +767,7 @@ async def test_patience_ends_while_others_overtake() -> None:
     for _ in range(4):
         await line.join("w", WRITE)
     await asyncio.sleep(2.5)
-    await turns()
+    await run_loop_turns()
     assert call.done()
     assert isinstance(call.exception(), RateLimitedError)
     await line.all_through()
@@ -797,7 +780,7 @@ async def test_who_was_sent_away_costs_nothing() -> None:
     await spend(limiter)
     before = repr(limiter)
     with pytest.raises(RateLimitedError):
-        await take(limiter, 0.5)
+        await acquire(limiter, 0.5)
     assert repr(limiter) == before
 
 
@@ -808,7 +791,7 @@ async def test_a_pause_is_only_moved_later() -> None:
     """A shorter pause does not cut a longer one short; a longer one prolongs it."""
     limiter = Limiter("x", ONE)
     line = Line(limiter)
-    await turns()
+    await run_loop_turns()
     limiter.pause(10)
     limiter.pause(3)
     limiter.pause(0)
@@ -824,7 +807,7 @@ async def test_a_pause_is_only_moved_later() -> None:
 async def test_a_pause_does_not_stop_what_has_its_token() -> None:
     """A token in hand stays good; the pause is for those without one."""
     limiter = Limiter("x", THREE)
-    held = await take(limiter)
+    held = await acquire(limiter)
     limiter.pause(10)
     held.on_written()
     held.on_answered()
@@ -847,13 +830,13 @@ async def test_a_pause_is_a_number_of_seconds(seconds: Any) -> None:
 async def test_a_refusal_widens_the_guard() -> None:
     """After a 429 more distance is kept: the service counts more strictly than was allowed for."""
     limiter = Limiter("x", ONE)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     permit.refused(None)
     permit.close()
     assert limiter.guard > GUARD
     await asyncio.sleep(10)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     line = Line(limiter)
     await line.join("next")
@@ -864,7 +847,7 @@ async def test_a_refusal_widens_the_guard() -> None:
 async def test_a_retry_after_holds_an_hour_at_most() -> None:
     """Those who wait for ever do not wait until next year because a service said so."""
     limiter = Limiter("x", ONE)
-    permit = await take(limiter)
+    permit = await acquire(limiter)
     permit.on_written()
     permit.refused(1e9)
     permit.close()
@@ -913,7 +896,7 @@ def test_a_limiter_can_be_looked_at_without_a_loop() -> None:
     limiter.pause(3600)
     assert limiter.available == 0
     with pytest.raises(RateLimitedError) as caught:
-        asyncio.run(take(limiter, 1.0))
+        asyncio.run(acquire(limiter, 1.0))
     assert caught.value.retry_after == pytest.approx(3600, abs=60)
 
 
@@ -933,7 +916,7 @@ async def test_the_callers_of_one_owner_are_dismissed() -> None:
     await line.join("b", WRITE, owner=other)
     await asyncio.sleep(0.5)
     limiter.dismiss(mine)
-    await turns()
+    await run_loop_turns()
     for task in gone:
         error = task.exception()
         assert isinstance(error, SessionClosedError)
@@ -992,7 +975,7 @@ def test_a_second_run_keeps_the_distance_from_the_first() -> None:
     limiter = Limiter("x", Rate(0.1, guard=0.0))
 
     async def stamp() -> float:
-        permit = await take(limiter)
+        permit = await acquire(limiter)
         permit.on_written()
         permit.close()
         return now()
@@ -1013,10 +996,10 @@ def test_a_loop_with_another_clock_goes_on_where_the_last_one_stopped() -> None:
         await asyncio.sleep(then)
         return served
 
-    assert on_virtual_time(use(0, 500)) == 0.0
-    assert on_virtual_time(use(0, 0.25)) == 0.0
-    assert on_virtual_time(use(100, 30)) == pytest.approx(0.75, abs=0.001)
-    assert on_virtual_time(use(0, 0)) == pytest.approx(70, abs=0.001)
+    assert run_on_virtual_time(use(0, 500)) == 0.0
+    assert run_on_virtual_time(use(0, 0.25)) == 0.0
+    assert run_on_virtual_time(use(100, 30)) == pytest.approx(0.75, abs=0.001)
+    assert run_on_virtual_time(use(0, 0)) == pytest.approx(70, abs=0.001)
 
 
 def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
@@ -1033,7 +1016,7 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
     try:
         waiter = first.run_until_complete(wait_in_line())
         with pytest.raises(SessionClosedError, match="another event loop"):
-            second.run_until_complete(take(limiter))
+            second.run_until_complete(acquire(limiter))
         first.run_until_complete(asyncio.wait_for(waiter, 10))
         second.run_until_complete(asyncio.wait_for(spend(limiter), 10))
     finally:
@@ -1094,7 +1077,7 @@ def test_a_crowd_that_leaves_at_once_leaves_quickly() -> None:
 
     async def crowd() -> float:
         await spend(limiter)
-        tasks = [asyncio.ensure_future(take(limiter)) for _ in range(2000)]
+        tasks = [asyncio.ensure_future(acquire(limiter)) for _ in range(2000)]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
@@ -1103,4 +1086,4 @@ def test_a_crowd_that_leaves_at_once_leaves_quickly() -> None:
         await spend(limiter)
         return now()
 
-    assert on_virtual_time(crowd()) == pytest.approx(1.0)
+    assert run_on_virtual_time(crowd()) == pytest.approx(1.0)

@@ -32,7 +32,7 @@ PLAIN: Final = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 Said = tuple[str, str, frozenset[str]]
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[Said]:
+def records_of(caplog: pytest.LogCaptureFixture) -> list[Said]:
     """Who said something, how loud, and what stands beside it."""
     return [
         (record.name, record.levelname, frozenset(vars(record).keys() - PLAIN))
@@ -72,7 +72,7 @@ async def test_what_is_documented_is_what_is_logged(
         async with services.session(on_request=sleep) as session:
             for _ in range(PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
-    assert set(said(caplog)) == DOCUMENTED
+    assert set(records_of(caplog)) == DOCUMENTED
     assert len(DOCUMENTED) == 9
 
 
@@ -129,7 +129,7 @@ async def test_a_failing_call_is_not_logged_above_debug(caplog: pytest.LogCaptur
         for _ in range(20):
             with pytest.raises(PythpeerError):
                 await session.peerbet.messages()
-    assert said(caplog) == []
+    assert records_of(caplog) == []
 
 
 async def test_a_service_that_is_down_is_one_warning_and_one_info(
@@ -147,7 +147,7 @@ async def test_a_service_that_is_down_is_one_warning_and_one_info(
             with pytest.raises(PythpeerError):
                 await session.peerbet.messages()
         await asyncio.gather(*waits)
-    assert [(name, level) for name, level, _ in said(caplog)] == [
+    assert [(name, level) for name, level, _ in records_of(caplog)] == [
         ("pythpeer.streams", "WARNING"),
         ("pythpeer.streams", "INFO"),
     ]

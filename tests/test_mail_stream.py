@@ -12,7 +12,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
-from helpers import examples
+from helpers import PATIENT, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -45,7 +45,6 @@ from pythpeer import (
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
-    Retry,
     Session,
     SessionClosedError,
     TransportError,
@@ -57,8 +56,6 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-PATIENT: Final = Retry(max_delay=2.0)
 
 LOST: Final = {
     "dropped": DROP,
@@ -103,12 +100,6 @@ async def services(request: pytest.FixtureRequest, mail_ids: bool) -> AsyncItera
 
 
 @pytest.fixture
-async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
-    async with services.session(retry=PATIENT, store=new_store()) as session:
-        yield session
-
-
-@pytest.fixture
 async def plain() -> AsyncIterator[Scripted]:
     """A service of one habit, for what has nothing to do with habits."""
     async with Scripted() as services:
@@ -121,12 +112,6 @@ def seen(*mails: Mail) -> Seen:
 
 def texts(*mails: Mail) -> list[str | None]:
     return [mail.text for mail in mails]
-
-
-async def take(stream: MailStream, many: int, within: float = 60.0) -> list[Mail]:
-    """The next *many* mails, which have to come in time."""
-    async with asyncio.timeout(within):
-        return [await anext(stream) for _ in range(many)]
 
 
 async def all_of(stream: MailStream, within: float = 8.0) -> list[Mail]:
@@ -163,17 +148,13 @@ def kinds(services: Scripted) -> list[str]:
     return [request.kind for request in services.requests]
 
 
-def later(delay: float, services: Scripted, *texts: str) -> None:
-    asyncio.get_running_loop().call_later(delay, services.deliver, *texts)
-
-
 # -- the ordinary way -----------------------------------------------------------------------------
 
 
 async def test_unread_mail_comes_as_it_arrives(services: Scripted, session: Session) -> None:
     """What is unread first, then what comes, each once, by one ``readnew`` per interval."""
     services.deliver("one", "two")
-    later(2.5, services, "three")
+    schedule(2.5, services.deliver, "three")
     stream = session.pythbots.mail_stream()
     assert seen(*await take(stream, 3)) == [("one", False), ("two", False), ("three", False)]
     assert await all_of(stream, 3.5) == []
@@ -184,7 +165,7 @@ async def test_unread_mail_comes_as_it_arrives(services: Scripted, session: Sess
 
 async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
     """Many streams of one session get all mail each, at the price of one."""
-    later(1.5, services, "one", "two")
+    schedule(1.5, services.deliver, "one", "two")
     streams = [session.pythbots.mail_stream(name=f"stream {n}") for n in range(20)]
     found = await asyncio.gather(*(take(stream, 2) for stream in streams))
     assert [texts(*mails) for mails in found] == [["one", "two"]] * 20
@@ -194,7 +175,7 @@ async def test_streams_share_their_polls(services: Scripted, session: Session) -
 async def test_identical_mails_are_all_delivered(services: Scripted, session: Session) -> None:
     """The same words twice are two mails, with ids or without."""
     services.deliver("hi", "hi")
-    later(2.5, services, "hi")
+    schedule(2.5, services.deliver, "hi")
     assert seen(*await all_of(session.pythbots.mail_stream())) == [("hi", False)] * 3
 
 
@@ -223,7 +204,7 @@ async def test_a_lost_answer_loses_no_mail(
     services.script("readnew", fault)
     services.deliver("two", "two", "three")
     assert seen(*await all_of(stream)) == [("two", True), ("two", True), ("three", True)]
-    later(0.5, services, "four")
+    schedule(0.5, services.deliver, "four")
     assert seen(*await all_of(stream)) == [("four", False)]
     levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
@@ -486,7 +467,7 @@ async def test_direct_calls_at_once_return_each_mail_to_somebody(
 ) -> None:
     """Two calls that wait for each other both end well, and between them miss nothing."""
     services.deliver("one")
-    later(0.5, services, "two")
+    schedule(0.5, services.deliver, "two")
     async with asyncio.timeout(30):
         found = await asyncio.gather(*(session.pythbots.unread_mail() for _ in range(3)))
     assert {text for mails in found for text in texts(*mails)} == {"one", "two"}
@@ -685,7 +666,7 @@ async def test_a_read_that_takes_effect_late_loses_no_mail(
         services.deliver("early")
         reading = asyncio.ensure_future(all_of(one.pythbots.mail_stream(name="one"), 30.0))
         await asyncio.sleep(0.1)
-        later(4.6, services, "late")
+        schedule(4.6, services.deliver, "late")
         found = await all_of(other.pythbots.mail_stream(name="other"), 30.0)
         assert {"early", "late"} <= set(texts(*found))
         assert {"early", "late"} <= set(texts(*await reading))
@@ -698,7 +679,7 @@ async def test_two_sessions_on_one_store_poll_as_one(
     store = new_store()
     async with services.session(store=store) as one, services.session(store=store) as other:
         for second in range(10):
-            later(second + 0.5, services, f"mail {second}")
+            schedule(second + 0.5, services.deliver, f"mail {second}")
         streams = [s.pythbots.mail_stream(name=n) for s, n in ((one, "one"), (other, "other"))]
         found = await asyncio.gather(*(take(stream, 10) for stream in streams))
         assert [seen(*mails) for mails in found] == [
@@ -803,7 +784,7 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
         services.script("readnew", *unread_faults)
         services.script("readall", *history_faults)
         for tenths, text in deliveries:
-            later(tenths / 10, services, text)
+            schedule(tenths / 10, services.deliver, text)
         stream = session.pythbots.mail_stream(name="me")
         found: list[Mail] = []
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import Final, Literal
+from typing import Literal
 
 import anyio
 import pytest
-from helpers import examples
+from helpers import PATIENT, assert_nothing_more, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Fault, Scripted
@@ -25,7 +25,6 @@ from pythpeer import (
     Mail,
     MergedStream,
     Rate,
-    Retry,
     Session,
     SessionClosedError,
     Stream,
@@ -35,19 +34,6 @@ from pythpeer import (
 pytestmark = pytest.mark.anyio
 
 Both = MergedStream[ChatMessage | Mail]
-PATIENT: Final = Retry(max_delay=2.0)
-
-
-@pytest.fixture
-async def services() -> AsyncIterator[Scripted]:
-    async with Scripted() as services:
-        yield services
-
-
-@pytest.fixture
-async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
-    async with services.session(retry=PATIENT, store=new_store()) as session:
-        yield session
 
 
 def both(session: Session, after: int | None = 0) -> Both:
@@ -61,20 +47,8 @@ def what(item: ChatMessage | Mail) -> int | str:
     return item.id if isinstance(item, ChatMessage) else str(item.text)
 
 
-async def take(merged: Both, many: int, within: float = 60.0) -> list[int | str]:
-    async with asyncio.timeout(within):
-        return [what(await anext(merged)) for _ in range(many)]
-
-
-async def nothing(merged: Both, within: float = 5.0) -> None:
-    with pytest.raises(TimeoutError):
-        await take(merged, 1, within)
-
-
-def later(delay: float, services: Scripted, mail: str = "") -> None:
-    """Have a message come in *delay* seconds, or a mail."""
-    come = (lambda: services.deliver(mail)) if mail else (lambda: services.say() and None)
-    asyncio.get_running_loop().call_later(delay, come)
+async def take_labels(merged: Both, many: int, within: float = 60.0) -> list[int | str]:
+    return [what(item) for item in await take(merged, many, within)]
 
 
 # -- what comes -----------------------------------------------------------------------------------
@@ -83,8 +57,8 @@ def later(delay: float, services: Scripted, mail: str = "") -> None:
 async def test_chat_and_mail_come_as_one(services: Scripted, session: Session) -> None:
     """Whatever comes first comes first, and each of the streams keeps its order."""
     for delay, mail in ((1.5, ""), (3.5, "one"), (5.5, ""), (7.5, "two")):
-        later(delay, services, mail)
-    assert await take(both(session), 4) == [1, "one", 2, "two"]
+        schedule(delay, *((services.deliver, mail) if mail else (services.say,)))
+    assert await take_labels(both(session), 4) == [1, "one", 2, "two"]
 
 
 async def test_a_merged_stream_is_iterated_like_any_other(
@@ -116,7 +90,7 @@ async def test_a_backlog_does_not_hold_up_the_other_stream(
     merged = both(session)
     found: list[int | str] = []
     for _ in range(350):
-        found += await take(merged, 1)
+        found += await take_labels(merged, 1)
         await asyncio.sleep(0.05)
     kinds = [type(item) for item in found]
     start = kinds.index(str)
@@ -149,10 +123,10 @@ async def test_a_busy_stream_does_not_starve_a_slow_one(
     services.constant["get"] = Fault(after=0.4)
     async with services.session(store=new_store()) as session:
         for second in range(60):
-            later(second + 0.9, services, f"mail {second}")
+            schedule(second + 0.9, services.deliver, f"mail {second}")
         for delay in (5.5, 6.5, 7.5):
-            later(delay, services)
-        found = await take(both(session), 30)
+            schedule(delay, services.say)
+        found = await take_labels(both(session), 30)
         assert [item for item in found if isinstance(item, int)] == [1, 2, 3]
 
 
@@ -183,10 +157,10 @@ async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(
     async with services.session(timeout=60.0, store=new_store()) as session:
         merged = both(session)
         for second in range(10):
-            later(second + 0.5, services)
-        assert await take(merged, 10) == list(range(1, 11))
+            schedule(second + 0.5, services.say)
+        assert await take_labels(merged, 10) == list(range(1, 11))
         assert loop.time() <= 10.1
-        assert await take(merged, 1) == ["mail"]
+        assert await take_labels(merged, 1) == ["mail"]
         assert loop.time() == pytest.approx(30.0, abs=1.5)
 
 
@@ -197,8 +171,8 @@ async def test_a_mail_poll_that_is_lost_does_not_hold_up_the_chat(
     services.script("readnew", HANG)
     services.deliver("mail")
     for second in range(10):
-        later(second + 0.5, services)
-    found = await take(both(session), 11)
+        schedule(second + 0.5, services.say)
+    found = await take_labels(both(session), 11)
     assert [item for item in found if isinstance(item, int)] == list(range(1, 11))
     assert "mail" in found
 
@@ -212,13 +186,13 @@ async def test_the_right_stream_is_acknowledged(new_store: NewStore, services: S
     async with services.session(store=store) as session:
         merged = both(session)
         services.say(2)
-        assert await take(merged, 2) == [1, 2]
+        assert await take_labels(merged, 2) == [1, 2]
         services.deliver("one", "two")
-        assert await take(merged, 1) == ["one"]  # which acknowledges 2
+        assert await take_labels(merged, 1) == ["one"]  # which acknowledges 2
         await merged.aclose()
     async with services.session(store=store) as session:
         services.say()
-        found = await take(both(session, after=None), 3)
+        found = await take_labels(both(session, after=None), 3)
         assert sorted(map(str, found)) == ["3", "one", "two"]
 
 
@@ -227,13 +201,13 @@ async def test_ack_is_for_the_item_handed_out_last(services: Scripted, session: 
     merged = both(session)
     await merged.ack()
     services.deliver("one")
-    assert await take(merged, 1) == ["one"]
+    assert await take_labels(merged, 1) == ["one"]
     await merged.ack()
     await merged.ack()
     await merged.aclose()
     services.deliver("two")
     services.say()
-    assert sorted(map(str, await take(both(session), 2))) == ["1", "two"]
+    assert sorted(map(str, await take_labels(both(session), 2))) == ["1", "two"]
 
 
 async def test_what_was_fetched_ahead_is_not_acknowledged(
@@ -243,9 +217,9 @@ async def test_what_was_fetched_ahead_is_not_acknowledged(
     services.say(5)
     services.deliver("one", "two")
     merged = both(session)
-    first = await take(merged, 1)
+    first = await take_labels(merged, 1)
     await merged.aclose()
-    again = await take(both(session), 7)
+    again = await take_labels(both(session), 7)
     assert sorted(map(str, again)) == ["1", "2", "3", "4", "5", "one", "two"]
     assert str(first[0]) in map(str, again)
 
@@ -281,8 +255,8 @@ async def test_skipped_messages_of_all_are_counted(services: Scripted, session: 
     services.lines.append((2, {"id": 2}))
     services.script("readnew", Fault(body=b'[5, {"id": 1, "message": "mail"}]'))
     merged = both(session)
-    assert sorted(map(str, await take(merged, 2))) == ["1", "mail"]
-    await nothing(merged)
+    assert sorted(map(str, await take_labels(merged, 2))) == ["1", "mail"]
+    await assert_nothing_more(merged)
     assert merged.skipped == 2
 
 
@@ -294,11 +268,11 @@ async def test_an_error_is_raised_whenever_it_is_asked_again(
     merged = both(session)
     for _ in range(3):
         with pytest.raises(AccessDeniedError):
-            await take(merged, 1)
+            await take_labels(merged, 1)
     del services.constant["readnew"]
     services.say()
     services.deliver("mail")
-    assert sorted(map(str, await take(merged, 2))) == ["1", "mail"]
+    assert sorted(map(str, await take_labels(merged, 2))) == ["1", "mail"]
 
 
 async def test_an_error_does_not_hide_an_item(services: Scripted, session: Session) -> None:
@@ -316,7 +290,7 @@ async def test_an_error_does_not_hide_an_item(services: Scripted, session: Sessi
                 errors += 1
     assert found == [1, 2, 3]
     with pytest.raises(AccessDeniedError):
-        await take(merged, 1)
+        await take_labels(merged, 1)
 
 
 async def test_transient_failures_are_each_stream_s_own(
@@ -327,11 +301,11 @@ async def test_transient_failures_are_each_stream_s_own(
     services.constant["readall"] = ERROR_500
     merged = both(session)
     for second in range(5):
-        later(second + 0.5, services)
-    assert await take(merged, 5, within=10.0) == [1, 2, 3, 4, 5]
+        schedule(second + 0.5, services.say)
+    assert await take_labels(merged, 5, within=10.0) == [1, 2, 3, 4, 5]
     services.constant.clear()
     services.deliver("mail")
-    assert await take(merged, 1) == ["mail"]
+    assert await take_labels(merged, 1) == ["mail"]
 
 
 async def test_a_closed_session_is_said(new_store: NewStore, services: Scripted) -> None:
@@ -339,13 +313,13 @@ async def test_a_closed_session_is_said(new_store: NewStore, services: Scripted)
     session = services.session(store=new_store())
     await session.open()
     merged = both(session)
-    wait = asyncio.ensure_future(take(merged, 1))
+    wait = asyncio.ensure_future(take_labels(merged, 1))
     await asyncio.sleep(2.5)
     await session.aclose()
     with pytest.raises(SessionClosedError):
         await wait
     with pytest.raises(SessionClosedError):
-        await take(merged, 1)
+        await take_labels(merged, 1)
 
 
 # -- cancellation ---------------------------------------------------------------------------------
@@ -369,7 +343,7 @@ Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
     st.lists(st.sampled_from([Fault(after=0.3), DROP, HANG, ERROR_500]), max_size=3),
 )
 async def test_asking_can_be_cancelled_anywhere(
-    new_store: NewStore, cuts: list[Cut], schedule: list[tuple[int, bool]], faults: list[Fault]
+    new_store: NewStore, cuts: list[Cut], times: list[tuple[int, bool]], faults: list[Fault]
 ) -> None:
     """Whenever and however: of each stream everything is there afterwards, once, in order."""
     async with (
@@ -378,8 +352,9 @@ async def test_asking_can_be_cancelled_anywhere(
     ):
         services.script("get", *faults)
         services.script("readnew", *faults)
-        for number, (tenths, is_mail) in enumerate(schedule):
-            later(tenths / 10, services, f"mail {number}" if is_mail else "")
+        for number, (tenths, is_mail) in enumerate(times):
+            come = (services.deliver, f"mail {number}") if is_mail else (services.say,)
+            schedule(tenths / 10, *come)
         merged = both(session)
         found: list[int | str] = []
 
@@ -402,8 +377,8 @@ async def test_asking_can_be_cancelled_anywhere(
                 task.cancel()
                 await asyncio.wait([task])
         await asyncio.sleep(8)
-        found += await take(merged, len(schedule) - len(found))
-        await nothing(merged, 3.0)
+        found += await take_labels(merged, len(times) - len(found))
+        await assert_nothing_more(merged, 3.0)
         assert [item for item in found if isinstance(item, int)] == [id for id, _ in services.lines]
         assert [item for item in found if isinstance(item, str)] == [
             letter.text for letter in services.letters
@@ -417,10 +392,10 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
     async with services.session(store=store) as session:
         merged = both(session)
         services.say()
-        await take(merged, 1)
+        await take_labels(merged, 1)
         services.script("readnew", Fault(after=3.0))
         services.deliver("mail")
-        await nothing(merged, 2.5)
+        await assert_nothing_more(merged, 2.5)
         await merged.aclose()
         await told(store)
         assert asyncio.all_tasks() == before
@@ -434,9 +409,9 @@ async def test_mail_is_kept_when_the_merged_stream_is_closed_in_its_read(
     services.script("readnew", Fault(after=3.0))
     services.deliver("mail")
     merged = both(session)
-    await nothing(merged, 1.0)
+    await assert_nothing_more(merged, 1.0)
     await merged.aclose()
-    assert await take(both(session), 1, within=3.0) == ["mail"]
+    assert await take_labels(both(session), 1, within=3.0) == ["mail"]
     assert [request.kind for request in services.requests].count("readall") == 0
 
 
@@ -452,7 +427,7 @@ async def test_a_merged_stream_ends_with_its_last_stream(
     await chat.aclose()
     services.say()
     services.deliver("mail")
-    assert await take(merged, 1) == ["mail"]
+    assert await take_labels(merged, 1) == ["mail"]
     await mail.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(merged)

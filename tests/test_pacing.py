@@ -13,6 +13,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from helpers import now
 from raw_server import (
     GOOD,
     Peer,
@@ -61,10 +62,6 @@ class StallingLoop(VirtualTimeLoop):
     def stall(self, seconds: float) -> None:
         """What a callback that blocks does."""
         self.lost += seconds
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 class Service:

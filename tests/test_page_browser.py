@@ -15,6 +15,7 @@ from typing import Final
 
 import pytest
 from browser import CHROMIUM, Browser, browser
+from helpers import real_time
 
 from pythpeer import Session
 from pythpeer.testing import FakeServices
@@ -22,17 +23,12 @@ from pythpeer.testing.page import Page
 
 pytestmark = [
     pytest.mark.anyio,
+    real_time,
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
 ]
 
 EVIL: Final = "<script>document.title = 'mallory'</script><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Browsers know no virtual time."""
-    return "asyncio"
 
 
 @pytest.fixture

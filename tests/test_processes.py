@@ -9,31 +9,20 @@ import asyncio
 import itertools
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, Self
 
 import pytest
+from helpers import real_time, wait_until
 from scripted import Fault, Scripted
 
-pytestmark = [pytest.mark.anyio, pytest.mark.processes]
+pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes]
 
 WORKER: Final = Path(__file__).with_name("worker.py")
 INTERVAL: Final = 0.05
 TOLERANCE: Final = 0.002
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Processes know no virtual time."""
-    return "asyncio"
-
-
-@pytest.fixture
-async def services() -> AsyncIterator[Scripted]:
-    async with Scripted() as services:
-        yield services
 
 
 class Worker:
@@ -59,7 +48,7 @@ class Worker:
             self.said.append(line.decode().strip())
 
     async def says(self, what: str) -> None:
-        await until(lambda: what in self.said)
+        await wait_until(lambda: what in self.said)
 
     def kill(self) -> None:
         self._process.kill()
@@ -72,15 +61,6 @@ class Worker:
     def items(self) -> list[str]:
         """What a stream handed out."""
         return [said for said in self.said if said not in ("ready", "following")]
-
-
-async def until(happened: Callable[[], object], seconds: float = 20.0) -> None:
-    """Look again and again, for so many seconds, until it has happened."""
-    for _ in range(int(seconds * 100)):
-        if happened():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen")
 
 
 @asynccontextmanager
@@ -114,7 +94,7 @@ async def test_programs_share_one_pace_and_each_gets_its_share(
     services.constant["get"] = Fault(after=0.005)
     async with working(services, tmp_path, "call 1", "call 2", "call 3"):
         services.requests.clear()
-        await until(lambda: len(services.requests) >= 60)
+        await wait_until(lambda: len(services.requests) >= 60)
     assert short_gaps(services, "get") == []
     shares = Counter(asked.params["last"] for asked in services.requests[:60])
     assert min(shares.values()) >= 15
@@ -132,7 +112,7 @@ async def test_a_killed_program_holds_nobody_up_for_long(
             worker.kill()
             await worker.over()
             services.requests.clear()
-            await until(lambda: len(services.requests) > 2, 3.0)
+            await wait_until(lambda: len(services.requests) > 2, 3.0)
             assert short_gaps(services, "get") == []
 
 
@@ -146,7 +126,7 @@ async def test_one_program_polls_for_all(services: Scripted, tmp_path: Path) -> 
             services.say(3, step=2)
             await asyncio.sleep(INTERVAL)
         wanted = [str(id) for id, _ in services.lines]
-        await until(lambda: all(worker.items == wanted for worker in workers))
+        await wait_until(lambda: all(worker.items == wanted for worker in workers))
         took = services.requests[-1].at - services.requests[0].at
         assert len(services.asked("get")) <= took / INTERVAL + 1
     assert short_gaps(services, "get") == []
@@ -158,14 +138,14 @@ async def test_another_takes_over_from_a_killed_poller(services: Scripted, tmp_p
         for worker in workers:
             await worker.says("following")
         services.say(5)
-        await until(lambda: all(len(worker.items) == 5 for worker in workers))
+        await wait_until(lambda: all(len(worker.items) == 5 for worker in workers))
         workers[0].kill()
         await workers[0].over()
         services.say(5)
-        await until(lambda: len(workers[1].items) == 10, 4.0)
+        await wait_until(lambda: len(workers[1].items) == 10, 4.0)
         async with working(services, tmp_path, "chat one") as again:
             services.say(1)
-            await until(lambda: len(again[0].items) >= 6, 4.0)
+            await wait_until(lambda: len(again[0].items) >= 6, 4.0)
             items = [int(item) for item in again[0].items]
     last = int(workers[0].items[-1])
     assert items in (list(range(last, 12)), list(range(last + 1, 12)))
@@ -185,7 +165,7 @@ async def test_mail_that_one_program_fetched_reaches_the_stream_of_another(
             async with working(services, tmp_path, "unread") as (other,):
                 await other.over()
                 found += other.items
-        await until(lambda: follower.items == texts)
+        await wait_until(lambda: follower.items == texts)
         services.deliver("the last")
         await follower.says("the last")
     assert set(found) <= set(texts)

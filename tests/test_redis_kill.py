@@ -19,11 +19,12 @@ from typing import Final, NamedTuple
 
 import pytest
 import redis_server
-from conftest import REAL, Backend
+from helpers import real_time
 from scripted import HANG, Scripted
 
 pytestmark = [
     pytest.mark.anyio,
+    real_time,
     pytest.mark.processes,
     redis_server.needs_a_server,
 ]
@@ -36,12 +37,6 @@ promised, and what the benchmarks hold it to."""
 
 START: Final = 60.0
 """Seconds within which a worker has to be there, on such a machine."""
-
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    """Processes know no virtual time."""
-    return REAL
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ import msgspec
 import pytest
 import redis_server
 import trustme
-from conftest import REAL, Backend
+from helpers import real_time, take_ids, wait_until
 
 from pythpeer import (
     ChatMessage,
@@ -53,7 +53,7 @@ from pythpeer.stores import DIRECT, Draft, Entry, Log, Reader, RedisStore, Topic
 from pythpeer.stores.redis.link import MOST
 from pythpeer.stores.redis.pulse import TERM
 
-pytestmark = [pytest.mark.anyio, pytest.mark.processes]
+pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes]
 
 CANARY: Final = "hunter2-canary"
 HOME: Final = Path(__file__).parent.parent
@@ -69,12 +69,6 @@ class Odd(msgspec.Struct, frozen=True):
 
 CHAT: Final = Topic("chat", Line)
 MAIL: Final = Topic("mail", Line, consumed=True)
-
-
-@pytest.fixture
-def anyio_backend() -> Backend:
-    """The server's time is real."""
-    return REAL
 
 
 @pytest.fixture
@@ -143,14 +137,6 @@ async def all_of(reader: Reader[Line], place: int = 0) -> list[int]:
     while some := await got(reader, place):
         found += some
     return found
-
-
-async def until(true: Callable[[], Awaitable[object]], within: float) -> None:
-    """Ask again and again."""
-    end = time.monotonic() + within
-    while not await true():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
 
 
 def die(store: RedisStore) -> None:
@@ -258,7 +244,7 @@ async def test_a_stream_that_was_let_go_is_as_good_as_dead(
     assert await got(first, ack=False) == [1]
     del first
     gc.collect()
-    await until(lambda: got(second), 2.0)
+    await wait_until(lambda: got(second), 2.0)
 
 
 async def test_a_read_that_was_cut_off_loses_nothing(one: RedisStore) -> None:
@@ -304,7 +290,7 @@ async def test_an_acknowledgement_is_on_record_soon(one: RedisStore, other: Redi
     reader = one.log(CHAT).reader("team")
     await reader.join(0)
     assert await got(reader) == [1]
-    await until(lambda: other.log(CHAT).reader("team").place(), 1.0)
+    await wait_until(lambda: other.log(CHAT).reader("team").place(), 1.0)
 
 
 async def test_a_name_catches_up_on_what_the_stream_lacks(
@@ -474,11 +460,6 @@ def stream_of(
     return Stream(Feed(room, store.log(CHAT), Retry(max_delay=0.2)), name=name, after=after)
 
 
-async def take(stream: Stream[Line], many: int, within: float = 5.0) -> list[int]:
-    async with asyncio.timeout(within):
-        return [(await anext(stream)).id for _ in range(many)]
-
-
 async def test_streams_of_a_name_share_a_room(one: RedisStore, other: RedisStore) -> None:
     """Every message to one of them, one poll for all of them, and nothing lost at the end."""
     room, found = Room(), list[int]()
@@ -511,11 +492,11 @@ async def test_a_new_name_fetches_what_the_log_lacks(one: RedisStore, other: Red
     room = Room(1, 2, 3, 4, 5)
     async with stream_of(one, room, None) as late:
         room.ids += [6]
-        assert await take(late, 1) == [6]
+        assert await take_ids(late, 1) == [6]
         async with stream_of(other, room, "all", after=0) as stream:
-            assert await take(stream, 6) == [1, 2, 3, 4, 5, 6]
+            assert await take_ids(stream, 6) == [1, 2, 3, 4, 5, 6]
             room.ids += [7]
-            assert await take(stream, 1) == [7]
+            assert await take_ids(stream, 1) == [7]
             assert stream.gaps == ()
 
 
@@ -524,11 +505,11 @@ async def test_a_busy_leader_lets_another_poll(one: RedisStore, other: RedisStor
     room = Room()
     busy, free = stream_of(one, room, "busy", after=0), stream_of(other, room, "free", after=0)
     room.ids += [1]
-    assert await take(busy, 1) == [1]
-    assert await take(free, 1) == [1]
-    leader = asyncio.ensure_future(take(busy, 1))
+    assert await take_ids(busy, 1) == [1]
+    assert await take_ids(free, 1) == [1]
+    leader = asyncio.ensure_future(take_ids(busy, 1))
     await asyncio.sleep(0.2)  # from now on it is the one that polls
-    follower = asyncio.ensure_future(take(free, 2))
+    follower = asyncio.ensure_future(take_ids(free, 2))
     await asyncio.sleep(0.1)
     room.ids += [2]
     assert await leader == [2]
@@ -541,14 +522,14 @@ async def test_a_gap_is_found_by_whoever_comes_to_it(one: RedisStore, other: Red
     """What the service has no more is reported once, and the name goes on."""
     room = Room(1, 2)
     stream = stream_of(one, room, "team", after=0)
-    assert await take(stream, 2) == [1, 2]
+    assert await take_ids(stream, 2) == [1, 2]
     await other.log(CHAT).append(lines(9, after=8))
     room.ids = [9, 10]
-    assert await take(stream, 2) == [9, 10]
+    assert await take_ids(stream, 2) == [9, 10]
     assert not stream.gaps  # the service said that there is nothing in between
     await other.log(CHAT).append([Draft(Line(20), id=20, after=15, gap=True)])
     room.ids = [22]
-    assert await take(stream, 2) == [20, 22]
+    assert await take_ids(stream, 2) == [20, 22]
     assert stream.gaps == (Gap(10, 20),)
     await stream.aclose()
 
@@ -917,16 +898,16 @@ async def test_streams_wait_for_a_server_that_is_away(
     stream = stream_of(store, room, "team")
     await stream.__aenter__()
     room.ids += [1, 2]
-    assert await take(stream, 2) == [1, 2]
+    assert await take_ids(stream, 2) == [1, 2]
     server.kill()
     room.ids += [3]
-    waiting = asyncio.ensure_future(take(stream, 1, 10.0))
+    waiting = asyncio.ensure_future(take_ids(stream, 1, 10.0))
     await asyncio.sleep(1.0)
     assert not waiting.done()
     server.start()
     assert await waiting == [3]
     room.ids += [4]
-    assert await take(stream, 1) == [4]
+    assert await take_ids(stream, 1) == [4]
     await stream.aclose()
     await store.aclose()
     said = [record.message for record in caplog.records if record.name == "pythpeer.streams"]
@@ -1009,7 +990,7 @@ async def test_a_cluster_sends_us_where_all_keys_are(tmp_path: Path) -> None:
                 answer = await client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
                 return "cluster_state:ok" in str(answer)
 
-            await until(complete, 10.0)
+            await wait_until(complete, 10.0)
         store = RedisStore(server.url)
         await store.open()
         await store.log(CHAT).append(lines(1))
@@ -1237,13 +1218,13 @@ async def test_chat_goes_on_when_the_server_is_empty(
     """A worker knows where its name was, and the service still has what came since."""
     room = Room(1, 2)
     stream, lone = stream_of(one, room, "team", after=0), stream_of(other, room, None, after=0)
-    assert await take(stream, 2) == [1, 2]
-    assert await take(lone, 2) == [1, 2]
+    assert await take_ids(stream, 2) == [1, 2]
+    assert await take_ids(lone, 2) == [1, 2]
     await stream.ack()
     await empty(url, one)
     room.ids += [3, 4]
-    assert await take(stream, 2) == [3, 4]
-    assert await take(lone, 2) == [3, 4]
+    assert await take_ids(stream, 2) == [3, 4]
+    assert await take_ids(lone, 2) == [3, 4]
     assert stream.gaps == lone.gaps == ()
     await stream.aclose()
     await lone.aclose()
@@ -1302,7 +1283,7 @@ async def test_a_dead_program_s_lead_is_free_at_once(one: RedisStore, other: Red
     assert await one.log(CHAT).lead(60.0)
     assert not await other.log(CHAT).lead(60.0)
     die(one)
-    await until(lambda: other.log(CHAT).lead(60.0), 2.0)
+    await wait_until(lambda: other.log(CHAT).lead(60.0), 2.0)
 
 
 async def test_closing_hands_everything_back(program: Callable[[], RedisStore]) -> None:

@@ -7,16 +7,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from helpers import take_ids
 from scripted import Fault, Scripted, Window
 
-from pythpeer import ChatStream, Gap, GapError, OutcomeUnknownError, SqliteStore
+from pythpeer import Gap, GapError, OutcomeUnknownError, SqliteStore
 
 pytestmark = pytest.mark.anyio
-
-
-async def take(stream: ChatStream, many: int) -> list[int]:
-    async with asyncio.timeout(600):
-        return [(await anext(stream)).id for _ in range(many)]
 
 
 @pytest.fixture
@@ -32,7 +28,7 @@ async def test_a_name_goes_on_behind_its_last_acknowledged_message(path: Path) -
         for first, acknowledge in ((1, False), (4, True), (8, False)):
             async with services.session(store=SqliteStore(path)) as session:
                 stream = session.peerbet.chat_stream(after=0 if first == 1 else None, name="me")
-                found = await take(stream, 3 if first == 8 else 4)
+                found = await take_ids(stream, 3 if first == 8 else 4)
                 if acknowledge:
                     await stream.ack()
             assert found[0] == first
@@ -48,7 +44,7 @@ async def test_a_new_name_is_stored_at_its_starting_place(path: Path) -> None:
             pass
         services.say(2)
         async with services.session(store=SqliteStore(path)) as session:
-            assert await take(session.peerbet.chat_stream(name="me"), 2) == [4, 5]
+            assert await take_ids(session.peerbet.chat_stream(name="me"), 2) == [4, 5]
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -60,21 +56,21 @@ async def test_a_long_absence_is_said_once(
         services.say(5, step=step)
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(after=0, name="me")
-            await take(stream, 5)
+            await take_ids(stream, 5)
             await stream.ack()
         services.say(1000, step=step)
         wanted = [id for id, _ in services.lines[-300:]]
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(name="me")
-            assert await take(stream, 300) == wanted
+            assert await take_ids(stream, 300) == wanted
             assert stream.gaps == (Gap(5 * step, wanted[0]),)
-            assert await take(session.peerbet.chat_stream(after=5 * step), 1) == wanted[:1]
+            assert await take_ids(session.peerbet.chat_stream(after=5 * step), 1) == wanted[:1]
         said = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert len(said) == 1
         services.say(1, step=step)
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(name="me", on_gap="raise")
-            assert await take(stream, 2) == [wanted[-1], services.newest]
+            assert await take_ids(stream, 2) == [wanted[-1], services.newest]
             assert stream.gaps == ()
 
 
@@ -87,15 +83,15 @@ async def test_a_gap_of_an_absence_is_raised_once(path: Path) -> None:
         services.say(1)
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(name="me")
-            await take(stream, 1)
+            await take_ids(stream, 1)
             await stream.ack()
         services.say(600)
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(name="me", on_gap="raise")
             with pytest.raises(GapError) as caught:
-                await take(stream, 1)
+                await take_ids(stream, 1)
             assert (caught.value.after, caught.value.before) == (1, 302)
-            assert await take(stream, 2) == [302, 303]
+            assert await take_ids(stream, 2) == [302, 303]
 
 
 @pytest.mark.parametrize("window", ["newest", "oldest"])
@@ -106,12 +102,12 @@ async def test_from_the_beginning_is_from_the_store_s_own(path: Path, window: Wi
             stream = session.peerbet.chat_stream(after=0, name="archive")
             for _ in range(5):
                 services.say(250)
-                await take(stream, 250)
+                await take_ids(stream, 250)
         del services.lines[:-100]  # the service forgets
         async with services.session(store=SqliteStore(path)) as session:
             services.say(7)
             stream = session.peerbet.chat_stream(after=0)
-            assert await take(stream, 1257) == list(range(1, 1258))
+            assert await take_ids(stream, 1257) == list(range(1, 1258))
             assert stream.gaps == ()
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 import pytest
+from helpers import real_time
 
 from pythpeer import Session
 from pythpeer.cli import main
@@ -28,12 +29,6 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX 
 
 
 # -- as a process ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Processes know no virtual time."""
-    return "asyncio"
 
 
 class Serving:
@@ -107,6 +102,7 @@ async def serving(*arguments: str) -> AsyncIterator[Serving]:
 
 
 @pytest.mark.anyio
+@real_time
 @pytest.mark.processes
 @needs_signals
 async def test_it_says_where_it_is_answers_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +127,7 @@ async def test_it_says_where_it_is_answers_and_stops(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.anyio
+@real_time
 @pytest.mark.processes
 @needs_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -151,6 +148,7 @@ async def test_a_signal_at_any_moment_ends_it_well(number: signal.Signals) -> No
 
 
 @pytest.mark.anyio
+@real_time
 @pytest.mark.processes
 @needs_signals
 async def test_broken_rules_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +185,7 @@ async def test_broken_rules_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.anyio
+@real_time
 @pytest.mark.processes
 @needs_signals
 async def test_people_talk_if_asked_to() -> None:

@@ -15,7 +15,8 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from raw_server import AT_WILL, RawServer, answer, drop, hang, open_session, refusal
+from helpers import UNLIMITED, now, run_loop_turns
+from raw_server import RawServer, answer, drop, hang, open_session, refusal
 from scripted import Scripted
 from stores import NewStore
 
@@ -72,16 +73,6 @@ EVERY_WAY: dict[str, Callable[[Session], Awaitable[object]]] = {
 """Each way to ask a service something."""
 
 every_way = pytest.mark.parametrize("ask", EVERY_WAY.values(), ids=EVERY_WAY)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def turns(many: int = 20) -> None:
-    """Let everything happen that can happen in this moment."""
-    for _ in range(many):
-        await asyncio.sleep(0)
 
 
 class Roll(msgspec.Struct):
@@ -250,7 +241,7 @@ def test_a_session_belongs_to_the_loop_it_was_opened_in() -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_session_left_open_in_a_closed_loop_can_be_opened_anew() -> None:
     """Whoever forgot to close it can still go on in the next ``asyncio.run``."""
-    session = Session(peerbet_key="k", rates=AT_WILL)
+    session = Session(peerbet_key="k", rates=UNLIMITED)
 
     async def use(url: str) -> int:
         async with session:
@@ -271,7 +262,7 @@ async def _open_and_forget(session: Session) -> None:
 
 def test_two_runs_one_after_the_other() -> None:
     """One session serves in several ``asyncio.run``, each time opened and closed."""
-    session = Session(peerbet_key="k", rates=AT_WILL)
+    session = Session(peerbet_key="k", rates=UNLIMITED)
 
     async def use() -> int:
         async with RawServer(answer(b"[1, 2]")) as server, session:
@@ -295,7 +286,7 @@ async def test_no_task_outlives_a_call() -> None:
             await session.pythbots.send_mail("bob", "hi")
             with anyio.move_on_after(0.01):
                 await session.pythbots.unread_mail()
-            await turns()
+            await run_loop_turns()
             assert asyncio.all_tasks() == before
         assert asyncio.all_tasks() == before
 
@@ -315,7 +306,7 @@ async def test_no_task_outlives_a_stream() -> None:
                         assert asyncio.all_tasks() == before
             mail = session.pythbots.mail_stream()
             assert (await anext(mail)).text == "one"
-            await turns()
+            await run_loop_turns()
             assert asyncio.all_tasks() == before
         assert asyncio.all_tasks() == before
 
@@ -326,7 +317,7 @@ async def test_closing_sends_those_away_who_wait_for_a_token() -> None:
         session = await fake.session().open()
         await session.peerbet.messages()
         waiting = [asyncio.create_task(session.peerbet.messages()) for _ in range(3)]
-        await turns()
+        await run_loop_turns()
         assert session.limiters["peerbet.chat.get"].waiting == 3
         start = now()
         await session.aclose()
@@ -375,7 +366,7 @@ async def test_closing_one_session_leaves_the_other_alone(new_store: NewStore) -
             await first.peerbet.messages()
             mine = asyncio.create_task(first.peerbet.messages())
             other = asyncio.create_task(second.peerbet.messages())
-            await turns()
+            await run_loop_turns()
             await first.aclose()
             with pytest.raises(SessionClosedError):
                 await mine
@@ -628,7 +619,7 @@ async def test_max_wait_bounds_the_wait_of_a_call() -> None:
         await session.peerbet.messages()
         start = now()
         calls = [asyncio.create_task(session.peerbet.messages()) for _ in range(4)]
-        await turns()
+        await run_loop_turns()
         assert [task.done() for task in calls] == [False, False, True, True]
         for task in calls[2:]:
             error = task.exception()

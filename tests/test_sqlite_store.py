@@ -92,7 +92,7 @@ def threads() -> set[threading.Thread]:
     return set(threading.enumerate())
 
 
-async def until(happened: Callable[[], bool]) -> bool:
+async def becomes_true(happened: Callable[[], bool]) -> bool:
     """Whether it happens soon: what other threads do takes real time."""
     for _ in range(500):
         if happened():
@@ -326,7 +326,7 @@ def test_what_is_not_fit_is_refused_and_left_as_it_is(what: str, tmp_path: Path)
             assert "closed" in repr(store)
 
     asyncio.run(use())
-    assert asyncio.run(until(lambda: threads() <= before_all))
+    assert asyncio.run(becomes_true(lambda: threads() <= before_all))
     assert before is None or path.read_bytes() == before
 
 
@@ -898,7 +898,7 @@ async def test_two_sessions_may_open_it_at_once(path: Path) -> None:
         await store.aclose()
         await store.log(CHAT).append(notes(1))
     await store.aclose()
-    assert await until(lambda: not thread.is_alive())
+    assert await becomes_true(lambda: not thread.is_alive())
     with pytest.raises(StoreError, match="not open"):
         await store.log(CHAT).append(notes(2))
 
@@ -935,7 +935,7 @@ async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> Non
     await asyncio.wait([task])
     if not task.cancelled() and not scope.cancelled_caught:
         await store.aclose()
-    assert await until(lambda: threads() <= before)
+    assert await becomes_true(lambda: threads() <= before)
     assert "closed" in repr(store)
     async with opened(path) as other:
         assert await ids(other.log(CHAT)) == []

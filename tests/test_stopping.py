@@ -12,19 +12,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from helpers import real_time
 from scripted import HANG, Scripted
 
-pytestmark = [pytest.mark.anyio, pytest.mark.processes]
+pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes]
 
 STOPPER: Final = Path(__file__).with_name("stopper.py")
 
 LOOPS: Final = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    """Processes know no virtual time."""
-    return "asyncio"
 
 
 def busy() -> Scripted:

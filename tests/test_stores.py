@@ -12,8 +12,7 @@ from typing import Final
 import msgspec
 import pytest
 import redis_server
-from conftest import REAL, VIRTUAL, Backend
-from helpers import examples
+from helpers import examples, real_time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import STORES
@@ -45,7 +44,9 @@ REAL_SERVER: Final = "redis on a real server"
 
 KINDS: Final = [
     *STORES,
-    pytest.param(REAL_SERVER, marks=[pytest.mark.processes, redis_server.needs_a_server]),
+    pytest.param(
+        REAL_SERVER, marks=[real_time, pytest.mark.processes, redis_server.needs_a_server]
+    ),
 ]
 
 LONG: Final = 1000
@@ -68,13 +69,6 @@ MAIL: Final = Topic("mail", Note, consumed=True)
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture
-def anyio_backend(request: pytest.FixtureRequest) -> Backend:
-    """A server's time is real: what waits for that waits really, but not for long."""
-    served = "kind" in request.fixturenames and request.getfixturevalue("kind") == REAL_SERVER
-    return REAL if served else VIRTUAL
 
 
 @pytest.fixture

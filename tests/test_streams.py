@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 import anyio
 import msgspec
 import pytest
-from helpers import examples
+from helpers import assert_nothing_more, examples, logged_levels, now, schedule, take_ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores import NewStore
@@ -122,26 +122,10 @@ class Room:
 TOPIC: Final = Topic("room", Line)
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 def feed_of(room: Room, store: Store | None = None, *, max_delay: float = 30.0) -> Feed[Line]:
     """One session's feed of *room*."""
     store = MemoryStore() if store is None else store
     return Feed(room, store.log(TOPIC), Retry(max_delay=max_delay))
-
-
-async def take(stream: Stream[Line], many: int, within: float = 60.0) -> list[int]:
-    """The ids of the next *many* items, which have to come in time."""
-    async with asyncio.timeout(within):
-        return [(await anext(stream)).id for _ in range(many)]
-
-
-async def nothing(stream: Stream[Line], within: float = 5.0) -> None:
-    """Nothing more comes, for as long as that."""
-    with pytest.raises(TimeoutError):
-        await take(stream, 1, within)
 
 
 @asynccontextmanager
@@ -174,11 +158,6 @@ async def store(new_store: NewStore) -> AsyncIterator[Store]:
         yield store
 
 
-def later(delay: float, room: Room, *ids: int) -> None:
-    """Have somebody say something in *delay* seconds."""
-    asyncio.get_running_loop().call_later(delay, room.say, *ids)
-
-
 # -- where a stream starts ------------------------------------------------------------------------
 
 
@@ -186,23 +165,23 @@ async def test_without_a_place_only_what_arrives_from_now_on_comes(store: Store)
     """``after=None`` without a name skips all that is there already."""
     room = Room(1, 2, 3)
     stream = Stream(feed_of(room, store))
-    later(2.5, room, 4, 5)
-    assert await take(stream, 2) == [4, 5]
+    schedule(2.5, room.say, 4, 5)
+    assert await take_ids(stream, 2) == [4, 5]
 
 
 async def test_an_empty_room_is_a_place_too(store: Store) -> None:
     """A stream that starts in an empty room gets the very first message."""
     room = Room()
     stream = Stream(feed_of(room, store))
-    later(2.5, room, 1)
-    assert await take(stream, 1) == [1]
+    schedule(2.5, room.say, 1)
+    assert await take_ids(stream, 1) == [1]
 
 
 @pytest.mark.parametrize(("after", "first"), [(0, 1), (1, 2), (4, 5)])
 async def test_after_says_where_to_start(store: Store, after: int, first: int) -> None:
     """``after=0`` is the oldest available, ``after=n`` what has a greater id than n."""
     stream = Stream(feed_of(Room(*range(1, 8)), store), after=after)
-    assert await take(stream, 8 - first) == list(range(first, 8))
+    assert await take_ids(stream, 8 - first) == list(range(first, 8))
 
 
 async def test_entering_takes_the_place(store: Store) -> None:
@@ -212,7 +191,7 @@ async def test_entering_takes_the_place(store: Store) -> None:
         room.say(3)
         await asyncio.sleep(10)
         room.say(4)
-        assert await take(stream, 2) == [3, 4]
+        assert await take_ids(stream, 2) == [3, 4]
 
 
 async def test_entering_twice_keeps_the_place(store: Store) -> None:
@@ -221,7 +200,7 @@ async def test_entering_twice_keeps_the_place(store: Store) -> None:
     async with Stream(feed_of(room, store)) as stream:
         room.say(2)
         async with stream:
-            assert await take(stream, 1) == [2]
+            assert await take_ids(stream, 1) == [2]
 
 
 async def test_finding_a_place_moves_nobody_who_has_one(store: Store) -> None:
@@ -229,8 +208,8 @@ async def test_finding_a_place_moves_nobody_who_has_one(store: Store) -> None:
     room = Room(1, 2, 3, latency=0.2)
     feed = feed_of(room, store)
     placed, homeless = Stream(feed, after=1), Stream(feed)
-    later(2.5, room, 4)
-    found = await asyncio.gather(take(placed, 3), take(homeless, 1))
+    schedule(2.5, room.say, 4)
+    found = await asyncio.gather(take_ids(placed, 3), take_ids(homeless, 1))
     assert list(found) == [[2, 3, 4], [4]]
     assert room.polls[0].after is None
 
@@ -254,7 +233,7 @@ async def test_a_start_that_was_cancelled_goes_on_with_the_place_it_found(store:
     room.say(3)
     async with stream:
         assert await store.log(TOPIC).reader("me").place() == 2
-        assert await take(stream, 1) == [3]
+        assert await take_ids(stream, 1) == [3]
 
 
 async def test_a_new_name_is_stored_at_once(store: Store) -> None:
@@ -264,7 +243,7 @@ async def test_a_new_name_is_stored_at_once(store: Store) -> None:
         pass
     room.say(3)
     assert await store.log(TOPIC).reader("new").place() == 2
-    assert await take(Stream(feed_of(room, store), name="new"), 1) == [3]
+    assert await take_ids(Stream(feed_of(room, store), name="new"), 1) == [3]
 
 
 async def test_a_new_name_with_after_is_stored_at_once(store: Store) -> None:
@@ -278,18 +257,19 @@ async def test_a_known_name_goes_on_where_it_was_acknowledged(store: Store) -> N
     """Only a name the store knows reaches back: others start with what comes from now on."""
     room = Room(1, 2, 3, 4)
     first = Stream(feed_of(room, store), after=0, name="known")
-    assert await take(first, 3) == [1, 2, 3]  # 3 is not acknowledged: nobody asked for the next
+    assert await take_ids(first, 3) == [1, 2, 3]  # 3 is not acknowledged: nobody asked for the next
     await first.aclose()
-    assert await take(Stream(feed_of(room, store), name="known"), 2) == [3, 4]
-    await nothing(Stream(feed_of(room, store), name="unknown"))
+    assert await take_ids(Stream(feed_of(room, store), name="known"), 2) == [3, 4]
+    await assert_nothing_more(Stream(feed_of(room, store), name="unknown"))
 
 
 async def test_an_explicit_after_wins_and_moves_the_stored_place(store: Store) -> None:
     """Forwards and backwards, at once: a later stream of the name starts from there."""
     room = Room(*range(1, 10))
     for after in (6, 2):
-        assert await take(Stream(feed_of(room, store), after=after, name="me"), 1) == [after + 1]
-        assert await take(Stream(feed_of(room, store), name="me"), 1) == [after + 1]
+        stream = Stream(feed_of(room, store), after=after, name="me")
+        assert await take_ids(stream, 1) == [after + 1]
+        assert await take_ids(Stream(feed_of(room, store), name="me"), 1) == [after + 1]
 
 
 # -- who polls, and how often ---------------------------------------------------------------------
@@ -301,8 +281,8 @@ async def test_many_streams_share_one_poll_per_interval(store: Store) -> None:
     feed = feed_of(room, store)
     streams = [Stream(feed, after=0) for _ in range(10)]
     for second in range(10):
-        later(second + 0.5, room, second + 1)
-    found = await asyncio.gather(*(take(stream, 10) for stream in streams))
+        schedule(second + 0.5, room.say, second + 1)
+    found = await asyncio.gather(*(take_ids(stream, 10) for stream in streams))
     assert found == [list(range(1, 11))] * 10
     assert now() == 10.0
     assert len(room.polls) == 11
@@ -312,7 +292,7 @@ async def test_nobody_polls_while_nobody_asks(store: Store) -> None:
     """There is no background task: a stream costs nothing while its consumer is busy."""
     room = Room(1, 2)
     stream = Stream(feed_of(room, store), after=0)
-    assert await take(stream, 1) == [1]
+    assert await take_ids(stream, 1) == [1]
     tasks = asyncio.all_tasks()
     await asyncio.sleep(100)
     assert len(room.polls) == 1
@@ -325,7 +305,8 @@ async def test_a_follower_takes_over_from_a_cancelled_leader(store: Store, at: f
     room = Room(latency=0.2)
     feed = feed_of(room, store)
     leader, *followers = (Stream(feed, after=0) for _ in range(4))
-    async with running(take(leader, 1), *(take(stream, 1) for stream in followers)) as tasks:
+    reading = (take_ids(stream, 1) for stream in (leader, *followers))
+    async with running(*reading) as tasks:
         await asyncio.sleep(at)
         tasks[0].cancel()
         room.say(1)
@@ -339,7 +320,7 @@ async def test_everybody_but_one_may_be_cancelled(store: Store) -> None:
     """However many leaders are cancelled one after the other, who remains is served."""
     room = Room(latency=0.3)
     feed = feed_of(room, store)
-    async with running(*(take(Stream(feed, after=0), 1) for _ in range(20))) as tasks:
+    async with running(*(take_ids(Stream(feed, after=0), 1) for _ in range(20))) as tasks:
         for task in tasks[:-1]:
             await asyncio.sleep(0.1)
             task.cancel()
@@ -353,12 +334,12 @@ async def test_polls_ask_from_the_lowest_place_of_those_who_wait(store: Store) -
     room = Room(*range(1, 10))
     feed = feed_of(room, store)
     high, low, idle = (Stream(feed, after=after) for after in (9, 7, 2))
-    assert await take(idle, 1) == [3]
-    async with running(take(high, 1)):
+    assert await take_ids(idle, 1) == [3]
+    async with running(take_ids(high, 1)):
         await asyncio.sleep(0.5)
-        assert await take(low, 2) == [8, 9]
+        assert await take_ids(low, 2) == [8, 9]
     room.say(10)
-    async with running(take(high, 1), take(low, 1)) as tasks:
+    async with running(take_ids(high, 1), take_ids(low, 1)) as tasks:
         async with asyncio.timeout(5):
             assert await asyncio.gather(*tasks) == [[10], [10]]
     assert [poll.after for poll in room.polls][:1] == [2]
@@ -371,9 +352,9 @@ async def test_the_lowest_place_counts_although_its_stream_came_last(store: Stor
     room = Room(*range(1, 10))
     feed = feed_of(room, store)
     ahead, behind = Stream(feed, after=9), Stream(feed, after=4)
-    async with running(take(ahead, 1)):
+    async with running(take_ids(ahead, 1)):
         await asyncio.sleep(0.5)  # the first poll is over, the second is due at 1.0
-        assert await take(behind, 5) == [5, 6, 7, 8, 9]
+        assert await take_ids(behind, 5) == [5, 6, 7, 8, 9]
     assert [(poll.at, poll.after) for poll in room.polls[:2]] == [(0.0, 9), (1.0, 4)]
 
 
@@ -383,8 +364,8 @@ async def test_a_thousand_streams_work(store: Store) -> None:
     feed = feed_of(room, store)
     streams = [Stream(feed, after=0) for _ in range(1000)]
     for second in range(3):
-        later(second + 0.5, room, second + 1)
-    found = await asyncio.gather(*(take(stream, 3) for stream in streams))
+        schedule(second + 0.5, room.say, second + 1)
+    found = await asyncio.gather(*(take_ids(stream, 3) for stream in streams))
     assert found == [[1, 2, 3]] * 1000
     assert len(room.polls) == 4
 
@@ -404,7 +385,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 3)), max_size=2
 )
 async def test_every_stream_gets_everything_after_its_place_once_in_order(
     new_store: NewStore,
-    schedule: list[tuple[int, int]],
+    times: list[tuple[int, int]],
     places: list[int],
     window: Literal["newest", "oldest"],
     latency: float,
@@ -413,17 +394,17 @@ async def test_every_stream_gets_everything_after_its_place_once_in_order(
     async with opened(new_store()) as store:
         room = Room(window=window, latency=latency)
         id = 0
-        for tenths, step in sorted(schedule):
+        for tenths, step in sorted(times):
             id += step
-            later(tenths / 10, room, id)
-        later(6.0, room, id + 100)
+            schedule(tenths / 10, room.say, id)
+        schedule(6.0, room.say, id + 100)
         feed = feed_of(room, store)
 
         async def read(after: int) -> tuple[int, list[int]]:
             stream = Stream(feed, after=after)
             found: list[int] = []
             while id + 100 not in found:
-                found += await take(stream, 1)
+                found += await take_ids(stream, 1)
                 await asyncio.sleep(after / 10)
             assert stream.gaps == ()
             return after, found
@@ -449,7 +430,7 @@ async def test_a_backlog_of_full_pages_comes_whole(
         async def read(after: int) -> None:
             stream = Stream(feed, after=min(after, many))
             wanted = list(range(min(after, many) + 1, many + 1))
-            assert await take(stream, len(wanted)) == wanted
+            assert await take_ids(stream, len(wanted)) == wanted
             assert stream.gaps == ()
 
         await asyncio.gather(*map(read, places))
@@ -466,7 +447,7 @@ async def test_asking_for_the_next_acknowledges(store: Store) -> None:
     """An item is acknowledged when the next one is asked for, not when it is handed out."""
     room = Room(1, 2)
     stream = Stream(feed_of(room, store), after=0, name="me")
-    assert await take(stream, 1) == [1]
+    assert await take_ids(stream, 1) == [1]
     assert await stored(store) == 0
     await nothing_after(stream, 2)
     assert await stored(store) == 2
@@ -474,8 +455,8 @@ async def test_asking_for_the_next_acknowledges(store: Store) -> None:
 
 async def nothing_after(stream: Stream[Line], last: int) -> None:
     """Take *last*, then ask for one that never comes."""
-    assert await take(stream, 1) == [last]
-    await nothing(stream)
+    assert await take_ids(stream, 1) == [last]
+    await assert_nothing_more(stream)
 
 
 async def test_ack_acknowledges_at_once(store: Store) -> None:
@@ -484,12 +465,12 @@ async def test_ack_acknowledges_at_once(store: Store) -> None:
     stream = Stream(feed_of(room, store), after=0, name="me")
     await stream.ack()
     assert await stored(store) is None
-    assert await take(stream, 1) == [1]
+    assert await take_ids(stream, 1) == [1]
     await stream.ack()
     await stream.ack()
     assert await stored(store) == 1
     await stream.aclose()
-    assert await take(Stream(feed_of(room, store), name="me"), 1) == [2]
+    assert await take_ids(Stream(feed_of(room, store), name="me"), 1) == [2]
 
 
 @pytest.mark.parametrize("how", ["break", "aclose", "context", "exception"])
@@ -523,7 +504,7 @@ async def test_what_was_not_acknowledged_comes_again(store: Store, how: str, aga
             del stream  # else it is at work on what it has in hand, and the heir a colleague
     heir = Stream(feed if again == "same session" else feed_of(room, store), name="me")
     await asyncio.sleep(5)  # whatever lease the first session had is over
-    assert await take(heir, 2) == [2, 3]
+    assert await take_ids(heir, 2) == [2, 3]
 
 
 async def test_streams_of_different_names_get_everything_each(store: Store) -> None:
@@ -531,7 +512,7 @@ async def test_streams_of_different_names_get_everything_each(store: Store) -> N
     room = Room(1, 2, 3)
     feed = feed_of(room, store)
     for name in ("one", "other"):
-        assert await take(Stream(feed, after=0, name=name), 3) == [1, 2, 3]
+        assert await take_ids(Stream(feed, after=0, name=name), 3) == [1, 2, 3]
     assert [await stored(store, name) for name in ("one", "other")] == [2, 2]
 
 
@@ -549,7 +530,7 @@ async def test_no_item_is_lost_and_none_comes_again_once_acknowledged(
             pass
         for many, acknowledged in takes:
             stream = Stream(feed, name="me")
-            assert await take(stream, many) == list(range(place + 1, place + many + 1))
+            assert await take_ids(stream, many) == list(range(place + 1, place + many + 1))
             place += many - 1
             if acknowledged:
                 await stream.ack()
@@ -565,7 +546,7 @@ async def test_what_did_not_fit_is_a_gap(store: Store, caplog: pytest.LogCapture
     room = Room(1, size=10)
     async with Stream(feed_of(room, store), after=1) as stream:
         room.say(*range(2, 31))
-        assert await take(stream, 10) == list(range(21, 31))
+        assert await take_ids(stream, 10) == list(range(21, 31))
     assert stream.gaps == (Gap(1, 21),)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
@@ -580,7 +561,7 @@ async def test_a_gap_that_many_streams_meet_is_warned_of_once(
     room = Room(*range(1, 31), size=10)
     feed = feed_of(room, store)
     streams = [Stream(feed, after=1) for _ in range(3)]
-    await asyncio.gather(*(take(stream, 10) for stream in streams))
+    await asyncio.gather(*(take_ids(stream, 10) for stream in streams))
     assert [stream.gaps for stream in streams] == [(Gap(1, 21),)] * 3
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
 
@@ -592,14 +573,14 @@ async def test_only_a_lowest_id_that_is_not_the_next_makes_a_gap(
     """An answer that is full, but begins with the next id, misses nothing."""
     room = Room(*range(4 + missing, 14 + missing), size=10)
     stream = Stream(feed_of(room, store), after=3)
-    await take(stream, 10)
+    await take_ids(stream, 10)
     assert stream.gaps == ((Gap(3, 4 + missing),) if missing else ())
 
 
 async def test_ids_left_out_of_an_answer_that_is_not_full_are_no_gap(store: Store) -> None:
     """Ids need not be contiguous: private messages of others have some too."""
     stream = Stream(feed_of(Room(5, 9, 20, size=10), store), after=3)
-    assert await take(stream, 3) == [5, 9, 20]
+    assert await take_ids(stream, 3) == [5, 9, 20]
     assert stream.gaps == ()
 
 
@@ -609,7 +590,7 @@ async def test_from_the_oldest_available_there_is_no_gap(
 ) -> None:
     """``after=0`` asks for what there is; what is long gone is no gap."""
     stream = Stream(feed_of(Room(*range(100, 150), size=10), store), after=0, on_gap=on_gap)
-    assert await take(stream, 10) == list(range(140, 150))
+    assert await take_ids(stream, 10) == list(range(140, 150))
     assert stream.gaps == ()
 
 
@@ -617,14 +598,14 @@ async def test_a_gap_can_be_raised_once_and_passed(store: Store) -> None:
     """`GapError` comes between the items it lies between, once; asking again goes on behind it."""
     room = Room(1, 2, size=5)
     stream = Stream(feed_of(room, store), after=0, on_gap="raise")
-    assert await take(stream, 2) == [1, 2]
+    assert await take_ids(stream, 2) == [1, 2]
     room.say(*range(3, 20))
     with pytest.raises(GapError) as caught:
-        await take(stream, 1)
+        await take_ids(stream, 1)
     assert (caught.value.after, caught.value.before, caught.value.endpoint) == (2, 15, "room")
-    assert await take(stream, 5) == list(range(15, 20))
+    assert await take_ids(stream, 5) == list(range(15, 20))
     room.say(20)
-    assert await take(stream, 1) == [20]
+    assert await take_ids(stream, 1) == [20]
     assert stream.gaps == (Gap(2, 15),)
 
 
@@ -632,10 +613,10 @@ async def test_the_item_before_a_raised_gap_is_acknowledged(store: Store) -> Non
     """It was asked for more: a later stream of the name meets the gap, not that item."""
     room = Room(1, size=5)
     stream = Stream(feed_of(room, store), after=0, name="me", on_gap="raise")
-    assert await take(stream, 1) == [1]
+    assert await take_ids(stream, 1) == [1]
     room.say(*range(2, 20))
     with pytest.raises(GapError):
-        await take(stream, 1)
+        await take_ids(stream, 1)
     assert await stored(store) == 1
 
 
@@ -647,10 +628,10 @@ async def test_gaps_are_each_stream_s_own(new_store: NewStore) -> None:
         quick, slow = Stream(feed, after=1), Stream(feed, after=1)
         for first in range(2, 50, 4):
             room.say(*range(first, first + 4))
-            assert await take(quick, 4) == list(range(first, first + 4))
-        assert await take(slow, 10) == list(range(40, 50))
+            assert await take_ids(quick, 4) == list(range(first, first + 4))
+        assert await take_ids(slow, 10) == list(range(40, 50))
         room.say(50)
-        assert await take(quick, 1) == await take(slow, 1) == [50]
+        assert await take_ids(quick, 1) == await take_ids(slow, 1) == [50]
         assert quick.gaps == ()
         assert slow.gaps == (Gap(1, 40),)
 
@@ -663,8 +644,8 @@ async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: Ne
         quick, slow = Stream(feed, after=0), Stream(feed, after=0, on_gap="raise")
         for id in range(1, 21):
             room.say(id)
-            assert await take(quick, 1) == [id]
-        assert await take(slow, 20) == list(range(1, 21))
+            assert await take_ids(quick, 1) == [id]
+        assert await take_ids(slow, 20) == list(range(1, 21))
         assert slow.gaps == ()
 
 
@@ -672,7 +653,7 @@ async def test_a_page_longer_than_the_log_comes_whole(new_store: NewStore) -> No
     """The log's length bounds what is kept, not what one answer can bring."""
     async with opened(new_store(max_length=10)) as store:
         stream = Stream(feed_of(Room(*range(1, 31)), store), after=0)
-        assert await take(stream, 30) == list(range(1, 31))
+        assert await take_ids(stream, 30) == list(range(1, 31))
         assert stream.gaps == ()
 
 
@@ -683,12 +664,12 @@ async def test_a_slow_stream_is_told_of_what_is_gone(new_store: NewStore) -> Non
         feed = feed_of(room, store)
         quick, slow = Stream(feed, after=0), Stream(feed, after=0, name="slow")
         room.say(1)
-        assert await take(quick, 1) == await take(slow, 1) == [1]
+        assert await take_ids(quick, 1) == await take_ids(slow, 1) == [1]
         for id in range(2, 31):
             room.say(id)
-            assert await take(quick, 1) == [id]
+            assert await take_ids(quick, 1) == [id]
         del room.ids[:-3]
-        assert await take(slow, 5) == list(range(26, 31))
+        assert await take_ids(slow, 5) == list(range(26, 31))
         assert slow.gaps == (Gap(1, 26),)
         assert quick.gaps == ()
 
@@ -698,10 +679,10 @@ async def test_another_s_gap_is_not_passed_on(store: Store) -> None:
     room = Room(*range(1, 21), size=10)
     feed = feed_of(room, store)
     early = Stream(feed, after=2)
-    assert await take(early, 10) == list(range(11, 21))
+    assert await take_ids(early, 10) == list(range(11, 21))
     assert early.gaps == (Gap(2, 11),)
     late = Stream(feed, after=10)
-    assert await take(late, 10) == list(range(11, 21))
+    assert await take_ids(late, 10) == list(range(11, 21))
     assert late.gaps == ()
 
 
@@ -711,15 +692,15 @@ async def test_what_somebody_knows_to_be_no_gap_is_none(store: Store, answered_l
     room = Room(100, 110, size=3)
     near, far = Stream(feed_of(room, store), after=90), Stream(feed_of(room, store), after=50)
     room.latency = 5.0 if answered_last == "who knows" else 0.0
-    async with running(take(near, 2)) as (reading,):
+    async with running(take_ids(near, 2)) as (reading,):
         await asyncio.sleep(0.5)
         room.latency = 0.0
         room.say(120)
-        assert await take(far, 3) == [100, 110, 120]
+        assert await take_ids(far, 3) == [100, 110, 120]
         assert await reading == [100, 110]
     assert near.gaps == ()
     assert far.gaps == (Gap(50, 100),)
-    assert await take(Stream(feed_of(room, store), after=90, on_gap="raise"), 1) == [100]
+    assert await take_ids(Stream(feed_of(room, store), after=90, on_gap="raise"), 1) == [100]
 
 
 # -- what cannot be decoded -----------------------------------------------------------------------
@@ -731,12 +712,12 @@ async def test_poison_is_skipped_and_counted_once_for_each_stream(store: Store) 
     room.poison = {2, 3, 9}
     feed = feed_of(room, store)
     one, other = Stream(feed, after=0), Stream(feed, after=2)
-    assert await take(one, 6) == [1, 4, 5, 6, 7, 8]
-    assert await take(other, 5) == [4, 5, 6, 7, 8]
-    await nothing(one)
-    await nothing(other)
+    assert await take_ids(one, 6) == [1, 4, 5, 6, 7, 8]
+    assert await take_ids(other, 5) == [4, 5, 6, 7, 8]
+    await assert_nothing_more(one)
+    await assert_nothing_more(other)
     room.say(10)
-    assert await take(one, 1) == await take(other, 1) == [10]
+    assert await take_ids(one, 1) == await take_ids(other, 1) == [10]
     assert (one.skipped, other.skipped) == (3, 2)
 
 
@@ -745,7 +726,7 @@ async def test_poison_is_no_gap(store: Store) -> None:
     room = Room(*range(1, 21), size=10, window="oldest")
     room.poison = {1, 10, 11}
     stream = Stream(feed_of(room, store), after=0, on_gap="raise")
-    assert await take(stream, 17) == [*range(2, 10), *range(12, 21)]
+    assert await take_ids(stream, 17) == [*range(2, 10), *range(12, 21)]
     assert stream.gaps == ()
 
 
@@ -774,11 +755,6 @@ def kind(error: object) -> str:
     return f"{type(error).__name__}-{error}" if isinstance(error, PythpeerError) else str(error)
 
 
-def said(caplog: pytest.LogCaptureFixture) -> list[int]:
-    """The levels of what streams logged, from INFO."""
-    return [r.levelno for r in caplog.records if r.name.startswith("pythpeer") and r.levelno >= 20]
-
-
 @pytest.mark.parametrize("error", TRANSIENT, ids=kind)
 async def test_a_transient_failure_is_waited_out(
     error: PythpeerError, caplog: pytest.LogCaptureFixture
@@ -788,8 +764,8 @@ async def test_a_transient_failure_is_waited_out(
     room = Room(1)
     room.failures.extend([error] * 4)
     stream = Stream(feed_of(room), after=0)
-    assert await take(stream, 1) == [1]
-    assert said(caplog) == [logging.WARNING, logging.INFO]
+    assert await take_ids(stream, 1) == [1]
+    assert logged_levels(caplog) == [logging.WARNING, logging.INFO]
     assert len(room.polls) == 5
 
 
@@ -799,11 +775,11 @@ async def test_each_time_of_failure_is_said_anew(caplog: pytest.LogCaptureFixtur
     room = Room(1)
     stream = Stream(feed_of(room), after=0)
     room.failures.append(TransportError())
-    assert await take(stream, 1) == [1]
+    assert await take_ids(stream, 1) == [1]
     room.failures.extend([TransportError(), DecodeError()])
     room.say(2)
-    assert await take(stream, 1) == [2]
-    assert said(caplog) == [logging.WARNING, logging.INFO] * 2
+    assert await take_ids(stream, 1) == [2]
+    assert logged_levels(caplog) == [logging.WARNING, logging.INFO] * 2
 
 
 async def test_many_streams_say_it_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -812,8 +788,8 @@ async def test_many_streams_say_it_once(caplog: pytest.LogCaptureFixture) -> Non
     room = Room(1)
     room.failures.extend([HttpStatusError(status=502)] * 3)
     feed = feed_of(room)
-    await asyncio.gather(*(take(Stream(feed, after=0), 1) for _ in range(5)))
-    assert said(caplog) == [logging.WARNING, logging.INFO]
+    await asyncio.gather(*(take_ids(Stream(feed, after=0), 1) for _ in range(5)))
+    assert logged_levels(caplog) == [logging.WARNING, logging.INFO]
 
 
 async def test_a_stream_never_gives_up_and_never_waits_longer_than_max_delay() -> None:
@@ -821,7 +797,7 @@ async def test_a_stream_never_gives_up_and_never_waits_longer_than_max_delay() -
     room = Room(1)
     room.failures.extend([TransportError()] * 300)
     stream = Stream(feed_of(room, max_delay=7.0), after=0)
-    assert await take(stream, 1, within=1e5) == [1]
+    assert await take_ids(stream, 1, within=1e5) == [1]
     gaps = [later.at - sooner.at for sooner, later in itertools.pairwise(room.polls)]
     assert max(gaps) <= 7.0 + INTERVAL
     assert max(gaps) > 5.0
@@ -845,17 +821,17 @@ async def test_what_will_not_pass_is_raised_every_time(error: PythpeerError, way
     """Whoever asks gets it, whenever they ask; when it is mended, the stream goes on."""
     room = Room(1, 2)
     stream = Stream(feed_of(room), after=0)
-    assert await take(stream, 2) == [1, 2]
+    assert await take_ids(stream, 2) == [1, 2]
     for _ in range(3):
         if way == "returned":
             room.failures.append(error)
         else:
             room.refusal = error
         with pytest.raises(type(error), match=str(error)):
-            await take(stream, 1)
+            await take_ids(stream, 1)
     room.refusal = None
     room.say(3)
-    assert await take(stream, 1) == [3]
+    assert await take_ids(stream, 1) == [3]
 
 
 async def test_every_stream_that_waits_gets_the_error() -> None:
@@ -863,7 +839,7 @@ async def test_every_stream_that_waits_gets_the_error() -> None:
     room = Room(latency=0.2)
     room.refusal = AccessDeniedError("wrong key", message="wrong key", status=403)
     feed = feed_of(room)
-    async with running(*(take(Stream(feed, after=0), 1) for _ in range(5))) as tasks:
+    async with running(*(take_ids(Stream(feed, after=0), 1) for _ in range(5))) as tasks:
         await asyncio.wait(tasks, timeout=5)
         errors = [task.exception() for task in tasks]
     assert [type(error) for error in errors] == [AccessDeniedError] * 5
@@ -918,7 +894,7 @@ limits = st.integers(0, 30).map(lambda number: number / 10)
 async def test_asking_can_be_cancelled_anywhere(
     new_store: NewStore,
     cancellations: list[tuple[float, How]],
-    schedule: list[tuple[int, int]],
+    times: list[tuple[int, int]],
     latency: float,
     failures: int,
     homeless: bool,
@@ -929,9 +905,9 @@ async def test_asking_can_be_cancelled_anywhere(
         room.failures.extend([TransportError()] * failures)
         feed = feed_of(room, store, max_delay=2.0)
         id = 0
-        for tenths, step in sorted(schedule):
+        for tenths, step in sorted(times):
             id += step
-            later(tenths / 10, room, id)
+            schedule(tenths / 10, room.say, id)
         stream = Stream(feed, after=None if homeless else 0, name="me")
         found: list[int] = []
         for limit, how in cancellations:
@@ -942,11 +918,11 @@ async def test_asking_can_be_cancelled_anywhere(
                 room.say(id + 1)
                 last = id + 1
                 while last not in found:
-                    found += await take(stream, 1)
+                    found += await take_ids(stream, 1)
             assert found == room.ids[room.ids.index(found[0]) :]
         else:
             await asyncio.sleep(6)
-            found += await take(stream, len(room.ids) - len(found))
+            found += await take_ids(stream, len(room.ids) - len(found))
             assert found == room.ids
         assert stream.gaps == ()
 
@@ -962,7 +938,7 @@ async def test_a_time_limit_around_asking_is_just_that() -> None:
         await anext(stream)
     assert now() == 5.0
     room.say(1)
-    assert await take(stream, 1) == [1]
+    assert await take_ids(stream, 1) == [1]
 
 
 async def test_a_consumer_s_own_scope_works_across_items() -> None:
@@ -999,7 +975,7 @@ async def test_two_tasks_cannot_ask_one_stream(store: Store) -> None:
     """The second gets a clear error, the first its item; afterwards either may ask."""
     room = Room()
     stream = Stream(feed_of(room, store), after=0)
-    async with running(take(stream, 1)) as (first,):
+    async with running(take_ids(stream, 1)) as (first,):
         await asyncio.sleep(0.5)
         with pytest.raises(InvalidRequestError, match="another task"):
             await anext(stream)
@@ -1009,7 +985,7 @@ async def test_two_tasks_cannot_ask_one_stream(store: Store) -> None:
         async with asyncio.timeout(5):
             assert await first == [1]
     room.say(2)
-    assert await take(stream, 1) == [2]
+    assert await take_ids(stream, 1) == [2]
 
 
 @pytest.mark.parametrize("after", [-1, True, 1.5, "3", 2**31])
@@ -1066,7 +1042,7 @@ async def test_a_closed_session_is_said_to_everybody(store: Store) -> None:
     room.failures.extend([TransportError()] * 1000)
     feed = feed_of(room, store, max_delay=100.0)
     streams = [Stream(feed, after=0) for _ in range(3)]
-    async with running(*(take(stream, 1, 1e4) for stream in streams)) as tasks:
+    async with running(*(take_ids(stream, 1, 1e4) for stream in streams)) as tasks:
         await asyncio.sleep(500)
         closed_at = now()
         feed.close()
@@ -1075,13 +1051,13 @@ async def test_a_closed_session_is_said_to_everybody(store: Store) -> None:
         assert now() - closed_at <= INTERVAL
     for _ in range(2):
         with pytest.raises(SessionClosedError):
-            await take(streams[0], 1)
+            await take_ids(streams[0], 1)
 
 
 async def test_a_stream_says_what_it_is() -> None:
     """Its repr has the endpoint, the name and the place."""
     stream = Stream(feed_of(Room(1)), after=0, name="me")
-    await take(stream, 1)
+    await take_ids(stream, 1)
     assert repr(stream) == "<Stream of room 'me', at 1>"
     await stream.aclose()
     assert repr(stream) == "<Stream of room 'me', closed>"
@@ -1096,9 +1072,9 @@ async def test_one_session_polls_for_all(store: Store) -> None:
     room = Room()
     feeds = [feed_of(room, store) for _ in range(2)]
     for second in range(20):
-        later(second + 0.5, room, second + 1)
+        schedule(second + 0.5, room.say, second + 1)
     streams = [Stream(feed, after=0) for feed in feeds]
-    found = await asyncio.gather(*(take(stream, 20) for stream in streams))
+    found = await asyncio.gather(*(take_ids(stream, 20) for stream in streams))
     assert found == [list(range(1, 21))] * 2
     assert len({poll.feed for poll in room.polls[3:]}) == 1
     assert len(room.polls) <= 22
@@ -1109,7 +1085,7 @@ async def test_another_session_takes_over(store: Store) -> None:
     """When the one that polls stops asking, another does, after a short while."""
     room = Room()
     first, second = Stream(feed_of(room, store), after=0), Stream(feed_of(room, store), after=0)
-    async with running(take(first, 1), take(second, 1)) as tasks:
+    async with running(take_ids(first, 1), take_ids(second, 1)) as tasks:
         await asyncio.sleep(5)
         tasks[0].cancel()
         room.say(1)
@@ -1121,21 +1097,21 @@ async def test_a_new_stream_finds_its_place_while_another_session_polls(store: S
     """Who needs to know where the room stands gets to know it, although others do the polling."""
     room = Room(1, 2)
     busy, new = Stream(feed_of(room, store), after=2), Stream(feed_of(room, store))
-    async with running(take(busy, 100)):
+    async with running(take_ids(busy, 100)):
         await asyncio.sleep(5)
         async with asyncio.timeout(10):
             await new.__aenter__()
         room.say(3)
-        assert await take(new, 1, within=10) == [3]
+        assert await take_ids(new, 1, within=10) == [3]
 
 
 async def test_a_late_stream_gets_the_past_while_another_session_polls(store: Store) -> None:
     """What the shared log lacks is asked for, although another session does the polling."""
     room = Room(*range(1, 10))
     busy, late = Stream(feed_of(room, store), after=8), Stream(feed_of(room, store), after=0)
-    async with running(take(busy, 100)):
+    async with running(take_ids(busy, 100)):
         await asyncio.sleep(5)
-        assert await take(late, 9, within=10) == list(range(1, 10))
+        assert await take_ids(late, 9, within=10) == list(range(1, 10))
 
 
 async def test_a_stream_that_comes_while_the_store_is_asked_for_the_lead_is_not_overlooked(
@@ -1156,7 +1132,7 @@ async def test_a_stream_that_comes_while_the_store_is_asked_for_the_lead_is_not_
         Stream(feed, after=2),
         Stream(feed),
     )
-    async with running(take(busy, 100), take(waits, 100)):
+    async with running(take_ids(busy, 100), take_ids(waits, 100)):
         await asyncio.sleep(0.1)
         start = now()
         await new.__aenter__()
@@ -1189,11 +1165,11 @@ async def test_a_late_stream_is_not_kept_waiting_by_one_that_waits_beside_it(
         Stream(feed, after=5),
         Stream(feed, after=2),
     )
-    async with running(take(busy, 100), take(waits, 100)):
+    async with running(take_ids(busy, 100), take_ids(waits, 100)):
         await asyncio.sleep(5)
         del asked[:]
         start = now()
-        assert await take(late, 3, within=LEASE) == [3, 4, 5]
+        assert await take_ids(late, 3, within=LEASE) == [3, 4, 5]
         assert len(asked) < 5 + (now() - start)
 
 
@@ -1202,7 +1178,7 @@ async def test_a_closed_session_says_so_while_another_polls(store: Store) -> Non
     room = Room()
     closed = feed_of(room, store)
     busy, stream = Stream(feed_of(room, store), after=0), Stream(closed, after=0)
-    async with running(take(busy, 100), take(stream, 1)) as tasks:
+    async with running(take_ids(busy, 100), take_ids(stream, 1)) as tasks:
         await asyncio.sleep(5)
         closed.close()
         await asyncio.wait(tasks[1:], timeout=10)
@@ -1223,7 +1199,7 @@ async def test_a_store_that_fails_while_another_session_polls_is_said(
         raise StoreError("the disk is gone")
 
     monkeypatch.setattr(feed.log, "news", news)
-    async with running(take(Stream(feed_of(room, store), after=0), 100)):
+    async with running(take_ids(Stream(feed_of(room, store), after=0), 100)):
         await asyncio.sleep(5)
         with pytest.raises(StoreError, match="disk"):
-            await take(Stream(feed, after=0), 1)
+            await take_ids(Stream(feed, after=0), 1)

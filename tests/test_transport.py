@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 from faults import DROPS, TOO_LATE, WAYS, bomb, steps
-from helpers import examples
+from helpers import examples, now, settle
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import (
@@ -30,6 +30,7 @@ from raw_server import (
     black_hole,
     chunked,
     drop,
+    failure,
     flood,
     hang,
     http,
@@ -61,23 +62,6 @@ MAX_BODY: Final = 4096
 SILENT: Final = steps(TOO_LATE)
 
 
-def now() -> float:
-    """The loop's time."""
-    return asyncio.get_running_loop().time()
-
-
-async def settle() -> None:
-    """Let everything on its way arrive."""
-    await asyncio.sleep(0.1)
-
-
-async def failure(name: str, session: Session, url: str) -> PythpeerError:
-    """The error that a call of `CALLS` ends in."""
-    with pytest.raises(PythpeerError) as caught:
-        await CALLS[name].run(session, url)
-    return caught.value
-
-
 def own(url: str, **more: Any) -> Endpoint[dict[str, object]]:
     """An endpoint without pacing."""
     return Endpoint("own", f"{url}/own", rate=Rate(0.0), **more)
@@ -93,7 +77,7 @@ async def test_a_read_is_sent_once_on_a_reused_connection(fault: str) -> None:
         async with RawServer(answer(), DROPS[fault]) as server, open_session(server.url) as session:
             await CALLS[name].run(session, server.url)
             error = await failure(name, session, server.url)
-            await settle()
+            await settle(0.1)
             assert [asked.connection for asked in server.asked] == [1, 1]
         assert isinstance(error, TransportError)
         assert error.sent is True
@@ -103,7 +87,7 @@ async def test_a_repeated_attempt_would_be_answered() -> None:
     """A second attempt hits a service that works again, and still nobody makes one."""
     async with RawServer(drop(), answer()) as server, open_session(server.url) as session:
         await failure("post", session, server.url)
-        await settle()
+        await settle(0.1)
         assert len(server.asked) == 1
 
 
@@ -115,7 +99,7 @@ async def test_a_service_that_closes_before_reading_costs_one_attempt(name: str)
         open_session(server.url) as session,
     ):
         error = await failure(name, session, server.url)
-        await settle()
+        await settle(0.1)
         assert server.connections == 1
         assert server.asked == []
     assert isinstance(error, TransportError)
@@ -132,7 +116,7 @@ async def test_what_must_not_be_repeated_has_a_connection_of_its_own(name: str) 
         for _ in range(3):
             await CALLS[name].run(session, server.url)
             await CALLS["user"].run(session, server.url)
-        await settle()
+        await settle(0.1)
         alone = [asked for asked in server.asked if ("Connection", "close") in asked.headers]
         assert [asked.connection for asked in alone] == [2, 3, 4]
         assert [asked.connection for asked in server.asked] == [1, 2, 1, 3, 1, 4, 1]
@@ -167,7 +151,7 @@ async def test_a_connection_closed_by_the_service_is_not_used_again() -> None:
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
         server.peers[0].close()
-        await settle()
+        await settle(0.1)
         await CALLS["user"].run(session, server.url)
         assert [asked.connection for asked in server.asked] == [1, 2]
 
@@ -229,7 +213,7 @@ async def test_an_answer_nobody_asked_for_reaches_nobody(stray: str) -> None:
     ):
         for id in range(1, 6):
             assert (await session.pythbots.user(id)).id == id
-            await settle()
+            await settle(0.1)
         if stray != "half a head":
             assert server.connections == 5
 
@@ -249,7 +233,7 @@ async def test_what_comes_with_an_answer_is_not_the_next_one(
                 assert (await session.pythbots.user(id)).id == id
             except TransportError:
                 assert stray == "junk"
-            await settle()
+            await settle(0.1)
         assert len(server.asked) == 5
 
 
@@ -260,7 +244,7 @@ async def test_an_answer_nobody_asked_for_reaches_nobody_at_the_last_moment() ->
         open_session(server.url, retry=Retry(attempts=3)) as session,
     ):
         assert (await session.pythbots.user(1)).id == 1
-        await settle()
+        await settle(0.1)
         server.peers[0].send_now(STRAYS["a second answer"])
         assert (await session.pythbots.user(2)).id == 2
 
@@ -273,7 +257,7 @@ async def test_a_connection_left_over_after_a_failure_is_closed() -> None:
         open_session(server.url, max_body=MAX_BODY) as session,
     ):
         assert isinstance(await failure("user", session, server.url), ResponseTooLargeError)
-        await settle()
+        await settle(0.1)
         assert server.peers == []
         await CALLS["user"].run(session, server.url)
         assert [asked.connection for asked in server.asked] == [1, 2]
@@ -412,7 +396,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
                 step = answer(b"", status, [("Location", location)])
                 async with RawServer(step) as server, open_session(server.url) as session:
                     error = await failure(name, session, server.url)
-                    await settle()
+                    await settle(0.1)
                     assert len(server.asked) == 1
                     assert isinstance(error, HttpStatusError)
                     assert error.status == status
@@ -483,7 +467,7 @@ async def test_a_body_may_have_exactly_so_many_bytes(framing: str) -> None:
     steps = [drop(FRAMINGS[framing](body)) for body in (fits, fits + b" ")]
     async with RawServer(*steps) as server, open_session(server.url, max_body=MAX_BODY) as session:
         await CALLS["user"].run(session, server.url)
-        await settle()
+        await settle(0.1)
         error = await failure("user", session, server.url)
         assert isinstance(error, ResponseTooLargeError)
         assert error.limit == MAX_BODY
@@ -499,7 +483,7 @@ async def test_a_body_without_end_is_not_read_on(head: bytes) -> None:
         open_session(server.url) as session,
     ):
         assert isinstance(await failure("user", session, server.url), ResponseTooLargeError)
-        await settle()
+        await settle(0.1)
         assert server.peers == []
     assert sum(taken) < 32 * 2**20
 
@@ -617,7 +601,7 @@ async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(error, asyncio.CancelledError) for error in ended)
         assert now() == start
-        await settle()
+        await settle(0.1)
         assert server.peers == []
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
@@ -631,7 +615,7 @@ async def test_closing_the_session_ends_its_requests(name: str) -> None:
     async with RawServer(hang()) as server:
         session = await open_session(server.url, retry=Retry(attempts=3, base_delay=0.0)).open()
         task = asyncio.ensure_future(CALLS[name].run(session, server.url))
-        await settle()
+        await settle(0.1)
         start = now()
         await session.aclose()
         with pytest.raises(PythpeerError):
@@ -648,7 +632,7 @@ async def test_a_session_leaves_no_connection_behind() -> None:
             async with session:
                 await CALLS["user"].run(session, server.url)
                 assert server.connections == round
-            await settle()
+            await settle(0.1)
             assert server.peers == []
 
 
@@ -657,7 +641,7 @@ async def test_a_connection_changed_to_another_protocol_is_given_back() -> None:
     async with RawServer(WAYS["101, no body"].step) as server, open_session(server.url) as session:
         for _ in range(CONNECTIONS + 1):
             assert isinstance(await failure("user", session, server.url), HttpStatusError)
-            await settle()
+            await settle(0.1)
             assert server.peers == []
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from helpers import now, run_on_virtual_time
 
 from pythpeer import SqliteStore
 from pythpeer.testing import FakeServices, VirtualTimeLoop
@@ -20,16 +21,6 @@ from pythpeer.testing import FakeServices, VirtualTimeLoop
 pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def run(main: Coroutine[object, object, T], **options: float) -> T:
-    """Run *main* on a loop with these options."""
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(**options)) as runner:
-        return runner.run(main)
 
 
 def dawdle() -> None:
@@ -79,7 +70,7 @@ def test_the_clock_can_begin_anywhere() -> None:
     async def main() -> float:
         return now()
 
-    assert run(main(), start=123.5) == 123.5
+    assert run_on_virtual_time(main(), start=123.5) == 123.5
 
 
 def test_decimals_add_up() -> None:
@@ -90,7 +81,7 @@ def test_decimals_add_up() -> None:
         await asyncio.sleep(0.2)
         return now()
 
-    assert run(main()) == 0.3
+    assert run_on_virtual_time(main()) == 0.3
 
 
 @pytest.mark.parametrize("early", [1e-10, 4e-10, 9e-10, 1e-9, 1e-6])
@@ -160,7 +151,7 @@ def test_the_end_of_a_loop_waits_for_its_threads() -> None:
     async def main() -> None:
         asyncio.get_running_loop().run_in_executor(None, dawdle).cancel()
 
-    run(main())
+    run_on_virtual_time(main())
 
 
 def test_a_thread_may_wait_for_the_clock() -> None:
@@ -175,7 +166,7 @@ def test_a_thread_may_wait_for_the_clock() -> None:
         await asyncio.to_thread(sleep)
         return now()
 
-    assert run(main(), patience=0.01) == 60.0
+    assert run_on_virtual_time(main(), patience=0.01) == 60.0
 
 
 async def test_without_a_timer_there_is_real_waiting() -> None:
