@@ -1,30 +1,49 @@
-"""Both services on one loopback port, with a script: undocumented habits, and faults per request.
+"""Both services on one loopback port, with a script of faults: a thin layer on the test kit.
 
-The server is a bare protocol without tasks, so that a test can count the client's own. Time is the
-event loop's. What a request is called: ``get``, ``set``, ``readnew``, ``readall``, ``send``, or
-``other``.
+What the services answer is `FakeChat` and `FakePythBots`, with the habits that `FakeServices` has.
+Four things are different here:
+
+- The server is a bare protocol without tasks, so that a test can count the client's own. It also
+  takes about a third of the CPU time of the kit's server, and most tests of streams and of posts
+  use it.
+- A fault may also come before the service acts, or hide a message that was posted.
+- A message of the chat may be damaged: `Scripted.show`.
+- Any key is the one user's, so that programs in other processes may have their own.
+
+Time is the event loop's. What a request is called: ``get``, ``set``, ``readnew``, ``readall``,
+``send``, or the last part of another endpoint's name.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import socket
 import struct
+from bisect import insort
 from collections import defaultdict, deque
-from collections.abc import Callable
-from typing import Any, Literal, Self
-from urllib.parse import parse_qsl
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, Final, Literal, Self, Unpack
 
 import msgspec
 
 from pythpeer import Rate, Session
+from pythpeer.testing.chat import ChatLine, FakeChat
+from pythpeer.testing.directory import Chats, Users
+from pythpeer.testing.habits import HabitOptions, Habits, habits_from
+from pythpeer.testing.incoming import Incoming
+from pythpeer.testing.keys import ApiKeys
+from pythpeer.testing.mail import FakeMail, Letter
+from pythpeer.testing.pythbots import FakePythBots
+from pythpeer.testing.replies import RefusedError, php_json
 
 Order = Literal["ascending", "descending", "shuffled"]
 Window = Literal["newest", "oldest"]
 End = Literal["answer", "drop", "reset", "cut", "hang"]
 
+USER: Final = "scripted-user"
+DATE: Final = "2012-12-12 21:12:21"
 KEY = "scripted-key"
 FAST = Rate(1.0, 1, 0.0)
 """The documented interval, to the millisecond: no guard, so that polls can be counted."""
@@ -73,82 +92,89 @@ class Asked(msgspec.Struct, frozen=True):
     """One request as it came in."""
 
     kind: str
-    params: dict[str, str]
+    params: Mapping[str, str]
     at: float
 
 
-class Letter(msgspec.Struct):
-    """One mail in the box."""
-
-    id: int
-    sender: str
-    text: str
-    read: bool = False
-
-
 class Scripted:
-    """The two services while ``async with`` lasts.
+    """The two services while ``async with`` lasts, with habits as `FakeServices` takes them.
 
-    ``window`` says which end is cut off when more than fits came after ``mid``. ``overlap`` is how
-    many messages up to ``mid`` are shown again (1 is ``mid`` itself), ``repeat`` how often each
-    message stands in an answer. ``shown_as`` is what becomes of a posted text. ``mail_ids`` says
-    whether mails have ids, ``readall_marks`` whether reading all of them marks them as read.
+    ``shown_as`` is what becomes of a posted text. Mails have no date and no sender's id, so that
+    without ids those of one sender and text are alike.
     """
 
     def __init__(
-        self,
-        *,
-        window: Window = "newest",
-        overlap: int = 0,
-        repeat: int = 1,
-        order: Order = "ascending",
-        shown_as: Callable[[str], str] = str,
-        mail_ids: bool = True,
-        readall_marks: bool = False,
+        self, *, shown_as: Callable[[str], str] = str, **habits: Unpack[HabitOptions]
     ) -> None:
-        self.window: Window = window
-        self.overlap = overlap
-        self.repeat = repeat
-        self.order: Order = order
         self.shown_as = shown_as
-        self.mail_ids = mail_ids
-        self.readall_marks = readall_marks
-        self.lines: list[tuple[int, object]] = []
-        self.letters: list[Letter] = []
+        self.habits = habits_from(Habits(names={"date": None, "from_id": None}), **habits)
+        users, chance = Users(), random.Random(7)
+        self.chat = FakeChat(habits=lambda: self.habits, date=lambda: DATE, chance=chance)
+        self.mail = FakeMail(
+            users, users.ensure(USER), habits=lambda: self.habits, date=lambda: DATE, chance=chance
+        )
+        self._pythbots = FakePythBots(
+            users, Chats(users), self.mail, ApiKeys(), lambda: self.habits
+        )
         self.requests: list[Asked] = []
         self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
         self.constant: dict[str, Fault] = {}
         """Faults that happen every time, once `faults` are used up."""
-        self._shown_at: dict[int, float] = {}
-        self._random = random.Random(7)
+        self._documents: dict[int, object] = {}
+        self._hidden: set[int] = set()
         self._connections: set[_Connection] = set()
         self._server: asyncio.Server | None = None
         self._port = 0
 
     # -- what a test does -------------------------------------------------------------------------
 
+    def adopt(self, **habits: Unpack[HabitOptions]) -> None:
+        """Change habits, from the next request on."""
+        self.habits = habits_from(self.habits, **habits)
+
     def say(self, many: int = 1, *, step: int = 1) -> int:
         """Add *many* messages, ids *step* apart, and return the last id."""
         for _ in range(many):
-            id = self.newest + step
-            self.lines.append((id, line(id)))
+            self._add(self.newest + step)
         return self.newest
 
     def post(self, text: str, **bits: int) -> int:
         """Add one message of the key's user, its bits as given, and return its id."""
-        id = self.newest + 1
-        self.lines.append((id, line(id, text) | {"my": 1} | bits))
+        self._add(id := self.newest + 1, USER, text)
+        if bits:
+            self.show(id, line(id, text) | {"my": 1} | bits)
         return id
+
+    def show(self, id: int, document: object) -> None:
+        """Show *document* in the place of this message, which is added if there is none."""
+        if id not in self.ids:
+            self._add(id)
+        self._documents[id] = document
+
+    def _add(self, id: int, sender: str = "alice", text: str | None = None) -> None:
+        words = f"message {id}" if text is None else text
+        self.chat.messages.append(ChatLine(id, sender, "", words, DATE, bot=False))
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of all messages that are shown, in order."""
+        return [message.id for message in self.chat.messages]
 
     @property
     def newest(self) -> int:
-        """The last message's id, 0 without any."""
-        return self.lines[-1][0] if self.lines else 0
+        """The last message's id, shown or not, 0 without any."""
+        last = self.chat.messages[-1].id if self.chat.messages else 0
+        return max(last, *self._hidden) if self._hidden else last
+
+    @property
+    def letters(self) -> list[Letter]:
+        """All mail in the box."""
+        return self.mail.box
 
     def deliver(self, *texts: str, sender: str = "alice") -> None:
         """Put unread mail into the box."""
         for text in texts:
-            self.letters.append(Letter(len(self.letters) + 101, sender, text))
+            self.mail.deliver(sender, text)
 
     def script(self, kind: str, *faults: Fault) -> None:
         """Let the next requests of this *kind* meet these faults, one each."""
@@ -200,73 +226,61 @@ class Scripted:
     # -- what the services do ---------------------------------------------------------------------
 
     def receive(self, connection: _Connection, target: str) -> None:
-        params = dict(parse_qsl(target.partition("?")[2], keep_blank_values=True))
-        kind = _kind(params)
         loop = asyncio.get_running_loop()
-        self.requests.append(Asked(kind, params, loop.time()))
+        of_peerbet = target.startswith("/api/chat/")
+        call = Incoming("peerbet" if of_peerbet else "pythbots", "GET", target, {}, loop.time())
+        kind = call.kind.rpartition(".")[2]
+        self.requests.append(Asked(kind, call.params, call.at))
         queue = self.faults[kind]
         fault = queue.popleft() if queue else self.constant.get(kind, OK)
-        loop.call_later(fault.before, self._act, connection, kind, params, fault)
+        loop.call_later(fault.before, self._act, connection, kind, call, fault)
 
-    def _act(
-        self, connection: _Connection, kind: str, params: dict[str, str], fault: Fault
-    ) -> None:
+    def _act(self, connection: _Connection, kind: str, call: Incoming, fault: Fault) -> None:
         body = fault.body
         if fault.effect:
-            document = self._answer(kind, params)
+            document = self._answer(kind, call)
             if fault.hidden:
-                self._shown_at[self.newest] = asyncio.get_running_loop().time() + fault.hidden
-            body = json.dumps(document).encode() if body is None else body
+                self._hide(fault.hidden)
+            body = php_json(document, self.habits) if body is None else body
         loop = asyncio.get_running_loop()
         loop.call_later(fault.after, connection.finish, fault, body or b"")
 
-    def _answer(self, kind: str, params: dict[str, str]) -> object:
-        match kind:
-            case "get":
-                return {"status": 1, "users_online": 1, "message_list": self._page(params)}
-            case "set":
-                return {"status": 1, "mid": self.post(self.shown_as(params["msg"]))}
-            case "readnew":
-                unread = [letter for letter in self.letters if not letter.read]
-                return self._hand_out(unread, mark=True)
-            case "readall":
-                return self._hand_out(self.letters, mark=self.readall_marks)
-            case _:
-                return {"success": True}
+    def _answer(self, kind: str, call: Incoming) -> object:
+        try:
+            match kind:
+                case "get" | "set":
+                    return self._answer_chat(kind, call)
+                case "readnew" | "readall":
+                    self.mail.register(USER, call.params[self.habits.personal_key_param])
+                    return self._pythbots.answer(call)
+                case _:
+                    return {"success": True}
+        except RefusedError as refusal:
+            return refusal.document
 
-    def _page(self, params: dict[str, str]) -> list[object]:
-        size = min(int(params.get("last", 300 if "mid" in params else 50)), 300)
-        now = asyncio.get_running_loop().time()
-        lines = [entry for entry in self.lines if self._shown_at.get(entry[0], now) <= now]
-        if "mid" not in params:
-            shown = lines[-size:]
-        else:
-            mid = int(params["mid"])
-            start = sum(id <= mid for id, _ in lines)
-            shown = lines[max(0, start - self.overlap) :]
-            shown = shown[:size] if self.window == "oldest" else shown[-size:]
-        page = [message for _, message in shown for _ in range(self.repeat)]
-        if self.order == "descending":
-            page.reverse()
-        elif self.order == "shuffled":
-            self._random.shuffle(page)
-        return page
-
-    def _hand_out(self, letters: list[Letter], *, mark: bool) -> list[object]:
-        answer: list[object] = []
-        for letter in letters:
-            shown: dict[str, object] = {
-                "from": letter.sender,
-                "message": letter.text,
-                "read": int(letter.read),
-            }
-            if self.mail_ids:
-                shown["id"] = letter.id
-            answer.append(shown)
-        if mark:
-            for letter in letters:
-                letter.read = True
+    def _answer_chat(self, kind: str, call: Incoming) -> object:
+        if "key" in call.params:
+            self.chat.register(USER, call.params["key"])
+        answer = self.chat.answer(call)
+        if kind == "set":
+            posted = self.chat.messages[-1]
+            shown = msgspec.structs.replace(posted, text=self.shown_as(posted.text))
+            self.chat.messages[-1] = shown
+        elif self._documents:
+            page: Any = answer["message_list"]
+            answer["message_list"] = [self._documents.get(each["id"], each) for each in page]
         return answer
+
+    def _hide(self, seconds: float) -> None:
+        """Take the last message out of the chat for so long."""
+        message = self.chat.messages.pop()
+        self._hidden.add(message.id)
+
+        def show() -> None:
+            insort(self.chat.messages, message, key=attrgetter("id"))
+            self._hidden.remove(message.id)
+
+        asyncio.get_running_loop().call_later(seconds, show)
 
 
 def line(id: int, text: str | None = None) -> dict[str, object]:
@@ -276,20 +290,11 @@ def line(id: int, text: str | None = None) -> dict[str, object]:
         "by": "alice",
         "to": "",
         "msg": f"message {id}" if text is None else text,
-        "date": "2012-12-12 21:12:21",
+        "date": DATE,
         "bot": 0,
         "my": 0,
         "me": 0,
     }
-
-
-def _kind(params: dict[str, str]) -> str:
-    for kind in ("readnew", "readall"):
-        if kind in params:
-            return kind
-    if "message" in params:
-        return "send"
-    return params.get("action", "other")
 
 
 class _Connection(asyncio.Protocol):

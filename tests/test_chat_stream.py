@@ -30,7 +30,6 @@ from scripted import (
     Order,
     Scripted,
     Window,
-    line,
 )
 from stores import NewStore, told
 
@@ -155,7 +154,7 @@ async def test_whatever_its_habits_messages_come_once_in_order(
         for tenths in (5, 12, 13, 27):
             schedule(tenths / 10, services.say, 10, step=3)
         stream = session.peerbet.chat_stream(after=4, on_gap="raise")
-        assert await take_ids(stream, 56) == [id for id, _ in services.lines if id > 4]
+        assert await take_ids(stream, 56) == [id for id in services.ids if id > 4]
         assert stream.skipped == 0
 
 
@@ -233,7 +232,7 @@ async def test_a_gap_can_be_raised(
 
 async def test_a_gap_counts_different_ids(session: Session, services: Scripted) -> None:
     """Three hundred lines that repeat a hundred messages are not a full answer."""
-    services.repeat = 3
+    services.adopt(repeat=3)
     services.say(100, step=5)
     stream = session.peerbet.chat_stream(after=2)
     await take_ids(stream, 100)
@@ -283,7 +282,7 @@ async def test_bad_messages_hide_no_neighbours(
         for bad in (*HOLES, *STRAYS):
             services.say()
             id = services.newest + 1
-            services.lines.append((id, {**bad, "id": id} if bad in HOLES else bad))
+            services.show(id, {**bad, "id": id} if bad in HOLES else bad)
         services.say()
         stream = session.peerbet.chat_stream(after=0)
         assert await take_ids(stream, 8) == list(range(1, 16, 2))
@@ -300,7 +299,9 @@ async def test_bad_messages_are_logged_once_for_all_streams(
 ) -> None:
     """Every stream counts them, the log has each of them once."""
     services.say()
-    services.lines += [(2, {"id": 2}), (3, "stray"), (4, line(4))]
+    services.show(2, {"id": 2})
+    services.show(3, "stray")
+    services.say()
     streams = [session.peerbet.chat_stream(after=0) for _ in range(3)]
     assert await asyncio.gather(*(take_ids(stream, 2) for stream in streams)) == [[1, 4]] * 3
     assert [stream.skipped for stream in streams] == [2, 2, 2]
@@ -309,7 +310,8 @@ async def test_bad_messages_are_logged_once_for_all_streams(
 
 async def test_a_bad_newest_message_is_a_place_too(services: Scripted, session: Session) -> None:
     """A stream that starts from now on starts behind it."""
-    services.lines += [(1, line(1)), (2, {"id": 2})]
+    services.say()
+    services.show(2, {"id": 2})
     async with session.peerbet.chat_stream() as stream:
         services.say()
         assert await take_ids(stream, 1) == [3]
@@ -320,7 +322,8 @@ async def test_a_newest_message_without_an_id_is_no_place(
 ) -> None:
     """A stream that starts from now on cannot tell where that is: it waits for one that has one."""
     caplog.set_level(logging.INFO)
-    services.lines += [(1, line(1)), (2, "stray")]
+    services.say()
+    services.show(2, "stray")
     schedule(4.5, services.say)
     async with asyncio.timeout(60), session.peerbet.chat_stream() as stream:
         assert asyncio.get_running_loop().time() >= 4.5
@@ -478,8 +481,8 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
                 task.cancel()
                 await asyncio.wait([task])
         await asyncio.sleep(8)
-        found += await take_ids(stream, len(services.lines) - len(found))
-        assert found == [id for id, _ in services.lines]
+        found += await take_ids(stream, len(services.ids) - len(found))
+        assert found == services.ids
         assert stream.gaps == ()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import anyio
+import msgspec
 import pytest
 from fake_client import (
     CHAT,
@@ -121,6 +122,18 @@ async def test_the_oldest_after_mid_come_if_asked_for() -> None:
         assert await client.ids("&mid=5") == list(range(6, 306))
         assert await client.ids("&mid=5&last=2") == [6, 7]
         assert await client.ids("&last=2") == [309, 310]
+
+
+async def test_a_message_gets_an_id_after_those_that_were_put_there(
+    fake: FakeServices, client: Client
+) -> None:
+    """Ids of a chat may leap; no id is given twice, even if its message is gone."""
+    fake.chat.say("alice", "one")
+    fake.chat.messages.append(msgspec.structs.replace(fake.chat.messages[0], id=7))
+    assert fake.chat.say("alice", "eight") == 8
+    del fake.chat.messages[1:]
+    assert fake.chat.say("alice", "nine") == 9
+    assert await client.ids() == [1, 9]
 
 
 async def test_a_window_is_newest_or_oldest() -> None:

@@ -185,7 +185,7 @@ async def test_lag_does_not_count_what_cannot_be_read() -> None:
     """A stream is not behind because of messages that it has passed over."""
     async with Scripted() as services, services.session() as session:
         services.say(2)
-        services.lines.append((3, {"id": 3, "by": 7, "msg": []}))
+        services.show(3, {"id": 3, "by": 7, "msg": []})
         async with session.peerbet.chat_stream(after=0) as stream:
             await anext(stream)
             assert (stream.health().lag, stream.health().skipped) == (2, 1)

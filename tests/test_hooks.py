@@ -220,8 +220,8 @@ async def test_what_a_store_drops_and_skips_is_told() -> None:
         async with session.peerbet.chat_stream(after=0) as stream:
             for _ in range(3):
                 await anext(stream)
-            services.lines.append((4, {"id": 4, "by": 7, "msg": []}))
-            services.lines.append((5, {"by": "nobody"}))
+            services.show(4, {"id": 4, "by": 7, "msg": []})
+            services.show(5, {"by": "nobody"})
             services.say()
             await anext(stream)
     events = everything.of(StoreEvent)

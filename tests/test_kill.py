@@ -168,7 +168,7 @@ async def test_a_killed_reader_loses_nothing(
 
 
 def _wanted(services: Scripted) -> dict[str, set[str]]:
-    chat = {str(id) for id, _ in services.lines}
+    chat = {str(id) for id in services.ids}
     return {
         "chat-1": chat,
         "chat-2": chat,
@@ -197,7 +197,7 @@ def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
             # Whatever had a successor in its life was acknowledged in it.
             acknowledged = max([acknowledged, *here[:-1]])
             here.clear()
-    assert seen == {id for id, _ in services.lines}
+    assert seen == set(services.ids)
     assert duplicates <= LIVES + 1
 
 

@@ -59,7 +59,7 @@ async def test_what_is_documented_is_what_is_logged(
             services.script("get", DROP_UNSEEN, ERROR_500)
             await session.peerbet.messages()
             services.say(400)
-            services.lines.append((401, {"id": 401, "by": 7, "msg": []}))
+            services.show(401, {"id": 401, "by": 7, "msg": []})
             services.script("get", DROP_UNSEEN, HTML, OK)
             async with session.peerbet.chat_stream(after=1) as stream:
                 for _ in range(299):

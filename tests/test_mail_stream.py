@@ -232,7 +232,7 @@ async def test_mail_that_was_never_consumed_comes_once_with_ids(
     services.script("readnew", DROP_UNSEEN)
     services.deliver("one")
     found = seen(*await all_of(session.pythbots.mail_stream()))
-    again = not services.mail_ids and not services.readall_marks
+    again = not services.habits.mail_ids and not services.habits.readall_marks
     assert found == [("one", True)] * (2 if again else 1)
 
 
@@ -245,7 +245,7 @@ async def test_identical_mails_are_counted(services: Scripted, session: Session)
     services.deliver("hi", "hi")
     assert seen(*await all_of(stream)) == [("hi", True)] * 2
     services.deliver("hi")  # without an id it may be one of the two
-    assert seen(*await all_of(stream)) == [("hi", not services.mail_ids)]
+    assert seen(*await all_of(stream)) == [("hi", not services.habits.mail_ids)]
 
 
 async def test_old_mail_of_the_same_words_is_not_taken_for_lost(

@@ -252,7 +252,7 @@ async def test_a_gap_is_raised_through_the_merged_stream(
 async def test_skipped_messages_of_all_are_counted(services: Scripted, session: Session) -> None:
     """`skipped` is the sum of the streams' own."""
     services.say()
-    services.lines.append((2, {"id": 2}))
+    services.show(2, {"id": 2})
     services.script("readnew", Fault(body=b'[5, {"id": 1, "message": "mail"}]'))
     merged = both(session)
     assert sorted(map(str, await take_labels(merged, 2))) == ["1", "mail"]
@@ -379,7 +379,7 @@ async def test_asking_can_be_cancelled_anywhere(
         await asyncio.sleep(8)
         found += await take_labels(merged, len(times) - len(found))
         await assert_nothing_more(merged, 3.0)
-        assert [item for item in found if isinstance(item, int)] == [id for id, _ in services.lines]
+        assert [item for item in found if isinstance(item, int)] == services.ids
         assert [item for item in found if isinstance(item, str)] == [
             letter.text for letter in services.letters
         ]

@@ -233,7 +233,7 @@ async def test_streams_are_measured(collector: Collector) -> None:
             assert collector.counted("pythpeer.stream.lag", "pythpeer.stream") == {"mine": 200}
             for _ in range(299):
                 await anext(stream)
-            services.lines.append((401, {"id": 401, "by": 7, "msg": []}))
+            services.show(401, {"id": 401, "by": 7, "msg": []})
             services.say(2)
             await anext(stream)
         assert collector.counted("pythpeer.stream.lag", "pythpeer.stream") == {"mine": 0}

@@ -253,7 +253,7 @@ async def test_a_newest_message_with_an_id_alone_will_do(
     services: Scripted, session: Session
 ) -> None:
     """Nothing but its place is asked for."""
-    services.lines.append((7, {"id": 7}))
+    services.show(7, {"id": 7})
     services.script("set", DROP)
     assert await session.peerbet.post(TEXT, confirm=True) == 8
     assert sent(services) == [TEXT]
@@ -380,7 +380,7 @@ async def test_it_is_found_among_what_looks_like_it(services: Scripted, session:
     services.post(TEXT, my=0)
     services.post(TEXT, me=1)
     services.post(TEXT + "!")
-    services.lines.append((4, "no message at all"))
+    services.show(4, "no message at all")
     assert await post == 5
     assert sent(services) == [TEXT]
 
@@ -474,7 +474,7 @@ async def test_a_page_is_full_of_bad_messages_too(bad: object) -> None:
         post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
         await asyncio.sleep(0.5)
         services.say(300)
-        services.lines[6] = (7, bad)
+        services.show(7, bad)
         assert await post == 301
         assert sent(services) == [TEXT]
 

@@ -125,7 +125,7 @@ async def test_one_program_polls_for_all(services: Scripted, tmp_path: Path) -> 
         for _ in range(20):
             services.say(3, step=2)
             await asyncio.sleep(INTERVAL)
-        wanted = [str(id) for id, _ in services.lines]
+        wanted = [str(id) for id in services.ids]
         await wait_until(lambda: all(worker.items == wanted for worker in workers))
         took = services.requests[-1].at - services.requests[0].at
         assert len(services.asked("get")) <= took / INTERVAL + 1

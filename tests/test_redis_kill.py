@@ -135,7 +135,7 @@ async def traffic(services: Scripted) -> AsyncIterator[None]:
 
 
 def all_done(team: Team, services: Scripted, first: int) -> bool:
-    chat = {str(id) for id, _ in services.lines if id > first}
+    chat = {str(id) for id in services.ids if id > first}
     mail = {letter.text for letter in services.letters}
     return chat <= team.done("chat").keys() and mail <= team.done("mail").keys()
 

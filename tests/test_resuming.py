@@ -59,7 +59,7 @@ async def test_a_long_absence_is_said_once(
             await take_ids(stream, 5)
             await stream.ack()
         services.say(1000, step=step)
-        wanted = [id for id, _ in services.lines[-300:]]
+        wanted = services.ids[-300:]
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(name="me")
             assert await take_ids(stream, 300) == wanted
@@ -103,7 +103,7 @@ async def test_from_the_beginning_is_from_the_store_s_own(path: Path, window: Wi
             for _ in range(5):
                 services.say(250)
                 await take_ids(stream, 250)
-        del services.lines[:-100]  # the service forgets
+        del services.chat.messages[:-100]  # the service forgets
         async with services.session(store=SqliteStore(path)) as session:
             services.say(7)
             stream = session.peerbet.chat_stream(after=0)

@@ -208,7 +208,7 @@ class World:
         """In the end all of it has reached everybody, in order, and the pace was kept."""
         self.services.faults.clear()
         await asyncio.sleep(5.0)  # whatever was on its way has taken effect
-        ids = [id for id, _ in self.services.lines]
+        ids = self.services.ids
         for consumer in self.consumers.values():
             consumer.abandon()
             for _ in range(20):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection
-from itertools import count, islice
+from itertools import islice
 from operator import attrgetter
 from random import Random
 from typing import Final
@@ -47,6 +47,9 @@ class ChatLine(msgspec.Struct, frozen=True):
 class FakeChat:
     """The chat room. ``messages`` is all that was said, in order; ids are 1, 2, 3 ...
 
+    Messages may also be put there directly, with ids in ascending order: the next one said gets an
+    id after theirs.
+
     ``users_online`` is the number that the answers carry; set it at will.
     """
 
@@ -59,7 +62,7 @@ class FakeChat:
         self._date = date
         self._chance = chance
         self._users: dict[str, str] = {}
-        self._ids = count(1)
+        self._last_id = 0
         self._listeners: list[Callable[[ChatLine], None]] = []
 
     def register(self, user: str, key: str) -> None:
@@ -73,7 +76,9 @@ class FakeChat:
 
     def say(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int:
         """Add a message, private if *to* names a user, and return its id."""
-        line = ChatLine(next(self._ids), sender, to, text, self._date(), bot)
+        shown = self.messages[-1].id if self.messages else 0
+        self._last_id = max(self._last_id, shown) + 1
+        line = ChatLine(self._last_id, sender, to, text, self._date(), bot)
         self.messages.append(line)
         for listener in tuple(self._listeners):
             listener(line)
