@@ -185,10 +185,11 @@ class Transport:
             },
             cookie_jar=aiohttp.DummyCookieJar(),
             # The total covers connecting, head and body. Without the threshold, a total of 5 s or
-            # more would be rounded up to a whole second of the loop's clock.
+            # more would be rounded up to a whole second of the loop's clock. A time for connecting
+            # that is longer than the total never counts, but aiohttp 4 would raise the total to it.
             timeout=aiohttp.ClientTimeout(
                 total=self._timeout if self._timeout < math.inf else None,
-                sock_connect=CONNECT_TIMEOUT,
+                sock_connect=CONNECT_TIMEOUT if self._timeout > CONNECT_TIMEOUT else None,
                 ceil_threshold=1e9,
             ),
             trust_env=False,

@@ -225,6 +225,8 @@ class Link:
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
+                # Not as its `redis_connect_func`, of which it asks what Python 3.14 deprecates.
+                await self._greet(connection)
         except BaseException:
             await _drop(connection)
             raise
@@ -268,15 +270,13 @@ class Link:
             socket_timeout=None,
             socket_connect_timeout=self._timeout,
             retry=Retry(NoBackoff(), 0),
-            redis_connect_func=self._greet,
             **dict(address.files),  # type: ignore[arg-type]
         )
 
     async def _greet(self, connection: Connection) -> None:
-        """Introduce oneself on a new connection, and see which server that is."""
+        """See which server a new connection leads to, and check what the store's keys say of it."""
         from redis.exceptions import InvalidResponse, ResponseError
 
-        await connection.on_connect()
         await connection.send_command("INFO", "server")
         try:
             answer = cast("bytes", await connection.read_response())
