@@ -235,6 +235,19 @@ def tests_floor(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *session.posargs)
 
 
+@nox.session(name="tests-next")
+def tests_next(session: nox.Session) -> None:
+    """Run the tests with the newest aiohttp, anyio, msgspec and redis-py, pre-releases included.
+
+    Not among the defaults: what fails here can be a fault of theirs (CONTRIBUTING.md says how to
+    find out).
+    """
+    session.install("-e", ".[cli,otel,redis]", *group("test"))
+    session.install("--pre", "--upgrade", "aiohttp", "anyio", "msgspec", "redis")
+    session.run("python", "-m", "pip", "list", success_codes=[0, 1])
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Report what the tests session recorded, branches included: it has to be all."""

@@ -54,6 +54,8 @@ def interpret(
     if 200 <= status < 300:
         verdict = endpoint.status_is_verdict
         try:
+            if _nests_too_deeply(body):
+                raise RecursionError  # noqa: TRY301  # as a decoder does where its stack ends
             answer = endpoint.decode(body)
             if endpoint.sees_refusals or not _may_refuse(answer, body):
                 return answer
@@ -160,6 +162,31 @@ def _said_no(endpoint: str, status: int, words: str) -> PythpeerError:
 # -- lenient JSON ---------------------------------------------------------------------------------
 
 
+MAX_NESTING: Final = 500
+"""How many arrays and objects may be open at once in a response; documented ones have three.
+
+Without a limit here it would be where the decoder's stack ends. That differs between Pythons, and
+3.14 decodes values so deep that comparing or printing them takes seconds.
+"""
+
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
+
+
+def _nests_too_deeply(body: bytes) -> bool:
+    if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
+        return False
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(body):
+        token = match.group()
+        if token in b"[{":
+            depth += 1
+            if depth > MAX_NESTING:
+                return True
+        elif token in b"]}":
+            depth -= 1
+    return False
+
+
 class Nothing(enum.Enum):
     """The type of `NOTHING`."""
 
@@ -186,7 +213,7 @@ def document(body: bytes) -> Json | Nothing:
     the ``[]`` inside a broken document would read as "nothing new".
     """
     text = body.decode("utf-8", "replace").strip(_BLANK)
-    if not text:
+    if not text or _nests_too_deeply(body):
         return NOTHING
     decoder = json.JSONDecoder(strict=False, parse_constant=_reject_constant)
     if not _DIAGNOSTICS.match(text):

@@ -28,7 +28,7 @@ from pythpeer import (
     RateLimitedError,
     Secret,
 )
-from pythpeer.answers import NOTHING, document, interpret, read_date, retry_after
+from pythpeer.answers import MAX_NESTING, NOTHING, document, interpret, read_date, retry_after
 from pythpeer.peerbet import chat_get, chat_set
 from pythpeer.pythbots import crank, cstats, userinfo
 from pythpeer.wire import ShapedEndpoint
@@ -648,8 +648,26 @@ def test_deep_nesting_is_a_decode_error() -> None:
         for endpoint in ENDPOINTS:
             for text in (body, f'{{"a":{body},"b":"\\ud800"}}', f"{BOM}{body}"):
                 answer = read(endpoint, text)
-                # Where the recursion ends is up to the version of Python.
-                assert depth < 100_000 or isinstance(answer, DecodeError)
+                assert depth <= MAX_NESTING or isinstance(answer, DecodeError)
+
+
+@pytest.mark.parametrize(
+    ("body", "deepest"),
+    [
+        pytest.param(b"[" * MAX_NESTING + b"]" * MAX_NESTING, True, id="as deep as may be"),
+        pytest.param(b"[" * (MAX_NESTING + 1) + b"]" * (MAX_NESTING + 1), False, id="one deeper"),
+        pytest.param(b"[" + b",".join([b"[{}]"] * 600) + b"]", True, id="many side by side"),
+        pytest.param(b'["' + b"[" * 20_000 + b'"]', True, id="brackets in a text"),
+        pytest.param(b'["\\"' + b"[" * 20_000 + b'"]', True, id="after an escaped quote"),
+        pytest.param(b'{"a":' * 501 + b"1" + b"}" * 501, False, id="objects"),
+        pytest.param(b"[" * 20_000 + b"]" * 20_000, False, id="where some Pythons could read it"),
+    ],
+)
+def test_nesting_has_the_same_limit_on_every_python(body: bytes, *, deepest: bool) -> None:
+    """Where nesting becomes an error is not left to the decoder's stack."""
+    answer = read(ANY, body)
+    assert (not isinstance(answer, DecodeError)) is deepest
+    assert (found(body) is not NOTHING) is deepest
 
 
 @settings(max_examples=examples(200))
