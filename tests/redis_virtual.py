@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from fakeredis import FakeRedis, FakeServer
+from fakeredis import FakeServer
 from fakeredis._clients._tcp_server import encode_reply
 from fakeredis._helpers import NoResponse
 from fakeredis._socket import FakeSocket
@@ -43,9 +43,13 @@ class VirtualRedisStore(RedisStore):
         self._data = FakeServer(version=(7,))
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
-        with FakeRedis(server=self._data) as client:
-            since = (BEGAN - RUN) * 1_000_000
-            client.hset(self._keys.server, mapping={"run": "", "since": since})
+        commands = Commands(self._data, 0, client_class=Redis)
+        commands.write = bytes  # no client reads the answer
+        since = (BEGAN - RUN) * 1_000_000
+        commands._process_command(
+            [b"HSET", self._keys.server.encode(), b"run", b"", b"since", b"%d" % since]
+        )
+        commands.close()
 
     async def open(self) -> None:
         if self._server is None:
