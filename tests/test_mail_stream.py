@@ -220,7 +220,22 @@ async def test_mail_needs_a_personal_key(plain: Scripted) -> None:
 # -- an answer is lost ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
+BY_TURNS: Final = [
+    pytest.param(
+        *(fault, store, ids),
+        id=f"{name}-{store}-{'ids' if ids else 'no ids'}",
+        marks=[pytest.mark.costly] if store == "redis" else [],
+    )
+    for number, (name, fault) in enumerate(LOST.items())
+    for store, ids in itertools.product(("memory", "sqlite", "redis"), (True, False))
+    if DEEP or ids is ((number % 2 == 0) is (store != "redis"))
+]
+"""What became of an answer, on each store, from a service with ids and from one without."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "new_store", "mail_ids"), BY_TURNS, indirect=["new_store", "mail_ids"]
+)
 async def test_a_lost_answer_loses_no_mail(
     fault: Fault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -233,7 +248,7 @@ async def test_a_lost_answer_loses_no_mail(
     services.deliver("two", "two", "three")
     assert seen(*await all_of(stream)) == [("two", True), ("two", True), ("three", True)]
     later(0.5, services, "four")
-    assert seen(*await all_of(stream)) == [("four", False)]
+    assert seen(*await all_of(stream, 4.0)) == [("four", False)]
     levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
     assert kinds(services).count("readall") == 1
@@ -806,7 +821,10 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     deliveries: list[tuple[int, str]],
     steps: list[tuple[str, float, How]],
 ) -> None:
-    """Any faults, any cancellations: nothing is lost; twice comes only what says that it may."""
+    """Any faults, any cancellations: nothing is lost; twice comes only what says that it may.
+
+    Costs 2 s with Redis: an example takes a minute of polls, each of which asks the server often.
+    """
     async with (
         Scripted(mail_ids=ids, readall_marks=marks) as services,
         services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
