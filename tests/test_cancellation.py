@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 T = TypeVar("T")
 
-ITEMS: Final = 10
+ITEMS: Final = 10 if DEEP else 8
 
 
 @types.coroutine
