@@ -206,7 +206,7 @@ def test_every_two_habits_meet() -> None:
 
 @pytest.mark.parametrize(
     ("window", "overlap", "order", "repeat"),
-    itertools.product(WINDOWS, OVERLAPS, ORDERS, REPEATS) if DEEP else PAIRS,
+    list(itertools.product(WINDOWS, OVERLAPS, ORDERS, REPEATS)) if DEEP else PAIRS,
 )
 async def test_whatever_its_habits_messages_come_once_in_order(
     new_store: NewStore, window: Window, overlap: int, order: Order, repeat: int
