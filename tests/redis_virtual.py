@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
-from fakeredis import FakeRedis, FakeServer
+from fakeredis import FakeServer
 from fakeredis._clients._tcp_server import encode_reply
 from fakeredis._helpers import NoResponse
 from fakeredis._socket import FakeSocket
@@ -43,9 +43,13 @@ class VirtualRedisStore(RedisStore):
         self._data = FakeServer(version=(7,))
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
-        with FakeRedis(server=self._data) as client:
-            since = (BEGAN - RUN) * 1_000_000
-            client.hset(self._keys.server, mapping={"run": "", "since": since})
+        commands = Commands(self._data, 0, client_class=Redis)
+        commands.write = bytes  # no client reads the answer
+        since = (BEGAN - RUN) * 1_000_000
+        commands._process_command(
+            [b"HSET", self._keys.server.encode(), b"run", b"", b"since", b"%d" % since]
+        )
+        commands.close()
 
     async def open(self) -> None:
         if self._server is None:
@@ -98,6 +102,28 @@ class _Client(asyncio.Protocol):
         self._transport.abort()
 
 
+class _Lua:
+    """fakeredis's Lua runtime, without most of what it costs to run a script.
+
+    fakeredis compiles a script whenever it runs, and collects all garbage after it. Here it is
+    compiled the first time, and garbage is collected when Lua thinks it is time to.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self._compiled: dict[bytes | str, Callable[[], Any]] = {"collectgarbage()": lambda: None}
+
+    def execute(self, script: bytes | str) -> Any:
+        """Run a script, and return what it returns."""
+        run = self._compiled.get(script)
+        if run is None:
+            run = self._compiled[script] = self._runtime.compile(script)
+        return run()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runtime, name)
+
+
 class Commands(FakeSocket):
     """What a connection asks for, answered by a given clock and without anybody waiting."""
 
@@ -113,6 +139,13 @@ class Commands(FakeSocket):
 
     def put_response(self, msg: Any) -> None:
         self.write(encode_reply(msg, 2))
+
+    def _get_server_runtime(self, server: FakeServer) -> _Lua:
+        """The Lua that all connections to *server* run scripts with."""
+        lua: _Lua | None = vars(server).get("_lua")
+        if lua is None:
+            lua = vars(server)["_lua"] = _Lua(super()._get_server_runtime(server))
+        return lua
 
     def _blocking(
         self,

@@ -11,7 +11,15 @@ from typing import Final, Literal
 import anyio
 import pytest
 import trustme
-from helpers import PATIENT, assert_nothing_more, examples, logged_levels, schedule, take_ids
+from helpers import (
+    DEEP,
+    PATIENT,
+    assert_nothing_more,
+    examples,
+    logged_levels,
+    schedule,
+    take_ids,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, open_session, serving, trusting
@@ -110,12 +118,16 @@ async def test_finding_a_place_takes_one_message(services: Scripted, session: Se
 
 
 async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
-    """A thousand streams of one session ask as often as one, and each gets everything."""
+    """Many streams of one session ask as often as one, and each gets everything.
+
+    A hundred, and a thousand if `DEEP`: `test_streams` has a thousand on every store.
+    """
     for second in range(4):
         schedule(second + 0.5, services.say)
-    streams = [session.peerbet.chat_stream(after=0) for _ in range(1000)]
+    many = 1000 if DEEP else 100
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(many)]
     found = await asyncio.gather(*(take_ids(stream, 4) for stream in streams))
-    assert found == [[1, 2, 3, 4]] * 1000
+    assert found == [[1, 2, 3, 4]] * many
     assert len(services.requests) == 5
 
 
@@ -140,10 +152,31 @@ async def test_streams_keep_the_services_law(new_store: NewStore) -> None:
 # -- habits of the service that are not documented ------------------------------------------------
 
 
-@pytest.mark.parametrize("window", ["newest", "oldest"])
-@pytest.mark.parametrize("overlap", [0, 1, 7])
-@pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
-@pytest.mark.parametrize("repeat", [1, 2])
+WINDOWS: Final[tuple[Window, ...]] = ("newest", "oldest")
+ORDERS: Final[tuple[Order, ...]] = ("ascending", "descending", "shuffled")
+OVERLAPS: Final = (0, 1, 7)
+REPEATS: Final = (1, 2)
+
+PAIRS: Final = [
+    (WINDOWS[(i + j) % 2], overlap, order, REPEATS[(i // 2 + j) % 2])
+    for i, overlap in enumerate(OVERLAPS)
+    for j, order in enumerate(ORDERS)
+]
+"""Habits of which every two meet somewhere."""
+
+
+def test_every_two_habits_meet() -> None:
+    """What a run tries that is not `DEEP` has all there is to two of the four dimensions."""
+    dimensions = (WINDOWS, OVERLAPS, ORDERS, REPEATS)
+    for one, other in itertools.combinations(range(4), 2):
+        met = {(habits[one], habits[other]) for habits in PAIRS}
+        assert met == {*itertools.product(dimensions[one], dimensions[other])}
+
+
+@pytest.mark.parametrize(
+    ("window", "overlap", "order", "repeat"),
+    list(itertools.product(WINDOWS, OVERLAPS, ORDERS, REPEATS)) if DEEP else PAIRS,
+)
 async def test_whatever_its_habits_messages_come_once_in_order(
     new_store: NewStore, window: Window, overlap: int, order: Order, repeat: int
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
-from helpers import PATIENT, examples, schedule, take
+from helpers import DEEP, PATIENT, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -93,9 +93,18 @@ def mail_ids(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-@pytest.fixture(params=[True, False], ids=["readall marks", "readall leaves"])
-async def services(request: pytest.FixtureRequest, mail_ids: bool) -> AsyncIterator[Scripted]:
-    async with Scripted(mail_ids=mail_ids, readall_marks=request.param) as services:
+MARKS: Final = {"readall marks": True, "readall leaves": False}
+"""What reading the history does to mail that is unread."""
+
+
+@pytest.fixture(params=MARKS if DEEP else ["by turns"])
+async def services(
+    request: pytest.FixtureRequest, new_store: NewStore, mail_ids: bool
+) -> AsyncIterator[Scripted]:
+    """The services, of every habit: unless `DEEP`, two of the four with each store."""
+    on_disk = request.node.callspec.params["new_store"] == "sqlite"
+    marks = MARKS.get(request.param, mail_ids is not on_disk)
+    async with Scripted(mail_ids=mail_ids, readall_marks=marks) as services:
         yield services
 
 
@@ -192,7 +201,22 @@ async def test_mail_needs_a_personal_key(plain: Scripted) -> None:
 # -- an answer is lost ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
+BY_TURNS: Final = [
+    pytest.param(
+        *(fault, store, ids),
+        id=f"{name}-{store}-{'ids' if ids else 'no ids'}",
+        marks=[pytest.mark.costly] if store == "redis" else [],
+    )
+    for number, (name, fault) in enumerate(LOST.items())
+    for store, ids in itertools.product(("memory", "sqlite", "redis"), (True, False))
+    if DEEP or ids is ((number % 2 == 0) is (store != "redis"))
+]
+"""What became of an answer, on each store, from a service with ids and from one without."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "new_store", "mail_ids"), BY_TURNS, indirect=["new_store", "mail_ids"]
+)
 async def test_a_lost_answer_loses_no_mail(
     fault: Fault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -205,7 +229,7 @@ async def test_a_lost_answer_loses_no_mail(
     services.deliver("two", "two", "three")
     assert seen(*await all_of(stream)) == [("two", True), ("two", True), ("three", True)]
     schedule(0.5, services.deliver, "four")
-    assert seen(*await all_of(stream)) == [("four", False)]
+    assert seen(*await all_of(stream, 4.0)) == [("four", False)]
     levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
     assert kinds(services).count("readall") == 1
@@ -220,7 +244,8 @@ async def test_the_history_is_asked_until_it_arrives_whole(
     plain.script("readall", fault, fault, REFUSED, fault)
     plain.deliver("one", "two")
     async with plain.session(retry=PATIENT, store=new_store()) as session:
-        found = await all_of(session.pythbots.mail_stream(), 60.0)
+        stream = session.pythbots.mail_stream()
+        found = await take(stream, 2) + await all_of(stream)
     assert seen(*found) == [("one", True), ("two", True)]
     assert kinds(plain)[:6] == ["readnew"] + ["readall"] * 5
 
@@ -306,7 +331,8 @@ async def test_transient_failures_are_waited_out(
     plain.script("readall", *history)
     plain.deliver("one")
     async with plain.session(retry=PATIENT, store=new_store()) as session:
-        assert texts(*await all_of(session.pythbots.mail_stream(), 60.0)) == ["one"]
+        stream = session.pythbots.mail_stream()
+        assert texts(*await take(stream, 1), *await all_of(stream)) == ["one"]
     levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
 
@@ -776,7 +802,10 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     deliveries: list[tuple[int, str]],
     steps: list[tuple[str, float, How]],
 ) -> None:
-    """Any faults, any cancellations: nothing is lost; twice comes only what says that it may."""
+    """Any faults, any cancellations: nothing is lost; twice comes only what says that it may.
+
+    Costs 2 s with Redis: an example takes a minute of polls, each of which asks the server often.
+    """
     async with (
         Scripted(mail_ids=ids, readall_marks=marks) as services,
         services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,

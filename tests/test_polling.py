@@ -41,13 +41,13 @@ def test_the_gap_law(after: int, page: dict[int, str | None], full: bool) -> Non
     assert [draft.gap for draft in drafts] == [gap, *([False] * len(drafts))][: len(drafts)]
 
 
-@given(ids, some_pages, st.booleans(), st.randoms(use_true_random=False))
+@given(ids, some_pages, st.booleans(), st.integers(0, 999))
 def test_the_order_of_the_answer_does_not_matter(
-    after: int, page: dict[int, str | None], full: bool, chance: random.Random
+    after: int, page: dict[int, str | None], full: bool, seed: int
 ) -> None:
     """The service's order is undocumented, so any will do."""
     items = list(page.items())
-    chance.shuffle(items)
+    random.Random(seed).shuffle(items)
     assert chain(after, dict(items), full=full) == chain(after, page, full=full)
 
 

@@ -590,9 +590,12 @@ PAGE_OF_ONE: Final = json.dumps(
 """What a service shows that lags behind."""
 
 
-async def test_only_the_latest_posts_are_remembered(services: Scripted) -> None:
+async def test_only_the_latest_posts_are_remembered() -> None:
     """A session that posts for ever does not grow for ever."""
-    async with services.session(rates={"peerbet.chat.set": Rate(0.0)}) as session:
+    async with (
+        Scripted() as services,
+        services.session(rates={"peerbet.chat.set": Rate(0.0)}) as session,
+    ):
         for _ in range(TAKEN + 5):
             await session.peerbet.post("x")
         posts = session.peerbet._posts

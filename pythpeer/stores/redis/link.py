@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
@@ -58,6 +58,17 @@ def _opening(*args: Argument) -> bytes:
 def _command(opening: bytes, count: int, args: Sequence[Argument]) -> bytes:
     """A command of *count* arguments that are packed already, and more."""
     return b"*%d\r\n%b%b" % (count + len(args), opening, _packed(args))
+
+
+@cache
+def _driver() -> dict[str, Any]:
+    """What a server is told of redis-py. A newer one looks its version up for each connection."""
+    found: dict[str, Any] = {}
+    with suppress(ImportError):
+        from redis.driver_info import DriverInfo
+
+        found["driver_info"] = DriverInfo()
+    return found
 
 
 class _Failure:
@@ -270,6 +281,7 @@ class Link:
             socket_timeout=None,
             socket_connect_timeout=self._timeout,
             retry=Retry(NoBackoff(), 0),
+            **_driver(),
             **dict(address.files),  # type: ignore[arg-type]
         )
 
