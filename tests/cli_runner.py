@@ -31,9 +31,11 @@ PEERBET_KEY = "canary-of-peerbet"
 PERSONAL_KEY = "canary-of-pythbots"
 CHAT = "220531305"
 IMPORTED = (
-    *("pythpeer.cli.app", "pythpeer.testing.scenes", "aiohttp.web", "pythpeer.stores.sqlite"),
-    *("rich.live", "rich.table", "cyclopts.help"),
+    *("pythpeer.cli.app", "pythpeer.testing.server", "pythpeer.testing.scenes", "aiohttp.web"),
+    *("anyio._backends._asyncio", "difflib", "rich.panel", "runpy"),
 )
+"""What commands import, some of it late."""
+
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and pipes")
 
 

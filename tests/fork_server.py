@@ -10,6 +10,7 @@ stdin does.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -244,6 +245,7 @@ def main() -> NoReturn:
     path, *modules = sys.argv[1:]
     for module in modules:
         importlib.import_module(module)
+    gc.freeze()  # no process need look at what it shares with the others
     obey(serve(path))
     sys.exit()
 

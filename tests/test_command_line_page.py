@@ -48,7 +48,9 @@ def shell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A home with the command on its path, and some of what the page takes for granted."""
-    script = f'#!/bin/sh\nexec "{sys.executable}" -I -S "{CLIENT}" "{fork_server.path}" pythpeer "$@"\n'
+    script = (
+        f'#!/bin/sh\nexec "{sys.executable}" -I -S "{CLIENT}" "{fork_server.path}" pythpeer "$@"\n'
+    )
     for name, text in {"pythpeer": script, "fortune": "#!/bin/sh\necho a proverb\n"}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)

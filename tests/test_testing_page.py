@@ -43,9 +43,7 @@ def test_the_page_as_it_stands(folder: Path, pytester: pytest.Pytester) -> None:
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_the_page_with_pytest_asyncio(
-    folder: Path, pytester: pytest.Pytester, mode: str
-) -> None:
+def test_the_page_with_pytest_asyncio(folder: Path, pytester: pytest.Pytester, mode: str) -> None:
     """So they do with the other conftest, and with the other mark, or with none in auto mode."""
     (folder / "conftest.py").write_text(BLOCKS[OTHER], encoding="utf-8")
     for name in ("test_bot.py", "test_more.py"):
