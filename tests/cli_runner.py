@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 from fork_server import LIMIT, Forked, ForkServer
+from patient import make_patient
 
 from pythpeer.cli import ending, main
 from pythpeer.testing import FakeServices, VirtualTimeLoop
@@ -32,9 +33,13 @@ PERSONAL_KEY = "canary-of-pythbots"
 CHAT = "220531305"
 IMPORTED = (
     *("pythpeer.cli.app", "pythpeer.testing.server", "pythpeer.testing.scenes", "aiohttp.web"),
-    *("anyio._backends._asyncio", "difflib", "rich.panel", "runpy"),
+    *("anyio._backends._asyncio", "difflib", "rich.panel", "patient"),
 )
 """What commands import, some of it late."""
+
+COMMAND = {"module": "pythpeer", "warnings_are_errors": True, "patient": True}
+"""How the fork server runs a command."""
+
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and pipes")
 
@@ -103,6 +108,7 @@ def configured(
     monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
     monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
+    make_patient(monkeypatch.setattr)
     return fake
 
 
@@ -141,8 +147,7 @@ class Process(Forked):
     """
 
     def __init__(self, server: ForkServer, *arguments: str, **options: Any) -> None:
-        whole = {"module": "pythpeer", "warnings_are_errors": True, **options}
-        super().__init__(server, *arguments, **whole)
+        super().__init__(server, *arguments, **COMMAND | options)
 
     def finish(self, out: str = "") -> Result:
         """Wait for its end; *out* is what was read of its output before."""

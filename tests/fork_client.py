@@ -1,7 +1,8 @@
 """Asks a fork server for a process; as a program, a command whose work such a process does.
 
-``fork_client.py SOCKET MODULE ARGUMENT...`` lends its streams, folder and environment to a process
-that runs MODULE, passes signals on to it, and ends as it does. It imports little, to start quickly.
+``fork_client.py SOCKET ORDER ARGUMENT...`` lends its streams, folder and environment to a process
+that does as ORDER says, which is JSON, passes signals on to it, and ends as it does. It imports
+little, to start quickly.
 """
 
 from __future__ import annotations
@@ -34,11 +35,10 @@ def ask(path: str, order: dict[str, object], streams: Sequence[int]) -> socket.s
 
 def main() -> None:
     """Have a command run by the server."""
-    path, module, *arguments = sys.argv[1:]
-    order = {"module": module, "arguments": arguments}
-    with ask(path, order | {"folder": os.getcwd(), "environment": {**os.environ}}, (0, 1, 2)) as (  # noqa: PTH109
-        connection
-    ):
+    path, text, *arguments = sys.argv[1:]
+    order = json.loads(text) | {"arguments": arguments}
+    order |= {"folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
+    with ask(path, order, (0, 1, 2)) as connection:
         answers = connection.makefile()
         pid = int(answers.readline())
         for number in (signal.SIGINT, signal.SIGTERM):

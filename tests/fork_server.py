@@ -227,6 +227,10 @@ def obey(order: dict[str, Any]) -> None:
         setattr(sys, f"__{name}__", stream)
     if order.get("warnings_are_errors"):
         warnings.simplefilter("error")
+    if order.get("patient"):
+        from patient import make_patient
+
+        make_patient()
     if order.get("virtual_time"):
         from pythpeer.cli import ending
         from pythpeer.testing import VirtualTimeLoop

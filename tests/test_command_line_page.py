@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from cli_runner import Run, needs_signals
+from cli_runner import COMMAND, Run, needs_signals
 from cyclopts import App
 from fork_server import ForkServer
 
@@ -48,9 +48,8 @@ def shell(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A home with the command on its path, and some of what the page takes for granted."""
-    script = (
-        f'#!/bin/sh\nexec "{sys.executable}" -I -S "{CLIENT}" "{fork_server.path}" pythpeer "$@"\n'
-    )
+    client = f'"{sys.executable}" -I -S "{CLIENT}" "{fork_server.path}"'
+    script = f'#!/bin/sh\nexec {client} "$ORDER" "$@"\n'
     for name, text in {"pythpeer": script, "fortune": "#!/bin/sh\necho a proverb\n"}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -79,8 +78,12 @@ async def make_store(path: Path) -> None:
 @pytest.mark.costly
 @needs_signals
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_runs(shell: Path, configured: FakeServices, command: str) -> None:
+def test_every_command_runs(
+    shell: Path, configured: FakeServices, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     """Those that go on until Ctrl-C are told to end, and no rule of the services is broken."""
+    order = COMMAND | {"virtual_time": command.startswith("pythpeer demo")}
+    monkeypatch.setenv("ORDER", json.dumps(order))
     command = command.replace("--messages 20", "--messages 1")
     if command == "pythpeer serve":  # whatever it is told, it goes on
         command = f"{command} --port 0 | head -1"
