@@ -17,7 +17,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
 from fork_server import LIMIT, Forked, ForkServer
@@ -37,7 +37,11 @@ IMPORTED = (
 )
 """What commands import, some of it late."""
 
-COMMAND = {"module": "pythpeer", "warnings_are_errors": True, "patient": True}
+COMMAND: Final[dict[str, Any]] = {
+    "module": "pythpeer",
+    "warnings_are_errors": True,
+    "patient": True,
+}
 """How the fork server runs a command."""
 
 

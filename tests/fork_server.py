@@ -167,7 +167,7 @@ def serve(path: str) -> dict[str, Any]:
         listener.bind(path)
         listener.listen(64)
         os.write(1, b"ready\n")
-        while listener in select.select([listener, 0], [], [])[0]:
+        while listener.fileno() in select.select([listener.fileno(), 0], [], [])[0]:
             connection, _ = listener.accept()
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:  # a zombie less
@@ -230,7 +230,10 @@ def obey(order: dict[str, Any]) -> None:
     if order.get("patient"):
         from patient import make_patient
 
+        from pythpeer.cli import signals
+
         make_patient()
+        signals.NOTICE_AFTER = LIMIT
     if order.get("virtual_time"):
         from pythpeer.cli import ending
         from pythpeer.testing import VirtualTimeLoop

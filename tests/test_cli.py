@@ -697,7 +697,7 @@ def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
-        process = spawn("mail", "watch")
+        process = spawn("mail", "watch", patient=False)
         assert process.stderr is not None
         wait_for(lambda: server.asked)
         process.send_signal(signal.SIGINT)
@@ -744,6 +744,7 @@ def test_a_signal_during_imports_is_minded(module: str) -> None:
     source = f"""
 import signal, sys
 import pythpeer.cli
+pythpeer.cli.signals.NOTICE_AFTER = 60.0
 
 class Finder:
     def find_spec(self, name, *others):
@@ -770,7 +771,7 @@ class Finder:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
 
-signals.ECHO = 60.0
+signals.ECHO = signals.NOTICE_AFTER = 60.0
 sys.meta_path.insert(0, Finder())
 atexit.register(print, "in good order")
 sys.exit(main(["chat", "tail"]))
@@ -799,6 +800,7 @@ async def command():
 reader, writer = os.pipe()
 os.dup2(writer, 1)
 os.close(writer)
+signals.NOTICE_AFTER = 60.0
 signals.mind()
 try:
     ending.run(command())
@@ -844,6 +846,7 @@ def test_signals_are_minded_from_the_first_import_to_the_end() -> None:
     source = """
 import atexit, signal, sys
 import pythpeer.cli
+pythpeer.cli.signals.NOTICE_AFTER = 60.0
 
 class Finder:
     def find_spec(self, name, *others):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from ..errors import InvalidRequestError, OutcomeUnknownError, PythpeerError
+from . import signals
 from .plain import clean
 from .signals import BY_SIGNAL, SIGNALS, Interrupted
 
@@ -166,7 +167,9 @@ class _Command:
             self._stopped = True
             self._task.cancel()
             self._loop.call_later(
-                1.0, complain, "waiting for the answer to a request; Ctrl-C leaves at once"
+                signals.NOTICE_AFTER,
+                complain,
+                "waiting for the answer to a request; Ctrl-C leaves at once",
             )
 
     def on_pipe_closed(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
