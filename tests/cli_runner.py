@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import json
 import os
@@ -12,21 +13,38 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
+from fork_server import LIMIT, Forked, ForkServer
+from patient import make_patient
 
-from pythpeer.cli import main
-from pythpeer.testing import FakeServices
+from pythpeer.cli import ending, main
+from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 T = TypeVar("T")
 
 PEERBET_KEY = "canary-of-peerbet"
 PERSONAL_KEY = "canary-of-pythbots"
 CHAT = "220531305"
+IMPORTED = (
+    *("pythpeer.cli.app", "pythpeer.testing.server", "pythpeer.testing.scenes", "aiohttp.web"),
+    *("anyio._backends._asyncio", "difflib", "rich.panel", "patient"),
+)
+"""What commands import, some of it late."""
+
+COMMAND: Final[dict[str, Any]] = {
+    "module": "pythpeer",
+    "warnings_are_errors": True,
+    "patient": True,
+}
+"""How the fork server runs a command."""
+
+
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals and pipes")
 
 
@@ -58,7 +76,7 @@ def threaded(service: AbstractAsyncContextManager[T]) -> Generator[T]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert started.wait(10)
+    assert started.wait(LIMIT)
     running, loop = box[0]
     try:
         yield running
@@ -94,6 +112,7 @@ def configured(
     monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
     monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
+    make_patient(monkeypatch.setattr)
     return fake
 
 
@@ -118,24 +137,30 @@ def run(environment: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
         signal.signal(number, handler)
 
 
-class Process(subprocess.Popen[str]):
-    """A command as a process, with what is found out about every one of them."""
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The server that forks commands: what they import is imported once."""
+    with ForkServer(*IMPORTED) as server:
+        yield server
 
-    def __init__(self, *arguments: str, **options: Any) -> None:
-        command = [sys.executable, "-m", "pythpeer", *arguments]
-        # A shell may have started us with SIGINT ignored, and that is inherited.
-        revive = None if sys.platform == "win32" else _mind_sigint
-        pipe = subprocess.PIPE
-        whole: dict[str, Any] = {"stdout": pipe, "stderr": pipe, "text": True, **options}
-        super().__init__(command, preexec_fn=revive, **whole)
+
+class Process(Forked):
+    """A command as a process, with what is found out about every one of them.
+
+    Warnings are errors in it. Options are those of `Forked`.
+    """
+
+    def __init__(self, server: ForkServer, *arguments: str, **options: Any) -> None:
+        super().__init__(server, *arguments, **COMMAND | options)
 
     def finish(self, out: str = "") -> Result:
         """Wait for its end; *out* is what was read of its output before."""
-        rest, err = self.communicate(timeout=20)
-        out += rest or ""
+        rest, err = self.communicate()
+        out += rest
         assert "canary" not in out + err
         assert "Traceback" not in err
         assert "ignored" not in err
+        assert self.returncode is not None
         return Result(self.returncode, out, err)
 
 
@@ -143,46 +168,39 @@ Spawn = Callable[..., Process]
 
 
 @pytest.fixture
-def spawn(environment: None) -> Iterator[Spawn]:
+def spawn(environment: None, fork_server: ForkServer) -> Iterator[Spawn]:
     """Start commands as processes, and leave none behind."""
-    started: list[Process] = []
+    with contextlib.ExitStack() as started:
 
-    def start(*arguments: str, **options: Any) -> Process:
-        started.append(Process(*arguments, **options))
-        return started[-1]
+        def start(*arguments: str, **options: Any) -> Process:
+            process = Process(fork_server, *arguments, **options)
+            started.callback(process.close)
+            return process
 
-    yield start
-    for process in started:
-        with process:  # closes its pipes
-            if process.poll() is None:
-                process.kill()
+        yield start
 
 
 class Terminal:
     """A command as a process with a terminal of its own, of so many columns."""
 
-    def __init__(self, *arguments: str, columns: int = 80, lines: int = 24, **options: Any) -> None:
+    def __init__(
+        self,
+        server: ForkServer,
+        *arguments: str,
+        columns: int = 80,
+        lines: int = 24,
+        **options: Any,
+    ) -> None:
         import fcntl
         import termios
-
-        def take_terminal() -> None:
-            _mind_sigint()
-            fcntl.ioctl(own, termios.TIOCSCTTY, 0)
 
         self.fd, own = os.openpty()
         fcntl.ioctl(own, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         whole: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), own) | options
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pythpeer", *arguments],
-            preexec_fn=take_terminal,  # noqa: PLW1509  # it only asks the kernel
-            start_new_session=True,
-            pass_fds=[own],
-            # Without what readline, which pytest imports, has put there behind Python's back.
-            env=dict(os.environ),
-            **whole,
-        )
+        self.process = Process(server, *arguments, terminal=own, **whole)
         os.close(own)
         os.set_blocking(self.fd, False)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.shown = ""
         """Everything that the terminal was sent so far."""
 
@@ -200,20 +218,18 @@ class Terminal:
         self._read()
         assert "canary" not in self.shown
         assert "Traceback" not in self.shown
-        code: int = self.process.returncode
-        return code
+        assert self.process.returncode is not None
+        return self.process.returncode
 
     def close(self) -> None:
         """Let go of the terminal, and of the process if need be."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+        self.process.close()
         os.close(self.fd)
 
     def _read(self) -> str:
         with contextlib.suppress(BlockingIOError, OSError):  # an error is the end
             while piece := os.read(self.fd, 1 << 16):
-                self.shown += piece.decode()
+                self.shown += self._decoder.decode(piece)
         return self.shown
 
 
@@ -221,21 +237,22 @@ OnTerminal = Callable[..., Terminal]
 
 
 @pytest.fixture
-def on_terminal(environment: None) -> Iterator[OnTerminal]:
+def on_terminal(environment: None, fork_server: ForkServer) -> Iterator[OnTerminal]:
     """Start commands on terminals, and leave none behind."""
-    started: list[Terminal] = []
+    with contextlib.ExitStack() as started:
 
-    def start(*arguments: str, **options: Any) -> Terminal:
-        started.append(Terminal(*arguments, **options))
-        return started[-1]
+        def start(*arguments: str, **options: Any) -> Terminal:
+            terminal = Terminal(fork_server, *arguments, **options)
+            started.callback(terminal.close)
+            return terminal
 
-    yield start
-    for terminal in started:
-        terminal.close()
+        yield start
 
 
-def _mind_sigint() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.fixture
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process run on virtual time: for those that ask nobody outside of it."""
+    monkeypatch.setattr(ending, "LOOP_FACTORY", VirtualTimeLoop)
 
 
 @pytest.fixture
@@ -273,9 +290,7 @@ def run_python(source: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Wait until something has happened in another thread."""
-    patience = threading.Event()
-    for _ in range(1000):
-        if condition():
-            return
-        patience.wait(0.01)
-    raise AssertionError("it never happened")
+    pause, end = threading.Event(), time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        pause.wait(0.01)

@@ -571,9 +571,11 @@ def test_an_import_that_fails_otherwise_is_a_bug(run: Run, monkeypatch: pytest.M
 # -- the demo -------------------------------------------------------------------------------------
 
 
+@needs_signals
 def test_the_demo_as_json(spawn: Spawn) -> None:
     """As many rows as were asked for, of both kinds, and nothing else; it ends by itself."""
-    result = spawn("demo", "--json", "--messages", "6", "--seed", "1").finish()
+    options = ("--json", "--messages", "6", "--seed", "1")
+    result = spawn("demo", *options, virtual_time=True).finish()
     assert (result.code, result.err) == (0, "")
     rows = result.rows
     assert len(rows) == 6
@@ -587,7 +589,7 @@ def test_the_demo_as_json(spawn: Spawn) -> None:
 @needs_signals
 def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
     """It says what it is and how to stop it; stopped, it sums up, and that is no failure."""
-    process = spawn("demo", "--seed", "2")
+    process = spawn("demo", "--seed", "2", virtual_time=True)
     assert process.stdout is not None
     out = ""
     for line in process.stdout:
@@ -604,6 +606,7 @@ def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
     assert re.fullmatch(r"messages: \d+, mails: \d+, pings answered: \d+, .*rules: 0", last)
 
 
+@pytest.mark.usefixtures("virtual_time")
 def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> None:
     """A line at the bottom says how to stop, is gone at the end, and the cursor is back."""
     terminal(60)
@@ -630,10 +633,11 @@ def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]
     assert played._violations == []
 
 
+@pytest.mark.usefixtures("virtual_time")
 def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge is a real one: without pacing it finds something."""
+    """The judge is a real one: where the pace is too fast it finds something."""
     patient = FakeServices.session
-    hasty = dict.fromkeys(LAW, Rate(0.0))
+    hasty = dict.fromkeys(LAW, Rate(0.5))
     monkeypatch.setattr(FakeServices, "session", lambda fake: patient(fake, rates=hasty))
     result = run("demo", "--messages", "4")
     assert result.code == 1
@@ -693,7 +697,7 @@ def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
-        process = spawn("mail", "watch")
+        process = spawn("mail", "watch", patient=False)
         assert process.stderr is not None
         wait_for(lambda: server.asked)
         process.send_signal(signal.SIGINT)
@@ -740,6 +744,7 @@ def test_a_signal_during_imports_is_minded(module: str) -> None:
     source = f"""
 import signal, sys
 import pythpeer.cli
+pythpeer.cli.signals.NOTICE_AFTER = 60.0
 
 class Finder:
     def find_spec(self, name, *others):
@@ -766,7 +771,7 @@ class Finder:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
 
-signals.ECHO = 60.0
+signals.ECHO = signals.NOTICE_AFTER = 60.0
 sys.meta_path.insert(0, Finder())
 atexit.register(print, "in good order")
 sys.exit(main(["chat", "tail"]))
@@ -795,6 +800,7 @@ async def command():
 reader, writer = os.pipe()
 os.dup2(writer, 1)
 os.close(writer)
+signals.NOTICE_AFTER = 60.0
 signals.mind()
 try:
     ending.run(command())
@@ -840,6 +846,7 @@ def test_signals_are_minded_from_the_first_import_to_the_end() -> None:
     source = """
 import atexit, signal, sys
 import pythpeer.cli
+pythpeer.cli.signals.NOTICE_AFTER = 60.0
 
 class Finder:
     def find_spec(self, name, *others):
@@ -858,7 +865,7 @@ sys.exit(pythpeer.cli.main(["chat", "tail"]))
 def test_a_full_disk_is_one_line(spawn: Spawn) -> None:
     """Output that cannot be written is a failure, said once."""
     with Path("/dev/full").open("w") as full:
-        process = spawn("--version", stdout=full)
+        process = spawn("--version", stdout=full.fileno())
         result = process.finish()
     assert result.code == 1
     assert one_line(result.err)

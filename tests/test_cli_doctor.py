@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
+from cli_runner import Spawn, needs_signals
 
 from pythpeer import InvalidRequestError
 from pythpeer.cli.doctor import doctor
 from pythpeer.doctor import Status
 from pythpeer.testing import FakeServices, Fault
 
+pytest_plugins = ("cli_runner",)
 pytestmark = pytest.mark.anyio
 
 CANARY: Final = "canary7f3a9"
@@ -214,39 +215,34 @@ async def test_a_folder_that_cannot_be_is_said_before_anything_is_asked(
 # -- as a process ---------------------------------------------------------------------------------
 
 
-def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    nobody = dict.fromkeys(("PYTHPEER_PEERBET_URL", "PYTHPEER_PYTHBOTS_URL"), "http://127.0.0.1:9")
-    return subprocess.Popen(
-        [sys.executable, "-m", "pythpeer", "doctor", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **nobody, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        **options,
-    )
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that leads to services that are down."""
+    for name in ("PYTHPEER_PEERBET_URL", "PYTHPEER_PYTHBOTS_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
 
 
-def test_services_that_are_down() -> None:
+@needs_signals
+@pytest.mark.usefixtures("nobody")
+def test_services_that_are_down(spawn: Spawn) -> None:
     """A report all the same, and the exit code of a problem."""
-    with process() as command:
-        out, err = command.communicate(timeout=60)
-    assert (command.returncode, err) == (1, "")
+    code, out, err = spawn("doctor").finish()
+    assert (code, err) == (1, "")
     assert out.count("no connection to 127.0.0.1:9") == 2
     assert out.splitlines()[-1].endswith("; problem: peerbet.tcp, pythbots.tcp")
 
 
-def test_wrong_usage_and_a_reader_who_leaves() -> None:
+@needs_signals
+@pytest.mark.usefixtures("nobody")
+def test_wrong_usage_and_a_reader_who_leaves(spawn: Spawn) -> None:
     """One clear line and code 2; nothing and code 0."""
-    with process("--chat", "many") as command:
-        out, err = command.communicate(timeout=60)
-    assert (command.returncode, out) == (2, "")
+    code, out, err = spawn("doctor", "--chat", "many").finish()
+    assert (code, out) == (2, "")
     assert re.fullmatch(r"pythpeer: [^\n]+\n", err)
-    with process() as command:
-        assert command.stdout is not None
-        command.stdout.close()
-        assert command.stderr is not None
-        assert command.stderr.read() == ""
-    assert command.returncode == 0
+    command = spawn("doctor")
+    assert command.stdout is not None
+    command.stdout.close()
+    assert command.finish() == (0, "", "")
 
 
 # -- the page -------------------------------------------------------------------------------------

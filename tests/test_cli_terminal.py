@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import termios
+import threading
+from pathlib import Path
 
 import pytest
 from cli_runner import (
@@ -192,26 +195,32 @@ def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "code", "said"),
+    ("text", "code", "said"),
     [
-        ("b'hello\\r\\n'", 0, ""),
-        ("b'\\xff'", 2, "byte 0"),
-        ("b''", 2, "text"),
-        ("bytes(2 << 20)", 2, "more than"),
+        (b"hello\r\n", 0, ""),
+        (b"\xff", 2, "byte 0"),
+        (b"", 2, "text"),
+        (bytes(2 << 20), 2, "more than"),
     ],
+    ids=["text", "no UTF-8", "nothing", "too much"],
 )
 def test_text_from_stdin(
-    configured: FakeServices, spawn: Spawn, source: str, code: int, said: str
+    configured: FakeServices, spawn: Spawn, text: bytes, code: int, said: str
 ) -> None:
     """It is UTF-8 and there is an end to it, or it is refused."""
-    write = f"import sys; sys.stdout.buffer.write({source})"
-    with subprocess.Popen(
-        [sys.executable, "-c", write], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as writer:
-        process = spawn("chat", "post", "-", stdin=writer.stdout)
-        assert writer.stdout is not None
-        writer.stdout.close()
-        result = process.finish()
+    reader, writer = os.pipe()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "wb", buffering=0) as pipe:
+            for start in range(0, len(text), 1 << 16):
+                pipe.write(text[start : start + (1 << 16)])
+
+    process = spawn("chat", "post", "-", stdin=reader)
+    os.close(reader)
+    writing = threading.Thread(target=write)
+    writing.start()
+    result = process.finish()
+    writing.join()
     assert result.code == code
     assert said in result.err
     assert (result.err == "") is (code == 0)
@@ -259,7 +268,7 @@ def test_ctrl_c_ends_the_wait_for_stdin(configured: FakeServices, on_terminal: O
 @pytest.mark.parametrize("columns", [100, 40])
 def test_the_board_shows_pacing(on_terminal: OnTerminal, columns: int) -> None:
     """Every endpoint has a line, no line is too long, and Ctrl-C leaves the summary."""
-    process = on_terminal("demo", "--seed", "3", columns=columns, lines=30)
+    process = on_terminal("demo", "--seed", "3", columns=columns, lines=30, virtual_time=True)
     process.read_until("pong")
     process.read_until("token")
     process.type("\x03")
@@ -277,7 +286,8 @@ def test_the_board_shows_pacing(on_terminal: OnTerminal, columns: int) -> None:
 
 def test_a_low_terminal_gets_the_last_line_only(on_terminal: OnTerminal) -> None:
     """The rows are what it is about."""
-    process = on_terminal("demo", "--seed", "3", "--messages", "2", columns=100, lines=10)
+    options = ("--seed", "3", "--messages", "2")
+    process = on_terminal("demo", *options, columns=100, lines=10, virtual_time=True)
     assert process.finish() == 0
     assert "rules broken: 0" in process.shown
     assert "token" not in process.shown
@@ -288,7 +298,8 @@ def test_a_dumb_terminal_gets_no_board(
 ) -> None:
     """Nor any other escape."""
     monkeypatch.setenv("TERM", "dumb")
-    process = on_terminal("demo", "--seed", "3", "--messages", "2", columns=30)
+    options = ("--seed", "3", "--messages", "2")
+    process = on_terminal("demo", *options, columns=30, virtual_time=True)
     assert process.finish() == 0
     assert "\x1b" not in process.shown
     assert all(cells(line) <= 30 for line in process.shown.splitlines())
@@ -319,7 +330,8 @@ def test_leaving_at_once_shows_the_cursor_that_progress_hid(
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
-        process = on_terminal("mail", "all", stdout=subprocess.DEVNULL)
+        with Path(os.devnull).open("w") as nowhere:
+            process = on_terminal("mail", "all", stdout=nowhere.fileno())
         process.read_until("waiting for the answer")
         process.type("\x03")
         assert process.finish() == 130

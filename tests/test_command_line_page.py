@@ -13,8 +13,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from cli_runner import Run
+from cli_runner import COMMAND, Run, needs_signals
 from cyclopts import App
+from fork_server import ForkServer
 
 from pythpeer import SqliteStore
 from pythpeer.cli.app import HELP, app
@@ -23,6 +24,7 @@ from pythpeer.testing import FakeServices
 pytest_plugins = ("cli_runner",)
 pytestmark = pytest.mark.usefixtures("environment")
 
+CLIENT = Path(__file__).with_name("fork_client.py")
 PAGE = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```console\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 COMMANDS = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
@@ -39,9 +41,15 @@ def commands(group: App, path: str = "pythpeer") -> Iterator[str]:
 
 
 @pytest.fixture
-def shell(configured: FakeServices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def shell(
+    configured: FakeServices,
+    fork_server: ForkServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     """A home with the command on its path, and some of what the page takes for granted."""
-    script = f'#!/bin/sh\nexec "{sys.executable}" -m pythpeer "$@"\n'
+    client = f'"{sys.executable}" -I -S "{CLIENT}" "{fork_server.path}"'
+    script = f'#!/bin/sh\nexec {client} "$ORDER" "$@"\n'
     for name, text in {"pythpeer": script, "fortune": "#!/bin/sh\necho a proverb\n"}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -68,12 +76,17 @@ async def make_store(path: Path) -> None:
 
 
 @pytest.mark.costly
+@needs_signals
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_runs(shell: Path, configured: FakeServices, command: str) -> None:
+def test_every_command_runs(
+    shell: Path, configured: FakeServices, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     """Those that go on until Ctrl-C are told to end, and no rule of the services is broken."""
+    order = COMMAND | {"virtual_time": command.startswith("pythpeer demo")}
+    monkeypatch.setenv("ORDER", json.dumps(order))
     command = command.replace("--messages 20", "--messages 1")
     if command == "pythpeer serve":  # whatever it is told, it goes on
-        command = f"timeout --preserve-status --signal=INT 3 {command} --port 0"
+        command = f"{command} --port 0 | head -1"
     if ENDLESS.match(command):
         command += " --messages 1" + (" --after 0" if "tail" in command else "")
     done = subprocess.run(
@@ -82,7 +95,6 @@ def test_every_command_runs(shell: Path, configured: FakeServices, command: str)
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert configured.violations == []

@@ -143,6 +143,8 @@ def test_the_test_with_the_fixtures_passes(tmp_path: Path) -> None:
     """Pytest finds the plugin by itself."""
     (program,) = (program for program in PROGRAMS if "fake_services" in program)
     (tmp_path / "test_readme.py").write_text(program, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-W", "error", "-p", "no:asyncio", str(tmp_path)]
+    others = ("asyncio", "hypothesispytest", "randomly", "xdist", "cacheprovider")
+    plugins = [part for name in others for part in ("-p", f"no:{name}")]
+    command = [sys.executable, "-m", "pytest", "-W", "error", *plugins, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert "1 passed" in done.stdout, done.stdout + done.stderr

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pytest
+from fork_server import LIMIT, Forked, ForkServer
 from helpers import real_time
 from scripted import HANG, Scripted
 
@@ -20,6 +22,11 @@ pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes]
 STOPPER: Final = Path(__file__).with_name("stopper.py")
 
 LOOPS: Final = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
+
+IMPORTED: Final = (
+    *("pythpeer.public", "pythpeer.stores.sqlite", "aiohttp", "anyio._backends._asyncio"),
+    *LOOPS,
+)
 
 
 def busy() -> Scripted:
@@ -30,41 +37,67 @@ def busy() -> Scripted:
     return services
 
 
-async def stopped(
-    services: Scripted,
-    path: Path | str,
-    loop: str,
-    way: str,
-    *signals: signal.Signals,
-    polls: int = 1,
-) -> tuple[int, list[str], str]:
-    """The exit code, what was said on stdout, and everything on stderr.
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    """Forks processes in development mode."""
+    with ForkServer(*IMPORTED, options=("-X", "dev", "-W", "error")) as server:
+        yield server
 
-    A signal comes once chat and mail have been polled so often, and a moment later.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "dev", "-W", "error", str(STOPPER)),
-        *(services.url, str(path), loop, way),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=Path(path).parent if path != "memory" else None,
-    )
-    talk = asyncio.ensure_future(process.communicate())
-    try:
-        async with asyncio.timeout(30):
-            for number in signals:
-                for kinds in (("get",), ("readnew", "readall")):
-                    while len(services.asked(*kinds)) < polls:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)
-                await asyncio.sleep(0.3)
-                process.send_signal(number)
-            out, err = await talk
-    except TimeoutError:
-        process.kill()
-        await talk
-        raise
-    assert process.returncode is not None
-    return process.returncode, out.decode().split("\n")[:-1], err.decode()
+
+class Stopper(NamedTuple):
+    """How programs are run: by whom they are forked, and what they talk to."""
+
+    server: ForkServer
+    services: Scripted
+
+    async def stopped(
+        self,
+        path: Path | str,
+        loop: str,
+        way: str,
+        *signals: signal.Signals,
+        polls: int = 1,
+        last: str = "message 5",
+    ) -> tuple[int, list[str], str]:
+        """The exit code, what was said on stdout, and everything on stderr.
+
+        A signal comes once chat and mail have been polled so often, and *last* has been said.
+        """
+        process = Forked(
+            *(self.server, self.services.url, str(path), loop, way),
+            program=str(STOPPER),
+            folder=Path(path).parent if path != "memory" else None,
+        )
+        said: list[str] = []
+
+        def read() -> str:
+            """Read both streams; what comes on the second is little."""
+            assert process.stdout is not None
+            assert process.stderr is not None
+            said.extend(line.rstrip("\n") for line in process.stdout)
+            return process.stderr.read()
+
+        reading = asyncio.ensure_future(asyncio.to_thread(read))
+        try:
+            async with asyncio.timeout(LIMIT):
+                for number in signals:
+                    for kinds in (("get",), ("readnew", "readall")):
+                        while len(self.services.asked(*kinds)) < polls or last not in ["", *said]:
+                            assert not reading.done()
+                            await asyncio.sleep(0.01)
+                    process.send_signal(number)
+                err = await reading
+                return await asyncio.to_thread(process.wait), said, err
+        finally:
+            process.close()
+            await asyncio.wait([reading])
+
+    async def again(self, path: Path, last: str) -> tuple[int, list[str], str]:
+        """The next life of a program, stopped once it has said this and had time for more."""
+        (path.parent / "been").touch()
+        self.services.requests.clear()
+        options = ("asyncio", "handler", signal.SIGTERM)
+        return await self.stopped(path, *options, polls=4, last=last)
 
 
 WAYS: Final = {
@@ -79,13 +112,14 @@ WAYS: Final = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_it_ends_soon_and_quietly(tmp_path: Path, way: str) -> None:
+async def test_it_ends_soon_and_quietly(server: ForkServer, tmp_path: Path, way: str) -> None:
     """Nothing hangs, nothing is left open, no task was never retrieved."""
     signals, code, last = WAYS[way]
 
     async def check(path: Path | str, loop: str) -> None:
         async with busy() as services:
-            found, said, errors = await stopped(services, path, loop, way, *signals)
+            stopper = Stopper(server, services)
+            found, said, errors = await stopper.stopped(path, loop, way, *signals)
         assert errors == ""
         assert found == code
         assert last is None or said[-1] == last
@@ -94,37 +128,34 @@ async def test_it_ends_soon_and_quietly(tmp_path: Path, way: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_request_under_way_does_not_keep_it(tmp_path: Path, number: signal.Signals) -> None:
+async def test_a_request_under_way_does_not_keep_it(
+    server: ForkServer, tmp_path: Path, number: signal.Signals
+) -> None:
     """A poll that hangs is given up, a consuming read within its time limit; then mail is there."""
     way = "handler" if number is signal.SIGTERM else "SIGINT"
     path = tmp_path / "store.sqlite"
     async with busy() as services:
         services.script("readnew", HANG)
         services.constant["get"] = HANG
-        _, _, errors = await stopped(services, path, "asyncio", way, number)
+        stopper = Stopper(server, services)
+        _, _, errors = await stopper.stopped(path, "asyncio", way, number, last="")
         assert errors == ""
         services.constant.clear()
-        _, said, errors = await again(services, path)
+        _, said, errors = await stopper.again(path, "mail 1")
     assert errors == ""
     assert "mail 1" in said
 
 
-async def again(services: Scripted, path: Path) -> tuple[int, list[str], str]:
-    """The next life of a program, stopped once it has had time for everything."""
-    (path.parent / "been").touch()
-    services.requests.clear()
-    return await stopped(services, path, "asyncio", "handler", signal.SIGTERM, polls=4)
-
-
 @pytest.mark.parametrize("way", ["break", "raise", "SIGTERM", "handler", "SIGINT"])
-async def test_its_next_life_goes_on(tmp_path: Path, way: str) -> None:
+async def test_its_next_life_goes_on(server: ForkServer, tmp_path: Path, way: str) -> None:
     """With what was not acknowledged, and nothing else."""
     signals, _, _ = WAYS[way]
     path = tmp_path / "store.sqlite"
     async with busy() as services:
-        _, first, _ = await stopped(services, path, "asyncio", way, *signals)
+        stopper = Stopper(server, services)
+        _, first, _ = await stopper.stopped(path, "asyncio", way, *signals)
         services.say(1)
-        _, second, errors = await again(services, path)
+        _, second, errors = await stopper.again(path, "message 6")
     assert errors == ""
     wanted = [f"message {number}" for number in range(1, 7)]
     lives = [[text for text in life if text.startswith("message")] for life in (first, second)]

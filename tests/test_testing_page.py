@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from inner_pytest import run_pytest
+
+pytest_plugins = ("pytester",)
 
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
@@ -20,32 +23,12 @@ OTHER: Final = "conftest.py for pytest-asyncio"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(pytester: pytest.Pytester) -> Path:
     """A folder with what a reader of the page has saved."""
     for name, text in BLOCKS.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    return tmp_path
-
-
-def run(folder: Path, *command: str) -> str:
-    """What a command prints that does well, with warnings as errors."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def run_pytest(folder: Path, *options: str) -> str:
-    others = ("no:randomly", "no:hypothesispytest", "no:cacheprovider")
-    plugins = [part for name in others for part in ("-p", name)]
-    return run(folder, "-m", "pytest", "-W", "error", *plugins, *options)
+        (pytester.path / name).write_text(text, encoding="utf-8")
+    (pytester.path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    return pytester.path
 
 
 def test_every_block_has_a_title() -> None:
@@ -53,13 +36,14 @@ def test_every_block_has_a_title() -> None:
     assert len(re.findall("^```python", PAGE, re.MULTILINE)) == len(BLOCKS) == 6
 
 
-def test_the_page_as_it_stands(folder: Path) -> None:
-    """Saved and run, all of its tests pass."""
-    assert " 11 passed" in run_pytest(folder, "-p", "no:asyncio")
+def test_the_page_as_it_stands(folder: Path, pytester: pytest.Pytester) -> None:
+    """Saved and run, all of its tests pass; an hour of chat takes its seconds."""
+    outcome = run_pytest(pytester, "-p", "no:asyncio")
+    assert outcome.numbers == {"passed": 11}, outcome.text
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
-def test_the_page_with_pytest_asyncio(folder: Path, mode: str) -> None:
+def test_the_page_with_pytest_asyncio(folder: Path, pytester: pytest.Pytester, mode: str) -> None:
     """So they do with the other conftest, and with the other mark, or with none in auto mode."""
     (folder / "conftest.py").write_text(BLOCKS[OTHER], encoding="utf-8")
     for name in ("test_bot.py", "test_more.py"):
@@ -68,10 +52,11 @@ def test_the_page_with_pytest_asyncio(folder: Path, mode: str) -> None:
         (folder / name).write_text(text, encoding="utf-8")
     scope = "asyncio_default_fixture_loop_scope=function"
     options = ("-p", "no:anyio", "--asyncio-mode", mode, "-o", scope, "-k", "not hour")
-    assert " 10 passed" in run_pytest(folder, *options)
+    outcome = run_pytest(pytester, *options)
+    assert outcome.numbers == {"passed": 10, "deselected": 1}, outcome.text
 
 
-def test_the_tests_of_the_page_can_fail(folder: Path) -> None:
+def test_the_tests_of_the_page_can_fail(folder: Path, pytester: pytest.Pytester) -> None:
     """A bot that posts again what it is not sure of is found out, and so is one that is mute."""
     for right, wrong, failed in [
         ("pass  # sent or not", "await session.peerbet.post(answer, bot=True)  #", 1),
@@ -80,12 +65,20 @@ def test_the_tests_of_the_page_can_fail(folder: Path) -> None:
         text = BLOCKS["bot.py"]
         assert right in text
         (folder / "bot.py").write_text(text.replace(right, wrong), encoding="utf-8")
-        with pytest.raises(AssertionError, match=f" {failed} failed"):
-            run_pytest(folder, "-p", "no:asyncio", "-k", "not hour", "test_bot.py")
+        outcome = run_pytest(pytester, "-p", "no:asyncio", "-k", "not hour", "test_bot.py")
+        assert outcome.numbers["failed"] == failed, outcome.text
 
 
 def test_the_rehearsal(folder: Path) -> None:
     """A minute of chat is printed, with the bot in it."""
-    printed = run(folder, "rehearsal.py")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "rehearsal.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = done.stdout
     assert len(printed.splitlines()) > 50
     assert " pythpeer: pong\n" in printed

@@ -12,10 +12,11 @@ import logging
 import os
 import stat
 import sys
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from ..errors import InvalidRequestError, OutcomeUnknownError, PythpeerError
+from . import signals
 from .plain import clean
 from .signals import BY_SIGNAL, SIGNALS, Interrupted
 
@@ -36,6 +37,9 @@ T = TypeVar("T")
 FAILED: Final = 1
 USAGE: Final = 2
 UNKNOWN: Final = 3
+
+LOOP_FACTORY: Callable[[], asyncio.AbstractEventLoop] | None = None
+"""What makes the event loop of a command; ``None`` is asyncio's own choice."""
 
 
 def complain(text: str) -> None:
@@ -132,7 +136,8 @@ class _Command:
 
     def run(self, command: Coroutine[Any, Any, T]) -> T:
         try:
-            return asyncio.run(self._minded(command))
+            with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
+                return runner.run(self._minded(command))
         except asyncio.CancelledError:
             if self.pipe_closed and not SIGNALS.number:
                 raise BrokenPipeError from None
@@ -162,7 +167,9 @@ class _Command:
             self._stopped = True
             self._task.cancel()
             self._loop.call_later(
-                1.0, complain, "waiting for the answer to a request; Ctrl-C leaves at once"
+                signals.NOTICE_AFTER,
+                complain,
+                "waiting for the answer to a request; Ctrl-C leaves at once",
             )
 
     def on_pipe_closed(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:

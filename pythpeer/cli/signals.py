@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["BY_SIGNAL", "SIGNALS", "Interrupted", "mind"]
+__all__ = ["BY_SIGNAL", "NOTICE_AFTER", "SIGNALS", "Interrupted", "mind"]
 
 BY_SIGNAL = 128
 """What shells add to a signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
@@ -25,6 +25,9 @@ BY_SIGNAL = 128
 ECHO = 0.5
 """Seconds within which a second signal is taken for the first: wrappers pass on what the terminal
 sent to everybody already."""
+
+NOTICE_AFTER = 1.0
+"""Seconds after which it is said that a command that is to end has not ended yet."""
 
 SHOW_CURSOR = b"\x1b[?25h"
 
