@@ -14,7 +14,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
@@ -273,20 +273,47 @@ def _clean(text: str, secrets: Secrets) -> str:
     """Take every form of every key out of *text*, and return its printable beginning.
 
     A service can echo a key as it was, percent-encoded once or twice in either case, or escaped for
-    JSON or HTML. Cutting comes after this: half a key would not be found any more.
+    JSON or HTML.
     """
+    forms: set[str] = set()
     for secret in secrets():
         key = secret.reveal()
         once = quote(key, safe="")
         escaped = json.dumps(key)[1:-1]
         bare = json.dumps(key, ensure_ascii=False)[1:-1]
-        forms = {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
+        forms |= {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
         forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
         forms |= {html.escape(key), html.escape(key, quote=False)}
-        for form in sorted(forms, key=len, reverse=True):
-            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
-    text = text[: 4 * EXCERPT].strip(_BLANK)[:EXCERPT]
+    text = _covered(text, forms, 4 * EXCERPT).strip(_BLANK)[:EXCERPT]
     return "".join(character if character.isprintable() else " " for character in text).strip()
+
+
+def _covered(text: str, forms: Collection[str], limit: int) -> str:
+    """Return the first *limit* characters that *text* has once every form in it is replaced.
+
+    Cutting comes after replacing, because half a key would not be found any more. No more of *text*
+    is searched than the result takes: a body can have millions of characters.
+    """
+    if not forms:
+        return text[:limit]
+    longest_first = sorted(forms, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+    longest = len(longest_first[0])
+    covered, start = "", 0
+    while start < len(text) and len(covered) < limit:
+        end = start + limit - len(covered)
+        found = pattern.search(text, start, end + longest)
+        if found is None or found.start() >= end:
+            covered += text[start:end]
+            break
+        covered += text[start : found.start()] + "***"
+        start = found.end()
+        # A form that begins within this one may end after it.
+        while found := pattern.search(text, found.start() + 1, start + longest):
+            if found.start() >= start:
+                break
+            start = max(start, found.end())
+    return covered[:limit]
 
 
 # -- Retry-After ----------------------------------------------------------------------------------

@@ -43,8 +43,8 @@ GOOD: Final = Way(answer(DOCUMENT))
 UNFINISHED: Final = (RequestTimeoutError, ResponseTooLargeError)
 """The errors of answers that were not read to their end."""
 
-AWAY: Final = 60.0
-"""Seconds for which a stream finds nobody."""
+AWAY: Final = 20.0
+"""Seconds for which a stream finds nobody: over twice the time limit of an attempt."""
 
 
 class Watched(Retry, frozen=True):

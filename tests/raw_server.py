@@ -292,7 +292,10 @@ def drip(data: bytes, every: float, *, first: bytes = b"", then: bytes = b"") ->
 
 
 def flood(head: bytes, data: bytes, counter: list[int] | None = None) -> Step:
-    """Write *head*, then *data* for as long as the client takes it; count the bytes it took."""
+    """Write *head*, then *data* for as long as the client takes it; count the bytes it took.
+
+    The client has its turn after each piece: how many come does not depend on network buffers.
+    """
 
     async def run(peer: Peer) -> None:
         await peer.send(head)
@@ -300,6 +303,7 @@ def flood(head: bytes, data: bytes, counter: list[int] | None = None) -> Step:
             await peer.send(data)
             if counter is not None:
                 counter.append(len(data))
+            await asyncio.sleep(0)
 
     return Step(run)
 
@@ -399,7 +403,7 @@ def serving(
     name: str = "127.0.0.1", by: trustme.CA | None = None, expires: datetime | None = None
 ) -> ssl.SSLContext:
     """What a server uses for whose *name* an authority has vouched."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     (by or authority()).issue_cert(name, not_after=expires).configure_cert(context)
     return context
 

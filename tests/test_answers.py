@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from helpers import examples
+from helpers import DEEP, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -632,10 +632,15 @@ BOMBS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_bomb_is_defused_in_bounded_time(bomb: str) -> None:
-    """A mebibyte of malice costs a fraction of a second, for every endpoint and status."""
+    """A mebibyte of malice costs a fraction of a second, for every endpoint and status.
+
+    Two thirds of that are decoding, which a refused call needs as well: in the small run each bomb
+    meets one of their statuses, and the next bomb the other.
+    """
     body = BOMBS[bomb]
+    refused = (400, 429) if DEEP else ((400, 429)[list(BOMBS).index(bomb) % 2],)
     start = time.process_time()
-    for status in (200, 400, 429):
+    for status in (200, *refused):
         answer = read(STAFF, body, status, "key/1", "k")
         assert isinstance(answer, PythpeerError) or answer == ()
     assert time.process_time() - start < 3.0
@@ -789,6 +794,12 @@ def test_every_key_is_covered_everywhere(form: str) -> None:
     assert error.excerpt == "*** *** ***"
 
 
+def test_keys_that_share_a_part_are_both_covered() -> None:
+    """Where one key ends with what another begins with, nothing is left of either of them."""
+    for keys in (("s3cr3t/one", "one/s3cr3t"), ("one/s3cr3t", "s3cr3t/one")):
+        assert read(SET, "no s3cr3t/one/s3cr3t/one here", 200, *keys).excerpt == "no *** here"
+
+
 def test_no_form_is_covered_within_a_longer_one() -> None:
     """A key that is part of its own encoding leaves nothing of that behind."""
     for echo in ("%25", "%2525", "%252525"):
@@ -796,7 +807,7 @@ def test_no_form_is_covered_within_a_longer_one() -> None:
 
 
 @each_form
-@pytest.mark.parametrize("before", [0, 150, 190, 195, 199, 200, 65_520, 65_530])
+@pytest.mark.parametrize("before", [0, 150, 190, 195, 199, 200, 780, 790, 799, 65_520, 65_530])
 def test_cutting_comes_after_covering(form: str, before: int) -> None:
     """Half a key at the end of an excerpt would not be found any more, however long the body."""
     for filler in ("x", " "):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from benchmarks.timetable import BREAKS, BURST, MOST, USUAL, Room, receipt, timetable
@@ -19,7 +21,7 @@ def test_a_day_is_the_same_for_every_program_and_has_its_bursts() -> None:
     assert list(moments) == sorted(moments)
     assert moments[0] > 0.0
     assert moments[-1] < DAY - 60.0
-    assert max(moments.count(moment) for moment in set(moments)) == BURST > MOST
+    assert max(Counter(moments).values()) == BURST > MOST
 
 
 def test_a_page_holds_what_was_said_by_then_and_after_that() -> None:

@@ -362,15 +362,15 @@ async def test_a_session_reports_each_fault(
 
 
 async def test_a_stream_outlives_every_fault() -> None:
-    """Whatever goes wrong for an hour, each message comes once, in order, and no pace breaks."""
+    """Whatever goes wrong for half an hour, messages come once, in order, and no pace breaks."""
     async with FakeServices(seed=5) as fake, fake.session(timeout=5.0) as session:
         faults = [Fault.drop(), Fault.reset(), Fault.cut(), Fault.hang(), Fault.http(503)]
         faults += [Fault.html(), Fault.garbage(), Fault.too_many(3), Fault.slow(4.0)]
         fake.faults.add("peerbet.chat.get", *faults, times=20)
-        fake.people.add("alice").says("hello", every=(1.0, 60.0))
+        fake.people.add("alice").says("hello", every=(1.0, 25.0))
         received: list[int] = []
         async with session.peerbet.chat_stream(after=0) as stream:
-            with anyio.move_on_after(3600.0):
+            with anyio.move_on_after(1800.0):
                 while True:
                     received.append((await anext(stream)).id)
         assert not fake.faults.pending

@@ -1004,7 +1004,7 @@ def test_a_loop_with_another_clock_goes_on_where_the_last_one_stopped() -> None:
 
 def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
     """While somebody waits in one loop, using it in another is a clear error, and harmless."""
-    limiter = Limiter("x", Rate(0.01))
+    limiter = Limiter("x", Rate(1.0))
 
     async def wait_in_line() -> asyncio.Task[None]:
         await spend(limiter)
@@ -1012,7 +1012,7 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
         await asyncio.sleep(0)
         return task
 
-    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    first, second = VirtualTimeLoop(), VirtualTimeLoop()
     try:
         waiter = first.run_until_complete(wait_in_line())
         with pytest.raises(SessionClosedError, match="another event loop"):
@@ -1027,7 +1027,7 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
 
 def test_waiters_of_a_closed_loop_are_forgotten() -> None:
     """Whoever still waited in a loop that was closed is in nobody's way."""
-    limiter = Limiter("x", Rate(0.01))
+    limiter = Limiter("x", Rate(1.0))
 
     async def wait_in_line() -> asyncio.Task[None]:
         await spend(limiter)
@@ -1035,10 +1035,11 @@ def test_waiters_of_a_closed_loop_are_forgotten() -> None:
         await asyncio.sleep(0)
         return task
 
-    loop = asyncio.new_event_loop()
+    loop = VirtualTimeLoop()
     waiter = loop.run_until_complete(wait_in_line())
     loop.close()
-    asyncio.run(asyncio.wait_for(spend(limiter), 10))
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(asyncio.wait_for(spend(limiter), 10))
     assert limiter.waiting == 0
     waiter._log_destroy_pending = False  # type: ignore[attr-defined]
 

@@ -17,7 +17,7 @@ import pickle
 import sys
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from types import MappingProxyType
 from typing import Any, Final
@@ -27,6 +27,7 @@ import anyio
 import msgspec
 import pytest
 from faults import BROKEN, DROPS, NOT_DOCUMENTED, TOO_LATE, steps
+from helpers import DEEP, little_to_collect
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -99,6 +100,10 @@ KEYED: Final[Mapping[str, Call]] = MappingProxyType(
 
 TYPICAL: Final = ("messages", "own_read", "unread_mail", "post")
 """Each key, in the URL and in the header, and each effect."""
+
+
+DEBUGGED: Final = ("own_read", "unread_mail")
+"""What is asked in asyncio's debug mode as well: with a key of the user's own, and with two."""
 
 
 def shows(text: str | bytes) -> bool:
@@ -226,12 +231,10 @@ class Watch:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def little_to_collect() -> Iterator[None]:
+def quick_collections() -> Iterator[None]:
     """Spare the collector, which is called often here, what others have left."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with little_to_collect():
+        yield
 
 
 @asynccontextmanager
@@ -262,8 +265,14 @@ async def caught(call: Call, session: Session, url: str) -> BaseException:
     pytest.fail("the call did not fail")
 
 
-async def scrutinise(url: str, caplog: pytest.LogCaptureFixture, **options: Any) -> None:
-    """Let every call fail at *url*, and look everywhere."""
+async def scrutinise(
+    url: str,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    debugged: Sequence[str] = DEBUGGED,
+    **options: Any,
+) -> None:
+    """Let every call fail at *url*, and look everywhere; those *debugged* in debug mode as well."""
     async with watching(caplog):
         for name in TYPICAL:
             async with keyed_session(url, **options) as session:
@@ -271,7 +280,7 @@ async def scrutinise(url: str, caplog: pytest.LogCaptureFixture, **options: Any)
                 examine(error)
                 assert not shows(repr(session))
     async with watching(caplog, debug=True) as watch:
-        for name in ("own_read", "unread_mail"):
+        for name in debugged:
             async with keyed_session(url, **options) as session:
                 task = asyncio.ensure_future(KEYED[name].run(session, url))
                 await asyncio.wait([task])
@@ -293,10 +302,13 @@ SILENT: Final = steps(TOO_LATE)
 @pytest.mark.parametrize("fault", BAD)
 async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     """Not in the error, not in what it grew from, not in a log, a warning or a pickle."""
+    # Debug mode costs most: in the small run each way meets one call in it, and the next the other.
+    way = list(BAD).index(fault) % len(DEBUGGED)
+    debugged = DEBUGGED if DEEP else DEBUGGED[way : way + 1]
     async with RawServer(BAD[fault]) as server:
-        await scrutinise(server.url, caplog)
+        await scrutinise(server.url, caplog, debugged=debugged)
         assert all(shows(asked.head) for asked in server.asked)
-        assert len(server.asked) == len(TYPICAL) + 2
+        assert len(server.asked) == len(TYPICAL) + len(debugged)
 
 
 @pytest.mark.parametrize("fault", SILENT)
@@ -320,7 +332,8 @@ async def test_no_failed_handshake_shows_a_key(caplog: pytest.LogCaptureFixture)
     """Where TLS was due and something else came."""
     plain = Step(drop(http(400, b"this is plain HTTP")).run, reads=False)
     silent = Step(hang().run, reads=False)
-    for step, options in ((plain, {}), (silent, {"timeout": 2.0})):
+    cases: list[tuple[Step, dict[str, Any]]] = [(plain, {}), (silent, {"timeout": 2.0})]
+    for step, options in cases:
         async with RawServer(step) as server:
             await scrutinise(server.url.replace("http:", "https:"), caplog, **options)
 
@@ -538,12 +551,20 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Onlooker(Telemetry):
-    """Shows every event in every way there is, and then fails with it in hand."""
+    """Shows every event in every way there is, and then fails with it in hand.
 
-    def __init__(self) -> None:
+    Another telemetry, if there is one, is told of it before.
+    """
+
+    def __init__(self, other: Telemetry | None = None) -> None:
         self.shown: list[str | bytes] = []
         for kind in ("request", "response", "retry", "gap", "store", "delivery"):
-            setattr(self, f"on_{kind}", self.show)
+            before = getattr(other or Telemetry(), f"on_{kind}")
+            setattr(self, f"on_{kind}", functools.partial(self._pass_on, before))
+
+    def _pass_on(self, before: Callable[[object], None], event: object) -> None:
+        before(event)
+        self.show(event)
 
     def show(self, event: object) -> None:
         self.shown += [repr(event), msgspec.json.encode(event), pickle.dumps(event)]
@@ -564,8 +585,8 @@ def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
         data = reader.get_metrics_data()
         return "".join(
             [
-                *(span.to_json() for span in spans.get_finished_spans()),
-                data.to_json() if data else "",
+                *(span.to_json(indent=None) for span in spans.get_finished_spans()),
+                data.to_json(indent=None) if data else "",
             ]
         )
 
@@ -577,27 +598,33 @@ def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
         meters.shutdown()
 
 
+def look_at_health(session: Session) -> None:
+    """Fail where what a session says of itself gives a key away."""
+    health = session.health()
+    assert not shows(repr(health))
+    assert not shows(msgspec.json.encode(health))
+
+
 async def look_on(url: str, caplog: pytest.LogCaptureFixture, **options: Any) -> None:
     """Let every call and every stream fail at *url* while everybody looks on, and look at that."""
-    onlooker = Onlooker()
-    hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), onlooker.show)
     with exporting() as (telemetry, exported):
+        onlooker = Onlooker(telemetry)
+        hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), onlooker.show)
+        options = {"telemetry": onlooker, **hooks, **options}
         async with watching(caplog):
-            for looker in (telemetry, onlooker):
+            async with keyed_session(url, **options) as session:
                 for name in TYPICAL:
-                    options = {"telemetry": looker, **hooks, **options}
-                    async with keyed_session(url, **options) as session:
-                        with contextlib.suppress(TimeoutError, PythpeerError):
-                            async with asyncio.timeout(20.0):
-                                await KEYED[name].run(session, url)
-                        streams = session.peerbet.chat_stream(), session.pythbots.mail_stream()
-                        for stream in streams:
-                            with contextlib.suppress(TimeoutError, PythpeerError):
-                                async with asyncio.timeout(20.0):
-                                    await anext(stream)
-                        health = session.health()
-                        assert not shows(repr(health))
-                        assert not shows(msgspec.json.encode(health))
+                    with contextlib.suppress(TimeoutError, PythpeerError):
+                        async with asyncio.timeout(20.0):
+                            await KEYED[name].run(session, url)
+                    look_at_health(session)
+            async with keyed_session(url, **options) as session:
+                streams = session.peerbet.chat_stream(), session.pythbots.mail_stream()
+                for stream in streams:
+                    with contextlib.suppress(TimeoutError, PythpeerError):
+                        async with asyncio.timeout(20.0):
+                            await anext(stream)
+                    look_at_health(session)
             for record in caplog.records:
                 if record.exc_info and record.exc_info[1]:
                     examine(record.exc_info[1])

@@ -352,20 +352,22 @@ def test_what_cannot_be_sent_can_be_split(text: str) -> None:
     assert split_text(text) == (text,)
 
 
+def seconds(text: str) -> float:
+    """How long it takes the processor to split *text*, at the quickest of three times."""
+    taken: list[float] = []
+    for _ in range(3):
+        begun = time.process_time()
+        split_text(text)
+        taken.append(time.process_time() - begun)
+    return min(taken)
+
+
 @pytest.mark.parametrize(
-    "text",
-    [
-        "word " * 40_000,
-        "x" * 200_000,
-        "x" + " " * 200_000 + "y",
-        "a\u0301" * 100_000,
-        "\U0001f1e9\U0001f1ea" * 100_000,
-        ("x" + " " * 100) * 2000,
-    ],
-    ids=lambda text: ascii(text[:4]),
+    "piece",
+    ["word ", "x", " ", "a\u0301", "\U0001f1e9\U0001f1ea", "x" + " " * 100],
+    ids=ascii,
 )
-def test_long_text_takes_no_time(text: str) -> None:
-    """The time grows with the length of the text, not with its square."""
-    begun = time.perf_counter()
-    split_text(text)
-    assert time.perf_counter() - begun < 10
+def test_the_time_grows_with_the_length_of_a_text(piece: str) -> None:
+    """Eight times the text takes eight times the time, or little more, and not its square."""
+    shorter, longer = (f"x{piece * (length // len(piece))}y" for length in (10_000, 80_000))
+    assert seconds(longer) < 32 * seconds(shorter)
