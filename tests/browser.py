@@ -1,4 +1,7 @@
-"""Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it."""
+"""Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it.
+
+It is both imported and loaded as a plugin, for its fixture: PYTEST_DONT_REWRITE.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import asyncio
 import base64
 import itertools
 import json
-import re
+import os
 import shutil
+import signal
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
+import pytest
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
-PATIENCE: Final = 20.0
-"""Seconds that anything on the page may take."""
+PATIENCE: Final = 60.0
+"""Seconds after which something on the page counts as never happening."""
 
 KEYS: Final = {
     "Enter": {"code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"},
@@ -65,11 +73,17 @@ class Browser:
 
     async def attach(self) -> None:
         """Begin with an empty tab."""
-        target = await self.call("Target.createTarget", url="about:blank")
+        self._context = await self.call("Target.createBrowserContext")
+        target = await self.call("Target.createTarget", url="about:blank", **self._context)
         found = await self.call("Target.attachToTarget", flatten=True, **target)
         self._session = {"sessionId": found["sessionId"]}
         for domain in ("Page", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
+
+    async def close(self) -> None:
+        """End, with all that the tab has stored."""
+        self._session = {}
+        await self.call("Target.disposeBrowserContext", **self._context)
 
     async def open(self, url: str) -> None:
         await self.call("Page.navigate", url=url)
@@ -90,10 +104,12 @@ class Browser:
 
     async def until(self, script: str) -> None:
         """Look again and again until *script* comes to something true."""
-        for _ in range(int(PATIENCE / 0.05)):
+        loop = asyncio.get_running_loop()
+        end = loop.time() + PATIENCE
+        while loop.time() < end:
             if await self.run(f"Boolean({script})"):
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.01)
         shown = await self.run("document.body.innerText")
         raise AssertionError(f"never: {script}\nerrors: {self.errors}\non the page:\n{shown}")
 
@@ -146,58 +162,66 @@ class Browser:
         return base64.b64decode(picture["data"])
 
 
-@asynccontextmanager
-async def browser() -> AsyncIterator[Browser]:
-    """Chromium with an empty tab, while it lasts."""
+@contextmanager
+def running_chromium() -> Iterator[str]:
+    """Chromium while it runs, as the address where tabs of it are to be had."""
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        process = await asyncio.create_subprocess_exec(
-            CHROMIUM,
-            "--headless=new",
-            "--no-sandbox",  # root, in a container, has none
-            "--disable-dev-shm-usage",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--no-first-run",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={profile}",
-            "about:blank",
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            limit=2**20,
+        process = subprocess.Popen(
+            [
+                CHROMIUM,
+                "--headless=new",
+                "--no-sandbox",  # root, in a container, has none
+                "--disable-dev-shm-usage",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--no-first-run",
+                "--remote-debugging-port=0",
+                f"--user-data-dir={profile}",
+                "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        assert process.stderr is not None
-        drain: asyncio.Future[bytes] | None = None
+        with process:
+            try:
+                yield _address(process, Path(profile, "DevToolsActivePort"))
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _address(process: subprocess.Popen[bytes], place: Path) -> str:
+    """What Chromium puts down in *place* once it can be talked to."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        if place.exists() and len(words := place.read_text("utf-8").split()) == 2:
+            return f"ws://127.0.0.1:{words[0]}{words[1]}"
+        time.sleep(0.02)
+    raise AssertionError("Chromium did not start")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[str]:
+    """One Chromium for all tests of a run: it takes long to start."""
+    with running_chromium() as address:
+        yield address
+
+
+@asynccontextmanager
+async def browser(chromium: str) -> AsyncIterator[Browser]:
+    """An empty tab that knows of no other, in the Chromium at this address, while it lasts."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.ws_connect(chromium, max_msg_size=0) as socket,
+    ):
+        tab = Browser(socket)
+        listening = asyncio.ensure_future(tab._listen())
         try:
-            async with asyncio.timeout(PATIENCE * 2):
-                found = None
-                while found is None:
-                    line = (await process.stderr.readline()).decode(errors="replace")
-                    assert line, "Chromium did not start"
-                    found = re.search(r"ws://\S+", line)
-            drain = asyncio.ensure_future(process.stderr.read())  # a full pipe would stop it
-            async with (
-                aiohttp.ClientSession() as http,
-                http.ws_connect(found.group(), max_msg_size=0) as socket,
-            ):
-                tab = Browser(socket)
-                listening = asyncio.ensure_future(tab._listen())
-                try:
-                    await tab.attach()
-                    yield tab
-                    tab._session = {}
-                    await tab.call("Browser.close")
-                finally:
-                    listening.cancel()
-                    await asyncio.wait([listening])
+            await tab.attach()
+            yield tab
+            await tab.close()
         finally:
-            if process.returncode is None:
-                try:
-                    async with asyncio.timeout(5):
-                        await process.wait()
-                except TimeoutError:
-                    process.kill()
-            await process.wait()
-            if drain is not None:
-                await drain
+            listening.cancel()
+            await asyncio.wait([listening])

@@ -7,7 +7,6 @@ import gc
 import inspect
 import logging
 import os
-import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -91,18 +90,20 @@ def schedule(
     return asyncio.get_running_loop().call_later(delay, lambda: act(*args, **kwargs))
 
 
-async def wait_until(condition: Callable[[], object], within: float = 60.0) -> None:
+async def wait_until(
+    condition: Callable[[], object], within: float = 60.0, problem: str = "it did not become true"
+) -> None:
     """Check *condition*, which may be awaitable, until it is true.
 
-    Fails after *within* seconds of real time.
+    Fails with *problem* after *within* seconds of the loop's time.
     """
-    end = time.monotonic() + within
+    end = now() + within
     while True:
         result = condition()
         if await result if inspect.isawaitable(result) else result:
             return
-        assert time.monotonic() < end, "the condition did not become true"
-        await asyncio.sleep(0.01)
+        assert now() < end, problem
+        await asyncio.sleep(0.002)
 
 
 # -- items of streams -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from browser import browser
+from browser import browser, running_chromium
 
 from pythpeer.testing import FakeServices
 from pythpeer.testing.page import Page
@@ -25,9 +25,9 @@ oskar> psst, are you really a bot?
 """
 
 
-async def take() -> bytes:
+async def take(chromium: str) -> bytes:
     fake = FakeServices(now=datetime(2026, 1, 5, 9, 30), peerbet_port=8401, pythbots_port=8402)
-    async with fake, Page(fake) as page, browser() as tab:
+    async with fake, Page(fake) as page, browser(chromium) as tab:
         fake.people.play(SCRIPT, pace=0.0)
         async with fake.session() as session:
             stream = session.peerbet.chat_stream()
@@ -46,4 +46,5 @@ async def take() -> bytes:
 
 
 if __name__ == "__main__":
-    PICTURE.write_bytes(asyncio.run(take()))
+    with running_chromium() as chromium:
+        PICTURE.write_bytes(asyncio.run(take(chromium)))

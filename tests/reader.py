@@ -1,8 +1,7 @@
 """A reader that is killed: run by tests/test_kill.py as a process of its own.
 
-It imports everything once, and then forks a reader for each line that comes in, so that a life
-takes no longer to begin than it has to. A reader follows two names of the chat and one of the mail,
-and puts each item down before it asks for the next one.
+A reader follows two names of the chat and one of the mail, and puts each item down before it asks
+for the next one.
 """
 
 from __future__ import annotations
@@ -10,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
-import traceback
 from pathlib import Path
 from typing import Final
 
 import pythpeer.transport  # so that no life has to import it
 from pythpeer import ChatMessage, Mail, Rate, Retry, Session, SqliteStore, Stream
 
+assert pythpeer.transport is not None
+
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.01, guard=0.002))
 
 
 async def follow(stream: Stream[ChatMessage] | Stream[Mail], kind: str, book: int) -> None:
     """Put down what comes. The second name acknowledges by itself, and puts that down as well."""
+    await stream.__aenter__()
+    os.write(book, f"{os.getpid()} began {kind} 0\n".encode())
     async for item in stream:
         await asyncio.sleep(0.002)  # to be killed in the middle of its work
         what, mark = (item.text, item.recovered) if isinstance(item, Mail) else (item.id, False)
@@ -32,7 +33,9 @@ async def follow(stream: Stream[ChatMessage] | Stream[Mail], kind: str, book: in
             os.write(book, f"{os.getpid()} acknowledged {what} 0\n".encode())
 
 
-async def live(url: str, folder: Path, book: int) -> None:
+async def main(url: str, folder: str, timeout: str) -> None:
+    logging.disable(logging.WARNING)  # that the service is down now and then is no news
+    book = os.open(Path(folder, "book"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     session = Session(
         peerbet_url=url,
         pythbots_url=url,
@@ -40,34 +43,11 @@ async def live(url: str, folder: Path, book: int) -> None:
         personal_key="reader",
         rates=RATES,
         retry=Retry(base_delay=0.01, max_delay=0.02),
-        timeout=0.4,
-        store=SqliteStore(folder / "store.sqlite"),
+        timeout=float(timeout),
+        store=SqliteStore(Path(folder, "store.sqlite")),
     )
     async with session, asyncio.TaskGroup() as group:
         for name in ("chat-1", "chat-2"):
             stream = session.peerbet.chat_stream(name=name, after=None)
             group.create_task(follow(stream, name, book))
         group.create_task(follow(session.pythbots.mail_stream(name="mail"), "mail", book))
-
-
-def main() -> None:
-    url, folder = sys.argv[1], Path(sys.argv[2])
-    book = os.open(folder / "book", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    assert pythpeer.transport is not None
-    logging.disable(logging.WARNING)  # that the service is down now and then is no news
-    for _ in sys.stdin:
-        pid = os.fork()
-        if not pid:
-            try:
-                asyncio.run(live(url, folder, book))
-            except BaseException:  # noqa: BLE001  # whatever it was, it goes no further
-                traceback.print_exc()
-            finally:
-                os._exit(1)
-        os.write(1, b"%d\n" % pid)
-        os.waitpid(pid, 0)
-        os.write(1, b"over\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -17,8 +17,8 @@ import pytest
 from browser import CHROMIUM, Browser, browser
 from helpers import real_time
 
-from pythpeer import Session
-from pythpeer.testing import FakeServices
+from pythpeer import Rate, Session
+from pythpeer.testing import LAW, FakeServices
 from pythpeer.testing.page import Page
 
 pytestmark = [
@@ -28,19 +28,24 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
 ]
 
+pytest_plugins = ("browser",)
+
+QUICK: Final = {name: Rate(0.1, law.burst, 600.0) for name, law in LAW.items()}
+"""How often a bot may ask here: it is not how long it has to wait that is tested."""
+
 EVIL: Final = "<script>document.title = 'mallory'</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeServices]:
-    async with FakeServices() as fake:
+    async with FakeServices(rates=QUICK) as fake:
         yield fake
 
 
 @pytest.fixture
-async def tab(fake: FakeServices) -> AsyncIterator[Browser]:
+async def tab(fake: FakeServices, chromium: str) -> AsyncIterator[Browser]:
     """A browser that shows the page, and has nothing to complain about in the end."""
-    async with Page(fake) as page, browser() as tab:
+    async with Page(fake) as page, browser(chromium) as tab:
         await tab.open(page.url)
         await tab.shows("PYTHPEER_PEERBET_URL", "#environment")
         yield tab
@@ -156,7 +161,7 @@ async def test_the_fault_panel_is_felt_by_the_bot(fake: FakeServices, tab: Brows
         await tab.write("!ping")
         await tab.press("Enter")
         await tab.shows("!ping", "#log")
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.5)  # several times as long as it waits to ask
         assert not await tab.run("document.querySelector('#log .account')")
         await tab.run(choose.replace("KIND", "normal"))
         await tab.shows("pong", "#log .account")
@@ -213,10 +218,10 @@ async def test_it_survives_a_reload(fake: FakeServices, tab: Browser) -> None:
     assert await tab.run("document.querySelectorAll('.message').length") == 1
 
 
-async def test_it_connects_again_by_itself(fake: FakeServices) -> None:
+async def test_it_connects_again_by_itself(fake: FakeServices, chromium: str) -> None:
     """It says when it is cut off, and shows another life of the services as such."""
     fake.chat.say("alice", "the first")
-    async with browser() as tab:
+    async with browser(chromium) as tab:
         async with Page(fake) as page:
             await tab.open(page.url)
             await tab.shows("the first", "#log")

@@ -1,21 +1,22 @@
 """One of several programs on one file: run by tests/test_processes.py as a process of its own.
 
-``worker.py URL FILE chat NAME`` and ``mail NAME`` print what a stream hands out, ``call N`` asks
-the chat again and again for its last N messages, ``unread`` gets mail once.
+With ``chat NAME`` and ``mail NAME`` it prints what a stream hands out, with ``call N`` it asks the
+chat again and again for its last N messages, with ``unread`` it gets mail once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from typing import Final
 
+import pythpeer.transport  # so that no program has to import it
 from pythpeer import Mail, Rate, Session, SqliteStore
+
+assert pythpeer.transport is not None
 
 # A wide guard for so short an interval: the judge is on the same busy machine, and may look late.
 RATES: Final = dict.fromkeys(
-    ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail"), Rate(0.05, guard=0.05)
+    ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail"), Rate(0.05, guard=0.4)
 )
 
 
@@ -30,7 +31,7 @@ async def main(url: str, path: str, what: str, detail: str = "") -> None:
         peerbet_key="worker",
         personal_key="worker",
         rates=RATES,
-        timeout=2.0,
+        timeout=10.0,
         store=SqliteStore(path),
     )
     async with session:
@@ -49,7 +50,3 @@ async def main(url: str, path: str, what: str, detail: str = "") -> None:
                     say("following")
                     async for item in stream:
                         say(item.text if isinstance(item, Mail) else item.id)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
