@@ -267,8 +267,8 @@ async def test_an_explicit_after_wins_and_moves_the_stored_place(store: Store) -
     """Forwards and backwards, at once: a later stream of the name starts from there."""
     room = Room(*range(1, 10))
     for after in (6, 2):
-        stream = Stream(feed_of(room, store), after=after, name="me")
-        assert await take_ids(stream, 1) == [after + 1]
+        moved = take_ids(Stream(feed_of(room, store), after=after, name="me"), 1)
+        assert await moved == [after + 1]
         assert await take_ids(Stream(feed_of(room, store), name="me"), 1) == [after + 1]
 
 
