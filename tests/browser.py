@@ -1,6 +1,6 @@
 """Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it.
 
-It is both imported and loaded as a plugin, for its fixture: PYTEST_DONT_REWRITE.
+
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 import pytest
 import redis_server
@@ -34,12 +35,26 @@ settings.load_profile("deep" if DEEP else "small")
 pytest_plugins = ("costs",)
 
 # The fixtures of the command line's tests, which their modules load as a plugin.
-pytest.register_assert_rewrite("cli_runner")
+pytest.register_assert_rewrite("cli_runner", "processes", "browser")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark that `anyio_backend` goes by."""
-    config.addinivalue_line("markers", "real_time: runs on an event loop whose clock is real")
+ONCE: Final = frozenset(
+    f"test_{name}"
+    for name in (
+        *("benchmark_calls", "benchmark_day", "benchmark_decoding", "benchmark_limiter"),
+        *("benchmark_loss", "benchmark_pacing", "benchmark_report", "benchmark_streams"),
+        *("cli_rows", "fake_habits", "fake_keys", "fake_people", "judge", "layers", "line"),
+        *("page", "shapes", "testing_page", "typed", "version", "wire"),
+    )
+)
+"""Modules in which nothing can come out differently on another Python: marked ``once``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the modules in `ONCE`."""
+    for item in items:
+        if item.path.stem in ONCE:
+            item.add_marker("once")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

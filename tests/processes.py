@@ -1,7 +1,6 @@
 """Processes for tests that kill them, and how late the machine makes this one.
 
-Whatever is waited for here is waited for as an event. Limits are for what hangs. It is both
-imported and loaded as a plugin, for its fixture: PYTEST_DONT_REWRITE.
+Whatever is waited for here is waited for as an event. Limits are for what hangs.
 """
 
 from __future__ import annotations
