@@ -258,10 +258,11 @@ class Endpoint(Generic[T_co]):
         self.status_is_verdict = True
         self.sees_refusals = False
         try:
-            self._decoder: msgspec.json.Decoder[T_co] = msgspec.json.Decoder(answer, strict=False)
+            decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
         except (TypeError, NameError, AttributeError, ValueError) as error:
             fault = str(error)
         else:
+            self._decoder: msgspec.json.Decoder[T_co] = decoder
             return
         raise InvalidRequestError(f"an endpoint's answer must be a type msgspec decodes: {fault}")
 

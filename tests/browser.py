@@ -1,7 +1,4 @@
-"""Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it.
-
-
-"""
+"""Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it."""
 
 from __future__ import annotations
 

@@ -1378,6 +1378,7 @@ async def test_a_dead_program_s_announcement_counts_at_once(
 ) -> None:
     """It is settled when the death shows, and once more when its time is over."""
     began, announced = now(), 0
+    seconds = 0.0
     for seconds in (2.5,) if exact else (1.2, 6.0, LIMIT):  # a longer time if this is too slow
         began = now()
         log = one.log(MAIL)  # which is kept, for to let go of it is to die

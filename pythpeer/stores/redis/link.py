@@ -272,6 +272,7 @@ class Link:
         host, port = self._node or (address.host, address.port)
         secret = address.password is not None or address.username is not None
         kind = SSLConnection if address.tls else Connection
+        options: dict[str, Any] = {**_driver(), **dict(address.files)}
         return kind(
             host=host,
             port=port,
@@ -281,8 +282,7 @@ class Link:
             socket_timeout=None,
             socket_connect_timeout=self._timeout,
             retry=Retry(NoBackoff(), 0),
-            **_driver(),
-            **dict(address.files),  # type: ignore[arg-type]
+            **options,
         )
 
     async def _greet(self, connection: Connection) -> None:
