@@ -97,9 +97,8 @@ def read_report(report: Path) -> Iterator[Ended]:
     """Yield how each session ended; none where nox itself failed."""
     if report.exists():
         for each in json.loads(report.read_text(encoding="utf-8"))["sessions"]:
-            yield Ended(
-                each["signatures"][0], each["result"], each["reason"] or "", each["duration"]
-            )
+            name = each["signatures"][0]
+            yield Ended(name, each["result"], each["reason"] or "", each["duration"])
 
 
 @nox.session(python=False)
@@ -170,7 +169,7 @@ def coverage(session: nox.Session) -> None:
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     for stale in ROOT.glob(".coverage*"):
         stale.unlink()
-    core = {"COVERAGE_CORE": "sysmon"} if sys.version_info >= (3, 14) else {}
+    core: dict[str, str] = {"COVERAGE_CORE": "sysmon"} if sys.version_info >= (3, 14) else {}
     session.run("coverage", "run", "-m", "pytest", *(session.posargs or WHOLE), env=core)
     session.run("coverage", "combine")
     session.run("coverage", "report")
