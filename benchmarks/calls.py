@@ -21,7 +21,7 @@ import msgspec
 
 import pythpeer
 from pythpeer import ChatMessage, Endpoint, Rate, Secret, Session
-from pythpeer.transport import CONNECTIONS
+from pythpeer.transport import LIMIT_PER_HOST
 
 from .chart import Bars
 from .measure import Times, take_turns
@@ -104,7 +104,7 @@ async def _measure(everybody: Mapping[str, Arm], url: str, loop: str, *, quick: 
             f"small: an object of {len(SMALL)} bytes; page: 300 messages, {len(PAGE):,} bytes.",
             "Each call has something new in its query, as a poll after the last id does.",
             f"speed: of {BARE}, median of the rounds' ratios; CPU speed: of its processor time.",
-            f"{OURS} has {CONNECTIONS} connections to a host at most: others wait for one.",
+            f"{OURS} has {LIMIT_PER_HOST} connections to a host at most: others wait for one.",
             *(arm.note for arm in everybody.values() if arm.note),
         ],
         chart=Bars("client", ("us", "speed"), by="answer"),

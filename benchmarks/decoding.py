@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from pythpeer import ChatMessage, Endpoint, PythpeerError
-from pythpeer.answers import interpret
-from pythpeer.peerbet import chat_get
+from pythpeer.answers import parse_response
+from pythpeer.peerbet import make_read_endpoint
 
 from .chart import Bars
 from .measure import take_turns
@@ -66,11 +66,11 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _ours() -> Arm:
-    chat = chat_get(ELSEWHERE)
+    chat = make_read_endpoint(ELSEWHERE)
     small = Endpoint("benchmark.roll", ELSEWHERE, answer=Roll)
 
     def read(endpoint: Endpoint[T], body: bytes) -> T:
-        answer = interpret(endpoint, 200, body, list)
+        answer = parse_response(endpoint, 200, body, list)
         if isinstance(answer, PythpeerError):
             raise answer
         return answer

@@ -20,11 +20,11 @@ from typing import Final
 import msgspec
 
 from pythpeer import ChatMessage, MemoryStore, PythpeerError, Rate, Retry, SqliteStore
-from pythpeer.feed import Feed, Feeds
+from pythpeer.feed import Poller, Pollers
 from pythpeer.line import Priority
-from pythpeer.polling import chain
+from pythpeer.polling import link_entries
 from pythpeer.stores import RedisStore
-from pythpeer.stores.base import Draft, Log, Store, Topic
+from pythpeer.stores.base import Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite.database import Durability
 from pythpeer.stores.sqlite.worker import Worker
 from pythpeer.streams import Stream
@@ -56,18 +56,18 @@ class _Script:
         self._many = many
         self._batch = batch
 
-    async def start(self, log: Log[ChatMessage]) -> int | None:
+    async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Feed[ChatMessage]) -> PythpeerError | None:
-        after = feed.lowest
+    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+        after = feed.min_position
         end = min(self._many, after + self._batch)
         page = {id: message(id) for id in range(after + 1, end + 1)}
-        await feed.log.append(chain(after, page, full=False))
-        feed.prove(after, full=False)
+        await feed.log.append(link_entries(after, page, full=False))
+        feed.confirm(after, full=False)
         return None
 
 
@@ -170,7 +170,7 @@ def _threaded(many: int, batch: int) -> Callable[[], Awaitable[None]]:
         worker = Worker("benchmark")
         last = 0
         while last < many:
-            await worker.do(_nothing)
+            await worker.run(_nothing)
             end = min(many, last + batch)
             for one in [message(id) for id in range(last + 1, end + 1)]:
                 last = one.id
@@ -224,7 +224,7 @@ async def _follow(
     try:
         if isinstance(store, SqliteStore) and (connection := store._database._connection):
             connection.set_trace_callback(note)
-        feeds = Feeds()
+        feeds = Pollers()
         feeds.open(store, Retry())
         feed = feeds.get(TOPIC, lambda: _Script(many, batch))
         stream = Stream(feed, after=0, name="bench")
@@ -267,7 +267,7 @@ async def _mail(url: str | None, *, quick: bool) -> Table:
         notes=["An announcement is on disk before it is over: this is the disk's time."],
         chart=Bars("store", ("announce", "append and settle")),
     )
-    topic = Topic("benchmark.mail", ChatMessage, consumed=True)
+    topic = Topic("benchmark.mail", ChatMessage, destructive=True)
     with tempfile.TemporaryDirectory() as folder:
         stores: dict[str, Store] = {
             "MemoryStore": MemoryStore(),
@@ -284,10 +284,10 @@ async def _mail(url: str | None, *, quick: bool) -> Table:
             appending: list[float] = []
             for number in range(many):
                 start = loop.time()
-                announced = await log.announce(20.0)
+                announced = await log.begin_fetch(20.0)
                 between = loop.time()
-                drafts = [Draft(message(number), key=str(number))]
-                await log.append(drafts, settled=[announced])
+                drafts = [NewEntry(message(number), identity=str(number))]
+                await log.append(drafts, completes=[announced])
                 announcing.append((between - start) * 1e6)
                 appending.append((loop.time() - between) * 1e6)
             await store.aclose()

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Unpack
 
 from pythpeer import PythpeerError
 from pythpeer.testing import FakeServices, Fault, VirtualTimeLoop
-from pythpeer.testing.habits import HabitOptions
+from pythpeer.testing.habits import QuirkOptions
 
 from .chart import Bars
 from .killing import EACH, kill
@@ -77,7 +77,7 @@ class _Scene:
 
 
 @asynccontextmanager
-async def _scene(**habits: Unpack[HabitOptions]) -> AsyncGenerator[_Scene]:
+async def _scene(**habits: Unpack[QuirkOptions]) -> AsyncGenerator[_Scene]:
     async with FakeServices(seed=SEED, **habits) as fake:
         yield _Scene(fake)
 
@@ -91,7 +91,7 @@ class Experiment(NamedTuple):
     """How often the script says something."""
 
     faults: tuple[tuple[str, Fault], ...] = ()
-    habits: HabitOptions | None = None
+    habits: QuirkOptions | None = None
     limit: float | None = None
     """Up to how many seconds a program waits before it gives up, to wait again."""
 

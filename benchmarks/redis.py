@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from pythpeer import ChatMessage, Rate
 from pythpeer.feed import LEASE
 from pythpeer.line import Priority
-from pythpeer.polling import chain
+from pythpeer.polling import link_entries
 from pythpeer.stores import RedisStore, Topic
 
 from .chart import Bars
@@ -155,12 +155,12 @@ async def _fan_out(url: str, messages: int, rounds: int) -> Table:
 async def _through_the_store(store: RedisStore, said: list[ChatMessage], number: int) -> None:
     log = store.log(Topic(f"benchmark {number}", ChatMessage))
     reader = log.reader("team")
-    await reader.join(0)
+    await reader.seek_if_new(0)
 
     async def append() -> None:
         for first in range(0, len(said), PAGE):
             page = {message.id: message for message in said[first : first + PAGE]}
-            await log.append(chain(first, page, full=False))
+            await log.append(link_entries(first, page, full=False))
 
     async def consume() -> None:
         done = 0
@@ -261,8 +261,8 @@ async def _kill_one(url: str) -> tuple[float, float]:
     await store.open()
     log = store.log(TOPIC)
     reader = log.reader("team")
-    await reader.join(0)
-    await log.append(chain(0, {1: ChatMessage(1, "somebody", "text")}, full=False))
+    await reader.seek_if_new(0)
+    await log.append(link_entries(0, {1: ChatMessage(1, "somebody", "text")}, full=False))
     command = (sys.executable, "-m", f"{__package__}.redis", url, store._keys.prefix)
     worker = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.PIPE
@@ -275,12 +275,12 @@ async def _kill_one(url: str) -> tuple[float, float]:
 
     async def item() -> float:
         while not await reader.read(0, 1):
-            await log.news(LEASE)
+            await log.wait_for_append(LEASE)
         return time.monotonic() - died
 
     async def lead() -> float:
-        while not await log.lead(LEASE):
-            await log.news(LEASE)
+        while not await log.acquire_lease(LEASE):
+            await log.wait_for_append(LEASE)
         return time.monotonic() - died
 
     try:
@@ -297,11 +297,11 @@ async def _be_killed(url: str, prefix: str) -> None:
     await store.open()
     log = store.log(TOPIC)
     reader = log.reader("team")
-    await reader.join(0)
+    await reader.seek_if_new(0)
     if not await reader.read(0, 1):
         raise RuntimeError("there is nothing to take in hand")
     while True:
-        await log.lead(LEASE)
+        await log.acquire_lease(LEASE)
         print("ready", flush=True)
         await asyncio.sleep(0.3)
 

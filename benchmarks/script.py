@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from pythpeer import ChatMessage, MemoryStore, PythpeerError, Rate, Retry
-from pythpeer.feed import Feed, Feeds
+from pythpeer.feed import Poller, Pollers
 from pythpeer.line import Priority
-from pythpeer.polling import chain
+from pythpeer.polling import link_entries
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream
 
@@ -106,30 +106,30 @@ class _Source:
         self._limiter = store.limiter("benchmark", self.name, rate)
         self._chat = chat
 
-    async def start(self, log: Log[ChatMessage]) -> int | None:
+    async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Feed[ChatMessage]) -> PythpeerError | None:
+    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         await asyncio.sleep(0)  # others come to wait meanwhile, as where there is an interval
         permit.on_written()
-        after = feed.lowest
+        after = feed.min_position
         page = await self._chat.ask(after)
         permit.on_answered()
         permit.close()
         known = {message.id: message for message in page}
         full = len(page) == PAGE
-        await feed.log.append(chain(after, known, full=full))
-        feed.prove(after, full=full)
+        await feed.log.append(link_entries(after, known, full=full))
+        feed.confirm(after, full=full)
         return None
 
 
 @asynccontextmanager
 async def _open(chat: streaming.Chat) -> AsyncGenerator[Callable[[], Stream[ChatMessage]]]:
-    store, feeds = MemoryStore(), Feeds()
+    store, feeds = MemoryStore(), Pollers()
     feeds.open(store, Retry())
     feed = feeds.get(Topic("benchmark", ChatMessage), lambda: _Source(chat, store))
     yield lambda: Stream(feed, after=0)

@@ -29,9 +29,9 @@ from pythpeer import (
     TransportError,
     merge,
 )
-from pythpeer.feed import Feed, Feeds
+from pythpeer.feed import Poller, Pollers
 from pythpeer.line import Priority
-from pythpeer.polling import chain
+from pythpeer.polling import link_entries
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream
 
@@ -173,13 +173,13 @@ class _Script:
         self._watch = watch
         self._said = 0
 
-    async def start(self, log: Log[ChatMessage]) -> int | None:
+    async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Feed[ChatMessage]) -> PythpeerError | None:
+    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         permit.on_written()
         number = self._watch.polls = self._watch.polls + 1
@@ -189,19 +189,19 @@ class _Script:
             return TransportError("scripted", endpoint=self.name)
         permit.on_answered()
         permit.close()
-        after = feed.lowest
+        after = feed.min_position
         gap = number < GAPS
         first = after + 2 if gap else after + 1
         self._said = max(self._said + number % 3, first if gap else 0)
         known = {id: message(id) for id in range(first, self._said + 1)}
-        await feed.log.append(chain(after, known, full=gap))
-        feed.prove(after, full=gap)
+        await feed.log.append(link_entries(after, known, full=gap))
+        feed.confirm(after, full=gap)
         return None
 
 
 async def _scripted(store: Store, watch: _Watch) -> None:
     await store.open()
-    feeds = Feeds()
+    feeds = Pollers()
     feeds.open(store, Retry(max_delay=5.0))
     feed = feeds.get(Topic("benchmark", ChatMessage), lambda: _Script(store, watch))
     expected = 0

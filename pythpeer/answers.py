@@ -33,85 +33,88 @@ from .errors import (
 from .secret import Secret
 from .wire import Endpoint, Json
 
-__all__ = ["document", "interpret", "read_date", "retry_after", "same_document"]
+__all__ = ["canonical_json", "parse_date", "parse_json", "parse_response", "parse_retry_after"]
 
 T = TypeVar("T")
 
-EXCERPT: Final = 200
+MAX_EXCERPT: Final = 200
 """How many characters of a body an error may show."""
 
 
-Secrets = Callable[[], Iterable[Secret]]
+GetSecrets = Callable[[], Iterable[Secret]]
 
 
-def interpret(
-    endpoint: Endpoint[T], status: int, body: bytes, secrets: Secrets
+def parse_response(
+    endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
 ) -> T | PythpeerError:
     """Read the answer to a call: its value, or the error that the status and the body amount to.
 
     *secrets* gives the keys that must not show in an error.
     """
     if 200 <= status < 300:
-        verdict = endpoint.status_is_verdict
+        status_means_success = endpoint.status_means_success
         try:
             if _nests_too_deeply(body):
                 raise RecursionError  # noqa: TRY301  # as a decoder does where its stack ends
             answer = endpoint.decode(body)
-            if endpoint.sees_refusals or not _may_refuse(answer, body):
+            if endpoint.decode_rejects_errors or not _may_be_error(answer, body):
                 return answer
-            if _refusal(msgspec.json.decode(body), status_is_verdict=verdict) is None:
+            if (
+                _error_text(msgspec.json.decode(body), status_means_success=status_means_success)
+                is None
+            ):
                 return answer
         except (ValueError, RecursionError):
             pass  # the lenient way says whether this is a refusal, damage or garbage
-        return _interpret_leniently(endpoint, status, body, secrets)
+        return _parse_leniently(endpoint, status, body, secrets)
     refusal = None
     if 400 <= status < 500:
-        found = document(body)
-        refusal = _refusal(found, status_is_verdict=True) or _message(found) or None
+        value = parse_json(body)
+        refusal = _error_text(value, status_means_success=True) or _message_field(value) or None
     if status == 429:
-        text = _clean(refusal, secrets) if refusal else "too many requests"
+        text = _redacted_excerpt(refusal, secrets) if refusal else "too many requests"
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
     if refusal is not None or status in (401, 403):
-        return _said_no(endpoint.name, status, _clean(refusal or "", secrets))
+        return _api_error(endpoint.name, status, _redacted_excerpt(refusal or "", secrets))
     return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
 
 
-def _interpret_leniently(
-    endpoint: Endpoint[T], status: int, body: bytes, secrets: Secrets
+def _parse_leniently(
+    endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
 ) -> T | PythpeerError:
-    found = document(body)
-    refusal = _refusal(found, status_is_verdict=endpoint.status_is_verdict)
+    value = parse_json(body)
+    refusal = _error_text(value, status_means_success=endpoint.status_means_success)
     if refusal is not None:
-        return _said_no(endpoint.name, status, _clean(refusal, secrets))
+        return _api_error(endpoint.name, status, _redacted_excerpt(refusal, secrets))
     fault = "the answer is not JSON"
-    if found is not NOTHING:
+    if value is not NO_JSON:
         try:
-            return endpoint.convert(found)
+            return endpoint.convert(value)
         except (ValueError, RecursionError):
             fault = "the answer is not the documented JSON"
-    excerpt = _clean(body.decode("utf-8", "replace"), secrets)
+    excerpt = _redacted_excerpt(body.decode("utf-8", "replace"), secrets)
     return DecodeError(fault, endpoint=endpoint.name, excerpt=excerpt)
 
 
 # -- refusals -------------------------------------------------------------------------------------
 
-_SLOW_DOWN = re.compile(
+_RATE_LIMIT_WORDS = re.compile(
     r"limit (?:is |was |has been )?(?:reached|exceeded)|rate.?limit|slow down"
     r"|too (?:many (?:requests|calls|queries|attempts)|fast|often|quickly)",
     re.IGNORECASE,
 )
-_NO_ACCESS = re.compile(
+_ACCESS_WORDS = re.compile(
     r"\bkeys?\b|personal.?key|api.?key|\baccess\b|permission|credential|\btoken\b"
     r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed|logged? ?in",
     re.IGNORECASE,
 )
-_NO: Final = (0, "0", "false", "False", "error", "fail", "failed")
+_FALSE_VALUES: Final = (0, "0", "false", "False", "error", "fail", "failed")
 """How ``status`` and ``success`` say no; 0 stands for False as well."""
 
-_ENVELOPE: Final = frozenset({"status", "success", "message", "error", "code"})
+_ENVELOPE_FIELDS: Final = frozenset({"status", "success", "message", "error", "code"})
 
 
-def _may_refuse(answer: object, body: bytes) -> bool:
+def _may_be_error(answer: object, body: bytes) -> bool:
     """Whether an answer that could be decoded has to be looked at for an error envelope.
 
     A type whose fields all have defaults takes ``{"error": "no access"}`` without a murmur.
@@ -123,40 +126,40 @@ def _may_refuse(answer: object, body: bytes) -> bool:
     return b'"error"' in body or b'"message"' in body or b'"s' in body  # status, success
 
 
-def _refusal(found: Json | Nothing, *, status_is_verdict: bool) -> str | None:
+def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | None:
     """The service's own words if *found* is its error envelope, else ``None``.
 
     Peerbet says no with ``status`` 0 and a ``message``, PythBots with an ``error`` string.
     """
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         return None
-    error, status = found.get("error"), found.get("status")
-    if status == 1 and not error and "success" not in found:
+    error, status = value.get("error"), value.get("status")
+    if status == 1 and not error and "success" not in value:
         return None
-    words = _message(found) or "refused without a reason"
+    message = _message_field(value) or "refused without a reason"
     if isinstance(error, str) and error not in ("", "0", "false"):
         return error
     if error and not isinstance(error, str):
-        return words
-    if status in _NO or found.get("success", True) in _NO:
-        return words if status_is_verdict or found.keys() <= _ENVELOPE else None
+        return message
+    if status in _FALSE_VALUES or value.get("success", True) in _FALSE_VALUES:
+        return message if status_means_success or value.keys() <= _ENVELOPE_FIELDS else None
     # The sign-in call of Peerbet's family says no by a message alone.
-    return words if status_is_verdict and found.keys() == {"message"} else None
+    return message if status_means_success and value.keys() == {"message"} else None
 
 
-def _message(found: Json | Nothing) -> str:
+def _message_field(value: Json | NoJson) -> str:
     """The words of the object's ``message``, or none."""
-    message = found.get("message") if isinstance(found, dict) else None
+    message = value.get("message") if isinstance(value, dict) else None
     return message if isinstance(message, str) else ""
 
 
-def _said_no(endpoint: str, status: int, words: str) -> PythpeerError:
-    if _SLOW_DOWN.search(words):
-        return RateLimitedError(words, endpoint=endpoint, status=status)
-    denied = status in (401, 403) or _NO_ACCESS.search(words)
+def _api_error(endpoint: str, status: int, message: str) -> PythpeerError:
+    if _RATE_LIMIT_WORDS.search(message):
+        return RateLimitedError(message, endpoint=endpoint, status=status)
+    denied = status in (401, 403) or _ACCESS_WORDS.search(message)
     kind = AccessDeniedError if denied else ApiError
-    text = words or f"HTTP status {status}"
-    return kind(text, endpoint=endpoint, message=words, status=status)
+    text = message or f"HTTP status {status}"
+    return kind(text, endpoint=endpoint, message=message, status=status)
 
 
 # -- lenient JSON ---------------------------------------------------------------------------------
@@ -187,60 +190,60 @@ def _nests_too_deeply(body: bytes) -> bool:
     return False
 
 
-class Nothing(enum.Enum):
+class NoJson(enum.Enum):
     """The type of `NOTHING`."""
 
     NOTHING = "NOTHING"
 
 
-NOTHING: Final = Nothing.NOTHING
+NO_JSON: Final = NoJson.NOTHING
 """What `document` returns where there is no JSON; ``None`` is JSON's null."""
 
-_BLANK: Final = "\ufeff\0 \t\r\n"
-_PAGE = re.compile(r"</?(?:!doctype|html|head|body|title|script|\?xml)\b", re.IGNORECASE)
+_WHITESPACE: Final = "\ufeff\0 \t\r\n"
+_HTML_TAG = re.compile(r"</?(?:!doctype|html|head|body|title|script|\?xml)\b", re.IGNORECASE)
 _PHP = r"(?:PHP\s+)?(?:Warning|Notice|Deprecated|Strict Standards|Fatal error|Parse error)"
 _DIAGNOSTICS = re.compile(rf"\s*(?:<[^>]*>\s*)*{_PHP}(?:</b>)?\s*:", re.IGNORECASE)
-_START = re.compile(r"\bon line (?:<b>)?[0-9]+(?:</b>)?(?:<br ?/?>)?[\ufeff\s]*(?=[\[{])")
-_CANDIDATES: Final = 8
+_JSON_START = re.compile(r"\bon line (?:<b>)?[0-9]+(?:</b>)?(?:<br ?/?>)?[\ufeff\s]*(?=[\[{])")
+_MAX_STARTS: Final = 8
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def document(body: bytes) -> Json | Nothing:
+def parse_json(body: bytes) -> Json | NoJson:
     """Read a body as JSON, leniently; `NOTHING` where there is none.
 
     Looks past byte-order marks, invalid UTF-8, lone surrogates, raw control characters in strings,
     and PHP's diagnostics before and after. The JSON must reach to the end of the body: otherwise
     the ``[]`` inside a broken document would read as "nothing new".
     """
-    text = body.decode("utf-8", "replace").strip(_BLANK)
+    text = body.decode("utf-8", "replace").strip(_WHITESPACE)
     if not text or _nests_too_deeply(body):
-        return NOTHING
+        return NO_JSON
     decoder = json.JSONDecoder(strict=False, parse_constant=_reject_constant)
     if not _DIAGNOSTICS.match(text):
-        return _whole(decoder, text, 0)
-    for attempt, found in enumerate(_START.finditer(text)):
-        if attempt == _CANDIDATES or _PAGE.search(text, 0, found.end()):
+        return _decode_whole(decoder, text, 0)
+    for attempt, found in enumerate(_JSON_START.finditer(text)):
+        if attempt == _MAX_STARTS or _HTML_TAG.search(text, 0, found.end()):
             break
-        value = _whole(decoder, text, found.end())
-        if value is not NOTHING:
+        value = _decode_whole(decoder, text, found.end())
+        if value is not NO_JSON:
             return value
-    return NOTHING
+    return NO_JSON
 
 
-def _whole(decoder: json.JSONDecoder, text: str, start: int) -> Json | Nothing:
+def _decode_whole(decoder: json.JSONDecoder, text: str, start: int) -> Json | NoJson:
     """Decode the JSON at *start* if nothing but blanks, markup or diagnostics comes after it."""
     try:
         value, end = decoder.raw_decode(text, start)
-        rest = text[end:].strip(_BLANK)
-        if rest and not _ends_well(rest):
-            return NOTHING
+        rest = text[end:].strip(_WHITESPACE)
+        if rest and not _is_ignorable(rest):
+            return NO_JSON
         return _without_surrogates(value)
     except (ValueError, RecursionError):
-        return NOTHING
+        return NO_JSON
 
 
-def _ends_well(rest: str) -> bool:
-    if _PAGE.search(rest):
+def _is_ignorable(rest: str) -> bool:
+    if _HTML_TAG.search(rest):
         return False
     return rest.startswith("<") or _DIAGNOSTICS.match(rest) is not None
 
@@ -269,7 +272,7 @@ def _without_surrogates(value: Json) -> Json:
 # -- what errors may show -------------------------------------------------------------------------
 
 
-def _clean(text: str, secrets: Secrets) -> str:
+def _redacted_excerpt(text: str, secrets: GetSecrets) -> str:
     """Take every form of every key out of *text*, and return its printable beginning.
 
     A service can echo a key as it was, percent-encoded once or twice in either case, or escaped for
@@ -284,7 +287,7 @@ def _clean(text: str, secrets: Secrets) -> str:
         forms |= {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
         forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
         forms |= {html.escape(key), html.escape(key, quote=False)}
-    text = _covered(text, forms, 4 * EXCERPT).strip(_BLANK)[:EXCERPT]
+    text = _covered(text, forms, 4 * MAX_EXCERPT).strip(_WHITESPACE)[:MAX_EXCERPT]
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
@@ -302,24 +305,24 @@ def _covered(text: str, forms: Collection[str], limit: int) -> str:
     covered, start = "", 0
     while start < len(text) and len(covered) < limit:
         end = start + limit - len(covered)
-        found = pattern.search(text, start, end + longest)
-        if found is None or found.start() >= end:
+        value = pattern.search(text, start, end + longest)
+        if value is None or value.start() >= end:
             covered += text[start:end]
             break
-        covered += text[start : found.start()] + "***"
-        start = found.end()
+        covered += text[start : value.start()] + "***"
+        start = value.end()
         # A form that begins within this one may end after it.
-        while found := pattern.search(text, found.start() + 1, start + longest):
-            if found.start() >= start:
+        while value := pattern.search(text, value.start() + 1, start + longest):
+            if value.start() >= start:
                 break
-            start = max(start, found.end())
+            start = max(start, value.end())
     return covered[:limit]
 
 
 # -- Retry-After ----------------------------------------------------------------------------------
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """The seconds that a ``Retry-After`` header asks to wait, or ``None`` without a sensible one.
 
     Takes seconds, fractions of them, and HTTP dates, which are held against the answer's own
@@ -347,7 +350,7 @@ def _http_date(value: str) -> datetime | None:
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} (?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}")
 
 
-def read_date(value: object) -> datetime | None:
+def parse_date(value: object) -> datetime | None:
     """Read the services' ``yyyy-MM-dd HH:mm:ss``: naive, or ``None`` for anything else.
 
     PHP writes ``0000-00-00 00:00:00`` where there is no date.
@@ -360,6 +363,6 @@ def read_date(value: object) -> datetime | None:
         return None
 
 
-def same_document(found: object) -> bytes:
+def canonical_json(value: object) -> bytes:
     """One spelling for equal documents: the basis for telling them apart."""
-    return msgspec.json.encode(found, order="deterministic")
+    return msgspec.json.encode(value, order="deterministic")

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import anyio
 import msgspec
 
-from .answers import interpret, retry_after
+from .answers import parse_response, parse_retry_after
 from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError
-from .health import Record
+from .health import OutcomeTracker
 from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
-from .limiter import Limiter, Permit, clock
+from .limiter import Limiter, Permit, loop_clock
 from .line import Priority
-from .retry import Retry, outcome
+from .retry import Retry, classify_failure
 from .wire import Effect, Endpoint, Request
 
 if TYPE_CHECKING:
-    from .transport import Reply, Transport  # not at run time: it imports aiohttp
+    from .transport import RawResponse, Transport  # not at run time: it imports aiohttp
 
-__all__ = ["Caller", "shielded", "tell_of_retry"]
+__all__ = ["Caller", "notify_retry", "shielded"]
 
 logger: Final = logging.getLogger("pythpeer.requests")
 
@@ -58,7 +58,7 @@ class Caller:
         """Seconds that a call may wait for a token."""
         self.hooks = hooks
         """Who looks on."""
-        self.records: Final[defaultdict[str, Record]] = defaultdict(Record)
+        self.outcomes: Final[defaultdict[str, OutcomeTracker]] = defaultdict(OutcomeTracker)
         """How each endpoint has done."""
 
     async def call(self, request: Request[T]) -> T:
@@ -69,7 +69,7 @@ class Caller:
         failure: PythpeerError | None = None
         while True:
             try:
-                permit = await self.token(request.endpoint, priority, self.max_wait)
+                permit = await self.acquire_permit(request.endpoint, priority, self.max_wait)
             except RateLimitedError:
                 if failure is None:
                     raise
@@ -79,14 +79,16 @@ class Caller:
             if not isinstance(answer, PythpeerError):
                 return answer
             failure = answer
-            delay = self._delay(request.endpoint, answer, attempt)
+            delay = self._retry_delay(request.endpoint, answer, attempt)
             if delay is None:
                 break
-            tell_of_retry(self.hooks, request.endpoint.name, answer, attempt, delay)
+            notify_retry(self.hooks, request.endpoint.name, answer, attempt, delay)
             await anyio.sleep(delay)
         raise failure
 
-    def _delay(self, endpoint: Endpoint[T], error: PythpeerError, attempt: int) -> float | None:
+    def _retry_delay(
+        self, endpoint: Endpoint[T], error: PythpeerError, attempt: int
+    ) -> float | None:
         """Seconds until the next attempt, or ``None`` where there is none."""
         if endpoint.effect is not Effect.READ:
             return None
@@ -95,7 +97,7 @@ class Caller:
             return None
         return self.retry.delay(error, attempt)
 
-    def token(
+    def acquire_permit(
         self, endpoint: Endpoint[T], priority: Priority, max_wait: float = math.inf
     ) -> Awaitable[Permit]:
         """Wait for a token of this endpoint; `Permit.close` it when its request is over."""
@@ -108,7 +110,7 @@ class Caller:
         request: Request[T],
         permit: Permit,
         number: int = 1,
-        keep: Callable[[Reply], None] | None = None,
+        on_response: Callable[[RawResponse], None] | None = None,
     ) -> Awaitable[T | PythpeerError]:
         """Send *request* once on the token in hand, and say what came of it. Closes the permit.
 
@@ -116,16 +118,16 @@ class Caller:
         where there is one.
         """
         # No coroutine of its own: where nobody looks on, looking costs nothing.
-        if self.hooks.requests or logger.isEnabledFor(logging.DEBUG):
-            return self._watched(request, permit, number, keep)
-        return self._attempt(request, permit, keep)
+        if self.hooks.has_request_listeners or logger.isEnabledFor(logging.DEBUG):
+            return self._attempt_with_events(request, permit, number, on_response)
+        return self._attempt(request, permit, on_response)
 
-    async def _watched(
+    async def _attempt_with_events(
         self,
         request: Request[T],
         permit: Permit,
         number: int,
-        keep: Callable[[Reply], None] | None,
+        on_response: Callable[[RawResponse], None] | None,
     ) -> T | PythpeerError:
         """Do the same, and tell those who look on."""
         name, url, waited = request.endpoint.name, request.redacted(), permit.waited
@@ -136,12 +138,12 @@ class Caller:
         except BaseException:
             permit.close()  # an interrupt, which hooks do not hold up
             raise
-        now = clock(asyncio.get_running_loop())
+        now = loop_clock(asyncio.get_running_loop())
         start = now()
         answer: T | PythpeerError | None = None
         raised: BaseException | None = None
         try:
-            answer = await self._attempt(request, permit, keep)
+            answer = await self._attempt(request, permit, on_response)
         except BaseException as reason:  # noqa: BLE001  # raised below, where hooks inherit nothing
             raised = reason
         error = answer if isinstance(answer, PythpeerError) else raised
@@ -166,7 +168,7 @@ class Caller:
         return cast("T | PythpeerError", answer)
 
     async def _attempt(
-        self, request: Request[T], permit: Permit, keep: Callable[[Reply], None] | None
+        self, request: Request[T], permit: Permit, on_response: Callable[[RawResponse], None] | None
     ) -> T | PythpeerError:
         endpoint = request.endpoint
         try:
@@ -174,28 +176,32 @@ class Caller:
         finally:
             permit.close()
         if isinstance(reply, PythpeerError):
-            return self._note(permit, outcome(endpoint.effect, reply, permit.status))
-        if keep is not None:
-            keep(reply)
-        answer = interpret(endpoint, reply.status, reply.body, request.secrets)
+            return self._record_outcome(
+                permit, classify_failure(endpoint.effect, reply, permit.status)
+            )
+        if on_response is not None:
+            on_response(reply)
+        answer = parse_response(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
-            self.records[permit.limiter.name].note(None)
+            self.outcomes[permit.limiter.name].record(None)
             return answer
         if isinstance(answer, RateLimitedError):
-            answer.retry_after = retry_after(reply.headers)
-            permit.refused(answer.retry_after)
+            answer.retry_after = parse_retry_after(reply.headers)
+            permit.on_throttled(answer.retry_after)
         elif reply.status == 503:
-            permit.pause(retry_after(reply.headers))
-        return self._note(permit, outcome(endpoint.effect, answer, permit.status))
+            permit.pause(parse_retry_after(reply.headers))
+        return self._record_outcome(
+            permit, classify_failure(endpoint.effect, answer, permit.status)
+        )
 
-    def _note(self, permit: Permit, error: E) -> E:
+    def _record_outcome(self, permit: Permit, error: E) -> E:
         """Put down how the endpoint did. A no about the matter itself is an answer like another."""
         is_answer = isinstance(error, ApiError) and not isinstance(error, AccessDeniedError)
-        self.records[permit.limiter.name].note(None if is_answer else error)
+        self.outcomes[permit.limiter.name].record(None if is_answer else error)
         return error
 
 
-def tell_of_retry(
+def notify_retry(
     hooks: Hooks, endpoint: str, error: PythpeerError, attempt: int, delay: float
 ) -> None:
     """Tell those who look on that a read is going to be asked again."""

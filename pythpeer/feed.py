@@ -18,16 +18,16 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from .calls import tell_of_retry
+from .calls import notify_retry
 from .errors import PythpeerError, SessionClosedError, StoreError, TransportError
-from .health import Record, StreamHealth
+from .health import OutcomeTracker, StreamHealth
 from .hooks import GapEvent, Hooks, StoreEvent
-from .limiter import clock
+from .limiter import loop_clock
 from .polling import Gap
 from .retry import Retry, backoff, is_transient
-from .stores.base import Draft, Log, Store, Topic
+from .stores.base import Log, NewEntry, Store, Topic
 
-__all__ = ["Cursor", "Feed", "Feeds", "Source", "log_skipped", "put_down"]
+__all__ = ["Cursor", "PollSource", "Poller", "Pollers", "log_skipped", "store_items"]
 
 logger: Final = logging.getLogger("pythpeer.streams")
 
@@ -43,49 +43,49 @@ BASE_DELAY: Final = 1.0
 class Cursor:
     """Where a stream stands, as its feed sees it."""
 
-    __slots__ = ("adrift", "position", "proved")
+    __slots__ = ("confirmed_at", "may_be_incomplete", "position")
 
     def __init__(self) -> None:
-        self.adrift: bool = True
+        self.may_be_incomplete: bool = True
         """Whether the log may lack what comes right after the position."""
 
         self.position: int | None = None
         """The id of the last item taken from the log; ``None`` until the stream has a place."""
 
-        self.proved: int | None = None
+        self.confirmed_at: int | None = None
         """The position from which the service was asked: what the log lacks there is gone."""
 
     @property
-    def needy(self) -> bool:
+    def needs_poll(self) -> bool:
         """Whether it wants what a poll of another session will not bring."""
-        return self.adrift or self.position is None
+        return self.may_be_incomplete or self.position is None
 
 
-async def put_down(
+async def store_items(
     hooks: Hooks,
     name: str,
     log: Log[T],
-    drafts: Sequence[Draft[T]],
+    entries: Sequence[NewEntry[T]],
     *,
-    shown: int | None = None,
-    strays: int = 0,
-    settled: Collection[int] = (),
+    received: int | None = None,
+    undecodable: int = 0,
+    completes: Collection[int] = (),
 ) -> None:
     """Append to the log what a poll brought, warn of what could not be decoded, and tell of it.
 
     *shown* is how many items there were to begin with, if more than *drafts*; *strays* is how many
     besides could not be decoded and have no id.
     """
-    now = clock(asyncio.get_running_loop())
+    now = loop_clock(asyncio.get_running_loop())
     start = now()
-    added = await log.append(drafts, settled=settled)
+    added = await log.append(entries, completes=completes)
     took = now() - start
     holes = sum(draft.item is None for draft in added)
     for _ in range(holes):
         log_skipped(name)
     if hooks.store:
-        dropped = (len(drafts) if shown is None else shown) - len(added)
-        event = StoreEvent(name, len(added) - holes, dropped, holes + strays, took)
+        dropped = (len(entries) if received is None else received) - len(added)
+        event = StoreEvent(name, len(added) - holes, dropped, holes + undecodable, took)
         for told in hooks.store:
             told(event)
 
@@ -95,7 +95,7 @@ def log_skipped(name: str) -> None:
     logger.warning("%s: skipped an item that cannot be decoded", name, extra={"endpoint": name})
 
 
-class Source(Protocol[T]):
+class PollSource(Protocol[T]):
     """What a feed polls."""
 
     @property
@@ -103,16 +103,16 @@ class Source(Protocol[T]):
         """The endpoint's name, for errors and logs."""
         ...
 
-    async def start(self, log: Log[T]) -> int | None:
+    async def initial_position(self, log: Log[T]) -> int | None:
         """The place of a new stream without one, if the log knows it; else polls will set it."""
 
-    async def poll(self, feed: Feed[T]) -> PythpeerError | None:
+    async def poll(self, feed: Poller[T]) -> PythpeerError | None:
         """Ask the service once and append what it says. A failure comes back as a value.
 
         Sets ``feed.asking`` once it has its token.
         """
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         """Wait for what has to be put down although the session is closing."""
 
 
@@ -124,7 +124,7 @@ class HasHealth(Protocol):
         ...
 
 
-class _Round:
+class _PollRound:
     """One poll, and those who wait for it."""
 
     __slots__ = ("done", "error")
@@ -134,7 +134,7 @@ class _Round:
         self.error: PythpeerError | None = None
 
 
-class _Trouble:
+class _FailureBackoff:
     """Failures in a row: said once when they begin and once when they are over, with back-off."""
 
     __slots__ = ("_endpoint", "_max_delay", "_name", "failures", "not_before")
@@ -146,7 +146,7 @@ class _Trouble:
         self.failures = 0
         self.not_before = 0.0
 
-    def note(self, error: PythpeerError) -> float:
+    def failed(self, error: PythpeerError) -> float:
         """One failure more. Returns for how many seconds to wait."""
         self.failures += 1
         delay = backoff(self.failures, BASE_DELAY, self._max_delay)
@@ -156,19 +156,19 @@ class _Trouble:
             logger.warning("%s; the stream goes on trying", error, extra=about)
         return delay
 
-    def over(self) -> None:
+    def succeeded(self) -> None:
         if self.failures:
             about = {"endpoint": self._endpoint, "failures": self.failures}
             logger.info("%s is back after %d failures", self._name, self.failures, extra=about)
         self.failures = 0
 
 
-class Feed(Generic[T]):
+class Poller(Generic[T]):
     """One session's polling of one log: a single poll at a time, for however many streams."""
 
     def __init__(
         self,
-        source: Source[T],
+        source: PollSource[T],
         log: Log[T],
         retry: Retry,
         check: Callable[[], object] = lambda: None,
@@ -177,34 +177,36 @@ class Feed(Generic[T]):
     ) -> None:
         self.hooks: Final = hooks or Hooks()
         """Who looks on."""
-        self.record: Final = Record()
+        self.outcomes: Final = OutcomeTracker()
         """How its polls have done."""
         self.streams: Final[WeakKeyDictionary[HasHealth, None]] = WeakKeyDictionary()
         """The streams that are not closed, oldest first."""
-        self._wait = wait
+        self._limiter_wait = wait
         self._now: Callable[[], float] = time.monotonic  # until there is a loop to go by
-        self.check = check
+        self.ensure_open = check
         """Raises `SessionClosedError` where the session is closed or in another event loop."""
         self.source = source
         self.log = log
         self.skipped = 0
         """Items nobody could decode and that have no id to count them by."""
-        self._service = _Trouble(source.name, source.name, retry.max_delay)
-        self._store = _Trouble(source.name, f"{source.name}: the store", retry.max_delay)
+        self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
+        self._store_failures = _FailureBackoff(
+            source.name, f"{source.name}: the store", retry.max_delay
+        )
         self.newest: int = 0
         """The greatest id that is known here."""
         self._waiting: dict[Cursor, None] = {}
-        self._round: _Round | None = None
+        self._round: _PollRound | None = None
         self.closed: bool = False
         """Whether the session of this feed has been closed. Asked for each item: a plain value."""
         self._closing = asyncio.Event()
-        self._stirred = asyncio.Event()
-        self.asking: bool = False
+        self._wake_up = asyncio.Event()
+        self.in_flight: bool = False
         """Whether a request is under way, which a cancellation would waste."""
-        self._said: deque[Gap] = deque(maxlen=64)
-        self._held_until = 0.0
+        self._reported_gaps: deque[Gap] = deque(maxlen=64)
+        self._next_round_at = 0.0
 
-    async def advance(self, cursor: Cursor) -> None:
+    async def wait_for_more(self, cursor: Cursor) -> None:
         """Return once the log may have something new for *cursor*.
 
         Transient failures are waited out; any other is raised, to everybody who waits.
@@ -212,86 +214,88 @@ class Feed(Generic[T]):
         self._waiting[cursor] = None
         try:
             if self._round is not None:
-                if cursor.needy:
-                    self._stirred.set()
+                if cursor.needs_poll:
+                    self._wake_up.set()
                 await self._follow(self._round)
             else:
                 await self._lead()
         finally:
             self._waiting.pop(cursor, None)
             if not self._waiting:
-                self.log.retire()
+                self.log.release_lease()
 
-    async def _follow(self, round: _Round) -> None:
+    async def _follow(self, round: _PollRound) -> None:
         await round.done.wait()
         if round.error is not None:
             raise copy.copy(round.error)  # a traceback of its own for each
 
     async def _lead(self) -> None:
-        round = self._round = _Round()
+        round = self._round = _PollRound()
         try:
             # It keeps apart the attempts of whoever asks again after each error. No token does:
             # none is spent on a connection that never comes about.
-            await self._rest(self._held_until)
-            round.error = await self._run()
+            await self._sleep_until(self._next_round_at)
+            round.error = await self._poll_once()
             if isinstance(round.error, TransportError):
-                self._held_until = asyncio.get_running_loop().time() + BASE_DELAY
+                self._next_round_at = asyncio.get_running_loop().time() + BASE_DELAY
         finally:
             self._round = None
             round.done.set()
         if round.error is not None:
             raise round.error
 
-    async def _run(self) -> PythpeerError | None:
+    async def _poll_once(self) -> PythpeerError | None:
         """Poll, or let another session do it. Returns only what is not to be waited out."""
         self._now = asyncio.get_running_loop().time
         # Before the look at those who wait: who comes after it is one who stirs.
-        self._stirred.clear()
+        self._wake_up.clear()
         try:
-            if not self.closed and not (self._needy or await self.log.lead(LEASE)):
-                await self._news()
-                self._store.over()
+            if not self.closed and not (self._needs_poll or await self.log.acquire_lease(LEASE)):
+                await self._wait_for_append()
+                self._store_failures.succeeded()
                 # Who stirred may be back too late for the next look, be it ever so often.
-                if not self._needy:
+                if not self._needs_poll:
                     return None
-            await self._rest(self._not_before)
+            await self._sleep_until(self._not_before)
             if self.closed:
-                return self._over()
+                return self._closed_error()
             error = await self.source.poll(self)
         except PythpeerError as raised:
             error = raised.with_traceback(None)
             if not isinstance(error, StoreError):
-                self.record.note(error)
+                self.outcomes.record(error)
                 return error  # what is raised and not returned is not the service's
         finally:
-            self.asking = False
+            self.in_flight = False
         if error is not None and self.closed:
-            return self._over()  # what broke was broken by closing
-        self.record.note(error)
+            return self._closed_error()  # what broke was broken by closing
+        self.outcomes.record(error)
         if error is not None and not is_transient(error):
             return error
         if error is None:
-            self._store.over()
-            self._service.over()
+            self._store_failures.succeeded()
+            self._service_failures.succeeded()
         elif isinstance(error, StoreError):
-            self._store.note(error)
+            self._store_failures.failed(error)
         else:
-            delay = self._service.note(error)
-            tell_of_retry(self.hooks, self.source.name, error, self._service.failures, delay)
+            delay = self._service_failures.failed(error)
+            notify_retry(
+                self.hooks, self.source.name, error, self._service_failures.failures, delay
+            )
         return None
 
-    def _over(self) -> PythpeerError:
+    def _closed_error(self) -> PythpeerError:
         return SessionClosedError("the session was closed", endpoint=self.source.name)
 
-    async def sit_out(self, error: StoreError) -> None:
+    async def back_off(self, error: StoreError) -> None:
         """Wait a while for the store, which is away just now."""
-        self._store.note(error)
-        await self._rest(self._not_before)
+        self._store_failures.failed(error)
+        await self._sleep_until(self._not_before)
 
-    async def _news(self) -> None:
+    async def _wait_for_append(self) -> None:
         """Wait for what another session appends, or until somebody here needs a poll of its own."""
-        news = asyncio.ensure_future(self.log.news(LEASE))
-        stirred = asyncio.ensure_future(self._stirred.wait())
+        news = asyncio.ensure_future(self.log.wait_for_append(LEASE))
+        stirred = asyncio.ensure_future(self._wake_up.wait())
         try:
             await asyncio.wait((news, stirred), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -302,10 +306,10 @@ class Feed(Generic[T]):
             news.result()
 
     @property
-    def _needy(self) -> bool:
-        return any(cursor.needy for cursor in self._waiting)
+    def _needs_poll(self) -> bool:
+        return any(cursor.needs_poll for cursor in self._waiting)
 
-    async def _rest(self, until: float) -> None:
+    async def _sleep_until(self, until: float) -> None:
         """Wait a back-off out. It is the feed's: a consumer's time limit does not reset it."""
         rest = until - asyncio.get_running_loop().time()
         if rest > 0:
@@ -314,61 +318,61 @@ class Feed(Generic[T]):
 
     @property
     def _not_before(self) -> float:
-        return max(self._service.not_before, self._store.not_before)
+        return max(self._service_failures.not_before, self._store_failures.not_before)
 
     @property
     def next_poll(self) -> float | None:
         """Seconds until the next poll can leave, ``None`` if one is under way or none is wanted."""
-        if self.asking or not self._waiting or self.closed:
+        if self.in_flight or not self._waiting or self.closed:
             return None
-        return max(0.0, self._not_before - self._now(), self._wait())
+        return max(0.0, self._not_before - self._now(), self._limiter_wait())
 
     # -- what a source asks and tells -------------------------------------------------------------
 
     @property
     def attempt(self) -> int:
         """The number of the attempt that the next poll is: 1, and one more for each failure."""
-        return self._service.failures + 1
+        return self._service_failures.failures + 1
 
     @property
-    def homeless(self) -> bool:
+    def has_unpositioned(self) -> bool:
         """Whether a stream waits that has no place yet."""
         return any(cursor.position is None for cursor in self._waiting)
 
     @property
-    def placed(self) -> bool:
+    def has_positioned(self) -> bool:
         """Whether a stream waits that has a place."""
         return any(cursor.position is not None for cursor in self._waiting)
 
     @property
-    def lowest(self) -> int:
+    def min_position(self) -> int:
         """The lowest place of those who wait."""
         places = [cursor.position for cursor in self._waiting if cursor.position is not None]
         return min(places, default=0)
 
-    def settle(self, place: int) -> None:
+    def set_initial_position(self, place: int) -> None:
         """Give the streams that start from now on their place."""
         for cursor in self._waiting:
             if cursor.position is None:
                 cursor.position = place
-                cursor.adrift = False
-        self.see(place)
+                cursor.may_be_incomplete = False
+        self.update_newest(place)
 
-    def prove(self, after: int, *, full: bool) -> None:
+    def confirm(self, after: int, *, full: bool) -> None:
         """The service was asked for everything after *after*, and its answer is in the log."""
         for cursor in self._waiting:
             if cursor.position == after or (not full and (cursor.position or 0) > after):
-                cursor.proved = cursor.position
-                cursor.adrift = False
+                cursor.confirmed_at = cursor.position
+                cursor.may_be_incomplete = False
 
-    def see(self, newest: int) -> None:
+    def update_newest(self, newest: int) -> None:
         """There is an item of this id."""
         self.newest = max(self.newest, newest)
 
-    def say(self, gap: Gap) -> None:
+    def report_gap(self, gap: Gap) -> None:
         """Warn of a gap, once however many streams come across it."""
-        if gap not in self._said:
-            self._said.append(gap)
+        if gap not in self._reported_gaps:
+            self._reported_gaps.append(gap)
             logger.warning(
                 "%s: messages may be missing between %d and %d",
                 self.source.name,
@@ -383,10 +387,10 @@ class Feed(Generic[T]):
         """The session is closing: wake whoever rests."""
         self.closed = True
         self._closing.set()
-        self._stirred.set()
+        self._wake_up.set()
 
 
-class Feeds:
+class Pollers:
     """The feeds of a session while it is open, one for each log."""
 
     def __init__(
@@ -400,7 +404,7 @@ class Feeds:
         self._store: Store | None = None
         self._check = check
         self._retry = Retry()
-        self._feeds: dict[str, Feed[Any]] = {}
+        self._feeds: dict[str, Poller[Any]] = {}
 
     def open(self, store: Store, retry: Retry) -> None:
         """The session is open: streams can be made."""
@@ -408,16 +412,16 @@ class Feeds:
         self._store = store
         self._retry = retry
 
-    def get(self, topic: Topic[T], source: Callable[[], Source[T]]) -> Feed[T]:
+    def get(self, topic: Topic[T], source: Callable[[], PollSource[T]]) -> Poller[T]:
         """The feed of *topic*, which polls what *source* makes."""
         if self._store is None:
             raise SessionClosedError("the session is not open")
-        feed: Feed[T] | None = self._feeds.get(topic.name)
+        feed: Poller[T] | None = self._feeds.get(topic.name)
         if feed is None:
             log = self._store.log(topic)
             made = source()
             wait = partial(self._wait, made.name)
-            feed = Feed(made, log, self._retry, self._check, self._hooks, wait)
+            feed = Poller(made, log, self._retry, self._check, self._hooks, wait)
             self._feeds[topic.name] = feed
         return feed
 
@@ -432,9 +436,9 @@ class Feeds:
         for feed in self._feeds.values():
             feed.close()
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         """Wait, once no request can be under way, for what has to be put down."""
         feeds = list(self._feeds.values())
         self._feeds.clear()
         for feed in feeds:
-            await feed.source.finish()
+            await feed.source.drain()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-__all__ = ["EndpointHealth", "Record", "SessionHealth", "StreamHealth", "moment"]
+__all__ = ["EndpointHealth", "OutcomeTracker", "SessionHealth", "StreamHealth", "utc_now"]
 
 
 class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +85,7 @@ class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
     streams: tuple[StreamHealth, ...]
 
 
-class Record:
+class OutcomeTracker:
     """What is remembered of how something went."""
 
     __slots__ = ("_succeeded", "failures", "last_error")
@@ -95,7 +95,7 @@ class Record:
         self.failures: int = 0
         self.last_error: str | None = None
 
-    def note(self, error: BaseException | None) -> None:
+    def record(self, error: BaseException | None) -> None:
         """It went well, or failed."""
         if error is None:
             self._succeeded = time.time()
@@ -111,6 +111,6 @@ class Record:
         return None if self._succeeded is None else datetime.fromtimestamp(self._succeeded, UTC)
 
 
-def moment() -> datetime:
+def utc_now() -> datetime:
     """This one, in UTC."""
     return datetime.now(UTC)

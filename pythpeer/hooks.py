@@ -36,10 +36,10 @@ logger: Final = logging.getLogger(__name__)
 
 E = TypeVar("E")
 
-PENDING: Final = 1000
+MAX_PENDING: Final = 1000
 """Events that may wait for one asynchronous hook."""
 
-GRACE: Final = 1.0
+CLOSE_TIMEOUT: Final = 1.0
 """Seconds that closing a session leaves to asynchronous hooks, and again to end once cancelled."""
 
 Outcome = Literal["ok", "refused", "limited", "failed", "unknown", "cancelled"]
@@ -197,27 +197,27 @@ class Hooks:
         self.delivery: Final[Listeners[DeliveryEvent]] = _listeners(
             "on_delivery", None, of.on_delivery
         )
-        self.requests: Final[bool] = bool(self.request or self.response)
+        self.has_request_listeners: Final[bool] = bool(self.request or self.response)
         """Whether anybody looks at requests."""
 
-    def open(self) -> None:
+    def reset(self) -> None:
         """The session is open: what another loop left behind is gone with it."""
         for listener in self._all():
-            listener.forget()
+            listener.reset()
 
-    async def finish(self) -> None:
+    async def aclose(self) -> None:
         """Let asynchronous hooks end, for a moment; then end them."""
         current = asyncio.current_task()
         tasks = {task for listener in self._all() if (task := listener.task) and not task.done()}
         tasks.discard(current)  # a hook that closes the session does not wait for itself
-        if not tasks or not (await asyncio.wait(tasks, timeout=GRACE))[1]:
+        if not tasks or not (await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT))[1]:
             return
         for listener in self._all():
             if listener.task is not current:
-                listener.drop()
+                listener.clear()
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks, timeout=GRACE)
+        await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
 
     def _all(self) -> Iterator[Listener[Any]]:
         kinds = (self.request, self.response, self.retry, self.gap, self.store, self.delivery)
@@ -227,13 +227,13 @@ class Hooks:
 class Listener(Generic[E]):
     """One hook. Its events reach it in order; if it is asynchronous, one after the other."""
 
-    __slots__ = ("_failed", "_hook", "_name", "_overrun", "_pending", "task")
+    __slots__ = ("_failure_logged", "_hook", "_name", "_overflow_logged", "_pending", "task")
 
     def __init__(self, name: str, hook: Hook[E]) -> None:
         self._name = name
         self._hook = hook
-        self._failed = False
-        self._overrun = False
+        self._failure_logged = False
+        self._overflow_logged = False
         self._pending: deque[Awaitable[object]] = deque()
         self.task: asyncio.Task[None] | None = None
         """What an asynchronous hook runs in while there is anything for it to do."""
@@ -244,25 +244,25 @@ class Listener(Generic[E]):
             result = self._hook(event)
         # One who raises a cancellation without waiting for anything was not cancelled.
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it is the user's
-            self._complain(error)
+            self._log_failure(error)
             return
         if result is not None and inspect.isawaitable(result):
-            self._later(result)
+            self._enqueue(result)
 
-    def _later(self, result: Awaitable[object]) -> None:
-        if len(self._pending) >= PENDING:
+    def _enqueue(self, result: Awaitable[object]) -> None:
+        if len(self._pending) >= MAX_PENDING:
             _close(result)
-            if not self._overrun:
-                self._overrun = True
+            if not self._overflow_logged:
+                self._overflow_logged = True
                 logger.warning(
                     "the hook %s is too slow: it misses events", self._name, extra=self._extra
                 )
             return
         self._pending.append(result)
         if self.task is None or self.task.done():
-            self.task = asyncio.ensure_future(self._work())
+            self.task = asyncio.ensure_future(self._run_queue())
 
-    async def _work(self) -> None:
+    async def _run_queue(self) -> None:
         try:
             while self._pending:
                 try:
@@ -271,15 +271,15 @@ class Listener(Generic[E]):
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
-                    self._complain(error)  # what it waited for was cancelled, and not this
+                    self._log_failure(error)  # what it waited for was cancelled, and not this
                 except Exception as error:  # noqa: BLE001  # it is the user's
-                    self._complain(error)
+                    self._log_failure(error)
         finally:
-            self.drop()
+            self.clear()
 
-    def _complain(self, error: BaseException) -> None:
-        if not self._failed:
-            self._failed = True
+    def _log_failure(self, error: BaseException) -> None:
+        if not self._failure_logged:
+            self._failure_logged = True
             logger.error(
                 "the hook %s failed; it goes on being called, and this is said once",
                 self._name,
@@ -291,14 +291,14 @@ class Listener(Generic[E]):
     def _extra(self) -> dict[str, object]:
         return {"hook": self._name}
 
-    def drop(self) -> None:
+    def clear(self) -> None:
         """Forget the events that wait."""
         while self._pending:
             _close(self._pending.popleft())
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget the task as well: its loop is gone."""
-        self.drop()
+        self.clear()
         self.task = None
 
 

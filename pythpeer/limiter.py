@@ -20,19 +20,19 @@ import anyio
 
 from .bucket import Bucket
 from .errors import PythpeerError, RateLimitedError, SessionClosedError
-from .line import Line, Priority, Waiter
+from .line import Priority, Waiter, WaitQueue
 from .wire import Rate, check_seconds
 
-__all__ = ["Gate", "Limiter", "Permit", "Turn", "clock"]
+__all__ = ["Grant", "Limiter", "PacingBackend", "Permit", "loop_clock"]
 
-LONGEST_PAUSE: Final = 3600.0
+MAX_PAUSE: Final = 3600.0
 """The longest ``Retry-After``, in seconds, that is slept through by those who wait for ever."""
 
 _HELD: Final = -1
 _RETURNED: Final = -2
 
 
-def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+def loop_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     """The monotonic clock to pace by in *loop*.
 
     An asyncio loop's own clock is exact, and it is the one that a test's virtual time moves. Loops
@@ -41,27 +41,27 @@ def clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
 
 
-class Turn(NamedTuple):
+class Grant(NamedTuple):
     """What a `Gate` says to one who asks for the token that several processes share."""
 
-    wait: float
+    retry_in: float
     """Seconds after which to ask again; 0 if the token is the asker's."""
 
     ticket: int
     """The token's number, for the one who has it."""
 
-    paused: float
+    paused_for: float
     """Seconds for which another process has paused the endpoint; 0 if none has."""
 
 
-class Gate(Protocol):
+class PacingBackend(Protocol):
     """The pacing that processes share, as the limiter of one of them sees it.
 
     Only `take` waits for an answer. The rest is for the record: it is done in the order in which it
     was said, and before the next `take`.
     """
 
-    async def take(self) -> Turn:
+    async def acquire(self) -> Grant:
         """Ask for a token, and keep a place in the line of processes until it is had.
 
         If it is cancelled it leaves neither behind.
@@ -74,10 +74,10 @@ class Gate(Protocol):
     def answered(self, ticket: int) -> None:
         """The request on *ticket* has its answer now. Not said where that changes nothing."""
 
-    def give_back(self, ticket: int) -> None:
+    def release(self, ticket: int) -> None:
         """The request on *ticket* certainly never left."""
 
-    def leave(self) -> None:
+    def leave_queue(self) -> None:
         """Nobody here waits any more: give the place in the line up."""
 
     def pause(self, seconds: float) -> None:
@@ -87,7 +87,7 @@ class Gate(Protocol):
 class Permit:
     """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
 
-    __slots__ = ("_anchor", "_bucket", "_ticket", "limiter", "status", "waited")
+    __slots__ = ("_bucket", "_spend_number", "_ticket", "limiter", "status", "waited")
 
     def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
         self.limiter: Final[Limiter] = limiter
@@ -95,7 +95,7 @@ class Permit:
         # If the limiter moves to another loop it gets another bucket: what is left over from the
         # old loop must not count there.
         self._bucket = bucket
-        self._anchor = _HELD
+        self._spend_number = _HELD
         self.status: int | None = None
         """The HTTP status of the answer, once its head is here."""
         self.waited: float = 0.0
@@ -104,36 +104,36 @@ class Permit:
     @property
     def written(self) -> bool:
         """Whether the request head went out, so that the service may have seen it."""
-        return self._anchor >= 0
+        return self._spend_number >= 0
 
     def on_written(self) -> None:
         """The request head is being written now."""
-        if self._anchor == _HELD:
-            self._anchor = self.limiter._spend(self._bucket, self._ticket)
+        if self._spend_number == _HELD:
+            self._spend_number = self.limiter._spend(self._bucket, self._ticket)
 
     def on_answered(self, status: int | None = None) -> None:
         """The head of the answer is here."""
         self.status = status
-        if self._anchor > 0:
+        if self._spend_number > 0:
             if status != 429:
-                self._bucket.praise()
-            self.limiter._answered(self._bucket, self._anchor, self._ticket)
+                self._bucket.on_success()
+            self.limiter._answered(self._bucket, self._spend_number, self._ticket)
 
-    def refused(self, retry_after: float | None) -> None:
+    def on_throttled(self, retry_after: float | None) -> None:
         """The service said that it was asked too often: keep more distance from now on."""
-        self._bucket.punish()
+        self._bucket.on_throttled()
         self.pause(retry_after)
 
     def pause(self, retry_after: float | None) -> None:
         """The service said when to come back, or nothing of the kind."""
         if retry_after is not None:
-            self.limiter.pause(min(retry_after, LONGEST_PAUSE))
+            self.limiter.pause(min(retry_after, MAX_PAUSE))
 
     def close(self) -> None:
         """The request is over. A token that was never spent goes back."""
-        if self._anchor == _HELD:
-            self._anchor = _RETURNED
-            self.limiter._give_back(self._bucket, self._ticket)
+        if self._spend_number == _HELD:
+            self._spend_number = _RETURNED
+            self.limiter._release(self._bucket, self._ticket)
 
 
 class Limiter:
@@ -144,31 +144,33 @@ class Limiter:
 
     __slots__ = (
         "__weakref__",
-        "_asking",
+        "_backend",
+        "_backend_retry_at",
+        "_backend_task",
         "_bucket",
-        "_gate",
-        "_gate_due",
-        "_line",
         "_loop",
         "_now",
+        "_queue",
         "_ticket",
         "_timer",
-        "_wake",
+        "_timer_at",
         "name",
     )
 
-    def __init__(self, name: str, rate: Rate, gate: Gate | None = None) -> None:
+    def __init__(self, name: str, rate: Rate, gate: PacingBackend | None = None) -> None:
         self.name: Final[str] = name
-        self._gate = gate
-        self._gate_due = -math.inf  # when to ask there again; infinity while it is being asked
-        self._asking: asyncio.Task[None] | None = None
+        self._backend = gate
+        self._backend_retry_at = (
+            -math.inf
+        )  # when to ask there again; infinity while it is being asked
+        self._backend_task: asyncio.Task[None] | None = None
         self._ticket: int | None = None  # a token from there for whoever is next
         self._bucket = Bucket(rate)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = time.monotonic
         self._timer: asyncio.TimerHandle | None = None
-        self._wake = math.inf  # when it goes off
-        self._line: Line[Permit] = Line()
+        self._timer_at = math.inf  # when it goes off
+        self._queue: WaitQueue[Permit] = WaitQueue()
 
     # -- what users see ---------------------------------------------------------------------------
 
@@ -188,10 +190,10 @@ class Limiter:
     @property
     def waiting(self) -> int:
         """How many callers wait for a token."""
-        return len(self._line)
+        return len(self._queue)
 
     @property
-    def in_hand(self) -> int:
+    def outstanding(self) -> int:
         """Tokens that were given out, and whose requests are not written yet."""
         return self._bucket.reserved
 
@@ -213,14 +215,14 @@ class Limiter:
     @property
     def next_token(self) -> float:
         """Seconds until the next token, as far as is known here; 0 if there is one."""
-        return max(0.0, self._first(self._now()))
+        return max(0.0, self._wait_of_next(self._now()))
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now. A deadline is only ever moved later."""
         self._bucket.pause(self._now() + check_seconds("a pause", seconds))
-        if self._gate is not None:
-            self._gate.pause(seconds)
-        self._serve()
+        if self._backend is not None:
+            self._backend.pause(seconds)
+        self._dispatch()
 
     def __repr__(self) -> str:
         state = f"{self.available} of {self.rate.burst} available, {self.waiting} waiting"
@@ -239,11 +241,11 @@ class Limiter:
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._move_to(loop)
-        bucket, line = self._bucket, self._line
-        if not line and self._gate is None:
+            self._rebind(loop)
+        bucket, line = self._bucket, self._queue
+        if not line and self._backend is None:
             # A token saved up and no pause ever set: no need to look at the clock.
-            if bucket.saved > bucket.reserved and bucket.paused == -math.inf:
+            if bucket.stored > bucket.reserved and bucket.paused == -math.inf:
                 bucket.reserve()
                 return Permit(self, bucket)
             now = self._now()
@@ -251,181 +253,181 @@ class Limiter:
                 bucket.reserve()
                 return Permit(self, bucket)
         now = self._now()
-        wait = self._expected(priority, now)
+        wait = self._wait_of_newcomer(priority, now)
         if wait > max_wait:
-            raise self._too_long(wait)
+            raise self._rate_limited_error(wait)
         # A class that is given its parameter in the call takes four times as long.
         waiter: Waiter[Permit] = Waiter(loop.create_future(), priority, now + max_wait, owner)
-        line.join(waiter)
+        line.push(waiter)
         # Somebody who comes last changes nothing, unless they lose patience first.
-        if self._timer is None or waiter.deadline < self._wake:
-            self._serve()
+        if self._timer is None or waiter.deadline < self._timer_at:
+            self._dispatch()
         try:
-            permit: Permit = await waiter.told
+            permit: Permit = await waiter.future
         except BaseException:
-            self._leave(waiter)
-            if self._asking is not None and not line:
-                await self._stop_asking(self._asking)
+            self._on_waiter_cancelled(waiter)
+            if self._backend_task is not None and not line:
+                await self._cancel_backend_ask(self._backend_task)
             raise
         permit.waited = self._now() - now
         return permit
 
-    def dismiss(self, owner: object) -> None:
+    def fail_waiters(self, owner: object) -> None:
         """Send everybody away who waits on behalf of *owner*: its session is being closed."""
-        for waiter in self._line.take(owner):
-            waiter.send_away(SessionClosedError("the session was closed", endpoint=self.name))
-        self._serve()
+        for waiter in self._queue.drain_owner(owner):
+            waiter.fail(SessionClosedError("the session was closed", endpoint=self.name))
+        self._dispatch()
 
     # -- permits ----------------------------------------------------------------------------------
 
     def _spend(self, bucket: Bucket, ticket: int) -> int:
         anchor = bucket.spend(self._now())
-        if self._gate is not None:
-            self._gate.written(ticket, bucket.guard)
-        self._serve()
+        if self._backend is not None:
+            self._backend.written(ticket, bucket.guard)
+        self._dispatch()
         return anchor
 
     def _answered(self, bucket: Bucket, anchor: int, ticket: int) -> None:
         if bucket.answered(anchor, self._now()):
-            if self._gate is not None:
-                self._gate.answered(ticket)
-            self._serve()
+            if self._backend is not None:
+                self._backend.answered(ticket)
+            self._dispatch()
 
-    def _give_back(self, bucket: Bucket, ticket: int) -> None:
-        bucket.give_back()
-        if self._gate is not None:
-            self._gate.give_back(ticket)
-        self._serve()
+    def _release(self, bucket: Bucket, ticket: int) -> None:
+        bucket.release()
+        if self._backend is not None:
+            self._backend.release(ticket)
+        self._dispatch()
 
     # -- the token that processes share -----------------------------------------------------------
 
-    def _admitted(self, now: float) -> bool:
+    def _backend_admits(self, now: float) -> bool:
         """Whether the other processes leave the next token to this one. Asks them if need be."""
-        if self._gate is None or self._ticket is not None:
+        if self._backend is None or self._ticket is not None:
             return True
-        if self._gate_due <= now:
-            self._gate_due = math.inf
-            self._asking = asyncio.ensure_future(self._ask(self._gate))
+        if self._backend_retry_at <= now:
+            self._backend_retry_at = math.inf
+            self._backend_task = asyncio.ensure_future(self._ask_backend(self._backend))
         return False
 
     @property
-    def _gate_opens(self) -> float:
+    def _backend_opens_at(self) -> float:
         """The time before which the other processes are not done, as far as is known."""
-        return self._gate_due if self._gate_due < math.inf else -math.inf
+        return self._backend_retry_at if self._backend_retry_at < math.inf else -math.inf
 
-    async def _ask(self, gate: Gate) -> None:
+    async def _ask_backend(self, gate: PacingBackend) -> None:
         failure: PythpeerError | None = None
         try:
-            turn = await gate.take()
+            turn = await gate.acquire()
         except PythpeerError as error:
             failure = error.with_traceback(None)
         else:
             now = self._now()
-            self._gate_due = now + turn.wait if turn.wait else -math.inf
-            self._ticket = None if turn.wait else turn.ticket
-            if turn.paused:
-                self._bucket.pause(now + turn.paused)
-        self._asking = None
+            self._backend_retry_at = now + turn.retry_in if turn.retry_in else -math.inf
+            self._ticket = None if turn.retry_in else turn.ticket
+            if turn.paused_for:
+                self._bucket.pause(now + turn.paused_for)
+        self._backend_task = None
         if failure is not None:
-            self._gate_due = -math.inf
-            self._fail(failure)
-        self._serve()
+            self._backend_retry_at = -math.inf
+            self._fail_all(failure)
+        self._dispatch()
 
-    async def _stop_asking(self, asking: asyncio.Task[None]) -> None:
+    async def _cancel_backend_ask(self, asking: asyncio.Task[None]) -> None:
         """The last one who waited is gone: so is the task that asked on its behalf."""
         asking.cancel()
         # Here and not there: a task that has not begun yet is not told of its cancellation.
-        self._asking, self._gate_due = None, -math.inf
+        self._backend_task, self._backend_retry_at = None, -math.inf
         with anyio.CancelScope(shield=True):
             await asyncio.wait([asking])
 
-    def _fail(self, error: PythpeerError) -> None:
+    def _fail_all(self, error: PythpeerError) -> None:
         """Nobody can be served."""
-        for waiter in self._line.clear():
-            waiter.send_away(copy.copy(error))
+        for waiter in self._queue.drain():
+            waiter.fail(copy.copy(error))
 
-    def _leave_gate(self, gate: Gate) -> None:
+    def _leave_backend(self, gate: PacingBackend) -> None:
         """Nobody waits here any more: leave what the other processes can use to them."""
         if self._ticket is not None:
-            gate.give_back(self._ticket)
-        elif self._gate_due > -math.inf and self._asking is None:
-            gate.leave()
+            gate.release(self._ticket)
+        elif self._backend_retry_at > -math.inf and self._backend_task is None:
+            gate.leave_queue()
         self._ticket = None
-        if self._asking is None:
-            self._gate_due = -math.inf
+        if self._backend_task is None:
+            self._backend_retry_at = -math.inf
 
     # -- the queue --------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def _dispatch(self) -> None:
         """Grant what is due, send away who has waited too long, and set the timer for the rest."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        line = self._line
+        line = self._queue
         if not line:
-            if self._gate is not None:
-                self._leave_gate(self._gate)
+            if self._backend is not None:
+                self._leave_backend(self._backend)
             return
         now = self._now()
         bucket = self._bucket
-        while line and bucket.due(now) <= now and self._admitted(now):
-            told = line.next().told
+        while line and bucket.due(now) <= now and self._backend_admits(now):
+            told = line.pop().future
             if not told.done():
                 bucket.reserve()
                 told.set_result(Permit(self, bucket, self._ticket or 0))
                 self._ticket = None
-        if self._ticket is not None and self._gate is not None:
-            self._gate.give_back(self._ticket)  # a pause came between: others may be faster
+        if self._ticket is not None and self._backend is not None:
+            self._backend.release(self._ticket)  # a pause came between: others may be faster
             self._ticket = None
-        due = max(bucket.due(now), now if self._gate is None else self._gate_due)
-        wake = min(due, self._send_away(now))
+        due = max(bucket.due(now), now if self._backend is None else self._backend_retry_at)
+        wake = min(due, self._expire_waiters(now))
         if line and wake < math.inf and self._loop is not None:
             # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
-            self._timer = self._loop.call_later(max(0.0, wake - now), self._serve)
-            self._wake = wake
+            self._timer = self._loop.call_later(max(0.0, wake - now), self._dispatch)
+            self._timer_at = wake
 
-    def _send_away(self, now: float) -> float:
+    def _expire_waiters(self, now: float) -> float:
         """Fail those who cannot be served in time. Returns when to look again."""
-        closed = max(self._bucket.paused, self._gate_opens)
-        late, soonest = self._line.late(now, closed, asking=self._asking is not None)
+        closed = max(self._bucket.paused, self._backend_opens_at)
+        late, soonest = self._queue.pop_expired(now, closed, asking=self._backend_task is not None)
         for waiter in late:
-            waiter.send_away(self._too_long(self._first(now)))
+            waiter.fail(self._rate_limited_error(self._wait_of_next(now)))
         return soonest
 
-    def _first(self, now: float) -> float:
+    def _wait_of_next(self, now: float) -> float:
         """Seconds until somebody can go, as far as is known."""
         due = self._bucket.due(now)
-        opens = max(self._bucket.paused, self._gate_opens)
+        opens = max(self._bucket.paused, self._backend_opens_at)
         return max(0.0, opens - now) if due == math.inf else max(due, opens) - now
 
-    def _expected(self, priority: Priority, now: float) -> float:
+    def _wait_of_newcomer(self, priority: Priority, now: float) -> float:
         """The least that somebody who comes now will wait, in seconds."""
         bucket = self._bucket
-        ahead = self._line.ahead(priority)
+        ahead = self._queue.count_ahead(priority)
         saved = bucket.available(max(now, bucket.paused))
-        return self._first(now) + max(0, ahead - saved) * bucket.rate.interval
+        return self._wait_of_next(now) + max(0, ahead - saved) * bucket.rate.interval
 
-    def _too_long(self, wait: float) -> RateLimitedError:
+    def _rate_limited_error(self, wait: float) -> RateLimitedError:
         return RateLimitedError(
             f"no token for another {wait:.1f} s", endpoint=self.name, retry_after=wait
         )
 
-    def _leave(self, waiter: Waiter[Permit]) -> None:
+    def _on_waiter_cancelled(self, waiter: Waiter[Permit]) -> None:
         """A waiter was cancelled: unlink it, or hand on the token that came in the same turn."""
-        told = waiter.told
+        told = waiter.future
         if told.done() and not told.cancelled() and told.exception() is None:
             told.result().close()
-        elif self._line.leave(waiter):
-            self._serve()
+        elif self._queue.discard(waiter):
+            self._dispatch()
 
-    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Start to count in another loop's time."""
-        busy = self._line or self._bucket.reserved
+        busy = self._queue or self._bucket.reserved
         if busy and self._loop is not None and not self._loop.is_closed():
             raise SessionClosedError("it is in use in another event loop", endpoint=self.name)
-        self._line.clear()
+        self._queue.drain()
         self._timer = None  # the old loop's: it waits for nobody, or its loop is closed
-        before, self._now = self._now, clock(loop)
-        self._bucket = self._bucket.moved(self._now() - before())
+        before, self._now = self._now, loop_clock(loop)
+        self._bucket = self._bucket.shifted(self._now() - before())
         self._loop = loop
-        self._asking, self._ticket, self._gate_due = None, None, -math.inf
+        self._backend_task, self._ticket, self._backend_retry_at = None, None, -math.inf

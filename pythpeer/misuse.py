@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-__all__ = ["AsyncFor", "AsyncWith"]
+__all__ = ["AsyncContextOnly", "AsyncIterationOnly"]
 
 
-class AsyncFor:
+class AsyncIterationOnly:
     """What is iterated over by ``async for`` only: a plain ``for`` says so."""
 
     if not TYPE_CHECKING:
@@ -19,7 +19,7 @@ class AsyncFor:
             raise TypeError(f"{type(self).__name__} is asynchronous: write 'async for', not 'for'")
 
 
-class AsyncWith:
+class AsyncContextOnly:
     """What is opened by ``async with`` only: a plain ``with`` says so."""
 
     if not TYPE_CHECKING:

@@ -28,16 +28,31 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenTelemetry"]
 
-SCHEMA: Final = "https://opentelemetry.io/schemas/1.23.1"
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.23.1"
 """The first with the stable conventions for HTTP."""
 
-SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+DURATION_BUCKETS: Final = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.075,
+    0.1,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    2.5,
+    5.0,
+    7.5,
+    10.0,
+)
 """The bounds that the conventions advise for durations."""
 
-WAITS: Final = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+WAIT_BUCKETS: Final = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Bounds for waiting, which is by the second here."""
 
-ENDPOINT: Final = "pythpeer.endpoint"
+ENDPOINT_ATTRIBUTE: Final = "pythpeer.endpoint"
 
 Attributes = dict[str, str | int | float]
 
@@ -58,26 +73,26 @@ class OpenTelemetry(Telemetry):
         meter_provider: MeterProvider | None = None,
     ) -> None:
         name, release = "pythpeer", version()
-        self._tracer = trace.get_tracer(name, release, tracer_provider, SCHEMA)
-        meter = metrics.get_meter(name, release, meter_provider, SCHEMA)
+        self._tracer = trace.get_tracer(name, release, tracer_provider, SCHEMA_URL)
+        meter = metrics.get_meter(name, release, meter_provider, SCHEMA_URL)
         counter, histogram = meter.create_counter, meter.create_histogram
         self._duration = histogram(
             "http.client.request.duration",
             "s",
             "Duration of HTTP client requests.",
-            explicit_bucket_boundaries_advisory=SECONDS,
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._wait = histogram(
             "pythpeer.limiter.wait",
             "s",
             "How long requests waited for their tokens.",
-            explicit_bucket_boundaries_advisory=WAITS,
+            explicit_bucket_boundaries_advisory=WAIT_BUCKETS,
         )
         self._store = histogram(
             "pythpeer.store.duration",
             "s",
             "How long the store took for what a poll brought.",
-            explicit_bucket_boundaries_advisory=SECONDS,
+            explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._requests = counter("pythpeer.requests", "{request}", "Requests by their outcome.")
         self._retries = counter("pythpeer.retries", "{retry}", "Reads that are asked again.")
@@ -95,8 +110,8 @@ class OpenTelemetry(Telemetry):
 
     def on_response(self, event: ResponseEvent, /) -> None:
         """A request is over: a span, its duration, and its wait."""
-        about = _about(event)
-        endpoint = {ENDPOINT: event.endpoint}
+        about = _attributes(event)
+        endpoint = {ENDPOINT_ATTRIBUTE: event.endpoint}
         self._trace(event, about)
         self._duration.record(event.duration, about)
         self._wait.record(event.waited, endpoint)
@@ -124,15 +139,15 @@ class OpenTelemetry(Telemetry):
 
     def on_retry(self, event: RetryEvent, /) -> None:
         """A read is going to be asked again."""
-        self._retries.add(1, {ENDPOINT: event.endpoint, "error.type": event.error})
+        self._retries.add(1, {ENDPOINT_ATTRIBUTE: event.endpoint, "error.type": event.error})
 
     def on_gap(self, event: GapEvent, /) -> None:
         """Messages may be missing."""
-        self._gaps.add(1, {ENDPOINT: event.endpoint})
+        self._gaps.add(1, {ENDPOINT_ATTRIBUTE: event.endpoint})
 
     def on_store(self, event: StoreEvent, /) -> None:
         """What a poll brought is in the store."""
-        endpoint = {ENDPOINT: event.endpoint}
+        endpoint = {ENDPOINT_ATTRIBUTE: event.endpoint}
         self._store.record(event.duration, endpoint)
         self._messages.add(event.items, endpoint)
         self._duplicates.add(event.duplicates, endpoint)
@@ -140,17 +155,19 @@ class OpenTelemetry(Telemetry):
 
     def on_delivery(self, event: DeliveryEvent, /) -> None:
         """A stream took items from its log."""
-        self._lag.set(event.lag, {ENDPOINT: event.endpoint, "pythpeer.stream": event.stream or ""})
+        self._lag.set(
+            event.lag, {ENDPOINT_ATTRIBUTE: event.endpoint, "pythpeer.stream": event.stream or ""}
+        )
 
 
-def _about(event: ResponseEvent) -> Attributes:
+def _attributes(event: ResponseEvent) -> Attributes:
     """What span and metric say in common."""
     address, port = _server(event.url.partition("?")[0])
     about: Attributes = {
         "http.request.method": "GET",
         "server.address": address,
         "server.port": port,
-        ENDPOINT: event.endpoint,
+        ENDPOINT_ATTRIBUTE: event.endpoint,
     }
     if event.status is not None:
         about["http.response.status_code"] = event.status

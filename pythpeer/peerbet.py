@@ -19,15 +19,15 @@ from typing import Annotated, Final
 
 import msgspec
 
-from .answers import read_date, same_document
+from .answers import canonical_json, parse_date
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
-from .feed import Feed, Feeds, log_skipped, put_down
+from .feed import Poller, Pollers, log_skipped, store_items
 from .line import Priority
-from .polling import chain
-from .posting import Posts, Shown
+from .polling import link_entries
+from .posting import Poster, ReadBack
 from .secret import Secret
-from .shapes import bit, number, text
+from .shapes import to_bool, to_int, to_text
 from .splitting import split_text
 from .stores.base import Log, Topic
 from .streams import OnGap, Stream
@@ -37,9 +37,9 @@ from .wire import (
     Endpoint,
     Json,
     Param,
+    ParsedEndpoint,
     Rate,
     Request,
-    ShapedEndpoint,
     check_integer,
     check_text,
 )
@@ -91,7 +91,7 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
 
         ``None`` where the service sent no date, or a zero date.
         """
-        return read_date(self.date)
+        return parse_date(self.date)
 
 
 class ChatPage(msgspec.Struct, frozen=True):
@@ -114,16 +114,19 @@ class ChatStream(Stream[ChatMessage]):
 class Peerbet:
     """The Peerbet services of a session: ``session.peerbet``."""
 
-    def __init__(self, caller: Caller, feeds: Feeds, *, url: str, key: Secret | None) -> None:
+    def __init__(self, caller: Caller, feeds: Pollers, *, url: str, key: Secret | None) -> None:
         self._caller = caller
         self._feeds = feeds
         self._key = key
-        self._get, self._set = chat_get(url), chat_set(url)
+        self.read_endpoint, self.post_endpoint = make_read_endpoint(url), make_post_endpoint(url)
         account = key.fingerprint() if key else "nobody"
-        self.accounts: Final = ((self._get, account), (self._set, account))
+        self.endpoint_accounts: Final = (
+            (self.read_endpoint, account),
+            (self.post_endpoint, account),
+        )
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
-        self._posts = Posts(caller, self._show)
+        self._posts = Poster(caller, self._read_back)
 
     async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
         """Read the chat: messages with ids over *after*, or the last 50.
@@ -134,14 +137,16 @@ class Peerbet:
         read can fail with.
         """
         if after is not None:
-            check_integer("after", after, 0, endpoint=self._get.name)
+            check_integer("after", after, 0, endpoint=self.read_endpoint.name)
         if last is not None:
-            check_integer("last", last, 1, MAX_LAST, endpoint=self._get.name)
+            check_integer("last", last, 1, MAX_LAST, endpoint=self.read_endpoint.name)
         page = await self._caller.call(self._request(after, last))
         messages = page.messages
         if after is not None and messages and messages[0].id <= after:
             messages = tuple(message for message in messages if message.id > after)
-        return ChatPage(messages, page.users_online, len(page.holes) + len(page.strays))
+        return ChatPage(
+            messages, page.users_online, len(page.undecodable_ids) + len(page.undecodable)
+        )
 
     async def post(self, text: str, *, bot: bool = False, confirm: bool = False) -> int:
         """Post *text*, 1 to 250 characters, and return the new message's id.
@@ -178,11 +183,13 @@ class Peerbet:
         """
         self._check_posting(bot=bot, confirm=confirm)
         if on_part is not None and not callable(on_part):
-            raise InvalidRequestError("on_part is something to call", endpoint=self._set.name)
+            raise InvalidRequestError(
+                "on_part is something to call", endpoint=self.post_endpoint.name
+            )
         try:
             parts = split_text(text, MAX_TEXT)
         except InvalidRequestError as error:
-            error.endpoint = self._set.name
+            error.endpoint = self.post_endpoint.name
             raise
         requests = [self._post_request(part, bot=bot) for part in parts]
         ids: list[int] = []
@@ -209,7 +216,7 @@ class Peerbet:
         came before the oldest available is such a gap; it is none where *after* is given as 0.
         """
         if after is not None:
-            check_integer("after", after, 0, endpoint=self._get.name)
+            check_integer("after", after, 0, endpoint=self.read_endpoint.name)
         feed = self._feeds.get(self._topic, lambda: _ChatSource(self))
         return ChatStream(feed, after=after, name=name, on_gap=on_gap)
 
@@ -222,28 +229,30 @@ class Peerbet:
         elif not isinstance(confirm, bool):
             fault = "confirm is True or False"
         if fault is not None:
-            raise InvalidRequestError(fault, endpoint=self._set.name)
+            raise InvalidRequestError(fault, endpoint=self.post_endpoint.name)
 
-    def _post_request(self, text: str, *, bot: bool) -> Request[_Posted]:
-        check_text("text", text, MAX_TEXT, endpoint=self._set.name)
+    def _post_request(self, text: str, *, bot: bool) -> Request[_PostResponse]:
+        check_text("text", text, MAX_TEXT, endpoint=self.post_endpoint.name)
         params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
-        return Request(self._set, params)
+        return Request(self.post_endpoint, params)
 
-    async def _show(self, after: int | None) -> Shown:
+    async def _read_back(self, after: int | None) -> ReadBack:
         """What came after *after*, or the newest message: for posts that seek theirs."""
         page = await self._caller.call(self._request(after, 1 if after is None else MAX_LAST))
         known = page.by_id()
-        if after is None and page.strays and not known:
-            raise DecodeError("the newest message cannot be decoded", endpoint=self._get.name)
+        if after is None and page.undecodable and not known:
+            raise DecodeError(
+                "the newest message cannot be decoded", endpoint=self.read_endpoint.name
+            )
         mine = {
             message.id: message.text
             for message in page.messages
             if message.is_mine and not message.is_private
         }
-        return Shown(max(known, default=0), mine, page.full)
+        return ReadBack(max(known, default=0), mine, page.is_full)
 
     def _request(self, after: int | None, last: int | None) -> Request[_Page]:
-        return Request(self._get, {"key": self._key, "mid": after, "last": last})
+        return Request(self.read_endpoint, {"key": self._key, "mid": after, "last": last})
 
 
 class _ChatSource:
@@ -251,50 +260,54 @@ class _ChatSource:
 
     def __init__(self, peerbet: Peerbet) -> None:
         self._peerbet = peerbet
-        self.name: Final = peerbet._get.name
-        self._placed_last = False
-        self._strays: deque[bytes] = deque(maxlen=MAX_LAST)
+        self.name: Final = peerbet.read_endpoint.name
+        self._positioned_last_time = False
+        self._reported_undecodable: deque[bytes] = deque(maxlen=MAX_LAST)
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         """Nothing: what was not put down can be read again."""
 
-    async def start(self, log: Log[ChatMessage]) -> int | None:
+    async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         """A stream that starts from now on has to see first where the chat is."""
         return None
 
-    async def poll(self, feed: Feed[ChatMessage]) -> PythpeerError | None:
+    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
         """Read what came after the lowest place of the streams that wait."""
         peerbet = self._peerbet
-        permit = await peerbet._caller.token(peerbet._get, Priority.POLL)
-        feed.asking = True
+        permit = await peerbet._caller.acquire_permit(peerbet.read_endpoint, Priority.POLL)
+        feed.in_flight = True
         # Only now that there is a token: more streams may have come to wait meanwhile.
         # Newcomers that have to see first where the chat is must not keep the others waiting.
-        homeless = feed.homeless and not (self._placed_last and feed.placed)
-        self._placed_last = homeless
-        after = feed.lowest
+        homeless = feed.has_unpositioned and not (
+            self._positioned_last_time and feed.has_positioned
+        )
+        self._positioned_last_time = homeless
+        after = feed.min_position
         request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
         page = await peerbet._caller.attempt(request, permit, feed.attempt)
         if isinstance(page, PythpeerError):
             return page
-        strays = self._count_strays(page, feed)
+        strays = self._report_undecodable(page, feed)
         known = page.by_id()
         if homeless:
-            if not known and page.strays:
+            if not known and page.undecodable:
                 return DecodeError("the newest message cannot be decoded", endpoint=self.name)
-            feed.settle(max(known, default=0))
+            feed.set_initial_position(max(known, default=0))
             return None
-        feed.see(max(known, default=0))
-        drafts = chain(after, known, full=page.full)
-        await put_down(feed.hooks, self.name, feed.log, drafts, shown=len(known), strays=strays)
-        feed.prove(after, full=page.full)
+        feed.update_newest(max(known, default=0))
+        drafts = link_entries(after, known, full=page.is_full)
+        await store_items(
+            feed.hooks, self.name, feed.log, drafts, received=len(known), undecodable=strays
+        )
+        feed.confirm(after, full=page.is_full)
         return None
 
-    def _count_strays(self, page: _Page, feed: Feed[ChatMessage]) -> int:
+    def _report_undecodable(self, page: _Page, feed: Poller[ChatMessage]) -> int:
         """Warn of each that is new, and say how many are."""
         before = feed.skipped
-        for stray in page.strays:
-            if stray not in self._strays:
-                self._strays.append(stray)
+        for stray in page.undecodable:
+            if stray not in self._reported_undecodable:
+                self._reported_undecodable.append(stray)
                 feed.skipped += 1
                 log_skipped(self.name)
         return feed.skipped - before
@@ -308,24 +321,24 @@ class _Page(msgspec.Struct, frozen=True):
 
     messages: tuple[ChatMessage, ...]
     users_online: int
-    holes: tuple[int, ...] = ()
+    undecodable_ids: tuple[int, ...] = ()
     """The ids of messages of which nothing else could be decoded."""
-    strays: tuple[bytes, ...] = ()
+    undecodable: tuple[bytes, ...] = ()
     """Messages without so much as an id, as they came."""
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether the service may have had more messages than it could show."""
-        return len(self.messages) + len(self.holes) + len(self.strays) >= MAX_LAST
+        return len(self.messages) + len(self.undecodable_ids) + len(self.undecodable) >= MAX_LAST
 
     def by_id(self) -> dict[int, ChatMessage | None]:
         """Every id that was shown, with its message or the lack of one."""
-        known: dict[int, ChatMessage | None] = dict.fromkeys(self.holes)
+        known: dict[int, ChatMessage | None] = dict.fromkeys(self.undecodable_ids)
         known.update({message.id: message for message in self.messages})
         return known
 
 
-class _WirePage(msgspec.Struct, frozen=True, gc=False):
+class _DocumentedPage(msgspec.Struct, frozen=True, gc=False):
     """An answer to ``action=get`` that is just as documented."""
 
     status: int
@@ -333,7 +346,7 @@ class _WirePage(msgspec.Struct, frozen=True, gc=False):
     users_online: int
 
 
-class _Posted(msgspec.Struct, frozen=True):
+class _PostResponse(msgspec.Struct, frozen=True):
     """An answer to ``action=set``."""
 
     status: int | bool
@@ -341,19 +354,19 @@ class _Posted(msgspec.Struct, frozen=True):
     """PHP says 0 where nothing was inserted."""
 
 
-def chat_get(url: str) -> Endpoint[_Page]:
+def make_read_endpoint(url: str) -> Endpoint[_Page]:
     """Reading: ``action=get``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
-    return ShapedEndpoint(
+    return ParsedEndpoint(
         "peerbet.chat.get",
         url + PATH,
         query={"action": "get"},
         rate=Rate(1.0),
-        shape=_sift,
-        fast=_read_page,
+        shape=_parse_page,
+        fast=_parse_page_fast,
     )
 
 
-def chat_set(url: str) -> Endpoint[_Posted]:
+def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
     """Posting: ``action=set``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
     return Endpoint(
         "peerbet.chat.set",
@@ -361,25 +374,25 @@ def chat_set(url: str) -> Endpoint[_Posted]:
         query={"action": "set"},
         effect=Effect.WRITE,
         rate=Rate(1.0),
-        answer=_Posted,
+        answer=_PostResponse,
     )
 
 
-_decode_page: Final = msgspec.json.Decoder(_WirePage, strict=False).decode
+_decode_page: Final = msgspec.json.Decoder(_DocumentedPage, strict=False).decode
 
 
-def _read_page(body: bytes) -> _Page:
+def _parse_page_fast(body: bytes) -> _Page:
     """The fast way: a page as documented."""
     page = _decode_page(body)
     if page.status != 1:
         raise ValueError("not a success")
-    messages = _in_order(page.message_list)
+    messages = _sorted_unique(page.message_list)
     if messages and not 0 <= messages[0].id <= messages[-1].id <= INT32_MAX:
         raise ValueError("an id that is none")  # followed, it would carry a cursor past all others
     return _Page(messages, page.users_online)
 
 
-def _in_order(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
+def _sorted_unique(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
     """Ascending by id, each id once."""
     last = -1
     for message in messages:
@@ -392,7 +405,7 @@ def _in_order(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
     return tuple(by_id[id] for id in sorted(by_id))
 
 
-def _sift(document: Json) -> _Page:
+def _parse_page(document: Json) -> _Page:
     """The lenient way: message by message, so that a bad one does not hide its neighbours."""
     if not isinstance(document, dict) or "message_list" not in document:
         raise ValueError("no message list")
@@ -405,23 +418,23 @@ def _sift(document: Json) -> _Page:
     holes: set[int] = set()
     strays: list[bytes] = []
     for item in found or ():
-        message, id = _message(item)
+        message, id = _parse_message(item)
         if message is not None:
             messages.append(message)
         elif id is not None:
             holes.add(id)
         else:
-            strays.append(same_document(item))
+            strays.append(canonical_json(item))
     holes -= {message.id for message in messages}
-    online = number(document.get("users_online")) or 0
-    return _Page(_in_order(messages), online, tuple(sorted(holes)), tuple(strays))
+    online = to_int(document.get("users_online")) or 0
+    return _Page(_sorted_unique(messages), online, tuple(sorted(holes)), tuple(strays))
 
 
-def _message(item: Json) -> tuple[ChatMessage | None, int | None]:
+def _parse_message(item: Json) -> tuple[ChatMessage | None, int | None]:
     """One message in whatever types it came, or at least its id."""
     if not isinstance(item, dict):
         return None, None
-    id = _id(item.get("id"))
+    id = parse_id(item.get("id"))
     try:
         message = msgspec.convert(item, ChatMessage, strict=False)  # as nearly all of them are
     except ValueError:
@@ -429,22 +442,22 @@ def _message(item: Json) -> tuple[ChatMessage | None, int | None]:
     else:
         if message.id == id:
             return message, id
-    sender, words = text(item.get("by")), text(item.get("msg"))
+    sender, words = to_text(item.get("by")), to_text(item.get("msg"))
     if id is None or sender is None or words is None:
         return None, id
     message = ChatMessage(
         id,
         sender,
         words,
-        text(item.get("to")),
-        text(item.get("date")),
-        bit(item.get("bot")) or False,
-        bit(item.get("my")) or False,
-        bit(item.get("me")) or False,
+        to_text(item.get("to")),
+        to_text(item.get("date")),
+        to_bool(item.get("bot")) or False,
+        to_bool(item.get("my")) or False,
+        to_bool(item.get("me")) or False,
     )
     return message, id
 
 
-def _id(value: Json) -> int | None:
-    found = number(value)
+def parse_id(value: Json) -> int | None:
+    found = to_int(value)
     return found if found is not None and 0 <= found <= INT32_MAX else None

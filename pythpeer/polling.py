@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import msgspec
 
-from .stores.base import Draft
+from .stores.base import NewEntry
 
-__all__ = ["Gap", "chain"]
+__all__ = ["Gap", "link_entries"]
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class Gap(msgspec.Struct, frozen=True):
     before: int
 
 
-def chain(after: int, page: Mapping[int, T | None], *, full: bool) -> list[Draft[T]]:
+def link_entries(after: int, page: Mapping[int, T | None], *, full: bool) -> list[NewEntry[T]]:
     """Link the messages that the service showed when asked for those after *after*.
 
     *page* maps ids to messages in any order, *full* says that there may have been more of them
@@ -29,10 +29,10 @@ def chain(after: int, page: Mapping[int, T | None], *, full: bool) -> list[Draft
     undocumented: only where the lowest id is not the next one may there be a gap. "Full" alone is
     no sign of one, for a service that shows the oldest first fills every page of a backlog.
     """
-    drafts: list[Draft[T]] = []
-    link = after
+    drafts: list[NewEntry[T]] = []
+    previous = after
     gap = full and min(page, default=0) > after + 1
     for id in sorted(id for id in page if id > after):
-        drafts.append(Draft(page[id], id=id, after=link, gap=gap))
-        link, gap = id, False
+        drafts.append(NewEntry(page[id], id=id, after=previous, gap=gap))
+        previous, gap = id, False
     return drafts

@@ -21,13 +21,13 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
-from .answers import same_document
+from .answers import canonical_json
 from .calls import Caller
-from .consuming import ConsumingSource, Found
+from .consuming import DecodedItem, DestructiveSource
 from .errors import InvalidRequestError
-from .feed import Feed, Feeds
+from .feed import Poller, Pollers
 from .secret import Secret
-from .shapes import Fields, a_list, an_object, success
+from .shapes import Fields, list_parser, object_parser, parse_success
 from .stores.base import Topic
 from .streams import Stream
 from .wire import (
@@ -37,9 +37,9 @@ from .wire import (
     Json,
     JsonObject,
     Param,
+    ParsedEndpoint,
     Rate,
     Request,
-    ShapedEndpoint,
     check_integer,
     check_text,
 )
@@ -50,8 +50,8 @@ logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-LOOKUP: Final = Rate(1.0, 3)
-MAIL: Final = Rate(1.0)
+LOOKUP_RATE: Final = Rate(1.0, 3)
+MAIL_RATE: Final = Rate(1.0)
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +119,7 @@ class PythBots:
     def __init__(
         self,
         caller: Caller,
-        feeds: Feeds,
+        feeds: Pollers,
         *,
         url: str,
         personal_key: Secret | None,
@@ -132,19 +132,22 @@ class PythBots:
         self._key_param = check_text("personal_key_param", personal_key_param)
         self._headers = {"X-API-Key": api_key} if api_key else None
         self._user, self._staff, self._stats = userinfo(url), crank(url), cstats(url)
-        self._send = mail(url, success, Effect.WRITE)
-        self._unread = mail(url, _mail_list, Effect.CONSUME)
-        self._all = mail(url, _mail_list, Effect.READ)
+        self._send = mail(url, parse_success, Effect.WRITE)
+        self._unread = mail(url, parse_mails, Effect.CONSUME)
+        self._all = mail(url, parse_mails, Effect.READ)
         account = personal_key.fingerprint() if personal_key else "nobody"
         asker = api_key.fingerprint() if api_key else "nobody"
         lookups = (self._user, self._staff, self._stats)
-        self.accounts: Final = ((self._send, account), *((lookup, asker) for lookup in lookups))
+        self.endpoint_accounts: Final = (
+            (self._send, account),
+            *((lookup, asker) for lookup in lookups),
+        )
         """Each endpoint with the account whose requests the service counts."""
-        self._topic = Topic(f"pythbots.mail {url} {account}", Mail, consumed=True)
+        self._topic = Topic(f"pythbots.mail {url} {account}", Mail, destructive=True)
 
     async def user(self, user: str | int) -> User:
         """Look somebody up by name or by id."""
-        return await self._lookup(self._user, {"user": _who("user", user, self._user.name)})
+        return await self._lookup(self._user, {"user": _user_param("user", user, self._user.name)})
 
     async def staff(self, chat_id: int) -> tuple[StaffMember, ...]:
         """The staff of a chat, in the service's order. The chat must be opted in (`ApiError`).
@@ -152,11 +155,11 @@ class PythBots:
         Where one of them is neither an object nor a name, all is a `DecodeError`: a list in which
         somebody is missing would pass for the whole.
         """
-        return await self._lookup(self._staff, _chat(chat_id, self._staff.name))
+        return await self._lookup(self._staff, _chat_params(chat_id, self._staff.name))
 
     async def stats(self, chat_id: int) -> ChatStats:
         """The statistics of a chat."""
-        return await self._lookup(self._stats, _chat(chat_id, self._stats.name))
+        return await self._lookup(self._stats, _chat_params(chat_id, self._stats.name))
 
     async def send_mail(self, to: str | int, text: str) -> None:
         """Send a mail to a user name or to a user id. Needs the personal key.
@@ -165,10 +168,10 @@ class PythBots:
         raised and nothing is repeated. What the service answers is documented nowhere: an object
         without an error in it is taken for success, and so is a bare ``1``, ``true`` or ``"sent"``.
         """
-        recipient = _who("to", to, self._send.name)
+        recipient = _user_param("to", to, self._send.name)
         check_text("text", text, endpoint=self._send.name)
         name = "user" if isinstance(to, str) else "id"
-        await self._caller.call(self._mail(self._send, {name: recipient, "message": text}))
+        await self._caller.call(self._mail_request(self._send, {name: recipient, "message": text}))
 
     async def unread_mail(self) -> tuple[Mail, ...]:
         """Get the unread mail, oldest first, and have it marked as read (``readnew``).
@@ -178,14 +181,14 @@ class PythBots:
         in what the next call returns. Needs the personal key.
         """
         feed, source = self._mail_feed()
-        return await source.collect(feed.log)
+        return await source.fetch(feed.log)
 
     async def all_mail(self) -> tuple[Mail, ...]:
         """Get the whole history, read and unread (``readall``). Needs the personal key.
 
         A mail that cannot be decoded is left out, with a WARNING.
         """
-        found = await self._caller.call(self._mail(self._all, {"readall": FLAG}))
+        found = await self._caller.call(self._mail_request(self._all, {"readall": FLAG}))
         mails = tuple(each.item for each in found if each.item is not None)
         if len(mails) < len(found):
             skipped = len(found) - len(mails)
@@ -205,25 +208,25 @@ class PythBots:
     async def _lookup(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> T:
         return await self._caller.call(Request(endpoint, params, self._headers))
 
-    def _mail(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
+    def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
         if self._personal_key is None:
             raise InvalidRequestError("mail needs a personal key", endpoint=endpoint.name)
         key = {self._key_param: self._personal_key}
         return Request(endpoint, {**key, **params}, self._headers)
 
-    def _mail_feed(self) -> tuple[Feed[Mail], ConsumingSource[Mail]]:
+    def _mail_feed(self) -> tuple[Poller[Mail], DestructiveSource[Mail]]:
         """The feed of unread mail with its source, which direct calls go through as well."""
-        unread = self._mail(self._unread, {"readnew": FLAG})
+        unread = self._mail_request(self._unread, {"readnew": FLAG})
         feed = self._feeds.get(
             self._topic,
-            lambda: ConsumingSource(
+            lambda: DestructiveSource(
                 self._caller,
                 unread=unread,
-                history=self._mail(self._all, {"readall": FLAG}),
-                recovered=lambda mail: msgspec.structs.replace(mail, recovered=True),
+                history=self._mail_request(self._all, {"readall": FLAG}),
+                mark_recovered=lambda mail: msgspec.structs.replace(mail, recovered=True),
             ),
         )
-        return feed, cast("ConsumingSource[Mail]", feed.source)
+        return feed, cast("DestructiveSource[Mail]", feed.source)
 
 
 # -- the wire -------------------------------------------------------------------------------------
@@ -231,22 +234,28 @@ class PythBots:
 
 def userinfo(url: str) -> Endpoint[User]:
     """Who somebody is: ``/api/userinfo.php?user=``."""
-    return _endpoint("pythbots.userinfo", f"{url}/api/userinfo.php", an_object(_user), LOOKUP)
+    return _endpoint(
+        "pythbots.userinfo", f"{url}/api/userinfo.php", object_parser(parse_user), LOOKUP_RATE
+    )
 
 
 def crank(url: str) -> Endpoint[tuple[StaffMember, ...]]:
     """A chat's staff: ``/api/crank.php?chatid=``."""
-    return _endpoint("pythbots.crank", f"{url}/api/crank.php", a_list(_staff_member), LOOKUP)
+    return _endpoint(
+        "pythbots.crank", f"{url}/api/crank.php", list_parser(parse_staff_member), LOOKUP_RATE
+    )
 
 
 def cstats(url: str) -> Endpoint[ChatStats]:
     """A chat's statistics: ``/api/cstats.php?chatid=``."""
-    return _endpoint("pythbots.cstats", f"{url}/api/cstats.php", an_object(_stats), LOOKUP)
+    return _endpoint(
+        "pythbots.cstats", f"{url}/api/cstats.php", object_parser(parse_stats), LOOKUP_RATE
+    )
 
 
 def mail(url: str, shape: Callable[[Json], T], effect: Effect) -> Endpoint[T]:
     """``/api/mail.php?personalkey=``: sending, reading what is unread, and reading all."""
-    return _endpoint("pythbots.mail", f"{url}/api/mail.php", shape, MAIL, effect)
+    return _endpoint("pythbots.mail", f"{url}/api/mail.php", shape, MAIL_RATE, effect)
 
 
 def _endpoint(
@@ -256,17 +265,19 @@ def _endpoint(
     rate: Rate,
     effect: Effect = Effect.READ,
 ) -> Endpoint[T]:
-    return ShapedEndpoint(name, url, shape=shape, rate=rate, effect=effect, status_is_verdict=False)
+    return ParsedEndpoint(
+        name, url, shape=shape, rate=rate, effect=effect, status_means_success=False
+    )
 
 
-def _who(name: str, user: object, endpoint: str) -> str | int:
+def _user_param(name: str, user: object, endpoint: str) -> str | int:
     """A user name, or a user id."""
     if isinstance(user, str):
         return check_text(name, user, endpoint=endpoint)
     return check_integer(name, user, 1, endpoint=endpoint)
 
 
-def _chat(chat_id: object, endpoint: str) -> dict[str, Param]:
+def _chat_params(chat_id: object, endpoint: str) -> dict[str, Param]:
     return {"chatid": check_integer("chat_id", chat_id, 1, endpoint=endpoint)}
 
 
@@ -276,30 +287,30 @@ _RANK: Final = ("rank", "rankname", "role", "title")
 _AVATAR: Final = ("avatar", "avatarurl", "pic", "a")
 
 
-def _user(found: Fields) -> User:
-    fields = found.inner(*_ID, *_NAME, "nickname", "nick")
+def parse_user(found: Fields) -> User:
+    fields = found.unwrap(*_ID, *_NAME, "nickname", "nick")
     return User(
-        id=fields.number(*_ID),
+        id=fields.integer(*_ID),
         username=fields.text(*_NAME),
         nickname=fields.text("nickname", "nick", "displayname"),
         avatar=fields.text(*_AVATAR),
-        powers=fields.any("powers", "powercount", "power"),
-        chats=fields.any("chats", "chat", "rooms"),
+        powers=fields.first("powers", "powercount", "power"),
+        chats=fields.first("chats", "chat", "rooms"),
         rank=fields.text(*_RANK),
-        online=fields.bit("online", "isonline", "onlinestatus", "status", "live"),
+        online=fields.boolean("online", "isonline", "onlinestatus", "status", "live"),
         raw=found.raw,
     )
 
 
-def _staff_member(item: Json, key: str) -> StaffMember:
+def parse_staff_member(item: Json, key: str) -> StaffMember:
     fields = Fields({"username": item} if isinstance(item, str) else item)
     held = ("timeheld", "held", "heldfor", "time", "duration", "since")
-    number = fields.number(*held)
+    number = fields.integer(*held)
     rank = fields.text(*_RANK)
     if rank is None and re.search("owner|mod", key, re.IGNORECASE):
         rank = key  # listed by rank
     return StaffMember(
-        id=fields.number(*_ID),
+        id=fields.integer(*_ID),
         username=fields.text(*_NAME),
         rank=rank,
         avatar=fields.text(*_AVATAR),
@@ -308,18 +319,18 @@ def _staff_member(item: Json, key: str) -> StaffMember:
     )
 
 
-def _stats(found: Fields) -> ChatStats:
+def parse_stats(found: Fields) -> ChatStats:
     messages = ("messages", "totalmessages", "messagetotal", "messagestotal", "messagecount")
     active = ("activeusers", "usersactive", "active", "activeusercount")
-    fields = found.inner(*messages, *active)
+    fields = found.unwrap(*messages, *active)
     return ChatStats(
-        messages=fields.number(*messages), active_users=fields.number(*active), raw=found.raw
+        messages=fields.integer(*messages), active_users=fields.integer(*active), raw=found.raw
     )
 
 
-def _mail_list(document: Json) -> tuple[Found[Mail], ...]:
+def parse_mails(document: Json) -> tuple[DecodedItem[Mail], ...]:
     """Mails in order: by id where all have one, by date where all have one, else as they came."""
-    found = a_list(_mail)(document)
+    found = list_parser(parse_mail)(document)
     ids = [each.item.id for each in found if each.item and each.item.id is not None]
     dates = [each.item.sent_at for each in found if each.item and each.item.sent_at is not None]
     order: Sequence[int] | Sequence[datetime] = ids if len(ids) == len(found) else dates
@@ -332,26 +343,26 @@ _MAIL_ID: Final = ("id", "mailid", "messageid", "mid")
 _READ_STATE: Final = ("read", "isread", "seen", "status", "unread", "new", "isnew")
 
 
-def _mail(item: Json, _: str) -> Found[Mail]:
+def parse_mail(item: Json, _: str) -> DecodedItem[Mail]:
     try:
         fields = Fields({"message": item} if isinstance(item, str) else item)
     except ValueError:
-        return Found(None, _digest(item), has_id=False)
-    unread = fields.bit("unread", "isnew", "new")
+        return DecodedItem(None, _digest(item), has_id=False)
+    unread = fields.boolean("unread", "isnew", "new")
     mail = Mail(
-        id=fields.number(*_MAIL_ID),
+        id=fields.integer(*_MAIL_ID),
         sender=fields.text("from", "sender", "fromuser", "username", "by", "user"),
-        sender_id=fields.number("fromid", "senderid", "fromuserid", "userid"),
+        sender_id=fields.integer("fromid", "senderid", "fromuserid", "userid"),
         text=fields.text("message", "text", "msg", "body", "content", "mail"),
         sent_at=fields.date("date", "sentat", "time", "createdat", "timestamp", "sent"),
-        is_read=fields.bit("read", "isread", "seen") if unread is None else not unread,
+        is_read=fields.boolean("read", "isread", "seen") if unread is None else not unread,
         raw=fields.raw,
     )
     # Contents count beside an id: for all that is known, it could be the sender's.
     id = fields.text(*_MAIL_ID)
     key = f"{id} {_digest(fields.without(*_MAIL_ID, *_READ_STATE))}"
-    return Found(mail, key, has_id=id is not None)
+    return DecodedItem(mail, key, has_id=id is not None)
 
 
 def _digest(found: object) -> str:
-    return hashlib.blake2b(same_document(found), digest_size=16).hexdigest()
+    return hashlib.blake2b(canonical_json(found), digest_size=16).hexdigest()

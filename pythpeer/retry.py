@@ -25,9 +25,9 @@ from .errors import (
 )
 from .wire import Effect, check_integer, check_seconds
 
-__all__ = ["Retry", "backoff", "is_transient", "outcome"]
+__all__ = ["Retry", "backoff", "classify_failure", "is_transient"]
 
-TRY_LATER: Final = frozenset({408, 425, 429})
+STREAM_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -58,10 +58,10 @@ class Retry(msgspec.Struct, frozen=True):
         if attempt >= self.attempts:
             return None
         if isinstance(error, HttpStatusError):
-            worth_it = error.status is not None and (error.status >= 500 or error.status == 429)
+            retryable = error.status is not None and (error.status >= 500 or error.status == 429)
         else:
-            worth_it = isinstance(error, TransportError)
-        return backoff(attempt, self.base_delay, self.max_delay) if worth_it else None
+            retryable = isinstance(error, TransportError)
+        return backoff(attempt, self.base_delay, self.max_delay) if retryable else None
 
 
 def backoff(attempt: int, base: float, cap: float) -> float:
@@ -72,7 +72,7 @@ def backoff(attempt: int, base: float, cap: float) -> float:
     return random.uniform(0.0, min(cap, base * 2.0 ** min(attempt - 1, 60)))
 
 
-def outcome(effect: Effect, error: PythpeerError, status: int | None) -> PythpeerError:
+def classify_failure(effect: Effect, error: PythpeerError, status: int | None) -> PythpeerError:
     """Tell the truth about a failed request of this *effect*, answered with *status* if at all.
 
     A read that failed, failed. A write that left, and was answered with anything but the documented
@@ -103,7 +103,9 @@ def is_transient(error: PythpeerError) -> bool:
     if isinstance(error, RateLimitedError):
         return True
     if isinstance(error, HttpStatusError):
-        return error.status is not None and (error.status >= 500 or error.status in TRY_LATER)
+        return error.status is not None and (
+            error.status >= 500 or error.status in STREAM_TRANSIENT_STATUSES
+        )
     if isinstance(error, TransportError):
         return not error.untrusted
     return isinstance(error, (ApiError, DecodeError, ResponseTooLargeError))

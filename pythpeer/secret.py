@@ -16,7 +16,7 @@ from .errors import InvalidRequestError
 __all__ = ["Secret"]
 
 
-def _fault(value: object) -> str | None:
+def _problem(value: object) -> str | None:
     """Say what is wrong with *value* as a key, without showing any of it."""
     if not isinstance(value, str):
         return f"a key is text, not {type(value).__name__}"
@@ -43,7 +43,7 @@ class Secret:
     __slots__ = ("__encoded", "__value", "__weakref__")
 
     def __init__(self, value: str) -> None:
-        fault = _fault(value)
+        fault = _problem(value)
         if fault is not None:
             value = ""  # this frame is part of the traceback, and tracebacks can show locals
             raise InvalidRequestError(fault)
@@ -59,9 +59,9 @@ class Secret:
         """
         if value is None or isinstance(value, Secret):
             return value
-        if isinstance(value, str) and _fault(value) is None:
+        if isinstance(value, str) and _problem(value) is None:
             return Secret(value)
-        return InvalidRequestError(_fault(value) or "")
+        return InvalidRequestError(_problem(value) or "")
 
     def reveal(self) -> str:
         """The key itself."""

@@ -14,16 +14,16 @@ import anyio
 
 from .calls import Caller
 from .errors import InvalidRequestError, SessionClosedError
-from .feed import Feeds
-from .health import EndpointHealth, Record, SessionHealth, moment
+from .feed import Pollers
+from .health import EndpointHealth, OutcomeTracker, SessionHealth, utc_now
 from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
 from .limiter import Limiter
-from .misuse import AsyncWith
+from .misuse import AsyncContextOnly
 from .peerbet import Peerbet
 from .pythbots import PythBots
 from .retry import Retry
 from .secret import Secret
-from .stores import MemoryStore, Store, from_text
+from .stores import MemoryStore, Store, store_from_url
 from .version import version
 from .wire import (
     Endpoint,
@@ -43,7 +43,7 @@ __all__ = ["Session", "SessionOptions"]
 
 T = TypeVar("T")
 
-KEYS: Final = {
+KEY_VARIABLES: Final = {
     "peerbet_key": "PYTHPEER_PEERBET_KEY",
     "personal_key": "PYTHPEER_PERSONAL_KEY",
     "pythbots_api_key": "PYTHPEER_PYTHBOTS_API_KEY",
@@ -73,7 +73,7 @@ class SessionOptions(TypedDict, total=False):
     telemetry: Telemetry | None
 
 
-class Session(AsyncWith):
+class Session(AsyncContextOnly):
     """One user's access to both services: ``async with Session(...) as session``.
 
     - ``peerbet_key``, ``personal_key``, ``pythbots_api_key``: text or `Secret`; each is needed only
@@ -126,7 +126,7 @@ class Session(AsyncWith):
         # First of all, so that no later error can show a key among this frame's variables.
         keys = [Secret.wrap(key) for key in (peerbet_key, personal_key, pythbots_api_key)]
         peerbet_key = personal_key = pythbots_api_key = None
-        peerbet_secret, personal_secret, api_secret = (_checked(key) for key in keys)
+        peerbet_secret, personal_secret, api_secret = (_raise_if_error(key) for key in keys)
         if api_secret is not None and not api_secret.reveal().isascii():
             raise InvalidRequestError("pythbots_api_key travels in a header: it must be ASCII")
         self._store: Store = MemoryStore() if store is None else store
@@ -135,18 +135,18 @@ class Session(AsyncWith):
         if rates is not None and not isinstance(rates, Mapping):
             raise InvalidRequestError("rates maps endpoint names to Rates")
         self._rates = {
-            check_text("an endpoint's name", name): _instance(f"rates[{name!r}]", Rate, rate)
+            check_text("an endpoint's name", name): _check_type(f"rates[{name!r}]", Rate, rate)
             for name, rate in dict(rates or {}).items()
         }
-        self._timeout = _limit("timeout", timeout)
+        self._timeout = _check_timeout("timeout", timeout)
         if not self._timeout:
             raise InvalidRequestError("timeout must be more than 0 seconds")
         self._max_body = check_integer("max_body", max_body, 1)
         self._ssl_context = ssl_context
         if ssl_context is not None:
-            _instance("ssl_context", ssl.SSLContext, ssl_context)
+            _check_type("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._opening = asyncio.Lock()
+        self._open_lock = asyncio.Lock()
         self._store_open = False
         self._transport: Transport | None = None
         self._hooks = Hooks(
@@ -157,15 +157,15 @@ class Session(AsyncWith):
             telemetry=telemetry,
         )
         self._limiters: dict[str, Limiter] = {}
-        self._feeds = Feeds(
-            self._open_transport, self._hooks, lambda name: self._limiters[name].next_token
+        self._feeds = Pollers(
+            self._require_open, self._hooks, lambda name: self._limiters[name].next_token
         )
         self._caller = Caller(
-            transport=self._open_transport,
+            transport=self._require_open,
             limiter=self._limiter,
-            retry=_instance("retry", Retry, retry),
+            retry=_check_type("retry", Retry, retry),
             timeout=self._timeout,
-            max_wait=_limit("max_wait", max_wait),
+            max_wait=_check_timeout("max_wait", max_wait),
             hooks=self._hooks,
         )
         self._peerbet = Peerbet(
@@ -182,7 +182,10 @@ class Session(AsyncWith):
             api_key=api_secret,
             personal_key_param=personal_key_param,
         )
-        for endpoint, account in (*self._peerbet.accounts, *self._pythbots.accounts):
+        for endpoint, account in (
+            *self._peerbet.endpoint_accounts,
+            *self._pythbots.endpoint_accounts,
+        ):
             self._add_limiter(endpoint, account)
 
     @classmethod
@@ -195,19 +198,17 @@ class Session(AsyncWith):
         ``PYTHPEER_PERSONAL_KEY_PARAM``. An empty variable counts as none.
         """
         options = overrides
-        wrong = _cover_keys(cast("dict[str, object]", options))
-        if wrong is not None:
-            raise wrong
-        if (value := _variable("PYTHPEER_PEERBET_URL")) and "peerbet_url" not in options:
+        first_error = _wrap_keys(cast("dict[str, object]", options))
+        if first_error is not None:
+            raise first_error
+        if (value := _env("PYTHPEER_PEERBET_URL")) and "peerbet_url" not in options:
             options["peerbet_url"] = value
-        if (value := _variable("PYTHPEER_PYTHBOTS_URL")) and "pythbots_url" not in options:
+        if (value := _env("PYTHPEER_PYTHBOTS_URL")) and "pythbots_url" not in options:
             options["pythbots_url"] = value
-        if (value := _variable("PYTHPEER_PERSONAL_KEY_PARAM")) and (
-            "personal_key_param" not in options
-        ):
+        if (value := _env("PYTHPEER_PERSONAL_KEY_PARAM")) and ("personal_key_param" not in options):
             options["personal_key_param"] = value
-        if (value := _variable("PYTHPEER_STORE")) and "store" not in options:
-            store = from_text(value)
+        if (value := _env("PYTHPEER_STORE")) and "store" not in options:
+            store = store_from_url(value)
             value = None
             if isinstance(store, InvalidRequestError):
                 raise store
@@ -240,7 +241,7 @@ class Session(AsyncWith):
         failures = [part.failures for part in endpoints.values()]
         failures += [stream.failures for stream in streams]
         return SessionHealth(
-            at=moment(),
+            at=utc_now(),
             ok=is_open and not any(failures),
             open=is_open,
             endpoints=endpoints,
@@ -249,7 +250,7 @@ class Session(AsyncWith):
 
     def _endpoint_health(self, name: str) -> EndpointHealth:
         limiter = self._limiters[name]
-        record = self._caller.records.get(name) or Record()
+        record = self._caller.outcomes.get(name) or OutcomeTracker()
         return EndpointHealth(
             last_success=record.last_success,
             failures=record.failures,
@@ -276,10 +277,10 @@ class Session(AsyncWith):
         if self._loop is None or self._loop.is_closed():
             self._transport = None  # what was left open in a closed loop is gone with it
         if self._transport is None and loop is not self._loop:
-            self._loop, self._opening = loop, asyncio.Lock()
-        async with self._opening:
+            self._loop, self._open_lock = loop, asyncio.Lock()
+        async with self._open_lock:
             if self._transport is not None:
-                self._open_transport()  # says so if that is another loop's
+                self._require_open()  # says so if that is another loop's
                 return self
             from .transport import Transport  # aiohttp is most of what importing would cost
 
@@ -292,7 +293,7 @@ class Session(AsyncWith):
                 max_body=self._max_body,
                 ssl_context=self._ssl_context,
             )
-            self._hooks.open()
+            self._hooks.reset()
             self._feeds.open(self._store, self._caller.retry)
         return self
 
@@ -301,24 +302,24 @@ class Session(AsyncWith):
         if self._transport is None:
             return
         if self._loop is not None and not self._loop.is_closed():
-            self._open_transport()  # says so if that is another loop's
+            self._require_open()  # says so if that is another loop's
         transport, self._transport = self._transport, None
         self._feeds.close()
         for limiter in self._limiters.values():
-            limiter.dismiss(self._caller)
+            limiter.fail_waiters(self._caller)
         try:
             await transport.aclose()
         finally:
             # Also if that was cancelled: nobody will come back for the rest.
             with anyio.CancelScope(shield=True):
                 try:
-                    await self._feeds.finish()
+                    await self._feeds.drain()
                 finally:
                     self._store_open = False
                     try:
                         await self._store.aclose()
                     finally:
-                        await self._hooks.finish()
+                        await self._hooks.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -338,7 +339,7 @@ class Session(AsyncWith):
 
     # -- what calls need --------------------------------------------------------------------------
 
-    def _open_transport(self) -> Transport:
+    def _require_open(self) -> Transport:
         if self._transport is None:
             raise SessionClosedError("the session is not open: use 'async with', or open() it")
         if asyncio.get_running_loop() is not self._loop:
@@ -363,35 +364,35 @@ class Session(AsyncWith):
         return limiter
 
 
-def _variable(name: str) -> str | None:
+def _env(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
 
 
-def _cover_keys(options: dict[str, object]) -> InvalidRequestError | None:
+def _wrap_keys(options: dict[str, object]) -> InvalidRequestError | None:
     """Put keys under cover where they stand, with those of the environment beside them.
 
     What is wrong with one comes back, to be raised when no key is in sight.
     """
-    wrong: InvalidRequestError | None = None
-    for name, variable in KEYS.items():
-        key = Secret.wrap(options[name] if name in options else _variable(variable))
+    first_error: InvalidRequestError | None = None
+    for name, variable in KEY_VARIABLES.items():
+        key = Secret.wrap(options[name] if name in options else _env(variable))
         options[name] = None if isinstance(key, InvalidRequestError) else key
-        wrong = key if isinstance(key, InvalidRequestError) else wrong
-    return wrong
+        first_error = key if isinstance(key, InvalidRequestError) else first_error
+    return first_error
 
 
-def _checked(key: Secret | InvalidRequestError | None) -> Secret | None:
+def _raise_if_error(key: Secret | InvalidRequestError | None) -> Secret | None:
     if isinstance(key, InvalidRequestError):
         raise key
     return key
 
 
-def _instance(name: str, kind: type[T], value: object) -> T:
+def _check_type(name: str, kind: type[T], value: object) -> T:
     if not isinstance(value, kind):
         raise InvalidRequestError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
     return value
 
 
-def _limit(name: str, value: object) -> float:
+def _check_timeout(name: str, value: object) -> float:
     """A number of seconds, or infinity for no limit."""
     return math.inf if value == math.inf else check_seconds(name, value)

@@ -19,7 +19,7 @@ from .wire import check_integer
 
 __all__ = ["split_text"]
 
-NEAR: Final = 0.75
+LINE_BREAK_THRESHOLD: Final = 0.75
 """How much of a part must be full for a line break to be worth more than another word."""
 
 
@@ -41,26 +41,28 @@ def split_text(text: str, limit: int = 250) -> tuple[str, ...]:
     parts: list[str] = []
     begin = end = 0  # of the part that is being filled
     line_end = line_begin = 0  # of the last line break in it
-    for piece_begin, piece_end in _pieces(text, limit):
+    for piece_begin, piece_end in _words_or_graphemes(text, limit):
         if "\n" in text[end:piece_begin]:
             line_end, line_begin = end, piece_begin
         if piece_end - begin > limit:
             # Not where the piece would still not fit: parts must not become more for it.
-            near = line_end - begin > limit * NEAR and piece_end - line_begin <= limit
+            near = (
+                line_end - begin > limit * LINE_BREAK_THRESHOLD and piece_end - line_begin <= limit
+            )
             parts.append(text[begin : line_end if near else end])
             begin = line_begin if near else piece_begin
         end = piece_end
     return (*parts, text[begin:]) if text else ()
 
 
-def _pieces(text: str, limit: int) -> Iterator[tuple[int, int]]:
+def _words_or_graphemes(text: str, limit: int) -> Iterator[tuple[int, int]]:
     """Where the words of *text* begin and end; the clusters of a word longer than *limit*."""
-    kinds = "".join(map(_kind, text))
+    kinds = "".join(map(_break_class, text))
     for word in _WORD.finditer(kinds):
         if word.end() - word.start() <= limit:
             yield word.span()
             continue
-        for cluster in _CLUSTER.finditer(kinds, *word.span()):
+        for cluster in _GRAPHEME.finditer(kinds, *word.span()):
             size = cluster.end() - cluster.start()
             if size > limit:
                 raise InvalidRequestError(
@@ -83,42 +85,42 @@ def _pieces(text: str, limit: int) -> Iterator[tuple[int, int]]:
 
 _BASE: Final = "(?=[por])(?:ps*)*(?:rr|[or])?"
 _JOINED: Final = f"[vu][xvu]*(?:{_BASE})?"
-_CLUSTER: Final = re.compile(f"(?:{_BASE}|x|{_JOINED})(?:s*x|(?:s+(?=v))?{_JOINED})*")
-_WORD: Final = re.compile(f"(?:{_CLUSTER.pattern})+")
+_GRAPHEME: Final = re.compile(f"(?:{_BASE}|x|{_JOINED})(?:s*x|(?:s+(?=v))?{_JOINED})*")
+_WORD: Final = re.compile(f"(?:{_GRAPHEME.pattern})+")
 
 # What neither the general category nor the combining class tells.
-_COMES_FIRST: Final = re.compile(
+_PREPEND: Final = re.compile(
     r"[\u1100-\u115f\ua960-\ua97f]"  # initial consonants of Hangul
     r"|[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]"  # signs around numbers
     r"|[\u0d4e\U000111c2\U000111c3\U000113d1\U0001193f\U00011941]"  # Indic prefixes
     r"|[\U00011a84-\U00011a89\U00011d46\U00011f02]"
 )
-_CLINGS: Final = re.compile(
+_EXTEND: Final = re.compile(
     r"[\u0e33\u0eb3]"  # Thai and Lao AM
     r"|[\u1160-\u11ff\ud7b0-\ud7ff\U00016d63\U00016d67-\U00016d6a]"  # vowels, final consonants
     r"|[\u200c\uff9e\uff9f]"  # zero width non-joiner, halfwidth Katakana sound marks
     r"|[\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"  # skin tones, tags
 )
-_JOINS: Final = re.compile(r"[\u200d\u1cf5\u1cf6\U00011a3a]")
-_HALF_FLAG: Final = re.compile(r"[\U0001f1e6-\U0001f1ff]")
+_LINKER: Final = re.compile(r"[\u200d\u1cf5\u1cf6\U00011a3a]")
+_REGIONAL_INDICATOR: Final = re.compile(r"[\U0001f1e6-\U0001f1ff]")
 # What may yet be encoded there are pictographs and ideographs, which belong to nothing else.
-_STANDS_ALONE: Final = re.compile(r"[\U0001f000-\U0001faff\U0001fc00-\U0003ffff]")
+_UNASSIGNED_OTHER: Final = re.compile(r"[\U0001f000-\U0001faff\U0001fc00-\U0003ffff]")
 _VIRAMA: Final = 9
 
 
 @lru_cache(maxsize=4096)
-def _kind(character: str) -> str:
+def _break_class(character: str) -> str:
     category = unicodedata.category(character)
     if character.isspace():
         return "s"
-    if _COMES_FIRST.match(character):
+    if _PREPEND.match(character):
         return "p"
-    if _CLINGS.match(character):
+    if _EXTEND.match(character):
         return "x"
-    if _JOINS.match(character) or unicodedata.combining(character) == _VIRAMA:
+    if _LINKER.match(character) or unicodedata.combining(character) == _VIRAMA:
         return "v"
-    if _HALF_FLAG.match(character):
+    if _REGIONAL_INDICATOR.match(character):
         return "r"
     if category == "Cn":
-        return "o" if _STANDS_ALONE.match(character) else "u"
+        return "o" if _UNASSIGNED_OTHER.match(character) else "u"
     return "x" if category.startswith("M") else "o"

@@ -33,30 +33,30 @@ from yarl import URL
 
 from .errors import PythpeerError, RequestTimeoutError, ResponseTooLargeError, TransportError
 from .limiter import Permit
-from .wire import Effect, Request, reveal
+from .wire import Effect, Request, render_query
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
-__all__ = ["Reply", "Transport"]
+__all__ = ["RawResponse", "Transport"]
 
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds for one address to accept a connection."""
 
-KEEP_ALIVE: Final = 4.0
+KEEPALIVE_TIMEOUT: Final = 4.0
 """Seconds an idle connection is kept: Apache closes its side after 5 by default."""
 
-CONNECTIONS: Final = 8
+LIMIT_PER_HOST: Final = 8
 """Connections of one kind to one host open at a time."""
 
-FRESH_CONNECTION_GRACE: Final = 0.02
+TLS_CLOSE_DELAY: Final = 0.02
 """Seconds that closing waits for TLS connections which are just being closed anyway."""
 
 # The permit of the request that this task is sending: the connector has no other way to know.
 _permit: ContextVar[Permit] = ContextVar("_permit")
 
 
-class _Repeated(aiohttp.ClientError):
+class _ResendBlocked(aiohttp.ClientError):
     """aiohttp was about to send a request for the second time.
 
     It must not be a `ClientOSError`, which is what aiohttp repeats after.
@@ -74,12 +74,12 @@ class _Connector(aiohttp.TCPConnector):
         self, *, force_close: bool, keepalive_timeout: float | None, tls: ssl.SSLContext | bool
     ) -> None:
         super().__init__(  # pyright: ignore[reportUnknownMemberType]  # so aiohttp annotates it
-            limit_per_host=CONNECTIONS,
+            limit_per_host=LIMIT_PER_HOST,
             force_close=force_close,
             keepalive_timeout=keepalive_timeout,
             ssl=tls,
         )
-        self._lent: WeakKeyDictionary[object, _Ear] = WeakKeyDictionary()
+        self._probes: WeakKeyDictionary[object, _IdleProbe] = WeakKeyDictionary()
 
     async def connect(
         self,
@@ -89,29 +89,29 @@ class _Connector(aiohttp.TCPConnector):
     ) -> Connection:
         permit = _permit.get()
         if permit.written:
-            raise _Repeated
+            raise _ResendBlocked
         while True:
             connection = await super().connect(req, traces, timeout)
-            ear = self._lent.get(connection.protocol)
+            ear = self._probes.get(connection.protocol)
             if ear is None:  # a fresh one: whatever TLS has to say on it is no answer
-                self._lent[connection.protocol] = _Ear()
+                self._probes[connection.protocol] = _IdleProbe()
                 break
-            if not ear.hears(connection):
+            if not ear.is_readable(connection):
                 break
             connection.close()  # something unasked for came in on it while it was idle
         permit.on_written()
         return connection
 
 
-class _Ear:
+class _IdleProbe:
     """Put to one connection whenever it is lent again."""
 
-    __slots__ = ("_listen",)
+    __slots__ = ("_poll",)
 
     def __init__(self) -> None:
-        self._listen: Callable[[], object] | None = None
+        self._poll: Callable[[], object] | None = None
 
-    def hears(self, connection: Connection) -> bool:
+    def is_readable(self, connection: Connection) -> bool:
         """Whether there is anything to read on the idle connection, be it only its end.
 
         The socket is asked as well: the loop may not have had a turn to read from it.
@@ -119,12 +119,12 @@ class _Ear:
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or protocol.should_close:
             return True
-        if self._listen is None:
-            self._listen = _listener(transport.get_extra_info("socket").fileno())
-        return bool(self._listen())
+        if self._poll is None:
+            self._poll = _make_poll(transport.get_extra_info("socket").fileno())
+        return bool(self._poll())
 
 
-def _listener(descriptor: int) -> Callable[[], object]:
+def _make_poll(descriptor: int) -> Callable[[], object]:
     """What says whether there is anything to read: something, or nothing."""
     if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
         return lambda: select.select([descriptor], [], [], 0)[0]
@@ -133,7 +133,7 @@ def _listener(descriptor: int) -> Callable[[], object]:
     return functools.partial(poll.poll, 0)
 
 
-class Reply:
+class RawResponse:
     """A whole answer: its status, its headers, its body."""
 
     __slots__ = ("body", "headers", "status")
@@ -165,16 +165,16 @@ class Transport:
         self._max_body = max_body
         self._user_agent = user_agent
         self._ssl_context = ssl_context
-        self._reads = self._client(force_close=False)
-        self._once = self._client(force_close=True)
+        self._pooled = self._new_client(force_close=False)
+        self._single_use = self._new_client(force_close=True)
         self._url = functools.lru_cache(64)(_url_builder)
-        self._grace = 0.0
+        self._close_delay = 0.0
 
-    def _client(self, *, force_close: bool) -> aiohttp.ClientSession:
+    def _new_client(self, *, force_close: bool) -> aiohttp.ClientSession:
         client = aiohttp.ClientSession(
             connector=_Connector(
                 force_close=force_close,
-                keepalive_timeout=None if force_close else KEEP_ALIVE,
+                keepalive_timeout=None if force_close else KEEPALIVE_TIMEOUT,
                 tls=self._ssl_context or True,
             ),
             headers={
@@ -198,7 +198,7 @@ class Transport:
         client.trace_configs.clear()
         return client
 
-    async def send(self, request: Request[object], permit: Permit) -> Reply | PythpeerError:
+    async def send(self, request: Request[object], permit: Permit) -> RawResponse | PythpeerError:
         """Send *request* once, and read its answer whole, within the time limit."""
         # No secret in this frame: it stays in the traceback of a cancellation.
         failure: PythpeerError
@@ -219,21 +219,23 @@ class Transport:
                 untrusted=isinstance(error, aiohttp.ClientConnectorCertificateError),
             )
         except BaseException as error:
-            _forget_frames(error)
+            _strip_tracebacks(error)
             raise
         return failure
 
-    async def _exchange(self, request: Request[object], permit: Permit) -> Reply | PythpeerError:
+    async def _exchange(
+        self, request: Request[object], permit: Permit
+    ) -> RawResponse | PythpeerError:
         """The frame that holds the URL. Nothing it raises gets past `send` with its traceback."""
         endpoint = request.endpoint
-        url = self._url(endpoint.url)(query_string=reveal(request.pieces))
+        url = self._url(endpoint.url)(query_string=render_query(request.segments))
         headers = None
         if request.headers is not None:
             headers = {name: key.reveal() for name, key in request.headers.items()}
-        client = self._reads
+        client = self._pooled
         if endpoint.effect is not Effect.READ:
-            client = self._once
-            self._grace = FRESH_CONNECTION_GRACE if url.scheme == "https" else self._grace
+            client = self._single_use
+            self._close_delay = TLS_CLOSE_DELAY if url.scheme == "https" else self._close_delay
         token = _permit.set(permit)
         try:
             response = await client.request("GET", url, headers=headers, allow_redirects=False)
@@ -256,7 +258,7 @@ class Transport:
             if not needs_no_body:
                 return body
             body = b""
-        return Reply(status, response.headers, body)
+        return RawResponse(status, response.headers, body)
 
     async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
         """Read the body in pieces, as far as ``max_body``."""
@@ -280,12 +282,12 @@ class Transport:
     async def aclose(self) -> None:
         """Close every connection. Requests under way fail."""
         try:
-            await self._reads.close()
+            await self._pooled.close()
         finally:
             # Also if that was cancelled: nobody will come back for the rest.
             with anyio.CancelScope(shield=True):
-                await self._once.close()
-                await asyncio.sleep(self._grace)
+                await self._single_use.close()
+                await asyncio.sleep(self._close_delay)
 
 
 def _url_builder(url: str) -> Callable[..., URL]:
@@ -301,7 +303,7 @@ def _url_builder(url: str) -> Callable[..., URL]:
     )
 
 
-_DISTRUST: Final[Mapping[int | None, str]] = {
+_CERTIFICATE_ERRORS: Final[Mapping[int | None, str]] = {
     9: "is not valid yet",
     10: "has expired",
     62: "is for another name",
@@ -316,7 +318,7 @@ def _describe(error: BaseException) -> str:
         return "the host name cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         code = getattr(error.certificate_error, "verify_code", None)
-        return f"the certificate {_DISTRUST.get(code, 'is not trusted')}"
+        return f"the certificate {_CERTIFICATE_ERRORS.get(code, 'is not trusted')}"
     if isinstance(error, aiohttp.ClientSSLError):
         return "no TLS connection"
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -328,7 +330,7 @@ def _describe(error: BaseException) -> str:
     return "the connection broke before the answer"
 
 
-def _forget_frames(error: BaseException) -> None:
+def _strip_tracebacks(error: BaseException) -> None:
     """Drop the tracebacks of *error* and of all it grew from: their frames hold the URL.
 
     The exceptions themselves stay as they are; anyio tells its own cancellations by them.

@@ -29,9 +29,9 @@ __all__ = [
     "Json",
     "JsonObject",
     "Param",
+    "ParsedEndpoint",
     "Rate",
     "Request",
-    "ShapedEndpoint",
     "check_integer",
     "check_seconds",
     "check_text",
@@ -192,20 +192,20 @@ class Endpoint(Generic[T_co]):
     __slots__ = (
         "_decoder",
         "answer",
+        "decode_rejects_errors",
         "effect",
         "name",
-        "pieces",
         "query",
         "rate",
-        "sees_refusals",
-        "status_is_verdict",
+        "segments",
+        "status_means_success",
         "url",
     )
 
-    sees_refusals: bool
+    decode_rejects_errors: bool
     """Whether `decode` itself refuses an error envelope."""
 
-    status_is_verdict: bool
+    status_means_success: bool
     """Whether a ``status`` of 0 alone means "no". On PythBots it can be data (somebody's online
     status), so there it counts only where nothing else is in the object."""
 
@@ -253,10 +253,10 @@ class Endpoint(Generic[T_co]):
         if not isinstance(query, Mapping):
             raise InvalidRequestError("an endpoint's query maps names to values")
         self.query: Final[Mapping[str, Param]] = dict(query)
-        self.pieces: Final[Sequence[str | Secret]] = encode_query(self.query, name)
+        self.segments: Final[Sequence[str | Secret]] = encode_query(self.query, name)
         self.answer: Final[type[T_co]] = answer
-        self.status_is_verdict = True
-        self.sees_refusals = False
+        self.status_means_success = True
+        self.decode_rejects_errors = False
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
         except (TypeError, NameError, AttributeError, ValueError) as error:
@@ -278,7 +278,7 @@ class Endpoint(Generic[T_co]):
         return msgspec.convert(document, self.answer, strict=False)
 
 
-class ShapedEndpoint(Endpoint[T_co]):
+class ParsedEndpoint(Endpoint[T_co]):
     """An endpoint whose answers are made sense of by functions instead of a type.
 
     *shape* takes any JSON document, *fast* (where there is a short cut) the bytes of an answer that
@@ -297,15 +297,15 @@ class ShapedEndpoint(Endpoint[T_co]):
         query: Mapping[str, Param] = {},
         effect: Effect = Effect.READ,
         rate: Rate = Rate(1.0),
-        status_is_verdict: bool = True,
+        status_means_success: bool = True,
     ) -> None:
         # The type of the base's answer is not used: `decode` and `convert` are both replaced.
         answer = cast("type[T_co]", object)
         super().__init__(name, url, query=query, effect=effect, rate=rate, answer=answer)
         self._shape = shape
         self._fast = fast
-        self.sees_refusals: bool = fast is not None
-        self.status_is_verdict = status_is_verdict
+        self.decode_rejects_errors: bool = fast is not None
+        self.status_means_success = status_means_success
 
     def decode(self, body: bytes) -> T_co:
         """Make sense of a body by the short cut, if there is one."""
@@ -319,7 +319,7 @@ class ShapedEndpoint(Endpoint[T_co]):
 class Request(Generic[T_co]):
     """One call of an endpoint, checked and encoded, with its keys still under cover."""
 
-    __slots__ = ("_params", "endpoint", "headers", "pieces")
+    __slots__ = ("_params", "endpoint", "headers", "segments")
 
     def __init__(
         self,
@@ -330,29 +330,29 @@ class Request(Generic[T_co]):
         self.endpoint: Final[Endpoint[T_co]] = endpoint
         self.headers: Final[Mapping[str, Secret] | None] = headers
         # At once, for an error below may show this object in its traceback.
-        self.pieces: Sequence[str | Secret] = endpoint.pieces
+        self.segments: Sequence[str | Secret] = endpoint.segments
         self._params = params
         if not endpoint.query.keys().isdisjoint(params):
             raise InvalidRequestError(
                 "a parameter is a fixed part of this endpoint's query", endpoint=endpoint.name
             )
-        self.pieces = [*endpoint.pieces, *encode_query(params, endpoint.name)]
+        self.segments = [*endpoint.segments, *encode_query(params, endpoint.name)]
 
     def __repr__(self) -> str:
-        return f"<Request {self.endpoint.name} {''.join(map(str, self.pieces))[1:]}>"
+        return f"<Request {self.endpoint.name} {''.join(map(str, self.segments))[1:]}>"
 
     def redacted(self) -> str:
         """The URL without keys and without anything that somebody wrote.
 
         The endpoint's fixed query, numbers and bare names stand as sent, the rest as ``***``.
         """
-        query = "".join(map(str, self.endpoint.pieces)) + "".join(_veiled(self._params))
+        query = "".join(map(str, self.endpoint.segments)) + "".join(_redacted_query(self._params))
         return f"{self.endpoint.url}?{query[1:]}" if query else self.endpoint.url
 
     def secrets(self) -> list[Secret]:
         """Every key that this request carries, in the URL or in a header."""
         return [
-            *(piece for piece in self.pieces if isinstance(piece, Secret)),
+            *(piece for piece in self.segments if isinstance(piece, Secret)),
             *(self.headers or {}).values(),
         ]
 
@@ -366,15 +366,17 @@ def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secre
         if value is None:
             continue
         # An ASCII identifier has nothing in it to encode, nor has an integer.
-        word = name if name.isidentifier() and name.isascii() else _encode("a name", name, endpoint)
+        encoded_name = (
+            name if name.isidentifier() and name.isascii() else _encode("a name", name, endpoint)
+        )
         if type(value) is int and -(2**63) < value < 2**63:
-            pieces.append(f"&{word}={value}")
+            pieces.append(f"&{encoded_name}={value}")
         elif value is FLAG:
-            pieces.append("&" + word)
+            pieces.append("&" + encoded_name)
         elif isinstance(value, Secret):
-            pieces += ("&" + word + "=", value)
+            pieces += ("&" + encoded_name + "=", value)
         else:
-            pieces.append(f"&{word}={_encode_value(name, value, endpoint)}")
+            pieces.append(f"&{encoded_name}={_encode_value(name, value, endpoint)}")
     return pieces
 
 
@@ -391,15 +393,15 @@ def _encode_value(name: str, value: object, endpoint: str) -> str:
     )
 
 
-def _veiled(params: Mapping[str, Param]) -> Iterator[str]:
+def _redacted_query(params: Mapping[str, Param]) -> Iterator[str]:
     for name, value in params.items():
-        word = quote(name, safe="")
+        encoded_name = quote(name, safe="")
         if value is FLAG:
-            yield f"&{word}"
+            yield f"&{encoded_name}"
         elif isinstance(value, int | float):
-            yield f"&{word}={int(value) if isinstance(value, bool) else value}"
+            yield f"&{encoded_name}={int(value) if isinstance(value, bool) else value}"
         elif value is not None:
-            yield f"&{word}=***"
+            yield f"&{encoded_name}=***"
 
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -413,7 +415,7 @@ def _encode(name: str, text: str, endpoint: str | None = None) -> str:
     return quote(text, safe="")
 
 
-def reveal(pieces: Iterable[str | Secret]) -> str:
+def render_query(pieces: Iterable[str | Secret]) -> str:
     """Join a query with its keys in the open. For the one frame that writes it to the wire."""
     query = "".join([piece if isinstance(piece, str) else piece.encoded() for piece in pieces])
     return query[1:]  # without the first "&"

@@ -15,7 +15,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 import pytest
 
 from pythpeer import Rate, Retry
-from pythpeer.testing import LAW, VirtualTimeLoop
+from pythpeer.testing import DEFAULT_RATES, VirtualTimeLoop
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -37,7 +37,7 @@ def examples(many: int) -> int:
 
 # -- settings -------------------------------------------------------------------------------------
 
-UNLIMITED: Final = MappingProxyType(dict.fromkeys(LAW, Rate(0.0)))
+UNLIMITED: Final = MappingProxyType(dict.fromkeys(DEFAULT_RATES, Rate(0.0)))
 """No pacing, for tests about something else."""
 
 PATIENT: Final = Retry(max_delay=2.0)

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pythpeer import Rate, Session
-from pythpeer.testing import LAW
+from pythpeer.testing import DEFAULT_RATES
 
 PATIENCE: Final = 60.0
-RATES: Final = {name: Rate(law.interval, law.burst, PATIENCE) for name, law in LAW.items()}
+RATES: Final = {
+    name: Rate(law.interval, law.burst, PATIENCE) for name, law in DEFAULT_RATES.items()
+}
 
 original: Final = Session.from_env
 

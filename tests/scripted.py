@@ -31,10 +31,10 @@ import msgspec
 from pythpeer import Rate, Session
 from pythpeer.testing.chat import ChatLine, FakeChat
 from pythpeer.testing.directory import Chats, Users
-from pythpeer.testing.habits import HabitOptions, Habits, habits_from
-from pythpeer.testing.incoming import Incoming
+from pythpeer.testing.habits import QuirkOptions, Quirks, habits_from
+from pythpeer.testing.incoming import IncomingRequest
 from pythpeer.testing.keys import ApiKeys
-from pythpeer.testing.mail import FakeMail, Letter
+from pythpeer.testing.mail import FakeMail, StoredMail
 from pythpeer.testing.pythbots import FakePythBots
 from pythpeer.testing.replies import RefusedError, php_json
 
@@ -104,14 +104,14 @@ class Scripted:
     """
 
     def __init__(
-        self, *, shown_as: Callable[[str], str] = str, **habits: Unpack[HabitOptions]
+        self, *, shown_as: Callable[[str], str] = str, **habits: Unpack[QuirkOptions]
     ) -> None:
         self.shown_as = shown_as
-        self.habits = habits_from(Habits(names={"date": None, "from_id": None}), **habits)
+        self.habits = habits_from(Quirks(names={"date": None, "from_id": None}), **habits)
         users, chance = Users(), random.Random(7)
-        self.chat = FakeChat(habits=lambda: self.habits, date=lambda: DATE, chance=chance)
+        self.chat = FakeChat(habits=lambda: self.habits, date=lambda: DATE, rng=chance)
         self.mail = FakeMail(
-            users, users.ensure(USER), habits=lambda: self.habits, date=lambda: DATE, chance=chance
+            users, users.ensure(USER), habits=lambda: self.habits, date=lambda: DATE, rng=chance
         )
         self._pythbots = FakePythBots(
             users, Chats(users), self.mail, ApiKeys(), lambda: self.habits
@@ -128,7 +128,7 @@ class Scripted:
 
     # -- what a test does -------------------------------------------------------------------------
 
-    def adopt(self, **habits: Unpack[HabitOptions]) -> None:
+    def adopt(self, **habits: Unpack[QuirkOptions]) -> None:
         """Change habits, from the next request on."""
         self.habits = habits_from(self.habits, **habits)
 
@@ -167,7 +167,7 @@ class Scripted:
         return max(last, *self._hidden) if self._hidden else last
 
     @property
-    def letters(self) -> list[Letter]:
+    def letters(self) -> list[StoredMail]:
         """All mail in the box."""
         return self.mail.box
 
@@ -228,14 +228,16 @@ class Scripted:
     def receive(self, connection: _Connection, target: str) -> None:
         loop = asyncio.get_running_loop()
         of_peerbet = target.startswith("/api/chat/")
-        call = Incoming("peerbet" if of_peerbet else "pythbots", "GET", target, {}, loop.time())
+        call = IncomingRequest(
+            "peerbet" if of_peerbet else "pythbots", "GET", target, {}, loop.time()
+        )
         kind = call.kind.rpartition(".")[2]
         self.requests.append(Asked(kind, call.params, call.at))
         queue = self.faults[kind]
         fault = queue.popleft() if queue else self.constant.get(kind, OK)
         loop.call_later(fault.before, self._act, connection, kind, call, fault)
 
-    def _act(self, connection: _Connection, kind: str, call: Incoming, fault: Fault) -> None:
+    def _act(self, connection: _Connection, kind: str, call: IncomingRequest, fault: Fault) -> None:
         body = fault.body
         if fault.effect:
             document = self._answer(kind, call)
@@ -245,7 +247,7 @@ class Scripted:
         loop = asyncio.get_running_loop()
         loop.call_later(fault.after, connection.finish, fault, body or b"")
 
-    def _answer(self, kind: str, call: Incoming) -> object:
+    def _answer(self, kind: str, call: IncomingRequest) -> object:
         try:
             match kind:
                 case "get" | "set":
@@ -258,7 +260,7 @@ class Scripted:
         except RefusedError as refusal:
             return refusal.document
 
-    def _answer_chat(self, kind: str, call: Incoming) -> object:
+    def _answer_chat(self, kind: str, call: IncomingRequest) -> object:
         if "key" in call.params:
             self.chat.register(USER, call.params["key"])
         answer = self.chat.answer(call)

@@ -12,7 +12,7 @@ from redis_virtual import VirtualRedisStore
 
 from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.limiter import Limiter
-from pythpeer.stores import Draft, Entry, Log, Reader, Store, Survey, Topic
+from pythpeer.stores import Entry, Log, NewEntry, Reader, Store, StoreSnapshot, Topic
 
 __all__ = ["STORES", "NewStore", "WrappedStore", "told"]
 
@@ -64,11 +64,11 @@ class WrappedStore(Store):
     def log(self, topic: Topic[T]) -> Log[T]:
         return _WrappedLog(self, self.inner.log(topic))
 
-    def pace(self, key: str, name: str, rate: Rate) -> Limiter:
-        return self.inner.pace(key, name, rate)
+    def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
+        return self.inner.make_limiter(key, name, rate)
 
-    async def survey(self, latest: int = 10) -> Survey:
-        return await self.do(self.inner.survey, latest)
+    async def snapshot(self, latest: int = 10) -> StoreSnapshot:
+        return await self.do(self.inner.snapshot, latest)
 
 
 class _WrappedLog(Log[T]):
@@ -81,33 +81,33 @@ class _WrappedLog(Log[T]):
         return _WrappedReader(self._store, self._inner.reader(name))
 
     async def append(
-        self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
-    ) -> Sequence[Draft[T]]:
-        return await self._do(self._inner.append, drafts, settled=settled)
+        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+    ) -> Sequence[NewEntry[T]]:
+        return await self._do(self._inner.append, drafts, completes=completes)
 
-    async def acknowledged(self) -> int:
-        return await self._do(self._inner.acknowledged)
+    async def max_acknowledged(self) -> int:
+        return await self._do(self._inner.max_acknowledged)
 
-    async def announce(self, seconds: float) -> int:
-        return await self._do(self._inner.announce, seconds)
+    async def begin_fetch(self, seconds: float) -> int:
+        return await self._do(self._inner.begin_fetch, seconds)
 
-    async def withdraw(self, announcement: int) -> None:
-        await self._do(self._inner.withdraw, announcement)
+    async def cancel_fetch(self, announcement: int) -> None:
+        await self._do(self._inner.cancel_fetch, announcement)
 
-    async def give_up(self, announcement: int) -> None:
-        await self._do(self._inner.give_up, announcement)
+    async def lose_fetch(self, announcement: int) -> None:
+        await self._do(self._inner.lose_fetch, announcement)
 
-    async def unsettled(self) -> Collection[int]:
-        return await self._do(self._inner.unsettled)
+    async def lost_fetches(self) -> Collection[int]:
+        return await self._do(self._inner.lost_fetches)
 
-    async def lead(self, seconds: float) -> bool:
-        return await self._do(self._inner.lead, seconds)
+    async def acquire_lease(self, seconds: float) -> bool:
+        return await self._do(self._inner.acquire_lease, seconds)
 
-    def retire(self) -> None:
-        self._inner.retire()
+    def release_lease(self) -> None:
+        self._inner.release_lease()
 
-    async def news(self, seconds: float) -> None:
-        await self._do(self._inner.news, seconds)
+    async def wait_for_append(self, seconds: float) -> None:
+        await self._do(self._inner.wait_for_append, seconds)
 
 
 class _WrappedReader(Reader[T]):
@@ -115,8 +115,8 @@ class _WrappedReader(Reader[T]):
         self._do = store.do
         self._inner = inner
 
-    async def place(self) -> int | None:
-        return await self._do(self._inner.place)
+    async def position(self) -> int | None:
+        return await self._do(self._inner.position)
 
     async def seek(self, place: int) -> None:
         await self._do(self._inner.seek, place)
@@ -131,11 +131,11 @@ class _WrappedReader(Reader[T]):
         await self._do(self._inner.flush)
 
     @property
-    def passed(self) -> int | None:
-        return self._inner.passed
+    def group_position(self) -> int | None:
+        return self._inner.group_position
 
-    async def join(self, place: int) -> None:
-        await self._do(self._inner.join, place)
+    async def seek_if_new(self, place: int) -> None:
+        await self._do(self._inner.seek_if_new, place)
 
     async def leave(self) -> None:
         await self._do(self._inner.leave)

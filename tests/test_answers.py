@@ -28,15 +28,22 @@ from pythpeer import (
     RateLimitedError,
     Secret,
 )
-from pythpeer.answers import MAX_NESTING, NOTHING, document, interpret, read_date, retry_after
-from pythpeer.peerbet import chat_get, chat_set
+from pythpeer.answers import (
+    MAX_NESTING,
+    NO_JSON,
+    parse_date,
+    parse_json,
+    parse_response,
+    parse_retry_after,
+)
+from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
 from pythpeer.pythbots import crank, cstats, userinfo
-from pythpeer.wire import ShapedEndpoint
+from pythpeer.wire import ParsedEndpoint
 
 BASE = "https://example.com"
 SAMPLES = Path(__file__).parent / "samples"
 
-GET, SET = chat_get(BASE), chat_set(BASE)
+GET, SET = make_read_endpoint(BASE), make_post_endpoint(BASE)
 USER, STAFF, STATS = userinfo(BASE), crank(BASE), cstats(BASE)
 
 
@@ -57,7 +64,7 @@ OBJECT: Endpoint[dict[str, object]] = Endpoint("mine", f"{BASE}/o")
 ROLL = Endpoint("mine", f"{BASE}/r", answer=Roll)
 ROLLS = Endpoint("mine", f"{BASE}/rs", answer=list[Roll])
 EASY = Endpoint("mine", f"{BASE}/e", answer=Easy)
-ANY: Endpoint[Any] = ShapedEndpoint("mine", f"{BASE}/any", shape=lambda found: found)
+ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", shape=lambda found: found)
 ENDPOINTS: tuple[Endpoint[Any], ...] = (GET, SET, USER, STAFF, STATS, OBJECT, ROLL, ROLLS, ANY)
 
 PAGE = (SAMPLES / "peerbet.chat.get" / "documented.json").read_bytes()
@@ -66,12 +73,12 @@ PAGE = (SAMPLES / "peerbet.chat.get" / "documented.json").read_bytes()
 def read(endpoint: Endpoint[Any], body: bytes | str, status: int = 200, *keys: str) -> Any:
     """Interpret *body* as an answer to *endpoint* that was asked with these keys."""
     raw = body.encode() if isinstance(body, str) else body
-    return interpret(endpoint, status, raw, lambda: [Secret(key) for key in keys])
+    return parse_response(endpoint, status, raw, lambda: [Secret(key) for key in keys])
 
 
 def found(body: bytes | str) -> object:
     """What the lenient reader makes of *body*."""
-    return document(body.encode() if isinstance(body, str) else body)
+    return parse_json(body.encode() if isinstance(body, str) else body)
 
 
 # -- the error table ------------------------------------------------------------------------------
@@ -379,7 +386,7 @@ def test_what_php_prints_around_the_json_is_looked_past(before: str) -> None:
 )
 def test_damage_within_the_json_is_repaired(body: bytes, value: object) -> None:
     """Invalid UTF-8, lone surrogates, raw control characters; markup in a string is text."""
-    assert document(body) == value
+    assert parse_json(body) == value
     assert read(OBJECT, body) == value
 
 
@@ -437,7 +444,7 @@ def test_a_message_with_markup_is_a_message(word: str) -> None:
 )
 def test_what_is_no_json_stays_none(body: str) -> None:
     """Leniency is for PHP's habits, not for other languages', and infinity is no number."""
-    assert found(body) is NOTHING
+    assert found(body) is NO_JSON
     assert type(read(OBJECT, body)) is DecodeError
 
 
@@ -476,11 +483,11 @@ SPELLINGS = [
 def test_a_truncated_document_is_nothing(before: bytes, spelling: int) -> None:
     """Wherever it was cut off: an inner ``[]`` must never read as "no mail"."""
     body = SPELLINGS[spelling].encode()
-    assert document(before + body) is not NOTHING
+    assert parse_json(before + body) is not NO_JSON
     read_as = {
         end: value
         for end in range(len(body))
-        if (value := document(before + body[:end])) is not NOTHING
+        if (value := parse_json(before + body[:end])) is not NO_JSON
     }
     assert read_as == {}
 
@@ -513,14 +520,14 @@ def test_lone_surrogates_are_replaced_wherever_they_stand(value: object) -> None
     text = json.dumps(value)
     expected = replaced(json.loads(text))  # two that stand together are a pair now
     assert json.dumps(found(text)) == json.dumps(expected)
-    assert found(f"[1e999,{text}]") is found(f'[{{"a":-1e999}},{text}]') is NOTHING
+    assert found(f"[1e999,{text}]") is found(f'[{{"a":-1e999}},{text}]') is NO_JSON
 
 
 @pytest.mark.parametrize("after", ["<html>", "<!DOCTYPE html>", "</script></body></html>"])
 def test_a_document_with_a_page_after_it_is_nothing(after: str) -> None:
     """Something went wrong after the JSON, or the JSON was part of the page."""
-    assert found(f"[]\n{after}") is NOTHING
-    assert found(f'["{"x" * 5000}"]\n{after}') is NOTHING
+    assert found(f"[]\n{after}") is NO_JSON
+    assert found(f'["{"x" * 5000}"]\n{after}') is NO_JSON
 
 
 @given(
@@ -543,7 +550,7 @@ def test_any_document_is_read_whole_or_not_at_all(
     text = json.dumps(value, indent=indent)
     assert found(before + text) == value
     end = data.draw(st.integers(0, len(text) - 1))
-    assert found(before + text[:end]) is NOTHING
+    assert found(before + text[:end]) is NO_JSON
 
 
 # -- pages of HTML --------------------------------------------------------------------------------
@@ -577,7 +584,7 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=range(len(PAGES)))
 def test_a_page_is_never_mined_for_json(page: str) -> None:
     """Not for any endpoint, and not after warnings, however many of them."""
-    assert found(page) is NOTHING
+    assert found(page) is NO_JSON
     assert {type(read(endpoint, page)) for endpoint in ENDPOINTS} == {DecodeError}
 
 
@@ -672,7 +679,7 @@ def test_nesting_has_the_same_limit_on_every_python(body: bytes, *, deepest: boo
     """Where nesting becomes an error is not left to the decoder's stack."""
     answer = read(ANY, body)
     assert (not isinstance(answer, DecodeError)) is deepest
-    assert (found(body) is not NOTHING) is deepest
+    assert (found(body) is not NO_JSON) is deepest
 
 
 @settings(max_examples=examples(200))
@@ -729,7 +736,7 @@ def test_the_short_cut_reads_what_the_long_way_reads(
     body = json.dumps({"status": 1, "users_online": online, "message_list": listed})
     quick, slow = read(GET, body), read(GET, BOM + body)
     assert (quick.messages, quick.users_online) == (slow.messages, slow.users_online)
-    assert len(quick.strays) == len(slow.strays)
+    assert len(quick.undecodable) == len(slow.undecodable)
 
 
 @pytest.mark.parametrize("id", [-1, 2**31, 2**40, 2**63, 10**30])
@@ -738,7 +745,7 @@ def test_ids_are_int32(id: int) -> None:
     body = PAGE.replace(b'"id":1', f'"id":{id}'.encode())
     page = read(GET, body)
     assert page.messages == ()
-    assert len(page.strays) == 1
+    assert len(page.undecodable) == 1
 
 
 # -- what errors may show -------------------------------------------------------------------------
@@ -853,9 +860,9 @@ def test_keys_are_asked_for_only_in_an_error() -> None:
     def never() -> Iterable[Secret]:
         raise AssertionError
 
-    assert interpret(ROLL, 200, b'{"roll":6}', never) == Roll(6)
-    assert interpret(ROLL, 200, b'\xef\xbb\xbf{"roll":6}', never) == Roll(6)
-    assert isinstance(interpret(ROLL, 500, b"", never), HttpStatusError)
+    assert parse_response(ROLL, 200, b'{"roll":6}', never) == Roll(6)
+    assert parse_response(ROLL, 200, b'\xef\xbb\xbf{"roll":6}', never) == Roll(6)
+    assert isinstance(parse_response(ROLL, 500, b"", never), HttpStatusError)
 
 
 # -- Retry-After ----------------------------------------------------------------------------------
@@ -892,7 +899,7 @@ def date_in(seconds: float) -> str:
 )
 def test_sensible_waits(value: str, seconds: float) -> None:
     """Seconds, fractions of them, and HTTP dates held against the answer's own ``Date``."""
-    assert retry_after({"Retry-After": value, "Date": DATE}) == seconds
+    assert parse_retry_after({"Retry-After": value, "Date": DATE}) == seconds
 
 
 @pytest.mark.parametrize(
@@ -931,29 +938,29 @@ def test_sensible_waits(value: str, seconds: float) -> None:
 )
 def test_senseless_waits(value: str) -> None:
     """Negative, not a number, out of any range: as good as nothing said."""
-    assert retry_after({"Retry-After": value, "Date": DATE}) is None
+    assert parse_retry_after({"Retry-After": value, "Date": DATE}) is None
 
 
 def test_without_the_header_nothing_was_said() -> None:
     """A ``Date`` alone means nothing."""
-    assert retry_after({}) is None
-    assert retry_after({"Date": DATE}) is None
+    assert parse_retry_after({}) is None
+    assert parse_retry_after({"Date": DATE}) is None
 
 
 @pytest.mark.parametrize("headers", [{}, {"Date": ""}, {"Date": "yesterday"}])
 def test_without_a_sensible_date_this_clock_has_to_do(headers: dict[str, str]) -> None:
     """A date far away is far away by any clock."""
     due = datetime.now(UTC) + timedelta(seconds=3600)
-    wait = retry_after({"Retry-After": format_datetime(due, usegmt=True), **headers})
+    wait = parse_retry_after({"Retry-After": format_datetime(due, usegmt=True), **headers})
     assert wait is not None
     assert 3500 < wait <= 3600
-    assert retry_after({"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT", **headers}) == 0.0
+    assert parse_retry_after({"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT", **headers}) == 0.0
 
 
 def test_clocks_need_not_agree() -> None:
     """What counts is the service's date against the service's clock."""
     past = {"Retry-After": "Thu, 01 Jan 1970 00:00:10 GMT", "Date": "Thu, 01 Jan 1970 00:00:00 GMT"}
-    assert retry_after(past) == 10.0
+    assert parse_retry_after(past) == 10.0
 
 
 @given(
@@ -962,7 +969,7 @@ def test_clocks_need_not_agree() -> None:
 )
 def test_no_header_breaks_anything(value: str, date: str) -> None:
     """Any value is a finite wait of 0 seconds or more, or none."""
-    wait = retry_after({"Retry-After": value, "Date": date})
+    wait = parse_retry_after({"Retry-After": value, "Date": date})
     assert wait is None or 0.0 <= wait < float("inf")
 
 
@@ -973,7 +980,7 @@ def test_no_header_breaks_anything(value: str, date: str) -> None:
 def test_the_services_dates(date: datetime) -> None:
     """``yyyy-MM-dd HH:mm:ss`` is read to the second, without a zone."""
     date = date.replace(microsecond=0)
-    assert read_date(date.isoformat(" ")) == date
+    assert parse_date(date.isoformat(" ")) == date
 
 
 @pytest.mark.parametrize(
@@ -1012,7 +1019,7 @@ def test_the_services_dates(date: datetime) -> None:
 )
 def test_anything_else_is_no_date(value: object) -> None:
     """A zero date, another form, another calendar, a zone: none of them is guessed at."""
-    assert read_date(value) is None
+    assert parse_date(value) is None
 
 
 @settings(max_examples=examples(300))
@@ -1021,7 +1028,7 @@ def test_anything_else_is_no_date(value: object) -> None:
 ))  # fmt: skip
 def test_every_date_is_naive_and_in_the_form(value: str) -> None:
     """Whatever is taken as a date is written as one, so that any two can be compared."""
-    date = read_date(value)
+    date = parse_date(value)
     if date is not None:
         assert date.tzinfo is None
         assert date.isoformat(" ") == value

@@ -14,7 +14,7 @@ from helpers import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pythpeer.bucket import CLEAN_RUN, GUARD_CAP, Bucket
+from pythpeer.bucket import MAX_GUARD, SUCCESSES_TO_NARROW, Bucket
 from pythpeer.wire import Rate
 
 EPS = 1e-6
@@ -291,7 +291,7 @@ def test_a_token_given_back_is_there_at_once() -> None:
     """A request that certainly never left costs nothing."""
     bucket = Bucket(Rate(1.0))
     bucket.reserve()
-    bucket.give_back()
+    bucket.release()
     assert bucket.due(5.0) == 5.0
     assert bucket.available(5.0) == 1
     ask(bucket, 5.0)
@@ -310,7 +310,7 @@ def test_giving_back_leaves_no_trace(rate: Rate, steps: list[Step], aborted: lis
         for _ in range(times):
             if disturbed.due(now) <= now:
                 disturbed.reserve()
-                disturbed.give_back()
+                disturbed.release()
         assert disturbed.due(now) == undisturbed.due(now)
         assert disturbed.available(now) == undisturbed.available(now)
         ask(undisturbed, now)
@@ -367,7 +367,7 @@ def test_requests_under_way_do_not_end_a_pause() -> None:
     bucket.reserve()
     bucket.pause(60.0)
     bucket.answered(anchor, 0.1)
-    bucket.give_back()
+    bucket.release()
     bucket.answered(bucket.spend(0.2), 0.3)
     assert bucket.due(0.3) == 60.0
 
@@ -389,29 +389,29 @@ def test_a_429_widens_the_guard() -> None:
     bucket = Bucket(Rate(1.0, 1, 0.05))
     seen = []
     for _ in range(6):
-        bucket.punish()
+        bucket.on_throttled()
         seen.append(bucket.guard)
-    assert seen == pytest.approx([0.1, 0.2, 0.4, GUARD_CAP, GUARD_CAP, GUARD_CAP])
+    assert seen == pytest.approx([0.1, 0.2, 0.4, MAX_GUARD, MAX_GUARD, MAX_GUARD])
 
 
 def test_no_guard_grows_as_well() -> None:
     """Twice nothing would be nothing."""
     bucket = Bucket(Rate(1.0, 1, 0.0))
-    bucket.punish()
+    bucket.on_throttled()
     assert bucket.guard == pytest.approx(0.05)
 
 
 def test_a_guard_over_the_cap_stays() -> None:
     """The user's own guard is never made smaller by a 429."""
     bucket = Bucket(Rate(1.0, 1, 2.0))
-    bucket.punish()
+    bucket.on_throttled()
     assert bucket.guard == 2.0
 
 
 def test_a_wider_guard_holds_from_the_next_request_on() -> None:
     """That is what it is for."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
-    bucket.punish()
+    bucket.on_throttled()
     ask(bucket, 0.0)
     assert bucket.due(0.0) == pytest.approx(1.1)
 
@@ -419,26 +419,26 @@ def test_a_wider_guard_holds_from_the_next_request_on() -> None:
 def test_a_clean_run_narrows_it_again() -> None:
     """By a tenth after each hundred answers, and never below what the rate says."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
-    bucket.punish()
-    for _ in range(CLEAN_RUN - 1):
-        bucket.praise()
+    bucket.on_throttled()
+    for _ in range(SUCCESSES_TO_NARROW - 1):
+        bucket.on_success()
     assert bucket.guard == pytest.approx(0.1)
-    bucket.praise()
+    bucket.on_success()
     assert bucket.guard == pytest.approx(0.09)
-    for _ in range(50 * CLEAN_RUN):
-        bucket.praise()
+    for _ in range(50 * SUCCESSES_TO_NARROW):
+        bucket.on_success()
     assert bucket.guard == 0.05
 
 
 def test_a_429_ends_a_clean_run() -> None:
     """A hundred answers in a row are meant."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
-    bucket.punish()
-    for _ in range(CLEAN_RUN - 1):
-        bucket.praise()
-    bucket.punish()
+    bucket.on_throttled()
+    for _ in range(SUCCESSES_TO_NARROW - 1):
+        bucket.on_success()
+    bucket.on_throttled()
     wide = bucket.guard
-    bucket.praise()
+    bucket.on_success()
     assert bucket.guard == wide == pytest.approx(0.2)
 
 
@@ -448,10 +448,10 @@ def test_the_guard_keeps_within_its_bounds(guard: float, answers: list[bool]) ->
     bucket = Bucket(Rate(1.0, 1, guard))
     for clean in answers:
         if clean:
-            bucket.praise()
+            bucket.on_success()
         else:
-            bucket.punish()
-        assert guard <= bucket.guard <= max(guard, GUARD_CAP)
+            bucket.on_throttled()
+        assert guard <= bucket.guard <= max(guard, MAX_GUARD)
 
 
 # -- another clock --------------------------------------------------------------------------------
@@ -466,7 +466,7 @@ def test_a_bucket_moves_to_another_clock(ahead: float, spent: int, pause: int) -
     if pause:
         bucket.pause(3.0 * pause)
     before = bucket.due(1.0) - 1.0, bucket.available(1.0)
-    moved = bucket.moved(ahead)
+    moved = bucket.shifted(ahead)
     after = moved.due(1.0 + ahead) - 1.0 - ahead, moved.available(1.0 + ahead)
     assert after == pytest.approx(before)
 
@@ -475,7 +475,7 @@ def test_reservations_stay_behind() -> None:
     """In the loop that was left, nothing will be written any more."""
     bucket = Bucket(Rate(1.0))
     bucket.reserve()
-    moved = bucket.moved(100.0)
+    moved = bucket.shifted(100.0)
     assert moved.due(100.0) == 100.0
-    bucket.give_back()
+    bucket.release()
     assert (moved.available(100.0), moved.reserved) == (1, 0)

@@ -40,9 +40,9 @@ from raw_server import RawServer, drop, hang, refusing
 
 from pythpeer import Rate
 from pythpeer.cli import demo, ending
-from pythpeer.cli.plain import clean, json_line
+from pythpeer.cli.plain import json_line, sanitize
 from pythpeer.cli.rows import Rows
-from pythpeer.testing import LAW, FakeServices, VirtualTimeLoop
+from pythpeer.testing import DEFAULT_RATES, FakeServices, VirtualTimeLoop
 from pythpeer.testing.scenes import SCENES
 
 pytest_plugins = ("cli_runner",)
@@ -76,7 +76,7 @@ EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]b[/bold] \u202eright\x9b2J\x07\
 )
 def test_what_a_terminal_would_obey_is_taken_out(text: str, cleaned: str) -> None:
     """Sequences go whole; breaks of lines become blanks; everything to be seen stays."""
-    assert clean(text) == cleaned
+    assert sanitize(text) == cleaned
 
 
 def test_json_keeps_all_of_it_and_yet_is_harmless() -> None:
@@ -85,7 +85,7 @@ def test_json_keeps_all_of_it_and_yet_is_harmless() -> None:
     line = json_line(row)
     assert json.loads(line) == row
     assert line.endswith(b"\n")
-    assert clean(line.decode()[:-1]) == line.decode()[:-1]
+    assert sanitize(line.decode()[:-1]) == line.decode()[:-1]
     assert "日本 👩‍👩‍👧" in line.decode()
 
 
@@ -637,12 +637,12 @@ def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]
 def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge is a real one: where the pace is too fast it finds something."""
     patient = FakeServices.session
-    hasty = dict.fromkeys(LAW, Rate(0.5))
+    hasty = dict.fromkeys(DEFAULT_RATES, Rate(0.5))
     monkeypatch.setattr(FakeServices, "session", lambda fake: patient(fake, rates=hasty))
     result = run("demo", "--messages", "4")
     assert result.code == 1
     assert not result.out.endswith(" 0\n")
-    assert 1 <= len(result.err.splitlines()) <= demo.SHOWN
+    assert 1 <= len(result.err.splitlines()) <= demo.MAX_SHOWN
     assert all(one_line(f"{line}\n") for line in result.err.splitlines())
 
 
@@ -670,7 +670,7 @@ def test_the_prompt_comes_on_a_line_of_its_own(
 ) -> None:
     """A terminal shows ^C where the cursor was; what follows belongs on the next line."""
     terminal(80)
-    assert ending.explain(ending.Interrupted(signal.SIGINT)) == 130
+    assert ending.report_error(ending.Interrupted(signal.SIGINT)) == 130
     assert capfd.readouterr() == ("", "\n")
 
 
@@ -716,8 +716,8 @@ def test_leaving_at_once_leaves_the_terminal_in_order(on_terminal: bool) -> None
     source = """
 import signal
 from pythpeer.cli import signals
-signals.ECHO = -1.0
-signals.mind()
+signals.DEBOUNCE = -1.0
+signals.install()
 signal.raise_signal(signal.SIGINT)
 signal.raise_signal(signal.SIGTERM)
 print("not reached")
@@ -771,7 +771,7 @@ class Finder:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
 
-signals.ECHO = signals.NOTICE_AFTER = 60.0
+signals.DEBOUNCE = signals.NOTICE_AFTER = 60.0
 sys.meta_path.insert(0, Finder())
 atexit.register(print, "in good order")
 sys.exit(main(["chat", "tail"]))
@@ -788,24 +788,24 @@ import asyncio, os, signal, sys
 from pythpeer.cli import ending, signals
 
 async def command():
-    with ending.while_read():
+    with ending.stop_when_pipe_closes():
         signal.raise_signal(signal.SIGTERM)
         try:
             await asyncio.sleep(30)
         finally:
             os.close(reader)
             await asyncio.sleep(0.2)
-            ending.complain(f"tidied up, pipe closed: {ending._command.pipe_closed}")
+            ending.print_error(f"tidied up, pipe closed: {ending._command.pipe_closed}")
 
 reader, writer = os.pipe()
 os.dup2(writer, 1)
 os.close(writer)
 signals.NOTICE_AFTER = 60.0
-signals.mind()
+signals.install()
 try:
     ending.run(command())
 except ending.Interrupted as error:
-    sys.exit(ending.explain(error))
+    sys.exit(ending.report_error(error))
 """
     done = run_python(source)
     assert (done.returncode, done.stdout) == (143, "")

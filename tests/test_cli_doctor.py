@@ -128,7 +128,7 @@ async def test_the_report_as_json(fake: FakeServices, run: Run) -> None:
 async def test_exit_codes(fake: FakeServices, run: Run) -> None:
     """0 where all is well, 4 where there are warnings only, 1 where there is a problem."""
     assert (await run()).code == 0
-    fake.adopt(readall_marks=True)
+    fake.set_quirks(readall_marks=True)
     warned = await run()
     assert warned.code == 4
     assert "warning: pythbots.mail.marks" in warned.out.splitlines()[-1]
@@ -140,7 +140,7 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
 
 async def test_what_to_do_stands_below(fake: FakeServices, run: Run) -> None:
     """An arrow, and the advice; the names of what is wrong come once more at the end."""
-    fake.adopt(personal_key_param="personal_key")
+    fake.set_quirks(personal_key_param="personal_key")
     result = await run()
     lines = result.out.splitlines()
     at = lines.index(
@@ -168,7 +168,7 @@ async def test_on_a_terminal(
     fake: FakeServices, run: Run, terminal: Callable[[int], None], columns: int
 ) -> None:
     """Columns where they fit, colours, and nothing over the edge."""
-    fake.adopt(readall_marks=True)
+    fake.set_quirks(readall_marks=True)
     terminal(columns)
     result = await run()
     assert "\x1b[" in result.out

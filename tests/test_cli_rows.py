@@ -11,8 +11,8 @@ from cli_runner import CHAT, Run, cells, unstyled
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythpeer.cli.bars import bar, shares
-from pythpeer.cli.colours import FEW, HUES, MANY, SENDERS, sender_style
+from pythpeer.cli.bars import bar, fractions
+from pythpeer.cli.colours import HUES, SENDERS, THEME_16, THEME_256, sender_style
 from pythpeer.testing import FakeServices
 
 pytest_plugins = ("cli_runner",)
@@ -47,7 +47,7 @@ def test_a_sender_keeps_their_colour() -> None:
     assert sender_style("alice") == "sender.5"
     found = {sender_style(f"user{number}") for number in range(500)}
     assert found == {f"sender.{number}" for number in range(SENDERS)}
-    for theme in (MANY, FEW):
+    for theme in (THEME_256, THEME_16):
         assert found <= theme.styles.keys()
 
 
@@ -196,7 +196,7 @@ def test_numbers_of_a_kind_are_compared() -> None:
         "lost_users": -1,
         "no_users": 0,
     }
-    assert shares(fields) == {
+    assert fractions(fields) == {
         "messages": 1.0,
         "messagesToday": 0.25,
         "active_users": 0.5,

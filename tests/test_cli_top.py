@@ -12,10 +12,10 @@ from cli_runner import OnTerminal, Run, needs_signals, one_line
 from rich.console import Console, ConsoleDimensions
 
 from pythpeer import ChatMessage, Mail, SqliteStore
-from pythpeer.cli.colours import MANY
-from pythpeer.cli.sight import Sight
-from pythpeer.cli.watching import Label, Rates, items, label
-from pythpeer.stores import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
+from pythpeer.cli.colours import THEME_256
+from pythpeer.cli.sight import TopScreen
+from pythpeer.cli.watching import Label, Rates, items, parse_key
+from pythpeer.stores import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 pytest_plugins = ("cli_runner",)
@@ -26,14 +26,21 @@ MAIL = "pythbots.mail https://pythbots.org 0123456789abcdef"
 GET = "peerbet.chat.get https://peerbet.org/api/chat/get 0123456789abcdef"
 
 
-def log(topic: str = CHAT, head: int = 0, **fields: object) -> LogSurvey:
+def log(topic: str = CHAT, head: int = 0, **fields: object) -> LogSnapshot:
     """The survey of a log of which nothing but *fields* is worth telling."""
-    whole = {"length": head, "led": True, "announced": 0, "names": (), "latest": (), **fields}
-    return LogSurvey(topic=topic, head=head, **whole)  # type: ignore[arg-type]
+    whole = {
+        "length": head,
+        "has_leader": True,
+        "pending_fetches": 0,
+        "readers": (),
+        "latest": (),
+        **fields,
+    }
+    return LogSnapshot(topic=topic, head=head, **whole)  # type: ignore[arg-type]
 
 
-def asked(requests: int, *, paused: float = 0.0) -> EndpointSurvey:
-    return EndpointSurvey(GET, requests, 0, 0, paused)
+def asked(requests: int, *, paused: float = 0.0) -> EndpointSnapshot:
+    return EndpointSnapshot(GET, requests, 0, 0, paused)
 
 
 def stored(text: str) -> str:
@@ -44,18 +51,20 @@ def stored(text: str) -> str:
     return msgspec.json.encode(message).decode()
 
 
-def shown(*surveys: Survey, width: int, height: int) -> str:
+def shown(*surveys: StoreSnapshot, width: int, height: int) -> str:
     """The screen behind surveys that came one second after the other."""
-    sight = Sight("bot.sqlite")
+    sight = TopScreen("bot.sqlite")
     for at, one in enumerate(surveys):
         sight.add(float(at), one)
-    console = Console(file=io.StringIO(), width=width, height=height, theme=MANY, color_system=None)
+    console = Console(
+        file=io.StringIO(), width=width, height=height, theme=THEME_256, color_system=None
+    )
     with console.capture() as capture:
-        console.print(sight.picture(ConsoleDimensions(width, height)))
+        console.print(sight.render(ConsoleDimensions(width, height)))
     return capture.get()
 
 
-def drawn(*surveys: Survey, width: int = 100, height: int = 30) -> list[str]:
+def drawn(*surveys: StoreSnapshot, width: int = 100, height: int = 30) -> list[str]:
     """Its lines, of which there are no more than fit."""
     lines = shown(*surveys, width=width, height=height).splitlines()
     assert len(lines) <= height
@@ -74,45 +83,45 @@ def cut(lines: list[str], beginning: str) -> list[str]:
 
 def test_names_are_taken_apart() -> None:
     """What, where and for whom; the digest of an account is cut, and may be missing."""
-    assert label(GET) == Label("peerbet.chat.get", "peerbet.org", "0123")
-    assert label("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "nobody")
-    assert label("whatever") == Label("whatever", "", "nobody")
+    assert parse_key(GET) == Label("peerbet.chat.get", "peerbet.org", "0123")
+    assert parse_key("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "nobody")
+    assert parse_key("whatever") == Label("whatever", "", "nobody")
 
 
 def test_rates_are_those_of_the_last_minute() -> None:
     """From the second look on; what is older than a minute counts no more."""
     rates = Rates()
-    rates.add(0.0, Survey((log(head=10),), (asked(5),)))
+    rates.add(0.0, StoreSnapshot((log(head=10),), (asked(5),)))
     assert rates.per_minute(CHAT) is None
-    rates.add(10.0, Survey((log(head=12),), (asked(15),)))
+    rates.add(10.0, StoreSnapshot((log(head=12),), (asked(15),)))
     assert rates.per_minute(CHAT) == 12.0
     assert rates.per_minute(GET) == 60.0
     assert rates.per_minute(MAIL) is None
-    rates.add(70.0, Survey((log(head=12),), (asked(15),)))
+    rates.add(70.0, StoreSnapshot((log(head=12),), (asked(15),)))
     assert rates.per_minute(CHAT) == 0.0
 
 
 def test_what_begins_anew_has_no_rate() -> None:
     """A store that was emptied counts from the beginning."""
     rates = Rates()
-    rates.add(0.0, Survey((log(head=10),), ()))
-    rates.add(1.0, Survey((log(head=1),), ()))
+    rates.add(0.0, StoreSnapshot((log(head=10),), ()))
+    rates.add(1.0, StoreSnapshot((log(head=1),), ()))
     assert rates.per_minute(CHAT) is None
 
 
 def test_items_are_read_as_what_they_are() -> None:
     """Chat and mail, and nothing where one is damaged or of a kind that is not known."""
-    ((id, message),) = items(log(latest=(Latest(7, stored("hi")),)))
+    ((id, message),) = items(log(latest=(LatestItem(7, stored("hi")),)))
     assert (id, message) == (7, msgspec.json.decode(stored("hi"), type=ChatMessage))
     assert message is not None
     assert message.text == "hi"
     mail = msgspec.json.encode(Mail(sender="bob", text="psst", raw={})).decode()
-    ((_, letter),) = items(log(MAIL, latest=(Latest(1, mail),)))
+    ((_, letter),) = items(log(MAIL, latest=(LatestItem(1, mail),)))
     assert isinstance(letter, Mail)
     assert (letter.sender, letter.text) == ("bob", "psst")
     unknown = (
-        log(latest=(Latest(1, None), Latest(2, "{"))),
-        log("own a b", latest=(Latest(1, mail),)),
+        log(latest=(LatestItem(1, None), LatestItem(2, "{"))),
+        log("own a b", latest=(LatestItem(1, mail),)),
     )
     assert [item for one in unknown for _, item in items(one)] == [None] * 3
 
@@ -122,10 +131,13 @@ def test_items_are_read_as_what_they_are() -> None:
 
 def test_the_screen_tells_rates_lag_and_pacing() -> None:
     """A line for each name of a log and for each endpoint, with what is out of order in words."""
-    names = (NameSurvey("archive", 100, 900), NameSurvey("bot", 1000, 0))
-    survey = Survey((log(head=1000, names=names), log(MAIL, led=False, announced=2)), (asked(7),))
-    later = Survey(
-        (log(head=1002, names=names), log(MAIL, led=False, announced=2)), (asked(8, paused=12.3),)
+    names = (ReaderSnapshot("archive", 100, 900), ReaderSnapshot("bot", 1000, 0))
+    survey = StoreSnapshot(
+        (log(head=1000, readers=names), log(MAIL, has_leader=False, pending_fetches=2)), (asked(7),)
+    )
+    later = StoreSnapshot(
+        (log(head=1002, readers=names), log(MAIL, has_leader=False, pending_fetches=2)),
+        (asked(8, paused=12.3),),
     )
     lines = drawn(survey, later, width=140)
     assert lines[0].startswith("pythpeer top · bot.sqlite · ")
@@ -146,9 +158,9 @@ def test_the_screen_tells_rates_lag_and_pacing() -> None:
 def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -> None:
     """Whatever there is to show; the last messages have the room that is left."""
     text = stored("so many words, and \x1b[31mred")
-    latest = tuple(Latest(id, text) for id in range(1, 51))
-    full = Survey(
-        (log(head=10**9, names=(NameSurvey("x" * 90, 1, 5),), latest=latest), log(MAIL)),
+    latest = tuple(LatestItem(id, text) for id in range(1, 51))
+    full = StoreSnapshot(
+        (log(head=10**9, readers=(ReaderSnapshot("x" * 90, 1, 5),), latest=latest), log(MAIL)),
         (asked(10**9, paused=9.0),),
     )
     screen = shown(full, width=width, height=height)
@@ -162,7 +174,7 @@ def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -
 
 def test_an_empty_store_says_so() -> None:
     """Instead of tables without rows."""
-    assert "Nothing is in this store yet." in drawn(Survey((), ()))
+    assert "Nothing is in this store yet." in drawn(StoreSnapshot((), ()))
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -207,7 +219,7 @@ def test_each_look_is_a_line_of_json(run: Run, file: Path, monkeypatch: pytest.M
     assert first == second
     assert first["kind"] == "survey"
     (chat,) = first["logs"]
-    assert chat["names"] == [{"name": "bot", "place": 1, "lag": 1}]
+    assert chat["readers"] == [{"name": "bot", "position": 1, "lag": 1}]
     assert [one["id"] for one in chat["latest"]] == [1, 2]
     assert first["endpoints"][0]["requests"] == 1
 

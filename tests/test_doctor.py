@@ -29,10 +29,10 @@ from raw_server import RawServer, answer, hang, old_tls, open_session, serving, 
 from test_shapes import SHAPED
 
 from pythpeer import InvalidRequestError, SessionClosedError
-from pythpeer.answers import interpret
+from pythpeer.answers import parse_response
 from pythpeer.doctor import Finding, Report, Sample, Status, bots, chat, examine, write_samples
-from pythpeer.doctor.redact import field, kind, sample, shape, words
-from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Habits, VirtualTimeLoop
+from pythpeer.doctor.redact import allowed_field, describe_types, redact, redact_words, type_name
+from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Quirks, VirtualTimeLoop
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +97,7 @@ async def examined(options: Mapping[str, Any], **overrides: Any) -> Report:
 
 
 def finding(report: Report, check: str) -> Finding:
-    found = report.of(check)
+    found = report.find(check)
     assert found is not None, f"{check} is not in {[each.check for each in report.findings]}"
     return found
 
@@ -284,7 +284,7 @@ async def test_every_variant_is_recognised(variant: str) -> None:
 def test_the_table_has_every_variant_there_is() -> None:
     """A new switch of the test kit is a new row."""
     switched = {name for sign in VARIANTS.values() for name in sign.options}
-    assert switched == set(Habits.__struct_fields__)
+    assert switched == set(Quirks.__struct_fields__)
 
 
 async def test_the_right_spelling_is_found_from_either_side() -> None:
@@ -331,7 +331,7 @@ async def test_an_empty_mailbox_is_well_otherwise(empty: Any) -> None:
     async with FakeServices(empty=empty) as fake:
         report = await report_on(fake)
     assert finding(report, "pythbots.mail.empty").status is OK
-    assert report.of("pythbots.mail.null") is None
+    assert report.find("pythbots.mail.null") is None
     assert finding(report, "pythbots.mail.marks").status is SKIPPED
 
 
@@ -483,7 +483,10 @@ async def test_every_fault_has_its_own_line(name: str) -> None:
         fake.faults.always("peerbet", met.fault)
         fake.faults.always("pythbots", met.fault)
         report = await report_on(fake)
-    looked_up, read = finding(report, "pythbots.userinfo.answer"), report.of("peerbet.chat.public")
+    looked_up, read = (
+        finding(report, "pythbots.userinfo.answer"),
+        report.find("peerbet.chat.public"),
+    )
     assert (looked_up.status, met.words in looked_up.text) == (met.status, True), looked_up
     assert read is not None
     if name == "denial":  # no key was sent there, and none is needed by the documentation
@@ -492,7 +495,7 @@ async def test_every_fault_has_its_own_line(name: str) -> None:
         assert read.status is OK
     else:
         assert (read.status, met.words in read.text) == (met.status, True), read
-    assert report.of("pythbots.personal-key") or report.of("pythbots.mail.answer")
+    assert report.find("pythbots.personal-key") or report.find("pythbots.mail.answer")
 
 
 def test_the_table_has_every_fault_there_is() -> None:
@@ -707,8 +710,8 @@ def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> 
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         report = runner.run(main())
-    assert report.of("peerbet.around") is not None
-    assert report.of("pythbots.api-key") is not None
+    assert report.find("peerbet.around") is not None
+    assert report.find("pythbots.api-key") is not None
 
 
 @settings(max_examples=examples(300))
@@ -859,11 +862,11 @@ def test_windows_that_are_neither() -> None:
 @given(DOCUMENTS | PAGES | MAILS)
 def test_samples_keep_the_types_and_nothing_else(found: Any) -> None:
     """The same shape, no canary, and made anew it is the same."""
-    body = sample(found)
+    body = redact(found)
     assert body is not None
     assert CANARY.encode() not in body
     again = json.loads(body)
-    assert sample(again) == body
+    assert redact(again) == body
     assert _types(again) == _types(found)
 
 
@@ -873,7 +876,7 @@ def _types(found: Any) -> Any:
         return [_types(inner) for inner in found]
     if isinstance(found, dict):
         return {"object": [_types(inner) for inner in found.values()]}
-    return kind(found)
+    return type_name(found)
 
 
 @given(st.lists(st.integers(), unique=True), st.lists(st.dates(), unique=True))
@@ -882,7 +885,7 @@ def test_samples_keep_the_order(numbers: list[int], days: list[Any]) -> None:
     dates = [f"{day} 12:00:00" for day in days]
     texts = [str(number) for number in numbers if abs(number) < 10**18]
     found: Any = [numbers, texts, dates]
-    body = sample(found)
+    body = redact(found)
     assert body is not None
     new_numbers, new_texts, new_dates = json.loads(body)
     for old, new in zip(numbers, new_numbers, strict=True):
@@ -899,7 +902,7 @@ def _ranks(values: list[Any]) -> list[int]:
 
 def test_samples_keep_no_number_of_anybodys() -> None:
     """An id is somebody's, as a number, as a string and as the name of a field."""
-    body = sample([221192, "221192", {"221192": 1}, 42, "2024-02-29 12:34:56"])
+    body = redact([221192, "221192", {"221192": 1}, 42, "2024-02-29 12:34:56"])
     assert body is not None
     assert json.loads(body) == [
         100000,
@@ -912,7 +915,7 @@ def test_samples_keep_no_number_of_anybodys() -> None:
 
 def test_samples_keep_which_texts_are_equal() -> None:
     """Mail without ids is told apart by what it says."""
-    body = sample(["hello there", "hello there", "good morning", "Owner", "https://a.example/b"])
+    body = redact(["hello there", "hello there", "good morning", "Owner", "https://a.example/b"])
     assert body is not None
     first, second, third, rank, link = json.loads(body)
     assert first == second != third
@@ -924,29 +927,29 @@ def test_answers_without_end_are_not_kept() -> None:
     deep: Any = 1
     for _ in range(900):
         deep = [deep]
-    assert sample(deep) is None
-    assert len(shape(deep)) < 100
+    assert redact(deep) is None
+    assert len(describe_types(deep)) < 100
 
 
 @pytest.mark.parametrize("name", ["from", "from_id", "messageList", "mail-id", "userID", "is_read"])
 def test_names_that_interfaces_use_are_shown(name: str) -> None:
     """In whichever way they are spelled."""
-    assert field(name) == name
+    assert allowed_field(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "7", "tiro", "id7", "id\n", "ïd", "user_tiro", "x" * 99])
 def test_other_names_are_not(name: str) -> None:
     """They could be a user's; how long they are is all that is said."""
-    assert field(name) is None
+    assert allowed_field(name) is None
     assert re.fullmatch(
-        r"\{id: integer, \(a name of .* characters\): integer\}", shape({"id": 1, name: 2})
+        r"\{id: integer, \(a name of .* characters\): integer\}", describe_types({"id": 1, name: 2})
     )
 
 
 def test_words_of_a_refusal() -> None:
     """Those that interfaces use; whatever stands between them is left out."""
-    assert words(f"Invalid key {CANARY} {CANARY}: no access.") == "Invalid key … no access."
-    assert words(CANARY) == "…"
+    assert redact_words(f"Invalid key {CANARY} {CANARY}: no access.") == "Invalid key … no access."
+    assert redact_words(CANARY) == "…"
 
 
 async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
@@ -958,7 +961,7 @@ async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600 or os.name == "nt"
         body = path.read_bytes()
         assert CANARY.encode() not in body
-        answer_to_it = interpret(SHAPED[path.parent.name], 200, body, list)
+        answer_to_it = parse_response(SHAPED[path.parent.name], 200, body, list)
         assert isinstance(answer_to_it, Exception) is path.name.startswith("captured_refusal")
     before = {path: path.read_bytes() for path in paths}
     again = write_samples(report.samples, tmp_path / "new")
@@ -975,7 +978,9 @@ async def test_a_sample_says_what_the_answer_said() -> None:
         shapes = {each.name.replace(" ", "_"): each.shape for each in report.shapes}
         for each in report.samples:
             name = each.name.removeprefix("refusal_")
-            assert without_names(shape(json.loads(each.body))) == without_names(shapes[name])
+            assert without_names(describe_types(json.loads(each.body))) == without_names(
+                shapes[name]
+            )
 
 
 def without_names(text: str) -> str:

@@ -10,7 +10,7 @@ from fake_client import CHAT, INFO, MAIL, SET, Client, connect, say
 from helpers import UNLIMITED
 
 from pythpeer import InvalidRequestError
-from pythpeer.testing import BOM, PHP_WARNING, FakeServices, HabitOptions, Habits
+from pythpeer.testing import BOM, PHP_WARNING, FakeServices, QuirkOptions, Quirks
 
 pytestmark = pytest.mark.anyio
 
@@ -23,15 +23,15 @@ STATS = "/api/cstats.php?chatid=220531305"
 
 def test_every_habit_can_be_given_by_name() -> None:
     """What `FakeServices` takes is what `Habits` has, no more and no less."""
-    assert set(HabitOptions.__annotations__) == set(Habits.__struct_fields__)
+    assert set(QuirkOptions.__annotations__) == set(Quirks.__struct_fields__)
 
 
 def test_habits_are_given_read_and_shown() -> None:
     """They are what was asked for, and their repr shows only what is out of the ordinary."""
     fake = FakeServices(order="shuffled", mail_ids=False)
-    assert fake.habits == Habits(order="shuffled", mail_ids=False)
-    assert repr(fake.habits) == "Habits(order='shuffled', mail_ids=False)"
-    assert repr(Habits()) == "Habits()"
+    assert fake.quirks == Quirks(order="shuffled", mail_ids=False)
+    assert repr(fake.quirks) == "Quirks(order='shuffled', mail_ids=False)"
+    assert repr(Quirks()) == "Quirks()"
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,17 @@ def test_what_is_no_habit_is_refused(wrong: dict[str, Any], words: str) -> None:
         FakeServices(**wrong)
     fake = FakeServices()
     with pytest.raises(InvalidRequestError, match=words):
-        fake.adopt(**wrong)
-    assert fake.habits == Habits()
+        fake.set_quirks(**wrong)
+    assert fake.quirks == Quirks()
 
 
 async def test_habits_can_change_while_it_runs(fake: FakeServices, client: Client) -> None:
     """From the next request on, and those that are not named stay as they are."""
     say(fake, 3)
     assert await client.ids() == [1, 2, 3]
-    fake.adopt(order="descending")
+    fake.set_quirks(order="descending")
     assert await client.ids() == [3, 2, 1]
-    fake.adopt(overlap=1)
+    fake.set_quirks(overlap=1)
     assert await client.ids("&mid=2") == [3, 2]
 
 
@@ -73,7 +73,7 @@ async def test_habits_can_change_while_it_runs(fake: FakeServices, client: Clien
 
 async def test_the_oldest_after_mid_may_come(fake: FakeServices, client: Client) -> None:
     """With `window="oldest"`, an answer has the oldest messages after `mid`."""
-    fake.adopt(window="oldest")
+    fake.set_quirks(window="oldest")
     say(fake, 310)
     assert await client.ids("&mid=5") == list(range(6, 306))
     assert await client.ids("&mid=5&last=2") == [6, 7]
@@ -82,7 +82,7 @@ async def test_the_oldest_after_mid_may_come(fake: FakeServices, client: Client)
 
 async def test_mid_itself_may_come_again(fake: FakeServices, client: Client) -> None:
     """With `overlap`, so many messages up to `mid` come again, of those that the reader can see."""
-    fake.adopt(overlap=2)
+    fake.set_quirks(overlap=2)
     say(fake, 4)
     fake.chat.say("alice", "psst", to="bob")
     say(fake, 2)
@@ -95,7 +95,7 @@ async def test_mid_itself_may_come_again(fake: FakeServices, client: Client) -> 
 
 async def test_messages_may_stand_in_an_answer_twice(fake: FakeServices, client: Client) -> None:
     """With `repeat`, each message of the page comes so often."""
-    fake.adopt(repeat=2)
+    fake.set_quirks(repeat=2)
     say(fake, 3)
     assert await client.ids("&last=2") == [2, 2, 3, 3]
 
@@ -104,7 +104,7 @@ async def test_shuffled_is_the_same_for_the_same_seed() -> None:
     """Messages and mails come in an order that only the seed decides."""
 
     async def orders(seed: int) -> list[list[int]]:
-        options = HabitOptions(order="shuffled")
+        options = QuirkOptions(order="shuffled")
         async with FakeServices(rates=UNLIMITED, seed=seed, **options) as fake, connect() as http:
             client = Client(fake, http)
             say(fake, 20)
@@ -124,7 +124,7 @@ async def test_mail_may_come_in_any_order_and_without_ids(
     fake: FakeServices, client: Client
 ) -> None:
     """`order` is also that of mail, and with `mail_ids=False` no mail has an id."""
-    fake.adopt(order="descending", mail_ids=False)
+    fake.set_quirks(order="descending", mail_ids=False)
     fake.mail.deliver("tiro", "first")
     fake.mail.deliver("tiro", "second")
     mails = await client.get(f"{MAIL}&readnew")
@@ -134,7 +134,7 @@ async def test_mail_may_come_in_any_order_and_without_ids(
 
 async def test_reading_all_mail_may_mark_it(fake: FakeServices, client: Client) -> None:
     """With `readall_marks`, `readall` leaves nothing unread."""
-    fake.adopt(readall_marks=True)
+    fake.set_quirks(readall_marks=True)
     fake.mail.deliver("tiro", "first")
     assert [mail["read"] for mail in await client.get(f"{MAIL}&readall")] == [0]
     assert await client.get(f"{MAIL}&readnew") == []
@@ -142,7 +142,7 @@ async def test_reading_all_mail_may_mark_it(fake: FakeServices, client: Client) 
 
 async def test_lists_may_be_objects(fake: FakeServices, client: Client) -> None:
     """With `numbered`, every list has numbers for keys, as PHP makes of some arrays."""
-    fake.adopt(numbered=True)
+    fake.set_quirks(numbered=True)
     say(fake, 2)
     chat = (await client.get(f"{CHAT}get"))["message_list"]
     assert [(key, message["id"]) for key, message in chat.items()] == [("0", 1), ("1", 2)]
@@ -152,7 +152,7 @@ async def test_lists_may_be_objects(fake: FakeServices, client: Client) -> None:
 
 async def test_lists_may_stand_one_level_down(fake: FakeServices, client: Client) -> None:
     """With `wrapped`, that is so for lists of PythBots; the one of the chat is documented."""
-    fake.adopt(wrapped=True)
+    fake.set_quirks(wrapped=True)
     assert len((await client.get(STAFF))["data"]) == 3
     assert await client.get(f"{MAIL}&readnew") == {"data": []}
     assert await client.get(f"{MAIL}&readall") == {"data": []}
@@ -164,14 +164,14 @@ async def test_an_empty_list_may_be_anything(
     fake: FakeServices, client: Client, empty: Any, shown: object
 ) -> None:
     """`empty` says what stands where there is nothing to list."""
-    fake.adopt(empty=empty)
+    fake.set_quirks(empty=empty)
     assert (await client.get(f"{CHAT}get"))["message_list"] == shown
     assert await client.get(f"{MAIL}&readnew") == shown
 
 
 async def test_numbers_may_be_strings(fake: FakeServices, client: Client) -> None:
     """With `numbers_as_strings`, whatever is a number otherwise is a string, bits too."""
-    fake.adopt(numbers_as_strings=True)
+    fake.set_quirks(numbers_as_strings=True)
     assert await client.get(f"{SET}&msg=hi") == {"status": "1", "mid": "1"}
     answer = await client.get(f"{CHAT}get")
     assert answer["users_online"] == "1"
@@ -183,7 +183,7 @@ async def test_numbers_may_be_strings(fake: FakeServices, client: Client) -> Non
 
 async def test_bits_may_be_booleans(fake: FakeServices, client: Client) -> None:
     """With `bits_as_booleans`, they are true and false, whatever numbers are."""
-    fake.adopt(bits_as_booleans=True, numbers_as_strings=True)
+    fake.set_quirks(bits_as_booleans=True, numbers_as_strings=True)
     fake.chat.say("alice", "beep", bot=True)
     fake.mail.deliver("alice", "hello")
     message = (await client.get(f"{CHAT}get"))["message_list"][0]
@@ -193,7 +193,7 @@ async def test_bits_may_be_booleans(fake: FakeServices, client: Client) -> None:
 
 async def test_fields_of_pythbots_may_have_other_names(fake: FakeServices, client: Client) -> None:
     """With `names`, fields have other ones, or are left out."""
-    fake.adopt(names={"from": "sender", "avatar": None, "messages": "total"})
+    fake.set_quirks(names={"from": "sender", "avatar": None, "messages": "total"})
     fake.mail.deliver("alice", "hello")
     (mail,) = await client.get(f"{MAIL}&readall")
     assert (mail["sender"], "from" in mail) == ("alice", False)
@@ -204,7 +204,7 @@ async def test_fields_of_pythbots_may_have_other_names(fake: FakeServices, clien
 
 async def test_the_personal_key_may_be_spelt_otherwise(fake: FakeServices, client: Client) -> None:
     """`personal_key_param` is the name that is asked for; the other is no good then."""
-    fake.adopt(personal_key_param="personal_key")
+    fake.set_quirks(personal_key_param="personal_key")
     assert await client.get(f"/api/mail.php?personal_key={fake.personal_key}&readnew") == []
     assert "error" in await client.get(f"{MAIL}&readnew")
     assert [violation.rule for violation in fake.violations] == ["key"]
@@ -212,7 +212,7 @@ async def test_the_personal_key_may_be_spelt_otherwise(fake: FakeServices, clien
 
 async def test_refusals_may_have_a_status(fake: FakeServices, client: Client) -> None:
     """`refusal_status` is around every no that has no status for a reason."""
-    fake.adopt(refusal_status=403)
+    fake.set_quirks(refusal_status=403)
     assert await client.status(f"{CHAT}get&key=wrong") == 403
     assert await client.status("/api/userinfo.php?user=nobody") == 403
     assert await client.status("/api/userinfo.php") == 400
@@ -227,7 +227,7 @@ async def test_something_may_be_printed_before_the_json(
     fake: FakeServices, client: Client, prefix: str, printed: bytes
 ) -> None:
     """`prefix` comes first, and what the answers say that they are is `content_type`."""
-    fake.adopt(prefix=prefix, content_type="application/json")
+    fake.set_quirks(prefix=prefix, content_type="application/json")
     async with client.http.get(client.url(STATS)) as response:
         body = await response.read()
         assert response.content_type == "application/json"
@@ -237,7 +237,7 @@ async def test_something_may_be_printed_before_the_json(
 
 # -- with the library -----------------------------------------------------------------------------
 
-VARIANTS: list[HabitOptions] = [
+VARIANTS: list[QuirkOptions] = [
     {},
     {"window": "oldest"},
     {"overlap": 3},
@@ -263,11 +263,11 @@ VARIANTS: list[HabitOptions] = [
 def test_every_habit_is_tried_with_the_library() -> None:
     """No habit is left out, but the one that a session cannot see through: mails without ids."""
     tried = {name for variant in VARIANTS for name in variant}
-    assert tried | {"mail_ids"} == set(Habits.__struct_fields__)
+    assert tried | {"mail_ids"} == set(Quirks.__struct_fields__)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "-".join(variant) or "none")
-async def test_a_session_makes_the_same_of_every_habit(variant: HabitOptions) -> None:
+async def test_a_session_makes_the_same_of_every_habit(variant: QuirkOptions) -> None:
     """Messages, people and mails are the same whatever the services are like."""
     async with FakeServices(rates=UNLIMITED, **variant) as fake, fake.session() as session:
         assert (await session.peerbet.messages()).messages == ()
@@ -307,7 +307,7 @@ async def test_a_session_takes_null_for_an_empty_chat() -> None:
 @pytest.mark.parametrize("marks", [False, True])
 async def test_a_session_reads_mails_that_have_no_ids(*, marks: bool) -> None:
     """Then mails are told apart by what stands in them."""
-    options = HabitOptions(mail_ids=False, readall_marks=marks)
+    options = QuirkOptions(mail_ids=False, readall_marks=marks)
     async with FakeServices(rates=UNLIMITED, **options) as fake, fake.session() as session:
         fake.mail.deliver("tiro", "hello")
         fake.mail.deliver("tiro", "hello again")
@@ -317,7 +317,7 @@ async def test_a_session_reads_mails_that_have_no_ids(*, marks: bool) -> None:
 
 def test_habits_are_a_value() -> None:
     """They are frozen, and turn into JSON and back."""
-    habits = Habits(order="shuffled", names={"from": None})
+    habits = Quirks(order="shuffled", names={"from": None})
     with pytest.raises(AttributeError):
         habits.order = "ascending"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
-    assert msgspec.json.decode(msgspec.json.encode(habits), type=Habits) == habits
+    assert msgspec.json.decode(msgspec.json.encode(habits), type=Quirks) == habits

@@ -28,7 +28,7 @@ async def test_every_user_has_a_mailbox_of_their_own(fake: FakeServices, client:
     assert mail["message"] == "for bob"
     (mail,) = await client.get(f"{MAIL}&readnew")
     assert mail["message"] == "for the fake's own user"
-    assert [letter.read for letter in fake.mail.of("bob").box] == [True]
+    assert [letter.read for letter in fake.mail.of("bob").inbox] == [True]
 
 
 async def test_mail_arrives_at_other_users(fake: FakeServices, client: Client) -> None:
@@ -38,7 +38,7 @@ async def test_mail_arrives_at_other_users(fake: FakeServices, client: Client) -
     await client.get(f"{MAIL}&user=Bob&message=hello")
     assert fake.mail.of("bob").sent == [SentMail("alice", "hi")]
     assert fake.mail.sent == [SentMail("bob", "hello")]
-    assert [(mail.sender, mail.text) for mail in fake.mail.of("alice").box] == [("bob", "hi")]
+    assert [(mail.sender, mail.text) for mail in fake.mail.of("alice").inbox] == [("bob", "hi")]
     fake.mail.register("alice", "key-of-alice")
     (mail,) = await client.get("/api/mail.php?personalkey=key-of-alice&readnew")
     assert (mail["from"], mail["message"]) == ("bob", "hi")

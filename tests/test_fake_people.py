@@ -11,9 +11,9 @@ import pytest
 from helpers import UNLIMITED
 
 from pythpeer import InvalidRequestError
-from pythpeer.testing import ChatLine, FakeServices, Heard, Letter, Person
+from pythpeer.testing import ChatLine, FakeServices, Heard, Person, StoredMail
 from pythpeer.testing.scenes import CAST, OPENING, SCENES
-from pythpeer.testing.script import Line, read_scenes
+from pythpeer.testing.script import ScriptLine, read_scenes
 
 pytestmark = pytest.mark.anyio
 
@@ -61,7 +61,7 @@ async def test_people_whisper_beep_and_write_mail(fake: FakeServices) -> None:
     private, beep = fake.chat.messages
     assert (private.to, private.bot, beep.to, beep.bot) == ("bob", False, "", True)
     assert [letter.text for letter in fake.mail.box] == ["hello"]
-    assert [letter.text for letter in fake.mail.of("bob").box] == ["hi"]
+    assert [letter.text for letter in fake.mail.of("bob").inbox] == ["hi"]
 
 
 async def test_mail_comes_on_a_timetable_too(fake: FakeServices) -> None:
@@ -80,7 +80,7 @@ async def test_chance_is_decided_by_the_seed() -> None:
         loop = asyncio.get_running_loop()
         async with FakeServices(seed=seed) as fake:
             start = loop.time()
-            fake.chat.listen(lambda line: heard.append(round(loop.time() - start, 6)))
+            fake.chat.subscribe(lambda line: heard.append(round(loop.time() - start, 6)))
             fake.people.add("alice").says("tick", after=(1.0, 2.0), every=(3.0, 9.0))
             await asyncio.sleep(3600.0)
         return heard
@@ -139,7 +139,7 @@ async def test_nobody_answers_themselves(fake: FakeServices) -> None:
     fake.people.add("alice").mails("hello", to="alice")
     await asyncio.sleep(60.0)
     assert len(fake.chat.messages) == 1
-    assert len(fake.mail.of("alice").box) == 1
+    assert len(fake.mail.of("alice").inbox) == 1
 
 
 async def test_answers_go_back_the_way_they_came(fake: FakeServices) -> None:
@@ -151,7 +151,7 @@ async def test_answers_go_back_the_way_they_came(fake: FakeServices) -> None:
     await asyncio.sleep(3.0)
     (_, answer) = fake.chat.messages
     assert (answer.sender, answer.to, answer.text) == ("alice", "carol", "alice here")
-    assert [letter.text for letter in fake.mail.of("carol").box] == ["bob here"]
+    assert [letter.text for letter in fake.mail.of("carol").inbox] == ["bob here"]
 
 
 async def test_an_answer_may_depend_on_what_was_heard(fake: FakeServices) -> None:
@@ -194,8 +194,8 @@ async def test_people_answer_a_bot(fake: FakeServices) -> None:
 async def test_one_can_listen_to_all_of_it(fake: FakeServices) -> None:
     """`listen` tells of each message and each mail, until one has heard enough."""
     lines: list[ChatLine] = []
-    letters: list[tuple[Person, Letter]] = []
-    deaf = fake.chat.listen(lines.append)
+    letters: list[tuple[Person, StoredMail]] = []
+    deaf = fake.chat.subscribe(lines.append)
     blind = fake.mail.listen(lambda *mail: letters.append(mail))
     fake.chat.say("alice", "hello")
     fake.mail.deliver("alice", "hello", to="bob")
@@ -254,8 +254,8 @@ async def test_a_script_is_played(stopped: FakeServices) -> None:
 def test_scripts_are_read_scene_by_scene() -> None:
     """Blank lines stand between scenes, and how many does not matter."""
     assert read_scenes("\n\na: x\nb> y: z\n\n\n  c@ w  \n") == [
-        [Line("a", "chat", "x"), Line("b", "private", "y: z")],
-        [Line("c", "mail", "w")],
+        [ScriptLine("a", "chat", "x"), ScriptLine("b", "private", "y: z")],
+        [ScriptLine("c", "mail", "w")],
     ]
     assert read_scenes("") == []
 

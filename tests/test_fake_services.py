@@ -36,7 +36,7 @@ from helpers import REAL, UNLIMITED, VIRTUAL, little_to_collect
 
 import pythpeer.testing
 from pythpeer import Rate, Session
-from pythpeer.testing import LAW, Arrival, FakeServices, SentMail
+from pythpeer.testing import DEFAULT_RATES, Arrival, FakeServices, SentMail
 
 pytestmark = pytest.mark.anyio
 
@@ -535,7 +535,7 @@ async def test_the_record_is_bounded(
     fake: FakeServices, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the latest requests are kept."""
-    monkeypatch.setattr("pythpeer.testing.fake.RECORDED", 2)
+    monkeypatch.setattr("pythpeer.testing.fake.MAX_RECORDED", 2)
     for mid in range(5):
         await client.get(f"{CHAT}get&mid={mid}")
     assert [arrival.target[-5:] for arrival in fake.requests] == ["mid=3", "mid=4"]
@@ -839,7 +839,10 @@ async def test_a_session_counts_from_the_last_answer() -> None:
     async with FakeServices(rates=rates) as fake:
         limiters = fake.session().limiters
         assert {name: limiter.rate for name, limiter in limiters.items()} == {
-            **{name: Rate(law.interval, law.burst, guard=5.0) for name, law in LAW.items()},
+            **{
+                name: Rate(law.interval, law.burst, guard=5.0)
+                for name, law in DEFAULT_RATES.items()
+            },
             **rates,
         }
 

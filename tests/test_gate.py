@@ -10,7 +10,7 @@ import pytest
 from helpers import now
 
 from pythpeer import Rate, RateLimitedError, SessionClosedError, StoreError
-from pythpeer.limiter import Limiter, Permit, Turn
+from pythpeer.limiter import Grant, Limiter, Permit
 from pythpeer.line import Priority
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ class ScriptedGate:
         self.asked = 0
         self.paused = 0.0
 
-    async def take(self) -> Turn:
+    async def acquire(self) -> Grant:
         self.asked += 1
         try:
             await asyncio.sleep(self.latency)
@@ -36,7 +36,7 @@ class ScriptedGate:
         turn = self.turns.popleft() if self.turns else 0.0
         if isinstance(turn, Exception):
             raise turn
-        return Turn(turn, 0 if turn else self.asked, self.paused if turn else 0.0)
+        return Grant(turn, 0 if turn else self.asked, self.paused if turn else 0.0)
 
     def written(self, ticket: int, guard: float) -> None:
         self.told.append(("written", ticket, guard))
@@ -44,10 +44,10 @@ class ScriptedGate:
     def answered(self, ticket: int) -> None:
         self.told.append(("answered", ticket))
 
-    def give_back(self, ticket: int) -> None:
+    def release(self, ticket: int) -> None:
         self.told.append(("give back", ticket))
 
-    def leave(self) -> None:
+    def leave_queue(self) -> None:
         self.told.append("leave")
 
     def pause(self, seconds: float) -> None:
@@ -226,7 +226,7 @@ async def test_closing_a_session_sends_those_who_ask_away() -> None:
     before, owner = asyncio.all_tasks(), object()
     waiting = asyncio.ensure_future(limiter.acquire(Priority.CALL, 100.0, owner))
     await asyncio.sleep(0.5)
-    limiter.dismiss(owner)
+    limiter.fail_waiters(owner)
     with pytest.raises(SessionClosedError):
         await waiting
     assert asyncio.all_tasks() == before

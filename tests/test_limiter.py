@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, Limiter, Rate, RateLimitedError, SessionClosedError
-from pythpeer.limiter import Permit, clock
+from pythpeer.limiter import Permit, loop_clock
 from pythpeer.line import Priority
 from pythpeer.testing import VirtualTimeLoop
 
@@ -663,7 +663,7 @@ async def test_a_retry_after_that_is_too_long_fails_at_once() -> None:
     permit = await acquire(limiter)
     permit.on_written()
     permit.on_answered()
-    permit.refused(45.0)
+    permit.on_throttled(45.0)
     permit.close()
     with pytest.raises(RateLimitedError) as caught:
         await acquire(limiter, 40.0)
@@ -832,7 +832,7 @@ async def test_a_refusal_widens_the_guard() -> None:
     limiter = Limiter("x", ONE)
     permit = await acquire(limiter)
     permit.on_written()
-    permit.refused(None)
+    permit.on_throttled(None)
     permit.close()
     assert limiter.guard > GUARD
     await asyncio.sleep(10)
@@ -849,7 +849,7 @@ async def test_a_retry_after_holds_an_hour_at_most() -> None:
     limiter = Limiter("x", ONE)
     permit = await acquire(limiter)
     permit.on_written()
-    permit.refused(1e9)
+    permit.on_throttled(1e9)
     permit.close()
     line = Line(limiter)
     await line.join("poll", POLL)
@@ -915,7 +915,7 @@ async def test_the_callers_of_one_owner_are_dismissed() -> None:
     await line.join("a", POLL, owner=other)
     await line.join("b", WRITE, owner=other)
     await asyncio.sleep(0.5)
-    limiter.dismiss(mine)
+    limiter.fail_waiters(mine)
     await run_loop_turns()
     for task in gone:
         error = task.exception()
@@ -936,7 +936,7 @@ async def test_a_waiter_dismissed_in_the_turn_of_its_cancellation() -> None:
     task = line.last
     await line.join("b")
     task.cancel()
-    limiter.dismiss(owner)
+    limiter.fail_waiters(owner)
     await line.all_through()
     assert task.cancelled()
     assert line.served == [("-", 0.0), ("b", 1.0)]
@@ -951,7 +951,7 @@ async def test_a_waiter_cancelled_in_the_turn_of_its_dismissal() -> None:
     await line.join("a", owner=owner)
     task = line.last
     await line.join("b")
-    limiter.dismiss(owner)
+    limiter.fail_waiters(owner)
     task.cancel()
     await line.all_through()
     assert task.done()
@@ -965,7 +965,7 @@ def test_the_clock_of_a_plain_loop_is_its_own() -> None:
     """A loop written in Python is asked for the time, for a test's virtual time is its own."""
     loop = VirtualTimeLoop(start=123.0)
     try:
-        assert clock(loop)() == 123.0
+        assert loop_clock(loop)() == 123.0
     finally:
         loop.close()
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import RateLimitedError
-from pythpeer.line import Line, Priority, Waiter
+from pythpeer.line import Priority, Waiter, WaitQueue
 
 pytestmark = pytest.mark.anyio
 
@@ -28,17 +28,17 @@ def waiter(
     return Waiter(asyncio.get_running_loop().create_future(), priority, deadline, owner)
 
 
-def stand(words: str) -> tuple[Line[str], list[Waiter[str]]]:
+def stand(words: str) -> tuple[WaitQueue[str], list[Waiter[str]]]:
     """A line in which these came one after the other, each a letter for its class."""
-    line, waiters = Line[str](), [waiter(CLASSES[letter]) for letter in words]
+    line, waiters = WaitQueue[str](), [waiter(CLASSES[letter]) for letter in words]
     for each in waiters:
-        line.join(each)
+        line.push(each)
     return line, waiters
 
 
-def served(line: Line[str]) -> list[Waiter[str]]:
+def served(line: WaitQueue[str]) -> list[Waiter[str]]:
     """All of them, as they go."""
-    return [line.next() for _ in range(len(line))]
+    return [line.pop() for _ in range(len(line))]
 
 
 def letters(waiters: Sequence[Waiter[str]]) -> str:
@@ -98,7 +98,7 @@ async def test_everybody_goes_once_and_nobody_of_a_class_overtakes_another(came:
 async def test_how_many_have_a_right_to_go_first(came: str, priority: Priority, ahead: int) -> None:
     """One's own class, and of the higher ones as many as can overtake it."""
     line, _ = stand(came)
-    assert line.ahead(priority) == ahead
+    assert line.count_ahead(priority) == ahead
 
 
 # -- who leaves -----------------------------------------------------------------------------------
@@ -107,40 +107,40 @@ async def test_how_many_have_a_right_to_go_first(came: str, priority: Priority, 
 async def test_whoever_leaves_is_not_served() -> None:
     """It can be told whether they were still there."""
     line, (first, second, third) = stand("ccc")
-    assert line.leave(second)
-    assert not line.leave(second)
+    assert line.discard(second)
+    assert not line.discard(second)
     assert served(line) == [first, third]
 
 
 async def test_all_of_one_owner_are_taken_out() -> None:
     """The others keep their order."""
-    line, mine = Line[str](), object()
+    line, mine = WaitQueue[str](), object()
     waiters = [waiter(owner=mine if number % 2 else None) for number in range(6)]
     for each in waiters:
-        line.join(each)
-    assert line.take(mine) == waiters[1::2]
-    assert line.take(mine) == []
+        line.push(each)
+    assert line.drain_owner(mine) == waiters[1::2]
+    assert line.drain_owner(mine) == []
     assert served(line) == waiters[::2]
 
 
 async def test_everybody_is_taken_out() -> None:
     """By class, and then nobody is left."""
     line, waiters = stand("cpw")
-    assert set(line.clear()) == set(waiters)
+    assert set(line.drain()) == set(waiters)
     assert not line
 
 
 async def test_whoever_is_gone_is_not_told() -> None:
     """Those who wait in vain are told so, but for those who were told something before."""
     waits, left, has = waiter(), waiter(), waiter()
-    left.told.cancel()
-    has.told.set_result("a token")
+    left.future.cancel()
+    has.future.set_result("a token")
     for each in (waits, left, has):
-        each.send_away(RateLimitedError("too long"))
+        each.fail(RateLimitedError("too long"))
     with pytest.raises(RateLimitedError, match="too long"):
-        await waits.told
-    assert left.told.cancelled()
-    assert await has.told == "a token"
+        await waits.future
+    assert left.future.cancelled()
+    assert await has.future == "a token"
 
 
 # -- who has waited too long ----------------------------------------------------------------------
@@ -160,10 +160,10 @@ async def test_whoever_cannot_be_served_in_time_is_taken_out(
     closed: float, asking: bool, late: list[float], next_deadline: float
 ) -> None:
     """At 5: who has no time left, unless others are being asked, and who has none when it opens."""
-    line = Line[str]()
+    line = WaitQueue[str]()
     for deadline in (6.0, 1.0, 9.0, 5.0):
-        line.join(waiter(deadline=deadline))
-    found, soonest = line.late(5.0, closed, asking=asking)
+        line.push(waiter(deadline=deadline))
+    found, soonest = line.pop_expired(5.0, closed, asking=asking)
     assert sorted(each.deadline for each in found) == late
     assert soonest == next_deadline
     assert [each.deadline for each in served(line)] == [
@@ -173,9 +173,9 @@ async def test_whoever_cannot_be_served_in_time_is_taken_out(
 
 async def test_where_all_are_as_patient_the_first_who_came_leave_first() -> None:
     """And the next deadline is that of the first who is left."""
-    line = Line[str]()
+    line = WaitQueue[str]()
     for deadline in range(9):
-        line.join(waiter(deadline=float(deadline)))
-    found, soonest = line.late(2.0, -math.inf, asking=False)
+        line.push(waiter(deadline=float(deadline)))
+    found, soonest = line.pop_expired(2.0, -math.inf, asking=False)
     assert [each.deadline for each in found] == [0.0, 1.0, 2.0]
     assert soonest == 3.0

@@ -17,7 +17,7 @@ from raw_server import RawServer, answer, drop, error_page, open_session
 from scripted import DROP_UNSEEN, ERROR_500, HTML, OK, Scripted
 
 from pythpeer import PythpeerError, ResponseEvent, Retry, SqliteStore
-from pythpeer.hooks import PENDING
+from pythpeer.hooks import MAX_PENDING
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +70,7 @@ async def test_what_is_documented_is_what_is_logged(
                 for _ in range(99):
                     await anext(stream)
         async with services.session(on_request=sleep) as session:
-            for _ in range(PENDING + 2):
+            for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
     assert set(records_of(caplog)) == DOCUMENTED
     assert len(DOCUMENTED) == 9

@@ -630,12 +630,12 @@ class Watched(WrappedStore):
     async def do(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         result = await super().do(work, *args, **kwargs)
         match work.__name__, result:
-            case "announce", int(number):
+            case "begin_fetch", int(number):
                 self.on_record.add(number)
-            case "withdraw", _:
+            case "cancel_fetch", _:
                 self.on_record -= {*args}
             case "append", _:
-                self.on_record -= {*cast("Collection[int]", kwargs["settled"])}
+                self.on_record -= {*cast("Collection[int]", kwargs["completes"])}
             case _:
                 pass
         return result
@@ -643,7 +643,7 @@ class Watched(WrappedStore):
     async def in_doubt(self) -> bool:
         """Whether a read was announced of which nobody knows what became of it, a minute later."""
         await asyncio.sleep(60.0)
-        return bool(await self.logs[0].unsettled())
+        return bool(await self.logs[0].lost_fetches())
 
 
 @pytest.mark.parametrize("end", ["answer", "drop"])

@@ -238,7 +238,7 @@ async def test_a_gap_is_told(
     fake.chat.say("alice", "psst", to="bob")
     await client.get(f"{CHAT}get{query}")
     assert [notice.text.split()[0] for notice in notices] == ([f"{missed}"] if missed else [])
-    fake.adopt(window="oldest")
+    fake.set_quirks(window="oldest")
     await client.get(f"{CHAT}get{query}")
     assert len(notices) == bool(missed)
 

@@ -18,7 +18,7 @@ from browser import CHROMIUM, Browser, browser
 from helpers import real_time
 
 from pythpeer import Rate, Session
-from pythpeer.testing import LAW, FakeServices
+from pythpeer.testing import DEFAULT_RATES, FakeServices
 from pythpeer.testing.page import Page
 
 pytestmark = [
@@ -30,7 +30,7 @@ pytestmark = [
 
 pytest_plugins = ("browser",)
 
-QUICK: Final = {name: Rate(0.1, law.burst, 600.0) for name, law in LAW.items()}
+QUICK: Final = {name: Rate(0.1, law.burst, 600.0) for name, law in DEFAULT_RATES.items()}
 """How often a bot may ask here: it is not how long it has to wait that is tested."""
 
 EVIL: Final = "<script>document.title = 'mallory'</script><img src=x onerror=alert(1)>"

@@ -44,7 +44,7 @@ from pythpeer import (
     shapes,
     split_text,
 )
-from pythpeer.peerbet import _message
+from pythpeer.peerbet import _parse_message
 from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
@@ -631,13 +631,17 @@ ANYTHING: st.SearchStrategy[object] = (
 @given(st.fixed_dictionaries(dict.fromkeys(("id", "by", "to", "msg", "bot", "my"), ANYTHING)))
 def test_a_message_is_read_like_its_fields_one_by_one(item: dict[str, Any]) -> None:
     """That most of them can be read at one go makes no difference."""
-    id, sender, words = shapes.number(item["id"]), shapes.text(item["by"]), shapes.text(item["msg"])
+    id, sender, words = (
+        shapes.to_int(item["id"]),
+        shapes.to_text(item["by"]),
+        shapes.to_text(item["msg"]),
+    )
     id = id if id is not None and 0 <= id < 2**31 else None
     message = None
     if id is not None and sender is not None and words is not None:
-        bits = (shapes.bit(item["bot"]) or False, shapes.bit(item["my"]) or False)
-        message = ChatMessage(id, sender, words, shapes.text(item["to"]), None, *bits)
-    assert _message(item) == (message, id)
+        bits = (shapes.to_bool(item["bot"]) or False, shapes.to_bool(item["my"]) or False)
+        message = ChatMessage(id, sender, words, shapes.to_text(item["to"]), None, *bits)
+    assert _parse_message(item) == (message, id)
 
 
 POISON: list[object] = [

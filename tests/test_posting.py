@@ -55,7 +55,7 @@ from pythpeer import (
     SessionClosedError,
     TransportError,
 )
-from pythpeer.posting import PAGES, PAUSES, TAKEN
+from pythpeer.posting import LOOKUP_DELAYS, MAX_CLAIMED_IDS, MAX_LOOKUP_PAGES
 
 pytestmark = pytest.mark.anyio
 
@@ -140,7 +140,7 @@ async def test_a_post_that_did_not_arrive_stays_unknown(
     assert "did not find it" in notes(error)
     assert "may still arrive" in notes(error)
     assert error.status == (fault.status if fault.end == "answer" else None)
-    assert len(services.asked("get")) == 1 + len(PAUSES)
+    assert len(services.asked("get")) == 1 + len(LOOKUP_DELAYS)
     assert sent(services) == [TEXT]
 
 
@@ -207,7 +207,7 @@ async def test_a_message_may_become_visible_late(
         await unknown(post)
     times = [asked.at for asked in services.asked("get")]
     assert min(later - earlier for earlier, later in pairwise(times)) >= 1.0 - 0.001
-    assert times[-1] - times[0] < sum(PAUSES) + 2.0
+    assert times[-1] - times[0] < sum(LOOKUP_DELAYS) + 2.0
     assert sent(services) == [TEXT]
 
 
@@ -442,8 +442,8 @@ async def test_another_text_is_another(text: str, shown: str) -> None:
         ("oldest", 299, 0, True),
         ("oldest", 300, 0, True),
         ("oldest", 700, 400, True),
-        ("oldest", PAGES * 300 - 1, 0, True),
-        ("oldest", PAGES * 300, 0, False),
+        ("oldest", MAX_LOOKUP_PAGES * 300 - 1, 0, True),
+        ("oldest", MAX_LOOKUP_PAGES * 300, 0, False),
     ],
 )
 async def test_more_messages_came_than_fit_a_page(
@@ -462,7 +462,7 @@ async def test_more_messages_came_than_fit_a_page(
             assert await post == first + 2 * before + 1
         else:
             await unknown(post)
-        assert len(services.asked("get")) <= 1 + PAGES * len(PAUSES)
+        assert len(services.asked("get")) <= 1 + MAX_LOOKUP_PAGES * len(LOOKUP_DELAYS)
         assert sent(services) == [TEXT]
 
 
@@ -486,7 +486,7 @@ async def test_a_service_that_shows_one_page_for_ever_is_not_asked_for_ever() ->
         services.script("set", DROP_UNSEEN)
         async with services.session() as session:
             await unknown(session.peerbet.post(TEXT, confirm=True))
-        assert len(services.asked("get")) == 1 + len(PAUSES)
+        assert len(services.asked("get")) == 1 + len(LOOKUP_DELAYS)
         assert sent(services) == [TEXT]
 
 
@@ -596,10 +596,10 @@ async def test_only_the_latest_posts_are_remembered() -> None:
         Scripted() as services,
         services.session(rates={"peerbet.chat.set": Rate(0.0)}) as session,
     ):
-        for _ in range(TAKEN + 5):
+        for _ in range(MAX_CLAIMED_IDS + 5):
             await session.peerbet.post("x")
         posts = session.peerbet._posts
-        assert (len(posts._taken), len(posts._under_way)) == (TAKEN, 0)
+        assert (len(posts._claimed_ids), len(posts._in_flight)) == (MAX_CLAIMED_IDS, 0)
 
 
 faults = st.builds(

@@ -61,12 +61,12 @@ class TestMarkers:
     async def test_markers_add_up(
         self, fake_services: FakeServices, pythpeer_session: Session
     ) -> None:
-        assert repr(fake_services.habits) == "Habits(order='descending', mail_ids=False)"
+        assert repr(fake_services.quirks) == "Quirks(order='descending', mail_ids=False)"
         assert pythpeer_session._timeout == 7.0
 
     @pytest.mark.fake_services(order="shuffled")
     async def test_the_closest_marker_wins(self, fake_services: FakeServices) -> None:
-        assert fake_services.habits.order == "shuffled"
+        assert fake_services.quirks.order == "shuffled"
 """
 """Five tests."""
 

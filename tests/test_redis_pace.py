@@ -18,9 +18,9 @@ from redis import Redis
 from redis_virtual import BEGAN, Commands
 
 from pythpeer import Rate
-from pythpeer.bucket import Past
+from pythpeer.bucket import BucketState
 from pythpeer.stores.redis.scripts import script
-from pythpeer.stores.shared import HOLD, SharedBucket, _State
+from pythpeer.stores.shared import TOKEN_TTL, SharedBucket, _State
 
 STEP: Final = 1 / 64
 KEYS: Final = ("state", "server", "alive")
@@ -83,21 +83,21 @@ class Twins:
         now = self.script.now
         self.names.add(who)
         if self.state is None:  # all that could be sent was sent, long ago
-            past = Past(rate.burst, 0, -BEGAN, [-BEGAN] * rate.burst, 1, -BEGAN)
+            past = BucketState(rate.burst, 0, -BEGAN, [-BEGAN] * rate.burst, 1, -BEGAN)
             self.state = msgspec.msgpack.encode(_State(past, {}, []))
         bucket = SharedBucket(rate, self.state)
         match what:
             case "ask":
-                turn = bucket.take(who, now, self.names.__contains__)
+                turn = bucket.acquire(who, now, self.names.__contains__)
                 self.tickets += 1
                 wait, paused = self.script.tell(who, rate, "t", self.tickets)
-                assert abs(wait - turn.wait) <= 2e-6
-                assert abs(paused - turn.paused) <= 2e-6
+                assert abs(wait - turn.retry_in) <= 2e-6
+                assert abs(paused - turn.paused_for) <= 2e-6
                 self.wait = wait
-                if not turn.wait and number not in self.in_hand:
-                    self.in_hand[number] = (turn.ticket, self.tickets, now + HOLD)
-                elif not turn.wait:
-                    bucket.give_back(turn.ticket)
+                if not turn.retry_in and number not in self.in_hand:
+                    self.in_hand[number] = (turn.ticket, self.tickets, now + TOKEN_TTL)
+                elif not turn.retry_in:
+                    bucket.release(turn.ticket)
                     self.script.tell(who, rate, "b", self.tickets)
             case "write" if number in self.in_hand:
                 mine, its, ends = self.in_hand.pop(number)
@@ -114,16 +114,16 @@ class Twins:
                 mine, its, ends = self.in_hand.pop(number)
                 if now >= ends:
                     return
-                bucket.give_back(mine)
+                bucket.release(mine)
                 self.script.tell(who, rate, "b", its)
             case "leave":
-                bucket.leave(who)
+                bucket.leave_queue(who)
                 self.script.tell(who, rate, "l")
             case "pause":
                 bucket.pause(now + steps * STEP)
                 self.script.tell(who, rate, "p", micro(steps * STEP))
             case "die":
-                bucket.leave(who)  # a server finds that out by the time alone
+                bucket.leave_queue(who)  # a server finds that out by the time alone
                 self.script.tell(who, rate, "l")
                 self.script.die(who)
                 self.names.discard(who)

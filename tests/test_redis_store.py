@@ -48,13 +48,13 @@ from pythpeer import (
     Stream,
     feed,
 )
-from pythpeer.feed import LEASE, Feed
+from pythpeer.feed import LEASE, Poller
 from pythpeer.limiter import Limiter, Permit
 from pythpeer.line import Priority
-from pythpeer.polling import chain
-from pythpeer.stores import DIRECT, Draft, Entry, Log, Reader, RedisStore, Topic, from_text
+from pythpeer.polling import link_entries
+from pythpeer.stores import DIRECT, Entry, Log, NewEntry, Reader, RedisStore, Topic, store_from_url
 from pythpeer.stores.redis import gate, log, pulse, readers, survey
-from pythpeer.stores.redis.link import MOST
+from pythpeer.stores.redis.link import MAX_CONNECTIONS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
@@ -71,7 +71,7 @@ class Odd(msgspec.Struct, frozen=True):
 
 
 CHAT: Final = Topic("chat", Line)
-MAIL: Final = Topic("mail", Line, consumed=True)
+MAIL: Final = Topic("mail", Line, destructive=True)
 
 
 @pytest.fixture(params=[True, False], ids=["virtual time", "real time"])
@@ -113,9 +113,9 @@ def term(exact: bool, monkeypatch: pytest.MonkeyPatch) -> float:
     """After how long without a sign of life one is dead: on real time, half of what it is else."""
     if not exact:
         for module in (gate, log, pulse, readers, survey):
-            monkeypatch.setattr(module, "TERM", 0.6)
-        monkeypatch.setattr(pulse, "PERIOD", 0.1)
-    return pulse.TERM
+            monkeypatch.setattr(module, "SESSION_TIMEOUT", 0.6)
+        monkeypatch.setattr(pulse, "HEARTBEAT_INTERVAL", 0.1)
+    return pulse.SESSION_TIMEOUT
 
 
 @pytest.fixture
@@ -154,13 +154,13 @@ def server(tmp_path: Path) -> Iterator[redis_server.RealServer]:
         yield server
 
 
-def lines(*ids: int, after: int | None = None) -> list[Draft[Line]]:
+def lines(*ids: int, after: int | None = None) -> list[NewEntry[Line]]:
     links = (ids[0] - 1 if after is None else after, *ids)
-    return [Draft(Line(id), id=id, after=link) for link, id in zip(links, ids, strict=False)]
+    return [NewEntry(Line(id), id=id, after=link) for link, id in zip(links, ids, strict=False)]
 
 
-def letters(*keys: int) -> list[Draft[Line]]:
-    return [Draft(Line(key), key=str(key), copies=1) for key in keys]
+def letters(*keys: int) -> list[NewEntry[Line]]:
+    return [NewEntry(Line(key), identity=str(key), max_copies=1) for key in keys]
 
 
 async def got(reader: Reader[Line], place: int = 0, *, ack: bool = True) -> list[int]:
@@ -187,12 +187,12 @@ def within(seconds: float, *, exact: bool) -> asyncio.Timeout:
 
 async def heard(store: RedisStore) -> bool:
     """Whether it has given a sign of life, so that it hears of deaths from now on."""
-    return store._pulse._deaths is not None
+    return store._pulse._death_count is not None
 
 
 def die(store: RedisStore) -> None:
     """As far as the others can tell, this program is dead: it gives no sign of life any more."""
-    store._pulse._living.clear()
+    store._pulse._owners.clear()
 
 
 # -- names that are shared ------------------------------------------------------------------------
@@ -201,8 +201,8 @@ def die(store: RedisStore) -> None:
 async def test_readers_of_a_name_share_its_items(one: RedisStore, other: RedisStore) -> None:
     """Each item goes to one of them, in order, in whichever program it is."""
     first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
-    await second.join(0)
+    await first.seek_if_new(0)
+    await second.seek_if_new(0)
     await one.log(CHAT).append(lines(*range(1, 101)))
     parts: tuple[list[int], list[int]] = ([], [])
     for _ in range(40):
@@ -217,7 +217,7 @@ async def test_different_names_each_get_everything(one: RedisStore, other: Redis
     await one.log(CHAT).append(lines(1, 2, 3))
     for name in ("a", "b"):
         reader = other.log(CHAT).reader(name)
-        await reader.join(0)
+        await reader.seek_if_new(0)
         assert await all_of(reader) == [1, 2, 3]
     assert await got(other.log(CHAT).reader(None)) == [1, 2, 3]
 
@@ -226,24 +226,24 @@ async def test_joining_a_name_sends_nobody_elsewhere(one: RedisStore, other: Red
     """Whoever comes later works on with the others, wherever it thought to begin."""
     await one.log(CHAT).append(lines(1, 2, 3, 4))
     first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
+    await first.seek_if_new(0)
     assert await got(first) == [1]
-    await second.join(0)
+    await second.seek_if_new(0)
     assert await all_of(second) == [2, 3, 4]
-    assert await first.place() == 4
+    assert await first.position() == 4
 
 
 async def test_seeking_sends_all_of_a_name_elsewhere(one: RedisStore, other: RedisStore) -> None:
     """What they had in hand comes again, and their acknowledgements of it count no more."""
     await one.log(CHAT).append(lines(1, 2, 3))
     first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
+    await first.seek_if_new(0)
     assert await got(first, ack=False) == [1]
     await second.seek(0)
     assert await got(second, ack=False) == [1]
     first.ack(1)
     await first.flush()
-    assert await second.place() == 0
+    assert await second.position() == 0
     second.ack(1)
     assert await all_of(second) == [2, 3]
 
@@ -254,11 +254,11 @@ async def test_a_stream_that_is_left_hands_on_what_it_had(
     """What was not acknowledged goes to another at once, before anything newer."""
     await one.log(CHAT).append(lines(1, 2, 3))
     first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
-    await second.join(0)
+    await first.seek_if_new(0)
+    await second.seek_if_new(0)
     assert await got(first, ack=False) == [1]
     assert await got(second) == [2]
-    news = asyncio.ensure_future(other.log(CHAT).news(10 * LIMIT))
+    news = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * LIMIT))
     await wait_until(lambda: heard(other))
     await first.leave()
     async with within(1.0, exact=exact):
@@ -273,8 +273,8 @@ async def test_what_a_dead_program_had_goes_to_another(
     """Within two seconds, and while it lives not at all, however long it takes."""
     await one.log(CHAT).append(lines(1, 2))
     first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
-    await second.join(0)
+    await first.seek_if_new(0)
+    await second.seek_if_new(0)
     assert await got(first, ack=False) == [1]
     assert await got(second) == [2]
     async with Delays() as delays:
@@ -285,7 +285,7 @@ async def test_what_a_dead_program_had_goes_to_another(
         return
     assert found == []
     die(one)
-    news = asyncio.ensure_future(other.log(CHAT).news(10 * LIMIT))
+    news = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * LIMIT))
     async with within(2.0, exact=exact):
         await news  # the others are woken, although there is nothing new
     assert await got(second) == [1]
@@ -297,8 +297,8 @@ async def test_a_stream_that_was_let_go_is_as_good_as_dead(
     """Nobody has to close what nobody has any more."""
     await one.log(CHAT).append(lines(1))
     first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
-    await second.join(0)
+    await first.seek_if_new(0)
+    await second.seek_if_new(0)
     assert await got(first, ack=False) == [1]
     del first
     gc.collect()
@@ -309,7 +309,7 @@ async def test_a_read_that_was_cut_off_loses_nothing(one: RedisStore) -> None:
     """What was handed out to somebody who did not hear of it is handed out to it again."""
     await one.log(CHAT).append(lines(1, 2, 3))
     reader = one.log(CHAT).reader("team")
-    await reader.join(0)
+    await reader.seek_if_new(0)
     found: list[int] = []
     for turns in itertools.count():
         read = asyncio.ensure_future(reader.read(0, 100))
@@ -335,13 +335,13 @@ async def test_a_worker_takes_less_in_hand_the_longer_it_takes(one: RedisStore) 
     sizes: list[int] = []
     for number in itertools.count():  # on a busy machine not every one is quick
         quick = log.reader(f"quick-{number}")
-        await quick.join(0)
+        await quick.seek_if_new(0)
         sizes = [len(await got(quick)) for _ in range(5)]
         if sizes == [1, 4, 16, 64, 100]:
             break
         assert number < 200, sizes
     slow = log.reader("slow")
-    await slow.join(0)
+    await slow.seek_if_new(0)
     sizes.clear()
     for _ in range(4):
         sizes.append(len(await got(slow)))
@@ -355,9 +355,9 @@ async def test_an_acknowledgement_is_on_record_soon(
     """Without anything else being asked: the next item may take its time."""
     await one.log(CHAT).append(lines(1))
     reader = one.log(CHAT).reader("team")
-    await reader.join(0)
+    await reader.seek_if_new(0)
     assert await got(reader) == [1]
-    await wait_until(lambda: other.log(CHAT).reader("team").place(), 1.0 if exact else LIMIT)
+    await wait_until(lambda: other.log(CHAT).reader("team").position(), 1.0 if exact else LIMIT)
 
 
 async def test_a_name_catches_up_on_what_the_stream_lacks(
@@ -366,25 +366,25 @@ async def test_a_name_catches_up_on_what_the_stream_lacks(
     """One worker does it, the others wait, and then they share again."""
     log = one.log(CHAT)
     first, second = log.reader("team"), other.log(CHAT).reader("team")
-    await first.join(3)
-    await second.join(3)
+    await first.seek_if_new(3)
+    await second.seek_if_new(3)
     await log.append(lines(7, 8, 9, after=6))
     assert [(e.id, e.after) for e in await first.read(3, 1)] == [(7, 6)]
     assert await got(second) == []  # the service has to be asked first
-    assert second.passed == 9
+    assert second.group_position == 9
     await log.append([*lines(4, 5, 6), *lines(7, after=6)])
     assert await all_of(first, 3) == [4, 5, 6, 7, 8, 9]
     await log.append(lines(10, 11))
     assert [await got(second), await got(first, 9)] == [[10], [11]]
-    assert await first.place() == 11
+    assert await first.position() == 11
 
 
 async def test_who_catches_up_can_die_too(one: RedisStore, other: RedisStore) -> None:
     """Then another goes on where it was."""
     log = one.log(CHAT)
     first, second = log.reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
-    await second.join(0)
+    await first.seek_if_new(0)
+    await second.seek_if_new(0)
     await log.append(lines(7, after=6))
     await log.append(lines(1, 2, 3, 4, 5, 6))
     assert await got(first) == [1]
@@ -395,11 +395,11 @@ async def test_who_catches_up_can_die_too(one: RedisStore, other: RedisStore) ->
 async def test_what_came_late_is_not_passed_over(one: RedisStore) -> None:
     """An item below the end of the log, which the stream itself cannot take, comes in its place."""
     log = one.log(CHAT)
-    await log.append([Draft(Line(5), id=5, after=0), Draft(Line(9), id=9, after=5)])
+    await log.append([NewEntry(Line(5), id=5, after=0), NewEntry(Line(9), id=9, after=5)])
     reader = log.reader("team")
-    await reader.join(0)
+    await reader.seek_if_new(0)
     assert await got(reader) == [5]
-    await log.append([Draft(Line(7), id=7, after=5)])
+    await log.append([NewEntry(Line(7), id=7, after=5)])
     assert await all_of(reader) == [7, 9]
 
 
@@ -412,8 +412,8 @@ async def test_what_is_trimmed_in_somebody_s_hand_is_missed_aloud(
     await other.open()
     await one.log(CHAT).append(lines(1))
     first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
-    await first.join(0)
-    await second.join(0)
+    await first.seek_if_new(0)
+    await second.seek_if_new(0)
     assert await got(first, ack=False) == [1]
     for id in range(2, 9):
         await one.log(CHAT).append(lines(id))
@@ -431,8 +431,8 @@ async def test_mail_in_hand_is_never_trimmed(program: Callable[..., RedisStore])
     log = one.log(MAIL)
     await log.append(letters(1, 2, 3))
     first, second = log.reader("team"), other.log(MAIL).reader("team")
-    await first.join(0)
-    await second.join(0)
+    await first.seek_if_new(0)
+    await second.seek_if_new(0)
     assert await got(first, ack=False) == [1]
     assert await all_of(second) == [2, 3]
     await log.append(letters(4, 5))
@@ -473,7 +473,7 @@ async def test_the_manual_s_commands_read_the_stream(
     await store.open()
     message = ChatMessage(7, "alice", "!ping", "", "2026-11-25 21:12:21")
     topic = Topic("peerbet.chat https://www.peerbet.org nobody", ChatMessage)
-    await store.log(topic).append([Draft(message, id=7, after=6)])
+    await store.log(topic).append([NewEntry(message, id=7, after=6)])
     await store.aclose()
     tool = tmp_path / "redis-cli"
     tool.write_text(f'#!/bin/sh\nexec {redis_server.TOOL} -p {server.port} "$@"\n', "utf-8")
@@ -502,29 +502,29 @@ class Room:
         self.ids = list(ids)
         self.polls: list[object] = []
 
-    async def start(self, log: Log[Line]) -> int | None:
+    async def initial_position(self, log: Log[Line]) -> int | None:
         return None
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Feed[Line]) -> PythpeerError | None:
+    async def poll(self, feed: Poller[Line]) -> PythpeerError | None:
         await asyncio.sleep(0.05)
         self.polls.append(feed)
-        if feed.homeless:
-            feed.settle(max(self.ids, default=0))
+        if feed.has_unpositioned:
+            feed.set_initial_position(max(self.ids, default=0))
             return None
-        after = feed.lowest
+        after = feed.min_position
         page = {id: Line(id) for id in self.ids if id > after}
-        await feed.log.append(chain(after, page, full=False))
-        feed.prove(after, full=False)
+        await feed.log.append(link_entries(after, page, full=False))
+        feed.confirm(after, full=False)
         return None
 
 
 def stream_of(
     store: RedisStore, room: Room, name: str | None, after: int | None = None
 ) -> Stream[Line]:
-    return Stream(Feed(room, store.log(CHAT), Retry(max_delay=0.2)), name=name, after=after)
+    return Stream(Poller(room, store.log(CHAT), Retry(max_delay=0.2)), name=name, after=after)
 
 
 async def test_streams_of_a_name_share_a_room(one: RedisStore, other: RedisStore) -> None:
@@ -599,7 +599,7 @@ async def test_a_gap_is_found_by_whoever_comes_to_it(one: RedisStore, other: Red
     room.ids = [9, 10]
     assert await take_ids(stream, 2) == [9, 10]
     assert not stream.gaps  # the service said that there is nothing in between
-    await other.log(CHAT).append([Draft(Line(20), id=20, after=15, gap=True)])
+    await other.log(CHAT).append([NewEntry(Line(20), id=20, after=15, gap=True)])
     room.ids = [22]
     assert await take_ids(stream, 2) == [20, 22]
     assert stream.gaps == (Gap(10, 20),)
@@ -705,7 +705,7 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
     first.pause(0.7 if exact else 10 * LIMIT)
 
     async def paused() -> bool:
-        return (await other.survey()).endpoints[0].paused_for > 0.0
+        return (await other.snapshot()).endpoints[0].paused_for > 0.0
 
     await wait_until(paused, 0.1 if exact else LIMIT)
     with pytest.raises(RateLimitedError) as caught:
@@ -830,7 +830,7 @@ def test_the_environment_can_name_a_server(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InvalidRequestError, match="PYTHPEER_STORE") as caught:
         Session.from_env()
     assert not shows(caught.value)
-    assert isinstance(from_text("memory"), MemoryStore)
+    assert isinstance(store_from_url("memory"), MemoryStore)
 
 
 def test_without_the_extra_it_is_named_when_a_session_opens() -> None:
@@ -879,7 +879,7 @@ async def test_a_thousand_at_once_need_few_connections(url: str, one: RedisStore
     await log.append(lines(1))
     found = await asyncio.gather(*(log.reader(None).read(0, 1) for _ in range(1000)))
     assert [entry.id for (entry,) in found] == [1] * 1000
-    assert len(one._link._idle) <= MOST
+    assert len(one._link._idle) <= MAX_CONNECTIONS
 
 
 @pytest.mark.parametrize("exact", [True], ids=["virtual time"])
@@ -894,7 +894,7 @@ async def test_whoever_waits_for_a_connection_waits_no_longer_than_for_an_answer
     )
     store._link._open = True
     began = now()
-    asked = (store.log(CHAT).acknowledged() for _ in range(10 * MOST))
+    asked = (store.log(CHAT).max_acknowledged() for _ in range(10 * MAX_CONNECTIONS))
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert {str(error).partition("gave")[2] for error in found} == {" no answer within 0.1 s"}
     assert now() - began < 1.0
@@ -948,7 +948,7 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
         address = liar.url.replace("redis://", "rediss://")
         good = RedisStore(f"{address}?ssl_ca_certs={ca}")
         await good.open()
-        assert await good.log(CHAT).acknowledged() == 7
+        assert await good.log(CHAT).max_acknowledged() == 7
         await good.aclose()
         with pytest.raises(StoreError, match="cannot be reached") as caught:
             await RedisStore(address).open()
@@ -1030,14 +1030,14 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(
     store = RedisStore(server.url, timeout=LIMIT, patience=0.3)
     await store.open()
     log = store.log(MAIL)
-    await log.append([Draft(Line(1), key="1")])
+    await log.append([NewEntry(Line(1), identity="1")])
     server.signal(signal.SIGSTOP)
     store._link._timeout = 0.1
     with pytest.raises(StoreError, match=r"no answer within 0\.1 s"):
-        await log.append([Draft(Line(2), key="2")])
+        await log.append([NewEntry(Line(2), identity="2")])
     asyncio.get_running_loop().call_later(0.25, server.signal, signal.SIGCONT)
     store._link._patience = LIMIT
-    await log.append([Draft(Line(3), key="3")])
+    await log.append([NewEntry(Line(3), identity="3")])
     found = [e.item.id for e in await log.reader(None).read(0, 10) if e.item]
     assert found.count(3) == 1
     assert found.count(2) <= 1
@@ -1103,7 +1103,7 @@ async def test_a_cluster_sends_us_where_all_keys_are(tmp_path: Path) -> None:
         await store.open()
         await store.log(CHAT).append(lines(1))
         reader = store.log(CHAT).reader("team")
-        await reader.join(0)
+        await reader.seek_if_new(0)
         assert await all_of(reader) == [1]
         await send(store.limiter("k", "n", Rate(0.01)), [])
         await store.aclose()
@@ -1176,13 +1176,13 @@ async def test_what_a_server_says_is_understood(
     async with liar as store:
         await store.open()
         with pytest.raises(StoreError, match=words) as caught:
-            await store.log(CHAT).acknowledged()
+            await store.log(CHAT).max_acknowledged()
         assert caught.value.transient == transient
         assert (liar.scripts > 1) == (asked > 1)
         assert not shows(caught.value)
         assert caught.value.__context__ is None
         liar.answers.clear()
-        assert await store.log(CHAT).acknowledged() == 7
+        assert await store.log(CHAT).max_acknowledged() == 7
 
 
 async def test_a_cluster_s_node_says_where_to_go() -> None:
@@ -1193,9 +1193,9 @@ async def test_a_cluster_s_node_says_where_to_go() -> None:
         here = Liar(b"-MOVED 42 127.0.0.1:" + port)
         async with here as store:
             await store.open()
-            assert await store.log(CHAT).acknowledged() == 7
-            await store._link._drop_idle()
-            assert await store.log(CHAT).acknowledged() == 7
+            assert await store.log(CHAT).max_acknowledged() == 7
+            await store._link._discard_idle()
+            assert await store.log(CHAT).max_acknowledged() == 7
             assert (here.scripts, there.scripts) == (1, 2)
 
 
@@ -1210,10 +1210,10 @@ async def test_a_store_that_is_not_open_says_so(one: RedisStore) -> None:
     """Before, and after."""
     store = RedisStore("redis://localhost")
     with pytest.raises(StoreError, match="not open"):
-        await store.log(CHAT).acknowledged()
+        await store.log(CHAT).max_acknowledged()
     await one.aclose()
     with pytest.raises(StoreError, match="not open"):
-        await one.log(CHAT).acknowledged()
+        await one.log(CHAT).max_acknowledged()
 
 
 async def test_what_cannot_be_put_down_at_the_end_is_said() -> None:
@@ -1233,13 +1233,13 @@ async def test_direct_calls_have_a_place_of_their_own(one: RedisStore, other: Re
     """What they have returned is no acknowledgement, and every program knows it."""
     log = one.log(MAIL)
     await log.append(letters(1, 2, 3))
-    assert await log.reader(DIRECT).place() is None
+    assert await log.reader(DIRECT).position() is None
     log.reader(DIRECT).ack(0)
     reader = log.reader(DIRECT)
     reader.ack(2)
-    assert await reader.place() == 2
-    assert await other.log(MAIL).reader(DIRECT).place() == 2
-    assert await log.acknowledged() == 0
+    assert await reader.position() == 2
+    assert await other.log(MAIL).reader(DIRECT).position() == 2
+    assert await log.max_acknowledged() == 0
     assert [e.id for e in await reader.read(1, sys.maxsize)] == [2, 3]
 
 
@@ -1253,8 +1253,8 @@ async def test_what_is_damaged_or_cannot_be_written_is_a_hole(
     nested: list[object] = []
     for _ in range(1_000_000):  # Python 3.14 writes down a tenth of that
         nested = [nested]
-    bad = Draft(Odd(nested), id=2, after=1)
-    await log.append([Draft(Odd([1]), id=1, after=0), bad])
+    bad = NewEntry(Odd(nested), id=2, after=1)
+    await log.append([NewEntry(Odd([1]), id=1, after=0), bad])
     async with Redis.from_url(url, protocol=2) as client:
         fields = {"after": "2", "item": "{"}
         await client.xadd(f"{one._keys.tag}:log:odd", fields, id="3-0")  # type: ignore[arg-type]
@@ -1347,13 +1347,13 @@ async def test_mail_is_looked_for_when_the_server_is_empty(
     log = one.log(MAIL)
     await log.append(letters(1, 2, 3))
     reader, lone = log.reader("team"), other.log(MAIL).reader(None)
-    await reader.join(0)
+    await reader.seek_if_new(0)
     assert await all_of(reader) == [1, 2, 3]
     assert await got(lone) == [1, 2, 3]
-    assert not await log.unsettled()
+    assert not await log.lost_fetches()
     await empty(url, one)
     assert await got(reader, 3) == []
-    assert len(await log.unsettled()) == 1
+    assert len(await log.lost_fetches()) == 1
     await log.append(letters(4))
     for some in (reader, lone):
         (entry,) = await some.read(3, 10)
@@ -1364,11 +1364,11 @@ async def test_mail_is_looked_for_when_the_server_is_empty(
 async def test_a_lost_announcement_is_made_again(url: str, one: RedisStore) -> None:
     """A read whose answer is lost as well is settled all the same."""
     log = one.log(MAIL)
-    lost = await log.announce(20.0)
+    lost = await log.begin_fetch(20.0)
     await empty(url, one)
-    kept = await one.log(MAIL).announce(20.0)
-    await log.give_up(lost)
-    found = list(await log.unsettled())
+    kept = await one.log(MAIL).begin_fetch(20.0)
+    await log.lose_fetch(lost)
+    found = list(await log.lost_fetches())
     assert len(found) == 1
     assert found != [kept]
 
@@ -1382,30 +1382,30 @@ async def test_a_dead_program_s_announcement_counts_at_once(
     for seconds in (2.5,) if exact else (1.2, 6.0, LIMIT):  # a longer time if this is too slow
         began = now()
         log = one.log(MAIL)  # which is kept, for to let go of it is to die
-        announced = await log.announce(seconds)
-        assert not await other.log(MAIL).unsettled()
+        announced = await log.begin_fetch(seconds)
+        assert not await other.log(MAIL).lost_fetches()
         die(one)
-        await wait_until(other.log(MAIL).unsettled, term + 0.1 if exact else LIMIT)
+        await wait_until(other.log(MAIL).lost_fetches, term + 0.1 if exact else LIMIT)
         assert now() - began >= term - 0.001
-        assert list(await other.log(MAIL).unsettled()) == [announced]
-        await other.log(MAIL).append([], settled=[announced])
+        assert list(await other.log(MAIL).lost_fetches()) == [announced]
+        await other.log(MAIL).append([], completes=[announced])
         if now() - began < seconds:
             break
-        await other.log(MAIL).append([], settled=[announced])
-    assert not await other.log(MAIL).unsettled()
-    await wait_until(other.log(MAIL).unsettled, seconds if exact else 2 * LIMIT)
+        await other.log(MAIL).append([], completes=[announced])
+    assert not await other.log(MAIL).lost_fetches()
+    await wait_until(other.log(MAIL).lost_fetches, seconds if exact else 2 * LIMIT)
     assert now() - began >= seconds - 0.001
-    assert list(await other.log(MAIL).unsettled()) == [announced]
+    assert list(await other.log(MAIL).lost_fetches()) == [announced]
 
 
 async def test_a_dead_program_s_lead_is_free_at_once(
     one: RedisStore, other: RedisStore, exact: bool, term: float
 ) -> None:
     """Nobody waits for its time to be over."""
-    assert await one.log(CHAT).lead(10 * LIMIT)
-    assert not await other.log(CHAT).lead(10 * LIMIT)
+    assert await one.log(CHAT).acquire_lease(10 * LIMIT)
+    assert not await other.log(CHAT).acquire_lease(10 * LIMIT)
     die(one)
-    await wait_until(lambda: other.log(CHAT).lead(10 * LIMIT), 2.0 if exact else LIMIT)
+    await wait_until(lambda: other.log(CHAT).acquire_lease(10 * LIMIT), 2.0 if exact else LIMIT)
 
 
 async def test_closing_hands_everything_back(
@@ -1419,7 +1419,7 @@ async def test_closing_hands_everything_back(
         await redis_server.owe_nothing(one)
     await one.log(CHAT).append(lines(1))
     reader = one.log(CHAT).reader("team")
-    await reader.join(0)
+    await reader.seek_if_new(0)
     assert await got(reader, ack=False) == [1]
     permit = await one.limiter("k", "n", rate).acquire(Priority.CALL)
     await one.aclose()
@@ -1432,12 +1432,12 @@ async def test_closing_hands_everything_back(
 async def test_nothing_runs_when_nothing_is_in_hand(one: RedisStore, exact: bool) -> None:
     """Signs of life are given only while there is something that others wait for."""
     reader = one.log(CHAT).reader("team")
-    await reader.join(0)
+    await reader.seek_if_new(0)
     await reader.read(0, 1)
     await reader.leave()
 
     async def still() -> bool:
-        return one._pulse._timer is None and one._pulse._beat is None
+        return one._pulse._timer is None and one._pulse._task is None
 
     await wait_until(still, 0.5 if exact else LIMIT)
 

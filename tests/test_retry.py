@@ -29,8 +29,8 @@ from pythpeer import (
     StoreError,
     TransportError,
 )
-from pythpeer.answers import interpret
-from pythpeer.retry import backoff, is_transient, outcome
+from pythpeer.answers import parse_response
+from pythpeer.retry import backoff, classify_failure, is_transient
 
 NAME = "pythbots.mail"
 
@@ -70,8 +70,8 @@ def errors() -> dict[str, PythpeerError]:
 def judged(effect: Effect, error: PythpeerError) -> PythpeerError:
     """The outcome of a request that failed like this, with the status the answer had, if any."""
     if isinstance(error, DecodeError):
-        return outcome(effect, error, 200)
-    return outcome(effect, error, getattr(error, "status", None))
+        return classify_failure(effect, error, 200)
+    return classify_failure(effect, error, getattr(error, "status", None))
 
 
 # -- the policy -----------------------------------------------------------------------------------
@@ -212,9 +212,9 @@ def test_an_unknown_outcome_keeps_the_status_there_was(status: int) -> None:
     endpoint: Endpoint[dict[str, object]] = Endpoint(
         "mine", "https://example.com", effect=Effect.WRITE
     )
-    error = interpret(endpoint, status, b"<html>", list)
+    error = parse_response(endpoint, status, b"<html>", list)
     assert isinstance(error, DecodeError)
-    seen = outcome(Effect.WRITE, error, status)
+    seen = classify_failure(Effect.WRITE, error, status)
     assert isinstance(seen, OutcomeUnknownError)
     assert seen.status == status
 

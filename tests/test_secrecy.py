@@ -815,7 +815,7 @@ async def test_nothing_that_holds_a_key_shows_it() -> None:
             session.pythbots.mail_stream(name="mine"),
             endpoint,
             request,
-            request.pieces,
+            request.segments,
             request.secrets(),
             vars(session),
             vars(session.peerbet),
@@ -830,7 +830,7 @@ async def test_nothing_that_holds_a_key_is_pickled() -> None:
     """A pickle of what holds a key is refused, or has no key in it."""
     async with RawServer(answer()) as server, keyed_session(server.url) as session:
         request = Request(Endpoint("own", server.url), {"k": Secret(OWN_KEY)})
-        for thing in (session, session.peerbet, session.pythbots, request, request.pieces):
+        for thing in (session, session.peerbet, session.pythbots, request, request.segments):
             with pytest.raises((TypeError, pickle.PicklingError)) as refused:
                 pickle.dumps(thing)
             examine(refused.value)

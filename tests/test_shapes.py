@@ -17,18 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import AccessDeniedError, ApiError, DecodeError, Effect, Endpoint, RateLimitedError
-from pythpeer.answers import interpret
-from pythpeer.peerbet import chat_get, chat_set
-from pythpeer.pythbots import _mail_list, crank, cstats, mail, userinfo
-from pythpeer.shapes import Fields, a_list, an_object, success
+from pythpeer.answers import parse_response
+from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
+from pythpeer.pythbots import crank, cstats, mail, parse_mails, userinfo
+from pythpeer.shapes import Fields, list_parser, object_parser, parse_success
 
 BASE = "https://example.com"
 SAMPLES = Path(__file__).parent / "samples"
 
-GET, SET = chat_get(BASE), chat_set(BASE)
+GET, SET = make_read_endpoint(BASE), make_post_endpoint(BASE)
 USER, STAFF, STATS = userinfo(BASE), crank(BASE), cstats(BASE)
-MAIL = mail(BASE, _mail_list, Effect.READ)
-SEND = mail(BASE, success, Effect.WRITE)
+MAIL = mail(BASE, parse_mails, Effect.READ)
+SEND = mail(BASE, parse_success, Effect.WRITE)
 
 SHAPED: dict[str, Endpoint[Any]] = {
     "peerbet.chat.get": GET,
@@ -51,7 +51,9 @@ def body(case: str) -> bytes:
 
 def read(endpoint: Endpoint[Any], answer: bytes | str) -> Any:
     """What the endpoint makes of an answer with status 200."""
-    return interpret(endpoint, 200, answer.encode() if isinstance(answer, str) else answer, list)
+    return parse_response(
+        endpoint, 200, answer.encode() if isinstance(answer, str) else answer, list
+    )
 
 
 def sample(case: str) -> Any:
@@ -162,7 +164,7 @@ def test_a_page_of_numbers() -> None:
 def test_a_page_without_messages(case: str) -> None:
     """An empty list, however PHP spells it."""
     page = sample(f"peerbet.chat.get/{case}")
-    assert page.messages == page.holes == page.strays == ()
+    assert page.messages == page.undecodable_ids == page.undecodable == ()
 
 
 def test_a_list_with_numeric_keys() -> None:
@@ -185,8 +187,8 @@ def test_poison_does_not_hide_its_neighbours() -> None:
     """A message of which only the id is left is a hole, one without an id a stray."""
     page = sample("peerbet.chat.get/poisoned")
     assert [message.id for message in page.messages] == [1, 3]
-    assert page.holes == (2,)
-    assert page.strays == (b'"?"',)
+    assert page.undecodable_ids == (2,)
+    assert page.undecodable == (b'"?"',)
     assert set(page.by_id()) == {1, 2, 3}
     assert page.by_id()[2] is None
 
@@ -231,8 +233,8 @@ def test_a_message_wins_over_its_own_hole() -> None:
     """An id that came twice, once broken, is not missing."""
     page = read(GET, '{"status":1,"message_list":[{"id":1},{"id":1,"by":"a","msg":"x"},null]}')
     assert [message.id for message in page.messages] == [1]
-    assert page.holes == ()
-    assert page.strays == (b"null",)
+    assert page.undecodable_ids == ()
+    assert page.undecodable == (b"null",)
 
 
 # -- user -----------------------------------------------------------------------------------------
@@ -433,7 +435,7 @@ def test_a_poisoned_mailbox_keeps_the_rest() -> None:
 
 def keys(answer: str) -> list[str]:
     """What tells these mails apart."""
-    return [each.key for each in read(MAIL, answer)]
+    return [each.identity for each in read(MAIL, answer)]
 
 
 def test_mail_with_an_id_is_told_apart_by_it() -> None:
@@ -525,15 +527,15 @@ def test_nothing_else_is_evidence_that_a_write_was_done(answer: str) -> None:
 def test_names_are_compared_without_case_and_punctuation() -> None:
     """``Active-Users``, ``active_users`` and ``activeUsers`` are one name."""
     for name in ("Active-Users", "active_users", "activeUsers", "ACTIVE USERS", "active.users"):
-        assert Fields({name: 5}).number("activeusers") == 5
+        assert Fields({name: 5}).integer("activeusers") == 5
 
 
 def test_the_first_name_that_is_there_counts() -> None:
     """In the order asked for, whatever the order sent; null is not there."""
     fields = Fields({"c": 3, "b": 2, "a": None})
-    assert fields.number("a", "b", "c") == 2
-    assert fields.any("a") is None
-    assert fields.any("x", "y") is None
+    assert fields.integer("a", "b", "c") == 2
+    assert fields.first("a") is None
+    assert fields.first("x", "y") is None
 
 
 @pytest.mark.parametrize(
@@ -570,8 +572,8 @@ def test_the_first_name_that_is_there_counts() -> None:
 )
 def test_numbers(value: Any, number: int | None) -> None:
     """A whole number, however it was sent; a boolean is none."""
-    assert Fields({"n": value}).number("n") == number
-    assert not isinstance(Fields({"n": value}).number("n"), (bool, float))
+    assert Fields({"n": value}).integer("n") == number
+    assert not isinstance(Fields({"n": value}).integer("n"), (bool, float))
 
 
 @pytest.mark.parametrize(
@@ -585,7 +587,7 @@ def test_numbers(value: Any, number: int | None) -> None:
 )  # fmt: skip
 def test_bits(value: Any, bit: bool | None) -> None:
     """Yes and no in the spellings there are; anything else is neither."""
-    assert Fields({"b": value}).bit("b") is bit
+    assert Fields({"b": value}).boolean("b") is bit
 
 
 @pytest.mark.parametrize(
@@ -632,16 +634,16 @@ def test_a_success_is_an_object_or_a_yes(document: Any) -> None:
     """Non-empty, and handed over whole."""
     yes = document.strip() == "1" if isinstance(document, str) else document == 1
     if yes or (isinstance(document, dict) and document):
-        assert success(document) is document
+        assert parse_success(document) is document
     else:
         with pytest.raises(ValueError, match="no success"):
-            success(document)
+            parse_success(document)
 
 
 @given(documents)
 def test_an_object_is_any_object_with_fields(document: Any) -> None:
     """Non-empty, and handed over whole."""
-    shape = an_object(lambda fields: fields.raw)
+    shape = object_parser(lambda fields: fields.raw)
     if isinstance(document, dict) and document:
         assert shape(document) is document
     else:
@@ -656,7 +658,7 @@ def test_a_list_is_found_at_the_top_or_one_level_down(document: Any) -> None:
     def listed(value: Any) -> bool:
         return isinstance(value, list) or (isinstance(value, dict) and set(value) <= {"0", "1"})
 
-    shape = a_list(lambda item, key: (item, key))
+    shape = list_parser(lambda item, key: (item, key))
     if listed(document):
         items = document if isinstance(document, list) else document.values()
         assert shape(document) == tuple((item, "") for item in items)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythpeer import Rate
-from pythpeer.bucket import Bucket, Past
-from pythpeer.stores.shared import GLANCE, HOLD, LATE, SharedBucket, survey
-from pythpeer.stores.survey import EndpointSurvey
+from pythpeer.bucket import Bucket, BucketState
+from pythpeer.stores.shared import RECHECK_INTERVAL, TOKEN_TTL, TURN_GRACE, SharedBucket, survey
+from pythpeer.stores.survey import EndpointSnapshot
 
 RATE: Final = Rate(1.0, guard=0.05)
 
@@ -38,8 +38,8 @@ class Processes:
 
     def take(self, who: str, now: float) -> tuple[float, int]:
         with self as bucket:
-            turn = bucket.take(who, now, lambda name: name not in self.dead)
-        return turn.wait, turn.ticket
+            turn = bucket.acquire(who, now, lambda name: name not in self.dead)
+        return turn.retry_in, turn.ticket
 
     def written(self, ticket: int, now: float) -> int:
         with self as bucket:
@@ -51,7 +51,7 @@ def test_the_first_has_a_token_at_once_and_the_next_one_waits() -> None:
     all_of_us = Processes()
     wait, ticket = all_of_us.take("one", 0.0)
     assert (wait, ticket) == (0.0, 1)
-    assert all_of_us.take("two", 0.1)[0] == pytest.approx(GLANCE)  # not written yet
+    assert all_of_us.take("two", 0.1)[0] == pytest.approx(RECHECK_INTERVAL)  # not written yet
     all_of_us.written(ticket, 0.2)
     assert all_of_us.take("two", 0.3)[0] == pytest.approx(0.95)
     assert all_of_us.take("two", 1.25)[0] == 0.0
@@ -96,8 +96,8 @@ def test_whoever_does_not_come_back_loses_their_place() -> None:
     all_of_us.written(all_of_us.take("zero", 0.0)[1], 0.0)
     for who in ("one", "two"):
         all_of_us.take(who, 0.1)
-    assert all_of_us.take("two", 1.05 + LATE - 0.1)[0] > 0.0
-    assert all_of_us.take("two", 1.05 + LATE + 0.1)[0] == 0.0
+    assert all_of_us.take("two", 1.05 + TURN_GRACE - 0.1)[0] > 0.0
+    assert all_of_us.take("two", 1.05 + TURN_GRACE + 0.1)[0] == 0.0
 
 
 def test_who_leaves_the_line_holds_nobody_up() -> None:
@@ -107,7 +107,7 @@ def test_who_leaves_the_line_holds_nobody_up() -> None:
     for who in ("one", "two"):
         all_of_us.take(who, 0.1)
     with all_of_us as bucket:
-        bucket.leave("one")
+        bucket.leave_queue("one")
     assert all_of_us.take("two", 1.06)[0] == 0.0
 
 
@@ -119,7 +119,7 @@ def test_as_many_may_go_as_there_are_tokens() -> None:
     waits = [all_of_us.take(who, 0.0)[0] for who in ("one", "two", "three")]
     assert waits == [3.0, 4.0, 5.0]
     waits = [all_of_us.take(who, 3.1)[0] for who in ("three", "two", "one", "three")]
-    assert waits == [pytest.approx(2.0), 0.0, 0.0, pytest.approx(GLANCE)]
+    assert waits == [pytest.approx(2.0), 0.0, 0.0, pytest.approx(RECHECK_INTERVAL)]
 
 
 def test_to_ask_again_keeps_the_place() -> None:
@@ -137,7 +137,7 @@ def test_nobody_asks_again_all_the_time() -> None:
     all_of_us = Processes(Rate(0.001, guard=0.0))
     all_of_us.written(all_of_us.take("zero", 0.0)[1], 0.0)
     assert all_of_us.take("one", 0.001 - 1e-9)[0] == pytest.approx(1e-4)
-    assert all_of_us.take("two", 0.001 - 1e-9)[0] == pytest.approx(GLANCE)
+    assert all_of_us.take("two", 0.001 - 1e-9)[0] == pytest.approx(RECHECK_INTERVAL)
 
 
 def test_a_wider_guard_is_everybody_s() -> None:
@@ -156,7 +156,7 @@ def test_a_token_given_back_is_the_next_one_s() -> None:
     _, ticket = all_of_us.take("one", 0.0)
     for _ in range(2):
         with all_of_us as bucket:
-            bucket.give_back(ticket)
+            bucket.release(ticket)
     assert all_of_us.take("two", 0.0)[0] == 0.0
     assert all_of_us.take("three", 0.0)[0] > 0.0
 
@@ -185,22 +185,22 @@ def test_a_token_in_hand_counts_as_spent_when_its_term_is_over() -> None:
     """And not as given back: its request may have been written, and that not been put down."""
     all_of_us = Processes(Rate(100.0, guard=0.05))
     _, ticket = all_of_us.take("one", 0.0)
-    assert all_of_us.take("two", HOLD - 0.01)[0] == pytest.approx(GLANCE)
-    assert all_of_us.take("two", HOLD + 50.0)[0] == pytest.approx(50.05)
+    assert all_of_us.take("two", TOKEN_TTL - 0.01)[0] == pytest.approx(RECHECK_INTERVAL)
+    assert all_of_us.take("two", TOKEN_TTL + 50.0)[0] == pytest.approx(50.05)
     with all_of_us as bucket:
-        bucket.give_back(ticket)  # too late
-    assert all_of_us.take("two", HOLD + 100.0)[0] > 0.0
-    assert all_of_us.take("two", HOLD + 100.06)[0] == 0.0
+        bucket.release(ticket)  # too late
+    assert all_of_us.take("two", TOKEN_TTL + 100.0)[0] > 0.0
+    assert all_of_us.take("two", TOKEN_TTL + 100.06)[0] == 0.0
 
 
 def test_a_request_that_leaves_after_its_term_counts_once_more() -> None:
     """Rather twice than not at all."""
     bucket = SharedBucket(RATE)
-    ticket = bucket.take("one", 0.0).ticket
-    other = bucket.take("two", HOLD + 1.06).ticket
-    bucket.written(ticket, HOLD + 2.0, 0.05)
-    bucket.written(other, HOLD + 2.5, 0.05)
-    assert bucket.take("three", HOLD + 3.0).wait == pytest.approx(1.05)
+    ticket = bucket.acquire("one", 0.0).ticket
+    other = bucket.acquire("two", TOKEN_TTL + 1.06).ticket
+    bucket.written(ticket, TOKEN_TTL + 2.0, 0.05)
+    bucket.written(other, TOKEN_TTL + 2.5, 0.05)
+    assert bucket.acquire("three", TOKEN_TTL + 3.0).retry_in == pytest.approx(1.05)
 
 
 def test_a_survey_counts_who_lives() -> None:
@@ -215,13 +215,13 @@ def test_a_survey_counts_who_lives() -> None:
     with all_of_us as bucket:
         bucket.pause(3.0)
 
-    def tell(now: float, *dead: str) -> EndpointSurvey:
+    def tell(now: float, *dead: str) -> EndpointSnapshot:
         return survey("key", all_of_us.state or b"", now, lambda who: who not in dead)
 
-    assert tell(0.0) == EndpointSurvey("key", 1, 1, 2, 3.0)
-    assert tell(0.5, "two", "four") == EndpointSurvey("key", 1, 0, 1, 2.5)
-    assert tell(HOLD) == EndpointSurvey("key", 1, 0, 0, 0.0)
-    assert survey("key", b"", 0.0) == EndpointSurvey("key", 0, 0, 0, 0.0)
+    assert tell(0.0) == EndpointSnapshot("key", 1, 1, 2, 3.0)
+    assert tell(0.5, "two", "four") == EndpointSnapshot("key", 1, 0, 1, 2.5)
+    assert tell(TOKEN_TTL) == EndpointSnapshot("key", 1, 0, 0, 0.0)
+    assert survey("key", b"", 0.0) == EndpointSnapshot("key", 0, 0, 0, 0.0)
 
 
 def test_a_pause_is_everybody_s_and_only_moved_later() -> None:
@@ -231,8 +231,8 @@ def test_a_pause_is_everybody_s_and_only_moved_later() -> None:
         with all_of_us as bucket:
             bucket.pause(until)
     with all_of_us as bucket:
-        turn = bucket.take("one", 1.0)
-    assert (turn.wait, turn.paused) == (4.0, 4.0)
+        turn = bucket.acquire("one", 1.0)
+    assert (turn.retry_in, turn.paused_for) == (4.0, 4.0)
 
 
 @pytest.mark.parametrize("burst", [1, 2, 3])
@@ -297,12 +297,12 @@ class Simulation:
         with self.bucket(rate) as bucket:
             match what:
                 case "ask":
-                    turn = bucket.take(who, self.now, self.askers.__contains__)
-                    self.wait = turn.wait
-                    assert turn.paused == pytest.approx(max(0.0, self.paused - self.now))
-                    if not turn.wait:
+                    turn = bucket.acquire(who, self.now, self.askers.__contains__)
+                    self.wait = turn.retry_in
+                    assert turn.paused_for == pytest.approx(max(0.0, self.paused - self.now))
+                    if not turn.retry_in:
                         self.check(rate)
-                        asker.in_hand[turn.ticket] = self.now + HOLD
+                        asker.in_hand[turn.ticket] = self.now + TOKEN_TTL
                 case "write" if asker.in_hand:
                     ticket, until = asker.in_hand.popitem()
                     if self.now < until:
@@ -313,9 +313,9 @@ class Simulation:
                     self.now = max(self.now, at)
                     bucket.answered(anchor, self.now)
                 case "return" if asker.in_hand:
-                    bucket.give_back(asker.in_hand.popitem()[0])
+                    bucket.release(asker.in_hand.popitem()[0])
                 case "leave":
-                    bucket.leave(who)
+                    bucket.leave_queue(who)
                 case "pause":
                     bucket.pause(self.now + part)
                     self.paused = max(self.paused, self.now + part)
@@ -424,7 +424,7 @@ def test_programs_that_disagree_make_no_tokens() -> None:
 @given(
     st.integers(2, 5),
     st.integers(1, 3),
-    st.lists(st.floats(0.0, LATE - 0.1), min_size=1, max_size=7),
+    st.lists(st.floats(0.0, TURN_GRACE - 0.1), min_size=1, max_size=7),
     st.sampled_from([0.0, 0.3, 2.0]),
 )
 def test_nobody_is_served_twice_before_another_who_waits(
@@ -445,16 +445,16 @@ def test_nobody_is_served_twice_before_another_who_waits(
             bucket.answered(anchor, at)
         if number not in line:
             line.append(number)
-        turn = bucket.take(f"{number}", now)
-        if turn.wait:
-            turns.append((now + turn.wait + next(chances), number))
+        turn = bucket.acquire(f"{number}", now)
+        if turn.retry_in:
+            turns.append((now + turn.retry_in + next(chances), number))
             continue
         assert number in line[:burst]
         line.remove(number)
         served.append(now)
         answered.append((now + answers, bucket.written(turn.ticket, now, 0.05)))
         turns.append((now, number))
-    assert served[-1] <= (20 - burst) * (1.05 + max(late) + 2 * GLANCE) + many
+    assert served[-1] <= (20 - burst) * (1.05 + max(late) + 2 * RECHECK_INTERVAL) + many
 
 
 # -- what a bucket remembers ----------------------------------------------------------------------
@@ -468,12 +468,12 @@ def test_a_bucket_goes_on_from_its_past(burst: int, later: int, rests: list[floa
         now = max(now + rest, bucket.due(now))
         bucket.reserve()
         bucket.spend(now)
-    past = bucket.past()
+    past = bucket.state()
     same, other = Bucket(Rate(1.0, burst)), Bucket(Rate(1.0, later))
-    same.recall(past)
-    other.recall(past)
-    assert same.past() == past
-    assert other.saved + len(other.past().starts) == later
+    same.restore(past)
+    other.restore(past)
+    assert same.state() == past
+    assert other.stored + len(other.state().start_times) == later
     if later == burst:
         assert other.due(now) == bucket.due(now)
     if later < burst:
@@ -485,7 +485,7 @@ def test_an_answer_finds_its_request_although_the_burst_has_grown() -> None:
     bucket, other = Bucket(Rate(1.0, guard=0.5)), Bucket(Rate(1.0, 3, 0.5))
     bucket.reserve()
     number = bucket.spend(0.0)
-    other.recall(bucket.past())
+    other.restore(bucket.state())
     assert other.due(0.0) == 1.5
     other.answered(0, 0.1)
     other.answered(number, 0.2)
@@ -494,14 +494,14 @@ def test_an_answer_finds_its_request_although_the_burst_has_grown() -> None:
         dues.append(other.due(0.0))
         other.reserve()
     assert dues == [1.5, 2.5, 3.5]
-    assert other.past().starts == [0.5, 0.5, 0.2]
-    bucket.recall(other.past())
+    assert other.state().start_times == [0.5, 0.5, 0.2]
+    bucket.restore(other.state())
     bucket.answered(number, 0.1)
-    assert bucket.past().starts == [0.1]
+    assert bucket.state().start_times == [0.1]
 
 
 def test_a_past_can_be_written_down() -> None:
     """Also one of a bucket that was never used: its times are infinite."""
     state = SharedBucket(RATE).dump()
     assert SharedBucket(RATE, state).dump() == state
-    assert Bucket(RATE).past() == Past(1, 1, -math.inf, [], 1, -math.inf)
+    assert Bucket(RATE).state() == BucketState(1, 1, -math.inf, [], 1, -math.inf)

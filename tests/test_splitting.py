@@ -21,7 +21,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, split_text
-from pythpeer.splitting import _kind
+from pythpeer.splitting import _break_class
 
 SAMPLES: Final = Path(__file__).parent / "samples" / "split_text"
 
@@ -271,14 +271,14 @@ def test_every_character_is_taken_for_what_it_is(pattern: str) -> None:
     """All of Unicode, also what this Python has never heard of."""
     found = characters(pattern)
     assert found
-    assert {_kind(character) for character in found} <= set(PROPERTIES[pattern])
+    assert {_break_class(character) for character in found} <= set(PROPERTIES[pattern])
 
 
 def test_few_characters_are_taken_for_more_than_they_are() -> None:
     """Of what the tables of this Python know, letters, digits, signs and emoji stand alone."""
     alone = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
-    known = [character for character in alone if _kind(character) != "u"]
-    assert {_kind(character) for character in known} == {"o"}
+    known = [character for character in alone if _break_class(character) != "u"]
+    assert {_break_class(character) for character in known} == {"o"}
     assert len(known) > 130_000
 
 

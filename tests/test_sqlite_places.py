@@ -13,7 +13,7 @@ from full_disk import no_file_over
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pythpeer.stores.sqlite.places import PAGE, Places
+from pythpeer.stores.sqlite.places import PAGE, AckFile
 
 OWNER: Final = b"database"
 SIZE: Final = 16
@@ -29,8 +29,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(path: Path, owner: bytes = OWNER, epochs: Mapping[int, int] = FIRST) -> Iterator[Places]:
-    with closing(Places(path, owner, epochs)) as places:
+def opened(
+    path: Path, owner: bytes = OWNER, epochs: Mapping[int, int] = FIRST
+) -> Iterator[AckFile]:
+    with closing(AckFile(path, owner, epochs)) as places:
         yield places
 
 
@@ -158,7 +160,7 @@ def test_a_folder_in_its_place_is_said(path: Path) -> None:
     """As the system says it."""
     path.mkdir()
     with pytest.raises(IsADirectoryError):
-        Places(path, OWNER, FIRST)
+        AckFile(path, OWNER, FIRST)
 
 
 def open_files() -> int:
@@ -170,7 +172,7 @@ def test_a_disk_without_room_for_it_is_said(path: Path, room: int) -> None:
     """And no file is left open, which would be warned of. Once there is room all is well."""
     before = open_files()
     with no_file_over(room), pytest.raises(OSError, match="too large"):
-        Places(path, OWNER, FIRST)
+        AckFile(path, OWNER, FIRST)
     assert open_files() == before
     with opened(path) as places:
         places.write(1, 1, 5)

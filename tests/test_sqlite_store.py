@@ -36,7 +36,7 @@ from pythpeer import (
     StoreError,
 )
 from pythpeer.line import Priority
-from pythpeer.stores import Draft, EndpointSurvey, Entry, Log, Store, Topic
+from pythpeer.stores import EndpointSnapshot, Entry, Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
 from pythpeer.stores.sqlite import owner as owner_module
 from pythpeer.stores.sqlite import shelf as shelf_module
@@ -50,7 +50,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 CHAT: Final = Topic("chat", Note)
-MAIL: Final = Topic("mail", Note, consumed=True)
+MAIL: Final = Topic("mail", Note, destructive=True)
 
 
 @pytest.fixture
@@ -68,12 +68,12 @@ async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
         await store.aclose()
 
 
-def notes(*ids: int) -> list[Draft[Note]]:
-    return [Draft(Note(f"note {id}"), id=id, after=id - 1) for id in ids]
+def notes(*ids: int) -> list[NewEntry[Note]]:
+    return [NewEntry(Note(f"note {id}"), id=id, after=id - 1) for id in ids]
 
 
-def letters(*keys: str) -> list[Draft[Note]]:
-    return [Draft(Note(key), key=key, copies=1) for key in keys]
+def letters(*keys: str) -> list[NewEntry[Note]]:
+    return [NewEntry(Note(key), identity=key, max_copies=1) for key in keys]
 
 
 @contextmanager
@@ -334,7 +334,7 @@ async def test_a_file_that_is_held_is_waited_for_and_then_said(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program that writes for too long is named as the reason; then it goes on."""
-    monkeypatch.setattr(database_module, "BUSY", 0.05)
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 0.05)
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(1))
@@ -351,7 +351,7 @@ async def test_a_file_that_is_held_is_waited_for_and_then_said(
 FULL: Final = """
 import asyncio, resource, sys
 from pythpeer import SqliteStore, StoreError
-from pythpeer.stores import Draft, Topic
+from pythpeer.stores import NewEntry, Topic
 import msgspec
 
 class Note(msgspec.Struct):
@@ -361,15 +361,15 @@ async def main():
     store = SqliteStore(sys.argv[1])
     await store.open()
     log = store.log(Topic("chat", Note))
-    await log.append([Draft(Note("small"), id=1, after=0)])
+    await log.append([NewEntry(Note("small"), id=1, after=0)])
     size = 400_000
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     try:
-        await log.append([Draft(Note("x" * 2 * size), id=2, after=1)])
+        await log.append([NewEntry(Note("x" * 2 * size), id=2, after=1)])
     except StoreError as error:
         print(error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await log.append([Draft(Note("again"), id=2, after=1)])
+    await log.append([NewEntry(Note("again"), id=2, after=1)])
     print([entry.item.text for entry in await log.reader(None).read(0, 10)])
     await store.aclose()
 
@@ -398,11 +398,11 @@ async def test_everything_is_there_again(path: Path) -> None:
         await reader.seek(1)
         reader.ack(2)
         await store.log(MAIL).append(letters("a"))
-        await store.log(MAIL).give_up(await store.log(MAIL).announce(20.0))
+        await store.log(MAIL).lose_fetch(await store.log(MAIL).begin_fetch(20.0))
     async with opened(path) as store:
         assert await ids(store.log(CHAT)) == [1, 2, 3]
-        assert await store.log(CHAT).reader("me").place() == 2
-        assert len(await store.log(MAIL).unsettled()) == 1
+        assert await store.log(CHAT).reader("me").position() == 2
+        assert len(await store.log(MAIL).lost_fetches()) == 1
         assert list(await store.log(MAIL).append(letters("a"))) == []
 
 
@@ -416,8 +416,8 @@ async def test_an_acknowledgement_is_there_although_nothing_was_closed(path: Pat
         for id in range(1, 61):
             log.reader("me").ack(id)
             async with opened(path) as other:
-                assert await other.log(CHAT).reader("me").place() == id
-                assert await other.log(CHAT).reader("you").place() == 0
+                assert await other.log(CHAT).reader("me").position() == id
+                assert await other.log(CHAT).reader("you").position() == 0
 
 
 async def test_acknowledging_is_no_transaction(path: Path) -> None:
@@ -461,7 +461,7 @@ async def test_a_place_is_written_into_the_database_now_and_then(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a transaction that is made anyway, and only if it has moved since."""
-    monkeypatch.setattr(shelf_module, "FOLD", 3)
+    monkeypatch.setattr(shelf_module, "CHECKPOINT_EVERY", 3)
     async with opened(path) as store:
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
@@ -477,7 +477,7 @@ async def test_a_place_is_written_into_the_database_now_and_then(
         assert folded == [False, False, True, False, False, False, False, False, True]
         path.with_name(path.name + "-places").unlink()
         async with opened(path) as other:
-            assert await other.log(CHAT).reader("me").place() == 6
+            assert await other.log(CHAT).reader("me").position() == 6
 
 
 async def test_places_of_another_database_do_not_count(path: Path) -> None:
@@ -490,9 +490,9 @@ async def test_places_of_another_database_do_not_count(path: Path) -> None:
     path.unlink()  # noqa: ASYNC240
     async with opened(path) as store:
         reader = store.log(CHAT).reader("me")
-        assert await reader.place() is None
+        assert await reader.position() is None
         await reader.seek(0)
-        assert await store.log(CHAT).reader("me").place() == 0
+        assert await store.log(CHAT).reader("me").position() == 0
 
 
 async def test_places_from_before_a_seek_do_not_count(path: Path) -> None:
@@ -505,7 +505,7 @@ async def test_places_from_before_a_seek_do_not_count(path: Path) -> None:
         reader.ack(9)
         await other.log(CHAT).reader("me").seek(4)
         async with opened(path) as third:
-            assert await third.log(CHAT).reader("me").place() == 4
+            assert await third.log(CHAT).reader("me").position() == 4
 
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "half", "zeroes"])
@@ -529,7 +529,7 @@ async def test_without_its_places_a_name_is_where_the_database_has_it(
         case _:
             places.write_bytes(places.read_bytes()[:-16] + bytes(16))
     async with opened(path) as store:
-        assert await store.log(CHAT).reader("me").place() == 7
+        assert await store.log(CHAT).reader("me").position() == 7
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -553,9 +553,9 @@ async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path, full: b
         log = store.log(MAIL)
         if full:
             with no_file_over(20_000), pytest.raises(StoreError, match="the store"):
-                await log.append([Draft(Note("x" * 100_000), key="x")])
+                await log.append([NewEntry(Note("x" * 100_000), identity="x")])
         await log.append(letters("c"))
-        place = await log.reader("me").place()
+        place = await log.reader("me").position()
         assert place is not None
         assert await ids(log, place) == [3]
 
@@ -577,9 +577,9 @@ async def test_places_beyond_a_database_that_was_put_back_are_nobody_s(path: Pat
             reader = store.log(CHAT).reader(name)
             await reader.seek(start)
             async with opened(path) as other:
-                assert await other.log(CHAT).reader(name).place() == start
+                assert await other.log(CHAT).reader(name).position() == start
                 reader.ack(5)
-                assert await other.log(CHAT).reader(name).place() == 5
+                assert await other.log(CHAT).reader(name).position() == 5
 
 
 async def test_who_was_sent_elsewhere_is_not_called_back(path: Path) -> None:
@@ -592,9 +592,9 @@ async def test_who_was_sent_elsewhere_is_not_called_back(path: Path) -> None:
             reader.ack(9)
             await other.log(CHAT).reader("me").seek(4)
             reader.ack(10)
-        assert await other.log(CHAT).reader("me").place() == 4
+        assert await other.log(CHAT).reader("me").position() == 4
         async with opened(path) as third:
-            assert await third.log(CHAT).reader("me").place() == 4
+            assert await third.log(CHAT).reader("me").position() == 4
 
 
 async def test_a_place_is_known_as_another_program_left_it(path: Path) -> None:
@@ -605,34 +605,34 @@ async def test_a_place_is_known_as_another_program_left_it(path: Path) -> None:
         await reader.seek(0)
         reader.ack(9)
         await other.log(CHAT).reader("me").seek(4)
-        assert await reader.place() == 4
+        assert await reader.position() == 4
         reader.ack(5)
-        assert await other.log(CHAT).reader("me").place() == 5
+        assert await other.log(CHAT).reader("me").position() == 5
         await other.log(CHAT).reader("me").seek(3)
         await reader.seek(5)
-        assert await other.log(CHAT).reader("me").place() == 5
+        assert await other.log(CHAT).reader("me").position() == 5
 
 
 async def test_what_was_rolled_back_is_nobody_s_place(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name whose first place could not be written has none, and stands in nobody's way."""
-    monkeypatch.setattr(shelf_module, "FOLD", 1)
+    monkeypatch.setattr(shelf_module, "CHECKPOINT_EVERY", 1)
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 10)))
         reader = log.reader("me")
         reader.ack(5)
-        big = Draft(Note("x" * 100_000), id=10, after=9)
+        big = NewEntry(Note("x" * 100_000), id=10, after=9)
         with no_file_over(50_000), pytest.raises(StoreError, match="the store"):
             await log.append([big])
         reader.ack(6)
         async with opened(path) as other:
             await other.log(CHAT).reader("you").seek(0)
-            assert await other.log(CHAT).reader("you").place() == 0
-            assert await other.log(CHAT).reader("me").place() is None
+            assert await other.log(CHAT).reader("you").position() == 0
+            assert await other.log(CHAT).reader("me").position() is None
             await reader.flush()
-            assert await other.log(CHAT).reader("me").place() == 6
+            assert await other.log(CHAT).reader("me").position() == 6
             await log.append([big])
             assert (await log.reader(None).read(9, 10))[0].item == big.item
 
@@ -647,7 +647,7 @@ async def test_a_hold_may_be_older_than_the_opening(path: Path) -> None:
         await store.log(CHAT).append(notes(number + 1))
         assert (await ids(log))[-1] == number + 1
         reader.ack(number)
-        assert await store.log(CHAT).reader("me").place() == number
+        assert await store.log(CHAT).reader("me").position() == number
         await store.aclose()
 
 
@@ -661,7 +661,7 @@ async def test_places_go_with_the_file_whatever_it_is_called(path: Path) -> None
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
         reader.ack(2)
-        assert await other.log(CHAT).reader("me").place() == 2
+        assert await other.log(CHAT).reader("me").position() == 2
     assert [file.name for file in link.parent.iterdir()] == [link.name]
 
 
@@ -682,7 +682,7 @@ async def main():
     path.with_name(path.name + "-shm").unlink()
     await anew.open()
     reader.ack(5)
-    print(await anew.log(topic).reader("me").place())
+    print(await anew.log(topic).reader("me").position())
     await anew.aclose()
 
 asyncio.run(main())
@@ -706,7 +706,7 @@ async def test_a_place_that_cannot_be_written_is_in_the_next_transaction(path: P
         reader.ack(2)
         await reader.flush()
         async with opened(path) as other:
-            assert await other.log(CHAT).reader("me").place() == 2
+            assert await other.log(CHAT).reader("me").position() == 2
 
 
 async def test_a_reboot_ends_what_was_under_way(
@@ -715,15 +715,15 @@ async def test_a_reboot_ends_what_was_under_way(
     """Clocks begin anew: nobody leads, nothing is paced, and whatever was asked for is over."""
     async with opened(path) as store:
         log = store.log(MAIL)
-        number = await log.announce(1000.0)
-        assert await log.lead(1000.0)
+        number = await log.begin_fetch(1000.0)
+        assert await log.acquire_lease(1000.0)
         async with opened(path) as other:
-            assert not await other.log(MAIL).lead(1.0)
-            assert not await other.log(MAIL).unsettled()
+            assert not await other.log(MAIL).acquire_lease(1.0)
+            assert not await other.log(MAIL).lost_fetches()
         monkeypatch.setattr(time, "time", lambda: time.monotonic() + 1e9)
         async with opened(path) as other:
-            assert await other.log(MAIL).lead(1.0)
-            assert list(await other.log(MAIL).unsettled()) == [number]
+            assert await other.log(MAIL).acquire_lease(1.0)
+            assert list(await other.log(MAIL).lost_fetches()) == [number]
 
 
 @pytest.mark.parametrize("reboots", [True, False])
@@ -734,14 +734,14 @@ async def test_pacing_that_cannot_be_read_counts_as_all_spent(
     """What was let through before is not known, so all of it may have been; then it goes on."""
     rate = Rate(2.0, burst=3, guard=0.5)
     async with opened(path) as store:
-        (await store.pace("key", "chat", rate).acquire(Priority.CALL)).on_written()
+        (await store.make_limiter("key", "chat", rate).acquire(Priority.CALL)).on_written()
     with closing(sqlite3.connect(path)) as db, db:
         assert db.execute("UPDATE pace SET state = ?", (state,)).rowcount == 1
     if reboots:
         monkeypatch.setattr(time, "time", lambda: time.monotonic() + 1e9)
     async with opened(path) as store:
-        assert (await store.survey()).endpoints == (EndpointSurvey("key", 0, 0, 0, 0.0),)
-        limiter, start = store.pace("key", "chat", rate), anyio.current_time()
+        assert (await store.snapshot()).endpoints == (EndpointSnapshot("key", 0, 0, 0, 0.0),)
+        limiter, start = store.make_limiter("key", "chat", rate), anyio.current_time()
         for _ in range(3):
             (await limiter.acquire(Priority.CALL)).on_written()
             assert 6.5 <= anyio.current_time() - start < 7.0
@@ -755,7 +755,7 @@ from pythpeer.stores import Topic
 async def main():
     store = SqliteStore(sys.argv[1])
     await store.open()
-    number = await store.log(Topic("mail", str, consumed=True)).announce(1e6)
+    number = await store.log(Topic("mail", str, destructive=True)).begin_fetch(1e6)
     print(number, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -768,39 +768,39 @@ async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(pa
     (number,) = map(int, elsewhere(ASK_AND_DIE, path))
     async with opened(path) as store:
         log = store.log(MAIL)
-        assert list(await log.unsettled()) == [number]
-        await log.append([], settled=[number])
-        assert not await log.unsettled()
+        assert list(await log.lost_fetches()) == [number]
+        await log.append([], completes=[number])
+        assert not await log.lost_fetches()
         await asyncio.sleep(1e6 + time.monotonic())
-        assert list(await log.unsettled()) == [number]
-        await log.append([], settled=[number])
-        assert not await log.unsettled()
+        assert list(await log.lost_fetches()) == [number]
+        await log.append([], completes=[number])
+        assert not await log.lost_fetches()
 
 
 def test_who_lives_is_asked_of_the_system() -> None:
     """Our own owners by heart, other processes by their number."""
-    owner = owner_module.Owner()
-    assert owner_module.lives(owner.name)
-    assert not owner_module.lives(f"{os.getpid()}:another")
-    assert owner_module.lives(f"{os.getppid()}:x")
+    owner = owner_module.OwnerId()
+    assert owner_module.is_alive(owner.name)
+    assert not owner_module.is_alive(f"{os.getpid()}:another")
+    assert owner_module.is_alive(f"{os.getppid()}:x")
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    assert not owner_module.lives(f"{child.pid}:x")
+    assert not owner_module.is_alive(f"{child.pid}:x")
     name = owner.name
     del owner
     gc.collect()
-    assert not owner_module.lives(name)
+    assert not owner_module.is_alive(name)
 
 
 def test_who_lives_can_be_asked_while_others_are_born() -> None:
     """It is asked on the store's thread, and owners are made by the loop."""
-    owner, answers = owner_module.Owner(), set[object]()
+    owner, answers = owner_module.OwnerId(), set[object]()
     switch = sys.getswitchinterval()
 
     def look() -> None:
         try:
             for _ in range(5000):
-                answers.add(owner_module.lives(owner.name))
+                answers.add(owner_module.is_alive(owner.name))
         except RuntimeError as error:
             answers.add(error)
 
@@ -808,9 +808,9 @@ def test_who_lives_can_be_asked_while_others_are_born() -> None:
     try:
         looking = threading.Thread(target=look)
         looking.start()
-        others = [owner_module.Owner()]
+        others = [owner_module.OwnerId()]
         while looking.is_alive():
-            others = [*others[-200:], owner_module.Owner()]
+            others = [*others[-200:], owner_module.OwnerId()]
         looking.join()
     finally:
         sys.setswitchinterval(switch)
@@ -820,7 +820,7 @@ def test_who_lives_can_be_asked_while_others_are_born() -> None:
 def test_another_user_s_program_lives_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may not be asked, but it is there."""
     monkeypatch.setattr(os, "kill", _not_permitted)
-    assert owner_module.lives("1:x")
+    assert owner_module.is_alive("1:x")
 
 
 def _not_permitted(pid: int, number: int) -> None:
@@ -831,14 +831,14 @@ def test_where_asking_is_killing_nobody_is_asked(monkeypatch: pytest.MonkeyPatch
     """On Windows a signal of 0 would end the process."""
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setattr(os, "kill", None)
-    assert owner_module.lives(f"{os.getppid()}:x")
+    assert owner_module.is_alive(f"{os.getppid()}:x")
 
 
 async def test_asking_for_mail_is_on_disk_whatever_the_durability(path: Path) -> None:
     """The transaction that announces it is a synchronous one, and only that."""
     async with opened(path) as store:
         with traced(store) as statements:
-            await store.log(MAIL).announce(20.0)
+            await store.log(MAIL).begin_fetch(20.0)
         on, off = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
         assert statements.index(on) < statements.index("COMMIT") < statements.index(off)
 
@@ -860,7 +860,7 @@ async def test_an_item_that_cannot_be_read_or_written_is_a_hole(
     for _ in range(1_000_000):  # Python 3.14 writes down a tenth of that
         deep = [deep]
     async with opened(path) as store:
-        odd = Draft(Note("deep", {"x": deep}), id=2, after=1)
+        odd = NewEntry(Note("deep", {"x": deep}), id=2, after=1)
         await store.log(CHAT).append([*notes(1), odd, *notes(3, 4)])
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE entry SET item = '{\"text\": 5}' WHERE id = 3")
@@ -965,7 +965,11 @@ async def test_a_closed_store_says_so(path: Path) -> None:
     store = SqliteStore(path)
     log = store.log(CHAT)
     for _ in range(2):
-        for ask in (lambda: log.append(notes(1)), lambda: log.lead(1.0), log.acknowledged):
+        for ask in (
+            lambda: log.append(notes(1)),
+            lambda: log.acquire_lease(1.0),
+            log.max_acknowledged,
+        ):
             with pytest.raises(StoreError, match="not open"):
                 await ask()
         await store.open()
@@ -994,7 +998,7 @@ async def test_news_comes_from_other_stores_on_the_file(path: Path) -> None:
         log = store.log(CHAT)
         await log.append(notes(1))
         await ids(other.log(CHAT))
-        waiting = asyncio.ensure_future(other.log(CHAT).news(100.0))
+        waiting = asyncio.ensure_future(other.log(CHAT).wait_for_append(100.0))
         await asyncio.sleep(10.0)
         assert not waiting.done()
         await log.append(notes(2))
@@ -1063,7 +1067,7 @@ async def test_two_stores_on_a_file_are_as_one_in_memory(
                     log.reader("me").ack(numbers[0])
                     await log.reader("me").flush()
                     expected.reader("me").ack(numbers[0])
-                    assert await log.acknowledged() == await expected.acknowledged()
+                    assert await log.max_acknowledged() == await expected.max_acknowledged()
         for which in range(2):
             await check(which)
 
@@ -1072,11 +1076,13 @@ async def test_what_came_late_is_not_hidden_by_what_is_kept_in_mind(path: Path) 
     """A message that the service showed after later ones, to this store or another on the file."""
     async with opened(path) as one, opened(path) as other:
         log = one.log(CHAT)
-        await log.append([Draft(Note("note 9"), id=9, after=0)])
+        await log.append([NewEntry(Note("note 9"), id=9, after=0)])
         await other.log(CHAT).append(notes(4))
         await log.reader("me").seek(0)
         assert await ids(log) == [4, 9]
-        await log.append([Draft(Note("note 2"), id=2, after=0), Draft(Note("new"), id=10, after=9)])
+        await log.append(
+            [NewEntry(Note("note 2"), id=2, after=0), NewEntry(Note("new"), id=10, after=9)]
+        )
         assert await ids(log) == [2, 4, 9, 10]
 
 

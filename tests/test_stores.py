@@ -19,19 +19,19 @@ from stores import STORES
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
 from pythpeer.line import Priority
-from pythpeer.polling import chain
+from pythpeer.polling import link_entries
 from pythpeer.stores import (
     DIRECT,
-    Draft,
-    EndpointSurvey,
+    EndpointSnapshot,
     Entry,
-    Latest,
+    LatestItem,
     Log,
-    LogSurvey,
-    NameSurvey,
+    LogSnapshot,
+    NewEntry,
+    ReaderSnapshot,
     RedisStore,
     Store,
-    Survey,
+    StoreSnapshot,
     Topic,
 )
 
@@ -63,7 +63,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 CHAT: Final = Topic("chat", Note)
-MAIL: Final = Topic("mail", Note, consumed=True)
+MAIL: Final = Topic("mail", Note, destructive=True)
 
 
 @pytest.fixture(params=KINDS)
@@ -120,17 +120,18 @@ async def short(make: Make) -> AsyncIterator[Store]:
     await store.aclose()
 
 
-def numbered(*ids: int, after: int | None = None) -> list[Draft[Note]]:
+def numbered(*ids: int, after: int | None = None) -> list[NewEntry[Note]]:
     """Drafts with these ids, each linked to the one before, the first to *after*."""
     links = (ids[0] - 1 if after is None else after, *ids)
     return [
-        Draft(Note(f"note {id}"), id=id, after=link) for link, id in zip(links, ids, strict=False)
+        NewEntry(Note(f"note {id}"), id=id, after=link)
+        for link, id in zip(links, ids, strict=False)
     ]
 
 
-def lettered(*keys: str, copies: int = 0) -> list[Draft[Note]]:
+def lettered(*keys: str, copies: int = 0) -> list[NewEntry[Note]]:
     """Drafts without ids, told apart by these keys."""
-    return [Draft(Note(key), key=key, copies=copies) for key in keys]
+    return [NewEntry(Note(key), identity=key, max_copies=copies) for key in keys]
 
 
 async def entries(log: Log[Note], after: int = 0, limit: int = 100) -> list[Entry[Note]]:
@@ -161,14 +162,14 @@ async def test_a_new_log_is_empty(store: Store) -> None:
     """There is nothing to read, nothing acknowledged and nothing announced."""
     log = store.log(CHAT)
     assert await ids(log) == []
-    assert await log.acknowledged() == 0
-    assert not await log.unsettled()
+    assert await log.max_acknowledged() == 0
+    assert not await log.lost_fetches()
 
 
 async def test_what_is_appended_is_read_back_whole(store: Store) -> None:
     """Every field of item and link comes back as it was."""
     note = Note("é\0\n", datetime(2012, 12, 12, 21, 12, 21), flag=True, raw={"a": [1, None, "x"]})
-    draft = Draft(note, id=7, after=3, gap=True)
+    draft = NewEntry(note, id=7, after=3, gap=True)
     log = store.log(CHAT)
     assert list(await log.append([draft])) == [draft]
     assert await entries(log) == [Entry(7, 3, True, note)]
@@ -196,7 +197,7 @@ async def test_an_id_is_appended_once(store: Store) -> None:
     """`append` returns what was new, and what was known stays as it was."""
     log = store.log(CHAT)
     await log.append(numbered(1, 2))
-    other = [Draft(Note("other"), id=2, after=1), Draft(Note("note 3"), id=3, after=2)]
+    other = [NewEntry(Note("other"), id=2, after=1), NewEntry(Note("note 3"), id=3, after=2)]
     assert list(await log.append(other)) == other[1:]
     assert await texts(log) == ["note 1", "note 2", "note 3"]
 
@@ -228,9 +229,9 @@ async def test_a_link_that_says_more_is_taken_over(
 ) -> None:
     """Then the entry has the new link, but the item it had."""
     log = store.log(CHAT)
-    await log.append([Draft(Note("first"), id=9, after=less[0], gap=less[1])])
+    await log.append([NewEntry(Note("first"), id=9, after=less[0], gap=less[1])])
     assert await links(log, 8) == [(9, 8, less[1])]
-    other = Draft(Note("second"), id=9, after=more[0], gap=more[1])
+    other = NewEntry(Note("second"), id=9, after=more[0], gap=more[1])
     assert list(await log.append([other])) == []
     assert await entries(log) == [Entry(9, *more, Note("first"))]
     assert await links(log, 8) == [(9, 8, more[1])]
@@ -242,8 +243,8 @@ async def test_a_link_that_says_less_is_not(
 ) -> None:
     """The entry stays as it was."""
     log = store.log(CHAT)
-    await log.append([Draft(Note("first"), id=9, after=more[0], gap=more[1])])
-    await log.append([Draft(Note("second"), id=9, after=less[0], gap=less[1])])
+    await log.append([NewEntry(Note("first"), id=9, after=more[0], gap=more[1])])
+    await log.append([NewEntry(Note("second"), id=9, after=less[0], gap=less[1])])
     assert await entries(log) == [Entry(9, *more, Note("first"))]
     assert await links(log, 8) == [(9, 8, more[1])]
 
@@ -270,7 +271,7 @@ async def test_it_does_not_matter_which_page_came_first(
     for one, turn in ((log, pages), (other, reversed(pages))):
         for after, shown, full in turn:
             page = {id: Note(str(id)) for id in shown}
-            await one.append(chain(after, page, full=full))
+            await one.append(link_entries(after, page, full=full))
     for place in range(30):
         assert await links(log, place) == await links(other, place)
     await store.aclose()
@@ -279,7 +280,7 @@ async def test_it_does_not_matter_which_page_came_first(
 async def test_a_hole_is_an_entry_too(store: Store) -> None:
     """One that could not be decoded is read back as such, once."""
     log = store.log(CHAT)
-    hole: Draft[Note] = Draft(None, id=2, after=1)
+    hole: NewEntry[Note] = NewEntry(None, id=2, after=1)
     assert list(await log.append([hole])) == [hole]
     assert list(await log.append([hole])) == []
     assert await entries(log) == [Entry(2, 1, False, None)]
@@ -323,13 +324,13 @@ async def test_keys_are_remembered_longer_than_entries(short: Store) -> None:
 
 async def test_logs_are_told_apart_by_topic(store: Store) -> None:
     """What one log has, another has not: items, keys, places, announcements."""
-    one, other = store.log(MAIL), store.log(Topic("other", Note, consumed=True))
+    one, other = store.log(MAIL), store.log(Topic("other", Note, destructive=True))
     await one.append(lettered("a", copies=1))
     await one.reader("me").seek(1)
-    await one.give_up(await one.announce(20.0))
+    await one.lose_fetch(await one.begin_fetch(20.0))
     assert await ids(other) == []
-    assert await other.reader("me").place() is None
-    assert not await other.unsettled()
+    assert await other.reader("me").position() is None
+    assert not await other.lost_fetches()
     assert len(await other.append(lettered("a", copies=1))) == 1
 
 
@@ -357,7 +358,7 @@ async def test_whatever_is_appended_is_read_once_in_order(
     await store.open()
     log, known = store.log(CHAT), set[int]()
     for page in pages:
-        drafts = [Draft(Note(str(id)), id=id, after=id - 1) for id in page]
+        drafts = [NewEntry(Note(str(id)), id=id, after=id - 1) for id in page]
         added = await log.append(drafts)
         assert [draft.id for draft in added] == [id for id in page if id not in known]
         known.update(page)
@@ -421,8 +422,8 @@ async def test_a_trimmed_log_keeps_its_numbers_going(short: Store) -> None:
 async def test_an_unknown_name_has_no_place(store: Store) -> None:
     """Nor has a reader without a name."""
     log = store.log(CHAT)
-    assert await log.reader("me").place() is None
-    assert await log.reader(None).place() is None
+    assert await log.reader("me").position() is None
+    assert await log.reader(None).position() is None
 
 
 async def test_seeking_stores_a_place_at_once_forwards_and_backwards(store: Store) -> None:
@@ -430,8 +431,8 @@ async def test_seeking_stores_a_place_at_once_forwards_and_backwards(store: Stor
     log = store.log(CHAT)
     for place in (7, 0, 3):
         await log.reader("me").seek(place)
-        assert await log.reader("me").place() == place
-        assert await store.log(CHAT).reader("me").place() == place
+        assert await log.reader("me").position() == place
+        assert await store.log(CHAT).reader("me").position() == place
 
 
 async def test_acknowledging_moves_a_place_forwards_only(store: Store) -> None:
@@ -443,8 +444,8 @@ async def test_acknowledging_moves_a_place_forwards_only(store: Store) -> None:
     for acknowledged, place in ((3, 3), (2, 3), (4, 4)):
         reader.ack(acknowledged)
         await reader.flush()
-        assert await log.reader("me").place() == place
-        assert await log.acknowledged() == place
+        assert await log.reader("me").position() == place
+        assert await log.max_acknowledged() == place
 
 
 async def test_reading_writes_acknowledgements_too(store: Store) -> None:
@@ -454,7 +455,7 @@ async def test_reading_writes_acknowledgements_too(store: Store) -> None:
     reader = log.reader("me")
     reader.ack(1)
     await reader.read(1, 10)
-    assert await store.log(CHAT).reader("me").place() == 1
+    assert await store.log(CHAT).reader("me").position() == 1
 
 
 async def test_an_acknowledgement_is_seen_at_once(store: Store) -> None:
@@ -462,15 +463,15 @@ async def test_an_acknowledgement_is_seen_at_once(store: Store) -> None:
     log = store.log(CHAT)
     await log.append(numbered(1, 2))
     log.reader("me").ack(2)
-    assert await log.reader("me").place() == 2
-    assert await log.acknowledged() == 2
+    assert await log.reader("me").position() == 2
+    assert await log.max_acknowledged() == 2
 
 
 async def test_flushing_nothing_changes_nothing(store: Store) -> None:
     """A reader that acknowledged nothing leaves no place behind."""
     reader = store.log(CHAT).reader("me")
     await reader.flush()
-    assert await reader.place() is None
+    assert await reader.position() is None
 
 
 async def test_names_have_places_of_their_own(store: Store) -> None:
@@ -482,7 +483,7 @@ async def test_names_have_places_of_their_own(store: Store) -> None:
     await other.seek(0)
     one.ack(3)
     await one.flush()
-    assert [await one.place(), await other.place()] == [3, 0]
+    assert [await one.position(), await other.position()] == [3, 0]
 
 
 async def test_readers_without_names_count_as_acknowledging(store: Store) -> None:
@@ -493,7 +494,7 @@ async def test_readers_without_names_count_as_acknowledging(store: Store) -> Non
         reader = log.reader(name)
         reader.ack(place)
         await reader.flush()
-        assert await store.log(MAIL).acknowledged() == highest
+        assert await store.log(MAIL).max_acknowledged() == highest
 
 
 # -- announcements --------------------------------------------------------------------------------
@@ -502,13 +503,13 @@ async def test_readers_without_names_count_as_acknowledging(store: Store) -> Non
 async def test_what_was_given_up_is_unsettled_until_it_is_settled(store: Store) -> None:
     """Every hold sees it; appending ends it only where it says so."""
     log, other = store.log(MAIL), store.log(MAIL)
-    lost = await log.announce(20.0)
-    await log.give_up(lost)
-    assert list(await other.unsettled()) == [lost]
+    lost = await log.begin_fetch(20.0)
+    await log.lose_fetch(lost)
+    assert list(await other.lost_fetches()) == [lost]
     await log.append(lettered("a"))
-    assert list(await other.unsettled()) == [lost]
-    await other.append([], settled=[lost])
-    assert not await log.unsettled()
+    assert list(await other.lost_fetches()) == [lost]
+    await other.append([], completes=[lost])
+    assert not await log.lost_fetches()
 
 
 async def test_a_read_under_way_is_nobody_s_to_settle(
@@ -518,42 +519,42 @@ async def test_a_read_under_way_is_nobody_s_to_settle(
     log, other = store.log(MAIL), store.log(MAIL)
     now = asyncio.get_running_loop().time
     began = now()
-    announced = await log.announce(20.0 * second)
-    looked = await comes(other.unsettled, 0.5 * second)
+    announced = await log.begin_fetch(20.0 * second)
+    looked = await comes(other.lost_fetches, 0.5 * second)
     assert now() - began >= 20.0 * second - 0.001
     assert not virtual or looked - began <= 20.5 * second
-    assert list(await other.unsettled()) == [announced]
+    assert list(await other.lost_fetches()) == [announced]
 
 
 async def test_what_was_settled_too_early_is_settled_again(store: Store, second: float) -> None:
     """A read that came behind its time, because the machine slept, may have taken effect since."""
     log, other = store.log(MAIL), store.log(MAIL)
-    announced = await log.announce(5.0 * second)
+    announced = await log.begin_fetch(5.0 * second)
     await asyncio.sleep(5.5 * second)
-    await other.append([], settled=[announced])
-    assert not await other.unsettled()
-    await log.give_up(announced)
-    assert list(await other.unsettled()) == [announced]
-    await other.append([], settled=[announced])
-    assert not await log.unsettled()
+    await other.append([], completes=[announced])
+    assert not await other.lost_fetches()
+    await log.lose_fetch(announced)
+    assert list(await other.lost_fetches()) == [announced]
+    await other.append([], completes=[announced])
+    assert not await log.lost_fetches()
 
 
 async def test_an_announcement_can_be_taken_back(store: Store, second: float) -> None:
     """Also twice, and without touching another."""
     log = store.log(MAIL)
-    one, two = await log.announce(5.0 * second), await log.announce(5.0 * second)
-    await log.give_up(two)
-    await log.withdraw(one)
-    await log.withdraw(one)
+    one, two = await log.begin_fetch(5.0 * second), await log.begin_fetch(5.0 * second)
+    await log.lose_fetch(two)
+    await log.cancel_fetch(one)
+    await log.cancel_fetch(one)
     await asyncio.sleep(6.0 * second)
-    assert list(await log.unsettled()) == [two]
+    assert list(await log.lost_fetches()) == [two]
 
 
 async def test_what_cannot_be_told_from_history_comes_marked(store: Store) -> None:
     """Once for each time the history brought it."""
     log = store.log(MAIL)
-    history = Draft(Note("a"), key="a", copies=1, history=True)
-    new = Draft(Note("a"), key="a", again=Note("a again"))
+    history = NewEntry(Note("a"), identity="a", max_copies=1, from_history=True)
+    new = NewEntry(Note("a"), identity="a", as_duplicate=Note("a again"))
     await log.append([history, new, new])
     assert await texts(log) == ["a", "a again", "a"]
 
@@ -568,26 +569,26 @@ async def test_one_hold_leads_until_its_time_is_over(
     one, other = store.log(CHAT), store.log(CHAT)
     now = asyncio.get_running_loop().time
     long = 2.0 if virtual else 3600.0
-    assert await one.lead(long)
-    assert not await other.lead(long)
+    assert await one.acquire_lease(long)
+    assert not await other.acquire_lease(long)
     await asyncio.sleep(1.5 * second)
-    assert await one.lead(long)
+    assert await one.acquire_lease(long)
     await asyncio.sleep(1.5 * second)
-    assert not await other.lead(long)
+    assert not await other.acquire_lease(long)
     if not virtual:  # such a lead is too long to be waited for
         one, other = store.log(MAIL), store.log(MAIL)
     renewed = now() - (1.5 if virtual else 0.0)
-    assert virtual or await one.lead(2.0 * second)
-    looked = await comes(lambda: other.lead(long), 0.1 * second)
+    assert virtual or await one.acquire_lease(2.0 * second)
+    looked = await comes(lambda: other.acquire_lease(long), 0.1 * second)
     assert now() - renewed >= 2.0 * second - 0.001
     assert not virtual or looked - renewed <= 2.11 * second
-    assert not await one.lead(long)
+    assert not await one.acquire_lease(long)
 
 
 async def test_logs_are_led_apart(store: Store) -> None:
     """Who polls the chat need not be who polls the mail."""
-    assert await store.log(CHAT).lead(2.0)
-    assert await store.log(MAIL).lead(2.0)
+    assert await store.log(CHAT).acquire_lease(2.0)
+    assert await store.log(MAIL).acquire_lease(2.0)
 
 
 async def test_news_wakes_everybody_who_waits(store: Store, second: float, virtual: bool) -> None:
@@ -596,7 +597,7 @@ async def test_news_wakes_everybody_who_waits(store: Store, second: float, virtu
     loop = asyncio.get_running_loop()
     long = 100.0 if virtual else 3600.0
     began = loop.time()
-    waits = [asyncio.ensure_future(store.log(CHAT).news(long)) for _ in range(3)]
+    waits = [asyncio.ensure_future(store.log(CHAT).wait_for_append(long)) for _ in range(3)]
     await asyncio.sleep(1.0 * second)
     assert not any(wait.done() for wait in waits)
     await log.append(numbered(1))
@@ -611,7 +612,7 @@ async def test_a_wait_for_news_ends_by_itself(store: Store, second: float, virtu
     loop = asyncio.get_running_loop()
     seconds = 3.0 if virtual else 0.3
     began = loop.time()
-    await store.log(CHAT).news(seconds)
+    await store.log(CHAT).wait_for_append(seconds)
     took = loop.time() - began
     assert took >= seconds - (0.5 if virtual else 0.1)
     assert took <= seconds + (0.5 if virtual else 60.0)
@@ -625,10 +626,10 @@ def test_a_log_is_waited_on_in_one_loop_after_another(make: Make, kind: str) -> 
     store = make(LONG)
 
     async def wait_in_vain() -> None:
-        await store.log(CHAT).news(0.01)
+        await store.log(CHAT).wait_for_append(0.01)
 
     async def wait() -> None:
-        waiting = asyncio.ensure_future(store.log(CHAT).news(100.0))
+        waiting = asyncio.ensure_future(store.log(CHAT).wait_for_append(100.0))
         await asyncio.sleep(0.01)
         await store.log(CHAT).append(numbered(1))
         await waiting
@@ -680,12 +681,12 @@ async def test_a_survey_tells_what_is_there(store: Store, second: float, virtual
     long = (lambda seconds: seconds) if virtual else (lambda seconds: 3600.0)
     if isinstance(store, RedisStore) and not virtual:
         await redis_server.owe_nothing(store)
-    assert await store.survey() == Survey((), ())
+    assert await store.snapshot() == StoreSnapshot((), ())
     chat, mail = store.log(CHAT), store.log(MAIL)
     await chat.append(numbered(3, 4, 8))
     await mail.append(lettered("a"))
-    await mail.announce(20.0 * second)
-    assert await mail.lead(long(20.0))
+    await mail.begin_fetch(20.0 * second)
+    assert await mail.acquire_lease(long(20.0))
     for name, place in (("zoe", 8), ("bob", 3), (DIRECT, 4), (None, 4)):
         reader = chat.reader(name)
         await reader.seek(3)
@@ -699,16 +700,19 @@ async def test_a_survey_tells_what_is_there(store: Store, second: float, virtual
     await asyncio.sleep(0.5 * second)
     limiter.pause(long(4.0))
 
-    survey = await store.survey(latest=2)
-    assert survey.logs == (await store.survey(latest=2)).logs
+    survey = await store.snapshot(latest=2)
+    assert survey.logs == (await store.snapshot(latest=2)).logs
     about_chat, about_mail = survey.logs
-    assert about_chat == LogSurvey(
+    assert about_chat == LogSnapshot(
         topic="chat",
         head=8,
         length=3,
-        led=False,
-        announced=0,
-        names=(NameSurvey("bob", place=3, lag=2), NameSurvey("zoe", place=8, lag=0)),
+        has_leader=False,
+        pending_fetches=0,
+        readers=(
+            ReaderSnapshot("bob", position=3, lag=2),
+            ReaderSnapshot("zoe", position=8, lag=0),
+        ),
         latest=about_chat.latest,
     )
     assert [item.id for item in about_chat.latest] == [4, 8]
@@ -716,24 +720,24 @@ async def test_a_survey_tells_what_is_there(store: Store, second: float, virtual
         "note 4",
         "note 8",
     ]
-    assert (about_mail.led, about_mail.announced, about_mail.head) == (True, 1, 1)
+    assert (about_mail.has_leader, about_mail.pending_fetches, about_mail.head) == (True, 1, 1)
     (endpoint,) = survey.endpoints
-    assert endpoint == EndpointSurvey("chat nobody", 2, 1, 0, endpoint.paused_for)
+    assert endpoint == EndpointSnapshot("chat nobody", 2, 1, 0, endpoint.paused_for)
     assert long(4.0) - (0.1 if virtual else 60.0) <= endpoint.paused_for <= long(4.0) + 1e-9
-    assert msgspec.json.decode(msgspec.json.encode(survey), type=Survey) == survey
+    assert msgspec.json.decode(msgspec.json.encode(survey), type=StoreSnapshot) == survey
 
     if not virtual:  # the lead was too long to be waited for
-        assert await mail.lead(20.0 * second)
+        assert await mail.acquire_lease(20.0 * second)
     await asyncio.sleep(20.0 * second)
-    about_mail = (await store.survey()).logs[1]
-    assert (about_mail.led, about_mail.announced) == (False, 1)
+    about_mail = (await store.snapshot()).logs[1]
+    assert (about_mail.has_leader, about_mail.pending_fetches) == (False, 1)
 
 
 async def test_a_survey_shows_holes(store: Store) -> None:
     """What could not be decoded is there without its item."""
-    await store.log(CHAT).append([Draft(None, id=1)])
-    (log,) = (await store.survey()).logs
-    assert log.latest == (Latest(1, None),)
+    await store.log(CHAT).append([NewEntry(None, id=1)])
+    (log,) = (await store.snapshot()).logs
+    assert log.latest == (LatestItem(1, None),)
 
 
 # -- what is the memory store's own ---------------------------------------------------------------
@@ -753,7 +757,7 @@ async def test_a_survey_of_a_memory_store_counts_callers() -> None:
     (await limiter.acquire(Priority.CALL)).on_written()
     waiting = [asyncio.ensure_future(limiter.acquire(Priority.CALL)) for _ in range(2)]
     await asyncio.sleep(1.0)
-    assert (await store.survey()).endpoints == (EndpointSurvey("chat nobody", 1, 0, 2, 0.0),)
+    assert (await store.snapshot()).endpoints == (EndpointSnapshot("chat nobody", 1, 0, 2, 0.0),)
     for waiter in waiting:
         waiter.cancel()
     await asyncio.wait(waiting)
@@ -772,9 +776,9 @@ async def test_a_memory_store_forgets_nothing_between_sessions() -> None:
     store = MemoryStore()
     await store.open()
     await store.log(MAIL).append(lettered("a"))
-    lost = await store.log(MAIL).announce(20.0)
-    await store.log(MAIL).give_up(lost)
+    lost = await store.log(MAIL).begin_fetch(20.0)
+    await store.log(MAIL).lose_fetch(lost)
     await store.aclose()
     await store.open()
     assert await texts(store.log(MAIL)) == ["a"]
-    assert list(await store.log(MAIL).unsettled()) == [lost]
+    assert list(await store.log(MAIL).lost_fetches()) == [lost]

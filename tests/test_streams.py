@@ -37,8 +37,8 @@ from pythpeer import (
     Stream,
     TransportError,
 )
-from pythpeer.feed import LEASE, Feed
-from pythpeer.polling import chain
+from pythpeer.feed import LEASE, Poller
+from pythpeer.polling import link_entries
 from pythpeer.stores import Log, RedisStore, Store, Topic
 
 pytestmark = pytest.mark.anyio
@@ -62,7 +62,7 @@ class Poll(NamedTuple):
 
     at: float
     after: int | None
-    feed: Feed[Line]
+    feed: Poller[Line]
 
 
 class Room:
@@ -90,16 +90,16 @@ class Room:
     def say(self, *ids: int) -> None:
         self.ids = sorted({*self.ids, *ids})
 
-    async def start(self, log: Log[Line]) -> int | None:
+    async def initial_position(self, log: Log[Line]) -> int | None:
         return None
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Feed[Line]) -> PythpeerError | None:
+    async def poll(self, feed: Poller[Line]) -> PythpeerError | None:
         await asyncio.sleep(max(0.0, self._due - now()))
         self._due = now() + INTERVAL
-        homeless, after = feed.homeless, feed.lowest
+        homeless, after = feed.has_unpositioned, feed.min_position
         self.polls.append(Poll(now(), None if homeless else after, feed))
         failure = self.failures.popleft() if self.failures else None
         ids, newest = [id for id in self.ids if id > after], max(self.ids, default=0)
@@ -109,23 +109,23 @@ class Room:
         if failure is not None:
             return failure
         if homeless:
-            feed.settle(newest)
+            feed.set_initial_position(newest)
             return None
         shown = ids[: self.size] if self.window == "oldest" else ids[-self.size :]
         page = {id: None if id in self.poison else Line(id) for id in shown}
         full = len(page) >= self.size
-        await feed.log.append(chain(after, page, full=full) if page else [])
-        feed.prove(after, full=full)
+        await feed.log.append(link_entries(after, page, full=full) if page else [])
+        feed.confirm(after, full=full)
         return None
 
 
 TOPIC: Final = Topic("room", Line)
 
 
-def feed_of(room: Room, store: Store | None = None, *, max_delay: float = 30.0) -> Feed[Line]:
+def feed_of(room: Room, store: Store | None = None, *, max_delay: float = 30.0) -> Poller[Line]:
     """One session's feed of *room*."""
     store = MemoryStore() if store is None else store
-    return Feed(room, store.log(TOPIC), Retry(max_delay=max_delay))
+    return Poller(room, store.log(TOPIC), Retry(max_delay=max_delay))
 
 
 @asynccontextmanager
@@ -217,7 +217,7 @@ async def test_finding_a_place_moves_nobody_who_has_one(store: Store) -> None:
 class Slow(Room):
     """Takes a second after each poll, when everything that it brought is known already."""
 
-    async def poll(self, feed: Feed[Line]) -> PythpeerError | None:
+    async def poll(self, feed: Poller[Line]) -> PythpeerError | None:
         error = await super().poll(feed)
         await asyncio.sleep(1.0)
         return error
@@ -229,10 +229,10 @@ async def test_a_start_that_was_cancelled_goes_on_with_the_place_it_found(store:
     stream = Stream(feed_of(room, store), name="me")
     with anyio.move_on_after(0.5):
         await stream.__aenter__()
-    assert await store.log(TOPIC).reader("me").place() is None
+    assert await store.log(TOPIC).reader("me").position() is None
     room.say(3)
     async with stream:
-        assert await store.log(TOPIC).reader("me").place() == 2
+        assert await store.log(TOPIC).reader("me").position() == 2
         assert await take_ids(stream, 1) == [3]
 
 
@@ -242,7 +242,7 @@ async def test_a_new_name_is_stored_at_once(store: Store) -> None:
     async with Stream(feed_of(room, store), name="new"):
         pass
     room.say(3)
-    assert await store.log(TOPIC).reader("new").place() == 2
+    assert await store.log(TOPIC).reader("new").position() == 2
     assert await take_ids(Stream(feed_of(room, store), name="new"), 1) == [3]
 
 
@@ -250,7 +250,7 @@ async def test_a_new_name_with_after_is_stored_at_once(store: Store) -> None:
     """``after=n`` is the place of a new name before any item was acknowledged."""
     room = Room(*range(1, 6))
     async with Stream(feed_of(room, store), name="new", after=3):
-        assert await store.log(TOPIC).reader("new").place() == 3
+        assert await store.log(TOPIC).reader("new").position() == 3
 
 
 async def test_a_known_name_goes_on_where_it_was_acknowledged(store: Store) -> None:
@@ -443,7 +443,7 @@ async def test_a_backlog_of_full_pages_comes_whole(
 
 
 async def stored(store: Store, name: str = "me") -> int | None:
-    return await store.log(TOPIC).reader(name).place()
+    return await store.log(TOPIC).reader(name).position()
 
 
 async def test_asking_for_the_next_acknowledges(store: Store) -> None:
@@ -1123,13 +1123,13 @@ async def test_a_stream_that_comes_while_the_store_is_asked_for_the_lead_is_not_
     """However long the store takes to say that another session has it."""
     room, store = Room(1, 2), MemoryStore()
     feed = feed_of(room, store)
-    lead = feed.log.lead
+    lead = feed.log.acquire_lease
 
     async def slowly(seconds: float) -> bool:
         await asyncio.sleep(0.5)
         return await lead(seconds)
 
-    monkeypatch.setattr(feed.log, "lead", slowly)
+    monkeypatch.setattr(feed.log, "acquire_lease", slowly)
     busy, waits, new = (
         Stream(feed_of(room, store), after=2),
         Stream(feed, after=2),
@@ -1154,14 +1154,14 @@ async def test_a_late_stream_is_not_kept_waiting_by_one_that_waits_beside_it(
         does = getattr(kind, name)
 
         async def slowly(*args: object, **options: object) -> object:
-            if name == "lead":
+            if name == "acquire_lease":
                 asked.append(now())
             await asyncio.sleep(0.002)
             return await does(*args, **options)
 
         monkeypatch.setattr(kind, name, slowly)
 
-    slow(type(feed.log), "lead")
+    slow(type(feed.log), "acquire_lease")
     slow(type(feed.log.reader(None)), "read")
     busy, waits, late = (
         Stream(feed_of(room, store), after=5),
@@ -1201,7 +1201,7 @@ async def test_a_store_that_fails_while_another_session_polls_is_said(
         await asyncio.sleep(1.0)
         raise StoreError("the disk is gone")
 
-    monkeypatch.setattr(feed.log, "news", news)
+    monkeypatch.setattr(feed.log, "wait_for_append", news)
     async with running(take_ids(Stream(feed_of(room, store), after=0), 100)):
         await asyncio.sleep(5)
         with pytest.raises(StoreError, match="disk"):

@@ -54,7 +54,7 @@ from pythpeer import (
     Session,
     TransportError,
 )
-from pythpeer.transport import CONNECTIONS, Reply, _forget_frames
+from pythpeer.transport import LIMIT_PER_HOST, RawResponse, _strip_tracebacks
 
 pytestmark = pytest.mark.anyio
 
@@ -137,8 +137,10 @@ async def test_an_idle_connection_is_kept_for_a_while(
     idle: float, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection is given up before the service would: Apache does so after 5 seconds."""
-    assert pythpeer.transport.KEEP_ALIVE < 5.0
-    monkeypatch.setattr(pythpeer.transport, "KEEP_ALIVE", 0.03)  # aiohttp counts in real time
+    assert pythpeer.transport.KEEPALIVE_TIMEOUT < 5.0
+    monkeypatch.setattr(
+        pythpeer.transport, "KEEPALIVE_TIMEOUT", 0.03
+    )  # aiohttp counts in real time
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
         await asyncio.sleep(idle)
@@ -266,12 +268,12 @@ async def test_a_connection_left_over_after_a_failure_is_closed() -> None:
 async def test_waiting_for_a_connection_is_not_sending() -> None:
     """Behind as many requests as there are connections, one that times out was never sent."""
     async with RawServer(hang()) as server, open_session(server.url) as session:
-        calls = (failure("user", session, server.url) for _ in range(CONNECTIONS + 1))
+        calls = (failure("user", session, server.url) for _ in range(LIMIT_PER_HOST + 1))
         errors = await asyncio.gather(*calls)
         assert all(isinstance(error, RequestTimeoutError) for error in errors)
         sent = [isinstance(error, TransportError) and error.sent for error in errors]
-        assert sent == [True] * CONNECTIONS + [False]
-        assert len(server.asked) == CONNECTIONS
+        assert sent == [True] * LIMIT_PER_HOST + [False]
+        assert len(server.asked) == LIMIT_PER_HOST
 
 
 # -- what goes out --------------------------------------------------------------------------------
@@ -591,10 +593,11 @@ async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -
     """Cancelled in head or body, a request is gone at once, with the connection it was on."""
     async with RawServer(SILENT[fault]) as server, open_session(server.url) as session:
         tasks = [
-            asyncio.ensure_future(CALLS[name].run(session, server.url)) for _ in range(CONNECTIONS)
+            asyncio.ensure_future(CALLS[name].run(session, server.url))
+            for _ in range(LIMIT_PER_HOST)
         ]
         await asyncio.sleep(1.5)
-        assert len(server.peers) == len(server.asked) == CONNECTIONS
+        assert len(server.peers) == len(server.asked) == LIMIT_PER_HOST
         start = now()
         for task in tasks:
             task.cancel()
@@ -606,7 +609,7 @@ async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
                 await CALLS[name].run(session, server.url)
-        assert len(server.asked) == CONNECTIONS + 1
+        assert len(server.asked) == LIMIT_PER_HOST + 1
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -639,7 +642,7 @@ async def test_a_session_leaves_no_connection_behind() -> None:
 async def test_a_connection_changed_to_another_protocol_is_given_back() -> None:
     """After ``101 Switching Protocols`` nothing is kept, however often it comes."""
     async with RawServer(WAYS["101, no body"].step) as server, open_session(server.url) as session:
-        for _ in range(CONNECTIONS + 1):
+        for _ in range(LIMIT_PER_HOST + 1):
             assert isinstance(await failure("user", session, server.url), HttpStatusError)
             await settle(0.1)
             assert server.peers == []
@@ -666,7 +669,7 @@ def test_forgetting_frames_reaches_the_whole_chain() -> None:
     assert first is not None
     first.__context__ = last  # a ring, as it should not be but can
     assert all(link.__traceback__ for link in (last, middle, first))
-    _forget_frames(last)
+    _strip_tracebacks(last)
     assert not any(link.__traceback__ for link in (last, middle, first))
     assert last.__context__ is middle
     assert middle.__cause__ is first
@@ -677,7 +680,7 @@ def test_forgetting_frames_reaches_the_whole_chain() -> None:
 
 def test_a_reply_does_not_show_its_body() -> None:
     """What an answer says may be private; its repr has only its size."""
-    assert repr(Reply(200, {"Set-Cookie": "secret"}, b"secret")) == "<Reply 200, 6 bytes>"
+    assert repr(RawResponse(200, {"Set-Cookie": "secret"}, b"secret")) == "<Reply 200, 6 bytes>"
 
 
 async def test_connections_are_reused_where_there_is_no_poll(

@@ -28,9 +28,11 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 INNER = {
-    *("Endpoint.convert", "Endpoint.decode", "Endpoint.pieces"),
-    *("Endpoint.sees_refusals", "Endpoint.status_is_verdict"),
-    *("Limiter.acquire", "Limiter.dismiss", "MemoryStore.log", "SqliteStore.log"),
+    *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
+    *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
+    *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
+    *("MemoryStore.make_limiter", "SqliteStore.make_limiter"),
+    *("ApiKeys.check", "ApiKeys.reset", "Faults.next_for"),
     *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
 }
 """Members with public names that the machine itself uses, and no program of a user's."""

@@ -20,12 +20,12 @@ from yarl import URL
 from pythpeer import FLAG, Effect, Endpoint, InvalidRequestError, Param, Rate, Secret
 from pythpeer.wire import (
     INT32_MAX,
+    ParsedEndpoint,
     Request,
-    ShapedEndpoint,
     check_integer,
     check_text,
     check_url,
-    reveal,
+    render_query,
 )
 
 BASE = "https://example.com/api/"
@@ -42,7 +42,7 @@ HERE = Endpoint("here", BASE)
 
 def encode(params: Mapping[str, Param]) -> str:
     """The query of these parameters as it is written, keys revealed."""
-    return reveal(Request(HERE, params).pieces)
+    return render_query(Request(HERE, params).segments)
 
 
 def query(**params: Param) -> str:
@@ -200,10 +200,10 @@ def test_text_with_a_meaning_in_python_is_text() -> None:
 
 def test_keys_stay_covered_in_the_pieces() -> None:
     """A query is joined with its keys only where it is written."""
-    pieces = Request(HERE, {"action": "get", "key": Secret(CANARY), "mid": 5}).pieces
+    pieces = Request(HERE, {"action": "get", "key": Secret(CANARY), "mid": 5}).segments
     assert Secret(CANARY) in pieces
     assert "c4n4ry" not in repr(pieces)
-    assert reveal(pieces) == "action=get&key=c4n4ry%2FK3y%2B%25%3D%26%20%C3%A9&mid=5"
+    assert render_query(pieces) == "action=get&key=c4n4ry%2FK3y%2B%25%3D%26%20%C3%A9&mid=5"
 
 
 def test_two_keys_in_a_row() -> None:
@@ -253,8 +253,8 @@ def test_an_endpoint_shows_no_key() -> None:
 def test_fixed_parameters_go_first() -> None:
     """A request is the endpoint's fixed query and then the call's parameters, in their order."""
     endpoint = Endpoint("mine", BASE, query={"action": "roll", "v": 1})
-    assert reveal(Request(endpoint, {"b": 2, "a": 1}).pieces) == "action=roll&v=1&b=2&a=1"
-    assert reveal(Request(endpoint, {}).pieces) == "action=roll&v=1"
+    assert render_query(Request(endpoint, {"b": 2, "a": 1}).segments) == "action=roll&v=1&b=2&a=1"
+    assert render_query(Request(endpoint, {}).segments) == "action=roll&v=1"
 
 
 @pytest.mark.parametrize("value", ["get", None, FLAG])
@@ -708,10 +708,12 @@ def test_an_effect_is_one_of_three() -> None:
 
 def test_a_shaped_endpoint_reads_by_functions() -> None:
     """Plain JSON goes through the short cut where there is one, and any document by its shape."""
-    slow = ShapedEndpoint("mine", BASE, shape=repr)
+    slow = ParsedEndpoint("mine", BASE, shape=repr)
     assert slow.decode(b"[1]") == slow.convert([1]) == "[1]"
-    quick = ShapedEndpoint("mine", BASE, shape=repr, fast=lambda body: f"fast {len(body)}")
+    quick = ParsedEndpoint("mine", BASE, shape=repr, fast=lambda body: f"fast {len(body)}")
     assert quick.decode(b"[1]") == "fast 3"
     assert quick.convert([1]) == "[1]"
-    assert quick.status_is_verdict
-    assert not ShapedEndpoint("mine", BASE, shape=repr, status_is_verdict=False).status_is_verdict
+    assert quick.status_means_success
+    assert not ParsedEndpoint(
+        "mine", BASE, shape=repr, status_means_success=False
+    ).status_means_success

@@ -26,7 +26,7 @@ class Stopped:
 
     def __init__(self, worker: Worker) -> None:
         self._go = threading.Event()
-        worker.post(lambda: self._go.wait(LIMIT))
+        worker.submit_nowait(lambda: self._go.wait(LIMIT))
 
     def go(self) -> None:
         self._go.set()
@@ -36,7 +36,7 @@ def test_what_work_returns_comes_back(worker: Worker) -> None:
     """It is done on the worker's own thread, and its result is the asker's."""
 
     async def main() -> str:
-        return await worker.do(lambda: threading.current_thread().name)
+        return await worker.run(lambda: threading.current_thread().name)
 
     assert asyncio.run(main()).startswith("test")
 
@@ -46,8 +46,8 @@ def test_what_work_raises_comes_back(worker: Worker) -> None:
 
     async def main() -> int:
         with pytest.raises(ZeroDivisionError):
-            await worker.do(lambda: 1 // 0)
-        return await worker.do(int)
+            await worker.run(lambda: 1 // 0)
+        return await worker.run(int)
 
     assert asyncio.run(main()) == 0
 
@@ -59,7 +59,7 @@ def test_work_is_done_in_order(worker: Worker) -> None:
     async def main() -> None:
         stopped = Stopped(worker)
         first = worker.submit(lambda: done.append(1))
-        worker.post(lambda: done.append(2))
+        worker.submit_nowait(lambda: done.append(2))
         third = worker.submit(lambda: done.append(3))
         stopped.go()
         await asyncio.gather(first, third)
@@ -82,14 +82,14 @@ def test_a_cancelled_asker_changes_nothing(
 
     async def main() -> None:
         stopped = Stopped(worker)
-        asker = asyncio.ensure_future(worker.do(work))
+        asker = asyncio.ensure_future(worker.run(work))
         await asyncio.sleep(0)
         asker.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asker
         assert not done
         stopped.go()
-        await worker.do(int)
+        await worker.run(int)
 
     asyncio.run(main())
     assert done == [1]
@@ -104,13 +104,13 @@ def test_work_outlives_its_loop(worker: Worker) -> None:
     async def ask() -> Stopped:
         stopped = Stopped(worker)
         asked.append(worker.submit(lambda: done.append(1)))
-        worker.post(lambda: done.append(2))
+        worker.submit_nowait(lambda: done.append(2))
         return stopped
 
     asyncio.run(ask()).go()
 
     async def main() -> int:
-        return await worker.do(int)
+        return await worker.run(int)
 
     assert asyncio.run(main()) == 0
     assert done == [1, 2]
@@ -121,7 +121,7 @@ def test_closing_leaves_nothing_undone() -> None:
     done = threading.Event()
     worker = Worker("test")
     stopped = Stopped(worker)
-    worker.post(done.set)
+    worker.submit_nowait(done.set)
     worker.close()
     assert not done.is_set()
     stopped.go()
@@ -134,5 +134,5 @@ async def test_virtual_time_stands_still_meanwhile(worker: Worker) -> None:
     loop = asyncio.get_running_loop()
     passed = threading.Event()
     timer = loop.call_later(0.001, passed.set)
-    assert not await worker.do(lambda: passed.wait(0.05))
+    assert not await worker.run(lambda: passed.wait(0.05))
     timer.cancel()

@@ -20,16 +20,16 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that *arguments* ask for, by default ``sys.argv``'s; return its exit code."""
-    signals.mind()
+    signals.install()
     from . import ending
 
-    ending.prepare()
+    ending.setup()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except (Exception, signals.Interrupted) as error:  # noqa: BLE001  # each has its exit code
-        code = ending.explain(error)
-    ending.over()
+        code = ending.report_error(error)
+    ending.teardown()
     return code
 
 
@@ -41,6 +41,6 @@ def _run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise
-        ending.complain("the command line needs an extra: pip install 'pythpeer[cli]'")
+        ending.print_error("the command line needs an extra: pip install 'pythpeer[cli]'")
         return ending.USAGE
     return run(arguments)

@@ -12,25 +12,25 @@ from collections.abc import AsyncGenerator
 from typing import Final, Literal, NamedTuple
 
 from .. import InvalidRequestError, Session, SessionOptions
-from ..stores import from_text
+from ..stores import store_from_url
 from . import ending
-from .reading import ask_for_key
+from .reading import prompt_key
 
 __all__ = [
     "PEERBET_KEY",
     "PERSONAL_KEY",
     "Key",
-    "check_file",
     "connected",
+    "reject_store_url",
     "store_name",
-    "warn_of_forgetting",
+    "warn_if_volatile",
 ]
 
 
 class Key(NamedTuple):
     """A key that a command cannot do without: ``what`` needs it, and where it is looked for."""
 
-    what: str
+    purpose: str
     title: str
     option: Literal["peerbet_key", "personal_key"]
     variable: str
@@ -47,16 +47,16 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
     Raises `InvalidRequestError` where the key is not to be had.
     """
     options: SessionOptions = {}
-    check_file(store)
+    reject_store_url(store)
     if store is not None:
-        found = from_text(store)
+        found = store_from_url(store)
         if isinstance(found, InvalidRequestError):
             raise found
         options["store"] = found
     if key is not None and not _is_set(key.variable):
-        typed = await ask_for_key(f"{key.title} (it is not shown): ")
+        typed = await prompt_key(f"{key.title} (it is not shown): ")
         if typed is None:
-            raise InvalidRequestError(f"{key.what} needs a key: set {key.variable}")
+            raise InvalidRequestError(f"{key.purpose} needs a key: set {key.variable}")
         if isinstance(typed, InvalidRequestError):
             raise typed
         options[key.option] = typed
@@ -64,7 +64,7 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
         yield session
 
 
-def check_file(store: str | None) -> None:
+def reject_store_url(store: str | None) -> None:
     """Refuse an address as ``--store``: there may be a password in it."""
     if store is not None and "://" in store:
         raise InvalidRequestError("--store takes a file; an address goes in PYTHPEER_STORE")
@@ -75,10 +75,10 @@ def store_name(store: str | None) -> str:
     return store or os.environ.get("PYTHPEER_STORE", "").strip() or "memory"
 
 
-def warn_of_forgetting(store: str | None, name: str | None) -> None:
+def warn_if_volatile(store: str | None, name: str | None) -> None:
     """Say that a name is of no use without a store that lasts."""
     if name and store_name(store) == "memory":
-        ending.complain("the place of this name is forgotten at the end: --store FILE keeps it")
+        ending.print_error("the place of this name is forgotten at the end: --store FILE keeps it")
 
 
 def _is_set(variable: str) -> bool:

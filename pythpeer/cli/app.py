@@ -21,7 +21,7 @@ from .doctor import doctor
 from .lookups import staff, stats, user
 from .mail import mail
 from .serve import serve
-from .show import screen
+from .show import make_console
 from .top import top
 
 __all__ = ["app", "run"]
@@ -71,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code. Raises what it failed with."""
     try:
         command, bound, _ = app.parse_args(
-            arguments, console=screen(), print_error=False, exit_on_error=False
+            arguments, console=make_console(), print_error=False, exit_on_error=False
         )
     except CycloptsError as error:
         fault = str(error)

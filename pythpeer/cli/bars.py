@@ -6,26 +6,26 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-__all__ = ["bar", "company", "number", "shares"]
+__all__ = ["as_number", "bar", "comparable", "fractions"]
 
 EIGHTHS: Final = " ▏▎▍▌▋▊▉"
 
 
-def number(value: object) -> int | float | None:
+def as_number(value: object) -> int | float | None:
     """A count or an amount; text, flags and what is below nothing have no bar."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return value if 0 <= value < math.inf else None
 
 
-def shares(fields: Mapping[str, object]) -> dict[str, float]:
+def fractions(fields: Mapping[str, object]) -> dict[str, float]:
     """What each number among *fields* is of the greatest that it can be compared with, 0 to 1.
 
     Fields can be compared that share a word of their names: ``active_users`` with ``peak_users``,
     not with ``messages``. A number without company has no share.
     """
-    numbers = {name: amount for name, value in fields.items() if (amount := number(value))}
-    companies = {name: company(name, numbers) for name in numbers}
+    numbers = {name: amount for name, value in fields.items() if (amount := as_number(value))}
+    companies = {name: comparable(name, numbers) for name in numbers}
     return {
         name: amount / max(numbers[other] for other in companies[name])
         for name, amount in numbers.items()
@@ -41,7 +41,7 @@ def bar(share: float, width: int, *, ascii_only: bool = False) -> str:
     return "█" * (eighths // 8) + EIGHTHS[eighths % 8].strip()
 
 
-def company(name: str, others: Iterable[str]) -> Sequence[str]:
+def comparable(name: str, others: Iterable[str]) -> Sequence[str]:
     """The names that have a word in common with *name*, itself among them."""
     words = _words(name)
     return [other for other in others if words & _words(other)]

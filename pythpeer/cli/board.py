@@ -18,33 +18,33 @@ from rich.text import Text
 from ..limiter import Limiter
 from ..session import Session
 from ..testing import FakeServices
-from .show import is_lively
+from .show import is_interactive
 
-__all__ = ["WIDE", "Board", "gauge", "timeline"]
+__all__ = ["WIDE", "Dashboard", "gauge", "timeline"]
 
 ENDPOINTS: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
 
 FRAME: Final = 0.2
 """Seconds between two pictures."""
 
-COLUMN: Final = 0.25
+SECONDS_PER_COLUMN: Final = 0.25
 """Seconds that one column of a timeline stands for."""
 
 LONGEST: Final = 80
-TALL: Final = 14
+MIN_HEIGHT: Final = 14
 """From this many lines on, a terminal has room for more than the last line of the board."""
 
-BESIDE: Final = 39
+MARGIN: Final = 39
 BESIDE_NARROW: Final = 13
 """Columns that everything beside a timeline takes; on a narrow terminal there is less of it."""
 
 WIDE: Final = 64
 
-CELLS: Final = 5
+GAUGE_WIDTH: Final = 5
 """Columns of a gauge."""
 
 
-class Board:
+class Dashboard:
     """Keeps itself at the bottom of a terminal, and is gone in the end: ``with Board(...)``.
 
     *counts* is asked for the last line. Where nothing can be drawn anew there is no board.
@@ -61,7 +61,7 @@ class Board:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        if is_lively(self._console):
+        if is_interactive(self._console):
             self._live.start()
             self._draw()
         return self
@@ -72,25 +72,31 @@ class Board:
             self._live.stop()
 
     def _draw(self) -> None:
-        self._live.update(self.picture(), refresh=True)
+        self._live.update(self.render(), refresh=True)
         self._timer = asyncio.get_running_loop().call_later(FRAME, self._draw)
 
-    def picture(self) -> Group:
+    def render(self) -> Group:
         """The board at this moment."""
         width = self._console.width
         status = Text(f" Ctrl-C stops · {self._counts()} ", "reverse", no_wrap=True)
         status.truncate(width - 4, overflow="ellipsis")  # leaves room for a ^C
-        if self._console.height < TALL:
+        if self._console.height < MIN_HEIGHT:
             return Group(status)
         return Group(Text(), self._pacing(width), status)
 
     def _pacing(self, width: int) -> Table:
         wide = width >= WIDE
-        columns = min(LONGEST, width - (BESIDE if wide else BESIDE_NARROW))
+        columns = min(LONGEST, width - (MARGIN if wide else BESIDE_NARROW))
         grid = Table.grid(padding=(0, 1, 0, 0))
         for style in ("bold", "", "bar", "", "dim"):
             grid.add_column(style=style, no_wrap=True)
-        titles = ("", f"asked, the last {columns * COLUMN:.0f} s", "token", "", "closest")
+        titles = (
+            "",
+            f"asked, the last {columns * SECONDS_PER_COLUMN:.0f} s",
+            "token",
+            "",
+            "closest",
+        )
         rows = [self._row(name, columns) for name in ENDPOINTS]
         for cells in (tuple(Text(title, "dim") for title in titles), *rows):
             grid.add_row(*cells[: 5 if wide else 3])
@@ -118,7 +124,7 @@ def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bo
     empty, mark = ".*" if ascii_only else "·●"
     cells = [empty] * columns
     for at in times:
-        column = columns - 1 - int((now - at) / COLUMN)
+        column = columns - 1 - int((now - at) / SECONDS_PER_COLUMN)
         if 0 <= column < columns:
             cells[column] = mark
     return "".join(cells)
@@ -127,8 +133,8 @@ def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bo
 def gauge(level: float, *, ascii_only: bool = False) -> str:
     """How much of a token there is, from 0 to 1."""
     full, empty = "#." if ascii_only else "▰▱"
-    filled = int(max(0.0, min(1.0, level)) * CELLS)
-    return full * filled + empty * (CELLS - filled)
+    filled = int(max(0.0, min(1.0, level)) * GAUGE_WIDTH)
+    return full * filled + empty * (GAUGE_WIDTH - filled)
 
 
 def _level(limiter: Limiter, times: Sequence[float], now: float) -> float:

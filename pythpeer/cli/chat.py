@@ -7,14 +7,14 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 from ..peerbet import MAX_TEXT
-from .access import PEERBET_KEY, connected, warn_of_forgetting
+from .access import PEERBET_KEY, connected, warn_if_volatile
 from .follow import follow
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
 from .progress import Progress
-from .reading import text_from
+from .reading import read_text
 from .rows import Rows
 from .show import write_json
-from .unsure import unsure
+from .unsure import warn_if_interrupted
 
 __all__ = ["chat"]
 
@@ -34,7 +34,7 @@ async def tail(
     json: Json = False,
 ) -> None:
     """Show chat messages as they come, until Ctrl-C."""
-    warn_of_forgetting(store, name)
+    warn_if_volatile(store, name)
     async with connected(store) as session:
         stream = session.peerbet.chat_stream(after=after, name=name, on_gap="raise")
         await follow(stream, Rows(json=json), messages, "the chat")
@@ -58,11 +58,14 @@ async def post(
     Text of more than 250 characters is posted in parts that break at words, about one a second,
     and there is an id for each.
     """
-    words = await text_from(text, stdin=stdin)
+    words = await read_text(text, stdin=stdin)
     posted: list[int] = []
     try:
         async with connected(store, PEERBET_KEY) as session:
-            with unsure(), Progress(session.limiters["peerbet.chat.set"], "posting") as progress:
+            with (
+                warn_if_interrupted(),
+                Progress(session.limiters["peerbet.chat.set"], "posting") as progress,
+            ):
                 if len(words) <= MAX_TEXT or not words.strip():  # which has no parts
                     posted.append(await session.peerbet.post(words, bot=bot, confirm=confirm))
                 else:

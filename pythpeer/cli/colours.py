@@ -12,7 +12,7 @@ from zlib import crc32
 
 from rich.theme import Theme
 
-__all__ = ["FEW", "MANY", "sender_style"]
+__all__ = ["THEME_16", "THEME_256", "sender_style"]
 
 HUES: Final = (167, 166, 64, 136, 33, 29, 99, 131, 198, 31, 169, 133, 30)
 """Of a terminal's 256 colours those of many hues, neither very dark nor very light."""
@@ -34,7 +34,7 @@ def _theme(senders: Sequence[str], *, private: str, bot: str, mail: str, gap: st
     return Theme({**styles, **kinds, "bar": bot})
 
 
-MANY: Final = _theme(
+THEME_256: Final = _theme(
     [f"color({hue})" for hue in HUES],
     private="color(134)",
     bot="color(31)",
@@ -43,5 +43,5 @@ MANY: Final = _theme(
 )
 """For terminals of 256 colours and more."""
 
-FEW: Final = _theme(ANSI, private="magenta", bot="cyan", mail="blue", gap="red")
+THEME_16: Final = _theme(ANSI, private="magenta", bot="cyan", mail="blue", gap="red")
 """For terminals of 16 colours."""

@@ -17,13 +17,13 @@ from rich.text import Text
 from .. import ChatMessage, Mail, Session, merge
 from ..testing import FakeServices
 from . import ending
-from .board import WIDE, Board
+from .board import WIDE, Dashboard
 from .options import Json, Messages
 from .rows import Rows
 
 __all__ = ["Demo", "demo"]
 
-SHOWN: Final = 5
+MAX_SHOWN: Final = 5
 """How many broken rules are named; the summary counts them all."""
 
 
@@ -54,14 +54,16 @@ class Demo:
         with contextlib.suppress(ending.Interrupted):  # that is how to stop it
             ending.run(self._play())
         if not self._rows.json:
-            self._say(f"{self._counts()}, violations of the services' rules: ", "bold", end="")
-            self._say(str(len(self._violations)), "bold red" if self._violations else "bold green")
-        for violation in self._violations[:SHOWN]:
-            ending.complain(violation)
+            self._print(f"{self._counts()}, violations of the services' rules: ", "bold", end="")
+            self._print(
+                str(len(self._violations)), "bold red" if self._violations else "bold green"
+            )
+        for violation in self._violations[:MAX_SHOWN]:
+            ending.print_error(violation)
         return ending.FAILED if self._violations else 0
 
     async def _play(self) -> None:
-        self._introduce()
+        self._print_intro()
         async with FakeServices(seed=self._seed) as fake:
             fake.people.live()
             try:
@@ -74,7 +76,7 @@ class Demo:
         """The program that this is a demonstration of, and the counting."""
         stream = merge(session.peerbet.chat_stream(after=0), session.pythbots.mail_stream())
         async with stream:
-            with ending.while_read(), self._board(session, fake):
+            with ending.stop_when_pipe_closes(), self._board(session, fake):
                 async for item in stream:
                     self._rows.show(item)
                     self._count(item)
@@ -86,18 +88,18 @@ class Demo:
 
     # -- what people see --------------------------------------------------------------------------
 
-    def _introduce(self) -> None:
+    def _print_intro(self) -> None:
         if self._rows.json:
             return
         end = f"It ends after {self._limit} rows." if self._limit else "Ctrl-C stops it."
-        self._say("pythpeer demo: a chat and a mailbox, both faked on this machine", "bold")
-        self._say(
+        self._print("pythpeer demo: a chat and a mailbox, both faked on this machine", "bold")
+        self._print(
             "Invented people talk. A real session polls over HTTP, once a second each, shows what"
             f" comes, and answers !ping. {end}"
         )
-        self._say("")
+        self._print("")
 
-    def _say(self, text: str, style: str = "", end: str = "\n") -> None:
+    def _print(self, text: str, style: str = "", end: str = "\n") -> None:
         self._rows.screen.print(Text(text, style), end=end, soft_wrap=not self._terminal)
 
     @property
@@ -114,7 +116,7 @@ class Demo:
             counts = self._counts() if self._rows.screen.width >= WIDE else f"{self._shown} rows"
             return f"{counts}, rules broken: {len(fake.violations)}"
 
-        return Board(self._rows.screen, session, fake, status)
+        return Dashboard(self._rows.screen, session, fake, status)
 
     @property
     def _shown(self) -> int:

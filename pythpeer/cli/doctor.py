@@ -18,14 +18,14 @@ from ..doctor import Finding, Report, Shape, Status, examine, write_samples
 from . import ending
 from .access import connected
 from .options import Flag, Json, StorePath
-from .show import screen, write_json
+from .show import make_console, write_json
 
 __all__ = ["doctor"]
 
-WORTH_A_LOOK: Final = 4
+WARNINGS: Final = 4
 """The exit code where there are warnings, and no problem."""
 
-CODES: Final = {Status.PROBLEM: ending.FAILED, Status.WARNING: WORTH_A_LOOK}
+CODES: Final = {Status.PROBLEM: ending.FAILED, Status.WARNING: WARNINGS}
 
 STYLES: Final = {
     Status.OK: "green",
@@ -62,7 +62,7 @@ async def doctor(
 
     Exit codes: 0 all is well, 1 there is a problem, 4 there are warnings only.
     """
-    sheet = _Sheet(json=json)
+    sheet = _ReportPrinter(json=json)
     if capture is not None:
         write_samples((), capture)  # says so before anything is asked if that cannot be
     async with connected(store) as session:
@@ -72,16 +72,16 @@ async def doctor(
     sheet.close(report)
     if capture is not None:
         many = len(write_samples(report.samples, capture))
-        ending.complain(f"{many} redacted samples are in {capture}")
+        ending.print_error(f"{many} redacted samples are in {capture}")
     return CODES.get(report.status, 0)
 
 
-class _Sheet:
+class _ReportPrinter:
     """Prints findings as they come, and the rest of the report after them."""
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
-        self._screen = screen()
+        self._screen = make_console()
         self._service = ""
         self._named_so_far: dict[Status, list[str]] = {status: [] for status in Status}
 

@@ -17,19 +17,19 @@ from typing import Any, Final, TypeVar
 
 from ..errors import InvalidRequestError, OutcomeUnknownError, PythpeerError
 from . import signals
-from .plain import clean
-from .signals import BY_SIGNAL, SIGNALS, Interrupted
+from .plain import sanitize
+from .signals import SIGNAL_EXIT_BASE, SIGNALS, Interrupted
 
 __all__ = [
     "FAILED",
     "USAGE",
     "Interrupted",
-    "complain",
-    "explain",
-    "over",
-    "prepare",
+    "print_error",
+    "report_error",
     "run",
-    "while_read",
+    "setup",
+    "stop_when_pipe_closes",
+    "teardown",
 ]
 
 T = TypeVar("T")
@@ -42,39 +42,39 @@ LOOP_FACTORY: Callable[[], asyncio.AbstractEventLoop] | None = None
 """What makes the event loop of a command; ``None`` is asyncio's own choice."""
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Say something on stderr, as one line."""
     with contextlib.suppress(OSError, ValueError):  # nobody listens there either
-        print(f"pythpeer: {' '.join(clean(text).split())}", file=sys.stderr, flush=True)
+        print(f"pythpeer: {' '.join(sanitize(text).split())}", file=sys.stderr, flush=True)
 
 
-def explain(error: BaseException) -> int:
+def report_error(error: BaseException) -> int:
     """Say what went wrong, and return the exit code for it."""
     match error:
         case Interrupted():
             if sys.stderr.isatty():
                 print(file=sys.stderr)  # behind the ^C that the terminal shows
-            return BY_SIGNAL + error.number
+            return SIGNAL_EXIT_BASE + error.number
         case PythpeerError():
-            complain("; ".join([str(error), *getattr(error, "__notes__", [])]))
+            print_error("; ".join([str(error), *getattr(error, "__notes__", [])]))
             if isinstance(error, InvalidRequestError):
                 return USAGE
             return UNKNOWN if isinstance(error, OutcomeUnknownError) else FAILED
         case BrokenPipeError():
-            _abandon_stdout()
+            _silence_stdout()
             return 0  # whoever closed the pipe has all they wanted
         case OSError():
-            _abandon_stdout()
-            complain(error.strerror or type(error).__name__)
+            _silence_stdout()
+            print_error(error.strerror or type(error).__name__)
             return FAILED
         case _:
             if sys.flags.dev_mode:
                 raise error
-            complain(f"unexpected {type(error).__name__}: {error} (python -X dev shows where)")
+            print_error(f"unexpected {type(error).__name__}: {error} (python -X dev shows where)")
             return FAILED
 
 
-def _abandon_stdout() -> None:
+def _silence_stdout() -> None:
     """Let the rest of the output go nowhere: Python would try, and complain, once more at exit."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -85,21 +85,21 @@ def _abandon_stdout() -> None:
 # -- before and after -----------------------------------------------------------------------------
 
 
-class _OneLine(logging.Handler):
+class _StderrHandler(logging.Handler):
     """Shows what the library logs like errors; what others do is for developers."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if hasattr(record, "before") and sys.stdout.isatty():
             return  # the rows on the same terminal say so, in its place among them
         if record.name.startswith("pythpeer") or sys.flags.dev_mode:
-            complain(record.getMessage())
+            print_error(record.getMessage())
 
 
-_handler: Final = _OneLine()
-_library: Final = logging.getLogger("pythpeer")
+_handler: Final = _StderrHandler()
+_package_logger: Final = logging.getLogger("pythpeer")
 
 
-def prepare() -> None:
+def setup() -> None:
     """Mind streams and logs, before anything else is done. Signals are minded already."""
     if sys.stdout is None:  # closed by the shell
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
@@ -109,20 +109,20 @@ def prepare() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     logging.getLogger().addHandler(_handler)
-    _library.setLevel(logging.INFO)
+    _package_logger.setLevel(logging.INFO)
 
 
-def over() -> None:
+def teardown() -> None:
     """There is an exit code: let no signal spoil it, and no log record come after it."""
-    SIGNALS.over = True
+    SIGNALS.ignore = True
     logging.getLogger().removeHandler(_handler)
-    _library.setLevel(logging.NOTSET)
+    _package_logger.setLevel(logging.NOTSET)
 
 
 # -- while a command runs -------------------------------------------------------------------------
 
 
-class _Command:
+class _Runner:
     """What runs at the moment, and how it is stopped."""
 
     def __init__(self) -> None:
@@ -137,21 +137,21 @@ class _Command:
     def run(self, command: Coroutine[Any, Any, T]) -> T:
         try:
             with asyncio.Runner(loop_factory=LOOP_FACTORY) as runner:
-                return runner.run(self._minded(command))
+                return runner.run(self._run_cancellable(command))
         except asyncio.CancelledError:
             if self.pipe_closed and not SIGNALS.number:
                 raise BrokenPipeError from None
             raise
         finally:
-            SIGNALS.stop = None
+            SIGNALS.on_signal = None
             command.close()  # it may never have been started
             if SIGNALS.number:
                 raise Interrupted(SIGNALS.number) from None
 
-    async def _minded(self, command: Coroutine[Any, Any, T]) -> T:
+    async def _run_cancellable(self, command: Coroutine[Any, Any, T]) -> T:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
-        SIGNALS.stop = self._stop_soon
+        SIGNALS.on_signal = self._stop_soon
         if SIGNALS.number:  # it came while there was no loop yet
             raise asyncio.CancelledError
         return await command
@@ -168,7 +168,7 @@ class _Command:
             self._task.cancel()
             self._loop.call_later(
                 signals.NOTICE_AFTER,
-                complain,
+                print_error,
                 "waiting for the answer to a request; Ctrl-C leaves at once",
             )
 
@@ -178,7 +178,7 @@ class _Command:
         self.stop()
 
 
-_command: Final = _Command()
+_command: Final = _Runner()
 
 
 def run(command: Coroutine[Any, Any, T]) -> T:
@@ -188,7 +188,7 @@ def run(command: Coroutine[Any, Any, T]) -> T:
 
 
 @contextlib.contextmanager
-def while_read() -> Generator[None]:
+def stop_when_pipe_closes() -> Generator[None]:
     """End the running command when nobody reads its output any more, although it is silent.
 
     Writing would tell, but the next row may be hours away.

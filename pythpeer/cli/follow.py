@@ -16,10 +16,10 @@ async def follow(
 ) -> None:
     """Show what comes, each at once, and acknowledge it once it is out."""
     if rows.screen.is_terminal and not rows.json and sys.stderr.isatty():
-        ending.complain(f"following {what}; Ctrl-C stops")
+        ending.print_error(f"following {what}; Ctrl-C stops")
     shown = 0
     async with stream:
-        with ending.while_read():
+        with ending.stop_when_pipe_closes():
             while shown != messages:
                 try:
                     item = await anext(stream)

@@ -7,11 +7,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from .access import connected
-from .bars import number
+from .bars import as_number
 from .options import Json, StorePath
 from .progress import Progress
 from .show import as_json, write_json
-from .tables import facts, statistics, table
+from .tables import print_facts, print_statistics, table
 
 __all__ = ["staff", "stats", "user"]
 
@@ -32,7 +32,7 @@ async def user(
     if json:
         write_json("user", as_json(found))
     else:
-        facts(found)
+        print_facts(found)
 
 
 async def staff(chat_id: ChatId, /, *, store: StorePath = None, json: Json = False) -> None:
@@ -45,7 +45,7 @@ async def staff(chat_id: ChatId, /, *, store: StorePath = None, json: Json = Fal
             write_json("staff", as_json(one))
         return
     rows = [(one.id, one.username, one.rank, one.time_held) for one in members]
-    held = [number(one.time_held) or 0.0 for one in members]
+    held = [as_number(one.time_held) or 0.0 for one in members]
     longest = max(held, default=0.0)
     bars = [amount / longest for amount in held] if longest else []
     table(("id", "username", "rank", "held for"), rows, bars=bars)
@@ -59,4 +59,4 @@ async def stats(chat_id: ChatId, /, *, store: StorePath = None, json: Json = Fal
     if json:
         write_json("stats", as_json(found))
     else:
-        statistics(found)
+        print_statistics(found)

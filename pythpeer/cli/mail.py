@@ -6,15 +6,15 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from .access import PERSONAL_KEY, connected, warn_of_forgetting
+from .access import PERSONAL_KEY, connected, warn_if_volatile
 from .follow import follow
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
 from .progress import Progress
-from .reading import text_from
+from .reading import read_text
 from .rows import Rows
 from .show import as_json, write_json
 from .tables import table
-from .unsure import unsure
+from .unsure import warn_if_interrupted
 
 __all__ = ["mail"]
 
@@ -36,7 +36,7 @@ async def watch(
     The service marks mail as read when it hands it out. What was not shown any more because the
     command ended comes the next time if there is a store, and is in "pythpeer mail all" anyway.
     """
-    warn_of_forgetting(store, name)
+    warn_if_volatile(store, name)
     async with connected(store, PERSONAL_KEY) as session:
         stream = session.pythbots.mail_stream(name=name)
         await follow(stream, Rows(json=json), messages, "the mailbox")
@@ -55,9 +55,9 @@ async def send(
 ) -> None:
     """Send a mail, once."""
     recipient = int(to) if to.isascii() and to.isdigit() and not user else to
-    words = await text_from(text, stdin=stdin)
+    words = await read_text(text, stdin=stdin)
     async with connected(store, PERSONAL_KEY) as session:
-        with unsure(), Progress(session.limiters[ENDPOINT], "sending"):
+        with warn_if_interrupted(), Progress(session.limiters[ENDPOINT], "sending"):
             await session.pythbots.send_mail(recipient, words)
     if json:
         write_json("sent", {"to": recipient})

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["clean", "json_line"]
+__all__ = ["json_line", "sanitize"]
 
 # ECMA-48: control sequences, strings for the terminal with their ends, and shorter escapes.
 _SEQUENCE: Final = re.compile(
@@ -32,7 +32,7 @@ def _is_safe(character: str) -> bool:
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """Take out of *text* whatever a terminal would obey; breaks of lines become blanks."""
     if text.isprintable():
         return text

@@ -15,7 +15,7 @@ from rich.text import Text
 from ..limiter import Limiter
 from ..splitting import split_text
 from .bars import bar
-from .show import is_lively, screen
+from .show import is_interactive, make_console
 
 __all__ = ["Progress"]
 
@@ -38,7 +38,7 @@ class Progress:
     def __init__(self, limiter: Limiter, doing: str) -> None:
         self._limiter = limiter
         self._doing = doing
-        self._screen = screen(stderr=True)
+        self._screen = make_console(stderr=True)
         self._parts = 1
         self._done = 0
         self._frame = 0
@@ -46,7 +46,7 @@ class Progress:
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        if is_lively(self._screen):
+        if is_interactive(self._screen):
             self._timer = asyncio.get_running_loop().call_later(MOMENT, self._draw)
         return self
 

@@ -18,18 +18,18 @@ from ..errors import InvalidRequestError
 from ..secret import Secret
 from . import ending
 
-__all__ = ["ask_for_key", "text_from"]
+__all__ = ["prompt_key", "read_text"]
 
 MOMENT: Final = 0.05
 """Seconds between two looks."""
 
-MOST: Final = 1 << 20
+MAX_INPUT: Final = 1 << 20
 """Bytes of text that are taken."""
 
-PIECE: Final = 1 << 16
+CHUNK_SIZE: Final = 1 << 16
 
 
-async def text_from(argument: str | None, *, stdin: bool) -> str:
+async def read_text(argument: str | None, *, stdin: bool) -> str:
     """The text that a command is about: its argument, or all of stdin, as UTF-8.
 
     Line breaks at the end of stdin are no part of it. Raises `InvalidRequestError` where there is
@@ -42,12 +42,12 @@ async def text_from(argument: str | None, *, stdin: bool) -> str:
     if sys.stdin is None:
         raise InvalidRequestError("there is no stdin to read from")
     if sys.stdin.isatty():
-        ending.complain("type the text; Ctrl-D on a line of its own ends it")
+        ending.print_error("type the text; Ctrl-D on a line of its own ends it")
     data = bytearray()
     while piece := await _read(sys.stdin.fileno()):
         data += piece
-        if len(data) > MOST:
-            raise InvalidRequestError(f"stdin has more than {MOST} bytes")
+        if len(data) > MAX_INPUT:
+            raise InvalidRequestError(f"stdin has more than {MAX_INPUT} bytes")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -57,13 +57,13 @@ async def text_from(argument: str | None, *, stdin: bool) -> str:
     raise InvalidRequestError(f"stdin is no UTF-8: see its byte {where}")
 
 
-async def ask_for_key(what: str) -> Secret | InvalidRequestError | None:
+async def prompt_key(what: str) -> Secret | InvalidRequestError | None:
     """Ask the person at the terminal for a key, which is not shown as it is typed.
 
     ``None`` where there is no terminal to ask on, or nothing was typed. *what* is the question.
     An error comes back as a value, for a frame to raise in which there is no key.
     """
-    with _silent_terminal() as terminal:
+    with _no_echo() as terminal:
         if terminal is None:
             return None
         os.write(terminal, what.encode())
@@ -75,12 +75,12 @@ async def _read(descriptor: int) -> bytes:
     while True:
         # Windows can only wait for sockets.
         if sys.platform == "win32" or select.select([descriptor], [], [], 0)[0]:
-            return os.read(descriptor, PIECE)
+            return os.read(descriptor, CHUNK_SIZE)
         await asyncio.sleep(MOMENT)
 
 
 @contextlib.contextmanager
-def _silent_terminal() -> Generator[int | None]:
+def _no_echo() -> Generator[int | None]:
     """The terminal that belongs to this process, if people see stderr there, without its echo."""
     if sys.platform == "win32" or not sys.stderr.isatty():
         yield None

@@ -12,8 +12,8 @@ from rich.text import Text
 from ..peerbet import ChatMessage
 from ..pythbots import Mail
 from .colours import sender_style
-from .plain import clean
-from .show import as_json, screen, write_json
+from .plain import sanitize
+from .show import as_json, make_console, write_json
 
 __all__ = ["Rows"]
 
@@ -29,7 +29,7 @@ class Rows:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
-        self.screen: Final[Console] = screen()
+        self.screen: Final[Console] = make_console()
         self._day = datetime.now().date()
 
     def show(self, item: ChatMessage | Mail) -> None:
@@ -40,7 +40,10 @@ class Rows:
             self._draw(item)
         else:
             sent = f"{item.sent_at:%Y-%m-%d %H:%M:%S}" if item.sent_at else "-"
-            print(f"{sent} {_who(item)}{_marked(item)}: {clean(item.text or '')}", flush=True)
+            print(
+                f"{sent} {_sender(item)}{_label_suffix(item)}: {sanitize(item.text or '')}",
+                flush=True,
+            )
 
     def show_gap(self, after: int | None, before: int | None) -> None:
         """Print that messages may be missing between two ids, and flush it."""
@@ -58,12 +61,14 @@ class Rows:
         if item.sent_at and item.sent_at.date() != self._day:
             self._day = item.sent_at.date()
             self.screen.print(Text(f"{self._day:%A %Y-%m-%d}", "dim"))
-        who = Text(_who(item), sender_style(item.sender or ""))
+        who = Text(_sender(item), sender_style(item.sender or ""))
         style = "italic" if isinstance(item, Mail) else ""
-        text = Text(clean(item.text or ""), style)
+        text = Text(sanitize(item.text or ""), style)
         sent = f"{item.sent_at:%H:%M:%S}" if item.sent_at else "--:--:--"
-        tint = _tint(item)
-        self._draw_row(sent, Text(_mark(item), tint), who, tint, text, Text(_marked(item), tint))
+        tint = _style(item)
+        self._draw_row(
+            sent, Text(_label(item), tint), who, tint, text, Text(_label_suffix(item), tint)
+        )
 
     def _draw_row(
         self, sent: str, mark: Text, who: Text, tint: str, text: Text, marked: Text
@@ -84,27 +89,27 @@ class Rows:
         self.screen.print(grid)
 
 
-def _who(item: ChatMessage | Mail) -> str:
+def _sender(item: ChatMessage | Mail) -> str:
     if isinstance(item, ChatMessage) and item.is_private and item.is_mine and item.recipient:
-        return f"to {clean(item.recipient)}"
+        return f"to {sanitize(item.recipient)}"
     if isinstance(item, Mail) and item.sender is None and item.sender_id is not None:
         return str(item.sender_id)
-    return clean(item.sender or "") or "?"
+    return sanitize(item.sender or "") or "?"
 
 
-def _mark(item: ChatMessage | Mail) -> str:
+def _label(item: ChatMessage | Mail) -> str:
     """What kind of message it is, in a word or two; nothing for ordinary chat."""
     if isinstance(item, Mail):
         return "mail again" if item.recovered else "mail"
     return " ".join(["private"] * item.is_private + ["bot"] * item.is_bot)
 
 
-def _marked(item: ChatMessage | Mail) -> str:
-    mark = _mark(item)
+def _label_suffix(item: ChatMessage | Mail) -> str:
+    mark = _label(item)
     return f" ({mark})" if mark else ""
 
 
-def _tint(item: ChatMessage | Mail) -> str:
+def _style(item: ChatMessage | Mail) -> str:
     if isinstance(item, Mail):
         return "mail"
     return "private" if item.is_private else "bot" if item.is_bot else "dim"

@@ -18,11 +18,11 @@ from cyclopts.validators import Number
 from rich.text import Text
 
 from .. import InvalidRequestError, Rate
-from ..testing import LAW, FakeServices
+from ..testing import DEFAULT_RATES, FakeServices
 from . import ending
 from .options import Flag, Json
-from .plain import clean
-from .show import screen, write_json
+from .plain import sanitize
+from .show import make_console, write_json
 
 if TYPE_CHECKING:
     from ..testing.page import Notice, Page
@@ -62,7 +62,7 @@ def serve(
     from ..testing.page import Page  # late: no other command needs aiohttp's server
 
     fake = FakeServices(
-        rates=None if pace is None else dict.fromkeys(LAW, Rate(pace)),
+        rates=None if pace is None else dict.fromkeys(DEFAULT_RATES, Rate(pace)),
         seed=random.randrange(2**32) if seed is None else seed,
         peerbet_port=peerbet_port,
         pythbots_port=pythbots_port,
@@ -90,7 +90,7 @@ async def _serve(
             write_json("serving", {"page": page.url, "environment": fake.environment})
         else:
             _introduce(page.url, fake.environment)
-        with ending.while_read():
+        with ending.stop_when_pipe_closes():
             while True:
                 _show(await notices.get(), json=json)
 
@@ -100,7 +100,7 @@ def _show(notice: Notice, *, json: bool) -> None:
         write_json(notice.kind, msgspec.to_builtins(notice))
     else:
         text = f"{notice.date} {notice.endpoint}: {notice.text} [{notice.rule}]"
-        print(clean(text), flush=True)
+        print(sanitize(text), flush=True)
 
 
 def _introduce(url: str, environment: dict[str, str]) -> None:
@@ -117,6 +117,6 @@ def _introduce(url: str, environment: dict[str, str]) -> None:
         ("", ""),
         ("Rules of the services that it breaks are shown here. Ctrl-C stops.", ""),
     )
-    output = screen()
+    output = make_console()
     for text, style in lines:
         output.print(Text(text, style), soft_wrap=True)

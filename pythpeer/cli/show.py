@@ -17,22 +17,22 @@ from rich.console import Console, ConsoleDimensions
 
 from ..peerbet import ChatMessage
 from ..pythbots import ChatStats, Mail, StaffMember, User
-from .colours import FEW, MANY
+from .colours import THEME_16, THEME_256
 from .plain import json_line
 
-__all__ = ["as_json", "is_lively", "screen", "write_json"]
+__all__ = ["as_json", "is_interactive", "make_console", "write_json"]
 
 
-class _Screen(Console):
+class _Console(Console):
     """A rich console that interprets nothing it is given, and leaves broken pipes to us."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
-def screen(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """The terminal, if stdout is one; without it, or with ``NO_COLOR``, there are no escapes."""
-    console = _Screen(
+    console = _Console(
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         force_terminal=(sys.stderr if stderr else sys.stdout).isatty(),
         no_color=False,
@@ -44,11 +44,11 @@ def screen(*, stderr: bool = False) -> Console:
     if console.is_dumb_terminal:
         # rich thinks that all of them have 80 columns.
         console.size = ConsoleDimensions(*get_terminal_size())
-    console.push_theme(FEW if console.color_system == "standard" else MANY)
+    console.push_theme(THEME_16 if console.color_system == "standard" else THEME_256)
     return console
 
 
-def is_lively(console: Console) -> bool:
+def is_interactive(console: Console) -> bool:
     """Whether it is a terminal on which what was printed can be drawn anew."""
     return console.is_terminal and not console.is_dumb_terminal
 

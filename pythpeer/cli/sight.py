@@ -13,13 +13,13 @@ from rich.text import Text
 
 from ..peerbet import ChatMessage
 from ..pythbots import Mail
-from ..stores.survey import LogSurvey, Survey
+from ..stores.survey import LogSnapshot, StoreSnapshot
 from .bars import bar
 from .colours import sender_style
-from .plain import clean
-from .watching import Rates, items, label
+from .plain import sanitize
+from .watching import Rates, items, parse_key
 
-__all__ = ["Sight"]
+__all__ = ["TopScreen"]
 
 ROWS: Final = 10
 """How many of the last messages are shown where there is no end to the screen."""
@@ -30,7 +30,7 @@ WIDE: Final = 72
 BAR: Final = 12
 """Columns of the bar for what a name has not read yet."""
 
-FAR: Final = 300
+FULL_LAG: Final = 300
 """Items behind at which that bar is full: what the chat service keeps."""
 
 
@@ -39,41 +39,41 @@ class Column(NamedTuple):
 
     title: str
     justify: JustifyMethod = "right"
-    spare: bool = False
+    optional: bool = False
 
 
 LOGS: Final = (
     Column("log", "left"),
     Column("last id"),
-    Column("new/min", spare=True),
+    Column("new/min", optional=True),
     Column("name", "left"),
-    Column("at", spare=True),
+    Column("at", optional=True),
     Column("behind", "left"),
 )
 ENDPOINTS: Final = (
     Column("endpoint", "left"),
     Column("requests"),
     Column("per min"),
-    Column("in hand", spare=True),
-    Column("waiting", spare=True),
-    Column("paused", spare=True),
+    Column("in hand", optional=True),
+    Column("waiting", optional=True),
+    Column("paused", optional=True),
 )
 
 
-class Sight:
+class TopScreen:
     """Takes surveys, and draws what has become of them."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._rates = Rates()
-        self._survey = Survey((), ())
+        self._survey = StoreSnapshot((), ())
 
-    def add(self, now: float, survey: Survey) -> None:
+    def add(self, now: float, survey: StoreSnapshot) -> None:
         """Take account of what there was at *now*, in seconds."""
         self._rates.add(now, survey)
         self._survey = survey
 
-    def picture(self, size: ConsoleDimensions | None) -> RenderableType:
+    def render(self, size: ConsoleDimensions | None) -> RenderableType:
         """The screen, of that size or as long as it gets."""
         wide = size is None or size.width >= WIDE
         survey = self._survey
@@ -84,7 +84,7 @@ class Sight:
             parts += [Text(), self._logs(wide=wide)]
         if survey.endpoints:
             parts += [Text(), self._endpoints(wide=wide)]
-        names = sum(len(log.names) or 1 for log in survey.logs)
+        names = sum(len(log.readers) or 1 for log in survey.logs)
         taken = 2 + (names + 3) * bool(survey.logs) + (len(survey.endpoints) + 3)
         rows = ROWS if size is None else max(0, size.height - taken - 1)
         latest = list(self._latest(rows, wide=wide))
@@ -102,14 +102,15 @@ class Sight:
     def _logs(self, *, wide: bool) -> Table:
         table = _table(LOGS, wide=wide)
         for log in self._survey.logs:
-            what = _what(log.topic, wide=wide)
-            if log.announced:
-                what.append(f" {log.announced} in doubt", "gap")
-            if not log.led:
+            what = _title_of(log.topic, wide=wide)
+            if log.pending_fetches:
+                what.append(f" {log.pending_fetches} in doubt", "gap")
+            if not log.has_leader:
                 what.append(" not polled", "dim")
             first = (what, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
             names: list[tuple[RenderableType, ...]] = [
-                (clean(one.name), f"{one.place:,}", _lag(one.lag, wide=wide)) for one in log.names
+                (sanitize(one.name), f"{one.position:,}", _lag(one.lag, wide=wide))
+                for one in log.readers
             ]
             for at, name in enumerate(names or [(Text("no name yet", "dim"), "", "")]):
                 row = (*(first if at == 0 else ("", "", "")), *name)
@@ -120,10 +121,10 @@ class Sight:
         table = _table(ENDPOINTS, wide=wide)
         for one in self._survey.endpoints:
             row = (
-                _what(one.key, wide=wide),
+                _title_of(one.key, wide=wide),
                 f"{one.requests:,}",
                 _rate(self._rates.per_minute(one.key)),
-                str(one.in_hand or ""),
+                str(one.outstanding or ""),
                 str(one.waiting or ""),
                 Text(f"{one.paused_for:.0f} s" if one.paused_for else "", "gap"),
             )
@@ -143,7 +144,7 @@ class Sight:
 def _table(columns: Sequence[Column], *, wide: bool) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for column in columns:
-        if wide or not column.spare:
+        if wide or not column.optional:
             table.add_column(
                 column.title, justify=column.justify, no_wrap=True, overflow="ellipsis"
             )
@@ -154,11 +155,11 @@ def _cells(
     row: Sequence[RenderableType], columns: Sequence[Column], *, wide: bool
 ) -> list[RenderableType]:
     pairs = zip(row, columns, strict=True)
-    return [cell for cell, column in pairs if wide or not column.spare]
+    return [cell for cell, column in pairs if wide or not column.optional]
 
 
-def _what(name: str, *, wide: bool) -> Text:
-    told = label(name)
+def _title_of(name: str, *, wide: bool) -> Text:
+    told = parse_key(name)
     if not wide:
         return Text(told.what.partition(".")[2] or told.what, "bold")
     what = Text(told.what, "bold")
@@ -170,22 +171,22 @@ def _rate(per_minute: float | None) -> str:
 
 
 def _lag(lag: int, *, wide: bool) -> Text:
-    text = Text(f"{lag:,}", "gap" if lag >= FAR else "")
+    text = Text(f"{lag:,}", "gap" if lag >= FULL_LAG else "")
     if wide and lag:
-        text.append(f" {bar(min(1.0, lag / FAR), BAR)}", "bar")
+        text.append(f" {bar(min(1.0, lag / FULL_LAG), BAR)}", "bar")
     return text
 
 
-def _line(log: LogSurvey, id: int, item: ChatMessage | Mail | None, *, wide: bool) -> Text:
+def _line(log: LogSnapshot, id: int, item: ChatMessage | Mail | None, *, wide: bool) -> Text:
     if item is None:
-        return Text(f"{label(log.topic).what} {id:,}: could not be read", "dim")
+        return Text(f"{parse_key(log.topic).what} {id:,}: could not be read", "dim")
     line = Text(no_wrap=True, overflow="ellipsis")
     sent = f"{item.sent_at:%H:%M:%S}" if item.sent_at else "--:--:--"
     line.append(f"{sent} " if wide else "", "dim")
     if isinstance(item, Mail):
         line.append("mail ", "mail")
-    who = clean(item.sender or "?")
+    who = sanitize(item.sender or "?")
     line.append(who, sender_style(item.sender or ""))
     line.append(": ", "dim")
-    line.append(" ".join(clean(item.text or "").split()))
+    line.append(" ".join(sanitize(item.text or "").split()))
     return line

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-__all__ = ["BY_SIGNAL", "NOTICE_AFTER", "SIGNALS", "Interrupted", "mind"]
+__all__ = ["NOTICE_AFTER", "SIGNALS", "SIGNAL_EXIT_BASE", "Interrupted", "install"]
 
-BY_SIGNAL = 128
+SIGNAL_EXIT_BASE = 128
 """What shells add to a signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
 
-ECHO = 0.5
+DEBOUNCE = 0.5
 """Seconds within which a second signal is taken for the first: wrappers pass on what the terminal
 sent to everybody already."""
 
@@ -51,28 +51,28 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.over: bool = False
+        self.ignore: bool = False
         self.number: int = 0
-        self.stop: Callable[[], None] | None = None
+        self.on_signal: Callable[[], None] | None = None
         self._since = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.over:
+        if self.ignore:
             return
         now = time.monotonic()
         if self.number:
-            if now - self._since > ECHO:
-                _leave(number)
+            if now - self._since > DEBOUNCE:
+                _exit_now(number)
             return
         self.number, self._since = number, now
-        if self.stop is not None:
-            self.stop()
+        if self.on_signal is not None:
+            self.on_signal()
 
 
 SIGNALS = Signals()
 
 
-def mind() -> None:
+def install() -> None:
     """Have both signals come here from now on, as if none ever had."""
     Signals.__init__(SIGNALS)
     try:
@@ -82,11 +82,11 @@ def mind() -> None:
         return
 
 
-def _leave(number: int) -> None:
+def _exit_now(number: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream.isatty():
                 os.write(stream.fileno(), SHOW_CURSOR)
         except (OSError, ValueError):  # it is closed
             continue
-    os._exit(BY_SIGNAL + number)
+    os._exit(SIGNAL_EXIT_BASE + number)

@@ -16,15 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ..pythbots import ChatStats, User
-from .bars import bar, company, number, shares
-from .plain import clean
-from .show import screen
+from .bars import as_number, bar, comparable, fractions
+from .plain import sanitize
+from .show import make_console
 
-__all__ = ["facts", "known_facts", "statistics", "table"]
+__all__ = ["known_facts", "print_facts", "print_statistics", "table"]
 
 _AnyMapping = Mapping[object, object]
 
-UNBROKEN: Final = 10
+MIN_WRAP: Final = 10
 """Up to this length, dates for example, words in tables are not broken."""
 
 LONGEST: Final = 40
@@ -32,7 +32,7 @@ SHORTEST: Final = 4
 """How many columns a bar has at most, and how many it takes for one to be worth drawing."""
 
 
-def facts(item: User) -> None:
+def print_facts(item: User) -> None:
     """Print what is known of one thing: the model's fields, then what else the service sent."""
     table((), list(known_facts(item).items()))
 
@@ -49,28 +49,28 @@ def known_facts(item: User | ChatStats) -> dict[str, Any]:
     return known | others
 
 
-def statistics(item: ChatStats) -> None:
+def print_statistics(item: ChatStats) -> None:
     """Print statistics: numbers of a kind with bars, and what has numbers in it as charts."""
     found = known_facts(item)
-    output = screen()
+    output = make_console()
     if not output.is_terminal:
         table((), list(found.items()))
         return
     charts = {name: chart for name, value in found.items() if (chart := _series(value))}
     names = [name for name in found if name not in charts]
-    near = dict.fromkeys(other for name in names for other in company(name, names) or [name])
+    near = dict.fromkeys(other for name in names for other in comparable(name, names) or [name])
     single = {name: found[name] for name in near}
-    shared = shares(single)
+    shared = fractions(single)
     table((), _columns(single), bars=[shared.get(name) for name in single])
     for name, chart in charts.items():
         top = max(chart.values())
-        output.print(Text(f"\n{clean(name)}", "bold"), soft_wrap=True)
+        output.print(Text(f"\n{sanitize(name)}", "bold"), soft_wrap=True)
         table((), _columns(chart), bars=[amount / top for amount in chart.values()])
 
 
 def _columns(fields: Mapping[str, object]) -> list[tuple[str, object]]:
     """Names and values, whole numbers with commas and one under the other."""
-    numbers = {name: f"{value:,}" for name, value in fields.items() if number(value) is not None}
+    numbers = {name: f"{value:,}" for name, value in fields.items() if as_number(value) is not None}
     width = max(map(len, numbers.values()), default=0)
     return [
         (name, numbers[name].rjust(width) if name in numbers else value)
@@ -90,18 +90,18 @@ def table(
     *header* may be empty. *bold* are the numbers of the rows to bring out. *bars* has a share from
     0 to 1 for each row that gets a bar at its end, if there is room and a terminal.
     """
-    output = screen()
+    output = make_console()
     lines = [[_cell(value) for value in row] for row in rows]
     if not output.is_terminal:
         for line in (header, *lines) if header else lines:
             print("\t".join(line), flush=True)
         return
-    drawn = _drawn(header, lines, bold, ())
+    drawn = _build_table(header, lines, bold, ())
     room = output.width - _size(drawn, output).maximum - 3
     if any(bars) and room >= SHORTEST:
-        drawn = _drawn(header, lines, bold, _pictures(bars, min(LONGEST, room), output))
+        drawn = _build_table(header, lines, bold, _bar_column(bars, min(LONGEST, room), output))
     if header and _size(drawn, output).minimum > output.width:
-        _stack(header, lines, bold, output)
+        _print_stacked(header, lines, bold, output)
     else:
         output.print(drawn)
 
@@ -111,17 +111,17 @@ def _size(drawn: Table, output: Console) -> Measurement:
     return output.measure(drawn, options=output.options.update(width=sys.maxsize))
 
 
-def _stack(
+def _print_stacked(
     header: Sequence[str], lines: Sequence[Sequence[str]], bold: Sequence[int], output: Console
 ) -> None:
     """Print the rows one under the other, where there is no room for columns side by side."""
     for at, line in enumerate(lines):
         pairs = [pair for pair in zip(header, line, strict=True) if pair[1]]
-        output.print(_drawn((), pairs, range(len(pairs)) if at in bold else (), ()))
+        output.print(_build_table((), pairs, range(len(pairs)) if at in bold else (), ()))
         output.print()
 
 
-def _drawn(
+def _build_table(
     header: Sequence[str],
     lines: Sequence[Sequence[str]],
     bold: Sequence[int],
@@ -130,7 +130,7 @@ def _drawn(
     drawn = Table(box=SIMPLE_HEAD, show_header=bool(header), show_edge=False, pad_edge=False)
     for name, *column in zip_longest(header, *lines, fillvalue=""):
         longest = max(map(len, " ".join([name, *column]).split()), default=1)
-        drawn.add_column(Text(name, "bold"), overflow="fold", min_width=min(longest, UNBROKEN))
+        drawn.add_column(Text(name, "bold"), overflow="fold", min_width=min(longest, MIN_WRAP))
     if pictures:
         drawn.add_column("", no_wrap=True)
     for at, line in enumerate(lines):
@@ -139,7 +139,7 @@ def _drawn(
     return drawn
 
 
-def _pictures(bars: Sequence[float | None], width: int, output: Console) -> list[Text]:
+def _bar_column(bars: Sequence[float | None], width: int, output: Console) -> list[Text]:
     ascii_only = output.options.ascii_only
     return [Text(bar(share or 0.0, width, ascii_only=ascii_only), "bar") for share in bars]
 
@@ -152,7 +152,7 @@ def _series(value: object) -> dict[str, int | float]:
         named = [(str(at), amount) for at, amount in enumerate(cast("list[object]", value))]
     else:
         return {}
-    pairs = [(name, number(amount)) for name, amount in named]
+    pairs = [(name, as_number(amount)) for name, amount in named]
     chart = {name: amount for name, amount in pairs if amount is not None}
     return chart if len(chart) == len(pairs) > 1 and any(chart.values()) else {}
 
@@ -170,8 +170,8 @@ def _cell(value: object) -> str:
         case datetime():
             return f"{value:%Y-%m-%d %H:%M:%S}"
         case list() | tuple() if all(isinstance(part, (str, int)) for part in value):  # pyright: ignore[reportUnknownVariableType]
-            return clean(", ".join(map(str, value)))  # pyright: ignore[reportUnknownArgumentType]
+            return sanitize(", ".join(map(str, value)))  # pyright: ignore[reportUnknownArgumentType]
         case list() | tuple() | dict():
-            return clean(msgspec.json.encode(value).decode())
+            return sanitize(msgspec.json.encode(value).decode())
         case _:
-            return clean(str(value))
+            return sanitize(str(value))

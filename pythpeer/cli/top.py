@@ -18,12 +18,12 @@ from cyclopts.validators import Number
 from rich.live import Live
 
 from ..errors import InvalidRequestError
-from ..stores import MemoryStore, SqliteStore, Store, from_text
+from ..stores import MemoryStore, SqliteStore, Store, store_from_url
 from . import ending
-from .access import check_file, store_name
+from .access import reject_store_url, store_name
 from .options import Json
-from .show import is_lively, screen, write_json
-from .sight import Sight
+from .show import is_interactive, make_console, write_json
+from .sight import TopScreen
 
 __all__ = ["top"]
 
@@ -51,36 +51,36 @@ async def top(
 
     Without a terminal it looks once.
     """
-    check_file(store)
-    console = screen()
+    reject_store_url(store)
+    console = make_console()
     if looks is None and not json and not console.is_terminal:
         looks = 1
     async with _opened(store_name(store)) as watched:
-        sight = Sight(str(watched.path) if isinstance(watched, SqliteStore) else repr(watched))
+        sight = TopScreen(str(watched.path) if isinstance(watched, SqliteStore) else repr(watched))
         live = Live(console=console, auto_refresh=False, screen=True)
-        drawn = live if is_lively(console) and not json else contextlib.nullcontext()
-        with drawn, ending.while_read():
+        drawn = live if is_interactive(console) and not json else contextlib.nullcontext()
+        with drawn, ending.stop_when_pipe_closes():
             for at in count(1):
-                survey = await watched.survey(LATEST)
+                survey = await watched.snapshot(LATEST)
                 sight.add(time.monotonic(), survey)
                 if json:
                     write_json("survey", msgspec.to_builtins(survey))
                 elif live.is_started:
-                    live.update(sight.picture(console.size), refresh=True)
+                    live.update(sight.render(console.size), refresh=True)
                 if at == looks:
                     break
                 await asyncio.sleep(interval)
         if not json and console.is_terminal:
-            console.print(sight.picture(console.size))
+            console.print(sight.render(console.size))
         elif not json:
             console.width = ENDLESS
-            console.print(sight.picture(None))
+            console.print(sight.render(None))
 
 
 @contextlib.asynccontextmanager
 async def _opened(name: str) -> AsyncGenerator[Store]:
     """The store *name*, which must be there. Raises `InvalidRequestError` where there is none."""
-    store = from_text(name)
+    store = store_from_url(name)
     if isinstance(store, InvalidRequestError):
         raise store
     if isinstance(store, MemoryStore):

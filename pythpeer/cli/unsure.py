@@ -8,14 +8,14 @@ from collections.abc import Generator
 
 from . import ending
 
-__all__ = ["unsure"]
+__all__ = ["warn_if_interrupted"]
 
 
 @contextlib.contextmanager
-def unsure() -> Generator[None]:
+def warn_if_interrupted() -> Generator[None]:
     """Tell the truth about a message that an interruption caught on its way."""
     try:
         yield
     except asyncio.CancelledError:
-        ending.complain("interrupted: the message may or may not have been sent")
+        ending.print_error("interrupted: the message may or may not have been sent")
         raise

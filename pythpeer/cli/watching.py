@@ -11,11 +11,11 @@ import msgspec
 
 from ..peerbet import ChatMessage
 from ..pythbots import Mail
-from ..stores.survey import Latest, LogSurvey, Survey
+from ..stores.survey import LatestItem, LogSnapshot, StoreSnapshot
 
-__all__ = ["Label", "Rates", "items", "label"]
+__all__ = ["Label", "Rates", "items", "parse_key"]
 
-SPAN = 60.0
+WINDOW = 60.0
 """Seconds over which rates are taken, as soon as that much has been watched."""
 
 ITEMS: Mapping[str, type[ChatMessage | Mail]] = {
@@ -32,7 +32,7 @@ class Label(NamedTuple):
     account: str
 
 
-def label(text: str) -> Label:
+def parse_key(text: str) -> Label:
     """Take the name of a topic or an endpoint apart: what it is, where, and for whom."""
     what, _, rest = text.partition(" ")
     where, _, account = rest.rpartition(" ")
@@ -45,12 +45,12 @@ class Rates:
     def __init__(self) -> None:
         self._counts: deque[tuple[float, Mapping[str, int]]] = deque()
 
-    def add(self, now: float, survey: Survey) -> None:
+    def add(self, now: float, survey: StoreSnapshot) -> None:
         """Take account of what there was at *now*, in seconds."""
         counts = {log.topic: log.head for log in survey.logs}
         counts |= {endpoint.key: endpoint.requests for endpoint in survey.endpoints}
         self._counts.append((now, counts))
-        while len(self._counts) > 2 and self._counts[1][0] <= now - SPAN:
+        while len(self._counts) > 2 and self._counts[1][0] <= now - WINDOW:
             self._counts.popleft()
 
     def per_minute(self, name: str) -> float | None:
@@ -65,13 +65,13 @@ class Rates:
         return (after - before) / (now - since) * 60.0 if after >= before else None
 
 
-def items(log: LogSurvey) -> Sequence[tuple[int, ChatMessage | Mail | None]]:
+def items(log: LogSnapshot) -> Sequence[tuple[int, ChatMessage | Mail | None]]:
     """The last items of a log with their ids; ``None`` for those that cannot be read."""
-    kind = ITEMS.get(label(log.topic).what)
+    kind = ITEMS.get(parse_key(log.topic).what)
     return [(one.id, _item(one, kind)) for one in log.latest]
 
 
-def _item(one: Latest, kind: type[ChatMessage | Mail] | None) -> ChatMessage | Mail | None:
+def _item(one: LatestItem, kind: type[ChatMessage | Mail] | None) -> ChatMessage | Mail | None:
     if one.item is None or kind is None:
         return None
     try:

@@ -12,16 +12,16 @@ from typing import Final
 
 import msgspec
 
-from ..pythbots import Mail, _mail, _staff_member, _stats, _user
-from ..shapes import Fields, _as_list, _elements
+from ..pythbots import Mail, parse_mail, parse_staff_member, parse_stats, parse_user
+from ..shapes import Fields, as_list, iter_elements
 from ..wire import Json, JsonObject
-from .redact import field, kind
+from .redact import allowed_field, type_name
 from .report import Finding, Status
 
 __all__ = ["MAIL", "STAFF", "STATS", "USER", "Model", "judge_list", "judge_mail", "judge_marks"]
 
 PROBES: Final[tuple[Json, ...]] = (None, "1", "0", "2012-12-12 21:12:21", "words", {})
-LOOKED_AT: Final = 20
+MAX_RECORDS: Final = 20
 """How many records of a list, and three times as many fields of each, are tried."""
 
 
@@ -45,12 +45,12 @@ class Model:
         return {name: value for name, value in fields.items() if name not in ("raw", "recovered")}
 
 
-USER: Final = Model("pythbots.userinfo", lambda record: _user(Fields(record)))
-STATS: Final = Model("pythbots.cstats", lambda record: _stats(Fields(record)))
-STAFF: Final = Model("pythbots.crank", lambda record: _staff_member(record, ""))
+USER: Final = Model("pythbots.userinfo", lambda record: parse_user(Fields(record)))
+STATS: Final = Model("pythbots.cstats", lambda record: parse_stats(Fields(record)))
+STAFF: Final = Model("pythbots.crank", lambda record: parse_staff_member(record, ""))
 MAIL: Final = Model(
     "pythbots.mail",
-    lambda record: _mail(record, "").item,
+    lambda record: parse_mail(record, "").item,
     frozenset({"id", "sender_id", "is_read"}),
 )
 
@@ -61,17 +61,17 @@ class _Record:
 
     raw: JsonObject
     values: Mapping[str, object]
-    feeds: Mapping[str, frozenset[str]]
+    fed_by: Mapping[str, frozenset[str]]
 
 
-def _study(model: Model, document: Json) -> _Record | None:
+def _trace_fields(model: Model, document: Json) -> _Record | None:
     """Find out which name of an object feeds which field of the model."""
     if not isinstance(document, dict):
         return None
-    record = _within(model, document)
+    record = _unwrapped(model, document)
     before = model.values(record)
     feeds: dict[str, frozenset[str]] = {}
-    for name in list(record)[: 3 * LOOKED_AT]:
+    for name in list(record)[: 3 * MAX_RECORDS]:
         fed: set[str] = set()
         for probe in PROBES:
             after = model.values({**record, name: probe})
@@ -80,7 +80,7 @@ def _study(model: Model, document: Json) -> _Record | None:
     return _Record(record, before, feeds)
 
 
-def _within(model: Model, document: JsonObject) -> JsonObject:
+def _unwrapped(model: Model, document: JsonObject) -> JsonObject:
     """The object itself, or the one object within it that is what the model reads."""
     inner = [value for value in document.values() if isinstance(value, dict) and value]
     if len(inner) == 1 and inner[0] != document:
@@ -95,17 +95,17 @@ def _within(model: Model, document: JsonObject) -> JsonObject:
 
 def judge_object(model: Model, document: Json) -> Iterator[Finding]:
     """What the one object of an answer has, lacks and calls things."""
-    if isinstance(document, dict) and _within(model, document) is not document:
+    if isinstance(document, dict) and _unwrapped(model, document) is not document:
         text = "the object stands one level down in another: read there"
         yield Finding(f"{model.name}.form", Status.NOTE, text)
-    record = _study(model, document)
+    record = _trace_fields(model, document)
     if record is not None:
         yield from _judge_records(model, [record])
 
 
 def _judge_records(model: Model, records: Sequence[_Record]) -> Iterator[Finding]:
     fields = list(records[0].values)
-    fed = {each for record in records for names in record.feeds.values() for each in names}
+    fed = {each for record in records for names in record.fed_by.values() for each in names}
     # A staff list by rank has its ranks beside the records, and models may get a value so.
     fed |= {each for record in records for each in fields if record.values.get(each) is not None}
     missing = [each for each in fields if each not in fed]
@@ -133,10 +133,10 @@ def _missing(model: Model, missing: Sequence[str]) -> Finding:
 def _unknown(model: Model, records: Sequence[_Record]) -> Finding:
     check = f"{model.name}.unknown"
     names = {name for record in records for name in record.raw}
-    names -= {name for record in records for name, fed in record.feeds.items() if fed}
+    names -= {name for record in records for name, fed in record.fed_by.items() if fed}
     if not names:
         return Finding(check, Status.OK, "no field that is not read")
-    shown = sorted(filter(None, map(field, names)))
+    shown = sorted(filter(None, map(allowed_field, names)))
     hidden = len(names) - len(shown)
     listed = [*shown[:20], *([f"{hidden} whose names are not shown"] * bool(hidden))]
     text = f"fields that no model reads, to be found in .raw: {', '.join(listed)}"
@@ -146,11 +146,11 @@ def _unknown(model: Model, records: Sequence[_Record]) -> Finding:
 def _unreadable(model: Model, records: Sequence[_Record]) -> Finding:
     check = f"{model.name}.unreadable"
     odd = {
-        f"{each} ({kind(record.raw[name])})"
+        f"{each} ({type_name(record.raw[name])})"
         for record in records
-        for name, fed in record.feeds.items()
+        for name, fed in record.fed_by.items()
         for each in fed
-        if record.values.get(each) is None and not _says_nothing(record.raw[name])
+        if record.values.get(each) is None and not _is_empty_value(record.raw[name])
     }
     if not odd:
         return Finding(check, Status.OK, "every value can be read")
@@ -167,12 +167,12 @@ def _types(model: Model, records: Sequence[_Record]) -> Finding:
     numbers: set[str] = set()
     bits: set[str] = set()
     for record in records:
-        for name, fed in record.feeds.items():
+        for name, fed in record.fed_by.items():
             values = [record.values.get(each) for each in fed]
             if any(isinstance(value, bool) for value in values):
-                bits.add(kind(record.raw[name]))
+                bits.add(type_name(record.raw[name]))
             elif any(isinstance(value, int) for value in values):
-                numbers.add(kind(record.raw[name]))
+                numbers.add(type_name(record.raw[name]))
     odd: list[str] = []
     if numbers - {"integer"}:
         odd.append("numbers come as strings" if "digits" in numbers else "numbers come as words")
@@ -193,7 +193,7 @@ def judge_list(model: Model, document: Json) -> Iterator[Finding]:
     """The form of a list, and the fields of what is in it."""
     yield _form(model, document)
     items = [item for item, _ in elements(document)]
-    records = [_study(model, item) for item in items[:LOOKED_AT]]
+    records = [_trace_fields(model, item) for item in items[:MAX_RECORDS]]
     known = [record for record in records if record is not None and record.values]
     if known:
         yield from _judge_records(model, known)
@@ -210,7 +210,7 @@ def judge_list(model: Model, document: Json) -> Iterator[Finding]:
 def elements(document: Json) -> list[tuple[Json, str]]:
     """What is in the list, wherever it stands; nothing where there is none."""
     try:
-        return list(_elements(document))
+        return list(iter_elements(document))
     except ValueError:
         return []
 
@@ -219,8 +219,8 @@ def _form(model: Model, document: Json) -> Finding:
     check = f"{model.name}.form"
     parts: list[str] = []
     found = document
-    if _as_list(document) is None and isinstance(document, dict):
-        lists = [value for value in document.values() if _as_list(value) is not None]
+    if as_list(document) is None and isinstance(document, dict):
+        lists = [value for value in document.values() if as_list(value) is not None]
         parts.append("one level down in an object" if len(lists) == 1 else "several, by name")
         found = next((value for value in lists if value), lists[0] if lists else [])
     if isinstance(found, dict):
@@ -233,20 +233,20 @@ def _form(model: Model, document: Json) -> Finding:
 # -- mail -----------------------------------------------------------------------------------------
 
 
-def says_no_mail_badly(document: Json) -> bool:
+def is_ambiguous_empty(document: Json) -> bool:
     """Whether what the models cannot read is a way to say that there is nothing."""
     if isinstance(document, dict):
-        return any(_says_nothing(value) for value in document.values())
-    return _says_nothing(document)
+        return any(_is_empty_value(value) for value in document.values())
+    return _is_empty_value(document)
 
 
-def _says_nothing(value: Json) -> bool:
+def _is_empty_value(value: Json) -> bool:
     return value is None or value is False or value == ""
 
 
 def judge_null(document: Json) -> Finding:
     """An empty mailbox that the models cannot tell from damage."""
-    form = "null" if document is None else kind(document)
+    form = "null" if document is None else type_name(document)
     return Finding(
         "pythbots.mail.null",
         Status.PROBLEM,
@@ -272,7 +272,7 @@ def judge_mail(document: Json) -> Iterator[Finding]:
 
 
 def _mails(document: Json) -> list[Mail]:
-    found = (_mail(item, key).item for item, key in elements(document))
+    found = (parse_mail(item, key).item for item, key in elements(document))
     return [mail for mail in found if mail is not None]
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from ..peerbet import MAX_LAST, _id
-from ..shapes import text
+from ..peerbet import MAX_LAST, parse_id
+from ..shapes import to_text
 from ..wire import Json
-from .redact import field, kind
+from .redact import allowed_field, type_name
 from .report import Finding, Status
 
 __all__ = ["ids", "items", "judge_fields", "judge_list", "judge_overlap", "judge_window"]
@@ -53,7 +53,7 @@ def items(document: Json) -> list[Json]:
 
 def ids(document: Json) -> list[int]:
     """The ids of a page's messages, in their order; none that could not be asked behind."""
-    found = (_id(item.get("id")) for item in items(document) if isinstance(item, dict))
+    found = (parse_id(item.get("id")) for item in items(document) if isinstance(item, dict))
     return [id for id in found if id is not None]
 
 
@@ -83,8 +83,8 @@ def judge_fields(document: Json) -> Iterator[Finding]:
 
 
 def _is_unreadable(message: Mapping[str, Json]) -> bool:
-    no_text = any(text(message.get(name)) is None for name in ("by", "msg"))
-    return _id(message.get("id")) is None or no_text
+    no_text = any(to_text(message.get(name)) is None for name in ("by", "msg"))
+    return parse_id(message.get("id")) is None or no_text
 
 
 def _missing(top: Sequence[str], absent: Mapping[str, int], many: int) -> Finding:
@@ -109,7 +109,7 @@ def _unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]
     names |= {name for each in messages for name in each if name not in MESSAGE}
     if not names:
         return Finding("peerbet.chat.unknown", Status.OK, "no field that is not documented")
-    shown = sorted(filter(None, map(field, names)))
+    shown = sorted(filter(None, map(allowed_field, names)))
     hidden = len(names) - len(shown)
     listed = ", ".join([*shown[:20], *([f"{hidden} whose names are not shown"] * bool(hidden))])
     text = f"fields that are not documented, and are not read: {listed}"
@@ -119,12 +119,12 @@ def _unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]
 def _types(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
     check = "peerbet.chat.types"
     odd = [
-        f"{name} ({kind(document[name])})"
+        f"{name} ({type_name(document[name])})"
         for name, documented in TOP.items()
-        if name in document and kind(document[name]) not in documented
+        if name in document and type_name(document[name]) not in documented
     ]
     for name, documented in MESSAGE.items():
-        found = {kind(each[name]) for each in messages if name in each} - documented
+        found = {type_name(each[name]) for each in messages if name in each} - documented
         if found:
             odd.append(f"{name} ({' or '.join(sorted(found))})")
     if not odd:
@@ -208,7 +208,7 @@ def _emptiness(found: Json) -> Finding:
     check = "peerbet.chat.empty"
     if found == []:
         return Finding(check, Status.OK, "an empty list is []")
-    form = "null" if found is None else "{}" if found == {} else kind(found)
+    form = "null" if found is None else "{}" if found == {} else type_name(found)
     return Finding(check, Status.NOTE, f"an empty list is {form}: read as one")
 
 

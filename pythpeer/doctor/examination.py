@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ..answers import NOTHING, document
+from ..answers import NO_JSON, parse_json
 from ..errors import AccessDeniedError, ApiError, RateLimitedError
 from ..line import Priority
 from ..peerbet import MAX_LAST
@@ -21,13 +21,13 @@ from ..session import Session
 from ..version import version
 from ..wire import FLAG, Endpoint, Json, Param, Request, check_integer, check_text
 from . import bots, chat
-from .network import knock
-from .redact import sample, shape
+from .network import check_connectivity
+from .redact import describe_types, redact
 from .report import Finding, Report, Sample, Shape, Status
-from .seen import Seen, failure, surroundings
+from .seen import Exchange, common_findings, failure_finding
 
 if TYPE_CHECKING:
-    from ..transport import Reply
+    from ..transport import RawResponse
 
 __all__ = ["examine"]
 
@@ -36,10 +36,10 @@ T = TypeVar("T")
 SPELLINGS: Final = ("personalkey", "personal_key")
 """How the mail service may call the parameter of the personal key."""
 
-NOBODY: Final = "pythpeer-doctor-asks-for-nobody"
+UNKNOWN_USER: Final = "pythpeer-doctor-asks-for-nobody"
 """A user who does not exist."""
 
-FEW: Final = 2
+WINDOW_SIZE: Final = 2
 """How many messages are asked for behind the oldest known one, to see which of them come."""
 
 
@@ -63,31 +63,31 @@ async def examine(
     name and no text of anybody's. Raises `InvalidRequestError`, `SessionClosedError` for a session
     that is not open, and `StoreError` where the session's pacing cannot be had.
     """
-    session._open_transport()  # a closed session says so before anything is looked at
+    session._require_open()  # a closed session says so before anything is looked at
     check_integer("chat_id", chat_id, 1)
     if not isinstance(user, str):
         check_integer("user", user, 1)
     else:
         check_text("user", user)
-    examination = _Examination(session, watch)
-    if await examination.reach("peerbet", session.peerbet._get):
+    examination = _Checkup(session, watch)
+    if await examination.check_connectivity("peerbet", session.peerbet.read_endpoint):
         await examination.peerbet()
-        examination.conclude("peerbet")
-    if await examination.reach("pythbots", session.pythbots._user):
+        examination.finish_service("peerbet")
+    if await examination.check_connectivity("pythbots", session.pythbots._user):
         await examination.pythbots(user, chat_id)
         await examination.mail(wanted=mail)
-        examination.conclude("pythbots")
+        examination.finish_service("pythbots")
     return examination.report()
 
 
-class _Examination:
+class _Checkup:
     """One examination: what was found so far."""
 
     def __init__(self, session: Session, watch: Callable[[Finding], None] | None) -> None:
         self._session = session
         self._watch = watch
         self._findings: list[Finding] = []
-        self._seen: list[Seen] = []
+        self._seen: list[Exchange] = []
         self._chat_key = session.peerbet._key
 
     def __repr__(self) -> str:
@@ -95,22 +95,22 @@ class _Examination:
 
     def report(self) -> Report:
         """What was found."""
-        read = [seen for seen in self._seen if seen.document is not NOTHING]
+        read = [seen for seen in self._seen if seen.document is not NO_JSON]
         return Report(
             version(),
             tuple(self._findings),
-            tuple(Shape(seen.name, shape(_json_of(seen))) for seen in read),
+            tuple(Shape(seen.name, describe_types(_json_of(seen))) for seen in read),
             tuple(each for seen in read if (each := _sample(seen)) is not None),
         )
 
-    def _find(self, *findings: Finding) -> None:
+    def _add(self, *findings: Finding) -> None:
         for finding in findings:
             self._findings.append(finding)
             if self._watch is not None:
                 self._watch(finding)
 
-    def _skip(self, check: str, why: str, advice: str | None = None) -> None:
-        self._find(Finding(check, Status.SKIPPED, why, advice))
+    def _add_skipped(self, check: str, why: str, advice: str | None = None) -> None:
+        self._add(Finding(check, Status.SKIPPED, why, advice))
 
     # -- asking -----------------------------------------------------------------------------------
 
@@ -120,110 +120,114 @@ class _Examination:
         endpoint: Endpoint[T],
         params: Mapping[str, Param],
         headers: Mapping[str, Secret] | None = None,
-    ) -> Seen:
+    ) -> Exchange:
         """Ask once, and say what came of it."""
         caller, loop = self._session._caller, asyncio.get_running_loop()
         request = Request(endpoint, params, headers)
-        replies: list[Reply] = []
+        replies: list[RawResponse] = []
         result: object
         started = loop.time()
         try:
-            permit = await caller.token(endpoint, Priority.CALL, caller.max_wait)
+            permit = await caller.acquire_permit(endpoint, Priority.CALL, caller.max_wait)
         except RateLimitedError as error:
             result = error.with_traceback(None)
         else:
             started = loop.time()
-            result = await caller.attempt(request, permit, keep=replies.append)
-        seen = Seen(name, endpoint.name, result)
+            result = await caller.attempt(request, permit, on_response=replies.append)
+        seen = Exchange(name, endpoint.name, result)
         for reply in replies:
-            seen = Seen(
+            seen = Exchange(
                 name,
                 endpoint.name,
                 result,
                 reply.status,
                 reply.headers,
                 reply.body,
-                document(reply.body),
+                parse_json(reply.body),
                 loop.time() - started,
                 datetime.now(UTC),
             )
         self._seen.append(seen)
         return seen
 
-    async def reach(self, service: str, endpoint: Endpoint[T]) -> bool:
+    async def check_connectivity(self, service: str, endpoint: Endpoint[T]) -> bool:
         """Whether the service can be reached at all."""
-        self._find(*await knock(service, endpoint.url, self._session._ssl_context))
+        self._add(*await check_connectivity(service, endpoint.url, self._session._ssl_context))
         reached = self._findings[-1].status is not Status.PROBLEM
         if not reached:
-            self._skip(f"{service}.answers", "nothing was asked: the service cannot be reached")
+            self._add_skipped(
+                f"{service}.answers", "nothing was asked: the service cannot be reached"
+            )
         return reached
 
     # -- Peerbet ----------------------------------------------------------------------------------
 
     async def peerbet(self) -> None:
         """The chat, without a key and with it, behind the newest and behind the oldest message."""
-        endpoint = self._session.peerbet._get
+        endpoint = self._session.peerbet.read_endpoint
         seen = await self._ask("chat without key", endpoint, {})
-        if seen.refused and _is_denied(seen):
-            text = f"refused, over a key{seen.says}: a key is documented as optional"
+        if seen.is_api_error and _is_denied(seen):
+            text = f"refused, over a key{seen.error_text}: a key is documented as optional"
             advice = "set PYTHPEER_PEERBET_KEY to read the chat"
-            self._find(Finding("peerbet.chat.public", Status.WARNING, text, advice))
+            self._add(Finding("peerbet.chat.public", Status.WARNING, text, advice))
         elif seen.error is not None:
-            self._find(failure("peerbet.chat.public", seen))
+            self._add(failure_finding("peerbet.chat.public", seen))
         else:
             many = len(set(chat.ids(_json_of(seen))))
             text = f"can be read without a key: {many} messages, {chat.PAGE} are documented"
             status = Status.OK if many <= chat.PAGE else Status.NOTE
-            self._find(Finding("peerbet.chat.public", status, text))
-        page = await self._keyed_page()
+            self._add(Finding("peerbet.chat.public", status, text))
+        page = await self._page_with_key()
         if page is None:
             return
         found = _json_of(page)
-        self._find(*chat.judge_fields(found), *chat.judge_list(found, MAX_LAST))
-        await self._behind(sorted(set(chat.ids(found))))
+        self._add(*chat.judge_fields(found), *chat.judge_list(found, MAX_LAST))
+        await self._check_after(sorted(set(chat.ids(found))))
 
-    async def _keyed_page(self) -> Seen | None:
+    async def _page_with_key(self) -> Exchange | None:
         """As many messages as there may be, with the key if there is one."""
         peerbet = self._session.peerbet
         check = "peerbet.key"
         params: dict[str, Param] = {"key": peerbet._key, "last": MAX_LAST}
-        seen = await self._ask("chat", peerbet._get, params)
+        seen = await self._ask("chat", peerbet.read_endpoint, params)
         if peerbet._key is None:
             advice = "set PYTHPEER_PEERBET_KEY to post and to see private messages"
-            self._skip(check, "no key is given", advice)
-        elif seen.refused:
-            self._find(_refused_key(check, "PYTHPEER_PEERBET_KEY", seen))
+            self._add_skipped(check, "no key is given", advice)
+        elif seen.is_api_error:
+            self._add(_refused_key(check, "PYTHPEER_PEERBET_KEY", seen))
             self._chat_key = None
-            seen = await self._ask("chat", peerbet._get, {"last": MAX_LAST})
+            seen = await self._ask("chat", peerbet.read_endpoint, {"last": MAX_LAST})
         elif seen.error is None:
-            self._find(_accepted_key(check, chat.items(_json_of(seen))))
+            self._add(_accepted_key(check, chat.items(_json_of(seen))))
         if seen.error is not None:
-            self._find(failure("peerbet.chat.page", seen))
+            self._add(failure_finding("peerbet.chat.page", seen))
             return None
         return seen
 
-    async def _behind(self, known: list[int]) -> None:
+    async def _check_after(self, known: list[int]) -> None:
         """What comes after a message id."""
         if not known:
-            self._skip("peerbet.chat.overlap", "there are no messages to ask behind")
+            self._add_skipped("peerbet.chat.overlap", "there are no messages to ask behind")
             return
-        newest = await self._after("chat after the newest", known[-1], MAX_LAST)
+        newest = await self._ask_after("chat after the newest", known[-1], MAX_LAST)
         if newest.error is not None:
-            self._find(failure("peerbet.chat.overlap", newest))
+            self._add(failure_finding("peerbet.chat.overlap", newest))
         else:
-            self._find(*chat.judge_overlap(_json_of(newest), known[-1]))
-        if len(known) < FEW + 2:
-            self._skip("peerbet.chat.window", "there are too few messages to see which come first")
+            self._add(*chat.judge_overlap(_json_of(newest), known[-1]))
+        if len(known) < WINDOW_SIZE + 2:
+            self._add_skipped(
+                "peerbet.chat.window", "there are too few messages to see which come first"
+            )
             return
-        oldest = await self._after("chat after the oldest", known[0], FEW)
+        oldest = await self._ask_after("chat after the oldest", known[0], WINDOW_SIZE)
         if oldest.error is not None:
-            self._find(failure("peerbet.chat.window", oldest))
+            self._add(failure_finding("peerbet.chat.window", oldest))
         else:
-            self._find(chat.judge_window(_json_of(oldest), known, FEW))
+            self._add(chat.judge_window(_json_of(oldest), known, WINDOW_SIZE))
 
-    async def _after(self, name: str, mid: int, last: int) -> Seen:
+    async def _ask_after(self, name: str, mid: int, last: int) -> Exchange:
         params: dict[str, Param] = {"key": self._chat_key, "mid": mid, "last": last}
-        return await self._ask(name, self._session.peerbet._get, params)
+        return await self._ask(name, self._session.peerbet.read_endpoint, params)
 
     # -- PythBots ---------------------------------------------------------------------------------
 
@@ -235,22 +239,24 @@ class _Examination:
             ("staff", pythbots._staff, {"chatid": chat_id}, bots.STAFF),
             ("stats", pythbots._stats, {"chatid": chat_id}, bots.STATS),
         )
-        answers: list[Seen] = []
+        answers: list[Exchange] = []
         for name, endpoint, params, model in asked:
             seen = await self._look_up(name, endpoint, params)
             answers.append(seen)
             if seen.error is not None:
-                self._find(failure(f"{model.name}.answer", seen))
+                self._add(failure_finding(f"{model.name}.answer", seen))
                 continue
-            self._find(Finding(f"{model.name}.answer", Status.OK, f"{name}: can be read"))
+            self._add(Finding(f"{model.name}.answer", Status.OK, f"{name}: can be read"))
             judge = bots.judge_list if model is bots.STAFF else bots.judge_object
-            self._find(*judge(model, _json_of(seen)))
-        self._find(_api_key(answers, given=pythbots._headers is not None))
+            self._add(*judge(model, _json_of(seen)))
+        self._add(_api_key(answers, given=pythbots._headers is not None))
         if answers[0].error is None:
-            nobody = await self._look_up("nobody", pythbots._user, {"user": NOBODY})
-            self._find(_refusals(nobody))
+            nobody = await self._look_up("nobody", pythbots._user, {"user": UNKNOWN_USER})
+            self._add(_refusals(nobody))
 
-    async def _look_up(self, name: str, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Seen:
+    async def _look_up(
+        self, name: str, endpoint: Endpoint[T], params: Mapping[str, Param]
+    ) -> Exchange:
         return await self._ask(name, endpoint, params, self._session.pythbots._headers)
 
     # -- mail -------------------------------------------------------------------------------------
@@ -260,38 +266,38 @@ class _Examination:
         pythbots = self._session.pythbots
         check = "pythbots.personal-key"
         if pythbots._personal_key is None:
-            self._skip(check, "no key is given", "set PYTHPEER_PERSONAL_KEY to look at mail")
+            self._add_skipped(check, "no key is given", "set PYTHPEER_PERSONAL_KEY to look at mail")
             return
         if not wanted:
-            self._skip(check, "mail was not to be looked at")
+            self._add_skipped(check, "mail was not to be looked at")
             return
-        seen, spelling = await self._spelled()
-        if seen.refused:
-            self._find(_refused_key(check, "PYTHPEER_PERSONAL_KEY", seen))
+        seen, spelling = await self._find_spelling()
+        if seen.is_api_error:
+            self._add(_refused_key(check, "PYTHPEER_PERSONAL_KEY", seen))
             return
-        if _is_unread(seen) and bots.says_no_mail_badly(_json_of(seen)):
-            self._find(self._accepted(spelling), bots.judge_null(_json_of(seen)))
+        if _is_unread(seen) and bots.is_ambiguous_empty(_json_of(seen)):
+            self._add(self._accepted(spelling), bots.judge_null(_json_of(seen)))
             return
         if seen.error is not None:
-            self._find(failure("pythbots.mail.answer", seen))
+            self._add(failure_finding("pythbots.mail.answer", seen))
             return
-        self._find(self._accepted(spelling), *bots.judge_mail(_json_of(seen)))
-        await self._marks(seen, spelling)
+        self._add(self._accepted(spelling), *bots.judge_mail(_json_of(seen)))
+        await self._check_marks_read(seen, spelling)
 
-    async def _spelled(self) -> tuple[Seen, str]:
+    async def _find_spelling(self) -> tuple[Exchange, str]:
         """Ask for all mail in one spelling after the other, until one is not refused."""
         configured = self._session.pythbots._key_param
         spellings = list(dict.fromkeys((configured, *SPELLINGS)))
         seen, spelling = await self._all_mail("mail", configured), configured
         for other in spellings[1:]:
-            if not seen.refused:
+            if not seen.is_api_error:
                 break
             last = await self._all_mail(f"mail by {other}", other)
-            if not last.refused and last.error is None:
+            if not last.is_api_error and last.error is None:
                 return last, other
         return seen, spelling
 
-    async def _all_mail(self, name: str, spelling: str) -> Seen:
+    async def _all_mail(self, name: str, spelling: str) -> Exchange:
         pythbots = self._session.pythbots
         params: dict[str, Param] = {spelling: pythbots._personal_key, "readall": FLAG}
         return await self._ask(name, pythbots._all, params, pythbots._headers)
@@ -310,37 +316,37 @@ class _Examination:
             f' Session(personal_key_param="{spelling}")',
         )
 
-    async def _marks(self, first: Seen, spelling: str) -> None:
+    async def _check_marks_read(self, first: Exchange, spelling: str) -> None:
         if not bots.has_unread(_json_of(first)):
             found = _json_of(first)
-            self._find(bots.judge_marks(found, found))
+            self._add(bots.judge_marks(found, found))
             return
         # The first reading did whatever reading does; another one does no more.
         second = await self._all_mail("mail again", spelling)
         if second.error is not None:
-            self._find(failure("pythbots.mail.marks", second))
+            self._add(failure_finding("pythbots.mail.marks", second))
         else:
-            self._find(bots.judge_marks(_json_of(first), _json_of(second)))
+            self._add(bots.judge_marks(_json_of(first), _json_of(second)))
 
     # -- in the end -------------------------------------------------------------------------------
 
-    def conclude(self, service: str) -> None:
+    def finish_service(self, service: str) -> None:
         """What can be said of a service once all its answers are in."""
         answers = [seen for seen in self._seen if seen.endpoint.startswith(service)]
-        self._find(*surroundings(service, answers))
+        self._add(*common_findings(service, answers))
 
 
 # -- keys and refusals ----------------------------------------------------------------------------
 
 
-def _refused_key(check: str, variable: str, seen: Seen) -> Finding:
+def _refused_key(check: str, variable: str, seen: Exchange) -> Finding:
     about = "the personal key" if check.startswith("pythbots") else "the key"
     advice = f"see whether {variable} is what the service gave you"
     if check.startswith("pythbots"):
         advice += (
             '; "!link" at xat.com/pythbots gives a new one. An API key needs the right to mail'
         )
-    return Finding(check, Status.PROBLEM, f"{about} is refused{seen.says}", advice)
+    return Finding(check, Status.PROBLEM, f"{about} is refused{seen.error_text}", advice)
 
 
 def _accepted_key(check: str, messages: Iterable[Json]) -> Finding:
@@ -352,10 +358,10 @@ def _accepted_key(check: str, messages: Iterable[Json]) -> Finding:
     return Finding(check, Status.OK, text)
 
 
-def _api_key(answers: Iterable[Seen], *, given: bool) -> Finding:
+def _api_key(answers: Iterable[Exchange], *, given: bool) -> Finding:
     check = "pythbots.api-key"
     heard = [seen for seen in answers if seen.status is not None]
-    refused = [seen for seen in heard if seen.refused and _is_denied(seen)]
+    refused = [seen for seen in heard if seen.is_api_error and _is_denied(seen)]
     if not refused:
         if given:
             many = sum(seen.error is None for seen in heard)
@@ -366,33 +372,33 @@ def _api_key(answers: Iterable[Seen], *, given: bool) -> Finding:
         return Finding(
             check,
             Status.PROBLEM,
-            f"none is given, and PythBots asks for one{refused[0].says}",
+            f"none is given, and PythBots asks for one{refused[0].error_text}",
             "set PYTHPEER_PYTHBOTS_API_KEY",
         )
     if len(refused) == len(heard):
-        text = f"the API key is refused{refused[0].says}"
+        text = f"the API key is refused{refused[0].error_text}"
         advice = "see whether PYTHPEER_PYTHBOTS_API_KEY is what the service gave you"
         return Finding(check, Status.PROBLEM, text, advice)
     names = ", ".join(seen.name for seen in refused)
     return Finding(
         check,
         Status.PROBLEM,
-        f"the API key is accepted, but has no right to: {names}{refused[0].says}",
+        f"the API key is accepted, but has no right to: {names}{refused[0].error_text}",
         "ask whoever issued it for these rights, or do without",
     )
 
 
-def _is_denied(seen: Seen) -> bool:
+def _is_denied(seen: Exchange) -> bool:
     return isinstance(seen.error, AccessDeniedError)
 
 
-def _refusals(seen: Seen) -> Finding:
+def _refusals(seen: Exchange) -> Finding:
     """How PythBots says that there is no such user."""
     check = "pythbots.refusals"
-    if seen.refused:
-        return Finding(check, Status.OK, f"a user who does not exist is refused{seen.says}")
+    if seen.is_api_error:
+        return Finding(check, Status.OK, f"a user who does not exist is refused{seen.error_text}")
     if seen.error is not None:
-        return failure(check, seen)
+        return failure_finding(check, seen)
     return Finding(
         check,
         Status.NOTE,
@@ -400,23 +406,23 @@ def _refusals(seen: Seen) -> Finding:
     )
 
 
-def _is_unread(seen: Seen) -> bool:
+def _is_unread(seen: Exchange) -> bool:
     """Whether there is JSON that the models could not read."""
     error = seen.error
-    return error is not None and not isinstance(error, ApiError) and seen.document is not NOTHING
+    return error is not None and not isinstance(error, ApiError) and seen.document is not NO_JSON
 
 
 # -- what is kept of the answers ------------------------------------------------------------------
 
 
-def _json_of(seen: Seen) -> Json:
+def _json_of(seen: Exchange) -> Json:
     """What was read, which is nothing where nothing could be."""
-    return None if seen.document is NOTHING else seen.document
+    return None if seen.document is NO_JSON else seen.document
 
 
-def _sample(seen: Seen) -> Sample | None:
+def _sample(seen: Exchange) -> Sample | None:
     refusal = isinstance(seen.error, (ApiError, RateLimitedError))
-    body = sample(_json_of(seen), refusal=refusal)
+    body = redact(_json_of(seen), refusal=refusal)
     if body is None:
         return None
     name = f"refusal {seen.name}" if refusal else seen.name

@@ -16,12 +16,12 @@ import anyio
 
 from .report import Finding, Status
 
-__all__ = ["knock"]
+__all__ = ["check_connectivity"]
 
-PATIENCE: Final = 10.0
+STEP_TIMEOUT: Final = 10.0
 """Seconds for each step."""
 
-SOON: Final = 14
+EXPIRY_WARNING_DAYS: Final = 14
 """Days before its end from which on a certificate is worth a warning."""
 
 REASONS: Final = {
@@ -37,28 +37,30 @@ REASONS: Final = {
 """OpenSSL's numbers for why a certificate is not trusted: its own words name hosts."""
 
 
-async def knock(service: str, url: str, context: ssl.SSLContext | None) -> list[Finding]:
+async def check_connectivity(
+    service: str, url: str, context: ssl.SSLContext | None
+) -> list[Finding]:
     """Look up, connect, and check the certificate. Ends with the first problem."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme.lower() == "https"
     port = parts.port or (443 if secure else 80)
-    found = [await _look_up(service, host, port)]
+    found = [await _check_dns(service, host, port)]
     if found[-1].status is Status.OK:
         found.append(await _connect(service, host, port))
     if found[-1].status is Status.PROBLEM:
         return found
     if secure:
-        tls = await _shake_hands(service, host, port, context or ssl.create_default_context())
+        tls = await _check_tls(service, host, port, context or ssl.create_default_context())
     else:
         tls = Finding(f"{service}.tls", Status.NOTE, "no TLS: plain http to this machine")
     return [*found, tls]
 
 
-async def _look_up(service: str, host: str, port: int) -> Finding:
+async def _check_dns(service: str, host: str, port: int) -> Finding:
     check = f"{service}.dns"
     try:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(STEP_TIMEOUT):
             found = await asyncio.get_running_loop().getaddrinfo(host, port)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
         found = []
@@ -78,10 +80,10 @@ async def _connect(service: str, host: str, port: int) -> Finding:
     loop = asyncio.get_running_loop()
     started = loop.time()
     try:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(STEP_TIMEOUT):
             _, writer = await asyncio.open_connection(host, port)
     except TimeoutError:
-        why = f"no connection to {host}:{port} within {PATIENCE:.0f} s"
+        why = f"no connection to {host}:{port} within {STEP_TIMEOUT:.0f} s"
     except OSError:
         why = f"no connection to {host}:{port}"
     else:
@@ -96,10 +98,10 @@ async def _connect(service: str, host: str, port: int) -> Finding:
     )
 
 
-async def _shake_hands(service: str, host: str, port: int, context: ssl.SSLContext) -> Finding:
+async def _check_tls(service: str, host: str, port: int, context: ssl.SSLContext) -> Finding:
     check = f"{service}.tls"
     try:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(STEP_TIMEOUT):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as error:
         reason = REASONS.get(error.verify_code, "it cannot be verified")
@@ -126,7 +128,7 @@ def _expiry(check: str, version: str, ends: str) -> Finding:
         return Finding(check, Status.OK, f"{version}, the certificate is trusted")
     days = (end - datetime.now(UTC)).days
     text = f"{version}, the certificate is trusted, and ends in {days} days ({end:%Y-%m-%d})"
-    if days > SOON:
+    if days > EXPIRY_WARNING_DAYS:
         return Finding(check, Status.OK, text)
     advice = "it is the service's to renew; after that day nothing works"
     return Finding(check, Status.WARNING, text, advice)

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from ..answers import read_date
+from ..answers import parse_date
 from ..wire import Json
 
-__all__ = ["DEEPEST", "field", "kind", "sample", "shape", "words"]
+__all__ = ["MAX_DEPTH", "allowed_field", "describe_types", "redact", "redact_words", "type_name"]
 
-DEEPEST: Final = 24
+MAX_DEPTH: Final = 24
 """How many levels of an answer are looked at."""
 
 _WORDS: Final = frozenset(
@@ -49,7 +49,7 @@ _WORDS: Final = frozenset(
 """What APIs of this kind call things, and say."""
 
 _PART: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_MEANINGFUL: Final = frozenset(
+_KEPT_VALUES: Final = frozenset(
     {
         *("", "true", "false", "yes", "no", "on", "off", "online", "offline", "read", "unread"),
         *("main owner", "owner", "moderator", "member", "guest", "error", "ok", "success"),
@@ -59,12 +59,12 @@ _MEANINGFUL: Final = frozenset(
 
 _DIGITS: Final = re.compile(r"[+-]?[0-9]{1,19}")
 _NO_DATE: Final = "0000-00-00 00:00:00"
-_SMALL: Final = 10
+_KEPT_BELOW: Final = 10
 _EPOCH: Final = datetime(2012, 12, 12, 21, 12, 21)
 _LENGTHS: Final = (2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
 
 
-def field(name: str) -> str | None:
+def allowed_field(name: str) -> str | None:
     """A field's name if it is made of listed words, else ``None``: it could be a user's."""
     bare = re.sub("[_ -]", "", name)
     parts = _PART.findall(name)
@@ -73,7 +73,7 @@ def field(name: str) -> str | None:
     return name if {part.lower() for part in parts} <= _WORDS else None
 
 
-def words(text: str) -> str:
+def redact_words(text: str) -> str:
     """What a service said when it refused: the listed words of it, and dots for the others."""
     found = re.findall(r"[\w'@.-]+", text[:400])
     shown = [word if word.lower().rstrip(".") in _WORDS else "…" for word in found[:20]]
@@ -83,7 +83,7 @@ def words(text: str) -> str:
 # -- types ----------------------------------------------------------------------------------------
 
 
-def kind(value: Json) -> str:
+def type_name(value: Json) -> str:
     """What *value* is, in one word."""
     match value:
         case None:
@@ -97,21 +97,21 @@ def kind(value: Json) -> str:
         case str():
             if _DIGITS.fullmatch(value):
                 return "digits"
-            return "date" if read_date(value) or value == _NO_DATE else "text"
+            return "date" if parse_date(value) or value == _NO_DATE else "text"
         case list():
             return "list"
         case _:
             return "object"
 
 
-def shape(value: Json) -> str:
+def describe_types(value: Json) -> str:
     """The types of a whole answer, such as ``{status: integer, message_list: 50 x {...}}``."""
     return _shape([value], 6)
 
 
 def _shape(values: list[Json], depth: int) -> str:
     """The types of all *values*, which stand in the same place."""
-    kinds = sorted({kind(value) for value in values} - {"list", "object"})
+    kinds = sorted({type_name(value) for value in values} - {"list", "object"})
     lists = [value for value in values if isinstance(value, list)]
     if lists:
         within = [item for items in lists for item in items[:500]][:500]
@@ -137,17 +137,17 @@ def _object(objects: list[dict[str, Json]], depth: int) -> str:
     parts: list[str] = []
     for name, values in list(columns.items())[:40]:
         sometimes = "?" if len(values) < len(objects) else ""
-        parts.append(f"{_spoken(name)}{sometimes}: {_shape(values, depth - 1)}")
+        parts.append(f"{_display_name(name)}{sometimes}: {_shape(values, depth - 1)}")
     if len(columns) > len(parts):
         parts.append(f"{len(columns) - len(parts)} more")
     return f"{{{', '.join(parts)}}}"
 
 
-def _spoken(name: str) -> str:
-    return field(name) or f"(a name of {_class(len(name))})"
+def _display_name(name: str) -> str:
+    return allowed_field(name) or f"(a name of {_length_class(len(name))})"
 
 
-def _class(length: int) -> str:
+def _length_class(length: int) -> str:
     low = 1
     for high in _LENGTHS:
         if length <= high:
@@ -159,7 +159,7 @@ def _class(length: int) -> str:
 # -- samples --------------------------------------------------------------------------------------
 
 
-def sample(document: Json, *, refusal: bool = False) -> bytes | None:
+def redact(document: Json, *, refusal: bool = False) -> bytes | None:
     """Encode *document* with everything replaced that is anybody's; ``None`` if it is too deep.
 
     Structure, types, the order of numbers and of dates, and whether texts are equal, are kept. The
@@ -181,11 +181,11 @@ class _Redactor:
         numbers: set[int] = set()
         dates: set[datetime] = set()
         self._collect(document, numbers, dates, 0)
-        self._numbers = _ranked(numbers)
+        self._numbers = _order_preserving(numbers)
         self._dates = {date: _EPOCH + timedelta(seconds=n) for n, date in enumerate(sorted(dates))}
 
     def _collect(self, value: Json, numbers: set[int], dates: set[datetime], depth: int) -> None:
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             self.too_deep = True
         elif isinstance(value, dict):
             numbers.update(int(name) for name in value if _DIGITS.fullmatch(name))
@@ -197,7 +197,7 @@ class _Redactor:
         elif isinstance(value, int) and not isinstance(value, bool):
             numbers.add(value)
         elif isinstance(value, str):
-            date = read_date(value)
+            date = parse_date(value)
             if date is not None:
                 dates.add(date)
             elif _DIGITS.fullmatch(value):
@@ -224,21 +224,21 @@ class _Redactor:
             if _DIGITS.fullmatch(name):
                 known = str(self._numbers[int(name)])
             else:
-                known = field(name) or f"unlisted_{number}"
+                known = allowed_field(name) or f"unlisted_{number}"
             # "7" and "07" would be one.
             replaced[f"unlisted_{number}" if known in replaced else known] = self.replace(inner)
         return replaced
 
     def _text(self, value: str) -> str:
-        if value.lower() in _MEANINGFUL or value == _NO_DATE:
+        if value.lower() in _KEPT_VALUES or value == _NO_DATE:
             return value
-        date = read_date(value)
+        date = parse_date(value)
         if date is not None:
             return f"{self._dates[date]:%Y-%m-%d %H:%M:%S}"
         if _DIGITS.fullmatch(value):
             return str(self._numbers[int(value)])
         if self._refusal:
-            return words(value)
+            return redact_words(value)
         number = self._texts.setdefault(value, len(self._texts) + 1)
         length = next((high for high in _LENGTHS if len(value) <= high), _LENGTHS[-1])
         begin = "https://example.com/" if re.match("https?://", value) else ""
@@ -246,12 +246,12 @@ class _Redactor:
         return begin.ljust(min(length, 250), "x")
 
 
-def _ranked(numbers: Iterable[int]) -> dict[int, int]:
+def _order_preserving(numbers: Iterable[int]) -> dict[int, int]:
     """Each number with another of as many digits, in the same order. Less than ten stays."""
     ranked: dict[int, int] = {}
     counts: dict[int, int] = {}
     for number in sorted(numbers, key=abs):
-        if abs(number) < _SMALL:
+        if abs(number) < _KEPT_BELOW:
             ranked[number] = number
             continue
         digits = len(str(abs(number)))

@@ -35,7 +35,7 @@ class Status(enum.Enum):
     """Not looked at; the text says why."""
 
 
-GRAVITY: Final = (Status.SKIPPED, Status.OK, Status.NOTE, Status.WARNING, Status.PROBLEM)
+SEVERITY: Final = (Status.SKIPPED, Status.OK, Status.NOTE, Status.WARNING, Status.PROBLEM)
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -83,9 +83,9 @@ class Report(msgspec.Struct, frozen=True):
     def status(self) -> Status:
         """The gravest of all findings."""
         found = (finding.status for finding in self.findings)
-        return max(found, key=GRAVITY.index, default=Status.SKIPPED)
+        return max(found, key=SEVERITY.index, default=Status.SKIPPED)
 
-    def of(self, check: str) -> Finding | None:
+    def find(self, check: str) -> Finding | None:
         """The finding of this name, or ``None`` where it was not looked at."""
         return next((each for each in self.findings if each.check == check), None)
 

@@ -12,7 +12,7 @@ from .report import Sample
 
 __all__ = ["write_samples"]
 
-MOST: Final = 1000
+MAX_SAMPLES: Final = 1000
 """How many samples of one name are kept beside each other."""
 
 
@@ -35,7 +35,7 @@ def write_samples(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> 
 def _write(sample: Sample, folder: Path) -> Path:
     home = folder / sample.endpoint
     home.mkdir(exist_ok=True, mode=0o700)
-    for number in range(1, MOST):
+    for number in range(1, MAX_SAMPLES):
         path = home / f"captured_{sample.name}{f'_{number}' if number > 1 else ''}.json"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

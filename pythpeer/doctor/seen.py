@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from ..answers import NOTHING, Nothing
+from ..answers import NO_JSON, NoJson
 from ..errors import (
     AccessDeniedError,
     ApiError,
@@ -26,22 +26,22 @@ from ..errors import (
     TransportError,
 )
 from ..wire import Json
-from .redact import kind, shape, words
+from .redact import describe_types, redact_words, type_name
 from .report import Finding, Status
 
-__all__ = ["Seen", "failure", "surroundings"]
+__all__ = ["Exchange", "common_findings", "failure_finding"]
 
-SLOW: Final = 5.0
+SLOW_AFTER: Final = 5.0
 """Seconds from which on an answer is slow: bots feel it."""
 
-CLOCK: Final = 30.0
+MAX_CLOCK_SKEW: Final = 30.0
 """Seconds by which clocks may differ before certificates and dates suffer."""
 
 PAGE: Final = re.compile(rb"<(?:!doctype|html|head|body|script)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Seen:
+class Exchange:
     """What came of one request."""
 
     name: str
@@ -56,7 +56,7 @@ class Seen:
 
     headers: Mapping[str, str] | None = None
     body: bytes = b""
-    document: Json | Nothing = NOTHING
+    document: Json | NoJson = NO_JSON
     """The body as JSON, read leniently."""
 
     seconds: float = 0.0
@@ -75,34 +75,34 @@ class Seen:
         return self.result if isinstance(self.result, PythpeerError) else None
 
     @property
-    def refused(self) -> bool:
+    def is_api_error(self) -> bool:
         """Whether the service said no in its own words, and not a page in front of it."""
-        return isinstance(self.result, ApiError) and not self.is_page
+        return isinstance(self.result, ApiError) and not self.is_html
 
     @property
-    def is_page(self) -> bool:
+    def is_html(self) -> bool:
         """Whether it is a page for people in the place of an answer."""
-        return self.document is NOTHING and PAGE.search(self.body[:4096]) is not None
+        return self.document is NO_JSON and PAGE.search(self.body[:4096]) is not None
 
     @property
-    def says(self) -> str:
+    def error_text(self) -> str:
         """A refusal's words, as far as they can be shown."""
         said = self.result.message if isinstance(self.result, ApiError) else ""
-        shown = words(said)
+        shown = redact_words(said)
         return f' ("{shown}", HTTP status {self.status})' if shown else f" (status {self.status})"
 
 
 # -- failures -------------------------------------------------------------------------------------
 
 
-def failure(check: str, seen: Seen) -> Finding:
+def failure_finding(check: str, seen: Exchange) -> Finding:
     """Why there is no answer that the models could read, and what to do about it."""
     error = seen.error
     if isinstance(error, RateLimitedError):
         return _asked_too_often(check, error)
-    if seen.is_page:
+    if seen.is_html:
         return _page(check, seen)
-    text, advice = _explained(seen, error)
+    text, advice = _explain(seen, error)
     # A refusal that is not about a key: a chat that is not opted in, for one.
     status = Status.WARNING if type(error) is ApiError else Status.PROBLEM
     return Finding(check, status, f"{seen.name}: {text}", advice)
@@ -119,7 +119,7 @@ def _asked_too_often(check: str, error: RateLimitedError) -> Finding:
     )
 
 
-def _page(check: str, seen: Seen) -> Finding:
+def _page(check: str, seen: Exchange) -> Finding:
     return Finding(
         check,
         Status.PROBLEM,
@@ -129,7 +129,7 @@ def _page(check: str, seen: Seen) -> Finding:
     )
 
 
-def _explained(seen: Seen, error: PythpeerError | None) -> tuple[str, str]:
+def _explain(seen: Exchange, error: PythpeerError | None) -> tuple[str, str]:
     match error:
         case RequestTimeoutError():
             return "no whole answer within the time limit", "try again; the service may be busy"
@@ -139,28 +139,28 @@ def _explained(seen: Seen, error: PythpeerError | None) -> tuple[str, str]:
         case ResponseTooLargeError():
             return f"the answer is over {error.limit} bytes", "raise max_body"
         case AccessDeniedError():
-            return f"refused, over a key{seen.says}", "check the key, and what it may do"
+            return f"refused, over a key{seen.error_text}", "check the key, and what it may do"
         case ApiError():
-            return f"refused{seen.says}", "see whether the words name the reason"
+            return f"refused{seen.error_text}", "see whether the words name the reason"
         case HttpStatusError(status=status) if status is not None and 300 <= status < 400:
             return _redirect(seen, status)
         case HttpStatusError(status=status) if status is not None and status >= 500:
             return f"HTTP status {status}: the service is in trouble", "try again later"
         case HttpStatusError(status=status):
             return f"HTTP status {status}", "check the service's address in the settings"
-        case _ if seen.document is NOTHING:
+        case _ if seen.document is NO_JSON:
             empty = "an empty answer" if not seen.body.strip() else "no JSON, or damaged JSON"
             return empty, "try again; if it stays so, please report it"
         case _:
             found = seen.document
-            what = kind(found) if found in (None, [], {}) else shape(found)
+            what = type_name(found) if found in (None, [], {}) else describe_types(found)
             return (
                 f"JSON of another shape than the models expect: {what}",
                 "please report it, with a sample (--capture)",
             )
 
 
-def _redirect(seen: Seen, status: int) -> tuple[str, str]:
+def _redirect(seen: Exchange, status: int) -> tuple[str, str]:
     """Redirects are never followed: the key would go where it leads."""
     try:
         host = urlsplit((seen.headers or {}).get("Location", "")).hostname
@@ -177,23 +177,23 @@ def _redirect(seen: Seen, status: int) -> tuple[str, str]:
 # -- what is around the answers of one service ----------------------------------------------------
 
 
-def surroundings(service: str, answers: Sequence[Seen]) -> Iterator[Finding]:
+def common_findings(service: str, answers: Sequence[Exchange]) -> Iterator[Finding]:
     """Speed, clock, content type, and what is printed around the JSON."""
     heard = [seen for seen in answers if seen.status is not None]
     if not heard:
         return
     yield _speed(service, heard)
     yield _clock(service, heard)
-    read = [seen for seen in heard if seen.document is not NOTHING]
+    read = [seen for seen in heard if seen.document is not NO_JSON]
     if read:
         yield _content_type(service, read)
-        yield _around(service, read)
+        yield _check_extra_output(service, read)
 
 
-def _speed(service: str, heard: Sequence[Seen]) -> Finding:
+def _speed(service: str, heard: Sequence[Exchange]) -> Finding:
     slowest = max(heard, key=lambda seen: seen.seconds)
     text = f"the slowest answer of {len(heard)} took {slowest.seconds:.2f} s ({slowest.name})"
-    if slowest.seconds < SLOW:
+    if slowest.seconds < SLOW_AFTER:
         return Finding(f"{service}.speed", Status.OK, text)
     return Finding(
         f"{service}.speed",
@@ -203,7 +203,7 @@ def _speed(service: str, heard: Sequence[Seen]) -> Finding:
     )
 
 
-def _clock(service: str, heard: Sequence[Seen]) -> Finding:
+def _clock(service: str, heard: Sequence[Exchange]) -> Finding:
     check = f"{service}.clock"
     offsets = [
         offset
@@ -213,8 +213,8 @@ def _clock(service: str, heard: Sequence[Seen]) -> Finding:
     if not offsets:
         return Finding(check, Status.NOTE, "the answers carry no date to compare clocks by")
     offset = min(offsets, key=abs)
-    if abs(offset) <= CLOCK:
-        return Finding(check, Status.OK, f"within {CLOCK:.0f} s of the service's")
+    if abs(offset) <= MAX_CLOCK_SKEW:
+        return Finding(check, Status.OK, f"within {MAX_CLOCK_SKEW:.0f} s of the service's")
     which = "ahead of" if offset > 0 else "behind"
     return Finding(
         check,
@@ -236,7 +236,7 @@ def _offset(date: str, at: datetime | None) -> float | None:
     return (at - theirs).total_seconds()
 
 
-def _content_type(service: str, read: Sequence[Seen]) -> Finding:
+def _content_type(service: str, read: Sequence[Exchange]) -> Finding:
     check = f"{service}.content-type"
     types = {
         (seen.headers or {}).get("Content-Type", "").partition(";")[0].strip().lower()
@@ -252,7 +252,7 @@ def _content_type(service: str, read: Sequence[Seen]) -> Finding:
 _TYPES: Final = frozenset({"application/json", "text/html", "text/plain", "text/json"})
 
 
-def _around(service: str, read: Sequence[Seen]) -> Finding:
+def _check_extra_output(service: str, read: Sequence[Exchange]) -> Finding:
     check = f"{service}.around"
     marked = [seen for seen in read if seen.body.startswith(b"\xef\xbb\xbf")]
     printed = [
@@ -262,8 +262,8 @@ def _around(service: str, read: Sequence[Seen]) -> Finding:
         return Finding(
             check,
             Status.WARNING,
-            f"{_mark(marked)}something is printed around or in the JSON that is no JSON (PHP's "
-            f"warnings, or control characters), in {len(printed)} of {len(read)} answers",
+            f"{_bom_prefix(marked)}something is printed around or in the JSON that is no JSON "
+            f"(PHP's warnings, or control characters), in {len(printed)} of {len(read)} answers",
             "it is looked past; whoever runs the service may want to know",
         )
     if marked:
@@ -271,7 +271,7 @@ def _around(service: str, read: Sequence[Seen]) -> Finding:
     return Finding(check, Status.OK, "the JSON is plain")
 
 
-def _mark(marked: Sequence[Seen]) -> str:
+def _bom_prefix(marked: Sequence[Exchange]) -> str:
     return "a byte-order mark, and " if marked else ""
 
 

@@ -5,33 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InvalidRequestError
-from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
+from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
 from .memory import MemoryStore
 from .redis import RedisStore
 from .sqlite import SqliteStore
-from .survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
+from .survey import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 
 __all__ = [
     "DIRECT",
-    "Draft",
-    "EndpointSurvey",
+    "EndpointSnapshot",
     "Entry",
-    "Latest",
+    "LatestItem",
     "Log",
-    "LogSurvey",
+    "LogSnapshot",
     "MemoryStore",
-    "NameSurvey",
+    "NewEntry",
     "Reader",
+    "ReaderSnapshot",
     "RedisStore",
     "SqliteStore",
     "Store",
-    "Survey",
+    "StoreSnapshot",
     "Topic",
-    "from_text",
+    "store_from_url",
 ]
 
 
-def from_text(text: str) -> Store | InvalidRequestError:
+def store_from_url(text: str) -> Store | InvalidRequestError:
     """The store that ``PYTHPEER_STORE`` names: ``memory``, a server's URL, or the path of a file.
 
     An error comes back as a value: there may be a password in *text*, which is in this frame.

@@ -20,9 +20,9 @@ import msgspec
 from ..errors import StoreError
 from ..limiter import Limiter
 from ..wire import Rate
-from .survey import Survey
+from .survey import StoreSnapshot
 
-__all__ = ["DIRECT", "Draft", "Entry", "Log", "Reader", "Store", "Topic"]
+__all__ = ["DIRECT", "Entry", "Log", "NewEntry", "Reader", "Store", "Topic"]
 
 T = TypeVar("T")
 
@@ -39,11 +39,11 @@ class Topic(msgspec.Struct, Generic[T], frozen=True):
 
     item: type[T]
 
-    consumed: bool = False
+    destructive: bool = False
     """The service forgets what it handed out: what no reader acknowledged is never trimmed."""
 
 
-class Draft(msgspec.Struct, Generic[T], frozen=True):
+class NewEntry(msgspec.Struct, Generic[T], frozen=True):
     """One item on its way into a log."""
 
     item: T | None
@@ -58,16 +58,16 @@ class Draft(msgspec.Struct, Generic[T], frozen=True):
     after: int = 0
     gap: bool = False
 
-    key: str = ""
+    identity: str = ""
     """For drafts without a number: what tells the item from others."""
 
-    copies: int = 0
+    max_copies: int = 0
     """Append only if the log has seen fewer than this many of ``key``; 0 appends always."""
 
-    history: bool = False
+    from_history: bool = False
     """Whether the item is from the history, so that it may come again as new."""
 
-    again: T | None = None
+    as_duplicate: T | None = None
     """For a draft that is always appended: what to append instead, once for each item of its key
     that the history brought before. The two cannot be told apart."""
 
@@ -87,7 +87,7 @@ class Reader(abc.ABC, Generic[T]):
     """How far one stream has got in a log. Without a name its place lasts as long as it does."""
 
     @abc.abstractmethod
-    async def place(self) -> int | None:
+    async def position(self) -> int | None:
         """The id of the last acknowledged item, or ``None`` for a name the log does not know."""
 
     @abc.abstractmethod
@@ -113,14 +113,14 @@ class Reader(abc.ABC, Generic[T]):
     # -- where streams of one name share its items ------------------------------------------------
 
     @property
-    def passed(self) -> int | None:
+    def group_position(self) -> int | None:
         """Where the name stood before the entries that `read` returned last; the stream goes there.
 
         ``None`` where each reader of a name gets everything, and stands where it has got to.
         """
         return None
 
-    async def join(self, place: int) -> None:
+    async def seek_if_new(self, place: int) -> None:
         """Take *place* as `seek` does, but where readers share a name only if it is new to the log.
 
         What a stream found by itself must not send the others elsewhere.
@@ -141,51 +141,51 @@ class Log(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def append(
-        self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
-    ) -> Sequence[Draft[T]]:
+        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+    ) -> Sequence[NewEntry[T]]:
         """Add what is new among *drafts*, and return that part of them.
 
         Ends the announcements *settled* in the same transaction.
         """
 
     @abc.abstractmethod
-    async def acknowledged(self) -> int:
+    async def max_acknowledged(self) -> int:
         """The highest place that any reader but `DIRECT` has acknowledged; 0 at first."""
 
     @abc.abstractmethod
-    async def announce(self, seconds: float) -> int:
+    async def begin_fetch(self, seconds: float) -> int:
         """Note that a consuming read is about to be sent, and have that on record on return.
 
         It will be over after *seconds* at the latest. Returns the announcement's number.
         """
 
     @abc.abstractmethod
-    async def withdraw(self, announcement: int) -> None:
+    async def cancel_fetch(self, announcement: int) -> None:
         """Take an announcement back: nothing was consumed."""
 
     @abc.abstractmethod
-    async def give_up(self, announcement: int) -> None:
+    async def lose_fetch(self, announcement: int) -> None:
         """The announced read is over, and nobody knows what it consumed.
 
         That holds although somebody settled it meanwhile, having taken it for over before it was.
         """
 
     @abc.abstractmethod
-    async def unsettled(self) -> Collection[int]:
+    async def lost_fetches(self) -> Collection[int]:
         """The announcements whose reads are over, and of which nobody knows what they consumed."""
 
     @abc.abstractmethod
-    async def lead(self, seconds: float) -> bool:
+    async def acquire_lease(self, seconds: float) -> bool:
         """Whether the holder may poll for all that share the log, for *seconds* from now."""
 
-    def retire(self) -> None:
+    def release_lease(self) -> None:
         """Nobody here waits for a poll just now: if the holder leads, another one may.
 
         Said without waiting for it to be done. A store may as well let the lead run out.
         """
 
     @abc.abstractmethod
-    async def news(self, seconds: float) -> None:
+    async def wait_for_append(self, seconds: float) -> None:
         """Wait until somebody appends to the log, *seconds* at most."""
 
 
@@ -215,17 +215,17 @@ class Store(abc.ABC):
         """
         limiter = self._limiters.get(key)
         if limiter is None:
-            limiter = self._limiters[key] = self.pace(key, name, rate)
+            limiter = self._limiters[key] = self.make_limiter(key, name, rate)
         elif limiter.rate != rate:
             raise StoreError(
                 "another session on this store holds this endpoint to another rate", endpoint=name
             )
         return limiter
 
-    def pace(self, key: str, name: str, rate: Rate) -> Limiter:
+    def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
         """Make a limiter. Stores that reach beyond this process make one that does too."""
         return Limiter(name, rate)
 
     @abc.abstractmethod
-    async def survey(self, latest: int = 10) -> Survey:
+    async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """What is in the store now, with the last *latest* items of each log. Changes nothing."""

@@ -12,11 +12,11 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
-from ..limiter import Limiter, clock
+from ..limiter import Limiter, loop_clock
 from ..wire import check_integer
-from .base import DIRECT, Draft, Entry, Log, Reader, Store, Topic
-from .news import News
-from .survey import EndpointSurvey, Latest, LogSurvey, NameSurvey, Survey
+from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
+from .news import Notifier
+from .survey import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 
 __all__ = ["MemoryStore"]
 
@@ -35,7 +35,7 @@ class MemoryStore(Store):
     def __init__(self, *, max_length: int = MAX_LENGTH) -> None:
         super().__init__()
         self._max_length = check_integer("max_length", max_length, 1)
-        self._shelves: dict[str, _Shelf[Any]] = {}
+        self._shelves: dict[str, _LogState[Any]] = {}
 
     async def open(self) -> None:
         """Nothing to get ready."""
@@ -47,13 +47,13 @@ class MemoryStore(Store):
         """The log of *topic*, shared by all sessions on this store."""
         shelf = self._shelves.get(topic.name)
         if shelf is None:
-            shelf = self._shelves[topic.name] = _Shelf(topic, self._max_length)
-        return _MemoryLog(cast("_Shelf[T]", shelf))
+            shelf = self._shelves[topic.name] = _LogState(topic, self._max_length)
+        return _MemoryLog(cast("_LogState[T]", shelf))
 
-    async def survey(self, latest: int = 10) -> Survey:
+    async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """What is in the store now, with the last *latest* items of each log."""
-        return Survey(
-            logs=tuple(shelf.survey(latest) for _, shelf in sorted(self._shelves.items())),
+        return StoreSnapshot(
+            logs=tuple(shelf.snapshot(latest) for _, shelf in sorted(self._shelves.items())),
             endpoints=tuple(_endpoint(*item) for item in sorted(self._limiters.items())),
         )
 
@@ -62,7 +62,7 @@ class MemoryStore(Store):
         return f"<MemoryStore {len(self._shelves)} logs, {items} items>"
 
 
-class _Shelf(Generic[T]):
+class _LogState(Generic[T]):
     """What all holds on one log have in common."""
 
     def __init__(self, topic: Topic[T], max_length: int) -> None:
@@ -72,20 +72,24 @@ class _Shelf(Generic[T]):
         # In the order in which they came. A plain dict is slow to find its first item once many
         # before it are gone.
         self.entries: OrderedDict[int, Entry[T]] = OrderedDict()
-        self.seen: dict[str, int] = {}
+        self.copies_seen: dict[str, int] = {}
         self.head = 0
         self.places: dict[str, int] = {}
         self.acknowledged = 0
-        self.doubtful: dict[str, int] = {}  # keys of what the history brought, by how many
-        self.announced: dict[int, float] = {}  # until when each announced read can be under way
-        self.numbers = count(1)
+        self.possible_duplicates: dict[
+            str, int
+        ] = {}  # keys of what the history brought, by how many
+        self.pending_fetches: dict[
+            int, float
+        ] = {}  # until when each announced read can be under way
+        self.next_fetch = count(1)
         self.leader: tuple[object, float] | None = None
-        self.news = News()
+        self.news = Notifier()
 
-    def add(self, draft: Draft[T]) -> bool:
+    def append(self, draft: NewEntry[T]) -> bool:
         """Add a draft unless it is known. Says whether it was new."""
         if draft.id is None:
-            return self._number(draft)
+            return self._append_unnumbered(draft)
         known = self.entries.get(draft.id)
         if known is None:
             self._insert(Entry(draft.id, draft.after, draft.gap, draft.item))
@@ -93,17 +97,17 @@ class _Shelf(Generic[T]):
             self.entries[draft.id] = Entry(draft.id, draft.after, draft.gap, known.item)
         return known is None
 
-    def _number(self, draft: Draft[T]) -> bool:
-        seen = self.seen.get(draft.key, 0)
-        if draft.copies and seen >= draft.copies:
+    def _append_unnumbered(self, draft: NewEntry[T]) -> bool:
+        seen = self.copies_seen.get(draft.identity, 0)
+        if draft.max_copies and seen >= draft.max_copies:
             return False
-        self.seen[draft.key] = seen + 1
-        item, doubtful = draft.item, self.doubtful.get(draft.key, 0)
-        if draft.history:
-            self.doubtful[draft.key] = doubtful + 1
-        elif doubtful and not draft.copies:
-            self.doubtful[draft.key] = doubtful - 1
-            item = draft.again
+        self.copies_seen[draft.identity] = seen + 1
+        item, doubtful = draft.item, self.possible_duplicates.get(draft.identity, 0)
+        if draft.from_history:
+            self.possible_duplicates[draft.identity] = doubtful + 1
+        elif doubtful and not draft.max_copies:
+            self.possible_duplicates[draft.identity] = doubtful - 1
+            item = draft.as_duplicate
         self._insert(Entry(self.head + 1, self.head, gap=False, item=item))
         return True
 
@@ -124,7 +128,7 @@ class _Shelf(Generic[T]):
         if excess <= 0:
             return
         oldest = list(islice(self.entries, excess))
-        if self.topic.consumed:
+        if self.topic.destructive:
             oldest = list(takewhile(self.acknowledged.__ge__, oldest))
         for id in oldest:
             del self.entries[id]
@@ -134,25 +138,25 @@ class _Shelf(Generic[T]):
         else:
             self.ids = sorted(self.entries)
 
-    def after(self, place: int, limit: int) -> list[Entry[T]]:
+    def entries_after(self, place: int, limit: int) -> list[Entry[T]]:
         start = bisect_right(self.ids, place)
         return [self.entries[id] for id in self.ids[start : start + limit]]
 
-    def survey(self, latest: int) -> LogSurvey:
+    def snapshot(self, latest: int) -> LogSnapshot:
         ids, leader = self.ids, self.leader
         last = ids[max(0, len(ids) - latest) :]
-        return LogSurvey(
+        return LogSnapshot(
             topic=self.topic.name,
             head=self.head,
             length=len(ids),
-            led=leader is not None and _now() < leader[1],
-            announced=len(self.announced),
-            names=tuple(
-                NameSurvey(name, place, len(ids) - bisect_right(ids, place))
+            has_leader=leader is not None and _now() < leader[1],
+            pending_fetches=len(self.pending_fetches),
+            readers=tuple(
+                ReaderSnapshot(name, place, len(ids) - bisect_right(ids, place))
                 for name, place in sorted(self.places.items())
                 if name != DIRECT
             ),
-            latest=tuple(Latest(id, _as_json(self.entries[id].item)) for id in last),
+            latest=tuple(LatestItem(id, _as_json(self.entries[id].item)) for id in last),
         )
 
 
@@ -160,54 +164,54 @@ def _as_json(item: object) -> str | None:
     return None if item is None else msgspec.json.encode(item).decode()
 
 
-def _endpoint(key: str, limiter: Limiter) -> EndpointSurvey:
-    return EndpointSurvey(
-        key, limiter.requests, limiter.in_hand, limiter.waiting, limiter.paused_for
+def _endpoint(key: str, limiter: Limiter) -> EndpointSnapshot:
+    return EndpointSnapshot(
+        key, limiter.requests, limiter.outstanding, limiter.waiting, limiter.paused_for
     )
 
 
 def _now() -> float:
-    return clock(asyncio.get_running_loop())()
+    return loop_clock(asyncio.get_running_loop())()
 
 
 class _MemoryLog(Log[T]):
-    def __init__(self, shelf: _Shelf[T]) -> None:
+    def __init__(self, shelf: _LogState[T]) -> None:
         self._shelf = shelf
 
     def reader(self, name: str | None) -> Reader[T]:
         return _MemoryReader(self._shelf, name)
 
     async def append(
-        self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
-    ) -> Sequence[Draft[T]]:
+        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+    ) -> Sequence[NewEntry[T]]:
         shelf = self._shelf
-        added = [draft for draft in drafts if shelf.add(draft)]
+        added = [draft for draft in drafts if shelf.append(draft)]
         shelf.trim(len(drafts))
-        for announcement in settled:
-            shelf.announced.pop(announcement, None)
+        for announcement in completes:
+            shelf.pending_fetches.pop(announcement, None)
         if added:
-            shelf.news.tell()
+            shelf.news.notify_all()
         return added
 
-    async def acknowledged(self) -> int:
+    async def max_acknowledged(self) -> int:
         return self._shelf.acknowledged
 
-    async def announce(self, seconds: float) -> int:
-        announcement = next(self._shelf.numbers)
-        self._shelf.announced[announcement] = _now() + seconds
+    async def begin_fetch(self, seconds: float) -> int:
+        announcement = next(self._shelf.next_fetch)
+        self._shelf.pending_fetches[announcement] = _now() + seconds
         return announcement
 
-    async def withdraw(self, announcement: int) -> None:
-        self._shelf.announced.pop(announcement, None)
+    async def cancel_fetch(self, announcement: int) -> None:
+        self._shelf.pending_fetches.pop(announcement, None)
 
-    async def give_up(self, announcement: int) -> None:
-        self._shelf.announced[announcement] = -math.inf
+    async def lose_fetch(self, announcement: int) -> None:
+        self._shelf.pending_fetches[announcement] = -math.inf
 
-    async def unsettled(self) -> Collection[int]:
+    async def lost_fetches(self) -> Collection[int]:
         now = _now()
-        return [number for number, end in self._shelf.announced.items() if end <= now]
+        return [number for number, end in self._shelf.pending_fetches.items() if end <= now]
 
-    async def lead(self, seconds: float) -> bool:
+    async def acquire_lease(self, seconds: float) -> bool:
         now = _now()
         leader = self._shelf.leader
         if leader is not None and leader[0] is not self and now < leader[1]:
@@ -215,16 +219,16 @@ class _MemoryLog(Log[T]):
         self._shelf.leader = (self, now + seconds)
         return True
 
-    async def news(self, seconds: float) -> None:
+    async def wait_for_append(self, seconds: float) -> None:
         await self._shelf.news.wait(seconds)
 
 
 class _MemoryReader(Reader[T]):
-    def __init__(self, shelf: _Shelf[T], name: str | None) -> None:
+    def __init__(self, shelf: _LogState[T], name: str | None) -> None:
         self._shelf = shelf
         self._name = name
 
-    async def place(self) -> int | None:
+    async def position(self) -> int | None:
         return None if self._name is None else self._shelf.places.get(self._name)
 
     async def seek(self, place: int) -> None:
@@ -232,7 +236,7 @@ class _MemoryReader(Reader[T]):
             self._shelf.places[self._name] = place
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        return self._shelf.after(after, limit)
+        return self._shelf.entries_after(after, limit)
 
     def ack(self, place: int) -> None:
         shelf = self._shelf

@@ -6,10 +6,10 @@ import asyncio
 
 import anyio
 
-__all__ = ["News"]
+__all__ = ["Notifier"]
 
 
-class News:
+class Notifier:
     """Whether there has been any, for those who wait and for those who look.
 
     A store may be used in one event loop after another, so what is bound to a loop lasts no longer
@@ -17,13 +17,13 @@ class News:
     """
 
     def __init__(self) -> None:
-        self.told: int = 0
+        self.generation: int = 0
         """How often there has been news."""
         self._waiting: set[asyncio.Event] = set()
 
-    def tell(self) -> None:
+    def notify_all(self) -> None:
         """Wake everybody who waits."""
-        self.told += 1
+        self.generation += 1
         for event in self._waiting:
             event.set()
 

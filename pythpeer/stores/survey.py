@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["EndpointSurvey", "Latest", "LogSurvey", "NameSurvey", "Survey"]
+__all__ = ["EndpointSnapshot", "LatestItem", "LogSnapshot", "ReaderSnapshot", "StoreSnapshot"]
 
 
-class NameSurvey(msgspec.Struct, frozen=True):
+class ReaderSnapshot(msgspec.Struct, frozen=True):
     """How far the streams of one name have got in a log."""
 
     name: str
-    place: int
+    position: int
     """The id of the last acknowledged item."""
 
     lag: int
     """How many items of the log are after that."""
 
 
-class Latest(msgspec.Struct, frozen=True):
+class LatestItem(msgspec.Struct, frozen=True):
     """One of the last items of a log."""
 
     id: int
@@ -29,7 +29,7 @@ class Latest(msgspec.Struct, frozen=True):
     """The item as JSON, or ``None`` where it could not be decoded."""
 
 
-class LogSurvey(msgspec.Struct, frozen=True):
+class LogSnapshot(msgspec.Struct, frozen=True):
     """One log, and who reads it."""
 
     topic: str
@@ -41,20 +41,20 @@ class LogSurvey(msgspec.Struct, frozen=True):
     length: int
     """How many items are kept."""
 
-    led: bool
+    has_leader: bool
     """Whether somebody polls for it now."""
 
-    announced: int
+    pending_fetches: int
     """How many consuming reads were announced, and are not settled yet."""
 
-    names: tuple[NameSurvey, ...]
+    readers: tuple[ReaderSnapshot, ...]
     """By name. Streams without a name leave no place behind."""
 
-    latest: tuple[Latest, ...]
+    latest: tuple[LatestItem, ...]
     """The last items, ascending by id."""
 
 
-class EndpointSurvey(msgspec.Struct, frozen=True):
+class EndpointSnapshot(msgspec.Struct, frozen=True):
     """How one endpoint is paced for one account."""
 
     key: str
@@ -63,7 +63,7 @@ class EndpointSurvey(msgspec.Struct, frozen=True):
     requests: int
     """How many requests were let through since the store has known the endpoint."""
 
-    in_hand: int
+    outstanding: int
     """Tokens that were given out, and whose requests are not written yet."""
 
     waiting: int
@@ -73,11 +73,11 @@ class EndpointSurvey(msgspec.Struct, frozen=True):
     """Seconds for which the service asked for silence; 0 without that."""
 
 
-class Survey(msgspec.Struct, frozen=True):
+class StoreSnapshot(msgspec.Struct, frozen=True):
     """What is in a store at one moment."""
 
-    logs: tuple[LogSurvey, ...]
+    logs: tuple[LogSnapshot, ...]
     """By topic."""
 
-    endpoints: tuple[EndpointSurvey, ...]
+    endpoints: tuple[EndpointSnapshot, ...]
     """By key."""

@@ -18,17 +18,17 @@ from .chat import ChatLine, FakeChat
 from .directory import Chats, Person, Staff, Users
 from .fake import FakeServices
 from .faults import Fault, Faults
-from .habits import BOM, PHP_WARNING, HabitOptions, Habits
+from .habits import BOM, PHP_WARNING, QuirkOptions, Quirks
 from .incoming import Arrival
-from .judge import LAW, Rule, Violation
+from .judge import DEFAULT_RATES, Rule, Violation
 from .keys import ApiKeys
-from .mail import FakeMail, Letter, Mailbox, SentMail
+from .mail import FakeMail, Mailbox, SentMail, StoredMail
 from .people import Actor, Heard, Pace, People
 from .virtual import VirtualTimeLoop
 
 __all__ = [
     "BOM",
-    "LAW",
+    "DEFAULT_RATES",
     "PHP_WARNING",
     "Actor",
     "ApiKeys",
@@ -40,17 +40,17 @@ __all__ = [
     "FakeServices",
     "Fault",
     "Faults",
-    "HabitOptions",
-    "Habits",
     "Heard",
-    "Letter",
     "Mailbox",
     "Pace",
     "People",
     "Person",
+    "QuirkOptions",
+    "Quirks",
     "Rule",
     "SentMail",
     "Staff",
+    "StoredMail",
     "Users",
     "Violation",
     "VirtualTimeLoop",

@@ -17,19 +17,19 @@ from typing import Final
 
 import msgspec
 
-from .habits import Habits
-from .incoming import Incoming
-from .replies import RefusedError, bit, listed, ordered
+from .habits import Quirks
+from .incoming import IncomingRequest
+from .replies import RefusedError, as_bit, as_php_list, ordered
 
 __all__ = ["ChatLine", "FakeChat"]
 
-PAGE: Final = 50
+DEFAULT_PAGE: Final = 50
 """How many messages there are without ``mid`` and ``last``."""
 
-MOST: Final = 300
+MAX_PAGE: Final = 300
 """How many messages there are in one answer at most."""
 
-LONGEST: Final = 250
+MAX_TEXT: Final = 250
 """How many characters one message has at most."""
 
 
@@ -54,13 +54,13 @@ class FakeChat:
     """
 
     def __init__(
-        self, *, habits: Callable[[], Habits], date: Callable[[], str], chance: Random
+        self, *, habits: Callable[[], Quirks], date: Callable[[], str], rng: Random
     ) -> None:
         self.messages: list[ChatLine] = []
         self.users_online = 1
         self._habits = habits
         self._date = date
-        self._chance = chance
+        self._chance = rng
         self._users: dict[str, str] = {}
         self._last_id = 0
         self._listeners: list[Callable[[ChatLine], None]] = []
@@ -88,7 +88,7 @@ class FakeChat:
         """The messages behind the one with this id, in order."""
         return self.messages[bisect_right(self.messages, id, key=attrgetter("id")) :]
 
-    def listen(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:
         """Have *listener* called with each message from now on, until what is returned is called.
 
         It is called before the message's sender is answered, and should return soon.
@@ -96,7 +96,7 @@ class FakeChat:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def answer(self, call: Incoming) -> dict[str, object]:
+    def answer(self, call: IncomingRequest) -> dict[str, object]:
         """Answer one request. Raises `RefusedError`."""
         match call.endpoint:
             case "peerbet.chat.get":
@@ -104,73 +104,73 @@ class FakeChat:
             case "peerbet.chat.set":
                 return self._set(call)
             case _:
-                raise _no("Unknown action")
+                raise _refusal("Unknown action")
 
-    def _get(self, call: Incoming) -> dict[str, object]:
+    def _get(self, call: IncomingRequest) -> dict[str, object]:
         reader = self._user(call)
-        last, mid = _int32(call, "last"), _int32(call, "mid")
+        last, mid = _int32_param(call, "last"), _int32_param(call, "mid")
         if last is not None and last < 1:
-            raise _no("Invalid last")
+            raise _refusal("Invalid last")
         habits = self._habits()
         lines = ordered(self._page(reader, mid, last), habits, self._chance)
         return {
             "status": 1,
             "users_online": self.users_online,
-            "message_list": listed([_shown(line, reader, habits) for line in lines], habits),
+            "message_list": as_php_list([_as_json(line, reader, habits) for line in lines], habits),
         }
 
     def _page(self, reader: str | None, mid: int | None, last: int | None) -> list[ChatLine]:
         habits = self._habits()
         start = 0 if mid is None else bisect_right(self.messages, mid, key=attrgetter("id"))
-        seen = [line for line in self.messages[start:] if _sees(reader, line)]
+        seen = [line for line in self.messages[start:] if _can_see(reader, line)]
         if habits.overlap:
-            before = (line for line in reversed(self.messages[:start]) if _sees(reader, line))
+            before = (line for line in reversed(self.messages[:start]) if _can_see(reader, line))
             seen[:0] = reversed(list(islice(before, habits.overlap)))
-        size = min(last or (PAGE if mid is None else MOST), MOST)
+        size = min(last or (DEFAULT_PAGE if mid is None else MAX_PAGE), MAX_PAGE)
         oldest = mid is not None and habits.window == "oldest"
         page = seen[:size] if oldest else seen[-size:]
         return [line for line in page for _ in range(habits.repeat)]
 
-    def _set(self, call: Incoming) -> dict[str, object]:
+    def _set(self, call: IncomingRequest) -> dict[str, object]:
         sender = self._user(call)
         if sender is None:
-            raise _no("Invalid key")
+            raise _refusal("Invalid key")
         text = call.params.get("msg", "")
         if not text:
-            raise _no("Message is empty")
-        if len(text) > LONGEST:
-            raise _no(f"Message is too long, {LONGEST} characters at most")
+            raise _refusal("Message is empty")
+        if len(text) > MAX_TEXT:
+            raise _refusal(f"Message is too long, {MAX_TEXT} characters at most")
         bot = call.params.get("bot", "").lower() in ("1", "true")
         return {"status": 1, "mid": self.say(sender, text, bot=bot)}
 
-    def _user(self, call: Incoming) -> str | None:
+    def _user(self, call: IncomingRequest) -> str | None:
         """The user whose key the request carries, ``None`` without one."""
         key = call.params.get("key")
         if not key:
             return None
         if key not in self._users:
-            raise _no("Invalid key")
+            raise _refusal("Invalid key")
         return self._users[key]
 
 
-def _no(words: str) -> RefusedError:
+def _refusal(words: str) -> RefusedError:
     return RefusedError({"status": 0, "message": words})
 
 
-def _int32(call: Incoming, name: str) -> int | None:
+def _int32_param(call: IncomingRequest, name: str) -> int | None:
     text = call.params.get(name)
     if not text:
         return None
     if not re.fullmatch(r"-?[0-9]{1,10}", text) or not -(2**31) <= int(text) < 2**31:
-        raise _no(f"Invalid {name}")
+        raise _refusal(f"Invalid {name}")
     return int(text)
 
 
-def _sees(reader: str | None, line: ChatLine) -> bool:
+def _can_see(reader: str | None, line: ChatLine) -> bool:
     return not line.to or reader in (line.sender, line.to)
 
 
-def _shown(line: ChatLine, reader: str | None, habits: Habits) -> dict[str, object]:
+def _as_json(line: ChatLine, reader: str | None, habits: Quirks) -> dict[str, object]:
     """Shape a message for *reader*, as documented."""
     return {
         "id": line.id,
@@ -178,7 +178,7 @@ def _shown(line: ChatLine, reader: str | None, habits: Habits) -> dict[str, obje
         "to": line.to,
         "msg": line.text,
         "date": line.date,
-        "bot": bit(line.bot, habits),
-        "my": bit(line.sender == reader, habits),
-        "me": bit(bool(line.to), habits),
+        "bot": as_bit(line.bot, habits),
+        "my": as_bit(line.sender == reader, habits),
+        "me": as_bit(bool(line.to), habits),
     }

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 
 import anyio
 
-from ..limiter import clock as loop_clock
-from ..misuse import AsyncWith
+from ..limiter import loop_clock
+from ..misuse import AsyncContextOnly
 from ..session import Session, SessionOptions
 from ..wire import Rate
 from .chat import FakeChat
 from .directory import Chats, Users, seed_directory
-from .faults import SORRY, Fault, Faults
-from .habits import HabitOptions, Habits, habits_from
-from .incoming import Arrival, Incoming, Service, redacted
-from .judge import LAW, Judge, Violation
+from .faults import ERROR_PAGE, Fault, Faults
+from .habits import QuirkOptions, Quirks, habits_from
+from .incoming import Arrival, IncomingRequest, Service, redacted
+from .judge import DEFAULT_RATES, RequestChecker, Violation
 from .keys import ApiKeys
 from .mail import FakeMail
 from .people import People
 from .pythbots import FakePythBots
-from .replies import RefusedError, Reply, php_json
+from .replies import FakeResponse, RefusedError, php_json
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FakeServices"]
 
-RECORDED: Final = 10_000
+MAX_RECORDED: Final = 10_000
 """How many of the latest requests are kept in the record."""
 
-PATIENCE: Final = 5.0
+SESSION_GUARD: Final = 5.0
 """The guard of the sessions made here, in seconds. Service and client share an event loop, and on a
 busy machine the one may see a request later than a guard for a network allows. With this one, each
 interval counts from the answer to the last request."""
@@ -48,7 +48,7 @@ interval counts from the answer to the last request."""
 SERVICES: Final[tuple[Service, ...]] = ("peerbet", "pythbots")
 
 
-class FakeServices(AsyncWith):
+class FakeServices(AsyncContextOnly):
     """Both services, each on a loopback port of its own, while ``async with`` lasts.
 
     - ``rates`` is the law per endpoint name, `LAW` where it is silent.
@@ -81,13 +81,13 @@ class FakeServices(AsyncWith):
         seed: int | str = 0,
         peerbet_port: int = 0,
         pythbots_port: int = 0,
-        **habits: Unpack[HabitOptions],
+        **habits: Unpack[QuirkOptions],
     ) -> None:
         self.username = username
         self.peerbet_key = peerbet_key
         self.personal_key = personal_key
         self.pythbots_api_key = pythbots_api_key
-        self._habits = habits_from(Habits(), **habits)
+        self._habits = habits_from(Quirks(), **habits)
         self._rates = rates
         self._given_clock = clock
         self._given_now = now
@@ -98,25 +98,23 @@ class FakeServices(AsyncWith):
         seed_directory(self.users, self.chats)
         owner = self.users.ensure(username)
         self.chat: Final = FakeChat(
-            habits=self._get_habits, date=self._get_date, chance=Random(f"{seed} chat")
+            habits=self._get_habits, date=self._get_date, rng=Random(f"{seed} chat")
         )
         self.mail: Final = FakeMail(
             self.users,
             owner,
             habits=self._get_habits,
             date=self._get_date,
-            chance=Random(f"{seed} mail"),
+            rng=Random(f"{seed} mail"),
         )
         self.register(username, peerbet_key=peerbet_key, personal_key=personal_key)
         self.api_keys: Final = ApiKeys()
         if pythbots_api_key is not None:
             self.api_keys.add(pythbots_api_key)
-        self.people: Final = People(
-            self.chat, self.mail, owner=owner, chance=Random(f"{seed} people")
-        )
+        self.people: Final = People(self.chat, self.mail, owner=owner, rng=Random(f"{seed} people"))
         self.faults: Final = Faults(Random(f"{seed} faults"))
         self.requests: list[Arrival] = []
-        self._judge = Judge(
+        self._judge = RequestChecker(
             rates,
             personal_key=lambda: self._habits.personal_key_param,
             api_key=lambda: bool(self.api_keys),
@@ -134,11 +132,11 @@ class FakeServices(AsyncWith):
         return f"<FakeServices {state}, violations={len(self.violations)}>"
 
     @property
-    def habits(self) -> Habits:
+    def quirks(self) -> Quirks:
         """How the services behave where nothing is documented."""
         return self._habits
 
-    def adopt(self, **habits: Unpack[HabitOptions]) -> None:
+    def set_quirks(self, **habits: Unpack[QuirkOptions]) -> None:
         """Change habits, from the next request on. Raises `InvalidRequestError`."""
         self._habits = habits_from(self._habits, **habits)
 
@@ -200,7 +198,10 @@ class FakeServices(AsyncWith):
         if username is not None:
             keys = (f"fake-peerbet-key-of-{username}", f"fake-personal-key-of-{username}")
             self.register(username, peerbet_key=keys[0], personal_key=keys[1])
-        patient = {name: Rate(law.interval, law.burst, PATIENCE) for name, law in LAW.items()}
+        patient = {
+            name: Rate(law.interval, law.burst, SESSION_GUARD)
+            for name, law in DEFAULT_RATES.items()
+        }
         settings: SessionOptions = {
             "peerbet_url": self.peerbet_url,
             "pythbots_url": self.pythbots_url,
@@ -233,8 +234,8 @@ class FakeServices(AsyncWith):
         self._running = True
         loop = asyncio.get_running_loop()
         self._set_clock(self._given_clock or loop_clock(loop))
-        self._judge.start_afresh()
-        self.api_keys._start_afresh()
+        self._judge.reset()
+        self.api_keys.reset()
         try:
             # Shielded, for a cancelled `create_server` leaves its socket to nobody.
             with anyio.CancelScope(shield=True):
@@ -275,7 +276,7 @@ class FakeServices(AsyncWith):
         # Late: a test run that uses no fake need not import aiohttp for it.
         from .server import LoopbackServer
 
-        malformed = partial(self._judge.malformed, service)
+        malformed = partial(self._judge.report_malformed, service)
         server = LoopbackServer(partial(self._respond, service), malformed, port)
         self._servers[service] = server
         await server.start()
@@ -287,28 +288,30 @@ class FakeServices(AsyncWith):
 
     # -- answering --------------------------------------------------------------------------------
 
-    def _respond(self, service: Service, request: web.BaseRequest) -> tuple[Reply, Fault | None]:
+    def _respond(
+        self, service: Service, request: web.BaseRequest
+    ) -> tuple[FakeResponse, Fault | None]:
         # `raw_path` is the target as it was received; the other attributes show it decoded.
         at, target = self.clock(), request.raw_path
-        call = Incoming(service, request.method, target, request.headers, at)
-        fault = self.faults._meet(call.kind)
+        call = IncomingRequest(service, request.method, target, request.headers, at)
+        fault = self.faults.next_for(call.kind)
         arrival = self._record(call, target, fault)
-        self._judge.consider(call)
-        status, body = (200, SORRY)
+        self._judge.check(call)
+        status, body = (200, ERROR_PAGE)
         if fault is None or fault.effect:
             status, body = self._answer(call)
         for listener in tuple(self._listeners):
             listener(arrival)
-        return Reply(status, body, self._habits.content_type), fault
+        return FakeResponse(status, body, self._habits.content_type), fault
 
-    def _record(self, call: Incoming, target: str, fault: Fault | None) -> Arrival:
+    def _record(self, call: IncomingRequest, target: str, fault: Fault | None) -> Arrival:
         keys = (*self.chat.keys, *self.mail.keys, *self.api_keys.keys)
         arrival = Arrival(call.endpoint, call.at, redacted(target, keys), fault)
         self.requests.append(arrival)
-        del self.requests[:-RECORDED]
+        del self.requests[:-MAX_RECORDED]
         return arrival
 
-    def _answer(self, call: Incoming) -> tuple[int, bytes]:
+    def _answer(self, call: IncomingRequest) -> tuple[int, bytes]:
         if "." not in call.endpoint:
             return 404, b"<html><body><h1>404 Not Found</h1></body></html>"
         if call.method != "GET":
@@ -320,7 +323,7 @@ class FakeServices(AsyncWith):
             status = refusal.status or self._habits.refusal_status
             return status, php_json(refusal.document, self._habits)
 
-    def _get_habits(self) -> Habits:
+    def _get_habits(self) -> Quirks:
         return self._habits
 
     def _get_date(self) -> str:

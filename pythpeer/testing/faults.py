@@ -40,7 +40,7 @@ NAMES: Final = frozenset(
 )
 """What faults can be scripted for: an endpoint, what is done with mail, or all that begins so."""
 
-SORRY: Final = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
+ERROR_PAGE: Final = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong</h1></body></html>"
 """What the proxy in front of a service says."""
 
 
@@ -93,7 +93,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     ) -> Self:
         """Answer with this status and an HTML page, as a proxy in front of the service does."""
         headers = () if retry_after is None else (("Retry-After", f"{retry_after}"),)
-        return cls(effect=effect, status=status, body=SORRY, headers=headers)
+        return cls(effect=effect, status=status, body=ERROR_PAGE, headers=headers)
 
     @classmethod
     def too_many(cls, retry_after: float | str | None = None) -> Self:
@@ -103,7 +103,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     @classmethod
     def html(cls, *, effect: bool = True) -> Self:
         """Answer with status 200 and an HTML page in the place of the JSON."""
-        return cls(effect=effect, body=SORRY)
+        return cls(effect=effect, body=ERROR_PAGE)
 
     @classmethod
     def garbage(cls, body: bytes = b'[{"id": 1, "mess', *, effect: bool = True) -> Self:
@@ -136,15 +136,15 @@ class Faults:
     name before the wider. Names that there are not are an `InvalidRequestError`.
     """
 
-    def __init__(self, chance: Random) -> None:
-        self._chance = chance
+    def __init__(self, rng: Random) -> None:
+        self._chance = rng
         self._queues: dict[str, deque[Fault]] = {}
         self._constant: dict[str, tuple[Fault, float]] = {}
 
     def add(self, name: str, fault: Fault, *more: Fault, times: int = 1) -> None:
         """Let the next requests meet these faults, one each, and all of them *times* over."""
         check_integer("times", times, 1)
-        self._queues.setdefault(_known(name), deque()).extend((fault, *more) * times)
+        self._queues.setdefault(_check_name(name), deque()).extend((fault, *more) * times)
 
     def always(self, name: str, fault: Fault, *, chance: float = 1.0) -> None:
         """Let every request meet *fault*, or that part of them which *chance* says (0.0 to 1.0).
@@ -153,13 +153,13 @@ class Faults:
         """
         if not 0.0 <= chance <= 1.0:
             raise InvalidRequestError("chance is a number from 0.0 to 1.0")
-        self._constant[_known(name)] = (fault, chance)
+        self._constant[_check_name(name)] = (fault, chance)
 
     def clear(self, name: str | None = None) -> None:
         """Forget every fault for *name* and what begins with it, or all faults that there are."""
         for script in (self._queues, self._constant):
             for each in list(script):
-                if name is None or _known(name) in _upwards(each):
+                if name is None or _check_name(name) in _prefixes(each):
                     del script[each]
 
     @property
@@ -172,9 +172,9 @@ class Faults:
         """What is always so, by name."""
         return {name: fault for name, (fault, _) in self._constant.items()}
 
-    def _meet(self, kind: str) -> Fault | None:
+    def next_for(self, kind: str) -> Fault | None:
         """Decide what happens to a request of this *kind*, the closest name that it has."""
-        names = _upwards(kind)
+        names = _prefixes(kind)
         for name in names:
             if queue := self._queues.get(name):
                 return queue.popleft()
@@ -193,13 +193,13 @@ class Faults:
         return f"<Faults {'; '.join([*pending, *constant]) or 'none'}>"
 
 
-def _known(name: str) -> str:
+def _check_name(name: str) -> str:
     if name not in NAMES:
         raise InvalidRequestError(f"no such endpoint: {name}; there are {', '.join(sorted(NAMES))}")
     return name
 
 
-def _upwards(name: str) -> list[str]:
+def _prefixes(name: str) -> list[str]:
     """*name* and the names that it begins with, from the closest to the widest."""
     parts = name.split(".")
     return [".".join(parts[:many]) for many in range(len(parts), 0, -1)]

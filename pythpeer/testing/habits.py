@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import InvalidRequestError
 
-__all__ = ["BOM", "PHP_WARNING", "HabitOptions", "Habits", "habits_from"]
+__all__ = ["BOM", "PHP_WARNING", "QuirkOptions", "Quirks", "habits_from"]
 
 BOM: Final = "\ufeff"
 """A byte-order mark, for ``prefix``: a PHP file that was saved with one prints it first."""
@@ -29,7 +29,7 @@ Order = Literal["ascending", "descending", "shuffled"]
 Empty = Literal["list", "null", "object"]
 
 
-class HabitOptions(TypedDict, total=False):
+class QuirkOptions(TypedDict, total=False):
     """The habits that `FakeServices` can be given, each as described in `Habits`."""
 
     window: Window
@@ -50,7 +50,7 @@ class HabitOptions(TypedDict, total=False):
     content_type: str
 
 
-class Habits(
+class Quirks(
     msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True, forbid_unknown_fields=True
 ):
     """How the services behave where nothing is documented. `FakeServices` takes each by name."""
@@ -105,10 +105,10 @@ class Habits(
     """What the answers say that they are."""
 
 
-def habits_from(old: Habits, **changes: Unpack[HabitOptions]) -> Habits:
+def habits_from(old: Quirks, **changes: Unpack[QuirkOptions]) -> Quirks:
     """Return *old* with *changes*. Raises `InvalidRequestError` for what is no habit."""
     try:
-        return msgspec.convert({**msgspec.structs.asdict(old), **changes}, Habits)
+        return msgspec.convert({**msgspec.structs.asdict(old), **changes}, Quirks)
     except msgspec.ValidationError as error:
         words = str(error)
     raise InvalidRequestError(f"no such habit: {words}")

@@ -14,7 +14,7 @@ import msgspec
 
 from .faults import Fault
 
-__all__ = ["Arrival", "Incoming", "Service", "redacted"]
+__all__ = ["Arrival", "IncomingRequest", "Service", "redacted"]
 
 Service = Literal["peerbet", "pythbots"]
 
@@ -43,7 +43,7 @@ class Arrival(msgspec.Struct, frozen=True):
     fault: Fault | None = None
 
 
-class Incoming:
+class IncomingRequest:
     """One request as it was received. It holds keys: it lives as long as its answer takes."""
 
     __slots__ = ("api_key", "at", "endpoint", "headers", "method", "params", "query")

@@ -16,11 +16,11 @@ import msgspec
 
 from ..errors import InvalidRequestError
 from ..wire import Rate
-from .incoming import Incoming, Service
+from .incoming import IncomingRequest, Service
 
-__all__ = ["LAW", "Judge", "Rule", "Violation"]
+__all__ = ["DEFAULT_RATES", "RequestChecker", "Rule", "Violation"]
 
-LAW: Final[Mapping[str, Rate]] = {
+DEFAULT_RATES: Final[Mapping[str, Rate]] = {
     "peerbet.chat.get": Rate(1.0),
     "peerbet.chat.set": Rate(1.0),
     "pythbots.userinfo": Rate(1.0, burst=3),
@@ -70,7 +70,7 @@ class Violation(msgspec.Struct, frozen=True):
         return f"{self.endpoint}: {self.detail} [{self.rule}]"
 
 
-class Judge:
+class RequestChecker:
     """Looks at every request and writes down what is wrong with it.
 
     ``personal_key`` says how the parameter is called that carries the personal key, and ``api_key``
@@ -84,30 +84,30 @@ class Judge:
         personal_key: Callable[[], str],
         api_key: Callable[[], bool],
     ) -> None:
-        unknown = sorted((rates or {}).keys() - LAW.keys())
+        unknown = sorted((rates or {}).keys() - DEFAULT_RATES.keys())
         if unknown:
             raise InvalidRequestError(f"no such endpoint: {', '.join(unknown)}")
         self.violations: list[Violation] = []
-        self._rates = {**LAW, **(rates or {})}
+        self._rates = {**DEFAULT_RATES, **(rates or {})}
         self._personal_key = personal_key
         self._api_key = api_key
         self._buckets: dict[tuple[str, int], _Bucket] = {}
 
-    def start_afresh(self) -> None:
+    def reset(self) -> None:
         """Forget when requests came: the clock is another one now."""
         self._buckets.clear()
 
-    def consider(self, call: Incoming) -> None:
+    def check(self, call: IncomingRequest) -> None:
         """Judge one request. To be called once for each, in the order in which they came."""
-        for faults in (self._pace(call), on_the_wire(call), self._lacks(call)):
+        for faults in (self._pace(call), check_encoding(call), self._check_presence(call)):
             self.violations += (Violation(call.endpoint, *fault) for fault in faults)
 
-    def malformed(self, service: Service) -> None:
+    def report_malformed(self, service: Service) -> None:
         """Take down a request that was refused before it could be read."""
         detail = "no well-formed HTTP request: a space or other forbidden byte in its target?"
         self.violations.append(Violation(service, "encoding", detail))
 
-    def _pace(self, call: Incoming) -> Iterator[Fault]:
+    def _pace(self, call: IncomingRequest) -> Iterator[Fault]:
         rate = self._rates.get(call.endpoint)
         if rate is None or not rate.interval:
             return
@@ -119,14 +119,14 @@ class Judge:
             allowed = f"1 every {rate.interval:g} s, {rate.burst} at once"
             yield "pace", f"came {early:.3f} s too early ({allowed})"
 
-    def _key(self, call: Incoming) -> str | None:
+    def _key(self, call: IncomingRequest) -> str | None:
         if call.endpoint.startswith("peerbet."):
             return call.params.get("key")
         if call.endpoint == "pythbots.mail":
             return call.params.get(self._personal_key())
         return call.api_key
 
-    def _lacks(self, call: Incoming) -> Iterator[Fault]:
+    def _check_presence(self, call: IncomingRequest) -> Iterator[Fault]:
         if call.endpoint == "peerbet.chat":
             yield "action", "an action that is neither get nor set"
         elif call.endpoint not in self._rates:
@@ -136,12 +136,12 @@ class Judge:
             yield "method", f"a {call.method} where everything is a GET"
         if self._api_key() and call.endpoint.startswith("pythbots.") and not call.api_key:
             yield "key", "the API key is missing"
-        for name in self._needs(call):
+        for name in self._required_params(call):
             if not any(call.params.get(choice) for choice in name.split(" or ")):
                 rule: Rule = "key" if name in ("key", self._personal_key()) else "parameter"
                 yield rule, f"{name} is missing"
 
-    def _needs(self, call: Incoming) -> tuple[str, ...]:
+    def _required_params(self, call: IncomingRequest) -> tuple[str, ...]:
         """The parameters that this call must have, by its endpoint."""
         match call.endpoint:
             case "peerbet.chat.set":
@@ -183,7 +183,7 @@ _STRAY = re.compile(r"[^A-Za-z0-9\-._~%=&]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def on_the_wire(call: Incoming) -> Iterator[Fault]:
+def check_encoding(call: IncomingRequest) -> Iterator[Fault]:
     """Find what is wrong with the bytes of a request, whatever they ask for."""
     if _STRAY.search(call.query):
         stray = " ".join(sorted(map(ascii, set(_STRAY.findall(call.query)))))

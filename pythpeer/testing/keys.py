@@ -13,7 +13,7 @@ from typing import Final
 
 from ..errors import InvalidRequestError
 from ..wire import check_integer
-from .judge import LAW
+from .judge import DEFAULT_RATES
 from .replies import RefusedError
 
 __all__ = ["ApiKeys"]
@@ -23,7 +23,7 @@ DAY: Final = 24 * HOUR
 WEEK: Final = 7 * DAY
 MONTH: Final = 30 * DAY
 
-ENDPOINTS: Final = frozenset(name for name in LAW if name.startswith("pythbots."))
+ENDPOINTS: Final = frozenset(name for name in DEFAULT_RATES if name.startswith("pythbots."))
 
 
 class ApiKeys:
@@ -68,27 +68,27 @@ class ApiKeys:
         """All keys."""
         return self._keys.keys()
 
-    def _start_afresh(self) -> None:
+    def reset(self) -> None:
         """Forget what was asked: the clock is another one now."""
         for key in self._keys.values():
             for limit in key.limits:
                 limit.times.clear()
 
-    def _check(self, key: str | None, endpoint: str, now: float) -> None:
+    def check(self, key: str | None, endpoint: str, now: float) -> None:
         """Let a request pass that comes at *now*, and count it. Raises `RefusedError`."""
         if not self._keys:
             return
         if key is None:
-            raise _no("Missing API key")
+            raise _refusal("Missing API key")
         found = self._keys.get(key)
         if found is None:
-            raise _no("Invalid API key")
+            raise _refusal("Invalid API key")
         if endpoint not in found.endpoints:
-            raise _no("no access")
+            raise _refusal("no access")
         if any(limit.is_reached(now) for limit in found.limits):
-            raise _no("Request limit reached")
+            raise _refusal("Request limit reached")
         for limit in found.limits:
-            limit.count(now)
+            limit.record(now)
 
 
 class _ApiKey:
@@ -114,9 +114,9 @@ class _Limit:
             return False
         return not self.times or now - self.times[0] < self._span
 
-    def count(self, now: float) -> None:
+    def record(self, now: float) -> None:
         self.times.append(now)
 
 
-def _no(words: str) -> RefusedError:
+def _refusal(words: str) -> RefusedError:
     return RefusedError({"error": words})

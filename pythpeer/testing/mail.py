@@ -10,13 +10,13 @@ from typing import NamedTuple
 import msgspec
 
 from .directory import Person, Users
-from .habits import Habits
-from .replies import bit, listed, ordered, renamed
+from .habits import Quirks
+from .replies import as_bit, as_php_list, ordered, renamed
 
-__all__ = ["FakeMail", "Letter", "Mailbox", "SentMail"]
+__all__ = ["FakeMail", "Mailbox", "SentMail", "StoredMail"]
 
 
-class Letter(msgspec.Struct, frozen=True):
+class StoredMail(msgspec.Struct, frozen=True):
     """One mail in the box; ``date`` is ``yyyy-MM-dd HH:mm:ss``."""
 
     id: int
@@ -39,12 +39,12 @@ class Mailbox:
 
     def __init__(self, owner: Person) -> None:
         self.owner = owner
-        self.box: list[Letter] = []
+        self.inbox: list[StoredMail] = []
         self.sent: list[SentMail] = []
 
     def _mark_all(self) -> None:
         """Mark everything as read."""
-        self.box[:] = [msgspec.structs.replace(letter, read=True) for letter in self.box]
+        self.inbox[:] = [msgspec.structs.replace(letter, read=True) for letter in self.inbox]
 
 
 class FakeMail:
@@ -58,24 +58,24 @@ class FakeMail:
         users: Users,
         owner: Person,
         *,
-        habits: Callable[[], Habits],
+        habits: Callable[[], Quirks],
         date: Callable[[], str],
-        chance: Random,
+        rng: Random,
     ) -> None:
         self._users = users
         self._owner = Mailbox(owner)
         self._habits = habits
         self._date = date
-        self._chance = chance
+        self._chance = rng
         self._boxes = {owner.username.casefold(): self._owner}
         self._keys: dict[str, Mailbox] = {}
         self._ids = count(1)
-        self._listeners: list[Callable[[Person, Letter], None]] = []
+        self._listeners: list[Callable[[Person, StoredMail], None]] = []
 
     @property
-    def box(self) -> list[Letter]:
+    def box(self) -> list[StoredMail]:
         """What came for the fake's own user, in order."""
-        return self._owner.box
+        return self._owner.inbox
 
     @property
     def sent(self) -> list[SentMail]:
@@ -108,13 +108,13 @@ class FakeMail:
         """
         mailbox = self._owner if to is None else self.of(to)
         author = self._users.ensure(sender)
-        letter = Letter(next(self._ids), author.username, author.id, text, self._date())
-        mailbox.box.append(letter)
+        letter = StoredMail(next(self._ids), author.username, author.id, text, self._date())
+        mailbox.inbox.append(letter)
         for listener in tuple(self._listeners):
             listener(mailbox.owner, letter)
         return letter.id
 
-    def listen(self, listener: Callable[[Person, Letter], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[Person, StoredMail], None]) -> Callable[[], None]:
         """Have *listener* called with the recipient and each mail from now on.
 
         That ends when what is returned is called. It should return soon.
@@ -131,32 +131,32 @@ class FakeMail:
 
     def _read_new(self, mailbox: Mailbox) -> object:
         """Hand out the unread mail as it is, and mark it as read."""
-        shown = self._shown([letter for letter in mailbox.box if not letter.read])
+        shown = self._shown([letter for letter in mailbox.inbox if not letter.read])
         mailbox._mark_all()
         return shown
 
     def _read_all(self, mailbox: Mailbox) -> object:
         """Hand out all mail as it is. Whether that marks it as read is a habit."""
-        shown = self._shown(mailbox.box)
+        shown = self._shown(mailbox.inbox)
         if self._habits().readall_marks:
             mailbox._mark_all()
         return shown
 
-    def _shown(self, letters: list[Letter]) -> object:
+    def _shown(self, letters: list[StoredMail]) -> object:
         habits = self._habits()
-        return listed(
+        return as_php_list(
             [_fields(letter, habits) for letter in ordered(letters, habits, self._chance)], habits
         )
 
 
-def _fields(letter: Letter, habits: Habits) -> dict[str, object]:
+def _fields(letter: StoredMail, habits: Quirks) -> dict[str, object]:
     fields: dict[str, object] = {
         "id": letter.id,
         "from": letter.sender,
         "from_id": letter.sender_id,
         "message": letter.text,
         "date": letter.date,
-        "read": bit(letter.read, habits),
+        "read": as_bit(letter.read, habits),
     }
     if not habits.mail_ids:
         del fields["id"]

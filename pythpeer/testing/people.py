@@ -17,9 +17,9 @@ from ..errors import InvalidRequestError
 from ..wire import check_seconds
 from .chat import ChatLine, FakeChat
 from .directory import Person
-from .mail import FakeMail, Letter
+from .mail import FakeMail, StoredMail
 from .scenes import CAST, OPENING, SCENES
-from .script import Line, read_scenes
+from .script import ScriptLine, read_scenes
 
 __all__ = ["Actor", "Heard", "Pace", "People"]
 
@@ -48,16 +48,16 @@ class People:
     They begin to live when the services start, and go home when those are closed.
     """
 
-    def __init__(self, chat: FakeChat, mail: FakeMail, *, owner: Person, chance: Random) -> None:
+    def __init__(self, chat: FakeChat, mail: FakeMail, *, owner: Person, rng: Random) -> None:
         self._chat = chat
         self._mail = mail
         self._owner = owner
-        self._chance = chance
+        self._chance = rng
         self._actors: dict[str, Actor] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[tuple[float, Callable[[], object]]] = []
         self._timers: set[asyncio.TimerHandle] = set()
-        chat.listen(self._hear_chat)
+        chat.subscribe(self._hear_chat)
         mail.listen(self._hear_mail)
 
     def add(self, name: str) -> Actor:
@@ -81,19 +81,19 @@ class People:
         """
         _check_pace(pace)
         lines = (line for scene in read_scenes(script) for line in scene)
-        self._go_on((line.played_by(cast or {}) for line in lines), pace)
+        self._next_line((line.with_cast(cast or {}) for line in lines), pace)
 
     def live(self, *, pace: Pace = PACE, command: str | None = "!ping") -> None:
         """Have invented people talk for ever, and say *command* to a bot every now and then."""
         _check_pace(pace)
-        self._go_on(self._life(command), pace)
+        self._next_line(self._endless_script(command), pace)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to live, in *loop*. The fake services do this when they start."""
         self._loop = loop
         waiting, self._waiting = self._waiting, []
         for seconds, action in waiting:
-            self._later(seconds, action)
+            self._schedule(seconds, action)
 
     def stop(self) -> None:
         """Go home: whatever was still to be said is not said."""
@@ -103,7 +103,7 @@ class People:
             timer.cancel()
         self._timers.clear()
 
-    def _later(self, pace: Pace, action: Callable[[], object]) -> None:
+    def _schedule(self, pace: Pace, action: Callable[[], object]) -> None:
         """Do something by and by, or at once if that is now."""
         seconds = self._chance.uniform(*pace) if isinstance(pace, tuple) else pace
         if not seconds:
@@ -119,7 +119,7 @@ class People:
             timer = self._loop.call_later(seconds, fire)
             self._timers.add(timer)
 
-    def _speak(self, line: Line) -> None:
+    def _perform(self, line: ScriptLine) -> None:
         """Say *line* now."""
         match line.how:
             case "chat" | "bot":
@@ -129,21 +129,21 @@ class People:
             case "mail":
                 self._mail.deliver(line.who, line.text)
 
-    def _go_on(self, lines: Generator[Line], pace: Pace) -> None:
+    def _next_line(self, lines: Generator[ScriptLine], pace: Pace) -> None:
         line = next(lines, None)
         if line is not None:
-            self._speak(line)
-            self._later(pace, partial(self._go_on, lines, pace))
+            self._perform(line)
+            self._schedule(pace, partial(self._next_line, lines, pace))
 
-    def _life(self, command: str | None) -> Generator[Line]:
+    def _endless_script(self, command: str | None) -> Generator[ScriptLine]:
         """The opening, then all scenes in any order, and again, each with another cast."""
         scenes, likely = read_scenes(OPENING), 1.0
         while True:
             for scene in scenes:
                 cast = dict(zip("abc", self._chance.sample(CAST, 3), strict=True))
-                yield from (line.played_by(cast) for line in scene)
+                yield from (line.with_cast(cast) for line in scene)
                 if command is not None and self._chance.random() < likely:
-                    yield Line(cast["c"], "chat", command)
+                    yield ScriptLine(cast["c"], "chat", command)
             scenes, likely = read_scenes(SCENES), 0.5
             self._chance.shuffle(scenes)
 
@@ -152,12 +152,12 @@ class People:
     def _hear_chat(self, line: ChatLine) -> None:
         for actor in tuple(self._actors.values()):
             if line.sender != actor.name and line.to in ("", actor.name):
-                actor._hear(line.sender, line.text, "private" if line.to else "chat")
+                actor._react(line.sender, line.text, "private" if line.to else "chat")
 
-    def _hear_mail(self, recipient: Person, letter: Letter) -> None:
+    def _hear_mail(self, recipient: Person, letter: StoredMail) -> None:
         actor = self._actors.get(recipient.username)
         if actor is not None and letter.sender != actor.name:
-            actor._hear(letter.sender, letter.text, "mail")
+            actor._react(letter.sender, letter.text, "mail")
 
 
 class Actor:
@@ -187,7 +187,7 @@ class Actor:
         every: Pace | None = None,
     ) -> Self:
         """Say something, to *to* alone if given: now or *after* some seconds, and then *every*."""
-        return self._do(
+        return self._schedule_action(
             partial(self._people._chat.say, self.name, text, to=to, bot=bot), after, every
         )
 
@@ -200,7 +200,9 @@ class Actor:
         every: Pace | None = None,
     ) -> Self:
         """Send a mail, by default to the fake's own user: now or *after*, and then *every*."""
-        return self._do(partial(self._people._mail.deliver, self.name, text, to=to), after, every)
+        return self._schedule_action(
+            partial(self._people._mail.deliver, self.name, text, to=to), after, every
+        )
 
     def answers(self, pattern: str, reply: Reply, *, after: Pace = 1.0) -> Self:
         """Whenever somebody else says or mails something that *pattern* is found in, say *reply*.
@@ -217,13 +219,13 @@ class Actor:
         self._answers.append((compiled, reply, after))
         return self
 
-    def _hear(self, sender: str, text: str, where: Literal["chat", "private", "mail"]) -> None:
+    def _react(self, sender: str, text: str, where: Literal["chat", "private", "mail"]) -> None:
         """React to what somebody said, if there is anything to say."""
         for pattern, reply, after in self._answers:
             match = pattern.search(text)
             if match:
                 heard = Heard(sender, text, where, match)
-                self._people._later(after, partial(self._reply, heard, reply))
+                self._people._schedule(after, partial(self._reply, heard, reply))
                 return
 
     def _reply(self, heard: Heard, reply: Reply) -> None:
@@ -236,7 +238,9 @@ class Actor:
             to = heard.sender if heard.where == "private" else ""
             self._people._chat.say(self.name, text, to=to)
 
-    def _do(self, action: Callable[[], object], after: Pace, every: Pace | None) -> Self:
+    def _schedule_action(
+        self, action: Callable[[], object], after: Pace, every: Pace | None
+    ) -> Self:
         _check_pace(after)
         if every is not None and not _check_pace(every):
             raise InvalidRequestError("every is more than 0 seconds")
@@ -244,9 +248,9 @@ class Actor:
         def act() -> None:
             action()
             if every is not None:
-                self._people._later(every, act)
+                self._people._schedule(every, act)
 
-        self._people._later(after, act)
+        self._people._schedule(after, act)
         return self
 
 

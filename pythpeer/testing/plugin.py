@@ -17,7 +17,13 @@ import pytest
 from ..session import Session
 from .fake import FakeServices
 
-__all__ = ["fake_services", "opened", "pytest_configure", "pythpeer_session", "started"]
+__all__ = [
+    "fake_services",
+    "open_session",
+    "pytest_configure",
+    "pythpeer_session",
+    "running_services",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,7 +45,7 @@ def fake_services(request: pytest.FixtureRequest) -> Iterator[FakeServices]:
     a test add up. A test during which a rule of the services was broken ends with an error: clear
     ``fake_services.violations`` where that was meant to happen.
     """
-    fake: FakeServices = request.getfixturevalue(_variant(request, "fake_services"))
+    fake: FakeServices = request.getfixturevalue(_fixture_for(request, "fake_services"))
     yield fake
     if fake.violations:
         broken = "\n".join(map(str, fake.violations))
@@ -52,11 +58,11 @@ def pythpeer_session(request: pytest.FixtureRequest) -> Session:
 
     ``@pytest.mark.pythpeer_session(timeout=5.0)`` gives arguments.
     """
-    session: Session = request.getfixturevalue(_variant(request, "pythpeer_session"))
+    session: Session = request.getfixturevalue(_fixture_for(request, "pythpeer_session"))
     return session
 
 
-def _variant(request: pytest.FixtureRequest, name: str) -> str:
+def _fixture_for(request: pytest.FixtureRequest, name: str) -> str:
     """The fixture that does it in the way of the plugin that runs the test."""
     if "anyio_backend" in request.fixturenames:
         backend = request.getfixturevalue("anyio_backend")
@@ -90,14 +96,14 @@ def _options(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def started(request: pytest.FixtureRequest) -> AsyncGenerator[FakeServices]:
+async def running_services(request: pytest.FixtureRequest) -> AsyncGenerator[FakeServices]:
     """`FakeServices` as the test's markers want them, while the test runs."""
     async with FakeServices(**_options(request, "fake_services")) as fake:
         yield fake
 
 
 @asynccontextmanager
-async def opened(
+async def open_session(
     request: pytest.FixtureRequest, fake_services: FakeServices
 ) -> AsyncGenerator[Session]:
     """A `Session` as the test's markers want it, while the test runs."""
@@ -113,7 +119,7 @@ async def _fake_services_of_anyio(
     request: pytest.FixtureRequest,
     anyio_backend: object,  # noqa: ARG001
 ) -> AsyncGenerator[FakeServices]:
-    async with started(request) as fake:
+    async with running_services(request) as fake:
         yield fake
 
 
@@ -123,5 +129,5 @@ async def _pythpeer_session_of_anyio(
     anyio_backend: object,  # noqa: ARG001
     fake_services: FakeServices,
 ) -> AsyncGenerator[Session]:
-    async with opened(request, fake_services) as session:
+    async with open_session(request, fake_services) as session:
         yield session

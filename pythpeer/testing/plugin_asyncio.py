@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from ..session import Session
 from .fake import FakeServices
-from .plugin import opened, started
+from .plugin import open_session, running_services
 
 __all__: list[str] = []
 
@@ -27,13 +27,13 @@ def _add_fixtures(scope: Scope) -> None:
     """Add fixtures for tests whose event loop lasts for *scope*; they last for one test each."""
 
     async def services(request: pytest.FixtureRequest) -> AsyncGenerator[FakeServices]:
-        async with started(request) as fake:
+        async with running_services(request) as fake:
             yield fake
 
     async def session(
         request: pytest.FixtureRequest, fake_services: FakeServices
     ) -> AsyncGenerator[Session]:
-        async with opened(request, fake_services) as opened_session:
+        async with open_session(request, fake_services) as opened_session:
             yield opened_session
 
     for public, fixture in (("fake_services", services), ("pythpeer_session", session)):

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import msgspec
 
 from .directory import Chats, Users
-from .habits import Habits
-from .incoming import Incoming
+from .habits import Quirks
+from .incoming import IncomingRequest
 from .keys import ApiKeys
 from .mail import FakeMail, Mailbox
-from .replies import RefusedError, listed, renamed
+from .replies import RefusedError, as_php_list, renamed
 
 __all__ = ["FakePythBots"]
 
@@ -29,7 +29,7 @@ class FakePythBots:
         chats: Chats,
         mail: FakeMail,
         api_keys: ApiKeys,
-        habits: Callable[[], Habits],
+        habits: Callable[[], Quirks],
     ) -> None:
         self._users = users
         self._chats = chats
@@ -37,9 +37,9 @@ class FakePythBots:
         self._api_keys = api_keys
         self._habits = habits
 
-    def answer(self, call: Incoming) -> object:
+    def answer(self, call: IncomingRequest) -> object:
         """Answer one request. Raises `RefusedError`."""
-        self._api_keys._check(call.api_key, call.endpoint, call.at)
+        self._api_keys.check(call.api_key, call.endpoint, call.at)
         match call.endpoint:
             case "pythbots.userinfo":
                 return self._userinfo(call)
@@ -50,29 +50,31 @@ class FakePythBots:
             case _:
                 return self._answer_mail(call)
 
-    def _userinfo(self, call: Incoming) -> object:
+    def _userinfo(self, call: IncomingRequest) -> object:
         person = self._users.find(_required(call, "user"))
         if person is None:
-            raise _no("User not found")
+            raise _refusal("User not found")
         return renamed(msgspec.to_builtins(person), self._habits())
 
-    def _crank(self, call: Incoming) -> object:
+    def _crank(self, call: IncomingRequest) -> object:
         chat = self._chats.by_id(_required(call, "chatid"))
         if chat is None or not chat.opted_in:
-            raise _no("Chat has not opted in")
+            raise _refusal("Chat has not opted in")
         habits = self._habits()
-        return listed([renamed(msgspec.to_builtins(one), habits) for one in chat.staff], habits)
+        return as_php_list(
+            [renamed(msgspec.to_builtins(one), habits) for one in chat.staff], habits
+        )
 
-    def _cstats(self, call: Incoming) -> object:
+    def _cstats(self, call: IncomingRequest) -> object:
         chat = self._chats.by_id(_required(call, "chatid"))
         if chat is None:
-            raise _no("Chat not found")
+            raise _refusal("Chat not found")
         return renamed(chat.stats, self._habits())
 
-    def _answer_mail(self, call: Incoming) -> object:
+    def _answer_mail(self, call: IncomingRequest) -> object:
         mailbox = self._mail._opened_by(call.params.get(self._habits().personal_key_param))
         if mailbox is None:
-            raise _no("Invalid personal key")
+            raise _refusal("Invalid personal key")
         if "readnew" in call.params:
             return self._in_a_list(self._mail._read_new(mailbox))
         if "readall" in call.params:
@@ -82,24 +84,24 @@ class FakePythBots:
     def _in_a_list(self, answer: object) -> object:
         return {"data": answer} if self._habits().wrapped else answer
 
-    def _send(self, call: Incoming, mailbox: Mailbox) -> object:
+    def _send(self, call: IncomingRequest, mailbox: Mailbox) -> object:
         text = _required(call, "message")
         if "user" in call.params:
             recipient = self._users.by_name(_required(call, "user"))
         else:
             recipient = self._users.by_id(_required(call, "id"))
         if recipient is None:
-            raise _no("User not found")
+            raise _refusal("User not found")
         self._mail._send(mailbox, recipient, text)
         return {"success": True}
 
 
-def _no(words: str, status: int | None = None) -> RefusedError:
+def _refusal(words: str, status: int | None = None) -> RefusedError:
     return RefusedError({"error": words}, status=status)
 
 
-def _required(call: Incoming, name: str) -> str:
+def _required(call: IncomingRequest, name: str) -> str:
     value = call.params.get(name)
     if not value:
-        raise _no(f"Missing {name}", status=400)
+        raise _refusal(f"Missing {name}", status=400)
     return value

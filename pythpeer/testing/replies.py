@@ -9,9 +9,17 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
-from .habits import Habits
+from .habits import Quirks
 
-__all__ = ["RefusedError", "Reply", "bit", "listed", "ordered", "php_json", "renamed"]
+__all__ = [
+    "FakeResponse",
+    "RefusedError",
+    "as_bit",
+    "as_php_list",
+    "ordered",
+    "php_json",
+    "renamed",
+]
 
 T = TypeVar("T")
 
@@ -27,7 +35,7 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Reply(msgspec.Struct, frozen=True):
+class FakeResponse(msgspec.Struct, frozen=True):
     """A whole answer of HTTP."""
 
     status: int
@@ -36,7 +44,7 @@ class Reply(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def php_json(document: object, habits: Habits) -> bytes:
+def php_json(document: object, habits: Quirks) -> bytes:
     r"""Encode *document* as PHP's ``json_encode`` does: ASCII only, compact, ``/`` as ``\/``."""
     if habits.numbers_as_strings:
         document = _with_strings(document)
@@ -53,12 +61,12 @@ def _with_strings(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def bit(value: bool, habits: Habits) -> object:  # noqa: FBT001  # what it encodes
+def as_bit(value: bool, habits: Quirks) -> object:  # noqa: FBT001  # what it encodes
     """A bit as the services write it."""
     return value if habits.bits_as_booleans else int(value)
 
 
-def ordered(ascending: Sequence[T], habits: Habits, chance: Random) -> list[T]:
+def ordered(ascending: Sequence[T], habits: Quirks, rng: Random) -> list[T]:
     """What comes in ascending order, in the order of the habits."""
     match habits.order:
         case "ascending":
@@ -66,10 +74,10 @@ def ordered(ascending: Sequence[T], habits: Habits, chance: Random) -> list[T]:
         case "descending":
             return list(reversed(ascending))
         case "shuffled":
-            return chance.sample(ascending, len(ascending))
+            return rng.sample(ascending, len(ascending))
 
 
-def listed(items: Sequence[object], habits: Habits) -> object:
+def as_php_list(items: Sequence[object], habits: Quirks) -> object:
     """A list, or what PHP makes of one."""
     if not items:
         return _EMPTY[habits.empty]
@@ -78,7 +86,7 @@ def listed(items: Sequence[object], habits: Habits) -> object:
     return list(items)
 
 
-def renamed(fields: Mapping[str, object], habits: Habits) -> dict[str, object]:
+def renamed(fields: Mapping[str, object], habits: Quirks) -> dict[str, object]:
     """*fields* under the names of the habits, without those that have none."""
     named = ((habits.names.get(name, name), value) for name, value in fields.items())
     return {name: value for name, value in named if name is not None}

@@ -18,7 +18,7 @@ from typing import Final, Literal, NamedTuple
 
 from ..errors import InvalidRequestError
 
-__all__ = ["How", "Line", "read_scenes"]
+__all__ = ["How", "ScriptLine", "read_scenes"]
 
 How = Literal["chat", "bot", "private", "mail"]
 
@@ -27,26 +27,26 @@ _LINE: Final = re.compile(r"(?P<who>\w+)(?P<how>[:*>@]) (?P<text>.*\S.*)")
 _ROLE: Final = re.compile(r"\{(\w+)\}")
 
 
-class Line(NamedTuple):
+class ScriptLine(NamedTuple):
     """One line of a script."""
 
     who: str
     how: How
     text: str
 
-    def played_by(self, cast: Mapping[str, str]) -> Line:
+    def with_cast(self, cast: Mapping[str, str]) -> ScriptLine:
         """The line with people in the place of roles: who says it, and ``{role}`` in its text."""
         text = _ROLE.sub(lambda match: cast.get(match[1], match[0]), self.text)
-        return Line(cast.get(self.who, self.who), self.how, text)
+        return ScriptLine(cast.get(self.who, self.who), self.how, text)
 
 
-def read_scenes(script: str) -> list[list[Line]]:
+def read_scenes(script: str) -> list[list[ScriptLine]]:
     """The scenes of *script*, each its lines. Raises `InvalidRequestError`."""
-    scenes: list[list[Line]] = [[]]
+    scenes: list[list[ScriptLine]] = [[]]
     for line in map(str.strip, script.splitlines()):
         match = _LINE.fullmatch(line)
         if match:
-            scenes[-1].append(Line(match["who"], _HOW[match["how"]], match["text"]))
+            scenes[-1].append(ScriptLine(match["who"], _HOW[match["how"]], match["text"]))
         elif line:
             raise InvalidRequestError(f"no line of a script, such as 'alice: hello': {line!r}")
         elif scenes[-1]:

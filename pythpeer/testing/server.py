@@ -19,23 +19,23 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 
 from .faults import Fault
-from .replies import Reply
+from .replies import FakeResponse
 
 __all__ = ["HOST", "LoopbackServer", "listen"]
 
 HOST: Final = "127.0.0.1"
 
-BREAK: Final = struct.pack("ii", 1, 0)
+LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 """``SO_LINGER`` with no time to linger: closing the socket sends an RST."""
 
 
-def _reveals_no_request(record: logging.LogRecord) -> bool:
+def _hides_request(record: logging.LogRecord) -> bool:
     """Drop what aiohttp logs of requests it cannot read: their targets, and the keys in them."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 logger: Final = logging.getLogger(__name__)
-logger.addFilter(_reveals_no_request)
+logger.addFilter(_hides_request)
 
 
 class LoopbackServer:
@@ -46,7 +46,7 @@ class LoopbackServer:
 
     def __init__(
         self,
-        answer: Callable[[web.BaseRequest], tuple[Reply, Fault | None]],
+        answer: Callable[[web.BaseRequest], tuple[FakeResponse, Fault | None]],
         malformed: Callable[[], None],
         port: int,
     ) -> None:
@@ -88,7 +88,7 @@ class LoopbackServer:
             return _response(reply)
         if fault.delay:
             await asyncio.sleep(fault.delay)
-        reply = _spoiled(reply, fault)
+        reply = _apply_fault(reply, fault)
         match fault.end:
             case "answer":
                 return _response(reply)
@@ -98,7 +98,7 @@ class LoopbackServer:
                 await asyncio.get_running_loop().create_future()
             case "reset":
                 _transport(request).get_extra_info("socket").setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, BREAK
+                    socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO
                 )
                 _transport(request).abort()
             case "drop":
@@ -136,8 +136,8 @@ async def listen(runner: web.BaseRunner, port: int) -> int:
     return int(runner.addresses[0][1])
 
 
-def _spoiled(reply: Reply, fault: Fault) -> Reply:
-    return Reply(
+def _apply_fault(reply: FakeResponse, fault: Fault) -> FakeResponse:
+    return FakeResponse(
         status=reply.status if fault.status is None else fault.status,
         body=reply.body if fault.body is None else fault.body,
         content_type=reply.content_type,
@@ -145,7 +145,7 @@ def _spoiled(reply: Reply, fault: Fault) -> Reply:
     )
 
 
-def _response(reply: Reply) -> web.Response:
+def _response(reply: FakeResponse) -> web.Response:
     return web.Response(
         status=reply.status,
         body=reply.body,
@@ -155,7 +155,7 @@ def _response(reply: Reply) -> web.Response:
     )
 
 
-async def _cut(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+async def _cut(request: web.BaseRequest, reply: FakeResponse) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
     response.content_type = reply.content_type
     response.content_length = len(reply.body)

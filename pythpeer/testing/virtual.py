@@ -31,10 +31,10 @@ many until both sides have it."""
 MAX_DELIVERY: Final = 1.0
 """Seconds of real time that a packet may take from one socket of this process to another."""
 
-MOMENT: Final = 1e-6
+KERNEL_WAIT: Final = 1e-6
 """Seconds of real time that are slept, before a jump, where no packet can be waited for."""
 
-OWN: Final = 1
+OWN_SOCKETS: Final = 1
 """Sockets that the loop watches for itself. Where it watches no other, nobody waits for one."""
 
 DECIMALS: Final = 9
@@ -57,7 +57,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, *, start: float = 0.0, patience: float = 10.0) -> None:
-        self._virtual = _JumpingSelector(start, patience)
+        self._virtual = _AutojumpSelector(start, patience)
         super().__init__(self._virtual)
 
     def time(self) -> float:
@@ -88,7 +88,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
                 self._virtual.threads -= 1
 
 
-class _JumpingSelector(selectors.DefaultSelector):
+class _AutojumpSelector(selectors.DefaultSelector):
     """Looks at sockets as usual, and moves the clock instead of waiting."""
 
     def __init__(self, start: float, patience: float) -> None:
@@ -115,7 +115,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             return super().select(None)
         if self.threads:
             ready = super().select(self._patience)
-        elif len(self.get_map()) > OWN:
+        elif len(self.get_map()) > OWN_SOCKETS:
             ready = self._select_delivered()
         if not ready:
             self._jump(timeout)
@@ -162,7 +162,7 @@ class _Loopback:
             except OSError:
                 self.close()
         if self._socket is None:
-            time.sleep(MOMENT)
+            time.sleep(KERNEL_WAIT)
 
     def close(self) -> None:
         """Close the socket; from then on, waiting is sleeping."""

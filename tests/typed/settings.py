@@ -19,12 +19,12 @@ from pythpeer import (
     SqliteStore,
 )
 from pythpeer.stores import (
-    EndpointSurvey,
-    Latest,
-    LogSurvey,
-    NameSurvey,
+    EndpointSnapshot,
+    LatestItem,
+    LogSnapshot,
+    ReaderSnapshot,
     Store,
-    Survey,
+    StoreSnapshot,
 )
 
 
@@ -77,24 +77,24 @@ async def keep_it_somewhere() -> None:
 async def look_into_a_store() -> None:
     store = MemoryStore()
     async with Session(store=store):
-        survey = assert_type(await store.survey(latest=5), Survey)
-    for log in assert_type(survey.logs, tuple[LogSurvey, ...]):
+        survey = assert_type(await store.snapshot(latest=5), StoreSnapshot)
+    for log in assert_type(survey.logs, tuple[LogSnapshot, ...]):
         assert_type(log.topic, str)
         assert_type(log.head, int)
         assert_type(log.length, int)
-        assert_type(log.led, bool)
-        assert_type(log.announced, int)
-        for name in assert_type(log.names, tuple[NameSurvey, ...]):
+        assert_type(log.has_leader, bool)
+        assert_type(log.pending_fetches, int)
+        for name in assert_type(log.readers, tuple[ReaderSnapshot, ...]):
             assert_type(name.name, str)
-            assert_type(name.place, int)
+            assert_type(name.position, int)
             assert_type(name.lag, int)
-        for latest in assert_type(log.latest, tuple[Latest, ...]):
+        for latest in assert_type(log.latest, tuple[LatestItem, ...]):
             assert_type(latest.id, int)
             assert_type(latest.item, str | None)
-    for endpoint in assert_type(survey.endpoints, tuple[EndpointSurvey, ...]):
+    for endpoint in assert_type(survey.endpoints, tuple[EndpointSnapshot, ...]):
         assert_type(endpoint.key, str)
         assert_type(endpoint.requests, int)
-        assert_type(endpoint.in_hand, int)
+        assert_type(endpoint.outstanding, int)
         assert_type(endpoint.waiting, int)
         assert_type(endpoint.paused_for, float)
 
@@ -108,7 +108,7 @@ async def watch_the_pace(session: Session) -> None:
     assert_type(rate.burst, int)
     assert_type(rate.guard, float)
     assert_type(limiter.available, int)
-    assert_type(limiter.in_hand, int)
+    assert_type(limiter.outstanding, int)
     assert_type(limiter.waiting, int)
     assert_type(limiter.guard, float)
     assert_type(limiter.paused_for, float)

@@ -10,7 +10,7 @@ from typing import Literal, assert_type
 from pythpeer import Rate, Session
 from pythpeer.testing import (
     BOM,
-    LAW,
+    DEFAULT_RATES,
     PHP_WARNING,
     Actor,
     ApiKeys,
@@ -22,17 +22,17 @@ from pythpeer.testing import (
     FakeServices,
     Fault,
     Faults,
-    HabitOptions,
-    Habits,
     Heard,
-    Letter,
     Mailbox,
     Pace,
     People,
     Person,
+    QuirkOptions,
+    Quirks,
     Rule,
     SentMail,
     Staff,
+    StoredMail,
     Users,
     Violation,
     VirtualTimeLoop,
@@ -48,9 +48,9 @@ async def bot_answers(fake_services: FakeServices, pythpeer_session: Session) ->
 
 
 async def start_a_fake() -> None:
-    habits: HabitOptions = {"order": "shuffled", "mail_ids": False, "prefix": BOM + PHP_WARNING}
+    habits: QuirkOptions = {"order": "shuffled", "mail_ids": False, "prefix": BOM + PHP_WARNING}
     services = FakeServices(
-        rates=LAW,
+        rates=DEFAULT_RATES,
         username="me",
         peerbet_key="key",
         personal_key="key",
@@ -72,7 +72,7 @@ async def start_a_fake() -> None:
     assert_type(services.date, str)
     assert_type(services.listen(lambda arrival: print(arrival.target))(), None)
     assert_type(services.register("bob", peerbet_key="k", personal_key="k"), None)
-    assert_type(services.adopt(window="oldest"), None)
+    assert_type(services.set_quirks(window="oldest"), None)
     assert_type(await services.aclose(), None)
 
 
@@ -104,7 +104,7 @@ async def talk_and_mail(fake: FakeServices) -> None:
         assert_type(line.bot, bool)
     assert_type(chat.users_online, int)
     assert_type(chat.after(7), list[ChatLine])
-    assert_type(chat.listen(lambda line: print(line.text))(), None)
+    assert_type(chat.subscribe(lambda line: print(line.text))(), None)
 
     mail = assert_type(fake.mail, FakeMail)
     assert_type(mail.deliver("alice", "hello", to="bob"), int)
@@ -112,8 +112,8 @@ async def talk_and_mail(fake: FakeServices) -> None:
     box = assert_type(mail.of("bob"), Mailbox)
     assert_type(box.owner, Person)
     assert_type(box.sent, list[SentMail])
-    for letter in (*mail.box, *box.box):
-        assert_type(letter, Letter)
+    for letter in (*mail.box, *box.inbox):
+        assert_type(letter, StoredMail)
         assert_type(letter.id, int)
         assert_type(letter.sender, str)
         assert_type(letter.sender_id, int)
@@ -211,7 +211,7 @@ async def bring_people_to_life(fake: FakeServices) -> None:
 
 
 async def switch_habits(fake: FakeServices) -> None:
-    habits = assert_type(fake.habits, Habits)
+    habits = assert_type(fake.quirks, Quirks)
     assert_type(habits.window, Literal["newest", "oldest"])
     assert_type(habits.overlap, int)
     assert_type(habits.repeat, int)
@@ -228,7 +228,7 @@ async def switch_habits(fake: FakeServices) -> None:
     assert_type(habits.refusal_status, int)
     assert_type(habits.prefix, str)
     assert_type(habits.content_type, str)
-    assert_type(LAW, Mapping[str, Rate])
+    assert_type(DEFAULT_RATES, Mapping[str, Rate])
 
 
 async def have_time_of_my_own() -> None:

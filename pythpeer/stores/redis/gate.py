@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from typing import Final
 
 from ...errors import StoreError
-from ...limiter import Turn, clock
+from ...limiter import Grant, loop_clock
 from ...wire import Rate
-from .link import Argument, Link
-from .pulse import TERM, Pulse, micro
+from .link import Argument, Connections
+from .pulse import SESSION_TIMEOUT, Heartbeat, to_microseconds
 from .scripts import script
 
 __all__ = ["RedisGate"]
 
-UNTOLD: Final = 256
+MAX_OUTBOX: Final = 256
 """How many events are kept while the server is away. What is older than that is of no account."""
 
 _Event = tuple[float, tuple[Argument, ...]]
@@ -31,122 +31,131 @@ _Event = tuple[float, tuple[Argument, ...]]
 class RedisGate:
     """The `Gate` of one endpoint and account, whose state lies under *keys*."""
 
-    def __init__(self, link: Link, pulse: Pulse, keys: Sequence[str], rate: Rate) -> None:
+    def __init__(
+        self, link: Connections, pulse: Heartbeat, keys: Sequence[str], rate: Rate
+    ) -> None:
         self._link = link
         self._pulse = pulse
         self._keys = tuple(keys)
-        self._who = pulse.name()
+        self._who = pulse.new_owner()
         self._script = script("pace")
-        times = (micro(rate.interval), rate.burst, micro(rate.guard), micro(TERM))
-        self._always: tuple[Argument, ...] = (self._who, *times)
+        times = (
+            to_microseconds(rate.interval),
+            rate.burst,
+            to_microseconds(rate.guard),
+            to_microseconds(SESSION_TIMEOUT),
+        )
+        self._fixed_args: tuple[Argument, ...] = (self._who, *times)
         self._numbers = itertools.count(1)
         self._in_hand: set[int] = set()
-        self._untold: deque[_Event] = deque()
+        self._outbox: deque[_Event] = deque()
         self._turn = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._telling: asyncio.Task[None] | None = None
-        self._in_line = False
+        self._flush_task: asyncio.Task[None] | None = None
+        self._is_queued = False
 
-    async def take(self) -> Turn:
+    async def acquire(self) -> Grant:
         """Ask for a token, and keep a place in the line of processes until it is had."""
         ticket = next(self._numbers)
-        self._in_line = True
+        self._is_queued = True
         try:
-            wait, paused = await self._tell("t", ticket)
+            wait, paused = await self._send("t", ticket)
         except BaseException:
-            self._note("b", ticket)
-            self.leave()
+            self._enqueue("b", ticket)
+            self.leave_queue()
             raise
         if not wait:
-            self._in_line = False
+            self._is_queued = False
             self._in_hand.add(ticket)
-            self._pulse.add(self._who, ticket)
-        return Turn(wait / 1e6, ticket, paused / 1e6)
+            self._pulse.keep_alive(self._who, ticket)
+        return Grant(wait / 1e6, ticket, paused / 1e6)
 
     def written(self, ticket: int, guard: float) -> None:
         """The request on *ticket* is being written now."""
         self._let_go(ticket)
-        self._note("w", ticket, micro(guard))
+        self._enqueue("w", ticket, to_microseconds(guard))
 
     def answered(self, ticket: int) -> None:
         """The request on *ticket* has its answer now."""
-        self._note("a", ticket)
+        self._enqueue("a", ticket)
 
-    def give_back(self, ticket: int) -> None:
+    def release(self, ticket: int) -> None:
         """The request on *ticket* certainly never left."""
         self._let_go(ticket)
-        self._note("b", ticket)
+        self._enqueue("b", ticket)
 
-    def leave(self) -> None:
+    def leave_queue(self) -> None:
         """Nobody here waits any more: give the place in the line up."""
-        self._in_line = False
-        self._note("l")
+        self._is_queued = False
+        self._enqueue("l")
 
     def pause(self, seconds: float) -> None:
         """Let nothing through for *seconds* from now, in any process."""
-        self._note("p", micro(seconds))
+        self._enqueue("p", to_microseconds(seconds))
 
     async def withdraw(self) -> None:
         """The store is closing: what is in hand goes back, and the place in the line."""
         for ticket in list(self._in_hand):
-            self.give_back(ticket)
-        if self._in_line:
-            self.leave()
-        if self._telling is not None:
-            await asyncio.wait([self._telling])
-        if self._untold:
-            await self._tell()
+            self.release(ticket)
+        if self._is_queued:
+            self.leave_queue()
+        if self._flush_task is not None:
+            await asyncio.wait([self._flush_task])
+        if self._outbox:
+            await self._send()
 
     def _let_go(self, ticket: int) -> None:
         self._in_hand.discard(ticket)
-        self._pulse.discard(self._who, ticket)
+        self._pulse.stop(self._who, ticket)
 
     # -- telling ----------------------------------------------------------------------------------
 
-    def _note(self, *event: Argument) -> None:
+    def _enqueue(self, *event: Argument) -> None:
         loop = self._move()
-        self._untold.append((clock(loop)(), event))
-        if len(self._untold) > UNTOLD:
-            self._untold.popleft()
-        if self._telling is None or self._telling.done():
-            self._telling = loop.create_task(self._tell_all())
+        self._outbox.append((loop_clock(loop)(), event))
+        if len(self._outbox) > MAX_OUTBOX:
+            self._outbox.popleft()
+        if self._flush_task is None or self._flush_task.done():
+            self._flush_task = loop.create_task(self._flush())
 
     def _move(self) -> asyncio.AbstractEventLoop:
         """Come to the running loop. What happened in another one has no time in this."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._turn, self._telling = loop, asyncio.Lock(), None
-            self._untold.clear()
+            self._loop, self._turn, self._flush_task = loop, asyncio.Lock(), None
+            self._outbox.clear()
         return loop
 
-    async def _tell_all(self) -> None:
-        while self._untold:
+    async def _flush(self) -> None:
+        while self._outbox:
             try:
-                await self._tell()
+                await self._send()
             except StoreError:
                 return  # it is told with the next token: whoever wants one hears what is wrong
 
-    async def _tell(self, *wish: Argument) -> tuple[int, int]:
+    async def _send(self, *request: Argument) -> tuple[int, int]:
         """Tell what happened, and ask for a token if that is the wish. One at a time, in order."""
         loop = self._move()
         async with self._turn:
-            events = list(self._untold)
-            if not events and not wish:
+            events = list(self._outbox)
+            if not events and not request:
                 return 0, 0
-            now = clock(loop)()
+            now = loop_clock(loop)()
             args: list[Argument] = []
             for when, what in events:
-                args += _aged(what, micro(now - when))
-            args += wish
-            told = await self._link.run(self._script, self._keys, args, always=self._always)
+                args += _with_age(what, to_microseconds(now - when))
+            args += request
+            told = await self._link.run_script(
+                self._script, self._keys, args, always=self._fixed_args
+            )
             for event in events:
-                if self._untold and self._untold[0] is event:
-                    self._untold.popleft()
+                if self._outbox and self._outbox[0] is event:
+                    self._outbox.popleft()
             wait, paused = (told, 0) if isinstance(told, int) else told
             return wait, paused
 
 
-def _aged(event: tuple[Argument, ...], age: int) -> tuple[Argument, ...]:
+def _with_age(event: tuple[Argument, ...], age: int) -> tuple[Argument, ...]:
     if event[0] in ("w", "a"):
         return (*event, age)
     if event[0] == "p":

@@ -21,25 +21,25 @@ from .scripts import Script, script
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
 
-__all__ = ["Argument", "Link"]
+__all__ = ["Argument", "Connections"]
 
 Argument = bytes | str | int
 
-OLDEST: Final = 7
+MIN_VERSION: Final = 7
 """The oldest version of the server that works."""
 
-MOST: Final = 8
+MAX_CONNECTIONS: Final = 8
 """How many questions are under way at a time, and connections kept open that nobody uses just now.
 Questions for news have connections of their own: one for each log that a session follows."""
 
-STEP: Final = 0.05
+BASE_BACKOFF: Final = 0.05
 """Seconds after which a server that is away is tried again, at first."""
 
-LONGEST_STEP: Final = 1.0
+MAX_BACKOFF: Final = 1.0
 """The same in the end."""
 
 
-def _packed(args: Iterable[Argument]) -> bytes:
+def _pack(args: Iterable[Argument]) -> bytes:
     """Arguments as they travel: redis-py's own way takes as long as the server does."""
     parts: list[bytes] = []
     for arg in args:
@@ -50,14 +50,14 @@ def _packed(args: Iterable[Argument]) -> bytes:
 
 
 @lru_cache(256)
-def _opening(*args: Argument) -> bytes:
+def _pack_cached(*args: Argument) -> bytes:
     """How a command begins that is said time and again."""
-    return _packed(args)
+    return _pack(args)
 
 
-def _command(opening: bytes, count: int, args: Sequence[Argument]) -> bytes:
+def _pack_command(opening: bytes, count: int, args: Sequence[Argument]) -> bytes:
     """A command of *count* arguments that are packed already, and more."""
-    return b"*%d\r\n%b%b" % (count + len(args), opening, _packed(args))
+    return b"*%d\r\n%b%b" % (count + len(args), opening, _pack(args))
 
 
 @cache
@@ -74,29 +74,29 @@ def _driver() -> dict[str, Any]:
 class _Failure:
     """Why there is no answer."""
 
-    __slots__ = ("again", "error")
+    __slots__ = ("error", "retryable")
 
     def __init__(self, error: StoreError, *, again: bool = False) -> None:
         self.error: Final = error
-        self.again: Final = again
+        self.retryable: Final = again
         """Whether to ask again makes sense."""
 
 
-class Link:
+class Connections:
     """What a store says to the server at *address*, and hears from it.
 
     *timeout* limits one answer, *patience* how long one waits for a server that is away; both are
     seconds. *marker* is the key under which the server's run is noted.
     """
 
-    def __init__(self, address: Address, *, marker: str, timeout: float, patience: float) -> None:
+    def __init__(self, address: Address, *, run_key: str, timeout: float, patience: float) -> None:
         self._address = address
-        self._marker = marker
+        self._marker = run_key
         self._timeout = timeout
         self._patience = patience
         self._node: tuple[str, int] | None = None  # where a cluster has sent us
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn = asyncio.Semaphore(MOST)
+        self._turn = asyncio.Semaphore(MAX_CONNECTIONS)
         self._idle: list[Connection] = []
         self._errors: tuple[type[Exception], ...] = (OSError,)  # and redis-py's, once it is open
         self._open = False
@@ -110,7 +110,7 @@ class Link:
             self._open = True
         if not self._open:
             raise StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'")
-        outcome = await self._attempt(_command(b"", 0, ("PING",)))
+        outcome = await self._execute_once(_pack_command(b"", 0, ("PING",)))
         if isinstance(outcome, _Failure):
             await self.aclose()
             raise outcome.error
@@ -118,9 +118,9 @@ class Link:
     async def aclose(self) -> None:
         """Close the connections. Those in use end with what they are used for."""
         self._open = False
-        await self._drop_idle()
+        await self._discard_idle()
 
-    async def run(
+    async def run_script(
         self,
         what: Script,
         keys: Sequence[Argument],
@@ -133,41 +133,43 @@ class Link:
         *always* are arguments before *args* that a caller hands over time and again.
         """
         count = 3 + len(keys) + len(always)
-        command = _command(_opening("EVALSHA", what.digest, len(keys), *keys, *always), count, args)
+        command = _pack_command(
+            _pack_cached("EVALSHA", what.digest, len(keys), *keys, *always), count, args
+        )
         loop = asyncio.get_running_loop()
-        end, step = loop.time() + self._patience, STEP
+        end, step = loop.time() + self._patience, BASE_BACKOFF
         while True:
-            outcome = await self._ask(command)
+            outcome = await self._execute(command)
             if isinstance(outcome, _Failure) and outcome.error.args == (NO_SCRIPT,):
                 # Nothing was done; this does it, and has it known from now on.
-                opening = _opening("EVAL", what.text, len(keys), *keys, *always)
-                outcome = await self._ask(_command(opening, count, args))
+                opening = _pack_cached("EVAL", what.text, len(keys), *keys, *always)
+                outcome = await self._execute(_pack_command(opening, count, args))
             if not isinstance(outcome, _Failure):
                 return outcome
             wait = random.uniform(step / 2, step)
-            if not outcome.again or loop.time() + wait > end:
+            if not outcome.retryable or loop.time() + wait > end:
                 break
             await asyncio.sleep(wait)
-            step = min(2 * step, LONGEST_STEP)
+            step = min(2 * step, MAX_BACKOFF)
         raise outcome.error
 
-    async def wait(self, stream: Argument, last: int, seconds: float) -> bool:
+    async def wait_for_entry(self, stream: Argument, last: int, seconds: float) -> bool:
         """Wait until a stream has entries with ids over *last*, *seconds* at most: has it?"""
         block = max(1, int(seconds * 1000))
         command = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", stream, f"{last}-0")
-        outcome = await self._attempt(_command(b"", 0, command), self._timeout + seconds)
+        outcome = await self._execute_once(_pack_command(b"", 0, command), self._timeout + seconds)
         if isinstance(outcome, _Failure):
             raise outcome.error
         return bool(outcome)
 
-    async def find(self, start: str) -> list[str]:
+    async def scan(self, start: str) -> list[str]:
         """The keys that begin so, each perhaps more than once. Looks through all that there are."""
         pattern = "".join(f"\\{each}" if each in "*?[]^\\" else each for each in start) + "*"
         found: list[str] = []
         cursor: Argument = 0
         while True:
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            outcome = await self._ask(_command(b"", 0, command))
+            outcome = await self._execute(_pack_command(b"", 0, command))
             if isinstance(outcome, _Failure):
                 raise outcome.error
             cursor, keys = outcome
@@ -177,84 +179,84 @@ class Link:
 
     # -- one try ----------------------------------------------------------------------------------
 
-    async def _ask(self, command: bytes) -> Any:
+    async def _execute(self, command: bytes) -> Any:
         """One answer as `_attempt` gives it, in turn: a thousand streams need no more sockets."""
-        self._move()
+        self._rebind()
         turn = self._turn
         if turn.locked():
             try:
                 async with asyncio.timeout(self._timeout):
                     await turn.acquire()
             except TimeoutError:
-                return self._late()
+                return self._timeout_error()
         else:
             await turn.acquire()
         try:
-            return await self._attempt(command)
+            return await self._execute_once(command)
         finally:
             turn.release()
 
-    def _move(self) -> None:
+    def _rebind(self) -> None:
         """Come to the running loop. The connections of another one are gone with it."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._idle.clear()
-            self._loop, self._turn = loop, asyncio.Semaphore(MOST)
+            self._loop, self._turn = loop, asyncio.Semaphore(MAX_CONNECTIONS)
 
-    async def _attempt(self, command: bytes, timeout: float | None = None) -> Any:
+    async def _execute_once(self, command: bytes, timeout: float | None = None) -> Any:
         """One answer, or the failure to get one as a value."""
         if not self._open:
             return _Failure(StoreError("the store is not open: a session opens it"))
         connection: Connection | None = None
         try:
-            connection = await self._connection()
+            connection = await self._acquire()
             async with asyncio.timeout(timeout or self._timeout):
                 await connection.send_packed_command(command, check_health=False)
                 answer = cast("object", await connection.read_response())
         except self._errors as error:
-            if connection is not None and _is_whole(error):
-                await self._keep(connection)
+            if connection is not None and _is_reusable(error):
+                await self._release(connection)
             elif connection is not None:
-                await _drop(connection)
+                await _discard(connection)
             node = self._node
             failure = self._explain(error)
             if self._node != node:
-                await self._drop_idle()  # they lead elsewhere
+                await self._discard_idle()  # they lead elsewhere
             return failure
         except BaseException:
             if connection is not None:
-                await _drop(connection)
+                await _discard(connection)
             raise
-        await self._keep(connection)
+        await self._release(connection)
         return answer
 
-    async def _connection(self) -> Connection:
-        self._move()
+    async def _acquire(self) -> Connection:
+        self._rebind()
         if self._idle:
             return self._idle.pop()
-        connection = self._make()
+        connection = self._new_connection()
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 # Not as its `redis_connect_func`, of which it asks what Python 3.14 deprecates.
-                await self._greet(connection)
+                await self._on_connect(connection)
         except BaseException:
-            await _drop(connection)
+            await _discard(connection)
             raise
         return connection
 
-    async def _drop_idle(self) -> None:
+    async def _discard_idle(self) -> None:
         idle, self._idle = self._idle, []
         for connection in idle:
-            await _drop(connection)
+            await _discard(connection)
 
-    async def _keep(self, connection: Connection) -> None:
-        if self._open and len(self._idle) < MOST:
+    async def _release(self, connection: Connection) -> None:
+        if self._open and len(self._idle) < MAX_CONNECTIONS:
             self._idle.append(connection)
         else:
-            await _drop(connection)
+            await _discard(connection)
 
-    def _make(self) -> Connection:
+    def _new_connection(self) -> Connection:
         from redis.asyncio.connection import Connection, SSLConnection
         from redis.asyncio.retry import Retry
         from redis.backoff import NoBackoff
@@ -285,7 +287,7 @@ class Link:
             **options,
         )
 
-    async def _greet(self, connection: Connection) -> None:
+    async def _on_connect(self, connection: Connection) -> None:
         """See which server a new connection leads to, and check what the store's keys say of it."""
         from redis.exceptions import InvalidResponse, ResponseError
 
@@ -297,8 +299,10 @@ class Link:
         lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
         server = {name: value for name, _, value in lines}
         version = server.get("redis_version", "")
-        if version.partition(".")[0].isdigit() and int(version.partition(".")[0]) < OLDEST:
-            raise InvalidResponse(f"is version {version}, and {OLDEST}.0 is the oldest that works")
+        if version.partition(".")[0].isdigit() and int(version.partition(".")[0]) < MIN_VERSION:
+            raise InvalidResponse(
+                f"is version {version}, and {MIN_VERSION}.0 is the oldest that works"
+            )
         run = server.get("run_id", "")
         await connection.send_command("EVAL", script("greet").text, 1, self._marker, run)
         await connection.read_response()
@@ -308,33 +312,33 @@ class Link:
     def _explain(self, error: Exception) -> _Failure:
         from redis import exceptions as e
 
-        text, word = str(error), _word(error)
+        text, word = str(error), _error_code(error)
         if word == "NOSCRIPT":
             return _Failure(StoreError(NO_SCRIPT))
         if word == "MOVED":
             # All keys have one hash tag, so that one node has them all.
             host, _, port = text.rpartition(" ")[2].rpartition(":")
             self._node = (host or self._address.host, int(port))
-        if word in SAYS:
-            reason, passing, again = SAYS[word]
-            return self._failure(reason, passing=passing, again=again)
+        if word in ERRORS:
+            reason, transient, again = ERRORS[word]
+            return self._failure(reason, transient=transient, again=again)
         if isinstance(error, e.InvalidResponse):
-            return self._failure(text, passing=False)
+            return self._failure(text, transient=False)
         if isinstance(error, e.ResponseError):
-            return self._failure(f"says: {self._scrubbed(text)[:200]}", passing=False)
+            return self._failure(f"says: {self._redacted(text)[:200]}", transient=False)
         self._node = None
         if isinstance(error, e.TimeoutError | TimeoutError):
-            return self._late()
+            return self._timeout_error()
         return self._failure("cannot be reached", again=True)
 
-    def _late(self) -> _Failure:
+    def _timeout_error(self) -> _Failure:
         return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
 
-    def _failure(self, reason: str, *, passing: bool = True, again: bool = False) -> _Failure:
+    def _failure(self, reason: str, *, transient: bool = True, again: bool = False) -> _Failure:
         text = f"the store at {self._address} {reason}"
-        return _Failure(StoreError(text, transient=passing), again=again)
+        return _Failure(StoreError(text, transient=transient), again=again)
 
-    def _scrubbed(self, text: str) -> str:
+    def _redacted(self, text: str) -> str:
         password = self._address.password
         return text if password is None else text.replace(password.reveal(), "***")
 
@@ -342,7 +346,7 @@ class Link:
 NO_SCRIPT: Final = "the server does not know the script"
 
 
-SAYS: Final = {
+ERRORS: Final = {
     "NOAUTH": ("refuses the user name or the password", False, False),
     "WRONGPASS": ("refuses the user name or the password", False, False),
     "NOPERM": ("refuses the user name or the password", False, False),
@@ -357,7 +361,7 @@ SAYS: Final = {
 """What the first word of an answer means, whether it passes by itself, and whether to ask again."""
 
 
-def _word(error: Exception) -> str:
+def _error_code(error: Exception) -> str:
     """The first word of what the server says. Versions of redis-py differ in making it a class."""
     from redis import exceptions as e
 
@@ -379,13 +383,13 @@ def _word(error: Exception) -> str:
     return "OOM" if "OOM command not allowed" in text else text.partition(" ")[0]
 
 
-def _is_whole(error: Exception) -> bool:
+def _is_reusable(error: Exception) -> bool:
     """Whether the connection can still be used: the server answered, if with a no."""
     from redis.exceptions import ResponseError
 
-    return isinstance(error, ResponseError) and _word(error) != "READONLY"
+    return isinstance(error, ResponseError) and _error_code(error) != "READONLY"
 
 
-async def _drop(connection: Connection) -> None:
+async def _discard(connection: Connection) -> None:
     with suppress(Exception):  # it was of no use any more
         await connection.disconnect(nowait=True)

@@ -15,117 +15,117 @@ from contextlib import suppress
 from typing import Final
 
 from ...errors import StoreError
-from .link import Argument, Link
+from .link import Argument, Connections
 from .scripts import script
 
-__all__ = ["TERM", "Pulse", "micro"]
+__all__ = ["SESSION_TIMEOUT", "Heartbeat", "to_microseconds"]
 
-TERM: Final = 1.2
+SESSION_TIMEOUT: Final = 1.2
 """Seconds after its last sign of life at which one counts as dead."""
 
-PERIOD: Final = 0.3
+HEARTBEAT_INTERVAL: Final = 0.3
 """Seconds between signs of life."""
 
 
-def micro(seconds: float) -> int:
+def to_microseconds(seconds: float) -> int:
     """Whole microseconds, which is what scripts reckon in."""
     return int(seconds * 1_000_000)
 
 
-class Pulse:
+class Heartbeat:
     """The signs of life of one process."""
 
-    def __init__(self, link: Link, alive: str, deaths: str) -> None:
+    def __init__(self, link: Connections, alive: str, deaths: str) -> None:
         self._link = link
         self._keys = (alive, deaths)
         self._process = os.urandom(6).hex()
         self._numbers = itertools.count(1)
-        self._living: dict[str, dict[object, float]] = {}
-        self._gone: list[str] = []
-        self._deaths: int | None = None
+        self._owners: dict[str, dict[object, float]] = {}
+        self._unreported_dead: list[str] = []
+        self._death_count: int | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._beat: asyncio.Task[None] | None = None
-        self.stirred: asyncio.Event = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.death_event: asyncio.Event = asyncio.Event()
         """Set, and replaced by another, when somebody died."""
 
-    def name(self) -> str:
+    def new_owner(self) -> str:
         """A name like no other, here or in another process."""
         return f"pythpeer-{self._process}-{next(self._numbers)}"
 
-    def add(self, who: str, reason: object, seconds: float = math.inf) -> None:
+    def keep_alive(self, who: str, reason: object, seconds: float = math.inf) -> None:
         """Keep *who* alive for *reason*, for so long at most."""
         loop = asyncio.get_running_loop()
-        self._living.setdefault(who, {})[reason] = loop.time() + seconds
-        self._wind(loop)
+        self._owners.setdefault(who, {})[reason] = loop.time() + seconds
+        self._schedule(loop)
 
-    def discard(self, who: str, reason: object) -> None:
+    def stop(self, who: str, reason: object) -> None:
         """That reason is no more."""
-        reasons = self._living.get(who, {})
+        reasons = self._owners.get(who, {})
         reasons.pop(reason, None)
         if not reasons:
-            self._living.pop(who, None)
+            self._owners.pop(who, None)
 
-    def bury(self, who: str) -> None:
+    def report_dead(self, who: str) -> None:
         """Tell the others that *who* is gone. Can be called from wherever garbage is collected."""
-        if self._living.pop(who, None) is not None:
-            self._gone.append(who)
+        if self._owners.pop(who, None) is not None:
+            self._unreported_dead.append(who)
 
     async def aclose(self) -> None:
         """Stop."""
-        self._living.clear()
-        self._gone.clear()
+        self._owners.clear()
+        self._unreported_dead.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        beat, self._beat = self._beat, None
+        beat, self._task = self._task, None
         if beat is not None and not beat.get_loop().is_closed():
             beat.cancel()
             await asyncio.wait([beat])
 
-    def _wind(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have the next beat come, if none is on its way."""
-        beat, timer = self._beat, self._timer
+        beat, timer = self._task, self._timer
         if beat is not None and beat.get_loop() is loop and not beat.done():
             return
-        if timer is None or timer.cancelled() or self._wound is not loop:
-            self._wound = loop
-            self._timer = loop.call_later(PERIOD, self._start, loop)
+        if timer is None or timer.cancelled() or self._scheduled_in is not loop:
+            self._scheduled_in = loop
+            self._timer = loop.call_later(HEARTBEAT_INTERVAL, self._start_beat, loop)
 
-    _wound: asyncio.AbstractEventLoop | None = None
+    _scheduled_in: asyncio.AbstractEventLoop | None = None
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start_beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        self._beat = loop.create_task(self._sign())
+        self._task = loop.create_task(self._beat())
 
-    async def _sign(self) -> None:
+    async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
-        for who, reasons in list(self._living.items()):
+        for who, reasons in list(self._owners.items()):
             for reason, end in list(reasons.items()):
                 if end <= loop.time():
-                    self.discard(who, reason)
-        if self._gone or self._living:
+                    self.stop(who, reason)
+        if self._unreported_dead or self._owners:
             with suppress(StoreError):  # whoever needs the server hears of it there
-                await self._tell()
-        self._beat = None
-        if self._living or self._gone:
-            self._wind(loop)
+                await self._send()
+        self._task = None
+        if self._owners or self._unreported_dead:
+            self._schedule(loop)
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Have it known who is gone: what they had in hand is next, also for whoever asks now."""
-        if self._gone:
-            await self._tell()
+        if self._unreported_dead:
+            await self._send()
 
-    async def _tell(self) -> None:
-        gone, self._gone = self._gone, []
-        args: list[Argument] = [micro(TERM), len(gone), *gone, *self._living]
+    async def _send(self) -> None:
+        gone, self._unreported_dead = self._unreported_dead, []
+        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(gone), *gone, *self._owners]
         try:
-            self._hear(await self._link.run(script("pulse"), self._keys, args))
+            self._update_deaths(await self._link.run_script(script("pulse"), self._keys, args))
         except BaseException:
-            self._gone += gone
+            self._unreported_dead += gone
             raise
 
-    def _hear(self, deaths: int) -> None:
-        if self._deaths is not None and deaths != self._deaths:
-            self.stirred.set()
-            self.stirred = asyncio.Event()
-        self._deaths = deaths
+    def _update_deaths(self, deaths: int) -> None:
+        if self._death_count is not None and deaths != self._death_count:
+            self.death_event.set()
+            self.death_event = asyncio.Event()
+        self._death_count = deaths

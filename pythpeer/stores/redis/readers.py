@@ -17,40 +17,40 @@ from typing import Final, Generic, TypeVar
 from ...errors import StoreError
 from ..base import DIRECT, Entry, Reader
 from .link import Argument
-from .pulse import TERM, micro
-from .shelf import Shelf
+from .pulse import SESSION_TIMEOUT, to_microseconds
+from .shelf import LogState
 
-__all__ = ["LonelyReader", "SharingReader"]
+__all__ = ["GroupReader", "StandaloneReader"]
 
 T = TypeVar("T")
 
-ENDLESS: Final = 1_000_000
+NO_LIMIT: Final = 1_000_000
 """A limit that is none."""
 
-WORTH: Final = 0.05
+BATCH_SECONDS: Final = 0.05
 """Seconds of work that a worker takes in hand at a time, so that the others have something to do.
 
 What an item is worth is seen from those before."""
 
-GROWTH: Final = 4
+MAX_GROWTH: Final = 4
 """How much more a worker takes than the last time, at most."""
 
 
-class LonelyReader(Reader[T]):
+class StandaloneReader(Reader[T]):
     """Reads all of the log: a stream without a name, or what direct calls have returned."""
 
-    def __init__(self, shelf: Shelf[T], name: str | None) -> None:
+    def __init__(self, shelf: LogState[T], name: str | None) -> None:
         self._shelf = shelf
         self._direct = name == DIRECT
         self._note = "direct" if self._direct else "acknowledged"
         self._acknowledged: int | None = None
 
-    async def place(self) -> int | None:
+    async def position(self) -> int | None:
         """Where direct calls are; without a name there is no place."""
         if not self._direct:
             return None
         await self.flush()
-        place: int | None = await self._shelf.run("meta", "direct", "")
+        place: int | None = await self._shelf.run_script("meta", "direct", "")
         return place
 
     async def seek(self, place: int) -> None:
@@ -58,7 +58,7 @@ class LonelyReader(Reader[T]):
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         """At most *limit* entries with ids over *after*, ascending. Writes acknowledgements too."""
-        return await self._range(after, None if limit >= ENDLESS else limit)
+        return await self._range(after, None if limit >= NO_LIMIT else limit)
 
     def ack(self, place: int) -> None:
         """Acknowledge everything up to *place*."""
@@ -79,7 +79,7 @@ class LonelyReader(Reader[T]):
         return entries
 
 
-class _Share(Generic[T]):
+class _BatchSizer(Generic[T]):
     """What a worker took in hand at a time: how much, and how long it took."""
 
     __slots__ = ("_began", "_size", "next")
@@ -97,86 +97,88 @@ class _Share(Generic[T]):
         """They are acknowledged: see what to take the next time."""
         if self._size:
             each = max(1e-9, (time.perf_counter() - self._began) / self._size)
-            self.next = max(1, min(int(WORTH / each), GROWTH * self._size))
+            self.next = max(1, min(int(BATCH_SECONDS / each), MAX_GROWTH * self._size))
             self._size = 0
 
 
-class SharingReader(Reader[T]):
+class GroupReader(Reader[T]):
     """One worker of a name."""
 
-    def __init__(self, shelf: Shelf[T], name: str) -> None:
+    def __init__(self, shelf: LogState[T], name: str) -> None:
         self.name: Final = name
         self._shelf = shelf
-        self._worker = shelf.pulse.name()
+        self._consumer = shelf.pulse.new_owner()
         self._epoch: int | None = None
-        self._passed: int | None = None
-        self._share: _Share[T] = _Share()
-        self._in_hand: deque[int] = deque()
+        self._group_position: int | None = None
+        self._share: _BatchSizer[T] = _BatchSizer()
+        self._pending: deque[int] = deque()
         self._acks: dict[int, None] = {}  # of items in hand
         self._place: int | None = None  # up to where all is acknowledged
-        self._catching_up = False
-        self._again = False
+        self._is_catching_up = False
+        self._redeliver = False
         self._flushing: asyncio.Task[None] | None = None
-        weakref.finalize(self, shelf.pulse.bury, self._worker).atexit = False
+        weakref.finalize(self, shelf.pulse.report_dead, self._consumer).atexit = False
 
     @property
-    def passed(self) -> int | None:
+    def group_position(self) -> int | None:
         """Where the name stood before the entries that were read last."""
-        return self._passed
+        return self._group_position
 
-    async def place(self) -> int | None:
+    async def position(self) -> int | None:
         """The id up to which everything was acknowledged, by whichever worker."""
         for reader in list(self._shelf.readers):
-            if isinstance(reader, SharingReader) and reader.name == self.name:
+            if isinstance(reader, GroupReader) and reader.name == self.name:
                 await reader.flush()
         place: int | None = await self._run("place")
         return place
 
-    async def join(self, place: int) -> None:
+    async def seek_if_new(self, place: int) -> None:
         """Become one of the workers of the name. It begins at *place* if it is new."""
         self._epoch = await self._run("join", place)
 
     async def seek(self, place: int) -> None:
         """Send all workers of the name to *place*. What they have in hand is no longer theirs."""
-        self._in_hand.clear()
+        self._pending.clear()
         self._acks.clear()
         self._place = None
         self._epoch = await self._run("seek", place)
 
     async def _run(self, what: str, *args: Argument) -> int | None:
         epoch = "" if self._epoch is None else self._epoch
-        answer: int | None = await self._shelf.run("name", what, self.name, epoch, *args)
+        answer: int | None = await self._shelf.run_script("name", what, self.name, epoch, *args)
         return answer
 
     # -- reading ----------------------------------------------------------------------------------
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         """The next items that no other worker has, or those that a dead one had in hand."""
-        await self._shelf.pulse.settle()
+        await self._shelf.pulse.flush()
         self._share.done()
         acks, place = list(self._acks), self._place
-        args: list[Argument] = [self.name, self._worker, micro(TERM)]
+        args: list[Argument] = [self.name, self._consumer, to_microseconds(SESSION_TIMEOUT)]
         args += [min(limit, self._share.next), after, "" if self._epoch is None else self._epoch]
-        args += [int(self._again), "" if place is None else place, *acks]
-        self._again = True  # unless the answer is heard
-        self._shelf.pulse.add(self._worker, "reading")
+        args += [int(self._redeliver), "" if place is None else place, *acks]
+        self._redeliver = True  # unless the answer is heard
+        self._shelf.pulse.keep_alive(self._consumer, "reading")
         self._shelf.readers.add(self)
-        mode, self._epoch, head, passed, found = await self._shelf.run(
-            "share", *self._shelf.known, *args
+        mode, self._epoch, head, passed, found = await self._shelf.run_script(
+            "share", *self._shelf.script_head, *args
         )
-        self._again = False
-        self._told(acks, place)
+        self._redeliver = False
+        self._acks_written(acks, place)
         self._shelf.head = max(self._shelf.head, head)
-        self._catching_up = mode == b"catch up"
+        self._is_catching_up = mode == b"catch up"
         entries = self._shelf.entries(found)
         if mode == b"again":
-            entries = _strung(entries)
+            entries = _relinked(entries)
             passed = entries[0].after
-        self._passed = passed
-        self._in_hand.extend(entry.id for entry in entries)
+        self._group_position = passed
+        self._pending.extend(entry.id for entry in entries)
         self._share.took(len(entries))
         # There is nothing in a hole to be lost.
-        self._acks.update((e.id, None) for e in entries if e.item is None and not self._catching_up)
+        self._acks.update(
+            (e.id, None) for e in entries if e.item is None and not self._is_catching_up
+        )
         return entries
 
     def ack(self, place: int) -> None:
@@ -184,10 +186,10 @@ class SharingReader(Reader[T]):
 
         What it never had in hand up to there is skipped by all workers of the name.
         """
-        in_hand, acks, before = self._in_hand, self._acks, len(self._acks)
+        in_hand, acks, before = self._pending, self._acks, len(self._acks)
         while in_hand and in_hand[0] <= place:
             acks[in_hand.popleft()] = None
-        if self._catching_up or len(acks) == before:
+        if self._is_catching_up or len(acks) == before:
             self._place = max(place, self._place or 0)
         self._shelf.readers.add(self)
         if self._flushing is None:
@@ -207,9 +209,9 @@ class SharingReader(Reader[T]):
         while self._acks or self._place is not None:
             acks, place = list(self._acks), self._place
             await self._run("ack", "" if place is None else place, *acks)
-            self._told(acks, place)
+            self._acks_written(acks, place)
 
-    def _told(self, acks: Sequence[int], place: int | None) -> None:
+    def _acks_written(self, acks: Sequence[int], place: int | None) -> None:
         for id in acks:
             self._acks.pop(id, None)
         if self._place == place:
@@ -223,11 +225,11 @@ class SharingReader(Reader[T]):
             await self.flush()
         finally:
             self._shelf.readers.discard(self)
-            self._shelf.pulse.discard(self._worker, "reading")
-        await self._run("leave", self._worker)
+            self._shelf.pulse.stop(self._consumer, "reading")
+        await self._run("leave", self._consumer)
 
 
-def _strung(entries: Sequence[Entry[T]]) -> list[Entry[T]]:
+def _relinked(entries: Sequence[Entry[T]]) -> list[Entry[T]]:
     """What was in somebody's hand, as a chain: what lies between is in the hands of others."""
     before = 0
     strung: list[Entry[T]] = []

@@ -11,21 +11,21 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from ..base import Draft, Entry, Reader, Topic
-from .link import Argument, Link
-from .pulse import Pulse
+from ..base import Entry, NewEntry, Reader, Topic
+from .link import Argument, Connections
+from .pulse import Heartbeat
 from .scripts import script
 
-__all__ = ["Keys", "Raw", "Shelf"]
+__all__ = ["Keys", "LogState", "RawEntry"]
 
 logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Raw = tuple[bytes, Sequence[bytes]]
+RawEntry = tuple[bytes, Sequence[bytes]]
 """An entry as it is in the stream: its id, and names and values by turns."""
 
-LARGEST: Final = 10_000
+MAX_APPEND: Final = 10_000
 """Drafts that are appended in one step. What a service says at a time is far less."""
 
 
@@ -64,16 +64,21 @@ class Keys(NamedTuple):
         return (*(f"{self.tag}:{part}:{topic}" for part in parts), self.alive, self.deaths)
 
 
-def _look_at(task: asyncio.Future[object]) -> None:
+def _mark_retrieved(task: asyncio.Future[object]) -> None:
     if not task.cancelled():
         task.exception()
 
 
-class Shelf(Generic[T]):
+class LogState(Generic[T]):
     """What is known here of one log, and how to speak to the server about it."""
 
     def __init__(
-        self, topic: Topic[T], link: Link, pulse: Pulse, keys: Keys, max_length: int | None
+        self,
+        topic: Topic[T],
+        link: Connections,
+        pulse: Heartbeat,
+        keys: Keys,
+        max_length: int | None,
     ) -> None:
         self.topic = topic
         self.link = link
@@ -86,7 +91,7 @@ class Shelf(Generic[T]):
         self._keys = keys.log(topic.name)
         self._tag = keys.tag
         self._length = "" if max_length is None else max_length
-        self._consumed = int(topic.consumed)
+        self._consumed = int(topic.destructive)
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(topic.item).decode
 
@@ -96,25 +101,25 @@ class Shelf(Generic[T]):
         return self._keys[0]
 
     @property
-    def known(self) -> tuple[Argument, Argument]:
+    def script_head(self) -> tuple[Argument, Argument]:
         """What scripts have to know that look for the end of the log."""
         return self.head, self._consumed
 
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Have something told to the server, without waiting. If that fails it makes no odds."""
         task = asyncio.ensure_future(work)
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
-        task.add_done_callback(_look_at)
+        task.add_done_callback(_mark_retrieved)
 
-    async def settle(self) -> None:
+    async def wait_background(self) -> None:
         """Wait for what was spawned."""
         if self._spawned:
             await asyncio.wait(self._spawned)
 
-    async def run(self, name: str, *args: Argument) -> Any:
+    async def run_script(self, name: str, *args: Argument) -> Any:
         """Run one of the scripts about a log."""
-        return await self.link.run(script(name, of_a_log=True), self._keys, args)
+        return await self.link.run_script(script(name, of_a_log=True), self._keys, args)
 
     async def range(
         self, after: int, limit: int | None, note: str, acknowledged: int | None
@@ -122,39 +127,39 @@ class Shelf(Generic[T]):
         """Entries after a place, and a note of what was *acknowledged*."""
         most = "" if limit is None else limit
         upto = "" if acknowledged is None else acknowledged
-        answer: tuple[int, list[Raw]] = await self.run(
-            "range", *self.known, after, most, note, upto
+        answer: tuple[int, list[RawEntry]] = await self.run_script(
+            "range", *self.script_head, after, most, note, upto
         )
         self.head = answer[0]
         return self.entries(answer[1])
 
     async def append(
-        self, who: str, drafts: Sequence[Draft[T]], settled: Collection[int]
-    ) -> Sequence[Draft[T]]:
+        self, who: str, drafts: Sequence[NewEntry[T]], settled: Collection[int]
+    ) -> Sequence[NewEntry[T]]:
         """Add what is new among *drafts*, and return that."""
-        args: list[Argument] = [*self.known, self._length, who, len(settled), *settled]
+        args: list[Argument] = [*self.script_head, self._length, who, len(settled), *settled]
         for draft in drafts:
             args += self._draft(draft)
         keys = (*self._keys, f"{self._tag}:done:{os.urandom(8).hex()}")
-        answer: list[int] = await self.link.run(script("append", of_a_log=True), keys, args)
+        answer: list[int] = await self.link.run_script(script("append", of_a_log=True), keys, args)
         self.head = answer[0]
         return [drafts[index] for index in answer[1:]]
 
-    def _draft(self, draft: Draft[T]) -> tuple[Argument, ...]:
-        item = self._written(draft.item, draft.id)
+    def _draft(self, draft: NewEntry[T]) -> tuple[Argument, ...]:
+        item = self._encode_item(draft.item, draft.id)
         if draft.id is not None:
             return ("n", draft.id, draft.after, int(draft.gap), item)
-        again = self._written(draft.again, draft.id)
-        return ("l", draft.key, draft.copies, int(draft.history), item, again)
+        again = self._encode_item(draft.as_duplicate, draft.id)
+        return ("l", draft.identity, draft.max_copies, int(draft.from_history), item, again)
 
-    def _written(self, item: T | None, id: int | None) -> bytes:
+    def _encode_item(self, item: T | None, id: int | None) -> bytes:
         try:
             return b"" if item is None else self._encode(item)
         except (ValueError, RecursionError):
             logger.warning("%s: item %s cannot be written down", self.topic.name, id or "of mail")
             return b""
 
-    def entries(self, found: Sequence[Raw]) -> list[Entry[T]]:
+    def entries(self, found: Sequence[RawEntry]) -> list[Entry[T]]:
         """Entries as readers want them. One that was trimmed meanwhile is a hole with a gap."""
         decode = self._decode
         entries: list[Entry[T]] = []

@@ -13,13 +13,13 @@ from ...limiter import Limiter
 from ...secret import Secret
 from ...wire import Rate, check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
-from ..survey import Survey
+from ..survey import StoreSnapshot
 from .address import Address, read_address
 from .gate import RedisGate
-from .link import Link
+from .link import Connections
 from .log import RedisLog
-from .pulse import Pulse
-from .shelf import Keys, Shelf
+from .pulse import Heartbeat
+from .shelf import Keys, LogState
 from .survey import survey
 
 __all__ = ["RedisStore"]
@@ -72,15 +72,15 @@ class RedisStore(Store):
         self._address: Address = address
         self._sessions = 0
         self._keys = Keys(prefix)
-        self._link = Link(
+        self._link = Connections(
             address,
-            marker=self._keys.server,
+            run_key=self._keys.server,
             timeout=timeout,
             patience=check_seconds("patience", patience),
         )
-        self._pulse = Pulse(self._link, self._keys.alive, self._keys.deaths)
+        self._pulse = Heartbeat(self._link, self._keys.alive, self._keys.deaths)
         self._max_length = max_length
-        self._shelves: dict[str, Shelf[Any]] = {}
+        self._shelves: dict[str, LogState[Any]] = {}
         self._gates: list[RedisGate] = []
         self._turn = asyncio.Lock()
 
@@ -118,7 +118,7 @@ class RedisStore(Store):
 
     def _leaving(self) -> list[Callable[[], Awaitable[None]]]:
         readers = [reader for shelf in self._shelves.values() for reader in shelf.readers]
-        settling = [shelf.settle for shelf in self._shelves.values()]
+        settling = [shelf.wait_background for shelf in self._shelves.values()]
         leaving = [reader.leave for reader in readers]
         return [*settling, *leaving, *(gate.withdraw for gate in self._gates)]
 
@@ -126,12 +126,12 @@ class RedisStore(Store):
         """The log of *topic*, shared by all sessions and programs on this server and prefix."""
         shelf = self._shelves.get(topic.name)
         if shelf is None:
-            shelf = self._shelves[topic.name] = Shelf(
+            shelf = self._shelves[topic.name] = LogState(
                 topic, self._link, self._pulse, self._keys, self._max_length
             )
-        return RedisLog(cast("Shelf[T]", shelf))
+        return RedisLog(cast("LogState[T]", shelf))
 
-    def pace(self, key: str, name: str, rate: Rate) -> Limiter:
+    def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
         """Make a limiter that shares its tokens with the other programs."""
         if not rate.interval:
             return Limiter(name, rate)
@@ -139,7 +139,7 @@ class RedisStore(Store):
         self._gates.append(gate)
         return Limiter(name, rate, gate)
 
-    async def survey(self, latest: int = 10) -> Survey:
+    async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """What is on the server now, under this prefix, with the last *latest* items of each log.
 
         Looks through the names of all keys in the database, in small steps.

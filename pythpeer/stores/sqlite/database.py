@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ...errors import StoreError
-from ...limiter import clock
-from .places import Places
+from ...limiter import loop_clock
+from .places import AckFile
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -33,17 +33,17 @@ Durability = Literal["normal", "full"]
 Job = Callable[["sqlite3.Connection"], T]
 """A piece of work on the file. What it returns must not be bound to the connection."""
 
-APPLICATION: Final = 0x70797470
+APPLICATION_ID: Final = 0x70797470
 """SQLite's ``application_id`` of our files: "pytp" in ASCII."""
 
-BUSY: Final = 5.0
+BUSY_TIMEOUT: Final = 5.0
 """Seconds to wait for another process that is writing: each of ours takes well under one."""
 
-CHECKED: Final = 64 * 2**20
+MAX_CHECKED_SIZE: Final = 64 * 2**20
 """Bytes up to which a file is read through for damage when it is opened, which takes under 0.2 s.
 In larger ones damage is found where it is met."""
 
-REBOOT: Final = 60.0
+REBOOT_CLOCK_JUMP: Final = 60.0
 """Seconds by which the wall clock and the monotonic one move against each other in a reboot, at
 least; when clocks are set right it is less."""
 
@@ -103,7 +103,7 @@ MIGRATIONS: Final = (
 )
 """What makes each version of the file out of the one before."""
 
-VERSION: Final = len(MIGRATIONS)
+SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 
 class Database:
@@ -111,7 +111,7 @@ class Database:
 
     def __init__(self, path: Path, durability: Durability) -> None:
         self.path = path
-        self.places: Places | None = None
+        self.places: AckFile | None = None
         """How far readers have acknowledged, while the file is open."""
         self.now: Callable[[], float] = time.monotonic
         """The clock of the loop in which the file is open."""
@@ -120,17 +120,17 @@ class Database:
         self._synchronous = durability.upper()
         self._worker: Worker | None = None
         self._connection: sqlite3.Connection | None = None
-        self._asked = 0  # jobs, counted by the loop
-        self._done = 0  # jobs, counted by the thread
+        self._submitted = 0  # jobs, counted by the loop
+        self._completed = 0  # jobs, counted by the thread
 
     # -- for the event loop -----------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open the file, made if it is not there."""
-        self.now = clock(asyncio.get_running_loop())
+        self.now = loop_clock(asyncio.get_running_loop())
         self._worker = Worker("pythpeer-store")
         try:
-            await self._work(self._open)
+            await self._run(self._open)
         except BaseException:
             await self.aclose()
             raise
@@ -140,24 +140,26 @@ class Database:
         worker = self._worker
         if worker is not None:
             try:
-                await self._work(self._close)
+                await self._run(self._close)
             finally:
                 self._worker = None
                 worker.close()
 
     async def read(self, job: Job[T]) -> T:
         """Have *job* done that only reads."""
-        return await self._work(lambda: job(self._opened()))
+        return await self._run(lambda: job(self._require_open()))
 
-    async def write(self, job: Job[T], *, lasting: bool = False) -> T:
+    async def write(self, job: Job[T], *, durable: bool = False) -> T:
         """Have *job* done in one transaction. A *lasting* one is on disk on return."""
-        return await self._work(lambda: self._transact(job, lasting=lasting))
+        return await self._run(lambda: self._transaction(job, durable=durable))
 
     def submit(self, job: Job[object]) -> None:
         """Have *job* done in one transaction, without waiting. What it fails with is lost."""
         if self._worker is not None:
-            self._asked += 1
-            self._worker.post(lambda: self._do(lambda: self._transact(job, lasting=False)))
+            self._submitted += 1
+            self._worker.submit_nowait(
+                lambda: self._run_on_thread(lambda: self._transaction(job, durable=False))
+            )
 
     @property
     def version(self) -> int:
@@ -166,7 +168,7 @@ class Database:
         Answered at once, by the loop's own thread: while no job is under way that is safe, and in a
         file with a write-ahead log this question waits for nobody.
         """
-        if self._asked != self._done or self._connection is None:
+        if self._submitted != self._completed or self._connection is None:
             return 0
         from sqlite3 import Error
 
@@ -175,41 +177,41 @@ class Database:
         except Error:
             return 0
 
-    async def _work(self, work: Callable[[], T]) -> T:
+    async def _run(self, work: Callable[[], T]) -> T:
         if self._worker is None:
             raise StoreError("the store is not open: a session opens it")
-        self._asked += 1
-        result = await self._worker.do(lambda: self._do(work))
+        self._submitted += 1
+        result = await self._worker.run(lambda: self._run_on_thread(work))
         if isinstance(result, StoreError):
             raise result
         return result
 
     # -- on the thread ----------------------------------------------------------------------------
 
-    def _do(self, work: Callable[[], T]) -> T | StoreError:
+    def _run_on_thread(self, work: Callable[[], T]) -> T | StoreError:
         """A failure is a value: it is raised where no exception of sqlite3 is around."""
         from sqlite3 import Error
 
         try:
             return work()
         except Error as error:
-            return self._explain(error)
+            return self._to_store_error(error)
         except StoreError as error:
             return error.with_traceback(None)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             return store_error(Path(error.filename or self.path), f"cannot be opened: {reason}")
         finally:
-            self._done += 1
+            self._completed += 1
 
-    def _opened(self) -> sqlite3.Connection:
+    def _require_open(self) -> sqlite3.Connection:
         if self._connection is None:
             raise StoreError("the store is not open: a session opens it")
         return self._connection
 
-    def _transact(self, job: Job[T], *, lasting: bool) -> T:
-        connection = self._opened()
-        if lasting and self._synchronous != "FULL":
+    def _transaction(self, job: Job[T], *, durable: bool) -> T:
+        connection = self._require_open()
+        if durable and self._synchronous != "FULL":
             connection.execute("PRAGMA synchronous = FULL")
         try:
             # At once: a transaction that becomes a writer later can be refused for good.
@@ -222,7 +224,7 @@ class Database:
                 connection.execute("ROLLBACK")
             raise
         finally:
-            if lasting and self._synchronous != "FULL":
+            if durable and self._synchronous != "FULL":
                 connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         return result
 
@@ -230,65 +232,67 @@ class Database:
         import sqlite3
 
         path = os.path.realpath(self.path)  # SQLite's own files are beside that, too
-        _make(path)
+        _create_file(path)
         connection = sqlite3.connect(
-            path, timeout=BUSY, isolation_level=None, check_same_thread=False
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         self._connection = connection
         try:
-            self._check(connection)
+            self._verify(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             # The places in the same transaction: one process at a time may make them what they
             # should be.
-            self._transact(lambda db: self._prepare(db, path + "-places"), lasting=True)
+            self._transaction(lambda db: self._migrate(db, path + "-places"), durable=True)
         except BaseException:
             self._close()
             raise
 
-    def _check(self, connection: sqlite3.Connection) -> None:
+    def _verify(self, connection: sqlite3.Connection) -> None:
         """Refuse what is not ours, not whole, not of our time or not in a place for it."""
         # At one moment: another process may just be making the file what it is to be.
         connection.execute("BEGIN")
         application = pragma(connection, "application_id")
         version = pragma(connection, "user_version")
-        foreign = application != APPLICATION and (version or pragma(connection, "schema_version"))
+        foreign = application != APPLICATION_ID and (
+            version or pragma(connection, "schema_version")
+        )
         connection.execute("COMMIT")
         if foreign:
             raise store_error(self.path, "is another program's database: choose another file")
-        if version > VERSION:
+        if version > SCHEMA_VERSION:
             raise store_error(
                 self.path,
                 f"was written by a newer pythpeer (its version is {version}, this one knows"
-                f" {VERSION}): upgrade pythpeer, or choose another file",
+                f" {SCHEMA_VERSION}): upgrade pythpeer, or choose another file",
             )
-        if pragma(connection, "page_count") * pragma(connection, "page_size") <= CHECKED:
+        if pragma(connection, "page_count") * pragma(connection, "page_size") <= MAX_CHECKED_SIZE:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
-                raise self._damaged()
-        if _write_ahead(connection) != "wal":
+                raise self._damaged_error()
+        if _enable_wal(connection) != "wal":
             raise store_error(self.path, "cannot be shared where it is: choose a local disk")
 
-    def _prepare(self, connection: sqlite3.Connection, places: str) -> None:
+    def _migrate(self, connection: sqlite3.Connection, places: str) -> None:
         """Bring the file up to date: its version, times from before a reboot, and its places."""
-        for version in range(pragma(connection, "user_version"), VERSION):
+        for version in range(pragma(connection, "user_version"), SCHEMA_VERSION):
             # Not `executescript`, which would commit first.
             for statement in MIGRATIONS[version].split(";\n"):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         boot = time.time() - time.monotonic()
         known = connection.execute("SELECT id, boot FROM store").fetchone()
         if known is None:
             known = (os.urandom(8), boot)
             connection.execute("INSERT INTO store VALUES (?, ?)", known)
-        elif abs(known[1] - boot) > REBOOT:
+        elif abs(known[1] - boot) > REBOOT_CLOCK_JUMP:
             # Monotonic clocks began anew, and whoever was at something then is gone.
             connection.execute("UPDATE store SET boot = ?", (boot,))
             connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
             connection.execute("UPDATE announcement SET until = 0")
             connection.execute("UPDATE pace SET state = x''")  # not to be read any more
         epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
-        self.places = Places(Path(places), bytes(known[0]), epochs)
+        self.places = AckFile(Path(places), bytes(known[0]), epochs)
 
     def _close(self) -> None:
         places, self.places = self.places, None
@@ -298,14 +302,16 @@ class Database:
         if connection is not None:
             connection.close()
 
-    def _explain(self, error: sqlite3.Error) -> StoreError:
+    def _to_store_error(self, error: sqlite3.Error) -> StoreError:
         import sqlite3
 
-        kind = _kind(error)
+        kind = _primary_code(error)
         if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self._damaged()
+            return self._damaged_error()
         reason = {
-            sqlite3.SQLITE_BUSY: f"is held by another program for over {BUSY:g} s: try again",
+            sqlite3.SQLITE_BUSY: (
+                f"is held by another program for over {BUSY_TIMEOUT:g} s: try again"
+            ),
             sqlite3.SQLITE_LOCKED: "is held by another connection: try again",
             sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room, and go on",
             sqlite3.SQLITE_READONLY: "cannot be written: check its permissions, and its folder's",
@@ -315,7 +321,7 @@ class Database:
         }.get(kind, f"cannot be used ({error})")
         return store_error(self.path, reason)
 
-    def _damaged(self) -> StoreError:
+    def _damaged_error(self) -> StoreError:
         return store_error(
             self.path,
             "is damaged, or no SQLite database; nothing was changed: move it away with the files"
@@ -323,23 +329,23 @@ class Database:
         )
 
 
-def _kind(error: sqlite3.Error) -> int:
+def _primary_code(error: sqlite3.Error) -> int:
     """What kind of error it is: the last byte of its code. What stands before it is a detail."""
     import sqlite3
 
     return (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
 
 
-_making: Final = threading.Lock()
+_create_lock: Final = threading.Lock()
 
 
-def _make(path: str) -> None:
+def _create_file(path: str) -> None:
     """Make the file if it is not there, for its owner's eyes only; SQLite's files beside it follow.
 
     One that is there must not be touched: to close any descriptor of it is to drop the locks that
     this process's other connections hold on it, and other processes would take it for theirs alone.
     """
-    with _making:
+    with _create_lock:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         except FileExistsError:
@@ -347,19 +353,19 @@ def _make(path: str) -> None:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
 
 
-def _write_ahead(connection: sqlite3.Connection) -> str:
+def _enable_wal(connection: sqlite3.Connection) -> str:
     """Have a write-ahead log. Returns what there is instead where that is impossible.
 
     Of several processes that want one at once SQLite refuses all but one, and lets none wait.
     """
     import sqlite3
 
-    end = time.monotonic() + BUSY
+    end = time.monotonic() + BUSY_TIMEOUT
     while True:
         try:
             return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
         except sqlite3.OperationalError as error:
-            if _kind(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
+            if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
                 raise
         time.sleep(0.005)
 

@@ -6,52 +6,54 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ..base import Draft, Entry, Log, Reader
-from .owner import Owner, lives
-from .shelf import Shelf
+from ..base import Entry, Log, NewEntry, Reader
+from .owner import OwnerId, is_alive
+from .shelf import LogState
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["NOBODY", "SqliteLog"]
+__all__ = ["ANONYMOUS", "SqliteLog"]
 
 T = TypeVar("T")
 
-LOOK: Final = 0.05
+POLL_INTERVAL: Final = 0.05
 """Seconds between looks for what other processes appended."""
 
-NOBODY: Final = "\0"
+ANONYMOUS: Final = "\0"
 """What readers without a name are called in the file; no name has this in it."""
 
 
 class SqliteLog(Log[T]):
     """See `Log`."""
 
-    def __init__(self, shelf: Callable[[], Shelf[T]]) -> None:
-        self._find_shelf = shelf
-        self._owner = Owner()
-        self._leads_until = 0.0
+    def __init__(self, shelf: Callable[[], LogState[T]]) -> None:
+        self._get_state = shelf
+        self._owner = OwnerId()
+        self._lease_until = 0.0
 
     def reader(self, name: str | None) -> Reader[T]:
         """A reader of this name, or one without a memory."""
-        return _SqliteReader(self._find_shelf, name)
+        return _SqliteReader(self._get_state, name)
 
     @property
-    def _shelf(self) -> Shelf[T]:
+    def _shelf(self) -> LogState[T]:
         """The log as it is open now: a hold may be made before, and be used again after it."""
-        return self._find_shelf()
+        return self._get_state()
 
     async def append(
-        self, drafts: Sequence[Draft[T]], *, settled: Collection[int] = ()
-    ) -> Sequence[Draft[T]]:
+        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+    ) -> Sequence[NewEntry[T]]:
         """Add what is new among *drafts*, and return that part of them."""
-        if not drafts and not settled:
+        if not drafts and not completes:
             return ()
         return await self._shelf.append(
-            drafts, partial(self._end, settled, self._shelf.database.now())
+            drafts, partial(self._complete_fetches, completes, self._shelf.database.now())
         )
 
-    def _end(self, settled: Collection[int], now: float, db: sqlite3.Connection) -> None:
+    def _complete_fetches(
+        self, settled: Collection[int], now: float, db: sqlite3.Connection
+    ) -> None:
         """Strike announcements out, but for those of others that can still take effect."""
         for number in settled:
             known = (number, now, self._owner.name)
@@ -60,13 +62,13 @@ class SqliteLog(Log[T]):
             )
             db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
 
-    async def acknowledged(self) -> int:
+    async def max_acknowledged(self) -> int:
         """The highest place that any reader but of direct calls has acknowledged."""
-        return await self._shelf.readers.highest()
+        return await self._shelf.readers.max_acknowledged()
 
     # -- announcements ----------------------------------------------------------------------------
 
-    async def announce(self, seconds: float) -> int:
+    async def begin_fetch(self, seconds: float) -> int:
         """Note that a consuming read is about to be sent: on disk, whatever the durability is.
 
         Losing that note in a power failure would be losing the mail.
@@ -74,13 +76,13 @@ class SqliteLog(Log[T]):
         until = self._shelf.database.now() + seconds
 
         def job(db: sqlite3.Connection) -> int:
-            row = (self._shelf.hold(db), self._owner.name, until)
+            row = (self._shelf.ensure_row(db), self._owner.name, until)
             done = db.execute("INSERT INTO announcement (log, who, until) VALUES (?, ?, ?)", row)
             return done.lastrowid or 0
 
-        return await self._shelf.database.write(job, lasting=True)
+        return await self._shelf.database.write(job, durable=True)
 
-    async def withdraw(self, announcement: int) -> None:
+    async def cancel_fetch(self, announcement: int) -> None:
         """Take an announcement back: nothing was consumed."""
 
         def job(db: sqlite3.Connection) -> None:
@@ -88,7 +90,7 @@ class SqliteLog(Log[T]):
 
         await self._shelf.database.write(job)
 
-    async def give_up(self, announcement: int) -> None:
+    async def lose_fetch(self, announcement: int) -> None:
         """The announced read is over, and nobody knows what it consumed.
 
         Nor if it was settled before: then it took effect behind its time, because the machine slept
@@ -96,12 +98,12 @@ class SqliteLog(Log[T]):
         """
 
         def job(db: sqlite3.Connection) -> None:
-            row = (announcement, self._shelf.hold(db), self._owner.name)
+            row = (announcement, self._shelf.ensure_row(db), self._owner.name)
             db.execute("INSERT OR REPLACE INTO announcement VALUES (?, ?, ?, 0, 0)", row)
 
         await self._shelf.database.write(job)
 
-    async def unsettled(self) -> Collection[int]:
+    async def lost_fetches(self) -> Collection[int]:
         """The announcements of which nobody knows what they consumed.
 
         One whose process was killed counts at once, although what it sent may still be on its way:
@@ -111,16 +113,16 @@ class SqliteLog(Log[T]):
         now = self._shelf.database.now()
         return [
             number
-            for number, who, until, settled in await self._shelf.announcements()
-            if until <= now or not (settled or lives(who))
+            for number, who, until, settled in await self._shelf.pending_fetches()
+            if until <= now or not (settled or is_alive(who))
         ]
 
     # -- who polls --------------------------------------------------------------------------------
 
-    async def lead(self, seconds: float) -> bool:
+    async def acquire_lease(self, seconds: float) -> bool:
         """Whether this hold may poll for all that share the log, for *seconds* from now."""
         now = self._shelf.database.now()
-        if now < self._leads_until - seconds / 2:
+        if now < self._lease_until - seconds / 2:
             return True
 
         def job(db: sqlite3.Connection) -> bool:
@@ -128,7 +130,7 @@ class SqliteLog(Log[T]):
                 "who": self._owner.name,
                 "until": now + seconds,
                 "now": now,
-                "log": self._shelf.hold(db),
+                "log": self._shelf.ensure_row(db),
             }
             done = db.execute(
                 "UPDATE log SET leader = :who, leads_until = :until WHERE id = :log"
@@ -138,49 +140,51 @@ class SqliteLog(Log[T]):
             return done.rowcount > 0
 
         leads = await self._shelf.database.write(job)
-        self._leads_until = now + seconds if leads else 0.0
+        self._lease_until = now + seconds if leads else 0.0
         return leads
 
-    async def news(self, seconds: float) -> None:
+    async def wait_for_append(self, seconds: float) -> None:
         """Wait until somebody appends to the log, *seconds* at most."""
         shelf = self._shelf
-        head, told = shelf.head, shelf.news.told
+        head, told = shelf.head, shelf.news.generation
         end = self._shelf.database.now() + seconds
-        while shelf.news.told == told and (left := end - self._shelf.database.now()) > 0:
-            if not shelf.unchanged() and await shelf.look() != head:
+        while shelf.news.generation == told and (left := end - self._shelf.database.now()) > 0:
+            if not shelf.is_current() and await shelf.refresh() != head:
                 return
-            await shelf.news.wait(min(LOOK, left))
+            await shelf.news.wait(min(POLL_INTERVAL, left))
 
 
 class _SqliteReader(Reader[T]):
-    def __init__(self, shelf: Callable[[], Shelf[T]], name: str | None) -> None:
-        self._find_shelf = shelf
-        self._name = NOBODY if name is None else name
+    def __init__(self, shelf: Callable[[], LogState[T]], name: str | None) -> None:
+        self._get_state = shelf
+        self._name = ANONYMOUS if name is None else name
 
     @property
-    def _shelf(self) -> Shelf[T]:
-        return self._find_shelf()
+    def _shelf(self) -> LogState[T]:
+        return self._get_state()
 
-    async def place(self) -> int | None:
-        if self._name == NOBODY:
+    async def position(self) -> int | None:
+        if self._name == ANONYMOUS:
             return None
         readers = self._shelf.readers
-        return await readers.find(readers.place(self._name))
+        return await readers.load(readers.state(self._name))
 
     async def seek(self, place: int) -> None:
         readers = self._shelf.readers
-        if self._name == NOBODY:
-            await readers.settle(readers.place(NOBODY))  # it acknowledges for all without a name
+        if self._name == ANONYMOUS:
+            await readers.allocate_slot(
+                readers.state(ANONYMOUS)
+            )  # it acknowledges for all without a name
         else:
-            await readers.seek(readers.place(self._name), place)
+            await readers.seek(readers.state(self._name), place)
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         return await self._shelf.read(after, limit)
 
     def ack(self, place: int) -> None:
         readers = self._shelf.readers
-        readers.ack(readers.place(self._name), place)
+        readers.ack(readers.state(self._name), place)
 
     async def flush(self) -> None:
         readers = self._shelf.readers
-        await readers.flush(readers.place(self._name))
+        await readers.flush(readers.state(self._name))

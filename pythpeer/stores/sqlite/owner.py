@@ -6,22 +6,22 @@ import os
 import weakref
 from typing import Final
 
-__all__ = ["Owner", "lives"]
+__all__ = ["OwnerId", "is_alive"]
 
 
-class Owner:
+class OwnerId:
     """One user of the file. Its name is like no other's, here or in another process."""
 
     def __init__(self) -> None:
         self.name: Final = f"{os.getpid()}:{os.urandom(8).hex()}"
-        _here[self.name] = self
+        _local_owners[self.name] = self
 
 
 # Looked into by the database's thread while others add to it: a look-up is safe, a loop is not.
-_here: Final[weakref.WeakValueDictionary[str, Owner]] = weakref.WeakValueDictionary()
+_local_owners: Final[weakref.WeakValueDictionary[str, OwnerId]] = weakref.WeakValueDictionary()
 
 
-def lives(name: str) -> bool:
+def is_alive(name: str) -> bool:
     """Whether the owner of that name is still there, as far as can be told.
 
     Use it only where being wrong either way does no harm: process ids are given anew, and mean
@@ -29,7 +29,7 @@ def lives(name: str) -> bool:
     """
     pid = int(name.partition(":")[0])
     if pid == os.getpid():
-        return name in _here
+        return name in _local_owners
     if os.name == "nt":
         return True  # asking there would be to kill
     try:

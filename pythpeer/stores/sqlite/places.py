@@ -17,7 +17,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Places"]
+__all__ = ["AckFile"]
 
 _RECORD: Final = struct.Struct("<IqI")
 """A reader's epoch, its place, and a sum of both and its slot, which tells half a record."""
@@ -28,7 +28,7 @@ PAGE: Final = 16_384
 """By how many bytes the file grows: room for 1,024 readers."""
 
 
-class Places:
+class AckFile:
     """The open file. One thread of each process writes it; whoever reads it opens it anew.
 
     Opening it is for one process at a time, and nobody writes an epoch that the database has not.
@@ -43,16 +43,16 @@ class Places:
         """
         self._path = path
         self._header = (_HEADER + owner)[: _RECORD.size]
-        self._file = _opened(path)
+        self._file = _open(path)
         try:
-            self._claim()
-            self._map = self._mapped(self._file.seek(0, os.SEEK_END) // _RECORD.size - 1)
-            self._forget_later_lives(epochs)
+            self._claim_file()
+            self._map = self._map_for(self._file.seek(0, os.SEEK_END) // _RECORD.size - 1)
+            self._drop_future_epochs(epochs)
         except BaseException:
             self._file.close()
             raise
 
-    def _claim(self) -> None:
+    def _claim_file(self) -> None:
         found = self._file.read(len(self._header))
         if found == self._header:
             return
@@ -60,15 +60,15 @@ class Places:
             # Not emptied: a process that has it mapped would be killed for looking into it.
             self._file.close()
             self._path.unlink()
-            self._file = _opened(self._path)
-        self._add(self._header)
+            self._file = _open(self._path)
+        self._write_all(self._header)
 
-    def _forget_later_lives(self, epochs: Mapping[int, int]) -> None:
+    def _drop_future_epochs(self, epochs: Mapping[int, int]) -> None:
         for slot, (epoch, _) in self.read().items():
             if epoch > epochs.get(slot, 0):
                 self._map[slot * _RECORD.size : (slot + 1) * _RECORD.size] = bytes(_RECORD.size)
 
-    def _mapped(self, slot: int) -> mmap.mmap:
+    def _map_for(self, slot: int) -> mmap.mmap:
         """Map the file, with room for *slot*. Bytes that are written can be mapped without fear.
 
         For a hole in a file the disk may turn out to be full only when it is touched.
@@ -76,10 +76,10 @@ class Places:
         size = self._file.seek(0, os.SEEK_END)
         wanted = ((slot * _RECORD.size) // PAGE + 1) * PAGE
         if size < wanted:
-            self._add(bytes(wanted - size))
+            self._write_all(bytes(wanted - size))
         return mmap.mmap(self._file.fileno(), wanted)
 
-    def _add(self, data: bytes) -> None:
+    def _write_all(self, data: bytes) -> None:
         """Write all of *data*: a disk may take a part, and refuse the rest when asked again."""
         while data:
             data = data[self._file.write(data) :]
@@ -91,11 +91,11 @@ class Places:
         """
         at = slot * _RECORD.size  # slot 0 is the header
         if at + _RECORD.size > len(self._map):
-            self._map = self._mapped(slot)
+            self._map = self._map_for(slot)
         known = _RECORD.unpack_from(self._map, at)
         # Another process may be further with the same name, or have sent it elsewhere.
-        if known[:2] < (epoch, place) or not _holds(slot, known):
-            _RECORD.pack_into(self._map, at, epoch, place, _sum(slot, epoch, place))
+        if known[:2] < (epoch, place) or not _is_valid(slot, known):
+            _RECORD.pack_into(self._map, at, epoch, place, _checksum(slot, epoch, place))
 
     def read(self) -> Mapping[int, tuple[int, int]]:
         """The epoch and place of each slot, from whichever process."""
@@ -109,7 +109,7 @@ class Places:
             (slot, _RECORD.unpack_from(data, slot * _RECORD.size))
             for slot in range(1, len(data) // _RECORD.size)
         )
-        return {slot: record[:2] for slot, record in records if _holds(slot, record)}
+        return {slot: record[:2] for slot, record in records if _is_valid(slot, record)}
 
     def close(self) -> None:
         """Close the file."""
@@ -117,14 +117,14 @@ class Places:
         self._file.close()
 
 
-def _opened(path: Path) -> FileIO:
+def _open(path: Path) -> FileIO:
     return FileIO(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600), "r+")
 
 
-def _holds(slot: int, record: tuple[int, int, int]) -> bool:
+def _is_valid(slot: int, record: tuple[int, int, int]) -> bool:
     epoch, place, found = record
-    return found == _sum(slot, epoch, place)
+    return found == _checksum(slot, epoch, place)
 
 
-def _sum(slot: int, epoch: int, place: int) -> int:
+def _checksum(slot: int, epoch: int, place: int) -> int:
     return (((place ^ place >> 32) * 31 + epoch) * 31 + slot) & 0xFFFFFFFF

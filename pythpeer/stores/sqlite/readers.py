@@ -13,33 +13,35 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..base import DIRECT
 from .database import Database
-from .places import Places
+from .places import AckFile
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Folded", "Place", "Readers", "stored"]
+__all__ = ["Checkpointed", "ReaderPositions", "ReaderState", "stored_positions"]
 
 
-class Place:
+class ReaderState:
     """How far the readers of one name have got, as this process knows it."""
 
-    __slots__ = ("epoch", "folded", "name", "recorded", "slot", "value")
+    __slots__ = ("checkpointed", "epoch", "name", "persisted", "position", "slot")
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
-        self.value: int | None = None  # not known
-        self.recorded: int | None = None  # what of it will be there after a crash
-        self.folded: int | None = None  # what of it the database has, in case the file is lost
+        self.position: int | None = None  # not known
+        self.persisted: int | None = None  # what of it will be there after a crash
+        self.checkpointed: int | None = (
+            None  # what of it the database has, in case the file is lost
+        )
         self.slot: int = 0  # where it stands in the file of places; 0 before it is known
         self.epoch: int = 0
 
 
-Folded = Sequence[tuple[Place, int]]
+Checkpointed = Sequence[tuple[ReaderState, int]]
 """What a transaction has written into the database: of account once that is over."""
 
 
-class Stored(NamedTuple):
+class StoredPosition(NamedTuple):
     """What database and file together say of a name."""
 
     slot: int
@@ -47,7 +49,7 @@ class Stored(NamedTuple):
     place: int
 
 
-class Readers:
+class ReaderPositions:
     """The readers of one log.
 
     *hold* begins to write, and returns the log's id. Methods that take a connection run on the
@@ -60,17 +62,17 @@ class Readers:
         self._database = database
         self._hold = hold
         self._durable = durable
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, ReaderState] = {}
 
-    def place(self, name: str) -> Place:
+    def state(self, name: str) -> ReaderState:
         """What is known of how far the readers of a name have got."""
-        return self._places.setdefault(name, Place(name))
+        return self._places.setdefault(name, ReaderState(name))
 
-    def ack(self, place: Place, value: int) -> None:
+    def ack(self, place: ReaderState, value: int) -> None:
         """Move a place forwards: on record at once, in the file of places."""
-        if place.value is not None and value <= place.value:
+        if place.position is not None and value <= place.position:
             return
-        place.value = value
+        place.position = value
         file = self._database.places
         if place.slot and file is not None:
             try:
@@ -78,58 +80,58 @@ class Readers:
             except (OSError, ValueError):
                 return  # the next transaction has it, and says what is wrong
             if not self._durable:
-                place.recorded = value
+                place.persisted = value
 
-    async def flush(self, place: Place) -> None:
+    async def flush(self, place: ReaderState) -> None:
         """Have a place on record."""
-        if place.value != place.recorded:
-            self.note(await self._database.write(self.fold))
+        if place.position != place.persisted:
+            self.mark_checkpointed(await self._database.write(self.checkpoint))
 
-    async def find(self, place: Place) -> int | None:
+    async def load(self, place: ReaderState) -> int | None:
         """Where a name is, in whichever process it got there."""
         found = await self._database.write(partial(self._find, place.name))
         if found is not None:
             if place.slot and place.epoch != found.epoch:
-                place.value = None  # another process has sent it elsewhere
-            self._take(place, found, max(found.place, place.value or 0))
-        return place.value
+                place.position = None  # another process has sent it elsewhere
+            self._apply(place, found, max(found.place, place.position or 0))
+        return place.position
 
-    async def seek(self, place: Place, value: int) -> None:
+    async def seek(self, place: ReaderState, value: int) -> None:
         """Send the readers of a name elsewhere, if that is not where they are."""
         found = await self._database.write(partial(self._seek, place.name, value))
-        self._take(place, found, value)
+        self._apply(place, found, value)
 
-    async def settle(self, place: Place) -> None:
+    async def allocate_slot(self, place: ReaderState) -> None:
         """Give a name a slot in the file of places, wherever it is."""
         if not place.slot:
             found = await self._database.write(partial(self._settle, place.name, 0))
             place.slot, place.epoch = found.slot, found.epoch
 
-    async def highest(self) -> int:
+    async def max_acknowledged(self) -> int:
         """The highest place that any reader but of direct calls has acknowledged."""
-        stored = await self._database.write(lambda db: self.highest_stored(self._hold(db), db))
-        here = (place.value or 0 for place in self._places.values() if place.name != DIRECT)
+        stored = await self._database.write(lambda db: self.max_stored(self._hold(db), db))
+        here = (place.position or 0 for place in self._places.values() if place.name != DIRECT)
         return max(stored, *here, 0)
 
-    def note(self, folded: Folded) -> None:
+    def mark_checkpointed(self, folded: Checkpointed) -> None:
         """Take into account what a transaction has folded."""
         for place, value in folded:
-            place.folded = place.recorded = value
+            place.checkpointed = place.persisted = value
 
-    def _take(self, place: Place, found: Stored, value: int) -> None:
+    def _apply(self, place: ReaderState, found: StoredPosition, value: int) -> None:
         place.slot, place.epoch = found.slot, found.epoch
-        place.value, place.folded = value, None
+        place.position, place.checkpointed = value, None
         if value == found.place:
-            place.recorded = value
+            place.persisted = value
 
     # -- on the thread ----------------------------------------------------------------------------
 
-    def fold(self, db: sqlite3.Connection) -> Folded:
+    def checkpoint(self, db: sqlite3.Connection) -> Checkpointed:
         """Write into the database what was acknowledged in this process."""
-        log, folded = self._hold(db), list[tuple[Place, int]]()
+        log, folded = self._hold(db), list[tuple[ReaderState, int]]()
         for place in list(self._places.values()):
-            value = place.value
-            if value is None or value == place.folded:
+            value = place.position
+            if value is None or value == place.checkpointed:
                 continue
             if place.slot:
                 db.execute(
@@ -145,49 +147,55 @@ class Readers:
             folded.append((place, value))
         return folded
 
-    def highest_stored(self, log: int, db: sqlite3.Connection) -> int:
+    def max_stored(self, log: int, db: sqlite3.Connection) -> int:
         """The highest place that any reader but of direct calls has on record."""
-        stored = self._stored(log, db)
+        stored = self._stored_positions(log, db)
         return max((found.place for name, found in stored if name != DIRECT), default=0)
 
-    def forget_beyond(self, head: int, log: int, db: sqlite3.Connection) -> None:
+    def clamp_to_head(self, head: int, log: int, db: sqlite3.Connection) -> None:
         """Forget places beyond the log: a database that was put back from a copy has them.
 
         It numbers its items anew from where it ends, and they must not count as acknowledged.
         """
-        for _, found in list(self._stored(log, db)):
+        for _, found in list(self._stored_positions(log, db)):
             if found.place > head:
-                self._send(found, head, db)
+                self._start_epoch(found, head, db)
 
-    def _find(self, name: str, db: sqlite3.Connection) -> Stored | None:
-        return dict(self._stored(self._hold(db), db)).get(name)
+    def _find(self, name: str, db: sqlite3.Connection) -> StoredPosition | None:
+        return dict(self._stored_positions(self._hold(db), db)).get(name)
 
-    def _settle(self, name: str, place: int, db: sqlite3.Connection) -> Stored:
+    def _settle(self, name: str, place: int, db: sqlite3.Connection) -> StoredPosition:
         """Find a name, and have it at *place* if it is new."""
         log = self._hold(db)
         db.execute(
             "INSERT OR IGNORE INTO reader (log, name, place) VALUES (?, ?, ?)", (log, name, place)
         )
-        return dict(self._stored(log, db))[name]
+        return dict(self._stored_positions(log, db))[name]
 
-    def _seek(self, name: str, place: int, db: sqlite3.Connection) -> Stored:
+    def _seek(self, name: str, place: int, db: sqlite3.Connection) -> StoredPosition:
         found = self._settle(name, place, db)
-        return found if found.place == place else self._send(found, place, db)
+        return found if found.place == place else self._start_epoch(found, place, db)
 
-    def _send(self, found: Stored, place: int, db: sqlite3.Connection) -> Stored:
+    def _start_epoch(
+        self, found: StoredPosition, place: int, db: sqlite3.Connection
+    ) -> StoredPosition:
         """Send a name elsewhere, in a new epoch."""
-        sent = Stored(found.slot, found.epoch + 1, place)
+        sent = StoredPosition(found.slot, found.epoch + 1, place)
         db.execute(
             "UPDATE reader SET epoch = ?, place = ? WHERE slot = ?", (sent.epoch, place, sent.slot)
         )
         return sent
 
-    def _stored(self, log: int, db: sqlite3.Connection) -> Iterator[tuple[str, Stored]]:
+    def _stored_positions(
+        self, log: int, db: sqlite3.Connection
+    ) -> Iterator[tuple[str, StoredPosition]]:
         """What is on record of each name: its place is as far as database or file have it."""
-        return stored(log, db, self._database.places)
+        return stored_positions(log, db, self._database.places)
 
 
-def stored(log: int, db: sqlite3.Connection, file: Places | None) -> Iterator[tuple[str, Stored]]:
+def stored_positions(
+    log: int, db: sqlite3.Connection, file: AckFile | None
+) -> Iterator[tuple[str, StoredPosition]]:
     """What is on record of each name that reads *log*."""
     rows = db.execute(
         "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (log,)
@@ -195,4 +203,4 @@ def stored(log: int, db: sqlite3.Connection, file: Places | None) -> Iterator[tu
     written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
     for name, slot, epoch, place in rows:
         further, ack = written.get(slot, (0, 0))
-        yield name, Stored(slot, epoch, max(place, ack) if further == epoch else place)
+        yield name, StoredPosition(slot, epoch, max(place, ack) if further == epoch else place)

@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from ..base import Draft, Entry, Topic
-from ..news import News
+from ..base import Entry, NewEntry, Topic
+from ..news import Notifier
 from .database import Database, data_version
-from .readers import Folded, Readers
+from .readers import Checkpointed, ReaderPositions
 
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["Shelf"]
+__all__ = ["LogState"]
 
 logger: Final = logging.getLogger("pythpeer.stores")
 
 T = TypeVar("T")
 
-TAIL: Final = 600
+CACHE_SIZE: Final = 600
 """How many of the entries that this process appended last it keeps in memory: two full pages."""
 
-Announced = tuple[int, str, float, int]
+PendingFetch = tuple[int, str, float, int]
 """An announcement's number, who announced it, until when it can take effect, and whether it was
 settled before that."""
 
@@ -44,12 +44,12 @@ settled before that."""
 # What comes in its order and what comes late have a statement each: numbers and texts go to SQLite
 # as they are, while the sqlite3 module looks for an adapter for each None and each bool.
 INSERT: Final = "INSERT OR IGNORE INTO entry (log, id, after, gap, item) VALUES (?, ?, ?, ?, ?)"
-INSERT_LATE: Final = (
+INSERT_OUT_OF_ORDER: Final = (
     "INSERT OR IGNORE INTO entry (log, id, after, gap, item, late, latecomer)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
-FOLD: Final = 50
+CHECKPOINT_EVERY: Final = 50
 """Every how many pages what was acknowledged is written into the database as well, in case the file
 of places is lost."""
 
@@ -58,17 +58,17 @@ _encode: Final = msgspec.json.Encoder().encode
 _Row = tuple[int, int, int, int, str | None]
 
 
-class _Appended(NamedTuple, Generic[T]):
+class _AppendResult(NamedTuple, Generic[T]):
     """What came of appending: the drafts that were new, and the end of the log that they made."""
 
-    drafts: Sequence[Draft[T]]
-    end: Sequence[Entry[T]]
-    latecomers: int
+    drafts: Sequence[NewEntry[T]]
+    tail: Sequence[Entry[T]]
+    out_of_order_count: int
     """How many had ever come late by then."""
-    folded: Folded
+    folded: Checkpointed
 
 
-class Shelf(Generic[T]):
+class LogState(Generic[T]):
     """One log, as all holds on it in this process share it.
 
     Methods that take a connection run on the database's thread.
@@ -83,11 +83,11 @@ class Shelf(Generic[T]):
         durable: bool,
     ) -> None:
         self.topic = topic
-        self.news: Final = News()
+        self.news: Final = Notifier()
         """Told when this process appends."""
         self.head: int = 0
         """The highest id in the log, as far as is known."""
-        self.readers: Final = Readers(database, self.hold, durable=durable)
+        self.readers: Final = ReaderPositions(database, self.ensure_row, durable=durable)
         self.database = database
         self._max_length = max_length
         self._decode = msgspec.json.Decoder(topic.item).decode
@@ -95,49 +95,51 @@ class Shelf(Generic[T]):
         self._length = 0
         self._latecomers = 0
         self._version = -1
-        self._appends = 0
-        self._checked = -1  # how often something had been rolled back by then, this perhaps
-        self._tail: deque[Entry[T]] = deque(maxlen=min(TAIL, max_length or TAIL))
-        self._latecomers_before_tail = 0
+        self._append_count = 0
+        self._checked_at_rollbacks = (
+            -1
+        )  # how often something had been rolled back by then, this perhaps
+        self._cache: deque[Entry[T]] = deque(maxlen=min(CACHE_SIZE, max_length or CACHE_SIZE))
+        self._out_of_order_at_cache = 0
 
-    def hold(self, db: sqlite3.Connection) -> int:
+    def ensure_row(self, db: sqlite3.Connection) -> int:
         """Begin to write: have the log's row there. Returns its id."""
-        self._look(db)
+        self._refresh(db)
         if not self._id:
             done = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
             self._id = done.lastrowid or 0
-        if self.topic.consumed and self._checked != self.database.rollbacks:
-            self.readers.forget_beyond(self.head, self._id, db)
-            self._checked = self.database.rollbacks
+        if self.topic.destructive and self._checked_at_rollbacks != self.database.rollbacks:
+            self.readers.clamp_to_head(self.head, self._id, db)
+            self._checked_at_rollbacks = self.database.rollbacks
         return self._id
 
     # -- reading ----------------------------------------------------------------------------------
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         """At most *limit* entries with ids over *after*, ascending."""
-        known = self._known(after, limit)
+        known = self._cached(after, limit)
         if known is None:
             known = await self.database.read(partial(self._select, after, limit))
         return known
 
-    def _known(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
+    def _cached(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
         """What can be said without looking into the file; ``None`` if that is nothing."""
-        tail = self._tail
-        current = self._latecomers_before_tail == self._latecomers
+        tail = self._cache
+        current = self._out_of_order_at_cache == self._latecomers
         if current and tail and tail[0].after <= after < tail[-1].id == self.head:
             start = bisect_right(tail, after, key=attrgetter("id"))
             return [tail[index] for index in range(start, min(start + limit, len(tail)))]
-        return () if after >= self.head and self.unchanged() else None
+        return () if after >= self.head and self.is_current() else None
 
-    def unchanged(self) -> bool:
+    def is_current(self) -> bool:
         """Whether it is certain that no other process has written since this one looked."""
         return self._version == self.database.version
 
-    async def look(self) -> int:
+    async def refresh(self) -> int:
         """Look how far the log reaches."""
-        return await self.database.read(self._look)
+        return await self.database.read(self._refresh)
 
-    def _look(self, db: sqlite3.Connection) -> int:
+    def _refresh(self, db: sqlite3.Connection) -> int:
         self._version = data_version(db)  # first: what comes in between will be looked for again
         row = db.execute(
             "SELECT id, head, length, latecomers FROM log WHERE topic = ?", (self.topic.name,)
@@ -146,7 +148,7 @@ class Shelf(Generic[T]):
         return self.head
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
-        self._look(db)
+        self._refresh(db)
         rows = db.execute(
             "SELECT id, after, gap, item FROM entry WHERE log = ? AND id > ? ORDER BY id LIMIT ?",
             (self._id, after, limit),
@@ -163,11 +165,11 @@ class Shelf(Generic[T]):
             logger.warning("%s: item %d is damaged in the store", *about.values(), extra=about)
             return None
 
-    async def announcements(self) -> Sequence[Announced]:
+    async def pending_fetches(self) -> Sequence[PendingFetch]:
         """All that is announced."""
 
-        def job(db: sqlite3.Connection) -> Sequence[Announced]:
-            self._look(db)
+        def job(db: sqlite3.Connection) -> Sequence[PendingFetch]:
+            self._refresh(db)
             what = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
             return db.execute(what, (self._id,)).fetchall()
 
@@ -176,29 +178,29 @@ class Shelf(Generic[T]):
     # -- appending --------------------------------------------------------------------------------
 
     async def append(
-        self, drafts: Sequence[Draft[T]], finish: Callable[[sqlite3.Connection], object]
-    ) -> Sequence[Draft[T]]:
+        self, drafts: Sequence[NewEntry[T]], finish: Callable[[sqlite3.Connection], object]
+    ) -> Sequence[NewEntry[T]]:
         """Add what is new among *drafts*, and return that. *finish* is done with it."""
         done = await self.database.write(partial(self._append, drafts, finish))
-        self.readers.note(done.folded)
+        self.readers.mark_checkpointed(done.folded)
         if done.drafts:
-            tail = self._tail
-            late = done.latecomers != self._latecomers_before_tail
-            if tail and (late or not done.end or done.end[0].after != tail[-1].id):
+            tail = self._cache
+            late = done.out_of_order_count != self._out_of_order_at_cache
+            if tail and (late or not done.tail or done.tail[0].after != tail[-1].id):
                 tail.clear()
-            tail.extend(done.end)
-            self._latecomers_before_tail = done.latecomers
-            self.news.tell()
+            tail.extend(done.tail)
+            self._out_of_order_at_cache = done.out_of_order_count
+            self.news.notify_all()
         return done.drafts
 
     def _append(
         self,
-        drafts: Sequence[Draft[T]],
+        drafts: Sequence[NewEntry[T]],
         finish: Callable[[sqlite3.Connection], object],
         db: sqlite3.Connection,
-    ) -> _Appended[T]:
-        log = self.hold(db)
-        added: list[Draft[T]] = []
+    ) -> _AppendResult[T]:
+        log = self.ensure_row(db)
+        added: list[NewEntry[T]] = []
         end: list[Entry[T]] = []
         rows: list[_Row] = []
         for draft in drafts:
@@ -209,7 +211,7 @@ class Shelf(Generic[T]):
                 rows.append(self._row(entry))  # nothing of it can be there already
             else:
                 self._insert(rows, db)  # it may be among them
-                if not self._insert_late(entry, db):
+                if not self._insert_out_of_order(entry, db):
                     continue
             added.append(draft)
             # A link with a gap may yet be mended: that is to be seen in the file.
@@ -226,29 +228,30 @@ class Shelf(Generic[T]):
             (self.head, length, self._latecomers, log),
         )
         finish(db)
-        self._appends += 1
-        folded = () if self._appends % FOLD else self.readers.fold(db)
-        return _Appended(added, end, self._latecomers, folded)
+        self._append_count += 1
+        folded = () if self._append_count % CHECKPOINT_EVERY else self.readers.checkpoint(db)
+        return _AppendResult(added, end, self._latecomers, folded)
 
-    def _entry(self, draft: Draft[T], db: sqlite3.Connection) -> Entry[T] | None:
+    def _entry(self, draft: NewEntry[T], db: sqlite3.Connection) -> Entry[T] | None:
         """What a draft becomes; nothing if it has no number and was seen often enough."""
         if draft.id is not None:
             return Entry(draft.id, draft.after, draft.gap, draft.item)
         found = db.execute(
-            "SELECT copies, doubtful FROM seen WHERE log = ? AND key = ?", (self._id, draft.key)
+            "SELECT copies, doubtful FROM seen WHERE log = ? AND key = ?",
+            (self._id, draft.identity),
         ).fetchone()
         copies, doubtful = found or (0, 0)
-        if draft.copies and copies >= draft.copies:
+        if draft.max_copies and copies >= draft.max_copies:
             return None
         item = draft.item
-        if draft.history:
+        if draft.from_history:
             doubtful += 1
-        elif doubtful and not draft.copies:
+        elif doubtful and not draft.max_copies:
             doubtful -= 1
-            item = draft.again
+            item = draft.as_duplicate
         db.execute(
             "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
-            (self._id, draft.key, copies + 1, doubtful),
+            (self._id, draft.identity, copies + 1, doubtful),
         )
         return Entry(self.head + 1, self.head, gap=False, item=item)
 
@@ -268,10 +271,10 @@ class Shelf(Generic[T]):
             db.executemany(INSERT, rows)
             rows.clear()
 
-    def _insert_late(self, entry: Entry[T], db: sqlite3.Connection) -> bool:
+    def _insert_out_of_order(self, entry: Entry[T], db: sqlite3.Connection) -> bool:
         """Add an entry among others, unless its id is known. Says whether it was new."""
         row = (*self._row(entry), self.head, self._latecomers)
-        if db.execute(INSERT_LATE, row).rowcount:
+        if db.execute(INSERT_OUT_OF_ORDER, row).rowcount:
             self._latecomers += 1
             return True
         link = {"log": self._id, "id": entry.id, "after": entry.after, "gap": entry.gap}
@@ -287,7 +290,7 @@ class Shelf(Generic[T]):
         most = self._max_length
         if most is None or length <= max(most, batch):
             return 0
-        acknowledged = self.readers.highest_stored(self._id, db) if self.topic.consumed else None
+        acknowledged = self.readers.max_stored(self._id, db) if self.topic.destructive else None
         rows = [
             (self._id, id)
             for id in self._oldest(length - max(most, batch), db)
@@ -298,7 +301,7 @@ class Shelf(Generic[T]):
 
     def _oldest(self, many: int, db: sqlite3.Connection) -> Iterator[int]:
         """The ids of what came first: in their order, but for those that came late."""
-        timely = db.execute(
+        in_order = db.execute(
             "SELECT id, 0, id FROM entry WHERE log = ? AND late IS NULL ORDER BY id LIMIT ?",
             (self._id, many),
         ).fetchall()
@@ -307,9 +310,9 @@ class Shelf(Generic[T]):
             " ORDER BY late, latecomer LIMIT ?",
             (self._id, many),
         ).fetchall()
-        return (row[2] for row in islice(merge(timely, late, key=_coming), many))
+        return (row[2] for row in islice(merge(in_order, late, key=_arrival_order), many))
 
 
-def _coming(row: tuple[int, int, int]) -> tuple[int, int]:
+def _arrival_order(row: tuple[int, int, int]) -> tuple[int, int]:
     """When an entry came: behind all up to an id, and behind those that were not late."""
     return row[:2]

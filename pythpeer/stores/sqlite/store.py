@@ -14,11 +14,11 @@ from ...errors import InvalidRequestError, StoreError
 from ...limiter import Limiter
 from ...wire import Rate, check_integer
 from ..base import Log, Store, Topic
-from ..survey import Survey
+from ..survey import StoreSnapshot
 from .database import Database, Durability
-from .gate import SqliteGate
+from .gate import SqlitePacing
 from .log import SqliteLog
-from .shelf import Shelf
+from .shelf import LogState
 from .survey import survey
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ class SqliteStore(Store):
         self._database = Database(_checked(path), durability)
         self._max_length = max_length
         self._durable = durability == "full"
-        self._shelves: dict[str, Shelf[Any]] = {}
-        self._gates: list[SqliteGate] = []
+        self._shelves: dict[str, LogState[Any]] = {}
+        self._gates: list[SqlitePacing] = []
         self._sessions = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
@@ -79,7 +79,7 @@ class SqliteStore(Store):
 
     async def open(self) -> None:
         """Open the file for one more session. Raises `StoreError` where that is impossible."""
-        async with self._one_at_a_time():
+        async with self._open_lock():
             if not self._sessions:
                 self._shelves.clear()
                 await self._database.open()
@@ -88,12 +88,12 @@ class SqliteStore(Store):
     async def aclose(self) -> None:
         """One session less; the last one closes the file."""
         with anyio.CancelScope(shield=True):
-            async with self._one_at_a_time():
+            async with self._open_lock():
                 self._sessions = max(0, self._sessions - 1)
                 if not self._sessions and self._database.places is not None:
                     await self._close()
 
-    def _one_at_a_time(self) -> asyncio.Lock:
+    def _open_lock(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._sessions and self._loop is not None and not self._loop.is_closed():
@@ -109,31 +109,31 @@ class SqliteStore(Store):
 
     def _leave(self, db: sqlite3.Connection) -> None:
         for shelf in self._shelves.values():
-            shelf.readers.fold(db)
+            shelf.readers.checkpoint(db)
         for gate in self._gates:
-            gate.withdraw(db)
+            gate.close(db)
 
     def log(self, topic: Topic[T]) -> Log[T]:
         """The log of *topic*, shared by all sessions and programs on this file."""
         return SqliteLog(partial(self._shelf, topic))
 
-    def _shelf(self, topic: Topic[T]) -> Shelf[T]:
+    def _shelf(self, topic: Topic[T]) -> LogState[T]:
         shelf = self._shelves.get(topic.name)
         if shelf is None:
-            shelf = self._shelves[topic.name] = Shelf(
+            shelf = self._shelves[topic.name] = LogState(
                 topic, self._database, max_length=self._max_length, durable=self._durable
             )
-        return cast("Shelf[T]", shelf)
+        return cast("LogState[T]", shelf)
 
-    def pace(self, key: str, name: str, rate: Rate) -> Limiter:
+    def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
         """Make a limiter that shares its tokens with the other programs on this file."""
         if not rate.interval:
             return Limiter(name, rate)
-        gate = SqliteGate(self._database, key, rate)
+        gate = SqlitePacing(self._database, key, rate)
         self._gates.append(gate)
         return Limiter(name, rate, gate)
 
-    async def survey(self, latest: int = 10) -> Survey:
+    async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """What is in the file now, with the last *latest* items of each log."""
         database = self._database
         return await database.read(lambda db: survey(db, database.places, database.now(), latest))

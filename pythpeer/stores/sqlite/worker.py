@@ -23,7 +23,7 @@ class Worker:
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
 
-    async def do(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T]) -> T:
         """Have *work* done, and return what it returns or raise what it raises."""
         loop = asyncio.get_running_loop()
         # Through the loop all the same: one that makes its time up has to know that there is work
@@ -37,7 +37,7 @@ class Worker:
         self._pool.submit(_run, work, loop, future)
         return future
 
-    def post(self, work: Callable[[], object]) -> None:
+    def submit_nowait(self, work: Callable[[], object]) -> None:
         """Have *work* done, without a word of what came of it. The loop may be gone by then."""
         self._pool.submit(work)
 

@@ -16,13 +16,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..chat import LONGEST
+from ..chat import MAX_TEXT
 from ..fake import FakeServices
 from ..incoming import Arrival
 from .notices import Notice, Notices
-from .trouble import KINDS, TARGETS, Trouble
+from .trouble import KINDS, TARGETS, FaultPanel
 
-__all__ = ["News", "Reader"]
+__all__ = ["EventFeed", "EventReader"]
 
 LINES: Final = 300
 """How many of the latest messages a page begins with."""
@@ -44,11 +44,11 @@ class Event(NamedTuple):
     data: bytes
 
 
-class News:
+class EventFeed:
     """Watches *fake* until it is closed. *on_notice* is called with whatever should be noticed."""
 
     def __init__(
-        self, fake: FakeServices, trouble: Trouble, on_notice: Callable[[Notice], object]
+        self, fake: FakeServices, trouble: FaultPanel, on_notice: Callable[[Notice], object]
     ) -> None:
         self._fake = fake
         self._trouble = trouble
@@ -60,8 +60,8 @@ class News:
         self._changed = asyncio.Event()
         self._unlisten = [
             fake.listen(self._arrived),
-            fake.chat.listen(lambda _: self.stir()),
-            fake.mail.listen(lambda _, __: self.stir()),
+            fake.chat.subscribe(lambda _: self.wake()),
+            fake.mail.listen(lambda _, __: self.wake()),
         ]
 
     def close(self) -> None:
@@ -70,9 +70,9 @@ class News:
         self.notices.close()
         while self._unlisten:
             self._unlisten.pop()()
-        self.stir()
+        self.wake()
 
-    def stir(self) -> None:
+    def wake(self) -> None:
         """Have every reader look for changes."""
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
@@ -88,17 +88,17 @@ class News:
                 "fault": arrival.fault is not None,
             }
         )
-        self.stir()
+        self.wake()
 
     # -- sections ---------------------------------------------------------------------------------
 
-    def greeting(self) -> Mapping[str, object]:
+    def static_state(self) -> Mapping[str, object]:
         """What does not change while the page's server lives, and the time."""
         return {
             "life": self._life,
             "now": self._fake.clock(),
             "bot": self._fake.username,
-            "longest": LONGEST,
+            "longest": MAX_TEXT,
             "environment": self._fake.environment,
             "kinds": KINDS,
             "targets": TARGETS,
@@ -120,12 +120,12 @@ class News:
         }
 
 
-class Reader:
+class EventReader:
     """One page that is told the news: everything at first, then what has changed."""
 
-    def __init__(self, news: News) -> None:
+    def __init__(self, news: EventFeed) -> None:
         self._news = news
-        self._told: dict[str, bytes] = {}
+        self._sent: dict[str, bytes] = {}
         self._last = 0
         self._changed: asyncio.Event | None = None
 
@@ -142,12 +142,12 @@ class Reader:
     def _look(self) -> list[Event]:
         events: list[Event] = []
         sections = dict(self._news.sections())
-        if not self._told:
-            sections = {"hello": self._news.greeting(), **sections}
+        if not self._sent:
+            sections = {"hello": self._news.static_state(), **sections}
         for name, content in sections.items():
             data = _encoded(content)
-            if self._told.get(name) != data:
-                self._told[name] = data
+            if self._sent.get(name) != data:
+                self._sent[name] = data
                 events.append(Event(name, data))
         lines = self._news._fake.chat.after(self._last)[-LINES:]
         if lines:

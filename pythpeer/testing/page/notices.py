@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
-from ..chat import MOST
+from ..chat import MAX_PAGE
 from ..fake import FakeServices
 from ..incoming import Arrival
 
@@ -78,10 +78,10 @@ class Notices:
         query = parse_qs(urlsplit(arrival.target).query)
         mid, last = (query.get(name, [""])[0] for name in ("mid", "last"))
         # The oldest that are left leave no gap: the next answer begins where this one ends.
-        if not mid.isdecimal() or int(mid) < 1 or self._fake.habits.window == "oldest":
+        if not mid.isdecimal() or int(mid) < 1 or self._fake.quirks.window == "oldest":
             return 0
         lines = self._fake.chat.after(int(mid))
-        size = min(int(last) if last.isdecimal() else MOST, MOST)
+        size = min(int(last) if last.isdecimal() else MAX_PAGE, MAX_PAGE)
         return max(0, sum(not line.to for line in lines) - size)
 
     def _add(self, kind: Literal["violation", "gap"], endpoint: str, rule: str, text: str) -> None:

@@ -20,13 +20,13 @@ from aiohttp import ClientConnectionResetError, web
 from aiohttp.typedefs import Handler, Middleware
 
 from ...errors import InvalidRequestError
-from ...misuse import AsyncWith
-from ..chat import LONGEST
+from ...misuse import AsyncContextOnly
+from ..chat import MAX_TEXT
 from ..fake import FakeServices
 from ..server import HOST, listen, logger
-from .news import News, Reader
+from .news import EventFeed, EventReader
 from .notices import Notice
-from .trouble import Trouble
+from .trouble import FaultPanel
 
 __all__ = ["Page"]
 
@@ -57,19 +57,19 @@ HEADERS: Final = {
 LARGEST: Final = 16_384
 """How many bytes a request's body may have."""
 
-BEAT: Final = 15.0
+KEEPALIVE_INTERVAL: Final = 15.0
 """After so many seconds without news something is sent all the same: it shows who has gone."""
 
-FLOOD: Final = 350
+FLOOD_SIZE: Final = 350
 """How many messages a flood has: more than one answer of the chat holds."""
 
 # -- what the page can ask for --------------------------------------------------------------------
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=40, pattern=r"\S")]
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
 
-class Say(msgspec.Struct, forbid_unknown_fields=True):
+class SayBody(msgspec.Struct, forbid_unknown_fields=True):
     """Say something in the chat, to everyone or to one user alone."""
 
     sender: Name
@@ -78,14 +78,14 @@ class Say(msgspec.Struct, forbid_unknown_fields=True):
     bot: bool = False
 
 
-class Deliver(msgspec.Struct, forbid_unknown_fields=True):
+class MailBody(msgspec.Struct, forbid_unknown_fields=True):
     """Put a mail into the bot's box."""
 
     sender: Name
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 
 
-class Introduce(msgspec.Struct, forbid_unknown_fields=True):
+class UserBody(msgspec.Struct, forbid_unknown_fields=True):
     """Add a user, or change the one of that name."""
 
     username: Name
@@ -93,21 +93,21 @@ class Introduce(msgspec.Struct, forbid_unknown_fields=True):
     online: bool = False
 
 
-class Make(msgspec.Struct, forbid_unknown_fields=True):
+class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
     """Have one target in trouble."""
 
     target: str
     kind: str
 
 
-class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
     """What needs no further words."""
 
 
 # -- the server -----------------------------------------------------------------------------------
 
 
-class Page(AsyncWith):
+class Page(AsyncContextOnly):
     """Serves the page for *fake*, which is running, on *port* while ``async with`` lasts.
 
     *port* 0 is a free one; one that is taken is an ``OSError``, which says so. *on_notice* is
@@ -135,16 +135,16 @@ class Page(AsyncWith):
         return f"http://{HOST}:{self._port}/"
 
     async def __aenter__(self) -> Self:
-        self._trouble = Trouble(self._fake)
-        self._news = News(self._fake, self._trouble, self._on_notice)
+        self._trouble = FaultPanel(self._fake)
+        self._news = EventFeed(self._fake, self._trouble, self._on_notice)
         application = web.Application(
-            middlewares=[self._guard()], client_max_size=LARGEST, logger=logger
+            middlewares=[self._security_middleware()], client_max_size=LARGEST, logger=logger
         )
         application.router.add_get("/api/events", self._events)
         application.router.add_get("/{path:.*}", self._file)
         for name, action in self._actions().items():
             application.router.add_post(f"/api/{name}", action)
-        application.on_response_prepare.append(_harden)
+        application.on_response_prepare.append(_add_security_headers)
         # Readers of news come to their end by themselves when those are closed.
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         try:
@@ -166,7 +166,7 @@ class Page(AsyncWith):
         with anyio.CancelScope(shield=True):
             await self._runner.cleanup()
 
-    def _guard(self) -> Middleware:
+    def _security_middleware(self) -> Middleware:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             if not self._is_ours(request):
@@ -201,12 +201,12 @@ class Page(AsyncWith):
         """Tell the news for as long as somebody listens: server-sent events."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        reader = Reader(self._news)
+        reader = EventReader(self._news)
         with contextlib.suppress(ClientConnectionResetError):  # the page was closed
             await response.write(b"retry: 1000\n\n")
             while not self._news.closed:
                 try:
-                    async with asyncio.timeout(BEAT):
+                    async with asyncio.timeout(KEEPALIVE_INTERVAL):
                         events = await reader.next()
                 except TimeoutError:
                     await response.write(b": still here\n\n")
@@ -219,49 +219,49 @@ class Page(AsyncWith):
 
     def _actions(self) -> Mapping[str, Handler]:
         async def say(request: web.Request) -> web.Response:
-            wish = await _read(request, Say)
-            id = self._fake.chat.say(wish.sender.strip(), wish.text, to=wish.to, bot=wish.bot)
+            body = await _read(request, SayBody)
+            id = self._fake.chat.say(body.sender.strip(), body.text, to=body.to, bot=body.bot)
             return _answer({"id": id})
 
         async def mail(request: web.Request) -> web.Response:
-            wish = await _read(request, Deliver)
-            return _answer({"id": self._fake.mail.deliver(wish.sender.strip(), wish.text)})
+            body = await _read(request, MailBody)
+            return _answer({"id": self._fake.mail.deliver(body.sender.strip(), body.text)})
 
         async def users(request: web.Request) -> web.Response:
-            wish = await _read(request, Introduce)
-            person = self._fake.users.add(wish.username.strip(), rank=wish.rank, online=wish.online)
+            body = await _read(request, UserBody)
+            person = self._fake.users.add(body.username.strip(), rank=body.rank, online=body.online)
             return _answer({"id": person.id})
 
         async def trouble(request: web.Request) -> web.Response:
-            wish = await _read(request, Make)
-            return await self._make_trouble(lambda: self._trouble.make(wish.target, wish.kind))
+            body = await _read(request, FaultBody)
+            return await self._make_trouble(lambda: self._trouble.set(body.target, body.kind))
 
         async def normal(request: web.Request) -> web.Response:
-            await _read(request, Nothing)
-            return await self._make_trouble(self._trouble.end)
+            await _read(request, EmptyBody)
+            return await self._make_trouble(self._trouble.clear)
 
         async def flood(request: web.Request) -> web.Response:
-            await _read(request, Nothing)
-            for number in range(FLOOD):
-                self._fake.chat.say("flood", f"message {number + 1} of {FLOOD}")
-            return _answer({"messages": FLOOD})
+            await _read(request, EmptyBody)
+            for number in range(FLOOD_SIZE):
+                self._fake.chat.say("flood", f"message {number + 1} of {FLOOD_SIZE}")
+            return _answer({"messages": FLOOD_SIZE})
 
         async def forget(request: web.Request) -> web.Response:
-            await _read(request, Nothing)
+            await _read(request, EmptyBody)
             self._news.notices.clear()
             return _answer({})
 
         actions = (say, mail, users, trouble, normal, flood, forget)
-        return {action.__name__: self._stirring(action) for action in actions}
+        return {action.__name__: self._then_wake(action) for action in actions}
 
-    def _stirring(self, action: Handler) -> Handler:
+    def _then_wake(self, action: Handler) -> Handler:
         """The same action, after which every page looks for changes."""
 
         async def act(request: web.Request) -> web.StreamResponse:
             try:
                 return await action(request)
             finally:
-                self._news.stir()
+                self._news.wake()
 
         return act
 
@@ -286,5 +286,5 @@ def _answer(document: Mapping[str, object], status: int = 200) -> web.Response:
     )
 
 
-async def _harden(_: web.Request, response: web.StreamResponse) -> None:
+async def _add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)

@@ -16,7 +16,7 @@ from ..fake import SERVICES, FakeServices
 from ..faults import Fault
 from ..incoming import Service
 
-__all__ = ["KINDS", "TARGETS", "Trouble"]
+__all__ = ["KINDS", "TARGETS", "FaultPanel"]
 
 NORMAL: Final = "normal"
 DOWN: Final = "down"
@@ -59,7 +59,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
 _SERVICES: Final[Mapping[str, Service]] = {name: name for name in SERVICES}
 
 
-class Trouble:
+class FaultPanel:
     """Makes trouble at *fake*, and ends it. A service that is down refuses connections."""
 
     def __init__(self, fake: FakeServices) -> None:
@@ -75,7 +75,7 @@ class Trouble:
         kinds = {name: names.get(fault, "other") for name, fault in constant.items()}
         return kinds | dict.fromkeys(self._outages, DOWN)
 
-    async def make(self, target: str, kind: str) -> None:
+    async def set(self, target: str, kind: str) -> None:
         """Have *target* in trouble of this *kind*, or back to normal with all that belongs to it.
 
         Raises `InvalidRequestError`, and ``OSError`` where a service cannot come back because its
@@ -95,10 +95,10 @@ class Trouble:
             else:
                 self._fake.faults.always(target, FAULTS[kind])
 
-    async def end(self) -> None:
+    async def clear(self) -> None:
         """Have everything back to normal. Raises as `make` does."""
         for service in SERVICES:
-            await self.make(service, NORMAL)
+            await self.set(service, NORMAL)
 
     async def _take_down(self, service: Service) -> None:
         if service not in self._outages:
