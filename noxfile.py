@@ -137,6 +137,12 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
+@nox.session(python=False)
+def words(session: nox.Session) -> None:
+    """Count rare words, and fail on a word that another replaced; ``-- --report`` prints only."""
+    session.run(sys.executable, "tests/words.py", *session.posargs)
+
+
 @nox.session
 def typing(session: nox.Session) -> None:
     """Check types, strictly (mypy and pyright), and that nothing public is left to inference."""
