@@ -1019,7 +1019,7 @@ STEPS: Final = st.lists(
 
 
 @settings(
-    max_examples=examples(240),
+    max_examples=examples(120),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @example([("append", 0, [1]), ("append", 1, [1, 2, 3, 4, 5]), ("read", 0, [1])], 5)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import redis_server
 from helpers import examples, real_time
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from stores import STORES
 
@@ -260,6 +260,7 @@ PAGES: Final = st.lists(
     max_examples=examples(40),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@example([(0, {1}, False), (0, {2, 3}, False)])
 @given(PAGES)
 async def test_it_does_not_matter_which_page_came_first(
     make: Make, pages: list[tuple[int, set[int], bool]]
