@@ -38,7 +38,7 @@ pytest_plugins = ("costs",)
 pytest.register_assert_rewrite("cli_runner", "processes", "browser")
 
 
-ONCE: Final = frozenset(
+RUN_ONCE: Final = frozenset(
     f"test_{name}"
     for name in (
         *("benchmark_calls", "benchmark_day", "benchmark_decoding", "benchmark_limiter"),
@@ -53,7 +53,7 @@ ONCE: Final = frozenset(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the modules in `ONCE`."""
     for item in items:
-        if item.path.stem in ONCE:
+        if item.path.stem in RUN_ONCE:
             item.add_marker("once")
 
 

@@ -78,7 +78,7 @@ async def run_loop_turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def settle(seconds: float = 1.0) -> None:
+async def wait_for_io(seconds: float = 1.0) -> None:
     """Let everything arrive that is being sent."""
     await asyncio.sleep(seconds)
 

@@ -27,8 +27,8 @@ from scripted import (
     OK,
     REFUSED,
     RESET,
-    Fault,
     Scripted,
+    ScriptedFault,
     _Connection,
 )
 
@@ -57,10 +57,12 @@ class Moody(Scripted):
     def receive(self, connection: _Connection, target: str) -> None:
         fault = OK
         if not self.well:
-            late = Fault(before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02))
+            late = ScriptedFault(
+                before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02)
+            )
             fault = self.chance.choice((*FAULTS, *[late] * 3 * len(FAULTS)))
         for kind in ("get", "readnew", "readall"):
-            self.constant[kind] = fault
+            self.default_faults[kind] = fault
         super().receive(connection, target)
 
     async def be_busy(self) -> None:
@@ -110,7 +112,7 @@ class Reader:
 
     def live(self) -> None:
         self._process = self._forker.fork(
-            "reader", *self._arguments, folder=self._folder, name="reader"
+            "proc_reader", *self._arguments, folder=self._folder, name="reader"
         )
 
     async def die(self) -> None:
@@ -187,7 +189,7 @@ def _wanted(services: Scripted) -> dict[str, set[str]]:
     return {
         "chat-1": chat,
         "chat-2": chat,
-        "mail": {letter.text for letter in services.letters},
+        "mail": {letter.text for letter in services.mails},
     }
 
 
@@ -226,7 +228,7 @@ def _judge_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
         if following is not None and following.life == note.life:
             acknowledged.add(note.what)
     seen = Counter(note.what for note in notes)
-    assert set(seen) == {letter.text for letter in services.letters}
+    assert set(seen) == {letter.text for letter in services.mails}
     unmarked = Counter(note.what for note in notes if not note.recovered)
     again = sum(unmarked.values()) - len(unmarked)
     assert again <= LIVES + 1  # one for each life that ended before it asked for the next one
@@ -238,9 +240,9 @@ async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
     """The service has marked the mail as read, its answer reaches nobody; the next life has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
-    services.script("readnew", Fault(after=LIMIT))
+    services.script("readnew", ScriptedFault(after=LIMIT))
     async with services, Reader(forker, services.url, folder, timeout=2 * LIMIT) as reader:
-        await wait_until(lambda: all(letter.read for letter in services.letters))
+        await wait_until(lambda: all(letter.read for letter in services.mails))
         await reader.die()
         assert not reader.read("mail")
         assert not services.asked("readall")

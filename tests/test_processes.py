@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 from helpers import real_time, wait_until
 from processes import Delays, Forker, Process, needs_fork
-from scripted import Fault, Scripted
+from scripted import Scripted, ScriptedFault
 
 pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes, needs_fork]
 pytest_plugins = ("processes",)
@@ -60,7 +60,7 @@ def working(forker: Forker, services: Scripted, folder: Path) -> Working:
     async def working(*works: str) -> AsyncIterator[list[Worker]]:
         processes = [
             forker.fork(
-                *("worker", services.url, folder / "shared.sqlite"),
+                *("proc_worker", services.url, folder / "shared.sqlite"),
                 *work.split(),
                 folder=folder,
                 name=f"worker-{next(numbers)}",
@@ -97,7 +97,7 @@ async def test_programs_share_one_pace_and_each_gets_its_share(
     services: Scripted, working: Working
 ) -> None:
     """No gap is short although all of them ask all the time, and nobody is left out."""
-    services.constant["get"] = Fault(after=0.005)
+    services.default_faults["get"] = ScriptedFault(after=0.005)
     async with working("call 1", "call 2", "call 3"), Delays() as delays:
         services.requests.clear()
         await wait_until(lambda: len(services.requests) >= 60)

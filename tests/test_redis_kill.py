@@ -66,7 +66,7 @@ class Team:
 
     def start(self) -> Process:
         worker = self._forker.fork(
-            "redis_worker", *self._arguments, folder=self._folder, name="worker"
+            "proc_redis_worker", *self._arguments, folder=self._folder, name="worker"
         )
         self.workers.append(worker)
         return worker
@@ -156,7 +156,7 @@ async def traffic(services: Scripted) -> AsyncIterator[None]:
 
 def all_done(team: Team, services: Scripted, first: int) -> bool:
     chat = {str(id) for id in services.ids if id > first}
-    mail = {letter.text for letter in services.letters}
+    mail = {letter.text for letter in services.mails}
     return chat <= team.done("chat").keys() and mail <= team.done("mail").keys()
 
 
@@ -235,7 +235,7 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
         services.script("readnew", HANG)
         services.deliver("precious")
         # Whoever asked and hangs is one of the two; the other one waits for news.
-        await team.until(lambda: services.letters[0].read, "nobody asks")
+        await team.until(lambda: services.mails[0].read, "nobody asks")
         old = list(team.workers)
         await team.hire()
         assert "precious" not in team.done("mail")

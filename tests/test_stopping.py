@@ -19,7 +19,7 @@ from scripted import HANG, Scripted
 
 pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes]
 
-STOPPER: Final = Path(__file__).with_name("stopper.py")
+STOPPER: Final = Path(__file__).with_name("proc_stopped.py")
 
 LOOPS: Final = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
 
@@ -136,11 +136,11 @@ async def test_a_request_under_way_does_not_keep_it(
     path = tmp_path / "store.sqlite"
     async with busy() as services:
         services.script("readnew", HANG)
-        services.constant["get"] = HANG
+        services.default_faults["get"] = HANG
         stopper = Stopper(server, services)
         _, _, errors = await stopper.stopped(path, "asyncio", way, number, last="")
         assert errors == ""
-        services.constant.clear()
+        services.default_faults.clear()
         _, said, errors = await stopper.again(path, "mail 1")
     assert errors == ""
     assert "mail 1" in said

@@ -1,7 +1,7 @@
-"""A program that is stopped in one of many ways: run by tests/test_stopping.py.
+"""A program that is stopped in one of many ways; ``tests/test_stopping.py`` runs it.
 
-``stopper.py URL FILE LOOP WAY`` follows chat and mail, prints each message once it is handled, and
-ends as WAY says, or at a signal.
+``proc_stopped.py URL FILE LOOP WAY`` follows chat and mail and prints the text of each item after
+handling it. It ends as WAY specifies, or at a signal.
 """
 
 from __future__ import annotations
