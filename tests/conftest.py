@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 import redis_server
+from cpu_time import CPU_TIME
 from fake_client import Client, connect
 from helpers import DEEP, PATIENT, REAL, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
@@ -134,3 +135,5 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
             return servers.enter_context(redis_server.real_server(folder)).url
 
         yield url
+        with CPU_TIME.ending_shared():
+            servers.close()

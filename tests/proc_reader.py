@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -51,3 +52,7 @@ async def main(url: str, folder: str, timeout: str) -> None:
             stream = session.peerbet.chat_stream(name=name, after=None)
             group.create_task(follow(stream, name, book))
         group.create_task(follow(session.pythbots.mail_stream(name="mail"), "mail", book))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from typing import Final
 
 import redis.asyncio
@@ -47,3 +48,7 @@ async def main(service: str, server: str, path: str, timeout: str) -> None:
     async with session, asyncio.TaskGroup() as group:
         group.create_task(follow(session.peerbet.chat_stream(name="team", after=None), book))
         group.create_task(follow(session.pythbots.mail_stream(name="team"), book))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

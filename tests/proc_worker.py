@@ -6,7 +6,9 @@ chat again and again for its last N messages, with ``unread`` it gets mail once.
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from typing import Final
 
 import pythpeer.transport  # so that no program has to import it
@@ -50,3 +52,7 @@ async def main(url: str, path: str, what: str, detail: str = "") -> None:
                     say("following")
                     async for item in stream:
                         say(item.text if isinstance(item, Mail) else item.id)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import pytest
+from fork_server import HANG_TIMEOUT, ForkServer
 from helpers import real_time, wait_until
-from processes import LIMIT, Forker, Lines, Process, needs_fork
+from processes import AppendedLines, Process, needs_fork
 from scripted import (
     CUT,
     DROP,
@@ -96,11 +97,11 @@ class Note(NamedTuple):
 class Reader:
     """The process, one life of it at a time, and the book it keeps."""
 
-    def __init__(self, forker: Forker, url: str, folder: Path, *, timeout: float = 0.3) -> None:
-        self._forker = forker
+    def __init__(self, server: ForkServer, url: str, folder: Path, *, timeout: float = 0.3) -> None:
+        self._server = server
         self._arguments = (url, folder, timeout)
         self._folder = folder
-        self._book = Lines(folder / "book")
+        self._book = AppendedLines(folder / "book")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -111,15 +112,15 @@ class Reader:
         await self.die()
 
     def live(self) -> None:
-        self._process = self._forker.fork(
-            "proc_reader", *self._arguments, folder=self._folder, name="reader"
+        self._process = Process(
+            *(self._server, "proc_reader", *self._arguments), folder=self._folder, name="reader"
         )
 
     async def die(self) -> None:
         assert self._process is not None
-        assert self._process.lives
+        assert self._process.is_alive
         self._process.kill()
-        await self._process.over()
+        await self._process.wait_ended()
         assert self._process.errors == ""
 
     @property
@@ -142,7 +143,7 @@ class Reader:
 @pytest.mark.parametrize("marks", [True, False], ids=["readall marks", "readall leaves"])
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
 async def test_a_killed_reader_loses_nothing(
-    ids: bool, marks: bool, folder: Path, forker: Forker, request: pytest.FixtureRequest
+    ids: bool, marks: bool, folder: Path, process_server: ForkServer, request: pytest.FixtureRequest
 ) -> None:
     """Chat and mail come whole; what was acknowledged, once; the one that was not, again.
 
@@ -152,7 +153,7 @@ async def test_a_killed_reader_loses_nothing(
     chance = random.Random(f"{seed} {ids} {marks}")
     async with (
         Moody(chance, mail_ids=ids, readall_marks=marks) as services,
-        Reader(forker, services.url, folder) as reader,
+        Reader(process_server, services.url, folder) as reader,
     ):
         # What comes from then on is the readers' own.
         await wait_until(lambda: len(reader.read("began")) == 3)
@@ -235,13 +236,16 @@ def _judge_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
 
 
 async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
-    folder: Path, forker: Forker
+    folder: Path, process_server: ForkServer
 ) -> None:
     """The service has marked the mail as read, its answer reaches nobody; the next life has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
-    services.script("readnew", ScriptedFault(after=LIMIT))
-    async with services, Reader(forker, services.url, folder, timeout=2 * LIMIT) as reader:
+    services.script("readnew", ScriptedFault(after=HANG_TIMEOUT))
+    async with (
+        services,
+        Reader(process_server, services.url, folder, timeout=2 * HANG_TIMEOUT) as reader,
+    ):
         await wait_until(lambda: all(letter.read for letter in services.mails))
         await reader.die()
         assert not reader.read("mail")
