@@ -295,17 +295,17 @@ def with_number(number: bytes) -> Step:
 def idle_then(act: Callable[[Connection], object]) -> Step:
     """Answer the first request, and do something while the connection is idle."""
 
-    async def run(peer: Connection) -> None:
-        await FIRST.run(peer)
+    async def run(connection: Connection) -> None:
+        await FIRST.run(connection)
         await asyncio.sleep(0.05)
-        act(peer)
+        act(connection)
 
     return Step(run)
 
 
 def idle_then_send(data: bytes) -> Step:
     """Answer the first request, and say something unasked while the connection is idle."""
-    return idle_then(lambda peer: peer.writer.write(data))
+    return idle_then(lambda connection: connection.writer.write(data))
 
 
 # -- the table ------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ NETWORK: Final = (
         UNTRUSTED,
         {
             "unknown authority": lambda: untrusted_tls(
-                answer(), lambda: server_context(by=trustme.CA())
+                answer(), lambda: server_context(ca=trustme.CA())
             ),
             "another name": lambda: untrusted_tls(answer(), lambda: server_context("example.org")),
             "expired": lambda: untrusted_tls(

@@ -441,7 +441,7 @@ async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
     """Its certificate is raised whenever the stream is asked, with at least a second between."""
     loop = asyncio.get_running_loop()
     async with (
-        RawServer(answer(), tls=server_context(by=trustme.CA())) as server,
+        RawServer(answer(), tls=server_context(ca=trustme.CA())) as server,
         open_session(server.url, ssl_context=client_context()) as session,
     ):
         stream = session.peerbet.chat_stream(after=0)

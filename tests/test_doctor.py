@@ -592,7 +592,7 @@ def _days(days: float) -> datetime:
         (lambda: server_context(expires=_days(300)), OK, "is trusted, and ends in 300 days"),
         (lambda: server_context(expires=_days(5)), WARNING, "ends in 5 days"),
         (lambda: server_context(expires=_days(-5)), PROBLEM, "it has expired"),
-        (lambda: server_context(by=trustme.CA()), PROBLEM, "an authority that is not trusted here"),
+        (lambda: server_context(ca=trustme.CA()), PROBLEM, "an authority that is not trusted here"),
         (lambda: server_context("127.0.0.2"), PROBLEM, "it is another host's"),
         (legacy_server_context, PROBLEM, "no TLS connection"),
     ],
