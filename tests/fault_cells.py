@@ -1,7 +1,7 @@
-"""One cell of the fault table: one call, or one stream, that meets one fault, and what comes of it.
+"""Runs one cell of the fault table: a call, or a stream, with one reproduction of a fault.
 
-What came of it (`ask`, `watch`) is found out without looking at what is expected (`expected`,
-`expected_of_stream`), which is worked out from the table alone.
+`run_call` and `run_stream` return the outcome without using the expectations of the table.
+`expected_call` and `expected_stream` return the outcome that follows from the table alone.
 """
 
 from __future__ import annotations
@@ -36,21 +36,23 @@ from pythpeer import (
 )
 
 ATTEMPTS: Final = 2
+"""Attempts of a read."""
 
 NO_FAULT: Final = Reproduction(answer(DOCUMENT))
-"""No fault at all."""
+"""A valid response."""
 
-UNFINISHED: Final = (RequestTimeoutError, ResponseTooLargeError)
-"""The errors of answers that were not read to their end."""
+INCOMPLETE: Final = (RequestTimeoutError, ResponseTooLargeError)
+"""The errors of responses that were not read to their end."""
 
 OUTAGE_SECONDS: Final = 20.0
-"""Seconds for which a stream finds nobody: over twice the time limit of an attempt."""
+"""Seconds until a stream can connect: more than twice the time limit of an attempt."""
 
 
 class SpyRetry(Retry, frozen=True):
-    """A policy that notes when the reads failed that it is asked about."""
+    """A retry policy that records the time of each failed attempt."""
 
     failures: list[float] = msgspec.field(default_factory=list)
+    """The loop's time at each call of `delay`, which adds it."""
 
     def delay(self, error: PythpeerError, attempt: int) -> float | None:
         self.failures.append(now())
@@ -70,20 +72,20 @@ def session_at(url: str, retry: Retry) -> Session:
 
 @asynccontextmanager
 async def reproduce(
-    way: Reproduction, *more: Reproduction
+    fault: Reproduction, *following: Reproduction
 ) -> AsyncIterator[tuple[str, RawServer | None]]:
-    """Where requests meet this, and *more* after it; and the server, where there is one."""
-    if way.address is None:
-        steps = [each.step for each in (way, *more)]
-        async with RawServer(*([way.first_step] if way.first_step else []), *steps) as server:
-            yield server.url.replace("127.0.0.1", way.host), server
+    """A URL at which requests meet *fault* and then *following*, and the server if there is one."""
+    if fault.address is None:
+        steps = [reproduction.step for reproduction in (fault, *following)]
+        async with RawServer(*([fault.first_step] if fault.first_step else []), *steps) as server:
+            yield server.url.replace("127.0.0.1", fault.host), server
         return
-    place = way.address()
-    if isinstance(place, AbstractAsyncContextManager):
-        async with place as url:
+    address = fault.address()
+    if isinstance(address, AbstractAsyncContextManager):
+        async with address as url:
             yield url, None
     else:
-        with place as url:
+        with address as url:
             yield url, None
 
 
@@ -91,7 +93,7 @@ async def reproduce(
 
 
 class CallResult(NamedTuple):
-    """What a caller gets, and what it took."""
+    """The outcome of a call, and what the server received."""
 
     error: type[PythpeerError] | None
     endpoint: str | None
@@ -100,74 +102,77 @@ class CallResult(NamedTuple):
     message: str | None
     retry_after: float | None
 
-    repeated: bool
+    retried: bool
     request_count: int
-    """How many requests reached the server."""
+    """How many requests the server received."""
 
     seconds: float
-    """Seconds until the first attempt was over."""
+    """Seconds until the end of the first attempt."""
 
     leaked_connections: int
-    """How many connections are open that nobody may use again: they were meant for one request, or
-    its answer was not read to its end."""
+    """How many connections are open that must not be used again: connections for one request, and
+    those whose response was not read to its end."""
 
 
-async def run_call(name: str, way: Reproduction) -> tuple[CallResult, object]:
-    """Have a call of `CALLS` meet this. Returns what its caller got, and that itself."""
+async def run_call(name: str, fault: Reproduction) -> tuple[CallResult, object]:
+    """Make a call of `CALLS` that meets *fault*. Returns the outcome, and the result or error."""
     call, retry = CALLS[name], SpyRetry(ATTEMPTS, base_delay=0.0)
-    async with reproduce(way) as (url, server), session_at(url, retry) as session:
-        if way.first_step:
+    async with reproduce(fault) as (url, server), session_at(url, retry) as session:
+        if fault.first_step:
             await call.run(session, url)
             await wait_for_io()
-        before, start = len(server.requests) if server else 0, now()
+        earlier, start = len(server.requests) if server else 0, now()
         try:
             result: object = await call.run(session, url)
         except PythpeerError as raised:
             result = raised
         end = retry.failures[0] if retry.failures else now()
         await wait_for_io()
-        asked = len(server.requests) - before if server else 0
-        spent = call.effect is not Effect.READ or isinstance(result, UNFINISHED)
-        loose = len(server.open_connections) if server and spent else 0
+        request_count = len(server.requests) - earlier if server else 0
+        must_close = call.effect is not Effect.READ or isinstance(result, INCOMPLETE)
+        leaked_connections = len(server.open_connections) if server and must_close else 0
     error = result if isinstance(result, PythpeerError) else None
-    got = CallResult(
+    outcome = CallResult(
         type(error) if error else None,
         getattr(error, "endpoint", None),
         getattr(error, "sent", None),
         getattr(error, "status", None),
         getattr(error, "message", None),
         getattr(error, "retry_after", None),
-        repeated=len(retry.failures) > 1,
-        request_count=asked,
+        retried=len(retry.failures) > 1,
+        request_count=request_count,
         seconds=round(end - start, 1),
-        leaked_connections=loose,
+        leaked_connections=leaked_connections,
     )
-    if way.status_optional and got.error is OutcomeUnknownError and got.status is None:
-        got = got._replace(status=way.status)
-    return got, result
+    if fault.status_optional and outcome.error is OutcomeUnknownError and outcome.status is None:
+        outcome = outcome._replace(status=fault.status)
+    return outcome, result
 
 
-def expected_call(name: str, fault: FaultRow, way: Reproduction) -> CallResult:
-    """What the contract says that the caller gets."""
-    call, kind = CALLS[name], fault.overrides.get(name, fault.expectation)
-    read = call.effect is Effect.READ
-    error = kind.read if read else kind.single_attempt
-    repeated = kind.repeated and read
-    reached = kind.sent and way.step.reads
+def expected_call(name: str, row: FaultRow, fault: Reproduction) -> CallResult:
+    """The outcome of a call that the contract promises."""
+    call, expectation = CALLS[name], row.overrides.get(name, row.expectation)
+    is_read = call.effect is Effect.READ
+    error = expectation.read if is_read else expectation.single_attempt
+    retried = expectation.retried and is_read
+    request_count = 0
+    if expectation.sent and fault.step.reads:
+        request_count = ATTEMPTS if retried else 1
 
-    def told(*having: type[PythpeerError]) -> bool:
-        return error is not None and issubclass(error, having)
+    def is_one_of(*types: type[PythpeerError]) -> bool:
+        return error is not None and issubclass(error, types)
 
+    has_status = is_one_of(OutcomeUnknownError, HttpStatusError, ApiError)
     return CallResult(
         error,
         call.endpoint if error else None,
-        kind.sent if told(TransportError) else None,
-        way.status if told(OutcomeUnknownError, HttpStatusError, ApiError) else None,
-        way.message if told(ApiError) else None,
-        way.retry_after if told(RateLimitedError) else None,
-        repeated=repeated,
-        request_count=reached * (ATTEMPTS if repeated else 1),
-        seconds=fault.seconds,
+        expectation.sent if is_one_of(TransportError) else None,
+        fault.status if has_status else None,
+        fault.message if is_one_of(ApiError) else None,
+        fault.retry_after if is_one_of(RateLimitedError) else None,
+        retried=retried,
+        request_count=request_count,
+        seconds=row.seconds,
         leaked_connections=0,
     )
 
@@ -182,69 +187,75 @@ STREAMS: Final[Mapping[str, Callable[[Session], Stream[Item]]]] = MappingProxyTy
         "unread_mail": lambda session: session.pythbots.mail_stream(),
     }
 )
-"""The streams, each by the call that asks for the same."""
+"""The streams, each by the name of the call that makes the same request."""
 
 
 class StreamResult(NamedTuple):
-    """What whoever iterates gets, and what the stream asked for to give it."""
+    """What a stream raised and returned, and its requests."""
 
-    raised: type[PythpeerError] | None
-    """What was raised instead of an item, before it was asked again."""
+    error: type[PythpeerError] | None
+    """What was raised instead of an item at first."""
 
     item: int | None
+    """The id of the item."""
+
     recovered: bool
     polls: tuple[str, ...]
+    """``"new"`` or ``"history"`` for each request."""
 
 
-async def run_stream(name: str, way: Reproduction) -> StreamResult:
-    """Have a stream of `STREAMS` meet this, and a service that works after it."""
-    async with AsyncExitStack() as place, AsyncExitStack() as stack, asyncio.timeout(10_000.0):
-        url, server = await place.enter_async_context(reproduce(way, NO_FAULT))
+async def run_stream(name: str, fault: Reproduction) -> StreamResult:
+    """Read one item of a stream of `STREAMS` that meets *fault*, and then a working service."""
+    async with AsyncExitStack() as outage, AsyncExitStack() as stack, asyncio.timeout(10_000.0):
+        url, server = await outage.enter_async_context(reproduce(fault, NO_FAULT))
         session = await stack.enter_async_context(session_at(url, Retry(max_delay=2.0)))
         stream = STREAMS[name](session)
-        if way.first_step:
+        if fault.first_step:
             assert (await anext(stream)).id == 1
             await wait_for_io()
-        before = len(server.requests) if server else 0
-        mended = asyncio.Event()
-        asking = asyncio.ensure_future(_next_item(stream, mended))
+        earlier = len(server.requests) if server else 0
+        works = asyncio.Event()
+        reading = asyncio.ensure_future(_next_item(stream, works))
         if server is None:
             await asyncio.sleep(OUTAGE_SECONDS)
-            await place.aclose()
+            await outage.aclose()
             tls = server_context() if url.startswith("https:") else None
             working = RawServer(NO_FAULT.step, tls=tls, port=urlsplit(url).port or 0)
             server = await stack.enter_async_context(working)
-        mended.set()
-        raised, item = await asking
+        works.set()
+        error, item = await reading
     recovered = isinstance(item, Mail) and item.recovered
-    return StreamResult(raised, item.id, recovered, tuple(map(_poll_kind, server.targets[before:])))
+    return StreamResult(error, item.id, recovered, tuple(map(_poll_kind, server.targets[earlier:])))
 
 
 async def _next_item(
-    stream: Stream[Item], mended: asyncio.Event
+    stream: Stream[Item], works: asyncio.Event
 ) -> tuple[type[PythpeerError] | None, Item]:
+    """Return the next item, and what the stream raised before it, once the service *works*."""
     try:
         return None, await anext(stream)
-    except PythpeerError as error:
-        raised = type(error)
-    await mended.wait()
-    return raised, await anext(stream)
+    except PythpeerError as raised:
+        error = type(raised)
+    await works.wait()
+    return error, await anext(stream)
 
 
 def _poll_kind(target: str) -> str:
-    return "history" if target.endswith("&readall") else "news"
+    return "history" if target.endswith("&readall") else "new"
 
 
-def may_lose_items(name: str, kind: Expectation) -> bool:
-    """Whether a stream may have lost what it asked for: it was consumed, and never came."""
-    return CALLS[name].effect is Effect.CONSUME and kind.single_attempt is OutcomeUnknownError
+def may_lose_items(name: str, expectation: Expectation) -> bool:
+    """Whether the read of a stream may have changed the service although its response is lost."""
+    destructive = CALLS[name].effect is Effect.CONSUME
+    return destructive and expectation.single_attempt is OutcomeUnknownError
 
 
-def expected_stream(name: str, fault: FaultRow, way: Reproduction) -> StreamResult:
-    """What the contract says that the stream does."""
-    kind = fault.overrides.get(name, fault.expectation)
-    lost = may_lose_items(name, kind)
-    polls = ["news"] if kind.sent and way.step.reads else []
-    if kind.stream != "goes on" or not kind.has_items:
-        polls.append("history" if lost else "news")
-    return StreamResult(kind.read if kind.stream == "raises" else None, 2, lost, tuple(polls))
+def expected_stream(name: str, row: FaultRow, fault: Reproduction) -> StreamResult:
+    """The outcome of a stream that the contract promises."""
+    expectation = row.overrides.get(name, row.expectation)
+    lost = may_lose_items(name, expectation)
+    polls = ["new"] if expectation.sent and fault.step.reads else []
+    if expectation.stream != "continues" or not expectation.has_items:
+        polls.append("history" if lost else "new")
+    error = expectation.read if expectation.stream == "raises" else None
+    return StreamResult(error, 2, lost, tuple(polls))

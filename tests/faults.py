@@ -1,14 +1,14 @@
-"""Every fault that a network or a service can produce, as data: the fault table.
+"""The fault table: every fault that a network or a service can produce, as data.
 
-A fault amounts to one of a few kinds, each a rule of the public contract: what a read raises and
-what a write does, whether a read is asked again, what a stream makes of it. So a row of the table
-is its kind, the ways in which the tests bring it about, and the calls for which it is otherwise.
+A row of the table is a fault. It has an expectation, which is a rule of the public contract: what
+reads and writes raise, whether reads are retried, and what streams do. It also has reproductions,
+which are server steps that cause the fault, and overrides: other expectations for some calls.
 
-``fault_cells.py`` runs a cell of the table, ``test_faults.py`` runs them all, and ``fault_page.py``
-makes a page of the documentation of it.
+``fault_cells.py`` runs a cell of the table, ``test_faults.py`` runs all cells, and
+``fault_page.py`` writes the table as a page of the documentation.
 
-Left out is what depends on how Python was started: lines that end in LF alone are taken, but not in
-its development mode.
+Faults whose outcome depends on how Python was started are left out: lines that end in LF alone are
+accepted, but not in Python's development mode.
 """
 
 from __future__ import annotations
@@ -65,103 +65,106 @@ from pythpeer import (
 from pythpeer.transport import CONNECT_TIMEOUT
 
 TIMEOUT: Final = 7.3
-"""The time limit of an attempt here: over 5 s, and no whole number."""
+"""The time limit of an attempt in seconds: longer than `CONNECT_TIMEOUT`, with a fraction."""
 
 MAX_WAIT: Final = 60.0
 MAX_BODY: Final = 65536
 
-# -- the rules ------------------------------------------------------------------------------------
+# -- expectations ---------------------------------------------------------------------------------
 
 
 class Expectation(NamedTuple):
-    """What a fault amounts to: one rule of the contract."""
+    """The outcome that the contract promises for a fault."""
 
     read: type[PythpeerError] | None
-    """What a read raises; ``None`` where there is an answer after all."""
+    """The error of a read; ``None`` if there is a result."""
 
     single_attempt: type[PythpeerError] | None
-    """What is raised by that which must not be repeated: a write, or a consuming read."""
+    """The error of a call that is never retried: a write or a destructive read."""
 
-    stream: Literal["waits", "raises", "goes on"]
-    """What a stream does. Where it raises, then what a read does."""
+    stream: Literal["waits", "raises", "continues"]
+    """What a stream does: retry after a back-off, raise the error of a read, or read on."""
 
-    repeated: bool = False
-    """Whether a read is asked again before it raises. Nothing else ever is."""
+    retried: bool = False
+    """Whether a read is retried before it raises. Other calls are never retried."""
 
     sent: bool = True
-    """Whether the request may have left."""
+    """Whether the request may have been sent."""
 
     complete: bool = True
-    """Whether an answer has in it all that an undamaged one would have."""
+    """Whether a result has all the data of a result without a fault."""
 
     has_items: bool = True
-    """Whether an answer has anything in it for a stream."""
+    """Whether a result has items for a stream."""
 
 
-NOT_SENT: Final = Expectation(TransportError, TransportError, "waits", repeated=True, sent=False)
-"""There is no connection, so the service cannot have seen the request."""
+NOT_SENT: Final = Expectation(TransportError, TransportError, "waits", retried=True, sent=False)
+"""There is no connection, so the service cannot have received the request."""
 
 UNTRUSTED: Final = NOT_SENT._replace(stream="raises")
-"""The same, and waiting does not mend it: the service cannot prove who it is."""
+"""As `NOT_SENT`, but a retry does not help: the server's certificate is invalid."""
 
 NOT_SENT_IN_TIME: Final = Expectation(
-    RequestTimeoutError, RequestTimeoutError, "waits", repeated=True, sent=False
+    RequestTimeoutError, RequestTimeoutError, "waits", retried=True, sent=False
 )
-"""The same, where the time limit passes first."""
+"""As `NOT_SENT`, with the time limit exceeded."""
 
-BROKEN: Final = Expectation(TransportError, OutcomeUnknownError, "waits", repeated=True)
-"""The request may have left, and no answer that can be read comes back."""
+BROKEN: Final = Expectation(TransportError, OutcomeUnknownError, "waits", retried=True)
+"""The request may have been sent, and no readable response arrives."""
 
-TIMED_OUT: Final = Expectation(RequestTimeoutError, OutcomeUnknownError, "waits", repeated=True)
-"""The request has left, and its answer is not whole when the time limit passes."""
+TIMED_OUT: Final = Expectation(RequestTimeoutError, OutcomeUnknownError, "waits", retried=True)
+"""The request was sent, and the response is incomplete at the time limit."""
 
-SERVER_ERROR: Final = Expectation(HttpStatusError, OutcomeUnknownError, "waits", repeated=True)
-"""5xx: the service may have got some way before it failed, whatever it says."""
+SERVER_ERROR: Final = Expectation(HttpStatusError, OutcomeUnknownError, "waits", retried=True)
+"""5xx: the service may have processed a part of the request before it failed."""
 
-UNAVAILABLE_FOR_LONG: Final = SERVER_ERROR._replace(repeated=False)
-"""The same, and the service asks to be left alone for longer than a call would wait."""
+UNAVAILABLE_FOR_LONG: Final = SERVER_ERROR._replace(retried=False)
+"""As `SERVER_ERROR`, with a ``Retry-After`` longer than `MAX_WAIT`."""
 
 STATUS: Final = Expectation(HttpStatusError, HttpStatusError, "raises")
-"""Not 2xx, without the service's own words: it was not done, and will not be."""
+"""Neither 2xx nor an API error: the request was not processed, and a retry does not help."""
 
 TRY_LATER: Final = Expectation(HttpStatusError, HttpStatusError, "waits")
-"""A 4xx by which HTTP means "not now"."""
+"""A 4xx that means "try again later"."""
 
-THROTTLED: Final = Expectation(RateLimitedError, RateLimitedError, "waits", repeated=True)
-"""429: it was not done, and will be after a while."""
+THROTTLED: Final = Expectation(RateLimitedError, RateLimitedError, "waits", retried=True)
+"""429: the request was not processed, and a later one may be."""
 
-THROTTLED_FOR_LONG: Final = THROTTLED._replace(repeated=False)
-"""The same, by words alone, or for longer than a call would wait."""
+THROTTLED_FOR_LONG: Final = THROTTLED._replace(retried=False)
+"""As `THROTTLED`, without status 429, or with a ``Retry-After`` longer than `MAX_WAIT`."""
 
 REJECTED: Final = Expectation(ApiError, ApiError, "waits")
-"""The service says no in its own words: asking again brings the same, but a stream has time."""
+"""An API error: an immediate retry returns the same, so only streams retry, with a back-off."""
 
 DENIED: Final = Expectation(AccessDeniedError, AccessDeniedError, "raises")
-"""The key is the matter, and waiting does not mend it."""
+"""The key is rejected, and a retry does not help."""
 
 NOT_DOCUMENTED: Final = Expectation(DecodeError, OutcomeUnknownError, "waits")
-"""A whole answer that is not the documented JSON. Of a write it says nothing."""
+"""A complete response that is not the documented JSON; the outcome of a write is unknown."""
 
 TOO_LARGE: Final = Expectation(ResponseTooLargeError, OutcomeUnknownError, "waits")
-"""An answer that nobody reads to its end."""
+"""A response over the size limit, which is not read to its end."""
 
-ACCEPTED: Final = Expectation(None, None, "goes on")
-"""Odd, but an answer."""
+ACCEPTED: Final = Expectation(None, None, "continues")
+"""An unusual response that is decoded."""
 
 PARTIAL: Final = ACCEPTED._replace(complete=False)
-"""An answer from which something is left out, or to which something is added."""
+"""A decoded response with data left out or added."""
 
 EMPTY: Final = PARTIAL._replace(has_items=False)
-"""An answer with nothing in it."""
+"""A decoded response without data."""
 
 # -- rows -----------------------------------------------------------------------------------------
 
 AddressFactory = Callable[[], AbstractAsyncContextManager[str] | AbstractContextManager[str]]
+"""Makes the URL of an address to which no request can be sent."""
+
 Overrides = Mapping[str, Expectation]
+"""Expectations by the name of a call in `CALLS`."""
 
 
 class Reproduction(NamedTuple):
-    """One way to bring a fault about, and what its error has to tell."""
+    """One way to cause a fault, and the attributes of its error."""
 
     step: Step = answer()
     """What the server does with the request."""
@@ -171,28 +174,33 @@ class Reproduction(NamedTuple):
     retry_after: float | None = None
 
     first_step: Step | None = None
-    """What it does with an earlier request, which it answers well."""
+    """What the server does with an earlier request, which must succeed."""
 
     address: AddressFactory | None = None
-    """Where the request goes instead of to a server that answers."""
+    """The target of the request, if it is not a `RawServer`."""
 
     host: str = "127.0.0.1"
+    """The host in the URL of the `RawServer`."""
 
     status_optional: bool = False
-    """Whether a parser may meet the damage together with the head, and then tells no status."""
+    """Whether the error may be without the status: a parser may read head and damage together."""
 
 
 class FaultRow(NamedTuple):
     """A row of the table."""
 
     title: str
+    """What happens, in the words of the page."""
+
     expectation: Expectation
     reproductions: Mapping[str, Reproduction]
+    """All ways to cause the fault, by unique names."""
+
     seconds: float = 0.0
-    """Seconds until an attempt is known to have failed."""
+    """Seconds after which an attempt fails."""
 
     overrides: Overrides = MappingProxyType({})
-    """What it is instead for calls of these names."""
+    """The expectations of calls for which it is a different one."""
 
 
 def fault_row(
@@ -241,11 +249,11 @@ def unreachable_row(
     return FaultRow(title, expectation, reproductions, seconds)
 
 
-# -- what servers say -----------------------------------------------------------------------------
+# -- responses -------------------------------------------------------------------------------------
 
 
 def document(id: int, text: bytes = b"hello", extra: bytes = b"") -> bytes:
-    """An answer that every call can make sense of, with one message, or mail, in it."""
+    """A body with one message, or mail, that each call of `CALLS` decodes."""
     return (
         b'{"status":1,"mid":7,"users_online":3,"username":"tiro","messages":12,"message_list":['
         b'{"id":%d,"by":"alice","to":"","msg":"%b","date":"2012-12-12 21:12:21","bot":0,"my":0,'
@@ -262,49 +270,49 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 HINTS: Final = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 PAGE: Final = b"<!DOCTYPE html><html><head><script>%s</script></head></html>" % DOCUMENT
 NOTICE: Final = b"<br />\n<b>Notice</b>:  Undefined index in <b>/a.php</b> on line <b>7</b><br />\n"
-WORDS: Final = "user not found"
+MESSAGE: Final = "user not found"
 NOT_YOURS: Final = b'{"error":"not yours"}'
 
 
 def with_headers(*lines: bytes) -> bytes:
-    """An answer with these lines among its headers."""
+    """The bytes of a response with these additional header lines."""
     return HEAD + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + DOCUMENT
 
 
 def encoded(encoding: str, body: bytes = DOCUMENT) -> Step:
-    """An answer whose body is said to be encoded so."""
+    """Respond with *body* and this Content-Encoding."""
     return answer(body, headers=[("Content-Encoding", encoding)])
 
 
 def gzip_bomb(megabytes: int) -> bytes:
-    """A gzip body of so many megabytes of blanks, in about a thousandth of that."""
+    """A gzip body of that many megabytes of spaces, compressed to about a thousandth."""
     packer = zlib.compressobj(9, wbits=31)
-    block = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    return block + again * (megabytes - 1)
+    first = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    following = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    return first + following * (megabytes - 1)
 
 
 BOMB: Final = gzip_bomb(30)
 
 
 def with_number(number: bytes) -> Step:
-    """An answer with this for every number that a call looks at."""
+    """Respond with a body in which all numbers that calls read are *number*."""
     return answer(document(2, extra=b',"mid":%b,"users_online":%b' % (number, number)))
 
 
-def idle_then(act: Callable[[Connection], object]) -> Step:
-    """Answer the first request, and do something while the connection is idle."""
+def idle_then(action: Callable[[Connection], object]) -> Step:
+    """Respond to the first request, and call *action* while the connection is idle."""
 
     async def run(connection: Connection) -> None:
         await FIRST.run(connection)
         await asyncio.sleep(0.05)
-        act(connection)
+        action(connection)
 
     return Step(run)
 
 
 def idle_then_send(data: bytes) -> Step:
-    """Answer the first request, and say something unasked while the connection is idle."""
+    """Respond to the first request, and send *data* while the connection is idle."""
     return idle_then(lambda connection: connection.writer.write(data))
 
 
@@ -313,11 +321,14 @@ def idle_then_send(data: bytes) -> Step:
 NETWORK: Final = (
     unreachable_row("the host name has no address", NOT_SENT, {"no address": unresolvable_host}),
     unreachable_row(
-        "the name server says nothing", NOT_SENT_IN_TIME, {"no name server": hanging_dns}, TIMEOUT
+        "the name server does not respond",
+        NOT_SENT_IN_TIME,
+        {"no name server": hanging_dns},
+        TIMEOUT,
     ),
     unreachable_row("the connection is refused", NOT_SENT, {"refused": closed_port}),
     unreachable_row(
-        "nothing answers at the address",
+        "the address does not respond",
         NOT_SENT_IN_TIME,
         {"black hole": unresponsive_port},
         CONNECT_TIMEOUT,
@@ -341,7 +352,7 @@ NETWORK: Final = (
         },
     ),
     unreachable_row(
-        "the service speaks no TLS, or only versions before 1.2",
+        "the service does not support TLS, or only versions before 1.2",
         NOT_SENT,
         {
             "no TLS": lambda: untrusted_tls(drop(http(400, b"plain"), reads=False)),
@@ -351,7 +362,7 @@ NETWORK: Final = (
         },
     ),
     unreachable_row(
-        "the TLS handshake does not come to its end",
+        "the TLS handshake is not completed",
         NOT_SENT_IN_TIME,
         {"silent TLS": lambda: untrusted_tls(Step(hang().run, reads=False))},
         CONNECT_TIMEOUT,
@@ -363,21 +374,21 @@ NETWORK: Final = (
         status=None,
     ),
     fault_row(
-        "the connection breaks before the answer",
+        "the connection breaks before the response",
         BROKEN,
         {"fin": drop(), "rst": reset()},
         status=None,
     ),
     fault_row(
-        "the connection breaks before the answer, after it has served before",
+        "the connection breaks before the response, after it served an earlier request",
         BROKEN,
         {"fin, reused": drop(), "rst, reused": reset()},
         status=None,
         first_step=FIRST,
     ),
-    fault_row("there is no answer", TIMED_OUT, {"silence": hang()}, status=None, seconds=TIMEOUT),
+    fault_row("there is no response", TIMED_OUT, {"silence": hang()}, status=None, seconds=TIMEOUT),
     FaultRow(
-        "the service has closed an idle connection, or broken it",
+        "the service has closed or reset an idle connection",
         ACCEPTED,
         {
             "fin while idle": Reproduction(
@@ -389,13 +400,13 @@ NETWORK: Final = (
         },
     ),
     FaultRow(
-        "a second answer comes to an earlier request, or something else unasked",
+        "a second response to an earlier request arrives, or other unexpected data",
         ACCEPTED,
         {
-            "second answer": Reproduction(
+            "second response": Reproduction(
                 answer(DOCUMENT), first_step=idle_then_send(http(200, NOT_YOURS))
             ),
-            "second answer at once": Reproduction(
+            "second response immediately": Reproduction(
                 answer(DOCUMENT), first_step=send(http(200, document(1)) + http(200, NOT_YOURS))
             ),
             "408 while idle": Reproduction(
@@ -414,7 +425,7 @@ NETWORK: Final = (
 
 HTTP: Final = (
     fault_row(
-        "what comes is not HTTP/1",
+        "the response is not HTTP/1",
         BROKEN,
         {
             "garbage": send(b"\x00\x01\x02 this is not HTTP\r\n\r\n"),
@@ -427,7 +438,7 @@ HTTP: Final = (
         status=None,
     ),
     fault_row(
-        "the connection breaks within the head, or after an interim answer",
+        "the connection breaks within the head, or after an interim response",
         BROKEN,
         {
             "status line, fin": drop(b"HTTP/1.1 200 OK\r\n"),
@@ -439,7 +450,7 @@ HTTP: Final = (
         status=None,
     ),
     fault_row(
-        "the head does not come to its end",
+        "the head does not end",
         TIMED_OUT,
         {
             "silence after half a head": hang(HEAD),
@@ -451,7 +462,7 @@ HTTP: Final = (
         seconds=TIMEOUT,
     ),
     fault_row(
-        "a header is none, such as a PHP warning among them",
+        "a header line is invalid, such as a PHP warning",
         BROKEN,
         {
             "PHP warning among the headers": send(with_headers(b"Warning without a colon")),
@@ -470,7 +481,7 @@ HTTP: Final = (
         status=None,
     ),
     fault_row(
-        "the length is no number, or contradicts itself",
+        "the length is not a number, or contradictory",
         BROKEN,
         {
             "length negative": send(http(200, DOCUMENT, [("Content-Length", "-5")], length=None)),
@@ -483,7 +494,7 @@ HTTP: Final = (
         status=None,
     ),
     fault_row(
-        "an unusual head: interim answers, HTTP/1.0, a broken cookie, another content type",
+        "an unusual head: interim responses, HTTP/1.0, a broken cookie, another content type",
         ACCEPTED,
         {
             "100, then 200": send(CONTINUE + with_headers()),
@@ -499,14 +510,14 @@ HTTP: Final = (
         },
     ),
     status_row(
-        "another 2xx, with the answer",
+        "another 2xx, with a valid response",
         ACCEPTED,
         "answer",
         lambda code: answer(DOCUMENT, code),
         (201, 202, 203, 206, 299),
     ),
     status_row(
-        "a redirect, wherever it leads",
+        "a redirect to any target",
         STATUS,
         "redirect",
         lambda code: answer(b"", code, [("Location", "/there")]),
@@ -520,26 +531,26 @@ HTTP: Final = (
         (101, 300, 304, 305),
     ),
     status_row(
-        "a 4xx, with a page",
+        "a 4xx, with an HTML page",
         STATUS,
         "page",
         error_page,
         (400, 402, 404, 405, 407, 410, 414, 418, 431, 451, 499),
     ),
-    status_row("408 or 425, with a page", TRY_LATER, "page", error_page, (408, 425)),
+    status_row("408 or 425, with an HTML page", TRY_LATER, "page", error_page, (408, 425)),
     status_row(
-        "5xx and beyond, with a page",
+        "5xx and higher, with an HTML page",
         SERVER_ERROR,
         "page",
         error_page,
         (500, 502, 503, 504, 520, 599, 999),
     ),
     FaultRow(
-        "5xx, with an answer, with a refusal, or with a body that breaks off or is too large",
+        "5xx, with a valid response, an API error, or a body that is incomplete or too large",
         SERVER_ERROR,
         {
-            "500, and an answer": Reproduction(answer(DOCUMENT, 500), 500),
-            "500, and a refusal": Reproduction(api_error("no access", 500), 500),
+            "500, and a response": Reproduction(answer(DOCUMENT, 500), 500),
+            "500, and an API error": Reproduction(api_error("no access", 500), 500),
             "502, cut": Reproduction(drop(http(502, DOCUMENT, length=999)), 502),
             "500, too large": Reproduction(answer(BIG, 500), 500),
             "500, compress": Reproduction(
@@ -573,19 +584,19 @@ BODY: Final = (
         },
     ),
     fault_row(
-        "the connection breaks within a body that did not say how long it is",
+        "the connection breaks within a body without a length",
         NOT_DOCUMENTED,
         {"no length, cut": drop(http(200, DOCUMENT[:30], length=None))},
     ),
     status_row(
-        "the body of a 3xx or 4xx breaks off",
+        "the connection breaks within the body of a 3xx or 4xx",
         BROKEN,
         "cut",
         lambda code: drop(http(code, DOCUMENT, length=999)),
         (302, 401, 404),
     ),
     fault_row(
-        "the body does not come to its end",
+        "the body does not end",
         TIMED_OUT,
         {
             "silence after the head": hang(HEAD + b"\r\n"),
@@ -603,7 +614,7 @@ BODY: Final = (
         seconds=TIMEOUT,
     ),
     fault_row(
-        "the body is longer than announced, or its chunks are none",
+        "the body is longer than its length, or its chunks are invalid",
         BROKEN,
         {
             "length too small": drop(http(200, DOCUMENT, length=9)),
@@ -615,7 +626,7 @@ BODY: Final = (
         status_optional=True,
     ),
     fault_row(
-        "gzip or deflate that is damaged, or not packed at all",
+        "gzip or deflate that is damaged or not compressed",
         BROKEN,
         {
             "gzip, cut": drop(http(200, PACKED[:-20], GZIP, length=len(PACKED))),
@@ -628,12 +639,12 @@ BODY: Final = (
         status_optional=True,
     ),
     fault_row(
-        "gzip that was cut before it was sent",
+        "gzip that is incomplete, with the right length",
         NOT_DOCUMENTED,
         {"gzip, cut, right length": send(http(200, PACKED[:40], GZIP))},
     ),
     fault_row(
-        "an encoding that nobody asked for",
+        "a Content-Encoding that was not requested",
         BROKEN,
         {
             "x-gzip": encoded("x-gzip", PACKED),
@@ -649,17 +660,17 @@ BODY: Final = (
         TOO_LARGE,
         {
             "too large": drop(http(200, BIG)),
-            "too large by its word": hang(http(200, b"", length=MAX_BODY + 1)),
+            "too large by its length": hang(http(200, b"", length=MAX_BODY + 1)),
             "too large in chunks": drop(chunked(*[b" " * 1000] * 100)),
             "too large, no length": drop(http(200, BIG, length=None)),
             "too large when unpacked": drop(http(200, gzip.compress(BIG), GZIP)),
             "a gzip bomb": drop(http(200, BOMB, GZIP)),
             "without end": flood(http(200, b"", length=None), bytes(65536)),
-            "without end, by its word": flood(http(200, b"", length=10**12), bytes(65536)),
+            "without end, by its length": flood(http(200, b"", length=10**12), bytes(65536)),
         },
     ),
     status_row(
-        "a body over `max_body`, around a 3xx or 4xx",
+        "a 3xx or 4xx with a body over `max_body`",
         TOO_LARGE,
         "too large",
         lambda code: answer(BIG, code),
@@ -672,7 +683,7 @@ BODY: Final = (
             "chunks": send(chunked(DOCUMENT[:20], DOCUMENT[20:])),
             "small chunks": send(chunked(*(bytes([byte]) for byte in DOCUMENT))),
             "gzip": send(http(200, PACKED, GZIP)),
-            "gzip, shouted": encoded(" GZip ", PACKED),
+            "gzip, in capitals": encoded(" GZip ", PACKED),
             "gzip in chunks": send(chunked(PACKED, headers=GZIP)),
             "deflate": send(http(200, zlib.compress(DOCUMENT), DEFLATE)),
             "identity": encoded("identity"),
@@ -683,13 +694,13 @@ BODY: Final = (
 
 JSON: Final = (
     fault_row(
-        "nothing, or nothing but blanks",
+        "an empty body, or white space only",
         NOT_DOCUMENTED,
         {"empty body": answer(b""), "blank body": answer(b" \r\n"), "BOM": answer(b"\xef\xbb\xbf")},
     ),
-    fault_row("204, with nothing", NOT_DOCUMENTED, {"204": answer(b"", 204)}, status=204),
+    fault_row("204 without a body", NOT_DOCUMENTED, {"204": answer(b"", 204)}, status=204),
     fault_row(
-        "a page, even with JSON in it",
+        "an HTML page, also if it contains JSON",
         NOT_DOCUMENTED,
         {
             "a page": answer(PAGE),
@@ -698,7 +709,7 @@ JSON: Final = (
         },
     ),
     fault_row(
-        "text, or text around JSON",
+        "text, or JSON with text before or after it",
         NOT_DOCUMENTED,
         {
             "text": answer(b"Database error"),
@@ -709,7 +720,7 @@ JSON: Final = (
         },
     ),
     fault_row(
-        "JSON that is cut, damaged, or in another encoding",
+        "JSON that is incomplete, damaged, or in another encoding",
         NOT_DOCUMENTED,
         {
             "JSON cut": answer(DOCUMENT[:-1]),
@@ -731,7 +742,7 @@ JSON: Final = (
         },
     ),
     fault_row(
-        "nesting, or text, without end",
+        "nesting or text that does not end",
         NOT_DOCUMENTED,
         {
             "nested too deep": answer(b"[" * 20_000 + b"]" * 20_000),
@@ -744,13 +755,13 @@ JSON: Final = (
     ),
     fault_row("`null`", NOT_DOCUMENTED, {"null": answer(b"null")}),
     fault_row(
-        "a bare `1`, `true`, or word for success",
+        "only `1`, `true`, or a word that means success",
         NOT_DOCUMENTED,
         {"1": answer(b"1"), "true": answer(b"true"), "done": answer(b'"done"')},
         overrides={"send_mail": EMPTY},
     ),
     fault_row(
-        "another bare number, `false`, or another text",
+        "only another number, `false`, or another text",
         NOT_DOCUMENTED,
         {
             "0": answer(b"0"),
@@ -774,7 +785,7 @@ JSON: Final = (
         ),
     ),
     fault_row(
-        "an object with no field that is known",
+        "an object without a known field",
         NOT_DOCUMENTED,
         {"an object": answer(b'{"surprise":5}')},
         overrides=dict.fromkeys(
@@ -782,7 +793,7 @@ JSON: Final = (
         ),
     ),
     fault_row(
-        "`null` where the list is due",
+        "`null` instead of the list",
         PARTIAL,
         {"null for a list": answer(DOCUMENT[: DOCUMENT.index(b"[")] + b"null}")},
         overrides={
@@ -791,7 +802,7 @@ JSON: Final = (
         },
     ),
     fault_row(
-        "an item of the list that is none",
+        "an item of the list that is not an object",
         PARTIAL,
         {
             "a null item": answer(DOCUMENT.replace(b"[", b"[null,")),
@@ -800,7 +811,7 @@ JSON: Final = (
         overrides={"staff": NOT_DOCUMENTED},
     ),
     fault_row(
-        "a post without the new message's id, or with one that is no Int32 over 0",
+        "the response to a post without an id, or with one that is not a positive Int32",
         PARTIAL,
         {
             "no mid": answer(DOCUMENT.replace(b'"mid":7,', b"")),
@@ -812,7 +823,7 @@ JSON: Final = (
         overrides={"post": NOT_DOCUMENTED},
     ),
     fault_row(
-        "an object with numeric keys for the list, a zero date",
+        "an object with numeric keys instead of the list, a zero date",
         PARTIAL,
         {
             "numeric keys": answer(DOCUMENT.replace(b"[", b'{"0":').replace(b"]", b"}")),
@@ -820,7 +831,7 @@ JSON: Final = (
         },
     ),
     fault_row(
-        "numbers and bits as text, unknown fields, a field twice, an `error` that is nothing",
+        "numbers and bits as text, unknown fields, a field twice, an empty `error`",
         ACCEPTED,
         {
             "numbers as text": answer(re.sub(rb'":([0-9]+)', rb'":"\1"', DOCUMENT)),
@@ -840,7 +851,7 @@ JSON: Final = (
         },
     ),
     fault_row(
-        "a byte-order mark before JSON; blanks, NULs or a comment after it",
+        "a byte-order mark before JSON; white space, NULs or a comment after it",
         ACCEPTED,
         {
             "BOM and JSON": answer(b"\xef\xbb\xbf" + DOCUMENT),
@@ -849,7 +860,7 @@ JSON: Final = (
         },
     ),
     fault_row(
-        "PHP's notices before or after JSON",
+        "PHP notices before or after JSON",
         ACCEPTED,
         {
             "a notice before": answer(NOTICE + DOCUMENT),
@@ -861,19 +872,19 @@ JSON: Final = (
 
 API_ERRORS: Final = (
     FaultRow(
-        "a refusal, under 2xx or 4xx",
+        "an API error with a 2xx or 4xx",
         REJECTED,
         {
             **{
-                f"refused, {code}": Reproduction(api_error(WORDS, code), code, WORDS)
+                f"API error, {code}": Reproduction(api_error(MESSAGE, code), code, MESSAGE)
                 for code in (200, 202, 400, 404, 409)
             },
-            "error alone": Reproduction(answer(b'{"error":"%b"}' % WORDS.encode()), 200, WORDS),
+            "error alone": Reproduction(answer(b'{"error":"%b"}' % MESSAGE.encode()), 200, MESSAGE),
             "error behind a notice": Reproduction(
-                answer(NOTICE + b'{"error":"%b"}' % WORDS.encode()), 200, WORDS
+                answer(NOTICE + b'{"error":"%b"}' % MESSAGE.encode()), 200, MESSAGE
             ),
             "no success": Reproduction(
-                answer(b'{"success":false,"message":"%b"}' % WORDS.encode()), 200, WORDS
+                answer(b'{"success":false,"message":"%b"}' % MESSAGE.encode()), 200, MESSAGE
             ),
             "status 0 alone": Reproduction(
                 answer(b'{"status":0}'), 200, "refused without a reason"
@@ -884,7 +895,7 @@ API_ERRORS: Final = (
         },
     ),
     FaultRow(
-        "a refusal that speaks of the key or of access; 401 or 403, with anything",
+        "an API error about the key or access; 401 or 403 with any body",
         DENIED,
         {
             "no access": Reproduction(api_error("no access"), 200, "no access"),
@@ -895,7 +906,7 @@ API_ERRORS: Final = (
         },
     ),
     FaultRow(
-        "a refusal that speaks of too many requests",
+        "an API error about too many requests",
         THROTTLED_FOR_LONG,
         {
             f"limit, {code}": Reproduction(api_error("Request limit reached", code), code)
@@ -903,12 +914,12 @@ API_ERRORS: Final = (
         },
     ),
     fault_row(
-        "429, without a sensible `Retry-After`",
+        "429 without a valid `Retry-After`",
         THROTTLED,
         {
             "429": error_page(429),
             "429, empty": answer(b"", 429),
-            "429, in words": api_error("no access", 429),
+            "429, with an API error": api_error("no access", 429),
             "429, soon": error_page(429, [("Retry-After", "soon")]),
             "429, negative": error_page(429, [("Retry-After", "-1")]),
         },
@@ -944,35 +955,41 @@ TABLE: Final[Mapping[str, tuple[FaultRow, ...]]] = MappingProxyType(
         "HTTP": HTTP,
         "The body": BODY,
         "JSON": JSON,
-        "The service's own no": API_ERRORS,
+        "API errors": API_ERRORS,
     }
 )
-"""Every fault, in groups."""
+"""All faults, in groups by title."""
 
 FAULTS: Final[Mapping[str, FaultRow]] = MappingProxyType(
-    {fault.title: fault for group in TABLE.values() for fault in group}
+    {row.title: row for rows in TABLE.values() for row in rows}
 )
-"""Every fault by its words."""
+"""All faults by title."""
 
 REPRODUCTIONS: Final[Mapping[str, Reproduction]] = MappingProxyType(
-    {name: way for fault in FAULTS.values() for name, way in fault.reproductions.items()}
+    {
+        name: reproduction
+        for row in FAULTS.values()
+        for name, reproduction in row.reproductions.items()
+    }
 )
-"""Every way to bring a fault about, by its name."""
+"""All reproductions by name."""
 
 
-def steps_of(*kinds: Expectation) -> dict[str, Step]:
-    """What a server does with one request to bring about a fault that is of these for any call."""
+def steps_of(*expectations: Expectation) -> dict[str, Step]:
+    """The steps that cause a fault with one of these expectations for each call, by name.
+
+    Faults that need more than a step for one request are left out.
+    """
     return {
-        name: way.step
-        for fault in FAULTS.values()
-        for name, way in fault.reproductions.items()
-        if fault.expectation in kinds
-        and not (fault.overrides or way.address or way.first_step)
-        and way.step.reads
+        name: reproduction.step
+        for row in FAULTS.values()
+        if row.expectation in expectations and not row.overrides
+        for name, reproduction in row.reproductions.items()
+        if not (reproduction.address or reproduction.first_step) and reproduction.step.reads
     }
 
 
 DROPPED_RESPONSES: Final[Mapping[str, Step]] = MappingProxyType(
     {name: step for name, step in steps_of(BROKEN).items() if name.endswith(("fin", "rst"))}
 )
-"""What aiohttp by itself answers with a second request."""
+"""The steps after which aiohttp itself would send a second request."""

@@ -286,7 +286,7 @@ def hang(data: bytes = b"") -> Step:
 
 
 def trickle(data: bytes, every: float, *, first: bytes = b"", then: bytes = b"") -> Step:
-    """Write *first*, then the bytes of *data*, then *then* repeatedly: one every *every* seconds."""
+    """Write *first*, then the bytes of *data*, then *then* repeatedly; pause *every* seconds."""
 
     async def run(connection: Connection) -> None:
         if first:
