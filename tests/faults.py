@@ -249,7 +249,7 @@ def unreachable_row(
     return FaultRow(title, expectation, reproductions, seconds)
 
 
-# -- responses -------------------------------------------------------------------------------------
+# -- responses ------------------------------------------------------------------------------------
 
 
 def document(id: int, text: bytes = b"hello", extra: bytes = b"") -> bytes:
