@@ -19,7 +19,7 @@ import pytest
 import redis_server
 from cpu_time import CPU_TIME
 from fake_client import Client, connect
-from helpers import DEEP, PATIENT, REAL, UNLIMITED, VIRTUAL, Backend, examples
+from helpers import DEEP, REAL, SHORT_BACKOFF, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
 from scripted import Scripted
 from stores import STORES, NewStore
@@ -28,7 +28,8 @@ from pythpeer import Session
 from pythpeer.stores import Store
 from pythpeer.testing import FakeServices
 
-# No deadline, because examples take longer on a machine under load.
+# No deadline, because examples take longer on a machine under load. A failure prints a blob that
+# repeats it.
 settings.register_profile("small", max_examples=examples(100), deadline=None, print_blob=True)
 settings.register_profile("deep", max_examples=examples(100), deadline=None, print_blob=True)
 settings.load_profile("deep" if DEEP else "small")
@@ -52,7 +53,7 @@ RUN_ONCE: Final = frozenset(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the modules in `ONCE`."""
+    """Mark the tests of the modules of `RUN_ONCE`."""
     for item in items:
         if item.path.stem in RUN_ONCE:
             item.add_marker("once")
@@ -100,7 +101,7 @@ async def services() -> AsyncIterator[Scripted]:
 @pytest.fixture
 async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
     """A session with short back-offs for `services`; one test for each kind of store."""
-    async with services.session(retry=PATIENT, store=new_store()) as session:
+    async with services.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         yield session
 
 

@@ -40,7 +40,7 @@ def examples(count: int) -> int:
 UNLIMITED: Final = MappingProxyType(dict.fromkeys(DEFAULT_RATES, Rate(0.0)))
 """No rate limit for any endpoint, for tests that are not about pacing."""
 
-PATIENT: Final = Retry(max_delay=2.0)
+SHORT_BACKOFF: Final = Retry(max_delay=2.0)
 """A retry policy with short back-offs."""
 
 # -- event loops ----------------------------------------------------------------------------------

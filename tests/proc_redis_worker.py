@@ -1,7 +1,7 @@
-"""A worker that is killed: run by tests/test_redis_kill.py as a process of its own.
+"""One of several workers with a `RedisStore`; ``tests/test_redis_kill.py`` runs and kills them.
 
-It follows the chat and the mail under the name ``team``, which it shares with its colleagues, and
-puts each item down before it asks for the next one.
+It reads the chat and the mail under the name ``team``, which all workers share. It appends each
+item to a log file before it takes the next one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 import redis.asyncio
 
-import pythpeer.transport  # both so that no worker has to import them
+import pythpeer.transport  # both so that the fork server imports them, not each process
 from pythpeer import ChatMessage, Mail, Rate, Retry, Session, Stream
 from pythpeer.stores import RedisStore
 
@@ -21,20 +21,20 @@ assert pythpeer.transport is not None
 assert redis.asyncio is not None
 
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.2, guard=0.4))
-"""With room for a judge that is busy itself: it lives in one loop with the test."""
+"""The guard is long: the services share a loop with the test, and may record a request late."""
 
 
-async def follow(stream: Stream[ChatMessage] | Stream[Mail], book: int) -> None:
+async def follow(stream: Stream[ChatMessage] | Stream[Mail], log: int) -> None:
     async with stream:
-        os.write(book, f"{os.getpid()} ready {type(stream).__name__}\n".encode())
+        os.write(log, f"{os.getpid()} ready {type(stream).__name__}\n".encode())
         async for item in stream:
-            what = f"mail {item.text}" if isinstance(item, Mail) else f"chat {item.id}"
-            os.write(book, f"{os.getpid()} {what}\n".encode())
-            await asyncio.sleep(0.002)  # to be killed in the middle of its work
+            line = f"mail {item.text}" if isinstance(item, Mail) else f"chat {item.id}"
+            os.write(log, f"{os.getpid()} {line}\n".encode())
+            await asyncio.sleep(0.002)  # to be killed while it processes an item
 
 
 async def main(service: str, server: str, path: str, timeout: str) -> None:
-    book = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     session = Session(
         peerbet_url=service,
         pythbots_url=service,
@@ -46,8 +46,8 @@ async def main(service: str, server: str, path: str, timeout: str) -> None:
         store=RedisStore(server, patience=0.25),
     )
     async with session, asyncio.TaskGroup() as group:
-        group.create_task(follow(session.peerbet.chat_stream(name="team", after=None), book))
-        group.create_task(follow(session.pythbots.mail_stream(name="team"), book))
+        group.create_task(follow(session.peerbet.chat_stream(name="team", after=None), log))
+        group.create_task(follow(session.pythbots.mail_stream(name="team"), log))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from helpers import (
     DEEP,
-    PATIENT,
+    SHORT_BACKOFF,
     assert_nothing_more,
     examples,
     logged_levels,
@@ -489,7 +489,7 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
     """However the stream is cancelled and the service fails: each message once, in order."""
     async with (
         Scripted(window=window, overlap=overlap, order=order) as services,
-        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
+        services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
     ):
         services.script("get", *faults)
         for tenths, step in times:

@@ -12,7 +12,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
-from helpers import DEEP, PATIENT, examples, schedule, take
+from helpers import DEEP, SHORT_BACKOFF, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -243,7 +243,7 @@ async def test_the_history_is_asked_until_it_arrives_whole(
     plain.script("readnew", DROP)
     plain.script("readall", fault, fault, REFUSED, fault)
     plain.deliver("one", "two")
-    async with plain.session(retry=PATIENT, store=new_store()) as session:
+    async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         found = await take(stream, 2) + await all_of(stream)
     assert seen(*found) == [("one", True), ("two", True)]
@@ -330,7 +330,7 @@ async def test_transient_failures_are_waited_out(
     plain.script("readnew", *unread)
     plain.script("readall", *history)
     plain.deliver("one")
-    async with plain.session(retry=PATIENT, store=new_store()) as session:
+    async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         assert texts(*await take(stream, 1), *await all_of(stream)) == ["one"]
     levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
@@ -812,7 +812,7 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     """
     async with (
         Scripted(mail_ids=ids, readall_marks=marks) as services,
-        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
+        services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
     ):
         services.script("readnew", *unread_faults)
         services.script("readall", *history_faults)

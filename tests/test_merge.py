@@ -10,7 +10,7 @@ from typing import Literal
 
 import anyio
 import pytest
-from helpers import PATIENT, assert_nothing_more, examples, schedule, take
+from helpers import SHORT_BACKOFF, assert_nothing_more, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Scripted, ScriptedFault
@@ -348,7 +348,7 @@ async def test_asking_can_be_cancelled_anywhere(
     """Whenever and however: of each stream everything is there afterwards, once, in order."""
     async with (
         Scripted() as services,
-        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
+        services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
     ):
         services.script("get", *faults)
         services.script("readnew", *faults)
