@@ -96,7 +96,9 @@ class ForkedProcess:
         """The exit code, or minus the number of a signal. `wait` sets it."""
         self.stdout: IO[str] | None = None
         self.stderr: IO[str] | None = None
+        """The ends of the pipes to read from; ``None`` for a stream that is not a pipe."""
         self._server = server
+        """The server, whose CPU time `wait` updates."""
         to_close: list[int] = []
         if stdin is None:
             stdin = os.open(os.devnull, os.O_RDONLY)
@@ -115,10 +117,13 @@ class ForkedProcess:
         if terminal is not None:
             streams.append(terminal)
         self._connection = request_process(server.path, order, streams)
+        """Readable once the process has ended; `wait` closes it then."""
         for descriptor in to_close:
             os.close(descriptor)
         self._lines = self._connection.makefile()
+        """The lines that the server sends: the process id, then the exit code and CPU time."""
         self.pid: Final = int(self._lines.readline())
+        """The process id."""
 
     def poll(self) -> int | None:
         """Return the exit code, or ``None`` while the process runs."""

@@ -378,23 +378,23 @@ class StubDnsLoop(VirtualTimeLoop):
 @contextlib.contextmanager
 def unresolvable_host() -> Iterator[str]:
     """A URL whose host has no address; the loop must be a `StubDnsLoop`."""
-    town = asyncio.get_running_loop()
-    assert isinstance(town, StubDnsLoop)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StubDnsLoop)
     with closed_port() as url:
-        town.hosts_exist = False
+        loop.hosts_exist = False
         yield url.replace("127.0.0.1", "localhost")
-        town.hosts_exist = True
+        loop.hosts_exist = True
 
 
 @contextlib.contextmanager
 def hanging_dns() -> Iterator[str]:
     """A URL whose host is looked up without a response; the loop must be a `StubDnsLoop`."""
-    town = asyncio.get_running_loop()
-    assert isinstance(town, StubDnsLoop)
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StubDnsLoop)
     with closed_port() as url:
-        town.dns_responds.clear()
+        loop.dns_responds.clear()
         yield url.replace("127.0.0.1", "localhost")
-        town.dns_responds.set()
+        loop.dns_responds.set()
 
 
 # -- TLS ------------------------------------------------------------------------------------------

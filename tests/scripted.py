@@ -104,7 +104,7 @@ class Scripted:
     """Both services while ``async with`` lasts, with the quirks that `FakeServices` accepts.
 
     *transform_text* makes the stored text from a posted one. Mails have no date and no sender's id,
-    so without ids two mails with the same sender and text cannot be told apart.
+    so without ids two mails with the same sender and text are equal.
     """
 
     def __init__(
@@ -249,9 +249,9 @@ class Scripted:
         self.requests.append(RecordedCall(kind, call.params, call.at))
         queue = self.faults[kind]
         fault = queue.popleft() if queue else self.default_faults.get(kind, OK)
-        loop.call_later(fault.before, self._act, connection, kind, call, fault)
+        loop.call_later(fault.before, self._process, connection, kind, call, fault)
 
-    def _act(
+    def _process(
         self, connection: _Connection, kind: str, call: IncomingRequest, fault: ScriptedFault
     ) -> None:
         body = fault.body
@@ -323,6 +323,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, services: Scripted) -> None:
         self._services = services
         self._received = b""
+        """What was received after the last complete request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
