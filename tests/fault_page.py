@@ -19,7 +19,7 @@ from pythpeer import Effect, OutcomeUnknownError
 PATH: Final = Path(__file__).parent.parent / "docs" / "faults.md"
 
 TOP: Final = """\
-# The outcome of each fault
+# How each fault is handled
 
 The result or error of your program for each fault that the network or a service can produce. This
 page is made from a table in the project's tests, which check it: {reproductions} variants of
