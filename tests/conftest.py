@@ -1,7 +1,7 @@
-"""Every async test runs on a virtual clock, so that an hour of pacing takes no time.
+"""Fixtures and settings of all tests.
 
-The loop is the test kit's own: sockets are real, but time jumps to the next timer when nothing is
-going on.
+Each async test runs on virtual time, so that an hour of pacing takes no time. The event loop is
+that of the test kit: sockets are real, but the clock jumps to the next timer when the loop is idle.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Final
 
 import pytest
 import redis_server
+from cpu_time import CPU_TIME
 from fake_client import Client, connect
-from helpers import DEEP, PATIENT, REAL, UNLIMITED, VIRTUAL, Backend, examples
+from helpers import DEEP, REAL, SHORT_BACKOFF, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
 from scripted import Scripted
 from stores import STORES, NewStore
@@ -27,18 +28,19 @@ from pythpeer import Session
 from pythpeer.stores import Store
 from pythpeer.testing import FakeServices
 
-# No deadline: a busy machine is no defect. A failure prints how to repeat it.
+# No deadline, because examples take longer on a machine under load. A failure prints a blob that
+# repeats it.
 settings.register_profile("small", max_examples=examples(100), deadline=None, print_blob=True)
 settings.register_profile("deep", max_examples=examples(100), deadline=None, print_blob=True)
 settings.load_profile("deep" if DEEP else "small")
 
 pytest_plugins = ("costs",)
 
-# The fixtures of the command line's tests, which their modules load as a plugin.
+# Modules with helpers that assert; test modules load them as plugins.
 pytest.register_assert_rewrite("cli_runner", "processes", "browser")
 
 
-ONCE: Final = frozenset(
+RUN_ONCE: Final = frozenset(
     f"test_{name}"
     for name in (
         *("benchmark_calls", "benchmark_day", "benchmark_decoding", "benchmark_limiter"),
@@ -47,65 +49,65 @@ ONCE: Final = frozenset(
         *("page", "shapes", "testing_page", "typed", "version", "wire"),
     )
 )
-"""Modules in which nothing can come out differently on another Python: marked ``once``."""
+"""Modules whose results cannot depend on the version of Python: marked ``once``."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of the modules in `ONCE`."""
+    """Mark the tests of the modules of `RUN_ONCE`."""
     for item in items:
-        if item.path.stem in ONCE:
+        if item.path.stem in RUN_ONCE:
             item.add_marker("once")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly what could not be tried on this machine: a skip is easily taken for a pass."""
+    """Print which tests could not run on this machine, because a skip is easily overlooked."""
     reasons = Counter(
         report.longrepr[2].removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", ())
     )
     if reasons:
-        terminalreporter.section("NOT TRIED on this machine", bold=True, yellow=True)
+        terminalreporter.section("NOT RUN on this machine", bold=True, yellow=True)
     for reason, tests in sorted(reasons.items()):
         terminalreporter.line(f"{tests} tests: {reason}", bold=True, yellow=True)
 
 
 @pytest.fixture
 def anyio_backend(request: pytest.FixtureRequest) -> Backend:
-    """The virtual clock, for every test marked ``anyio`` but those marked ``real_time``."""
+    """Virtual time for tests marked ``anyio``; real time if also marked ``real_time``."""
     return VIRTUAL if request.node.get_closest_marker("real_time") is None else REAL
 
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeServices]:
-    """Fake services that may be asked at any pace."""
+    """Fake services without rate limits."""
     async with FakeServices(rates=UNLIMITED) as fake:
         yield fake
 
 
 @pytest.fixture
 async def client(fake: FakeServices) -> AsyncIterator[Client]:
-    """A client that asks `fake` byte for byte."""
+    """A client that sends query strings unchanged to `fake`."""
     async with connect() as http:
         yield Client(fake, http)
 
 
 @pytest.fixture
 async def services() -> AsyncIterator[Scripted]:
-    """Both services, with a script."""
+    """Both services, with scripted faults."""
     async with Scripted() as services:
         yield services
 
 
 @pytest.fixture
 async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
-    """A session with short back-offs for `services`, on each kind of store in turn."""
-    async with services.session(retry=PATIENT, store=new_store()) as session:
+    """A session with short back-offs for `services`; one test for each kind of store."""
+    async with services.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         yield session
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for stores, in memory where there is a disk in it: stores sync a lot."""
+    """A folder for stores, in memory if possible, because stores sync their files often."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
         yield Path(name)
@@ -113,7 +115,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.costly)])
 def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
-    """Makes stores, of each kind in turn: what is promised is promised on all of them."""
+    """Makes stores; one test for each kind of store, as all promise the same."""
 
     def make(*, max_length: int = 10_000) -> Store:
         return STORES[request.param](folder, max_length)
@@ -123,7 +125,7 @@ def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """The URL of the ``fake`` server, or of the ``real`` one, for all tests of a run."""
+    """Returns the URL of the ``fake`` or the ``real`` server, which all tests of a run share."""
     with ExitStack() as servers:
 
         @cache
@@ -134,3 +136,5 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[st
             return servers.enter_context(redis_server.real_server(folder)).url
 
         yield url
+        with CPU_TIME.ending_shared():
+            servers.close()

@@ -1,46 +1,36 @@
-"""A pytest plugin that prints at the end what the tests cost: CPU time by file, and dear tests.
+"""A pytest plugin that prints what the tests cost: CPU time by file, and each expensive test.
 
-CPU time, because the clock says as much about other programs as about the tests. Child processes
-are counted where a test waits for them.
+It counts CPU time because wall-clock time also depends on other programs. A child process counts
+for the test that waits for its end. What fork servers and other processes shared by tests use in
+addition has a separate line (see `cpu_time`).
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from typing import Final
 
 import pytest
+from cpu_time import CPU_TIME
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
+MAX_SECONDS: Final = 2.0
+"""Seconds of CPU; the docstring of a test that takes more must give the reason."""
 
-LIMIT: Final = 2.0
-"""Seconds of CPU; a test over this must give the reason in its docstring."""
+LISTED_FILES: Final = 12
+"""How many files have a line; the others are added up in one line."""
 
-SHOWN: Final = 12
-"""How many files are listed; the rest is one line."""
+TEST_KEY: Final = "cpu"
+"""The name of the property in which a worker reports the CPU time of a test."""
 
-KEY: Final = "cpu"
-"""The name of the property by which a worker reports the CPU time of a test."""
-
-
-def cpu_time() -> float:
-    """Seconds of CPU that this process and its ended children have used."""
-    used = time.process_time()
-    if resource is not None:
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        used += children.ru_utime + children.ru_stime
-    return used
+SHARED_KEY: Final = "shared cpu"
+"""The name of the property for shared processes that ended in the teardown of a test."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Note when a test begins: its fixtures count."""
-    item.stash[_begun] = cpu_time()
+    """Store the CPU time at the start of a test, before its fixtures."""
+    item.stash[_started] = (CPU_TIME.tests, CPU_TIME.shared)
     return (yield)
 
 
@@ -48,21 +38,28 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the CPU time to the last report of a test: xdist carries it to the terminal."""
+    """Attach the CPU time to the last report of a test; xdist sends it to the main process."""
     report = yield
     if call.when == "teardown":
-        report.user_properties.append((KEY, cpu_time() - item.stash[_begun]))
+        tests, shared = item.stash[_started]
+        report.user_properties.append((TEST_KEY, CPU_TIME.tests - tests))
+        report.user_properties.append((SHARED_KEY, CPU_TIME.shared - shared))
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the files that cost most, and every test over the limit."""
+    """Print the files that cost most, and each test over `MAX_SECONDS`."""
     tests: dict[str, float] = {}
+    shared = 0.0
     for reports in terminalreporter.stats.values():
         for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
-                if name == KEY and report.when == "teardown":
+            if getattr(report, "when", "") != "teardown":
+                continue
+            for name, value in report.user_properties:
+                if name == TEST_KEY:
                     tests[report.nodeid] = value
+                elif name == SHARED_KEY:
+                    shared += value
     files: dict[str, float] = defaultdict(float)
     counts = Counter[str]()
     for test, seconds in tests.items():
@@ -73,16 +70,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("CPU time of the tests")
     ranked = sorted(files.items(), key=lambda pair: -pair[1])
-    for file, seconds in ranked[:SHOWN]:
+    for file, seconds in ranked[:LISTED_FILES]:
         terminalreporter.line(f"{seconds:7.1f} s  {counts[file]:5} tests  {file}")
-    if rest := ranked[SHOWN:]:
-        total = sum(seconds for _, seconds in rest)
-        many = sum(counts[file] for file, _ in rest)
-        terminalreporter.line(f"{total:7.1f} s  {many:5} tests  in {len(rest)} other files")
-    terminalreporter.line(f"{sum(tests.values()):7.1f} s  {len(tests):5} tests  in all")
+    if others := ranked[LISTED_FILES:]:
+        total = sum(seconds for _, seconds in others)
+        count = sum(counts[file] for file, _ in others)
+        terminalreporter.line(f"{total:7.1f} s  {count:5} tests  in {len(others)} other files")
+    if shared:
+        terminalreporter.line(f"{shared:7.1f} s               in processes shared by tests")
+    total = sum(tests.values()) + shared
+    terminalreporter.line(f"{total:7.1f} s  {len(tests):5} tests  in total")
     for test, seconds in sorted(tests.items(), key=lambda pair: -pair[1]):
-        if seconds > LIMIT:
-            terminalreporter.line(f"{seconds:7.1f} s of CPU, over {LIMIT:g} s: {test}")
+        if seconds > MAX_SECONDS:
+            terminalreporter.line(f"{seconds:7.1f} s of CPU, over {MAX_SECONDS:g} s: {test}")
 
 
-_begun: Final = pytest.StashKey[float]()
+_started: Final = pytest.StashKey[tuple[float, float]]()
+"""`CpuTime.tests` and `CpuTime.shared` at the start of the test."""

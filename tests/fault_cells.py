@@ -1,7 +1,7 @@
-"""One cell of the fault table: one call, or one stream, that meets one fault, and what comes of it.
+"""Runs one cell of the fault table: a call, or a stream, with one reproduction of a fault.
 
-What came of it (`ask`, `watch`) is found out without looking at what is expected (`expected`,
-`expected_of_stream`), which is worked out from the table alone.
+`run_call` and `run_stream` return the outcome without using the expectations of the table.
+`expected_call` and `expected_stream` return the outcome that follows from the table alone.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
-from faults import DOCUMENT, MAX_BODY, MAX_WAIT, TIMEOUT, Fault, Kind, Way
-from helpers import now, settle
-from raw_server import CALLS, RawServer, answer, open_session, serving, trusting
+from faults import DOCUMENT, MAX_BODY, MAX_WAIT, TIMEOUT, Expectation, FaultRow, Reproduction
+from helpers import now, wait_for_io
+from raw_server import CALLS, RawServer, answer, client_context, open_session, server_context
 
 from pythpeer import (
     ApiError,
@@ -36,21 +36,23 @@ from pythpeer import (
 )
 
 ATTEMPTS: Final = 2
+"""Attempts of a read."""
 
-GOOD: Final = Way(answer(DOCUMENT))
-"""No fault at all."""
+NO_FAULT: Final = Reproduction(answer(DOCUMENT))
+"""A valid response."""
 
-UNFINISHED: Final = (RequestTimeoutError, ResponseTooLargeError)
-"""The errors of answers that were not read to their end."""
+INCOMPLETE: Final = (RequestTimeoutError, ResponseTooLargeError)
+"""The errors of responses that were not read to their end."""
 
-AWAY: Final = 20.0
-"""Seconds for which a stream finds nobody: over twice the time limit of an attempt."""
+OUTAGE_SECONDS: Final = 20.0
+"""Seconds until a stream can connect: more than twice the time limit of an attempt."""
 
 
-class Watched(Retry, frozen=True):
-    """A policy that notes when the reads failed that it is asked about."""
+class SpyRetry(Retry, frozen=True):
+    """A retry policy that records the time of each failed attempt."""
 
     failures: list[float] = msgspec.field(default_factory=list)
+    """The loop's time at each call of `delay`, which adds it."""
 
     def delay(self, error: PythpeerError, attempt: int) -> float | None:
         self.failures.append(now())
@@ -64,109 +66,114 @@ def session_at(url: str, retry: Retry) -> Session:
         timeout=TIMEOUT,
         max_wait=MAX_WAIT,
         max_body=MAX_BODY,
-        ssl_context=trusting(),
+        ssl_context=client_context(),
     )
 
 
 @asynccontextmanager
-async def at(way: Way, *more: Way) -> AsyncIterator[tuple[str, RawServer | None]]:
-    """Where requests meet this, and *more* after it; and the server, where there is one."""
-    if way.place is None:
-        steps = [each.step for each in (way, *more)]
-        async with RawServer(*([way.first] if way.first else []), *steps) as server:
-            yield server.url.replace("127.0.0.1", way.host), server
+async def reproduce(
+    fault: Reproduction, *following: Reproduction
+) -> AsyncIterator[tuple[str, RawServer | None]]:
+    """A URL at which requests meet *fault* and then *following*, and the server if there is one."""
+    if fault.address is None:
+        steps = [reproduction.step for reproduction in (fault, *following)]
+        async with RawServer(*([fault.first_step] if fault.first_step else []), *steps) as server:
+            yield server.url.replace("127.0.0.1", fault.host), server
         return
-    place = way.place()
-    if isinstance(place, AbstractAsyncContextManager):
-        async with place as url:
+    address = fault.address()
+    if isinstance(address, AbstractAsyncContextManager):
+        async with address as url:
             yield url, None
     else:
-        with place as url:
+        with address as url:
             yield url, None
 
 
 # -- a call ---------------------------------------------------------------------------------------
 
 
-class Got(NamedTuple):
-    """What a caller gets, and what it took."""
+class CallResult(NamedTuple):
+    """The outcome of a call, and what the server received."""
 
     error: type[PythpeerError] | None
     endpoint: str | None
     sent: bool | None
     status: int | None
-    says: str | None
+    message: str | None
     retry_after: float | None
 
-    repeated: bool
-    asked: int
-    """How many requests reached the server."""
+    retried: bool
+    request_count: int
+    """How many requests the server received."""
 
-    after: float
-    """Seconds until the first attempt was over."""
+    seconds: float
+    """Seconds until the end of the first attempt."""
 
-    loose: int
-    """How many connections are open that nobody may use again: they were meant for one request, or
-    its answer was not read to its end."""
+    leaked_connections: int
+    """How many connections are open that must not be used again: connections for one request, and
+    those whose response was not read to its end."""
 
 
-async def ask(name: str, way: Way) -> tuple[Got, object]:
-    """Have a call of `CALLS` meet this. Returns what its caller got, and that itself."""
-    call, retry = CALLS[name], Watched(ATTEMPTS, base_delay=0.0)
-    async with at(way) as (url, server), session_at(url, retry) as session:
-        if way.first:
+async def run_call(name: str, fault: Reproduction) -> tuple[CallResult, object]:
+    """Make a call of `CALLS` that meets *fault*. Returns the outcome, and the result or error."""
+    call, retry = CALLS[name], SpyRetry(ATTEMPTS, base_delay=0.0)
+    async with reproduce(fault) as (url, server), session_at(url, retry) as session:
+        if fault.first_step:
             await call.run(session, url)
-            await settle()
-        before, start = len(server.asked) if server else 0, now()
+            await wait_for_io()
+        earlier, start = len(server.requests) if server else 0, now()
         try:
             result: object = await call.run(session, url)
         except PythpeerError as raised:
             result = raised
         end = retry.failures[0] if retry.failures else now()
-        await settle()
-        asked = len(server.asked) - before if server else 0
-        spent = call.effect is not Effect.READ or isinstance(result, UNFINISHED)
-        loose = len(server.peers) if server and spent else 0
+        await wait_for_io()
+        request_count = len(server.requests) - earlier if server else 0
+        must_close = call.effect is not Effect.READ or isinstance(result, INCOMPLETE)
+        leaked_connections = len(server.open_connections) if server and must_close else 0
     error = result if isinstance(result, PythpeerError) else None
-    got = Got(
+    outcome = CallResult(
         type(error) if error else None,
         getattr(error, "endpoint", None),
         getattr(error, "sent", None),
         getattr(error, "status", None),
         getattr(error, "message", None),
         getattr(error, "retry_after", None),
-        repeated=len(retry.failures) > 1,
-        asked=asked,
-        after=round(end - start, 1),
-        loose=loose,
+        retried=len(retry.failures) > 1,
+        request_count=request_count,
+        seconds=round(end - start, 1),
+        leaked_connections=leaked_connections,
     )
-    if way.hasty and got.error is OutcomeUnknownError and got.status is None:
-        got = got._replace(status=way.status)
-    return got, result
+    if fault.status_optional and outcome.error is OutcomeUnknownError and outcome.status is None:
+        outcome = outcome._replace(status=fault.status)
+    return outcome, result
 
 
-def expected(name: str, fault: Fault, way: Way) -> Got:
-    """What the contract says that the caller gets."""
-    call, kind = CALLS[name], fault.but.get(name, fault.kind)
-    read = call.effect is Effect.READ
-    error = kind.read if read else kind.once
-    repeated = kind.repeated and read
-    reached = kind.sent and way.step.reads
+def expected_call(name: str, row: FaultRow, fault: Reproduction) -> CallResult:
+    """The outcome of a call that the contract promises."""
+    call, expectation = CALLS[name], row.overrides.get(name, row.expectation)
+    is_read = call.effect is Effect.READ
+    error = expectation.read if is_read else expectation.single_attempt
+    retried = expectation.retried and is_read
+    request_count = 0
+    if expectation.sent and fault.step.reads:
+        request_count = ATTEMPTS if retried else 1
 
-    def told(*having: type[PythpeerError]) -> bool:
-        return error is not None and issubclass(error, having)
+    def is_one_of(*types: type[PythpeerError]) -> bool:
+        return error is not None and issubclass(error, types)
 
-    return Got(
+    has_status = is_one_of(OutcomeUnknownError, HttpStatusError, ApiError)
+    return CallResult(
         error,
         call.endpoint if error else None,
-        kind.sent if told(TransportError) else None,
-        way.status if told(OutcomeUnknownError, HttpStatusError, ApiError) else None,
-        way.says if told(ApiError) else None,
-        way.retry_after if told(RateLimitedError) else None,
-        repeated=repeated,
-        asked=reached * (ATTEMPTS if repeated else 1),
-        after=fault.after,
-        loose=0,
+        expectation.sent if is_one_of(TransportError) else None,
+        fault.status if has_status else None,
+        fault.message if is_one_of(ApiError) else None,
+        fault.retry_after if is_one_of(RateLimitedError) else None,
+        retried=retried,
+        request_count=request_count,
+        seconds=row.seconds,
+        leaked_connections=0,
     )
 
 
@@ -180,69 +187,75 @@ STREAMS: Final[Mapping[str, Callable[[Session], Stream[Item]]]] = MappingProxyTy
         "unread_mail": lambda session: session.pythbots.mail_stream(),
     }
 )
-"""The streams, each by the call that asks for the same."""
+"""The streams, each by the name of the call that makes the same request."""
 
 
-class Seen(NamedTuple):
-    """What whoever iterates gets, and what the stream asked for to give it."""
+class StreamResult(NamedTuple):
+    """What a stream raised and returned, and its requests."""
 
-    raised: type[PythpeerError] | None
-    """What was raised instead of an item, before it was asked again."""
+    error: type[PythpeerError] | None
+    """What was raised instead of an item at first."""
 
     item: int | None
+    """The id of the item."""
+
     recovered: bool
     polls: tuple[str, ...]
+    """``"new"`` or ``"history"`` for each request."""
 
 
-async def watch(name: str, way: Way) -> Seen:
-    """Have a stream of `STREAMS` meet this, and a service that works after it."""
-    async with AsyncExitStack() as place, AsyncExitStack() as stack, asyncio.timeout(10_000.0):
-        url, server = await place.enter_async_context(at(way, GOOD))
+async def run_stream(name: str, fault: Reproduction) -> StreamResult:
+    """Read one item of a stream of `STREAMS` that meets *fault*, and then a working service."""
+    async with AsyncExitStack() as outage, AsyncExitStack() as stack, asyncio.timeout(10_000.0):
+        url, server = await outage.enter_async_context(reproduce(fault, NO_FAULT))
         session = await stack.enter_async_context(session_at(url, Retry(max_delay=2.0)))
         stream = STREAMS[name](session)
-        if way.first:
+        if fault.first_step:
             assert (await anext(stream)).id == 1
-            await settle()
-        before = len(server.asked) if server else 0
-        mended = asyncio.Event()
-        asking = asyncio.ensure_future(_first(stream, mended))
+            await wait_for_io()
+        earlier = len(server.requests) if server else 0
+        works = asyncio.Event()
+        reading = asyncio.ensure_future(_next_item(stream, works))
         if server is None:
-            await asyncio.sleep(AWAY)
-            await place.aclose()
-            tls = serving() if url.startswith("https:") else None
-            working = RawServer(GOOD.step, tls=tls, port=urlsplit(url).port or 0)
+            await asyncio.sleep(OUTAGE_SECONDS)
+            await outage.aclose()
+            tls = server_context() if url.startswith("https:") else None
+            working = RawServer(NO_FAULT.step, tls=tls, port=urlsplit(url).port or 0)
             server = await stack.enter_async_context(working)
-        mended.set()
-        raised, item = await asking
+        works.set()
+        error, item = await reading
     recovered = isinstance(item, Mail) and item.recovered
-    return Seen(raised, item.id, recovered, tuple(map(_poll, server.targets[before:])))
+    return StreamResult(error, item.id, recovered, tuple(map(_poll_kind, server.targets[earlier:])))
 
 
-async def _first(
-    stream: Stream[Item], mended: asyncio.Event
+async def _next_item(
+    stream: Stream[Item], works: asyncio.Event
 ) -> tuple[type[PythpeerError] | None, Item]:
+    """Return the next item, and what the stream raised before it, once the service *works*."""
     try:
         return None, await anext(stream)
-    except PythpeerError as error:
-        raised = type(error)
-    await mended.wait()
-    return raised, await anext(stream)
+    except PythpeerError as raised:
+        error = type(raised)
+    await works.wait()
+    return error, await anext(stream)
 
 
-def _poll(target: str) -> str:
-    return "history" if target.endswith("&readall") else "news"
+def _poll_kind(target: str) -> str:
+    return "history" if target.endswith("&readall") else "new"
 
 
-def loses(name: str, kind: Kind) -> bool:
-    """Whether a stream may have lost what it asked for: it was consumed, and never came."""
-    return CALLS[name].effect is Effect.CONSUME and kind.once is OutcomeUnknownError
+def may_lose_items(name: str, expectation: Expectation) -> bool:
+    """Whether the read of a stream may have changed the service although its response is lost."""
+    destructive = CALLS[name].effect is Effect.CONSUME
+    return destructive and expectation.single_attempt is OutcomeUnknownError
 
 
-def expected_of_stream(name: str, fault: Fault, way: Way) -> Seen:
-    """What the contract says that the stream does."""
-    kind = fault.but.get(name, fault.kind)
-    lost = loses(name, kind)
-    polls = ["news"] if kind.sent and way.step.reads else []
-    if kind.stream != "goes on" or not kind.news:
-        polls.append("history" if lost else "news")
-    return Seen(kind.read if kind.stream == "raises" else None, 2, lost, tuple(polls))
+def expected_stream(name: str, row: FaultRow, fault: Reproduction) -> StreamResult:
+    """The outcome of a stream that the contract promises."""
+    expectation = row.overrides.get(name, row.expectation)
+    lost = may_lose_items(name, expectation)
+    polls = ["new"] if expectation.sent and fault.step.reads else []
+    if expectation.stream != "continues" or not expectation.has_items:
+        polls.append("history" if lost else "new")
+    error = expectation.read if expectation.stream == "raises" else None
+    return StreamResult(error, 2, lost, tuple(polls))

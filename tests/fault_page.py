@@ -1,7 +1,7 @@
-"""The fault table as a page of the documentation: ``python tests/fault_page.py`` writes it.
+"""Writes the fault table as a page of the documentation: ``python tests/fault_page.py``.
 
-``test_faults.py`` fails where the page on disk is another. The page knows nothing but the table, to
-which the same tests hold every cell.
+``test_faults.py`` fails if the page on disk differs. The page is made from the table only, and the
+same tests compare each cell of the table with the outcome of a call or a stream.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from fault_cells import STREAMS, loses
-from faults import TABLE, TIMEOUT, WAYS, Fault, Kind
+from fault_cells import STREAMS, may_lose_items
+from faults import REPRODUCTIONS, TABLE, TIMEOUT, Expectation, FaultRow
 from raw_server import CALLS
 
 from pythpeer import Effect, OutcomeUnknownError
@@ -19,136 +19,142 @@ from pythpeer import Effect, OutcomeUnknownError
 PATH: Final = Path(__file__).parent.parent / "docs" / "faults.md"
 
 TOP: Final = """\
-# What becomes of every fault
+# How each fault is handled
 
-What your program gets for each fault that the network or a service can produce. This page is made
-of a table in the project's tests, which hold it true: {ways} ways to do wrong are brought about, on
-a server that speaks plain bytes, for each of {calls} calls and {streams} streams. Where one of
-these {cells} cells is otherwise, or this page is, the tests fail. (`tests/faults.py` has the table,
-`tests/test_faults.py` runs it, `nox -s docs-faults` writes this page: do not edit it.)
+The result or error of your program for each fault that the network or a service can produce. This
+page is made from a table in the project's tests, which check it: {reproductions} variants of
+the faults are reproduced on a server that works on plain bytes, for each of {calls} calls and
+{streams} streams. If the outcome of one of these {cells} cells differs, or this page does, the
+tests fail. (`tests/faults.py` contains the table, `tests/test_faults.py` checks it,
+`nox -s docs-faults` writes this page: do not edit it.)
 
-| column | what is in it |
+| column | calls |
 |---|---|
 | read | {reads} |
-| consuming read | {consumes} |
+| destructive read | {destructive_reads} |
 | write | {writes} |
 | streams | `chat_stream()`, `mail_stream()` |
 
-- **Repeated**: a read is asked again, as often as `Retry` says, and what stands behind it is raised
-  if the last attempt fails, too. Nothing else is ever asked again: it reaches the service once, at
-  most.
-- **Not sent**: the request certainly never left, and `.sent` is `False`; otherwise it is `True`,
-  where the error has it. In the same way errors have `.status`, `.retry_after` and `.message`.
-- **Wait**: the streams go on trying, with one WARNING when it starts and one INFO when it is over.
-  **Mail settles**: mail may have been marked as read without having come here, so the next poll, or
-  the next `unread_mail()`, looks for it in the history.
-- **Raise**: the streams raise that, each time they are asked. Once it is mended, they go on.
-- **Understood**: there is an answer after all, and the streams **go on** with it.
+- **Retried**: a read is retried as often as `Retry` specifies. If the last attempt fails as well,
+  it raises the error that follows. Destructive reads and writes are never retried: each reaches the
+  service at most once.
+- **Not sent**: the request was certainly not sent, and `.sent` is `False`; otherwise `.sent` is
+  `True`, if the error has it. `.status`, `.retry_after` and `.message` are also set if the error
+  has them.
+- **Wait**: the streams retry after a back-off, and log one WARNING at the first failure and one
+  INFO when they have recovered. **Mail recovers**: the service may have marked mail as read whose
+  response was lost, so the next poll, or the next `unread_mail()`, searches the history for it.
+- **Raise**: the streams raise the error, each time they are asked for an item. They continue as
+  soon as the cause is removed.
+- **Accepted**: there is a result, and the streams **continue** with it.
 
-`timeout`, `max_wait` and `max_body` are options of `Session`. What an error means:
+`timeout`, `max_wait` and `max_body` are options of `Session`. The meaning of each error:
 [errors](errors.md).
 """
 
 HEAD: Final = """
 ## {title}
 
-| what happens | read | consuming read | write | streams |
+| fault | read | destructive read | write | streams |
 |---|---|---|---|---|
 """
 
 CALLS_OF: Final = {
     effect: [name for name, call in CALLS.items() if call.effect is effect] for effect in Effect
 }
+"""The names of the calls in each column."""
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of the page."""
     text = TOP.format(
-        ways=len(WAYS),
+        reproductions=len(REPRODUCTIONS),
         calls=len(CALLS),
         streams=len(STREAMS),
-        cells=len(WAYS) * (len(CALLS) + len(STREAMS)),
-        reads=called(CALLS_OF[Effect.READ]),
-        consumes=called(CALLS_OF[Effect.CONSUME]),
-        writes=called(CALLS_OF[Effect.WRITE]),
+        cells=len(REPRODUCTIONS) * (len(CALLS) + len(STREAMS)),
+        reads=format_calls(CALLS_OF[Effect.READ]),
+        destructive_reads=format_calls(CALLS_OF[Effect.CONSUME]),
+        writes=format_calls(CALLS_OF[Effect.WRITE]),
     )
-    for title, group in TABLE.items():
-        text += HEAD.format(title=title) + "".join(map(row, group))
+    for title, rows in TABLE.items():
+        text += HEAD.format(title=title) + "".join(map(format_row, rows))
     return text
 
 
-def called(names: Iterable[str]) -> str:
-    """Calls, as a user calls them."""
+def format_calls(names: Iterable[str]) -> str:
+    """Return calls of `CALLS` in the form in which a user writes them."""
     return ", ".join("your own" if name.startswith("own_") else f"`{name}()`" for name in names)
 
 
-def row(fault: Fault) -> str:
-    """One line of a table."""
+def format_row(row: FaultRow) -> str:
+    """Return one line of a table."""
     cells = (
-        fault.words + delay(fault),
-        *(cell(fault, effect) for effect in Effect),
-        streams(fault),
+        row.title + format_delay(row),
+        *(format_cell(row, effect) for effect in Effect),
+        format_streams(row),
     )
     return f"| {' | '.join(cells)} |\n"
 
 
-def delay(fault: Fault) -> str:
-    """How long it takes to find out."""
-    if not fault.after:
+def format_delay(row: FaultRow) -> str:
+    """Return the time after which an attempt fails, in brackets."""
+    if not row.seconds:
         return ""
-    return " (after `timeout`)" if fault.after == TIMEOUT else f" (after {fault.after:g} s)"
+    return " (after `timeout`)" if row.seconds == TIMEOUT else f" (after {row.seconds:g} s)"
 
 
-def cell(fault: Fault, effect: Effect) -> str:
-    """What calls of this effect get, and then those for which it is otherwise."""
-    kinds: dict[Kind, list[str]] = {}
+def format_cell(row: FaultRow, effect: Effect) -> str:
+    """Return the outcome of most calls with this effect, and then each different outcome."""
+    calls_by_outcome: dict[str, list[str]] = {}
     for name in CALLS_OF[effect]:
-        kinds.setdefault(fault.but.get(name, fault.kind), []).append(name)
-    if len(kinds) == 1:
-        return outcome(fault, next(iter(kinds)), effect)
-    usual = outcome(fault, fault.kind, effect)
-    rest = {outcome(fault, kind, effect): names for kind, names in kinds.items()}
-    rest.pop(usual, None)
-    return "; ".join([usual, *(f"{called(names)}: {words}" for words, names in rest.items())])
+        expectation = row.overrides.get(name, row.expectation)
+        outcome = format_outcome(row, expectation, effect)
+        calls_by_outcome.setdefault(outcome, []).append(name)
+    if len(calls_by_outcome) == 1:
+        return next(iter(calls_by_outcome))
+    usual = format_outcome(row, row.expectation, effect)
+    calls_by_outcome.pop(usual, None)
+    different = [f"{format_calls(calls)}: {text}" for text, calls in calls_by_outcome.items()]
+    return "; ".join([usual, *different])
 
 
-def outcome(fault: Fault, kind: Kind, effect: Effect) -> str:
-    """What a call gets, in words."""
-    error = kind.read if effect is Effect.READ else kind.once
+def format_outcome(row: FaultRow, expectation: Expectation, effect: Effect) -> str:
+    """Return the outcome of a call with this effect."""
+    error = expectation.read if effect is Effect.READ else expectation.single_attempt
     if error is None:
-        return "understood"
-    words = f"`{error.__name__}`"
-    if kind.repeated and effect is Effect.READ:
-        words = f"repeated, then {words}"
-    if not kind.sent:
-        words += ", not sent"
-    return words + (status(fault) if error is OutcomeUnknownError else "")
+        return "accepted"
+    text = f"`{error.__name__}`"
+    if expectation.retried and effect is Effect.READ:
+        text = f"retried, then {text}"
+    if not expectation.sent:
+        text += ", not sent"
+    return text + (format_status(row) if error is OutcomeUnknownError else "")
 
 
-def status(fault: Fault) -> str:
-    """Which status there was, if any."""
-    told = {way.status for way in fault.ways.values()}
-    if told == {None}:
+def format_status(row: FaultRow) -> str:
+    """Return the status that the error has, if any."""
+    statuses = {reproduction.status for reproduction in row.reproductions.values()}
+    if statuses == {None}:
         return ""
-    if len(told) > 1:
+    if len(statuses) > 1:
         return ", with the status"
-    hasty = any(way.hasty for way in fault.ways.values())
-    return f", status {told.pop()}{' or none' if hasty else ''}"
+    optional = any(reproduction.status_optional for reproduction in row.reproductions.values())
+    return f", status {statuses.pop()}{' or none' if optional else ''}"
 
 
-def streams(fault: Fault) -> str:
-    """What the streams do; how they differ, where they do."""
-    chat, mail = (fault.but.get(name, fault.kind) for name in STREAMS)
+def format_streams(row: FaultRow) -> str:
+    """Return what the streams do; for each stream, if they differ."""
+    chat, mail = (row.overrides.get(name, row.expectation) for name in STREAMS)
     if chat.stream != mail.stream:
-        return f"chat {chat.stream}; mail {mail.stream}{settles(mail, ' and ')}"
+        return f"chat {chat.stream}; mail {mail.stream}{format_recovery(mail, ' and ')}"
     if chat.stream == "raises" and chat.read:
         return f"raise `{chat.read.__name__}`"
-    return {"waits": "wait", "goes on": "go on"}[chat.stream] + settles(mail, "; mail ")
+    return chat.stream.removesuffix("s") + format_recovery(mail, "; mail ")
 
 
-def settles(kind: Kind, before: str) -> str:
-    """Whether the mail stream looks for what may be lost."""
-    return f"{before}settles" if loses("unread_mail", kind) else ""
+def format_recovery(expectation: Expectation, before: str) -> str:
+    """Return *before* and a verb, if the mail stream searches for lost mail."""
+    return f"{before}recovers" if may_lose_items("unread_mail", expectation) else ""
 
 
 if __name__ == "__main__":

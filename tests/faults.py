@@ -1,14 +1,14 @@
-"""Every fault that a network or a service can produce, as data: the fault table.
+"""The fault table: every fault that a network or a service can produce, as data.
 
-A fault amounts to one of a few kinds, each a rule of the public contract: what a read raises and
-what a write does, whether a read is asked again, what a stream makes of it. So a row of the table
-is its kind, the ways in which the tests bring it about, and the calls for which it is otherwise.
+A row of the table is a fault. It has an expectation, which is a rule of the public contract: what
+reads and writes raise, whether reads are retried, and what streams do. It also has reproductions,
+which are server steps that cause the fault, and overrides: other expectations for some calls.
 
-``fault_cells.py`` runs a cell of the table, ``test_faults.py`` runs them all, and ``fault_page.py``
-makes a page of the documentation of it.
+``fault_cells.py`` runs a cell of the table, ``test_faults.py`` runs all cells, and
+``fault_page.py`` writes the table as a page of the documentation.
 
-Left out is what depends on how Python was started: lines that end in LF alone are taken, but not in
-its development mode.
+Faults whose outcome depends on how Python was started are left out: lines that end in LF alone are
+accepted, but not in Python's development mode.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ import trustme
 from raw_server import (
     DEFLATE,
     GZIP,
-    Peer,
+    Connection,
     Step,
     answer,
-    black_hole,
+    api_error,
     chunked,
-    drip,
+    closed_port,
     drop,
     error_page,
     flood,
     hang,
+    hanging_dns,
     http,
-    nameless,
-    no_trust,
-    old_tls,
-    refusal,
-    refusing,
+    legacy_server_context,
     reset,
     send,
-    serving,
-    silent_names,
+    server_context,
+    trickle,
+    unresolvable_host,
+    unresponsive_port,
+    untrusted_tls,
 )
 
 from pythpeer import (
@@ -65,172 +65,195 @@ from pythpeer import (
 from pythpeer.transport import CONNECT_TIMEOUT
 
 TIMEOUT: Final = 7.3
-"""The time limit of an attempt here: over 5 s, and no whole number."""
+"""The time limit of an attempt in seconds: longer than `CONNECT_TIMEOUT`, with a fraction."""
 
 MAX_WAIT: Final = 60.0
 MAX_BODY: Final = 65536
 
-# -- the rules ------------------------------------------------------------------------------------
+# -- expectations ---------------------------------------------------------------------------------
 
 
-class Kind(NamedTuple):
-    """What a fault amounts to: one rule of the contract."""
+class Expectation(NamedTuple):
+    """The outcome that the contract promises for a fault."""
 
     read: type[PythpeerError] | None
-    """What a read raises; ``None`` where there is an answer after all."""
+    """The error of a read; ``None`` if there is a result."""
 
-    once: type[PythpeerError] | None
-    """What is raised by that which must not be repeated: a write, or a consuming read."""
+    single_attempt: type[PythpeerError] | None
+    """The error of a call that is never retried: a write or a destructive read."""
 
-    stream: Literal["waits", "raises", "goes on"]
-    """What a stream does. Where it raises, then what a read does."""
+    stream: Literal["waits", "raises", "continues"]
+    """What a stream does: retry after a back-off, raise the error of a read, or read on."""
 
-    repeated: bool = False
-    """Whether a read is asked again before it raises. Nothing else ever is."""
+    retried: bool = False
+    """Whether a read is retried before it raises. Other calls are never retried."""
 
     sent: bool = True
-    """Whether the request may have left."""
+    """Whether the request may have been sent."""
 
-    whole: bool = True
-    """Whether an answer has in it all that an undamaged one would have."""
+    complete: bool = True
+    """Whether a result has all the data of a result without a fault."""
 
-    news: bool = True
-    """Whether an answer has anything in it for a stream."""
+    has_items: bool = True
+    """Whether a result has items for a stream."""
 
 
-NOT_SENT: Final = Kind(TransportError, TransportError, "waits", repeated=True, sent=False)
-"""There is no connection, so the service cannot have seen the request."""
+NOT_SENT: Final = Expectation(TransportError, TransportError, "waits", retried=True, sent=False)
+"""There is no connection, so the service cannot have received the request."""
 
 UNTRUSTED: Final = NOT_SENT._replace(stream="raises")
-"""The same, and waiting does not mend it: the service cannot prove who it is."""
+"""As `NOT_SENT`, but a retry does not help: the server's certificate is invalid."""
 
-NOT_SENT_IN_TIME: Final = Kind(
-    RequestTimeoutError, RequestTimeoutError, "waits", repeated=True, sent=False
+NOT_SENT_IN_TIME: Final = Expectation(
+    RequestTimeoutError, RequestTimeoutError, "waits", retried=True, sent=False
 )
-"""The same, where the time limit passes first."""
+"""As `NOT_SENT`, with the time limit exceeded."""
 
-BROKEN: Final = Kind(TransportError, OutcomeUnknownError, "waits", repeated=True)
-"""The request may have left, and no answer that can be read comes back."""
+BROKEN: Final = Expectation(TransportError, OutcomeUnknownError, "waits", retried=True)
+"""The request may have been sent, and no readable response arrives."""
 
-TOO_LATE: Final = Kind(RequestTimeoutError, OutcomeUnknownError, "waits", repeated=True)
-"""The request has left, and its answer is not whole when the time limit passes."""
+TIMED_OUT: Final = Expectation(RequestTimeoutError, OutcomeUnknownError, "waits", retried=True)
+"""The request was sent, and the response is incomplete at the time limit."""
 
-SERVER_ERROR: Final = Kind(HttpStatusError, OutcomeUnknownError, "waits", repeated=True)
-"""5xx: the service may have got some way before it failed, whatever it says."""
+SERVER_ERROR: Final = Expectation(HttpStatusError, OutcomeUnknownError, "waits", retried=True)
+"""5xx: the service may have processed a part of the request before it failed."""
 
-DOWN_FOR_LONG: Final = SERVER_ERROR._replace(repeated=False)
-"""The same, and the service asks to be left alone for longer than a call would wait."""
+UNAVAILABLE_FOR_LONG: Final = SERVER_ERROR._replace(retried=False)
+"""As `SERVER_ERROR`, with a ``Retry-After`` longer than `MAX_WAIT`."""
 
-STATUS: Final = Kind(HttpStatusError, HttpStatusError, "raises")
-"""Not 2xx, without the service's own words: it was not done, and will not be."""
+STATUS: Final = Expectation(HttpStatusError, HttpStatusError, "raises")
+"""Neither 2xx nor an API error: the request was not processed, and a retry does not help."""
 
-TRY_LATER: Final = Kind(HttpStatusError, HttpStatusError, "waits")
-"""A 4xx by which HTTP means "not now"."""
+TRY_LATER: Final = Expectation(HttpStatusError, HttpStatusError, "waits")
+"""A 4xx that means "try again later"."""
 
-TOO_MANY: Final = Kind(RateLimitedError, RateLimitedError, "waits", repeated=True)
-"""429: it was not done, and will be after a while."""
+THROTTLED: Final = Expectation(RateLimitedError, RateLimitedError, "waits", retried=True)
+"""429: the request was not processed, and a later one may be."""
 
-SLOW_DOWN: Final = TOO_MANY._replace(repeated=False)
-"""The same, by words alone, or for longer than a call would wait."""
+THROTTLED_FOR_LONG: Final = THROTTLED._replace(retried=False)
+"""As `THROTTLED`, without status 429, or with a ``Retry-After`` longer than `MAX_WAIT`."""
 
-REFUSED: Final = Kind(ApiError, ApiError, "waits")
-"""The service says no in its own words: asking again brings the same, but a stream has time."""
+REJECTED: Final = Expectation(ApiError, ApiError, "waits")
+"""An API error: an immediate retry returns the same, so only streams retry, with a back-off."""
 
-DENIED: Final = Kind(AccessDeniedError, AccessDeniedError, "raises")
-"""The key is the matter, and waiting does not mend it."""
+DENIED: Final = Expectation(AccessDeniedError, AccessDeniedError, "raises")
+"""The key is rejected, and a retry does not help."""
 
-NOT_DOCUMENTED: Final = Kind(DecodeError, OutcomeUnknownError, "waits")
-"""A whole answer that is not the documented JSON. Of a write it says nothing."""
+NOT_DOCUMENTED: Final = Expectation(DecodeError, OutcomeUnknownError, "waits")
+"""A complete response that is not the documented JSON; the outcome of a write is unknown."""
 
-TOO_LARGE: Final = Kind(ResponseTooLargeError, OutcomeUnknownError, "waits")
-"""An answer that nobody reads to its end."""
+TOO_LARGE: Final = Expectation(ResponseTooLargeError, OutcomeUnknownError, "waits")
+"""A response over the size limit, which is not read to its end."""
 
-UNDERSTOOD: Final = Kind(None, None, "goes on")
-"""Odd, but an answer."""
+ACCEPTED: Final = Expectation(None, None, "continues")
+"""An unusual response that is decoded."""
 
-PARTLY: Final = UNDERSTOOD._replace(whole=False)
-"""An answer from which something is left out, or to which something is added."""
+PARTIAL: Final = ACCEPTED._replace(complete=False)
+"""A decoded response with data left out or added."""
 
-EMPTY: Final = PARTLY._replace(news=False)
-"""An answer with nothing in it."""
+EMPTY: Final = PARTIAL._replace(has_items=False)
+"""A decoded response without data."""
 
 # -- rows -----------------------------------------------------------------------------------------
 
-Place = Callable[[], AbstractAsyncContextManager[str] | AbstractContextManager[str]]
-But = Mapping[str, Kind]
+AddressFactory = Callable[[], AbstractAsyncContextManager[str] | AbstractContextManager[str]]
+"""Makes the URL of an address to which no request can be sent."""
+
+Overrides = Mapping[str, Expectation]
+"""Expectations by the name of a call in `CALLS`."""
 
 
-class Way(NamedTuple):
-    """One way to bring a fault about, and what its error has to tell."""
+class Reproduction(NamedTuple):
+    """One way to cause a fault, and the attributes of its error."""
 
     step: Step = answer()
     """What the server does with the request."""
 
     status: int | None = None
-    says: str | None = None
+    message: str | None = None
     retry_after: float | None = None
 
-    first: Step | None = None
-    """What it does with an earlier request, which it answers well."""
+    first_step: Step | None = None
+    """What the server does with an earlier request, which must succeed."""
 
-    place: Place | None = None
-    """Where the request goes instead of to a server that answers."""
+    address: AddressFactory | None = None
+    """The target of the request, if it is not a `RawServer`."""
 
     host: str = "127.0.0.1"
+    """The host in the URL of the `RawServer`."""
 
-    hasty: bool = False
-    """Whether a parser may meet the damage together with the head, and then tells no status."""
+    status_optional: bool = False
+    """Whether the error may be without the status: a parser may read head and damage together."""
 
 
-class Fault(NamedTuple):
+class FaultRow(NamedTuple):
     """A row of the table."""
 
-    words: str
-    kind: Kind
-    ways: Mapping[str, Way]
-    after: float = 0.0
-    """Seconds until an attempt is known to have failed."""
+    title: str
+    """What happens, in the words of the page."""
 
-    but: But = MappingProxyType({})
-    """What it is instead for calls of these names."""
+    expectation: Expectation
+    reproductions: Mapping[str, Reproduction]
+    """All ways to cause the fault, by unique names."""
+
+    seconds: float = 0.0
+    """Seconds after which an attempt fails."""
+
+    overrides: Overrides = MappingProxyType({})
+    """The expectations of calls for which it is a different one."""
 
 
-def fault(
-    words: str,
-    kind: Kind,
+def fault_row(
+    title: str,
+    expectation: Expectation,
     steps: Mapping[str, Step],
     *,
     status: int | None = 200,
-    says: str | None = None,
+    message: str | None = None,
     retry_after: float | None = None,
-    first: Step | None = None,
-    hasty: bool = False,
-    after: float = 0.0,
-    but: But = MappingProxyType({}),
-) -> Fault:
-    """A row whose ways differ in nothing but what the server does."""
-    way = Way(answer(), status, says, retry_after, first, hasty=hasty)
-    ways = {name: way._replace(step=step) for name, step in steps.items()}
-    return Fault(words, kind, ways, after, but)
+    first_step: Step | None = None,
+    status_optional: bool = False,
+    seconds: float = 0.0,
+    overrides: Overrides = MappingProxyType({}),
+) -> FaultRow:
+    """A row whose reproductions differ only in the server's step."""
+    common = Reproduction(
+        answer(), status, message, retry_after, first_step, status_optional=status_optional
+    )
+    reproductions = {name: common._replace(step=step) for name, step in steps.items()}
+    return FaultRow(title, expectation, reproductions, seconds, overrides)
 
 
-def statuses(
-    words: str, kind: Kind, what: str, make: Callable[[int], Step], codes: Sequence[int]
-) -> Fault:
-    """A row whose ways differ in their status."""
-    return Fault(words, kind, {f"{code}, {what}": Way(make(code), code) for code in codes})
+def status_row(
+    title: str,
+    expectation: Expectation,
+    content: str,
+    make_step: Callable[[int], Step],
+    codes: Sequence[int],
+) -> FaultRow:
+    """A row whose reproductions differ in their status code."""
+    reproductions = {
+        f"{code}, {content}": Reproduction(make_step(code), status=code) for code in codes
+    }
+    return FaultRow(title, expectation, reproductions)
 
 
-def nowhere(words: str, kind: Kind, places: Mapping[str, Place], after: float = 0.0) -> Fault:
-    """A row of addresses to which nothing can be sent."""
-    return Fault(words, kind, {name: Way(place=place) for name, place in places.items()}, after)
+def unreachable_row(
+    title: str,
+    expectation: Expectation,
+    addresses: Mapping[str, AddressFactory],
+    seconds: float = 0.0,
+) -> FaultRow:
+    """A row of addresses to which no request can be sent."""
+    reproductions = {name: Reproduction(address=address) for name, address in addresses.items()}
+    return FaultRow(title, expectation, reproductions, seconds)
 
 
-# -- what servers say -----------------------------------------------------------------------------
+# -- responses ------------------------------------------------------------------------------------
 
 
 def document(id: int, text: bytes = b"hello", extra: bytes = b"") -> bytes:
-    """An answer that every call can make sense of, with one message, or mail, in it."""
+    """A body with one message, or mail, that each call of `CALLS` decodes."""
     return (
         b'{"status":1,"mid":7,"users_online":3,"username":"tiro","messages":12,"message_list":['
         b'{"id":%d,"by":"alice","to":"","msg":"%b","date":"2012-12-12 21:12:21","bot":0,"my":0,'
@@ -247,160 +270,175 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 HINTS: Final = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 PAGE: Final = b"<!DOCTYPE html><html><head><script>%s</script></head></html>" % DOCUMENT
 NOTICE: Final = b"<br />\n<b>Notice</b>:  Undefined index in <b>/a.php</b> on line <b>7</b><br />\n"
-WORDS: Final = "user not found"
+MESSAGE: Final = "user not found"
 NOT_YOURS: Final = b'{"error":"not yours"}'
 
 
-def headed(*lines: bytes) -> bytes:
-    """An answer with these lines among its headers."""
+def with_headers(*lines: bytes) -> bytes:
+    """The bytes of a response with these additional header lines."""
     return HEAD + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + DOCUMENT
 
 
 def encoded(encoding: str, body: bytes = DOCUMENT) -> Step:
-    """An answer whose body is said to be encoded so."""
+    """Respond with *body* and this Content-Encoding."""
     return answer(body, headers=[("Content-Encoding", encoding)])
 
 
-def bomb(megabytes: int) -> bytes:
-    """A gzip body of so many megabytes of blanks, in about a thousandth of that."""
+def gzip_bomb(megabytes: int) -> bytes:
+    """A gzip body of that many megabytes of spaces, compressed to about a thousandth."""
     packer = zlib.compressobj(9, wbits=31)
-    block = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    again = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    return block + again * (megabytes - 1)
+    first = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    following = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
+    return first + following * (megabytes - 1)
 
 
-BOMB: Final = bomb(30)
+BOMB: Final = gzip_bomb(30)
 
 
-def counting(number: bytes) -> Step:
-    """An answer with this for every number that a call looks at."""
+def with_number(number: bytes) -> Step:
+    """Respond with a body in which all numbers that calls read are *number*."""
     return answer(document(2, extra=b',"mid":%b,"users_online":%b' % (number, number)))
 
 
-def idle_then(act: Callable[[Peer], object]) -> Step:
-    """Answer the first request, and do something while the connection is idle."""
+def idle_then(action: Callable[[Connection], object]) -> Step:
+    """Respond to the first request, and call *action* while the connection is idle."""
 
-    async def run(peer: Peer) -> None:
-        await FIRST.run(peer)
+    async def run(connection: Connection) -> None:
+        await FIRST.run(connection)
         await asyncio.sleep(0.05)
-        act(peer)
+        action(connection)
 
     return Step(run)
 
 
-def idle_then_says(data: bytes) -> Step:
-    """Answer the first request, and say something unasked while the connection is idle."""
-    return idle_then(lambda peer: peer.writer.write(data))
+def idle_then_send(data: bytes) -> Step:
+    """Respond to the first request, and send *data* while the connection is idle."""
+    return idle_then(lambda connection: connection.writer.write(data))
 
 
 # -- the table ------------------------------------------------------------------------------------
 
 NETWORK: Final = (
-    nowhere("the host name has no address", NOT_SENT, {"no address": nameless}),
-    nowhere(
-        "the name server says nothing", NOT_SENT_IN_TIME, {"no name server": silent_names}, TIMEOUT
-    ),
-    nowhere("the connection is refused", NOT_SENT, {"refused": refusing}),
-    nowhere(
-        "nothing answers at the address",
+    unreachable_row("the host name has no address", NOT_SENT, {"no address": unresolvable_host}),
+    unreachable_row(
+        "the name server does not respond",
         NOT_SENT_IN_TIME,
-        {"black hole": black_hole},
+        {"no name server": hanging_dns},
+        TIMEOUT,
+    ),
+    unreachable_row("the connection is refused", NOT_SENT, {"refused": closed_port}),
+    unreachable_row(
+        "the address does not respond",
+        NOT_SENT_IN_TIME,
+        {"black hole": unresponsive_port},
         CONNECT_TIMEOUT,
     ),
-    Fault(
+    FaultRow(
         "the first of the host's two addresses refuses the connection",
-        UNDERSTOOD,
-        {"second address": Way(answer(DOCUMENT), host="localhost")},
+        ACCEPTED,
+        {"second address": Reproduction(answer(DOCUMENT), host="localhost")},
     ),
-    nowhere(
+    unreachable_row(
         "the certificate is not trusted, is for another name, or has expired",
         UNTRUSTED,
         {
-            "unknown authority": lambda: no_trust(answer(), lambda: serving(by=trustme.CA())),
-            "another name": lambda: no_trust(answer(), lambda: serving("example.org")),
-            "expired": lambda: no_trust(answer(), lambda: serving(expires=datetime(2012, 12, 12))),
+            "unknown authority": lambda: untrusted_tls(
+                answer(), lambda: server_context(ca=trustme.CA())
+            ),
+            "another name": lambda: untrusted_tls(answer(), lambda: server_context("example.org")),
+            "expired": lambda: untrusted_tls(
+                answer(), lambda: server_context(expires=datetime(2012, 12, 12))
+            ),
         },
     ),
-    nowhere(
-        "the service speaks no TLS, or only versions before 1.2",
+    unreachable_row(
+        "the service does not support TLS, or only versions before 1.2",
         NOT_SENT,
         {
-            "no TLS": lambda: no_trust(drop(http(400, b"plain"), reads=False)),
-            "no TLS, cut off": lambda: no_trust(drop(reads=False)),
-            "no TLS, reset": lambda: no_trust(reset(reads=False)),
-            "old TLS": lambda: no_trust(answer(), old_tls),
+            "no TLS": lambda: untrusted_tls(drop(http(400, b"plain"), reads=False)),
+            "no TLS, cut off": lambda: untrusted_tls(drop(reads=False)),
+            "no TLS, reset": lambda: untrusted_tls(reset(reads=False)),
+            "old TLS": lambda: untrusted_tls(answer(), legacy_server_context),
         },
     ),
-    nowhere(
-        "the TLS handshake does not come to its end",
+    unreachable_row(
+        "the TLS handshake is not completed",
         NOT_SENT_IN_TIME,
-        {"silent TLS": lambda: no_trust(Step(hang().run, reads=False))},
+        {"silent TLS": lambda: untrusted_tls(Step(hang().run, reads=False))},
         CONNECT_TIMEOUT,
     ),
-    fault(
+    fault_row(
         "the connection breaks before the request is read",
         BROKEN,
         {"fin at once": drop(reads=False), "rst at once": reset(reads=False)},
         status=None,
     ),
-    fault(
-        "the connection breaks before the answer",
+    fault_row(
+        "the connection breaks before the response",
         BROKEN,
         {"fin": drop(), "rst": reset()},
         status=None,
     ),
-    fault(
-        "the connection breaks before the answer, after it has served before",
+    fault_row(
+        "the connection breaks before the response, after it served an earlier request",
         BROKEN,
         {"fin, reused": drop(), "rst, reused": reset()},
         status=None,
-        first=FIRST,
+        first_step=FIRST,
     ),
-    fault("there is no answer", TOO_LATE, {"silence": hang()}, status=None, after=TIMEOUT),
-    Fault(
-        "the service has closed an idle connection, or broken it",
-        UNDERSTOOD,
+    fault_row("there is no response", TIMED_OUT, {"silence": hang()}, status=None, seconds=TIMEOUT),
+    FaultRow(
+        "the service has closed or reset an idle connection",
+        ACCEPTED,
         {
-            "fin while idle": Way(answer(DOCUMENT), first=idle_then(Peer.close)),
-            "rst while idle": Way(answer(DOCUMENT), first=idle_then(Peer.reset)),
+            "fin while idle": Reproduction(
+                answer(DOCUMENT), first_step=idle_then(Connection.close)
+            ),
+            "rst while idle": Reproduction(
+                answer(DOCUMENT), first_step=idle_then(Connection.reset)
+            ),
         },
     ),
-    Fault(
-        "a second answer comes to an earlier request, or something else unasked",
-        UNDERSTOOD,
+    FaultRow(
+        "a second response to an earlier request arrives, or other unexpected data",
+        ACCEPTED,
         {
-            "second answer": Way(answer(DOCUMENT), first=idle_then_says(http(200, NOT_YOURS))),
-            "second answer at once": Way(
-                answer(DOCUMENT), first=send(http(200, document(1)) + http(200, NOT_YOURS))
+            "second response": Reproduction(
+                answer(DOCUMENT), first_step=idle_then_send(http(200, NOT_YOURS))
             ),
-            "408 while idle": Way(
+            "second response immediately": Reproduction(
+                answer(DOCUMENT), first_step=send(http(200, document(1)) + http(200, NOT_YOURS))
+            ),
+            "408 while idle": Reproduction(
                 answer(DOCUMENT),
-                first=idle_then_says(http(408, NOT_YOURS, [("Connection", "close")])),
+                first_step=idle_then_send(http(408, NOT_YOURS, [("Connection", "close")])),
             ),
-            "half a head while idle": Way(
-                answer(DOCUMENT), first=idle_then_says(b"HTTP/1.1 200 OK\r\nContent-")
+            "half a head while idle": Reproduction(
+                answer(DOCUMENT), first_step=idle_then_send(b"HTTP/1.1 200 OK\r\nContent-")
             ),
-            "junk while idle": Way(answer(DOCUMENT), first=idle_then_says(b"666\r\n")),
+            "junk while idle": Reproduction(
+                answer(DOCUMENT), first_step=idle_then_send(b"666\r\n")
+            ),
         },
     ),
 )
 
 HTTP: Final = (
-    fault(
-        "what comes is not HTTP/1",
+    fault_row(
+        "the response is not HTTP/1",
         BROKEN,
         {
             "garbage": send(b"\x00\x01\x02 this is not HTTP\r\n\r\n"),
             "another protocol": send(b"SSH-2.0-OpenSSH_9.6\r\n"),
             "no head": drop(DOCUMENT),
-            "HTTP/2": send(b"HTTP/2 200" + headed()[12:]),
+            "HTTP/2": send(b"HTTP/2 200" + with_headers()[12:]),
             "status 99": send(b"HTTP/1.1 99 What\r\nContent-Length: 2\r\n\r\n{}"),
             "status not a number": send(b"HTTP/1.1 2OO OK\r\nContent-Length: 2\r\n\r\n{}"),
         },
         status=None,
     ),
-    fault(
-        "the connection breaks within the head, or after an interim answer",
+    fault_row(
+        "the connection breaks within the head, or after an interim response",
         BROKEN,
         {
             "status line, fin": drop(b"HTTP/1.1 200 OK\r\n"),
@@ -411,129 +449,131 @@ HTTP: Final = (
         },
         status=None,
     ),
-    fault(
-        "the head does not come to its end",
-        TOO_LATE,
+    fault_row(
+        "the head does not end",
+        TIMED_OUT,
         {
             "silence after half a head": hang(HEAD),
-            "head by drips": drip(HEAD, 1.0),
-            "100 Continue without end": drip(b"", 1.0, then=CONTINUE),
-            "blank lines without end": drip(b"", 1.0, then=b"\r\n"),
+            "head by drips": trickle(HEAD, 1.0),
+            "100 Continue without end": trickle(b"", 1.0, then=CONTINUE),
+            "blank lines without end": trickle(b"", 1.0, then=b"\r\n"),
         },
         status=None,
-        after=TIMEOUT,
+        seconds=TIMEOUT,
     ),
-    fault(
-        "a header is none, such as a PHP warning among them",
+    fault_row(
+        "a header line is invalid, such as a PHP warning",
         BROKEN,
         {
-            "PHP warning among the headers": send(headed(b"Warning without a colon")),
-            "header without a name": send(headed(b": 1")),
+            "PHP warning among the headers": send(with_headers(b"Warning without a colon")),
+            "header without a name": send(with_headers(b": 1")),
         },
         status=None,
     ),
-    fault(
+    fault_row(
         "the head is too large",
         BROKEN,
         {
-            "one header too long": send(headed(b"X-Long: " + b"x" * 20_000)),
-            "too many headers": send(headed(*[b"X-Number: 1"] * 200)),
+            "one header too long": send(with_headers(b"X-Long: " + b"x" * 20_000)),
+            "too many headers": send(with_headers(*[b"X-Number: 1"] * 200)),
             "headers without end": flood(HEAD, b"X-Number: 1\r\n" * 50),
         },
         status=None,
     ),
-    fault(
-        "the length is no number, or contradicts itself",
+    fault_row(
+        "the length is not a number, or contradictory",
         BROKEN,
         {
             "length negative": send(http(200, DOCUMENT, [("Content-Length", "-5")], length=None)),
             "length in words": send(http(200, DOCUMENT, [("Content-Length", "ten")], length=None)),
-            "two lengths": send(headed(b"Content-Length: 1")),
-            "two equal lengths": drop(headed(b"Content-Length: %d" % len(DOCUMENT))),
-            "length and chunks": send(headed(b"Transfer-Encoding: chunked")),
+            "two lengths": send(with_headers(b"Content-Length: 1")),
+            "two equal lengths": drop(with_headers(b"Content-Length: %d" % len(DOCUMENT))),
+            "length and chunks": send(with_headers(b"Transfer-Encoding: chunked")),
             "204 with a body": drop(http(204, DOCUMENT)),
         },
         status=None,
     ),
-    fault(
-        "an unusual head: interim answers, HTTP/1.0, a broken cookie, another content type",
-        UNDERSTOOD,
+    fault_row(
+        "an unusual head: interim responses, HTTP/1.0, a broken cookie, another content type",
+        ACCEPTED,
         {
-            "100, then 200": send(CONTINUE + headed()),
-            "103, then 200": send(HINTS + headed()),
-            "HTTP/1.0": drop(b"HTTP/1.0" + headed()[8:]),
-            "blank lines first": send(b"\r\n\r\n" + headed()),
-            "no reason": send(b"HTTP/1.1 200" + headed()[15:]),
-            "a header over two lines": send(headed(b"X-Long: a", b" b")),
-            "a header beyond ASCII": send(headed("X-Name: ä".encode())),
-            "a broken cookie": send(headed(b"Set-Cookie: \x80=\xff; Expires=never")),
-            "a broken content type": send(headed(b"Content-Type: ;;=")),
-            "bytes": send(headed(b"Content-Type: application/octet-stream")),
+            "100, then 200": send(CONTINUE + with_headers()),
+            "103, then 200": send(HINTS + with_headers()),
+            "HTTP/1.0": drop(b"HTTP/1.0" + with_headers()[8:]),
+            "blank lines first": send(b"\r\n\r\n" + with_headers()),
+            "no reason": send(b"HTTP/1.1 200" + with_headers()[15:]),
+            "a header over two lines": send(with_headers(b"X-Long: a", b" b")),
+            "a header beyond ASCII": send(with_headers("X-Name: ä".encode())),
+            "a broken cookie": send(with_headers(b"Set-Cookie: \x80=\xff; Expires=never")),
+            "a broken content type": send(with_headers(b"Content-Type: ;;=")),
+            "bytes": send(with_headers(b"Content-Type: application/octet-stream")),
         },
     ),
-    statuses(
-        "another 2xx, with the answer",
-        UNDERSTOOD,
+    status_row(
+        "another 2xx, with a valid response",
+        ACCEPTED,
         "answer",
         lambda code: answer(DOCUMENT, code),
         (201, 202, 203, 206, 299),
     ),
-    statuses(
-        "a redirect, wherever it leads",
+    status_row(
+        "a redirect to any target",
         STATUS,
         "redirect",
         lambda code: answer(b"", code, [("Location", "/there")]),
         (301, 302, 303, 307, 308),
     ),
-    statuses(
+    status_row(
         "another 1xx or 3xx",
         STATUS,
         "no body",
         lambda code: answer(b"", code, [("Upgrade", "x"), ("Connection", "upgrade")]),
         (101, 300, 304, 305),
     ),
-    statuses(
-        "a 4xx, with a page",
+    status_row(
+        "a 4xx, with an HTML page",
         STATUS,
         "page",
         error_page,
         (400, 402, 404, 405, 407, 410, 414, 418, 431, 451, 499),
     ),
-    statuses("408 or 425, with a page", TRY_LATER, "page", error_page, (408, 425)),
-    statuses(
-        "5xx and beyond, with a page",
+    status_row("408 or 425, with an HTML page", TRY_LATER, "page", error_page, (408, 425)),
+    status_row(
+        "5xx and higher, with an HTML page",
         SERVER_ERROR,
         "page",
         error_page,
         (500, 502, 503, 504, 520, 599, 999),
     ),
-    Fault(
-        "5xx, with an answer, with a refusal, or with a body that breaks off or is too large",
+    FaultRow(
+        "5xx, with a valid response, an API error, or a body that is incomplete or too large",
         SERVER_ERROR,
         {
-            "500, and an answer": Way(answer(DOCUMENT, 500), 500),
-            "500, and a refusal": Way(refusal("no access", 500), 500),
-            "502, cut": Way(drop(http(502, DOCUMENT, length=999)), 502),
-            "500, too large": Way(answer(BIG, 500), 500),
-            "500, compress": Way(answer(b"", 500, [("Content-Encoding", "compress")]), 500),
+            "500, and a response": Reproduction(answer(DOCUMENT, 500), 500),
+            "500, and an API error": Reproduction(api_error("no access", 500), 500),
+            "502, cut": Reproduction(drop(http(502, DOCUMENT, length=999)), 502),
+            "500, too large": Reproduction(answer(BIG, 500), 500),
+            "500, compress": Reproduction(
+                answer(b"", 500, [("Content-Encoding", "compress")]), 500
+            ),
         },
     ),
-    fault(
+    fault_row(
         "503 with a `Retry-After` up to `max_wait`",
         SERVER_ERROR,
         {"503, in 3 s": error_page(503, [("Retry-After", "3")])},
         status=503,
     ),
-    fault(
+    fault_row(
         "503 with a longer `Retry-After`",
-        DOWN_FOR_LONG,
+        UNAVAILABLE_FOR_LONG,
         {"503, in an hour": error_page(503, [("Retry-After", "3600")])},
         status=503,
     ),
 )
 
 BODY: Final = (
-    fault(
+    fault_row(
         "the connection breaks within the body",
         BROKEN,
         {
@@ -543,36 +583,38 @@ BODY: Final = (
             "chunks cut between": drop(chunked(DOCUMENT[:20], end=b"")),
         },
     ),
-    fault(
-        "the connection breaks within a body that did not say how long it is",
+    fault_row(
+        "the connection breaks within a body without a length",
         NOT_DOCUMENTED,
         {"no length, cut": drop(http(200, DOCUMENT[:30], length=None))},
     ),
-    statuses(
-        "the body of a 3xx or 4xx breaks off",
+    status_row(
+        "the connection breaks within the body of a 3xx or 4xx",
         BROKEN,
         "cut",
         lambda code: drop(http(code, DOCUMENT, length=999)),
         (302, 401, 404),
     ),
-    fault(
-        "the body does not come to its end",
-        TOO_LATE,
+    fault_row(
+        "the body does not end",
+        TIMED_OUT,
         {
             "silence after the head": hang(HEAD + b"\r\n"),
             "silence within the body": hang(HEAD + b"\r\n" + DOCUMENT[:20]),
             "silence within a chunk": hang(chunked(end=b"20\r\n{")),
-            "body by drips": drip(DOCUMENT, 1.0, first=HEAD + b"\r\n"),
-            "a chunk extension without end": drip(b"", 1.0, first=chunked(end=b"5;"), then=b"x"),
-            "small chunks without end": drip(b"", 1.0, first=chunked(end=b""), then=b"1\r\n \r\n"),
-            "trailers by drips": drip(
+            "body by drips": trickle(DOCUMENT, 1.0, first=HEAD + b"\r\n"),
+            "a chunk extension without end": trickle(b"", 1.0, first=chunked(end=b"5;"), then=b"x"),
+            "small chunks without end": trickle(
+                b"", 1.0, first=chunked(end=b""), then=b"1\r\n \r\n"
+            ),
+            "trailers by drips": trickle(
                 b"", 1.0, first=chunked(DOCUMENT, end=b"0\r\n"), then=b"X: 1\r\n"
             ),
         },
-        after=TIMEOUT,
+        seconds=TIMEOUT,
     ),
-    fault(
-        "the body is longer than announced, or its chunks are none",
+    fault_row(
+        "the body is longer than its length, or its chunks are invalid",
         BROKEN,
         {
             "length too small": drop(http(200, DOCUMENT, length=9)),
@@ -581,10 +623,10 @@ BODY: Final = (
             "chunk without its end": send(chunked(end=b"2\r\n{}0\r\n\r\n")),
             "trailers without end": flood(chunked(DOCUMENT, end=b"0\r\n"), b"X-Number: 1\r\n" * 50),
         },
-        hasty=True,
+        status_optional=True,
     ),
-    fault(
-        "gzip or deflate that is damaged, or not packed at all",
+    fault_row(
+        "gzip or deflate that is damaged or not compressed",
         BROKEN,
         {
             "gzip, cut": drop(http(200, PACKED[:-20], GZIP, length=len(PACKED))),
@@ -594,15 +636,15 @@ BODY: Final = (
             "gzip, and more": send(http(200, PACKED + b"more of it", GZIP)),
             "deflate, cut": send(http(200, zlib.compress(DOCUMENT)[:20], DEFLATE)),
         },
-        hasty=True,
+        status_optional=True,
     ),
-    fault(
-        "gzip that was cut before it was sent",
+    fault_row(
+        "gzip that is incomplete, with the right length",
         NOT_DOCUMENTED,
         {"gzip, cut, right length": send(http(200, PACKED[:40], GZIP))},
     ),
-    fault(
-        "an encoding that nobody asked for",
+    fault_row(
+        "a Content-Encoding that was not requested",
         BROKEN,
         {
             "x-gzip": encoded("x-gzip", PACKED),
@@ -611,37 +653,37 @@ BODY: Final = (
             "brotli": encoded("br"),
             "zstd": encoded("zstd"),
         },
-        hasty=True,
+        status_optional=True,
     ),
-    fault(
+    fault_row(
         "a body over `max_body`",
         TOO_LARGE,
         {
             "too large": drop(http(200, BIG)),
-            "too large by its word": hang(http(200, b"", length=MAX_BODY + 1)),
+            "too large by its length": hang(http(200, b"", length=MAX_BODY + 1)),
             "too large in chunks": drop(chunked(*[b" " * 1000] * 100)),
             "too large, no length": drop(http(200, BIG, length=None)),
             "too large when unpacked": drop(http(200, gzip.compress(BIG), GZIP)),
             "a gzip bomb": drop(http(200, BOMB, GZIP)),
             "without end": flood(http(200, b"", length=None), bytes(65536)),
-            "without end, by its word": flood(http(200, b"", length=10**12), bytes(65536)),
+            "without end, by its length": flood(http(200, b"", length=10**12), bytes(65536)),
         },
     ),
-    statuses(
-        "a body over `max_body`, around a 3xx or 4xx",
+    status_row(
+        "a 3xx or 4xx with a body over `max_body`",
         TOO_LARGE,
         "too large",
         lambda code: answer(BIG, code),
         (302, 401, 404),
     ),
-    fault(
+    fault_row(
         "chunks, gzip, deflate, or no length at all",
-        UNDERSTOOD,
+        ACCEPTED,
         {
             "chunks": send(chunked(DOCUMENT[:20], DOCUMENT[20:])),
             "small chunks": send(chunked(*(bytes([byte]) for byte in DOCUMENT))),
             "gzip": send(http(200, PACKED, GZIP)),
-            "gzip, shouted": encoded(" GZip ", PACKED),
+            "gzip, in capitals": encoded(" GZip ", PACKED),
             "gzip in chunks": send(chunked(PACKED, headers=GZIP)),
             "deflate": send(http(200, zlib.compress(DOCUMENT), DEFLATE)),
             "identity": encoded("identity"),
@@ -651,14 +693,14 @@ BODY: Final = (
 )
 
 JSON: Final = (
-    fault(
-        "nothing, or nothing but blanks",
+    fault_row(
+        "an empty body, or white space only",
         NOT_DOCUMENTED,
         {"empty body": answer(b""), "blank body": answer(b" \r\n"), "BOM": answer(b"\xef\xbb\xbf")},
     ),
-    fault("204, with nothing", NOT_DOCUMENTED, {"204": answer(b"", 204)}, status=204),
-    fault(
-        "a page, even with JSON in it",
+    fault_row("204 without a body", NOT_DOCUMENTED, {"204": answer(b"", 204)}, status=204),
+    fault_row(
+        "an HTML page, also if it contains JSON",
         NOT_DOCUMENTED,
         {
             "a page": answer(PAGE),
@@ -666,8 +708,8 @@ JSON: Final = (
             "a page behind JSON": answer(DOCUMENT + PAGE),
         },
     ),
-    fault(
-        "text, or text around JSON",
+    fault_row(
+        "text, or JSON with text before or after it",
         NOT_DOCUMENTED,
         {
             "text": answer(b"Database error"),
@@ -677,8 +719,8 @@ JSON: Final = (
             "two documents": answer(DOCUMENT + DOCUMENT),
         },
     ),
-    fault(
-        "JSON that is cut, damaged, or in another encoding",
+    fault_row(
+        "JSON that is incomplete, damaged, or in another encoding",
         NOT_DOCUMENTED,
         {
             "JSON cut": answer(DOCUMENT[:-1]),
@@ -688,19 +730,19 @@ JSON: Final = (
             "UTF-16": answer(DOCUMENT.decode().encode("utf-16")),
         },
     ),
-    fault(
+    fault_row(
         "`NaN`, `Infinity`, `1e999`, or a number with thousands of digits",
         NOT_DOCUMENTED,
         {
             "NaN": answer(b"NaN"),
-            "NaN within": counting(b"NaN"),
-            "Infinity": counting(b"-Infinity"),
-            "1e999": counting(b"1e999"),
-            "5000 digits": counting(b"9" * 5000),
+            "NaN within": with_number(b"NaN"),
+            "Infinity": with_number(b"-Infinity"),
+            "1e999": with_number(b"1e999"),
+            "5000 digits": with_number(b"9" * 5000),
         },
     ),
-    fault(
-        "nesting, or text, without end",
+    fault_row(
+        "nesting or text that does not end",
         NOT_DOCUMENTED,
         {
             "nested too deep": answer(b"[" * 20_000 + b"]" * 20_000),
@@ -711,15 +753,15 @@ JSON: Final = (
             "open notices": answer((NOTICE + b"[") * 600),
         },
     ),
-    fault("`null`", NOT_DOCUMENTED, {"null": answer(b"null")}),
-    fault(
-        "a bare `1`, `true`, or word for success",
+    fault_row("`null`", NOT_DOCUMENTED, {"null": answer(b"null")}),
+    fault_row(
+        "only `1`, `true`, or a word that means success",
         NOT_DOCUMENTED,
         {"1": answer(b"1"), "true": answer(b"true"), "done": answer(b'"done"')},
-        but={"send_mail": EMPTY},
+        overrides={"send_mail": EMPTY},
     ),
-    fault(
-        "another bare number, `false`, or another text",
+    fault_row(
+        "only another number, `false`, or another text",
         NOT_DOCUMENTED,
         {
             "0": answer(b"0"),
@@ -728,49 +770,49 @@ JSON: Final = (
             "text in quotes": answer(b'"user not found"'),
         },
     ),
-    fault(
+    fault_row(
         "an empty list",
         NOT_DOCUMENTED,
         {"an empty list": answer(b"[]")},
-        but=dict.fromkeys(("staff", "all_mail", "unread_mail"), EMPTY),
+        overrides=dict.fromkeys(("staff", "all_mail", "unread_mail"), EMPTY),
     ),
-    fault(
+    fault_row(
         "an empty object",
         NOT_DOCUMENTED,
         {"an empty object": answer(b"{}")},
-        but=dict.fromkeys(
+        overrides=dict.fromkeys(
             ("staff", "all_mail", "own_read", "unread_mail", "own_consume", "own_write"), EMPTY
         ),
     ),
-    fault(
-        "an object with no field that is known",
+    fault_row(
+        "an object without a known field",
         NOT_DOCUMENTED,
         {"an object": answer(b'{"surprise":5}')},
-        but=dict.fromkeys(
+        overrides=dict.fromkeys(
             ("user", "stats", "own_read", "own_consume", "send_mail", "own_write"), EMPTY
         ),
     ),
-    fault(
-        "`null` where the list is due",
-        PARTLY,
+    fault_row(
+        "`null` instead of the list",
+        PARTIAL,
         {"null for a list": answer(DOCUMENT[: DOCUMENT.index(b"[")] + b"null}")},
-        but={
+        overrides={
             "messages": EMPTY,
             **dict.fromkeys(("staff", "all_mail", "unread_mail"), NOT_DOCUMENTED),
         },
     ),
-    fault(
-        "an item of the list that is none",
-        PARTLY,
+    fault_row(
+        "an item of the list that is not an object",
+        PARTIAL,
         {
             "a null item": answer(DOCUMENT.replace(b"[", b"[null,")),
             "a number as an item": answer(DOCUMENT.replace(b"[", b"[5,")),
         },
-        but={"staff": NOT_DOCUMENTED},
+        overrides={"staff": NOT_DOCUMENTED},
     ),
-    fault(
-        "a post without the new message's id, or with one that is no Int32 over 0",
-        PARTLY,
+    fault_row(
+        "the response to a post without an id, or with one that is not a positive Int32",
+        PARTIAL,
         {
             "no mid": answer(DOCUMENT.replace(b'"mid":7,', b"")),
             **{
@@ -778,19 +820,19 @@ JSON: Final = (
                 for id in (-7, 0, 2**31)
             },
         },
-        but={"post": NOT_DOCUMENTED},
+        overrides={"post": NOT_DOCUMENTED},
     ),
-    fault(
-        "an object with numeric keys for the list, a zero date",
-        PARTLY,
+    fault_row(
+        "an object with numeric keys instead of the list, a zero date",
+        PARTIAL,
         {
             "numeric keys": answer(DOCUMENT.replace(b"[", b'{"0":').replace(b"]", b"}")),
             "zero date": answer(DOCUMENT.replace(b"2012-12-12 21:12:21", b"0000-00-00 00:00:00")),
         },
     ),
-    fault(
-        "numbers and bits as text, unknown fields, a field twice, an `error` that is nothing",
-        UNDERSTOOD,
+    fault_row(
+        "numbers and bits as text, unknown fields, a field twice, an empty `error`",
+        ACCEPTED,
         {
             "numbers as text": answer(re.sub(rb'":([0-9]+)', rb'":"\1"', DOCUMENT)),
             "unknown fields": answer(document(2, extra=b',"new":{"a":[1]},"big":%d' % 2**64)),
@@ -799,27 +841,27 @@ JSON: Final = (
             "error empty": answer(document(2, extra=b',"error":""')),
         },
     ),
-    fault(
+    fault_row(
         "invalid UTF-8, half a character, or control characters within a text",
-        UNDERSTOOD,
+        ACCEPTED,
         {
             "bad byte": answer(document(2, b"hel\xfflo")),
             "lone surrogate": answer(document(2, rb"hel\ud800lo")),
             "control characters": answer(document(2, b"hel\n\t\x01lo")),
         },
     ),
-    fault(
-        "a byte-order mark before JSON; blanks, NULs or a comment after it",
-        UNDERSTOOD,
+    fault_row(
+        "a byte-order mark before JSON; white space, NULs or a comment after it",
+        ACCEPTED,
         {
             "BOM and JSON": answer(b"\xef\xbb\xbf" + DOCUMENT),
             "NULs after JSON": answer(DOCUMENT + b"\r\n\0\0"),
             "a comment after JSON": answer(DOCUMENT + b"<!-- 0.02 s -->"),
         },
     ),
-    fault(
-        "PHP's notices before or after JSON",
-        UNDERSTOOD,
+    fault_row(
+        "PHP notices before or after JSON",
+        ACCEPTED,
         {
             "a notice before": answer(NOTICE + DOCUMENT),
             "a notice after": answer(DOCUMENT + NOTICE),
@@ -828,62 +870,64 @@ JSON: Final = (
     ),
 )
 
-NO: Final = (
-    Fault(
-        "a refusal, under 2xx or 4xx",
-        REFUSED,
+API_ERRORS: Final = (
+    FaultRow(
+        "an API error with a 2xx or 4xx",
+        REJECTED,
         {
             **{
-                f"refused, {code}": Way(refusal(WORDS, code), code, WORDS)
+                f"API error, {code}": Reproduction(api_error(MESSAGE, code), code, MESSAGE)
                 for code in (200, 202, 400, 404, 409)
             },
-            "error alone": Way(answer(b'{"error":"%b"}' % WORDS.encode()), 200, WORDS),
-            "error behind a notice": Way(
-                answer(NOTICE + b'{"error":"%b"}' % WORDS.encode()), 200, WORDS
+            "error alone": Reproduction(answer(b'{"error":"%b"}' % MESSAGE.encode()), 200, MESSAGE),
+            "error behind a notice": Reproduction(
+                answer(NOTICE + b'{"error":"%b"}' % MESSAGE.encode()), 200, MESSAGE
             ),
-            "no success": Way(
-                answer(b'{"success":false,"message":"%b"}' % WORDS.encode()), 200, WORDS
+            "no success": Reproduction(
+                answer(b'{"success":false,"message":"%b"}' % MESSAGE.encode()), 200, MESSAGE
             ),
-            "status 0 alone": Way(answer(b'{"status":0}'), 200, "refused without a reason"),
-            "error in numbers": Way(
+            "status 0 alone": Reproduction(
+                answer(b'{"status":0}'), 200, "refused without a reason"
+            ),
+            "error in numbers": Reproduction(
                 answer(b'{"error":{"code":5}}'), 200, "refused without a reason"
             ),
         },
     ),
-    Fault(
-        "a refusal that speaks of the key or of access; 401 or 403, with anything",
+    FaultRow(
+        "an API error about the key or access; 401 or 403 with any body",
         DENIED,
         {
-            "no access": Way(refusal("no access"), 200, "no access"),
-            "invalid key": Way(refusal("invalid key", 400), 400, "invalid key"),
-            "401": Way(error_page(401), 401, ""),
-            "403": Way(refusal("go away", 403), 403, "go away"),
-            "403, empty": Way(answer(b"", 403), 403, ""),
+            "no access": Reproduction(api_error("no access"), 200, "no access"),
+            "invalid key": Reproduction(api_error("invalid key", 400), 400, "invalid key"),
+            "401": Reproduction(error_page(401), 401, ""),
+            "403": Reproduction(api_error("go away", 403), 403, "go away"),
+            "403, empty": Reproduction(answer(b"", 403), 403, ""),
         },
     ),
-    Fault(
-        "a refusal that speaks of too many requests",
-        SLOW_DOWN,
+    FaultRow(
+        "an API error about too many requests",
+        THROTTLED_FOR_LONG,
         {
-            f"limit, {code}": Way(refusal("Request limit reached", code), code)
+            f"limit, {code}": Reproduction(api_error("Request limit reached", code), code)
             for code in (200, 400, 403)
         },
     ),
-    fault(
-        "429, without a sensible `Retry-After`",
-        TOO_MANY,
+    fault_row(
+        "429 without a valid `Retry-After`",
+        THROTTLED,
         {
             "429": error_page(429),
             "429, empty": answer(b"", 429),
-            "429, in words": refusal("no access", 429),
+            "429, with an API error": api_error("no access", 429),
             "429, soon": error_page(429, [("Retry-After", "soon")]),
             "429, negative": error_page(429, [("Retry-After", "-1")]),
         },
         status=429,
     ),
-    fault(
+    fault_row(
         "429 with a `Retry-After` up to `max_wait`",
-        TOO_MANY,
+        THROTTLED,
         {
             "429, in 3 s": error_page(429, [("Retry-After", "3")]),
             "429, at a time": error_page(
@@ -896,48 +940,56 @@ NO: Final = (
         status=429,
         retry_after=3.0,
     ),
-    fault(
+    fault_row(
         "429 with a longer `Retry-After`",
-        SLOW_DOWN,
+        THROTTLED_FOR_LONG,
         {"429, in an hour": error_page(429, [("Retry-After", "3600")])},
         status=429,
         retry_after=3600.0,
     ),
 )
 
-TABLE: Final[Mapping[str, tuple[Fault, ...]]] = MappingProxyType(
+TABLE: Final[Mapping[str, tuple[FaultRow, ...]]] = MappingProxyType(
     {
         "The network": NETWORK,
         "HTTP": HTTP,
         "The body": BODY,
         "JSON": JSON,
-        "The service's own no": NO,
+        "API errors": API_ERRORS,
     }
 )
-"""Every fault, in groups."""
+"""All faults, in groups by title."""
 
-FAULTS: Final[Mapping[str, Fault]] = MappingProxyType(
-    {fault.words: fault for group in TABLE.values() for fault in group}
+FAULTS: Final[Mapping[str, FaultRow]] = MappingProxyType(
+    {row.title: row for rows in TABLE.values() for row in rows}
 )
-"""Every fault by its words."""
+"""All faults by title."""
 
-WAYS: Final[Mapping[str, Way]] = MappingProxyType(
-    {name: way for fault in FAULTS.values() for name, way in fault.ways.items()}
+REPRODUCTIONS: Final[Mapping[str, Reproduction]] = MappingProxyType(
+    {
+        name: reproduction
+        for row in FAULTS.values()
+        for name, reproduction in row.reproductions.items()
+    }
 )
-"""Every way to bring a fault about, by its name."""
+"""All reproductions by name."""
 
 
-def steps(*kinds: Kind) -> dict[str, Step]:
-    """What a server does with one request to bring about a fault that is of these for any call."""
+def steps_of(*expectations: Expectation) -> dict[str, Step]:
+    """The steps that cause a fault with one of these expectations for each call, by name.
+
+    Faults that need more than a step for one request are left out.
+    """
     return {
-        name: way.step
-        for fault in FAULTS.values()
-        for name, way in fault.ways.items()
-        if fault.kind in kinds and not (fault.but or way.place or way.first) and way.step.reads
+        name: reproduction.step
+        for row in FAULTS.values()
+        if row.expectation in expectations and not row.overrides
+        for name, reproduction in row.reproductions.items()
+        if not (reproduction.address or reproduction.first_step) and reproduction.step.reads
     }
 
 
-DROPS: Final[Mapping[str, Step]] = MappingProxyType(
-    {name: step for name, step in steps(BROKEN).items() if name.endswith(("fin", "rst"))}
+DROPPED_RESPONSES: Final[Mapping[str, Step]] = MappingProxyType(
+    {name: step for name, step in steps_of(BROKEN).items() if name.endswith(("fin", "rst"))}
 )
-"""What aiohttp by itself answers with a second request."""
+"""The steps after which aiohttp itself would send a second request."""

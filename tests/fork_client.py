@@ -1,8 +1,8 @@
-"""Asks a fork server for a process; as a program, a command whose work such a process does.
+"""The client of a fork server: requests a process; as a program, stands in for a command.
 
-``fork_client.py SOCKET ORDER ARGUMENT...`` lends its streams, folder and environment to a process
-that does as ORDER says, which is JSON, passes signals on to it, and ends as it does. It imports
-little, to start quickly.
+``fork_client.py SOCKET ORDER ARGUMENT...`` requests a process that runs what ORDER, a JSON object,
+specifies. The process gets the streams, the folder and the environment of this program, which
+forwards signals to it and ends with the same exit code. It imports few modules, to start quickly.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import sys
 from collections.abc import Sequence
 
 
-def ask(path: str, order: dict[str, object], streams: Sequence[int]) -> socket.socket:
-    """Ask the server at *path* for a process with these *streams*.
+def request_process(path: str, order: dict[str, object], streams: Sequence[int]) -> socket.socket:
+    """Request a process from the server at *path*, with these descriptors as *streams*.
 
-    The process id comes through the connection on a line, and once it has ended its exit code.
+    Returns the connection. Through it the server sends the process id in one line, and at the end
+    of the process its exit code and its seconds of CPU in another.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -34,16 +35,16 @@ def ask(path: str, order: dict[str, object], streams: Sequence[int]) -> socket.s
 
 
 def main() -> None:
-    """Have a command run by the server."""
+    """Let the server run a command."""
     path, text, *arguments = sys.argv[1:]
     order = json.loads(text) | {"arguments": arguments}
     order |= {"folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
-    with ask(path, order, (0, 1, 2)) as connection:
-        answers = connection.makefile()
-        pid = int(answers.readline())
+    with request_process(path, order, (0, 1, 2)) as connection:
+        lines = connection.makefile()
+        pid = int(lines.readline())
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, frame: os.kill(pid, number))
-        code = int(answers.readline())
+        code = int(lines.readline().split()[0])
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

@@ -1,10 +1,10 @@
-"""Processes that need not import anything first: forked from one that has imported it all.
+"""A server that forks processes which have already imported what they need.
 
-Half a second of imports is nearly all that a command costs. ``fork_server.py SOCKET MODULE...``
-imports the modules, says so, and then forks a process for whoever asks on the socket (see
-`fork_client`). It has streams, a folder, an environment and perhaps a terminal of its own, runs a
-module as ``python -m`` does, or a program, and ends as every process does. The server ends when its
-stdin does.
+Most of the time that a short program takes is half a second of imports. ``fork_server.py SOCKET
+MODULE...`` imports the modules, prints ``ready``, and forks a process for each connection to the
+socket (see `fork_client`). The process has streams, a folder, an environment and, if requested, a
+terminal of its own. It runs a module, as ``python -m`` does, or a program file, and exits as any
+process does. The server ends when its stdin is closed, and kills the processes that still run.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import random
 import runpy
 import select
 import signal
@@ -28,21 +29,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn, Self
 
-from fork_client import ask
+from cpu_time import CPU_TIME
+from fork_client import request_process
 
-LIMIT: Final = 60.0
-"""Seconds after which a process is taken for one that hangs."""
+HANG_TIMEOUT: Final = 60.0
+"""Seconds of waiting after which a test fails because a process hangs."""
 
 
-# -- those who ask --------------------------------------------------------------------------------
+# -- in the tests ---------------------------------------------------------------------------------
 
 
 class ForkServer:
-    """A server as a process: ``with ForkServer("module to import", options=("-X", "dev"))``."""
+    """A fork server as a process: ``with ForkServer("a module to import") as server``.
+
+    *options* are options of the interpreter, such as ``-X dev``. At the end of the block, or when
+    the tests are killed, the server kills the processes that still run and ends.
+    """
 
     def __init__(self, *modules: str, options: Sequence[str] = ()) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.path: Final = str(Path(self._folder.name) / "socket")
+        """The socket on which the server listens."""
+        self.forked_cpu_time = 0.0
+        """Seconds of CPU of the processes that have ended; `ForkedProcess.wait` adds them."""
         self._process = subprocess.Popen(
             [sys.executable, *options, __file__, self.path, *modules],
             stdin=subprocess.PIPE,
@@ -58,16 +67,18 @@ class ForkServer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        with self._process:  # closes its stdin
+        with CPU_TIME.ending_shared(self.forked_cpu_time), self._process:  # closes its stdin
             pass
         self._folder.cleanup()
 
 
-class Forked:
-    """A process that *server* forks: as much of `subprocess.Popen` as the tests use, as text.
+class ForkedProcess:
+    """A process that *server* forks, with the part of `subprocess.Popen` that the tests need.
 
-    The streams are pipes; *stdin* is ``/dev/null`` unless given. All of them may be descriptors.
-    *terminal* is the descriptor of a terminal to have as its own; *order* is read by `obey`.
+    The streams are text. *stdin* is ``/dev/null`` and the others are pipes, unless a descriptor is
+    given. *terminal* is the descriptor of a terminal that becomes the controlling terminal of the
+    process. *folder* is the working directory, by default that of the tests. *order* specifies what
+    the process runs, and is read by `run_order`.
     """
 
     def __init__(
@@ -82,51 +93,63 @@ class Forked:
         **order: Any,
     ) -> None:
         self.returncode: int | None = None
+        """The exit code, or minus the number of a signal. `wait` sets it."""
         self.stdout: IO[str] | None = None
         self.stderr: IO[str] | None = None
-        ours: list[int] = []
+        """The ends of the pipes to read from; ``None`` for a stream that is not a pipe."""
+        self._server = server
+        """The server, whose CPU time `wait` updates."""
+        to_close: list[int] = []
         if stdin is None:
             stdin = os.open(os.devnull, os.O_RDONLY)
-            ours.append(stdin)
+            to_close.append(stdin)
         if stdout is None:
             reader, stdout = os.pipe()
             self.stdout = open(reader, encoding="utf-8")  # noqa: SIM115, PTH123
-            ours.append(stdout)
+            to_close.append(stdout)
         if stderr is None:
             reader, stderr = os.pipe()
             self.stderr = open(reader, encoding="utf-8")  # noqa: SIM115, PTH123
-            ours.append(stderr)
+            to_close.append(stderr)
         order |= {"arguments": arguments, "terminal": terminal is not None}
         order |= {"folder": str(folder or Path.cwd()), "environment": dict(os.environ)}
-        streams = [stdin, stdout, stderr, *([] if terminal is None else [terminal])]
-        self._connection = ask(server.path, order, streams)
-        for descriptor in ours:
+        streams = [stdin, stdout, stderr]
+        if terminal is not None:
+            streams.append(terminal)
+        self._connection = request_process(server.path, order, streams)
+        """Readable once the process has ended; `wait` closes it then."""
+        for descriptor in to_close:
             os.close(descriptor)
-        self._answers = self._connection.makefile()
-        self.pid: Final = int(self._answers.readline())
+        self._lines = self._connection.makefile()
+        """The lines that the server sends: the process id, then the exit code and CPU time."""
+        self.pid: Final = int(self._lines.readline())
+        """The process id."""
 
     def poll(self) -> int | None:
-        """The exit code, if it has ended."""
+        """Return the exit code, or ``None`` while the process runs."""
         if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
             self.wait()
         return self.returncode
 
-    def wait(self, timeout: float = LIMIT) -> int:
-        """Wait for its end, and return the exit code."""
+    def wait(self, timeout: float = HANG_TIMEOUT) -> int:
+        """Wait for the end of the process, at most *timeout* seconds, and return the exit code."""
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("a forked process", timeout)
-            self.returncode = int(self._answers.readline())
-            self._answers.close()
+            code, cpu_time = self._lines.readline().split()
+            self.returncode = int(code)
+            CPU_TIME.add_forked(float(cpu_time))
+            self._server.forked_cpu_time += float(cpu_time)
+            self._lines.close()
             self._connection.close()
         return self.returncode
 
-    def communicate(self, timeout: float = LIMIT) -> tuple[str, str]:
-        """What it says until its end, on stdout and stderr."""
-        said = {"stdout": "", "stderr": ""}
+    def communicate(self, timeout: float = HANG_TIMEOUT) -> tuple[str, str]:
+        """Wait for the end of the process, and return the rest of its stdout and stderr."""
+        texts = {"stdout": "", "stderr": ""}
 
         def read(name: str, stream: IO[str]) -> None:
-            said[name] = stream.read()
+            texts[name] = stream.read()
 
         threads = [
             threading.Thread(target=read, args=(name, stream), daemon=True)
@@ -141,15 +164,15 @@ class Forked:
             if thread.is_alive():
                 raise subprocess.TimeoutExpired("a forked process", timeout)
         self.wait(max(1.0, end - time.monotonic()))
-        return said["stdout"], said["stderr"]
+        return texts["stdout"], texts["stderr"]
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send a signal to the process, unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def close(self) -> None:
-        """Kill it if need be, and close its pipes."""
+        """Kill the process if it still runs, and close its pipes."""
         if self.poll() is None:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
@@ -158,32 +181,41 @@ class Forked:
                 stream.close()
 
 
-# -- the server -----------------------------------------------------------------------------------
+# -- in the server --------------------------------------------------------------------------------
 
 
 def serve(path: str) -> dict[str, Any]:
-    """Fork a process for whoever asks. Returns in that process, with what it is to do."""
+    """Fork a process for each connection. Returns in that process, with its order.
+
+    Each process has a supervisor, which is a child of the server and the parent of the process.
+    """
+    supervisors: set[int] = set()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(64)
         os.write(1, b"ready\n")
         while listener.fileno() in select.select([listener.fileno(), 0], [], [])[0]:
             connection, _ = listener.accept()
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:  # a zombie less
-                    pass
+            while supervisors and (ended := os.waitpid(-1, os.WNOHANG)[0]):
+                supervisors.remove(ended)
             with connection:
-                if os.fork() == 0:
+                supervisor = os.fork()
+                if supervisor == 0:
                     listener.close()
                     return supervise(connection)
-    with contextlib.suppress(ChildProcessError):
-        while os.wait():
-            pass
+                supervisors.add(supervisor)
+    for supervisor in supervisors:
+        os.kill(supervisor, signal.SIGTERM)
+    for _ in supervisors:
+        os.wait()
     sys.exit()
 
 
 def supervise(connection: socket.socket) -> dict[str, Any]:
-    """Fork the process that is asked for, and tell its id and how it ended."""
+    """Fork the requested process; send its id, and at the end its exit code and CPU time.
+
+    SIGTERM kills the process. Returns in the new process only, with its order.
+    """
     _, streams, _, _ = socket.recv_fds(connection, 1, 4)
     with connection.makefile() as lines:
         order: dict[str, Any] = json.loads(lines.readline())
@@ -191,16 +223,32 @@ def supervise(connection: socket.socket) -> dict[str, Any]:
     if pid:
         for descriptor in (0, 1, 2, *streams):
             os.close(descriptor)
+        signal.signal(signal.SIGTERM, lambda number, frame: os.kill(pid, signal.SIGKILL))
         connection.sendall(b"%d\n" % pid)
-        _, status = os.waitpid(pid, 0)
-        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+        _, status, usage = os.wait4(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        with contextlib.suppress(OSError):  # the client may have been killed
+            connection.sendall(b"%d %f\n" % (code, usage.ru_utime + usage.ru_stime))
         os._exit(0)
     return order | {"streams": streams}
 
 
-def obey(order: dict[str, Any]) -> None:
-    """Be the process that was asked for."""
+def run_order(order: dict[str, Any]) -> None:
+    """Turn this process into the requested one, and run its module or program.
+
+    | key | meaning |
+    |---|---|
+    | ``folder``, ``environment`` | the working directory and all variables |
+    | ``streams`` | descriptors for stdin, stdout and stderr, and one of a terminal |
+    | ``terminal`` | whether there is a terminal among the streams |
+    | ``module`` or ``program`` | the name of a module, or the path of a file |
+    | ``arguments`` | what follows the program's name in ``sys.argv`` |
+    | ``warnings_are_errors`` | whether each warning raises |
+    | ``patient`` | whether sessions wait long for their permits (see `patient`) |
+    | ``virtual_time`` | whether commands run on a `VirtualTimeLoop` |
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    random.seed()  # with the state of the server, all processes would draw the same numbers
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
@@ -210,21 +258,7 @@ def obey(order: dict[str, Any]) -> None:
 
         os.setsid()
         fcntl.ioctl(order["streams"][3], termios.TIOCSCTTY, 0)
-    for target, descriptor in zip(range(3), order["streams"], strict=False):
-        os.dup2(descriptor, target)
-        os.close(descriptor)
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        before = getattr(sys, name)
-        stream = open(  # noqa: SIM115
-            number,
-            "w" if number else "r",
-            buffering=1 if number == 2 or (number and os.isatty(number)) else -1,
-            encoding=before.encoding,
-            errors=before.errors,
-            closefd=False,
-        )
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
+    replace_streams(order["streams"])
     if order.get("warnings_are_errors"):
         warnings.simplefilter("error")
     if order.get("patient"):
@@ -233,7 +267,7 @@ def obey(order: dict[str, Any]) -> None:
         from pythpeer.cli import signals
 
         make_patient()
-        signals.NOTICE_AFTER = LIMIT
+        signals.NOTICE_AFTER = HANG_TIMEOUT
     if order.get("virtual_time"):
         from pythpeer.cli import ending
         from pythpeer.testing import VirtualTimeLoop
@@ -247,13 +281,33 @@ def obey(order: dict[str, Any]) -> None:
         runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
 
 
+def replace_streams(descriptors: Sequence[int]) -> None:
+    """Make these the descriptors 0 to 2, and open `sys.stdin`, `sys.stdout`, `sys.stderr` anew."""
+    for target, descriptor in zip(range(3), descriptors, strict=False):
+        os.dup2(descriptor, target)
+        os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        before = getattr(sys, name)
+        by_line = number == 2 or (number == 1 and os.isatty(number))
+        stream = open(  # noqa: SIM115
+            number,
+            "w" if number else "r",
+            buffering=1 if by_line else -1,
+            encoding=before.encoding,
+            errors=before.errors,
+            closefd=False,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
 def main() -> NoReturn:
-    """Import the modules, serve, and obey in each process that was forked."""
+    """Import the modules and serve; in each forked process, run its order."""
     path, *modules = sys.argv[1:]
     for module in modules:
         importlib.import_module(module)
-    gc.freeze()  # no process need look at what it shares with the others
-    obey(serve(path))
+    gc.freeze()  # collections in a process need not look at the objects it shares
+    run_order(serve(path))
     sys.exit()
 
 

@@ -1,4 +1,4 @@
-"""What many test modules use: loops, waiting on a clock, taking items, numbers of examples."""
+"""Helpers of many test modules: loops, waiting, items of streams, numbers of examples."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
 
-# -- how much is tried ----------------------------------------------------------------------------
+# -- number of examples ---------------------------------------------------------------------------
 
 DEEP: Final = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 """Whether ``nox -s tests-deep`` runs the tests: each property then takes many examples."""
 
 
-def examples(many: int) -> int:
-    """How many examples a property takes: a quarter of *many*, and ten times *many* if `DEEP`.
+def examples(count: int) -> int:
+    """The number of examples of a property: a quarter of *count*, or ten times *count* if `DEEP`.
 
-    A quarter is at least ten, so that each run sees more than the simplest examples.
+    The quarter is at least ten, because the first examples are the simplest ones.
     """
-    return 10 * many if DEEP else max(10, many // 4)
+    return 10 * count if DEEP else max(10, count // 4)
 
 
 # -- settings -------------------------------------------------------------------------------------
 
 UNLIMITED: Final = MappingProxyType(dict.fromkeys(DEFAULT_RATES, Rate(0.0)))
-"""No pacing, for tests about something else."""
+"""No rate limit for any endpoint, for tests that are not about pacing."""
 
-PATIENT: Final = Retry(max_delay=2.0)
-"""Short back-offs, so that little time passes."""
+SHORT_BACKOFF: Final = Retry(max_delay=2.0)
+"""A retry policy with short back-offs."""
 
 # -- event loops ----------------------------------------------------------------------------------
 
 Backend = tuple[str, dict[str, object]]
-"""What anyio's plugin takes as ``anyio_backend``."""
+"""The type of the fixture ``anyio_backend`` of anyio's plugin."""
 
 VIRTUAL: Final[Backend] = ("asyncio", {"loop_factory": VirtualTimeLoop})
-"""The backend of every test that does not ask for another one."""
+"""The backend of each test that does not specify another one."""
 
 REAL: Final[Backend] = ("asyncio", {"loop_factory": asyncio.SelectorEventLoop})
-"""The backend of a test that is marked `real_time`."""
+"""The backend of each test that is marked `real_time`."""
 
 real_time = pytest.mark.real_time
-"""Marks a test that waits for another process or a thread, which know no virtual time."""
+"""Marks a test that waits for another process or a thread, which run on real time."""
 
 
 def run_on_virtual_time(main: Coroutine[Any, Any, T], **options: float) -> T:
-    """Run *main* in a new `VirtualTimeLoop`, whose clock starts at 0 unless *options* say more."""
+    """Run *main* in a new `VirtualTimeLoop` with these *options*, and return its result."""
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(**options)) as runner:
         return runner.run(main)
 
@@ -73,21 +73,21 @@ def now() -> float:
 
 
 async def run_loop_turns(count: int = 20) -> None:
-    """Let everything happen that can happen in this moment."""
+    """Run *count* iterations of the loop, so that all tasks that are ready run."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def settle(seconds: float = 1.0) -> None:
-    """Let everything arrive that is being sent."""
+async def wait_for_io(seconds: float = 1.0) -> None:
+    """Sleep, so that all data that was sent arrives; real sockets need no virtual time."""
     await asyncio.sleep(seconds)
 
 
 def schedule(
-    delay: float, act: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+    delay: float, function: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
 ) -> asyncio.TimerHandle:
-    """Call *act* with these arguments in *delay* seconds of the loop's time."""
-    return asyncio.get_running_loop().call_later(delay, lambda: act(*args, **kwargs))
+    """Call *function* with these arguments after *delay* seconds of the loop's time."""
+    return asyncio.get_running_loop().call_later(delay, lambda: function(*args, **kwargs))
 
 
 async def wait_until(
@@ -110,7 +110,7 @@ async def wait_until(
 
 
 class Items(Protocol[T_co]):
-    """A stream, or several as one."""
+    """A stream, or a merged one."""
 
     async def __anext__(self) -> T_co: ...
 
@@ -137,25 +137,25 @@ async def take_ids(stream: Items[WithId], count: int, within: float = 60.0) -> l
 
 
 async def assert_nothing_more(stream: Items[T], within: float = 5.0) -> None:
-    """Fail if an item comes within so many seconds."""
+    """Fail if an item arrives within this many seconds."""
     with pytest.raises(TimeoutError):
         await take(stream, 1, within)
 
 
-# -- what was logged ------------------------------------------------------------------------------
+# -- logging and memory ---------------------------------------------------------------------------
 
 
 def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
-    """The levels of what was logged from INFO, but for what asyncio logs itself."""
+    """The levels of the log records from INFO on, without those of asyncio."""
     records = (record for record in caplog.records if record.name != "asyncio")
     return [record.levelno for record in records if record.levelno >= logging.INFO]
 
 
 @contextmanager
 def little_to_collect() -> Iterator[None]:
-    """Let the garbage collector look only at what is made from now on: what was there is not seen.
+    """Exclude the objects that exist now from garbage collection while the block lasts.
 
-    A collection of all that a run of the tests has made takes a tenth of a second.
+    A collection of all objects of a test run takes a tenth of a second.
     """
     gc.collect()
     gc.freeze()

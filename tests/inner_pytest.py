@@ -1,4 +1,4 @@
-"""Runs pytest on a suite within a test, in this process: what a run costs is mostly imports."""
+"""Runs pytest on a test suite within a test, in the same process, which saves the imports."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from typing import Final, NamedTuple
 
 import pytest
 
-LEFT_OUT: Final = (
+DISABLED_PLUGINS: Final = (
     *("randomly", "hypothesispytest", "cacheprovider"),
-    *("xdist", "faulthandler"),  # they would disturb the run that this test belongs to
+    *("xdist", "faulthandler"),  # they would change the state of the outer run
 )
 
 
 class Outcome(NamedTuple):
-    """How a run ended: numbers by kind, and all that was printed."""
+    """The result of a run: the number of tests by outcome, and the output."""
 
-    numbers: dict[str, int]
+    counts: dict[str, int]
     text: str
 
 
 def run_pytest(pytester: pytest.Pytester, *options: str) -> Outcome:
-    """Run the suite in the folder of *pytester*, with warnings as errors.
+    """Run the test suite in the folder of *pytester*, with warnings as errors.
 
-    Plugins and modules that were not imported before are imported anew each time.
+    Plugins and modules that were not imported before are imported again in each run.
     """
-    plugins = [part for name in LEFT_OUT for part in ("-p", f"no:{name}")]
+    plugins = [part for name in DISABLED_PLUGINS for part in ("-p", f"no:{name}")]
     result = pytester.runpytest_inprocess("-W", "error", "--strict-markers", *plugins, *options)
     text = f"{result.stdout}\n{result.stderr}"
     try:
-        numbers = result.parseoutcomes()
-    except ValueError:  # no tests were to be run
-        numbers = {}
-    return Outcome({kind.removesuffix("s"): many for kind, many in numbers.items()}, text)
+        counts = result.parseoutcomes()
+    except ValueError:  # no test was selected
+        counts = {}
+    return Outcome({kind.removesuffix("s"): count for kind, count in counts.items()}, text)

@@ -1,6 +1,6 @@
-"""Takes the picture of ``pythpeer serve`` for the documentation: docs/how-to/serve.png.
+"""Takes the screenshot of ``pythpeer serve`` for the documentation, ``docs/how-to/serve.png``.
 
-Run it with ``nox -s docs-picture`` when the page looks otherwise; it takes Chromium.
+Run ``nox -s docs-picture`` after a change of the page's appearance; it requires Chromium.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ oskar> psst, are you really a bot?
 """
 
 
-async def take(chromium: str) -> bytes:
+async def take_picture(chromium: str) -> bytes:
+    """Return a PNG of the page after a short dialogue with a bot."""
     fake = FakeServices(now=datetime(2026, 1, 5, 9, 30), peerbet_port=8401, pythbots_port=8402)
     async with fake, Page(fake) as page, browser(chromium) as tab:
         fake.people.play(SCRIPT, pace=0.0)
@@ -47,4 +48,4 @@ async def take(chromium: str) -> bytes:
 
 if __name__ == "__main__":
     with running_chromium() as chromium:
-        PICTURE.write_bytes(asyncio.run(take(chromium)))
+        PICTURE.write_bytes(asyncio.run(take_picture(chromium)))

@@ -1,8 +1,8 @@
-"""Sessions of commands that a busy machine cannot make too fast.
+"""Sessions of commands whose requests are never too early, also on a machine under load.
 
-Services in another thread or process may see a request later than a guard for a network allows,
-and then the next one as too early. As in the sessions that fake services make, each interval counts
-from the last answer here.
+Services in another thread or process may receive a request later than the guard of a rate allows
+for, and then the next one seems too early. The rates here have a very long guard: each interval
+counts from the last response, as in the sessions that fake services make.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from typing import Any, Final
 from pythpeer import Rate, Session
 from pythpeer.testing import DEFAULT_RATES
 
-PATIENCE: Final = 60.0
+GUARD_SECONDS: Final = 60.0
 RATES: Final = {
-    name: Rate(law.interval, law.burst, PATIENCE) for name, law in DEFAULT_RATES.items()
+    name: Rate(rate.interval, rate.burst, GUARD_SECONDS) for name, rate in DEFAULT_RATES.items()
 }
+"""The default rates with a guard of `GUARD_SECONDS`."""
 
-original: Final = Session.from_env
+original_from_env: Final = Session.from_env
 
 
 def from_env(**options: Any) -> Session:
-    """A session as the environment says, that is patient."""
-    return original(**{"rates": RATES, **options})
+    """Return a session with the settings of the environment and `RATES`."""
+    return original_from_env(**{"rates": RATES, **options})
 
 
 def make_patient(replace: Callable[[object, str, object], None] = setattr) -> None:
-    """Have commands open such sessions from now on."""
+    """Make commands open such sessions. *replace* sets an attribute, as `setattr` does."""
     replace(Session, "from_env", staticmethod(from_env))

@@ -1,132 +1,123 @@
-"""Processes for tests that kill them, and how late the machine makes this one.
+"""Processes for tests that kill them, and a measure of how late this machine runs them.
 
-Whatever is waited for here is waited for as an event. Limits are for what hangs.
+Tests wait for events in these processes. A time limit only counts if the event never comes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
 import pytest
+from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
 from helpers import wait_until
 
-FORKER: Final = Path(__file__).with_name("forker.py")
-
-LIMIT: Final = 60.0
-"""Seconds after which something that is waited for counts as never happening."""
+PROGRAMS: Final = ("proc_reader", "proc_worker", "proc_redis_worker")
+"""The programs, which are modules in this folder; the server imports what they import."""
 
 needs_fork: Final = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
 
-class Lines:
-    """The lines of a file to which others append, as far as they are whole; each is read once."""
+class AppendedLines:
+    """The complete lines of a file to which other processes append; each is read once.
+
+    The file need not exist yet.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read = 0
+        self._offset = 0
+        """Bytes of the file that were read."""
         self._rest = b""
+        """The bytes before `_offset` that are not a complete line yet."""
         self._lines: list[str] = []
+        """All complete lines before `_offset`."""
 
     def __call__(self) -> list[str]:
-        """All lines so far."""
-        if self._path.exists() and self._path.stat().st_size > self._read:
+        """Return all complete lines so far."""
+        if self._path.exists() and self._path.stat().st_size > self._offset:
             with self._path.open("rb") as file:
-                file.seek(self._read)
+                file.seek(self._offset)
                 new = file.read()
-            self._read += len(new)
-            *whole, self._rest = (self._rest + new).split(b"\n")
-            self._lines += [line.decode() for line in whole]
+            self._offset += len(new)
+            *complete, self._rest = (self._rest + new).split(b"\n")
+            self._lines += [line.decode() for line in complete]
         return self._lines
 
 
-class Process:
-    """A program in a process of its own. ``said`` is what it has printed."""
+class Process(ForkedProcess):
+    """A process that runs *program*, one of `PROGRAMS`.
 
-    def __init__(self, pid: int, said: Path, errors: Path) -> None:
-        self.pid = pid
-        self.said = Lines(said)
-        self._errors = errors
+    What it prints is appended to two files in *folder* whose names begin with *name*. A test must
+    `kill` it or wait for its end.
+    """
+
+    def __init__(
+        self, server: ForkServer, program: str, *arguments: object, folder: Path, name: str
+    ) -> None:
+        output, self._errors = folder / f"{name}.stdout", folder / f"{name}.stderr"
+        with output.open("ab") as stdout, self._errors.open("ab") as stderr:
+            super().__init__(
+                server,
+                *map(str, arguments),
+                program=str(Path(__file__).with_name(f"{program}.py")),
+                stdout=stdout.fileno(),
+                stderr=stderr.fileno(),
+            )
+        self.output = AppendedLines(output)
+        """Returns the lines that it has printed."""
 
     @property
     def errors(self) -> str:
+        """What it has printed on stderr."""
         return self._errors.read_text(encoding="utf-8")
 
     @property
-    def lives(self) -> bool:
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self.poll() is None
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
 
-    async def over(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait for its end."""
-        await wait_until(lambda: not self.lives, problem="a process does not end")
-
-
-class Forker:
-    """Forks processes in which a module's ``main`` runs."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, FORKER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
+        await wait_until(
+            lambda: not self.is_alive, within=HANG_TIMEOUT, problem="a process does not end"
         )
-
-    def fork(self, program: str, *arguments: object, folder: Path, name: str) -> Process:
-        """Run *program*, a module beside this one; what it prints is in *folder*, under *name*."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        said, errors = folder / f"{name}.said", folder / f"{name}.errors"
-        order = [program, [str(each) for each in arguments], str(said), str(errors)]
-        self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        self._process.stdin.flush()
-        return Process(int(self._process.stdout.readline()), said, errors)
-
-    def close(self) -> None:
-        """End, with whatever still runs."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        with self._process:
-            pass
 
 
 @pytest.fixture(scope="session")
-def forker() -> Iterator[Forker]:
-    """One for all tests of a run: to import what programs need takes long."""
-    forker = Forker()
-    yield forker
-    forker.close()
+def process_server() -> Iterator[ForkServer]:
+    """The server that forks the programs; all tests of a run share it, to import once only."""
+    with ForkServer(*PROGRAMS) as server:
+        yield server
 
 
 class Delays:
-    """How late this machine makes those who wait, which is measured while ``async with`` lasts.
+    """Measures how late the event loop runs its timers while ``async with`` lasts.
 
-    Where other processes have to be done within some time, they are late as well.
+    Other processes on this machine, which a test requires to act within some time, are as late.
     """
 
     STEP: Final = 0.01
+    """Seconds between two measurements."""
+
     WAKES: Final = 20
-    """In how many places, one after the other, what is judged may have been late."""
+    """Upper limit of the wake-ups, one after the other, in what a test measures."""
 
     def __init__(self) -> None:
         self.worst: float = 0.0
+        """The longest delay in seconds."""
         self._total = 0.0
+        """The sum of all delays in seconds."""
         self._count = 0
+        """How many delays were measured."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.ensure_future(self._measure())
@@ -148,8 +139,9 @@ class Delays:
 
     @property
     def mean(self) -> float:
+        """The mean delay in seconds, 0 before the first."""
         return self._total / max(1, self._count)
 
-    def beyond(self, seconds: float) -> float:
-        """How long something may take here that takes *seconds* on a machine of its own."""
+    def allowed(self, seconds: float) -> float:
+        """The limit here for what takes at most *seconds* on a machine without other load."""
         return seconds + self.WAKES * self.worst

@@ -1,12 +1,12 @@
-"""A loopback server that answers as badly as a test wants, and records what it was asked.
+"""A loopback server that sends any bytes, valid HTTP or not, and records its requests.
 
-It deals in bytes, so that it can send what no HTTP library would. Each request is answered by the
-next of the server's steps, and the last step answers all that follow::
+It works on bytes because no HTTP library sends invalid responses. A server has a list of steps: it
+answers each request with the next step, and repeats the last one::
 
     async with RawServer(drop(), answer(b"{}")) as server:
         session = open_session(server.url)
 
-It runs in the test's own loop, on whatever clock that has, and closing it closes everything.
+It runs in the event loop of the test, on the clock of that loop. Closing it closes all connections.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from pythpeer.testing import VirtualTimeLoop
 # -- the server -----------------------------------------------------------------------------------
 
 
-class Asked(NamedTuple):
-    """One request as it came: its head, the connection it came on, and the loop's time."""
+class RecordedRequest(NamedTuple):
+    """One request: its raw head, the number of its connection from 1, and the loop's time."""
 
     head: bytes
     connection: int
@@ -46,20 +46,20 @@ class Asked(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The request target, of a well-formed GET."""
+        """The request target. The request must be a well-formed GET."""
         method, target, version = self.head.split(b"\r\n", 1)[0].decode("ascii").split(" ")
         assert (method, version) == ("GET", "HTTP/1.1")
         return target
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """Every header in order, spelled as it came."""
+        """All headers in order, with their names in the case in which they were sent."""
         lines = self.head.decode("latin-1").split("\r\n")[1:-2]
         return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
 
-class Peer:
-    """A connection, as the server sees it."""
+class Connection:
+    """The server's side of a connection."""
 
     def __init__(
         self, server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -68,40 +68,40 @@ class Peer:
         self.reader = reader
         self.writer = writer
         self.head = b""
-        """The head of the request that is being answered."""
+        """The head of the request to which a step responds. The server sets it."""
 
     async def send(self, data: bytes) -> None:
-        """Write *data*, as fast as the client takes it."""
+        """Write *data*, and wait until the client has room for more."""
         self.writer.write(data)
         await self.writer.drain()
 
-    async def gone(self) -> None:
-        """Wait until the client closes the connection. It has nothing more to say on it."""
+    async def wait_closed(self) -> None:
+        """Wait until the client closes the connection; what it sends is `RawServer.unexpected`."""
         while data := await self.reader.read(65536):
-            self._server.stray += data
+            self._server.unexpected += data
 
     def close(self) -> None:
-        """Close the connection in good order, once everything is written (FIN)."""
+        """Close the connection after everything is written (FIN)."""
         self.writer.close()
 
     def reset(self) -> None:
-        """Break the connection (RST)."""
+        """Reset the connection (RST)."""
         linger = struct.pack("ii", 1, 0)
         self._socket().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         self.writer.transport.abort()
 
     def send_now(self, data: bytes) -> None:
-        """Put *data* on the wire in this very moment: no loop gets a turn in between."""
+        """Send *data* synchronously: the event loop runs nothing in between."""
         with socket.socket(fileno=socket.dup(self._socket().fileno())) as wire:
             wire.sendall(data)
 
     def close_now(self) -> None:
-        """Close the connection in this very moment: no loop gets a turn in between."""
+        """Close the connection synchronously: the event loop runs nothing in between."""
         self._socket().shutdown(socket.SHUT_RDWR)
 
     @property
     def is_open(self) -> bool:
-        """Whether neither side has closed it, as far as is known here."""
+        """Whether neither side is known to have closed it."""
         ended = self.reader.at_eof() or self.reader.exception() is not None
         return not ended and not self.writer.is_closing()
 
@@ -111,41 +111,50 @@ class Peer:
 
 
 class Step(NamedTuple):
-    """What the server does with one request, or with one connection before it says anything."""
+    """What the server does with one request, or with a connection before any request."""
 
-    run: Callable[[Peer], Awaitable[None]]
+    run: Callable[[Connection], Awaitable[None]]
     reads: bool = True
+    """Whether the server reads the head of a request first."""
 
 
 class RawServer:
-    """``async with RawServer(*steps) as server``: listens on ``server.url``."""
+    """A server that listens on ``server.url``: ``async with RawServer(*steps) as server``.
+
+    *port* is that of 127.0.0.1, 0 for any free one. Invariant: `_step_index` only grows, and all
+    connections take their steps from it.
+    """
 
     def __init__(self, *steps: Step, tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self._steps = steps
         self._tls = tls
         self._port = port
-        self._turn = 0
+        self._step_index = 0
+        """The index of the step for the next request."""
         self._server: asyncio.Server | None = None
+        """The listening server, from `__aenter__` on."""
         self._tasks: set[asyncio.Task[None]] = set()
+        """One task per open connection; a task removes itself when it is done."""
         self.url = ""
-        """Where it listens."""
-        self.asked: list[Asked] = []
-        """Every request whose head came whole."""
-        self.connections = 0
-        """How many connections were made in all."""
-        self._peers: list[Peer] = []
-        self.stray = b""
-        """What clients sent after their request, where a step looked for it."""
+        """The base URL, from `__aenter__` on."""
+        self.requests: list[RecordedRequest] = []
+        """The requests in the order in which their heads were complete."""
+        self.connection_count = 0
+        """How many connections were accepted, open or closed."""
+        self._connections: list[Connection] = []
+        """The connections that have a task."""
+        self.unexpected = b""
+        """What clients sent after their request, as far as a step has read it."""
 
     @property
-    def peers(self) -> list[Peer]:
-        """The connections that are open."""
-        return [peer for peer in self._peers if peer.is_open]
+    def open_connections(self) -> list[Connection]:
+        """The connections that neither side has closed."""
+        return [connection for connection in self._connections if connection.is_open]
 
     @property
     def targets(self) -> list[str]:
-        """The targets of all requests, in order."""
-        return [asked.target for asked in self.asked]
+        """The targets of all requests in order."""
+        return [asked.target for asked in self.requests]
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
@@ -169,30 +178,32 @@ class RawServer:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.ensure_future(self._serve(self.connections, Peer(self, reader, writer)))
+        self.connection_count += 1
+        task = asyncio.ensure_future(
+            self._serve(self.connection_count, Connection(self, reader, writer))
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, connection: int, peer: Peer) -> None:
-        self._peers.append(peer)
+    async def _serve(self, number: int, connection: Connection) -> None:
+        self._connections.append(connection)
         try:
-            while peer.is_open:
-                if self._steps[self._turn].reads:
-                    peer.head = await peer.reader.readuntil(b"\r\n\r\n")
+            while connection.is_open:
+                if self._steps[self._step_index].reads:
+                    connection.head = await connection.reader.readuntil(b"\r\n\r\n")
                     now = asyncio.get_running_loop().time()
-                    self.asked.append(Asked(peer.head, connection, now))
-                step = self._steps[self._turn]
-                self._turn = min(self._turn + 1, len(self._steps) - 1)
-                await step.run(peer)
+                    self.requests.append(RecordedRequest(connection.head, number, now))
+                step = self._steps[self._step_index]
+                self._step_index = min(self._step_index + 1, len(self._steps) - 1)
+                await step.run(connection)
         except (OSError, EOFError):
-            pass  # the client went away
+            pass  # the client has closed the connection
         finally:
-            self._peers.remove(peer)
-            if not peer.writer.is_closing():
-                peer.writer.transport.abort()
+            self._connections.remove(connection)
+            if not connection.writer.is_closing():
+                connection.writer.transport.abort()
             with contextlib.suppress(OSError):
-                await peer.writer.wait_closed()
+                await connection.writer.wait_closed()
 
 
 # -- steps ----------------------------------------------------------------------------------------
@@ -201,7 +212,7 @@ Headers = Sequence[tuple[str, str]]
 
 
 def http(status: int, body: bytes, headers: Headers = (), *, length: int | None = -1) -> bytes:
-    """An answer's bytes. *length* replaces what it says about its length; ``None``: nothing."""
+    """The bytes of a response. *length* replaces its Content-Length; ``None`` omits the header."""
     lines = [f"HTTP/1.1 {status} Whatever", "Content-Type: text/html"]
     if length is not None:
         lines.append(f"Content-Length: {len(body) if length < 0 else length}")
@@ -210,7 +221,7 @@ def http(status: int, body: bytes, headers: Headers = (), *, length: int | None 
 
 
 def chunked(*chunks: bytes, headers: Headers = (), end: bytes = b"0\r\n\r\n") -> bytes:
-    """A 200 in chunks."""
+    """The bytes of a response with status 200 and a chunked body."""
     head = http(200, b"", [*headers, ("Transfer-Encoding", "chunked")], length=None)
     return head + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + end
 
@@ -219,88 +230,88 @@ GZIP: Final[Headers] = (("Content-Encoding", "gzip"),)
 DEFLATE: Final[Headers] = (("Content-Encoding", "deflate"),)
 
 GOOD: Final = b'{"status":1,"mid":7,"users_online":0,"message_list":[]}'
-"""An answer that every call of both services can make sense of."""
+"""A body that each call of both services decodes."""
 
 
 def answer(body: bytes = GOOD, status: int = 200, headers: Headers = ()) -> Step:
-    """Answer, and keep the connection."""
+    """Send a response, and keep the connection open."""
     return send(http(status, body, headers))
 
 
 def error_page(status: int, headers: Headers = ()) -> Step:
-    """What a proxy in front says."""
+    """Respond with the error page of a proxy."""
     return answer(b"<html><body><h1>Sorry</h1></body></html>", status, headers)
 
 
-def refusal(message: str, status: int = 200) -> Step:
-    """What the services say when they say no."""
+def api_error(message: str, status: int = 200) -> Step:
+    """Respond with an error of the services' API."""
     return answer(json.dumps({"status": 0, "message": message, "error": message}).encode(), status)
 
 
 def send(data: bytes) -> Step:
-    """Write *data*, and keep the connection."""
-    return Step(lambda peer: peer.send(data))
+    """Write *data*, and keep the connection open."""
+    return Step(lambda connection: connection.send(data))
 
 
 def drop(data: bytes = b"", *, reads: bool = True) -> Step:
     """Write *data*, then close the connection (FIN); with ``reads=False`` before any request."""
 
-    async def run(peer: Peer) -> None:
-        await peer.send(data)
-        peer.close()
+    async def run(connection: Connection) -> None:
+        await connection.send(data)
+        connection.close()
 
     return Step(run, reads=reads)
 
 
 def reset(data: bytes = b"", *, reads: bool = True) -> Step:
-    """Write *data*, then break the connection (RST); with ``reads=False`` before any request."""
+    """Write *data*, then reset the connection (RST); with ``reads=False`` before any request."""
 
-    async def run(peer: Peer) -> None:
+    async def run(connection: Connection) -> None:
         if data:
-            await peer.send(data)
-            await asyncio.sleep(0.01)  # a reset overtakes what it follows
-        peer.reset()
+            await connection.send(data)
+            await asyncio.sleep(0.01)  # a reset discards data that was not read yet
+        connection.reset()
 
     return Step(run, reads=reads)
 
 
 def hang(data: bytes = b"") -> Step:
-    """Write *data*, and then nothing more."""
+    """Write *data*, and send nothing more."""
 
-    async def run(peer: Peer) -> None:
-        await peer.send(data)
-        await peer.gone()
+    async def run(connection: Connection) -> None:
+        await connection.send(data)
+        await connection.wait_closed()
 
     return Step(run)
 
 
-def drip(data: bytes, every: float, *, first: bytes = b"", then: bytes = b"") -> Step:
-    """Write *first*, then *data* byte by byte, then *then* for ever: every so many seconds."""
+def trickle(data: bytes, every: float, *, first: bytes = b"", then: bytes = b"") -> Step:
+    """Write *first*, then the bytes of *data*, then *then* repeatedly; pause *every* seconds."""
 
-    async def run(peer: Peer) -> None:
+    async def run(connection: Connection) -> None:
         if first:
-            await peer.send(first)
+            await connection.send(first)
         for byte in data:
-            await peer.send(bytes([byte]))
+            await connection.send(bytes([byte]))
             await asyncio.sleep(every)
         while then:
-            await peer.send(then)
+            await connection.send(then)
             await asyncio.sleep(every)
-        await peer.gone()
+        await connection.wait_closed()
 
     return Step(run)
 
 
 def flood(head: bytes, data: bytes, counter: list[int] | None = None) -> Step:
-    """Write *head*, then *data* for as long as the client takes it; count the bytes it took.
+    """Write *head*, then *data* until the client closes; append the number of bytes to *counter*.
 
-    The client has its turn after each piece: how many come does not depend on network buffers.
+    The client's tasks run after each piece, so that the count does not depend on network buffers.
     """
 
-    async def run(peer: Peer) -> None:
-        await peer.send(head)
+    async def run(connection: Connection) -> None:
+        await connection.send(head)
         while True:
-            await peer.send(data)
+            await connection.send(data)
             if counter is not None:
                 counter.append(len(data))
             await asyncio.sleep(0)
@@ -308,25 +319,27 @@ def flood(head: bytes, data: bytes, counter: list[int] | None = None) -> Step:
     return Step(run)
 
 
-def echo(reply: Callable[[str], bytes]) -> Step:
-    """Answer with what *reply* makes of the request's head."""
-    return Step(lambda peer: peer.send(reply(peer.head.decode("latin-1"))))
+def echo(make_response: Callable[[str], bytes]) -> Step:
+    """Respond with the bytes that *make_response* returns for the request's head."""
+    return Step(
+        lambda connection: connection.send(make_response(connection.head.decode("latin-1")))
+    )
 
 
-# -- addresses that do not answer -----------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def refusing() -> Iterator[str]:
-    """The URL of a port that refuses connections."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # taken, but nobody listens
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+# -- addresses without a server -------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def black_hole() -> Iterator[str]:
-    """The URL of a port where connecting leads to nothing at all: its backlog is full."""
+def closed_port() -> Iterator[str]:
+    """The URL of a port that is in use but not listening, so that it refuses connections."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+
+
+@contextlib.contextmanager
+def unresponsive_port() -> Iterator[str]:
+    """The URL of a port that does not respond to connection attempts: its backlog is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -338,21 +351,23 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-class Town(VirtualTimeLoop):
-    """A loop that knows the addresses of names itself, unless it is told not to.
+class StubDnsLoop(VirtualTimeLoop):
+    """A loop that resolves host names without a name server.
 
-    Every name has two, and nobody listens at the first.
+    Each name has two addresses, and no server listens at the first one.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.names_are_known = True
-        self.names_are_told = asyncio.Event()
-        self.names_are_told.set()
+        self.hosts_exist = True
+        """Whether host names have addresses; `unresolvable_host` clears it."""
+        self.dns_responds = asyncio.Event()
+        """Set unless look-ups hang; `hanging_dns` clears it."""
+        self.dns_responds.set()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        await self.names_are_told.wait()
-        if not self.names_are_known:
+        await self.dns_responds.wait()
+        if not self.hosts_exist:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [
             (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
@@ -361,56 +376,56 @@ class Town(VirtualTimeLoop):
 
 
 @contextlib.contextmanager
-def nameless() -> Iterator[str]:
-    """A URL whose host has no address, in a `Town`."""
-    town = asyncio.get_running_loop()
-    assert isinstance(town, Town)
-    with refusing() as url:
-        town.names_are_known = False
+def unresolvable_host() -> Iterator[str]:
+    """A URL whose host has no address; the loop must be a `StubDnsLoop`."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StubDnsLoop)
+    with closed_port() as url:
+        loop.hosts_exist = False
         yield url.replace("127.0.0.1", "localhost")
-        town.names_are_known = True
+        loop.hosts_exist = True
 
 
 @contextlib.contextmanager
-def silent_names() -> Iterator[str]:
-    """A URL whose host may have an address, in a `Town` where nobody says which."""
-    town = asyncio.get_running_loop()
-    assert isinstance(town, Town)
-    with refusing() as url:
-        town.names_are_told.clear()
+def hanging_dns() -> Iterator[str]:
+    """A URL whose host is looked up without a response; the loop must be a `StubDnsLoop`."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, StubDnsLoop)
+    with closed_port() as url:
+        loop.dns_responds.clear()
         yield url.replace("127.0.0.1", "localhost")
-        town.names_are_told.set()
+        loop.dns_responds.set()
 
 
 # -- TLS ------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def authority() -> trustme.CA:
-    """Whose certificates the tests trust."""
+def local_ca() -> trustme.CA:
+    """The certificate authority that the tests trust."""
     return trustme.CA()
 
 
 @functools.cache
-def trusting() -> ssl.SSLContext:
-    """What a user gives who trusts the authority."""
+def client_context() -> ssl.SSLContext:
+    """The context of a client that trusts `local_ca`."""
     context = ssl.create_default_context()
-    authority().configure_trust(context)
+    local_ca().configure_trust(context)
     return context
 
 
-def serving(
-    name: str = "127.0.0.1", by: trustme.CA | None = None, expires: datetime | None = None
+def server_context(
+    name: str = "127.0.0.1", ca: trustme.CA | None = None, expires: datetime | None = None
 ) -> ssl.SSLContext:
-    """What a server uses for whose *name* an authority has vouched."""
+    """The context of a server whose certificate is for *name* and from *ca*, or `local_ca`."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    (by or authority()).issue_cert(name, not_after=expires).configure_cert(context)
+    (ca or local_ca()).issue_cert(name, not_after=expires).configure_cert(context)
     return context
 
 
-def old_tls() -> ssl.SSLContext:
-    """What a server uses that speaks no version of TLS from 1.2 on."""
-    context = serving()
+def legacy_server_context() -> ssl.SSLContext:
+    """The context of a server that supports only versions of TLS before 1.2."""
+    context = server_context()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -419,21 +434,21 @@ def old_tls() -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def no_trust(
+async def untrusted_tls(
     step: Step, tls: Callable[[], ssl.SSLContext] | None = None
 ) -> AsyncIterator[str]:
-    """The https URL of a server that nobody who looks at its TLS would talk to."""
+    """The https URL of a server whose TLS fails: no client may send a request to it."""
     async with RawServer(step, tls=tls() if tls else None) as server:
         yield server.url.replace("http:", "https:")
-        assert server.asked == []
+        assert server.requests == []
 
 
-# -- what is asked --------------------------------------------------------------------------------
+# -- calls ----------------------------------------------------------------------------------------
 
 
 def open_session(url: str, **options: Unpack[SessionOptions]) -> Session:
-    """A session for both services at *url*, with every key, without pacing or repetition."""
-    whole: SessionOptions = {
+    """A session for both services at *url*, with all keys, without rate limits and retries."""
+    all_options: SessionOptions = {
         "peerbet_url": url,
         "pythbots_url": url,
         "peerbet_key": "peerbet-key",
@@ -442,23 +457,23 @@ def open_session(url: str, **options: Unpack[SessionOptions]) -> Session:
         "rates": {**UNLIMITED},
         "retry": Retry(attempts=1),
     }
-    whole.update(options)
-    return Session(**whole)
+    all_options.update(options)
+    return Session(**all_options)
 
 
 class Call(NamedTuple):
-    """One way to ask, given a session and where the server is."""
+    """A call that the tests make. *run* takes a session and the URL of the server."""
 
     effect: Effect
     endpoint: str
     run: Callable[[Session, str], Awaitable[object]]
 
 
-USERS_KEY: Final = Secret("users-key")
+CUSTOM_KEY: Final = Secret("users-key")
 
 
-def users_own(effect: Effect, key: Secret = USERS_KEY) -> Call:
-    """A call of an endpoint that the user declares, with a key of the user's own."""
+def custom_call(effect: Effect, key: Secret = CUSTOM_KEY) -> Call:
+    """A call of an endpoint that the user declares, with the user's key."""
     name = f"own.{effect.value}"
 
     def run(session: Session, url: str) -> Awaitable[object]:
@@ -469,12 +484,12 @@ def users_own(effect: Effect, key: Secret = USERS_KEY) -> Call:
 
 
 def peerbet(effect: Effect, action: str, run: Callable[[Peerbet], Awaitable[object]]) -> Call:
-    """A call of Peerbet."""
+    """A call of a method of `Peerbet`."""
     return Call(effect, f"peerbet.chat.{action}", lambda session, _: run(session.peerbet))
 
 
 def pythbots(effect: Effect, action: str, run: Callable[[PythBots], Awaitable[object]]) -> Call:
-    """A call of PythBots."""
+    """A call of a method of `PythBots`."""
     return Call(effect, f"pythbots.{action}", lambda session, _: run(session.pythbots))
 
 
@@ -485,20 +500,25 @@ CALLS: Final[Mapping[str, Call]] = MappingProxyType(
         "staff": pythbots(Effect.READ, "crank", lambda bots: bots.staff(220531305)),
         "stats": pythbots(Effect.READ, "cstats", lambda bots: bots.stats(220531305)),
         "all_mail": pythbots(Effect.READ, "mail", lambda bots: bots.all_mail()),
-        "own_read": users_own(Effect.READ),
+        "own_read": custom_call(Effect.READ),
         "unread_mail": pythbots(Effect.CONSUME, "mail", lambda bots: bots.unread_mail()),
-        "own_consume": users_own(Effect.CONSUME),
+        "own_consume": custom_call(Effect.CONSUME),
         "post": peerbet(Effect.WRITE, "set", lambda chat: chat.post("hello there")),
         "send_mail": pythbots(Effect.WRITE, "mail", lambda bots: bots.send_mail("a", "b c")),
-        "own_write": users_own(Effect.WRITE),
+        "own_write": custom_call(Effect.WRITE),
     }
 )
+"""All calls of the public interface, by name."""
+
 READS: Final = [name for name, call in CALLS.items() if call.effect is Effect.READ]
-ONCE: Final = [name for name, call in CALLS.items() if call.effect is not Effect.READ]
+"""The names of the calls that may be retried."""
+
+SINGLE_ATTEMPT: Final = [name for name, call in CALLS.items() if call.effect is not Effect.READ]
+"""The names of the calls that are never retried."""
 
 
 async def failure(name: str, session: Session, url: str) -> PythpeerError:
-    """The error that a call of `CALLS` ends in."""
+    """Run a call of `CALLS`, and return the error that it must raise."""
     with pytest.raises(PythpeerError) as caught:
         await CALLS[name].run(session, url)
     return caught.value

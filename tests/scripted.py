@@ -1,17 +1,16 @@
-"""Both services on one loopback port, with a script of faults: a thin layer on the test kit.
+"""Both services on one loopback port, with scripted faults: a thin layer on the test kit.
 
-What the services answer is `FakeChat` and `FakePythBots`, with the habits that `FakeServices` has.
-Four things are different here:
+The responses are those of `FakeChat` and `FakePythBots`, with the quirks of `FakeServices`. It
+differs from `FakeServices` in four points:
 
-- The server is a bare protocol without tasks, so that a test can count the client's own. It also
-  takes about a third of the CPU time of the kit's server, and most tests of streams and of posts
-  use it.
-- A fault may also come before the service acts, or hide a message that was posted.
-- A message of the chat may be damaged: `Scripted.show`.
-- Any key is the one user's, so that programs in other processes may have their own.
+- The server is a protocol without tasks, so that a test can count the tasks of the client. It
+  also needs about a third of the CPU time, and most tests of streams and posts use it.
+- A fault can also delay a request before it is processed, or hide a posted message.
+- A message of the chat can be replaced by any JSON: `Scripted.show`.
+- Each key is a key of the same user, so that programs in other processes can have separate keys.
 
-Time is the event loop's. What a request is called: ``get``, ``set``, ``readnew``, ``readall``,
-``send``, or the last part of another endpoint's name.
+Time is the event loop's. The kind of a request is ``get``, ``set``, ``readnew``, ``readall``,
+``send``, or the last part of the name of another endpoint.
 """
 
 from __future__ import annotations
@@ -46,151 +45,165 @@ USER: Final = "scripted-user"
 DATE: Final = "2012-12-12 21:12:21"
 KEY = "scripted-key"
 FAST = Rate(1.0, 1, 0.0)
-"""The documented interval, to the millisecond: no guard, so that polls can be counted."""
+"""The documented interval without a guard, so that a test can count polls in a given time."""
 
 
-class Fault(msgspec.Struct, frozen=True):
-    """What happens to one request instead of an answer, or before it."""
+class ScriptedFault(msgspec.Struct, frozen=True):
+    """What happens to one request instead of the usual response, or before it."""
 
     effect: bool = True
-    """Whether the service does what it was asked, mark mail as read above all."""
+    """Whether the service processes the request, for instance marks mail as read."""
 
     end: End = "answer"
+    """A complete response, or how the connection ends without one; "hang" keeps it open."""
+
     status: int = 200
     body: bytes | None = None
-    """In place of the service's answer."""
+    """The body of the response; ``None``: that of the service."""
 
     headers: str = ""
+    """Additional header lines, each with CRLF."""
+
     before: float = 0.0
-    """Seconds until the service acts."""
+    """Seconds until the service processes the request."""
 
     after: float = 0.0
-    """Seconds from then until the answer."""
+    """Seconds from processing until the response."""
 
     hidden: float = 0.0
-    """Seconds from then until a posted message is shown."""
+    """Seconds from processing until a posted message appears in the chat."""
 
 
-OK = Fault()
-DROP = Fault(end="drop")
-RESET = Fault(end="reset")
-DROP_UNSEEN = Fault(effect=False, end="drop")
-CUT = Fault(end="cut")
-HANG = Fault(end="hang")
-GARBAGE = Fault(body=b'[{"id": 1, "message"')
-EMPTY = Fault(body=b"")
-HTML = Fault(body=b"<!DOCTYPE html><html><body>[]</body></html>")
-ERROR_500 = Fault(status=500, body=b"<html>Internal Server Error</html>")
-ERROR_503 = Fault(effect=False, status=503, body=b"")
-TOO_MANY = Fault(effect=False, status=429, body=b"")
-REFUSED = Fault(effect=False, body=b'{"error": "come back later"}')
-DENIED = Fault(effect=False, body=b'{"error": "no access"}')
-NOT_FOUND = Fault(effect=False, status=404, body=b"")
+OK = ScriptedFault()
+DROP = ScriptedFault(end="drop")
+RESET = ScriptedFault(end="reset")
+DROP_UNSEEN = ScriptedFault(effect=False, end="drop")
+CUT = ScriptedFault(end="cut")
+HANG = ScriptedFault(end="hang")
+GARBAGE = ScriptedFault(body=b'[{"id": 1, "message"')
+EMPTY = ScriptedFault(body=b"")
+HTML = ScriptedFault(body=b"<!DOCTYPE html><html><body>[]</body></html>")
+ERROR_500 = ScriptedFault(status=500, body=b"<html>Internal Server Error</html>")
+ERROR_503 = ScriptedFault(effect=False, status=503, body=b"")
+TOO_MANY = ScriptedFault(effect=False, status=429, body=b"")
+REFUSED = ScriptedFault(effect=False, body=b'{"error": "come back later"}')
+DENIED = ScriptedFault(effect=False, body=b'{"error": "no access"}')
+NOT_FOUND = ScriptedFault(effect=False, status=404, body=b"")
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """One request as it came in."""
+class RecordedCall(msgspec.Struct, frozen=True):
+    """One request that the services received."""
 
     kind: str
     params: Mapping[str, str]
     at: float
+    """The loop's time at its arrival."""
 
 
 class Scripted:
-    """The two services while ``async with`` lasts, with habits as `FakeServices` takes them.
+    """Both services while ``async with`` lasts, with the quirks that `FakeServices` accepts.
 
-    ``shown_as`` is what becomes of a posted text. Mails have no date and no sender's id, so that
-    without ids those of one sender and text are alike.
+    *transform_text* makes the stored text from a posted one. Mails have no date and no sender's id,
+    so without ids two mails with the same sender and text are equal.
     """
 
     def __init__(
-        self, *, shown_as: Callable[[str], str] = str, **habits: Unpack[QuirkOptions]
+        self, *, transform_text: Callable[[str], str] = str, **quirks: Unpack[QuirkOptions]
     ) -> None:
-        self.shown_as = shown_as
-        self.habits = habits_from(Quirks(names={"date": None, "from_id": None}), **habits)
-        users, chance = Users(), random.Random(7)
-        self.chat = FakeChat(habits=lambda: self.habits, date=lambda: DATE, rng=chance)
+        self._transform_text = transform_text
+        self.quirks = habits_from(Quirks(names={"date": None, "from_id": None}), **quirks)
+        """Changed by `set_quirks`; each request is answered with the current ones."""
+        users, rng = Users(), random.Random(7)
+        self.chat = FakeChat(habits=lambda: self.quirks, date=lambda: DATE, rng=rng)
         self.mail = FakeMail(
-            users, users.ensure(USER), habits=lambda: self.habits, date=lambda: DATE, rng=chance
+            users, users.ensure(USER), habits=lambda: self.quirks, date=lambda: DATE, rng=rng
         )
         self._pythbots = FakePythBots(
-            users, Chats(users), self.mail, ApiKeys(), lambda: self.habits
+            users, Chats(users), self.mail, ApiKeys(), lambda: self.quirks
         )
-        self.requests: list[Asked] = []
-        self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
-        self.constant: dict[str, Fault] = {}
-        """Faults that happen every time, once `faults` are used up."""
+        self.requests: list[RecordedCall] = []
+        """All requests in the order of their arrival."""
+        self.faults: defaultdict[str, deque[ScriptedFault]] = defaultdict(deque)
+        """By the kind of a request: the faults of the next ones, which each arrival takes out."""
+        self.default_faults: dict[str, ScriptedFault] = {}
+        """By the kind of a request: the fault of each one for which `faults` has none."""
         self._documents: dict[int, object] = {}
+        """By the id of a message: the JSON that replaces it; `show` adds to it."""
         self._hidden: set[int] = set()
+        """The ids of posted messages that are not in the chat yet."""
         self._connections: set[_Connection] = set()
+        """The open connections, which add and remove themselves."""
         self._server: asyncio.Server | None = None
+        """The listening server between `start` and `stop`."""
         self._port = 0
+        """The port, from the first `start` on."""
 
-    # -- what a test does -------------------------------------------------------------------------
+    # -- used by tests ----------------------------------------------------------------------------
 
-    def adopt(self, **habits: Unpack[QuirkOptions]) -> None:
-        """Change habits, from the next request on."""
-        self.habits = habits_from(self.habits, **habits)
+    def set_quirks(self, **quirks: Unpack[QuirkOptions]) -> None:
+        """Change these quirks, from the next request on."""
+        self.quirks = habits_from(self.quirks, **quirks)
 
-    def say(self, many: int = 1, *, step: int = 1) -> int:
-        """Add *many* messages, ids *step* apart, and return the last id."""
-        for _ in range(many):
+    def say(self, count: int = 1, *, step: int = 1) -> int:
+        """Add *count* messages with ids *step* apart, and return the last id."""
+        for _ in range(count):
             self._add(self.newest + step)
         return self.newest
 
     def post(self, text: str, **bits: int) -> int:
-        """Add one message of the key's user, its bits as given, and return its id."""
+        """Add one message of the key's user, with these fields in the JSON, and return its id."""
         self._add(id := self.newest + 1, USER, text)
         if bits:
             self.show(id, line(id, text) | {"my": 1} | bits)
         return id
 
     def show(self, id: int, document: object) -> None:
-        """Show *document* in the place of this message, which is added if there is none."""
+        """Replace this message by *document* in responses. Adds the message if there is none."""
         if id not in self.ids:
             self._add(id)
         self._documents[id] = document
 
     def _add(self, id: int, sender: str = "alice", text: str | None = None) -> None:
-        words = f"message {id}" if text is None else text
-        self.chat.messages.append(ChatLine(id, sender, "", words, DATE, bot=False))
+        if text is None:
+            text = f"message {id}"
+        self.chat.messages.append(ChatLine(id, sender, "", text, DATE, bot=False))
 
     @property
     def ids(self) -> list[int]:
-        """The ids of all messages that are shown, in order."""
+        """The ids of all messages in the chat, in order."""
         return [message.id for message in self.chat.messages]
 
     @property
     def newest(self) -> int:
-        """The last message's id, shown or not, 0 without any."""
+        """The id of the newest message, hidden or not; 0 without any."""
         last = self.chat.messages[-1].id if self.chat.messages else 0
         return max(last, *self._hidden) if self._hidden else last
 
     @property
-    def letters(self) -> list[StoredMail]:
-        """All mail in the box."""
+    def mails(self) -> list[StoredMail]:
+        """All mails in the mailbox, read or not."""
         return self.mail.box
 
     def deliver(self, *texts: str, sender: str = "alice") -> None:
-        """Put unread mail into the box."""
+        """Add one unread mail for each text."""
         for text in texts:
             self.mail.deliver(sender, text)
 
-    def script(self, kind: str, *faults: Fault) -> None:
-        """Let the next requests of this *kind* meet these faults, one each."""
+    def script(self, kind: str, *faults: ScriptedFault) -> None:
+        """Apply these faults to the next requests of this *kind*, one to each."""
         self.faults[kind].extend(faults)
 
-    def asked(self, *kinds: str) -> list[Asked]:
-        """The requests of these kinds so far."""
+    def asked(self, *kinds: str) -> list[RecordedCall]:
+        """The requests of these kinds that have arrived."""
         return [request for request in self.requests if request.kind in kinds]
 
     @property
     def url(self) -> str:
-        """Where both services listen."""
+        """The base URL of both services."""
         return f"http://127.0.0.1:{self._port}"
 
     def session(self, **overrides: Any) -> Session:
-        """A session for these services, not yet open."""
+        """A session for these services, which is not open yet."""
         settings: dict[str, Any] = {
             "peerbet_url": self.url,
             "pythbots_url": self.url,
@@ -202,13 +215,13 @@ class Scripted:
         return Session(**settings | overrides)
 
     async def start(self) -> None:
-        """Listen, on the same port as before if there was one."""
+        """Listen, on the same port each time."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Refuse connections from now on, and drop those there are."""
+        """Refuse new connections, and abort the open ones."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -223,27 +236,30 @@ class Scripted:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
 
-    # -- what the services do ---------------------------------------------------------------------
+    # -- processing of requests -------------------------------------------------------------------
 
     def receive(self, connection: _Connection, target: str) -> None:
+        """Record a request, and schedule its processing with its fault."""
         loop = asyncio.get_running_loop()
         of_peerbet = target.startswith("/api/chat/")
         call = IncomingRequest(
             "peerbet" if of_peerbet else "pythbots", "GET", target, {}, loop.time()
         )
         kind = call.kind.rpartition(".")[2]
-        self.requests.append(Asked(kind, call.params, call.at))
+        self.requests.append(RecordedCall(kind, call.params, call.at))
         queue = self.faults[kind]
-        fault = queue.popleft() if queue else self.constant.get(kind, OK)
-        loop.call_later(fault.before, self._act, connection, kind, call, fault)
+        fault = queue.popleft() if queue else self.default_faults.get(kind, OK)
+        loop.call_later(fault.before, self._process, connection, kind, call, fault)
 
-    def _act(self, connection: _Connection, kind: str, call: IncomingRequest, fault: Fault) -> None:
+    def _process(
+        self, connection: _Connection, kind: str, call: IncomingRequest, fault: ScriptedFault
+    ) -> None:
         body = fault.body
         if fault.effect:
             document = self._answer(kind, call)
             if fault.hidden:
                 self._hide(fault.hidden)
-            body = php_json(document, self.habits) if body is None else body
+            body = php_json(document, self.quirks) if body is None else body
         loop = asyncio.get_running_loop()
         loop.call_later(fault.after, connection.finish, fault, body or b"")
 
@@ -253,7 +269,7 @@ class Scripted:
                 case "get" | "set":
                     return self._answer_chat(kind, call)
                 case "readnew" | "readall":
-                    self.mail.register(USER, call.params[self.habits.personal_key_param])
+                    self.mail.register(USER, call.params[self.quirks.personal_key_param])
                     return self._pythbots.answer(call)
                 case _:
                     return {"success": True}
@@ -266,15 +282,15 @@ class Scripted:
         answer = self.chat.answer(call)
         if kind == "set":
             posted = self.chat.messages[-1]
-            shown = msgspec.structs.replace(posted, text=self.shown_as(posted.text))
+            shown = msgspec.structs.replace(posted, text=self._transform_text(posted.text))
             self.chat.messages[-1] = shown
         elif self._documents:
             page: Any = answer["message_list"]
-            answer["message_list"] = [self._documents.get(each["id"], each) for each in page]
+            answer["message_list"] = [self._documents.get(shown["id"], shown) for shown in page]
         return answer
 
     def _hide(self, seconds: float) -> None:
-        """Take the last message out of the chat for so long."""
+        """Take the newest message out of the chat for this long."""
         message = self.chat.messages.pop()
         self._hidden.add(message.id)
 
@@ -286,7 +302,7 @@ class Scripted:
 
 
 def line(id: int, text: str | None = None) -> dict[str, object]:
-    """One message of the chat as documented."""
+    """The documented JSON of one message of the chat."""
     return {
         "id": id,
         "by": "alice",
@@ -300,13 +316,14 @@ def line(id: int, text: str | None = None) -> dict[str, object]:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection: reads requests one after the other, and ends them as their fault says."""
+    """One connection: reads requests, and sends the responses as their faults specify."""
 
     transport: asyncio.Transport
 
     def __init__(self, services: Scripted) -> None:
         self._services = services
         self._received = b""
+        """What was received after the last complete request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -322,7 +339,8 @@ class _Connection(asyncio.Protocol):
             head, _, self._received = self._received.partition(b"\r\n\r\n")
             self._services.receive(self, head.split(b" ", 2)[1].decode())
 
-    def finish(self, fault: Fault, body: bytes) -> None:
+    def finish(self, fault: ScriptedFault, body: bytes) -> None:
+        """Send the response, unless *fault* ends the request in a different way."""
         if self.transport.is_closing() or fault.end == "hang":
             return
         if fault.end == "reset":
@@ -336,7 +354,8 @@ class _Connection(asyncio.Protocol):
                 f"HTTP/1.1 {fault.status} Scripted\r\nContent-Type: text/html\r\n"
                 f"Content-Length: {len(body)}\r\n{fault.headers}\r\n"
             )
-            whole = fault.end == "answer"
-            self.transport.write(head.encode() + (body if whole else body[: len(body) // 2]))
+            if fault.end == "cut":
+                body = body[: len(body) // 2]
+            self.transport.write(head.encode() + body)
         if fault.end != "answer":
             self.transport.close()

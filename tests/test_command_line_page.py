@@ -1,4 +1,4 @@
-"""The page about the command line: its commands run, and it tells of everything there is."""
+"""Tests the page about the command line: its commands run, and all commands are documented."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENDLESS = re.compile(r"pythpeer (demo|chat tail|mail watch)(?!.*(--messages|head
 
 
 def commands(group: App, path: str = "pythpeer") -> Iterator[str]:
-    """Every command, as it is typed."""
+    """All commands, as a user types them."""
     for name in group:
         if not name.startswith("-"):
             if group[name].default_command is not None:
@@ -47,7 +47,7 @@ def shell(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """A home with the command on its path, and some of what the page takes for granted."""
+    """A home directory with ``pythpeer`` in PATH, and the files that the page's commands need."""
     client = f'"{sys.executable}" -I -S "{CLIENT}" "{fork_server.path}"'
     script = f'#!/bin/sh\nexec {client} "$ORDER" "$@"\n'
     for name, text in {"pythpeer": script, "fortune": "#!/bin/sh\necho a proverb\n"}.items():
@@ -69,7 +69,7 @@ def shell(
 
 
 async def make_store(path: Path) -> None:
-    """A store in which nothing is yet."""
+    """Create a store without entries."""
     store = SqliteStore(path)
     await store.open()
     await store.aclose()
@@ -81,43 +81,43 @@ async def make_store(path: Path) -> None:
 def test_every_command_runs(
     shell: Path, configured: FakeServices, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """Those that go on until Ctrl-C are told to end, and no rule of the services is broken."""
+    """It breaks no rule of the services. Commands that run until Ctrl-C get an option to end."""
     order = COMMAND | {"virtual_time": command.startswith("pythpeer demo")}
     monkeypatch.setenv("ORDER", json.dumps(order))
     command = command.replace("--messages 20", "--messages 1")
-    if command == "pythpeer serve":  # whatever it is told, it goes on
+    if command == "pythpeer serve":  # it has no option to end
         command = f"{command} --port 0 | head -1"
     if ENDLESS.match(command):
         command += " --messages 1" + (" --after 0" if "tail" in command else "")
-    done = subprocess.run(
+    result = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         cwd=shell,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
     assert configured.violations == []
 
 
-def test_the_row_on_the_page_is_one(configured: FakeServices, run: Run) -> None:
-    """It has the fields that rows have, in their order."""
+def test_the_row_on_the_page_is_valid(configured: FakeServices, run: Run) -> None:
+    """It has the fields of a row of the command, in their order."""
     configured.chat.say("alice", "good morning")
-    (shown,) = re.findall(r"^\{.*\}$", PAGE, re.MULTILINE)
+    (documented,) = re.findall(r"^\{.*\}$", PAGE, re.MULTILINE)
     (row,) = run("chat", "tail", "--after", "0", "--messages", "1", "--json").rows
     row["sent_at"] = datetime(2026, 11, 26, 8).isoformat()
-    assert list(json.loads(shown).items()) == list(row.items())
+    assert list(json.loads(documented).items()) == list(row.items())
 
 
 @pytest.mark.parametrize("command", list(commands(app)))
 def test_every_command_is_on_the_page(command: str) -> None:
-    """A new one needs a line in the table, and an example."""
+    """Each command has a line in the table and an example."""
     assert f"| `{command}` |" in PAGE
     assert any(command in example for example in COMMANDS)
 
 
 def test_exit_codes_are_those_of_the_help() -> None:
-    """The help and the page say the same."""
+    """The page has each exit code of the help, with the same meaning."""
     codes = re.findall(r"^  (\d+) +(.+)$", HELP, re.MULTILINE)
     assert len(codes) == 5
     for code, meaning in codes:
@@ -125,6 +125,6 @@ def test_exit_codes_are_those_of_the_help() -> None:
 
 
 def test_variables_are_those_of_the_help() -> None:
-    """As with exit codes."""
+    """The page has each environment variable of the help."""
     for variable in re.findall(r"PYTHPEER_\w+", HELP):
         assert f"`{variable}`" in PAGE

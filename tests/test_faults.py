@@ -1,4 +1,4 @@
-"""The fault table, cell by cell: what callers get, what streams do, and the page that says so."""
+"""Tests each cell of the fault table: the outcomes of calls and streams, and the page."""
 
 from __future__ import annotations
 
@@ -9,97 +9,102 @@ from typing import Final
 
 import msgspec
 import pytest
-from fault_cells import GOOD, STREAMS, ask, expected, expected_of_stream, watch
+from fault_cells import NO_FAULT, STREAMS, expected_call, expected_stream, run_call, run_stream
 from fault_page import PATH, page
-from faults import FAULTS, MAX_BODY, TABLE, TIMEOUT, WAYS, Fault
+from faults import FAULTS, MAX_BODY, REPRODUCTIONS, TABLE, TIMEOUT, FaultRow
 from helpers import DEEP
-from raw_server import CALLS, Town
+from raw_server import CALLS, StubDnsLoop
 
 from pythpeer import Effect, PythpeerError
 
 pytestmark = pytest.mark.anyio
 
-each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+each_fault = pytest.mark.parametrize("row", FAULTS.values(), ids=FAULTS.keys())
 
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
-    """A loop that can be without a name server."""
-    return ("asyncio", {"loop_factory": Town})
+    """A loop on which look-ups of host names can fail."""
+    return ("asyncio", {"loop_factory": StubDnsLoop})
 
 
 # -- cells ----------------------------------------------------------------------------------------
 
 
-PLAIN: Final[dict[str, object]] = {}
-"""What each call gets where nothing is wrong, once it has been asked for."""
+RESULTS: Final[dict[str, object]] = {}
+"""The result of each call without a fault, if `result_without_fault` was called for it."""
 
 
-async def plain(name: str) -> object:
-    """What a call gets where nothing is wrong."""
-    if name not in PLAIN:
-        PLAIN[name] = (await ask(name, GOOD))[1]
-    return PLAIN[name]
+async def result_without_fault(name: str) -> object:
+    """The result of a call without a fault."""
+    if name not in RESULTS:
+        RESULTS[name] = (await run_call(name, NO_FAULT))[1]
+    return RESULTS[name]
 
 
-def asked_in(fault: Fault, way_name: str) -> list[str]:
-    """The calls that meet this way: all of them, unless it is a fault's second or later one.
+def select_calls(row: FaultRow, reproduction_name: str) -> list[str]:
+    """The calls that are tested with a reproduction: all of them if it is the first of its row.
 
-    In the small run such a way meets two calls of each effect, which change from way to way, and
-    those for which the fault is something else.
+    Unless `DEEP`, other reproductions are tested with two calls of each effect, which alternate
+    from one reproduction to the next, and with the calls that have overrides.
     """
-    number = list(fault.ways).index(way_name)
+    number = list(row.reproductions).index(reproduction_name)
     if DEEP or number == 0:
         return list(CALLS)
     effects = [[name for name, call in CALLS.items() if call.effect is effect] for effect in Effect]
-    turns = [names[(number + at) % len(names)] for names in effects for at in (0, 1)]
-    return list(dict.fromkeys([*turns, *fault.but]))
+    selected = [names[(number + index) % len(names)] for names in effects for index in (0, 1)]
+    return list(dict.fromkeys([*selected, *row.overrides]))
 
 
 @each_fault
-async def test_a_call_gets_what_the_contract_says(fault: Fault) -> None:
-    """Its error and what that tells, or the answer; how often it was asked; how long it took."""
-    whole = fault.kind.whole and not fault.kind.read
-    for way_name, way in fault.ways.items():
-        cells = {name: await ask(name, way) for name in asked_in(fault, way_name)}
-        got = {name: cell for name, (cell, _) in cells.items()}
-        assert got == {name: expected(name, fault, way) for name in cells}, way_name
+async def test_a_call_has_the_outcome_of_the_contract(row: FaultRow) -> None:
+    """Its result or error with all attributes, the number of requests, and the time it takes."""
+    is_complete = row.expectation.complete and not row.expectation.read
+    for reproduction_name, fault in row.reproductions.items():
+        cells = {name: await run_call(name, fault) for name in select_calls(row, reproduction_name)}
+        outcomes = {name: outcome for name, (outcome, _) in cells.items()}
+        expected = {name: expected_call(name, row, fault) for name in cells}
+        assert outcomes == expected, reproduction_name
         for name, (_, result) in cells.items():
             if isinstance(result, PythpeerError):
-                examine(result)
-            elif whole:
-                like = await plain(name)
-                assert essence(result, like) == essence(like, like), way_name
+                check_error(result)
+            elif is_complete:
+                reference = await result_without_fault(name)
+                assert summary(result, reference) == summary(reference, reference), (
+                    reproduction_name
+                )
 
 
-def examine(error: PythpeerError) -> None:
-    """An error pickles, and has neither an address nor a key nor an error page in it."""
-    shown = f"{error} {vars(error)}"
-    again = pickle.loads(pickle.dumps(error))
-    assert f"{again} {vars(again)}" == shown
-    assert not re.search(r"127\.0|localhost|-key|Sorry", shown)
+def check_error(error: PythpeerError) -> None:
+    """An error can be pickled, and contains no address, no key and no error page."""
+    text = f"{error} {vars(error)}"
+    unpickled = pickle.loads(pickle.dumps(error))
+    assert f"{unpickled} {vars(unpickled)}" == text
+    assert not re.search(r"127\.0|localhost|-key|Sorry", text)
 
 
 @each_fault
-async def test_a_stream_does_what_the_contract_says(fault: Fault) -> None:
-    """It waits, raises or goes on, looks for what may be lost, and then the next item comes."""
-    for way_name, way in fault.ways.items():
-        seen = {name: await watch(name, way) for name in STREAMS}
-        assert seen == {name: expected_of_stream(name, fault, way) for name in STREAMS}, way_name
+async def test_a_stream_has_the_outcome_of_the_contract(row: FaultRow) -> None:
+    """It waits, raises or continues, searches for lost items, and then returns the next item."""
+    for reproduction_name, fault in row.reproductions.items():
+        outcomes = {name: await run_stream(name, fault) for name in STREAMS}
+        expected = {name: expected_stream(name, row, fault) for name in STREAMS}
+        assert outcomes == expected, reproduction_name
 
 
-def essence(found: object, plain: object) -> object:
-    """What there is in *found* of all that is in *plain*, but for marks of damage in texts."""
-    found, plain = msgspec.to_builtins((found, plain))
-    if isinstance(found, dict) and isinstance(plain, dict):
-        return {key: essence(found.get(key), value) for key, value in plain.items()}
-    if isinstance(found, list | tuple) and isinstance(plain, list | tuple):
-        return [essence(each, like) for each, like in zip_longest(found, plain)]
-    return re.sub("[\N{REPLACEMENT CHARACTER}\0-\x1f]", "", str(found))
+def summary(result: object, reference: object) -> object:
+    """The part of *result* that is in *reference*, without the marks of damage in texts."""
+    result, reference = msgspec.to_builtins((result, reference))
+    if isinstance(result, dict) and isinstance(reference, dict):
+        return {key: summary(result.get(key), value) for key, value in reference.items()}
+    if isinstance(result, list | tuple) and isinstance(reference, list | tuple):
+        pairs = zip_longest(result, reference)
+        return [summary(element, of_reference) for element, of_reference in pairs]
+    return re.sub("[\N{REPLACEMENT CHARACTER}\0-\x1f]", "", str(result))
 
 
 @pytest.mark.parametrize(
-    ("way", "text"),
+    ("reproduction_name", "text"),
     {
         "no address": "the host name cannot be resolved",
         "refused": "no connection",
@@ -124,40 +129,40 @@ def essence(found: object, plain: object) -> object:
         "error alone": "user not found",
     }.items(),
 )
-async def test_an_error_says_what_broke_in_words_of_its_own(way: str, text: str) -> None:
-    """The texts of errors tell the kinds of failure apart."""
-    _, error = await ask("user", WAYS[way])
+async def test_the_text_of_an_error_names_the_fault(reproduction_name: str, text: str) -> None:
+    """The texts of errors distinguish the kinds of faults."""
+    _, error = await run_call("user", REPRODUCTIONS[reproduction_name])
     assert str(error) == f"pythbots.userinfo: {text}"
 
 
 # -- the table ------------------------------------------------------------------------------------
 
 
-def test_every_way_has_a_name_of_its_own() -> None:
-    """No fault, and no way to bring one about, stands in the shadow of another."""
+def test_each_reproduction_has_a_unique_name() -> None:
+    """No row, and no reproduction, replaces another one in a mapping."""
     assert len(FAULTS) == sum(map(len, TABLE.values()))
-    assert len(WAYS) == sum(len(fault.ways) for fault in FAULTS.values())
-    assert all(fault.ways for fault in FAULTS.values())
+    assert len(REPRODUCTIONS) == sum(len(row.reproductions) for row in FAULTS.values())
+    assert all(row.reproductions for row in FAULTS.values())
 
 
-def test_every_exception_is_one() -> None:
-    """What is said to be otherwise is a call's, and is otherwise."""
-    for fault in FAULTS.values():
-        assert set(fault.but) <= set(CALLS)
-        assert fault.kind not in fault.but.values()
-        assert set(fault.but) < set(CALLS)
+def test_each_override_differs_from_the_expectation() -> None:
+    """An override is for a call, and some call of the row has none."""
+    for row in FAULTS.values():
+        assert set(row.overrides) <= set(CALLS)
+        assert row.expectation not in row.overrides.values()
+        assert set(row.overrides) < set(CALLS)
 
 
 # -- the page -------------------------------------------------------------------------------------
 
 
-def test_the_page_says_what_the_tests_say() -> None:
-    """The page of the documentation is made of this table; ``nox -s docs-faults`` writes it."""
+def test_the_page_on_disk_is_up_to_date() -> None:
+    """The page of the documentation is made from this table by ``nox -s docs-faults``."""
     assert PATH.read_text(encoding="utf-8") == page()
 
 
-def test_the_page_has_every_fault_once() -> None:
+def test_the_page_has_each_fault_once() -> None:
     """Each fault is a row with a cell for each column, in the order of the table."""
     rows = [line.strip("| ").split(" | ") for line in page().splitlines() if line.startswith("| ")]
-    words = [re.sub(r" \(after .*\)$", "", row[0]) for row in rows if len(row) == 5]
-    assert [each for each in words if each != "what happens"] == list(FAULTS)
+    titles = [re.sub(r" \(after .*\)$", "", row[0]) for row in rows if len(row) == 5]
+    assert [title for title in titles if title != "fault"] == list(FAULTS)

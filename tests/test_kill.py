@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 import pytest
+from fork_server import HANG_TIMEOUT, ForkServer
 from helpers import real_time, wait_until
-from processes import LIMIT, Forker, Lines, Process, needs_fork
+from processes import AppendedLines, Process, needs_fork
 from scripted import (
     CUT,
     DROP,
@@ -27,8 +28,8 @@ from scripted import (
     OK,
     REFUSED,
     RESET,
-    Fault,
     Scripted,
+    ScriptedFault,
     _Connection,
 )
 
@@ -57,10 +58,12 @@ class Moody(Scripted):
     def receive(self, connection: _Connection, target: str) -> None:
         fault = OK
         if not self.well:
-            late = Fault(before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02))
+            late = ScriptedFault(
+                before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02)
+            )
             fault = self.chance.choice((*FAULTS, *[late] * 3 * len(FAULTS)))
         for kind in ("get", "readnew", "readall"):
-            self.constant[kind] = fault
+            self.default_faults[kind] = fault
         super().receive(connection, target)
 
     async def be_busy(self) -> None:
@@ -94,11 +97,11 @@ class Note(NamedTuple):
 class Reader:
     """The process, one life of it at a time, and the book it keeps."""
 
-    def __init__(self, forker: Forker, url: str, folder: Path, *, timeout: float = 0.3) -> None:
-        self._forker = forker
+    def __init__(self, server: ForkServer, url: str, folder: Path, *, timeout: float = 0.3) -> None:
+        self._server = server
         self._arguments = (url, folder, timeout)
         self._folder = folder
-        self._book = Lines(folder / "book")
+        self._book = AppendedLines(folder / "book")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,15 +112,15 @@ class Reader:
         await self.die()
 
     def live(self) -> None:
-        self._process = self._forker.fork(
-            "reader", *self._arguments, folder=self._folder, name="reader"
+        self._process = Process(
+            *(self._server, "proc_reader", *self._arguments), folder=self._folder, name="reader"
         )
 
     async def die(self) -> None:
         assert self._process is not None
-        assert self._process.lives
+        assert self._process.is_alive
         self._process.kill()
-        await self._process.over()
+        await self._process.wait_ended()
         assert self._process.errors == ""
 
     @property
@@ -140,7 +143,7 @@ class Reader:
 @pytest.mark.parametrize("marks", [True, False], ids=["readall marks", "readall leaves"])
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
 async def test_a_killed_reader_loses_nothing(
-    ids: bool, marks: bool, folder: Path, forker: Forker, request: pytest.FixtureRequest
+    ids: bool, marks: bool, folder: Path, process_server: ForkServer, request: pytest.FixtureRequest
 ) -> None:
     """Chat and mail come whole; what was acknowledged, once; the one that was not, again.
 
@@ -150,7 +153,7 @@ async def test_a_killed_reader_loses_nothing(
     chance = random.Random(f"{seed} {ids} {marks}")
     async with (
         Moody(chance, mail_ids=ids, readall_marks=marks) as services,
-        Reader(forker, services.url, folder) as reader,
+        Reader(process_server, services.url, folder) as reader,
     ):
         # What comes from then on is the readers' own.
         await wait_until(lambda: len(reader.read("began")) == 3)
@@ -187,7 +190,7 @@ def _wanted(services: Scripted) -> dict[str, set[str]]:
     return {
         "chat-1": chat,
         "chat-2": chat,
-        "mail": {letter.text for letter in services.letters},
+        "mail": {letter.text for letter in services.mails},
     }
 
 
@@ -226,21 +229,24 @@ def _judge_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
         if following is not None and following.life == note.life:
             acknowledged.add(note.what)
     seen = Counter(note.what for note in notes)
-    assert set(seen) == {letter.text for letter in services.letters}
+    assert set(seen) == {letter.text for letter in services.mails}
     unmarked = Counter(note.what for note in notes if not note.recovered)
     again = sum(unmarked.values()) - len(unmarked)
     assert again <= LIVES + 1  # one for each life that ended before it asked for the next one
 
 
 async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
-    folder: Path, forker: Forker
+    folder: Path, process_server: ForkServer
 ) -> None:
     """The service has marked the mail as read, its answer reaches nobody; the next life has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
-    services.script("readnew", Fault(after=LIMIT))
-    async with services, Reader(forker, services.url, folder, timeout=2 * LIMIT) as reader:
-        await wait_until(lambda: all(letter.read for letter in services.letters))
+    services.script("readnew", ScriptedFault(after=HANG_TIMEOUT))
+    async with (
+        services,
+        Reader(process_server, services.url, folder, timeout=2 * HANG_TIMEOUT) as reader,
+    ):
+        await wait_until(lambda: all(letter.read for letter in services.mails))
         await reader.die()
         assert not reader.read("mail")
         assert not services.asked("readall")

@@ -19,8 +19,9 @@ from typing import Final, NamedTuple
 
 import pytest
 import redis_server
+from fork_server import HANG_TIMEOUT, ForkServer
 from helpers import real_time, wait_until
-from processes import LIMIT, Delays, Forker, Lines, Process, needs_fork
+from processes import AppendedLines, Delays, Process, needs_fork
 from scripted import HANG, Scripted
 
 pytestmark = [
@@ -56,17 +57,19 @@ class Team:
     """Several workers, and the book they all keep."""
 
     def __init__(
-        self, forker: Forker, service: str, server: str, folder: Path, timeout: float
+        self, process_server: ForkServer, service: str, server: str, folder: Path, timeout: float
     ) -> None:
-        self._forker = forker
+        self._process_server = process_server
         self._arguments = (service, server, folder / "book", timeout)
         self._folder = folder
-        self._book = Lines(folder / "book")
+        self._book = AppendedLines(folder / "book")
         self.workers: list[Process] = []
 
     def start(self) -> Process:
-        worker = self._forker.fork(
-            "redis_worker", *self._arguments, folder=self._folder, name="worker"
+        worker = Process(
+            *(self._process_server, "proc_redis_worker", *self._arguments),
+            folder=self._folder,
+            name="worker",
         )
         self.workers.append(worker)
         return worker
@@ -81,7 +84,7 @@ class Team:
 
     async def kill(self, worker: Process) -> None:
         worker.kill()
-        await worker.over()
+        await worker.wait_ended()
         self.workers.remove(worker)
 
     def notes(self) -> list[Note]:
@@ -123,10 +126,10 @@ async def team_of(
     services: Scripted,
     server: redis_server.RealServer,
     *,
-    forker: Forker,
+    process_server: ForkServer,
     timeout: float = 2.0,
 ) -> AsyncIterator[Team]:
-    team = Team(forker, services.url, server.url, server.folder.parent, timeout)
+    team = Team(process_server, services.url, server.url, server.folder.parent, timeout)
     try:
         await team.hire(many)
         yield team
@@ -156,7 +159,7 @@ async def traffic(services: Scripted) -> AsyncIterator[None]:
 
 def all_done(team: Team, services: Scripted, first: int) -> bool:
     chat = {str(id) for id in services.ids if id > first}
-    mail = {letter.text for letter in services.letters}
+    mail = {letter.text for letter in services.mails}
     return chat <= team.done("chat").keys() and mail <= team.done("mail").keys()
 
 
@@ -172,7 +175,7 @@ def longest(services: Scripted, since: float, *kinds: str) -> float:
 
 
 async def test_workers_are_killed_and_nothing_is_lost(
-    server: redis_server.RealServer, forker: Forker
+    server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
     """One after the other, so that the one that polls is among them; others take over in time.
 
@@ -180,7 +183,10 @@ async def test_workers_are_killed_and_nothing_is_lost(
     """
     async with Scripted() as services:
         services.say(5)
-        async with team_of(3, services, server, forker=forker) as team, Delays() as delays:
+        async with (
+            team_of(3, services, server, process_server=process_server) as team,
+            Delays() as delays,
+        ):
             first, began = services.newest, asyncio.get_running_loop().time()
             old = list(team.workers)
             async with traffic(services):
@@ -190,22 +196,22 @@ async def test_workers_are_killed_and_nothing_is_lost(
                     await team.kill(worker)
             ended = time.monotonic()
             await team.until(lambda: all_done(team, services, first), "something is lost")
-            assert time.monotonic() - ended < delays.beyond(TAKEOVER + 1.0)
+            assert time.monotonic() - ended < delays.allowed(TAKEOVER + 1.0)
             # What a worker had in hand is done again by another, and nothing else.
             assert team.twice() <= len(old) * 60
             assert len({note.worker for note in team.notes() if note.kind == "chat"}) >= 3
-        assert longest(services, began, "get") < delays.beyond(TAKEOVER + 0.5)
+        assert longest(services, began, "get") < delays.allowed(TAKEOVER + 0.5)
         assert shortest(services, "get") >= 0.199
         assert shortest(services, "readnew", "readall") >= 0.199
 
 
 async def test_a_dead_worker_s_items_are_taken_over_in_time(
-    server: redis_server.RealServer, forker: Forker
+    server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
     """Nobody waits for longer than two seconds after the death, at the settings as they are."""
     async with (
         Scripted() as services,
-        team_of(2, services, server, forker=forker) as team,
+        team_of(2, services, server, process_server=process_server) as team,
         Delays() as delays,
     ):
         first = services.newest
@@ -218,11 +224,11 @@ async def test_a_dead_worker_s_items_are_taken_over_in_time(
         await team.kill(victim)
         died = time.monotonic()
         await team.until(lambda: all_done(team, services, first), "something is lost")
-        assert time.monotonic() - died < delays.beyond(TAKEOVER)
+        assert time.monotonic() - died < delays.allowed(TAKEOVER)
 
 
 async def test_mail_survives_the_death_of_who_asked_for_it(
-    server: redis_server.RealServer, forker: Forker
+    server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
     """The service marked it as read, and the answer went to a dead process.
 
@@ -230,12 +236,14 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
     """
     async with (
         Scripted() as services,
-        team_of(2, services, server, forker=forker, timeout=10 * LIMIT) as team,
+        team_of(
+            2, services, server, process_server=process_server, timeout=10 * HANG_TIMEOUT
+        ) as team,
     ):
         services.script("readnew", HANG)
         services.deliver("precious")
         # Whoever asked and hangs is one of the two; the other one waits for news.
-        await team.until(lambda: services.letters[0].read, "nobody asks")
+        await team.until(lambda: services.mails[0].read, "nobody asks")
         old = list(team.workers)
         await team.hire()
         assert "precious" not in team.done("mail")
@@ -245,11 +253,11 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
 
 
 async def test_the_server_is_killed_and_nothing_is_lost(
-    server: redis_server.RealServer, forker: Forker
+    server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
     """Twice, in the middle of work. Nothing acknowledged comes again, nothing leaves too early."""
     async with Scripted() as services:
-        async with team_of(2, services, server, forker=forker) as team:
+        async with team_of(2, services, server, process_server=process_server) as team:
             first = services.newest
             async with traffic(services):
                 for away in (0.05, 0.6):  # and longer than a call is patient
@@ -265,11 +273,11 @@ async def test_the_server_is_killed_and_nothing_is_lost(
 
 
 async def test_the_server_comes_back_empty_and_nothing_is_lost(
-    server: redis_server.RealServer, forker: Forker
+    server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
     """The chat is asked for again, mail is looked for in its history, and nobody is too early."""
     async with Scripted() as services:
-        async with team_of(2, services, server, forker=forker) as team:
+        async with team_of(2, services, server, process_server=process_server) as team:
             first = services.newest
             async with traffic(services):
                 await team.gets_on()

@@ -1,6 +1,7 @@
-"""However a program is stopped, it ends soon, says nothing of it, and its next life goes on.
+"""Tests how programs stop: they end soon, print no warning, and resume after a restart.
 
-In real processes with Python's development mode on, where everything that was left open is said.
+The programs are real processes in Python's development mode, which warns about each task,
+connection and file that was not closed.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
-from fork_server import LIMIT, Forked, ForkServer
+from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
 from helpers import real_time
 from scripted import HANG, Scripted
 
 pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes]
 
-STOPPER: Final = Path(__file__).with_name("stopper.py")
+PROGRAM: Final = Path(__file__).with_name("proc_stopped.py")
 
 LOOPS: Final = ["asyncio", *(["uvloop"] if sys.platform != "win32" else [])]
 
@@ -27,10 +28,11 @@ IMPORTED: Final = (
     *("pythpeer.public", "pythpeer.stores.sqlite", "aiohttp", "anyio._backends._asyncio"),
     *LOOPS,
 )
+"""What the fork server imports."""
 
 
-def busy() -> Scripted:
-    """Services with something to say."""
+def services_with_items() -> Scripted:
+    """Services with five messages and one mail."""
     services = Scripted()
     services.say(5)
     services.deliver("mail 1")
@@ -39,125 +41,147 @@ def busy() -> Scripted:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ForkServer]:
-    """Forks processes in development mode."""
+    """A fork server in development mode, with warnings as errors."""
     with ForkServer(*IMPORTED, options=("-X", "dev", "-W", "error")) as server:
         yield server
 
 
-class Stopper(NamedTuple):
-    """How programs are run: by whom they are forked, and what they talk to."""
+class Output(NamedTuple):
+    """The result of a program."""
+
+    code: int
+    """The exit code, or minus the number of a signal."""
+
+    lines: list[str]
+    """The lines on stdout."""
+
+    errors: str
+    """The text on stderr."""
+
+
+class StoppedProgram(NamedTuple):
+    """Runs the program on `server`, with *services* for its requests."""
 
     server: ForkServer
     services: Scripted
 
-    async def stopped(
+    async def run(
         self,
         path: Path | str,
         loop: str,
-        way: str,
+        ending: str,
         *signals: signal.Signals,
         polls: int = 1,
-        last: str = "message 5",
-    ) -> tuple[int, list[str], str]:
-        """The exit code, what was said on stdout, and everything on stderr.
+        last_line: str = "message 5",
+    ) -> Output:
+        """Run the program to its end, and send *signals* to it.
 
-        A signal comes once chat and mail have been polled so often, and *last* has been said.
+        Each signal is sent after *polls* polls of chat and of mail, and after *last_line* was
+        printed, if it is not empty.
         """
-        process = Forked(
-            *(self.server, self.services.url, str(path), loop, way),
-            program=str(STOPPER),
+        process = ForkedProcess(
+            *(self.server, self.services.url, str(path), loop, ending),
+            program=str(PROGRAM),
             folder=Path(path).parent if path != "memory" else None,
         )
-        said: list[str] = []
+        lines: list[str] = []
 
         def read() -> str:
-            """Read both streams; what comes on the second is little."""
+            """Read stdout, then stderr; the text on stderr is short enough for the pipe."""
             assert process.stdout is not None
             assert process.stderr is not None
-            said.extend(line.rstrip("\n") for line in process.stdout)
+            lines.extend(line.rstrip("\n") for line in process.stdout)
             return process.stderr.read()
 
         reading = asyncio.ensure_future(asyncio.to_thread(read))
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(HANG_TIMEOUT):
                 for number in signals:
                     for kinds in (("get",), ("readnew", "readall")):
-                        while len(self.services.asked(*kinds)) < polls or last not in ["", *said]:
+                        while len(self.services.asked(*kinds)) < polls or last_line not in [
+                            "",
+                            *lines,
+                        ]:
                             assert not reading.done()
                             await asyncio.sleep(0.01)
                     process.send_signal(number)
-                err = await reading
-                return await asyncio.to_thread(process.wait), said, err
+                errors = await reading
+                return Output(await asyncio.to_thread(process.wait), lines, errors)
         finally:
             process.close()
             await asyncio.wait([reading])
 
-    async def again(self, path: Path, last: str) -> tuple[int, list[str], str]:
-        """The next life of a program, stopped once it has said this and had time for more."""
-        (path.parent / "been").touch()
+    async def run_again(self, path: Path, last_line: str) -> Output:
+        """Restart the program, and stop it after it printed this and had time to print more."""
+        (path.parent / "restarted").touch()
         self.services.requests.clear()
         options = ("asyncio", "handler", signal.SIGTERM)
-        return await self.stopped(path, *options, polls=4, last=last)
+        return await self.run(path, *options, polls=4, last_line=last_line)
 
 
-WAYS: Final = {
+ENDINGS: Final = {
     "break": ([], 0, None),
     "raise": ([], 0, "ValueError"),
-    "alone": ([], 0, None),
+    "not closed": ([], 0, None),
     "close": ([], 0, "SessionClosedError"),
     "SIGINT": ([signal.SIGINT], 0, "KeyboardInterrupt"),
     "SIGTERM": ([signal.SIGTERM], -signal.SIGTERM, None),
     "handler": ([signal.SIGTERM], 0, "CancelledError"),
 }
+"""By the way in which the program ends: the signals, the exit code and the last line."""
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_it_ends_soon_and_quietly(server: ForkServer, tmp_path: Path, way: str) -> None:
-    """Nothing hangs, nothing is left open, no task was never retrieved."""
-    signals, code, last = WAYS[way]
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_a_program_ends_soon_and_without_warnings(
+    server: ForkServer, tmp_path: Path, ending: str
+) -> None:
+    """It does not hang, closes everything, and retrieves the exceptions of all tasks."""
+    signals, code, last_line = ENDINGS[ending]
 
     async def check(path: Path | str, loop: str) -> None:
-        async with busy() as services:
-            stopper = Stopper(server, services)
-            found, said, errors = await stopper.stopped(path, loop, way, *signals)
-        assert errors == ""
-        assert found == code
-        assert last is None or said[-1] == last
+        async with services_with_items() as services:
+            program = StoppedProgram(server, services)
+            output = await program.run(path, loop, ending, *signals)
+        assert output.errors == ""
+        assert output.code == code
+        assert last_line is None or output.lines[-1] == last_line
 
     await asyncio.gather(check("memory", LOOPS[0]), check(tmp_path / "store.sqlite", LOOPS[-1]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_request_under_way_does_not_keep_it(
+async def test_a_pending_request_does_not_delay_the_end(
     server: ForkServer, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A poll that hangs is given up, a consuming read within its time limit; then mail is there."""
-    way = "handler" if number is signal.SIGTERM else "SIGINT"
+    """A poll is cancelled, a destructive read ends within its time limit, and no mail is lost."""
+    ending = "handler" if number is signal.SIGTERM else "SIGINT"
     path = tmp_path / "store.sqlite"
-    async with busy() as services:
+    async with services_with_items() as services:
         services.script("readnew", HANG)
-        services.constant["get"] = HANG
-        stopper = Stopper(server, services)
-        _, _, errors = await stopper.stopped(path, "asyncio", way, number, last="")
-        assert errors == ""
-        services.constant.clear()
-        _, said, errors = await stopper.again(path, "mail 1")
-    assert errors == ""
-    assert "mail 1" in said
+        services.default_faults["get"] = HANG
+        program = StoppedProgram(server, services)
+        output = await program.run(path, "asyncio", ending, number, last_line="")
+        assert output.errors == ""
+        services.default_faults.clear()
+        output = await program.run_again(path, "mail 1")
+    assert output.errors == ""
+    assert "mail 1" in output.lines
 
 
-@pytest.mark.parametrize("way", ["break", "raise", "SIGTERM", "handler", "SIGINT"])
-async def test_its_next_life_goes_on(server: ForkServer, tmp_path: Path, way: str) -> None:
-    """With what was not acknowledged, and nothing else."""
-    signals, _, _ = WAYS[way]
+@pytest.mark.parametrize("ending", ["break", "raise", "SIGTERM", "handler", "SIGINT"])
+async def test_a_restarted_program_resumes(server: ForkServer, tmp_path: Path, ending: str) -> None:
+    """It reads the messages that were not acknowledged, and no others."""
+    signals, _, _ = ENDINGS[ending]
     path = tmp_path / "store.sqlite"
-    async with busy() as services:
-        stopper = Stopper(server, services)
-        _, first, _ = await stopper.stopped(path, "asyncio", way, *signals)
+    async with services_with_items() as services:
+        program = StoppedProgram(server, services)
+        first = await program.run(path, "asyncio", ending, *signals)
         services.say(1)
-        _, second, errors = await stopper.again(path, "message 6")
-    assert errors == ""
-    wanted = [f"message {number}" for number in range(1, 7)]
-    lives = [[text for text in life if text.startswith("message")] for life in (first, second)]
-    last = wanted.index(lives[0][-1])  # whether it was acknowledged depends on the moment
-    assert lives[1] in (wanted[last:], wanted[last + 1 :])
+        second = await program.run_again(path, "message 6")
+    assert second.errors == ""
+    all_messages = [f"message {number}" for number in range(1, 7)]
+    first_messages, second_messages = (
+        [line for line in output.lines if line.startswith("message")] for output in (first, second)
+    )
+    last = all_messages.index(first_messages[-1])  # it may or may not have been acknowledged
+    assert second_messages in (all_messages[last:], all_messages[last + 1 :])
