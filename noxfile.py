@@ -256,8 +256,8 @@ def tests_floor(session: nox.Session) -> None:
 def tests_next(session: nox.Session) -> None:
     """Run the tests with the newest aiohttp, anyio, msgspec and redis-py, pre-releases included.
 
-    Not among the defaults: what fails here can be a fault of theirs (CONTRIBUTING.md says how to
-    find out).
+    Not among the defaults: what fails here can be a fault of theirs (docs/contributing/versions.md explains how
+    to find out).
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     session.install("--pre", "--upgrade", "aiohttp", "anyio", "msgspec", "redis")
