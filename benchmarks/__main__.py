@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from . import NAMES
-from .page import RESULTS, draw_all, write_page
+from .docs_page import RESULTS, draw_all, write_page
 from .report import Report, Table, load_warning, machine, write
 
 

@@ -24,11 +24,11 @@ from pythpeer import ChatMessage, Endpoint, Rate, Secret, Session
 from pythpeer.transport import LIMIT_PER_HOST
 
 from .chart import Bars
+from .competitors.calling import BARE, KEY, Arm, Calls, arms
+from .competitors.installed import OURS
+from .competitors.limiting import share
 from .measure import Times, take_turns
 from .report import Cell, Table, ratio
-from .rivals.calling import BARE, KEY, Arm, Calls, arms
-from .rivals.installed import OURS
-from .rivals.limiting import share
 from .server import MESSAGES, PAGE, ROLL, SMALL, SMALL_PATH, Server
 
 __all__ = ["part", "parts", "run", "speeds"]

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from .chart import Bars
-from .children import carry_out
-from .daylong import READERS, Order, Result, ways
+from .competitors.polling import arms
+from .day_process import READERS, Order, Result, ways
 from .report import Cell, Table
-from .rivals.polling import arms
+from .subprocesses import carry_out
 
 __all__ = ["run"]
 

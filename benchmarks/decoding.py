@@ -20,10 +20,10 @@ from pythpeer.answers import parse_response
 from pythpeer.peerbet import make_read_endpoint
 
 from .chart import Bars
+from .competitors.decoding import Arm, arms
+from .competitors.installed import OURS
 from .measure import take_turns
 from .report import Cell, Table, ratio
-from .rivals.decoding import Arm, arms
-from .rivals.installed import OURS
 from .server import MESSAGES, PAGE, ROLL, SMALL
 
 __all__ = ["Damage", "damages", "outcome", "run"]

@@ -15,10 +15,10 @@ from pythpeer import ChatMessage
 from pythpeer.testing import VirtualTimeLoop
 
 from .chart import Curves
+from .competitors.installed import OURS
+from .competitors.streaming import Arm, Handle
+from .memory_chat import Chat, consumer
 from .report import Table
-from .rivals.installed import OURS
-from .rivals.streaming import Arm, Handle
-from .script import Chat, consumer
 
 __all__ = ["Delays", "Scene", "held", "latency", "measure"]
 

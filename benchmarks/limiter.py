@@ -14,12 +14,12 @@ from typing import Any, Final
 from pythpeer import Limiter, Rate, Session
 from pythpeer.line import Priority
 
+from .competitors.installed import OURS
+from .competitors.limiting import Arm, Get, arms
 from .measure import Times, kept_bytes, take_turns, turns
+from .queueing import waiting
 from .ranking import ranking
 from .report import Cell, Table, ratio
-from .rivals.installed import OURS
-from .rivals.limiting import Arm, Get, arms
-from .waiting import waiting
 
 __all__ = ["run"]
 

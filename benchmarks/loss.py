@@ -16,12 +16,12 @@ from pythpeer.testing import FakeServices, Fault, VirtualTimeLoop
 from pythpeer.testing.habits import QuirkOptions
 
 from .chart import Bars
-from .killing import EACH, kill
-from .reading import WAYS
+from .competitors.bare_loops import FAILURES
+from .competitors.polling import Arm, Place, Reading, arms
+from .kill_runs import EACH, kill
+from .loss_count import Tally, between, tally
+from .pythpeer_readers import WAYS
 from .report import Cell, Table
-from .rivals.bare_loops import FAILURES
-from .rivals.polling import Arm, Place, Reading, arms
-from .tally import Tally, between, tally
 
 __all__ = ["run"]
 

@@ -16,13 +16,13 @@ from typing import Final
 import msgspec
 
 from .chart import Bars
-from .clients import begin, start
-from .lane import Outcome, Run
+from .client_processes import begin, start
+from .competitors.installed import OURS
+from .competitors.limiting import arms
+from .interval_analysis import NOISE, Verdict, judge, sums, target
+from .pacing_client import Outcome, Run
 from .report import Cell, Table
-from .rivals.installed import OURS
-from .rivals.limiting import arms
 from .server import Server
-from .verdict import NOISE, Verdict, judge, sums, target
 
 __all__ = ["SEED", "run"]
 

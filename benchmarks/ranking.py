@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from .chart import Bars
+from .competitors.installed import OURS
 from .report import Cell, Table
-from .rivals.installed import OURS
 
 __all__ = ["ahead", "ranking"]
 

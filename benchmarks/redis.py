@@ -26,14 +26,14 @@ from pythpeer.polling import link_entries
 from pythpeer.stores import RedisStore, Topic
 
 from .chart import Bars
-from .clients import begin, start
-from .lane import Run
+from .client_processes import begin, start
+from .interval_analysis import judge
 from .measure import take_turns, turns
 from .pacing import SEED
+from .pacing_client import Run
 from .redis_server import ABSENT, redis_server
 from .report import Table, ratio
 from .server import ROOT, Server
-from .verdict import judge
 
 __all__ = ["run"]
 

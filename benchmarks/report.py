@@ -150,7 +150,7 @@ def _distributions() -> Iterator[str]:
     """What is measured: what the package needs, and what it is measured beside."""
     project = tomllib.loads(PROJECT.read_text("utf-8"))
     groups = project["dependency-groups"]
-    for wanted in (*project["project"]["dependencies"], *groups["bench"], *groups["rivals"]):
+    for wanted in (*project["project"]["dependencies"], *groups["bench"], *groups["competitors"]):
         if isinstance(wanted, str) and (name := re.match(r"[\w.-]+", wanted)):
             yield name[0]
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from .chart import Bars
-from .children import carry_out
 from .report import Cell, Table
-from .soaker import PARTS, Order, Plan, Result
+from .soak_process import PARTS, Order, Plan, Result
+from .subprocesses import carry_out
 
 __all__ = ["run"]
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 
-from .crowd import crowd
+from .competitors.streaming import arms
 from .latency import latency
+from .many_consumers import crowd
+from .memory_chat import PYTHPEER
 from .report import Table
-from .rivals.streaming import arms
-from .script import PYTHPEER
 
 __all__ = ["run"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.calls import PACKAGE, TARGET, part, parts, speeds
+from benchmarks.competitors.calling import BARE
+from benchmarks.competitors.installed import OURS
 from benchmarks.measure import Times
-from benchmarks.rivals.calling import BARE
-from benchmarks.rivals.installed import OURS
 
 WIRE = str(PACKAGE / "wire.py")
 
@@ -50,7 +50,7 @@ def test_without_bare_there_is_nothing_to_be_held_to() -> None:
     [
         (str(PACKAGE / "calls.py"), "pythpeer.calls"),
         (str(PACKAGE / "stores" / "memory.py"), "pythpeer.memory"),
-        (str(PACKAGE.parent / "benchmarks" / "rivals" / "httpx.py"), "benchmark"),
+        (str(PACKAGE.parent / "benchmarks" / "competitors" / "httpx.py"), "benchmark"),
         ("/a/pythpeer/lib/site-packages/aiohttp/client.py", "aiohttp"),
         ("/a/site-packages/yarl/_url.py", "yarl"),
         ("/usr/lib/python3.11/asyncio/events.py", "standard library"),

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.timetable import BREAKS, BURST, MOST, USUAL, Room, receipt, timetable
+from benchmarks.day_workload import BREAKS, BURST, MOST, USUAL, Room, receipt, timetable
 
 DAY = 86_400.0
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.competitors.decoding import Arm
 from benchmarks.decoding import Damage, Outcome, damages, outcome
-from benchmarks.rivals.decoding import Arm
 
 BEST = [{"id": 1, "msg": "one"}, {"id": 2, "msg": "t\ufffdo"}]
 

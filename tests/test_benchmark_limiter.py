@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from benchmarks.queueing import inversions, lateness, least_gap
 from benchmarks.ranking import ahead, ranking
-from benchmarks.waiting import inversions, lateness, least_gap
 
 
 def test_inversions_are_the_pairs_that_went_the_other_way_round() -> None:

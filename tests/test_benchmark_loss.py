@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.tally import Tally, between, tally
+from benchmarks.loss_count import Tally, between, tally
 
 SAID = ["a", "b", "c", "d"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.verdict import NOISE, Verdict, judge, sums, target
+from benchmarks.interval_analysis import NOISE, Verdict, judge, sums, target
 
 T = 0.05
 

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from benchmarks.crowd import delivering
+from benchmarks.competitors.streaming import Arm, Handle, arms
+from benchmarks.competitors.streaming import Chat as Polled
 from benchmarks.latency import CONSUMERS, Delays, Scene, held, measure
-from benchmarks.rivals.streaming import Arm, Handle, arms
-from benchmarks.rivals.streaming import Chat as Polled
-from benchmarks.script import PAGE, PYTHPEER, Chat
+from benchmarks.many_consumers import delivering
+from benchmarks.memory_chat import PAGE, PYTHPEER, Chat
 from pythpeer import ChatMessage
 
 SCENE = Scene("a test", 2.0, 40)

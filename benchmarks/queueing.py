@@ -12,10 +12,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from .competitors.installed import OURS
+from .competitors.limiting import Arm
 from .ranking import ranking
 from .report import Cell, Table
-from .rivals.installed import OURS
-from .rivals.limiting import Arm
 
 __all__ = ["inversions", "lateness", "least_gap", "waiting"]
 

@@ -10,7 +10,7 @@ from typing import Final
 from pythpeer import ChatMessage, Mail, MemoryStore, OutcomeUnknownError, Rate, Session, Stream
 from pythpeer.stores.base import Store
 
-from .rivals.polling import Arm, Place, Reading
+from .competitors.polling import Arm, Place, Reading
 
 __all__ = ["WAYS", "by_stream", "reading_of", "session"]
 

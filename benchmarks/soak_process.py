@@ -35,9 +35,9 @@ from pythpeer.polling import link_entries
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream
 
-from .answering import answered, resident, serving
-from .children import obey, order_of
 from .durable import TEXT, message
+from .inprocess_server import answered, resident, serving
+from .subprocesses import obey, order_of
 
 __all__ = ["PARTS", "Look", "Order", "Plan", "Result"]
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from multiprocessing.context import SpawnContext
 from typing import Final, cast
 
-from .lane import Outcome, Run, serve
+from .pacing_client import Outcome, Run, serve
 
 __all__ = ["Client", "begin", "start"]
 

@@ -19,8 +19,8 @@ from pythpeer.polling import link_entries
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams import Stream
 
-from .rivals import streaming
-from .rivals.installed import OURS
+from .competitors import streaming
+from .competitors.installed import OURS
 
 __all__ = ["PAGE", "PYTHPEER", "Chat", "consumer"]
 

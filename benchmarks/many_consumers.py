@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from .chart import Bars
+from .competitors.installed import OURS
+from .competitors.streaming import Arm
 from .measure import kept_bytes, take_turns
+from .memory_chat import PAGE, Chat, consumer
 from .report import Table, ratio
-from .rivals.installed import OURS
-from .rivals.streaming import Arm
-from .script import PAGE, Chat, consumer
 
 __all__ = ["crowd", "delivering"]
 

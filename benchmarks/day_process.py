@@ -23,13 +23,13 @@ import msgspec
 from pythpeer import MemoryStore, SqliteStore
 from pythpeer.stores.base import Store
 
-from .answering import answered, resident, serving
-from .children import obey, order_of
+from .competitors.fan_out import fan_out
+from .competitors.polling import Place, Reader, Reading, arms
+from .day_workload import Receipt, Room, receipt, timetable
 from .durable import TEXT
-from .reading import reading_of, session
-from .rivals.fan_out import fan_out
-from .rivals.polling import Place, Reader, Reading, arms
-from .timetable import Receipt, Room, receipt, timetable
+from .inprocess_server import answered, resident, serving
+from .pythpeer_readers import reading_of, session
+from .subprocesses import obey, order_of
 
 __all__ = ["READERS", "Order", "Result", "ways"]
 

@@ -22,8 +22,8 @@ from pythpeer import Effect, Endpoint, Rate, Retry, Session
 from pythpeer.session import SessionOptions
 from pythpeer.stores import RedisStore
 
-from .rivals.installed import OURS
-from .rivals.limiting import Get, arms, share
+from .competitors.installed import OURS
+from .competitors.limiting import Get, arms, share
 from .server import SMALL_PATH
 
 __all__ = ["Outcome", "Run", "serve"]

@@ -1,6 +1,6 @@
 """The page of the documentation, and its pictures, from the figures in ``benchmarks/results``.
 
-``python -m benchmarks.page`` makes both anew without measuring anything.
+``python -m benchmarks.docs_page`` makes both anew without measuring anything.
 """
 
 from __future__ import annotations

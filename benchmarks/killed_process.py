@@ -21,9 +21,9 @@ import msgspec
 from pythpeer import MemoryStore, SqliteStore
 from pythpeer.stores.base import Store
 
-from .reading import session
-from .rivals.bare_loops import get, lines
-from .rivals.polling import Place
+from .competitors.bare_loops import get, lines
+from .competitors.polling import Place
+from .pythpeer_readers import session
 
 __all__ = ["CHAT", "KILLED", "MAIL", "Life"]
 

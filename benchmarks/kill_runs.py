@@ -13,10 +13,10 @@ import msgspec
 
 from pythpeer.testing import FakeServices
 
-from .mortal import CHAT, KILLED, MAIL, Life
-from .rivals.polling import Place
+from .competitors.polling import Place
+from .killed_process import CHAT, KILLED, MAIL, Life
+from .loss_count import Tally, tally
 from .server import ROOT
-from .tally import Tally, tally
 
 __all__ = ["EACH", "Outcome", "kill"]
 
