@@ -24,16 +24,16 @@ from pythpeer import ChatMessage, Endpoint, Rate, Secret, Session
 from pythpeer.transport import LIMIT_PER_HOST
 
 from .chart import Bars
-from .competitors.calling import BARE, KEY, Arm, Calls, arms
+from .competitors.calling import BARE, KEY, Calls, Candidate, load_candidates
 from .competitors.installed import OURS
 from .competitors.limiting import share
-from .measure import Times, take_turns
+from .measure import Times, interleave
 from .report import Cell, Table, ratio
 from .server import MESSAGES, PAGE, ROLL, SMALL, SMALL_PATH, Server
 
 __all__ = ["part", "parts", "run", "speeds"]
 
-OFF: Final = Rate(0.0, 1000)
+UNLIMITED: Final = Rate(0.0, 1000)
 WIDTHS: Final = {1: "one by one", 16: "16 at once"}
 
 PACKAGE: Final = Path(pythpeer.__file__).parent
@@ -58,8 +58,8 @@ class Roll(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def _open(url: str) -> AsyncGenerator[Calls, None]:
     key = Secret(KEY)
-    endpoint = Endpoint("benchmark.roll", url + SMALL_PATH, rate=OFF, answer=Roll)
-    rates = {"peerbet.chat.get": OFF}
+    endpoint = Endpoint("benchmark.roll", url + SMALL_PATH, rate=UNLIMITED, answer=Roll)
+    rates = {"peerbet.chat.get": UNLIMITED}
     async with Session(peerbet_key=key, peerbet_url=url, rates=rates) as session:
 
         async def roll(number: int) -> Roll:
@@ -73,27 +73,29 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
 
 def run(*, quick: bool) -> list[Table]:
     """Measure every client on both loops, and look where the time of a small call goes."""
-    everybody = {OURS: Arm(OURS, _open, msgspec.to_builtins)}
-    found, absent = arms()
-    everybody |= found
+    candidates = {OURS: Candidate(OURS, _open, msgspec.to_builtins)}
+    found, missing = load_candidates()
+    candidates |= found
     with Server() as server:
-        tables = [asyncio.run(_measure(everybody, server.url, "asyncio", quick=quick))]
+        tables = [asyncio.run(_measure(candidates, server.url, "asyncio", quick=quick))]
         if importlib.util.find_spec("uvloop") is not None:
             import uvloop
 
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                tables.append(runner.run(_measure(everybody, server.url, "uvloop", quick=quick)))
+                tables.append(runner.run(_measure(candidates, server.url, "uvloop", quick=quick)))
         else:
-            absent = [*absent, "Left out: uvloop's loop, which is not installed."]
+            missing = [*missing, "Left out: uvloop's loop, which is not installed."]
         for table in tables:
-            table.notes += absent
-        if BARE in everybody:
-            both = {name: everybody[name] for name in (BARE, OURS)}
+            table.notes += missing
+        if BARE in candidates:
+            both = {name: candidates[name] for name in (BARE, OURS)}
             tables.append(asyncio.run(_profiles(both, server.url, 300 if quick else 3000)))
     return tables
 
 
-async def _measure(everybody: Mapping[str, Arm], url: str, loop: str, *, quick: bool) -> Table:
+async def _measure(
+    candidates: Mapping[str, Candidate], url: str, loop: str, *, quick: bool
+) -> Table:
     rounds = 3 if quick else 15
     counts = {"small": 96 if quick else 320, "page": 32 if quick else 96}
     table = Table(
@@ -105,37 +107,38 @@ async def _measure(everybody: Mapping[str, Arm], url: str, loop: str, *, quick: 
             "Each call has something new in its query, as a poll after the last id does.",
             f"speed: of {BARE}, median of the rounds' ratios; CPU speed: of its processor time.",
             f"{OURS} has {LIMIT_PER_HOST} connections to a host at most: others wait for one.",
-            *(arm.note for arm in everybody.values() if arm.note),
+            *(candidate.note for candidate in candidates.values() if candidate.note),
         ],
         chart=Bars("client", ("us", "speed"), by="answer"),
     )
     async with AsyncExitStack() as stack:
         clients = {
-            name: await stack.enter_async_context(arm.open(url)) for name, arm in everybody.items()
+            name: await stack.enter_async_context(candidate.open(url))
+            for name, candidate in candidates.items()
         }
         for name, calls in clients.items():
-            await _check(everybody[name], calls)
+            await _check(candidates[name], calls)
         for answer, count in counts.items():
-            for width, said in WIDTHS.items():
+            for width, width_name in WIDTHS.items():
                 work = {
                     name: _repeated(_asking(calls, answer), count, width)
                     for name, calls in clients.items()
                 }
-                times = await take_turns(rounds, work)
+                times = await interleave(rounds, work)
                 for name, cells in speeds(times, count).items():
-                    table.add(f"{answer}, {said}", name, *cells)
+                    table.add(f"{answer}, {width_name}", name, *cells)
                 table.samples.update(
                     {f"{answer} {width} {name} s": each.wall for name, each in times.items()}
                 )
     return table
 
 
-async def _check(arm: Arm, calls: Calls) -> None:
+async def _check(candidate: Candidate, calls: Calls) -> None:
     """What is compared does the same: the objects have in them what the server sent."""
-    if dict(arm.plain(await calls.roll(0))) != ROLL:
-        raise RuntimeError(f"{arm.name} makes another roll of it")
-    if [dict(arm.plain(message)) for message in await calls.page(0)] != MESSAGES:
-        raise RuntimeError(f"{arm.name} makes another page of it")
+    if dict(candidate.plain(await calls.roll(0))) != ROLL:
+        raise RuntimeError(f"{candidate.name} makes another roll of it")
+    if [dict(candidate.plain(message)) for message in await calls.page(0)] != MESSAGES:
+        raise RuntimeError(f"{candidate.name} makes another page of it")
 
 
 def _asking(calls: Calls, answer: str) -> Work:
@@ -157,15 +160,15 @@ def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
     for name, each in times.items():
         wall, cpu = statistics.median(each.wall), statistics.median(each.cpu)
         speed = ratio(bare.wall, each.wall) if bare else None
-        held: Sequence[Cell] = (None, None)
+        target_cells: Sequence[Cell] = (None, None)
         if name == OURS and speed is not None:
-            held = f">= {TARGET}", speed >= TARGET
+            target_cells = f">= {TARGET}", speed >= TARGET
         rows[name] = (
             wall / count * 1e6,
             cpu / count * 1e6,
             speed,
             ratio(bare.cpu, each.cpu) if bare else None,
-            *held,
+            *target_cells,
         )
     return rows
 
@@ -173,11 +176,11 @@ def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
 # -- where it goes --------------------------------------------------------------------------------
 
 
-async def _profiles(both: Mapping[str, Arm], url: str, count: int) -> Table:
+async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Table:
     """What each part takes of a small call, in bare aiohttp and here."""
     found: dict[str, Counter[str]] = {}
-    for name, arm in both.items():
-        async with arm.open(url) as calls:
+    for name, candidate in both.items():
+        async with candidate.open(url) as calls:
             call = _asking(calls, "small")
             await share(call, count, 1)
             profile = cProfile.Profile()
@@ -194,20 +197,20 @@ async def _profiles(both: Mapping[str, Arm], url: str, count: int) -> Table:
             "into the URL, a look whether the connection is idle, a limit for the body, a record.",
         ],
     )
-    sums = {name: counted.total() for name, counted in found.items()}
+    totals = {name: part_times.total() for name, part_times in found.items()}
     for name, _ in (found[OURS] | found[BARE]).most_common():
-        table.add(name, *(counted[name] for counted in found.values()))
-    table.add("all of it", *sums.values())
+        table.add(name, *(part_times[name] for part_times in found.values()))
+    table.add("all of it", *totals.values())
     return table
 
 
 def parts(stats: Any, count: int) -> Counter[str]:
     """Microseconds of each part, without what is called from it."""
-    counted: Counter[str] = Counter()
+    part_times: Counter[str] = Counter()
     for (file, _, function), (_, _, seconds, _, _) in stats.stats.items():
         if "poll' of 'select.epoll" not in function and "select.kqueue" not in function:
-            counted[part(file)] += seconds / count * 1e6
-    return counted
+            part_times[part(file)] += seconds / count * 1e6
+    return part_times
 
 
 def part(file: str) -> str:

@@ -59,7 +59,7 @@ def draw(
     title: str,
     rows: Sequence[Mapping[str, Any]],
     samples: Mapping[str, Sequence[float]],
-    to: Sequence[Path],
+    files: Sequence[Path],
 ) -> None:
     """Draw *chart* of a table's *rows* and *samples* into each of the files *to*."""
     import matplotlib as mpl
@@ -71,16 +71,16 @@ def draw(
 
     if isinstance(chart, Bars):
         groups = list(dict.fromkeys(str(row[chart.by]) for row in rows)) if chart.by else [""]
-        most = max(
+        max_rows = max(
             sum(not chart.by or str(row[chart.by]) == group for row in rows) for group in groups
         )
-        size = (4.6 * len(chart.values) + 1.6, (0.26 * most + 0.7) * len(groups) + 0.9)
+        size = (4.6 * len(chart.values) + 1.6, (0.26 * max_rows + 0.7) * len(groups) + 0.9)
         figure, axes = plt.subplots(len(groups), len(chart.values), figsize=size, squeeze=False)
-        for line, group in zip(axes, groups, strict=True):
-            of_it = [row for row in rows if not chart.by or str(row[chart.by]) == group]
-            for place, (panel, value) in enumerate(zip(line, chart.values, strict=True)):
+        for panels, group in zip(axes, groups, strict=True):
+            group_rows = [row for row in rows if not chart.by or str(row[chart.by]) == group]
+            for column, (panel, value) in enumerate(zip(panels, chart.values, strict=True)):
                 name = f"{group}: {value}" if group else value
-                _bars(panel, chart, of_it, value, name, named=place == 0)
+                _bars(panel, chart, group_rows, value, name, named=column == 0)
     else:
         figure, panel = plt.subplots(figsize=(8.0, 4.4))
         if isinstance(chart, Lines):
@@ -89,7 +89,7 @@ def draw(
             _curves(panel, chart, samples)
     figure.suptitle(title, fontsize=11, color=INK)
     figure.set_layout_engine("constrained")  # which leaves room for the title, however tall
-    for path in to:
+    for path in files:
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
         figure.savefig(path, dpi=110, metadata=metadata)
     plt.close(figure)
@@ -109,12 +109,12 @@ def _bars(
     # From the top down as in the table; a row without this figure has a place, and no bar.
     labels = [str(row[chart.label]) for row in rows]
     sizes = [float("nan") if row[value] is None else float(row[value]) for row in rows]
-    places = range(len(rows), 0, -1)
+    positions = range(len(rows), 0, -1)
     colours = [OURS if label.startswith("pythpeer") else THEIRS for label in labels]
-    bars = panel.barh(list(places), sizes, color=colours, height=0.72)
+    bars = panel.barh(list(positions), sizes, color=colours, height=0.72)
     texts = ["" if row[value] is None else f" {_short(row[value])}" for row in rows]
     panel.bar_label(bars, texts, fontsize=8, color=INK)
-    panel.set_yticks(list(places), labels if named else [""] * len(labels), fontsize=8)
+    panel.set_yticks(list(positions), labels if named else [""] * len(labels), fontsize=8)
     panel.set_title(name, fontsize=9, color=INK, loc="left")
     if chart.log and any(size > 0 for size in sizes):
         panel.set_xscale("log")
@@ -133,9 +133,9 @@ def _short(figure: float) -> str:
 
 def _lines(panel: Axes, chart: Lines, rows: Sequence[Mapping[str, Any]]) -> None:
     for colour, value in zip(COLOURS, chart.values, strict=False):
-        known = [row for row in rows if row[value] is not None]
-        across = [float(row[chart.across]) for row in known]
-        panel.plot(across, [row[value] for row in known], "o-", color=colour, label=value)
+        with_value = [row for row in rows if row[value] is not None]
+        across = [float(row[chart.across]) for row in with_value]
+        panel.plot(across, [row[value] for row in with_value], "o-", color=colour, label=value)
     panel.set(xscale="log", yscale="log", xlabel=chart.across, ylabel=chart.unit)
     panel.legend(fontsize=8, frameon=False)
     _plain(panel, "both")

@@ -17,15 +17,15 @@ from .pacing_client import Outcome, Run, serve
 
 __all__ = ["Client", "begin", "start"]
 
-READY: Final = 60.0
+READY_TIMEOUT: Final = 60.0
 """Seconds that importing may take on a machine that is busy."""
 
-FORKS: Final = "forkserver" in multiprocessing.get_all_start_methods()
+CAN_FORK: Final = "forkserver" in multiprocessing.get_all_start_methods()
 # Both kinds have what is used here; their common base has not, for the type checkers.
 CONTEXT: Final = cast(
-    "SpawnContext", multiprocessing.get_context("forkserver" if FORKS else "spawn")
+    "SpawnContext", multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
 )
-if FORKS:
+if CAN_FORK:
     CONTEXT.set_forkserver_preload([serve.__module__])
 
 
@@ -34,14 +34,14 @@ class Client:
 
     def __init__(self, run: Run) -> None:
         self.run: Final = run
-        self._connection, theirs = CONTEXT.Pipe()
-        self._process = CONTEXT.Process(target=serve, args=(theirs, run), daemon=True)
+        self._connection, client_end = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=serve, args=(client_end, run), daemon=True)
         self._process.start()
-        theirs.close()  # so that its end is noticed here
+        client_end.close()  # so that its end is noticed here
 
     def get_ready(self) -> None:
         """Wait until it has imported what it needs, and made a request that is not judged."""
-        self._hear(READY)
+        self._receive(READY_TIMEOUT)
 
     def go(self) -> None:
         """Let it begin."""
@@ -50,16 +50,18 @@ class Client:
     def outcome(self) -> Outcome:
         """Wait until it is done, and return what it did."""
         run = self.run
-        outcome = self._hear(run.patience * run.requests * run.interval + READY)
+        outcome = self._receive(
+            run.max_duration_ratio * run.requests * run.interval + READY_TIMEOUT
+        )
         if not isinstance(outcome, Outcome):
             raise TypeError(f"{run.limiter}: no outcome but {outcome!r}")
         return outcome
 
-    def _hear(self, seconds: float) -> object:
+    def _receive(self, seconds: float) -> object:
         try:
             if self._connection.poll(seconds):
-                said: object = self._connection.recv()
-                return said
+                received: object = self._connection.recv()
+                return received
         except EOFError:
             pass
         raise RuntimeError(f"{self.run.limiter}: the client did not answer")

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from .chart import Bars
-from .competitors.polling import arms
-from .day_process import READERS, Order, Result, ways
+from .competitors.polling import load_candidates
+from .day_process import READERS, Result, RunSpec, ways
 from .report import Cell, Table
-from .subprocesses import carry_out
+from .subprocesses import run_all
 
 __all__ = ["run"]
 
@@ -25,7 +25,7 @@ def run(*, quick: bool) -> list[Table]:
     seconds = QUICK if quick else DAY
 
     def follow(name: str) -> Result:
-        return carry_out("daylong", [Order(name, seconds)], Result)[0]
+        return run_all("day_process", [RunSpec(name, seconds)], Result)[0]
 
     names = list(ways())
     with ThreadPoolExecutor(AT_ONCE) as pool:  # whoever is done lets the next one begin
@@ -48,23 +48,38 @@ def _table(results: dict[str, Result], seconds: float) -> Table:
             "growth: of resident memory, from the end of the first hour to the end of the last.",
             "Every two hundredth connection breaks, and for ten minutes of a day nothing answers.",
             "Pythpeer's stores keep the last 10,000 messages.",
-            *(arm.note for arm in arms()[0].values() if arm.chat and arm.note),
-            *arms()[1],
+            *(
+                candidate.note
+                for candidate in load_candidates()[0].values()
+                if candidate.chat and candidate.note
+            ),
+            *load_candidates()[1],
         ],
         chart=Bars("program", ("CPU s", "requests/ideal", "lost", "growth MiB")),
     )
     for name, result in results.items():
-        seen, ideal = result.receipt, seconds
+        delivery, ideal = result.delivery_result, seconds
         first, last = result.resident
         growth = None if first is None or last is None else (last - first) / 2**20
         target: tuple[Cell, Cell] = None, None
         if name.startswith(OURS):
-            met = seen.told == seen.lost and not seen.doubled and result.requests <= ideal
+            met = (
+                delivery.reported == delivery.lost
+                and not delivery.duplicated
+                and result.requests <= ideal
+            )
             target = "none untold or doubled, requests <= 1", met
         table.add(
             name,
             *(result.cpu, result.requests, result.requests / ideal),
-            *(seen.of, seen.delivered, seen.lost, seen.doubled, seen.told, seen.delay),
+            *(
+                delivery.of,
+                delivery.delivered,
+                delivery.lost,
+                delivery.duplicated,
+                delivery.reported,
+                delivery.delay,
+            ),
             *(last and last / 2**20, growth),
             *target,
         )

@@ -24,28 +24,28 @@ from pythpeer import MemoryStore, SqliteStore
 from pythpeer.stores.base import Store
 
 from .competitors.fan_out import fan_out
-from .competitors.polling import Place, Reader, Reading, arms
-from .day_workload import Receipt, Room, receipt, timetable
+from .competitors.polling import Reader, Reading, ServiceAccess, load_candidates
+from .day_workload import DeliveryResult, ModelService, delivery_result, make_post_times
 from .durable import TEXT
 from .inprocess_server import answered, resident, serving
 from .pythpeer_readers import reading_of, session
-from .subprocesses import obey, order_of
+from .subprocesses import read_spec, run_spec
 
-__all__ = ["READERS", "Order", "Result", "ways"]
+__all__ = ["READERS", "Result", "RunSpec", "ways"]
 
 SEED: Final = 20121212
 
-FIRST: Final = 600.0
+MIN_WARM_UP: Final = 600.0
 """Seconds before which memory is not looked at: by then everything has gone wrong once."""
 
-TOO_LONG: Final = ("aiohttp, the last 50 and a set",)
+SKIPPED: Final = ("aiohttp, the last 50 and a set",)
 """What `loss` has shown enough of: it reads fifty messages each time."""
 
 READERS: Final = 2
 """Parts of the program that want every message."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class RunSpec(msgspec.Struct, frozen=True):
     """What to do, and for how long."""
 
     way: str
@@ -55,21 +55,21 @@ class Order(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """What came of it."""
 
-    receipt: Receipt
+    delivery_result: DeliveryResult
     requests: int
     cpu: float
     resident: tuple[int | None, int | None]
     """Bytes after the first hour of a day, and at its end."""
 
 
-Readings = Callable[[Place, Path], AbstractAsyncContextManager[Sequence[Reading]]]
+Readings = Callable[[ServiceAccess, Path], AbstractAsyncContextManager[Sequence[Reading]]]
 
 
 @asynccontextmanager
-async def _streams(place: Place, store: Store) -> AsyncGenerator[Sequence[Reading]]:
+async def _streams(access: ServiceAccess, store: Store) -> AsyncGenerator[Sequence[Reading]]:
     """One session, and a stream with a name for each reader."""
     async with AsyncExitStack() as stack:
-        opened = await stack.enter_async_context(session(place, store, guard=0.0))
+        opened = await stack.enter_async_context(session(access, store, guard=0.0))
         readings: list[Reading] = []
         for number in range(READERS):
             stream = opened.peerbet.chat_stream(name=f"reader {number}")
@@ -78,25 +78,27 @@ async def _streams(place: Place, store: Store) -> AsyncGenerator[Sequence[Readin
 
 
 @asynccontextmanager
-async def _each(reader: Reader, place: Place, _: Path) -> AsyncGenerator[Sequence[Reading]]:
+async def _program_per_reader(
+    reader: Reader, access: ServiceAccess, _: Path
+) -> AsyncGenerator[Sequence[Reading]]:
     """A whole program for each reader."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(reader(place)) for _ in range(READERS)]
+        yield [await stack.enter_async_context(reader(access)) for _ in range(READERS)]
 
 
 def ways() -> dict[str, Readings]:
     """Every way by its name, those that take longest first."""
-    found: dict[str, Readings] = {
-        "pythpeer, SqliteStore": lambda place, folder: _streams(
-            place, SqliteStore(folder / "day.sqlite")
+    ways_by_name: dict[str, Readings] = {
+        "pythpeer, SqliteStore": lambda access, folder: _streams(
+            access, SqliteStore(folder / "day.sqlite")
         ),
-        "pythpeer, MemoryStore": lambda place, _: _streams(place, MemoryStore()),
+        "pythpeer, MemoryStore": lambda access, _: _streams(access, MemoryStore()),
     }
-    for name, arm in arms()[0].items():
-        if arm.chat is not None and name not in TOO_LONG:
-            found[name] = partial(_each, arm.chat)
-    found["aiohttp, one poller, a queue each"] = lambda place, _: fan_out(place, READERS)
-    return found
+    for name, candidate in load_candidates()[0].items():
+        if candidate.chat is not None and name not in SKIPPED:
+            ways_by_name[name] = partial(_program_per_reader, candidate.chat)
+    ways_by_name["aiohttp, one poller, a queue each"] = lambda access, _: fan_out(access, READERS)
+    return ways_by_name
 
 
 class _Day:
@@ -104,26 +106,28 @@ class _Day:
 
     def __init__(self, seconds: float) -> None:
         self.seconds: Final = seconds
-        self.moments: Final = timetable(seconds, SEED)
-        self.room: Final = Room(self.moments, seconds)
-        self.came: Final = [array("d", [-1.0]) * len(self.moments) for _ in range(READERS)]
-        self.doubled = 0
+        self.post_times: Final = make_post_times(seconds, SEED)
+        self.service: Final = ModelService(self.post_times, seconds)
+        self.received_at: Final = [
+            array("d", [-1.0]) * len(self.post_times) for _ in range(READERS)
+        ]
+        self.duplicated = 0
 
     def answer(self, target: str) -> bytes | None:
-        asked = dict(parse_qsl(urlsplit(target).query))
-        after, last = (int(asked[name]) if name in asked else None for name in ("mid", "last"))
-        ids = self.room.page(_now(), after, last)
+        params = dict(parse_qsl(urlsplit(target).query))
+        after, last = (int(params[name]) if name in params else None for name in ("mid", "last"))
+        ids = self.service.page(_now(), after, last)
         if ids is None:
             return None
         return answered({"status": 1, "users_online": 3, "message_list": [*map(_line, ids)]})
 
-    async def follow(self, reading: Reading, came: array[float]) -> None:
+    async def follow(self, reading: Reading, received_at: array[float]) -> None:
         while True:
             for text in await reading.step():
-                place = int(text.partition(" ")[0]) - 1
-                self.doubled += came[place] >= 0.0
-                if came[place] < 0.0:
-                    came[place] = _now()
+                access = int(text.partition(" ")[0]) - 1
+                self.duplicated += received_at[access] >= 0.0
+                if received_at[access] < 0.0:
+                    received_at[access] = _now()
 
 
 def _line(id: int) -> dict[str, object]:
@@ -135,37 +139,37 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _run(order: Order, folder: Path) -> Result:
-    day = _Day(order.seconds)
+async def _run(spec: RunSpec, folder: Path) -> Result:
+    day = _Day(spec.seconds)
     cpu = time.process_time()
     async with serving(day.answer) as url:
-        place = Place(url, url, "0123456789abcdef", "0123456789abcdef")
-        async with ways()[order.way](place, folder) as readings:
+        access = ServiceAccess(url, url, "0123456789abcdef", "0123456789abcdef")
+        async with ways()[spec.way](access, folder) as readings:
             tasks = [
-                asyncio.create_task(day.follow(*each))
-                for each in zip(readings, day.came, strict=True)
+                asyncio.create_task(day.follow(*pair))
+                for pair in zip(readings, day.received_at, strict=True)
             ]
-            await asyncio.sleep(max(FIRST, order.seconds / 24))
-            first = _held()
-            await asyncio.wait(tasks, timeout=order.seconds - _now())
-            last = _held()
+            await asyncio.sleep(max(MIN_WARM_UP, spec.seconds / 24))
+            first = _resident()
+            await asyncio.wait(tasks, timeout=spec.seconds - _now())
+            last = _resident()
             for task in tasks:
                 task.cancel()
-            for over in await asyncio.gather(*tasks, return_exceptions=True):
-                if not isinstance(over, asyncio.CancelledError):
-                    raise RuntimeError(f"{order.way}: a reader ended") from over
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                if not isinstance(result, asyncio.CancelledError):
+                    raise RuntimeError(f"{spec.way}: a reader ended") from result
             gaps = [list(reading.gaps()) for reading in readings]
-    seen = receipt(day.moments, day.came, day.doubled, gaps)
-    return Result(seen, day.room.requests, time.process_time() - cpu, (first, last))
+    seen = delivery_result(day.post_times, day.received_at, day.duplicated, gaps)
+    return Result(seen, day.service.requests, time.process_time() - cpu, (first, last))
 
 
-def _held() -> int | None:
+def _resident() -> int | None:
     gc.collect()
     return resident()
 
 
 def main() -> None:
-    obey(order_of(Order), _run)
+    run_spec(read_spec(RunSpec), _run)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ from pythpeer.answers import parse_response
 from pythpeer.peerbet import make_read_endpoint
 
 from .chart import Bars
-from .competitors.decoding import Arm, arms
+from .competitors.decoding import Candidate, load_candidates
 from .competitors.installed import OURS
-from .measure import take_turns
+from .measure import interleave
 from .report import Cell, Table, ratio
 from .server import MESSAGES, PAGE, ROLL, SMALL
 
-__all__ = ["Damage", "damages", "outcome", "run"]
+__all__ = ["Damage", "damaged_pages", "outcome", "run"]
 
 BARE: Final = "msgspec"
 TARGET: Final = 0.8
@@ -52,20 +52,23 @@ class Roll(msgspec.Struct, frozen=True):
 
 def run(*, quick: bool) -> list[Table]:
     """Measure every decoder with whole answers and with damaged pages."""
-    found, absent = arms()
-    everybody = {OURS: _ours()} | found
-    for arm in everybody.values():
-        _check(arm)
+    found, missing = load_candidates()
+    candidates = {OURS: _ours()} | found
+    for candidate in candidates.values():
+        _check(candidate)
     tables = [
-        asyncio.run(_whole(everybody, 3 if quick else 25)),
-        *asyncio.run(_damaged(everybody, 1 if quick else 9)),
+        asyncio.run(_complete_responses(candidates, 3 if quick else 25)),
+        *asyncio.run(_damaged(candidates, 1 if quick else 9)),
     ]
     for table in tables:
-        table.notes += [*(arm.note for arm in everybody.values() if arm.note), *absent]
+        table.notes += [
+            *(candidate.note for candidate in candidates.values() if candidate.note),
+            *missing,
+        ]
     return tables
 
 
-def _ours() -> Arm:
+def _ours() -> Candidate:
     chat = make_read_endpoint(ELSEWHERE)
     small = Endpoint("benchmark.roll", ELSEWHERE, answer=Roll)
 
@@ -78,21 +81,21 @@ def _ours() -> Arm:
     def page(body: bytes) -> Sequence[ChatMessage]:
         return read(chat, body).messages
 
-    return Arm(OURS, lambda body: read(small, body), page, msgspec.to_builtins)
+    return Candidate(OURS, lambda body: read(small, body), page, msgspec.to_builtins)
 
 
-def _check(arm: Arm) -> None:
+def _check(candidate: Candidate) -> None:
     """What is compared does the same: the objects have in them what was sent."""
-    if dict(arm.plain(arm.roll(SMALL))) != ROLL:
-        raise RuntimeError(f"{arm.name} makes another roll of it")
-    if list(map(arm.plain, arm.page(PAGE))) != MESSAGES:
-        raise RuntimeError(f"{arm.name} makes another page of it")
+    if dict(candidate.plain(candidate.roll(SMALL))) != ROLL:
+        raise RuntimeError(f"{candidate.name} makes another roll of it")
+    if list(map(candidate.plain, candidate.page(PAGE))) != MESSAGES:
+        raise RuntimeError(f"{candidate.name} makes another page of it")
 
 
 # -- whole answers --------------------------------------------------------------------------------
 
 
-async def _whole(everybody: Mapping[str, Arm], rounds: int) -> Table:
+async def _complete_responses(candidates: Mapping[str, Candidate], rounds: int) -> Table:
     table = Table(
         "Answers as documented: microseconds of one",
         ("answer", "decoder", "us", "MB/s", "speed", "target", "met"),
@@ -105,16 +108,16 @@ async def _whole(everybody: Mapping[str, Arm], rounds: int) -> Table:
     )
     for answer, body, count in ("small", SMALL, 10_000), ("page", PAGE, 100):
         work = {
-            name: _repeated(arm.roll if answer == "small" else arm.page, body, count)
-            for name, arm in everybody.items()
+            name: _repeated(candidate.roll if answer == "small" else candidate.page, body, count)
+            for name, candidate in candidates.items()
         }
-        times = await take_turns(rounds, work)
+        times = await interleave(rounds, work)
         for name, each in times.items():
             seconds = statistics.median(each.wall) / count
             speed = ratio(times[BARE].wall, each.wall)
-            judged = name == OURS and answer == "page"
-            held = (f">= {TARGET}", speed >= TARGET) if judged else (None, None)
-            table.add(answer, name, seconds * 1e6, len(body) / seconds / 1e6, speed, *held)
+            has_target = name == OURS and answer == "page"
+            target_cells = (f">= {TARGET}", speed >= TARGET) if has_target else (None, None)
+            table.add(answer, name, seconds * 1e6, len(body) / seconds / 1e6, speed, *target_cells)
             table.samples[f"{answer} {name} s"] = each.wall
     return table
 
@@ -129,7 +132,7 @@ class Damage(NamedTuple):
     messages: Sequence[Message]
 
 
-def damages() -> dict[str, Damage]:
+def damaged_pages() -> dict[str, Damage]:
     """Every damage by what it is. All of them are what PHP, or a text of somebody's, can do."""
     whole: list[dict[str, Any]] = copy.deepcopy(MESSAGES)
     others = [*whole[:BROKEN], *whole[BROKEN + 1 :]]
@@ -176,10 +179,10 @@ class Outcome(NamedTuple):
     """Messages that are not, and were handed out all the same."""
 
 
-def outcome(arm: Arm, damage: Damage) -> Outcome:
+def outcome(candidate: Candidate, damage: Damage) -> Outcome:
     """Decode a damaged page, and compare what comes of it with what can be had."""
     try:
-        found = [arm.plain(message) for message in arm.page(damage.body)]
+        found = [candidate.plain(message) for message in candidate.page(damage.body)]
     except Exception:  # noqa: BLE001  # each decoder has errors of its own
         return Outcome(0, 0)
     right = {message["id"]: message for message in damage.messages}
@@ -187,7 +190,7 @@ def outcome(arm: Arm, damage: Damage) -> Outcome:
     return Outcome(kept, len(found) - kept)
 
 
-async def _damaged(everybody: Mapping[str, Arm], rounds: int) -> list[Table]:
+async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Table]:
     """All damages taken together, and each by itself."""
     count = 10
     each = Table(
@@ -198,22 +201,22 @@ async def _damaged(everybody: Mapping[str, Arm], rounds: int) -> list[Table]:
             f"target: all that can be had, and nothing wrong. {OURS} counts what it leaves out.",
         ],
     )
-    cases = damages()
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in everybody}
-    longest = dict.fromkeys(everybody, 0.0)
+    cases = damaged_pages()
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in candidates}
+    max_ms = dict.fromkeys(candidates, 0.0)
     for said, damage in cases.items():
         work = {
-            name: _repeated(_forgiven(arm.page), damage.body, count)
-            for name, arm in everybody.items()
+            name: _repeated(_without_errors(candidate.page), damage.body, count)
+            for name, candidate in candidates.items()
         }
-        times = await take_turns(rounds, work)
+        times = await interleave(rounds, work)
         best = Outcome(len(damage.messages), 0)
-        for name, arm in everybody.items():
+        for name, candidate in candidates.items():
             ms = statistics.median(times[name].wall) / count * 1e3
-            longest[name] = max(longest[name], ms)
-            found = outcome(arm, damage)
+            max_ms[name] = max(max_ms[name], ms)
+            found = outcome(candidate, damage)
             outcomes[name].append(found)
-            each.add(said, name, *found, ms, *_held(name, found, best))
+            each.add(said, name, *found, ms, *_target_cells(name, found, best))
             each.samples[f"{said} {name} s"] = times[name].wall
     best = Outcome(sum(len(damage.messages) for damage in cases.values()), 0)
     whole = Table(
@@ -225,18 +228,18 @@ async def _damaged(everybody: Mapping[str, Arm], rounds: int) -> list[Table]:
         ],
         chart=Bars("decoder", ("kept", "wrong", "ms at most")),
     )
-    for name, those in outcomes.items():
-        total = Outcome(sum(one.kept for one in those), sum(one.wrong for one in those))
-        whole.add(name, *total, longest[name], *_held(name, total, best))
+    for name, waiters in outcomes.items():
+        total = Outcome(sum(one.kept for one in waiters), sum(one.wrong for one in waiters))
+        whole.add(name, *total, max_ms[name], *_target_cells(name, total, best))
     return [whole, each]
 
 
-def _held(name: str, found: Outcome, best: Outcome) -> tuple[Cell, Cell]:
+def _target_cells(name: str, found: Outcome, best: Outcome) -> tuple[Cell, Cell]:
     """What pythpeer is held to, and whether it did it; nothing for others."""
     return (f"{best.kept} kept", found == best) if name == OURS else (None, None)
 
 
-def _forgiven(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
+def _without_errors(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
     """*decode*, of which no error is heard."""
 
     def attempt(body: bytes) -> None:

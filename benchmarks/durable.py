@@ -30,15 +30,15 @@ from pythpeer.stores.sqlite.worker import Worker
 from pythpeer.streams import Stream
 
 from .chart import Bars
-from .measure import take_turns
-from .redis_server import ABSENT, redis_server
+from .measure import interleave
+from .redis_server import NOT_INSTALLED, redis_server
 from .report import Table
 
 __all__ = ["run"]
 
 TOPIC: Final = Topic("benchmark", ChatMessage)
-ONE_BY_ONE: Final = 150
-IN_BATCHES: Final = 10
+MAX_ONE_BY_ONE: Final = 150
+MAX_IN_BATCHES: Final = 10
 """Microseconds that a message may cost over the plain loop's."""
 
 TEXT: Final = "a message of about the length that messages have"
@@ -48,12 +48,12 @@ def message(id: int) -> ChatMessage:
     return ChatMessage(id, "somebody", TEXT, "", "2012-12-12 21:12:21")
 
 
-class _Script:
+class _ScriptedSource:
     """A chat of so many messages, of which each poll brings the next few."""
 
-    def __init__(self, many: int, batch: int) -> None:
+    def __init__(self, messages: int, batch: int) -> None:
         self.name: Final = "benchmark.chat"
-        self._many = many
+        self._messages = messages
         self._batch = batch
 
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
@@ -62,12 +62,12 @@ class _Script:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
-        after = feed.min_position
-        end = min(self._many, after + self._batch)
+    async def poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
+        after = poller.min_position
+        end = min(self._messages, after + self._batch)
         page = {id: message(id) for id in range(after + 1, end + 1)}
-        await feed.log.append(link_entries(after, page, full=False))
-        feed.confirm(after, full=False)
+        await poller.log.append(link_entries(after, page, full=False))
+        poller.confirm(after, full=False)
         return None
 
 
@@ -81,7 +81,7 @@ def run(*, quick: bool) -> list[Table]:
             asyncio.run(_transactions()),
         ]
         if url is None:
-            tables[0].notes.append(ABSENT)
+            tables[0].notes.append(NOT_INSTALLED)
     return tables
 
 
@@ -100,22 +100,26 @@ async def _run(url: str | None, *, quick: bool) -> Table:
         chart=Bars("way", ("one by one", "by fifty"), log=True),
     )
     times: dict[int, dict[str, list[float]]] = {}
-    for batch, many in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
+    for batch, messages in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
         with tempfile.TemporaryDirectory() as folder:
             ways: dict[str, Callable[[], Awaitable[None]]] = {
-                "plain loop": _plain(many, batch),
-                "a job in a thread for each poll": _threaded(many, batch),
-                "commit on the loop": _naive(_names(folder), many, batch),
-                "pythpeer, MemoryStore": _stream(MemoryStore, many, batch),
-                "pythpeer, SqliteStore": _stream(_files(folder), many, batch),
-                "pythpeer, SqliteStore, ack() each": _stream(_files(folder), many, batch, ack=True),
-                "pythpeer, SqliteStore, full": _stream(_files(folder, "full"), many, batch),
+                "plain loop": _plain(messages, batch),
+                "a job in a thread for each poll": _threaded(messages, batch),
+                "commit on the loop": _commit_each(_new_paths(folder), messages, batch),
+                "pythpeer, MemoryStore": _stream(MemoryStore, messages, batch),
+                "pythpeer, SqliteStore": _stream(_sqlite_stores(folder), messages, batch),
+                "pythpeer, SqliteStore, ack() each": _stream(
+                    _sqlite_stores(folder), messages, batch, ack=True
+                ),
+                "pythpeer, SqliteStore, full": _stream(
+                    _sqlite_stores(folder, "full"), messages, batch
+                ),
             }
             if url is not None:
-                ways["pythpeer, RedisStore"] = _stream(_places(url), many, batch)
-            taken = await take_turns(3 if quick else 9, ways)
+                ways["pythpeer, RedisStore"] = _stream(_redis_stores(url), messages, batch)
+            measured = await interleave(3 if quick else 9, ways)
             times[batch] = {
-                name: [wall / many * 1e6 for wall in way.wall] for name, way in taken.items()
+                name: [wall / messages * 1e6 for wall in way.wall] for name, way in measured.items()
             }
     for name in times[1]:
         cells: list[float] = []
@@ -125,8 +129,8 @@ async def _run(url: str | None, *, quick: bool) -> Table:
             cells.append(statistics.median(a - b for a, b in zip(ours, plain, strict=True)))
             table.samples[f"{name}, {batch}"] = ours
         if name == "pythpeer, SqliteStore":
-            met = cells[1] < ONE_BY_ONE and cells[3] < IN_BATCHES
-            table.add(name, *cells, f"< {ONE_BY_ONE}, < {IN_BATCHES}", met)
+            met = cells[1] < MAX_ONE_BY_ONE and cells[3] < MAX_IN_BATCHES
+            table.add(name, *cells, f"< {MAX_ONE_BY_ONE}, < {MAX_IN_BATCHES}", met)
         else:
             table.add(name, *cells, None, None)
     return table
@@ -135,45 +139,45 @@ async def _run(url: str | None, *, quick: bool) -> Table:
 _NUMBERS: Final = count()
 
 
-def _names(folder: str) -> Iterator[Path]:
+def _new_paths(folder: str) -> Iterator[Path]:
     return (Path(folder, f"{number}.sqlite") for number in _NUMBERS)
 
 
-def _files(folder: str, durability: Durability = "normal") -> Callable[[], Store]:
-    names = _names(folder)
+def _sqlite_stores(folder: str, durability: Durability = "normal") -> Callable[[], Store]:
+    names = _new_paths(folder)
     return lambda: SqliteStore(next(names), durability=durability)
 
 
-def _places(url: str) -> Callable[[], Store]:
+def _redis_stores(url: str) -> Callable[[], Store]:
     """Stores on one server, that know nothing of each other."""
     return lambda: RedisStore(url, prefix=uuid.uuid4().hex)
 
 
-def _plain(many: int, batch: int) -> Callable[[], Awaitable[None]]:
+def _plain(messages: int, batch: int) -> Callable[[], Awaitable[None]]:
     """The loop that everybody writes: poll, handle, poll."""
 
     async def work() -> None:
         last = 0
-        while last < many:
+        while last < messages:
             await asyncio.sleep(0)
-            end = min(many, last + batch)
-            for one in [message(id) for id in range(last + 1, end + 1)]:
-                last = one.id
+            end = min(messages, last + batch)
+            for item in [message(id) for id in range(last + 1, end + 1)]:
+                last = item.id
 
     return work
 
 
-def _threaded(many: int, batch: int) -> Callable[[], Awaitable[None]]:
+def _threaded(messages: int, batch: int) -> Callable[[], Awaitable[None]]:
     """The same, and a thread is asked for nothing once a poll: the least that storing takes."""
 
     async def work() -> None:
         worker = Worker("benchmark")
         last = 0
-        while last < many:
+        while last < messages:
             await worker.run(_nothing)
-            end = min(many, last + batch)
-            for one in [message(id) for id in range(last + 1, end + 1)]:
-                last = one.id
+            end = min(messages, last + batch)
+            for item in [message(id) for id in range(last + 1, end + 1)]:
+                last = item.id
         worker.close()
 
     return work
@@ -183,55 +187,55 @@ def _nothing() -> None:
     pass
 
 
-def _naive(names: Iterator[Path], many: int, batch: int) -> Callable[[], Awaitable[None]]:
+def _commit_each(names: Iterator[Path], messages: int, batch: int) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         with closing(sqlite3.connect(next(names))) as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("CREATE TABLE message (id INTEGER PRIMARY KEY, item TEXT)")
             last = 0
-            while last < many:
+            while last < messages:
                 await asyncio.sleep(0)
-                end = min(many, last + batch)
-                for one in [message(id) for id in range(last + 1, end + 1)]:
-                    row = (one.id, msgspec.json.encode(one))
+                end = min(messages, last + batch)
+                for item in [message(id) for id in range(last + 1, end + 1)]:
+                    row = (item.id, msgspec.json.encode(item))
                     db.execute("INSERT INTO message VALUES (?, ?)", row)
                     db.commit()
-                    last = one.id
+                    last = item.id
 
     return work
 
 
 def _stream(
-    make: Callable[[], Store], many: int, batch: int, *, ack: bool = False
+    make: Callable[[], Store], messages: int, batch: int, *, ack: bool = False
 ) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
-        await _follow(make(), many, batch, ack=ack)
+        await _follow(make(), messages, batch, ack=ack)
 
     return work
 
 
 async def _follow(
     store: Store,
-    many: int,
+    messages: int,
     batch: int,
     *,
     ack: bool,
-    note: Callable[[str], object] | None = None,
+    trace: Callable[[str], object] | None = None,
 ) -> None:
     """Have *many* messages from a stream. *note* is told each statement of a `SqliteStore`."""
     await store.open()
     try:
         if isinstance(store, SqliteStore) and (connection := store._database._connection):
-            connection.set_trace_callback(note)
-        feeds = Pollers()
-        feeds.open(store, Retry())
-        feed = feeds.get(TOPIC, lambda: _Script(many, batch))
-        stream = Stream(feed, after=0, name="bench")
-        async for one in stream:
+            connection.set_trace_callback(trace)
+        pollers = Pollers()
+        pollers.open(store, Retry())
+        poller = pollers.get(TOPIC, lambda: _ScriptedSource(messages, batch))
+        stream = Stream(poller, after=0, name="bench")
+        async for item in stream:
             if ack:
                 await stream.ack()
-            if one.id == many:
+            if item.id == messages:
                 break
         await stream.aclose()
     finally:
@@ -240,9 +244,9 @@ async def _follow(
 
 async def _transactions() -> Table:
     """What the store writes, counted by SQLite itself."""
-    many = 1_000
+    messages = 1_000
     table = Table(
-        f"Transactions for {many:,} messages, all of them acknowledged",
+        f"Transactions for {messages:,} messages, all of them acknowledged",
         ("polls bring", "acknowledged by", "polls", "transactions", "for each poll"),
         notes=["One for each poll appends; the others open and close, or renew the right to poll."],
     )
@@ -250,17 +254,17 @@ async def _transactions() -> Table:
         for ack, by in ((False, "asking for the next"), (True, "ack() each")):
             with tempfile.TemporaryDirectory() as folder:
                 store = SqliteStore(Path(folder, "count.sqlite"))
-                begun: list[str] = []
-                await _follow(store, many, batch, ack=ack, note=begun.append)
-            polls = many // batch
-            count = sum(statement.startswith("BEGIN") for statement in begun)
+                statements: list[str] = []
+                await _follow(store, messages, batch, ack=ack, trace=statements.append)
+            polls = messages // batch
+            count = sum(statement.startswith("BEGIN") for statement in statements)
             table.add(batch, by, polls, count, count / polls)
     return table
 
 
 async def _mail(url: str | None, *, quick: bool) -> Table:
     """A consuming read: its announcement, and the transaction that ends it."""
-    many = 100 if quick else 1_000
+    messages = 100 if quick else 1_000
     table = Table(
         "A consuming read of one mail, microseconds for each",
         ("store", "announce", "append and settle"),
@@ -275,29 +279,29 @@ async def _mail(url: str | None, *, quick: bool) -> Table:
             "SqliteStore, full": SqliteStore(Path(folder, "full.sqlite"), durability="full"),
         }
         if url is not None:
-            stores["RedisStore"] = _places(url)()
+            stores["RedisStore"] = _redis_stores(url)()
         for name, store in stores.items():
             await store.open()
             log = store.log(topic)
             loop = asyncio.get_running_loop()
-            announcing: list[float] = []
-            appending: list[float] = []
-            for number in range(many):
+            intent_times: list[float] = []
+            append_times: list[float] = []
+            for number in range(messages):
                 start = loop.time()
-                announced = await log.begin_fetch(20.0)
-                between = loop.time()
-                drafts = [NewEntry(message(number), identity=str(number))]
-                await log.append(drafts, completes=[announced])
-                announcing.append((between - start) * 1e6)
-                appending.append((loop.time() - between) * 1e6)
+                fetch = await log.begin_fetch(20.0)
+                within_gaps = loop.time()
+                entries = [NewEntry(message(number), identity=str(number))]
+                await log.append(entries, completes=[fetch])
+                intent_times.append((within_gaps - start) * 1e6)
+                append_times.append((loop.time() - within_gaps) * 1e6)
             await store.aclose()
-            table.add(name, statistics.median(announcing), statistics.median(appending))
+            table.add(name, statistics.median(intent_times), statistics.median(append_times))
     return table
 
 
 async def _tokens(url: str | None, *, quick: bool) -> Table:
     """What each poll pays for sharing its pacing with other programs."""
-    many = 200 if quick else 2_000
+    messages = 200 if quick else 2_000
     table = Table(
         "A token for a poll, written, answered and closed: microseconds of one",
         ("store", "us"),
@@ -308,22 +312,22 @@ async def _tokens(url: str | None, *, quick: bool) -> Table:
     )
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Callable[[], Awaitable[None]]] = {
-            "MemoryStore": _pacing(MemoryStore, many),
-            "SqliteStore": _pacing(_files(folder), many),
+            "MemoryStore": _pacing(MemoryStore, messages),
+            "SqliteStore": _pacing(_sqlite_stores(folder), messages),
         }
         if url is not None:
-            ways["RedisStore"] = _pacing(_places(url), many)
-        for name, times in (await take_turns(3 if quick else 9, ways)).items():
-            table.add(name, statistics.median(times.wall) / many * 1e6)
+            ways["RedisStore"] = _pacing(_redis_stores(url), messages)
+        for name, times in (await interleave(3 if quick else 9, ways)).items():
+            table.add(name, statistics.median(times.wall) / messages * 1e6)
     return table
 
 
-def _pacing(make: Callable[[], Store], many: int) -> Callable[[], Awaitable[None]]:
+def _pacing(make: Callable[[], Store], messages: int) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         store = make()
         await store.open()
         limiter = store.limiter("benchmark", "benchmark.chat", Rate(1e-6, guard=0.0))
-        for _ in range(many):
+        for _ in range(messages):
             permit = await limiter.acquire(Priority.POLL)
             permit.on_written()
             permit.on_answered()

@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from .chart import Bars
-from .measure import Times, turns
+from .measure import Times, alternate
 from .report import Table, ratio
 from .server import ROOT
 
@@ -22,7 +22,7 @@ OPEN: Final = "import pythpeer, open a Session"
 THEIR_OPEN: Final = "import the three, make a ClientSession"
 
 # Each says at its end what CPU time it took from its very start.
-TELL: Final = "import time; print(time.process_time())"
+PRINT_CPU: Final = "import time; print(time.process_time())"
 
 OPEN_OURS: Final = """
 import asyncio, pythpeer
@@ -60,9 +60,9 @@ def run(*, quick: bool) -> list[Table]:
     for name in SCRIPTS:  # a run that does not count: bytecode is written, files are in memory
         _interpret(SCRIPTS[name])
     opens: list[float] = []
-    for name in turns(rounds, list(SCRIPTS)):
+    for name in alternate(rounds, list(SCRIPTS)):
         start = time.perf_counter()
-        cpu = _interpret(f"{SCRIPTS[name]}\n{TELL}")
+        cpu = _interpret(f"{SCRIPTS[name]}\n{PRINT_CPU}")
         times[name].wall.append(time.perf_counter() - start)
         times[name].cpu.append(cpu)
         if name == OPEN:
@@ -80,11 +80,11 @@ def run(*, quick: bool) -> list[Table]:
     )
     for name, against in ((OURS, THEIRS), (OPEN, THEIR_OPEN)):
         figures: dict[str, Times] = {}
-        for arm in (name, against):
-            figures[arm] = over = Times()
-            over.wall = [a - b for a, b in zip(times[arm].wall, bare.wall, strict=True)]
-            over.cpu = [a - b for a, b in zip(times[arm].cpu, bare.cpu, strict=True)]
-            table.samples[f"{arm} s"] = over.wall
+        for script in (name, against):
+            figures[script] = over = Times()
+            over.wall = [a - b for a, b in zip(times[script].wall, bare.wall, strict=True)]
+            over.cpu = [a - b for a, b in zip(times[script].cpu, bare.cpu, strict=True)]
+            table.samples[f"{script} s"] = over.wall
         share = ratio(figures[name].wall, figures[against].wall)
         target = "<= 1.1" if name == OURS else None
         table.add(
@@ -108,7 +108,7 @@ def run(*, quick: bool) -> list[Table]:
 
 def _interpret(script: str) -> float:
     """Run *script* in an interpreter of its own; returns the number it prints, if it does."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -117,4 +117,4 @@ def _interpret(script: str) -> float:
         timeout=60,
         check=True,
     )
-    return float(done.stdout or 0.0)
+    return float(process.stdout or 0.0)

@@ -13,19 +13,19 @@ import msgspec
 
 from pythpeer.testing import FakeServices
 
-from .competitors.polling import Place
-from .killed_process import CHAT, KILLED, MAIL, Life
-from .loss_count import Tally, tally
+from .competitors.polling import ServiceAccess
+from .killed_process import CHAT, KILLED, MAIL, KilledRun
+from .loss_count import LossCount, count_losses
 from .server import ROOT
 
-__all__ = ["EACH", "Outcome", "kill"]
+__all__ = ["TEXTS_PER_RUN", "Outcome", "kill"]
 
 SEED: Final = 20121212
 
-EACH: Final = 20
+TEXTS_PER_RUN: Final = 20
 """How much is said before each life: one answer holds it all."""
 
-AT_ONCE: Final = 3
+MAX_PARALLEL: Final = 3
 
 
 class Outcome(NamedTuple):
@@ -33,24 +33,24 @@ class Outcome(NamedTuple):
 
     kind: str
     way: str
-    tally: Tally
+    count_losses: LossCount
     requests: int
 
 
-async def kill(lives: int) -> list[Outcome]:
+async def kill(runs: int) -> list[Outcome]:
     """Kill every way so many times."""
-    turn = asyncio.Semaphore(AT_ONCE)
+    slots = asyncio.Semaphore(MAX_PARALLEL)
 
-    async def one(kind: str, way: str) -> Outcome:
-        async with turn:
-            return await _lives(kind, way, lives)
+    async def run_way(kind: str, way: str) -> Outcome:
+        async with slots:
+            return await _run_until_killed(kind, way, runs)
 
     kinds = [("chat", way) for way in CHAT] + [("mail", way) for way in MAIL]
-    return await asyncio.gather(*(one(*each) for each in kinds))
+    return await asyncio.gather(*(run_way(*pair) for pair in kinds))
 
 
-async def _lives(kind: str, way: str, lives: int) -> Outcome:
-    chance, said, handled = random.Random(SEED), list[str](), list[str]()
+async def _run_until_killed(kind: str, way: str, runs: int) -> Outcome:
+    chance, posted, handled = random.Random(SEED), list[str](), list[str]()
     requests = 0
 
     def count(_: object) -> None:
@@ -61,24 +61,26 @@ async def _lives(kind: str, way: str, lives: int) -> Outcome:
         async with FakeServices(seed=SEED) as fake:
             fake.listen(count)
             keys = (fake.peerbet_key, fake.personal_key)
-            place = Place(fake.peerbet_url, fake.pythbots_url, *keys)
+            access = ServiceAccess(fake.peerbet_url, fake.pythbots_url, *keys)
             file = str(Path(folder) / "kept")
-            for number in range(lives + 1):
-                for _ in range(EACH):
-                    text = f"text {len(said) + 1}"
-                    said.append(text)
+            for number in range(runs + 1):
+                for _ in range(TEXTS_PER_RUN):
+                    text = f"text {len(posted) + 1}"
+                    posted.append(text)
                     if kind == "chat":
                         fake.chat.say("somebody", text)
                     else:
                         fake.mail.deliver("somebody", text)
-                dies_at = chance.randint(2, EACH - 1) if number < lives else 0
-                handled += await _life(kind, Life(way, place, file, dies_at, said[-1]))
-    return Outcome(kind, way, tally(said, handled), requests)
+                kill_after = chance.randint(2, TEXTS_PER_RUN - 1) if number < runs else 0
+                handled += await _run_once(
+                    kind, KilledRun(way, access, file, kill_after, posted[-1])
+                )
+    return Outcome(kind, way, count_losses(posted, handled), requests)
 
 
-async def _life(kind: str, life: Life) -> list[str]:
-    order = msgspec.json.encode(life).decode()
-    command = (sys.executable, "-m", f"{__package__}.mortal", kind, order)
+async def _run_once(kind: str, run: KilledRun) -> list[str]:
+    encoded = msgspec.json.encode(run).decode()
+    command = (sys.executable, "-m", f"{__package__}.killed_process", kind, encoded)
     child = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
     try:
         printed, _ = await asyncio.wait_for(child.communicate(), 60)
@@ -86,6 +88,6 @@ async def _life(kind: str, life: Life) -> list[str]:
         if child.returncode is None:
             child.kill()
             await child.wait()
-    if child.returncode != (KILLED if life.dies_at else 0):
-        raise RuntimeError(f"{life.way} did not live as it was told")
+    if child.returncode != (KILLED if run.kill_after else 0):
+        raise RuntimeError(f"{run.way} did not live as it was told")
     return printed.decode().splitlines()

@@ -22,10 +22,10 @@ from pythpeer import MemoryStore, SqliteStore
 from pythpeer.stores.base import Store
 
 from .competitors.bare_loops import get, lines
-from .competitors.polling import Place
+from .competitors.polling import ServiceAccess
 from .pythpeer_readers import session
 
-__all__ = ["CHAT", "KILLED", "MAIL", "Life"]
+__all__ = ["CHAT", "KILLED", "MAIL", "KilledRun"]
 
 PAUSE: Final = 0.02
 """Seconds between two requests: here time is real, and the services are one's own."""
@@ -39,45 +39,45 @@ Texts = AsyncGenerator[str, None]
 """A text is handled once the next one is asked for."""
 
 
-class Life(msgspec.Struct, frozen=True):
+class KilledRun(msgspec.Struct, frozen=True):
     """What to do, and when to die."""
 
     way: str
-    place: Place
+    access: ServiceAccess
     file: str
-    dies_at: int
+    kill_after: int
     """Die with this text in hand, if it is not 0."""
 
     last: str
     """The text after which nothing comes any more."""
 
 
-async def _chat(place: Place, file: Path) -> Texts:
+async def _chat(access: ServiceAccess, file: Path) -> Texts:
     after = None if _exists(file) else 0
     async with (
-        session(place, SqliteStore(file), interval=PAUSE) as opened,
+        session(access, SqliteStore(file), interval=PAUSE) as opened,
         opened.peerbet.chat_stream(name="me", after=after) as stream,
     ):
         async for message in stream:
             yield message.text
 
 
-async def _mail(place: Place, store: Store) -> Texts:
+async def _mail(access: ServiceAccess, store: Store) -> Texts:
     async with (
-        session(place, store, interval=PAUSE) as opened,
+        session(access, store, interval=PAUSE) as opened,
         opened.pythbots.mail_stream(name="me") as stream,
     ):
         async for mail in stream:
             yield mail.text or ""
 
 
-async def _last_id(place: Place, file: Path, *, first: bool) -> Texts:
+async def _last_id(access: ServiceAccess, file: Path, *, first: bool) -> Texts:
     """The last id in a file, written when a page was read, or after each of its messages."""
     last = _read(file)
     async with aiohttp.ClientSession() as http:
         while True:
             await asyncio.sleep(PAUSE)
-            page = await lines(http, place, mid=last, last=300)
+            page = await lines(http, access, mid=last, last=300)
             if page and first:
                 last = page[-1]["id"]
                 _write(file, last)
@@ -100,19 +100,19 @@ def _write(file: Path, last: int) -> None:
     file.write_text(str(last), "ascii")
 
 
-async def _readnew(place: Place) -> Texts:
-    asked = f"personalkey={place.personal_key}&readnew"
+async def _readnew(access: ServiceAccess) -> Texts:
+    params = f"personalkey={access.personal_key}&readnew"
     async with aiohttp.ClientSession() as http:
         while True:
             await asyncio.sleep(PAUSE)
-            found: list[dict[str, Any]] = await get(
-                http, f"{place.pythbots_url}/api/mail.php", asked
+            mails: list[dict[str, Any]] = await get(
+                http, f"{access.pythbots_url}/api/mail.php", params
             )
-            for mail in found:
+            for mail in mails:
                 yield mail["message"]
 
 
-Way = Callable[[Place, Path], Texts]
+Way = Callable[[ServiceAccess, Path], Texts]
 
 CHAT: Final[dict[str, Way]] = {
     "pythpeer, SqliteStore": _chat,
@@ -120,33 +120,33 @@ CHAT: Final[dict[str, Way]] = {
     "aiohttp, last id to a file after each": partial(_last_id, first=False),
 }
 MAIL: Final[dict[str, Way]] = {
-    "pythpeer, SqliteStore": lambda place, file: _mail(place, SqliteStore(file)),
-    "pythpeer, MemoryStore": lambda place, _: _mail(place, MemoryStore()),
-    "aiohttp, readnew": lambda place, _: _readnew(place),
+    "pythpeer, SqliteStore": lambda access, file: _mail(access, SqliteStore(file)),
+    "pythpeer, MemoryStore": lambda access, _: _mail(access, MemoryStore()),
+    "aiohttp, readnew": lambda access, _: _readnew(access),
 }
 
 
-async def _live(life: Life, way: Way) -> None:
+async def _run(run: KilledRun, way: Way) -> None:
     count = 0
-    async with contextlib.aclosing(way(life.place, Path(life.file))) as texts:
+    async with contextlib.aclosing(way(run.access, Path(run.file))) as texts:
         text = ""
-        while text != life.last:
+        while text != run.last:
             try:
                 async with asyncio.timeout(IDLE):
                     text = await anext(texts)
             except TimeoutError:
                 return
             count += 1
-            if count == life.dies_at:
+            if count == run.kill_after:
                 os._exit(KILLED)  # as a kill does: nothing is closed, nothing is flushed
             print(text, flush=True)
 
 
 def main() -> None:
     logging.disable()
-    life = msgspec.json.decode(sys.argv[2], type=Life)
+    run = msgspec.json.decode(sys.argv[2], type=KilledRun)
     ways = MAIL if sys.argv[1] == "mail" else CHAT
-    asyncio.run(_live(life, ways[life.way]))
+    asyncio.run(_run(run, ways[run.way]))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-__all__ = ["Tally", "between", "tally"]
+__all__ = ["LossCount", "count_losses", "within_gaps"]
 
 
-class Tally(msgspec.Struct, frozen=True):
+class LossCount(msgspec.Struct, frozen=True):
     """One program in one experiment."""
 
     of: int
@@ -19,38 +19,42 @@ class Tally(msgspec.Struct, frozen=True):
     lost: int
     """How many of them never came."""
 
-    doubled: int
+    duplicated: int
     """How often one came that had come before."""
 
-    told: int
+    reported: int
     """Of both together, how many the program was told of."""
 
     @property
-    def silent(self) -> int:
+    def unreported(self) -> int:
         """How many of both it knows nothing of."""
-        return self.lost + self.doubled - self.told
+        return self.lost + self.duplicated - self.reported
 
 
-def tally(said: Collection[str], came: Iterable[str], told: Collection[str] = ()) -> Tally:
+def count_losses(
+    posted: Collection[str], received: Iterable[str], reported: Collection[str] = ()
+) -> LossCount:
     """Compare what was *said*, each once, with what *came*.
 
     *told* is what the program has been told may be lost, or may have come before. Raises
     ``RuntimeError`` where something was said twice, or came that was not said: then neither can be
     counted.
     """
-    expected, counts = set(said), Counter(came)
-    if len(expected) < len(said):
+    expected, counts = set(posted), Counter(received)
+    if len(expected) < len(posted):
         raise RuntimeError("something was said twice")
-    strange = counts.keys() - expected
-    if strange:
-        raise RuntimeError(f"nobody said {min(strange)!r}")
+    unexpected = counts.keys() - expected
+    if unexpected:
+        raise RuntimeError(f"nobody said {min(unexpected)!r}")
     lost = expected - counts.keys()
-    again = {one: count - 1 for one, count in counts.items() if count > 1}
-    known = len(lost.intersection(told)) + sum(again[one] for one in again.keys() & set(told))
-    return Tally(len(expected), len(lost), sum(again.values()), known)
+    repeats = {text: count - 1 for text, count in counts.items() if count > 1}
+    reported_count = len(lost.intersection(reported)) + sum(
+        repeats[text] for text in repeats.keys() & set(reported)
+    )
+    return LossCount(len(expected), len(lost), sum(repeats.values()), reported_count)
 
 
-def between(said: Iterable[tuple[int, str]], gaps: Iterable[tuple[int, int]]) -> set[str]:
+def within_gaps(posted: Iterable[tuple[int, str]], gaps: Iterable[tuple[int, int]]) -> set[str]:
     """Which of the things *said*, by their ids, lie in one of the *gaps*, whose ends do not."""
     ends = list(gaps)
-    return {one for id, one in said if any(after < id < before for after, before in ends)}
+    return {text for id, text in posted if any(after < id < before for after, before in ends)}

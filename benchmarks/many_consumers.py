@@ -9,20 +9,20 @@ from typing import Any, Final
 
 from .chart import Bars
 from .competitors.installed import OURS
-from .competitors.streaming import Arm
-from .measure import kept_bytes, take_turns
+from .competitors.streaming import Candidate
+from .measure import interleave, retained_bytes
 from .memory_chat import PAGE, Chat, consumer
 from .report import Table, ratio
 
-__all__ = ["crowd", "delivering"]
+__all__ = ["compare_consumers", "delivery_work"]
 
-CROWDS: Final = (1, 100, 1_000, 10_000)
+CONSUMER_COUNTS: Final = (1, 100, 1_000, 10_000)
 
-LONG: Final = 3_600.0
+NEVER: Final = 3_600.0
 """Seconds until the next poll, while waiting consumers are weighed."""
 
 
-async def crowd(arms: Sequence[Arm[Any]], *, quick: bool) -> Table:
+async def compare_consumers(candidates: Sequence[Candidate[Any]], *, quick: bool) -> Table:
     """Hand a backlog to 1, 100, 1,000 and 10,000 consumers at once."""
     rounds = 1 if quick else 5
     deliveries = 50_000 if quick else 300_000
@@ -43,66 +43,75 @@ async def crowd(arms: Sequence[Arm[Any]], *, quick: bool) -> Table:
         ],
         chart=Bars("way", ("polls", "delivered/s", "B each"), by="consumers"),
     )
-    for consumers in CROWDS:
+    for consumers in CONSUMER_COUNTS:
         messages = max(2 * PAGE, deliveries // consumers // PAGE * PAGE)
-        polls: dict[str, list[int]] = {arm.name: [] for arm in arms}
-        times = await take_turns(
+        polls: dict[str, list[int]] = {candidate.name: [] for candidate in candidates}
+        times = await interleave(
             rounds,
-            {arm.name: delivering(arm, consumers, messages, polls[arm.name]) for arm in arms},
+            {
+                candidate.name: delivery_work(candidate, consumers, messages, polls[candidate.name])
+                for candidate in candidates
+            },
         )
-        least = messages // PAGE
-        for arm in arms:
-            most, wall = max(polls[arm.name]), times[arm.name].wall
+        min_polls = messages // PAGE
+        for candidate in candidates:
+            max_polls, wall = max(polls[candidate.name]), times[candidate.name].wall
             table.add(
                 consumers,
-                arm.name,
+                candidate.name,
                 messages,
-                most,
-                least,
+                max_polls,
+                min_polls,
                 consumers * messages / statistics.median(wall),
                 ratio(times[OURS].wall, wall),
-                await _weight(arm, consumers),
-                *(("least polls", most == least) if arm.name == OURS else (None, None)),
+                await _weight(candidate, consumers),
+                *(
+                    ("least polls", max_polls == min_polls)
+                    if candidate.name == OURS
+                    else (None, None)
+                ),
             )
-            table.samples[f"{consumers} {arm.name} s"] = wall
+            table.samples[f"{consumers} {candidate.name} s"] = wall
     return table
 
 
-def delivering(
-    arm: Arm[Any], consumers: int, messages: int, polls: list[int]
+def delivery_work(
+    candidate: Candidate[Any], consumers: int, messages: int, polls: list[int]
 ) -> Callable[[], Awaitable[None]]:
     """Have everybody have everything once. Each time adds to *polls* how many it took."""
-    script = Chat(messages)
+    template = Chat(messages)
 
     async def work() -> None:
-        chat, done = script.again(), list[str]()
-        async with asyncio.timeout(120), arm.open(chat) as make, asyncio.TaskGroup() as group:
+        chat, done = template.copy(), list[str]()
+        async with asyncio.timeout(120), candidate.open(chat) as make, asyncio.TaskGroup() as group:
             for _ in range(consumers):
-                group.create_task(arm.follow(make(), consumer(arm.name, messages, done)))
+                group.create_task(
+                    candidate.follow(make(), consumer(candidate.name, messages, done))
+                )
         if len(done) != consumers:
-            raise RuntimeError(f"{arm.name}: only {len(done)} of {consumers} had everything")
+            raise RuntimeError(f"{candidate.name}: only {len(done)} of {consumers} had everything")
         polls.append(chat.polls)
 
     return work
 
 
-async def _weight(arm: Arm[Any], consumers: int) -> float:
+async def _weight(candidate: Candidate[Any], consumers: int) -> float:
     """Bytes of each of so many consumers that wait for the first message."""
     tasks: list[asyncio.Task[None]] = []
-    async with arm.open(Chat(interval=LONG)) as make:
+    async with candidate.open(Chat(interval=NEVER)) as make:
 
         async def build() -> None:
             tasks.extend(
-                asyncio.create_task(arm.follow(make(), consumer(arm.name, 1, [])))
+                asyncio.create_task(candidate.follow(make(), consumer(candidate.name, 1, [])))
                 for _ in range(consumers)
             )
             for _ in range(8):
                 await asyncio.sleep(0)
 
-        each = await kept_bytes(consumers, build)
+        bytes_each = await retained_bytes(consumers, build)
         if any(task.done() for task in tasks):
-            raise RuntimeError(f"{arm.name}: somebody did not wait")
+            raise RuntimeError(f"{candidate.name}: somebody did not wait")
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-    return each
+    return bytes_each

@@ -8,7 +8,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["Times", "kept_bytes", "take_turns", "turns"]
+__all__ = ["Times", "alternate", "interleave", "retained_bytes"]
 
 K = TypeVar("K")
 
@@ -29,34 +29,34 @@ class Times:
         self.cpu.append(time.process_time() - cpu)
 
 
-def turns(rounds: int, arms: Sequence[K]) -> Iterator[K]:
+def alternate(rounds: int, works: Sequence[K]) -> Iterator[K]:
     """Every arm once a round, in opposite order every other round: A B, B A, A B."""
     for number in range(rounds):
-        yield from arms if number % 2 == 0 else reversed(arms)
+        yield from works if number % 2 == 0 else reversed(works)
 
 
-async def take_turns(
-    rounds: int, arms: Mapping[str, Callable[[], Awaitable[object]]]
+async def interleave(
+    rounds: int, works: Mapping[str, Callable[[], Awaitable[object]]]
 ) -> dict[str, Times]:
     """Measure every arm *rounds* times, in turns, after one round that does not count."""
-    times = {name: Times() for name in arms}
-    for name in arms:
-        await Times().add(arms[name])
-    for name in turns(rounds, list(arms)):
-        await times[name].add(arms[name])
+    times = {name: Times() for name in works}
+    for name in works:
+        await Times().add(works[name])
+    for name in alternate(rounds, list(works)):
+        await times[name].add(works[name])
     return times
 
 
-async def kept_bytes(count: int, build: Callable[[], Awaitable[object]]) -> float:
+async def retained_bytes(count: int, build: Callable[[], Awaitable[object]]) -> float:
     """Bytes allocated, for each of *count*, by what *build* leaves alive when it returns."""
     gc.collect()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        kept = await build()
+        result = await build()
         gc.collect()
         after = tracemalloc.get_traced_memory()[0]
-        del kept
+        del result
     finally:
         tracemalloc.stop()
     return (after - before) / count

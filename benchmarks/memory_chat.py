@@ -32,28 +32,28 @@ GUARD: Final = 0.05
 
 SEED: Final = 20121212
 
-NOTHING: Final = 1e-6
+NO_INTERVAL: Final = 1e-6
 """Seconds: what stands for no interval at all."""
 
 
 class Chat:
     """Messages that are there or are yet to be said; a poll takes up to *trip* seconds each way."""
 
-    def __init__(self, said: int = 0, *, interval: float = 0.0, trip: float = 0.0) -> None:
+    def __init__(self, messages: int = 0, *, interval: float = 0.0, max_delay: float = 0.0) -> None:
         self.interval = interval
         self.polls = 0
         self.early = 0
         """Polls that came less than an interval after the one before."""
         self._messages: list[ChatMessage] = []
-        self._trip = trip
+        self._max_delay = max_delay
         self._random = random.Random(SEED)
         self._last = -interval
-        for _ in range(said):
+        for _ in range(messages):
             self.say()
 
-    def again(self) -> Chat:
+    def copy(self) -> Chat:
         """The same messages, as nobody has asked for them yet."""
-        chat = Chat(interval=self.interval, trip=self._trip)
+        chat = Chat(interval=self.interval, max_delay=self._max_delay)
         chat._messages = self._messages
         return chat
 
@@ -63,33 +63,33 @@ class Chat:
 
     async def ask(self, after: int | None, limit: int = PAGE) -> Sequence[ChatMessage]:
         """The first messages after an id, ascending; without one, the newest."""
-        await self._travel()
+        await self._delay()
         self._count()
         limit = min(limit, PAGE)
-        found = self._messages[-limit:] if after is None else self._messages[after : after + limit]
-        await self._travel()
-        return found
+        page = self._messages[-limit:] if after is None else self._messages[after : after + limit]
+        await self._delay()
+        return page
 
-    async def _travel(self) -> None:
-        await asyncio.sleep(self._random.uniform(0.0, self._trip) if self._trip else 0.0)
+    async def _delay(self) -> None:
+        await asyncio.sleep(self._random.uniform(0.0, self._max_delay) if self._max_delay else 0.0)
 
     def _count(self) -> None:
         now = asyncio.get_running_loop().time()
         self.polls += 1
-        self.early += now - self._last < self.interval - NOTHING
+        self.early += now - self._last < self.interval - NO_INTERVAL
         self._last = now
 
 
 def consumer(name: str, messages: int, done: list[str]) -> streaming.Handle:
     """One that wants each of so many, in order. Says so in *done* when it has them."""
-    had = 0
+    received = 0
 
     def handle(message: ChatMessage) -> bool:
-        nonlocal had
-        had += 1
-        if message.id != had:
-            raise RuntimeError(f"{name}: message {message.id} where {had} was due")
-        if had < messages:
+        nonlocal received
+        received += 1
+        if message.id != received:
+            raise RuntimeError(f"{name}: message {message.id} where {received} was due")
+        if received < messages:
             return False
         done.append(name)
         return True
@@ -102,7 +102,7 @@ class _Source:
 
     def __init__(self, chat: streaming.Chat, store: Store) -> None:
         self.name: Final = "benchmark.chat"
-        rate = Rate(max(chat.interval, NOTHING), guard=min(chat.interval, GUARD))
+        rate = Rate(max(chat.interval, NO_INTERVAL), guard=min(chat.interval, GUARD))
         self._limiter = store.limiter("benchmark", self.name, rate)
         self._chat = chat
 
@@ -112,28 +112,28 @@ class _Source:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+    async def poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         await asyncio.sleep(0)  # others come to wait meanwhile, as where there is an interval
         permit.on_written()
-        after = feed.min_position
+        after = poller.min_position
         page = await self._chat.ask(after)
         permit.on_answered()
         permit.close()
-        known = {message.id: message for message in page}
+        by_id = {message.id: message for message in page}
         full = len(page) == PAGE
-        await feed.log.append(link_entries(after, known, full=full))
-        feed.confirm(after, full=full)
+        await poller.log.append(link_entries(after, by_id, full=full))
+        poller.confirm(after, full=full)
         return None
 
 
 @asynccontextmanager
 async def _open(chat: streaming.Chat) -> AsyncGenerator[Callable[[], Stream[ChatMessage]]]:
-    store, feeds = MemoryStore(), Pollers()
-    feeds.open(store, Retry())
-    feed = feeds.get(Topic("benchmark", ChatMessage), lambda: _Source(chat, store))
-    yield lambda: Stream(feed, after=0)
-    feeds.close()
+    store, pollers = MemoryStore(), Pollers()
+    pollers.open(store, Retry())
+    poller = pollers.get(Topic("benchmark", ChatMessage), lambda: _Source(chat, store))
+    yield lambda: Stream(poller, after=0)
+    pollers.close()
 
 
 async def _follow(stream: Stream[ChatMessage], handle: streaming.Handle) -> None:
@@ -143,4 +143,4 @@ async def _follow(stream: Stream[ChatMessage], handle: streaming.Handle) -> None
     await stream.aclose()
 
 
-PYTHPEER: Final = streaming.Arm(OURS, _open, _follow)
+PYTHPEER: Final = streaming.Candidate(OURS, _open, _follow)

@@ -18,8 +18,8 @@ import msgspec
 from .chart import Bars
 from .client_processes import begin, start
 from .competitors.installed import OURS
-from .competitors.limiting import arms
-from .interval_analysis import NOISE, Verdict, judge, sums, target
+from .competitors.limiting import load_candidates
+from .interval_analysis import NOISE, Analysis, analyse, check_target, combine
 from .pacing_client import Outcome, Run
 from .report import Cell, Table
 from .server import Server
@@ -28,7 +28,7 @@ __all__ = ["SEED", "run"]
 
 SEED: Final = 20121212
 
-PATIENCE: Final = 2.5
+MAX_DURATION_RATIO: Final = 2.5
 """A limiter is stopped when this many times the ideal has passed."""
 
 
@@ -68,7 +68,7 @@ class Result(msgspec.Struct, frozen=True):
 
     scenario: str
     limiter: str
-    verdict: Verdict
+    analysis: Analysis
     outcome: Outcome
 
 
@@ -80,18 +80,18 @@ def run(*, quick: bool) -> list[Table]:
     scenarios = [scenario for scenario in SCENARIOS if uvloop or scenario.loop != "uvloop"]
     tables: list[Table] = []
     with Server() as server:
-        for scale, turns in ((small, [[each] for each in scenarios]), (large, [scenarios])):
-            results = [each for turn in turns for each in _together(server, scale, turn)]
-            tables += [_overall(scale, results), _each(scale, results)]
+        for scale, groups in ((small, [[result] for result in scenarios]), (large, [scenarios])):
+            results = [result for group in groups for result in _together(server, scale, group)]
+            tables += [_overall_table(scale, results), _scenario_table(scale, results)]
     return tables
 
 
 def _together(server: Server, scale: Scale, scenarios: Sequence[Scenario]) -> list[Result]:
     """Run all limiters in all of *scenarios* at the same time."""
-    names = (OURS, *arms()[0])
+    names = (OURS, *load_candidates()[0])
     with ExitStack() as stack:
         clients = {
-            (scenario.name, name): start(_lane(server, scale, scenario, name), stack)
+            (scenario.name, name): start(_channel(server, scale, scenario, name), stack)
             for scenario in scenarios
             for name in names
         }
@@ -99,23 +99,23 @@ def _together(server: Server, scale: Scale, scenarios: Sequence[Scenario]) -> li
         results: list[Result] = []
         for (scenario, name), client in clients.items():
             outcome = client.outcome()
-            lane = server.close_lane(_lane_name(scenario, name))
-            results.append(Result(scenario, name, judge(lane, scale.interval), outcome))
+            channel = server.close_channel(_channel_name(scenario, name))
+            results.append(Result(scenario, name, analyse(channel, scale.interval), outcome))
         return results
 
 
-def _lane(server: Server, scale: Scale, scenario: Scenario, limiter: str) -> Run:
+def _channel(server: Server, scale: Scale, scenario: Scenario, limiter: str) -> Run:
     """Open a lane, and say what is to be done on it. Every limiter meets the same chances."""
-    lane = _lane_name(scenario.name, limiter)
+    channel = _channel_name(scenario.name, limiter)
     seed = SEED + SCENARIOS.index(scenario)
-    server.open_lane(
-        lane,
+    server.open_channel(
+        channel,
         forward=scale.forward if scenario.forward else 0.0,
         back={"": 0.0, "forward": scale.forward, "slow": scale.slow}[scenario.back],
         seed=seed,
     )
     return Run(
-        server.lane_url(lane),
+        server.channel_url(channel),
         limiter,
         scale.interval,
         scale.guard,
@@ -124,11 +124,11 @@ def _lane(server: Server, scale: Scale, scenario: Scenario, limiter: str) -> Run
         scenario.loop,
         scenario.stalls,
         scenario.cold,
-        PATIENCE,
+        MAX_DURATION_RATIO,
     )
 
 
-def _lane_name(scenario: str, limiter: str) -> str:
+def _channel_name(scenario: str, limiter: str) -> str:
     """A name that needs no quoting in a URL."""
     return "".join(filter(str.isalnum, f"{scenario}{limiter}"))
 
@@ -136,7 +136,7 @@ def _lane_name(scenario: str, limiter: str) -> str:
 # -- what comes of it -----------------------------------------------------------------------------
 
 
-def _overall(scale: Scale, results: Sequence[Result]) -> Table:
+def _overall_table(scale: Scale, results: Sequence[Result]) -> Table:
     """The six scenarios taken together."""
     scenarios = len({result.scenario for result in results})
     table = Table(
@@ -151,26 +151,26 @@ def _overall(scale: Scale, results: Sequence[Result]) -> Table:
             "worst: by how much the shortest gap was under the interval.",
             "rate: of the ideal, the mean of the scenarios.",
             f"target: none short, and a rate within {NOISE} of the best of others with none short.",
-            f"Who takes {PATIENCE} times the ideal is stopped, and has fewer gaps.",
-            *(arm.note for arm in arms()[0].values() if arm.note),
-            *arms()[1],
+            f"Who takes {MAX_DURATION_RATIO} times the ideal is stopped, and has fewer gaps.",
+            *(candidate.note for candidate in load_candidates()[0].values() if candidate.note),
+            *load_candidates()[1],
         ],
         chart=Bars("limiter", ("short", "rate if none is short")),
     )
-    of_each: dict[str, list[Verdict]] = {}
+    by_limiter: dict[str, list[Analysis]] = {}
     for result in results:
-        of_each.setdefault(result.limiter, []).append(result.verdict)
-    verdicts = {limiter: sums(each) for limiter, each in of_each.items()}
-    ours = target(verdicts, OURS, scenarios * (scale.requests - 1))
-    for limiter, verdict in verdicts.items():
-        cpu = sum(each.outcome.cpu for each in results if each.limiter == limiter)
-        faultless = None if verdict.short else verdict.rate
-        held = ours if limiter == OURS else (None, None)
-        table.add(limiter, *_cells(verdict, cpu), faultless, *held)
+        by_limiter.setdefault(result.limiter, []).append(result.analysis)
+    analyses = {limiter: combine(result) for limiter, result in by_limiter.items()}
+    ours = check_target(analyses, OURS, scenarios * (scale.requests - 1))
+    for limiter, analysis in analyses.items():
+        cpu = sum(result.outcome.cpu for result in results if result.limiter == limiter)
+        rate_if_none_short = None if analysis.short else analysis.rate
+        target_cells = ours if limiter == OURS else (None, None)
+        table.add(limiter, *_cells(analysis, cpu), rate_if_none_short, *target_cells)
     return table
 
 
-def _each(scale: Scale, results: Sequence[Result]) -> Table:
+def _scenario_table(scale: Scale, results: Sequence[Result]) -> Table:
     """Every scenario by itself."""
     forward, slow = f"{scale.forward * 1e3:.0f}", f"{scale.slow * 1e3:.0f}"
     table = Table(
@@ -191,22 +191,24 @@ def _each(scale: Scale, results: Sequence[Result]) -> Table:
     )
     for result in results:
         scenario, limiter = result.scenario, result.limiter
-        held: tuple[Cell, Cell] = None, None
+        target_cells: tuple[Cell, Cell] = None, None
         if limiter == OURS:
-            beside = {each.limiter: each.verdict for each in results if each.scenario == scenario}
-            held = target(beside, OURS, scale.requests - 1)
+            same_scenario = {
+                result.limiter: result.analysis for result in results if result.scenario == scenario
+            }
+            target_cells = check_target(same_scenario, OURS, scale.requests - 1)
         if result.outcome.failures:
             table.notes.append(f"{scenario}, {limiter}: {result.outcome.failures} failed")
-        table.add(scenario, limiter, *_cells(result.verdict, result.outcome.cpu), *held)
+        table.add(scenario, limiter, *_cells(result.analysis, result.outcome.cpu), *target_cells)
     return table
 
 
-def _cells(verdict: Verdict, cpu: float) -> tuple[Cell, ...]:
+def _cells(analysis: Analysis, cpu: float) -> tuple[Cell, ...]:
     return (
-        verdict.gaps,
-        verdict.short,
-        verdict.doubtful,
-        verdict.worst * 1e3,
-        verdict.rate,
+        analysis.gaps,
+        analysis.short,
+        analysis.doubtful,
+        analysis.worst * 1e3,
+        analysis.rate,
         cpu * 1e3,
     )

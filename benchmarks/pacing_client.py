@@ -23,7 +23,7 @@ from pythpeer.session import SessionOptions
 from pythpeer.stores import RedisStore
 
 from .competitors.installed import OURS
-from .competitors.limiting import Get, arms, share
+from .competitors.limiting import Get, load_candidates, share
 from .server import SMALL_PATH
 
 __all__ = ["Outcome", "Run", "serve"]
@@ -34,7 +34,7 @@ STALL: Final = 0.03
 STALL_EVERY: Final = 0.15
 COLD: Final = 0.02
 
-arms()  # so that a process that is forked from one with this module has all that it needs
+load_candidates()  # so that a process that is forked from one with this module has all that it needs
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ class Run(msgspec.Struct, frozen=True):
     cold: bool = False
     """A connection for each request, which takes up to 20 ms more to make."""
 
-    patience: float = 5.0
+    max_duration_ratio: float = 5.0
     """It is stopped when this many times the ideal has passed."""
 
     store: str = ""
@@ -72,7 +72,7 @@ class Outcome(msgspec.Struct, frozen=True):
     cpu: float
 
 
-class _SlowConnecting(asyncio.SelectorEventLoop):
+class _SlowConnectLoop(asyncio.SelectorEventLoop):
     """A loop on which every new connection takes up to 20 ms more, whoever makes it."""
 
     def __init__(self, seed: int) -> None:
@@ -92,11 +92,11 @@ async def _session(run: Run, stack: AsyncExitStack) -> Get:
     effect = Effect.CONSUME if run.cold else Effect.READ  # which is what gets fresh connections
     rate = Rate(run.interval, guard=run.guard)
     endpoint = Endpoint("benchmark.lane", run.url, effect=effect, rate=rate)
-    elsewhere = Endpoint("benchmark.first", urljoin(run.url, SMALL_PATH), effect=effect, rate=rate)
+    warm_up = Endpoint("benchmark.first", urljoin(run.url, SMALL_PATH), effect=effect, rate=rate)
     store = RedisStore(run.store, prefix=run.prefix) if run.store else None
     options: SessionOptions = {"retry": Retry(attempts=1), "max_wait": math.inf, "store": store}
     session = await stack.enter_async_context(Session(**options))
-    await session.call(elsewhere)
+    await session.call(warm_up)
     return lambda: session.call(endpoint)
 
 
@@ -113,7 +113,7 @@ async def _bare(run: Run, stack: AsyncExitStack) -> Get:
     return functools.partial(get, run.url)
 
 
-class _Counted:
+class _CountedRequest:
     """A request that may fail: that is counted, said, and the run goes on."""
 
     def __init__(self, name: str, get: Get) -> None:
@@ -139,12 +139,12 @@ def _stall(chance: random.Random) -> None:
 async def _work(run: Run, connection: Connection) -> None:
     async with AsyncExitStack() as stack:
         get = await (_session if run.limiter == OURS else _bare)(run, stack)
-        counted = _Counted(run.limiter, get)
+        counted_get = _CountedRequest(run.limiter, get)
         if run.limiter == OURS:
-            send = functools.partial(share, counted)
+            send = functools.partial(share, counted_get)
         else:
-            arm = arms()[0][run.limiter]
-            send = functools.partial(arm.send, arm.make(run.interval, 1), counted)
+            candidate = load_candidates()[0][run.limiter]
+            send = functools.partial(candidate.send, candidate.make(run.interval, 1), counted_get)
         connection.send(None)
         try:
             connection.recv()  # the loop may stand still: nothing is under way
@@ -153,10 +153,10 @@ async def _work(run: Run, connection: Connection) -> None:
         cpu = time.process_time()
         if run.stalls:
             asyncio.get_running_loop().call_soon(_stall, random.Random(run.seed))
-        with anyio.move_on_after(run.patience * run.requests * run.interval) as scope:
+        with anyio.move_on_after(run.max_duration_ratio * run.requests * run.interval) as scope:
             await send(run.requests, TASKS)
         cpu = time.process_time() - cpu
-        connection.send(Outcome(counted.failures, scope.cancelled_caught, cpu))
+        connection.send(Outcome(counted_get.failures, scope.cancelled_caught, cpu))
 
 
 def _new_loop(run: Run) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -164,7 +164,7 @@ def _new_loop(run: Run) -> Callable[[], asyncio.AbstractEventLoop]:
         import uvloop
 
         return uvloop.new_event_loop
-    return (lambda: _SlowConnecting(run.seed)) if run.cold else asyncio.SelectorEventLoop
+    return (lambda: _SlowConnectLoop(run.seed)) if run.cold else asyncio.SelectorEventLoop
 
 
 def serve(connection: Connection, run: Run) -> None:

@@ -10,11 +10,11 @@ from typing import Final
 from pythpeer import ChatMessage, Mail, MemoryStore, OutcomeUnknownError, Rate, Session, Stream
 from pythpeer.stores.base import Store
 
-from .competitors.polling import Arm, Place, Reading
+from .competitors.polling import Candidate, Reading, ServiceAccess
 
 __all__ = ["WAYS", "by_stream", "reading_of", "session"]
 
-PATIENCE: Final = 5.0
+WIDE_GUARD: Final = 5.0
 """A guard so wide that each interval is counted from the last answer."""
 
 ENDPOINTS: Final = ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail")
@@ -23,23 +23,27 @@ ATTEMPTS: Final = 5
 
 
 def session(
-    place: Place, store: Store | None = None, *, interval: float = 1.0, guard: float = PATIENCE
+    access: ServiceAccess,
+    store: Store | None = None,
+    *,
+    interval: float = 1.0,
+    guard: float = WIDE_GUARD,
 ) -> Session:
     """A session at *place*, not yet open."""
     return Session(
-        peerbet_url=place.peerbet_url,
-        pythbots_url=place.pythbots_url,
-        peerbet_key=place.peerbet_key,
-        personal_key=place.personal_key,
+        peerbet_url=access.peerbet_url,
+        pythbots_url=access.pythbots_url,
+        peerbet_key=access.peerbet_key,
+        personal_key=access.personal_key,
         store=store or MemoryStore(),
         rates=dict.fromkeys(ENDPOINTS, Rate(interval, guard=guard)),
     )
 
 
 @asynccontextmanager
-async def by_stream(place: Place) -> AsyncGenerator[Reading]:
+async def by_stream(access: ServiceAccess) -> AsyncGenerator[Reading]:
     """The chat, as the documentation follows it."""
-    async with session(place) as opened, opened.peerbet.chat_stream() as stream:
+    async with session(access) as opened, opened.peerbet.chat_stream() as stream:
         yield reading_of(stream)
 
 
@@ -53,8 +57,8 @@ def reading_of(stream: Stream[ChatMessage]) -> Reading:
 
 
 @asynccontextmanager
-async def _mail_stream(place: Place) -> AsyncGenerator[Reading]:
-    async with session(place) as opened, opened.pythbots.mail_stream() as stream:
+async def _mail_stream(access: ServiceAccess) -> AsyncGenerator[Reading]:
+    async with session(access) as opened, opened.pythbots.mail_stream() as stream:
 
         async def step() -> Sequence[str]:
             return _texts([await anext(stream)], reading)
@@ -64,8 +68,8 @@ async def _mail_stream(place: Place) -> AsyncGenerator[Reading]:
 
 
 @asynccontextmanager
-async def _unread_mail(place: Place) -> AsyncGenerator[Reading]:
-    async with session(place) as opened:
+async def _unread_mail(access: ServiceAccess) -> AsyncGenerator[Reading]:
+    async with session(access) as opened:
 
         async def step() -> Sequence[str]:
             try:
@@ -84,7 +88,7 @@ def _texts(mails: Sequence[Mail], reading: Reading) -> Sequence[str]:
 
 @asynccontextmanager
 async def _post(
-    place: Place, *, confirm: bool, attempts: int
+    access: ServiceAccess, *, confirm: bool, attempts: int
 ) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
     async def post(text: str) -> None:
         for attempt in range(1, attempts + 1):
@@ -96,19 +100,19 @@ async def _post(
             else:
                 return
 
-    async with session(place) as opened:
+    async with session(access) as opened:
         yield post
 
 
 WAYS: Final = {
-    arm.name: arm
-    for arm in (
-        Arm("pythpeer, chat_stream()", chat=by_stream),
-        Arm("pythpeer, mail_stream()", mail=_mail_stream),
-        Arm("pythpeer, unread_mail()", mail=_unread_mail),
-        Arm("pythpeer, post()", post=partial(_post, confirm=False, attempts=1)),
-        Arm("pythpeer, post(confirm=True)", post=partial(_post, confirm=True, attempts=1)),
-        Arm(
+    candidate.name: candidate
+    for candidate in (
+        Candidate("pythpeer, chat_stream()", chat=by_stream),
+        Candidate("pythpeer, mail_stream()", mail=_mail_stream),
+        Candidate("pythpeer, unread_mail()", mail=_unread_mail),
+        Candidate("pythpeer, post()", post=partial(_post, confirm=False, attempts=1)),
+        Candidate("pythpeer, post(confirm=True)", post=partial(_post, confirm=True, attempts=1)),
+        Candidate(
             "pythpeer, confirm, then again",
             post=partial(_post, confirm=True, attempts=ATTEMPTS),
             note="confirm, then again: posts once more what reading back did not find.",

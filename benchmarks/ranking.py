@@ -8,17 +8,19 @@ from .chart import Bars
 from .competitors.installed import OURS
 from .report import Cell, Table
 
-__all__ = ["ahead", "ranking"]
+__all__ = ["better_than_ours", "ranking"]
 
 
-def ahead(figures: Mapping[str, Cell], beside: Collection[str], slack: float) -> list[str]:
+def better_than_ours(
+    figures: Mapping[str, Cell], others: Collection[str], slack: float
+) -> list[str]:
     """Who of those *beside* has less than pythpeer, by more than *slack*; None is more."""
 
     def size(name: str) -> float:
         figure = figures.get(name)
         return float(figure) if isinstance(figure, int | float) else float("inf")
 
-    return [name for name in beside if size(name) < size(OURS) - slack]
+    return [name for name in others if size(name) < size(OURS) - slack]
 
 
 def ranking(
@@ -26,8 +28,8 @@ def ranking(
     columns: Sequence[str],
     rows: Mapping[str, Sequence[Cell]],
     *,
-    beside: Collection[str],
-    judged: Mapping[str, float],
+    others: Collection[str],
+    targets: Mapping[str, float],
     why: Mapping[str, str] = {},
     notes: Sequence[str] = (),
 ) -> Table:
@@ -37,11 +39,13 @@ def ranking(
     other rows are there to be looked at. A note tells who is ahead, and where, and *why*.
     """
     header = ("limiter", *columns, "target", "met")
-    table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(judged)))
+    table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(targets)))
     met = True
-    for column, slack in judged.items():
-        place = columns.index(column)
-        better = ahead({name: cells[place] for name, cells in rows.items()}, beside, slack)
+    for column, slack in targets.items():
+        index = columns.index(column)
+        better = better_than_ours(
+            {name: cells[index] for name, cells in rows.items()}, others, slack
+        )
         if better:
             met = False
             reason = f" {why[column]}" if column in why else ""

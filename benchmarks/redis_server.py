@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["ABSENT", "redis_server"]
+__all__ = ["NOT_INSTALLED", "redis_server"]
 
 PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 
-ABSENT: Final = "Left out: RedisStore, for redis-server, valkey-server or redis is not installed."
+NOT_INSTALLED: Final = (
+    "Left out: RedisStore, for redis-server, valkey-server or redis is not installed."
+)
 
-PATIENCE: Final = 10.0
+START_TIMEOUT: Final = 10.0
 """Seconds in which a server has to be there."""
 
 
@@ -46,7 +48,7 @@ def redis_server() -> Generator[str | None]:
 
 
 def _wait_for(port: int) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + START_TIMEOUT
     while True:
         with socket.socket() as client:
             if not client.connect_ex(("127.0.0.1", port)):

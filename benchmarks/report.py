@@ -34,7 +34,7 @@ Cell = str | int | float | bool | None
 
 PROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
-BUSY: Final = 0.25
+MAX_LOAD_PER_CPU: Final = 0.25
 """Load average for each CPU above which figures are doubtful: one process of ours is under 1."""
 
 
@@ -150,24 +150,28 @@ def _distributions() -> Iterator[str]:
     """What is measured: what the package needs, and what it is measured beside."""
     project = tomllib.loads(PROJECT.read_text("utf-8"))
     groups = project["dependency-groups"]
-    for wanted in (*project["project"]["dependencies"], *groups["bench"], *groups["competitors"]):
-        if isinstance(wanted, str) and (name := re.match(r"[\w.-]+", wanted)):
+    for requirement in (
+        *project["project"]["dependencies"],
+        *groups["bench"],
+        *groups["competitors"],
+    ):
+        if isinstance(requirement, str) and (name := re.match(r"[\w.-]+", requirement)):
             yield name[0]
 
 
 def _processor() -> str:
     try:
-        told = Path("/proc/cpuinfo").read_text("utf-8")
+        cpu_info = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return platform.machine()
-    model = re.search(r"^model name\s*: (.*)$", told, re.MULTILINE)
+    model = re.search(r"^model name\s*: (.*)$", cpu_info, re.MULTILINE)
     return model[1] if model else platform.machine()
 
 
 def load_warning() -> str:
     """What to say about the load right now; empty where it is low or unknown."""
     load = _load()
-    if load is None or load <= BUSY * (os.cpu_count() or 1):
+    if load is None or load <= MAX_LOAD_PER_CPU * (os.cpu_count() or 1):
         return ""
     return f"load average {load:.2f}: the machine is busy, absolute figures are doubtful"
 

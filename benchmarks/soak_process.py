@@ -37,27 +37,27 @@ from pythpeer.streams import Stream
 
 from .durable import TEXT, message
 from .inprocess_server import answered, resident, serving
-from .subprocesses import obey, order_of
+from .subprocesses import read_spec, run_spec
 
-__all__ = ["PARTS", "Look", "Order", "Plan", "Result"]
+__all__ = ["PARTS", "Plan", "Result", "RunSpec", "Sample"]
 
-LENGTH: Final = 20
+MAX_LENGTH: Final = 20
 """Items that a log keeps."""
 
 GAPS: Final = 1_100
 """Polls at the beginning that leave a gap each: a stream remembers its last 1,000."""
 
-RARELY: Final = 100
+FAULT_EVERY: Final = 100
 """Every how many polls something goes wrong, and every how many requests a mail comes."""
 
-OFTEN: Final = 20
+MAIL_EVERY: Final = 20
 """Every how many requests a mail comes at the beginning, until there are more than a log keeps."""
 
 PARTS: Final = (0.1, 0.5, 1.0)
 """After which parts of a run memory is looked at."""
 
 MAIL_PATH: Final = "/api/mail.php"
-LINE: Final = {
+MESSAGE_FIELDS: Final = {
     "by": "somebody",
     "to": "",
     "msg": TEXT,
@@ -66,11 +66,11 @@ LINE: Final = {
     "my": 0,
     "me": 0,
 }
-LETTER: Final = {"from": "somebody", "message": TEXT, "read": 0}
+MAIL_FIELDS: Final = {"from": "somebody", "message": TEXT, "read": 0}
 
 KEY: Final = "0123456789abcdef"
 
-SECOND: Final = Rate(1.0, guard=0.0)
+ONE_PER_SECOND: Final = Rate(1.0, guard=0.0)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -93,7 +93,7 @@ class Plan(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, polls=self.polls // 100, traced=self.traced // 10)
 
 
-class Order(msgspec.Struct, frozen=True):
+class RunSpec(msgspec.Struct, frozen=True):
     """One of the two runs of a plan."""
 
     plan: Plan
@@ -105,7 +105,7 @@ class Order(msgspec.Struct, frozen=True):
         return self.plan.traced if self.traced else self.plan.polls
 
 
-class Look(msgspec.Struct, frozen=True):
+class Sample(msgspec.Struct, frozen=True):
     """What the process holds at one moment."""
 
     polls: int
@@ -122,7 +122,7 @@ class Look(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct, frozen=True):
     """What came of it."""
 
-    looks: tuple[Look, ...]
+    samples: tuple[Sample, ...]
     messages: int
     failures: int
     early: int
@@ -135,7 +135,7 @@ class Result(msgspec.Struct, frozen=True):
     cpu: float
 
 
-class _Watch:
+class _Monitor:
     """Counts polls, and looks at memory when it is time to."""
 
     def __init__(self, polls: int, folder: Path) -> None:
@@ -143,35 +143,35 @@ class _Watch:
         self.failures = 0
         self.early = 0
         self.messages = 0
-        self.looks: list[Look] = []
-        self._due = [round(polls * part) for part in PARTS]
+        self.samples: list[Sample] = []
+        self._sample_at = [round(polls * part) for part in PARTS]
         self._folder = folder
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether all polls are done. Asked after each message."""
-        if self.polls >= self._due[len(self.looks)]:
-            self.looks.append(self._look())
-        return len(self.looks) == len(self._due)
+        if self.polls >= self._sample_at[len(self.samples)]:
+            self.samples.append(self._take_sample())
+        return len(self.samples) == len(self._sample_at)
 
-    def _look(self) -> Look:
+    def _take_sample(self) -> Sample:
         gc.collect()
         traced = tracemalloc.get_traced_memory()[0] if tracemalloc.is_tracing() else None
         size = sum(file.stat().st_size for file in self._folder.iterdir())
-        return Look(self.polls, resident(), traced, size)
+        return Sample(self.polls, resident(), traced, size)
 
 
 # -- polls out of thin air ------------------------------------------------------------------------
 
 
-class _Script:
+class _ScriptedSource:
     """A chat in which nobody, one or two say something before each poll."""
 
-    def __init__(self, store: Store, watch: _Watch) -> None:
+    def __init__(self, store: Store, monitor: _Monitor) -> None:
         self.name: Final = "benchmark.chat"
-        self._limiter = store.limiter("benchmark", self.name, SECOND)
-        self._watch = watch
-        self._said = 0
+        self._limiter = store.limiter("benchmark", self.name, ONE_PER_SECOND)
+        self._monitor = monitor
+        self._posted = 0
 
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
@@ -179,38 +179,38 @@ class _Script:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+    async def poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         permit.on_written()
-        number = self._watch.polls = self._watch.polls + 1
-        if number % RARELY == 0:
-            self._watch.failures += 1
+        number = self._monitor.polls = self._monitor.polls + 1
+        if number % FAULT_EVERY == 0:
+            self._monitor.failures += 1
             permit.close()
             return TransportError("scripted", endpoint=self.name)
         permit.on_answered()
         permit.close()
-        after = feed.min_position
+        after = poller.min_position
         gap = number < GAPS
         first = after + 2 if gap else after + 1
-        self._said = max(self._said + number % 3, first if gap else 0)
-        known = {id: message(id) for id in range(first, self._said + 1)}
-        await feed.log.append(link_entries(after, known, full=gap))
-        feed.confirm(after, full=gap)
+        self._posted = max(self._posted + number % 3, first if gap else 0)
+        entries = {id: message(id) for id in range(first, self._posted + 1)}
+        await poller.log.append(link_entries(after, entries, full=gap))
+        poller.confirm(after, full=gap)
         return None
 
 
-async def _scripted(store: Store, watch: _Watch) -> None:
+async def _scripted(store: Store, monitor: _Monitor) -> None:
     await store.open()
-    feeds = Pollers()
-    feeds.open(store, Retry(max_delay=5.0))
-    feed = feeds.get(Topic("benchmark", ChatMessage), lambda: _Script(store, watch))
+    pollers = Pollers()
+    pollers.open(store, Retry(max_delay=5.0))
+    poller = pollers.get(Topic("benchmark", ChatMessage), lambda: _ScriptedSource(store, monitor))
     expected = 0
-    async for one in Stream(feed, after=0, name="soak"):
-        if one.id != expected + 1 and not (watch.polls <= GAPS and one.id == expected + 2):
-            raise RuntimeError(f"message {one.id} came after {expected}")
-        expected = one.id
-        watch.messages += 1
-        if watch.over:
+    async for item in Stream(poller, after=0, name="soak"):
+        if item.id != expected + 1 and not (monitor.polls <= GAPS and item.id == expected + 2):
+            raise RuntimeError(f"message {item.id} came after {expected}")
+        expected = item.id
+        monitor.messages += 1
+        if monitor.done:
             break
     await store.aclose()
 
@@ -221,51 +221,51 @@ async def _scripted(store: Store, watch: _Watch) -> None:
 class _Service:
     """Both services as far as they are polled, in this process and on its virtual time."""
 
-    def __init__(self, watch: _Watch) -> None:
-        self.said = 0
+    def __init__(self, monitor: _Monitor) -> None:
+        self.posted = 0
         self.delivered = 0
-        self._watch = watch
-        self._next_mail = OFTEN
+        self._monitor = monitor
+        self._next_mail = MAIL_EVERY
         self._read = 0
         self._last: dict[str, float] = {}
 
     def answer(self, target: str) -> bytes | None:
         """The answer to a request; nothing where the connection is to break."""
         path, _, query = target.partition("?")
-        watch = self._watch
-        watch.polls += 1
-        self._judge(path)
-        trouble = watch.polls % RARELY == 0
-        watch.failures += trouble
-        found = self._mail(query) if path == MAIL_PATH else self._chat(dict(parse_qsl(query)))
-        if trouble and watch.polls % (2 * RARELY):
+        monitor = self._monitor
+        monitor.polls += 1
+        self._count_early(path)
+        fails = monitor.polls % FAULT_EVERY == 0
+        monitor.failures += fails
+        document = self._mail(query) if path == MAIL_PATH else self._chat(dict(parse_qsl(query)))
+        if fails and monitor.polls % (2 * FAULT_EVERY):
             return None
-        return answered(found, "503 Scripted" if trouble else "200 OK")
+        return answered(document, "503 Scripted" if fails else "200 OK")
 
-    def _judge(self, path: str) -> None:
+    def _count_early(self, path: str) -> None:
         now = asyncio.get_running_loop().time()
-        self._watch.early += now - self._last.get(path, -1.0) < SECOND.interval - 1e-5
+        self._monitor.early += now - self._last.get(path, -1.0) < ONE_PER_SECOND.interval - 1e-5
         self._last[path] = now
 
     def _chat(self, params: dict[str, str]) -> object:
-        self.said += self._watch.polls % 3
-        after = int(params.get("mid", self.said - 1))
-        shown = [LINE | {"id": id} for id in range(after + 1, self.said + 1)]
-        return {"status": 1, "users_online": 3, "message_list": shown}
+        self.posted += self._monitor.polls % 3
+        after = int(params.get("mid", self.posted - 1))
+        messages = [MESSAGE_FIELDS | {"id": id} for id in range(after + 1, self.posted + 1)]
+        return {"status": 1, "users_online": 3, "message_list": messages}
 
     def _mail(self, query: str) -> object:
-        if self._watch.polls >= self._next_mail:
+        if self._monitor.polls >= self._next_mail:
             self.delivered += 1
-            self._next_mail += OFTEN if self.delivered <= LENGTH else RARELY
+            self._next_mail += MAIL_EVERY if self.delivered <= MAX_LENGTH else FAULT_EVERY
         first = 0 if "readall" in query else self._read
         self._read = self.delivered
-        return [LETTER | {"id": id} for id in range(first + 1, self.delivered + 1)]
+        return [MAIL_FIELDS | {"id": id} for id in range(first + 1, self.delivered + 1)]
 
 
-async def _session(store: Store, watch: _Watch) -> None:
-    rates = {"peerbet.chat.get": SECOND, "pythbots.mail": SECOND}
+async def _session(store: Store, monitor: _Monitor) -> None:
+    rates = {"peerbet.chat.get": ONE_PER_SECOND, "pythbots.mail": ONE_PER_SECOND}
     async with (
-        serving(_Service(watch).answer) as url,
+        serving(_Service(monitor).answer) as url,
         Session(
             peerbet_url=url,
             pythbots_url=url,
@@ -281,34 +281,34 @@ async def _session(store: Store, watch: _Watch) -> None:
         ) as stream,
     ):
         last = {Mail: 0, ChatMessage: 0}
-        async for one in stream:
-            id, kind = one.id or 0, type(one)
+        async for item in stream:
+            id, kind = item.id or 0, type(item)
             if id != last[kind] + 1:
                 raise RuntimeError(f"{kind.__name__} {id} came after {last[kind]}")
             last[kind] = id
-            watch.messages += 1
-            if watch.over:
+            monitor.messages += 1
+            if monitor.done:
                 break
 
 
 # -- the process ----------------------------------------------------------------------------------
 
 
-async def _run(order: Order, folder: Path) -> Result:
-    plan, watch = order.plan, _Watch(order.polls, folder)
+async def _run(spec: RunSpec, folder: Path) -> Result:
+    plan, monitor = spec.plan, _Monitor(spec.polls, folder)
     store: Store = (
-        MemoryStore(max_length=LENGTH)
+        MemoryStore(max_length=MAX_LENGTH)
         if plan.store == "memory"
-        else SqliteStore(folder / "soak.sqlite", max_length=LENGTH)
+        else SqliteStore(folder / "soak.sqlite", max_length=MAX_LENGTH)
     )
     loop = asyncio.get_running_loop()
     wall, cpu, virtual = time.perf_counter(), time.process_time(), loop.time()
-    await (_scripted if plan.way == "scripted" else _session)(store, watch)
+    await (_scripted if plan.way == "scripted" else _session)(store, monitor)
     return Result(
-        looks=tuple(watch.looks),
-        messages=watch.messages,
-        failures=watch.failures,
-        early=watch.early,
+        samples=tuple(monitor.samples),
+        messages=monitor.messages,
+        failures=monitor.failures,
+        early=monitor.early,
         days=(loop.time() - virtual) / 86_400,
         wall=time.perf_counter() - wall,
         cpu=time.process_time() - cpu,
@@ -316,10 +316,10 @@ async def _run(order: Order, folder: Path) -> Result:
 
 
 def main() -> None:
-    order = order_of(Order)
-    if order.traced:
+    spec = read_spec(RunSpec)
+    if spec.traced:
         tracemalloc.start()
-    obey(order, _run)
+    run_spec(spec, _run)
 
 
 if __name__ == "__main__":

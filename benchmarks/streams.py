@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 
-from .competitors.streaming import arms
+from .competitors.streaming import load_candidates
 from .latency import latency
-from .many_consumers import crowd
+from .many_consumers import compare_consumers
 from .memory_chat import PYTHPEER
 from .report import Table
 
@@ -18,10 +18,13 @@ __all__ = ["run"]
 
 def run(*, quick: bool) -> list[Table]:
     """Measure delays on virtual time, and 1, 100, 1,000 and 10,000 consumers."""
-    found, absent = arms()
-    everybody = [PYTHPEER, *found.values()]
-    tables = [*latency(everybody, quick=quick), asyncio.run(crowd(everybody, quick=quick))]
+    others, missing = load_candidates()
+    candidates = [PYTHPEER, *others.values()]
+    tables = [
+        *latency(candidates, quick=quick),
+        asyncio.run(compare_consumers(candidates, quick=quick)),
+    ]
     for table in tables:
-        table.notes += absent
-        table.notes += [arm.note for arm in everybody if arm.note]
+        table.notes += missing
+        table.notes += [candidate.note for candidate in candidates if candidate.note]
     return tables

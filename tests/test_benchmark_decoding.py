@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks.competitors.decoding import Arm
-from benchmarks.decoding import Damage, Outcome, damages, outcome
+from benchmarks.competitors.decoding import Candidate
+from benchmarks.decoding import Damage, Outcome, damaged_pages, outcome
 
 BEST = [{"id": 1, "msg": "one"}, {"id": 2, "msg": "t\ufffdo"}]
 
 
-def arm(page: Callable[[bytes], Sequence[Any]]) -> Arm:
-    return Arm("one", lambda body: None, page, dict)
+def candidate(page: Callable[[bytes], Sequence[Any]]) -> Candidate:
+    return Candidate("one", lambda body: None, page, dict)
 
 
-def refuse(body: bytes) -> Sequence[Any]:
+def fail(body: bytes) -> Sequence[Any]:
     raise ValueError
 
 
@@ -34,15 +34,15 @@ def refuse(body: bytes) -> Sequence[Any]:
     ],
 )
 def test_what_is_not_as_it_should_be_is_wrong(found: list[Any], kept: int, wrong: int) -> None:
-    assert outcome(arm(lambda body: found), Damage(b"", BEST)) == Outcome(kept, wrong)
+    assert outcome(candidate(lambda body: found), Damage(b"", BEST)) == Outcome(kept, wrong)
 
 
 def test_who_raises_an_error_has_nothing() -> None:
-    assert outcome(arm(refuse), Damage(b"", BEST)) == Outcome(0, 0)
+    assert outcome(candidate(fail), Damage(b"", BEST)) == Outcome(0, 0)
 
 
 def test_each_damage_is_one_and_what_can_be_had_is_told() -> None:
-    found = damages()
+    found = damaged_pages()
     had = {said: len(damage.messages) for said, damage in found.items()}
     assert had.pop("an id is no number") == had.pop("a text is missing") == 299
     assert had.pop("half of it") == 0

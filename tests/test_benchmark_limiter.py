@@ -7,7 +7,7 @@ import math
 import pytest
 
 from benchmarks.queueing import inversions, lateness, least_gap
-from benchmarks.ranking import ahead, ranking
+from benchmarks.ranking import better_than_ours, ranking
 
 
 def test_inversions_are_the_pairs_that_went_the_other_way_round() -> None:
@@ -36,22 +36,22 @@ def test_the_least_gap_is_between_two_that_followed_each_other() -> None:
 
 def test_those_are_ahead_who_have_less_by_more_than_the_slack() -> None:
     figures = {"pythpeer": 1.0, "less": 0.8, "hardly": 0.95, "same": 1.0, "more": 2.0, "none": None}
-    beside = [*figures, "absent"]
-    assert ahead(figures, beside, 0.1) == ["less"]
-    assert ahead(figures, beside, 0.0) == ["less", "hardly"]
-    assert ahead(figures, ["more"], 0.0) == []
+    others = [*figures, "absent"]
+    assert better_than_ours(figures, others, 0.1) == ["less"]
+    assert better_than_ours(figures, others, 0.0) == ["less", "hardly"]
+    assert better_than_ours(figures, ["more"], 0.0) == []
 
 
 def test_a_row_that_is_not_beside_decides_nothing() -> None:
     rows = {"pythpeer": (1.0, 5.0), "rival": (2.0, 4.0), "floor": (0.1, 0.1)}
-    table = ranking("", ("us", "B"), rows, beside=["rival"], judged={"us": 0.0})
+    table = ranking("", ("us", "B"), rows, others=["rival"], targets={"us": 0.0})
     assert table.rows[0] == ("pythpeer", 1.0, 5.0, "none ahead", True)
     assert not table.notes
 
 
 def test_one_column_is_enough_to_be_behind_in_and_a_note_tells_who_is_ahead() -> None:
     rows = {"pythpeer": (1.0, 5.0), "rival": (2.0, 4.0)}
-    table = ranking("", ("us", "B"), rows, beside=["rival"], judged={"us": 0.0, "B": 0.5})
+    table = ranking("", ("us", "B"), rows, others=["rival"], targets={"us": 0.0, "B": 0.5})
     assert table.rows == [
         ("pythpeer", 1.0, 5.0, "none ahead", False),
         ("rival", 2.0, 4.0, None, None),

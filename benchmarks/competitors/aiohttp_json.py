@@ -9,9 +9,9 @@ from typing import Any, Final
 import aiohttp
 
 from ..server import PAGE_PATH, SMALL_PATH
-from .calling import Arm, Calls, page_params, roll_params
+from .calling import Calls, Candidate, page_params, roll_params
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 @asynccontextmanager
@@ -34,4 +34,6 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
         yield Calls(roll, page)
 
 
-ARMS: Final = (Arm("aiohttp + json", _open, dict, note="aiohttp + json: dictionaries, no types."),)
+CANDIDATES: Final = (
+    Candidate("aiohttp + json", _open, dict, note="aiohttp + json: dictionaries, no types."),
+)

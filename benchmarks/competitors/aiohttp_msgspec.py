@@ -9,10 +9,10 @@ from typing import Final
 import aiohttp
 
 from ..server import PAGE_PATH, SMALL_PATH
-from .calling import BARE, Arm, Calls, page_params, roll_params
+from .calling import BARE, Calls, Candidate, page_params, roll_params
 from .msgspec_structs import Message, decode_page, decode_roll, plain
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 @asynccontextmanager
@@ -30,6 +30,8 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
         yield Calls(roll, page)
 
 
-ARMS: Final = (
-    Arm(BARE, _open, plain, note=f"{BARE}: get() with params, and read(), into the same Structs."),
+CANDIDATES: Final = (
+    Candidate(
+        BARE, _open, plain, note=f"{BARE}: get() with params, and read(), into the same Structs."
+    ),
 )

@@ -6,9 +6,9 @@ from typing import Final
 
 from aiolimiter import AsyncLimiter
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 def _make(interval: float, burst: int) -> AsyncLimiter:
@@ -20,4 +20,4 @@ async def _pace(limiter: AsyncLimiter, get: Get) -> None:
         await get()
 
 
-ARMS: Final = (Arm("aiolimiter", _make, _pace, AsyncLimiter.acquire),)
+CANDIDATES: Final = (Candidate("aiolimiter", _make, _pace, AsyncLimiter.acquire),)

@@ -6,9 +6,9 @@ from typing import Final
 
 import aiometer
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 def _make(interval: float, _burst: int) -> float:
@@ -22,8 +22,8 @@ async def _batch(max_per_second: float, get: Get, count: int, tasks: int) -> Non
     await aiometer.run_on_each(job, range(count), max_at_once=tasks, max_per_second=max_per_second)
 
 
-ARMS: Final = (
-    Arm(
+CANDIDATES: Final = (
+    Candidate(
         "aiometer",
         _make,
         batch=_batch,

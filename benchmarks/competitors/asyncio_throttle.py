@@ -6,9 +6,9 @@ from typing import Final
 
 from asyncio_throttle.throttler import Throttler
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 def _make(interval: float, burst: int) -> Throttler:
@@ -20,4 +20,4 @@ async def _pace(throttler: Throttler, get: Get) -> None:
         await get()
 
 
-ARMS: Final = (Arm("asyncio-throttle", _make, _pace, Throttler.acquire),)
+CANDIDATES: Final = (Candidate("asyncio-throttle", _make, _pace, Throttler.acquire),)

@@ -9,9 +9,9 @@ from typing import Final, cast
 
 from asynciolimiter import LeakyBucketLimiter, Limiter, StrictLimiter
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 def _make(interval: float, burst: int) -> Limiter:
@@ -30,8 +30,8 @@ async def _pace(limiter: Limiter | StrictLimiter, get: Get) -> None:
     await get()
 
 
-ARMS: Final = (
-    Arm(
+CANDIDATES: Final = (
+    Candidate(
         "asynciolimiter",
         _make,
         _pace,
@@ -39,5 +39,5 @@ ARMS: Final = (
         note="asynciolimiter: Limiter, which follows a late timer with a shorter interval; where"
         " tokens are saved up, LeakyBucketLimiter.",
     ),
-    Arm("asynciolimiter strict", _make_strict, _pace, StrictLimiter.wait, bursts=False),
+    Candidate("asynciolimiter strict", _make_strict, _pace, StrictLimiter.wait, bursts=False),
 )

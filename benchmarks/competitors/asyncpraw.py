@@ -17,9 +17,9 @@ from asyncpraw.models.util import stream_generator
 
 from pythpeer import ChatMessage
 
-from .streaming import Arm, Chat, Handle
+from .streaming import Candidate, Chat, Handle
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 Stream = AsyncIterator[ChatMessage | None]
 
@@ -58,14 +58,14 @@ async def _follow(stream: Stream, handle: Handle) -> None:
             break
 
 
-def _arm(name: str, pause_after: int | None) -> Arm[Stream]:
+def _candidate(name: str, pause_after: int | None) -> Candidate[Stream]:
     def open(chat: Chat) -> AbstractAsyncContextManager[Callable[[], Stream]]:
         return _open(chat, pause_after)
 
-    return Arm(name, open, _follow)
+    return Candidate(name, open, _follow)
 
 
-ARMS: Final = (
-    _arm("asyncpraw", None),
-    _arm("asyncpraw pause_after=0", 0),
+CANDIDATES: Final = (
+    _candidate("asyncpraw", None),
+    _candidate("asyncpraw pause_after=0", 0),
 )

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import aiohttp
 
-from .polling import Arm, Place, Reading
+from .polling import Candidate, Reading, ServiceAccess
 
-__all__ = ["ARMS", "FAILURES", "by_last_id", "get", "lines"]
+__all__ = ["CANDIDATES", "FAILURES", "by_last_id", "get", "lines"]
 
 PAUSE: Final = 1.0
 """Seconds between two requests, as both services want it."""
@@ -30,20 +30,24 @@ async def get(http: aiohttp.ClientSession, url: str, params: Params | str) -> An
         return await response.json(content_type=None)
 
 
-async def lines(http: aiohttp.ClientSession, place: Place, **params: int) -> list[dict[str, Any]]:
+async def lines(
+    http: aiohttp.ClientSession, access: ServiceAccess, **params: int
+) -> list[dict[str, Any]]:
     """Messages of the chat, the oldest first."""
-    asked: Params = {"action": "get", "key": place.peerbet_key, **params}
-    page = await get(http, f"{place.peerbet_url}/api/chat/", asked)
+    asked: Params = {"action": "get", "key": access.peerbet_key, **params}
+    page = await get(http, f"{access.peerbet_url}/api/chat/", asked)
     return sorted(page["message_list"], key=lambda line: line["id"])
 
 
-async def _mails(http: aiohttp.ClientSession, place: Place, which: str) -> list[dict[str, Any]]:
-    asked = f"personalkey={place.personal_key}&{which}"
-    return list(await get(http, f"{place.pythbots_url}/api/mail.php", asked))
+async def _mails(
+    http: aiohttp.ClientSession, access: ServiceAccess, which: str
+) -> list[dict[str, Any]]:
+    asked = f"personalkey={access.personal_key}&{which}"
+    return list(await get(http, f"{access.pythbots_url}/api/mail.php", asked))
 
 
 @asynccontextmanager
-async def by_last_id(place: Place) -> AsyncGenerator[Reading]:
+async def by_last_id(access: ServiceAccess) -> AsyncGenerator[Reading]:
     """Ask for what came after the last id."""
     last = 0
 
@@ -51,7 +55,7 @@ async def by_last_id(place: Place) -> AsyncGenerator[Reading]:
         nonlocal last
         await asyncio.sleep(PAUSE)
         try:
-            page = await lines(http, place, mid=last, last=300)
+            page = await lines(http, access, mid=last, last=300)
         except FAILURES:
             return []
         if page:
@@ -63,13 +67,13 @@ async def by_last_id(place: Place) -> AsyncGenerator[Reading]:
 
 
 @asynccontextmanager
-async def _by_seen(place: Place) -> AsyncGenerator[Reading]:
+async def _by_seen(access: ServiceAccess) -> AsyncGenerator[Reading]:
     seen: set[int] = set()
 
     async def step() -> Sequence[str]:
         await asyncio.sleep(PAUSE)
         try:
-            page = await lines(http, place)
+            page = await lines(http, access)
         except FAILURES:
             return []
         new = [line for line in page if line["id"] not in seen]
@@ -81,12 +85,12 @@ async def _by_seen(place: Place) -> AsyncGenerator[Reading]:
 
 
 @asynccontextmanager
-async def _unread(place: Place, attempts: int) -> AsyncGenerator[Reading]:
+async def _unread(access: ServiceAccess, attempts: int) -> AsyncGenerator[Reading]:
     async def step() -> Sequence[str]:
         for _ in range(attempts):
             await asyncio.sleep(PAUSE)
             with contextlib.suppress(*FAILURES):
-                return [mail["message"] for mail in await _mails(http, place, "readnew")]
+                return [mail["message"] for mail in await _mails(http, access, "readnew")]
         return []
 
     async with aiohttp.ClientSession() as http:
@@ -94,16 +98,16 @@ async def _unread(place: Place, attempts: int) -> AsyncGenerator[Reading]:
 
 
 @asynccontextmanager
-async def _all_mail(place: Place) -> AsyncGenerator[Reading]:
+async def _all_mail(access: ServiceAccess) -> AsyncGenerator[Reading]:
     seen: set[str] = set()
 
     async def step() -> Sequence[str]:
         await asyncio.sleep(PAUSE)
         try:
-            found = [mail["message"] for mail in await _mails(http, place, "readall")]
+            texts = [mail["message"] for mail in await _mails(http, access, "readall")]
         except FAILURES:
             return []
-        new = [text for text in found if text not in seen]
+        new = [text for text in texts if text not in seen]
         seen.update(new)
         return new
 
@@ -112,12 +116,14 @@ async def _all_mail(place: Place) -> AsyncGenerator[Reading]:
 
 
 @asynccontextmanager
-async def _post(place: Place, attempts: int) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
+async def _post(
+    access: ServiceAccess, attempts: int
+) -> AsyncGenerator[Callable[[str], Awaitable[object]]]:
     async def post(text: str) -> None:
-        asked = {"action": "set", "key": place.peerbet_key, "msg": text}
+        asked = {"action": "set", "key": access.peerbet_key, "msg": text}
         for attempt in range(1, attempts + 1):
             try:
-                await get(http, f"{place.peerbet_url}/api/chat/", asked)
+                await get(http, f"{access.peerbet_url}/api/chat/", asked)
             except FAILURES:
                 if attempt == attempts:
                     raise
@@ -129,17 +135,17 @@ async def _post(place: Place, attempts: int) -> AsyncGenerator[Callable[[str], A
         yield post
 
 
-ARMS: Final = (
-    Arm("aiohttp, the last id", chat=by_last_id),
-    Arm("aiohttp, the last 50 and a set", chat=_by_seen),
-    Arm("aiohttp, readnew", mail=partial(_unread, attempts=1)),
-    Arm("aiohttp, readnew, three attempts", mail=partial(_unread, attempts=3)),
-    Arm(
+CANDIDATES: Final = (
+    Candidate("aiohttp, the last id", chat=by_last_id),
+    Candidate("aiohttp, the last 50 and a set", chat=_by_seen),
+    Candidate("aiohttp, readnew", mail=partial(_unread, attempts=1)),
+    Candidate("aiohttp, readnew, three attempts", mail=partial(_unread, attempts=3)),
+    Candidate(
         "aiohttp, readall and a set",
         mail=_all_mail,
         note="readall and a set of texts: each answer holds all the mail that there ever was,"
         " and of two mails alike there is one.",
     ),
-    Arm("aiohttp, get()", post=partial(_post, attempts=1)),
-    Arm("aiohttp, get(), three attempts", post=partial(_post, attempts=3)),
+    Candidate("aiohttp, get()", post=partial(_post, attempts=1)),
+    Candidate("aiohttp, get(), three attempts", post=partial(_post, attempts=3)),
 )

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from .installed import installed
 
-__all__ = ["BARE", "KEY", "Arm", "Calls", "arms", "page_params", "roll_params"]
+__all__ = ["BARE", "KEY", "Calls", "Candidate", "load_candidates", "page_params", "roll_params"]
 
 BARE: Final = "aiohttp + msgspec"
 
@@ -35,7 +35,7 @@ class Calls(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class Candidate:
     """A client, as its own documentation uses it."""
 
     name: str
@@ -62,6 +62,6 @@ def page_params(after: int) -> dict[str, str | int]:
 
 
 @functools.cache
-def arms() -> tuple[dict[str, Arm], list[str]]:
+def load_candidates() -> tuple[dict[str, Candidate], list[str]]:
     """Every arm by its name, and a note for each that is not installed."""
     return installed(MODULES)

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from .installed import installed
 
-__all__ = ["Arm", "arms"]
+__all__ = ["Candidate", "load_candidates"]
 
 MODULES: Final = ("msgspec_structs", "orjson_dataclasses", "pydantic_models", "json_dataclasses")
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class Candidate:
     """A decoder, as its own documentation uses it."""
 
     name: str
@@ -38,6 +38,6 @@ class Arm:
 
 
 @functools.cache
-def arms() -> tuple[dict[str, Arm], list[str]]:
+def load_candidates() -> tuple[dict[str, Candidate], list[str]]:
     """Every arm by its name, and a note for each that is not installed."""
     return installed(MODULES)

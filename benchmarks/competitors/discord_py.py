@@ -13,12 +13,12 @@ from typing import Final, cast
 from aiohttp import ClientResponse
 from discord.http import Ratelimit
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
-class _Told(Ratelimit):
+class _PreparedRatelimit(Ratelimit):
     """One that knows what its answers will say."""
 
     __slots__ = ("answer",)
@@ -36,21 +36,21 @@ def _answer(limit: int, left: int, after: float) -> ClientResponse:
     return cast("ClientResponse", SimpleNamespace(headers=headers))
 
 
-def _make(interval: float, burst: int) -> _Told:
-    ratelimit = _Told(None)
+def _make(interval: float, burst: int) -> _PreparedRatelimit:
+    ratelimit = _PreparedRatelimit(None)
     ratelimit.update(_answer(burst, burst, burst * interval))
     ratelimit.answer = _answer(1, 0, interval)
     return ratelimit
 
 
-async def _pace(ratelimit: _Told, get: Get) -> None:
+async def _pace(ratelimit: _PreparedRatelimit, get: Get) -> None:
     async with ratelimit:
         await get()
         ratelimit.update(ratelimit.answer)
 
 
-ARMS: Final = (
-    Arm(
+CANDIDATES: Final = (
+    Candidate(
         "discord.py",
         _make,
         _pace,

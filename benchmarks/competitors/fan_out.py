@@ -7,13 +7,13 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 from .bare_loops import by_last_id
-from .polling import Place, Reading
+from .polling import Reading, ServiceAccess
 
 __all__ = ["fan_out"]
 
 
 @asynccontextmanager
-async def fan_out(place: Place, readers: int) -> AsyncGenerator[list[Reading]]:
+async def fan_out(access: ServiceAccess, readers: int) -> AsyncGenerator[list[Reading]]:
     """The aiohttp loop once, and a queue without a bound for each of *readers*."""
     queues = [asyncio.Queue[str]() for _ in range(readers)]
 
@@ -23,16 +23,16 @@ async def fan_out(place: Place, readers: int) -> AsyncGenerator[list[Reading]]:
                 for queue in queues:
                     queue.put_nowait(text)
 
-    async with by_last_id(place) as reading:
+    async with by_last_id(access) as reading:
         task = asyncio.create_task(poll(reading))
         try:
-            yield [_taking(queue) for queue in queues]
+            yield [_queue_reading(queue) for queue in queues]
         finally:
             task.cancel()
             await asyncio.wait([task])
 
 
-def _taking(queue: asyncio.Queue[str]) -> Reading:
+def _queue_reading(queue: asyncio.Queue[str]) -> Reading:
     async def step() -> Sequence[str]:
         return [await queue.get()]
 

@@ -9,10 +9,10 @@ from typing import Final
 import httpx
 
 from ..server import PAGE_PATH, SMALL_PATH
-from .calling import Arm, Calls, page_params, roll_params
+from .calling import Calls, Candidate, page_params, roll_params
 from .pydantic_models import Message, Page, Roll, plain
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 @asynccontextmanager
@@ -31,4 +31,4 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
         yield Calls(roll, page)
 
 
-ARMS: Final = (Arm("httpx + pydantic", _open, plain),)
+CANDIDATES: Final = (Candidate("httpx + pydantic", _open, plain),)

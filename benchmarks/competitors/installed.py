@@ -14,15 +14,15 @@ OURS: Final = "pythpeer"
 
 def installed(modules: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
     """The `ARMS` of these modules of this package by name, and a note for each that is absent."""
-    found: dict[str, Any] = {}
-    absent: list[str] = []
+    candidates: dict[str, Any] = {}
+    missing: list[str] = []
     for name in modules:
         try:
             module = importlib.import_module(f"{__package__}.{name}")
         except ImportError as error:
-            absent.append(
+            missing.append(
                 f"Left out: {name}, for {error.name or 'what it needs'} is not installed."
             )
         else:
-            found |= {arm.name: arm for arm in module.ARMS}
-    return found, absent
+            candidates |= {candidate.name: candidate for candidate in module.CANDIDATES}
+    return candidates, missing

@@ -6,9 +6,9 @@ import dataclasses
 import json
 from typing import Final
 
-from .decoding import Arm
+from .decoding import Candidate
 
-__all__ = ["ARMS", "Message", "Roll"]
+__all__ = ["CANDIDATES", "Message", "Roll"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -40,4 +40,4 @@ def _page(body: bytes) -> list[Message]:
     return [Message(**item) for item in json.loads(body)["message_list"]]
 
 
-ARMS: Final = (Arm("json + dataclass", _roll, _page, dataclasses.asdict),)
+CANDIDATES: Final = (Candidate("json + dataclass", _roll, _page, dataclasses.asdict),)

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from .installed import installed
 
-__all__ = ["Arm", "Get", "arms", "share"]
+__all__ = ["Candidate", "Get", "load_candidates", "share"]
 
 L = TypeVar("L")
 
@@ -34,7 +34,7 @@ MODULES: Final = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm(Generic[L]):
+class Candidate(Generic[L]):
     """A limiter, used in one way. All of it is called inside of a running loop."""
 
     name: str
@@ -80,6 +80,6 @@ async def share(work: Get, count: int, tasks: int) -> None:
 
 
 @functools.cache
-def arms() -> tuple[dict[str, Arm[Any]], list[str]]:
+def load_candidates() -> tuple[dict[str, Candidate[Any]], list[str]]:
     """Every arm by its name, and a note for each limiter that is not installed."""
     return installed(MODULES)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Final, NamedTuple
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 class _Lock(NamedTuple):
@@ -25,4 +25,4 @@ async def _pace(limiter: _Lock, get: Get) -> None:
         await asyncio.sleep(limiter.interval)
 
 
-ARMS: Final = (Arm("lock + request + sleep", _make, _pace, bursts=False),)
+CANDIDATES: Final = (Candidate("lock + request + sleep", _make, _pace, bursts=False),)

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from .decoding import Arm
+from .decoding import Candidate
 
-__all__ = ["ARMS", "Message", "decode_page", "decode_roll", "plain"]
+__all__ = ["CANDIDATES", "Message", "decode_page", "decode_roll", "plain"]
 
 
 class Roll(msgspec.Struct, frozen=True):
@@ -49,4 +49,4 @@ def plain(answer: msgspec.Struct) -> dict[str, Any]:
     return msgspec.structs.asdict(answer)
 
 
-ARMS: Final = (Arm("msgspec", decode_roll, _page, plain),)
+CANDIDATES: Final = (Candidate("msgspec", decode_roll, _page, plain),)

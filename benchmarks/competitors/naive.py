@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from .streaming import Arm, Chat, Handle
+from .streaming import Candidate, Chat, Handle
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 @asynccontextmanager
@@ -27,4 +27,4 @@ async def _follow(chat: Chat, handle: Handle) -> None:
         await asyncio.sleep(chat.interval)
 
 
-ARMS: Final = (Arm("a loop each", _open, _follow),)
+CANDIDATES: Final = (Candidate("a loop each", _open, _follow),)

@@ -7,10 +7,10 @@ from typing import Final
 
 import orjson
 
-from .decoding import Arm
+from .decoding import Candidate
 from .json_dataclasses import Message, Roll
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 def _roll(body: bytes) -> Roll:
@@ -21,4 +21,4 @@ def _page(body: bytes) -> list[Message]:
     return [Message(**item) for item in orjson.loads(body)["message_list"]]
 
 
-ARMS: Final = (Arm("orjson + dataclass", _roll, _page, dataclasses.asdict),)
+CANDIDATES: Final = (Candidate("orjson + dataclass", _roll, _page, dataclasses.asdict),)

@@ -12,12 +12,12 @@ import msgspec
 
 from .installed import installed
 
-__all__ = ["Arm", "Place", "Poster", "Reader", "Reading", "arms"]
+__all__ = ["Candidate", "Poster", "Reader", "Reading", "ServiceAccess", "load_candidates"]
 
 MODULES: Final = ("bare_loops", "praw_generator")
 
 
-class Place(msgspec.Struct, frozen=True):
+class ServiceAccess(msgspec.Struct, frozen=True):
     """Where both services are, and whose keys to show them."""
 
     peerbet_url: str
@@ -40,12 +40,12 @@ class Reading:
     """The texts of which it has been told that they may have come before."""
 
 
-Reader = Callable[[Place], AbstractAsyncContextManager[Reading]]
-Poster = Callable[[Place], AbstractAsyncContextManager[Callable[[str], Awaitable[object]]]]
+Reader = Callable[[ServiceAccess], AbstractAsyncContextManager[Reading]]
+Poster = Callable[[ServiceAccess], AbstractAsyncContextManager[Callable[[str], Awaitable[object]]]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class Candidate:
     """One way to do one thing or several of them."""
 
     name: str
@@ -56,6 +56,6 @@ class Arm:
 
 
 @functools.cache
-def arms() -> tuple[dict[str, Arm], list[str]]:
+def load_candidates() -> tuple[dict[str, Candidate], list[str]]:
     """Every arm by its name, and a note for each module whose library is not installed."""
     return installed(MODULES)

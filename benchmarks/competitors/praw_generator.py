@@ -10,9 +10,9 @@ import aiohttp
 from asyncpraw.models.util import stream_generator
 
 from .bare_loops import FAILURES, lines
-from .polling import Arm, Place, Reading
+from .polling import Candidate, Reading, ServiceAccess
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 
 class _Item(NamedTuple):
@@ -20,29 +20,29 @@ class _Item(NamedTuple):
     text: str
 
 
-def _go_on(error: Exception) -> None:
+def _ignore_failures(error: Exception) -> None:
     if not isinstance(error, FAILURES):
         raise error
 
 
 @asynccontextmanager
-async def _chat(place: Place) -> AsyncGenerator[Reading]:
+async def _chat(access: ServiceAccess) -> AsyncGenerator[Reading]:
     async def listing(*, limit: int, params: dict[str, Any]) -> AsyncIterator[_Item]:
         before = params["before"]
-        asked = {"last": limit} if before is None else {"last": limit, "mid": before}
-        for line in reversed(await lines(http, place, **asked)):
+        params = {"last": limit} if before is None else {"last": limit, "mid": before}
+        for line in reversed(await lines(http, access, **params)):
             yield _Item(line["id"], line["msg"])
 
     async def step() -> Sequence[str]:
         return [(await anext(stream)).text]
 
     async with aiohttp.ClientSession() as http:
-        stream = stream_generator(listing, attribute_name="id", exception_handler=_go_on)
+        stream = stream_generator(listing, attribute_name="id", exception_handler=_ignore_failures)
         yield Reading(step)
 
 
-ARMS: Final = (
-    Arm(
+CANDIDATES: Final = (
+    Candidate(
         "asyncpraw, stream_generator",
         chat=_chat,
         note="asyncpraw asks for 100 at most, and rests for up to 16 s while nothing comes.",

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from .decoding import Arm
+from .decoding import Candidate
 
-__all__ = ["ARMS", "Message", "Page", "Roll", "plain"]
+__all__ = ["CANDIDATES", "Message", "Page", "Roll", "plain"]
 
 
 class Roll(BaseModel):
@@ -50,4 +50,4 @@ def plain(answer: BaseModel) -> dict[str, Any]:
     return answer.model_dump()
 
 
-ARMS: Final = (Arm("pydantic", Roll.model_validate_json, _page, plain),)
+CANDIDATES: Final = (Candidate("pydantic", Roll.model_validate_json, _page, plain),)

@@ -12,9 +12,9 @@ from typing import Final, cast
 
 from pyrate_limiter import BucketAsyncWrapper, InMemoryBucket, Limiter, Rate
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 NAME: Final = "pyrate-limiter"
 
@@ -33,7 +33,7 @@ def _acquire(limiter: Limiter) -> Awaitable[bool]:
     return cast("Awaitable[bool]", limiter.try_acquire_async("request"))
 
 
-ARMS: Final = (
-    Arm(NAME, _make, _pace, _acquire, note=f"{NAME}: by default it waits for 50 ms more."),
-    Arm(f"{NAME} buffer 0", functools.partial(_make, buffer_ms=0), _pace, _acquire),
+CANDIDATES: Final = (
+    Candidate(NAME, _make, _pace, _acquire, note=f"{NAME}: by default it waits for 50 ms more."),
+    Candidate(f"{NAME} buffer 0", functools.partial(_make, buffer_ms=0), _pace, _acquire),
 )

@@ -9,9 +9,9 @@ from typing import Final
 
 from pythpeer import ChatMessage
 
-from .streaming import Arm, Chat, Handle
+from .streaming import Candidate, Chat, Handle
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 Queue = asyncio.Queue[ChatMessage]
 
@@ -47,4 +47,4 @@ async def _follow(queue: Queue, handle: Handle) -> None:
         pass
 
 
-ARMS: Final = (Arm("a queue each", _open, _follow),)
+CANDIDATES: Final = (Candidate("a queue each", _open, _follow),)

@@ -14,10 +14,10 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from ..server import PAGE_PATH, SMALL_PATH
-from .calling import Arm, Calls, page_params, roll_params
+from .calling import Calls, Candidate, page_params, roll_params
 from .msgspec_structs import Message, decode_page, decode_roll, plain
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 _SIZE: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 
@@ -58,8 +58,8 @@ async def _connect(host: str | None, port: int | None) -> _Connection:
     return await asyncio.open_connection(host, port, limit=2**18)
 
 
-ARMS: Final = (
-    Arm(
+CANDIDATES: Final = (
+    Candidate(
         "asyncio streams + msgspec",
         _open,
         plain,

@@ -16,7 +16,7 @@ from pythpeer import ChatMessage
 
 from .installed import installed
 
-__all__ = ["Arm", "Chat", "Handle", "arms"]
+__all__ = ["Candidate", "Chat", "Handle", "load_candidates"]
 
 MODULES: Final = ("queues", "asyncpraw", "naive")
 
@@ -38,7 +38,7 @@ class Chat(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm(Generic[S]):
+class Candidate(Generic[S]):
     """One way for many consumers to follow one chat."""
 
     name: str
@@ -55,6 +55,6 @@ class Arm(Generic[S]):
 
 
 @functools.cache
-def arms() -> tuple[dict[str, Arm[Any]], list[str]]:
+def load_candidates() -> tuple[dict[str, Candidate[Any]], list[str]]:
     """Every arm by its name, and a note for each library that is not installed."""
     return installed(MODULES)

@@ -8,9 +8,9 @@ from typing import Any, Final, cast
 
 from telegram.ext import AIORateLimiter
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 if find_spec("aiolimiter") is None:  # which telegram itself finds out only on use
     raise ImportError(name="aiolimiter")
@@ -41,8 +41,8 @@ async def _acquire(limiter: AIORateLimiter) -> None:
     await _pace(limiter, _nothing)
 
 
-ARMS: Final = (
-    Arm(
+CANDIDATES: Final = (
+    Candidate(
         "python-telegram-bot",
         _make,
         _pace,

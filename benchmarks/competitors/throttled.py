@@ -12,9 +12,9 @@ from typing import Final
 
 from throttled.asyncio import RateLimiterType, Throttled, rate_limiter
 
-from .limiting import Arm, Get
+from .limiting import Candidate, Get
 
-__all__ = ["ARMS"]
+__all__ = ["CANDIDATES"]
 
 HOUR: Final = 3600
 
@@ -42,8 +42,8 @@ async def _pace(throttled: Throttled, get: Get) -> None:
     await get()
 
 
-ARMS: Final = (
-    Arm(
+CANDIDATES: Final = (
+    Candidate(
         "throttled-py",
         _make,
         _pace,
