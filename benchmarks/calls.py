@@ -34,7 +34,7 @@ from .server import MESSAGES, PAGE, ROLL, SMALL, SMALL_PATH, Server
 __all__ = ["part", "parts", "run", "speeds"]
 
 UNLIMITED: Final = Rate(0.0, 1000)
-WIDTHS: Final = {1: "one by one", 16: "16 at once"}
+WIDTHS: Final = {1: "sequential", 16: "16 concurrent"}
 
 PACKAGE: Final = Path(pythpeer.__file__).parent
 HERE: Final = Path(__file__).parent
@@ -99,17 +99,26 @@ async def _measure(
     rounds = 3 if quick else 15
     counts = {"small": 96 if quick else 320, "page": 32 if quick else 96}
     table = Table(
-        f"Calls on {loop}: microseconds of one",
-        ("answer", "client", "us", "CPU us", "speed", "CPU speed", "target", "met"),
+        f"Time per call, by client, on {loop}",
+        ("response", "client", "us", "CPU us", "speed", "CPU speed", "target", "met"),
         notes=[
-            f"{rounds} rounds of {counts['small']} small ones or {counts['page']} pages, in turns.",
+            (
+                f"{rounds} alternating rounds of {counts['small']} small calls or "
+                f"{counts['page']} pages."
+            ),
             f"small: an object of {len(SMALL)} bytes; page: 300 messages, {len(PAGE):,} bytes.",
-            "Each call has something new in its query, as a poll after the last id does.",
-            f"speed: of {BARE}, median of the rounds' ratios; CPU speed: of its processor time.",
-            f"{OURS} has {LIMIT_PER_HOST} connections to a host at most: others wait for one.",
+            "The query of each call is different, as in a poll after the last id.",
+            (
+                f"speed: relative to {BARE}, median of the rounds' ratios; CPU speed: the "
+                "same of its CPU time."
+            ),
+            (
+                f"{OURS} opens at most {LIMIT_PER_HOST} connections to a host; further "
+                "calls wait for one."
+            ),
             *(candidate.note for candidate in candidates.values() if candidate.note),
         ],
-        chart=Bars("client", ("us", "speed"), by="answer"),
+        chart=Bars("client", ("us", "speed"), by="response"),
     )
     async with AsyncExitStack() as stack:
         clients = {
@@ -188,19 +197,25 @@ async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Tabl
                 await share(call, count, 1)
             found[name] = parts(pstats.Stats(profile), count)
     table = Table(
-        "Where a small call's time goes: microseconds of one, one after the other",
+        "Time per small sequential call, by part, in microseconds",
         ("part", *both),
         notes=[
-            f"cProfile, {count} calls; it makes each function slower, so take these as shares.",
-            "C: what is built in or compiled, sockets and msgspec among it. Waiting is left out.",
-            f"What {OURS} adds is many small things, the same for a page: a token, the key's way",
-            "into the URL, a look whether the connection is idle, a limit for the body, a record.",
+            (
+                f"cProfile, {count} calls; profiling slows each function down, so compare "
+                "the shares only."
+            ),
+            "C: built-in and compiled functions, including sockets and msgspec; without waiting.",
+            (
+                f"{OURS} adds many small steps, the same for a page: taking a token, "
+                "putting the key into the URL, checking whether the connection is idle, "
+                "limiting the body, recording the call."
+            ),
         ],
     )
     totals = {name: part_times.total() for name, part_times in found.items()}
     for name, _ in (found[OURS] | found[BARE]).most_common():
         table.add(name, *(part_times[name] for part_times in found.values()))
-    table.add("all of it", *totals.values())
+    table.add("total", *totals.values())
     return table
 
 

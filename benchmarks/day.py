@@ -35,19 +35,28 @@ def run(*, quick: bool) -> list[Table]:
 
 def _table(results: dict[str, Result], seconds: float) -> Table:
     table = Table(
-        f"{seconds / 3600:g} h of a chat, for {READERS} readers in one program",
+        (
+            f"Cost and losses of polling a chat for {seconds / 3600:g} h, for {READERS} "
+            "readers in one program"
+        ),
         (
             *("program", "CPU s", "requests", "requests/ideal", "of", "delivered", "lost"),
-            *("doubled", "told", "delay s", "MiB", "growth MiB", "target", "met"),
+            *("duplicated", "reported", "delay s", "MiB", "growth MiB", "target", "met"),
         ),
         notes=[
-            "CPU: the service's share included, which is in the same process.",
-            "ideal: a request a second for all. More than that is more than the service allows.",
-            "lost: three bursts are larger than an answer. told: so many of these the program was",
-            "told of. delay: from when it was said until a reader had it, the median.",
+            "CPU: includes the service, which runs in the same process.",
+            "ideal: one request a second for all readers. The service does not allow more.",
+            (
+                "lost: three bursts are larger than a response. reported: the lost "
+                "messages that were reported to the program."
+            ),
+            "delay: median time from the post until a reader receives it.",
             "growth: of resident memory, from the end of the first hour to the end of the last.",
-            "Every two hundredth connection breaks, and for ten minutes of a day nothing answers.",
-            "Pythpeer's stores keep the last 10,000 messages.",
+            (
+                "Every two hundredth connection breaks, and for ten minutes of a day no "
+                "request is answered."
+            ),
+            "pythpeer's stores keep the last 10,000 messages.",
             *(
                 candidate.note
                 for candidate in load_candidates()[0].values()
@@ -68,7 +77,7 @@ def _table(results: dict[str, Result], seconds: float) -> Table:
                 and not delivery.duplicated
                 and result.requests <= ideal
             )
-            target = "none untold or doubled, requests <= 1", met
+            target = "none unreported or duplicated, requests <= 1", met
         table.add(
             name,
             *(result.cpu, result.requests, result.requests / ideal),

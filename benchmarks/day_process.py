@@ -97,7 +97,9 @@ def ways() -> dict[str, Readings]:
     for name, candidate in load_candidates()[0].items():
         if candidate.chat is not None and name not in SKIPPED:
             ways_by_name[name] = partial(_program_per_reader, candidate.chat)
-    ways_by_name["aiohttp, one poller, a queue each"] = lambda access, _: fan_out(access, READERS)
+    ways_by_name["aiohttp, one poller, a queue per reader"] = lambda access, _: fan_out(
+        access, READERS
+    )
     return ways_by_name
 
 

@@ -97,14 +97,17 @@ def _check(candidate: Candidate) -> None:
 
 async def _complete_responses(candidates: Mapping[str, Candidate], rounds: int) -> Table:
     table = Table(
-        "Answers as documented: microseconds of one",
-        ("answer", "decoder", "us", "MB/s", "speed", "target", "met"),
+        "Time to decode a response, by decoder",
+        ("response", "decoder", "us", "MB/s", "speed", "target", "met"),
         notes=[
             f"small: an object of {len(SMALL)} bytes; page: 300 messages, {len(PAGE):,} bytes.",
-            f"speed: of {BARE}, which makes the same Structs; median of {rounds} rounds' ratios.",
-            f"{OURS} looks for a refusal as well, and brings a page into order.",
+            (
+                f"speed: relative to {BARE}, which makes the same Structs; median of the "
+                f"ratios of {rounds} rounds."
+            ),
+            f"{OURS} also checks for an API error, and sorts a page.",
         ],
-        chart=Bars("decoder", ("us", "MB/s"), by="answer"),
+        chart=Bars("decoder", ("us", "MB/s"), by="response"),
     )
     for answer, body, count in ("small", SMALL, 10_000), ("page", PAGE, 100):
         work = {
@@ -150,14 +153,14 @@ def damaged_pages() -> dict[str, Damage]:
         b"<br />\n<b>Warning</b>: Undefined index in <b>/chat.php</b> on line <b>7</b><br />\n"
     )
     return {
-        "an id is no number": Damage(page(_changed(whole, id="none")), others),
+        "an id is not a number": Damage(page(_changed(whole, id="none")), others),
         "a text is missing": Damage(page(without), others),
         "a lone surrogate": Damage(page(said("a\ud83d")), said("a\ufffd")),
-        "no UTF-8": Damage(page(said("a!")).replace(b"a!", b"a\xff"), said("a\ufffd")),
+        "invalid UTF-8": Damage(page(said("a!")).replace(b"a!", b"a\xff"), said("a\ufffd")),
         "a raw line break": Damage(page(said("a!")).replace(b"a!", b"a\n"), said("a\n")),
         "an object for a list": Damage(page(by_number), whole),
-        "a warning before it": Damage(warning + page(whole), whole),
-        "half of it": Damage(PAGE[: len(PAGE) // 2], []),
+        "a warning before the JSON": Damage(warning + page(whole), whole),
+        "half of the page": Damage(PAGE[: len(PAGE) // 2], []),
     }
 
 
@@ -194,11 +197,17 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
     """All damages taken together, and each by itself."""
     count = 10
     each = Table(
-        "A damaged page, by what is damaged",
+        "Messages kept from a damaged page of 300, by kind of damage",
         ("damage", "decoder", "kept", "wrong", "ms", "target", "met"),
         notes=[
-            f"Medians of {rounds} rounds of {count}; who raises an error is done sooner.",
-            f"target: all that can be had, and nothing wrong. {OURS} counts what it leaves out.",
+            (
+                f"Medians of {rounds} rounds of {count}; a decoder that raises an error "
+                "finishes sooner."
+            ),
+            (
+                f"target: all messages that can be recovered, and none wrong. {OURS} "
+                "counts those that it leaves out."
+            ),
         ],
     )
     cases = damaged_pages()
@@ -220,13 +229,16 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
             each.samples[f"{said} {name} s"] = times[name].wall
     best = Outcome(sum(len(damage.messages) for damage in cases.values()), 0)
     whole = Table(
-        f"A damaged page of 300 messages: what is left of it, {len(cases)} damages together",
-        ("decoder", "kept", "wrong", "ms at most", "target", "met"),
+        f"Messages kept from a damaged page of 300, {len(cases)} kinds of damage together",
+        ("decoder", "kept", "wrong", "max ms", "target", "met"),
         notes=[
-            "kept: messages that are as they should be; where an error is raised there are none.",
-            "wrong: handed out, with an id that is no number or a text that cannot be encoded.",
+            "kept: correct messages; none if an error is raised.",
+            (
+                "wrong: returned, but with an id that is not a number or a text that "
+                "cannot be encoded."
+            ),
         ],
-        chart=Bars("decoder", ("kept", "wrong", "ms at most")),
+        chart=Bars("decoder", ("kept", "wrong", "max ms")),
     )
     for name, waiters in outcomes.items():
         total = Outcome(sum(one.kept for one in waiters), sum(one.wrong for one in waiters))

@@ -1,6 +1,6 @@
-"""The page of the documentation, and its pictures, from the figures in ``benchmarks/results``.
+"""The page of the documentation and its pictures, made from the files in ``benchmarks/results``.
 
-``python -m benchmarks.docs_page`` makes both anew without measuring anything.
+``python -m benchmarks.docs_page`` makes both again without measuring anything.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ PICTURES: Final = DOCS / "benchmarks"
 OPENING: Final = """\
 # Benchmarks
 
-What `nox -s bench` measured last, each benchmark beside its peers in one run; `nox -s bench -- \
-pacing` does one of them again. All of it happens on loopback. A ratio is the median of the ratios \
-of rounds that take turns, so that a machine that slows down slows both sides down. The figures of \
+The last results of `nox -s bench`. Each benchmark compares pythpeer with other libraries in one run; \
+`nox -s bench -- pacing` repeats one of them. Everything runs on loopback. A ratio is the median of the \
+ratios of alternating rounds, so that a slow phase of the machine affects both sides. The figures of \
 single rounds are in `benchmarks/results`.
 """
 
 
 def write_page() -> None:
-    """Write ``docs/benchmarks.md`` and draw its pictures, of whatever has been measured."""
+    """Write ``docs/benchmarks.md`` and draw its pictures, for all benchmarks that have results."""
     reports = [read(path) for name in NAMES if (path := RESULTS / f"{name}.json").exists()]
     PICTURES.mkdir(exist_ok=True)
     for stale in PICTURES.iterdir():
@@ -67,8 +67,8 @@ def _section(report: Report) -> Iterator[str]:
         yield from (f"- {note}" for note in table.notes)
         yield ""
     machine = ", ".join(f"{key} {value}" for key, value in report.machine.items())
-    busy = f" {report.load_warning}." if report.load_warning else ""
-    yield f"*{report.date}, in {report.seconds:.0f} s: {machine}.{busy}*\n"
+    warning = f" {report.load_warning}." if report.load_warning else ""
+    yield f"*{report.date}, in {report.seconds:.0f} s: {machine}.{warning}*\n"
 
 
 def _table(table: TableFigures) -> Iterator[str]:

@@ -87,24 +87,40 @@ def run(*, quick: bool) -> list[Table]:
 
 async def _run(url: str | None, *, quick: bool) -> Table:
     table = Table(
-        "A durable chat stream, microseconds for each message",
-        ("way", "one by one", "over plain", "by fifty", "by fifty over plain", "target", "met"),
+        "Time per message of a durable chat stream, by store",
+        (
+            "implementation",
+            "1 per poll",
+            "1 per poll, over plain",
+            "50 per poll",
+            "50 per poll, over plain",
+            "target",
+            "met",
+        ),
         notes=[
             "over plain: the median of the differences to the plain loop of the same round.",
-            "SqliteStore: one job in a thread for each poll, its append; the way there and back",
-            "with nothing to do is a row of its own. A commit on the loop holds up all else.",
-            "commit on the loop: sqlite3 used naively, an insert and a commit for each message.",
-            "RedisStore: its server is on loopback. One by one, it answers five times a message:",
-            "the lead, an append, a reading in vain and one that is not, an acknowledgement.",
+            (
+                "SqliteStore: one thread job for each poll, its append; an empty thread "
+                "job is a separate row."
+            ),
+            (
+                "commit on the loop: sqlite3 used naively, an insert and a commit for "
+                "each message, which block the event loop."
+            ),
+            (
+                "RedisStore: its server is on loopback. With 1 per poll, it has five "
+                "round trips per message: the lease, an append, an empty and a successful "
+                "read, an acknowledgement."
+            ),
         ],
-        chart=Bars("way", ("one by one", "by fifty"), log=True),
+        chart=Bars("implementation", ("1 per poll", "50 per poll"), log=True),
     )
     times: dict[int, dict[str, list[float]]] = {}
     for batch, messages in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
         with tempfile.TemporaryDirectory() as folder:
             ways: dict[str, Callable[[], Awaitable[None]]] = {
                 "plain loop": _plain(messages, batch),
-                "a job in a thread for each poll": _threaded(messages, batch),
+                "plain loop, a thread job per poll": _threaded(messages, batch),
                 "commit on the loop": _commit_each(_new_paths(folder), messages, batch),
                 "pythpeer, MemoryStore": _stream(MemoryStore, messages, batch),
                 "pythpeer, SqliteStore": _stream(_sqlite_stores(folder), messages, batch),
@@ -246,12 +262,12 @@ async def _transactions() -> Table:
     """What the store writes, counted by SQLite itself."""
     messages = 1_000
     table = Table(
-        f"Transactions for {messages:,} messages, all of them acknowledged",
-        ("polls bring", "acknowledged by", "polls", "transactions", "for each poll"),
-        notes=["One for each poll appends; the others open and close, or renew the right to poll."],
+        f"Transactions for {messages:,} messages, all acknowledged, by size of a poll",
+        ("messages per poll", "acknowledged by", "polls", "transactions", "per poll"),
+        notes=["One per poll appends; the others open and close the store, or renew the lease."],
     )
     for batch in (1, 50):
-        for ack, by in ((False, "asking for the next"), (True, "ack() each")):
+        for ack, by in ((False, "requesting the next"), (True, "ack() each")):
             with tempfile.TemporaryDirectory() as folder:
                 store = SqliteStore(Path(folder, "count.sqlite"))
                 statements: list[str] = []
@@ -266,10 +282,12 @@ async def _mail(url: str | None, *, quick: bool) -> Table:
     """A consuming read: its announcement, and the transaction that ends it."""
     messages = 100 if quick else 1_000
     table = Table(
-        "A consuming read of one mail, microseconds for each",
-        ("store", "announce", "append and settle"),
-        notes=["An announcement is on disk before it is over: this is the disk's time."],
-        chart=Bars("store", ("announce", "append and settle")),
+        "Time of a destructive read of one mail, by store, in microseconds",
+        ("store", "begin fetch", "append and complete"),
+        notes=[
+            "A fetch intent is on disk before `begin_fetch()` returns: this is the disk's time."
+        ],
+        chart=Bars("store", ("begin fetch", "append and complete")),
     )
     topic = Topic("benchmark.mail", ChatMessage, destructive=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -303,11 +321,14 @@ async def _tokens(url: str | None, *, quick: bool) -> Table:
     """What each poll pays for sharing its pacing with other programs."""
     messages = 200 if quick else 2_000
     table = Table(
-        "A token for a poll, written, answered and closed: microseconds of one",
+        "Time of a token for a poll (written, answered, closed), by store",
         ("store", "us"),
         notes=[
-            "SqliteStore shares tokens with other programs: three transactions, one is awaited.",
-            "RedisStore shares them with other machines: one answer of the server is awaited.",
+            (
+                "SqliteStore shares tokens with other programs: three transactions, one "
+                "of which is awaited."
+            ),
+            "RedisStore shares them with other machines: one response of the server is awaited.",
         ],
     )
     with tempfile.TemporaryDirectory() as folder:

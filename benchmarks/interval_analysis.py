@@ -68,7 +68,7 @@ def check_target(analyses: Mapping[str, Analysis], ours: str, gaps: int) -> tupl
         if name != ours and analysis.gaps and not analysis.short
     ]
     best, best_name = max(faultless, default=(0.0, ""))
-    words = f"0 short, {best:.3f} of {best_name}" if best_name else "0 short"
+    words = f"0 too early, {best:.3f} of {best_name}" if best_name else "0 too early"
     return (
         words,
         ours_analysis.gaps == gaps

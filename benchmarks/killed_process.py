@@ -116,8 +116,8 @@ Way = Callable[[ServiceAccess, Path], Texts]
 
 CHAT: Final[dict[str, Way]] = {
     "pythpeer, SqliteStore": _chat,
-    "aiohttp, last id to a file first": partial(_last_id, first=True),
-    "aiohttp, last id to a file after each": partial(_last_id, first=False),
+    "aiohttp, last id to a file before handling": partial(_last_id, first=True),
+    "aiohttp, last id to a file after each message": partial(_last_id, first=False),
 }
 MAIL: Final[dict[str, Way]] = {
     "pythpeer, SqliteStore": lambda access, file: _mail(access, SqliteStore(file)),

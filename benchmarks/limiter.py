@@ -87,7 +87,7 @@ async def _uncontended(candidates: Candidates, rounds: int) -> Table:
     lock = "asyncio.Lock: acquire, release"
     times = await interleave(rounds, {**work, used: _full_cycle, lock: _lock})
     table = ranking(
-        "A token that is there: microseconds of one",
+        "Time to take an available token, by limiter",
         ("us", f"to {OURS}"),
         {
             name: (
@@ -99,11 +99,14 @@ async def _uncontended(candidates: Candidates, rounds: int) -> Table:
         others=others,
         targets={"us": 0.0},
         why={
-            "us": f"{OURS} makes an object for each, which is told when its request is written and "
-            "answered, and goes back if it never was; what others count is that somebody came."
+            "us": (
+                f"{OURS} makes an object for each token, which records when its request is "
+                "written and answered, and is returned if the request is not sent; the "
+                "others only count calls."
+            )
         },
         notes=[
-            f"{ACQUIRES:,} one after the other, a burst that lasts; median of {rounds} rounds.",
+            f"{ACQUIRES:,} sequential tokens from a large burst; median of {rounds} rounds.",
             *(candidates[name].note for name in others if candidates[name].note),
         ],
     )
@@ -151,18 +154,22 @@ async def _memory(candidates: Candidates) -> Table:
         rows[f"{OURS}: session.peerbet.messages()"] = (None, waiter, waiter - bare)
     rows["a bare task on a future"] = (None, bare, 0.0)
     return ranking(
-        "Bytes of a limiter, and of a caller who waits, its task included",
+        "Memory of a limiter, and of a waiting caller with its task, by limiter",
         ("limiter B", "waiter B", "over a bare task"),
         rows,
         others=others,
         targets={"limiter B": 0.0, "waiter B": 0.0},
         why={
-            "limiter B": "Theirs have no queue until somebody waits, or one and not three, and "
-            "remember no requests; a session has six limiters.",
-            "waiter B": "A waiter of theirs is a future and nothing else; of ours it is known how "
-            "long it will wait, for whom, and which goes before which.",
+            "limiter B": (
+                "These limiters have no queue until a caller waits, or one instead of "
+                "three, and record no requests; a session has six limiters."
+            ),
+            "waiter B": (
+                "A waiter there is only a future; in pythpeer, its deadline, owner and "
+                "priority are known as well."
+            ),
         },
-        notes=[f"{LIMITERS} limiters, {WAITERS:,} waiting tasks on one, tracemalloc."],
+        notes=[f"{LIMITERS} limiters, {WAITERS:,} tasks waiting on one, tracemalloc."],
     )
 
 
@@ -241,22 +248,29 @@ def _drain(candidates: Candidates, rounds: int, waiters: int) -> Table:
         slots = max(1, least - 1)
         rows[name] = (least, wall, wall / slots / STEP, cpu / max(1, least) * 1e6)
     table = ranking(
-        f"{waiters:,} waiters, one each millisecond",
-        ("went through", "seconds", "over ideal", "CPU us each"),
+        f"Time to serve {waiters:,} waiters, one per millisecond, by limiter",
+        ("served", "seconds", "over ideal", "CPU us each"),
         rows,
         others=[name for name in candidates if name != OURS],
         # By how late timers are two runs of the same differ by more than this.
         targets={"over ideal": 0.02, "CPU us each": 0.0},
         why={
-            "over ideal": "They count from when a timer should have gone off, so that what follows "
-            "a late one is early at the server.",
-            "CPU us each": f"{OURS} looks at its queue twice for each token: when it is due, and "
-            "when its request is written, from which the next one counts. A bare loop that "
-            "wakes a task each millisecond takes three fifths of the time.",
+            "over ideal": (
+                "It counts from the time at which a timer was due, so that the request "
+                "after a late timer is too early at the server."
+            ),
+            "CPU us each": (
+                f"{OURS} processes its queue twice for each token: when the token is due, "
+                "and when its request is written, which starts the next interval. A bare "
+                "loop that wakes a task each millisecond takes three fifths of the time."
+            ),
         },
         notes=[
-            f"Ideal: {ideal:.2f} s from the first to the last; figures are of those who went.",
-            f"Who still waits after {MAX_DURATION_RATIO:g} times the ideal is sent home.",
+            (
+                f"Ideal: {ideal:.2f} s from the first to the last; the figures are of the "
+                "served waiters."
+            ),
+            f"A waiter that still waits after {MAX_DURATION_RATIO:g} times the ideal is cancelled.",
             *(candidate.note for candidate in candidates.values() if candidate.note),
         ],
     )

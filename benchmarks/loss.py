@@ -127,9 +127,9 @@ READNEW: Final = "pythbots.mail.readnew"
 GET, SET = "peerbet.chat.get", "peerbet.chat.set"
 
 MAIL: Final = (
-    Experiment("answers cut off", _mails, 200, ((READNEW, Fault.cut()),)),
+    Experiment("responses cut off", _mails, 200, ((READNEW, Fault.cut()),)),
     Experiment("connections reset", _mails, 200, ((READNEW, Fault.reset()),)),
-    Experiment("no answer in time", _mails, 200, ((READNEW, Fault.slow(1.5)),), limit=3.0),
+    Experiment("response timeouts", _mails, 200, ((READNEW, Fault.slow(1.5)),), limit=3.0),
     Experiment(
         "connections reset, mail without ids",
         _mails,
@@ -140,13 +140,13 @@ MAIL: Final = (
 )
 CHAT: Final = (
     Experiment("connections reset", _lines, 200, ((GET, Fault.reset()),)),
-    Experiment("bursts, the newest are shown", _bursts, 20),
-    Experiment("bursts, the oldest are shown", _bursts, 20, quirks={"window": "oldest"}),
+    Experiment("bursts, the newest are returned", _bursts, 20),
+    Experiment("bursts, the oldest are returned", _bursts, 20, quirks={"window": "oldest"}),
     Experiment("a burst into an empty chat", _burst, 1),
 )
 POSTS: Final = (
-    ("disconnected after it was taken", Fault.drop()),
-    ("disconnected before it was taken", Fault.drop(effect=False)),
+    ("disconnected after the post was accepted", Fault.drop()),
+    ("disconnected before the post was accepted", Fault.drop(effect=False)),
 )
 
 
@@ -174,9 +174,25 @@ def run(*, quick: bool) -> list[Table]:
         if candidate.post
     ]
     return [
-        _table("Mail that the service marks as read before it was received", mail, candidates),
-        _table("Chat, of which an answer holds 300 messages at most", chat, candidates),
-        _table("Posts, which are GETs", posts, candidates, missing),
+        _table(
+            (
+                "Mail lost and duplicated, by fault: the service marks mail as read "
+                "before it is received"
+            ),
+            mail,
+            candidates,
+        ),
+        _table(
+            "Chat messages lost and duplicated, by fault: a response holds at most 300 messages",
+            chat,
+            candidates,
+        ),
+        _table(
+            "Posts lost and duplicated, by fault: posts are GET requests",
+            posts,
+            candidates,
+            missing,
+        ),
         _killed_table(1 if quick else 10),
     ]
 
@@ -246,10 +262,20 @@ def _table(
     concerned = {result.candidate for result in results}
     table = Table(
         title,
-        ("experiment", "way", "of", "lost", "doubled", "told", "requests", "target", "met"),
+        (
+            "experiment",
+            "program",
+            "of",
+            "lost",
+            "duplicated",
+            "reported",
+            "requests",
+            "target",
+            "met",
+        ),
         notes=[
-            "told: of lost and doubled together, how many the program was told of.",
-            f"Trouble meets {FAULT_CHANCE:.0%} of the requests.",
+            "reported: of the lost and duplicated, those that were reported to the program.",
+            f"Faults affect {FAULT_CHANCE:.0%} of the requests.",
             *(
                 candidate.note
                 for candidate in candidates
@@ -257,12 +283,12 @@ def _table(
             ),
             *missing,
         ],
-        chart=Bars("way", ("lost", "doubled", "told"), by="experiment"),
+        chart=Bars("program", ("lost", "duplicated", "reported"), by="experiment"),
     )
     for result in results:
         counts = result.counts
         target_cells = (
-            ("none untold", counts.unreported == 0)
+            ("none unreported", counts.unreported == 0)
             if result.candidate.startswith(OURS)
             else (None, None)
         )
@@ -273,14 +299,20 @@ def _table(
 
 def _killed_table(runs: int) -> Table:
     table = Table(
-        f"Programs killed with a text in hand and started again, {runs} x",
-        ("what", "way", "of", "lost", "doubled", "requests", "target", "met"),
+        (
+            "Texts lost and duplicated by programs that are killed while handling a text, "
+            f"and restarted: {runs} times"
+        ),
+        ("service", "program", "of", "lost", "duplicated", "requests", "target", "met"),
         notes=[
-            f"{TEXTS_PER_RUN} texts before each life, in one answer. Killed: `os._exit`, so that nothing is",
-            "closed and nothing is flushed. What was in hand has not been handled.",
-            "MemoryStore lasts as long as the program does: it has nothing to go on from.",
+            f"{TEXTS_PER_RUN} texts before each run, in one response.",
+            (
+                "Killed: `os._exit`, so that nothing is closed and nothing is flushed. "
+                "The text being handled counts as not handled."
+            ),
+            "MemoryStore lasts as long as the program: it has no position to resume from.",
         ],
-        chart=Bars("way", ("lost", "doubled"), by="what"),
+        chart=Bars("program", ("lost", "duplicated"), by="service"),
     )
     for what, candidate, counts, requests in asyncio.run(kill(runs)):
         target: tuple[Cell, Cell] = None, None

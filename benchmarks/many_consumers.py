@@ -27,21 +27,27 @@ async def compare_consumers(candidates: Sequence[Candidate[Any]], *, quick: bool
     rounds = 1 if quick else 5
     deliveries = 50_000 if quick else 300_000
     table = Table(
-        "A backlog for many consumers in one program",
+        "Polls, delivery rate and memory of many consumers in one program",
         (
-            *("consumers", "way", "messages", "polls", "least polls"),
-            *("delivered/s", f"to {OURS}", "B each", "target", "met"),
+            *("consumers", "implementation", "messages", "polls", "min polls"),
+            *("delivered/s", f"to {OURS}", "bytes each", "target", "met"),
         ),
         notes=[
-            f"A poll brings {PAGE} messages, in memory; medians of {rounds} rounds, in turns.",
-            f"to {OURS}: of the rates of delivery. B each: a consumer that waits, and its task;",
-            "a single one is charged with all that the consumers share.",
-            "Polls of a crowd that shares none are what the service has to bear.",
-            f"Why {OURS} takes longer than a queue: a message is acknowledged when the next one is",
-            "asked for (a tenth of the time), and a poll takes a token, links what came and puts",
-            "it into the log (three fifths with a single consumer, next to nothing with many).",
+            f"A poll returns {PAGE} messages, in memory; medians of {rounds} alternating rounds.",
+            f"to {OURS}: ratio of the delivery rates.",
+            (
+                "bytes each: a waiting consumer and its task; with a single consumer, all "
+                "that consumers share is included."
+            ),
+            "Without a shared poll the service receives the polls of all consumers.",
+            (
+                f"Why {OURS} takes longer than a queue: a message is acknowledged when the "
+                "next one is requested (a tenth of the time), and a poll takes a token, "
+                "links its messages and appends them to the log (three fifths with a "
+                "single consumer, almost nothing with many)."
+            ),
         ],
-        chart=Bars("way", ("polls", "delivered/s", "B each"), by="consumers"),
+        chart=Bars("implementation", ("polls", "delivered/s", "bytes each"), by="consumers"),
     )
     for consumers in CONSUMER_COUNTS:
         messages = max(2 * PAGE, deliveries // consumers // PAGE * PAGE)
@@ -66,7 +72,7 @@ async def compare_consumers(candidates: Sequence[Candidate[Any]], *, quick: bool
                 ratio(times[OURS].wall, wall),
                 await _weight(candidate, consumers),
                 *(
-                    ("least polls", max_polls == min_polls)
+                    ("min polls", max_polls == min_polls)
                     if candidate.name == OURS
                     else (None, None)
                 ),

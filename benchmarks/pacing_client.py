@@ -34,7 +34,8 @@ STALL: Final = 0.03
 STALL_EVERY: Final = 0.15
 COLD: Final = 0.02
 
-load_candidates()  # so that a process that is forked from one with this module has all that it needs
+# Imported here, so that a process forked from one with this module has all that it needs.
+load_candidates()
 
 
 class Run(msgspec.Struct, frozen=True):

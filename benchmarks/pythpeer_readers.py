@@ -113,9 +113,9 @@ WAYS: Final = {
         Candidate("pythpeer, post()", post=partial(_post, confirm=False, attempts=1)),
         Candidate("pythpeer, post(confirm=True)", post=partial(_post, confirm=True, attempts=1)),
         Candidate(
-            "pythpeer, confirm, then again",
+            "pythpeer, confirm, then retry",
             post=partial(_post, confirm=True, attempts=ATTEMPTS),
-            note="confirm, then again: posts once more what reading back did not find.",
+            note="confirm, then retry: posts again if the post was not found in the chat.",
         ),
     )
 }

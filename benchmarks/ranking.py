@@ -49,7 +49,7 @@ def ranking(
         if better:
             met = False
             reason = f" {why[column]}" if column in why else ""
-            table.notes.append(f"Ahead of {OURS} in {column!r}: {', '.join(better)}.{reason}")
+            table.notes.append(f"Better than {OURS} in {column!r}: {', '.join(better)}.{reason}")
     for name, cells in rows.items():
-        table.add(name, *cells, *(("none ahead", met) if name == OURS else (None, None)))
+        table.add(name, *cells, *(("none better", met) if name == OURS else (None, None)))
     return table

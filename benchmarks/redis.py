@@ -73,10 +73,10 @@ def _store(url: str, prefix: str = "") -> RedisStore:
 
 async def _token(url: str, repeats: int) -> Table:
     table = Table(
-        f"A token that all processes share, and a bare PING of redis-py; {repeats} of each, in turns",
-        ("what", "median us", "p99 us", "to PING", "target", "met"),
-        notes=["Medians of round trips that take turns; the bucket is never empty."],
-        chart=Bars("what", ("median us", "p99 us")),
+        "Time of a token shared by all processes, and of a bare PING of redis-py",
+        ("operation", "median us", "p99 us", "relative to PING", "target", "met"),
+        notes=[f"Alternating round trips, {repeats} of each; the bucket is never empty."],
+        chart=Bars("operation", ("median us", "p99 us")),
     )
     store, client = _store(url), Redis.from_url(url)
     await store.open()
@@ -120,12 +120,18 @@ def _use_permit(permit: Any) -> None:
 
 async def _fan_out(url: str, messages: int, rounds: int) -> Table:
     table = Table(
-        f"{messages} messages from one who appends to one who acknowledges",
+        (
+            f"Throughput of {messages} messages from one producer to one consumer, "
+            "pythpeer and bare commands"
+        ),
         ("messages", "ours/s", "bare/s", "ratio", "bytes each", "target", "met"),
         notes=[
-            f"Bare: XADD in pipelines of {PAGE}, XREADGROUP and XACK of {BATCH}, the same JSON.",
-            f"Ours: the log's `append` of {PAGE}, a reader of a name, each item acknowledged.",
-            "ratio: medians of rounds, in turns. bytes: MEMORY USAGE of the log, for each message.",
+            f"bare: XADD in pipelines of {PAGE}, XREADGROUP and XACK of {BATCH}, the same JSON.",
+            f"ours: the log's `append` of {PAGE}, a named reader, each item acknowledged.",
+            (
+                "ratio: median of the ratios of alternating rounds. bytes each: MEMORY "
+                "USAGE of the log per message."
+            ),
         ],
     )
     posted = [ChatMessage(id, "somebody", f"message number {id}") for id in range(1, messages + 1)]
@@ -206,9 +212,12 @@ async def _through_the_server(client: Redis, posted: list[ChatMessage], key: str
 def _pacing(url: str, requests: int) -> Table:
     delay = f"up to {DELAY * 1e3:.0f} ms each way"
     table = Table(
-        f"{PROCESSES} processes on one store, 1 s, {requests} requests each, {delay}",
-        ("gaps", "short", "of these doubtful", "worst ms", "rate", "target", "met"),
-        notes=["As the judge in a process of its own saw it; see the benchmark `pacing`."],
+        (
+            f"Requests that arrived too early, and rate: {PROCESSES} processes on one "
+            f"store, interval 1 s, {requests} requests each, delays {delay}"
+        ),
+        ("gaps", "too early", "uncertain", "worst ms", "rate", "target", "met"),
+        notes=["Measured by a server in a separate process; see the benchmark `pacing`."],
     )
     prefix = uuid.uuid4().hex
     with Server() as server, ExitStack() as stack:
@@ -230,7 +239,7 @@ def _pacing(url: str, requests: int) -> Table:
         analysis.doubtful,
         analysis.worst * 1e3,
         analysis.rate,
-        "0 short, >= 0.95",
+        "0 too early, >= 0.95",
         met,
     )
     return table
@@ -241,10 +250,10 @@ def _pacing(url: str, requests: int) -> Table:
 
 async def _takeover(url: str, rounds: int) -> Table:
     table = Table(
-        f"Seconds from the kill -9 of a worker until another has what it had; {rounds} kills",
-        ("what", "median s", "worst s", "target", "met"),
-        notes=["The other one waits for news, as streams do; settings as they are."],
-        chart=Bars("what", ("median s", "worst s")),
+        f"Time from the kill -9 of a worker until another takes over: {rounds} kills",
+        ("operation", "median s", "worst s", "target", "met"),
+        notes=["The other worker waits for an append, as streams do; default settings."],
+        chart=Bars("operation", ("median s", "worst s")),
     )
     item_times: list[float] = []
     leases: list[float] = []
@@ -252,7 +261,7 @@ async def _takeover(url: str, rounds: int) -> Table:
         item, lease = await _kill_worker(url)
         item_times.append(item)
         leases.append(lease)
-    for what, durations in (("an item in hand", item_times), ("the lead", leases)):
+    for what, durations in (("a pending item", item_times), ("the lease", leases)):
         table.add(what, statistics.median(durations), max(durations), "<= 2", max(durations) <= 2.0)
         table.samples[f"{what} s"] = durations
     return table

@@ -47,14 +47,14 @@ def _follow(*specs: RunSpec) -> list[Result]:
 
 def _cost_table(results: Sequence[Result]) -> Table:
     table = Table(
-        "A stream followed for days of virtual time",
-        ("way", "polls", "messages", "failures", "early", "days", "wall s", "CPU s", "CPU us"),
+        "CPU time per poll of a stream that runs for days of virtual time",
+        ("setup", "polls", "messages", "failures", "early", "days", "wall s", "CPU s", "CPU us"),
         notes=[
-            "A poll brings 0, 1 or 2 messages; each hundredth fails. CPU us: for each poll.",
-            "A session follows chat and mail, merged, by requests to a service on loopback.",
-            "early: polls before their interval was over. What comes out of order is an error.",
+            "A poll returns 0, 1 or 2 messages; every hundredth fails. CPU us: per poll.",
+            "A session follows chat and mail, merged, with requests to a service on loopback.",
+            "early: polls before their interval was over. An item out of order is an error.",
         ],
-        chart=Bars("way", ("CPU us", "early")),
+        chart=Bars("setup", ("CPU us", "early")),
     )
     for way, result in zip(WAYS, results, strict=True):
         polls = result.samples[-1].polls
@@ -70,14 +70,17 @@ def _memory_table(timed: Sequence[Result], traced: Sequence[Result], *, quick: b
     traced_after = [f"traced KiB {part}" for part in parts]
     max_resident, max_traced = MAX_RESIDENT_GROWTH // 2**20, MAX_TRACED_GROWTH // 2**10
     table = Table(
-        f"What it holds after {', '.join(parts)} of the polls",
-        ("way", *resident_after, "store KiB", "polls", *traced_after, "target", "met"),
+        f"Memory after {', '.join(parts)} of the polls",
+        ("setup", *resident_after, "store KiB", "polls", *traced_after, "target", "met"),
         notes=[
-            "Logs keep their last 20 items. store: its files at the end.",
-            "traced: what Python code has allocated, in a run of so many polls beside.",
-            f"flat: RSS at most {max_resident} MiB over the first look, traced {max_traced} KiB.",
+            "Logs keep their last 20 items. store: the size of its files at the end.",
+            "traced: memory allocated by Python code, in a separate run of so many polls.",
+            (
+                "flat: from the first sample to the last, RSS grows by at most "
+                f"{max_resident} MiB, traced by {max_traced} KiB."
+            ),
         ],
-        chart=Bars("way", (resident_after[0], resident_after[-1])),
+        chart=Bars("setup", (resident_after[0], resident_after[-1])),
     )
     for way, result, traced_result in zip(WAYS, timed, traced, strict=True):
         resident = [sample.resident for sample in result.samples]

@@ -44,12 +44,12 @@ def test_who_raises_an_error_has_nothing() -> None:
 def test_each_damage_is_one_and_what_can_be_had_is_told() -> None:
     found = damaged_pages()
     had = {said: len(damage.messages) for said, damage in found.items()}
-    assert had.pop("an id is no number") == had.pop("a text is missing") == 299
-    assert had.pop("half of it") == 0
+    assert had.pop("an id is not a number") == had.pop("a text is missing") == 299
+    assert had.pop("half of the page") == 0
     assert set(had.values()) == {300}
     with pytest.raises(UnicodeDecodeError):
-        found["no UTF-8"].body.decode()
-    for said in ("a raw line break", "a warning before it", "half of it"):
+        found["invalid UTF-8"].body.decode()
+    for said in ("a raw line break", "a warning before the JSON", "half of the page"):
         with pytest.raises(ValueError):
             json.loads(found[said].body)
     for said, text in (("a lone surrogate", "a\ufffd"), ("a raw line break", "a\n")):

@@ -45,7 +45,7 @@ def test_those_are_ahead_who_have_less_by_more_than_the_slack() -> None:
 def test_a_row_that_is_not_beside_decides_nothing() -> None:
     rows = {"pythpeer": (1.0, 5.0), "rival": (2.0, 4.0), "floor": (0.1, 0.1)}
     table = ranking("", ("us", "B"), rows, others=["rival"], targets={"us": 0.0})
-    assert table.rows[0] == ("pythpeer", 1.0, 5.0, "none ahead", True)
+    assert table.rows[0] == ("pythpeer", 1.0, 5.0, "none better", True)
     assert not table.notes
 
 
@@ -53,7 +53,7 @@ def test_one_column_is_enough_to_be_behind_in_and_a_note_tells_who_is_ahead() ->
     rows = {"pythpeer": (1.0, 5.0), "rival": (2.0, 4.0)}
     table = ranking("", ("us", "B"), rows, others=["rival"], targets={"us": 0.0, "B": 0.5})
     assert table.rows == [
-        ("pythpeer", 1.0, 5.0, "none ahead", False),
+        ("pythpeer", 1.0, 5.0, "none better", False),
         ("rival", 2.0, 4.0, None, None),
     ]
-    assert table.notes == ["Ahead of pythpeer in 'B': rival."]
+    assert table.notes == ["Better than pythpeer in 'B': rival."]

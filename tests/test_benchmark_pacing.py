@@ -80,13 +80,13 @@ def test_the_target_is_the_best_rate_of_those_with_no_gap_short() -> None:
         "none": analysis(gaps=0),
     }
     assert check_target({"ours": analysis(rate=0.5), **others}, "ours", 9) == (
-        "0 short, 0.500 of slow",
+        "0 too early, 0.500 of slow",
         True,
     )
     assert not check_target({"ours": analysis(rate=0.499 - NOISE), **others}, "ours", 9)[1]
 
 
 def test_a_rate_is_worth_nothing_with_a_gap_short_or_missing() -> None:
-    assert check_target({"ours": analysis()}, "ours", 9) == ("0 short", True)
+    assert check_target({"ours": analysis()}, "ours", 9) == ("0 too early", True)
     assert not check_target({"ours": analysis(short=1, rate=1.0)}, "ours", 9)[1]
     assert not check_target({"ours": analysis(gaps=8, rate=1.0)}, "ours", 9)[1]

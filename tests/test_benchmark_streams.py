@@ -64,7 +64,7 @@ def test_everybody_hands_out_everything_in_time(candidate: Candidate[object]) ->
 
 def test_one_poll_serves_everybody_and_keeps_the_interval() -> None:
     ours = measure(PYTHPEER, SCENARIO)
-    separate = measure(load_candidates()[0]["a loop each"], SCENARIO)
+    separate = measure(load_candidates()[0]["a loop per consumer"], SCENARIO)
     assert ours.early == 0
     assert separate.early > 0
     assert separate.polls > 2 * ours.polls
@@ -148,7 +148,7 @@ async def awaited(work: Callable[[], Awaitable[None]]) -> None:
 
 @pytest.mark.anyio
 async def test_polls_are_counted_for_each_time() -> None:
-    for candidate, expected in ((PYTHPEER, 2), (load_candidates()[0]["a loop each"], 8)):
+    for candidate, expected in ((PYTHPEER, 2), (load_candidates()[0]["a loop per consumer"], 8)):
         polls: list[int] = []
         work = delivery_work(candidate, 4, 2 * PAGE, polls)
         await work()

@@ -32,6 +32,9 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
 
 CANDIDATES: Final = (
     Candidate(
-        BARE, _open, plain, note=f"{BARE}: get() with params, and read(), into the same Structs."
+        BARE,
+        _open,
+        plain,
+        note=f"{BARE}: get() with params and read(), decoded into the same Structs.",
     ),
 )

@@ -28,6 +28,6 @@ CANDIDATES: Final = (
         _make,
         batch=_batch,
         bursts=False,
-        note="aiometer: paces jobs inside of one call, there are no callers who wait.",
+        note="aiometer: paces jobs within one call, so it has no waiting callers.",
     ),
 )

@@ -36,8 +36,10 @@ CANDIDATES: Final = (
         _make,
         _pace,
         Limiter.wait,
-        note="asynciolimiter: Limiter, which follows a late timer with a shorter interval; where"
-        " tokens are saved up, LeakyBucketLimiter.",
+        note=(
+            "asynciolimiter: Limiter, which shortens the interval after a late timer; "
+            "LeakyBucketLimiter where tokens are saved."
+        ),
     ),
     Candidate("asynciolimiter strict", _make_strict, _pace, StrictLimiter.wait, bursts=False),
 )

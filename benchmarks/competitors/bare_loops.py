@@ -143,8 +143,10 @@ CANDIDATES: Final = (
     Candidate(
         "aiohttp, readall and a set",
         mail=_all_mail,
-        note="readall and a set of texts: each answer holds all the mail that there ever was,"
-        " and of two mails alike there is one.",
+        note=(
+            "readall and a set of texts: each response holds all mail ever received, and "
+            "two equal mails count as one."
+        ),
     ),
     Candidate("aiohttp, get()", post=partial(_post, attempts=1)),
     Candidate("aiohttp, get(), three attempts", post=partial(_post, attempts=3)),

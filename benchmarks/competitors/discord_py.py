@@ -55,6 +55,8 @@ CANDIDATES: Final = (
         _make,
         _pace,
         Ratelimit.acquire,
-        note="discord.py: its Ratelimit, told by answers that none is left for the interval.",
+        note=(
+            "discord.py: its Ratelimit, with responses that report no request left in the interval."
+        ),
     ),
 )

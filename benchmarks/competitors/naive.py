@@ -27,4 +27,4 @@ async def _follow(chat: Chat, handle: Handle) -> None:
         await asyncio.sleep(chat.interval)
 
 
-CANDIDATES: Final = (Candidate("a loop each", _open, _follow),)
+CANDIDATES: Final = (Candidate("a loop per consumer", _open, _follow),)

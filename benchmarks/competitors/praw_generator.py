@@ -45,6 +45,9 @@ CANDIDATES: Final = (
     Candidate(
         "asyncpraw, stream_generator",
         chat=_chat,
-        note="asyncpraw asks for 100 at most, and rests for up to 16 s while nothing comes.",
+        note=(
+            "asyncpraw requests at most 100 messages, and waits up to 16 s while there "
+            "are no new ones."
+        ),
     ),
 )

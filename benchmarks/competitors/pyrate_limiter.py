@@ -34,6 +34,6 @@ def _acquire(limiter: Limiter) -> Awaitable[bool]:
 
 
 CANDIDATES: Final = (
-    Candidate(NAME, _make, _pace, _acquire, note=f"{NAME}: by default it waits for 50 ms more."),
+    Candidate(NAME, _make, _pace, _acquire, note=f"{NAME}: by default it waits 50 ms longer."),
     Candidate(f"{NAME} buffer 0", functools.partial(_make, buffer_ms=0), _pace, _acquire),
 )

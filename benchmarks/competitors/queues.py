@@ -47,4 +47,4 @@ async def _follow(queue: Queue, handle: Handle) -> None:
         pass
 
 
-CANDIDATES: Final = (Candidate("a queue each", _open, _follow),)
+CANDIDATES: Final = (Candidate("a queue per consumer", _open, _follow),)

@@ -63,6 +63,6 @@ CANDIDATES: Final = (
         "asyncio streams + msgspec",
         _open,
         plain,
-        note="asyncio streams: the floor, no HTTP client.",
+        note="asyncio streams: the lower bound, without an HTTP client.",
     ),
 )

@@ -47,6 +47,6 @@ CANDIDATES: Final = (
         _make,
         _pace,
         _acquire,
-        note="python-telegram-bot: AIORateLimiter, which has no bare acquire: an empty request.",
+        note="python-telegram-bot: AIORateLimiter has no acquire method; an empty request is used.",
     ),
 )

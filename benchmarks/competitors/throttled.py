@@ -48,6 +48,9 @@ CANDIDATES: Final = (
         _make,
         _pace,
         _acquire,
-        note="throttled-py: GCRA; under 1 s as a rate, 1 ms as 1000/s; it waits 0.2 s at least.",
+        note=(
+            "throttled-py: GCRA; intervals under 1 s are set as a rate, 1 ms as 1000/s; "
+            "it waits at least 0.2 s."
+        ),
     ),
 )
