@@ -3,7 +3,7 @@
 from typing import Final
 
 NAMES: Final = {
-    "pacing": "the interval between requests, measured at the server, in six scenarios (about 3 minutes)",
+    "pacing": "the interval between requests at the server, in six scenarios (about 3 minutes)",
     "loss": "messages lost and duplicated during faults",
     "streams": "delay from a post to `async for`, and one poll for many streams",
     "calls": "one call, small and large, compared with other clients",

@@ -32,9 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=_description())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help="by default all of them")
-    parser.add_argument(
-        "--quick", action="store_true", help="few rounds: a trial without reliable figures"
-    )
+    parser.add_argument("--quick", action="store_true", help="few rounds, for a trial")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write figures and plots there")
     arguments = parser.parse_args()
     for name in arguments.names:

@@ -1,6 +1,6 @@
-"""One call, small and large, one after the other and 16 at once, on asyncio's loop and on uvloop's.
+"""The time of one call, small and large, sequential and 16 concurrent, on asyncio and on uvloop.
 
-Nothing is paced here: what is measured is what stands between a caller and the server.
+Nothing is paced: the code between the caller and the server is measured.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PACKAGE: Final = Path(pythpeer.__file__).parent
 HERE: Final = Path(__file__).parent
 
 TARGET: Final = 0.9
-"""How fast pythpeer is to be, of the speed of bare aiohttp and msgspec."""
+"""Minimum speed of pythpeer, relative to bare aiohttp and msgspec."""
 
 Work = Callable[[], Awaitable[object]]
 
 
 class Roll(msgspec.Struct, frozen=True):
-    """The small answer."""
+    """The small response."""
 
     status: int
     id: int
@@ -72,7 +72,7 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure every client on both loops, and look where the time of a small call goes."""
+    """Measure every client on both loops, and the parts of a small call."""
     candidates = {OURS: Candidate(OURS, _open, msgspec.to_builtins)}
     found, missing = load_candidates()
     candidates |= found
@@ -143,27 +143,27 @@ async def _measure(
 
 
 async def _check(candidate: Candidate, calls: Calls) -> None:
-    """What is compared does the same: the objects have in them what the server sent."""
+    """Check that the objects of a client contain exactly the data of the server."""
     if dict(candidate.plain(await calls.roll(0))) != ROLL:
-        raise RuntimeError(f"{candidate.name} makes another roll of it")
+        raise RuntimeError(f"{candidate.name} decodes a different roll")
     if [dict(candidate.plain(message)) for message in await calls.page(0)] != MESSAGES:
-        raise RuntimeError(f"{candidate.name} makes another page of it")
+        raise RuntimeError(f"{candidate.name} decodes a different page")
 
 
 def _asking(calls: Calls, answer: str) -> Work:
-    """A call that asks for something else each time."""
+    """Return a call whose query is different each time."""
     ask: Callable[[int], Awaitable[object]] = calls.roll if answer == "small" else calls.page
     numbers = itertools.count()
     return lambda: ask(next(numbers))
 
 
 def _repeated(call: Work, count: int, width: int) -> Work:
-    """*count* calls by *width* tasks at once."""
+    """Return a function that makes *count* calls by *width* concurrent tasks."""
     return lambda: share(call, count, width)
 
 
 def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
-    """What each client's row says, after which answer and client it is."""
+    """Return the figures of each client, without the columns that name response and client."""
     rows: dict[str, Sequence[Cell]] = {}
     bare = times.get(BARE)
     for name, each in times.items():
@@ -182,11 +182,11 @@ def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
     return rows
 
 
-# -- where it goes --------------------------------------------------------------------------------
+# -- parts of a call ------------------------------------------------------------------------------
 
 
 async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Table:
-    """What each part takes of a small call, in bare aiohttp and here."""
+    """Return the table of the time of each part of a small call, for bare aiohttp and pythpeer."""
     found: dict[str, Counter[str]] = {}
     for name, candidate in both.items():
         async with candidate.open(url) as calls:
@@ -220,7 +220,7 @@ async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Tabl
 
 
 def parts(stats: Any, count: int) -> Counter[str]:
-    """Microseconds of each part, without what is called from it."""
+    """Return the microseconds of each part, without the functions that it calls."""
     part_times: Counter[str] = Counter()
     for (file, _, function), (_, _, seconds, _, _) in stats.stats.items():
         if "poll' of 'select.epoll" not in function and "select.kqueue" not in function:
@@ -229,7 +229,7 @@ def parts(stats: Any, count: int) -> Counter[str]:
 
 
 def part(file: str) -> str:
-    """Which part a file is of: a module of pythpeer's, another package, the standard library, C."""
+    """Return the part of a file: a module of pythpeer, a package, the standard library, or C."""
     path = Path(file)
     if path.is_relative_to(PACKAGE):
         return f"{OURS}.{path.stem}"

@@ -46,9 +46,7 @@ class Bars(msgspec.Struct, frozen=True, tag="bars"):
 
 
 class Lines(msgspec.Struct, frozen=True, tag="lines"):
-    """A line for each of the columns *values*, over the column *across*; both scales "
-    "are logarithmic.
-    """
+    """A line for each of the columns *values*, over the column *across*, on logarithmic scales."""
 
     across: str
     values: tuple[str, ...]

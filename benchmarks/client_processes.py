@@ -1,7 +1,7 @@
-"""Clients on the lanes of the judge, each in a process of its own, that begin at a word.
+"""Client processes on the channels of the measuring server, started by a signal.
 
-Where processes can fork they come from one that has imported everything, so that sixty of them
-take no longer to get ready than a few.
+If processes can be forked, they are forked from a process that has imported everything, so that
+sixty of them are ready as soon as a few.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .pacing_client import Outcome, Run, serve
 __all__ = ["Client", "begin", "start"]
 
 READY_TIMEOUT: Final = 60.0
-"""Seconds that importing may take on a machine that is busy."""
+"""Seconds that imports may take on a busy machine."""
 
 CAN_FORK: Final = "forkserver" in multiprocessing.get_all_start_methods()
-# Both kinds have what is used here; their common base has not, for the type checkers.
+# Both contexts have the methods used here; for the type checkers their base class has not.
 CONTEXT: Final = cast(
     "SpawnContext", multiprocessing.get_context("forkserver" if CAN_FORK else "spawn")
 )
@@ -30,7 +30,7 @@ if CAN_FORK:
 
 
 class Client:
-    """A process that runs a limiter on a lane."""
+    """A process that runs a limiter on a channel."""
 
     def __init__(self, run: Run) -> None:
         self.run: Final = run
@@ -44,17 +44,17 @@ class Client:
         self._receive(READY_TIMEOUT)
 
     def go(self) -> None:
-        """Let it begin."""
+        """Send the start signal."""
         self._connection.send(None)
 
     def outcome(self) -> Outcome:
-        """Wait until it is done, and return what it did."""
+        """Wait for the result of the client, and return it."""
         run = self.run
         outcome = self._receive(
             run.max_duration_ratio * run.requests * run.interval + READY_TIMEOUT
         )
         if not isinstance(outcome, Outcome):
-            raise TypeError(f"{run.limiter}: no outcome but {outcome!r}")
+            raise TypeError(f"{run.limiter}: expected an Outcome, not {outcome!r}")
         return outcome
 
     def _receive(self, seconds: float) -> object:
@@ -67,21 +67,21 @@ class Client:
         raise RuntimeError(f"{self.run.limiter}: the client did not answer")
 
     def end(self) -> None:
-        """Reap it, whatever state it is in."""
+        """Kill the process and wait for its end."""
         self._process.kill()
         self._process.join()
         self._connection.close()
 
 
 def start(run: Run, stack: ExitStack) -> Client:
-    """Start a client, which ends with *stack*."""
+    """Start a client, which is ended by *stack*."""
     client = Client(run)
     stack.callback(client.end)
     return client
 
 
 def begin(clients: Sequence[Client], within: float = 0.0) -> None:
-    """Let all of them begin, evenly within so many seconds, and none while another gets ready."""
+    """Start all clients, evenly within *within* seconds, after all of them are ready."""
     for client in clients:
         client.get_ready()
     for client in clients:

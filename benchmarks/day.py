@@ -1,4 +1,4 @@
-"""A day of polling, on virtual time: what it costs, what comes, and what a program grows by."""
+"""A day of polling on virtual time: cost, losses, and growth of memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ OURS: Final = "pythpeer"
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Have every program follow the same day, two of them at a time."""
+    """Run every program on the same day, two of them at a time."""
     seconds = QUICK if quick else DAY
 
     def follow(name: str) -> Result:
         return run_all("day_process", [RunSpec(name, seconds)], Result)[0]
 
     names = list(ways())
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # whoever is done lets the next one begin
+    with ThreadPoolExecutor(AT_ONCE) as pool:  # a finished program starts the next one
         results = dict(zip(names, pool.map(follow, names), strict=True))
     return [_table(results, seconds)]
 

@@ -1,8 +1,8 @@
-"""One program that follows a chat for a day, in a process of its own, on virtual time.
+"""One program that follows a chat for a day on virtual time: a subprocess of `day`.
 
-Started by `day` with an order on the command line; prints what came of it. The service is in the
-same process, and no more than what a poll asks of it. Whatever is counted has its room beforehand,
-so that what the process grows by is the program's.
+Receives a `RunSpec` on the command line, and prints a `Result`. A minimal service runs in the same
+process. The memory for counting is allocated beforehand, so that the growth of the process is the
+growth of the program.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ __all__ = ["READERS", "Result", "RunSpec", "ways"]
 SEED: Final = 20121212
 
 MIN_WARM_UP: Final = 600.0
-"""Seconds before which memory is not looked at: by then everything has gone wrong once."""
+"""Seconds before the first sample of memory; by then every fault has occurred once."""
 
 SKIPPED: Final = ("aiohttp, the last 50 and a set",)
-"""What `loss` has shown enough of: it reads fifty messages each time."""
+"""Programs that are measured in `loss` only: this one reads fifty messages each time."""
 
 READERS: Final = 2
-"""Parts of the program that want every message."""
+"""Readers in the program; each must receive every message."""
 
 
 class RunSpec(msgspec.Struct, frozen=True):
-    """What to do, and for how long."""
+    """The program and the duration in seconds."""
 
     way: str
     seconds: float
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What came of it."""
+    """The result of a program."""
 
     delivery_result: DeliveryResult
     requests: int
     cpu: float
     resident: tuple[int | None, int | None]
-    """Bytes after the first hour of a day, and at its end."""
+    """Resident bytes after the first hour of a day, and at its end."""
 
 
 Readings = Callable[[ServiceAccess, Path], AbstractAsyncContextManager[Sequence[Reading]]]
@@ -67,7 +67,7 @@ Readings = Callable[[ServiceAccess, Path], AbstractAsyncContextManager[Sequence[
 
 @asynccontextmanager
 async def _streams(access: ServiceAccess, store: Store) -> AsyncGenerator[Sequence[Reading]]:
-    """One session, and a stream with a name for each reader."""
+    """Open one session with a named stream for each reader."""
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(session(access, store, guard=0.0))
         readings: list[Reading] = []
@@ -81,13 +81,13 @@ async def _streams(access: ServiceAccess, store: Store) -> AsyncGenerator[Sequen
 async def _program_per_reader(
     reader: Reader, access: ServiceAccess, _: Path
 ) -> AsyncGenerator[Sequence[Reading]]:
-    """A whole program for each reader."""
+    """Open a complete program for each reader."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(reader(access)) for _ in range(READERS)]
 
 
 def ways() -> dict[str, Readings]:
-    """Every way by its name, those that take longest first."""
+    """Return every program by its name, the slowest first."""
     ways_by_name: dict[str, Readings] = {
         "pythpeer, SqliteStore": lambda access, folder: _streams(
             access, SqliteStore(folder / "day.sqlite")
@@ -104,7 +104,7 @@ def ways() -> dict[str, Readings]:
 
 
 class _Day:
-    """The service, and what the readers got of it."""
+    """The service, and the times at which the readers received each message."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds: Final = seconds

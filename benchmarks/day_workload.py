@@ -1,4 +1,4 @@
-"""A day of a chat: who speaks when, what goes wrong, and what a program got of it."""
+"""The workload of a day: post times, faults of the service, and the delivery result."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ __all__ = ["DeliveryResult", "ModelService", "delivery_result", "make_post_times
 HOUR: Final = 3600.0
 
 PACES: Final = (120.0, 240.0, 30.0, 6.0, 5.0, 4.0, 3.0, 8.0)
-"""Seconds between two messages on average, in each eighth of the time, from midnight on."""
+"""Mean seconds between two messages, in each eighth of the day, from midnight on."""
 
 BURST: Final = 500
 BURSTS: Final = (0.2, 0.55, 0.85)
-"""How many messages come at once, and after which parts of the time."""
+"""Messages of a burst, and the times of the bursts, as parts of the day."""
 
 MAX_PAGE: Final = 300
 DEFAULT_PAGE: Final = 50
-"""How many messages an answer holds at most, and how many without being asked for more."""
+"""Messages of a response: the maximum, and the default."""
 
 REQUESTS_PER_BREAK: Final = 200
-"""Every how many requests a connection breaks."""
+"""A connection breaks after this number of requests."""
 
 OUTAGE: Final = (0.5, 0.507)
-"""From which part of the time to which nothing is answered: ten minutes of a day."""
+"""Begin and end of an outage, as parts of the day: ten minutes."""
 
 
 def make_post_times(seconds: float, seed: int) -> array[float]:
-    """When something is said, ascending: the n-th moment, from 1 on, is that of message n."""
+    """Return the ascending times of all posts; message n, from 1 on, has the n-th time."""
     chance, post_times, now = random.Random(seed), array("d"), 10.0
-    end = seconds - 60.0  # whoever has not got the last of it in a minute has lost it
+    end = seconds - 60.0  # messages not received within a minute are lost
     while now < end:
         post_times.append(now)
         now += chance.expovariate(1.0 / PACES[int(now / seconds * len(PACES))])
@@ -46,7 +46,7 @@ def make_post_times(seconds: float, seed: int) -> array[float]:
 
 
 class ModelService:
-    """What the service shows of it: always the newest that fit."""
+    """A model of the service: it returns the newest messages that fit."""
 
     def __init__(self, post_times: Sequence[float], seconds: float) -> None:
         self.requests = 0
@@ -54,7 +54,7 @@ class ModelService:
         self._outage = tuple(part * seconds for part in OUTAGE)
 
     def page(self, now: float, after: int | None, last: int | None) -> range | None:
-        """The ids of an answer, or nothing where the connection breaks."""
+        """Return the ids of a response, or ``None`` if the connection breaks."""
         self.requests += 1
         if self.requests % REQUESTS_PER_BREAK == 0 or self._outage[0] <= now < self._outage[1]:
             return None
@@ -64,22 +64,22 @@ class ModelService:
 
 
 class DeliveryResult(msgspec.Struct, frozen=True):
-    """What all readers together got."""
+    """The result of all readers together."""
 
     of: int
     delivered: int
-    """How many messages came, each counted once for each reader."""
+    """Messages received, each counted once per reader."""
 
     duplicated: int
     reported: int
-    """How many of those that did not come lie in gaps that the reader was told of."""
+    """Lost messages within gaps that were reported to the reader."""
 
     delay: float
-    """Seconds from when a message was said until a reader had it: the median."""
+    """Median seconds from the post of a message until a reader received it."""
 
     @property
     def lost(self) -> int:
-        """How many never came."""
+        """Messages that were never received."""
         return self.of - self.delivered
 
 
@@ -89,7 +89,7 @@ def delivery_result(
     duplicated: int,
     gaps: Sequence[Iterable[tuple[int, int]]],
 ) -> DeliveryResult:
-    """Judge what *readers* got: for each message when it came first, or less than 0 for never."""
+    """Compare with *readers*: when each first received each message, below 0 for never."""
     delays: list[float] = []
     reported = 0
     for received_at, reader_gaps in zip(readers, gaps, strict=True):

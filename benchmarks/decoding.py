@@ -1,6 +1,6 @@
-"""An answer's bytes into objects: how fast, and what is left of a page that is damaged.
+"""Decoding of a response into objects: its speed, and the result for a damaged page.
 
-Pythpeer's way is all that it does with the body of an answer, the look for a refusal included.
+For pythpeer this includes everything that it does with a body, such as the check for an API error.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["Damage", "damaged_pages", "outcome", "run"]
 
 BARE: Final = "msgspec"
 TARGET: Final = 0.8
-"""How fast pythpeer is to be with a page, of the speed of bare msgspec."""
+"""Minimum speed of pythpeer with a page, relative to bare msgspec."""
 
 ELSEWHERE: Final = "https://example.com"
 BROKEN: Final = 150
-"""Which message of the page is broken, from 0."""
+"""Index of the broken message of the page."""
 
 T = TypeVar("T")
 Message = Mapping[str, object]
 
 
 class Roll(msgspec.Struct, frozen=True):
-    """The small answer."""
+    """The small response."""
 
     status: int
     id: int
@@ -51,7 +51,7 @@ class Roll(msgspec.Struct, frozen=True):
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure every decoder with whole answers and with damaged pages."""
+    """Measure every decoder with complete responses and with damaged pages."""
     found, missing = load_candidates()
     candidates = {OURS: _ours()} | found
     for candidate in candidates.values():
@@ -85,14 +85,14 @@ def _ours() -> Candidate:
 
 
 def _check(candidate: Candidate) -> None:
-    """What is compared does the same: the objects have in them what was sent."""
+    """Check that the objects of a decoder contain exactly the data that was sent."""
     if dict(candidate.plain(candidate.roll(SMALL))) != ROLL:
-        raise RuntimeError(f"{candidate.name} makes another roll of it")
+        raise RuntimeError(f"{candidate.name} decodes a different roll")
     if list(map(candidate.plain, candidate.page(PAGE))) != MESSAGES:
-        raise RuntimeError(f"{candidate.name} makes another page of it")
+        raise RuntimeError(f"{candidate.name} decodes a different page")
 
 
-# -- whole answers --------------------------------------------------------------------------------
+# -- complete responses ---------------------------------------------------------------------------
 
 
 async def _complete_responses(candidates: Mapping[str, Candidate], rounds: int) -> Table:
@@ -129,14 +129,14 @@ async def _complete_responses(candidates: Mapping[str, Candidate], rounds: int) 
 
 
 class Damage(NamedTuple):
-    """A page on which something is broken, and the messages that can be had of it all the same."""
+    """A damaged page, and the messages that can be recovered from it."""
 
     body: bytes
     messages: Sequence[Message]
 
 
 def damaged_pages() -> dict[str, Damage]:
-    """Every damage by what it is. All of them are what PHP, or a text of somebody's, can do."""
+    """Return damaged pages by the kind of damage, each of which PHP or a user's text can cause."""
     whole: list[dict[str, Any]] = copy.deepcopy(MESSAGES)
     others = [*whole[:BROKEN], *whole[BROKEN + 1 :]]
 
@@ -173,20 +173,20 @@ def _json(document: object) -> bytes:
 
 
 class Outcome(NamedTuple):
-    """What came of a damaged page."""
+    """The result of decoding a damaged page."""
 
     kept: int
-    """Messages that are as they should be."""
+    """Correct messages."""
 
     wrong: int
-    """Messages that are not, and were handed out all the same."""
+    """Wrong messages that were returned."""
 
 
 def outcome(candidate: Candidate, damage: Damage) -> Outcome:
-    """Decode a damaged page, and compare what comes of it with what can be had."""
+    """Decode a damaged page, and compare the result with the messages that can be recovered."""
     try:
         found = [candidate.plain(message) for message in candidate.page(damage.body)]
-    except Exception:  # noqa: BLE001  # each decoder has errors of its own
+    except Exception:  # noqa: BLE001  # each decoder has different exceptions
         return Outcome(0, 0)
     right = {message["id"]: message for message in damage.messages}
     kept = sum(right.get(message["id"]) == message for message in found)
@@ -194,7 +194,7 @@ def outcome(candidate: Candidate, damage: Damage) -> Outcome:
 
 
 async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Table]:
-    """All damages taken together, and each by itself."""
+    """Return the tables of all kinds of damage together, and of each kind."""
     count = 10
     each = Table(
         "Messages kept from a damaged page of 300, by kind of damage",
@@ -247,12 +247,12 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
 
 
 def _target_cells(name: str, found: Outcome, best: Outcome) -> tuple[Cell, Cell]:
-    """What pythpeer is held to, and whether it did it; nothing for others."""
+    """Return pythpeer's target and whether it was met; empty cells for other decoders."""
     return (f"{best.kept} kept", found == best) if name == OURS else (None, None)
 
 
 def _without_errors(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """*decode*, of which no error is heard."""
+    """Return *decode* without its exceptions."""
 
     def attempt(body: bytes) -> None:
         with suppress(Exception):

@@ -23,10 +23,10 @@ PICTURES: Final = DOCS / "benchmarks"
 OPENING: Final = """\
 # Benchmarks
 
-The last results of `nox -s bench`. Each benchmark compares pythpeer with other libraries in one run; \
-`nox -s bench -- pacing` repeats one of them. Everything runs on loopback. A ratio is the median of the \
-ratios of alternating rounds, so that a slow phase of the machine affects both sides. The figures of \
-single rounds are in `benchmarks/results`.
+The last results of `nox -s bench`. Each benchmark compares pythpeer with other libraries in one \
+run; `nox -s bench -- pacing` repeats one of them. Everything runs on loopback. A ratio is the \
+median of the ratios of alternating rounds, so that a slow phase of the machine affects both \
+sides. The figures of single rounds are in `benchmarks/results`.
 """
 
 

@@ -1,7 +1,6 @@
-"""What it costs to lose nothing: a durable stream beside a loop that stores nothing.
+"""The cost of durable streams, compared with a loop that stores nothing.
 
-The polls are scripted and in memory, so that what is measured is storing, handing out and
-acknowledging.
+The polls are scripted and in memory, so that storing, delivering and acknowledging is measured.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ __all__ = ["run"]
 TOPIC: Final = Topic("benchmark", ChatMessage)
 MAX_ONE_BY_ONE: Final = 150
 MAX_IN_BATCHES: Final = 10
-"""Microseconds that a message may cost over the plain loop's."""
+"""Maximum microseconds per message over the plain loop."""
 
 TEXT: Final = "a message of about the length that messages have"
 
@@ -49,7 +48,7 @@ def message(id: int) -> ChatMessage:
 
 
 class _ScriptedSource:
-    """A chat of so many messages, of which each poll brings the next few."""
+    """A poll source of *messages* messages; each poll returns the next *batch* of them."""
 
     def __init__(self, messages: int, batch: int) -> None:
         self.name: Final = "benchmark.chat"
@@ -72,7 +71,7 @@ class _ScriptedSource:
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure messages one by one and fifty at a time, and what goes on beside them."""
+    """Measure messages with 1 and with 50 per poll, and the parts of their cost."""
     with redis_server() as url:
         tables = [
             asyncio.run(_run(url, quick=quick)),
@@ -165,12 +164,12 @@ def _sqlite_stores(folder: str, durability: Durability = "normal") -> Callable[[
 
 
 def _redis_stores(url: str) -> Callable[[], Store]:
-    """Stores on one server, that know nothing of each other."""
+    """Return a factory of independent stores on one server."""
     return lambda: RedisStore(url, prefix=uuid.uuid4().hex)
 
 
 def _plain(messages: int, batch: int) -> Callable[[], Awaitable[None]]:
-    """The loop that everybody writes: poll, handle, poll."""
+    """Return the simplest loop: poll, handle, poll."""
 
     async def work() -> None:
         last = 0
@@ -184,7 +183,7 @@ def _plain(messages: int, batch: int) -> Callable[[], Awaitable[None]]:
 
 
 def _threaded(messages: int, batch: int) -> Callable[[], Awaitable[None]]:
-    """The same, and a thread is asked for nothing once a poll: the least that storing takes."""
+    """Return the same with an empty thread job per poll, the minimum cost of storing."""
 
     async def work() -> None:
         worker = Worker("benchmark")
@@ -239,7 +238,7 @@ async def _follow(
     ack: bool,
     trace: Callable[[str], object] | None = None,
 ) -> None:
-    """Have *many* messages from a stream. *note* is told each statement of a `SqliteStore`."""
+    """Receive all messages from a stream; *trace* is called with each statement of SQLite."""
     await store.open()
     try:
         if isinstance(store, SqliteStore) and (connection := store._database._connection):
@@ -259,7 +258,7 @@ async def _follow(
 
 
 async def _transactions() -> Table:
-    """What the store writes, counted by SQLite itself."""
+    """Return the table of the store's transactions, as SQLite reports them."""
     messages = 1_000
     table = Table(
         f"Transactions for {messages:,} messages, all acknowledged, by size of a poll",
@@ -279,7 +278,7 @@ async def _transactions() -> Table:
 
 
 async def _mail(url: str | None, *, quick: bool) -> Table:
-    """A consuming read: its announcement, and the transaction that ends it."""
+    """Return the table of a destructive read: its fetch intent and the append."""
     messages = 100 if quick else 1_000
     table = Table(
         "Time of a destructive read of one mail, by store, in microseconds",
@@ -318,7 +317,7 @@ async def _mail(url: str | None, *, quick: bool) -> Table:
 
 
 async def _tokens(url: str | None, *, quick: bool) -> Table:
-    """What each poll pays for sharing its pacing with other programs."""
+    """Return the table of the cost per poll of pacing that is shared with other programs."""
     messages = 200 if quick else 2_000
     table = Table(
         "Time of a token for a poll (written, answered, closed), by store",

@@ -1,4 +1,4 @@
-"""What it costs to import pythpeer and to open the first session, in fresh interpreters."""
+"""The time to import pythpeer and to open the first session, in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ THEIRS: Final = "import aiohttp, msgspec, anyio"
 OPEN: Final = "import pythpeer, open a Session"
 THEIR_OPEN: Final = "import the three, make a ClientSession"
 
-# Each says at its end what CPU time it took from its very start.
+# Each script ends by printing the CPU time of its process.
 PRINT_CPU: Final = "import time; print(time.process_time())"
 
 OPEN_OURS: Final = """
@@ -54,10 +54,10 @@ asyncio.run(main())
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure what comes on top of a bare interpreter."""
+    """Measure the time over a bare interpreter."""
     rounds = 3 if quick else 11
     times = {name: Times() for name in SCRIPTS}
-    for name in SCRIPTS:  # a run that does not count: bytecode is written, files are in memory
+    for name in SCRIPTS:  # does not count: writes bytecode, and caches files
         _interpret(SCRIPTS[name])
     opens: list[float] = []
     for name in alternate(rounds, list(SCRIPTS)):
@@ -110,7 +110,7 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _interpret(script: str) -> float:
-    """Run *script* in an interpreter of its own; returns the number it prints, if it does."""
+    """Run *script* in a new interpreter; return the number that it prints, or 0."""
     process = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,

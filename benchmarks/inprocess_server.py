@@ -1,4 +1,4 @@
-"""A service as bare as can be, in the process and on the clock of whoever asks it."""
+"""A minimal HTTP server in the process, and on the event loop, of its client."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .server import http_answer
 __all__ = ["Answer", "answered", "resident", "serving"]
 
 Answer = Callable[[str], bytes | None]
-"""The answer to a request's target; nothing where the connection is to break."""
+"""Returns the response for a request target; ``None`` breaks the connection."""
 
 
 def answered(document: object, status: str = "200 OK") -> bytes:
-    """An answer that says *document*."""
+    """Return a response whose body is *document* as JSON."""
     return http_answer(json.dumps(document).encode(), status)
 
 
 @asynccontextmanager
 async def serving(answer: Answer) -> AsyncGenerator[str]:
-    """The URL at which *answer* answers."""
+    """Serve the responses of *answer*, and yield the URL."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Connection(answer), "127.0.0.1", 0)
     async with server:
@@ -53,7 +53,7 @@ class _Connection(asyncio.Protocol):
 
 
 def resident() -> int | None:
-    """Bytes that this process holds; ``None`` where the system does not say."""
+    """Return the resident bytes of this process; ``None`` if the system does not report them."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     except OSError:

@@ -1,4 +1,4 @@
-"""What the requests that came in at the judge say of the interval that they should have kept."""
+"""Analysis of the intervals between the requests that the measuring server received."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import msgspec
 __all__ = ["NOISE", "Analysis", "analyse", "check_target", "combine"]
 
 SHORT_THRESHOLD: Final = 0.001
-"""Seconds by which a gap must be under the interval to be counted as short."""
+"""Seconds by which a gap must be under the interval to count as short."""
 
 NOISE: Final = 0.01
-"""What two rates must differ by in order to differ: timers are late by that much of 0.05 s."""
+"""Difference of two rates that is not significant: timers of 0.05 s are late by this share."""
 
 
 class Analysis(msgspec.Struct, frozen=True):
-    """What the judge saw of one run."""
+    """The gaps of one run, as measured at the server; `worst` is in seconds."""
 
     gaps: int
     short: int
@@ -28,7 +28,7 @@ class Analysis(msgspec.Struct, frozen=True):
 
 
 def analyse(channel: dict[str, list[tuple[float, float]]], interval: float) -> Analysis:
-    """What the requests that came in on a lane say of the interval."""
+    """Compare the gaps between the requests of a channel with *interval*, in seconds."""
     requests = sorted(channel["requests"], key=lambda request: request[1])
     arrivals = [arrival for _, arrival in requests]
     short = doubtful = 0
@@ -45,7 +45,7 @@ def analyse(channel: dict[str, list[tuple[float, float]]], interval: float) -> A
 
 
 def combine(analyses: Sequence[Analysis]) -> Analysis:
-    """Several runs of one limiter as one: gaps are added up, of rates it is the mean."""
+    """Combine several runs of one limiter: gaps are added, rates are averaged."""
     return Analysis(
         sum(analysis.gaps for analysis in analyses),
         sum(analysis.short for analysis in analyses),
@@ -56,10 +56,10 @@ def combine(analyses: Sequence[Analysis]) -> Analysis:
 
 
 def check_target(analyses: Mapping[str, Analysis], ours: str, gaps: int) -> tuple[str, bool]:
-    """What *ours* is held to beside the others, in words, and whether it did all of it.
+    """Return the target of *ours* as text, and whether it was met.
 
-    All its *gaps* are there, none of them is short, and of the others whose gaps are not short none
-    is faster by more than noise.
+    The target is met if *ours* has all its *gaps*, none of them is short, and no other limiter
+    without a short gap is faster by more than `NOISE`.
     """
     ours_analysis = analyses[ours]
     faultless = [

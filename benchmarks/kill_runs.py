@@ -1,4 +1,4 @@
-"""Programs that are killed with a text in hand and started again: what that loses or doubles."""
+"""Runs of programs that are killed while handling a text, and restarted: losses and duplicates."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["TEXTS_PER_RUN", "Outcome", "kill"]
 SEED: Final = 20121212
 
 TEXTS_PER_RUN: Final = 20
-"""How much is said before each life: one answer holds it all."""
+"""Texts posted before each run; one response holds all of them."""
 
 MAX_PARALLEL: Final = 3
 
 
 class Outcome(NamedTuple):
-    """One way, with all its lives."""
+    """The combined runs of one program."""
 
     kind: str
     way: str
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 async def kill(runs: int) -> list[Outcome]:
-    """Kill every way so many times."""
+    """Kill every program *runs* times."""
     slots = asyncio.Semaphore(MAX_PARALLEL)
 
     async def run_way(kind: str, way: str) -> Outcome:
@@ -89,5 +89,5 @@ async def _run_once(kind: str, run: KilledRun) -> list[str]:
             child.kill()
             await child.wait()
     if child.returncode != (KILLED if run.kill_after else 0):
-        raise RuntimeError(f"{run.way} did not live as it was told")
+        raise RuntimeError(f"{run.way} did not end as expected")
     return printed.decode().splitlines()

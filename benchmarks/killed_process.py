@@ -1,6 +1,6 @@
-"""A program that reads and is killed in the middle of it: a process of its own, for `loss`.
+"""A reading program that is killed while handling a text: a subprocess of `loss`.
 
-It prints what it has handled. What it keeps from one life to the next is a file.
+It prints the texts that it has handled, and keeps its state between two runs in a file.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from .pythpeer_readers import session
 __all__ = ["CHAT", "KILLED", "MAIL", "KilledRun"]
 
 PAUSE: Final = 0.02
-"""Seconds between two requests: here time is real, and the services are one's own."""
+"""Seconds between two requests, on real time against local fake services."""
 
 IDLE: Final = 6.0
-"""Seconds after which a life ends by itself, if nothing comes: longer than a dead one leads."""
+"""Seconds without a text after which a run ends; longer than the lease of a dead leader."""
 
 KILLED: Final = 9
 
 Texts = AsyncGenerator[str, None]
-"""A text is handled once the next one is asked for."""
+"""A text is handled when the next one is requested."""
 
 
 class KilledRun(msgspec.Struct, frozen=True):
-    """What to do, and when to die."""
+    """The settings of a run."""
 
     way: str
     access: ServiceAccess
     file: str
     kill_after: int
-    """Die with this text in hand, if it is not 0."""
+    """Number of the text at which the process is killed; 0 for never."""
 
     last: str
-    """The text after which nothing comes any more."""
+    """The last text of the run."""
 
 
 async def _chat(access: ServiceAccess, file: Path) -> Texts:
@@ -72,7 +72,7 @@ async def _mail(access: ServiceAccess, store: Store) -> Texts:
 
 
 async def _last_id(access: ServiceAccess, file: Path, *, first: bool) -> Texts:
-    """The last id in a file, written when a page was read, or after each of its messages."""
+    """Keep the last id in a file, written after reading a page, or after each of its messages."""
     last = _read(file)
     async with aiohttp.ClientSession() as http:
         while True:
@@ -138,7 +138,7 @@ async def _run(run: KilledRun, way: Way) -> None:
                 return
             count += 1
             if count == run.kill_after:
-                os._exit(KILLED)  # as a kill does: nothing is closed, nothing is flushed
+                os._exit(KILLED)  # like a kill: nothing is closed or flushed
             print(text, flush=True)
 
 

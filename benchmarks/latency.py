@@ -1,4 +1,4 @@
-"""From the moment of a post to `async for`, on virtual time: nobody waits for hours."""
+"""Delay from a post to `async for`, on virtual time, so that hours take seconds."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ __all__ = ["Delays", "Scenario", "latency", "measure", "target_met"]
 
 INTERVAL: Final = 1.0
 MAX_DELAY: Final = 0.05
-"""Seconds that a poll takes at most, each way."""
+"""Maximum seconds of a poll, each way."""
 
 CONSUMERS: Final = 3
 SEED: Final = 20121212
 
 POINTS: Final = 200
-"""Of each distribution so many points are written down."""
+"""Points of each distribution that are stored."""
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """How lively a chat is."""
+    """A chat with posts at random times."""
 
     name: str
     pause: float
-    """Seconds between two posts, on average; when they come is up to chance."""
+    """Mean seconds between two posts."""
 
     messages: int
 
 
 class Delays(msgspec.Struct, frozen=True):
-    """What came of one way of following, delays in intervals."""
+    """The result of one implementation; delays are in intervals."""
 
     polls: int
     early: int
@@ -56,7 +56,7 @@ class Delays(msgspec.Struct, frozen=True):
 
 
 def latency(candidates: Sequence[Candidate[Any]], *, quick: bool) -> list[Table]:
-    """How late messages come, in a lively chat and in a quiet one."""
+    """Measure the delay of messages, in a busy chat and in a quiet one."""
     scenarios = (
         Scenario("a busy chat, a post every half second", 0.5, 300 if quick else 4_000),
         Scenario("a quiet chat, a post every ten seconds", 10.0, 100 if quick else 2_000),
@@ -68,7 +68,7 @@ def latency(candidates: Sequence[Candidate[Any]], *, quick: bool) -> list[Table]
 
 
 def measure(candidate: Candidate[Any], scenario: Scenario) -> Delays:
-    """Follow a scene with several consumers at once."""
+    """Follow a chat with several concurrent consumers."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(_measure(candidate, scenario))
 
@@ -100,7 +100,7 @@ async def _measure(candidate: Candidate[Any], scenario: Scenario) -> Delays:
             group.create_task(candidate.follow(make(), handle))
         group.create_task(talk())
     if len(done) != CONSUMERS:
-        raise RuntimeError(f"{candidate.name}: only {len(done)} of {CONSUMERS} had everything")
+        raise RuntimeError(f"{candidate.name}: only {len(done)} of {CONSUMERS} received everything")
     return Delays(chat.polls, chat.early, delays)
 
 
@@ -154,10 +154,10 @@ def _table(scenario: Scenario, delays_by_name: dict[str, Delays]) -> Table:
 
 
 def target_met(delays_by_name: dict[str, Delays], posts: int) -> bool:
-    """Whether pythpeer kept the interval, and nobody who did was faster.
+    """Return whether pythpeer kept the interval, and no implementation that did was faster.
 
-    Two medians of so many delays between 0 and 1 have to differ by twice the standard error of
-    their difference, which is 0.7 over the root of their number.
+    Two medians of delays between 0 and 1 differ significantly by twice the standard error of their
+    difference, which is 0.7 divided by the square root of the number of posts.
     """
     medians = {way: delays.median for way, delays in delays_by_name.items() if not delays.early}
     slack = 1.4 / math.sqrt(posts)

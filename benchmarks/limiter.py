@@ -1,4 +1,4 @@
-"""A token: what it takes to get one, to wait for one, and to let a long queue through."""
+"""Limiters: the time of a token, the memory of a waiter, and the serving of a long queue."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ STEP: Final = 0.001
 LONG_INTERVAL: Final = 3000.0
 
 MAX_DURATION_RATIO: Final = 3.0
-"""A queue is sent home when this many times the ideal has passed."""
+"""The waiters of a queue are cancelled after this multiple of the ideal time."""
 
 Candidates = Mapping[str, Candidate[Any]]
 Wait = Callable[[], Awaitable[object]]
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure time, memory, the draining of a queue, and who is served when."""
+    """Measure time, memory, the serving of a queue, and the order of waiters."""
     found, missing = load_candidates()
     candidates = {
         OURS: Candidate(OURS, _make, _pace, functools.partial(Limiter.acquire, priority=CALL))
@@ -73,7 +73,7 @@ async def _nothing() -> None:
     pass
 
 
-# -- nobody else wants one ------------------------------------------------------------------------
+# -- without contention ---------------------------------------------------------------------------
 
 
 async def _uncontended(candidates: Candidates, rounds: int) -> Table:
@@ -137,7 +137,7 @@ async def _lock() -> None:
         lock.release()
 
 
-# -- many wait ------------------------------------------------------------------------------------
+# -- memory ---------------------------------------------------------------------------------------
 
 
 async def _memory(candidates: Candidates) -> Table:
@@ -174,7 +174,7 @@ async def _memory(candidates: Candidates) -> Table:
 
 
 async def _bytes_of(candidate: Candidate[Any]) -> float:
-    candidate.make(LONG_INTERVAL, 1)  # whatever is made once is there from now on
+    candidate.make(LONG_INTERVAL, 1)  # creates all one-time state
 
     async def build() -> list[object]:
         return [candidate.make(LONG_INTERVAL, 1) for _ in range(LIMITERS)]
@@ -202,7 +202,7 @@ async def _bytes_of_waiting(wait: Wait) -> float:
 
     each = await retained_bytes(WAITERS, build)
     if any(task.done() for task in tasks):
-        raise RuntimeError("somebody did not wait")
+        raise RuntimeError("a task did not wait")
     await _cancel(tasks)
     return each
 
@@ -215,7 +215,7 @@ async def _start(wait: Wait, count: int) -> list[asyncio.Task[object]]:
 
 
 def _coroutine(awaitable: Awaitable[object]) -> Coroutine[Any, Any, object]:
-    """*awaitable*, without a frame round it unless a task takes none of its kind."""
+    """Return *awaitable* itself if it is a coroutine, else a coroutine that awaits it."""
     if isinstance(awaitable, Coroutine):
         return awaitable
 
@@ -252,7 +252,7 @@ def _drain(candidates: Candidates, rounds: int, waiters: int) -> Table:
         ("served", "seconds", "over ideal", "CPU us each"),
         rows,
         others=[name for name in candidates if name != OURS],
-        # By how late timers are two runs of the same differ by more than this.
+        # Late timers make two runs of the same limiter differ by less than this.
         targets={"over ideal": 0.02, "CPU us each": 0.0},
         why={
             "over ideal": (
@@ -279,7 +279,7 @@ def _drain(candidates: Candidates, rounds: int, waiters: int) -> Table:
 
 
 async def _drain_once(candidate: Candidate[Any], waiters: int, times: Times) -> int:
-    """Let all of them through: from the first to go to the last. Returns how many went."""
+    """Serve all waiters, add the time from first to last; return how many were served."""
     served = 0
     first = last = math.nan
 

@@ -1,6 +1,6 @@
-"""What is lost and what comes twice when things go wrong, and who is told of it.
+"""Losses and duplicates during faults, and how many of them are reported.
 
-Time is virtual, so that an hour of trouble takes a moment; the connections that break are real.
+Time is virtual, so that an hour of faults takes seconds; the connections that break are real.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = ["run"]
 SEED: Final = 20121212
 
 FAULT_CHANCE: Final = 0.3
-"""How likely it is that a request meets trouble, where it meets any."""
+"""Probability that a fault affects a request, in experiments with faults."""
 
 QUIET_PERIOD: Final = 60.0
-"""Seconds at the end in which nothing is said: who has not got something by then has lost it."""
+"""Seconds without posts at the end; texts not received by then are lost."""
 
 OURS: Final = "pythpeer"
 
 BURSTS: Final = (50, 150, 350, 700)
-"""How many messages there are at once; the service shows 300 of them."""
+"""Messages posted at the same time; the service returns 300 of them."""
 
 
 class Result(NamedTuple):
-    """One way in one experiment."""
+    """One program in one experiment."""
 
     experiment: str
     candidate: str
@@ -49,7 +49,7 @@ class Result(NamedTuple):
 
 
 class _Scenario:
-    """Both services, and what is said there."""
+    """Both fake services, and the texts posted to them."""
 
     def __init__(self, fake: FakeServices) -> None:
         self.fake: Final = fake
@@ -85,7 +85,7 @@ async def _open_scenario(**quirks: Unpack[QuirkOptions]) -> AsyncGenerator[_Scen
 
 
 class Experiment(NamedTuple):
-    """What is said, and what goes wrong."""
+    """A script of posts, and the faults during it."""
 
     name: str
     script: Callable[[_Scenario, int], Awaitable[object]]
@@ -95,7 +95,7 @@ class Experiment(NamedTuple):
     faults: tuple[tuple[str, Fault], ...] = ()
     quirks: QuirkOptions | None = None
     limit: float | None = None
-    """Up to how many seconds a program waits before it gives up, to wait again."""
+    """Maximum seconds after which a program cancels its step, and starts it again."""
 
 
 async def _mails(scenario: _Scenario, count: int) -> None:
@@ -151,7 +151,7 @@ POSTS: Final = (
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Have mail and chat read, and posts sent, in every way and with everything that goes wrong."""
+    """Read mail and chat and send posts with every program and every fault."""
     others, missing = load_candidates()
     candidates = [*WAYS.values(), *others.values()]
     share = 8 if quick else 1

@@ -1,4 +1,4 @@
-"""What became of things that were said: which were lost, which came twice, and who was told."""
+"""Counts of lost and duplicated texts, and of those that were reported to the program."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ class LossCount(msgspec.Struct, frozen=True):
     """One program in one experiment."""
 
     of: int
-    """How many there were."""
+    """Number of texts that were posted."""
 
     lost: int
-    """How many of them never came."""
+    """Number of texts that were never received."""
 
     duplicated: int
-    """How often one came that had come before."""
+    """Number of repeated receptions of a text."""
 
     reported: int
-    """Of both together, how many the program was told of."""
+    """Of both together, those that were reported to the program."""
 
     @property
     def unreported(self) -> int:
-        """How many of both it knows nothing of."""
+        """Of both together, those that were not reported."""
         return self.lost + self.duplicated - self.reported
 
 
 def count_losses(
     posted: Collection[str], received: Iterable[str], reported: Collection[str] = ()
 ) -> LossCount:
-    """Compare what was *said*, each once, with what *came*.
+    """Compare the texts *posted*, each once, with those *received*.
 
-    *told* is what the program has been told may be lost, or may have come before. Raises
-    ``RuntimeError`` where something was said twice, or came that was not said: then neither can be
-    counted.
+    *reported* are the texts that the program reported as possibly lost or duplicated. Raises
+    ``RuntimeError`` if a text was posted twice, or received without being posted, because neither
+    can be counted.
     """
     expected, counts = set(posted), Counter(received)
     if len(expected) < len(posted):
-        raise RuntimeError("something was said twice")
+        raise RuntimeError("a text was posted twice")
     unexpected = counts.keys() - expected
     if unexpected:
-        raise RuntimeError(f"nobody said {min(unexpected)!r}")
+        raise RuntimeError(f"{min(unexpected)!r} was never posted")
     lost = expected - counts.keys()
     repeats = {text: count - 1 for text, count in counts.items() if count > 1}
     reported_count = len(lost.intersection(reported)) + sum(
@@ -55,6 +55,6 @@ def count_losses(
 
 
 def within_gaps(posted: Iterable[tuple[int, str]], gaps: Iterable[tuple[int, int]]) -> set[str]:
-    """Which of the things *said*, by their ids, lie in one of the *gaps*, whose ends do not."""
+    """Return the texts whose ids lie in one of the *gaps*, without the ends of the gaps."""
     ends = list(gaps)
     return {text for id, text in posted if any(after < id < before for after, before in ends)}

@@ -1,4 +1,4 @@
-"""Many consumers of one chat in one program: what is polled and delivered, and what one weighs."""
+"""Many consumers of one chat in one program: polls, delivery rate, and memory of a consumer."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["compare_consumers", "delivery_work"]
 CONSUMER_COUNTS: Final = (1, 100, 1_000, 10_000)
 
 NEVER: Final = 3_600.0
-"""Seconds until the next poll, while waiting consumers are weighed."""
+"""Seconds until the next poll, while the memory of waiting consumers is measured."""
 
 
 async def compare_consumers(candidates: Sequence[Candidate[Any]], *, quick: bool) -> Table:
-    """Hand a backlog to 1, 100, 1,000 and 10,000 consumers at once."""
+    """Deliver a backlog to 1, 100, 1,000 and 10,000 concurrent consumers."""
     rounds = 1 if quick else 5
     deliveries = 50_000 if quick else 300_000
     table = Table(
@@ -70,7 +70,7 @@ async def compare_consumers(candidates: Sequence[Candidate[Any]], *, quick: bool
                 min_polls,
                 consumers * messages / statistics.median(wall),
                 ratio(times[OURS].wall, wall),
-                await _weight(candidate, consumers),
+                await _bytes_each(candidate, consumers),
                 *(
                     ("min polls", max_polls == min_polls)
                     if candidate.name == OURS
@@ -84,7 +84,7 @@ async def compare_consumers(candidates: Sequence[Candidate[Any]], *, quick: bool
 def delivery_work(
     candidate: Candidate[Any], consumers: int, messages: int, polls: list[int]
 ) -> Callable[[], Awaitable[None]]:
-    """Have everybody have everything once. Each time adds to *polls* how many it took."""
+    """Return a function that delivers all messages to all consumers, and appends to *polls*."""
     template = Chat(messages)
 
     async def work() -> None:
@@ -95,14 +95,16 @@ def delivery_work(
                     candidate.follow(make(), consumer(candidate.name, messages, done))
                 )
         if len(done) != consumers:
-            raise RuntimeError(f"{candidate.name}: only {len(done)} of {consumers} had everything")
+            raise RuntimeError(
+                f"{candidate.name}: only {len(done)} of {consumers} received everything"
+            )
         polls.append(chat.polls)
 
     return work
 
 
-async def _weight(candidate: Candidate[Any], consumers: int) -> float:
-    """Bytes of each of so many consumers that wait for the first message."""
+async def _bytes_each(candidate: Candidate[Any], consumers: int) -> float:
+    """Return the bytes per consumer while all wait for the first message."""
     tasks: list[asyncio.Task[None]] = []
     async with candidate.open(Chat(interval=NEVER)) as make:
 
@@ -116,7 +118,7 @@ async def _weight(candidate: Candidate[Any], consumers: int) -> float:
 
         bytes_each = await retained_bytes(consumers, build)
         if any(task.done() for task in tasks):
-            raise RuntimeError(f"{candidate.name}: somebody did not wait")
+            raise RuntimeError(f"{candidate.name}: a consumer did not wait")
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

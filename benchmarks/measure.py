@@ -1,4 +1,4 @@
-"""How to measure: turns that cancel drift, and the time and memory that a piece of work takes."""
+"""Measuring: alternating rounds that cancel drift, and the time and memory of a function."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ K = TypeVar("K")
 
 
 class Times:
-    """Wall and CPU seconds of each round of one arm."""
+    """Wall and CPU seconds of each round of one function."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
         self.cpu: list[float] = []
 
     async def add(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Do *work* once and add what it took. Garbage of those before is not charged to it."""
+        """Call *work* once and add its times, without the garbage collection of earlier calls."""
         gc.collect()
         cpu, wall = time.process_time(), time.perf_counter()
         await work()
@@ -30,7 +30,7 @@ class Times:
 
 
 def alternate(rounds: int, works: Sequence[K]) -> Iterator[K]:
-    """Every arm once a round, in opposite order every other round: A B, B A, A B."""
+    """Yield every name once a round, in reverse order every other round: A B, B A, A B."""
     for number in range(rounds):
         yield from works if number % 2 == 0 else reversed(works)
 
@@ -38,7 +38,7 @@ def alternate(rounds: int, works: Sequence[K]) -> Iterator[K]:
 async def interleave(
     rounds: int, works: Mapping[str, Callable[[], Awaitable[object]]]
 ) -> dict[str, Times]:
-    """Measure every arm *rounds* times, in turns, after one round that does not count."""
+    """Measure every function in alternating rounds, after one round that does not count."""
     times = {name: Times() for name in works}
     for name in works:
         await Times().add(works[name])
@@ -48,7 +48,7 @@ async def interleave(
 
 
 async def retained_bytes(count: int, build: Callable[[], Awaitable[object]]) -> float:
-    """Bytes allocated, for each of *count*, by what *build* leaves alive when it returns."""
+    """Return the bytes, divided by *count*, that remain allocated when *build* returns."""
     gc.collect()
     tracemalloc.start()
     try:

@@ -1,7 +1,6 @@
 """A chat in memory for streams to follow, and pythpeer's stream of it.
 
-A poll costs nothing here but the asking, and what time it is on its way, so that what is measured
-is the streams' own machinery.
+A poll costs only its network delay, so that the cost of the streams themselves is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from .competitors.installed import OURS
 __all__ = ["PAGE", "PYTHPEER", "Chat", "consumer"]
 
 PAGE: Final = 50
-"""Messages that one poll brings at most."""
+"""Maximum messages of a poll."""
 
 GUARD: Final = 0.05
 """Seconds: pythpeer's own default."""
@@ -33,17 +32,17 @@ GUARD: Final = 0.05
 SEED: Final = 20121212
 
 NO_INTERVAL: Final = 1e-6
-"""Seconds: what stands for no interval at all."""
+"""Seconds that stand for no interval, because an interval must be positive."""
 
 
 class Chat:
-    """Messages that are there or are yet to be said; a poll takes up to *trip* seconds each way."""
+    """Existing and future messages; a poll takes up to *max_delay* seconds each way."""
 
     def __init__(self, messages: int = 0, *, interval: float = 0.0, max_delay: float = 0.0) -> None:
         self.interval = interval
         self.polls = 0
         self.early = 0
-        """Polls that came less than an interval after the one before."""
+        """Polls that arrived less than an interval after the previous one."""
         self._messages: list[ChatMessage] = []
         self._max_delay = max_delay
         self._random = random.Random(SEED)
@@ -52,17 +51,17 @@ class Chat:
             self.say()
 
     def copy(self) -> Chat:
-        """The same messages, as nobody has asked for them yet."""
+        """Return a chat with the same messages, without polls."""
         chat = Chat(interval=self.interval, max_delay=self._max_delay)
         chat._messages = self._messages
         return chat
 
     def say(self) -> None:
-        """One message more."""
+        """Add one message."""
         self._messages.append(ChatMessage(len(self._messages) + 1, "user", "text"))
 
     async def ask(self, after: int | None, limit: int = PAGE) -> Sequence[ChatMessage]:
-        """The first messages after an id, ascending; without one, the newest."""
+        """Return the first messages after an id, ascending; without an id, the newest."""
         await self._delay()
         self._count()
         limit = min(limit, PAGE)
@@ -81,14 +80,14 @@ class Chat:
 
 
 def consumer(name: str, messages: int, done: list[str]) -> streaming.Handle:
-    """One that wants each of so many, in order. Says so in *done* when it has them."""
+    """Return a handler that expects *messages* in order, and then adds its name to *done*."""
     received = 0
 
     def handle(message: ChatMessage) -> bool:
         nonlocal received
         received += 1
         if message.id != received:
-            raise RuntimeError(f"{name}: message {message.id} where {received} was due")
+            raise RuntimeError(f"{name}: message {message.id} instead of {received}")
         if received < messages:
             return False
         done.append(name)
@@ -114,7 +113,7 @@ class _Source:
 
     async def poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
-        await asyncio.sleep(0)  # others come to wait meanwhile, as where there is an interval
+        await asyncio.sleep(0)  # others start to wait now, as with a real interval
         permit.on_written()
         after = poller.min_position
         page = await self._chat.ask(after)

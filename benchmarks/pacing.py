@@ -1,9 +1,8 @@
-"""The interval as the server sees it: six scenarios, two scales, every limiter side by side.
+"""The interval between requests at the server: six scenarios, two intervals, all limiters.
 
-The judge is a raw server in its own process; every limiter runs in a process of its own, those that
-are compared at the same time. On the small scale the limiters of one scenario run together and the
-scenarios take turns; on the scale of a second everything runs at once, because it is waiting nearly
-all the time.
+A raw server in a separate process measures the requests; each limiter runs in a separate process,
+and compared limiters run at the same time. With the short interval the scenarios run one after the
+other; with an interval of a second all run at the same time, because they wait nearly all the time.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ __all__ = ["SEED", "run"]
 SEED: Final = 20121212
 
 MAX_DURATION_RATIO: Final = 2.5
-"""A limiter is stopped when this many times the ideal has passed."""
+"""A limiter is stopped after this multiple of the ideal time."""
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """An interval, and the delays that its guard is meant for."""
+    """An interval with its guard, in seconds, and the delays of the scenarios."""
 
     interval: float
     guard: float
@@ -43,7 +42,7 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """What goes wrong. Forward and backward delays are drawn from 0 to what is given here."""
+    """The conditions of a run; delays are drawn from 0 to the maximum that the scale defines."""
 
     name: str
     forward: bool = False
@@ -95,7 +94,7 @@ def _together(server: Server, scale: Scale, scenarios: Sequence[Scenario]) -> li
             for scenario in scenarios
             for name in names
         }
-        begin(list(clients.values()), within=scale.interval)  # not all of them in one moment
+        begin(list(clients.values()), within=scale.interval)  # not all at the same moment
         results: list[Result] = []
         for (scenario, name), client in clients.items():
             outcome = client.outcome()
@@ -105,7 +104,7 @@ def _together(server: Server, scale: Scale, scenarios: Sequence[Scenario]) -> li
 
 
 def _channel(server: Server, scale: Scale, scenario: Scenario, limiter: str) -> Run:
-    """Open a lane, and say what is to be done on it. Every limiter meets the same chances."""
+    """Open a channel and return the run for it; the random seed is the same for every limiter."""
     channel = _channel_name(scenario.name, limiter)
     seed = SEED + SCENARIOS.index(scenario)
     server.open_channel(
@@ -137,7 +136,7 @@ def _channel_name(scenario: str, limiter: str) -> str:
 
 
 def _overall_table(scale: Scale, results: Sequence[Result]) -> Table:
-    """The six scenarios taken together."""
+    """Return the table of the combined scenarios."""
     scenarios = len({result.scenario for result in results})
     table = Table(
         (
@@ -155,7 +154,7 @@ def _overall_table(scale: Scale, results: Sequence[Result]) -> Table:
                 "interval was over."
             ),
             "share too early: of all gaps between two requests.",
-            "uncertain: of these, the server's loop was delayed when the request before arrived.",
+            "uncertain: too early, but the server's loop was late for the previous request.",
             "worst: by how much the shortest gap was under the interval.",
             "rate: relative to the ideal rate, mean of the scenarios.",
             (
@@ -192,7 +191,7 @@ def _overall_table(scale: Scale, results: Sequence[Result]) -> Table:
 
 
 def _scenario_table(scale: Scale, results: Sequence[Result]) -> Table:
-    """Every scenario by itself."""
+    """Return the table of the separate scenarios."""
     forward, slow = f"{scale.forward * 1e3:.0f}", f"{scale.slow * 1e3:.0f}"
     table = Table(
         (

@@ -1,4 +1,4 @@
-"""One client on one lane of the judge: twenty tasks and one limiter, in a process of its own."""
+"""A client process on one channel of the measuring server: twenty tasks and one limiter."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ STALL: Final = 0.03
 STALL_EVERY: Final = 0.15
 COLD: Final = 0.02
 
-# Imported here, so that a process forked from one with this module has all that it needs.
+# Imported here, so that a process forked from one with this module has all libraries.
 load_candidates()
 
 
 class Run(msgspec.Struct, frozen=True):
-    """What a client shall do."""
+    """The settings of a client; times are in seconds."""
 
     url: str
     limiter: str
@@ -57,7 +57,7 @@ class Run(msgspec.Struct, frozen=True):
     """A connection for each request, which takes up to 20 ms more to make."""
 
     max_duration_ratio: float = 5.0
-    """It is stopped when this many times the ideal has passed."""
+    """The client is stopped after this multiple of the ideal time."""
 
     store: str = ""
     """The URL of a server that paces several clients together."""
@@ -66,7 +66,7 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What it did."""
+    """The result of a client."""
 
     failures: int
     stopped: bool
@@ -74,7 +74,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class _SlowConnectLoop(asyncio.SelectorEventLoop):
-    """A loop on which every new connection takes up to 20 ms more, whoever makes it."""
+    """An event loop on which every new connection takes up to 20 ms more."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -85,12 +85,12 @@ class _SlowConnectLoop(asyncio.SelectorEventLoop):
         await super().sock_connect(sock, address)  # type: ignore[arg-type]
 
 
-# Both make a request elsewhere first: a connection, and whatever is made once, are there then.
+# Both send a warm-up request first, so that the connection and all one-time state exist.
 
 
 async def _session(run: Run, stack: AsyncExitStack) -> Get:
-    """A request by pythpeer, which paces it."""
-    effect = Effect.CONSUME if run.cold else Effect.READ  # which is what gets fresh connections
+    """Return a function that sends a request with pythpeer, which paces it."""
+    effect = Effect.CONSUME if run.cold else Effect.READ  # destructive reads get new connections
     rate = Rate(run.interval, guard=run.guard)
     endpoint = Endpoint("benchmark.lane", run.url, effect=effect, rate=rate)
     warm_up = Endpoint("benchmark.first", urljoin(run.url, SMALL_PATH), effect=effect, rate=rate)
@@ -102,7 +102,7 @@ async def _session(run: Run, stack: AsyncExitStack) -> Get:
 
 
 async def _bare(run: Run, stack: AsyncExitStack) -> Get:
-    """A request by aiohttp, for others to pace."""
+    """Return a function that sends a request with aiohttp, without pacing."""
     connector = aiohttp.TCPConnector(force_close=run.cold)
     client = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
 
@@ -115,7 +115,7 @@ async def _bare(run: Run, stack: AsyncExitStack) -> Get:
 
 
 class _CountedRequest:
-    """A request that may fail: that is counted, said, and the run goes on."""
+    """A request whose failures are counted and printed, without ending the run."""
 
     def __init__(self, name: str, get: Get) -> None:
         self._name = name
@@ -125,13 +125,13 @@ class _CountedRequest:
     async def __call__(self) -> None:
         try:
             await self._get()
-        except Exception as error:  # noqa: BLE001 - whatever a limiter or a request can raise
+        except Exception as error:  # noqa: BLE001 - a limiter or a request can raise any exception
             self.failures += 1
             print(f"{self._name}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _stall(chance: random.Random) -> None:
-    """Block the loop, and do so again later."""
+    """Block the loop for `STALL` seconds, and schedule the next stall."""
     time.sleep(STALL)
     loop = asyncio.get_running_loop()
     loop.call_later(chance.expovariate(1 / STALL_EVERY), _stall, chance)
@@ -148,7 +148,7 @@ async def _work(run: Run, connection: Connection) -> None:
             send = functools.partial(candidate.send, candidate.make(run.interval, 1), counted_get)
         connection.send(None)
         try:
-            connection.recv()  # the loop may stand still: nothing is under way
+            connection.recv()  # blocking is safe: no request is running
         except EOFError:
             return
         cpu = time.process_time()
@@ -169,9 +169,9 @@ def _new_loop(run: Run) -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def serve(connection: Connection, run: Run) -> None:
-    """Say that it is ready, wait for a word, do what *run* says, and say what came of it.
+    """Report readiness, wait for the start signal, execute *run*, and send the `Outcome`.
 
-    It ends with whoever started it, or after its time limit.
+    Returns when the parent process closes the connection, or after the time limit.
     """
     with asyncio.Runner(loop_factory=_new_loop(run)) as runner:
         runner.run(_work(run, connection))

@@ -1,4 +1,4 @@
-"""pythpeer's own ways to read and to post, beside those of others."""
+"""pythpeer's ways to read and to post, to compare with those of other libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .competitors.polling import Candidate, Reading, ServiceAccess
 __all__ = ["WAYS", "by_stream", "reading_of", "session"]
 
 WIDE_GUARD: Final = 5.0
-"""A guard so wide that each interval is counted from the last answer."""
+"""A guard so wide that each interval is counted from the last response."""
 
 ENDPOINTS: Final = ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail")
 
@@ -29,7 +29,7 @@ def session(
     interval: float = 1.0,
     guard: float = WIDE_GUARD,
 ) -> Session:
-    """A session at *place*, not yet open."""
+    """Return a session for *access*, not yet open."""
     return Session(
         peerbet_url=access.peerbet_url,
         pythbots_url=access.pythbots_url,
@@ -42,13 +42,13 @@ def session(
 
 @asynccontextmanager
 async def by_stream(access: ServiceAccess) -> AsyncGenerator[Reading]:
-    """The chat, as the documentation follows it."""
+    """Follow the chat as the documentation does."""
     async with session(access) as opened, opened.peerbet.chat_stream() as stream:
         yield reading_of(stream)
 
 
 def reading_of(stream: Stream[ChatMessage]) -> Reading:
-    """What a stream of the chat is to whoever compares."""
+    """Return the `Reading` of a chat stream."""
 
     async def step() -> Sequence[str]:
         return [(await anext(stream)).text]
@@ -75,7 +75,7 @@ async def _unread_mail(access: ServiceAccess) -> AsyncGenerator[Reading]:
             try:
                 return _texts(await opened.pythbots.unread_mail(), reading)
             except OutcomeUnknownError:
-                return []  # what it held is in what the next call returns
+                return []  # the next call returns this mail
 
         reading = Reading(step)
         yield reading

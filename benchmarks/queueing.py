@@ -1,4 +1,4 @@
-"""Those who wait: in which order they go, and what it costs the others when some give up."""
+"""The order of the waiters, and the delay of the others when some are cancelled."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["compare_queues", "inversions", "lateness", "least_gap"]
 INTERVAL: Final = 0.05
 ARRIVALS: Final = 40
 SHORT_INTERVAL: Final = 0.02
-"""The interval for those who arrive one after the other."""
+"""The interval for waiters that arrive one after the other."""
 
 OFFSETS: Final = [number * 0.00025 for number in range(-8, 9)]
-"""When a waiter is cancelled: so long after it should be woken, from -2 to 2 ms."""
+"""Times of a cancellation, from 2 ms before the waiter is due to 2 ms after, in seconds."""
 
 GIVE_UP_AFTER: Final = 40
-"""Intervals after which whoever is next is given up."""
+"""Intervals after which a waiter counts as never served."""
 
 START_OFFSET: Final = 0.0043
-"""Seconds between limiters, lest the loop be busy with all of them in one moment."""
+"""Seconds between the starts of the limiters, so that they are not all due at the same time."""
 
 
 async def compare_queues(candidates: Mapping[str, Candidate[Any]], *, quick: bool) -> Table:
-    """All limiters at once, on one loop: nearly all of the time it waits."""
+    """Measure all limiters at the same time on one loop, which waits nearly all of the time."""
     queued = {
         name: candidate for name, candidate in candidates.items() if candidate.pace is not None
     }
@@ -56,7 +56,7 @@ async def compare_queues(candidates: Mapping[str, Candidate[Any]], *, quick: boo
         ),
         rows,
         others=[name for name in queued if name != OURS],
-        # A loop with all of them on it is late by a millisecond or two: T is 50 of them.
+        # The loop with all limiters is late by a millisecond or two; T is 50 ms.
         targets={
             "inversions %": 0.0,
             "5 of 10 cancelled: T": 0.1,
@@ -98,7 +98,7 @@ async def _figures(candidate: Candidate[Any], index: int, *, quick: bool) -> Seq
 
 
 async def _order(candidate: Candidate[Any], seed: int) -> list[int]:
-    """In which order those went who came faster than they could go."""
+    """Return the order in which waiters were served that arrived faster than the rate."""
     chance = random.Random(seed)
     waiters = _Waiters(candidate, SHORT_INTERVAL)
     for _ in range(ARRIVALS):
@@ -109,7 +109,7 @@ async def _order(candidate: Candidate[Any], seed: int) -> list[int]:
 
 
 async def _five_of_ten(candidate: Candidate[Any]) -> float:
-    """Ten wait, and every other one gives up: when the last of the others went, in intervals."""
+    """Cancel every other of ten waiters; return when the last was served, in intervals."""
     waiters = _Waiters(candidate, INTERVAL)
     waiters.arrive(11)
     await asyncio.sleep(0.4 * INTERVAL)
@@ -121,10 +121,10 @@ async def _five_of_ten(candidate: Candidate[Any]) -> float:
 
 
 async def _cancelled_at(candidate: Candidate[Any], offset: float) -> float:
-    """The second of three gives up *offset* after their turn: by how much the third is late."""
+    """Cancel the second of three *offset* after it is due; return the delay of the third."""
     waiters = _Waiters(candidate, INTERVAL)
     waiters.arrive(3)
-    await asyncio.sleep(0.1 * INTERVAL)  # the first did not have to wait
+    await asyncio.sleep(0.1 * INTERVAL)  # the first does not wait
     await asyncio.sleep(waiters.served_at[0] + INTERVAL + offset - time.perf_counter())
     waiters.tasks[1].cancel()
     await asyncio.wait(waiters.tasks[2:], timeout=GIVE_UP_AFTER * INTERVAL)
@@ -135,7 +135,7 @@ async def _cancelled_at(candidate: Candidate[Any], offset: float) -> float:
 
 
 async def _burst_after_pause(candidate: Candidate[Any]) -> float:
-    """The least distance, in intervals, of five who come at once when nobody came for long."""
+    """Return the shortest gap, in intervals, of five that arrive together after a pause."""
     waiters = _Waiters(candidate, INTERVAL)
     waiters.arrive()
     await waiters.done()
@@ -146,7 +146,7 @@ async def _burst_after_pause(candidate: Candidate[Any]) -> float:
 
 
 class _Waiters:
-    """Those who come to one limiter: their tasks, and by their numbers when they went."""
+    """The waiters of one limiter: their tasks, and the times at which they were served."""
 
     def __init__(self, candidate: Candidate[Any], interval: float) -> None:
         assert candidate.pace is not None
@@ -165,7 +165,7 @@ class _Waiters:
         await self._wait(get)
 
     async def done(self) -> None:
-        """Until all of them went or were cancelled."""
+        """Wait until all are served or cancelled."""
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
@@ -173,18 +173,18 @@ class _Waiters:
 
 
 def inversions(order: Sequence[int]) -> float:
-    """How many percent of all pairs went the other way round than they came."""
+    """Return the percentage of pairs that were served in the wrong order."""
     pairs = list(itertools.combinations(order, 2))
     return 100 * sum(before > after for before, after in pairs) / len(pairs)
 
 
 def least_gap(times: Sequence[float]) -> float:
-    """The least distance of two that followed each other."""
+    """Return the shortest gap between two consecutive times."""
     return min(after - before for before, after in itertools.pairwise(times))
 
 
 def lateness(served_at: Mapping[int, float], interval: float) -> float:
-    """By how many intervals the third of three was late, the second of whom may have given up."""
+    """Return the delay of the third of three, in intervals; the second may be cancelled."""
     if 2 not in served_at:
         return math.inf
     return (served_at[2] - served_at.get(1, served_at[0])) / interval - 1

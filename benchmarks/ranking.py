@@ -1,4 +1,4 @@
-"""Tables of limiters in which less is better, and what pythpeer is held to: none is ahead."""
+"""Tables of limiters in which less is better; the target: no limiter is better than pythpeer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["better_than_ours", "ranking"]
 def better_than_ours(
     figures: Mapping[str, Cell], others: Collection[str], slack: float
 ) -> list[str]:
-    """Who of those *beside* has less than pythpeer, by more than *slack*; None is more."""
+    """Return the *others* with less than pythpeer by more than *slack*; ``None`` is infinite."""
 
     def size(name: str) -> float:
         figure = figures.get(name)
@@ -33,10 +33,10 @@ def ranking(
     why: Mapping[str, str] = {},
     notes: Sequence[str] = (),
 ) -> Table:
-    """The table of *rows*, by name, each with a cell for each of *columns*.
+    """Return the table of *rows*, by name, with a cell for each of *columns*.
 
-    In the columns *judged*, with a slack for each, pythpeer is compared with those *beside* it;
-    other rows are there to be looked at. A note tells who is ahead, and where, and *why*.
+    In the columns of *targets*, which maps them to a slack, pythpeer is compared with the *others*;
+    further rows are for information. A note lists the better ones, and the reason in *why*.
     """
     header = ("limiter", *columns, "target", "met")
     table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(targets)))

@@ -1,7 +1,7 @@
-"""A store for many machines: what its server costs, beside the same server used bare.
+"""The store for many machines, compared with bare commands to the same server.
 
-Started as a program of its own this module is a worker that is killed: it takes the lead, and an
-item in hand, says ``ready``, and lives until it does not.
+As a program this module is a worker that is killed: it acquires the lease, reads an item, prints
+``ready``, and runs until it is killed.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from .server import ROOT, Server
 __all__ = ["run"]
 
 PAGE: Final = 50
-"""Messages that one poll brings."""
+"""Messages of a poll."""
 
 BATCH: Final = 100
-"""Messages that a consumer takes at a time."""
+"""Messages that a consumer reads at a time."""
 
 DELAY: Final = 0.03
-"""Seconds by which a request can be late, each way."""
+"""Maximum delay of a request in seconds, each way."""
 
 PROCESSES: Final = 4
 
@@ -52,7 +52,7 @@ TOPIC: Final = Topic("benchmark", ChatMessage)
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure a token, fan-out, pacing by four processes, and how fast others take over."""
+    """Measure a token, fan-out, pacing by four processes, and the time until a takeover."""
     with redis_server() as url:
         if url is None:
             return [Table("Not measured", ("",), notes=[NOT_INSTALLED])]
@@ -92,8 +92,8 @@ async def _token(url: str, repeats: int) -> Table:
         durations[name].append(time.perf_counter() - start)
         if name == "pythpeer, acquire":
             _use_permit(permit)
-        # What is told of a token is no part of what comes next, and neither of the two is measured
-        # in the warmth of another of its kind just before: a bot's tokens are far apart.
+        # The commands that report the token are not part of the next measurement, and no operation
+        # is measured directly after one of its kind, because a bot's tokens are far apart.
         await asyncio.sleep(0.002)
     durations = {name: times[50:] for name, times in durations.items()}
     ping = statistics.median(durations["bare PING"])
@@ -109,7 +109,7 @@ async def _token(url: str, repeats: int) -> Table:
 
 
 def _use_permit(permit: Any) -> None:
-    """The request of a token was sent, and answered at once."""
+    """Report that the request of a permit was sent and answered."""
     permit.on_written()
     permit.on_answered(200)
     permit.close()
@@ -245,7 +245,7 @@ def _pacing(url: str, requests: int) -> Table:
     return table
 
 
-# -- who takes over -------------------------------------------------------------------------------
+# -- takeover -------------------------------------------------------------------------------------
 
 
 async def _takeover(url: str, rounds: int) -> Table:
@@ -279,8 +279,8 @@ async def _kill_worker(url: str) -> tuple[float, float]:
         *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.PIPE
     )
     if worker.stdout is None or await worker.stdout.readline() != b"ready\n":
-        raise RuntimeError("a worker did not get ready")
-    await reader.read(0, 1)  # from now on it lives as well
+        raise RuntimeError("a worker did not start")
+    await reader.read(0, 1)  # registers this reader, which keeps it alive
     worker.kill()
     killed_at = time.monotonic()
 
@@ -310,7 +310,7 @@ async def _run_worker(url: str, prefix: str) -> None:
     reader = log.reader("team")
     await reader.seek_if_new(0)
     if not await reader.read(0, 1):
-        raise RuntimeError("there is nothing to take in hand")
+        raise RuntimeError("there is no item to read")
     while True:
         await log.acquire_lease(LEASE)
         print("ready", flush=True)

@@ -1,10 +1,10 @@
-"""The other side: a raw HTTP server in a process of its own, on loopback.
+"""The measuring server: a raw HTTP server in a separate process, on loopback.
 
-For speed it has answers built beforehand, and for pacing it is the judge: lanes, each with delays
-of its own, on which it stamps every request in ``data_received``. A request arrives at its stamp
-plus its forward delay, and is answered a backward delay later. The server ends with its stdin, so
-it never outlives whoever started it, and watches itself: when it was not run for more than a
-millisecond, stamps of that moment are late, and a gap they begin looks short.
+For speed it has prebuilt responses. For pacing it has channels, each with separate delays, on which
+it stamps every request in ``data_received``. A request arrives at its stamp plus its forward delay,
+and is answered a backward delay later. The server ends when its stdin is closed, so it never
+outlives its parent. It also detects when its loop was delayed by more than a millisecond: stamps of
+that time are late, and a gap that starts with one looks too short.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 SMALL_PATH: Final = "/small/"
 PAGE_PATH: Final = "/api/chat/"
-CHANNEL_PATH: Final = "/lane/"
+CHANNEL_PATH: Final = "/channel/"
 
 ROLL: Final = {"status": 1, "id": 184467, "user": "somebody", "roll": 49.1832, "bet": "0.00012"}
 MESSAGES: Final = [
@@ -77,7 +77,7 @@ NOT_FOUND: Final = http_answer(b"", "404 Not Found")
 
 
 class _Channel:
-    """One run of one limiter: its delays, and when its requests came."""
+    """One run of one limiter: its delays, and the times of its requests."""
 
     def __init__(self, forward: float, back: float, seed: int) -> None:
         self._forward = forward
@@ -86,7 +86,7 @@ class _Channel:
         self.requests: list[tuple[float, float]] = []
 
     def arrive(self, stamp: float) -> float:
-        """Note a request; returns seconds until its answer is due."""
+        """Record a request; return the seconds until its response is due."""
         forward = self._random.uniform(0.0, self._forward)
         back = self._random.uniform(0.0, self._back)
         self.requests.append((stamp, stamp + forward))
@@ -94,7 +94,7 @@ class _Channel:
 
 
 class _MeasuringServer:
-    """All lanes, and the moments at which stamps cannot be trusted."""
+    """All channels, and the periods in which stamps are late."""
 
     def __init__(self) -> None:
         self.channels: dict[str, _Channel] = {}
@@ -102,10 +102,10 @@ class _MeasuringServer:
         self._watchdog: asyncio.Task[None] | None = None
 
     def control(self, target: str) -> bytes:
-        """Open a lane, or hand out and forget what came in on it."""
+        """Open a channel, or close one and return its requests."""
         parts = urlsplit(target)
         options = dict(parse_qsl(parts.query))
-        name = options["lane"]
+        name = options["channel"]
         if parts.path == "/control/open":
             delays = float(options["forward"]), float(options["back"])
             self.channels[name] = _Channel(*delays, seed=int(options["seed"]))
@@ -162,7 +162,7 @@ class _Connection(asyncio.Protocol):
             return
         delay = channel.arrive(stamp)
         if delay:
-            # From the stamp on, not from now: the answer is never before the arrival it follows.
+            # Counted from the stamp, so that the response is never before the arrival.
             later = stamp + delay - time.monotonic()
             asyncio.get_running_loop().call_later(max(0.0, later), self._write, CHANNEL_RESPONSE)
         else:
@@ -174,7 +174,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Server:
-    """The server's process, for as long as the ``with`` block lasts."""
+    """The server's process, which runs as long as the ``with`` block."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -182,20 +182,20 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """The URL of the server, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     def channel_url(self, channel: str) -> str:
-        """What to ask in order to run on a lane."""
+        """Return the URL of a channel."""
         return f"{self.url}{CHANNEL_PATH}{channel}/"
 
     def open_channel(self, channel: str, *, forward: float, back: float, seed: int) -> None:
-        """Get a lane ready, with delays drawn from 0 to *forward* and to *back* seconds."""
-        self._control(f"open?lane={channel}&forward={forward}&back={back}&seed={seed}")
+        """Open a channel with delays drawn from 0 to *forward* and to *back* seconds."""
+        self._control(f"open?channel={channel}&forward={forward}&back={back}&seed={seed}")
 
     def close_channel(self, channel: str) -> dict[str, list[tuple[float, float]]]:
-        """What came in on a lane: ``requests`` as (stamp, arrival), ``late`` as (from, to)."""
-        document: dict[str, list[tuple[float, float]]] = self._control(f"close?lane={channel}")
+        """Close a channel; return ``requests`` as (stamp, arrival), and ``late`` as (from, to)."""
+        document: dict[str, list[tuple[float, float]]] = self._control(f"close?channel={channel}")
         return document
 
     def _control(self, command: str) -> Any:
@@ -204,7 +204,7 @@ class Server:
             connection.request("GET", f"/control/{command}")
             response = connection.getresponse()
             if response.status != 200:
-                raise RuntimeError(f"the server answered {response.status} to {command}")
+                raise RuntimeError(f"the server returned {response.status} for {command}")
             return json.loads(response.read())
         finally:
             connection.close()

@@ -1,9 +1,9 @@
-"""A million polls: what a stream that is followed for days holds, and what it costs.
+"""A million polls: memory and CPU time of a stream that runs for days of virtual time.
 
-Time is virtual. Each run has a process of its own and looks at its memory after a tenth, a half and
-the whole of it: whatever is bounded has filled up by the first look, so growth from there is a
-leak. Counting what Python code allocates takes several times as long, so that is done in shorter
-runs beside, whose time does not count.
+Each run is a separate process, which samples its memory after a tenth, a half and all of the polls.
+All bounded structures are full at the first sample, so growth from there is a leak. Tracing the
+allocations of Python code takes several times as long, so it is done in shorter, separate runs,
+whose time does not count.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ WAYS: Final = {
 }
 
 MAX_RESIDENT_GROWTH: Final = 2 * 2**20
-"""Bytes by which a process may grow from the first look to the last."""
+"""Bytes by which a process may grow from the first sample to the last."""
 
 MAX_TRACED_GROWTH: Final = 64 * 2**10
-"""Bytes by which what Python code has allocated may: less than an object for every fourth poll."""
+"""Bytes by which traced allocations may grow: less than an object for every fourth poll."""
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Follow streams in each way, one after the other for their time, and then for their memory."""
+    """Run each setup: one after the other to measure time, then together to trace memory."""
     plans = [plan.hundredth() if quick else plan for plan in WAYS.values()]
     timed = [_follow(RunSpec(plan, traced=False))[0] for plan in plans]
     traced = _follow(*(RunSpec(plan, traced=True) for plan in plans))
@@ -41,7 +41,7 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _follow(*specs: RunSpec) -> list[Result]:
-    """Carry orders out at the same time."""
+    """Execute the specs at the same time."""
     return run_all("soak_process", specs, Result)
 
 
@@ -92,7 +92,7 @@ def _memory_table(timed: Sequence[Result], traced: Sequence[Result], *, quick: b
             result.samples[-1].stored / 2**10,
             traced_result.samples[-1].polls,
             *_in_units(allocated, 2**10),
-            *((None, None) if quick else ("flat", flat)),  # in so few polls nothing fills up
+            *((None, None) if quick else ("flat", flat)),  # too few polls to fill all structures
         )
     return table
 

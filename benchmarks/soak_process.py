@@ -1,8 +1,8 @@
-"""A stream that is followed for a very long time, in a process of its own, on virtual time.
+"""A stream that runs for a very long virtual time: a subprocess of `soak`.
 
-Started by the soak with an order on the command line; prints what it saw. What is bounded fills up
-early, so that memory can be compared from the first look on. Everything has to come, in order and
-once: a soak that lost something would prove nothing.
+Receives a `RunSpec` on the command line, and prints a `Result`. All bounded structures fill up
+early, so that memory can be compared from the first sample on. Every item must be delivered once
+and in order; otherwise the run fails.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from .subprocesses import read_spec, run_spec
 __all__ = ["PARTS", "Plan", "Result", "RunSpec", "Sample"]
 
 MAX_LENGTH: Final = 20
-"""Items that a log keeps."""
+"""Maximum items of a log."""
 
 GAPS: Final = 1_100
-"""Polls at the beginning that leave a gap each: a stream remembers its last 1,000."""
+"""Polls at the beginning that cause a gap each; a stream keeps its last 1,000 gaps."""
 
 FAULT_EVERY: Final = 100
-"""Every how many polls something goes wrong, and every how many requests a mail comes."""
+"""Polls per fault, and requests per mail."""
 
 MAIL_EVERY: Final = 20
-"""Every how many requests a mail comes at the beginning, until there are more than a log keeps."""
+"""Requests per mail at the beginning, until there are more mails than a log keeps."""
 
 PARTS: Final = (0.1, 0.5, 1.0)
-"""After which parts of a run memory is looked at."""
+"""Parts of a run after which memory is sampled."""
 
 MAIL_PATH: Final = "/api/mail.php"
 MESSAGE_FIELDS: Final = {
@@ -74,11 +74,11 @@ ONE_PER_SECOND: Final = Rate(1.0, guard=0.0)
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to follow, and for how long."""
+    """The setup of a stream, and its number of polls."""
 
     way: str
-    """``scripted``: polls out of thin air, through limiter, feed, store and stream. ``session``:
-    chat and mail, merged, by requests to a service in the same process."""
+    """``scripted``: generated polls, with limiter, poller, store and stream. ``session``: chat and
+    mail, merged, with requests to a service in the same process."""
 
     store: str
     """``memory`` or ``sqlite``."""
@@ -86,10 +86,10 @@ class Plan(msgspec.Struct, frozen=True):
     polls: int
 
     traced: int
-    """Polls of a second run, whose allocations are counted: that takes about four times as long."""
+    """Polls of a second run with traced allocations, which takes about four times as long."""
 
     def hundredth(self) -> Plan:
-        """A plan for a trial."""
+        """Return a smaller plan for a trial."""
         return msgspec.structs.replace(self, polls=self.polls // 100, traced=self.traced // 10)
 
 
@@ -101,42 +101,42 @@ class RunSpec(msgspec.Struct, frozen=True):
 
     @property
     def polls(self) -> int:
-        """How many polls it is to do."""
+        """Number of polls of this run."""
         return self.plan.traced if self.traced else self.plan.polls
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """What the process holds at one moment."""
+    """The memory of the process at one time."""
 
     polls: int
     resident: int | None
-    """Bytes; ``None`` where the system does not say."""
+    """Resident bytes; ``None`` if the system does not report them."""
 
     traced: int | None
-    """Bytes that Python code has allocated and not freed."""
+    """Bytes allocated by Python code and not freed; ``None`` without tracing."""
 
     stored: int
     """Bytes of the store's files."""
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What came of it."""
+    """The result of a run."""
 
     samples: tuple[Sample, ...]
     messages: int
     failures: int
     early: int
-    """Requests that came less than an interval after the one before."""
+    """Requests that arrived less than an interval after the previous one."""
 
     days: float
-    """Virtual time that passed."""
+    """Days of virtual time."""
 
     wall: float
     cpu: float
 
 
 class _Monitor:
-    """Counts polls, and looks at memory when it is time to."""
+    """Counts polls and items, and samples memory after the `PARTS` of a run."""
 
     def __init__(self, polls: int, folder: Path) -> None:
         self.polls = 0
@@ -149,7 +149,7 @@ class _Monitor:
 
     @property
     def done(self) -> bool:
-        """Whether all polls are done. Asked after each message."""
+        """Whether all polls are done; read after each message, because it takes the samples."""
         if self.polls >= self._sample_at[len(self.samples)]:
             self.samples.append(self._take_sample())
         return len(self.samples) == len(self._sample_at)
@@ -161,11 +161,11 @@ class _Monitor:
         return Sample(self.polls, resident(), traced, size)
 
 
-# -- polls out of thin air ------------------------------------------------------------------------
+# -- generated polls ------------------------------------------------------------------------------
 
 
 class _ScriptedSource:
-    """A chat in which nobody, one or two say something before each poll."""
+    """A chat with 0, 1 or 2 new messages before each poll."""
 
     def __init__(self, store: Store, monitor: _Monitor) -> None:
         self.name: Final = "benchmark.chat"
@@ -219,7 +219,7 @@ async def _scripted(store: Store, monitor: _Monitor) -> None:
 
 
 class _Service:
-    """Both services as far as they are polled, in this process and on its virtual time."""
+    """The polled endpoints of both services, in this process and on its virtual time."""
 
     def __init__(self, monitor: _Monitor) -> None:
         self.posted = 0
@@ -230,7 +230,7 @@ class _Service:
         self._last: dict[str, float] = {}
 
     def answer(self, target: str) -> bytes | None:
-        """The answer to a request; nothing where the connection is to break."""
+        """Return the response to a request, or ``None`` to break the connection."""
         path, _, query = target.partition("?")
         monitor = self._monitor
         monitor.polls += 1

@@ -1,6 +1,6 @@
-"""Streams beside other ways to follow a chat: how late messages come, and what many of them cost.
+"""Streams compared with other ways to follow a chat: delay, and cost of many consumers.
 
-The chat is in memory and polled as the service is; see `script`.
+The chat is in memory, and is polled as the service is; see `memory_chat`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Orders that are carried out in processes of their own, each of which prints what it saw.
+"""Runs in subprocesses, each of which prints its result as JSON.
 
-Both sides of it: who gives them, and who, on virtual time and with a folder, obeys.
+Contains both sides: `run_all` starts the subprocesses; `read_spec` and `run_spec` run in them, on
+virtual time.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ TIMEOUT: Final = 1800
 
 
 def run_all(module: str, specs: Sequence[msgspec.Struct], result: type[T]) -> list[T]:
-    """Have *module* of this package carry *orders* out, all at the same time."""
+    """Execute the specs with *module* of this package, at the same time; return their results."""
     with ExitStack() as stack:
         children = [_start(module, spec, stack) for spec in specs]
         results: list[T] = []
         for child in children:
             printed, _ = child.communicate(timeout=TIMEOUT)
             if child.returncode:
-                raise RuntimeError(f"an order to {module} did not come through")
+                raise RuntimeError(f"{module} failed")
             results.append(msgspec.json.decode(printed, type=result))
         return results
 
@@ -59,13 +60,13 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def read_spec(kind: type[T]) -> T:
-    """The order that this process was started with."""
+    """Return the spec from the command line of this process."""
     return msgspec.json.decode(sys.argv[1], type=kind)
 
 
 def run_spec(spec: T, run: Callable[[T, Path], Coroutine[Any, Any, object]]) -> None:
-    """Carry it out, and print what came of it. *run* has a folder of its own."""
-    logging.disable()  # it says whatever goes wrong, and something does all the time
+    """Execute *run* with the spec and a temporary folder, and print the result."""
+    logging.disable()  # faults occur constantly, and each is logged
     with (
         tempfile.TemporaryDirectory() as folder,
         asyncio.Runner(loop_factory=VirtualTimeLoop) as runner,

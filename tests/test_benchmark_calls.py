@@ -1,4 +1,4 @@
-"""What is made of the times of calls: speeds beside bare aiohttp, and where the time went."""
+"""Figures of the benchmark of calls: speeds relative to bare aiohttp, and the parts of a call."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_target_is_met_at_nine_tenths_of_the_speed(wall: float, met: bool) -
     assert found[OURS][-1] is met
 
 
-def test_without_bare_there_is_nothing_to_be_held_to() -> None:
+def test_without_bare_there_is_no_target() -> None:
     assert speeds({OURS: times([1.0], [1.0])}, 1)[OURS][2:] == (None, None, None, None)
 
 
@@ -61,7 +61,7 @@ def test_a_part_is_a_module_of_ours_or_a_package(file: str, name: str) -> None:
     assert part(file) == name
 
 
-def test_parts_are_their_own_time_for_each_call_without_waiting() -> None:
+def test_parts_have_their_own_time_per_call_without_waiting() -> None:
     stats: dict[tuple[str, int, str], Any] = {
         (WIRE, 1, "a"): (1, 1, 0.001, 9.0, {}),
         (WIRE, 9, "b"): (1, 1, 0.002, 9.0, {}),

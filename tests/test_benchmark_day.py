@@ -1,4 +1,4 @@
-"""A day's timetable, what the service shows of it, and what counts as delivered, lost and told."""
+"""The workload of a day: post times, pages of the service, and the delivery result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_day_is_the_same_for_every_program_and_has_its_bursts() -> None:
     assert max(Counter(post_times).values()) == BURST > MAX_PAGE
 
 
-def test_a_page_holds_what_was_said_by_then_and_after_that() -> None:
+def test_a_page_holds_the_messages_posted_so_far_after_an_id() -> None:
     chat = service(1.0, 2.0, 3.0, 4.0)
     assert list(chat.page(0.5, 0, None) or []) == []
     assert list(chat.page(2.0, 0, None) or []) == [1, 2]
@@ -50,7 +50,7 @@ def test_a_page_holds_the_newest_that_fit() -> None:
     assert chat.page(2.0, 900, None) == range(901, 1001)
 
 
-def test_connections_break_now_and_then_and_at_noon() -> None:
+def test_connections_break_regularly_and_during_the_outage() -> None:
     chat = service(1.0)
     answers = [chat.page(2.0, 0, None) for _ in range(2 * REQUESTS_PER_BREAK)]
     assert answers.count(None) == 2
@@ -58,14 +58,14 @@ def test_connections_break_now_and_then_and_at_noon() -> None:
     assert chat.page(DAY / 2 + 700.0, 0, None) is not None
 
 
-def test_what_came_to_a_reader_is_delivered_and_what_did_not_is_lost() -> None:
+def test_received_messages_are_delivered_and_the_others_are_lost() -> None:
     result = delivery_result([1.0, 2.0, 3.0], [[1.5, 2.5, 3.5], [2.0, -1.0, -1.0]], 4, [[], []])
     assert (result.of, result.delivered, result.lost, result.duplicated) == (6, 4, 2, 4)
     assert result.reported == 0
     assert result.delay == pytest.approx(0.5)
 
 
-def test_of_what_is_lost_that_is_told_which_lies_in_a_gap_of_the_same_reader() -> None:
+def test_a_lost_message_is_reported_if_it_is_in_a_gap_of_the_same_reader() -> None:
     post_times = [1.0] * 5
     received_at = [2.0, -1.0, -1.0, -1.0, 2.0]
     assert delivery_result(post_times, [received_at, received_at], 0, [[(1, 5)], []]).reported == 3
@@ -73,5 +73,5 @@ def test_of_what_is_lost_that_is_told_which_lies_in_a_gap_of_the_same_reader() -
     assert delivery_result(post_times, [[2.0] * 5], 0, [[(0, 9)]]).reported == 0
 
 
-def test_where_nothing_came_there_is_no_delay() -> None:
+def test_without_received_messages_the_delay_is_zero() -> None:
     assert delivery_result([1.0], [[-1.0]], 0, [[]]).delay == 0.0

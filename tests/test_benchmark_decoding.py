@@ -1,4 +1,4 @@
-"""What is made of a damaged page: how much a decoder kept of it, and what it got wrong."""
+"""Damaged pages: the correct and the wrong messages that a decoder returns."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def fail(body: bytes) -> Sequence[Any]:
         ([{"id": 1, "msg": "another"}], 0, 1),
     ],
 )
-def test_what_is_not_as_it_should_be_is_wrong(found: list[Any], kept: int, wrong: int) -> None:
+def test_a_message_that_is_not_correct_is_wrong(found: list[Any], kept: int, wrong: int) -> None:
     assert outcome(candidate(lambda body: found), Damage(b"", BEST)) == Outcome(kept, wrong)
 
 
-def test_who_raises_an_error_has_nothing() -> None:
+def test_a_decoder_that_raises_an_error_keeps_nothing() -> None:
     assert outcome(candidate(fail), Damage(b"", BEST)) == Outcome(0, 0)
 
 
-def test_each_damage_is_one_and_what_can_be_had_is_told() -> None:
+def test_each_page_is_damaged_and_has_its_recoverable_messages() -> None:
     found = damaged_pages()
     had = {said: len(damage.messages) for said, damage in found.items()}
     assert had.pop("an id is not a number") == had.pop("a text is missing") == 299

@@ -1,4 +1,4 @@
-"""The verdict on an interval: which gaps are short, which of these are in doubt, at what rate."""
+"""Analysis of intervals: short gaps, uncertain ones, and the rate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_gap_is_short_if_it_lacks_more_than_a_millisecond() -> None:
     assert seen.worst == pytest.approx(0.0012)
 
 
-def test_no_gap_is_longer_than_the_worst_by_less_than_nothing() -> None:
+def test_the_worst_shortfall_is_never_negative() -> None:
     assert analyse(channel(0.0, 0.07, 0.14), T).worst == 0.0
 
 
@@ -36,7 +36,7 @@ def test_requests_count_in_the_order_of_their_arrival_not_of_their_stamps() -> N
     assert seen.worst == pytest.approx(0.041)
 
 
-def test_two_at_once_lack_a_whole_interval() -> None:
+def test_two_at_the_same_time_lack_a_whole_interval() -> None:
     seen = analyse(channel(0.0, 0.05, 0.05, 0.1), T)
     assert seen.short == 1
     assert seen.worst == pytest.approx(T)
@@ -47,18 +47,18 @@ def test_the_rate_is_that_of_the_gaps_over_the_time_they_took() -> None:
     assert analyse(channel(0.0, 0.2, 0.2), T).rate == pytest.approx(0.5)
 
 
-def test_a_short_gap_is_in_doubt_if_its_first_request_came_while_the_judge_was_not_run() -> None:
+def test_a_short_gap_is_doubtful_if_its_first_request_arrived_while_the_server_was_late() -> None:
     arrivals = 1.0, 1.02, 1.07
     assert analyse(channel(*arrivals, late=((0.99, 1.001),)), T).doubtful == 1
     assert (
         analyse(channel(*arrivals, late=((0.99, 0.9991),)), T).doubtful == 1
-    )  # not back at work yet
+    )  # the loop is not running again yet
     assert (
         analyse(channel(*arrivals, late=((1.01, 1.03),)), T).doubtful == 0
-    )  # the second came late
+    )  # the second arrived late
     assert (
         analyse(channel(*arrivals, late=((1.06, 1.08),)), T).doubtful == 0
-    )  # nor is that gap short
+    )  # that gap is not short
 
 
 @pytest.mark.parametrize("arrivals", [(), (1.0,)])
@@ -86,7 +86,7 @@ def test_the_target_is_the_best_rate_of_those_with_no_gap_short() -> None:
     assert not check_target({"ours": analysis(rate=0.499 - NOISE), **others}, "ours", 9)[1]
 
 
-def test_a_rate_is_worth_nothing_with_a_gap_short_or_missing() -> None:
+def test_a_rate_with_a_short_or_missing_gap_misses_the_target() -> None:
     assert check_target({"ours": analysis()}, "ours", 9) == ("0 too early", True)
     assert not check_target({"ours": analysis(short=1, rate=1.0)}, "ours", 9)[1]
     assert not check_target({"ours": analysis(gaps=8, rate=1.0)}, "ours", 9)[1]

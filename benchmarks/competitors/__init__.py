@@ -1,1 +1,1 @@
-"""What pythpeer is measured beside: a module for each, used as its own documentation says."""
+"""The libraries that pythpeer is compared with, each used as its documentation describes."""

@@ -1,4 +1,4 @@
-"""aiohttp as most people use it: ``response.json()``, and dictionaries from there on."""
+"""aiohttp with ``response.json()`` and dictionaries, the most common use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
 
         async def get(path: str, params: dict[str, str | int]) -> Any:
             async with client.get(url + path, params=params) as response:
-                # The services' JSON comes as text/html, which it would refuse otherwise.
+                # The services send JSON as text/html, which json() rejects by default.
                 return await response.json(content_type=None)
 
         async def roll(number: int) -> object:

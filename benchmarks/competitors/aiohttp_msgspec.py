@@ -1,4 +1,4 @@
-"""aiohttp and msgspec, bare: what pythpeer is made of, without anything that it adds."""
+"""Bare aiohttp and msgspec, the libraries on which pythpeer is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""aiolimiter: "to enforce a strict interval", its documentation takes a rate of one."""
+"""aiolimiter, with a rate of one, which its documentation uses "to enforce a strict interval"."""
 
 from __future__ import annotations
 

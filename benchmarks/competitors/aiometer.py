@@ -1,4 +1,4 @@
-"""aiometer: paces the start of jobs that are all known beforehand, inside of one call."""
+"""aiometer, which paces the start of a known list of jobs within one call."""
 
 from __future__ import annotations
 

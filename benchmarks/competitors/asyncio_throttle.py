@@ -1,4 +1,4 @@
-"""asyncio-throttle: whoever waits looks again each 10 ms, as its documentation leaves it."""
+"""asyncio-throttle, whose waiters retry every 10 ms by default."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""asynciolimiter: `Limiter`, which makes up for delays, and `StrictLimiter`, which does not.
+"""asynciolimiter: `Limiter`, which compensates for delays, and `StrictLimiter`, which does not.
 
-Only its `LeakyBucketLimiter` has a burst, so that stands for it where a token is already there.
+Only its `LeakyBucketLimiter` has a burst, so it is used where tokens are available.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["CANDIDATES"]
 def _make(interval: float, burst: int) -> Limiter:
     if burst == 1:
         return Limiter(1 / interval)
-    # What is used of the two is the same method.
+    # Both classes have the method that is used.
     return cast("Limiter", LeakyBucketLimiter(1 / interval, capacity=burst))
 
 

@@ -1,8 +1,8 @@
-"""asyncpraw: its `stream_generator`, which its documentation offers for any listing.
+"""asyncpraw: its `stream_generator`, which its documentation describes for any listing.
 
-It rests by itself while nothing comes, for up to 16 s; ``pause_after=0`` is how its documentation
-avoids that. After a page with something new it asks again at once, because what it is made for
-paces its requests; so this listing does, too.
+It waits up to 16 s while there are no new items; its documentation avoids that by
+``pause_after=0``. After a page with new items it requests the next one immediately, because its
+client paces the requests; therefore the listing here paces them as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Stream = AsyncIterator[ChatMessage | None]
 @asynccontextmanager
 async def _open(chat: Chat, pause_after: int | None) -> AsyncGenerator[Callable[[], Stream]]:
     def make() -> Stream:
-        # From the first message on: what comes after the one before it.
+        # Starts after id 0, that is, with the first message.
         return stream_generator(
             partial(_listing, chat, [0.0]),
             attribute_name="id",
@@ -41,7 +41,7 @@ async def _open(chat: Chat, pause_after: int | None) -> AsyncGenerator[Callable[
 async def _listing(
     chat: Chat, due: list[float], *, limit: int, params: dict[str, Any]
 ) -> AsyncIterator[ChatMessage]:
-    """The newest first. *due* is when the chat may be asked again."""
+    """Yield messages, the newest first; *due* is the time of the next allowed poll."""
     loop = asyncio.get_running_loop()
     if chat.interval:
         await asyncio.sleep(due[0] - loop.time())

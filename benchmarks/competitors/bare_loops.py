@@ -1,4 +1,4 @@
-"""aiohttp, as it is used by whoever has read its first page: a loop, a request, a pause."""
+"""Bare aiohttp: a loop with a request and a pause."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .polling import Candidate, Reading, ServiceAccess
 __all__ = ["CANDIDATES", "FAILURES", "by_last_id", "get", "lines"]
 
 PAUSE: Final = 1.0
-"""Seconds between two requests, as both services want it."""
+"""Seconds between two requests, as both services require."""
 
 FAILURES: Final = (aiohttp.ClientError, TimeoutError)
 
@@ -24,7 +24,7 @@ Params = Mapping[str, str | int]
 
 
 async def get(http: aiohttp.ClientSession, url: str, params: Params | str) -> Any:
-    """The answer to one request."""
+    """Send a request and return its JSON."""
     async with http.get(url, params=params) as response:
         response.raise_for_status()
         return await response.json(content_type=None)
@@ -33,7 +33,7 @@ async def get(http: aiohttp.ClientSession, url: str, params: Params | str) -> An
 async def lines(
     http: aiohttp.ClientSession, access: ServiceAccess, **params: int
 ) -> list[dict[str, Any]]:
-    """Messages of the chat, the oldest first."""
+    """Return messages of the chat, the oldest first."""
     asked: Params = {"action": "get", "key": access.peerbet_key, **params}
     page = await get(http, f"{access.peerbet_url}/api/chat/", asked)
     return sorted(page["message_list"], key=lambda line: line["id"])
@@ -48,7 +48,7 @@ async def _mails(
 
 @asynccontextmanager
 async def by_last_id(access: ServiceAccess) -> AsyncGenerator[Reading]:
-    """Ask for what came after the last id."""
+    """Read the messages after the last id."""
     last = 0
 
     async def step() -> Sequence[str]:

@@ -1,7 +1,7 @@
-"""What asks a server over HTTP and makes objects of its answers, and those that are installed.
+"""The interface of a measured HTTP client, and the installed clients.
 
-Each client has a module here. All of them ask the same: an object by the number of a roll, or a
-page of the chat by the id that it comes after.
+Each client has a module here. All send the same requests: an object by the number of a roll, and a
+page of the chat after an id.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ __all__ = ["BARE", "KEY", "Calls", "Candidate", "load_candidates", "page_params"
 BARE: Final = "aiohttp + msgspec"
 
 KEY: Final = "0123456789abcdef"
-"""Travels in every URL."""
+"""The key in every URL."""
 
 MODULES: Final = ("raw_streams", "aiohttp_msgspec", "aiohttp_json", "httpx_pydantic")
 
 
 class Calls(NamedTuple):
-    """What a client can be asked for, by any number of tasks at once."""
+    """The calls of a client, which any number of tasks may make concurrently."""
 
     roll: Callable[[int], Awaitable[object]]
-    """The small answer."""
+    """Return the object of the small response."""
 
     page: Callable[[int], Awaitable[Sequence[object]]]
-    """The large answer: its 300 messages."""
+    """Return the 300 messages of the large response."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A client, as its own documentation uses it."""
+    """A client, used as its documentation describes."""
 
     name: str
-    """As tables show it."""
+    """The name in tables."""
 
     open: Callable[[str], AbstractAsyncContextManager[Calls]]
-    """A client that has whatever it keeps between calls, for the server at a URL."""
+    """Opens a client, with the state that it keeps between calls, for the server at a URL."""
 
     plain: Callable[[Any], Mapping[str, object]]
-    """The fields of an object that it makes, by what the wire calls them."""
+    """Returns the fields of a decoded object, by their names on the wire."""
 
     note: str = ""
-    """What a reader of figures should know."""
+    """A note below the table."""
 
 
 def roll_params(number: int) -> dict[str, str | int]:
-    """What a call for a roll has in its query."""
+    """Return the query of a call for a roll."""
     return {"key": KEY, "number": number}
 
 
 def page_params(after: int) -> dict[str, str | int]:
-    """What a call for a page has in its query."""
+    """Return the query of a call for a page."""
     return {"action": "get", "key": KEY, "mid": after, "last": 300}
 
 
 @functools.cache
 def load_candidates() -> tuple[dict[str, Candidate], list[str]]:
-    """Every arm by its name, and a note for each that is not installed."""
+    """Return every candidate by its name, and a note for each missing one."""
     return installed(MODULES)

@@ -1,6 +1,6 @@
-"""What makes objects of an answer's bytes, and those decoders that are installed.
+"""The interface of a measured decoder, and the installed decoders.
 
-Each decoder has a module here, whose models call their fields what the wire calls them.
+Each decoder has a module here, whose models have the field names of the wire.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ MODULES: Final = ("msgspec_structs", "orjson_dataclasses", "pydantic_models", "j
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A decoder, as its own documentation uses it."""
+    """A decoder, used as its documentation describes."""
 
     name: str
-    """As tables show it."""
+    """The name in tables."""
 
     roll: Callable[[bytes], object]
-    """The small answer."""
+    """Decodes the small response."""
 
     page: Callable[[bytes], Sequence[object]]
-    """The large answer: its messages."""
+    """Decodes the large response, and returns its messages."""
 
     plain: Callable[[Any], Mapping[str, object]]
-    """The fields of an object, by what the wire calls them."""
+    """Returns the fields of an object, by their names on the wire."""
 
     note: str = ""
-    """What a reader of figures should know."""
+    """A note below the table."""
 
 
 @functools.cache
 def load_candidates() -> tuple[dict[str, Candidate], list[str]]:
-    """Every arm by its name, and a note for each that is not installed."""
+    """Return every candidate by its name, and a note for each missing one."""
     return installed(MODULES)

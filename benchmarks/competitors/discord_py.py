@@ -1,7 +1,7 @@
-"""discord.py: its client's own `Ratelimit`, which learns from the headers of each answer.
+"""discord.py: the `Ratelimit` of its client, which reads the headers of each response.
 
-The headers that it expects are put in the answer's place here: none are left, and there will be
-more after the interval.
+Here a prepared response has these headers: no request is left, and the limit resets after the
+interval.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["CANDIDATES"]
 
 
 class _PreparedRatelimit(Ratelimit):
-    """One that knows what its answers will say."""
+    """A `Ratelimit` with a prepared response."""
 
     __slots__ = ("answer",)
 

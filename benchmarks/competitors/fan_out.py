@@ -1,4 +1,4 @@
-"""One poller that puts what comes into a queue for each consumer, as chat bots often have it."""
+"""One poller with a queue for each consumer, a common design of chat bots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["fan_out"]
 
 @asynccontextmanager
 async def fan_out(access: ServiceAccess, readers: int) -> AsyncGenerator[list[Reading]]:
-    """The aiohttp loop once, and a queue without a bound for each of *readers*."""
+    """Run the aiohttp loop once, with an unbounded queue for each of *readers*."""
     queues = [asyncio.Queue[str]() for _ in range(readers)]
 
     async def poll(reading: Reading) -> None:

@@ -1,4 +1,4 @@
-"""httpx and pydantic: the other pair that API clients are made of."""
+"""httpx and pydantic, another common pair for API clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CANDIDATES"]
 
 @asynccontextmanager
 async def _open(url: str) -> AsyncGenerator[Calls, None]:
-    # Its advice is one client for all, and to share it: http2 and proxies stay as they are.
+    # Its documentation recommends one shared client; http2 and proxies have their defaults.
     async with httpx.AsyncClient(base_url=url) as client:
 
         async def roll(number: int) -> object:

@@ -1,4 +1,4 @@
-"""Which rivals are here to be measured, and who is measured beside them."""
+"""The competitors that are installed, and the name of pythpeer in tables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Final
 __all__ = ["OURS", "installed"]
 
 OURS: Final = "pythpeer"
-"""Its name in every table."""
+"""The name of pythpeer in tables."""
 
 
 def installed(modules: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """The `ARMS` of these modules of this package by name, and a note for each that is absent."""
+    """Return the `CANDIDATES` of these modules by name, and a note for each missing library."""
     candidates: dict[str, Any] = {}
     missing: list[str] = []
     for name in modules:
@@ -21,7 +21,7 @@ def installed(modules: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
             module = importlib.import_module(f"{__package__}.{name}")
         except ImportError as error:
             missing.append(
-                f"Left out: {name}, for {error.name or 'what it needs'} is not installed."
+                f"Left out: {name}, because {error.name or 'a library'} is not installed."
             )
         else:
             candidates |= {candidate.name: candidate for candidate in module.CANDIDATES}

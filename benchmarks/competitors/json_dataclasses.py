@@ -1,4 +1,4 @@
-"""The standard library: json, and dataclasses made of what it returns: no type is checked."""
+"""json of the standard library with dataclasses, without a check of types."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a limiter has to have in order to be measured, and those that are installed.
+"""The interface of a measured limiter, and the installed limiters.
 
-Each limiter has a module here, with one `Arm` for each of its ways of use that are compared.
+Each limiter has a module here, with a `Candidate` for each measured configuration.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Candidate", "Get", "load_candidates", "share"]
 L = TypeVar("L")
 
 Get = Callable[[], Awaitable[object]]
-"""One request, and whatever comes of it."""
+"""Sends one request."""
 
 MODULES: Final = (
     "aiolimiter",
@@ -35,31 +35,31 @@ MODULES: Final = (
 
 @dataclasses.dataclass(frozen=True)
 class Candidate(Generic[L]):
-    """A limiter, used in one way. All of it is called inside of a running loop."""
+    """A limiter in one configuration; its functions are called in a running event loop."""
 
     name: str
-    """As tables show it."""
+    """The name in tables."""
 
     make: Callable[[float, int], L]
-    """A limiter that lets one through each so many seconds, and so many at once after a rest."""
+    """Makes a limiter with an interval in seconds, and a burst after a pause."""
 
     pace: Callable[[L, Get], Awaitable[object]] | None = None
-    """Make a request when its time has come; several may wait for theirs."""
+    """Waits for a token and then sends a request; several tasks may wait."""
 
     acquire: Callable[[L], Awaitable[object]] | None = None
-    """Wait until it has come and no more, where there is such a thing."""
+    """Only waits for a token, if the limiter can do that."""
 
     batch: Callable[[L, Get, int, int], Awaitable[object]] | None = None
-    """Instead of `pace`: make so many requests, so many of them at once at most."""
+    """Instead of `pace`: sends a number of requests, with a maximum of concurrent ones."""
 
     bursts: bool = True
-    """Whether `make` can let more than one through at once."""
+    """Whether `make` supports a burst of more than one."""
 
     note: str = ""
-    """What a reader of figures should know."""
+    """A note below the table."""
 
     async def send(self, limiter: L, get: Get, count: int, tasks: int) -> None:
-        """Make *count* requests by *tasks* tasks that share *limiter*."""
+        """Send *count* requests by *tasks* tasks that share *limiter*."""
         if self.batch is not None:
             await self.batch(limiter, get, count, tasks)
         elif self.pace is not None:
@@ -67,7 +67,7 @@ class Candidate(Generic[L]):
 
 
 async def share(work: Get, count: int, tasks: int) -> None:
-    """Have *work* done *count* times by *tasks* tasks."""
+    """Call *work* *count* times by *tasks* tasks."""
     left = iter(range(count))
 
     async def some() -> None:
@@ -81,5 +81,5 @@ async def share(work: Get, count: int, tasks: int) -> None:
 
 @functools.cache
 def load_candidates() -> tuple[dict[str, Candidate[Any]], list[str]]:
-    """Every arm by its name, and a note for each limiter that is not installed."""
+    """Return every candidate by its name, and a note for each missing limiter."""
     return installed(MODULES)

@@ -1,4 +1,4 @@
-"""What anybody writes first: a lock, the request, and a sleep."""
+"""The simplest limiter: a lock, the request, and a sleep."""
 
 from __future__ import annotations
 

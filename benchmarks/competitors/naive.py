@@ -1,4 +1,4 @@
-"""What anybody writes first: each consumer asks, handles what came, and sleeps."""
+"""The simplest way: each consumer polls, handles the messages, and sleeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""orjson, and dataclasses made of what it returns: no type is checked."""
+"""orjson with dataclasses, without a check of types."""
 
 from __future__ import annotations
 

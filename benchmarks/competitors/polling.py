@@ -1,4 +1,4 @@
-"""What a program that polls has to have in order to be measured, and those that are installed."""
+"""The interface of a measured polling program, and the installed programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULES: Final = ("bare_loops", "praw_generator")
 
 
 class ServiceAccess(msgspec.Struct, frozen=True):
-    """Where both services are, and whose keys to show them."""
+    """The URLs of both services, and the keys for them."""
 
     peerbet_url: str
     pythbots_url: str
@@ -31,13 +31,13 @@ class Reading:
     """A program that reads."""
 
     step: Callable[[], Awaitable[Sequence[str]]]
-    """Wait for the next texts, or for a while in vain. May be given up and called again."""
+    """Returns the next texts, or none after a while; may be cancelled and called again."""
 
     gaps: Callable[[], Iterable[tuple[int, int]]] = tuple
-    """The ids between which it has been told that something may be missing."""
+    """Returns the pairs of ids between which missing messages were reported."""
 
     marked: set[str] = dataclasses.field(default_factory=set[str])
-    """The texts of which it has been told that they may have come before."""
+    """The texts that were reported as possible duplicates."""
 
 
 Reader = Callable[[ServiceAccess], AbstractAsyncContextManager[Reading]]
@@ -46,7 +46,7 @@ Poster = Callable[[ServiceAccess], AbstractAsyncContextManager[Callable[[str], A
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One way to do one thing or several of them."""
+    """A program that reads the chat, reads mail, or posts."""
 
     name: str
     chat: Reader | None = None
@@ -57,5 +57,5 @@ class Candidate:
 
 @functools.cache
 def load_candidates() -> tuple[dict[str, Candidate], list[str]]:
-    """Every arm by its name, and a note for each module whose library is not installed."""
+    """Return every candidate by its name, and a note for each missing library."""
     return installed(MODULES)

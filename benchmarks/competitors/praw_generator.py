@@ -1,4 +1,4 @@
-"""asyncpraw's stream of whatever a listing shows, over aiohttp."""
+"""asyncpraw's `stream_generator` over a listing read with aiohttp."""
 
 from __future__ import annotations
 

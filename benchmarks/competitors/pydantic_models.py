@@ -1,4 +1,4 @@
-"""pydantic: models that validate the JSON themselves."""
+"""pydantic models, which validate the JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""pyrate-limiter: its asynchronous form, a wrapped bucket in memory.
+"""pyrate-limiter in its asynchronous form, with a wrapped bucket in memory.
 
-By default whoever waits does so for 50 ms more (``buffer_ms``), "to absorb clock drift". That keeps
-distance, and costs it; so the option is measured at 0 as well.
+By default a waiter waits 50 ms longer (``buffer_ms``), "to absorb clock drift". That avoids early
+requests and reduces the rate, so the option is measured with 0 as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One task that polls and sleeps, and an `asyncio.Queue` for each consumer."""
+"""One task that polls and sleeps, with an `asyncio.Queue` for each consumer."""
 
 from __future__ import annotations
 

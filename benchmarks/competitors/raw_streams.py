@@ -1,7 +1,7 @@
-"""The floor: asyncio's streams and msgspec, with no HTTP client in between.
+"""The lower bound: asyncio's streams and msgspec, without an HTTP client.
 
-A connection is kept for each of those who ask at once. Nothing is checked, nothing has a limit,
-and an answer has a Content-Length or else it is an error.
+A connection is kept for each concurrent call. Nothing is checked or limited, and a response without
+a Content-Length is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
         writer.write(head.encode())
         found = _SIZE.search(await reader.readuntil(b"\r\n\r\n"))
         if found is None:
-            raise RuntimeError("an answer without its length")
+            raise RuntimeError("a response without Content-Length")
         body = await reader.readexactly(int(found[1]))
         idle.append(connection)
         return body
@@ -54,7 +54,7 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
 
 
 async def _connect(host: str | None, port: int | None) -> _Connection:
-    # Room for a page, lest reading be stopped and started again within it.
+    # Enough buffer for a page, so that reading is not paused within it.
     return await asyncio.open_connection(host, port, limit=2**18)
 
 

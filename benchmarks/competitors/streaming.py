@@ -1,7 +1,7 @@
-"""What a way of following a chat has to have in order to be measured, and those that are installed.
+"""The interface of a measured way to follow a chat, and the installed ones.
 
-Each follows the same chat in memory, by asking it for what came after the last id, and each keeps
-the interval between two polls by its own means.
+Each follows the same chat in memory, polls it after the last id, and keeps the interval between two
+polls itself.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ MODULES: Final = ("queues", "asyncpraw", "naive")
 S = TypeVar("S")
 
 Handle = Callable[[ChatMessage], bool]
-"""What is done with a message. Says whether that was the last one wanted."""
+"""Handles a message; returns whether it was the last one."""
 
 
 class Chat(Protocol):
-    """What is polled."""
+    """The chat that is polled."""
 
     interval: float
-    """Seconds that there have to be between two polls."""
+    """Minimum seconds between two polls."""
 
     async def ask(self, after: int | None, limit: int = ...) -> Sequence[ChatMessage]:
-        """The first messages after an id, ascending; without one, the newest."""
+        """Return the first messages after an id, ascending; without an id, the newest."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate(Generic[S]):
-    """One way for many consumers to follow one chat."""
+    """An implementation with which many consumers follow one chat."""
 
     name: str
-    """As tables show it."""
+    """The name in tables."""
 
     open: Callable[[Chat], AbstractAsyncContextManager[Callable[[], S]]]
-    """Whatever the consumers share; inside of it streams from the first message on are made."""
+    """Opens the shared state; yields a factory of streams from the first message on."""
 
     follow: Callable[[S, Handle], Coroutine[Any, Any, None]]
-    """Be the consumer of one stream, until it has the last message that it wants."""
+    """Consumes one stream until the handler returns true."""
 
     note: str = ""
-    """What a reader of figures should know."""
+    """A note below the table."""
 
 
 @functools.cache
 def load_candidates() -> tuple[dict[str, Candidate[Any]], list[str]]:
-    """Every arm by its name, and a note for each library that is not installed."""
+    """Return every candidate by its name, and a note for each missing library."""
     return installed(MODULES)

@@ -1,4 +1,4 @@
-"""python-telegram-bot: its `AIORateLimiter`, with the overall limit alone."""
+"""python-telegram-bot: its `AIORateLimiter`, with the overall limit only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .limiting import Candidate, Get
 
 __all__ = ["CANDIDATES"]
 
-if find_spec("aiolimiter") is None:  # which telegram itself finds out only on use
+if find_spec("aiolimiter") is None:  # telegram raises only when it is used
     raise ImportError(name="aiolimiter")
 
 _Callback = Callable[..., Coroutine[Any, Any, bool]]

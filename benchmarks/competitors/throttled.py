@@ -1,7 +1,7 @@
-"""throttled-py: GCRA, which is what its documentation waits with, by a timeout.
+"""throttled-py with GCRA and a timeout, which its documentation uses for waiting.
 
-Its four other algorithms count whole seconds. No period can be under a second, so what is asked of
-it there is a rate: 20/s for 50 ms. Whoever waits does so for 0.2 s at least.
+Its four other algorithms count whole seconds. A period cannot be under a second, so a rate is set
+instead: 20/s for 50 ms. A waiter waits at least 0.2 s.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ def _make(interval: float, burst: int) -> Throttled:
         if interval < 1
         else rate_limiter.per_duration(timedelta(seconds=interval), limit=1, burst=burst)
     )
-    # All share one store, as its documentation advises: what tells them apart is the key.
+    # All share one store, as its documentation recommends; each has a different key.
     key = f"request {next(_numbers)}"
     return Throttled(key=key, using=RateLimiterType.GCRA.value, quota=quota, timeout=HOUR)
 
 
 async def _acquire(throttled: Throttled) -> None:
     if (await throttled.limit()).limited:
-        raise RuntimeError("not even after an hour")
+        raise RuntimeError("no token within an hour")
 
 
 async def _pace(throttled: Throttled, get: Get) -> None:
