@@ -1,4 +1,4 @@
-"""Those who look on: hooks, telemetry, health."""
+"""Hooks, telemetry, and health."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def before(event: RequestEvent) -> None:
 
 
 class Watcher(Telemetry):
-    """Sees everything."""
+    """Receives all events."""
 
     def on_request(self, event: RequestEvent, /) -> None:
         before(event)
@@ -74,7 +74,7 @@ class Watcher(Telemetry):
         assert_type(event.lag, int)
 
 
-async def look_on(fake: FakeServices) -> None:
+async def use_hooks(fake: FakeServices) -> None:
     every = Watcher()
     gaps: list[GapEvent] = []
     report: Hook[GapEvent] = gaps.append
@@ -103,7 +103,7 @@ async def export(fake: FakeServices) -> None:
         await session.peerbet.messages()
 
 
-async def ask_how_it_is(session: Session) -> None:
+async def read_health(session: Session) -> None:
     stream = session.peerbet.chat_stream()
     health = assert_type(session.health(), SessionHealth)
     assert_type(health.at, datetime)
