@@ -37,10 +37,10 @@ class Client:
         self._connection, client_end = CONTEXT.Pipe()
         self._process = CONTEXT.Process(target=serve, args=(client_end, run), daemon=True)
         self._process.start()
-        client_end.close()  # so that its end is noticed here
+        client_end.close()  # so that the end of the process is detected
 
     def get_ready(self) -> None:
-        """Wait until it has imported what it needs, and made a request that is not judged."""
+        """Wait until the client has imported its libraries and sent its warm-up request."""
         self._receive(READY_TIMEOUT)
 
     def go(self) -> None:

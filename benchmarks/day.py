@@ -15,7 +15,7 @@ __all__ = ["run"]
 
 DAY: Final = 86_400.0
 QUICK: Final = 3_600.0
-AT_ONCE: Final = 2
+MAX_PARALLEL: Final = 2
 
 OURS: Final = "pythpeer"
 
@@ -28,7 +28,7 @@ def run(*, quick: bool) -> list[Table]:
         return run_all("day_process", [RunSpec(name, seconds)], Result)[0]
 
     names = list(ways())
-    with ThreadPoolExecutor(AT_ONCE) as pool:  # a finished program starts the next one
+    with ThreadPoolExecutor(MAX_PARALLEL) as pool:  # a finished program starts the next one
         results = dict(zip(names, pool.map(follow, names), strict=True))
     return [_table(results, seconds)]
 

@@ -79,19 +79,19 @@ async def use_hooks(fake: FakeServices) -> None:
     gaps: list[GapEvent] = []
     report: Hook[GapEvent] = gaps.append
     retries: list[RetryEvent] = []
-    looked_on = fake.session(
+    observed = fake.session(
         on_request=before,
         on_response=every.on_response,
         on_retry=retries.append,
         on_gap=report,
         telemetry=every,
     )
-    async with looked_on as session:
+    async with observed as session:
         fake.chat.say("alice", "hello")
         async with session.peerbet.chat_stream(after=0) as stream:
             await anext(stream)
-    for told in (every.on_request, every.on_retry, every.on_gap, every.on_store, every.on_delivery):
-        assert callable(told)
+    for hook in (every.on_request, every.on_retry, every.on_gap, every.on_store, every.on_delivery):
+        assert callable(hook)
 
 
 async def export(fake: FakeServices) -> None:
