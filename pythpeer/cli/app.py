@@ -42,8 +42,8 @@ that is needed and not set is asked for on a terminal, and not shown there.
   PYTHPEER_STORE              where places and pacing are kept: a file, or a redis:// URL
 
 Exit codes:
-  0    success; also if the output is no longer read, or demo or serve was interrupted
-  1    the service or the network failed, or the service returned an error
+  0    done; also if nobody reads on, or if the demo or serve was interrupted
+  1    the service or the network failed, or said no
   2    wrong usage or configuration: nothing was sent
   3    outcome unknown: it may have been sent, and was not repeated
   130  interrupted by Ctrl-C (143 by SIGTERM); a message may have been sent
