@@ -1,8 +1,8 @@
-"""Every check of this project, as a nox session: ``nox -l`` lists them, ``nox`` runs `check`.
+"""The checks of this project, as nox sessions: ``nox -l`` lists them, ``nox`` runs `check`.
 
-Needs Python 3.11 or newer and nox, nothing else; with uv at hand (``pip install 'nox[uv]'``) the
-environments take seconds. Pythons that this machine lacks are skipped, also under CI, and named in
-the last lines.
+Needs only Python 3.11 or newer and nox; if uv is installed (``pip install 'nox[uv]'``), the
+environments are made in seconds. Pythons that are not installed are skipped, also under CI, and
+listed in the last lines.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
 TESTS = ("coverage", *(f"tests-{version}" for version in PYTHONS if version != RUNNING))
-"""What `check` runs: all tests once, with coverage, and on each other Python what may differ."""
+"""Test sessions of `check`: all tests with coverage; on other Pythons those that may differ."""
 
-BESIDE = ("lint", "typing", "dist")
-"""What `check` runs beside the tests."""
+PARALLEL = ("lint", "typing", "dist")
+"""Sessions that `check` runs at the same time as the tests."""
 
 QUICK = ("-m", "not processes and not browser and not costly and not once", "-n", "logical")
-"""The tests that run on every Python."""
+"""Arguments of pytest for the tests that run on every Python."""
 
 WHOLE = ("-n", "logical")
-"""All tests, for the Python that runs nox."""
+"""Arguments of pytest for all tests, on the Python that runs nox."""
 
 PACKED = tuple(
     f"tests/test_{part}.py" for part in ("version", "exports", "layers", "readme", "page")
 )
-"""The tests that fail where the packages lack a file."""
+"""The tests that fail if a file is missing in the packages."""
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -56,18 +56,18 @@ def group(name: str) -> tuple[str, ...]:
 
 
 def reveal_pyenv() -> None:
-    """Append to ``PATH`` the Pythons that pyenv has installed.
+    """Append the Pythons that pyenv has installed to ``PATH``.
 
-    Its shims are on ``PATH`` for all of them but run only those that are selected; nox tries each
-    candidate and passes over a shim that does not run.
+    pyenv's shims are on ``PATH`` for all of them, but run only the selected ones; nox tries each
+    candidate and skips a shim that does not run.
     """
     root = os.environ.get("PYENV_ROOT")
     if root is None:
         pyenv = shutil.which("pyenv")
         if pyenv is None:
             return
-        answer = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
-        root = answer.stdout.strip()
+        output = subprocess.run([pyenv, "root"], capture_output=True, text=True, check=False)
+        root = output.stdout.strip()
     for version in PYTHONS:
         for directory in sorted(Path(root).glob(f"versions/{version}.*/bin")):
             os.environ["PATH"] += f"{os.pathsep}{directory}"
@@ -76,8 +76,8 @@ def reveal_pyenv() -> None:
 reveal_pyenv()
 
 
-class Ended(NamedTuple):
-    """How a session ended, and how long it took."""
+class SessionResult(NamedTuple):
+    """The result of a session, and its duration."""
 
     name: str
     result: str
@@ -88,45 +88,46 @@ class Ended(NamedTuple):
 def start_nox(
     sessions: tuple[str, ...], report: Path, output: IO[str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start nox for these sessions, one after the other; *output* takes what it prints."""
+    """Start nox for these sessions, one after the other; their output is written to *output*."""
     command = [sys.executable, "-m", "nox", "--report", str(report), "-s", *sessions]
     return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, text=True)
 
 
-def read_report(report: Path) -> Iterator[Ended]:
-    """Yield how each session ended; none where nox itself failed."""
+def read_report(report: Path) -> Iterator[SessionResult]:
+    """Yield the result of each session; nothing if nox itself failed."""
     if report.exists():
-        for each in json.loads(report.read_text(encoding="utf-8"))["sessions"]:
-            name = each["signatures"][0]
-            yield Ended(name, each["result"], each["reason"] or "", each["duration"])
+        for entry in json.loads(report.read_text(encoding="utf-8"))["sessions"]:
+            name, reason = entry["signatures"][0], entry["reason"] or ""
+            yield SessionResult(name, entry["result"], reason, entry["duration"])
 
 
 @nox.session(python=False)
 def check(session: nox.Session) -> None:
-    """Run all that a change must pass: lint, types, tests on each Python, coverage, packages.
+    """Run the checks that a change must pass: lint, types, tests on each Python, packages.
 
-    What needs one core runs beside the tests; its output is printed when it has ended.
+    The sessions that need one core run at the same time as the tests; their output is printed at
+    the end.
     """
     with tempfile.TemporaryDirectory() as folder:
-        reports = [Path(folder, f"{name}.json") for name in ("tests", "beside")]
+        reports = [Path(folder, f"{name}.json") for name in ("tests", "parallel")]
         with Path(folder, "output").open("w+", encoding="utf-8") as output:
-            beside = start_nox(BESIDE, reports[1], output)
+            parallel = start_nox(PARALLEL, reports[1], output)
             try:
                 failed = start_nox(TESTS, reports[0]).wait()
-                failed |= beside.wait()
+                failed |= parallel.wait()
             finally:
-                beside.terminate()
-                beside.wait()
+                parallel.terminate()
+                parallel.wait()
             output.seek(0)
             shutil.copyfileobj(output, sys.stderr)
-        ended = [each for report in reports for each in read_report(report)]
-    for each in ended:
-        session.log(f"{each.name:12} {each.result:8} {each.seconds:6.0f} s")
-    for each in ended:
-        if each.result == "skipped":
-            session.warn(f"NOT RUN: {each.name}: {each.reason}")
+        results = [result for report in reports for result in read_report(report)]
+    for name, result, _, seconds in results:
+        session.log(f"{name:12} {result:8} {seconds:6.0f} s")
+    for name, result, reason, _ in results:
+        if result == "skipped":
+            session.warn(f"NOT RUN: {name}: {reason}")
     if failed:
-        session.error("at least one session failed: its output is above")
+        session.error("at least one session failed, see its output above")
 
 
 @nox.session
@@ -139,13 +140,13 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def words(session: nox.Session) -> None:
-    """Count rare words, and fail on a word that another replaced; ``-- --report`` prints only."""
+    """Count rare words, and fail on a retired word; ``-- --report`` only prints."""
     session.run(sys.executable, "tests/words.py", *session.posargs)
 
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types, strictly (mypy and pyright), and that nothing public is left to inference."""
+    """Check types strictly (mypy and pyright), and that all public types are annotated."""
     session.install("-e", ".[cli,otel,redis]", *group("typing"))
     session.run("mypy")
     session.run("pyright")
@@ -154,11 +155,11 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS, download_python="never")
 def tests(session: nox.Session) -> None:
-    """Run the tests on each Python that is here; arguments go to pytest.
+    """Run the tests on each installed Python; arguments go to pytest.
 
-    On the one that runs nox all of them; on the others those that could come out differently
-    there, without processes, a browser and what takes seconds. Arguments replace this choice.
-    Where there is no Chromium or Redis, pytest's last lines say so.
+    The Python that runs nox runs all tests; the others run those whose result may differ, without
+    processes, a browser and tests that take seconds. Arguments replace this choice. If Chromium
+    or Redis is missing, pytest's last lines report it.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     chosen = WHOLE if session.python == RUNNING else QUICK
@@ -167,10 +168,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Run all tests with coverage, branches included, and report what is not covered.
+    """Run all tests with coverage, branches included, and report the lines that are not covered.
 
-    On the Python that runs nox. From 3.14 on the interpreter's own monitoring records branches,
-    which takes a fraction of the time that tracing takes.
+    Uses the Python that runs nox. From 3.14 on, the monitoring of the interpreter records
+    branches, which takes a fraction of the time of tracing.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     for stale in ROOT.glob(".coverage*"):
@@ -199,9 +200,9 @@ def tests_deep(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
-    """Run ruff and the unit tests of what has changed since the last commit: half a minute.
+    """Run ruff and the unit tests of the files changed since the last commit: half a minute.
 
-    Without a change, the unit tests of the last commit's files; arguments name modules instead.
+    Without a change, runs the unit tests of the last commit's files; arguments name modules.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"), *group("lint"))
     changed = session.posargs or changed_files("HEAD") or changed_files("HEAD~1")
@@ -209,27 +210,27 @@ def quick(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
     chosen = sorted(set(tests_of(changed)))
     if not chosen:
-        session.warn("no unit test names what has changed: " + " ".join(changed))
+        session.warn("no unit test imports a changed module: " + " ".join(changed))
         return
     marks = "not processes and not browser and not costly"
     session.run("python", "-m", "pytest", "-q", "-m", marks, "-n", "logical", *chosen)
 
 
 def changed_files(since: str) -> list[str]:
-    """List the files that differ from a commit, and those that git does not know yet."""
+    """List the files that differ from a commit, and the untracked files."""
     commands = (
         ("git", "diff", "--name-only", since),
         ("git", "ls-files", "--others", "--exclude-standard"),
     )
-    found: list[str] = []
+    files: list[str] = []
     for command in commands:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        found += done.stdout.splitlines()
-    return found
+        files += done.stdout.splitlines()
+    return files
 
 
 def tests_of(changed: list[str]) -> Iterator[str]:
-    """Yield the test modules that were changed, or that name or import a changed module."""
+    """Yield the changed test modules, and those that import or are named like a changed module."""
     sources = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py")}
     for file in map(Path, changed):
         module = file.parent.name if file.stem == "__init__" else file.stem
@@ -242,9 +243,9 @@ def tests_of(changed: list[str]) -> Iterator[str]:
 
 @nox.session(name="tests-floor", python=PYTHONS[0], download_python="never")
 def tests_floor(session: nox.Session) -> None:
-    """Run the tests on the oldest Python with the oldest dependencies that are promised to work."""
+    """Run the tests on the oldest supported Python with the oldest supported dependencies."""
     session.install("uv")
-    # The package first: what it brings is then old enough for it, and is left alone by the rest.
+    # The package first, so that its oldest dependencies are not upgraded by the test group.
     uv_install = ("uv", "pip", "install", "--python", session.virtualenv.location)
     session.run(*uv_install, "--resolution", "lowest-direct", "-e", ".[cli,otel,redis]")
     session.run(*uv_install, *group("test"))
@@ -256,8 +257,8 @@ def tests_floor(session: nox.Session) -> None:
 def tests_next(session: nox.Session) -> None:
     """Run the tests with the newest aiohttp, anyio, msgspec and redis-py, pre-releases included.
 
-    Not among the defaults: what fails here can be a fault of theirs (CONTRIBUTING.md says how to
-    find out).
+    Not part of `check`, because a failure can be caused by one of them
+    (docs/contributing/versions.md explains how to find the cause).
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     session.install("--pre", "--upgrade", "aiohttp", "anyio", "msgspec", "redis")
@@ -267,7 +268,7 @@ def tests_next(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into site/, without a warning; ``-- serve`` shows it as you write."""
+    """Build the documentation into site/, without a warning; ``-- serve`` serves it too."""
     session.install("-e", ".", *group("docs"))
     if "serve" in session.posargs:
         session.run("zensical", "serve")
@@ -277,14 +278,14 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(name="docs-faults")
 def docs_faults(session: nox.Session) -> None:
-    """Write docs/faults.md anew from the fault table, to which the tests hold the code."""
+    """Rewrite docs/faults.md from the fault table, which the tests check."""
     session.install("-e", ".", *group("test"))
     session.run("python", "tests/fault_page.py")
 
 
 @nox.session(name="docs-picture")
 def docs_picture(session: nox.Session) -> None:
-    """Take the picture of the page of `pythpeer serve` anew; it takes Chromium."""
+    """Take a new picture of the page of `pythpeer serve`; requires Chromium."""
     session.install("-e", ".", *group("test"))
     session.run("python", "tests/page_picture.py")
 
@@ -292,13 +293,13 @@ def docs_picture(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
-    session.install(".[redis]", *group("bench"), *group("rivals"))
+    session.install(".[redis]", *group("bench"), *group("competitors"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Build sdist and wheel, and run the tests of the sdist that look at all of the wheel."""
+    """Build sdist and wheel, and run the sdist's tests of the wheel's contents."""
     session.install("build[uv]")
     built = ROOT / "dist"
     shutil.rmtree(built, ignore_errors=True)
@@ -309,7 +310,7 @@ def dist(session: nox.Session) -> None:
     with tempfile.TemporaryDirectory() as outside:
         shutil.unpack_archive(sdist, outside, filter="data")
         (source,) = Path(outside).iterdir()
-        # From here on only the wheel can provide the package.
+        # Without the source folder only the wheel can provide the package.
         shutil.rmtree(source / "pythpeer")
         session.chdir(source)
         session.run("python", "-m", "pytest", *(session.posargs or PACKED))

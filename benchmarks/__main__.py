@@ -1,11 +1,11 @@
 """Run benchmarks: ``python -m benchmarks [NAME...] [--quick] [--out FOLDER]``; all without a name.
 
-What a run prints it also writes down, as JSON into ``benchmarks/results``, from which the pictures
-and the page of the documentation are made anew; with ``--out`` all of it goes there instead, and
-with ``--quick`` alone nothing is written.
+A run prints its tables and writes them as JSON to ``benchmarks/results``; the pictures and the page
+of the documentation are then made again from these files. With ``--out`` the files are written to
+another folder, and with ``--quick`` alone nothing is written.
 
-Everything happens on loopback and ends by itself. Figures that are compared come from one run, in
-rounds that take turns, so that a machine which slows down slows both sides down.
+Everything runs on loopback. Compared figures come from one run with alternating rounds, so that a
+slow phase of the machine affects both sides.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from . import NAMES
-from .page import RESULTS, draw_all, write_page
+from .docs_page import RESULTS, draw_all, write_page
 from .report import Report, Table, load_warning, machine, write
 
 
 class Benchmark(Protocol):
-    """What each of the modules has under the name ``run``."""
+    """The function ``run`` of each module."""
 
     def __call__(self, *, quick: bool) -> list[Table]: ...
 
@@ -32,14 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=_description())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("names", nargs="*", metavar="NAME", help="by default all of them")
-    parser.add_argument("--quick", action="store_true", help="few rounds: a trial, no figures")
+    parser.add_argument("--quick", action="store_true", help="few rounds, for a trial")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write figures and plots there")
     arguments = parser.parse_args()
     for name in arguments.names:
         if name not in NAMES:
-            parser.error(f"no benchmark {name!r}; there are {', '.join(NAMES)}")
+            parser.error(f"unknown benchmark {name!r}; use {', '.join(NAMES)}")
 
-    about, warning = machine(), load_warning()  # before anything here makes a load of its own
+    about, warning = machine(), load_warning()  # before the benchmarks cause any load
     print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
     if warning:
         print(warning, flush=True)
@@ -47,7 +47,7 @@ def main() -> None:
     # Without repeats, in the order given.
     for name in dict.fromkeys(arguments.names or NAMES):
         print(f"\n== {name}: {NAMES[name]}", flush=True)
-        # Late: one benchmark needs no other's imports.
+        # Imported late, because a benchmark does not need the imports of the others.
         module = importlib.import_module(f"{__package__}.{name}")
         run = cast("Benchmark", module.run)
         start = time.monotonic()
@@ -75,8 +75,8 @@ def main() -> None:
 
 
 def _description() -> str:
-    lines = [f"  {name:<9} {what}" for name, what in NAMES.items()]
-    return "\n".join(["Measure pythpeer beside its peers, on loopback.", "", *lines])
+    lines = [f"  {name:<9} {about}" for name, about in NAMES.items()]
+    return "\n".join(["Compare pythpeer with other libraries, on loopback.", "", *lines])
 
 
 if __name__ == "__main__":

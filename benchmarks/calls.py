@@ -1,6 +1,6 @@
-"""One call, small and large, one after the other and 16 at once, on asyncio's loop and on uvloop's.
+"""The time of one call, small and large, sequential and 16 concurrent, on asyncio and on uvloop.
 
-Nothing is paced here: what is measured is what stands between a caller and the server.
+Nothing is paced: the code between the caller and the server is measured.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from pythpeer import ChatMessage, Endpoint, Rate, Secret, Session
 from pythpeer.transport import LIMIT_PER_HOST
 
 from .chart import Bars
-from .measure import Times, take_turns
+from .competitors.calling import BARE, KEY, Calls, Candidate, load_candidates
+from .competitors.installed import OURS
+from .competitors.limiting import share
+from .measure import Times, interleave
 from .report import Cell, Table, ratio
-from .rivals.calling import BARE, KEY, Arm, Calls, arms
-from .rivals.installed import OURS
-from .rivals.limiting import share
 from .server import MESSAGES, PAGE, ROLL, SMALL, SMALL_PATH, Server
 
 __all__ = ["part", "parts", "run", "speeds"]
 
-OFF: Final = Rate(0.0, 1000)
-WIDTHS: Final = {1: "one by one", 16: "16 at once"}
+UNLIMITED: Final = Rate(0.0, 1000)
+WIDTHS: Final = {1: "sequential", 16: "16 concurrent"}
 
 PACKAGE: Final = Path(pythpeer.__file__).parent
 HERE: Final = Path(__file__).parent
 
 TARGET: Final = 0.9
-"""How fast pythpeer is to be, of the speed of bare aiohttp and msgspec."""
+"""Minimum speed of pythpeer, relative to bare aiohttp and msgspec."""
 
 Work = Callable[[], Awaitable[object]]
 
 
 class Roll(msgspec.Struct, frozen=True):
-    """The small answer."""
+    """The small response."""
 
     status: int
     id: int
@@ -58,8 +58,8 @@ class Roll(msgspec.Struct, frozen=True):
 @asynccontextmanager
 async def _open(url: str) -> AsyncGenerator[Calls, None]:
     key = Secret(KEY)
-    endpoint = Endpoint("benchmark.roll", url + SMALL_PATH, rate=OFF, answer=Roll)
-    rates = {"peerbet.chat.get": OFF}
+    endpoint = Endpoint("benchmark.roll", url + SMALL_PATH, rate=UNLIMITED, answer=Roll)
+    rates = {"peerbet.chat.get": UNLIMITED}
     async with Session(peerbet_key=key, peerbet_url=url, rates=rates) as session:
 
         async def roll(number: int) -> Roll:
@@ -72,112 +72,124 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure every client on both loops, and look where the time of a small call goes."""
-    everybody = {OURS: Arm(OURS, _open, msgspec.to_builtins)}
-    found, absent = arms()
-    everybody |= found
+    """Measure every client on both loops, and the parts of a small call."""
+    candidates = {OURS: Candidate(OURS, _open, msgspec.to_builtins)}
+    found, missing = load_candidates()
+    candidates |= found
     with Server() as server:
-        tables = [asyncio.run(_measure(everybody, server.url, "asyncio", quick=quick))]
+        tables = [asyncio.run(_measure(candidates, server.url, "asyncio", quick=quick))]
         if importlib.util.find_spec("uvloop") is not None:
             import uvloop
 
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                tables.append(runner.run(_measure(everybody, server.url, "uvloop", quick=quick)))
+                tables.append(runner.run(_measure(candidates, server.url, "uvloop", quick=quick)))
         else:
-            absent = [*absent, "Left out: uvloop's loop, which is not installed."]
+            missing = [*missing, "Left out: uvloop's loop, which is not installed."]
         for table in tables:
-            table.notes += absent
-        if BARE in everybody:
-            both = {name: everybody[name] for name in (BARE, OURS)}
+            table.notes += missing
+        if BARE in candidates:
+            both = {name: candidates[name] for name in (BARE, OURS)}
             tables.append(asyncio.run(_profiles(both, server.url, 300 if quick else 3000)))
     return tables
 
 
-async def _measure(everybody: Mapping[str, Arm], url: str, loop: str, *, quick: bool) -> Table:
+async def _measure(
+    candidates: Mapping[str, Candidate], url: str, loop: str, *, quick: bool
+) -> Table:
     rounds = 3 if quick else 15
     counts = {"small": 96 if quick else 320, "page": 32 if quick else 96}
     table = Table(
-        f"Calls on {loop}: microseconds of one",
-        ("answer", "client", "us", "CPU us", "speed", "CPU speed", "target", "met"),
+        f"Time per call, by client, on {loop}",
+        ("response", "client", "us", "CPU us", "speed", "CPU speed", "target", "met"),
         notes=[
-            f"{rounds} rounds of {counts['small']} small ones or {counts['page']} pages, in turns.",
+            (
+                f"{rounds} alternating rounds of {counts['small']} small calls or "
+                f"{counts['page']} pages."
+            ),
             f"small: an object of {len(SMALL)} bytes; page: 300 messages, {len(PAGE):,} bytes.",
-            "Each call has something new in its query, as a poll after the last id does.",
-            f"speed: of {BARE}, median of the rounds' ratios; CPU speed: of its processor time.",
-            f"{OURS} has {LIMIT_PER_HOST} connections to a host at most: others wait for one.",
-            *(arm.note for arm in everybody.values() if arm.note),
+            "The query of each call is different, as in a poll after the last id.",
+            (
+                f"speed: relative to {BARE}, median of the rounds' ratios; CPU speed: the "
+                "same of its CPU time."
+            ),
+            (
+                f"{OURS} opens at most {LIMIT_PER_HOST} connections to a host; further "
+                "calls wait for one."
+            ),
+            *(candidate.note for candidate in candidates.values() if candidate.note),
         ],
-        chart=Bars("client", ("us", "speed"), by="answer"),
+        chart=Bars("client", ("us", "speed"), by="response"),
     )
     async with AsyncExitStack() as stack:
         clients = {
-            name: await stack.enter_async_context(arm.open(url)) for name, arm in everybody.items()
+            name: await stack.enter_async_context(candidate.open(url))
+            for name, candidate in candidates.items()
         }
         for name, calls in clients.items():
-            await _check(everybody[name], calls)
+            await _check(candidates[name], calls)
         for answer, count in counts.items():
-            for width, said in WIDTHS.items():
+            for width, width_name in WIDTHS.items():
                 work = {
                     name: _repeated(_asking(calls, answer), count, width)
                     for name, calls in clients.items()
                 }
-                times = await take_turns(rounds, work)
+                times = await interleave(rounds, work)
                 for name, cells in speeds(times, count).items():
-                    table.add(f"{answer}, {said}", name, *cells)
+                    table.add(f"{answer}, {width_name}", name, *cells)
                 table.samples.update(
                     {f"{answer} {width} {name} s": each.wall for name, each in times.items()}
                 )
     return table
 
 
-async def _check(arm: Arm, calls: Calls) -> None:
-    """What is compared does the same: the objects have in them what the server sent."""
-    if dict(arm.plain(await calls.roll(0))) != ROLL:
-        raise RuntimeError(f"{arm.name} makes another roll of it")
-    if [dict(arm.plain(message)) for message in await calls.page(0)] != MESSAGES:
-        raise RuntimeError(f"{arm.name} makes another page of it")
+async def _check(candidate: Candidate, calls: Calls) -> None:
+    """Check that the objects of a client contain exactly the data of the server."""
+    if dict(candidate.plain(await calls.roll(0))) != ROLL:
+        raise RuntimeError(f"{candidate.name} decodes a different roll")
+    if [dict(candidate.plain(message)) for message in await calls.page(0)] != MESSAGES:
+        raise RuntimeError(f"{candidate.name} decodes a different page")
 
 
 def _asking(calls: Calls, answer: str) -> Work:
-    """A call that asks for something else each time."""
+    """Return a call whose query is different each time."""
     ask: Callable[[int], Awaitable[object]] = calls.roll if answer == "small" else calls.page
     numbers = itertools.count()
     return lambda: ask(next(numbers))
 
 
 def _repeated(call: Work, count: int, width: int) -> Work:
-    """*count* calls by *width* tasks at once."""
+    """Return a function that makes *count* calls by *width* concurrent tasks."""
     return lambda: share(call, count, width)
 
 
 def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
-    """What each client's row says, after which answer and client it is."""
+    """Return the figures of each client, without the columns that name response and client."""
     rows: dict[str, Sequence[Cell]] = {}
     bare = times.get(BARE)
     for name, each in times.items():
         wall, cpu = statistics.median(each.wall), statistics.median(each.cpu)
         speed = ratio(bare.wall, each.wall) if bare else None
-        held: Sequence[Cell] = (None, None)
+        target_cells: Sequence[Cell] = (None, None)
         if name == OURS and speed is not None:
-            held = f">= {TARGET}", speed >= TARGET
+            target_cells = f">= {TARGET}", speed >= TARGET
         rows[name] = (
             wall / count * 1e6,
             cpu / count * 1e6,
             speed,
             ratio(bare.cpu, each.cpu) if bare else None,
-            *held,
+            *target_cells,
         )
     return rows
 
 
-# -- where it goes --------------------------------------------------------------------------------
+# -- parts of a call ------------------------------------------------------------------------------
 
 
-async def _profiles(both: Mapping[str, Arm], url: str, count: int) -> Table:
-    """What each part takes of a small call, in bare aiohttp and here."""
+async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Table:
+    """Return the table of the time of each part of a small call, for bare aiohttp and pythpeer."""
     found: dict[str, Counter[str]] = {}
-    for name, arm in both.items():
-        async with arm.open(url) as calls:
+    for name, candidate in both.items():
+        async with candidate.open(url) as calls:
             call = _asking(calls, "small")
             await share(call, count, 1)
             profile = cProfile.Profile()
@@ -185,33 +197,39 @@ async def _profiles(both: Mapping[str, Arm], url: str, count: int) -> Table:
                 await share(call, count, 1)
             found[name] = parts(pstats.Stats(profile), count)
     table = Table(
-        "Where a small call's time goes: microseconds of one, one after the other",
+        "Time per small sequential call, by part, in microseconds",
         ("part", *both),
         notes=[
-            f"cProfile, {count} calls; it makes each function slower, so take these as shares.",
-            "C: what is built in or compiled, sockets and msgspec among it. Waiting is left out.",
-            f"What {OURS} adds is many small things, the same for a page: a token, the key's way",
-            "into the URL, a look whether the connection is idle, a limit for the body, a record.",
+            (
+                f"cProfile, {count} calls; profiling slows each function down, so compare "
+                "the shares only."
+            ),
+            "C: built-in and compiled functions, including sockets and msgspec; without waiting.",
+            (
+                f"{OURS} adds many small steps, the same for a page: taking a token, "
+                "putting the key into the URL, checking whether the connection is idle, "
+                "limiting the body, recording the call."
+            ),
         ],
     )
-    sums = {name: counted.total() for name, counted in found.items()}
+    totals = {name: part_times.total() for name, part_times in found.items()}
     for name, _ in (found[OURS] | found[BARE]).most_common():
-        table.add(name, *(counted[name] for counted in found.values()))
-    table.add("all of it", *sums.values())
+        table.add(name, *(part_times[name] for part_times in found.values()))
+    table.add("total", *totals.values())
     return table
 
 
 def parts(stats: Any, count: int) -> Counter[str]:
-    """Microseconds of each part, without what is called from it."""
-    counted: Counter[str] = Counter()
+    """Return the microseconds of each part, without the functions that it calls."""
+    part_times: Counter[str] = Counter()
     for (file, _, function), (_, _, seconds, _, _) in stats.stats.items():
         if "poll' of 'select.epoll" not in function and "select.kqueue" not in function:
-            counted[part(file)] += seconds / count * 1e6
-    return counted
+            part_times[part(file)] += seconds / count * 1e6
+    return part_times
 
 
 def part(file: str) -> str:
-    """Which part a file is of: a module of pythpeer's, another package, the standard library, C."""
+    """Return the part of a file: a module of pythpeer, a package, the standard library, or C."""
     path = Path(file)
     if path.is_relative_to(PACKAGE):
         return f"{OURS}.{path.stem}"

@@ -1,6 +1,6 @@
-"""An answer's bytes into objects: how fast, and what is left of a page that is damaged.
+"""Decoding of a response into objects: its speed, and the result for a damaged page.
 
-Pythpeer's way is all that it does with the body of an answer, the look for a refusal included.
+For pythpeer this includes everything that it does with a body, such as the check for an API error.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from pythpeer.answers import parse_response
 from pythpeer.peerbet import make_read_endpoint
 
 from .chart import Bars
-from .measure import take_turns
+from .competitors.decoding import Candidate, load_candidates
+from .competitors.installed import OURS
+from .measure import interleave
 from .report import Cell, Table, ratio
-from .rivals.decoding import Arm, arms
-from .rivals.installed import OURS
 from .server import MESSAGES, PAGE, ROLL, SMALL
 
-__all__ = ["Damage", "damages", "outcome", "run"]
+__all__ = ["Damage", "damaged_pages", "outcome", "run"]
 
 BARE: Final = "msgspec"
 TARGET: Final = 0.8
-"""How fast pythpeer is to be with a page, of the speed of bare msgspec."""
+"""Minimum speed of pythpeer with a page, relative to bare msgspec."""
 
 ELSEWHERE: Final = "https://example.com"
 BROKEN: Final = 150
-"""Which message of the page is broken, from 0."""
+"""Index of the broken message of the page."""
 
 T = TypeVar("T")
 Message = Mapping[str, object]
 
 
 class Roll(msgspec.Struct, frozen=True):
-    """The small answer."""
+    """The small response."""
 
     status: int
     id: int
@@ -51,21 +51,24 @@ class Roll(msgspec.Struct, frozen=True):
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure every decoder with whole answers and with damaged pages."""
-    found, absent = arms()
-    everybody = {OURS: _ours()} | found
-    for arm in everybody.values():
-        _check(arm)
+    """Measure every decoder with complete responses and with damaged pages."""
+    found, missing = load_candidates()
+    candidates = {OURS: _ours()} | found
+    for candidate in candidates.values():
+        _check(candidate)
     tables = [
-        asyncio.run(_whole(everybody, 3 if quick else 25)),
-        *asyncio.run(_damaged(everybody, 1 if quick else 9)),
+        asyncio.run(_complete_responses(candidates, 3 if quick else 25)),
+        *asyncio.run(_damaged(candidates, 1 if quick else 9)),
     ]
     for table in tables:
-        table.notes += [*(arm.note for arm in everybody.values() if arm.note), *absent]
+        table.notes += [
+            *(candidate.note for candidate in candidates.values() if candidate.note),
+            *missing,
+        ]
     return tables
 
 
-def _ours() -> Arm:
+def _ours() -> Candidate:
     chat = make_read_endpoint(ELSEWHERE)
     small = Endpoint("benchmark.roll", ELSEWHERE, answer=Roll)
 
@@ -78,43 +81,46 @@ def _ours() -> Arm:
     def page(body: bytes) -> Sequence[ChatMessage]:
         return read(chat, body).messages
 
-    return Arm(OURS, lambda body: read(small, body), page, msgspec.to_builtins)
+    return Candidate(OURS, lambda body: read(small, body), page, msgspec.to_builtins)
 
 
-def _check(arm: Arm) -> None:
-    """What is compared does the same: the objects have in them what was sent."""
-    if dict(arm.plain(arm.roll(SMALL))) != ROLL:
-        raise RuntimeError(f"{arm.name} makes another roll of it")
-    if list(map(arm.plain, arm.page(PAGE))) != MESSAGES:
-        raise RuntimeError(f"{arm.name} makes another page of it")
+def _check(candidate: Candidate) -> None:
+    """Check that the objects of a decoder contain exactly the data that was sent."""
+    if dict(candidate.plain(candidate.roll(SMALL))) != ROLL:
+        raise RuntimeError(f"{candidate.name} decodes a different roll")
+    if list(map(candidate.plain, candidate.page(PAGE))) != MESSAGES:
+        raise RuntimeError(f"{candidate.name} decodes a different page")
 
 
-# -- whole answers --------------------------------------------------------------------------------
+# -- complete responses ---------------------------------------------------------------------------
 
 
-async def _whole(everybody: Mapping[str, Arm], rounds: int) -> Table:
+async def _complete_responses(candidates: Mapping[str, Candidate], rounds: int) -> Table:
     table = Table(
-        "Answers as documented: microseconds of one",
-        ("answer", "decoder", "us", "MB/s", "speed", "target", "met"),
+        "Time to decode a response, by decoder",
+        ("response", "decoder", "us", "MB/s", "speed", "target", "met"),
         notes=[
             f"small: an object of {len(SMALL)} bytes; page: 300 messages, {len(PAGE):,} bytes.",
-            f"speed: of {BARE}, which makes the same Structs; median of {rounds} rounds' ratios.",
-            f"{OURS} looks for a refusal as well, and brings a page into order.",
+            (
+                f"speed: relative to {BARE}, which makes the same Structs; median of the "
+                f"ratios of {rounds} rounds."
+            ),
+            f"{OURS} also checks for an API error, and sorts a page.",
         ],
-        chart=Bars("decoder", ("us", "MB/s"), by="answer"),
+        chart=Bars("decoder", ("us", "MB/s"), by="response"),
     )
     for answer, body, count in ("small", SMALL, 10_000), ("page", PAGE, 100):
         work = {
-            name: _repeated(arm.roll if answer == "small" else arm.page, body, count)
-            for name, arm in everybody.items()
+            name: _repeated(candidate.roll if answer == "small" else candidate.page, body, count)
+            for name, candidate in candidates.items()
         }
-        times = await take_turns(rounds, work)
+        times = await interleave(rounds, work)
         for name, each in times.items():
             seconds = statistics.median(each.wall) / count
             speed = ratio(times[BARE].wall, each.wall)
-            judged = name == OURS and answer == "page"
-            held = (f">= {TARGET}", speed >= TARGET) if judged else (None, None)
-            table.add(answer, name, seconds * 1e6, len(body) / seconds / 1e6, speed, *held)
+            has_target = name == OURS and answer == "page"
+            target_cells = (f">= {TARGET}", speed >= TARGET) if has_target else (None, None)
+            table.add(answer, name, seconds * 1e6, len(body) / seconds / 1e6, speed, *target_cells)
             table.samples[f"{answer} {name} s"] = each.wall
     return table
 
@@ -123,14 +129,14 @@ async def _whole(everybody: Mapping[str, Arm], rounds: int) -> Table:
 
 
 class Damage(NamedTuple):
-    """A page on which something is broken, and the messages that can be had of it all the same."""
+    """A damaged page, and the messages that can be recovered from it."""
 
     body: bytes
     messages: Sequence[Message]
 
 
-def damages() -> dict[str, Damage]:
-    """Every damage by what it is. All of them are what PHP, or a text of somebody's, can do."""
+def damaged_pages() -> dict[str, Damage]:
+    """Return damaged pages by the kind of damage, each of which PHP or a user's text can cause."""
     whole: list[dict[str, Any]] = copy.deepcopy(MESSAGES)
     others = [*whole[:BROKEN], *whole[BROKEN + 1 :]]
 
@@ -147,14 +153,14 @@ def damages() -> dict[str, Damage]:
         b"<br />\n<b>Warning</b>: Undefined index in <b>/chat.php</b> on line <b>7</b><br />\n"
     )
     return {
-        "an id is no number": Damage(page(_changed(whole, id="none")), others),
+        "an id is not a number": Damage(page(_changed(whole, id="none")), others),
         "a text is missing": Damage(page(without), others),
         "a lone surrogate": Damage(page(said("a\ud83d")), said("a\ufffd")),
-        "no UTF-8": Damage(page(said("a!")).replace(b"a!", b"a\xff"), said("a\ufffd")),
+        "invalid UTF-8": Damage(page(said("a!")).replace(b"a!", b"a\xff"), said("a\ufffd")),
         "a raw line break": Damage(page(said("a!")).replace(b"a!", b"a\n"), said("a\n")),
         "an object for a list": Damage(page(by_number), whole),
-        "a warning before it": Damage(warning + page(whole), whole),
-        "half of it": Damage(PAGE[: len(PAGE) // 2], []),
+        "a warning before the JSON": Damage(warning + page(whole), whole),
+        "half of the page": Damage(PAGE[: len(PAGE) // 2], []),
     }
 
 
@@ -167,77 +173,86 @@ def _json(document: object) -> bytes:
 
 
 class Outcome(NamedTuple):
-    """What came of a damaged page."""
+    """The result of decoding a damaged page."""
 
     kept: int
-    """Messages that are as they should be."""
+    """Correct messages."""
 
     wrong: int
-    """Messages that are not, and were handed out all the same."""
+    """Wrong messages that were returned."""
 
 
-def outcome(arm: Arm, damage: Damage) -> Outcome:
-    """Decode a damaged page, and compare what comes of it with what can be had."""
+def outcome(candidate: Candidate, damage: Damage) -> Outcome:
+    """Decode a damaged page, and compare the result with the messages that can be recovered."""
     try:
-        found = [arm.plain(message) for message in arm.page(damage.body)]
-    except Exception:  # noqa: BLE001  # each decoder has errors of its own
+        found = [candidate.plain(message) for message in candidate.page(damage.body)]
+    except Exception:  # noqa: BLE001  # each decoder has different exceptions
         return Outcome(0, 0)
     right = {message["id"]: message for message in damage.messages}
     kept = sum(right.get(message["id"]) == message for message in found)
     return Outcome(kept, len(found) - kept)
 
 
-async def _damaged(everybody: Mapping[str, Arm], rounds: int) -> list[Table]:
-    """All damages taken together, and each by itself."""
+async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Table]:
+    """Return the tables of all kinds of damage together, and of each kind."""
     count = 10
     each = Table(
-        "A damaged page, by what is damaged",
+        "Messages kept from a damaged page of 300, by kind of damage",
         ("damage", "decoder", "kept", "wrong", "ms", "target", "met"),
         notes=[
-            f"Medians of {rounds} rounds of {count}; who raises an error is done sooner.",
-            f"target: all that can be had, and nothing wrong. {OURS} counts what it leaves out.",
+            (
+                f"Medians of {rounds} rounds of {count}; a decoder that raises an error "
+                "finishes sooner."
+            ),
+            (
+                f"target: all messages that can be recovered, and none wrong. {OURS} "
+                "counts those that it leaves out."
+            ),
         ],
     )
-    cases = damages()
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in everybody}
-    longest = dict.fromkeys(everybody, 0.0)
+    cases = damaged_pages()
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in candidates}
+    max_ms = dict.fromkeys(candidates, 0.0)
     for said, damage in cases.items():
         work = {
-            name: _repeated(_forgiven(arm.page), damage.body, count)
-            for name, arm in everybody.items()
+            name: _repeated(_without_errors(candidate.page), damage.body, count)
+            for name, candidate in candidates.items()
         }
-        times = await take_turns(rounds, work)
+        times = await interleave(rounds, work)
         best = Outcome(len(damage.messages), 0)
-        for name, arm in everybody.items():
+        for name, candidate in candidates.items():
             ms = statistics.median(times[name].wall) / count * 1e3
-            longest[name] = max(longest[name], ms)
-            found = outcome(arm, damage)
+            max_ms[name] = max(max_ms[name], ms)
+            found = outcome(candidate, damage)
             outcomes[name].append(found)
-            each.add(said, name, *found, ms, *_held(name, found, best))
+            each.add(said, name, *found, ms, *_target_cells(name, found, best))
             each.samples[f"{said} {name} s"] = times[name].wall
     best = Outcome(sum(len(damage.messages) for damage in cases.values()), 0)
     whole = Table(
-        f"A damaged page of 300 messages: what is left of it, {len(cases)} damages together",
-        ("decoder", "kept", "wrong", "ms at most", "target", "met"),
+        f"Messages kept from a damaged page of 300, {len(cases)} kinds of damage together",
+        ("decoder", "kept", "wrong", "max ms", "target", "met"),
         notes=[
-            "kept: messages that are as they should be; where an error is raised there are none.",
-            "wrong: handed out, with an id that is no number or a text that cannot be encoded.",
+            "kept: correct messages; none if an error is raised.",
+            (
+                "wrong: returned, but with an id that is not a number or a text that "
+                "cannot be encoded."
+            ),
         ],
-        chart=Bars("decoder", ("kept", "wrong", "ms at most")),
+        chart=Bars("decoder", ("kept", "wrong", "max ms")),
     )
-    for name, those in outcomes.items():
-        total = Outcome(sum(one.kept for one in those), sum(one.wrong for one in those))
-        whole.add(name, *total, longest[name], *_held(name, total, best))
+    for name, waiters in outcomes.items():
+        total = Outcome(sum(one.kept for one in waiters), sum(one.wrong for one in waiters))
+        whole.add(name, *total, max_ms[name], *_target_cells(name, total, best))
     return [whole, each]
 
 
-def _held(name: str, found: Outcome, best: Outcome) -> tuple[Cell, Cell]:
-    """What pythpeer is held to, and whether it did it; nothing for others."""
+def _target_cells(name: str, found: Outcome, best: Outcome) -> tuple[Cell, Cell]:
+    """Return pythpeer's target and whether it was met; empty cells for other decoders."""
     return (f"{best.kept} kept", found == best) if name == OURS else (None, None)
 
 
-def _forgiven(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """*decode*, of which no error is heard."""
+def _without_errors(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
+    """Return *decode* without its exceptions."""
 
     def attempt(body: bytes) -> None:
         with suppress(Exception):

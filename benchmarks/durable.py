@@ -1,7 +1,6 @@
-"""What it costs to lose nothing: a durable stream beside a loop that stores nothing.
+"""The cost of durable streams, compared with a loop that stores nothing.
 
-The polls are scripted and in memory, so that what is measured is storing, handing out and
-acknowledging.
+The polls are scripted and in memory, so that storing, delivering and acknowledging is measured.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from pythpeer.stores.sqlite.worker import Worker
 from pythpeer.streams import Stream
 
 from .chart import Bars
-from .measure import take_turns
-from .redis_server import ABSENT, redis_server
+from .measure import interleave
+from .redis_server import NOT_INSTALLED, redis_server
 from .report import Table
 
 __all__ = ["run"]
 
 TOPIC: Final = Topic("benchmark", ChatMessage)
-ONE_BY_ONE: Final = 150
-IN_BATCHES: Final = 10
-"""Microseconds that a message may cost over the plain loop's."""
+MAX_ONE_BY_ONE: Final = 150
+MAX_IN_BATCHES: Final = 10
+"""Maximum microseconds per message over the plain loop."""
 
 TEXT: Final = "a message of about the length that messages have"
 
@@ -48,12 +47,12 @@ def message(id: int) -> ChatMessage:
     return ChatMessage(id, "somebody", TEXT, "", "2012-12-12 21:12:21")
 
 
-class _Script:
-    """A chat of so many messages, of which each poll brings the next few."""
+class _ScriptedSource:
+    """A poll source of *messages* messages; each poll returns the next *batch* of them."""
 
-    def __init__(self, many: int, batch: int) -> None:
+    def __init__(self, messages: int, batch: int) -> None:
         self.name: Final = "benchmark.chat"
-        self._many = many
+        self._messages = messages
         self._batch = batch
 
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
@@ -64,7 +63,7 @@ class _Script:
 
     async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
         after = feed.min_position
-        end = min(self._many, after + self._batch)
+        end = min(self._messages, after + self._batch)
         page = {id: message(id) for id in range(after + 1, end + 1)}
         await feed.log.append(link_entries(after, page, full=False))
         feed.confirm(after, full=False)
@@ -72,7 +71,7 @@ class _Script:
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure messages one by one and fifty at a time, and what goes on beside them."""
+    """Measure messages with 1 and with 50 per poll, and the parts of their cost."""
     with redis_server() as url:
         tables = [
             asyncio.run(_run(url, quick=quick)),
@@ -81,41 +80,61 @@ def run(*, quick: bool) -> list[Table]:
             asyncio.run(_transactions()),
         ]
         if url is None:
-            tables[0].notes.append(ABSENT)
+            tables[0].notes.append(NOT_INSTALLED)
     return tables
 
 
 async def _run(url: str | None, *, quick: bool) -> Table:
     table = Table(
-        "A durable chat stream, microseconds for each message",
-        ("way", "one by one", "over plain", "by fifty", "by fifty over plain", "target", "met"),
+        "Time per message of a durable chat stream, by store",
+        (
+            "implementation",
+            "1 per poll",
+            "1 per poll, over plain",
+            "50 per poll",
+            "50 per poll, over plain",
+            "target",
+            "met",
+        ),
         notes=[
             "over plain: the median of the differences to the plain loop of the same round.",
-            "SqliteStore: one job in a thread for each poll, its append; the way there and back",
-            "with nothing to do is a row of its own. A commit on the loop holds up all else.",
-            "commit on the loop: sqlite3 used naively, an insert and a commit for each message.",
-            "RedisStore: its server is on loopback. One by one, it answers five times a message:",
-            "the lead, an append, a reading in vain and one that is not, an acknowledgement.",
+            (
+                "SqliteStore: one thread job for each poll, its append; an empty thread "
+                "job is a separate row."
+            ),
+            (
+                "commit on the loop: sqlite3 used naively, an insert and a commit for "
+                "each message, which block the event loop."
+            ),
+            (
+                "RedisStore: its server is on loopback. With 1 per poll, it has five "
+                "round trips per message: the lease, an append, an empty and a successful "
+                "read, an acknowledgement."
+            ),
         ],
-        chart=Bars("way", ("one by one", "by fifty"), log=True),
+        chart=Bars("implementation", ("1 per poll", "50 per poll"), log=True),
     )
     times: dict[int, dict[str, list[float]]] = {}
-    for batch, many in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
+    for batch, messages in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
         with tempfile.TemporaryDirectory() as folder:
             ways: dict[str, Callable[[], Awaitable[None]]] = {
-                "plain loop": _plain(many, batch),
-                "a job in a thread for each poll": _threaded(many, batch),
-                "commit on the loop": _naive(_names(folder), many, batch),
-                "pythpeer, MemoryStore": _stream(MemoryStore, many, batch),
-                "pythpeer, SqliteStore": _stream(_files(folder), many, batch),
-                "pythpeer, SqliteStore, ack() each": _stream(_files(folder), many, batch, ack=True),
-                "pythpeer, SqliteStore, full": _stream(_files(folder, "full"), many, batch),
+                "plain loop": _plain(messages, batch),
+                "plain loop, a thread job per poll": _threaded(messages, batch),
+                "commit on the loop": _commit_each(_new_paths(folder), messages, batch),
+                "pythpeer, MemoryStore": _stream(MemoryStore, messages, batch),
+                "pythpeer, SqliteStore": _stream(_sqlite_stores(folder), messages, batch),
+                "pythpeer, SqliteStore, ack() each": _stream(
+                    _sqlite_stores(folder), messages, batch, ack=True
+                ),
+                "pythpeer, SqliteStore, full": _stream(
+                    _sqlite_stores(folder, "full"), messages, batch
+                ),
             }
             if url is not None:
-                ways["pythpeer, RedisStore"] = _stream(_places(url), many, batch)
-            taken = await take_turns(3 if quick else 9, ways)
+                ways["pythpeer, RedisStore"] = _stream(_redis_stores(url), messages, batch)
+            measured = await interleave(3 if quick else 9, ways)
             times[batch] = {
-                name: [wall / many * 1e6 for wall in way.wall] for name, way in taken.items()
+                name: [wall / messages * 1e6 for wall in way.wall] for name, way in measured.items()
             }
     for name in times[1]:
         cells: list[float] = []
@@ -125,8 +144,8 @@ async def _run(url: str | None, *, quick: bool) -> Table:
             cells.append(statistics.median(a - b for a, b in zip(ours, plain, strict=True)))
             table.samples[f"{name}, {batch}"] = ours
         if name == "pythpeer, SqliteStore":
-            met = cells[1] < ONE_BY_ONE and cells[3] < IN_BATCHES
-            table.add(name, *cells, f"< {ONE_BY_ONE}, < {IN_BATCHES}", met)
+            met = cells[1] < MAX_ONE_BY_ONE and cells[3] < MAX_IN_BATCHES
+            table.add(name, *cells, f"< {MAX_ONE_BY_ONE}, < {MAX_IN_BATCHES}", met)
         else:
             table.add(name, *cells, None, None)
     return table
@@ -135,45 +154,45 @@ async def _run(url: str | None, *, quick: bool) -> Table:
 _NUMBERS: Final = count()
 
 
-def _names(folder: str) -> Iterator[Path]:
+def _new_paths(folder: str) -> Iterator[Path]:
     return (Path(folder, f"{number}.sqlite") for number in _NUMBERS)
 
 
-def _files(folder: str, durability: Durability = "normal") -> Callable[[], Store]:
-    names = _names(folder)
+def _sqlite_stores(folder: str, durability: Durability = "normal") -> Callable[[], Store]:
+    names = _new_paths(folder)
     return lambda: SqliteStore(next(names), durability=durability)
 
 
-def _places(url: str) -> Callable[[], Store]:
-    """Stores on one server, that know nothing of each other."""
+def _redis_stores(url: str) -> Callable[[], Store]:
+    """Return a factory of independent stores on one server."""
     return lambda: RedisStore(url, prefix=uuid.uuid4().hex)
 
 
-def _plain(many: int, batch: int) -> Callable[[], Awaitable[None]]:
-    """The loop that everybody writes: poll, handle, poll."""
+def _plain(messages: int, batch: int) -> Callable[[], Awaitable[None]]:
+    """Return the simplest loop: poll, handle, poll."""
 
     async def work() -> None:
         last = 0
-        while last < many:
+        while last < messages:
             await asyncio.sleep(0)
-            end = min(many, last + batch)
-            for one in [message(id) for id in range(last + 1, end + 1)]:
-                last = one.id
+            end = min(messages, last + batch)
+            for item in [message(id) for id in range(last + 1, end + 1)]:
+                last = item.id
 
     return work
 
 
-def _threaded(many: int, batch: int) -> Callable[[], Awaitable[None]]:
-    """The same, and a thread is asked for nothing once a poll: the least that storing takes."""
+def _threaded(messages: int, batch: int) -> Callable[[], Awaitable[None]]:
+    """Return the same with an empty thread job per poll, the minimum cost of storing."""
 
     async def work() -> None:
         worker = Worker("benchmark")
         last = 0
-        while last < many:
+        while last < messages:
             await worker.run(_nothing)
-            end = min(many, last + batch)
-            for one in [message(id) for id in range(last + 1, end + 1)]:
-                last = one.id
+            end = min(messages, last + batch)
+            for item in [message(id) for id in range(last + 1, end + 1)]:
+                last = item.id
         worker.close()
 
     return work
@@ -183,55 +202,55 @@ def _nothing() -> None:
     pass
 
 
-def _naive(names: Iterator[Path], many: int, batch: int) -> Callable[[], Awaitable[None]]:
+def _commit_each(names: Iterator[Path], messages: int, batch: int) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         with closing(sqlite3.connect(next(names))) as db:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("CREATE TABLE message (id INTEGER PRIMARY KEY, item TEXT)")
             last = 0
-            while last < many:
+            while last < messages:
                 await asyncio.sleep(0)
-                end = min(many, last + batch)
-                for one in [message(id) for id in range(last + 1, end + 1)]:
-                    row = (one.id, msgspec.json.encode(one))
+                end = min(messages, last + batch)
+                for item in [message(id) for id in range(last + 1, end + 1)]:
+                    row = (item.id, msgspec.json.encode(item))
                     db.execute("INSERT INTO message VALUES (?, ?)", row)
                     db.commit()
-                    last = one.id
+                    last = item.id
 
     return work
 
 
 def _stream(
-    make: Callable[[], Store], many: int, batch: int, *, ack: bool = False
+    make: Callable[[], Store], messages: int, batch: int, *, ack: bool = False
 ) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
-        await _follow(make(), many, batch, ack=ack)
+        await _follow(make(), messages, batch, ack=ack)
 
     return work
 
 
 async def _follow(
     store: Store,
-    many: int,
+    messages: int,
     batch: int,
     *,
     ack: bool,
-    note: Callable[[str], object] | None = None,
+    trace: Callable[[str], object] | None = None,
 ) -> None:
-    """Have *many* messages from a stream. *note* is told each statement of a `SqliteStore`."""
+    """Receive all messages from a stream; *trace* is called with each statement of SQLite."""
     await store.open()
     try:
         if isinstance(store, SqliteStore) and (connection := store._database._connection):
-            connection.set_trace_callback(note)
-        feeds = Pollers()
-        feeds.open(store, Retry())
-        feed = feeds.get(TOPIC, lambda: _Script(many, batch))
-        stream = Stream(feed, after=0, name="bench")
-        async for one in stream:
+            connection.set_trace_callback(trace)
+        pollers = Pollers()
+        pollers.open(store, Retry())
+        poller = pollers.get(TOPIC, lambda: _ScriptedSource(messages, batch))
+        stream = Stream(poller, after=0, name="bench")
+        async for item in stream:
             if ack:
                 await stream.ack()
-            if one.id == many:
+            if item.id == messages:
                 break
         await stream.aclose()
     finally:
@@ -239,33 +258,35 @@ async def _follow(
 
 
 async def _transactions() -> Table:
-    """What the store writes, counted by SQLite itself."""
-    many = 1_000
+    """Return the table of the store's transactions, as SQLite reports them."""
+    messages = 1_000
     table = Table(
-        f"Transactions for {many:,} messages, all of them acknowledged",
-        ("polls bring", "acknowledged by", "polls", "transactions", "for each poll"),
-        notes=["One for each poll appends; the others open and close, or renew the right to poll."],
+        f"Transactions for {messages:,} messages, all acknowledged, by size of a poll",
+        ("messages per poll", "acknowledged by", "polls", "transactions", "per poll"),
+        notes=["One per poll appends; the others open and close the store, or renew the lease."],
     )
     for batch in (1, 50):
-        for ack, by in ((False, "asking for the next"), (True, "ack() each")):
+        for ack, by in ((False, "requesting the next"), (True, "ack() each")):
             with tempfile.TemporaryDirectory() as folder:
                 store = SqliteStore(Path(folder, "count.sqlite"))
-                begun: list[str] = []
-                await _follow(store, many, batch, ack=ack, note=begun.append)
-            polls = many // batch
-            count = sum(statement.startswith("BEGIN") for statement in begun)
+                statements: list[str] = []
+                await _follow(store, messages, batch, ack=ack, trace=statements.append)
+            polls = messages // batch
+            count = sum(statement.startswith("BEGIN") for statement in statements)
             table.add(batch, by, polls, count, count / polls)
     return table
 
 
 async def _mail(url: str | None, *, quick: bool) -> Table:
-    """A consuming read: its announcement, and the transaction that ends it."""
-    many = 100 if quick else 1_000
+    """Return the table of a destructive read: its fetch intent and the append."""
+    messages = 100 if quick else 1_000
     table = Table(
-        "A consuming read of one mail, microseconds for each",
-        ("store", "announce", "append and settle"),
-        notes=["An announcement is on disk before it is over: this is the disk's time."],
-        chart=Bars("store", ("announce", "append and settle")),
+        "Time of a destructive read of one mail, by store, in microseconds",
+        ("store", "begin fetch", "append and complete"),
+        notes=[
+            "A fetch intent is on disk before `begin_fetch()` returns: this is the disk's time."
+        ],
+        chart=Bars("store", ("begin fetch", "append and complete")),
     )
     topic = Topic("benchmark.mail", ChatMessage, destructive=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -275,55 +296,58 @@ async def _mail(url: str | None, *, quick: bool) -> Table:
             "SqliteStore, full": SqliteStore(Path(folder, "full.sqlite"), durability="full"),
         }
         if url is not None:
-            stores["RedisStore"] = _places(url)()
+            stores["RedisStore"] = _redis_stores(url)()
         for name, store in stores.items():
             await store.open()
             log = store.log(topic)
             loop = asyncio.get_running_loop()
-            announcing: list[float] = []
-            appending: list[float] = []
-            for number in range(many):
+            intent_times: list[float] = []
+            append_times: list[float] = []
+            for number in range(messages):
                 start = loop.time()
-                announced = await log.begin_fetch(20.0)
-                between = loop.time()
-                drafts = [NewEntry(message(number), identity=str(number))]
-                await log.append(drafts, completes=[announced])
-                announcing.append((between - start) * 1e6)
-                appending.append((loop.time() - between) * 1e6)
+                fetch = await log.begin_fetch(20.0)
+                within_gaps = loop.time()
+                entries = [NewEntry(message(number), identity=str(number))]
+                await log.append(entries, completes=[fetch])
+                intent_times.append((within_gaps - start) * 1e6)
+                append_times.append((loop.time() - within_gaps) * 1e6)
             await store.aclose()
-            table.add(name, statistics.median(announcing), statistics.median(appending))
+            table.add(name, statistics.median(intent_times), statistics.median(append_times))
     return table
 
 
 async def _tokens(url: str | None, *, quick: bool) -> Table:
-    """What each poll pays for sharing its pacing with other programs."""
-    many = 200 if quick else 2_000
+    """Return the table of the cost per poll of pacing that is shared with other programs."""
+    messages = 200 if quick else 2_000
     table = Table(
-        "A token for a poll, written, answered and closed: microseconds of one",
+        "Time of a token for a poll (written, answered, closed), by store",
         ("store", "us"),
         notes=[
-            "SqliteStore shares tokens with other programs: three transactions, one is awaited.",
-            "RedisStore shares them with other machines: one answer of the server is awaited.",
+            (
+                "SqliteStore shares tokens with other programs: three transactions, one "
+                "of which is awaited."
+            ),
+            "RedisStore shares them with other machines: one response of the server is awaited.",
         ],
     )
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Callable[[], Awaitable[None]]] = {
-            "MemoryStore": _pacing(MemoryStore, many),
-            "SqliteStore": _pacing(_files(folder), many),
+            "MemoryStore": _pacing(MemoryStore, messages),
+            "SqliteStore": _pacing(_sqlite_stores(folder), messages),
         }
         if url is not None:
-            ways["RedisStore"] = _pacing(_places(url), many)
-        for name, times in (await take_turns(3 if quick else 9, ways)).items():
-            table.add(name, statistics.median(times.wall) / many * 1e6)
+            ways["RedisStore"] = _pacing(_redis_stores(url), messages)
+        for name, times in (await interleave(3 if quick else 9, ways)).items():
+            table.add(name, statistics.median(times.wall) / messages * 1e6)
     return table
 
 
-def _pacing(make: Callable[[], Store], many: int) -> Callable[[], Awaitable[None]]:
+def _pacing(make: Callable[[], Store], messages: int) -> Callable[[], Awaitable[None]]:
     async def work() -> None:
         store = make()
         await store.open()
         limiter = store.limiter("benchmark", "benchmark.chat", Rate(1e-6, guard=0.0))
-        for _ in range(many):
+        for _ in range(messages):
             permit = await limiter.acquire(Priority.POLL)
             permit.on_written()
             permit.on_answered()

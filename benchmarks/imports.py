@@ -1,4 +1,4 @@
-"""What it costs to import pythpeer and to open the first session, in fresh interpreters."""
+"""The time to import pythpeer and to open the first session, in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from typing import Final
 
 from .chart import Bars
-from .measure import Times, turns
+from .measure import Times, alternate
 from .report import Table, ratio
 from .server import ROOT
 
@@ -21,8 +21,8 @@ THEIRS: Final = "import aiohttp, msgspec, anyio"
 OPEN: Final = "import pythpeer, open a Session"
 THEIR_OPEN: Final = "import the three, make a ClientSession"
 
-# Each says at its end what CPU time it took from its very start.
-TELL: Final = "import time; print(time.process_time())"
+# Each script ends by printing the CPU time of its process.
+PRINT_CPU: Final = "import time; print(time.process_time())"
 
 OPEN_OURS: Final = """
 import asyncio, pythpeer
@@ -54,37 +54,40 @@ asyncio.run(main())
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure what comes on top of a bare interpreter."""
+    """Measure the time over a bare interpreter."""
     rounds = 3 if quick else 11
     times = {name: Times() for name in SCRIPTS}
-    for name in SCRIPTS:  # a run that does not count: bytecode is written, files are in memory
+    for name in SCRIPTS:  # does not count: writes bytecode, and caches files
         _interpret(SCRIPTS[name])
     opens: list[float] = []
-    for name in turns(rounds, list(SCRIPTS)):
+    for name in alternate(rounds, list(SCRIPTS)):
         start = time.perf_counter()
-        cpu = _interpret(f"{SCRIPTS[name]}\n{TELL}")
+        cpu = _interpret(f"{SCRIPTS[name]}\n{PRINT_CPU}")
         times[name].wall.append(time.perf_counter() - start)
         times[name].cpu.append(cpu)
         if name == OPEN:
             opens.append(_interpret(OPEN_ONLY))
     bare, median_open = times[BARE], statistics.median(opens)
     table = Table(
-        "Fresh interpreters: milliseconds over a bare one",
-        ("what", "wall ms", "CPU ms", "ratio", "CPU ratio", "target", "met"),
+        "Time to import and to open a session, over a bare interpreter",
+        ("script", "wall ms", "CPU ms", "ratio", "CPU ratio", "target", "met"),
         notes=[
-            f"Medians of {rounds} runs each, in turns.",
-            f"A bare interpreter takes {statistics.median(bare.wall) * 1e3:.1f} ms,",
-            f"the first Session.open(), which imports aiohttp, {median_open * 1e3:.0f} ms.",
+            f"Medians of {rounds} alternating runs of fresh interpreters.",
+            (
+                f"A bare interpreter takes {statistics.median(bare.wall) * 1e3:.1f} ms, "
+                f"the first Session.open(), which imports aiohttp, {median_open * 1e3:.0f} "
+                "ms."
+            ),
         ],
-        chart=Bars("what", ("wall ms", "CPU ms")),
+        chart=Bars("script", ("wall ms", "CPU ms")),
     )
     for name, against in ((OURS, THEIRS), (OPEN, THEIR_OPEN)):
         figures: dict[str, Times] = {}
-        for arm in (name, against):
-            figures[arm] = over = Times()
-            over.wall = [a - b for a, b in zip(times[arm].wall, bare.wall, strict=True)]
-            over.cpu = [a - b for a, b in zip(times[arm].cpu, bare.cpu, strict=True)]
-            table.samples[f"{arm} s"] = over.wall
+        for script in (name, against):
+            figures[script] = over = Times()
+            over.wall = [a - b for a, b in zip(times[script].wall, bare.wall, strict=True)]
+            over.cpu = [a - b for a, b in zip(times[script].cpu, bare.cpu, strict=True)]
+            table.samples[f"{script} s"] = over.wall
         share = ratio(figures[name].wall, figures[against].wall)
         target = "<= 1.1" if name == OURS else None
         table.add(
@@ -107,8 +110,8 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _interpret(script: str) -> float:
-    """Run *script* in an interpreter of its own; returns the number it prints, if it does."""
-    done = subprocess.run(
+    """Run *script* in a new interpreter; return the number that it prints, or 0."""
+    process = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
@@ -117,4 +120,4 @@ def _interpret(script: str) -> float:
         timeout=60,
         check=True,
     )
-    return float(done.stdout or 0.0)
+    return float(process.stdout or 0.0)

@@ -1,4 +1,4 @@
-"""From the moment of a post to `async for`, on virtual time: nobody waits for hours."""
+"""Delay from a post to `async for`, on virtual time, so that hours take seconds."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from pythpeer import ChatMessage
 from pythpeer.testing import VirtualTimeLoop
 
 from .chart import Curves
+from .competitors.installed import OURS
+from .competitors.streaming import Candidate, Handle
+from .memory_chat import Chat, consumer
 from .report import Table
-from .rivals.installed import OURS
-from .rivals.streaming import Arm, Handle
-from .script import Chat, consumer
 
-__all__ = ["Delays", "Scene", "held", "latency", "measure"]
+__all__ = ["Delays", "Scenario", "latency", "measure", "target_met"]
 
 INTERVAL: Final = 1.0
-TRIP: Final = 0.05
-"""Seconds that a poll takes at most, each way."""
+MAX_DELAY: Final = 0.05
+"""Maximum seconds of a poll, each way."""
 
 CONSUMERS: Final = 3
 SEED: Final = 20121212
 
 POINTS: Final = 200
-"""Of each distribution so many points are written down."""
+"""Points of each distribution that are stored."""
 
 
-class Scene(msgspec.Struct, frozen=True):
-    """How lively a chat is."""
+class Scenario(msgspec.Struct, frozen=True):
+    """A chat with posts at random times."""
 
     name: str
     pause: float
-    """Seconds between two posts, on average; when they come is up to chance."""
+    """Mean seconds between two posts."""
 
     messages: int
 
 
 class Delays(msgspec.Struct, frozen=True):
-    """What came of one way of following, delays in intervals."""
+    """The result of one implementation; delays are in intervals."""
 
     polls: int
     early: int
@@ -55,66 +55,85 @@ class Delays(msgspec.Struct, frozen=True):
         return statistics.median(self.delays)
 
 
-def latency(arms: Sequence[Arm[Any]], *, quick: bool) -> list[Table]:
-    """How late messages come, in a lively chat and in a quiet one."""
-    scenes = (
-        Scene("a lively chat, a post every half second", 0.5, 300 if quick else 4_000),
-        Scene("a quiet chat, a post every ten seconds", 10.0, 100 if quick else 2_000),
+def latency(candidates: Sequence[Candidate[Any]], *, quick: bool) -> list[Table]:
+    """Measure the delay of messages, in a busy chat and in a quiet one."""
+    scenarios = (
+        Scenario("a busy chat, a post every half second", 0.5, 300 if quick else 4_000),
+        Scenario("a quiet chat, a post every ten seconds", 10.0, 100 if quick else 2_000),
     )
-    return [_table(scene, {arm.name: measure(arm, scene) for arm in arms}) for scene in scenes]
+    return [
+        _table(scenario, {candidate.name: measure(candidate, scenario) for candidate in candidates})
+        for scenario in scenarios
+    ]
 
 
-def measure(arm: Arm[Any], scene: Scene) -> Delays:
-    """Follow a scene with several consumers at once."""
+def measure(candidate: Candidate[Any], scenario: Scenario) -> Delays:
+    """Follow a chat with several concurrent consumers."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        return runner.run(_measure(arm, scene))
+        return runner.run(_measure(candidate, scenario))
 
 
-async def _measure(arm: Arm[Any], scene: Scene) -> Delays:
-    chat, chance = Chat(interval=INTERVAL, trip=TRIP), random.Random(SEED)
+async def _measure(candidate: Candidate[Any], scenario: Scenario) -> Delays:
+    chat, random_source = Chat(interval=INTERVAL, max_delay=MAX_DELAY), random.Random(SEED)
     now = asyncio.get_running_loop().time
-    said: list[float] = []
+    posted_at: list[float] = []
     delays: list[float] = []
     done: list[str] = []
 
     async def talk() -> None:
-        for _ in range(scene.messages):
-            await asyncio.sleep(chance.expovariate(1 / scene.pause))
-            said.append(now())
+        for _ in range(scenario.messages):
+            await asyncio.sleep(random_source.expovariate(1 / scenario.pause))
+            posted_at.append(now())
             chat.say()
 
     def watched(handle: Handle) -> Handle:
         def watch(message: ChatMessage) -> bool:
             last = handle(message)
-            delays.append((now() - said[message.id - 1]) / INTERVAL)
+            delays.append((now() - posted_at[message.id - 1]) / INTERVAL)
             return last
 
         return watch
 
-    async with arm.open(chat) as make, asyncio.TaskGroup() as group:
+    async with candidate.open(chat) as make, asyncio.TaskGroup() as group:
         for _ in range(CONSUMERS):
-            handle = watched(consumer(arm.name, scene.messages, done))
-            group.create_task(arm.follow(make(), handle))
+            handle = watched(consumer(candidate.name, scenario.messages, done))
+            group.create_task(candidate.follow(make(), handle))
         group.create_task(talk())
     if len(done) != CONSUMERS:
-        raise RuntimeError(f"{arm.name}: only {len(done)} of {CONSUMERS} had everything")
+        raise RuntimeError(f"{candidate.name}: only {len(done)} of {CONSUMERS} received everything")
     return Delays(chat.polls, chat.early, delays)
 
 
-def _table(scene: Scene, found: dict[str, Delays]) -> Table:
+def _table(scenario: Scenario, delays_by_name: dict[str, Delays]) -> Table:
     table = Table(
-        f"From a post to `async for`, in intervals: {scene.name}",
-        ("way", "median", "p95", "worst", "over 1/2", "polls", "early", "target", "met"),
+        f"Delay from a post to the consumer, in intervals: {scenario.name}",
+        (
+            "implementation",
+            "median",
+            "p95",
+            "worst",
+            "mean - 1/2",
+            "polls",
+            "early",
+            "target",
+            "met",
+        ),
         notes=[
-            f"{scene.messages:,} posts, {CONSUMERS} consumers, {INTERVAL:g} s, virtual time.",
-            f"A poll takes 0 to {TRIP * 1e3:.0f} ms each way, and nothing else takes any time.",
-            "over 1/2: the mean over half an interval, which is the least without any way to go.",
-            "early: polls at the service less than an interval after the one before.",
-            "target: of those with none early, no median is lower by more than chance makes it.",
+            f"{scenario.messages:,} posts, {CONSUMERS} consumers, {INTERVAL:g} s, virtual time.",
+            f"A poll takes 0 to {MAX_DELAY * 1e3:.0f} ms each way; all else takes no time.",
+            (
+                "mean - 1/2: the mean minus half an interval, which is the minimum "
+                "without network delay."
+            ),
+            "early: polls that arrived less than an interval after the previous one.",
+            (
+                "target: no implementation without early polls has a median that is lower "
+                "by more than chance."
+            ),
         ],
-        chart=Curves(tuple(found), "intervals from the post to the consumer", log=True),
+        chart=Curves(tuple(delays_by_name), "delay in intervals", log=True),
     )
-    for way, delays in found.items():
+    for way, delays in delays_by_name.items():
         p95 = statistics.quantiles(delays.delays, n=20)[-1]
         table.add(
             way,
@@ -124,18 +143,22 @@ def _table(scene: Scene, found: dict[str, Delays]) -> Table:
             statistics.fmean(delays.delays) - 0.5,
             delays.polls,
             delays.early,
-            *(("none ahead", held(found, scene.messages)) if way == OURS else (None, None)),
+            *(
+                ("none better", target_met(delays_by_name, scenario.messages))
+                if way == OURS
+                else (None, None)
+            ),
         )
         table.samples[way] = statistics.quantiles(delays.delays, n=POINTS)
     return table
 
 
-def held(found: dict[str, Delays], posts: int) -> bool:
-    """Whether pythpeer kept the interval, and nobody who did was faster.
+def target_met(delays_by_name: dict[str, Delays], posts: int) -> bool:
+    """Return whether pythpeer kept the interval, and no implementation that did was faster.
 
-    Two medians of so many delays between 0 and 1 have to differ by twice the standard error of
-    their difference, which is 0.7 over the root of their number.
+    Two medians of delays between 0 and 1 differ significantly by twice the standard error of their
+    difference, which is 0.7 divided by the square root of the number of posts.
     """
-    fair = {way: delays.median for way, delays in found.items() if not delays.early}
+    medians = {way: delays.median for way, delays in delays_by_name.items() if not delays.early}
     slack = 1.4 / math.sqrt(posts)
-    return fair.get(OURS, math.inf) <= min(fair.values(), default=0.0) + slack
+    return medians.get(OURS, math.inf) <= min(medians.values(), default=0.0) + slack

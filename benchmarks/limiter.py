@@ -1,4 +1,4 @@
-"""A token: what it takes to get one, to wait for one, and to let a long queue through."""
+"""Limiters: the time of a token, the memory of a waiter, and the serving of a long queue."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any, Final
 from pythpeer import Limiter, Rate, Session
 from pythpeer.line import Priority
 
-from .measure import Times, kept_bytes, take_turns, turns
+from .competitors.installed import OURS
+from .competitors.limiting import Candidate, Get, load_candidates
+from .measure import Times, alternate, interleave, retained_bytes
+from .queueing import compare_queues
 from .ranking import ranking
 from .report import Cell, Table, ratio
-from .rivals.installed import OURS
-from .rivals.limiting import Arm, Get, arms
-from .waiting import waiting
 
 __all__ = ["run"]
 
@@ -27,28 +27,30 @@ ACQUIRES: Final = 10_000
 LIMITERS: Final = 200
 WAITERS: Final = 2_000
 STEP: Final = 0.001
-LONG: Final = 3000.0
+LONG_INTERVAL: Final = 3000.0
 
-PATIENCE: Final = 3.0
-"""A queue is sent home when this many times the ideal has passed."""
+MAX_DURATION_RATIO: Final = 3.0
+"""The waiters of a queue are cancelled after this multiple of the ideal time."""
 
-Arms = Mapping[str, Arm[Any]]
+Candidates = Mapping[str, Candidate[Any]]
 Wait = Callable[[], Awaitable[object]]
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure time, memory, the draining of a queue, and who is served when."""
-    found, absent = arms()
-    everybody = {OURS: Arm(OURS, _make, _pace, functools.partial(Limiter.acquire, priority=CALL))}
-    everybody |= found
+    """Measure time, memory, the serving of a queue, and the order of waiters."""
+    found, missing = load_candidates()
+    candidates = {
+        OURS: Candidate(OURS, _make, _pace, functools.partial(Limiter.acquire, priority=CALL))
+    }
+    candidates |= found
     tables = [
-        asyncio.run(_uncontended(everybody, 3 if quick else 9)),
-        asyncio.run(_memory(everybody)),
-        _drain(everybody, *((1, 300) if quick else (1, 10_000))),
-        asyncio.run(waiting(everybody, quick=quick)),
+        asyncio.run(_uncontended(candidates, 3 if quick else 9)),
+        asyncio.run(_memory(candidates)),
+        _drain(candidates, *((1, 300) if quick else (1, 10_000))),
+        asyncio.run(compare_queues(candidates, quick=quick)),
     ]
     for table in tables:
-        table.notes += absent
+        table.notes += missing
     return tables
 
 
@@ -71,21 +73,21 @@ async def _nothing() -> None:
     pass
 
 
-# -- nobody else wants one ------------------------------------------------------------------------
+# -- without contention ---------------------------------------------------------------------------
 
 
-async def _uncontended(everybody: Arms, rounds: int) -> Table:
+async def _uncontended(candidates: Candidates, rounds: int) -> Table:
     work = {
-        name: functools.partial(_acquire, arm)
-        for name, arm in everybody.items()
-        if arm.acquire is not None and arm.bursts
+        name: functools.partial(_acquire, candidate)
+        for name, candidate in candidates.items()
+        if candidate.acquire is not None and candidate.bursts
     }
-    beside = [name for name in work if name != OURS]
+    others = [name for name in work if name != OURS]
     used = f"{OURS}: acquire, written, answered, closed"
     lock = "asyncio.Lock: acquire, release"
-    times = await take_turns(rounds, {**work, used: _use, lock: _lock})
+    times = await interleave(rounds, {**work, used: _full_cycle, lock: _lock})
     table = ranking(
-        "A token that is there: microseconds of one",
+        "Time to take an available token, by limiter",
         ("us", f"to {OURS}"),
         {
             name: (
@@ -94,29 +96,32 @@ async def _uncontended(everybody: Arms, rounds: int) -> Table:
             )
             for name, each in times.items()
         },
-        beside=beside,
-        judged={"us": 0.0},
+        others=others,
+        targets={"us": 0.0},
         why={
-            "us": f"{OURS} makes an object for each, which is told when its request is written and "
-            "answered, and goes back if it never was; what others count is that somebody came."
+            "us": (
+                f"{OURS} makes an object for each token, which records when its request is "
+                "written and answered, and is returned if the request is not sent; the "
+                "others only count calls."
+            )
         },
         notes=[
-            f"{ACQUIRES:,} one after the other, a burst that lasts; median of {rounds} rounds.",
-            *(everybody[name].note for name in beside if everybody[name].note),
+            f"{ACQUIRES:,} sequential tokens from a large burst; median of {rounds} rounds.",
+            *(candidates[name].note for name in others if candidates[name].note),
         ],
     )
     table.samples.update({f"{name} s": each.wall for name, each in times.items()})
     return table
 
 
-async def _acquire(arm: Arm[Any]) -> None:
-    assert arm.acquire is not None
-    acquire = functools.partial(arm.acquire, arm.make(1.0, 10 * ACQUIRES))
+async def _acquire(candidate: Candidate[Any]) -> None:
+    assert candidate.acquire is not None
+    acquire = functools.partial(candidate.acquire, candidate.make(1.0, 10 * ACQUIRES))
     for _ in range(ACQUIRES):
         await acquire()
 
 
-async def _use() -> None:
+async def _full_cycle() -> None:
     limiter = _make(1.0, 10 * ACQUIRES)
     for _ in range(ACQUIRES):
         permit = await limiter.acquire(CALL)
@@ -132,53 +137,57 @@ async def _lock() -> None:
         lock.release()
 
 
-# -- many wait ------------------------------------------------------------------------------------
+# -- memory ---------------------------------------------------------------------------------------
 
 
-async def _memory(everybody: Arms) -> Table:
+async def _memory(candidates: Candidates) -> Table:
     bare = await _bytes_of_waiting(lambda: asyncio.get_running_loop().create_future())
     rows: dict[str, Sequence[Cell]] = {}
-    for name, arm in everybody.items():
-        if arm.pace is not None:
-            waiter = await _bytes_of_waiting_for(arm)
-            rows[name] = (await _bytes_of(arm), waiter, waiter - bare)
-    beside = [name for name in rows if name != OURS]
-    async with Session(peerbet_key="0123456789abcdef", max_wait=10 * LONG) as session:
-        session.limiters["peerbet.chat.get"].pause(LONG)
+    for name, candidate in candidates.items():
+        if candidate.pace is not None:
+            waiter = await _bytes_of_waiting_for(candidate)
+            rows[name] = (await _bytes_of(candidate), waiter, waiter - bare)
+    others = [name for name in rows if name != OURS]
+    async with Session(peerbet_key="0123456789abcdef", max_wait=10 * LONG_INTERVAL) as session:
+        session.limiters["peerbet.chat.get"].pause(LONG_INTERVAL)
         waiter = await _bytes_of_waiting(session.peerbet.messages)
         rows[f"{OURS}: session.peerbet.messages()"] = (None, waiter, waiter - bare)
     rows["a bare task on a future"] = (None, bare, 0.0)
     return ranking(
-        "Bytes of a limiter, and of a caller who waits, its task included",
+        "Memory of a limiter, and of a waiting caller with its task, by limiter",
         ("limiter B", "waiter B", "over a bare task"),
         rows,
-        beside=beside,
-        judged={"limiter B": 0.0, "waiter B": 0.0},
+        others=others,
+        targets={"limiter B": 0.0, "waiter B": 0.0},
         why={
-            "limiter B": "Theirs have no queue until somebody waits, or one and not three, and "
-            "remember no requests; a session has six limiters.",
-            "waiter B": "A waiter of theirs is a future and nothing else; of ours it is known how "
-            "long it will wait, for whom, and which goes before which.",
+            "limiter B": (
+                "These limiters have no queue until a caller waits, or one instead of "
+                "three, and record no requests; a session has six limiters."
+            ),
+            "waiter B": (
+                "A waiter there is only a future; in pythpeer, its deadline, owner and "
+                "priority are known as well."
+            ),
         },
-        notes=[f"{LIMITERS} limiters, {WAITERS:,} waiting tasks on one, tracemalloc."],
+        notes=[f"{LIMITERS} limiters, {WAITERS:,} tasks waiting on one, tracemalloc."],
     )
 
 
-async def _bytes_of(arm: Arm[Any]) -> float:
-    arm.make(LONG, 1)  # whatever is made once is there from now on
+async def _bytes_of(candidate: Candidate[Any]) -> float:
+    candidate.make(LONG_INTERVAL, 1)  # creates all one-time state
 
     async def build() -> list[object]:
-        return [arm.make(LONG, 1) for _ in range(LIMITERS)]
+        return [candidate.make(LONG_INTERVAL, 1) for _ in range(LIMITERS)]
 
-    return await kept_bytes(LIMITERS, build)
+    return await retained_bytes(LIMITERS, build)
 
 
-async def _bytes_of_waiting_for(arm: Arm[Any]) -> float:
-    assert arm.pace is not None
-    limiter = arm.make(LONG, 1)
-    pace = functools.partial(arm.pace, limiter, _nothing)
+async def _bytes_of_waiting_for(candidate: Candidate[Any]) -> float:
+    assert candidate.pace is not None
+    limiter = candidate.make(LONG_INTERVAL, 1)
+    pace = functools.partial(candidate.pace, limiter, _nothing)
     first = await _start(pace, 1)
-    bare = arm.acquire and functools.partial(arm.acquire, limiter)
+    bare = candidate.acquire and functools.partial(candidate.acquire, limiter)
     each = await _bytes_of_waiting(bare or pace)
     await _cancel(first)
     return each
@@ -191,9 +200,9 @@ async def _bytes_of_waiting(wait: Wait) -> float:
     async def build() -> None:
         tasks.extend(await _start(wait, WAITERS))
 
-    each = await kept_bytes(WAITERS, build)
+    each = await retained_bytes(WAITERS, build)
     if any(task.done() for task in tasks):
-        raise RuntimeError("somebody did not wait")
+        raise RuntimeError("a task did not wait")
     await _cancel(tasks)
     return each
 
@@ -206,7 +215,7 @@ async def _start(wait: Wait, count: int) -> list[asyncio.Task[object]]:
 
 
 def _coroutine(awaitable: Awaitable[object]) -> Coroutine[Any, Any, object]:
-    """*awaitable*, without a frame round it unless a task takes none of its kind."""
+    """Return *awaitable* itself if it is a coroutine, else a coroutine that awaits it."""
     if isinstance(awaitable, Coroutine):
         return awaitable
 
@@ -225,60 +234,67 @@ async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
 # -- a long queue ---------------------------------------------------------------------------------
 
 
-def _drain(everybody: Arms, rounds: int, waiters: int) -> Table:
-    times = {name: Times() for name in everybody}
-    through: dict[str, list[int]] = {name: [] for name in everybody}
-    for name in turns(rounds, list(everybody)):
+def _drain(candidates: Candidates, rounds: int, waiters: int) -> Table:
+    times = {name: Times() for name in candidates}
+    served_counts: dict[str, list[int]] = {name: [] for name in candidates}
+    for name in alternate(rounds, list(candidates)):
         gc.collect()
-        through[name].append(asyncio.run(_drain_once(everybody[name], waiters, times[name])))
+        served_counts[name].append(asyncio.run(_drain_once(candidates[name], waiters, times[name])))
     ideal = (waiters - 1) * STEP
     rows: dict[str, Sequence[Cell]] = {}
-    for name in everybody:
-        least = min(through[name])
+    for name in candidates:
+        least = min(served_counts[name])
         wall, cpu = statistics.median(times[name].wall), statistics.median(times[name].cpu)
         slots = max(1, least - 1)
         rows[name] = (least, wall, wall / slots / STEP, cpu / max(1, least) * 1e6)
     table = ranking(
-        f"{waiters:,} waiters, one each millisecond",
-        ("went through", "seconds", "over ideal", "CPU us each"),
+        f"Time to serve {waiters:,} waiters, one per millisecond, by limiter",
+        ("served", "seconds", "over ideal", "CPU us each"),
         rows,
-        beside=[name for name in everybody if name != OURS],
-        # By how late timers are two runs of the same differ by more than this.
-        judged={"over ideal": 0.02, "CPU us each": 0.0},
+        others=[name for name in candidates if name != OURS],
+        # Late timers make two runs of the same limiter differ by less than this.
+        targets={"over ideal": 0.02, "CPU us each": 0.0},
         why={
-            "over ideal": "They count from when a timer should have gone off, so that what follows "
-            "a late one is early at the server.",
-            "CPU us each": f"{OURS} looks at its queue twice for each token: when it is due, and "
-            "when its request is written, from which the next one counts. A bare loop that "
-            "wakes a task each millisecond takes three fifths of the time.",
+            "over ideal": (
+                "It counts from the time at which a timer was due, so that the request "
+                "after a late timer is too early at the server."
+            ),
+            "CPU us each": (
+                f"{OURS} processes its queue twice for each token: when the token is due, "
+                "and when its request is written, which starts the next interval. A bare "
+                "loop that wakes a task each millisecond takes three fifths of the time."
+            ),
         },
         notes=[
-            f"Ideal: {ideal:.2f} s from the first to the last; figures are of those who went.",
-            f"Who still waits after {PATIENCE:g} times the ideal is sent home.",
-            *(arm.note for arm in everybody.values() if arm.note),
+            (
+                f"Ideal: {ideal:.2f} s from the first to the last; the figures are of the "
+                "served waiters."
+            ),
+            f"A waiter that still waits after {MAX_DURATION_RATIO:g} times the ideal is cancelled.",
+            *(candidate.note for candidate in candidates.values() if candidate.note),
         ],
     )
     table.samples.update({f"{name} s": each.wall for name, each in times.items()})
     return table
 
 
-async def _drain_once(arm: Arm[Any], waiters: int, times: Times) -> int:
-    """Let all of them through: from the first to go to the last. Returns how many went."""
-    gone = 0
+async def _drain_once(candidate: Candidate[Any], waiters: int, times: Times) -> int:
+    """Serve all waiters, add the time from first to last; return how many were served."""
+    served = 0
     first = last = math.nan
 
     async def get() -> None:
-        nonlocal gone, first, last
+        nonlocal served, first, last
         last = time.perf_counter()
-        first = last if not gone else first
-        gone += 1
+        first = last if not served else first
+        served += 1
 
     cpu = time.process_time()
     try:
-        async with asyncio.timeout(PATIENCE * waiters * STEP):
-            await arm.send(arm.make(STEP, 1), get, waiters, waiters)
+        async with asyncio.timeout(MAX_DURATION_RATIO * waiters * STEP):
+            await candidate.send(candidate.make(STEP, 1), get, waiters, waiters)
     except TimeoutError:
         pass
     times.cpu.append(time.process_time() - cpu)
     times.wall.append(last - first)
-    return gone
+    return served

@@ -1,6 +1,6 @@
-"""What is lost and what comes twice when things go wrong, and who is told of it.
+"""Losses and duplicates during faults, and how many of them are reported.
 
-Time is virtual, so that an hour of trouble takes a moment; the connections that break are real.
+Time is virtual, so that an hour of faults takes seconds; the connections that break are real.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from pythpeer.testing import FakeServices, Fault, VirtualTimeLoop
 from pythpeer.testing.habits import QuirkOptions
 
 from .chart import Bars
-from .killing import EACH, kill
-from .reading import WAYS
+from .competitors.bare_loops import FAILURES
+from .competitors.polling import Candidate, Reading, ServiceAccess, load_candidates
+from .kill_runs import TEXTS_PER_RUN, kill
+from .loss_count import LossCount, count_losses, within_gaps
+from .pythpeer_readers import WAYS
 from .report import Cell, Table
-from .rivals.bare_loops import FAILURES
-from .rivals.polling import Arm, Place, Reading, arms
-from .tally import Tally, between, tally
 
 __all__ = ["run"]
 
 SEED: Final = 20121212
 
-CHANCE: Final = 0.3
-"""How likely it is that a request meets trouble, where it meets any."""
+FAULT_CHANCE: Final = 0.3
+"""Probability that a fault affects a request, in experiments with faults."""
 
-QUIET: Final = 60.0
-"""Seconds at the end in which nothing is said: who has not got something by then has lost it."""
+QUIET_PERIOD: Final = 60.0
+"""Seconds without posts at the end; texts not received by then are lost."""
 
 OURS: Final = "pythpeer"
 
 BURSTS: Final = (50, 150, 350, 700)
-"""How many messages there are at once; the service shows 300 of them."""
+"""Messages posted at the same time; the service returns 300 of them."""
 
 
 class Result(NamedTuple):
-    """One way in one experiment."""
+    """One program in one experiment."""
 
     experiment: str
-    way: str
-    tally: Tally
+    candidate: str
+    counts: LossCount
     requests: int
 
 
-class _Scene:
-    """Both services, and what is said there."""
+class _Scenario:
+    """Both fake services, and the texts posted to them."""
 
     def __init__(self, fake: FakeServices) -> None:
         self.fake: Final = fake
-        self.said: list[tuple[int, str]] = []
+        self.posted: list[tuple[int, str]] = []
         self.requests = 0
         self.chance: Final = random.Random(SEED)
         fake.listen(self._count)
@@ -62,72 +62,74 @@ class _Scene:
         self.requests += 1
 
     @property
-    def place(self) -> Place:
+    def access(self) -> ServiceAccess:
         fake = self.fake
-        return Place(fake.peerbet_url, fake.pythbots_url, fake.peerbet_key, fake.personal_key)
+        return ServiceAccess(
+            fake.peerbet_url, fake.pythbots_url, fake.peerbet_key, fake.personal_key
+        )
 
-    def say(self, many: int = 1) -> None:
-        for _ in range(many):
-            text = f"message {len(self.said) + 1}"
-            self.said.append((self.fake.chat.say("somebody", text), text))
+    def say(self, count: int = 1) -> None:
+        for _ in range(count):
+            text = f"message {len(self.posted) + 1}"
+            self.posted.append((self.fake.chat.say("somebody", text), text))
 
     def mail(self) -> None:
-        text = f"mail {len(self.said) + 1}"
-        self.said.append((self.fake.mail.deliver("somebody", text), text))
+        text = f"mail {len(self.posted) + 1}"
+        self.posted.append((self.fake.mail.deliver("somebody", text), text))
 
 
 @asynccontextmanager
-async def _scene(**habits: Unpack[QuirkOptions]) -> AsyncGenerator[_Scene]:
-    async with FakeServices(seed=SEED, **habits) as fake:
-        yield _Scene(fake)
+async def _open_scenario(**quirks: Unpack[QuirkOptions]) -> AsyncGenerator[_Scenario]:
+    async with FakeServices(seed=SEED, **quirks) as fake:
+        yield _Scenario(fake)
 
 
 class Experiment(NamedTuple):
-    """What is said, and what goes wrong."""
+    """A script of posts, and the faults during it."""
 
     name: str
-    script: Callable[[_Scene, int], Awaitable[object]]
-    many: int
-    """How often the script says something."""
+    script: Callable[[_Scenario, int], Awaitable[object]]
+    messages: int
+    """How many messages the script sends."""
 
     faults: tuple[tuple[str, Fault], ...] = ()
-    habits: QuirkOptions | None = None
+    quirks: QuirkOptions | None = None
     limit: float | None = None
-    """Up to how many seconds a program waits before it gives up, to wait again."""
+    """Maximum seconds after which a program cancels its step, and starts it again."""
 
 
-async def _mails(scene: _Scene, many: int) -> None:
-    for _ in range(many):
-        await asyncio.sleep(scene.chance.uniform(0.0, 4.0))
-        scene.mail()
+async def _mails(scenario: _Scenario, count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(scenario.chance.uniform(0.0, 4.0))
+        scenario.mail()
 
 
-async def _lines(scene: _Scene, many: int) -> None:
-    for _ in range(many):
-        await asyncio.sleep(scene.chance.uniform(0.0, 4.0))
-        scene.say()
+async def _lines(scenario: _Scenario, count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(scenario.chance.uniform(0.0, 4.0))
+        scenario.say()
 
 
-async def _bursts(scene: _Scene, many: int) -> None:
+async def _bursts(scenario: _Scenario, count: int) -> None:
     await asyncio.sleep(20.0)
-    scene.say()  # so that the chat is not empty
-    for number in range(many):
+    scenario.say()  # so that the chat is not empty
+    for number in range(count):
         await asyncio.sleep(40.0)
-        scene.say(BURSTS[number % len(BURSTS)])
+        scenario.say(BURSTS[number % len(BURSTS)])
 
 
-async def _burst(scene: _Scene, _: int) -> None:
+async def _burst(scenario: _Scenario, _: int) -> None:
     await asyncio.sleep(20.0)
-    scene.say(BURSTS[-1])
+    scenario.say(BURSTS[-1])
 
 
 READNEW: Final = "pythbots.mail.readnew"
 GET, SET = "peerbet.chat.get", "peerbet.chat.set"
 
 MAIL: Final = (
-    Experiment("answers cut off", _mails, 200, ((READNEW, Fault.cut()),)),
+    Experiment("responses cut off", _mails, 200, ((READNEW, Fault.cut()),)),
     Experiment("connections reset", _mails, 200, ((READNEW, Fault.reset()),)),
-    Experiment("no answer in time", _mails, 200, ((READNEW, Fault.slow(1.5)),), limit=3.0),
+    Experiment("response timeouts", _mails, 200, ((READNEW, Fault.slow(1.5)),), limit=3.0),
     Experiment(
         "connections reset, mail without ids",
         _mails,
@@ -138,34 +140,60 @@ MAIL: Final = (
 )
 CHAT: Final = (
     Experiment("connections reset", _lines, 200, ((GET, Fault.reset()),)),
-    Experiment("bursts, the newest are shown", _bursts, 20),
-    Experiment("bursts, the oldest are shown", _bursts, 20, habits={"window": "oldest"}),
+    Experiment("bursts, the newest are returned", _bursts, 20),
+    Experiment("bursts, the oldest are returned", _bursts, 20, quirks={"window": "oldest"}),
     Experiment("a burst into an empty chat", _burst, 1),
 )
 POSTS: Final = (
-    ("disconnected after it was taken", Fault.drop()),
-    ("disconnected before it was taken", Fault.drop(effect=False)),
+    ("disconnected after the post was accepted", Fault.drop()),
+    ("disconnected before the post was accepted", Fault.drop(effect=False)),
 )
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Have mail and chat read, and posts sent, in every way and with everything that goes wrong."""
-    found, absent = arms()
-    ways = [*WAYS.values(), *found.values()]
+    """Read mail and chat and send posts with every program and every fault."""
+    others, missing = load_candidates()
+    candidates = [*WAYS.values(), *others.values()]
     share = 8 if quick else 1
-    mail = [_run(_read(each, share, way, way.mail)) for each in MAIL for way in ways if way.mail]
-    chat = [_run(_read(each, share, way, way.chat)) for each in CHAT for way in ways if way.chat]
+    mail = [
+        _run(_read(experiment, share, candidate, candidate.mail))
+        for experiment in MAIL
+        for candidate in candidates
+        if candidate.mail
+    ]
+    chat = [
+        _run(_read(experiment, share, candidate, candidate.chat))
+        for experiment in CHAT
+        for candidate in candidates
+        if candidate.chat
+    ]
     posts = [
-        _run(_send(name, fault, 100 // share, way))
+        _run(_send(name, fault, 100 // share, candidate))
         for name, fault in POSTS
-        for way in ways
-        if way.post
+        for candidate in candidates
+        if candidate.post
     ]
     return [
-        _table("Mail that the service marks as read before it was received", mail, ways),
-        _table("Chat, of which an answer holds 300 messages at most", chat, ways),
-        _table("Posts, which are GETs", posts, ways, absent),
-        _killed(1 if quick else 10),
+        _table(
+            (
+                "Mail lost and duplicated, by fault: the service marks mail as read "
+                "before it is received"
+            ),
+            mail,
+            candidates,
+        ),
+        _table(
+            "Chat messages lost and duplicated, by fault: a response holds at most 300 messages",
+            chat,
+            candidates,
+        ),
+        _table(
+            "Posts lost and duplicated, by fault: posts are GET requests",
+            posts,
+            candidates,
+            missing,
+        ),
+        _killed_table(1 if quick else 10),
     ]
 
 
@@ -175,88 +203,120 @@ def _run(work: Any) -> Result:
         return result
 
 
-async def _read(experiment: Experiment, share: int, way: Arm, reader: Any) -> Result:
-    async with _scene(**(experiment.habits or {})) as scene, reader(scene.place) as reading:
+async def _read(experiment: Experiment, share: int, candidate: Candidate, reader: Any) -> Result:
+    async with (
+        _open_scenario(**(experiment.quirks or {})) as scenario,
+        reader(scenario.access) as reading,
+    ):
         for name, fault in experiment.faults:
-            scene.fake.faults.always(name, fault, chance=CHANCE)
-        came: list[str] = []
-        following = asyncio.create_task(_follow(reading, came, experiment.limit))
-        await experiment.script(scene, max(4, experiment.many // share))
-        scene.fake.faults.clear()
-        await asyncio.sleep(QUIET)
+            scenario.fake.faults.always(name, fault, chance=FAULT_CHANCE)
+        received: list[str] = []
+        following = asyncio.create_task(_follow(reading, received, experiment.limit))
+        await experiment.script(scenario, max(4, experiment.messages // share))
+        scenario.fake.faults.clear()
+        await asyncio.sleep(QUIET_PERIOD)
         if following.done():
             following.result()
         following.cancel()
         await asyncio.wait([following])
-        told = between(scene.said, reading.gaps()) | reading.marked
-        counted = tally([text for _, text in scene.said], came, told)
-        return Result(experiment.name, way.name, counted, scene.requests)
+        reported = within_gaps(scenario.posted, reading.gaps()) | reading.marked
+        counts = count_losses([text for _, text in scenario.posted], received, reported)
+        return Result(experiment.name, candidate.name, counts, scenario.requests)
 
 
-async def _follow(reading: Reading, came: list[str], limit: float | None) -> None:
+async def _follow(reading: Reading, received: list[str], limit: float | None) -> None:
     chance = random.Random(SEED)
     while True:
-        patience = None if limit is None else chance.uniform(0.0, limit)
+        time_limit = None if limit is None else chance.uniform(0.0, limit)
         try:
-            async with asyncio.timeout(patience):
-                came += await reading.step()
+            async with asyncio.timeout(time_limit):
+                received += await reading.step()
         except TimeoutError:
             pass
 
 
-async def _send(experiment: str, fault: Fault, many: int, way: Arm) -> Result:
-    assert way.post is not None
-    told: set[str] = set()
-    async with _scene() as scene, way.post(scene.place) as post:
-        scene.fake.faults.always(SET, fault, chance=CHANCE)
-        texts = [f"post {number}" for number in range(1, many + 1)]
+async def _send(experiment: str, fault: Fault, count: int, candidate: Candidate) -> Result:
+    assert candidate.post is not None
+    reported: set[str] = set()
+    async with _open_scenario() as scenario, candidate.post(scenario.access) as post:
+        scenario.fake.faults.always(SET, fault, chance=FAULT_CHANCE)
+        texts = [f"post {number}" for number in range(1, count + 1)]
         for text in texts:
             try:
                 await post(text)
             except (PythpeerError, *FAILURES):
-                told.add(text)
+                reported.add(text)
             await asyncio.sleep(1.0)
-        shown = [line.text for line in scene.fake.chat.messages]
-        return Result(experiment, way.name, tally(texts, shown, told), scene.requests)
+        shown = [line.text for line in scenario.fake.chat.messages]
+        return Result(
+            experiment, candidate.name, count_losses(texts, shown, reported), scenario.requests
+        )
 
 
 def _table(
-    title: str, results: Sequence[Result], ways: Iterable[Arm], absent: Sequence[str] = ()
+    title: str,
+    results: Sequence[Result],
+    candidates: Iterable[Candidate],
+    missing: Sequence[str] = (),
 ) -> Table:
-    concerned = {result.way for result in results}
+    concerned = {result.candidate for result in results}
     table = Table(
         title,
-        ("experiment", "way", "of", "lost", "doubled", "told", "requests", "target", "met"),
+        (
+            "experiment",
+            "program",
+            "of",
+            "lost",
+            "duplicated",
+            "reported",
+            "requests",
+            "target",
+            "met",
+        ),
         notes=[
-            "told: of lost and doubled together, how many the program was told of.",
-            f"Trouble meets {CHANCE:.0%} of the requests.",
-            *(way.note for way in ways if way.note and way.name in concerned),
-            *absent,
+            "reported: of the lost and duplicated, those that were reported to the program.",
+            f"Faults affect {FAULT_CHANCE:.0%} of the requests.",
+            *(
+                candidate.note
+                for candidate in candidates
+                if candidate.note and candidate.name in concerned
+            ),
+            *missing,
         ],
-        chart=Bars("way", ("lost", "doubled", "told"), by="experiment"),
+        chart=Bars("program", ("lost", "duplicated", "reported"), by="experiment"),
     )
     for result in results:
-        seen = result.tally
-        held = ("none untold", seen.silent == 0) if result.way.startswith(OURS) else (None, None)
-        counts = (seen.of, seen.lost, seen.doubled, seen.told, result.requests)
-        table.add(result.experiment, result.way, *counts, *held)
+        counts = result.counts
+        target_cells = (
+            ("none unreported", counts.unreported == 0)
+            if result.candidate.startswith(OURS)
+            else (None, None)
+        )
+        cells = (counts.of, counts.lost, counts.duplicated, counts.reported, result.requests)
+        table.add(result.experiment, result.candidate, *cells, *target_cells)
     return table
 
 
-def _killed(lives: int) -> Table:
+def _killed_table(runs: int) -> Table:
     table = Table(
-        f"Programs killed with a text in hand and started again, {lives} x",
-        ("what", "way", "of", "lost", "doubled", "requests", "target", "met"),
+        (
+            "Texts lost and duplicated by programs that are killed while handling a text, "
+            f"and restarted: {runs} times"
+        ),
+        ("service", "program", "of", "lost", "duplicated", "requests", "target", "met"),
         notes=[
-            f"{EACH} texts before each life, in one answer. Killed: `os._exit`, so that nothing is",
-            "closed and nothing is flushed. What was in hand has not been handled.",
-            "MemoryStore lasts as long as the program does: it has nothing to go on from.",
+            f"{TEXTS_PER_RUN} texts before each run, in one response.",
+            (
+                "Killed: `os._exit`, so that nothing is closed and nothing is flushed. "
+                "The text being handled counts as not handled."
+            ),
+            "MemoryStore lasts as long as the program: it has no position to resume from.",
         ],
-        chart=Bars("way", ("lost", "doubled"), by="what"),
+        chart=Bars("program", ("lost", "duplicated"), by="service"),
     )
-    for what, way, seen, requests in asyncio.run(kill(lives)):
+    for what, candidate, counts, requests in asyncio.run(kill(runs)):
         target: tuple[Cell, Cell] = None, None
-        if "SqliteStore" in way:
-            target = "0 lost, 0 doubled", not (seen.lost or seen.doubled)
-        table.add(what, way, seen.of, seen.lost, seen.doubled, requests, *target)
+        if "SqliteStore" in candidate:
+            target = "0 lost, 0 doubled", not (counts.lost or counts.duplicated)
+        table.add(what, candidate, counts.of, counts.lost, counts.duplicated, requests, *target)
     return table

@@ -1,4 +1,4 @@
-"""How to measure: turns that cancel drift, and the time and memory that a piece of work takes."""
+"""Measuring: alternating rounds that cancel drift, and the time and memory of a function."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["Times", "kept_bytes", "take_turns", "turns"]
+__all__ = ["Times", "alternate", "interleave", "retained_bytes"]
 
 K = TypeVar("K")
 
 
 class Times:
-    """Wall and CPU seconds of each round of one arm."""
+    """Wall and CPU seconds of each round of one function."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
         self.cpu: list[float] = []
 
     async def add(self, work: Callable[[], Awaitable[object]]) -> None:
-        """Do *work* once and add what it took. Garbage of those before is not charged to it."""
+        """Call *work* once and add its times, without the garbage collection of earlier calls."""
         gc.collect()
         cpu, wall = time.process_time(), time.perf_counter()
         await work()
@@ -29,34 +29,34 @@ class Times:
         self.cpu.append(time.process_time() - cpu)
 
 
-def turns(rounds: int, arms: Sequence[K]) -> Iterator[K]:
-    """Every arm once a round, in opposite order every other round: A B, B A, A B."""
+def alternate(rounds: int, works: Sequence[K]) -> Iterator[K]:
+    """Yield every name once a round, in reverse order every other round: A B, B A, A B."""
     for number in range(rounds):
-        yield from arms if number % 2 == 0 else reversed(arms)
+        yield from works if number % 2 == 0 else reversed(works)
 
 
-async def take_turns(
-    rounds: int, arms: Mapping[str, Callable[[], Awaitable[object]]]
+async def interleave(
+    rounds: int, works: Mapping[str, Callable[[], Awaitable[object]]]
 ) -> dict[str, Times]:
-    """Measure every arm *rounds* times, in turns, after one round that does not count."""
-    times = {name: Times() for name in arms}
-    for name in arms:
-        await Times().add(arms[name])
-    for name in turns(rounds, list(arms)):
-        await times[name].add(arms[name])
+    """Measure every function in alternating rounds, after one round that does not count."""
+    times = {name: Times() for name in works}
+    for name in works:
+        await Times().add(works[name])
+    for name in alternate(rounds, list(works)):
+        await times[name].add(works[name])
     return times
 
 
-async def kept_bytes(count: int, build: Callable[[], Awaitable[object]]) -> float:
-    """Bytes allocated, for each of *count*, by what *build* leaves alive when it returns."""
+async def retained_bytes(count: int, build: Callable[[], Awaitable[object]]) -> float:
+    """Return the bytes, divided by *count*, that remain allocated when *build* returns."""
     gc.collect()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        kept = await build()
+        result = await build()
         gc.collect()
         after = tracemalloc.get_traced_memory()[0]
-        del kept
+        del result
     finally:
         tracemalloc.stop()
     return (after - before) / count

@@ -1,9 +1,8 @@
-"""The interval as the server sees it: six scenarios, two scales, every limiter side by side.
+"""The interval between requests at the server: six scenarios, two intervals, all limiters.
 
-The judge is a raw server in its own process; every limiter runs in a process of its own, those that
-are compared at the same time. On the small scale the limiters of one scenario run together and the
-scenarios take turns; on the scale of a second everything runs at once, because it is waiting nearly
-all the time.
+A raw server in a separate process measures the requests; each limiter runs in a separate process,
+and compared limiters run at the same time. With the short interval the scenarios run one after the
+other; with an interval of a second all run at the same time, because they wait nearly all the time.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from typing import Final
 import msgspec
 
 from .chart import Bars
-from .clients import begin, start
-from .lane import Outcome, Run
+from .client_processes import begin, start
+from .competitors.installed import OURS
+from .competitors.limiting import load_candidates
+from .interval_analysis import NOISE, Analysis, analyse, check_target, combine
+from .pacing_client import Outcome, Run
 from .report import Cell, Table
-from .rivals.installed import OURS
-from .rivals.limiting import arms
 from .server import Server
-from .verdict import NOISE, Verdict, judge, sums, target
 
 __all__ = ["SEED", "run"]
 
 SEED: Final = 20121212
 
-PATIENCE: Final = 2.5
-"""A limiter is stopped when this many times the ideal has passed."""
+MAX_DURATION_RATIO: Final = 2.5
+"""A limiter is stopped after this multiple of the ideal time."""
 
 
 class Scale(msgspec.Struct, frozen=True):
-    """An interval, and the delays that its guard is meant for."""
+    """An interval with its guard, in seconds, and the delays of the scenarios."""
 
     interval: float
     guard: float
@@ -43,7 +42,7 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 class Scenario(msgspec.Struct, frozen=True):
-    """What goes wrong. Forward and backward delays are drawn from 0 to what is given here."""
+    """The conditions of a run; delays are drawn from 0 to the maximum that the scale defines."""
 
     name: str
     forward: bool = False
@@ -56,7 +55,7 @@ class Scenario(msgspec.Struct, frozen=True):
 SCENARIOS: Final = (
     Scenario("plain"),
     Scenario("jitter", forward=True, back="forward"),
-    Scenario("slow answers", forward=True, back="slow"),
+    Scenario("slow responses", forward=True, back="slow"),
     Scenario("stalled loop", stalls=True),
     Scenario("cold connections", cold=True),
     Scenario("uvloop", loop="uvloop"),
@@ -68,7 +67,7 @@ class Result(msgspec.Struct, frozen=True):
 
     scenario: str
     limiter: str
-    verdict: Verdict
+    analysis: Analysis
     outcome: Outcome
 
 
@@ -80,42 +79,42 @@ def run(*, quick: bool) -> list[Table]:
     scenarios = [scenario for scenario in SCENARIOS if uvloop or scenario.loop != "uvloop"]
     tables: list[Table] = []
     with Server() as server:
-        for scale, turns in ((small, [[each] for each in scenarios]), (large, [scenarios])):
-            results = [each for turn in turns for each in _together(server, scale, turn)]
-            tables += [_overall(scale, results), _each(scale, results)]
+        for scale, groups in ((small, [[result] for result in scenarios]), (large, [scenarios])):
+            results = [result for group in groups for result in _together(server, scale, group)]
+            tables += [_overall_table(scale, results), _scenario_table(scale, results)]
     return tables
 
 
 def _together(server: Server, scale: Scale, scenarios: Sequence[Scenario]) -> list[Result]:
     """Run all limiters in all of *scenarios* at the same time."""
-    names = (OURS, *arms()[0])
+    names = (OURS, *load_candidates()[0])
     with ExitStack() as stack:
         clients = {
-            (scenario.name, name): start(_lane(server, scale, scenario, name), stack)
+            (scenario.name, name): start(_channel(server, scale, scenario, name), stack)
             for scenario in scenarios
             for name in names
         }
-        begin(list(clients.values()), within=scale.interval)  # not all of them in one moment
+        begin(list(clients.values()), within=scale.interval)  # not all at the same moment
         results: list[Result] = []
         for (scenario, name), client in clients.items():
             outcome = client.outcome()
-            lane = server.close_lane(_lane_name(scenario, name))
-            results.append(Result(scenario, name, judge(lane, scale.interval), outcome))
+            channel = server.close_channel(_channel_name(scenario, name))
+            results.append(Result(scenario, name, analyse(channel, scale.interval), outcome))
         return results
 
 
-def _lane(server: Server, scale: Scale, scenario: Scenario, limiter: str) -> Run:
-    """Open a lane, and say what is to be done on it. Every limiter meets the same chances."""
-    lane = _lane_name(scenario.name, limiter)
+def _channel(server: Server, scale: Scale, scenario: Scenario, limiter: str) -> Run:
+    """Open a channel and return the run for it; the random seed is the same for every limiter."""
+    channel = _channel_name(scenario.name, limiter)
     seed = SEED + SCENARIOS.index(scenario)
-    server.open_lane(
-        lane,
+    server.open_channel(
+        channel,
         forward=scale.forward if scenario.forward else 0.0,
         back={"": 0.0, "forward": scale.forward, "slow": scale.slow}[scenario.back],
         seed=seed,
     )
     return Run(
-        server.lane_url(lane),
+        server.channel_url(channel),
         limiter,
         scale.interval,
         scale.guard,
@@ -124,89 +123,127 @@ def _lane(server: Server, scale: Scale, scenario: Scenario, limiter: str) -> Run
         scenario.loop,
         scenario.stalls,
         scenario.cold,
-        PATIENCE,
+        MAX_DURATION_RATIO,
     )
 
 
-def _lane_name(scenario: str, limiter: str) -> str:
+def _channel_name(scenario: str, limiter: str) -> str:
     """A name that needs no quoting in a URL."""
     return "".join(filter(str.isalnum, f"{scenario}{limiter}"))
 
 
-# -- what comes of it -----------------------------------------------------------------------------
+# -- the tables ------------------------------------------------------------------------------------
 
 
-def _overall(scale: Scale, results: Sequence[Result]) -> Table:
-    """The six scenarios taken together."""
+def _overall_table(scale: Scale, results: Sequence[Result]) -> Table:
+    """Return the table of the combined scenarios."""
     scenarios = len({result.scenario for result in results})
     table = Table(
-        f"Pacing at {scale.interval:g} s: all {scenarios} scenarios together",
         (
-            *("limiter", "gaps", "short", "doubtful", "worst ms", "rate", "CPU ms"),
-            *("rate if none is short", "target", "met"),
+            f"Share of requests that arrived too early, and rate: {scenarios} scenarios, "
+            f"interval {scale.interval:g} s"
+        ),
+        (
+            *("limiter", "gaps", "too early", "share too early", "uncertain"),
+            *("worst ms", "rate", "CPU ms"),
+            *("rate, none too early", "target", "met"),
         ),
         notes=[
-            "short: gaps at the server more than 1 ms under the interval.",
-            "doubtful: of these, the judge was not run when the request that began the gap came.",
+            (
+                "too early: requests that arrived at the server more than 1 ms before the "
+                "interval was over."
+            ),
+            "share too early: of all gaps between two requests.",
+            "uncertain: too early, but the server's loop was late for the previous request.",
             "worst: by how much the shortest gap was under the interval.",
-            "rate: of the ideal, the mean of the scenarios.",
-            f"target: none short, and a rate within {NOISE} of the best of others with none short.",
-            f"Who takes {PATIENCE} times the ideal is stopped, and has fewer gaps.",
-            *(arm.note for arm in arms()[0].values() if arm.note),
-            *arms()[1],
+            "rate: relative to the ideal rate, mean of the scenarios.",
+            (
+                f"target: none too early, and a rate within {NOISE} of the best other "
+                "limiter with none too early."
+            ),
+            (
+                f"A limiter that takes {MAX_DURATION_RATIO} times the ideal time is "
+                "stopped, and has fewer gaps."
+            ),
+            *(candidate.note for candidate in load_candidates()[0].values() if candidate.note),
+            *load_candidates()[1],
         ],
-        chart=Bars("limiter", ("short", "rate if none is short")),
+        chart=Bars(
+            "limiter",
+            ("share too early", "rate, none too early"),
+            captions=(
+                "share of requests that arrived too early",
+                "rate, of limiters with none too early",
+            ),
+        ),
     )
-    of_each: dict[str, list[Verdict]] = {}
+    by_limiter: dict[str, list[Analysis]] = {}
     for result in results:
-        of_each.setdefault(result.limiter, []).append(result.verdict)
-    verdicts = {limiter: sums(each) for limiter, each in of_each.items()}
-    ours = target(verdicts, OURS, scenarios * (scale.requests - 1))
-    for limiter, verdict in verdicts.items():
-        cpu = sum(each.outcome.cpu for each in results if each.limiter == limiter)
-        faultless = None if verdict.short else verdict.rate
-        held = ours if limiter == OURS else (None, None)
-        table.add(limiter, *_cells(verdict, cpu), faultless, *held)
+        by_limiter.setdefault(result.limiter, []).append(result.analysis)
+    analyses = {limiter: combine(runs) for limiter, runs in by_limiter.items()}
+    ours = check_target(analyses, OURS, scenarios * (scale.requests - 1))
+    for limiter, analysis in analyses.items():
+        cpu = sum(result.outcome.cpu for result in results if result.limiter == limiter)
+        rate_if_none_short = None if analysis.short else analysis.rate
+        target_cells = ours if limiter == OURS else (None, None)
+        table.add(limiter, *_cells(analysis, cpu), rate_if_none_short, *target_cells)
     return table
 
 
-def _each(scale: Scale, results: Sequence[Result]) -> Table:
-    """Every scenario by itself."""
+def _scenario_table(scale: Scale, results: Sequence[Result]) -> Table:
+    """Return the table of the separate scenarios."""
     forward, slow = f"{scale.forward * 1e3:.0f}", f"{scale.slow * 1e3:.0f}"
     table = Table(
-        f"Pacing at {scale.interval:g} s, {scale.requests} requests by 20 tasks,"
-        f" guard {scale.guard * 1e3:.0f} ms",
         (
-            *("scenario", "limiter", "gaps", "short", "doubtful", "worst ms"),
-            *("rate", "CPU ms", "target", "met"),
+            "Share of requests that arrived too early, and rate, by scenario: interval "
+            f"{scale.interval:g} s"
+        ),
+        (
+            *("scenario", "limiter", "gaps", "too early", "share too early", "uncertain"),
+            *("worst ms", "rate", "CPU ms", "target", "met"),
         ),
         notes=[
-            f"jitter: 0 to {forward} ms each way; slow answers: 0 to {forward} there, {slow} back.",
-            "stalled loop: for 30 ms, every 150 ms on average.",
-            "cold connections: one for each request, which takes 0 to 20 ms more to make.",
-            "Where the target is missed: to count from when a request was due or written is ahead",
-            "by a round trip as long as delays are even, and short in all the other scenarios.",
+            f"{scale.requests} requests by 20 tasks, guard {scale.guard * 1e3:.0f} ms.",
+            (
+                f"jitter: delays of 0 to {forward} ms each way; slow responses: 0 to "
+                f"{forward} ms to the server, 0 to {slow} ms back."
+            ),
+            "stalled loop: blocked for 30 ms, every 150 ms on average.",
+            "cold connections: a new one for each request, which takes 0 to 20 ms more to open.",
+            (
+                "Where the target is missed: a limiter that counts from the time at which "
+                "a request was due or written is faster by a round trip while delays are "
+                "even, and too early in all other scenarios."
+            ),
         ],
-        chart=Bars("limiter", ("short", "rate"), by="scenario"),
+        chart=Bars(
+            "limiter",
+            ("share too early", "rate"),
+            by="scenario",
+            captions=("share too early", "rate"),
+        ),
     )
     for result in results:
         scenario, limiter = result.scenario, result.limiter
-        held: tuple[Cell, Cell] = None, None
+        target_cells: tuple[Cell, Cell] = None, None
         if limiter == OURS:
-            beside = {each.limiter: each.verdict for each in results if each.scenario == scenario}
-            held = target(beside, OURS, scale.requests - 1)
+            same_scenario = {
+                result.limiter: result.analysis for result in results if result.scenario == scenario
+            }
+            target_cells = check_target(same_scenario, OURS, scale.requests - 1)
         if result.outcome.failures:
             table.notes.append(f"{scenario}, {limiter}: {result.outcome.failures} failed")
-        table.add(scenario, limiter, *_cells(result.verdict, result.outcome.cpu), *held)
+        table.add(scenario, limiter, *_cells(result.analysis, result.outcome.cpu), *target_cells)
     return table
 
 
-def _cells(verdict: Verdict, cpu: float) -> tuple[Cell, ...]:
+def _cells(analysis: Analysis, cpu: float) -> tuple[Cell, ...]:
     return (
-        verdict.gaps,
-        verdict.short,
-        verdict.doubtful,
-        verdict.worst * 1e3,
-        verdict.rate,
+        analysis.gaps,
+        analysis.short,
+        analysis.short / analysis.gaps if analysis.gaps else 0.0,
+        analysis.doubtful,
+        analysis.worst * 1e3,
+        analysis.rate,
         cpu * 1e3,
     )

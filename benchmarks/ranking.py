@@ -1,24 +1,26 @@
-"""Tables of limiters in which less is better, and what pythpeer is held to: none is ahead."""
+"""Tables of limiters in which less is better; the target: no limiter is better than pythpeer."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
 from .chart import Bars
+from .competitors.installed import OURS
 from .report import Cell, Table
-from .rivals.installed import OURS
 
-__all__ = ["ahead", "ranking"]
+__all__ = ["better_than_ours", "ranking"]
 
 
-def ahead(figures: Mapping[str, Cell], beside: Collection[str], slack: float) -> list[str]:
-    """Who of those *beside* has less than pythpeer, by more than *slack*; None is more."""
+def better_than_ours(
+    figures: Mapping[str, Cell], others: Collection[str], slack: float
+) -> list[str]:
+    """Return the *others* with less than pythpeer by more than *slack*; ``None`` is infinite."""
 
     def size(name: str) -> float:
         figure = figures.get(name)
         return float(figure) if isinstance(figure, int | float) else float("inf")
 
-    return [name for name in beside if size(name) < size(OURS) - slack]
+    return [name for name in others if size(name) < size(OURS) - slack]
 
 
 def ranking(
@@ -26,26 +28,28 @@ def ranking(
     columns: Sequence[str],
     rows: Mapping[str, Sequence[Cell]],
     *,
-    beside: Collection[str],
-    judged: Mapping[str, float],
+    others: Collection[str],
+    targets: Mapping[str, float],
     why: Mapping[str, str] = {},
     notes: Sequence[str] = (),
 ) -> Table:
-    """The table of *rows*, by name, each with a cell for each of *columns*.
+    """Return the table of *rows*, by name, with a cell for each of *columns*.
 
-    In the columns *judged*, with a slack for each, pythpeer is compared with those *beside* it;
-    other rows are there to be looked at. A note tells who is ahead, and where, and *why*.
+    In the columns of *targets*, which maps them to a slack, pythpeer is compared with the *others*;
+    further rows are for information. A note lists the better ones, and the reason in *why*.
     """
     header = ("limiter", *columns, "target", "met")
-    table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(judged)))
+    table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(targets)))
     met = True
-    for column, slack in judged.items():
-        place = columns.index(column)
-        better = ahead({name: cells[place] for name, cells in rows.items()}, beside, slack)
+    for column, slack in targets.items():
+        index = columns.index(column)
+        better = better_than_ours(
+            {name: cells[index] for name, cells in rows.items()}, others, slack
+        )
         if better:
             met = False
             reason = f" {why[column]}" if column in why else ""
-            table.notes.append(f"Ahead of {OURS} in {column!r}: {', '.join(better)}.{reason}")
+            table.notes.append(f"Better than {OURS} in {column!r}: {', '.join(better)}.{reason}")
     for name, cells in rows.items():
-        table.add(name, *cells, *(("none ahead", met) if name == OURS else (None, None)))
+        table.add(name, *cells, *(("none better", met) if name == OURS else (None, None)))
     return table

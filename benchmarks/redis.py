@@ -1,7 +1,7 @@
-"""A store for many machines: what its server costs, beside the same server used bare.
+"""The store for many machines, compared with bare commands to the same server.
 
-Started as a program of its own this module is a worker that is killed: it takes the lead, and an
-item in hand, says ``ready``, and lives until it does not.
+As a program this module is a worker that is killed: it acquires the lease, reads an item, prints
+``ready``, and runs until it is killed.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from pythpeer.polling import link_entries
 from pythpeer.stores import RedisStore, Topic
 
 from .chart import Bars
-from .clients import begin, start
-from .lane import Run
-from .measure import take_turns, turns
+from .client_processes import begin, start
+from .interval_analysis import analyse
+from .measure import alternate, interleave
 from .pacing import SEED
-from .redis_server import ABSENT, redis_server
+from .pacing_client import Run
+from .redis_server import NOT_INSTALLED, redis_server
 from .report import Table, ratio
 from .server import ROOT, Server
-from .verdict import judge
 
 __all__ = ["run"]
 
 PAGE: Final = 50
-"""Messages that one poll brings."""
+"""Messages of a poll."""
 
 BATCH: Final = 100
-"""Messages that a consumer takes at a time."""
+"""Messages that a consumer reads at a time."""
 
 DELAY: Final = 0.03
-"""Seconds by which a request can be late, each way."""
+"""Maximum delay of a request in seconds, each way."""
 
 PROCESSES: Final = 4
 
@@ -52,10 +52,10 @@ TOPIC: Final = Topic("benchmark", ChatMessage)
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure a token, fan-out, pacing by four processes, and how fast others take over."""
+    """Measure a token, fan-out, pacing by four processes, and the time until a takeover."""
     with redis_server() as url:
         if url is None:
-            return [Table("Not measured", ("",), notes=[ABSENT])]
+            return [Table("Not measured", ("",), notes=[NOT_INSTALLED])]
         return [
             asyncio.run(_token(url, 200 if quick else 2_000)),
             asyncio.run(_fan_out(url, 2_000 if quick else 20_000, 1 if quick else 7)),
@@ -71,45 +71,45 @@ def _store(url: str, prefix: str = "") -> RedisStore:
 # -- a token --------------------------------------------------------------------------------------
 
 
-async def _token(url: str, times: int) -> Table:
+async def _token(url: str, repeats: int) -> Table:
     table = Table(
-        f"A token that all processes share, and a bare PING of redis-py; {times} of each, in turns",
-        ("what", "median us", "p99 us", "to PING", "target", "met"),
-        notes=["Medians of round trips that take turns; the bucket is never empty."],
-        chart=Bars("what", ("median us", "p99 us")),
+        "Time of a token shared by all processes, and of a bare PING of redis-py",
+        ("operation", "median us", "p99 us", "relative to PING", "target", "met"),
+        notes=[f"Alternating round trips, {repeats} of each; the bucket is never empty."],
+        chart=Bars("operation", ("median us", "p99 us")),
     )
     store, client = _store(url), Redis.from_url(url)
     await store.open()
     limiter = store.limiter("benchmark", "benchmark", Rate(1e-6, guard=0.0))
-    arms: dict[str, Callable[[], Awaitable[object]]] = {
+    operations: dict[str, Callable[[], Awaitable[object]]] = {
         "bare PING": lambda: cast("Awaitable[object]", client.ping()),
         "pythpeer, acquire": lambda: limiter.acquire(Priority.CALL),
     }
-    took: dict[str, list[float]] = {name: [] for name in arms}
-    for name in turns(times + 50, list(arms)):
-        begun = time.perf_counter()
-        permit = await arms[name]()
-        took[name].append(time.perf_counter() - begun)
+    durations: dict[str, list[float]] = {name: [] for name in operations}
+    for name in alternate(repeats + 50, list(operations)):
+        start = time.perf_counter()
+        permit = await operations[name]()
+        durations[name].append(time.perf_counter() - start)
         if name == "pythpeer, acquire":
-            _spend(permit)
-        # What is told of a token is no part of what comes next, and neither of the two is measured
-        # in the warmth of another of its kind just before: a bot's tokens are far apart.
+            _use_permit(permit)
+        # The commands that report the token are not part of the next measurement, and no operation
+        # is measured directly after one of its kind, because a bot's tokens are far apart.
         await asyncio.sleep(0.002)
-    took = {name: each[50:] for name, each in took.items()}
-    ping = statistics.median(took["bare PING"])
-    for name, each in took.items():
-        middle, high = statistics.median(each), statistics.quantiles(each, n=100)[98]
+    durations = {name: times[50:] for name, times in durations.items()}
+    ping = statistics.median(durations["bare PING"])
+    for name, times in durations.items():
+        middle, high = statistics.median(times), statistics.quantiles(times, n=100)[98]
         ours = name == "pythpeer, acquire"
         target, met = ("<= 1.5", middle / ping <= 1.5) if ours else (None, None)
         table.add(name, middle * 1e6, high * 1e6, middle / ping, target, met)
-        table.samples[f"{name} s"] = each
+        table.samples[f"{name} s"] = times
     await client.aclose()
     await store.aclose()
     return table
 
 
-def _spend(permit: Any) -> None:
-    """The request of a token was sent, and answered at once."""
+def _use_permit(permit: Any) -> None:
+    """Report that the request of a permit was sent and answered."""
     permit.on_written()
     permit.on_answered(200)
     permit.close()
@@ -120,24 +120,30 @@ def _spend(permit: Any) -> None:
 
 async def _fan_out(url: str, messages: int, rounds: int) -> Table:
     table = Table(
-        f"{messages} messages from one who appends to one who acknowledges",
+        (
+            f"Throughput of {messages} messages from one producer to one consumer, "
+            "pythpeer and bare commands"
+        ),
         ("messages", "ours/s", "bare/s", "ratio", "bytes each", "target", "met"),
         notes=[
-            f"Bare: XADD in pipelines of {PAGE}, XREADGROUP and XACK of {BATCH}, the same JSON.",
-            f"Ours: the log's `append` of {PAGE}, a reader of a name, each item acknowledged.",
-            "ratio: medians of rounds, in turns. bytes: MEMORY USAGE of the log, for each message.",
+            f"bare: XADD in pipelines of {PAGE}, XREADGROUP and XACK of {BATCH}, the same JSON.",
+            f"ours: the log's `append` of {PAGE}, a named reader, each item acknowledged.",
+            (
+                "ratio: median of the ratios of alternating rounds. bytes each: MEMORY "
+                "USAGE of the log per message."
+            ),
         ],
     )
-    said = [ChatMessage(id, "somebody", f"message number {id}") for id in range(1, messages + 1)]
+    posted = [ChatMessage(id, "somebody", f"message number {id}") for id in range(1, messages + 1)]
     store, client = _store(url), Redis.from_url(url, protocol=2)
     await store.open()
 
     numbers = itertools.count()
-    times = await take_turns(
+    times = await interleave(
         rounds,
         {
-            "ours": lambda: _through_the_store(store, said, next(numbers)),
-            "bare": lambda: _through_the_server(client, said, f"bare-{next(numbers)}"),
+            "ours": lambda: _through_the_store(store, posted, next(numbers)),
+            "bare": lambda: _through_the_server(client, posted, f"bare-{next(numbers)}"),
         },
     )
     (log, *_) = [key async for key in client.scan_iter("*:log:*")]
@@ -152,19 +158,19 @@ async def _fan_out(url: str, messages: int, rounds: int) -> Table:
     return table
 
 
-async def _through_the_store(store: RedisStore, said: list[ChatMessage], number: int) -> None:
+async def _through_the_store(store: RedisStore, posted: list[ChatMessage], number: int) -> None:
     log = store.log(Topic(f"benchmark {number}", ChatMessage))
     reader = log.reader("team")
     await reader.seek_if_new(0)
 
     async def append() -> None:
-        for first in range(0, len(said), PAGE):
-            page = {message.id: message for message in said[first : first + PAGE]}
+        for first in range(0, len(posted), PAGE):
+            page = {message.id: message for message in posted[first : first + PAGE]}
             await log.append(link_entries(first, page, full=False))
 
     async def consume() -> None:
         done = 0
-        while done < len(said):
+        while done < len(posted):
             entries = await reader.read(done, BATCH)
             for entry in entries:
                 reader.ack(entry.id)
@@ -175,20 +181,20 @@ async def _through_the_store(store: RedisStore, said: list[ChatMessage], number:
     await reader.leave()
 
 
-async def _through_the_server(client: Redis, said: list[ChatMessage], key: str) -> None:
+async def _through_the_server(client: Redis, posted: list[ChatMessage], key: str) -> None:
     encode, decode = msgspec.json.encode, msgspec.json.Decoder(ChatMessage).decode
     await client.xgroup_create(key, "team", "0", mkstream=True)
 
     async def append() -> None:
-        for first in range(0, len(said), PAGE):
+        for first in range(0, len(posted), PAGE):
             pipeline = client.pipeline(transaction=False)
-            for message in said[first : first + PAGE]:
+            for message in posted[first : first + PAGE]:
                 _ = pipeline.xadd(key, {"item": encode(message)}, id=f"{message.id}-0")
             await pipeline.execute()
 
     async def consume() -> None:
         done = 0
-        while done < len(said):
+        while done < len(posted):
             answer: Any = await client.xreadgroup("team", "me", {key: ">"}, count=BATCH)
             entries = answer[0][1] if answer else []
             for _, fields in entries:
@@ -206,57 +212,62 @@ async def _through_the_server(client: Redis, said: list[ChatMessage], key: str) 
 def _pacing(url: str, requests: int) -> Table:
     delay = f"up to {DELAY * 1e3:.0f} ms each way"
     table = Table(
-        f"{PROCESSES} processes on one store, 1 s, {requests} requests each, {delay}",
-        ("gaps", "short", "of these doubtful", "worst ms", "rate", "target", "met"),
-        notes=["As the judge in a process of its own saw it; see the benchmark `pacing`."],
+        (
+            f"Requests that arrived too early, and rate: {PROCESSES} processes on one "
+            f"store, interval 1 s, {requests} requests each, delays {delay}"
+        ),
+        ("gaps", "too early", "uncertain", "worst ms", "rate", "target", "met"),
+        notes=["Measured by a server in a separate process; see the benchmark `pacing`."],
     )
     prefix = uuid.uuid4().hex
     with Server() as server, ExitStack() as stack:
-        server.open_lane("0", forward=DELAY, back=DELAY, seed=SEED)
-        run = Run(server.lane_url("0"), "pythpeer", 1.0, 0.05, requests, SEED)
-        run = msgspec.structs.replace(run, store=url, prefix=prefix, patience=3 * PROCESSES)
+        server.open_channel("0", forward=DELAY, back=DELAY, seed=SEED)
+        run = Run(server.channel_url("0"), "pythpeer", 1.0, 0.05, requests, SEED)
+        run = msgspec.structs.replace(
+            run, store=url, prefix=prefix, max_duration_ratio=3 * PROCESSES
+        )
         clients = [start(run, stack) for _ in range(PROCESSES)]
         begin(clients)
         for client in clients:
             client.outcome()
-        verdict = judge(server.close_lane("0"), 1.0)
-    whole = verdict.gaps == PROCESSES * requests - 1
-    met = whole and not verdict.short and verdict.rate >= 0.95
+        analysis = analyse(server.close_channel("0"), 1.0)
+    whole = analysis.gaps == PROCESSES * requests - 1
+    met = whole and not analysis.short and analysis.rate >= 0.95
     table.add(
-        verdict.gaps,
-        verdict.short,
-        verdict.doubtful,
-        verdict.worst * 1e3,
-        verdict.rate,
-        "0 short, >= 0.95",
+        analysis.gaps,
+        analysis.short,
+        analysis.doubtful,
+        analysis.worst * 1e3,
+        analysis.rate,
+        "0 too early, >= 0.95",
         met,
     )
     return table
 
 
-# -- who takes over -------------------------------------------------------------------------------
+# -- takeover -------------------------------------------------------------------------------------
 
 
 async def _takeover(url: str, rounds: int) -> Table:
     table = Table(
-        f"Seconds from the kill -9 of a worker until another has what it had; {rounds} kills",
-        ("what", "median s", "worst s", "target", "met"),
-        notes=["The other one waits for news, as streams do; settings as they are."],
-        chart=Bars("what", ("median s", "worst s")),
+        f"Time from the kill -9 of a worker until another takes over: {rounds} kills",
+        ("operation", "median s", "worst s", "target", "met"),
+        notes=["The other worker waits for an append, as streams do; default settings."],
+        chart=Bars("operation", ("median s", "worst s")),
     )
-    items: list[float] = []
-    leads: list[float] = []
+    item_times: list[float] = []
+    leases: list[float] = []
     for _ in range(rounds):
-        item, lead = await _kill_one(url)
-        items.append(item)
-        leads.append(lead)
-    for what, took in (("an item in hand", items), ("the lead", leads)):
-        table.add(what, statistics.median(took), max(took), "<= 2", max(took) <= 2.0)
-        table.samples[f"{what} s"] = took
+        item, lease = await _kill_worker(url)
+        item_times.append(item)
+        leases.append(lease)
+    for what, durations in (("a pending item", item_times), ("the lease", leases)):
+        table.add(what, statistics.median(durations), max(durations), "<= 2", max(durations) <= 2.0)
+        table.samples[f"{what} s"] = durations
     return table
 
 
-async def _kill_one(url: str) -> tuple[float, float]:
+async def _kill_worker(url: str) -> tuple[float, float]:
     store = _store(url)
     await store.open()
     log = store.log(TOPIC)
@@ -268,38 +279,38 @@ async def _kill_one(url: str) -> tuple[float, float]:
         *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.PIPE
     )
     if worker.stdout is None or await worker.stdout.readline() != b"ready\n":
-        raise RuntimeError("a worker did not get ready")
-    await reader.read(0, 1)  # from now on it lives as well
+        raise RuntimeError("a worker did not start")
+    await reader.read(0, 1)  # registers this reader, which keeps it alive
     worker.kill()
-    died = time.monotonic()
+    killed_at = time.monotonic()
 
     async def item() -> float:
         while not await reader.read(0, 1):
             await log.wait_for_append(LEASE)
-        return time.monotonic() - died
+        return time.monotonic() - killed_at
 
-    async def lead() -> float:
+    async def lease() -> float:
         while not await log.acquire_lease(LEASE):
             await log.wait_for_append(LEASE)
-        return time.monotonic() - died
+        return time.monotonic() - killed_at
 
     try:
         async with asyncio.timeout(30):
-            took = await asyncio.gather(item(), lead())
+            durations = await asyncio.gather(item(), lease())
     finally:
         await worker.wait()
         await store.aclose()
-    return took[0], took[1]
+    return durations[0], durations[1]
 
 
-async def _be_killed(url: str, prefix: str) -> None:
+async def _run_worker(url: str, prefix: str) -> None:
     store = _store(url, prefix)
     await store.open()
     log = store.log(TOPIC)
     reader = log.reader("team")
     await reader.seek_if_new(0)
     if not await reader.read(0, 1):
-        raise RuntimeError("there is nothing to take in hand")
+        raise RuntimeError("there is no item to read")
     while True:
         await log.acquire_lease(LEASE)
         print("ready", flush=True)
@@ -307,4 +318,4 @@ async def _be_killed(url: str, prefix: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_be_killed(sys.argv[1], sys.argv[2]))
+    asyncio.run(_run_worker(sys.argv[1], sys.argv[2]))

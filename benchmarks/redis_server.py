@@ -1,4 +1,4 @@
-"""A Redis or Valkey server for a benchmark, on loopback, where one is installed."""
+"""A Redis or Valkey server for a benchmark, on loopback, if one is installed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Final
 
-__all__ = ["ABSENT", "redis_server"]
+__all__ = ["NOT_INSTALLED", "redis_server"]
 
 PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 
-ABSENT: Final = "Left out: RedisStore, for redis-server, valkey-server or redis is not installed."
+NOT_INSTALLED: Final = (
+    "Left out: RedisStore, because redis-server, valkey-server or redis is not installed."
+)
 
-PATIENCE: Final = 10.0
-"""Seconds in which a server has to be there."""
+START_TIMEOUT: Final = 10.0
+"""Seconds within which the server must accept connections."""
 
 
 @contextmanager
 def redis_server() -> Generator[str | None]:
-    """The URL of a server that appends to its file once a second, as is recommended.
+    """Run a server that writes its append-only file once a second, and yield its URL.
 
-    ``None`` where there is no program for it, or no client. The server is killed at the end.
+    Yields ``None`` if the server program or the client is not installed. The server is killed at
+    the end.
     """
     if PROGRAM is None or find_spec("redis") is None:
         yield None
@@ -46,11 +49,11 @@ def redis_server() -> Generator[str | None]:
 
 
 def _wait_for(port: int) -> None:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + START_TIMEOUT
     while True:
         with socket.socket() as client:
             if not client.connect_ex(("127.0.0.1", port)):
                 return
         if time.monotonic() > end:
-            raise RuntimeError("the server did not come")
+            raise RuntimeError("the server did not start")
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Tables of figures, for people and as JSON, and the line about the machine they come from."""
+"""Tables of figures as text and as JSON, and the description of the machine."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ Cell = str | int | float | bool | None
 
 PROJECT: Final = Path(__file__).parent.parent / "pyproject.toml"
 
-BUSY: Final = 0.25
-"""Load average for each CPU above which figures are doubtful: one process of ours is under 1."""
+MAX_LOAD_PER_CPU: Final = 0.25
+"""Load average per CPU above which figures are unreliable; one benchmark process causes under 1."""
 
 
 @dataclasses.dataclass
 class Table:
-    """Rows under a header; *samples* are the figures of single rounds, for the JSON file only.
+    """Rows under a header.
 
-    *chart* says what of it is drawn for the documentation.
+    *samples* are the figures of single rounds, for the JSON file only; *chart* describes the
+    picture for the documentation.
     """
 
     title: str
@@ -63,7 +64,7 @@ class Table:
         self.rows.append(cells)
 
     def render(self) -> str:
-        """The table as text: words to the left, numbers to the right."""
+        """Return the table as text, with words aligned left and numbers aligned right."""
         texts = [self.header, *(tuple(map(text, row)) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         words = [
@@ -82,7 +83,7 @@ class Table:
         return "\n".join([self.title, lines[0], rule, *lines[1:], *notes])
 
     def figures(self) -> TableFigures:
-        """The table as it is written down: each row an object, samples to six digits."""
+        """Return the table as stored in JSON: each row an object, samples with six digits."""
         rows = [dict(zip(self.header, row, strict=True)) for row in self.rows]
         samples = {
             name: [float(f"{value:.6g}") for value in values]
@@ -115,24 +116,24 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def write(report: Report, folder: Path) -> None:
-    """Write a report down: *folder*/NAME.json."""
+    """Write a report to *folder*/NAME.json."""
     folder.mkdir(parents=True, exist_ok=True)
     document = msgspec.json.format(msgspec.json.encode(report), indent=1)
     (folder / f"{report.name}.json").write_bytes(document + b"\n")
 
 
 def read(path: Path) -> Report:
-    """What `write` wrote."""
+    """Read a report that `write` wrote."""
     return msgspec.json.decode(path.read_bytes(), type=Report)
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median of the ratios of single rounds: what slowed a round down slowed both sides."""
+    """Return the median of the ratios of single rounds, because a slow round affects both sides."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def machine() -> dict[str, str]:
-    """What the figures come from; says nothing about where or whose it is."""
+    """Return versions, CPU and load of this machine; nothing that identifies it."""
     about = {platform.python_implementation(): platform.python_version()}
     for name in _distributions():
         try:
@@ -147,29 +148,33 @@ def machine() -> dict[str, str]:
 
 
 def _distributions() -> Iterator[str]:
-    """What is measured: what the package needs, and what it is measured beside."""
+    """Yield the distributions that the package requires, and those that it is compared with."""
     project = tomllib.loads(PROJECT.read_text("utf-8"))
     groups = project["dependency-groups"]
-    for wanted in (*project["project"]["dependencies"], *groups["bench"], *groups["rivals"]):
-        if isinstance(wanted, str) and (name := re.match(r"[\w.-]+", wanted)):
+    for requirement in (
+        *project["project"]["dependencies"],
+        *groups["bench"],
+        *groups["competitors"],
+    ):
+        if isinstance(requirement, str) and (name := re.match(r"[\w.-]+", requirement)):
             yield name[0]
 
 
 def _processor() -> str:
     try:
-        told = Path("/proc/cpuinfo").read_text("utf-8")
+        cpu_info = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return platform.machine()
-    model = re.search(r"^model name\s*: (.*)$", told, re.MULTILINE)
+    model = re.search(r"^model name\s*: (.*)$", cpu_info, re.MULTILINE)
     return model[1] if model else platform.machine()
 
 
 def load_warning() -> str:
-    """What to say about the load right now; empty where it is low or unknown."""
+    """Return a warning about the current load; empty if it is low or unknown."""
     load = _load()
-    if load is None or load <= BUSY * (os.cpu_count() or 1):
+    if load is None or load <= MAX_LOAD_PER_CPU * (os.cpu_count() or 1):
         return ""
-    return f"load average {load:.2f}: the machine is busy, absolute figures are doubtful"
+    return f"load average {load:.2f}: the machine is busy, absolute figures are unreliable"
 
 
 def _load() -> float | None:
@@ -177,7 +182,7 @@ def _load() -> float | None:
 
 
 def text(cell: Cell) -> str:
-    """A cell as people read it: three digits, a dash for what there is none of."""
+    """Return a cell as text: three digits, a dash for a missing figure."""
     if cell is None:
         return "-"
     if isinstance(cell, bool):

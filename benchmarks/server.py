@@ -1,10 +1,10 @@
-"""The other side: a raw HTTP server in a process of its own, on loopback.
+"""The measuring server: a raw HTTP server in a separate process, on loopback.
 
-For speed it has answers built beforehand, and for pacing it is the judge: lanes, each with delays
-of its own, on which it stamps every request in ``data_received``. A request arrives at its stamp
-plus its forward delay, and is answered a backward delay later. The server ends with its stdin, so
-it never outlives whoever started it, and watches itself: when it was not run for more than a
-millisecond, stamps of that moment are late, and a gap they begin looks short.
+For speed it has prebuilt responses. For pacing it has channels, each with separate delays, on which
+it stamps every request in ``data_received``. A request arrives at its stamp plus its forward delay,
+and is answered a backward delay later. The server ends when its stdin is closed, so it never
+outlives its parent. It also detects when its loop was delayed by more than a millisecond: stamps of
+that time are late, and a gap that starts with one looks too short.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 
 SMALL_PATH: Final = "/small/"
 PAGE_PATH: Final = "/api/chat/"
-LANE_PATH: Final = "/lane/"
+CHANNEL_PATH: Final = "/channel/"
 
 ROLL: Final = {"status": 1, "id": 184467, "user": "somebody", "roll": 49.1832, "bet": "0.00012"}
 MESSAGES: Final = [
@@ -63,7 +63,7 @@ def _json(document: object) -> bytes:
 SMALL: Final = _json(ROLL)
 PAGE: Final = _json({"status": 1, "users_online": 3, "message_list": MESSAGES})
 
-HEARTBEAT: Final = 0.002
+CHECK_INTERVAL: Final = 0.002
 
 
 def http_answer(body: bytes, status: str = "200 OK") -> bytes:
@@ -72,12 +72,12 @@ def http_answer(body: bytes, status: str = "200 OK") -> bytes:
 
 
 PREBUILT: Final = {SMALL_PATH.encode(): http_answer(SMALL), PAGE_PATH.encode(): http_answer(PAGE)}
-LANE_ANSWER: Final = http_answer(b'{"status":1,"mid":1}')
+CHANNEL_RESPONSE: Final = http_answer(b'{"status":1,"mid":1}')
 NOT_FOUND: Final = http_answer(b"", "404 Not Found")
 
 
-class _Lane:
-    """One run of one limiter: its delays, and when its requests came."""
+class _Channel:
+    """One run of one limiter: its delays, and the times of its requests."""
 
     def __init__(self, forward: float, back: float, seed: int) -> None:
         self._forward = forward
@@ -86,51 +86,51 @@ class _Lane:
         self.requests: list[tuple[float, float]] = []
 
     def arrive(self, stamp: float) -> float:
-        """Note a request; returns seconds until its answer is due."""
+        """Record a request; return the seconds until its response is due."""
         forward = self._random.uniform(0.0, self._forward)
         back = self._random.uniform(0.0, self._back)
         self.requests.append((stamp, stamp + forward))
         return forward + back
 
 
-class _Judge:
-    """All lanes, and the moments at which stamps cannot be trusted."""
+class _MeasuringServer:
+    """All channels, and the periods in which stamps are late."""
 
     def __init__(self) -> None:
-        self.lanes: dict[str, _Lane] = {}
-        self._late: deque[tuple[float, float]] = deque(maxlen=50_000)
-        self._heart: asyncio.Task[None] | None = None
+        self.channels: dict[str, _Channel] = {}
+        self._stalls: deque[tuple[float, float]] = deque(maxlen=50_000)
+        self._watchdog: asyncio.Task[None] | None = None
 
     def control(self, target: str) -> bytes:
-        """Open a lane, or hand out and forget what came in on it."""
+        """Open a channel, or close one and return its requests."""
         parts = urlsplit(target)
         options = dict(parse_qsl(parts.query))
-        name = options["lane"]
+        name = options["channel"]
         if parts.path == "/control/open":
             delays = float(options["forward"]), float(options["back"])
-            self.lanes[name] = _Lane(*delays, seed=int(options["seed"]))
-            self._heart = self._heart or asyncio.ensure_future(self._beat())
+            self.channels[name] = _Channel(*delays, seed=int(options["seed"]))
+            self._watchdog = self._watchdog or asyncio.ensure_future(self._watch_loop())
             return http_answer(b"null")
-        lane = self.lanes.pop(name)
-        if not self.lanes and self._heart is not None:
-            self._heart.cancel()
-            self._heart = None
-        document = {"requests": lane.requests, "late": list(self._late)}
+        channel = self.channels.pop(name)
+        if not self.channels and self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+        document = {"requests": channel.requests, "late": list(self._stalls)}
         return http_answer(json.dumps(document).encode())
 
-    async def _beat(self) -> None:
-        self._late.clear()
+    async def _watch_loop(self) -> None:
+        self._stalls.clear()
         while True:
-            due = time.monotonic() + HEARTBEAT
-            await asyncio.sleep(HEARTBEAT)
+            due = time.monotonic() + CHECK_INTERVAL
+            await asyncio.sleep(CHECK_INTERVAL)
             now = time.monotonic()
             if now - due > 0.001:
-                self._late.append((due, now))
+                self._stalls.append((due, now))
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, judge: _Judge) -> None:
-        self._judge = judge
+    def __init__(self, channels: _MeasuringServer) -> None:
+        self._channels = channels
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
@@ -154,19 +154,19 @@ class _Connection(asyncio.Protocol):
             return
         path = target.decode()
         if path.startswith("/control/"):
-            self._write(self._judge.control(path))
+            self._write(self._channels.control(path))
             return
-        lane = self._judge.lanes.get(path.removeprefix(LANE_PATH).partition("/")[0])
-        if lane is None:
+        channel = self._channels.channels.get(path.removeprefix(CHANNEL_PATH).partition("/")[0])
+        if channel is None:
             self._write(NOT_FOUND)
             return
-        delay = lane.arrive(stamp)
+        delay = channel.arrive(stamp)
         if delay:
-            # From the stamp on, not from now: the answer is never before the arrival it follows.
+            # Counted from the stamp, so that the response is never before the arrival.
             later = stamp + delay - time.monotonic()
-            asyncio.get_running_loop().call_later(max(0.0, later), self._write, LANE_ANSWER)
+            asyncio.get_running_loop().call_later(max(0.0, later), self._write, CHANNEL_RESPONSE)
         else:
-            self._write(LANE_ANSWER)
+            self._write(CHANNEL_RESPONSE)
 
     def _write(self, answer: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -174,7 +174,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Server:
-    """The server's process, for as long as the ``with`` block lasts."""
+    """The server's process, which runs as long as the ``with`` block."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -182,29 +182,29 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end."""
+        """The URL of the server, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
-    def lane_url(self, lane: str) -> str:
-        """What to ask in order to run on a lane."""
-        return f"{self.url}{LANE_PATH}{lane}/"
+    def channel_url(self, channel: str) -> str:
+        """Return the URL of a channel."""
+        return f"{self.url}{CHANNEL_PATH}{channel}/"
 
-    def open_lane(self, lane: str, *, forward: float, back: float, seed: int) -> None:
-        """Get a lane ready, with delays drawn from 0 to *forward* and to *back* seconds."""
-        self._control(f"open?lane={lane}&forward={forward}&back={back}&seed={seed}")
+    def open_channel(self, channel: str, *, forward: float, back: float, seed: int) -> None:
+        """Open a channel with delays drawn from 0 to *forward* and to *back* seconds."""
+        self._control(f"open?channel={channel}&forward={forward}&back={back}&seed={seed}")
 
-    def close_lane(self, lane: str) -> dict[str, list[tuple[float, float]]]:
-        """What came in on a lane: ``requests`` as (stamp, arrival), ``late`` as (from, to)."""
-        document: dict[str, list[tuple[float, float]]] = self._control(f"close?lane={lane}")
+    def close_channel(self, channel: str) -> dict[str, list[tuple[float, float]]]:
+        """Close a channel; return ``requests`` as (stamp, arrival), and ``late`` as (from, to)."""
+        document: dict[str, list[tuple[float, float]]] = self._control(f"close?channel={channel}")
         return document
 
-    def _control(self, what: str) -> Any:
+    def _control(self, command: str) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            connection.request("GET", f"/control/{what}")
+            connection.request("GET", f"/control/{command}")
             response = connection.getresponse()
             if response.status != 200:
-                raise RuntimeError(f"the server answered {response.status} to {what}")
+                raise RuntimeError(f"the server returned {response.status} for {command}")
             return json.loads(response.read())
         finally:
             connection.close()
@@ -247,8 +247,8 @@ class Server:
 
 async def _main() -> None:
     loop = asyncio.get_running_loop()
-    judge = _Judge()
-    server = await loop.create_server(lambda: _Connection(judge), "127.0.0.1", 0, backlog=512)
+    channels = _MeasuringServer()
+    server = await loop.create_server(lambda: _Connection(channels), "127.0.0.1", 0, backlog=512)
     async with server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await loop.run_in_executor(None, sys.stdin.buffer.read)

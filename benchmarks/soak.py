@@ -1,9 +1,9 @@
-"""A million polls: what a stream that is followed for days holds, and what it costs.
+"""A million polls: memory and CPU time of a stream that runs for days of virtual time.
 
-Time is virtual. Each run has a process of its own and looks at its memory after a tenth, a half and
-the whole of it: whatever is bounded has filled up by the first look, so growth from there is a
-leak. Counting what Python code allocates takes several times as long, so that is done in shorter
-runs beside, whose time does not count.
+Each run is a separate process, which samples its memory after a tenth, a half and all of the polls.
+All bounded structures are full at the first sample, so growth from there is a leak. Tracing the
+allocations of Python code takes several times as long, so it is done in shorter, separate runs,
+whose time does not count.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from .chart import Bars
-from .children import carry_out
 from .report import Cell, Table
-from .soaker import PARTS, Order, Plan, Result
+from .soak_process import PARTS, Plan, Result, RunSpec
+from .subprocesses import run_all
 
 __all__ = ["run"]
 
@@ -25,71 +25,74 @@ WAYS: Final = {
     "a session, SqliteStore": Plan("session", "sqlite", 12_500, traced=6_000),
 }
 
-MOST_RESIDENT: Final = 2 * 2**20
-"""Bytes by which a process may grow from the first look to the last."""
+MAX_RESIDENT_GROWTH: Final = 2 * 2**20
+"""Bytes by which a process may grow from the first sample to the last."""
 
-MOST_TRACED: Final = 64 * 2**10
-"""Bytes by which what Python code has allocated may: less than an object for every fourth poll."""
+MAX_TRACED_GROWTH: Final = 64 * 2**10
+"""Bytes by which traced allocations may grow: less than an object for every fourth poll."""
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Follow streams in each way, one after the other for their time, and then for their memory."""
+    """Run each setup: one after the other to measure time, then together to trace memory."""
     plans = [plan.hundredth() if quick else plan for plan in WAYS.values()]
-    timed = [_follow(Order(plan, traced=False))[0] for plan in plans]
-    traced = _follow(*(Order(plan, traced=True) for plan in plans))
-    return [_done(timed), _held(timed, traced, quick=quick)]
+    timed = [_follow(RunSpec(plan, traced=False))[0] for plan in plans]
+    traced = _follow(*(RunSpec(plan, traced=True) for plan in plans))
+    return [_cost_table(timed), _memory_table(timed, traced, quick=quick)]
 
 
-def _follow(*orders: Order) -> list[Result]:
-    """Carry orders out at the same time."""
-    return carry_out("soaker", orders, Result)
+def _follow(*specs: RunSpec) -> list[Result]:
+    """Execute the specs at the same time."""
+    return run_all("soak_process", specs, Result)
 
 
-def _done(results: Sequence[Result]) -> Table:
+def _cost_table(results: Sequence[Result]) -> Table:
     table = Table(
-        "A stream followed for days of virtual time",
-        ("way", "polls", "messages", "failures", "early", "days", "wall s", "CPU s", "CPU us"),
+        "CPU time per poll of a stream that runs for days of virtual time",
+        ("setup", "polls", "messages", "failures", "early", "days", "wall s", "CPU s", "CPU us"),
         notes=[
-            "A poll brings 0, 1 or 2 messages; each hundredth fails. CPU us: for each poll.",
-            "A session follows chat and mail, merged, by requests to a service on loopback.",
-            "early: polls before their interval was over. What comes out of order is an error.",
+            "A poll returns 0, 1 or 2 messages; every hundredth fails. CPU us: per poll.",
+            "A session follows chat and mail, merged, with requests to a service on loopback.",
+            "early: polls before their interval was over. An item out of order is an error.",
         ],
-        chart=Bars("way", ("CPU us", "early")),
+        chart=Bars("setup", ("CPU us", "early")),
     )
     for way, result in zip(WAYS, results, strict=True):
-        polls = result.looks[-1].polls
-        each = result.cpu / polls * 1e6
+        polls = result.samples[-1].polls
+        microseconds = result.cpu / polls * 1e6
         counts = (polls, result.messages, result.failures, result.early)
-        table.add(way, *counts, result.days, result.wall, result.cpu, each)
+        table.add(way, *counts, result.days, result.wall, result.cpu, microseconds)
     return table
 
 
-def _held(timed: Sequence[Result], traced: Sequence[Result], *, quick: bool) -> Table:
+def _memory_table(timed: Sequence[Result], traced: Sequence[Result], *, quick: bool) -> Table:
     parts = [f"{part:.0%}" for part in PARTS]
     resident_after = [f"RSS MiB {part}" for part in parts]
     traced_after = [f"traced KiB {part}" for part in parts]
-    resident_most, traced_most = MOST_RESIDENT // 2**20, MOST_TRACED // 2**10
+    max_resident, max_traced = MAX_RESIDENT_GROWTH // 2**20, MAX_TRACED_GROWTH // 2**10
     table = Table(
-        f"What it holds after {', '.join(parts)} of the polls",
-        ("way", *resident_after, "store KiB", "polls", *traced_after, "target", "met"),
+        f"Memory after {', '.join(parts)} of the polls",
+        ("setup", *resident_after, "store KiB", "polls", *traced_after, "target", "met"),
         notes=[
-            "Logs keep their last 20 items. store: its files at the end.",
-            "traced: what Python code has allocated, in a run of so many polls beside.",
-            f"flat: RSS at most {resident_most} MiB over the first look, traced {traced_most} KiB.",
+            "Logs keep their last 20 items. store: the size of its files at the end.",
+            "traced: memory allocated by Python code, in a separate run of so many polls.",
+            (
+                "flat: from the first sample to the last, RSS grows by at most "
+                f"{max_resident} MiB, traced by {max_traced} KiB."
+            ),
         ],
-        chart=Bars("way", (resident_after[0], resident_after[-1])),
+        chart=Bars("setup", (resident_after[0], resident_after[-1])),
     )
-    for way, whole, counted in zip(WAYS, timed, traced, strict=True):
-        resident = [look.resident for look in whole.looks]
-        allocated = [look.traced for look in counted.looks]
-        flat = _growth(resident) <= MOST_RESIDENT and _growth(allocated) <= MOST_TRACED
+    for way, result, traced_result in zip(WAYS, timed, traced, strict=True):
+        resident = [sample.resident for sample in result.samples]
+        allocated = [sample.traced for sample in traced_result.samples]
+        flat = _growth(resident) <= MAX_RESIDENT_GROWTH and _growth(allocated) <= MAX_TRACED_GROWTH
         table.add(
             way,
             *_in_units(resident, 2**20),
-            whole.looks[-1].stored / 2**10,
-            counted.looks[-1].polls,
+            result.samples[-1].stored / 2**10,
+            traced_result.samples[-1].polls,
             *_in_units(allocated, 2**10),
-            *((None, None) if quick else ("flat", flat)),  # in so few polls nothing fills up
+            *((None, None) if quick else ("flat", flat)),  # too few polls to fill all structures
         )
     return table
 

@@ -1,4 +1,4 @@
-"""What is made of the times of calls: speeds beside bare aiohttp, and where the time went."""
+"""Figures of the benchmark of calls: speeds relative to bare aiohttp, and the parts of a call."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks.calls import PACKAGE, TARGET, part, parts, speeds
+from benchmarks.competitors.calling import BARE
+from benchmarks.competitors.installed import OURS
 from benchmarks.measure import Times
-from benchmarks.rivals.calling import BARE
-from benchmarks.rivals.installed import OURS
 
 WIRE = str(PACKAGE / "wire.py")
 
@@ -41,7 +41,7 @@ def test_the_target_is_met_at_nine_tenths_of_the_speed(wall: float, met: bool) -
     assert found[OURS][-1] is met
 
 
-def test_without_bare_there_is_nothing_to_be_held_to() -> None:
+def test_without_bare_there_is_no_target() -> None:
     assert speeds({OURS: times([1.0], [1.0])}, 1)[OURS][2:] == (None, None, None, None)
 
 
@@ -50,7 +50,7 @@ def test_without_bare_there_is_nothing_to_be_held_to() -> None:
     [
         (str(PACKAGE / "calls.py"), "pythpeer.calls"),
         (str(PACKAGE / "stores" / "memory.py"), "pythpeer.memory"),
-        (str(PACKAGE.parent / "benchmarks" / "rivals" / "httpx.py"), "benchmark"),
+        (str(PACKAGE.parent / "benchmarks" / "competitors" / "httpx.py"), "benchmark"),
         ("/a/pythpeer/lib/site-packages/aiohttp/client.py", "aiohttp"),
         ("/a/site-packages/yarl/_url.py", "yarl"),
         ("/usr/lib/python3.11/asyncio/events.py", "standard library"),
@@ -61,7 +61,7 @@ def test_a_part_is_a_module_of_ours_or_a_package(file: str, name: str) -> None:
     assert part(file) == name
 
 
-def test_parts_are_their_own_time_for_each_call_without_waiting() -> None:
+def test_parts_have_their_own_time_per_call_without_waiting() -> None:
     stats: dict[tuple[str, int, str], Any] = {
         (WIRE, 1, "a"): (1, 1, 0.001, 9.0, {}),
         (WIRE, 9, "b"): (1, 1, 0.002, 9.0, {}),

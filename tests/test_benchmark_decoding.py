@@ -1,4 +1,4 @@
-"""What is made of a damaged page: how much a decoder kept of it, and what it got wrong."""
+"""Damaged pages: the correct and the wrong messages that a decoder returns."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from benchmarks.decoding import Damage, Outcome, damages, outcome
-from benchmarks.rivals.decoding import Arm
+from benchmarks.competitors.decoding import Candidate
+from benchmarks.decoding import Damage, Outcome, damaged_pages, outcome
 
 BEST = [{"id": 1, "msg": "one"}, {"id": 2, "msg": "t\ufffdo"}]
 
 
-def arm(page: Callable[[bytes], Sequence[Any]]) -> Arm:
-    return Arm("one", lambda body: None, page, dict)
+def candidate(page: Callable[[bytes], Sequence[Any]]) -> Candidate:
+    return Candidate("one", lambda body: None, page, dict)
 
 
-def refuse(body: bytes) -> Sequence[Any]:
+def fail(body: bytes) -> Sequence[Any]:
     raise ValueError
 
 
@@ -33,23 +33,23 @@ def refuse(body: bytes) -> Sequence[Any]:
         ([{"id": 1, "msg": "another"}], 0, 1),
     ],
 )
-def test_what_is_not_as_it_should_be_is_wrong(found: list[Any], kept: int, wrong: int) -> None:
-    assert outcome(arm(lambda body: found), Damage(b"", BEST)) == Outcome(kept, wrong)
+def test_a_message_that_is_not_correct_is_wrong(found: list[Any], kept: int, wrong: int) -> None:
+    assert outcome(candidate(lambda body: found), Damage(b"", BEST)) == Outcome(kept, wrong)
 
 
-def test_who_raises_an_error_has_nothing() -> None:
-    assert outcome(arm(refuse), Damage(b"", BEST)) == Outcome(0, 0)
+def test_a_decoder_that_raises_an_error_keeps_nothing() -> None:
+    assert outcome(candidate(fail), Damage(b"", BEST)) == Outcome(0, 0)
 
 
-def test_each_damage_is_one_and_what_can_be_had_is_told() -> None:
-    found = damages()
+def test_each_page_is_damaged_and_has_its_recoverable_messages() -> None:
+    found = damaged_pages()
     had = {said: len(damage.messages) for said, damage in found.items()}
-    assert had.pop("an id is no number") == had.pop("a text is missing") == 299
-    assert had.pop("half of it") == 0
+    assert had.pop("an id is not a number") == had.pop("a text is missing") == 299
+    assert had.pop("half of the page") == 0
     assert set(had.values()) == {300}
     with pytest.raises(UnicodeDecodeError):
-        found["no UTF-8"].body.decode()
-    for said in ("a raw line break", "a warning before it", "half of it"):
+        found["invalid UTF-8"].body.decode()
+    for said in ("a raw line break", "a warning before the JSON", "half of the page"):
         with pytest.raises(ValueError):
             json.loads(found[said].body)
     for said, text in (("a lone surrogate", "a\ufffd"), ("a raw line break", "a\n")):

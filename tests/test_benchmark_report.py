@@ -1,4 +1,4 @@
-"""Tables of figures say what was measured, and nothing in them is lost."""
+"""Tables of figures keep every figure under the name of its column."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.report import Table
 
 
 def test_no_two_columns_have_the_same_name() -> None:
-    """A row is written down as an object, in which one of the two would be lost."""
+    """A row is stored as an object, in which one of the two would be lost."""
     with pytest.raises(ValueError, match="two columns"):
         Table("a table", ("way", "over plain", "over plain"))
 

@@ -1,4 +1,4 @@
-"""What streams are compared by: the chat that is polled, who counts as ahead, what must not be."""
+"""The comparison of streams: the polled chat, the target, and errors that end it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from benchmarks.crowd import delivering
-from benchmarks.latency import CONSUMERS, Delays, Scene, held, measure
-from benchmarks.rivals.streaming import Arm, Handle, arms
-from benchmarks.rivals.streaming import Chat as Polled
-from benchmarks.script import PAGE, PYTHPEER, Chat
+from benchmarks.competitors.streaming import Candidate, Handle, load_candidates
+from benchmarks.competitors.streaming import Chat as Polled
+from benchmarks.latency import CONSUMERS, Delays, Scenario, measure, target_met
+from benchmarks.many_consumers import delivery_work
+from benchmarks.memory_chat import PAGE, PYTHPEER, Chat
 from pythpeer import ChatMessage
 
-SCENE = Scene("a test", 2.0, 40)
+SCENARIO = Scenario("a test", 2.0, 40)
 
-ARMS = [PYTHPEER, *arms()[0].values()]
+CANDIDATES = [PYTHPEER, *load_candidates()[0].values()]
 
 
 async def ids(chat: Chat, after: int | None, limit: int = PAGE) -> list[int]:
@@ -26,7 +26,7 @@ async def ids(chat: Chat, after: int | None, limit: int = PAGE) -> list[int]:
 
 
 @pytest.mark.anyio
-async def test_the_chat_shows_the_first_after_an_id_and_without_one_the_newest() -> None:
+async def test_the_chat_returns_the_first_after_an_id_and_without_one_the_newest() -> None:
     chat = Chat(2 * PAGE + 3)
     assert await ids(chat, 0) == list(range(1, PAGE + 1))
     assert await ids(chat, 2 * PAGE) == [2 * PAGE + 1, 2 * PAGE + 2, 2 * PAGE + 3]
@@ -37,7 +37,7 @@ async def test_the_chat_shows_the_first_after_an_id_and_without_one_the_newest()
 
 
 @pytest.mark.anyio
-async def test_the_chat_counts_polls_that_come_too_early() -> None:
+async def test_the_chat_counts_polls_that_are_too_early() -> None:
     chat = Chat(interval=1.0)
     for pause in (0.0, 1.0, 0.9, 1.0):
         await asyncio.sleep(pause)
@@ -46,32 +46,32 @@ async def test_the_chat_counts_polls_that_come_too_early() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_chat_can_be_told_once_more() -> None:
+async def test_a_chat_can_be_copied_without_its_polls() -> None:
     chat = Chat(3, interval=1.0)
     await chat.ask(0)
-    again = chat.again()
-    assert (again.polls, again.interval, await ids(again, 0)) == (0, 1.0, [1, 2, 3])
+    copy = chat.copy()
+    assert (copy.polls, copy.interval, await ids(copy, 0)) == (0, 1.0, [1, 2, 3])
 
 
-@pytest.mark.parametrize("arm", ARMS, ids=[arm.name for arm in ARMS])
-def test_everybody_hands_out_everything_in_time(arm: Arm[object]) -> None:
-    """None before it was said, and asyncpraw after its longest rest."""
-    found = measure(arm, SCENE)
-    assert len(found.delays) == CONSUMERS * SCENE.messages
+@pytest.mark.parametrize("candidate", CANDIDATES, ids=[candidate.name for candidate in CANDIDATES])
+def test_every_implementation_delivers_everything_in_time(candidate: Candidate[object]) -> None:
+    """No message before its post, and with asyncpraw within its longest pause."""
+    found = measure(candidate, SCENARIO)
+    assert len(found.delays) == CONSUMERS * SCENARIO.messages
     assert min(found.delays) >= 0.0
-    assert max(found.delays) <= (18.0 if arm.name == "asyncpraw" else 1.2)
+    assert max(found.delays) <= (18.0 if candidate.name == "asyncpraw" else 1.2)
 
 
-def test_one_poll_serves_everybody_and_keeps_the_interval() -> None:
-    ours = measure(PYTHPEER, SCENE)
-    alone = measure(arms()[0]["a loop each"], SCENE)
+def test_one_poll_serves_all_consumers_and_keeps_the_interval() -> None:
+    ours = measure(PYTHPEER, SCENARIO)
+    separate = measure(load_candidates()[0]["a loop per consumer"], SCENARIO)
     assert ours.early == 0
-    assert alone.early > 0
-    assert alone.polls > 2 * ours.polls
+    assert separate.early > 0
+    assert separate.polls > 2 * ours.polls
 
 
-def delays(*each: float, early: int = 0) -> Delays:
-    return Delays(10, early, each)
+def delays(*values: float, early: int = 0) -> Delays:
+    return Delays(10, early, values)
 
 
 @pytest.mark.parametrize(
@@ -85,20 +85,22 @@ def delays(*each: float, early: int = 0) -> Delays:
         (delays(0.5, early=1), delays(0.9, early=1), False),
     ],
 )
-def test_only_who_keeps_the_interval_can_be_ahead(ours: Delays, theirs: Delays, met: bool) -> None:
-    assert held({"pythpeer": ours, "another": theirs}, 400) is met
+def test_only_an_implementation_that_keeps_the_interval_can_be_faster(
+    ours: Delays, theirs: Delays, met: bool
+) -> None:
+    assert target_met({"pythpeer": ours, "another": theirs}, 400) is met
 
 
-def test_the_more_posts_there_were_the_less_is_up_to_chance() -> None:
+def test_more_posts_make_a_smaller_difference_significant() -> None:
     found = {"pythpeer": delays(0.5), "another": delays(0.45)}
-    assert [held(found, posts) for posts in (400, 1_000)] == [True, False]
+    assert [target_met(found, posts) for posts in (400, 1_000)] == [True, False]
 
 
-Order = Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]]
+Reorder = Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]]
 
 
-def flawed(order: Order) -> Arm[Polled]:
-    """Who waits until there are three messages, and hands them out as they please."""
+def flawed(reorder: Reorder) -> Candidate[Polled]:
+    """Return a candidate that waits for three messages, and delivers them reordered."""
 
     @asynccontextmanager
     async def open(chat: Polled) -> AsyncGenerator[Callable[[], Polled]]:
@@ -109,21 +111,21 @@ def flawed(order: Order) -> Arm[Polled]:
         while len(page) < 3:
             await asyncio.sleep(1.0)
             page = await chat.ask(0)
-        for message in order(page):
+        for message in reorder(page):
             handle(message)
 
-    return Arm("flawed", open, follow)
+    return Candidate("flawed", open, follow)
 
 
-FLAWS: list[tuple[Order, str]] = [
-    (lambda page: [page[0], page[2]], "message 3 where 2 was due"),
-    (lambda page: [page[0], page[0]], "message 1 where 2 was due"),
-    (lambda page: page[:2], "messages came|only 0 of 3 had everything"),
+FLAWS: list[tuple[Reorder, str]] = [
+    (lambda page: [page[0], page[2]], "message 3 instead of 2"),
+    (lambda page: [page[0], page[0]], "message 1 instead of 2"),
+    (lambda page: page[:2], "messages came|only 0 of 3 received everything"),
 ]
 
 
 def failure(work: Callable[[], object]) -> str:
-    """What a `RuntimeError` says, however deep in groups it comes."""
+    """Return the text of a `RuntimeError`, which may be nested in exception groups."""
     error: BaseException | None = None
     try:
         work()
@@ -134,12 +136,14 @@ def failure(work: Callable[[], object]) -> str:
     return str(error)
 
 
-@pytest.mark.parametrize(("order", "what"), FLAWS, ids=["lost", "doubled", "left out"])
-def test_who_loses_or_doubles_a_message_is_no_rival(order: Order, what: str) -> None:
-    arm = flawed(order)
-    assert re.search(what, failure(lambda: measure(arm, Scene("a test", 0.1, 3))))
-    work = delivering(arm, 3, 3, [])
-    assert re.search(what, failure(lambda: asyncio.run(awaited(work))))
+@pytest.mark.parametrize(("reorder", "pattern"), FLAWS, ids=["lost", "duplicated", "left out"])
+def test_a_candidate_that_loses_or_duplicates_a_message_is_an_error(
+    reorder: Reorder, pattern: str
+) -> None:
+    candidate = flawed(reorder)
+    assert re.search(pattern, failure(lambda: measure(candidate, Scenario("a test", 0.1, 3))))
+    work = delivery_work(candidate, 3, 3, [])
+    assert re.search(pattern, failure(lambda: asyncio.run(awaited(work))))
 
 
 async def awaited(work: Callable[[], Awaitable[None]]) -> None:
@@ -147,10 +151,10 @@ async def awaited(work: Callable[[], Awaitable[None]]) -> None:
 
 
 @pytest.mark.anyio
-async def test_polls_are_counted_for_each_time() -> None:
-    for arm, expected in ((PYTHPEER, 2), (arms()[0]["a loop each"], 8)):
+async def test_polls_are_counted_for_each_call() -> None:
+    for candidate, expected in ((PYTHPEER, 2), (load_candidates()[0]["a loop per consumer"], 8)):
         polls: list[int] = []
-        work = delivering(arm, 4, 2 * PAGE, polls)
+        work = delivery_work(candidate, 4, 2 * PAGE, polls)
         await work()
         await work()
         assert polls == [expected, expected]

@@ -1,4 +1,4 @@
-"""Every program of the documentation runs, against the fake services, and does what it should."""
+"""Every program of the documentation runs against the fake services, and has the stated effect."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ BLOCK: Final = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PROGRAMS: Final = {
     f"{page.relative_to(DOCS).with_suffix('')} {number}": program
     for page in sorted(DOCS.rglob("*.md"))
-    if page.name != "testing.md"  # its programs are tests themselves
+    if page.name != "testing.md"  # its programs are tests, run by test_testing_page.py
     for number, program in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
 }
 
 
 @pytest.fixture
 async def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[FakeServices]:
-    """Fake services that the environment points to, and a folder of the program's own."""
+    """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(tmp_path)
     async with FakeServices() as fake:
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
         monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
         monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
-        monkeypatch.setenv("PORT", "0")  # whichever is free, for what listens itself
-        fake.chat.register("docs", "the key")  # what the pages hand over themselves
+        monkeypatch.setenv("PORT", "0")  # a free port, for programs that listen
+        fake.chat.register("docs", "the key")  # the key that a page contains
         (tmp_path / "peerbet").write_text(fake.peerbet_key, encoding="utf-8")
         yield fake
         assert fake.violations == []
@@ -62,7 +62,7 @@ def main_of(program: str) -> Callable[[], Awaitable[None]]:
 
 
 async def run(program: str, *acts: Callable[[], object], seconds: float = 4.0) -> None:
-    """Run a program, have things happen one after the other, and cancel it if it does not end."""
+    """Run a program, call *acts* one after the other, and cancel it if it does not end."""
     task = asyncio.ensure_future(main_of(program)())
     for act in (lambda: None, *acts):
         act()
@@ -82,7 +82,7 @@ def texts(fake: FakeServices) -> list[str]:
 async def test_every_program_runs(
     name: str, fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Things happen in the chat and in the mailbox, and it goes on, or ends well by itself."""
+    """With new messages and mail the program keeps running, or ends without an error."""
     await run(
         PROGRAMS[name],
         lambda: fake.chat.say("alice", "!ping"),
@@ -94,54 +94,54 @@ async def test_every_program_runs(
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if not PROGRAMS[name].endswith(END)])
 def test_every_script_runs(name: str, tmp_path: Path) -> None:
-    """What is no asyncio program runs as a script of its own, beside an archive that is there."""
+    """A program without asyncio runs as a separate script, in a folder with an archive."""
     with sqlite3.connect(tmp_path / "archive.sqlite") as archive:
         archive.execute("CREATE TABLE log (id, topic)")
         archive.execute("CREATE TABLE entry (log, item)")
     archive.close()
     script = [sys.executable, "-W", "error", "-c", PROGRAMS[name]]
-    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 async def test_the_command_bot_answers(fake: FakeServices) -> None:
-    """It knows its commands, says when somebody is unknown, and lets other bots be."""
+    """It answers its commands, reports an unknown user, and ignores other bots."""
     await run(
         PROGRAMS["how-to/command-bot 0"],
         lambda: fake.chat.say("alice", "!ping"),
         lambda: fake.chat.say("alice", "!who tiro"),
-        lambda: fake.chat.say("alice", "!who nobody-at-all"),
+        lambda: fake.chat.say("alice", "!who unknown-user"),
         lambda: fake.chat.say("otherbot", "!ping", bot=True),
     )
     answers = [message.text for message in fake.chat.messages if message.bot]
     assert answers == [
         "pong",
         "tiro is Owner, and online",
-        "nobody-at-all: User not found",
+        "unknown-user: User not found",
         "!ping",
     ]
 
 
-async def test_the_bot_of_the_page_answers_whoever_chats_there(
+async def test_the_bot_of_the_serve_page_answers_its_visitor(
     fake: FakeServices,
 ) -> None:
-    """What is said on the page of ``pythpeer serve`` is answered by name."""
+    """A message posted on the page of ``pythpeer serve`` is answered by name."""
     async with Page(fake) as page, aiohttp.ClientSession() as http:
 
         async def say() -> None:
-            wish = {"sender": "guest", "text": "!ping"}
+            body = {"sender": "guest", "text": "!ping"}
             origin = {"Origin": page.url.rstrip("/")}
-            async with http.post(f"{page.url}api/say", json=wish, headers=origin) as answer:
+            async with http.post(f"{page.url}api/say", json=body, headers=origin) as answer:
                 assert answer.status == 200
 
         await run(PROGRAMS["how-to/serve 0"], lambda: asyncio.ensure_future(say()))
     assert texts(fake) == ["!ping", "pong, guest"]
 
 
-def test_what_serve_prints_is_what_its_page_shows(
+def test_the_page_shows_the_output_of_serve(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Addresses, keys and all, with the ports that it has where no others are chosen."""
+    """The output is quoted exactly, with the default ports and keys."""
     defaults = serve.serve.__kwdefaults__ or {}
     environment = {
         "PYTHPEER_PEERBET_URL": f"http://127.0.0.1:{defaults['peerbet_port']}",
@@ -153,14 +153,14 @@ def test_what_serve_prints_is_what_its_page_shows(
         "PYTHPEER_PERSONAL_KEY": fake.personal_key,
     }
     serve._introduce(Page(fake, port=defaults["port"]).url, environment)
-    shown = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
-    assert capsys.readouterr().out in shown
+    page_text = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out in page_text
 
 
 async def test_the_moderator_warns_and_reports(fake: FakeServices) -> None:
-    """Three times the same is once too often, but for staff."""
-    said = [lambda: fake.chat.say("zoe", "buy now"), lambda: fake.chat.say("alice", "hello")]
-    await run(PROGRAMS["how-to/moderator 0"], *said * 3)
+    """Three equal messages cause a warning, except from staff."""
+    posts = [lambda: fake.chat.say("zoe", "buy now"), lambda: fake.chat.say("alice", "hello")]
+    await run(PROGRAMS["how-to/moderator 0"], *posts * 3)
     assert texts(fake).count("zoe: we heard you") == 1
     assert not [text for text in texts(fake) if text.startswith("alice:")]
     assert [(mail.recipient, mail.text) for mail in fake.mail.sent] == [
@@ -169,7 +169,7 @@ async def test_the_moderator_warns_and_reports(fake: FakeServices) -> None:
 
 
 async def test_the_mail_responder_answers_once(fake: FakeServices) -> None:
-    """Also over a restart: what was answered is not answered again."""
+    """Answered mail is not answered again after a restart."""
     await run(PROGRAMS["how-to/mail-responder 0"], lambda: fake.mail.deliver("bob", "hello"))
     await run(PROGRAMS["how-to/mail-responder 0"], lambda: fake.mail.deliver("alice", "hello"))
     assert [mail.recipient for mail in fake.mail.sent] == ["bob", "alice"]
@@ -178,7 +178,7 @@ async def test_the_mail_responder_answers_once(fake: FakeServices) -> None:
 async def test_the_archive_can_be_queried(
     fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The query of the page counts what the program of the page has kept, while it runs."""
+    """The query of the page counts the messages that the program stores, while it runs."""
     for _ in range(3):
         fake.chat.say("alice", "hi")
     fake.chat.say("bob", "hi")
@@ -192,10 +192,10 @@ async def test_the_archive_can_be_queried(
     assert [line.split()[:2] for line in lines] == [["3", "alice"], ["1", "bob"]]
 
 
-async def test_the_page_of_health_is_there(
+async def test_the_health_page_is_served(
     fake: FakeServices, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is served beside the bot, and says what the bot is at."""
+    """It is served next to the bot, and contains the bot's position."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

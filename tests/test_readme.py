@@ -1,4 +1,4 @@
-"""Every program of the README runs, against the fake services, and does what the README says."""
+"""Every program of the README runs against the fake services, and has the stated effect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def main_of(marker: str) -> Callable[[], Awaitable[None]]:
-    """The ``main`` of the one program in which *marker* stands."""
+    """Return ``main`` of the one program that contains *marker*."""
     (program,) = (program for program in PROGRAMS if marker in program)
     body, end = program.rsplit("asyncio.run(main())", 1)
     assert not end.strip()
@@ -35,7 +35,7 @@ def main_of(marker: str) -> Callable[[], Awaitable[None]]:
 
 @pytest.fixture
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
-    """Fake services that the environment points to."""
+    """Fake services whose addresses and keys are in the environment."""
     async with FakeServices() as fake:
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
@@ -59,14 +59,14 @@ async def running(main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 
 def test_every_program_is_run_here() -> None:
-    """A new program in the README needs a test of its own."""
+    """A new program in the README needs a separate test."""
     assert len(PROGRAMS) == 7
 
 
 async def test_the_first_program_answers_a_ping(
     fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The bot on the first screen prints what is said and answers ``!ping``."""
+    """The first bot prints the messages and answers ``!ping``."""
     async with running(main_of('"pong"')):
         fake.chat.say("alice", "!ping")
         await asyncio.sleep(3.0)
@@ -77,7 +77,7 @@ async def test_the_first_program_answers_a_ping(
 async def test_the_tour_of_calls_runs(
     fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each kind of call gets its answer."""
+    """Each kind of call returns its result."""
     fake.chat.say("alice", "good morning")
     fake.mail.deliver("bob", "you have mail")
     await main_of("messages(last=5)")()
@@ -101,7 +101,7 @@ async def test_the_posts_arrive(fake: FakeServices, capsys: pytest.CaptureFixtur
 async def test_the_merged_streams_show_chat_and_mail(
     fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Chat and mail come through one loop."""
+    """Chat and mail are delivered in one loop."""
     async with running(main_of("merge(chat, mail)")):
         fake.chat.say("alice", "hi")
         fake.mail.deliver("bob", "hello")
@@ -111,14 +111,14 @@ async def test_the_merged_streams_show_chat_and_mail(
     assert "mail bob hello" in out
 
 
-async def test_an_endpoint_of_ones_own_is_asked_as_declared(
+async def test_a_user_defined_endpoint_is_called_as_declared(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The action goes first, then the parameters in their order."""
-    asked: list[str] = []
+    """The action comes first, then the parameters in their order."""
+    targets: list[str] = []
 
     async def answer(request: web.BaseRequest) -> web.Response:
-        asked.append(request.path_qs)
+        targets.append(request.path_qs)
         return web.Response(text='{"status": 1, "roll": "12.5", "balance": "1.00"}')
 
     server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
@@ -129,18 +129,18 @@ async def test_an_endpoint_of_ones_own_is_asked_as_declared(
     finally:
         server.close()
         await server.wait_closed()
-    assert asked == ["/api/dice/?action=roll&key=your%20key&bet=0.10000000&chance=50"]
+    assert targets == ["/api/dice/?action=roll&key=your%20key&bet=0.10000000&chance=50"]
     assert capsys.readouterr().out == "12.5 1.00\n"
 
 
 async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    """The example of a test is one."""
+    """The example of a test runs and passes."""
     await main_of("FakeServices()")()
     assert capsys.readouterr().out == "hello alice\n"
 
 
 def test_the_test_with_the_fixtures_passes(tmp_path: Path) -> None:
-    """Pytest finds the plugin by itself."""
+    """Pytest loads the plugin automatically."""
     (program,) = (program for program in PROGRAMS if "fake_services" in program)
     (tmp_path / "test_readme.py").write_text(program, encoding="utf-8")
     others = ("asyncio", "hypothesispytest", "randomly", "xdist", "cacheprovider")

@@ -1,6 +1,6 @@
-"""What users see is typed: their programs run, touch all there is, and never meet an ``Any``.
+"""Public names are typed: typical programs run, use all of them, and none of them is ``Any``.
 
-Whether the types are right is the type checkers' to say, about the same programs: see `typed`.
+The type checkers check the types of the same programs: see `typed`.
 """
 
 import ast
@@ -27,7 +27,7 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     if inspect.iscoroutinefunction(program) and program.__module__ == module.__name__
 }
 
-INNER = {
+INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
     *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
@@ -35,7 +35,7 @@ INNER = {
     *("ApiKeys.check", "ApiKeys.reset", "Faults.next_for"),
     *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
 }
-"""Members with public names that the machine itself uses, and no program of a user's."""
+"""Members with public names that are for internal use."""
 
 
 # -- programs -------------------------------------------------------------------------------------
@@ -43,69 +43,73 @@ INNER = {
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
 async def test_a_program_runs(program: Callable[..., Awaitable[None]], fake: FakeServices) -> None:
-    """What the type checkers accept works."""
+    """A program that the type checkers accept works."""
     async with fake.session() as session:
-        given = {"fake": fake, "fake_services": fake, "session": session}
-        given["pythpeer_session"] = session
-        await program(**{name: given[name] for name in inspect.signature(program).parameters})
+        fixtures = {"fake": fake, "fake_services": fake, "session": session}
+        fixtures["pythpeer_session"] = session
+        await program(**{name: fixtures[name] for name in inspect.signature(program).parameters})
 
 
-@pytest.mark.parametrize("face", [pythpeer, pythpeer.testing], ids=lambda face: face.__name__)
-def test_programs_touch_all_there_is(face: ModuleType) -> None:
+@pytest.mark.parametrize(
+    "namespace", [pythpeer, pythpeer.testing], ids=lambda namespace: namespace.__name__
+)
+def test_programs_use_every_public_name(namespace: ModuleType) -> None:
     """Every public name, and every public member of each class, is in some program."""
     trees = [ast.parse(inspect.getsource(module)) for module in MODULES]
     nodes = [node for tree in trees for node in ast.walk(tree)]
-    touched = {node.id for node in nodes if isinstance(node, ast.Name)}
-    touched |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    touched |= {node.arg or "" for node in nodes if isinstance(node, ast.keyword)}
-    left = {path for path, _ in members(face) if path.rpartition(".")[2] not in touched}
-    assert left <= INNER
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    used |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    used |= {node.arg or "" for node in nodes if isinstance(node, ast.keyword)}
+    unused = {path for path, _ in members(namespace) if path.rpartition(".")[2] not in used}
+    assert unused <= INTERNAL
 
 
 # -- annotations ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("face", [pythpeer, pythpeer.testing], ids=lambda face: face.__name__)
-def test_nothing_that_users_see_is_any(face: ModuleType) -> None:
+@pytest.mark.parametrize(
+    "namespace", [pythpeer, pythpeer.testing], ids=lambda namespace: namespace.__name__
+)
+def test_no_public_annotation_is_any(namespace: ModuleType) -> None:
     """Each parameter, result and field is annotated, and none with ``Any``."""
-    seen = {path: list(annotations(thing)) for path, thing in members(face)}
-    assert sum(map(len, seen.values())) > 100
-    assert [path for path, words in seen.items() if any(map(is_vague, words))] == []
+    annotations_by_path = {path: list(annotations(thing)) for path, thing in members(namespace)}
+    assert sum(map(len, annotations_by_path.values())) > 100
+    assert [path for path, words in annotations_by_path.items() if any(map(is_vague, words))] == []
 
 
 @pytest.mark.parametrize("vague", ["Any", "dict[str, Any]", "typing.Any | None", "list", "type"])
-def test_the_judge_knows_what_is_vague(vague: str) -> None:
-    """Neither ``Any`` nor a collection of whatever there is gets through."""
+def test_vague_annotations_are_detected(vague: str) -> None:
+    """``Any``, a collection without item types, and a missing annotation are vague."""
     assert is_vague(vague)
     assert is_vague(inspect.Parameter.empty)
     assert not is_vague("list[int] | AnyStr")
 
 
-def members(face: ModuleType) -> Iterator[tuple[str, object]]:
-    """The public names of *face*, and the public members of its classes, with what they are.
+def members(namespace: ModuleType) -> Iterator[tuple[str, object]]:
+    """Yield the public names of *namespace* and the public members of its classes, with values.
 
-    Members that are another library's, in a form of ours, are left out.
+    Members that a class overrides from another library are left out.
     """
-    for name in face.__all__:
-        thing = getattr(face, name)
+    for name in namespace.__all__:
+        thing = getattr(namespace, name)
         yield name, thing
-        kinds = thing.__mro__ if inspect.isclass(thing) else ()
-        foreign = {member for kind in kinds if not is_ours(kind) for member in vars(kind)}
-        for kind in filter(is_ours, kinds):
-            for member, value in {**vars(kind), **inspect.get_annotations(kind)}.items():
+        classes = thing.__mro__ if inspect.isclass(thing) else ()
+        foreign = {member for owner in classes if not is_ours(owner) for member in vars(owner)}
+        for owner in filter(is_ours, classes):
+            for member, value in {**vars(owner), **inspect.get_annotations(owner)}.items():
                 if not member.startswith("_") and member not in foreign:
                     yield f"{name}.{member}", value
 
 
-def is_ours(kind: type) -> bool:
-    """Whether a class is the package's own."""
-    return kind.__module__.startswith("pythpeer.")
+def is_ours(owner: type) -> bool:
+    """Return whether a class is defined in the package."""
+    return owner.__module__.startswith("pythpeer.")
 
 
 def annotations(thing: object) -> Iterator[object]:
-    """The annotations of what users see of *thing*, as they are written."""
+    """Yield the public annotations of *thing*, as written."""
     if isinstance(thing, str):
-        yield thing  # of a field
+        yield thing  # the annotation of a field
     elif isinstance(thing, property) and thing.fget is not None:
         yield inspect.signature(thing.fget).return_annotation
     elif inspect.isclass(thing) and is_ours(thing) and "__init__" in vars(thing):
@@ -125,5 +129,5 @@ VAGUE = re.compile(r"\b(Any|(list|dict|tuple|set|type|Mapping|Callable)(?!\[))\b
 
 
 def is_vague(annotation: object) -> bool:
-    """Whether that says nothing of what there is."""
+    """Return whether an annotation is missing, ``Any``, or a collection without item types."""
     return annotation is inspect.Parameter.empty or VAGUE.search(str(annotation)) is not None

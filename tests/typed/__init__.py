@@ -1,6 +1,6 @@
-"""Programs as users write them, with the type of everything that they touch.
+"""Typical user programs, with an ``assert_type`` for everything that they use.
 
-mypy and pyright read them in their strictest modes (``nox -s typing``): an ``assert_type`` fails
-where a type is another, or has become ``Any``. `test_typed.py` runs them, and sees that nothing is
-left out. What must not be accepted stands in `wrong.py`.
+mypy and pyright check them in their strictest modes (``nox -s typing``): an ``assert_type`` fails
+if a type differs, or is ``Any``. `test_typed.py` runs them, and checks that they use each public
+name. `wrong.py` contains programs that the type checkers must reject.
 """

@@ -1,4 +1,4 @@
-"""The calls of both services, what they return, and endpoints of a user's own."""
+"""The calls of both services, their results, and user-defined endpoints."""
 
 from __future__ import annotations
 
@@ -104,23 +104,23 @@ async def write_and_read_mail(session: Session, fake: FakeServices) -> None:
         assert_type(mail.raw, JsonObject)
 
 
-# -- a user's own endpoints -----------------------------------------------------------------------
+# -- user-defined endpoints -----------------------------------------------------------------------
 
 
 class Line(msgspec.Struct):
-    """What this program wants of a message."""
+    """The fields of a message that this program uses."""
 
     id: int
     msg: str
 
 
 class Lines(msgspec.Struct):
-    """What this program wants of a page."""
+    """The fields of a page that this program uses."""
 
     message_list: list[Line]
 
 
-async def ask_endpoints_of_my_own(session: Session, fake: FakeServices) -> None:
+async def call_my_own_endpoints(session: Session, fake: FakeServices) -> None:
     url = fake.peerbet_url + "/api/chat/"
     query = {"action": "get"}
     fast = Rate(0.0)

@@ -1,4 +1,4 @@
-"""Errors: which class is also which, and what each tells."""
+"""Errors: their base classes and their attributes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pythpeer import (
 from pythpeer.testing import FakeServices, Fault
 
 
-async def catch_whatever_fails(session: Session, fake: FakeServices) -> None:
+async def catch_all_errors(session: Session, fake: FakeServices) -> None:
     fake.faults.always("peerbet.chat.set", Fault.drop())
     try:
         await session.peerbet.post("hello")
@@ -42,7 +42,7 @@ async def catch_whatever_fails(session: Session, fake: FakeServices) -> None:
         assert_type(error.endpoint, str | None)
 
 
-async def tell_them_apart() -> None:
+async def distinguish_errors() -> None:
     def transport(error: TransportError | RequestTimeoutError | OutcomeUnknownError) -> None:
         assert_type(error.sent, bool)
         assert_type(error.untrusted, bool)

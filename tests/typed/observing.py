@@ -1,4 +1,4 @@
-"""Those who look on: hooks, telemetry, health."""
+"""Hooks, telemetry, and health."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def before(event: RequestEvent) -> None:
 
 
 class Watcher(Telemetry):
-    """Sees everything."""
+    """Receives all events."""
 
     def on_request(self, event: RequestEvent, /) -> None:
         before(event)
@@ -74,24 +74,24 @@ class Watcher(Telemetry):
         assert_type(event.lag, int)
 
 
-async def look_on(fake: FakeServices) -> None:
+async def use_hooks(fake: FakeServices) -> None:
     every = Watcher()
     gaps: list[GapEvent] = []
     report: Hook[GapEvent] = gaps.append
     retries: list[RetryEvent] = []
-    looked_on = fake.session(
+    observed = fake.session(
         on_request=before,
         on_response=every.on_response,
         on_retry=retries.append,
         on_gap=report,
         telemetry=every,
     )
-    async with looked_on as session:
+    async with observed as session:
         fake.chat.say("alice", "hello")
         async with session.peerbet.chat_stream(after=0) as stream:
             await anext(stream)
-    for told in (every.on_request, every.on_retry, every.on_gap, every.on_store, every.on_delivery):
-        assert callable(told)
+    for hook in (every.on_request, every.on_retry, every.on_gap, every.on_store, every.on_delivery):
+        assert callable(hook)
 
 
 async def export(fake: FakeServices) -> None:
@@ -103,7 +103,7 @@ async def export(fake: FakeServices) -> None:
         await session.peerbet.messages()
 
 
-async def ask_how_it_is(session: Session) -> None:
+async def read_health(session: Session) -> None:
     stream = session.peerbet.chat_stream()
     health = assert_type(session.health(), SessionHealth)
     assert_type(health.at, datetime)

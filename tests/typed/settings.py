@@ -51,13 +51,13 @@ async def set_everything() -> None:
     )
 
 
-async def take_it_from_the_environment() -> None:
+async def read_the_environment() -> None:
     assert_type(Session.from_env(), Session)
     assert_type(Session.from_env(timeout=5.0, store=MemoryStore()), Session)
 
 
 class MySession(Session):
-    """A session with something of one's own."""
+    """A session of a user-defined class."""
 
 
 async def open_and_close() -> None:
@@ -68,30 +68,30 @@ async def open_and_close() -> None:
         assert_type(entered, MySession)
 
 
-async def keep_it_somewhere() -> None:
+async def choose_a_store() -> None:
     stores: list[Store] = [MemoryStore(), SqliteStore("chat.db"), SqliteStore(Path("chat.db"))]
     assert_type([Session(store=store) for store in stores], list[Session])
     assert_type(SqliteStore("chat.db").path, Path)
 
 
-async def look_into_a_store() -> None:
+async def read_a_snapshot() -> None:
     store = MemoryStore()
     async with Session(store=store):
-        survey = assert_type(await store.snapshot(latest=5), StoreSnapshot)
-    for log in assert_type(survey.logs, tuple[LogSnapshot, ...]):
+        snapshot = assert_type(await store.snapshot(latest=5), StoreSnapshot)
+    for log in assert_type(snapshot.logs, tuple[LogSnapshot, ...]):
         assert_type(log.topic, str)
         assert_type(log.head, int)
         assert_type(log.length, int)
         assert_type(log.has_leader, bool)
         assert_type(log.pending_fetches, int)
-        for name in assert_type(log.readers, tuple[ReaderSnapshot, ...]):
-            assert_type(name.name, str)
-            assert_type(name.position, int)
-            assert_type(name.lag, int)
+        for reader in assert_type(log.readers, tuple[ReaderSnapshot, ...]):
+            assert_type(reader.name, str)
+            assert_type(reader.position, int)
+            assert_type(reader.lag, int)
         for latest in assert_type(log.latest, tuple[LatestItem, ...]):
             assert_type(latest.id, int)
             assert_type(latest.item, str | None)
-    for endpoint in assert_type(survey.endpoints, tuple[EndpointSnapshot, ...]):
+    for endpoint in assert_type(snapshot.endpoints, tuple[EndpointSnapshot, ...]):
         assert_type(endpoint.key, str)
         assert_type(endpoint.requests, int)
         assert_type(endpoint.outstanding, int)
@@ -99,7 +99,7 @@ async def look_into_a_store() -> None:
         assert_type(endpoint.paused_for, float)
 
 
-async def watch_the_pace(session: Session) -> None:
+async def read_the_limiters(session: Session) -> None:
     limiters = assert_type(session.limiters, Mapping[str, Limiter])
     limiter = assert_type(limiters["peerbet.chat.get"], Limiter)
     assert_type(limiter.name, str)
@@ -115,16 +115,16 @@ async def watch_the_pace(session: Session) -> None:
     assert_type(limiter.pause(1.5), None)
 
 
-class Patient(Retry, frozen=True):
-    """Another policy: what fails is tried again after ten seconds."""
+class FixedDelay(Retry, frozen=True):
+    """A user-defined policy that retries after ten seconds."""
 
     def delay(self, error: PythpeerError, attempt: int) -> float | None:
         first = assert_type(super().delay(error, attempt), float | None)
         return None if first is None else 10.0
 
 
-async def try_again_in_my_own_way() -> None:
-    retry = Patient(attempts=2)
+async def use_my_own_retry_policy() -> None:
+    retry = FixedDelay(attempts=2)
     assert_type(retry.attempts, int)
     assert_type(retry.base_delay, float)
     assert_type(retry.max_delay, float)

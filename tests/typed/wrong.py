@@ -1,9 +1,9 @@
-"""Programs that no type checker may accept, each line with what the two say to it.
+"""Programs that both type checkers must reject, each line with the expected errors.
 
-An ignored error that is none is an error itself, in either checker. Nothing here is run.
+An ignore comment without an error is an error in both checkers. Nothing here is run.
 """
 
-# What follows from an error, and is none of its own.
+# Errors that only follow from another error.
 # pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false
 
@@ -63,7 +63,7 @@ async def await_too_much(session: Session) -> None:
         print(message)
 
 
-async def ask_for_the_wrong_thing(session: Session) -> None:
+async def pass_wrong_arguments(session: Session) -> None:
     await session.peerbet.post(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await session.peerbet.post("hello", True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await session.peerbet.post(text=None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -82,7 +82,7 @@ async def ask_for_the_wrong_thing(session: Session) -> None:
     split_text(b"text")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def set_the_wrong_thing(session: Session) -> None:
+def set_wrong_options(session: Session) -> None:
     Session("key")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Session(timeout="5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Session(peerbet_key=b"key")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,91 @@
+"""The page of the documentation and its pictures, made from the files in ``benchmarks/results``.
+
+``python -m benchmarks.docs_page`` makes both again without measuring anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from . import NAMES
+from .chart import draw
+from .report import Cell, Report, TableFigures, read, text
+from .server import ROOT
+
+__all__ = ["RESULTS", "draw_all", "write_page"]
+
+RESULTS: Final = Path(__file__).parent / "results"
+DOCS: Final = ROOT / "docs"
+PICTURES: Final = DOCS / "benchmarks"
+
+OPENING: Final = """\
+# Benchmarks
+
+The last results of `nox -s bench`. Each benchmark compares pythpeer with other libraries in one \
+run; `nox -s bench -- pacing` repeats one of them. Everything runs on loopback. A ratio is the \
+median of the ratios of alternating rounds, so that a slow phase of the machine affects both \
+sides. The figures of single rounds are in `benchmarks/results`.
+"""
+
+
+def write_page() -> None:
+    """Write ``docs/benchmarks.md`` and draw its pictures, for all benchmarks that have results."""
+    reports = [read(path) for name in NAMES if (path := RESULTS / f"{name}.json").exists()]
+    PICTURES.mkdir(exist_ok=True)
+    for stale in PICTURES.iterdir():
+        stale.unlink()
+    for report in reports:
+        draw_all(report, PICTURES)
+    page = "\n".join([OPENING, *(line for report in reports for line in _section(report))])
+    (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
+
+
+def draw_all(report: Report, folder: Path) -> None:
+    """Draw every table of *report* that has a chart, as PNG and as SVG."""
+    for number, table in enumerate(report.tables, 1):
+        if table.chart is not None:
+            files = [folder / f"{_stem(report, number)}.{kind}" for kind in ("png", "svg")]
+            draw(table.chart, table.title, table.rows, table.samples, files)
+
+
+def _stem(report: Report, number: int) -> str:
+    return f"{report.name}-{number}"
+
+
+def _section(report: Report) -> Iterator[str]:
+    yield f"## {report.name}\n"
+    yield f"{report.about[0].upper()}{report.about[1:]}.\n"
+    for number, table in enumerate(report.tables, 1):
+        yield f"### {table.title}\n"
+        if table.chart is not None:
+            stem = f"benchmarks/{_stem(report, number)}"
+            yield f"[![{table.title}]({stem}.svg)]({stem}.png)\n"
+        yield from _table(table)
+        yield ""
+        yield from (f"- {note}" for note in table.notes)
+        yield ""
+    machine = ", ".join(f"{key} {value}" for key, value in report.machine.items())
+    warning = f" {report.load_warning}." if report.load_warning else ""
+    yield f"*{report.date}, in {report.seconds:.0f} s: {machine}.{warning}*\n"
+
+
+def _table(table: TableFigures) -> Iterator[str]:
+    if not table.rows:
+        return
+    header = list(table.rows[0])
+    columns: list[list[Cell]] = [[row[name] for row in table.rows] for name in header]
+    numbers = [any(isinstance(cell, int | float) for cell in column) for column in columns]
+    yield _line(header)
+    yield _line("--:" if number else ":--" for number in numbers)
+    for row in table.rows:
+        yield _line(text(cell).replace("|", "\\|") for cell in row.values())
+
+
+def _line(cells: Sequence[str] | Iterator[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    write_page()

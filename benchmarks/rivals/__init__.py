@@ -1,1 +1,0 @@
-"""What pythpeer is measured beside: a module for each, used as its own documentation says."""
