@@ -62,7 +62,7 @@ class _Script:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+    async def try_poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
         after = feed.min_position
         end = min(self._many, after + self._batch)
         page = {id: message(id) for id in range(after + 1, end + 1)}

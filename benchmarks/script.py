@@ -112,7 +112,7 @@ class _Source:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+    async def try_poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         await asyncio.sleep(0)  # others come to wait meanwhile, as where there is an interval
         permit.on_written()

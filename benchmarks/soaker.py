@@ -179,7 +179,7 @@ class _Script:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+    async def try_poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         permit.on_written()
         number = self._watch.polls = self._watch.polls + 1

@@ -274,7 +274,7 @@ async def test_options_are_booleans(
 ) -> None:
     """Nothing else is guessed at, and they cannot be given by position."""
     post = getattr(session.peerbet, name)
-    with pytest.raises(InvalidRequestError, match=f"{option} is True or False"):
+    with pytest.raises(InvalidRequestError, match=f"{option} must be a bool, not {type(value).__name__}"):
         await post("hi", **{option: value})
     with pytest.raises(TypeError):
         await post("hi", value)

@@ -598,7 +598,7 @@ async def test_only_the_latest_posts_are_remembered() -> None:
     ):
         for _ in range(MAX_CLAIMED_IDS + 5):
             await session.peerbet.post("x")
-        posts = session.peerbet._posts
+        posts = session.peerbet._poster
         assert (len(posts._claimed_ids), len(posts._in_flight)) == (MAX_CLAIMED_IDS, 0)
 
 

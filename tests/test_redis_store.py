@@ -508,7 +508,7 @@ class Room:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[Line]) -> PythpeerError | None:
+    async def try_poll(self, feed: Poller[Line]) -> PythpeerError | None:
         await asyncio.sleep(0.05)
         self.polls.append(feed)
         if feed.has_unpositioned:

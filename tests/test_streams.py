@@ -96,7 +96,7 @@ class Room:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[Line]) -> PythpeerError | None:
+    async def try_poll(self, feed: Poller[Line]) -> PythpeerError | None:
         await asyncio.sleep(max(0.0, self._due - now()))
         self._due = now() + INTERVAL
         homeless, after = feed.has_unpositioned, feed.min_position
@@ -217,8 +217,8 @@ async def test_finding_a_place_moves_nobody_who_has_one(store: Store) -> None:
 class Slow(Room):
     """Takes a second after each poll, when everything that it brought is known already."""
 
-    async def poll(self, feed: Poller[Line]) -> PythpeerError | None:
-        error = await super().poll(feed)
+    async def try_poll(self, feed: Poller[Line]) -> PythpeerError | None:
+        error = await super().try_poll(feed)
         await asyncio.sleep(1.0)
         return error
 
