@@ -1,4 +1,4 @@
-"""Going on in another life of the program: from where a name was, or from the beginning."""
+"""Resuming in another run of the program: from the position of a name, or from the beginning."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def path(folder: Path) -> Path:
     return folder / "bot.sqlite"
 
 
-async def test_a_name_goes_on_behind_its_last_acknowledged_message(path: Path) -> None:
-    """The one that was handed out last comes again, unless it was acknowledged."""
+async def test_a_name_resumes_after_its_last_acknowledged_message(path: Path) -> None:
+    """The message returned last is returned again, unless it was acknowledged."""
     async with Scripted() as services:
         services.say(10)
         found: list[int] = []
@@ -35,8 +35,8 @@ async def test_a_name_goes_on_behind_its_last_acknowledged_message(path: Path) -
         assert found == [8, 9, 10]
 
 
-async def test_a_new_name_is_stored_at_its_starting_place(path: Path) -> None:
-    """What arrives before its next life is there, although it never acknowledged anything."""
+async def test_a_new_name_is_stored_at_its_initial_position(path: Path) -> None:
+    """What arrives before its next run is returned, although nothing was acknowledged."""
     async with Scripted() as services:
         services.say(3)
         session = services.session(store=SqliteStore(path))
@@ -48,10 +48,10 @@ async def test_a_new_name_is_stored_at_its_starting_place(path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3])
-async def test_a_long_absence_is_said_once(
+async def test_a_long_absence_is_reported_once(
     path: Path, step: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A gap where the service could not show everything; behind it, never again."""
+    """A gap where the service could not show everything; after it there is none."""
     async with Scripted(window="newest") as services:
         services.say(5, step=step)
         async with services.session(store=SqliteStore(path)) as session:
@@ -75,7 +75,7 @@ async def test_a_long_absence_is_said_once(
 
 
 async def test_a_gap_of_an_absence_is_raised_once(path: Path) -> None:
-    """And going on is possible."""
+    """And the stream can continue."""
     async with Scripted(window="newest") as services:
         session = services.session(store=SqliteStore(path))
         async with session, session.peerbet.chat_stream(after=0, name="me"):
@@ -96,7 +96,7 @@ async def test_a_gap_of_an_absence_is_raised_once(path: Path) -> None:
 
 @pytest.mark.parametrize("window", ["newest", "oldest"])
 async def test_from_the_beginning_is_from_the_store_s_own(path: Path, window: Window) -> None:
-    """``after=0`` replays what the service shows no more, in order, each once, and goes on."""
+    """``after=0`` replays from the log what the service shows no more, once, and continues."""
     async with Scripted(window=window) as services:
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(after=0, name="archive")
@@ -112,7 +112,7 @@ async def test_from_the_beginning_is_from_the_store_s_own(path: Path, window: Wi
 
 
 async def test_mail_that_a_direct_call_has_returned_is_not_returned_again(path: Path) -> None:
-    """Nor is what a call could not return forgotten: the next life's call has it."""
+    """What a call could not return is returned by a call of the next run."""
     async with Scripted() as services:
         services.deliver("one", "two")
         async with services.session(store=SqliteStore(path)) as session:

@@ -1,4 +1,4 @@
-"""A machine plays services, store and two consumers against a model, with faults and crashes.
+"""A state machine plays services, store and two consumers against a model, with faults and crashes.
 
 Its rules are data, drawn as a whole, and each history is played in one event loop on virtual time.
 A crash drops everything that is not in the file: the session, the store, what was in memory.
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.anyio
 NAMES: Final = ("one", "two")
 
 
-class Rule(NamedTuple):
+class Action(NamedTuple):
     """One step of a history."""
 
     what: str
@@ -72,35 +72,35 @@ FAULTS: Final = st.sampled_from(
 )
 NAMED: Final = st.sampled_from(NAMES)
 RULES: Final = st.one_of(
-    st.integers(1, 6).map(lambda many: Rule("say", many)),
-    st.integers(0, 3).map(lambda letter: Rule("deliver", letter)),
-    st.tuples(st.integers(1, 5), NAMED).map(lambda how: Rule("chat", *how)),
-    st.tuples(st.integers(1, 3), NAMED).map(lambda how: Rule("mail", *how)),
-    NAMED.map(lambda name: Rule("acknowledge", name=name)),
-    NAMED.map(lambda name: Rule("abandon", name=name)),
-    st.sampled_from(["close", "crash", "direct", "wait"]).map(Rule),
+    st.integers(1, 6).map(lambda many: Action("say", many)),
+    st.integers(0, 3).map(lambda letter: Action("deliver", letter)),
+    st.tuples(st.integers(1, 5), NAMED).map(lambda how: Action("chat", *how)),
+    st.tuples(st.integers(1, 3), NAMED).map(lambda how: Action("mail", *how)),
+    NAMED.map(lambda name: Action("acknowledge", name=name)),
+    NAMED.map(lambda name: Action("abandon", name=name)),
+    st.sampled_from(["close", "crash", "direct", "wait"]).map(Action),
     st.tuples(st.sampled_from(["get", "readnew", "readall"]), FAULTS).map(
-        lambda how: Rule(how[0], fault=how[1])
+        lambda how: Action(how[0], fault=how[1])
     ),
 )
 
 
 class Consumer:
-    """One name: its streams, what they handed out, and what it acknowledged, as the law has it."""
+    """One name: its streams, the items they returned, and the items it acknowledged."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.chat: ChatStream | None = None
         self.mail: MailStream | None = None
         self.acknowledged = 0
-        self.handed: int | None = None  # the last one, not acknowledged yet
+        self.unacknowledged: int | None = None  # the last item, not acknowledged yet
         self.seen: list[int] = []
         self.mails: list[Mail] = []
 
     def abandon(self) -> None:
-        """Whoever had the streams is gone."""
+        """The process that had the streams has ended."""
         self.chat = self.mail = None
-        self.handed = None
+        self.unacknowledged = None
 
 
 class World:
@@ -119,7 +119,7 @@ class World:
         return self.services.session(store=self.store, retry=Retry(max_delay=0.3), timeout=2.0)
 
     async def begin(self) -> None:
-        """Open the session, and have a place for each name before anything happens."""
+        """Open the session, and find a position for each name before anything happens."""
         await self.session.open()
         for name in NAMES:
             async with self.session.peerbet.chat_stream(after=0, name=name):
@@ -127,7 +127,7 @@ class World:
             async with self.session.pythbots.mail_stream(name=name):
                 pass
 
-    async def play(self, rule: Rule) -> None:
+    async def play(self, rule: Action) -> None:
         consumer = self.consumers[rule.name]
         match rule.what:
             case "say":
@@ -177,14 +177,14 @@ class World:
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 for _ in range(many):
-                    asked = consumer.handed
-                    consumer.handed = None
+                    asked = consumer.unacknowledged
+                    consumer.unacknowledged = None
                     if asked is not None:
                         consumer.acknowledged = max(consumer.acknowledged, asked)
                     message = await anext(consumer.chat)
                     assert message.id > consumer.acknowledged, "it was acknowledged"
                     assert asked is None or message.id > asked, "out of order"
-                    consumer.handed = message.id
+                    consumer.unacknowledged = message.id
                     consumer.seen.append(message.id)
 
     async def take_mail(self, consumer: Consumer, many: int, within: float = 1.7) -> None:
@@ -198,16 +198,16 @@ class World:
     async def acknowledge(self, consumer: Consumer) -> None:
         if consumer.chat is not None:
             await consumer.chat.ack()
-            if consumer.handed is not None:
-                consumer.acknowledged = max(consumer.acknowledged, consumer.handed)
-                consumer.handed = None
+            if consumer.unacknowledged is not None:
+                consumer.acknowledged = max(consumer.acknowledged, consumer.unacknowledged)
+                consumer.unacknowledged = None
         if consumer.mail is not None:
             await consumer.mail.ack()
 
-    async def judge(self) -> None:
-        """In the end all of it has reached everybody, in order, and the pace was kept."""
+    async def verify(self) -> None:
+        """In the end every name has received everything, in order, and the pace was kept."""
         self.services.faults.clear()
-        await asyncio.sleep(5.0)  # whatever was on its way has taken effect
+        await asyncio.sleep(5.0)  # everything in flight has taken effect
         ids = self.services.ids
         for consumer in self.consumers.values():
             consumer.abandon()
@@ -237,10 +237,10 @@ class World:
     st.integers(0, 2**32),
 )
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_whatever_happens_nothing_is_lost_and_nothing_acknowledged_comes_again(
+async def test_whatever_happens_nothing_is_lost_and_no_acknowledged_item_is_repeated(
     kind: str,
     folder: Path,
-    rules: list[Rule],
+    rules: list[Action],
     mail_ids: bool,
     marks: bool,
     window: Window,
@@ -255,7 +255,7 @@ async def test_whatever_happens_nothing_is_lost_and_nothing_acknowledged_comes_a
         try:
             for rule in rules:
                 await world.play(rule)
-            await world.judge()
+            await world.verify()
         finally:
             await world.session.aclose()
     event(f"crashes: {sum(rule.what == 'crash' for rule in rules)}")

@@ -1,6 +1,6 @@
-"""However a program is stopped, it ends soon, says nothing of it, and its next life goes on.
+"""However a program is stopped, it ends soon and silently, and its next run resumes.
 
-In real processes with Python's development mode on, where everything that was left open is said.
+In real processes with Python's development mode on, which reports everything left open.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IMPORTED: Final = (
 
 
 def busy() -> Scripted:
-    """Services with something to say."""
+    """Services with messages and mail."""
     services = Scripted()
     services.say(5)
     services.deliver("mail 1")
@@ -45,7 +45,7 @@ def server() -> Iterator[ForkServer]:
 
 
 class Stopper(NamedTuple):
-    """How programs are run: by whom they are forked, and what they talk to."""
+    """How programs are run: by which fork server, and which services they use."""
 
     server: ForkServer
     services: Scripted
@@ -59,9 +59,9 @@ class Stopper(NamedTuple):
         polls: int = 1,
         last: str = "message 5",
     ) -> tuple[int, list[str], str]:
-        """The exit code, what was said on stdout, and everything on stderr.
+        """Return the exit code, the lines of stdout, and everything on stderr.
 
-        A signal comes once chat and mail have been polled so often, and *last* has been said.
+        A signal is sent once chat and mail have been polled so often, and *last* has been printed.
         """
         process = Forked(
             *(self.server, self.services.url, str(path), loop, way),
@@ -71,7 +71,7 @@ class Stopper(NamedTuple):
         said: list[str] = []
 
         def read() -> str:
-            """Read both streams; what comes on the second is little."""
+            """Read both streams; the second has few items."""
             assert process.stdout is not None
             assert process.stderr is not None
             said.extend(line.rstrip("\n") for line in process.stdout)
@@ -93,7 +93,7 @@ class Stopper(NamedTuple):
             await asyncio.wait([reading])
 
     async def again(self, path: Path, last: str) -> tuple[int, list[str], str]:
-        """The next life of a program, stopped once it has said this and had time for more."""
+        """Run the program again, and stop it once it has printed this and had time for more."""
         (path.parent / "been").touch()
         self.services.requests.clear()
         options = ("asyncio", "handler", signal.SIGTERM)
@@ -131,7 +131,7 @@ async def test_it_ends_soon_and_quietly(server: ForkServer, tmp_path: Path, way:
 async def test_a_request_under_way_does_not_keep_it(
     server: ForkServer, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A poll that hangs is given up, a consuming read within its time limit; then mail is there."""
+    """A poll that hangs is cancelled, a destructive read within its time limit; mail is kept."""
     way = "handler" if number is signal.SIGTERM else "SIGINT"
     path = tmp_path / "store.sqlite"
     async with busy() as services:
@@ -147,7 +147,7 @@ async def test_a_request_under_way_does_not_keep_it(
 
 
 @pytest.mark.parametrize("way", ["break", "raise", "SIGTERM", "handler", "SIGINT"])
-async def test_its_next_life_goes_on(server: ForkServer, tmp_path: Path, way: str) -> None:
+async def test_its_next_run_resumes(server: ForkServer, tmp_path: Path, way: str) -> None:
     """With what was not acknowledged, and nothing else."""
     signals, _, _ = WAYS[way]
     path = tmp_path / "store.sqlite"
