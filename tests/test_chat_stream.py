@@ -80,13 +80,13 @@ async def test_messages_arrive_as_they_are_posted(services: Scripted, session: S
     """The loop of the documentation: whole messages, as they arrive."""
     services.say(2)
     schedule(5.5, services.say)
-    found: list[ChatMessage] = []
+    taken: list[ChatMessage] = []
     async with asyncio.timeout(60):
         async for message in session.peerbet.chat_stream(after=0):
-            found.append(message)
-            if len(found) == 3:
+            taken.append(message)
+            if len(taken) == 3:
                 break
-    assert [(message.id, message.sender, message.text) for message in found] == [
+    assert [(message.id, message.sender, message.text) for message in taken] == [
         (id, "alice", f"message {id}") for id in (1, 2, 3)
     ]
 
@@ -124,10 +124,10 @@ async def test_streams_share_their_polls(services: Scripted, session: Session) -
     """
     for second in range(4):
         schedule(second + 0.5, services.say)
-    many = 1000 if DEEP else 100
-    streams = [session.peerbet.chat_stream(after=0) for _ in range(many)]
-    found = await asyncio.gather(*(take_ids(stream, 4) for stream in streams))
-    assert found == [[1, 2, 3, 4]] * many
+    count = 1000 if DEEP else 100
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(count)]
+    taken = await asyncio.gather(*(take_ids(stream, 4) for stream in streams))
+    assert taken == [[1, 2, 3, 4]] * count
     assert len(services.requests) == 5
 
 
@@ -144,8 +144,8 @@ async def test_streams_keep_the_services_rules(new_store: NewStore) -> None:
             for number in range(5):
                 await session.peerbet.post(str(number))
 
-        *found, _ = await asyncio.gather(*map(read, streams), talk())
-        assert found == [["0", "1", "2", "3", "4"]] * 2
+        *taken, _ = await asyncio.gather(*map(read, streams), talk())
+        assert taken == [["0", "1", "2", "3", "4"]] * 2
         assert fake.violations == []
 
 
@@ -221,7 +221,7 @@ async def test_a_backlog_with_the_newest_first_reports_what_is_missing(
 
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize(
-    ("window", "many", "gaps"),
+    ("window", "count", "gaps"),
     [
         ("newest", 300, ()),
         ("newest", 301, (Gap(0, 2),)),
@@ -230,7 +230,7 @@ async def test_a_backlog_with_the_newest_first_reports_what_is_missing(
     ],
 )
 async def test_a_stream_that_started_in_an_empty_chat_reports_what_is_missing(
-    new_store: NewStore, window: Window, many: int, gaps: tuple[Gap, ...], *, resumed: bool
+    new_store: NewStore, window: Window, count: int, gaps: tuple[Gap, ...], *, resumed: bool
 ) -> None:
     """It started before the first message, so that what the service cannot show is a gap."""
     store, first = new_store(), gaps[0].before if gaps else 1
@@ -242,8 +242,8 @@ async def test_a_stream_that_started_in_an_empty_chat_reports_what_is_missing(
             await session.aclose()
             session = await stack.enter_async_context(services.session(store=store))
             stream = session.peerbet.chat_stream(name="me")
-        services.say(many)
-        assert await take_ids(stream, many + 1 - first) == list(range(first, many + 1))
+        services.say(count)
+        assert await take_ids(stream, count + 1 - first) == list(range(first, count + 1))
         assert stream.gaps == gaps
 
 
@@ -435,9 +435,9 @@ async def test_what_will_not_pass_is_raised_every_time(
     services.constant["get"] = fault
     streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
     for _ in range(2):
-        found = await asyncio.gather(*(take_ids(s, 1) for s in streams), return_exceptions=True)
-        assert [type(error) for error in found] == [kind, kind]
-        assert {getattr(error, "endpoint", None) for error in found} == {"peerbet.chat.get"}
+        taken = await asyncio.gather(*(take_ids(s, 1) for s in streams), return_exceptions=True)
+        assert [type(error) for error in taken] == [kind, kind]
+        assert {getattr(error, "endpoint", None) for error in taken} == {"peerbet.chat.get"}
     del services.constant["get"]
     services.say()
     assert await asyncio.gather(*(take_ids(stream, 1) for stream in streams)) == [[1], [1]]
@@ -499,10 +499,10 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
         for tenths, step in times:
             schedule(tenths / 10, services.say, step=step)
         stream = session.peerbet.chat_stream(after=0)
-        found: list[int] = []
+        taken: list[int] = []
 
         async def one() -> None:
-            found.append((await anext(stream)).id)
+            taken.append((await anext(stream)).id)
 
         for limit, how in cuts:
             if how == "anyio":
@@ -520,8 +520,8 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
                 task.cancel()
                 await asyncio.wait([task])
         await asyncio.sleep(8)
-        found += await take_ids(stream, len(services.ids) - len(found))
-        assert found == services.ids
+        taken += await take_ids(stream, len(services.ids) - len(taken))
+        assert taken == services.ids
         assert stream.gaps == ()
 
 
@@ -545,12 +545,12 @@ async def test_two_sessions_on_one_store_poll_as_one(
 ) -> None:
     """One polls for all, and both get everything, whenever they start."""
     store = new_store()
-    async with services.session(store=store) as one, services.session(store=store) as other:
-        for second in range(10):
-            schedule(second + 0.5, services.say)
-        streams = [s.peerbet.chat_stream(after=0) for s in (one, other)]
-        found = await asyncio.gather(*(take_ids(stream, 10) for stream in streams))
-        assert found == [list(range(1, 11))] * 2
+    async with services.session(store=store) as first, services.session(store=store) as second:
+        for delay in range(10):
+            schedule(delay + 0.5, services.say)
+        streams = [s.peerbet.chat_stream(after=0) for s in (first, second)]
+        taken = await asyncio.gather(*(take_ids(stream, 10) for stream in streams))
+        assert taken == [list(range(1, 11))] * 2
         assert len(services.requests) <= 12
 
 
@@ -559,13 +559,13 @@ async def test_a_session_that_joins_later_starts_where_it_wants(
 ) -> None:
     """From now, or from the past, although the other session polls all the time."""
     store = new_store()
-    async with services.session(store=store) as one, services.session(store=store) as other:
+    async with services.session(store=store) as first, services.session(store=store) as second:
         services.say(10)
-        reading = asyncio.ensure_future(take_ids(one.peerbet.chat_stream(after=10), 2))
+        reading = asyncio.ensure_future(take_ids(first.peerbet.chat_stream(after=10), 2))
         await asyncio.sleep(3)
-        found = await take_ids(other.peerbet.chat_stream(after=0), 10, within=5)
-        assert found == list(range(1, 11))
-        async with asyncio.timeout(5), other.peerbet.chat_stream() as stream:
+        taken = await take_ids(second.peerbet.chat_stream(after=0), 10, within=5)
+        assert taken == list(range(1, 11))
+        async with asyncio.timeout(5), second.peerbet.chat_stream() as stream:
             services.say(2)
             assert await take_ids(stream, 2, within=5) == [11, 12]
         assert await reading == [11, 12]

@@ -125,11 +125,11 @@ def texts(*mails: Mail) -> list[str | None]:
 
 async def all_of(stream: MailStream, within: float = 8.0) -> list[Mail]:
     """Return the mail that arrives within so many seconds."""
-    found: list[Mail] = []
+    taken: list[Mail] = []
     with anyio.move_on_after(within):
         async for mail in stream:
-            found.append(mail)  # noqa: PERF401  # what arrived in time is returned
-    return found
+            taken.append(mail)  # noqa: PERF401  # what arrived in time is returned
+    return taken
 
 
 async def limited(work: Callable[[], Awaitable[object]], limit: float, how: How) -> None:
@@ -176,8 +176,8 @@ async def test_streams_share_their_polls(services: Scripted, session: Session) -
     """Many streams of one session get all mail each, with the polls of one."""
     schedule(1.5, services.deliver, "one", "two")
     streams = [session.pythbots.mail_stream(name=f"stream {n}") for n in range(20)]
-    found = await asyncio.gather(*(take(stream, 2) for stream in streams))
-    assert [texts(*mails) for mails in found] == [["one", "two"]] * 20
+    taken = await asyncio.gather(*(take(stream, 2) for stream in streams))
+    assert [texts(*mails) for mails in taken] == [["one", "two"]] * 20
     assert len(services.requests) == 3
 
 
@@ -245,8 +245,8 @@ async def test_the_history_is_asked_until_it_arrives_whole(
     plain.deliver("one", "two")
     async with plain.session(retry=PATIENT, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
-        found = await take(stream, 2) + await all_of(stream)
-    assert seen(*found) == [("one", True), ("two", True)]
+        taken = await take(stream, 2) + await all_of(stream)
+    assert seen(*taken) == [("one", True), ("two", True)]
     assert kinds(plain)[:6] == ["readnew"] + ["readall"] * 5
 
 
@@ -256,9 +256,9 @@ async def test_unread_mail_is_returned_once_with_ids_after_a_lost_request(
     """The request was lost, not the response: without ids mail may be repeated, but marked."""
     services.script("readnew", DROP_UNSEEN)
     services.deliver("one")
-    found = seen(*await all_of(session.pythbots.mail_stream()))
+    taken = seen(*await all_of(session.pythbots.mail_stream()))
     again = not services.habits.mail_ids and not services.habits.readall_marks
-    assert found == [("one", True)] * (2 if again else 1)
+    assert taken == [("one", True)] * (2 if again else 1)
 
 
 async def test_identical_mails_are_counted(services: Scripted, session: Session) -> None:
@@ -343,8 +343,8 @@ async def test_a_rejected_key_is_raised_every_time(new_store: NewStore, plain: S
         plain.constant["readnew"] = DENIED
         streams = [session.pythbots.mail_stream(name=name) for name in ("one", "other")]
         for _ in range(2):
-            found = await asyncio.gather(*(take(s, 1) for s in streams), return_exceptions=True)
-            assert [type(error) for error in found] == [AccessDeniedError] * 2
+            taken = await asyncio.gather(*(take(s, 1) for s in streams), return_exceptions=True)
+            assert [type(error) for error in taken] == [AccessDeniedError] * 2
         plain.constant.clear()
         plain.deliver("mail")
         assert [texts(*await take(stream, 1)) for stream in streams] == [["mail"]] * 2
@@ -361,14 +361,14 @@ async def test_a_cancelled_stream_loses_no_mail(
     services.script("readnew", Fault(after=2.0))
     services.deliver("one", "two")
     stream = session.pythbots.mail_stream()
-    found: list[Mail] = []
+    taken: list[Mail] = []
 
     async def one() -> None:
-        found.append(await anext(stream))
+        taken.append(await anext(stream))
 
     await limited(one, 1.0, how)
-    found += await take(stream, 2 - len(found), 0.1)
-    assert seen(*found) == [("one", False), ("two", False)]
+    taken += await take(stream, 2 - len(taken), 0.1)
+    assert seen(*taken) == [("one", False), ("two", False)]
     assert kinds(services) == ["readnew"]
 
 
@@ -451,8 +451,8 @@ async def test_a_lost_response_is_an_error_and_the_next_call_returns_its_mail(
         assert caught.value.endpoint == "pythbots.mail"
         assert kinds(plain) == ["readnew"]
         plain.deliver("two")
-        found = seen(*await session.pythbots.unread_mail())
-        assert found == [("one", True), ("one", True), ("two", True)]
+        taken = seen(*await session.pythbots.unread_mail())
+        assert taken == [("one", True), ("one", True), ("two", True)]
 
 
 async def test_several_lost_responses_add_up(services: Scripted, session: Session) -> None:
@@ -495,8 +495,8 @@ async def test_concurrent_direct_calls_return_each_mail_once(
     services.deliver("one")
     schedule(0.5, services.deliver, "two")
     async with asyncio.timeout(30):
-        found = await asyncio.gather(*(session.pythbots.unread_mail() for _ in range(3)))
-    assert {text for mails in found for text in texts(*mails)} == {"one", "two"}
+        taken = await asyncio.gather(*(session.pythbots.unread_mail() for _ in range(3)))
+    assert {text for mails in taken for text in texts(*mails)} == {"one", "two"}
     services.deliver("three")
     assert texts(*await session.pythbots.unread_mail()) == ["three"]
 
@@ -675,8 +675,8 @@ async def test_mail_that_another_session_recovered_is_marked(new_store: NewStore
                 await session.pythbots.unread_mail()
             assert seen(*await session.pythbots.unread_mail()) == [("one", True)]
         async with services.session(store=store) as session:
-            found = seen(*await all_of(session.pythbots.mail_stream()))
-        assert found == [("one", True), ("one", True)]
+            taken = seen(*await all_of(session.pythbots.mail_stream()))
+        assert taken == [("one", True), ("one", True)]
 
 
 async def test_a_read_that_takes_effect_after_its_time_limit_loses_no_mail(
@@ -686,15 +686,15 @@ async def test_a_read_that_takes_effect_after_its_time_limit_loses_no_mail(
     store = new_store()
     services.script("readnew", Fault(before=4.8, end="drop"))
     async with (
-        services.session(store=store, timeout=20.0) as one,
-        services.session(store=store, timeout=20.0) as other,
+        services.session(store=store, timeout=20.0) as first,
+        services.session(store=store, timeout=20.0) as second,
     ):
         services.deliver("early")
-        reading = asyncio.ensure_future(all_of(one.pythbots.mail_stream(name="one"), 30.0))
+        reading = asyncio.ensure_future(all_of(first.pythbots.mail_stream(name="one"), 30.0))
         await asyncio.sleep(0.1)
         schedule(4.6, services.deliver, "late")
-        found = await all_of(other.pythbots.mail_stream(name="other"), 30.0)
-        assert {"early", "late"} <= set(texts(*found))
+        taken = await all_of(second.pythbots.mail_stream(name="other"), 30.0)
+        assert {"early", "late"} <= set(texts(*taken))
         assert {"early", "late"} <= set(texts(*await reading))
 
 
@@ -703,12 +703,12 @@ async def test_two_sessions_on_one_store_poll_as_one(
 ) -> None:
     """What one of them fetched reaches the streams of both."""
     store = new_store()
-    async with services.session(store=store) as one, services.session(store=store) as other:
-        for second in range(10):
-            schedule(second + 0.5, services.deliver, f"mail {second}")
-        streams = [s.pythbots.mail_stream(name=n) for s, n in ((one, "one"), (other, "other"))]
-        found = await asyncio.gather(*(take(stream, 10) for stream in streams))
-        assert [seen(*mails) for mails in found] == [
+    async with services.session(store=store) as first, services.session(store=store) as second:
+        for delay in range(10):
+            schedule(delay + 0.5, services.deliver, f"mail {delay}")
+        streams = [s.pythbots.mail_stream(name=n) for s, n in ((first, "one"), (second, "other"))]
+        taken = await asyncio.gather(*(take(stream, 10) for stream in streams))
+        assert [seen(*mails) for mails in taken] == [
             [(f"mail {second}", False) for second in range(10)]
         ] * 2
         assert len(services.requests) <= 12
@@ -756,8 +756,8 @@ async def test_what_looks_like_an_id_but_is_none_loses_no_mail(
     body = f'[{{"id": {id}, "message": "one"}}, {{"id": {id}, "message": "two"}}]'
     plain.script("readnew", Fault(body=body.encode()))
     async with plain.session(store=new_store()) as session:
-        found = await all_of(session.pythbots.mail_stream())
-        assert sorted(map(str, texts(*found))) == ["one", "two"]
+        taken = await all_of(session.pythbots.mail_stream())
+        assert sorted(map(str, texts(*taken))) == ["one", "two"]
 
 
 # -- everything at the same time ------------------------------------------------------------------
@@ -815,35 +815,35 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
         for tenths, text in deliveries:
             schedule(tenths / 10, services.deliver, text)
         stream = session.pythbots.mail_stream(name="me")
-        found: list[Mail] = []
+        taken: list[Mail] = []
 
         async def one() -> None:
-            found.append(await anext(stream))
+            taken.append(await anext(stream))
 
         async def direct() -> None:
             with suppress(PythpeerError):
                 await session.pythbots.unread_mail()
 
-        for what, limit, how in steps:
-            if what == "new session":
+        for step, limit, how in steps:
+            if step == "new session":
                 await session.aclose()
                 await session.open()
                 await stream.ack()
                 stream = session.pythbots.mail_stream(name="me")
             else:
-                await limited(one if what == "stream" else direct, limit, how)
+                await limited(one if step == "stream" else direct, limit, how)
         await asyncio.sleep(12)
-        found += await all_of(stream, 30.0)
+        taken += await all_of(stream, 30.0)
         wanted = Counter(letter.text for letter in services.letters)
-        assert Counter(texts(*found)) >= wanted
+        assert Counter(texts(*taken)) >= wanted
         if ids:
-            assert sorted(mail.id or 0 for mail in found) == [
+            assert sorted(mail.id or 0 for mail in taken) == [
                 letter.id for letter in services.letters
             ]
-        if any(what == "new session" for what, _, _ in steps):
+        if any(step == "new session" for step, _, _ in steps):
             return  # what a later session has to mark is the sessions' part above
-        for text, many in wanted.items():
-            marks_of_it = [mail.recovered for mail in found if mail.text == text]
-            assert marks_of_it.count(False) <= many
-            if many == 1:
+        for text, count in wanted.items():
+            marks_of_it = [mail.recovered for mail in taken if mail.text == text]
+            assert marks_of_it.count(False) <= count
+            if count == 1:
                 assert all(marks_of_it[1:])

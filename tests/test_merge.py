@@ -47,8 +47,8 @@ def label(item: ChatMessage | Mail) -> int | str:
     return item.id if isinstance(item, ChatMessage) else str(item.text)
 
 
-async def take_labels(merged: Both, many: int, within: float = 60.0) -> list[int | str]:
-    return [label(item) for item in await take(merged, many, within)]
+async def take_labels(merged: Both, count: int, within: float = 60.0) -> list[int | str]:
+    return [label(item) for item in await take(merged, count, within)]
 
 
 # -- order of items -------------------------------------------------------------------------------
@@ -483,10 +483,12 @@ async def test_streams_of_several_sessions_can_be_merged(
     rates = {"peerbet.chat.get": FAST, "pythbots.mail": Rate(0.5)}
     mine, hers = new_store(), new_store()
     async with (
-        services.session(store=mine) as one,
-        services.session(rates=rates, store=hers) as other,
+        services.session(store=mine) as first,
+        services.session(rates=rates, store=hers) as second,
     ):
-        streams: list[Stream[ChatMessage]] = [s.peerbet.chat_stream(after=0) for s in (one, other)]
+        streams: list[Stream[ChatMessage]] = [
+            s.peerbet.chat_stream(after=0) for s in (first, second)
+        ]
         services.say(3)
         merged = merge(*streams)
         async with asyncio.timeout(60):

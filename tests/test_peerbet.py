@@ -64,8 +64,8 @@ async def session(fake: FakeServices) -> AsyncIterator[Session]:
         yield session
 
 
-def say(fake: FakeServices, many: int) -> None:
-    for number in range(many):
+def say(fake: FakeServices, count: int) -> None:
+    for number in range(count):
         fake.chat.say("alice", f"message {number}")
 
 
@@ -506,9 +506,9 @@ def wire(id: object = 1, **fields: object) -> dict[str, object]:
     return message | fields
 
 
-async def read(found: object, after: int | None = None, **fields: object) -> ChatPage:
+async def read(message_list: object, after: int | None = None, **fields: object) -> ChatPage:
     """Return the page that a session makes of this message list."""
-    document = {"status": 1, "users_online": 3, "message_list": found, **fields}
+    document = {"status": 1, "users_online": 3, "message_list": message_list, **fields}
     return await read_body(json.dumps(document).encode(), after)
 
 
@@ -517,10 +517,10 @@ async def read_body(body: bytes, after: int | None = None) -> ChatPage:
         return await session.peerbet.messages(after)
 
 
-@pytest.mark.parametrize("found", [None, [], {}], ids=repr)
-async def test_a_list_of_nothing_is_no_messages(found: object) -> None:
+@pytest.mark.parametrize("message_list", [None, [], {}], ids=repr)
+async def test_a_list_of_nothing_is_no_messages(message_list: object) -> None:
     """PHP writes an empty list as null, as ``[]`` or as ``{}``."""
-    page = await read(found)
+    page = await read(message_list)
     assert (page.messages, page.users_online, page.skipped) == ((), 3, 0)
 
 

@@ -193,15 +193,15 @@ async def test_a_failed_connection_sends_nothing(services: Scripted, session: Se
     assert sent(services) == []
 
 
-@pytest.mark.parametrize(("hidden", "found"), [(0.5, True), (5.0, True), (60.0, False)])
+@pytest.mark.parametrize(("hidden", "is_found"), [(0.5, True), (5.0, True), (60.0, False)])
 async def test_a_message_may_become_visible_with_a_delay(
-    services: Scripted, session: Session, hidden: float, found: bool
+    services: Scripted, session: Session, hidden: float, is_found: bool
 ) -> None:
     """The chat is searched for some seconds, and no longer."""
     services.say(3)
     services.script("set", Fault(end="drop", hidden=hidden))
     post = session.peerbet.post(TEXT, confirm=True)
-    if found:
+    if is_found:
         assert await post == 4
     else:
         await unknown(post)
@@ -434,7 +434,7 @@ async def test_another_text_is_another(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("window", "before", "after", "found"),
+    ("window", "before", "after", "is_found"),
     [
         ("newest", 0, 299, True),
         ("newest", 0, 300, False),
@@ -449,7 +449,7 @@ async def test_another_text_is_another(text: str, shown: str) -> None:
     ],
 )
 async def test_more_messages_arrived_than_fit_a_page(
-    window: Window, before: int, after: int, found: bool
+    window: Window, before: int, after: int, is_found: bool
 ) -> None:
     """All pages are read; what the service does not show is not found."""
     async with Scripted(window=window) as services, services.session() as session:
@@ -460,7 +460,7 @@ async def test_more_messages_arrived_than_fit_a_page(
         services.say(before, step=2)
         await asyncio.sleep(1)
         services.say(after)
-        if found:
+        if is_found:
             assert await post == first + 2 * before + 1
         else:
             await unknown(post)
@@ -507,9 +507,9 @@ async def test_two_identical_posts_have_an_id_each(
     both = [session.peerbet.post(TEXT, confirm=True) for _ in range(2)]
     async with asyncio.timeout(60):
         results = await asyncio.gather(*both, return_exceptions=True)
-    found = [result for result in results if isinstance(result, int)]
+    posted_ids = [result for result in results if isinstance(result, int)]
     there = [end for end in (first, second) if end != "never there"]
-    assert sorted(found) == list(range(1, len(there) + 1))
+    assert sorted(posted_ids) == list(range(1, len(there) + 1))
     failed = [result for result in results if not isinstance(result, int)]
     assert all(type(error) is OutcomeUnknownError for error in failed)
     assert sent(services) == [TEXT] * 2
@@ -546,9 +546,9 @@ async def test_a_post_that_starts_during_the_search_is_not_waited_for(
     await asyncio.sleep(0.5)
     session.limiters["peerbet.chat.set"].pause(2)
     second = asyncio.ensure_future(session.peerbet.post(TEXT))
-    begun = asyncio.get_running_loop().time()
+    start = asyncio.get_running_loop().time()
     assert await first == 1
-    assert asyncio.get_running_loop().time() - begun < 1
+    assert asyncio.get_running_loop().time() - start < 1
     assert await second == 2
     assert sent(services) == [TEXT] * 2
 
@@ -560,9 +560,9 @@ async def test_posts_of_other_words_are_not_waited_for(
     services.script("set", HANG, DROP)
     other = asyncio.ensure_future(session.peerbet.post("something else"))
     await asyncio.sleep(0.1)
-    begun = asyncio.get_running_loop().time()
+    start = asyncio.get_running_loop().time()
     assert await session.peerbet.post(TEXT, confirm=True) == 2
-    assert asyncio.get_running_loop().time() - begun < 3
+    assert asyncio.get_running_loop().time() - start < 3
     await unknown(other)
     assert sent(services) == ["something else", TEXT]
 
@@ -662,7 +662,7 @@ class Cut(Generator[Any, Any, object]):
     def __init__(self, work: Coroutine[Any, Any, object], at: int) -> None:
         self._work = work
         self._left = at
-        self.happened = False
+        self.was_cancelled = False
 
     def __await__(self) -> Self:
         return self
@@ -677,7 +677,7 @@ class Cut(Generator[Any, Any, object]):
         if self._left == 0:
             task = asyncio.current_task()
             assert task is not None
-            self.happened = task.cancel()
+            self.was_cancelled = task.cancel()
         self._left -= 1
         return future
 
@@ -690,9 +690,9 @@ async def cut_off(work: Coroutine[Any, Any, object], at: int) -> bool:
         await cut
 
     (result,) = await asyncio.gather(run(), return_exceptions=True)
-    expected = asyncio.CancelledError if cut.happened else (type(None), OutcomeUnknownError)
+    expected = asyncio.CancelledError if cut.was_cancelled else (type(None), OutcomeUnknownError)
     assert isinstance(result, expected)
-    return cut.happened
+    return cut.was_cancelled
 
 
 HISTORIES: Final = {
@@ -706,12 +706,12 @@ HISTORIES: Final = {
 @pytest.mark.parametrize("fault", HISTORIES.values(), ids=HISTORIES)
 async def test_a_post_can_be_cancelled_at_any_moment(fault: Fault) -> None:
     """At each of its awaits: nothing is sent twice, nothing hangs, and the next post succeeds."""
-    at, happened = 0, True
-    while happened:
+    at, was_cancelled = 0, True
+    while was_cancelled:
         async with Scripted() as services, services.session() as session:
             services.script("set", fault)
             tasks = asyncio.all_tasks()
-            happened = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
+            was_cancelled = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
             assert len(sent(services)) <= 1
             assert [limiter.waiting for limiter in session.limiters.values()] == [0] * 6
             await asyncio.sleep(0.01)  # the server may be about to accept a connection
@@ -727,17 +727,17 @@ async def test_a_post_can_be_cancelled_at_any_moment(fault: Fault) -> None:
 
 async def test_a_cancelled_post_does_not_block_others() -> None:
     """A search that waits for the cancelled post continues."""
-    at, happened = 0, True
-    while happened:
+    at, was_cancelled = 0, True
+    while was_cancelled:
         async with Scripted() as services, services.session() as session:
             services.script("set", Fault(before=0.5, after=3), DROP_UNSEEN)
             first = asyncio.ensure_future(cut_off(session.peerbet.post(TEXT), at))
             other = session.peerbet.post(TEXT, confirm=True)
             with anyio.fail_after(20):
                 (result,) = await asyncio.gather(other, return_exceptions=True)
-                happened = await first
+                was_cancelled = await first
             # Identical messages are interchangeable where no other post can claim them.
-            assert result == 1 if happened else isinstance(result, OutcomeUnknownError)
+            assert result == 1 if was_cancelled else isinstance(result, OutcomeUnknownError)
             assert len(sent(services)) <= 2
         at += 1
     assert at > 3
@@ -745,13 +745,13 @@ async def test_a_cancelled_post_does_not_block_others() -> None:
 
 async def test_a_search_that_waits_for_another_post_can_be_cancelled() -> None:
     """At each of its awaits, including the wait for the other post."""
-    at, happened = 0, True
-    while happened:
+    at, was_cancelled = 0, True
+    while was_cancelled:
         async with Scripted() as services, services.session() as session:
             services.script("set", Fault(before=0.5, after=4), DROP_UNSEEN)
             first = asyncio.ensure_future(session.peerbet.post(TEXT))
             await asyncio.sleep(0.2)
-            happened = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
+            was_cancelled = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
             with anyio.fail_after(10):
                 assert await first == 1
             assert len(sent(services)) <= 2

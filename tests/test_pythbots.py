@@ -350,8 +350,8 @@ async def test_what_cannot_be_decoded_is_no_mail(caplog: pytest.LogCaptureFixtur
     body = b'[null, "hello", 5]'
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         assert texts(await session.pythbots.all_mail()) == ["hello"]
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == ["pythbots.mail: skipped 2 mails that cannot be decoded"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["pythbots.mail: skipped 2 mails that cannot be decoded"]
 
 
 @pytest.mark.parametrize("item", ["null", "5", "[]", "true"])
@@ -439,9 +439,9 @@ async def test_mail_of_a_lost_response_is_returned_by_the_next_call(
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.pythbots.unread_mail()
         assert caught.value.endpoint == "pythbots.mail"
-        found = await session.pythbots.unread_mail()
-        assert texts(found) == ["first", "second"]
-        assert all(mail.recovered for mail in found)
+        mails = await session.pythbots.unread_mail()
+        assert texts(mails) == ["first", "second"]
+        assert all(mail.recovered for mail in mails)
         services.deliver("third")
         (last,) = await session.pythbots.unread_mail()
         assert (last.text, last.recovered) == ("third", False)
@@ -483,14 +483,14 @@ async def test_two_concurrent_calls_share_the_mail(fake: FakeServices, session: 
     """Every mail is returned by one of them, whichever fetched it."""
     fake.mail.deliver("alice", "first")
     fake.mail.deliver("alice", "second")
-    one, other = await asyncio.gather(
+    first, second = await asyncio.gather(
         session.pythbots.unread_mail(), session.pythbots.unread_mail()
     )
-    assert {*texts(one), *texts(other)} == {"first", "second"}
+    assert {*texts(first), *texts(second)} == {"first", "second"}
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("document", "expected"),
     [
         ([{"id": 2, "text": "b"}, {"id": 1, "text": "a"}], ["a", "b"]),
         (
@@ -509,9 +509,9 @@ async def test_two_concurrent_calls_share_the_mail(fake: FakeServices, session: 
     ],
     ids=repr,
 )
-async def test_mail_is_oldest_first_in_any_shape(found: object, expected: list[str]) -> None:
+async def test_mail_is_oldest_first_in_any_shape(document: object, expected: list[str]) -> None:
     """By id, by date, or in the order received; an undecodable mail hides no others."""
-    body = json.dumps(found).encode()
+    body = json.dumps(document).encode()
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         assert texts(await session.pythbots.all_mail()) == expected
         assert texts(await session.pythbots.unread_mail()) == expected

@@ -24,15 +24,15 @@ async def test_a_name_resumes_after_its_last_acknowledged_message(path: Path) ->
     """The message returned last is returned again, unless it was acknowledged."""
     async with Scripted() as services:
         services.say(10)
-        found: list[int] = []
+        taken: list[int] = []
         for first, acknowledge in ((1, False), (4, True), (8, False)):
             async with services.session(store=SqliteStore(path)) as session:
                 stream = session.peerbet.chat_stream(after=0 if first == 1 else None, name="me")
-                found = await take_ids(stream, 3 if first == 8 else 4)
+                taken = await take_ids(stream, 3 if first == 8 else 4)
                 if acknowledge:
                     await stream.ack()
-            assert found[0] == first
-        assert found == [8, 9, 10]
+            assert taken[0] == first
+        assert taken == [8, 9, 10]
 
 
 async def test_a_new_name_is_stored_at_its_initial_position(path: Path) -> None:
@@ -65,8 +65,8 @@ async def test_a_long_absence_is_reported_once(
             assert await take_ids(stream, 300) == wanted
             assert stream.gaps == (Gap(5 * step, wanted[0]),)
             assert await take_ids(session.peerbet.chat_stream(after=5 * step), 1) == wanted[:1]
-        said = [record for record in caplog.records if record.levelno == logging.WARNING]
-        assert len(said) == 1
+        warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert len(warnings) == 1
         services.say(1, step=step)
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(name="me", on_gap="raise")
@@ -127,5 +127,5 @@ async def test_mail_that_a_direct_call_has_returned_is_not_returned_again(path: 
             assert await session.pythbots.unread_mail() == ()
             stream = session.pythbots.mail_stream()
             async with asyncio.timeout(60):
-                found = [(await anext(stream)).text for _ in range(3)]
-        assert found == ["one", "two", "three"]
+                taken = [(await anext(stream)).text for _ in range(3)]
+        assert taken == ["one", "two", "three"]

@@ -861,11 +861,11 @@ async def test_sessions_on_one_store_share_their_pacing(new_store: NewStore) -> 
     """Two sessions with the same keys and one store keep the interval between them."""
     async with FakeServices() as fake:
         store = new_store()
-        async with fake.session(store=store) as one, fake.session(store=store) as other:
+        async with fake.session(store=store) as first, fake.session(store=store) as second:
             await asyncio.gather(
-                *(session.peerbet.messages() for session in (one, other) for _ in range(5)),
-                *(session.pythbots.user("tiro") for session in (one, other) for _ in range(5)),
-                *(session.pythbots.all_mail() for session in (one, other) for _ in range(3)),
+                *(session.peerbet.messages() for session in (first, second) for _ in range(5)),
+                *(session.pythbots.user("tiro") for session in (first, second) for _ in range(5)),
+                *(session.pythbots.all_mail() for session in (first, second) for _ in range(3)),
             )
         assert len(fake.requests) == 26
     assert fake.violations == []
@@ -873,8 +873,8 @@ async def test_sessions_on_one_store_share_their_pacing(new_store: NewStore) -> 
 
 async def test_sessions_with_stores_of_their_own_do_not() -> None:
     """The fake reports it, so the test above can fail."""
-    async with FakeServices() as fake, fake.session() as one, fake.session() as other:
-        await asyncio.gather(*(session.peerbet.messages() for session in (one, other)))
+    async with FakeServices() as fake, fake.session() as first, fake.session() as second:
+        await asyncio.gather(*(session.peerbet.messages() for session in (first, second)))
     assert [violation.rule for violation in fake.violations] == ["pace"]
 
 

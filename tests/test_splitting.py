@@ -197,7 +197,7 @@ def test_flags_are_paired_from_the_first() -> None:
 
 def test_what_stands_alone_is_cut_anywhere() -> None:
     """The careful rules must not join letters, ideographs, emoji or syllables."""
-    for alone in (
+    for character in (
         "x",
         "\u6f22",
         "\U0001f600",
@@ -207,10 +207,10 @@ def test_what_stands_alone_is_cut_anywhere() -> None:
         "\u0e01",
         "\U00020000",
     ):
-        assert split_text(alone * 5, 2) == (alone * 2, alone * 2, alone)
+        assert split_text(character * 5, 2) == (character * 2, character * 2, character)
     newer = "\U0001faea", "\U000323b0"  # a pictograph and an ideograph of Unicode 17
-    for alone in newer:
-        assert split_text(alone * 5, 2) == (alone * 2, alone * 2, alone)
+    for character in newer:
+        assert split_text(character * 5, 2) == (character * 2, character * 2, character)
 
 
 SENTENCES: Final = dict(
@@ -269,17 +269,17 @@ PROPERTIES: Final = {
 @pytest.mark.parametrize("pattern", PROPERTIES)
 def test_every_character_has_a_class_of_its_property(pattern: str) -> None:
     """All of Unicode, also what this Python does not know."""
-    found = characters(pattern)
-    assert found
-    assert {_break_class(character) for character in found} <= set(PROPERTIES[pattern])
+    matches = characters(pattern)
+    assert matches
+    assert {_break_class(character) for character in matches} <= set(PROPERTIES[pattern])
 
 
 def test_few_characters_have_a_stricter_class_than_needed() -> None:
     """Of what the tables of this Python know, letters, digits, signs and emoji stand alone."""
-    alone = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
-    known = [character for character in alone if _break_class(character) != "u"]
-    assert {_break_class(character) for character in known} == {"o"}
-    assert len(known) > 130_000
+    characters_alone = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
+    assigned = [character for character in characters_alone if _break_class(character) != "u"]
+    assert {_break_class(character) for character in assigned} == {"o"}
+    assert len(assigned) > 130_000
 
 
 POOLS: Final = [
@@ -356,9 +356,9 @@ def seconds(text: str) -> float:
     """How long it takes the processor to split *text*, at the quickest of three times."""
     taken: list[float] = []
     for _ in range(3):
-        begun = time.process_time()
+        start = time.process_time()
         split_text(text)
-        taken.append(time.process_time() - begun)
+        taken.append(time.process_time() - start)
     return min(taken)
 
 

@@ -51,7 +51,7 @@ NAMES: Final = ("one", "two")
 class Action(NamedTuple):
     """One step of a history."""
 
-    what: str
+    kind: str
     number: int = 0
     name: str = "one"
     fault: Fault = OK
@@ -71,8 +71,8 @@ FAULTS: Final = st.sampled_from(
     ]
 )
 NAMED: Final = st.sampled_from(NAMES)
-RULES: Final = st.one_of(
-    st.integers(1, 6).map(lambda many: Action("say", many)),
+ACTIONS: Final = st.one_of(
+    st.integers(1, 6).map(lambda count: Action("say", count)),
     st.integers(0, 3).map(lambda letter: Action("deliver", letter)),
     st.tuples(st.integers(1, 5), NAMED).map(lambda how: Action("chat", *how)),
     st.tuples(st.integers(1, 3), NAMED).map(lambda how: Action("mail", *how)),
@@ -127,17 +127,17 @@ class World:
             async with self.session.pythbots.mail_stream(name=name):
                 pass
 
-    async def play(self, rule: Action) -> None:
-        consumer = self.consumers[rule.name]
-        match rule.what:
+    async def play(self, action: Action) -> None:
+        consumer = self.consumers[action.name]
+        match action.kind:
             case "say":
-                self.services.say(rule.number, step=1 + rule.number % 3)
+                self.services.say(action.number, step=1 + action.number % 3)
             case "deliver":
-                self.services.deliver("abca"[rule.number])
+                self.services.deliver("abca"[action.number])
             case "chat":
-                await self.take_chat(consumer, rule.number)
+                await self.take_chat(consumer, action.number)
             case "mail":
-                await self.take_mail(consumer, rule.number)
+                await self.take_mail(consumer, action.number)
             case "acknowledge":
                 await self.acknowledge(consumer)
             case "abandon":
@@ -154,7 +154,7 @@ class World:
             case "wait":
                 await asyncio.sleep(4.0)
             case kind:
-                self.services.script(kind, rule.fault)
+                self.services.script(kind, action.fault)
 
     async def crash(self) -> None:
         """Drop the connections and whatever was only in memory; nothing is written any more."""
@@ -171,12 +171,12 @@ class World:
         self.session = self.new_session()
         await self.session.open()
 
-    async def take_chat(self, consumer: Consumer, many: int, within: float = 1.7) -> None:
+    async def take_chat(self, consumer: Consumer, count: int, within: float = 1.7) -> None:
         if consumer.chat is None:
             consumer.chat = self.session.peerbet.chat_stream(name=consumer.name)
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                for _ in range(many):
+                for _ in range(count):
                     asked = consumer.unacknowledged
                     consumer.unacknowledged = None
                     if asked is not None:
@@ -187,12 +187,12 @@ class World:
                     consumer.unacknowledged = message.id
                     consumer.seen.append(message.id)
 
-    async def take_mail(self, consumer: Consumer, many: int, within: float = 1.7) -> None:
+    async def take_mail(self, consumer: Consumer, count: int, within: float = 1.7) -> None:
         if consumer.mail is None:
             consumer.mail = self.session.pythbots.mail_stream(name=consumer.name)
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                for _ in range(many):
+                for _ in range(count):
                     consumer.mails.append(await anext(consumer.mail))
 
     async def acknowledge(self, consumer: Consumer) -> None:
@@ -230,7 +230,7 @@ class World:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    st.lists(RULES, min_size=3, max_size=25),
+    st.lists(ACTIONS, min_size=3, max_size=25),
     st.booleans(),
     st.booleans(),
     st.sampled_from(["newest", "oldest"]),
@@ -240,7 +240,7 @@ class World:
 async def test_whatever_happens_nothing_is_lost_and_no_acknowledged_item_is_repeated(
     kind: str,
     folder: Path,
-    rules: list[Action],
+    actions: list[Action],
     mail_ids: bool,
     marks: bool,
     window: Window,
@@ -250,12 +250,12 @@ async def test_whatever_happens_nothing_is_lost_and_no_acknowledged_item_is_repe
     async with Scripted(
         mail_ids=mail_ids, readall_marks=marks, window=window, overlap=number % 3
     ) as services:
-        world = World(services, folder / f"{number}-{len(rules)}-{id(rules)}.sqlite", kind)
+        world = World(services, folder / f"{number}-{len(actions)}-{id(actions)}.sqlite", kind)
         await world.begin()
         try:
-            for rule in rules:
-                await world.play(rule)
+            for action in actions:
+                await world.play(action)
             await world.verify()
         finally:
             await world.session.aclose()
-    event(f"crashes: {sum(rule.what == 'crash' for rule in rules)}")
+    event(f"crashes: {sum(action.kind == 'crash' for action in actions)}")

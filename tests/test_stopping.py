@@ -54,7 +54,7 @@ class Stopper(NamedTuple):
         self,
         path: Path | str,
         loop: str,
-        way: str,
+        ending: str,
         *signals: signal.Signals,
         polls: int = 1,
         last: str = "message 5",
@@ -64,17 +64,17 @@ class Stopper(NamedTuple):
         A signal is sent once chat and mail have been polled so often, and *last* has been printed.
         """
         process = Forked(
-            *(self.server, self.services.url, str(path), loop, way),
+            *(self.server, self.services.url, str(path), loop, ending),
             program=str(STOPPER),
             folder=Path(path).parent if path != "memory" else None,
         )
-        said: list[str] = []
+        lines: list[str] = []
 
         def read() -> str:
             """Read both streams; the second has few items."""
             assert process.stdout is not None
             assert process.stderr is not None
-            said.extend(line.rstrip("\n") for line in process.stdout)
+            lines.extend(line.rstrip("\n") for line in process.stdout)
             return process.stderr.read()
 
         reading = asyncio.ensure_future(asyncio.to_thread(read))
@@ -82,12 +82,12 @@ class Stopper(NamedTuple):
             async with asyncio.timeout(LIMIT):
                 for number in signals:
                     for kinds in (("get",), ("readnew", "readall")):
-                        while len(self.services.asked(*kinds)) < polls or last not in ["", *said]:
+                        while len(self.services.asked(*kinds)) < polls or last not in ["", *lines]:
                             assert not reading.done()
                             await asyncio.sleep(0.01)
                     process.send_signal(number)
                 err = await reading
-                return await asyncio.to_thread(process.wait), said, err
+                return await asyncio.to_thread(process.wait), lines, err
         finally:
             process.close()
             await asyncio.wait([reading])
@@ -100,7 +100,7 @@ class Stopper(NamedTuple):
         return await self.stopped(path, *options, polls=4, last=last)
 
 
-WAYS: Final = {
+ENDINGS: Final = {
     "break": ([], 0, None),
     "raise": ([], 0, "ValueError"),
     "alone": ([], 0, None),
@@ -111,18 +111,18 @@ WAYS: Final = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_it_ends_soon_and_quietly(server: ForkServer, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_it_ends_soon_and_quietly(server: ForkServer, tmp_path: Path, ending: str) -> None:
     """Nothing hangs, nothing is left open, no task was never retrieved."""
-    signals, code, last = WAYS[way]
+    signals, code, last = ENDINGS[ending]
 
     async def check(path: Path | str, loop: str) -> None:
         async with busy() as services:
             stopper = Stopper(server, services)
-            found, said, errors = await stopper.stopped(path, loop, way, *signals)
+            exit_code, lines, errors = await stopper.stopped(path, loop, ending, *signals)
         assert errors == ""
-        assert found == code
-        assert last is None or said[-1] == last
+        assert exit_code == code
+        assert last is None or lines[-1] == last
 
     await asyncio.gather(check("memory", LOOPS[0]), check(tmp_path / "store.sqlite", LOOPS[-1]))
 
@@ -132,32 +132,32 @@ async def test_a_request_under_way_does_not_keep_it(
     server: ForkServer, tmp_path: Path, number: signal.Signals
 ) -> None:
     """A poll that hangs is cancelled, a destructive read within its time limit; mail is kept."""
-    way = "handler" if number is signal.SIGTERM else "SIGINT"
+    ending = "handler" if number is signal.SIGTERM else "SIGINT"
     path = tmp_path / "store.sqlite"
     async with busy() as services:
         services.script("readnew", HANG)
         services.constant["get"] = HANG
         stopper = Stopper(server, services)
-        _, _, errors = await stopper.stopped(path, "asyncio", way, number, last="")
+        _, _, errors = await stopper.stopped(path, "asyncio", ending, number, last="")
         assert errors == ""
         services.constant.clear()
-        _, said, errors = await stopper.again(path, "mail 1")
+        _, lines, errors = await stopper.again(path, "mail 1")
     assert errors == ""
-    assert "mail 1" in said
+    assert "mail 1" in lines
 
 
-@pytest.mark.parametrize("way", ["break", "raise", "SIGTERM", "handler", "SIGINT"])
-async def test_its_next_run_resumes(server: ForkServer, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("ending", ["break", "raise", "SIGTERM", "handler", "SIGINT"])
+async def test_its_next_run_resumes(server: ForkServer, tmp_path: Path, ending: str) -> None:
     """With what was not acknowledged, and nothing else."""
-    signals, _, _ = WAYS[way]
+    signals, _, _ = ENDINGS[ending]
     path = tmp_path / "store.sqlite"
     async with busy() as services:
         stopper = Stopper(server, services)
-        _, first, _ = await stopper.stopped(path, "asyncio", way, *signals)
+        _, first, _ = await stopper.stopped(path, "asyncio", ending, *signals)
         services.say(1)
         _, second, errors = await stopper.again(path, "message 6")
     assert errors == ""
     wanted = [f"message {number}" for number in range(1, 7)]
-    lives = [[text for text in life if text.startswith("message")] for life in (first, second)]
-    last = wanted.index(lives[0][-1])  # whether it was acknowledged depends on the moment
-    assert lives[1] in (wanted[last:], wanted[last + 1 :])
+    runs = [[text for text in run if text.startswith("message")] for run in (first, second)]
+    last = wanted.index(runs[0][-1])  # whether it was acknowledged depends on the moment
+    assert runs[1] in (wanted[last:], wanted[last + 1 :])
