@@ -56,23 +56,41 @@ class SessionOptions(TypedDict, total=False):
     """The options of `Session`, each as described there."""
 
     peerbet_key: str | Secret | None
+    """The Peerbet key."""
     personal_key: str | Secret | None
+    """The personal key of PythBots."""
     pythbots_api_key: str | Secret | None
+    """The API key of PythBots."""
     peerbet_url: str
+    """The address of Peerbet."""
     pythbots_url: str
+    """The address of PythBots."""
     personal_key_param: str
+    """The name of the parameter for the personal key."""
     rates: Mapping[str, Rate] | None
+    """Rates by endpoint name, in place of the defaults."""
     retry: Retry
+    """The retry policy for failed reads."""
     timeout: float
+    """Seconds of one attempt at most."""
     max_wait: float
+    """Seconds that a call may wait for a token."""
     store: Store | None
+    """Where positions, logs and pacing are kept."""
     max_body: int
+    """Bytes of a response body at most."""
     ssl_context: ssl.SSLContext | None
+    """A TLS context, for a private certificate authority."""
     on_request: Hook[RequestEvent] | None
+    """A hook that is called before each request."""
     on_response: Hook[ResponseEvent] | None
+    """A hook that is called after each request."""
     on_retry: Hook[RetryEvent] | None
+    """A hook that is called before a failed read is repeated."""
     on_gap: Hook[GapEvent] | None
+    """A hook that is called when messages may be missing."""
     telemetry: Telemetry | None
+    """Receives further events."""
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +208,7 @@ class Session(AsyncContextOnly):
 
     Raises:
         InvalidRequestError: If an option is not valid; raised immediately, before anything is sent.
+        StoreError: If another session on *store* has a different rate for one of the endpoints.
     """
 
     # Invariants: `_transport` is set exactly while the session is open, and `_loop` is the event
@@ -301,6 +320,7 @@ class Session(AsyncContextOnly):
 
         Raises:
             InvalidRequestError: If a variable or an option is not valid.
+            StoreError: As for `Session`.
         """
         options = overrides
         keys = _pop_keys(cast("dict[str, object]", options))
@@ -324,12 +344,12 @@ class Session(AsyncContextOnly):
 
     @property
     def peerbet(self) -> Peerbet:
-        """Peerbet chat."""
+        """The client of Peerbet: the chat."""
         return self._peerbet
 
     @property
     def pythbots(self) -> PythBots:
-        """PythBots: user info, chat staff, chat statistics, mail."""
+        """The client of PythBots: users, staff and statistics of chats, and mail."""
         return self._pythbots
 
     @property
