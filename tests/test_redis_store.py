@@ -1019,7 +1019,7 @@ async def test_streams_wait_for_a_server_that_is_away(
     await store.aclose()
     said = [record.message for record in caplog.records if record.name == "pythpeer.streams"]
     assert len([words for words in said if "keeps retrying" in words]) == 1
-    assert len([words for words in said if "is back" in words]) == 1
+    assert len([words for words in said if "recovered after" in words]) == 1
 
 
 @redis_server.needs_a_server
