@@ -34,7 +34,7 @@ from scripted import (
     OK,
     REFUSED,
     TOO_MANY,
-    Fault,
+    ScriptedFault,
     Order,
     Scripted,
     Window,
@@ -68,17 +68,17 @@ DONE: Final = {
     "garbage": GARBAGE,
     "empty": EMPTY,
     "html": HTML,
-    "no id": Fault(body=b'{"status":1}'),
+    "no id": ScriptedFault(body=b'{"status":1}'),
     "500": ERROR_500,
-    "503": Fault(status=503, body=b""),
+    "503": ScriptedFault(status=503, body=b""),
 }
 """The message was posted, and the response does not show it."""
 
 NOT_DONE: Final = {
     "dropped": DROP_UNSEEN,
-    "silence": Fault(effect=False, end="hang"),
-    "garbage": Fault(effect=False, body=b"garbage"),
-    "500": Fault(effect=False, status=500, body=b""),
+    "silence": ScriptedFault(effect=False, end="hang"),
+    "garbage": ScriptedFault(effect=False, body=b"garbage"),
+    "500": ScriptedFault(effect=False, status=500, body=b""),
     "503": ERROR_503,
 }
 """The message was not posted, and the response does not show that either."""
@@ -119,7 +119,7 @@ async def unknown(posting: Awaitable[object]) -> OutcomeUnknownError:
 
 @pytest.mark.parametrize("fault", DONE.values(), ids=DONE)
 async def test_a_post_that_arrived_is_found(
-    services: Scripted, session: Session, fault: Fault
+    services: Scripted, session: Session, fault: ScriptedFault
 ) -> None:
     """Whatever arrived in place of a response, the id is that of the message in the chat."""
     services.say(3)
@@ -131,7 +131,7 @@ async def test_a_post_that_arrived_is_found(
 
 @pytest.mark.parametrize("fault", NOT_DONE.values(), ids=NOT_DONE)
 async def test_a_post_that_did_not_arrive_stays_unknown(
-    services: Scripted, session: Session, fault: Fault
+    services: Scripted, session: Session, fault: ScriptedFault
 ) -> None:
     """It is searched for a few times; that it may still arrive can never be excluded."""
     services.say(3)
@@ -157,7 +157,7 @@ async def test_a_response_needs_no_search(services: Scripted, session: Session) 
     ids=["refused", "denied", "429"],
 )
 async def test_an_api_error_needs_no_search(
-    services: Scripted, session: Session, fault: Fault, kind: type[PythpeerError]
+    services: Scripted, session: Session, fault: ScriptedFault, kind: type[PythpeerError]
 ) -> None:
     """It was not posted, and the service reports that."""
     services.script("set", fault)
@@ -180,7 +180,7 @@ async def test_a_failed_connection_sends_nothing(services: Scripted, session: Se
     """A post that was not sent has no unknown outcome."""
     reading = session.limiters["peerbet.chat.get"]
     services.say(1)
-    services.constant["get"] = Fault(after=0.5)
+    services.default_faults["get"] = ScriptedFault(seconds=0.5)
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     session.limiters["peerbet.chat.set"].pause(2)
     await asyncio.sleep(1.5)
@@ -199,7 +199,7 @@ async def test_a_message_may_become_visible_with_a_delay(
 ) -> None:
     """The chat is searched for some seconds, and no longer."""
     services.say(3)
-    services.script("set", Fault(end="drop", hidden=hidden))
+    services.script("set", ScriptedFault(end="drop", hidden=hidden))
     post = session.peerbet.post(TEXT, confirm=True)
     if is_found:
         assert await post == 4
@@ -227,7 +227,7 @@ async def test_reading_is_an_ordinary_call(services: Scripted, session: Session)
     ids=["denied", "garbage", "404"],
 )
 async def test_reading_fails_before_anything_is_sent(
-    services: Scripted, session: Session, fault: Fault, kind: type[PythpeerError]
+    services: Scripted, session: Session, fault: ScriptedFault, kind: type[PythpeerError]
 ) -> None:
     """Its error is raised, and the post can safely be tried again."""
     services.script("get", fault)
@@ -243,7 +243,7 @@ async def test_a_newest_message_without_an_id_is_no_beginning(
 ) -> None:
     """Without it, older messages could not be told apart from newer ones."""
     body = {"status": 1, "users_online": 1, "message_list": [{"msg": "what am I?"}]}
-    services.script("get", Fault(body=json.dumps(body).encode()))
+    services.script("get", ScriptedFault(body=json.dumps(body).encode()))
     with pytest.raises(DecodeError, match="newest message"):
         await session.peerbet.post(TEXT, confirm=True)
     assert sent(services) == []
@@ -272,7 +272,7 @@ async def test_the_first_message_of_all_is_found(services: Scripted, session: Se
     ids=["denied", "garbage", "404"],
 )
 async def test_reading_back_fails(
-    services: Scripted, session: Session, fault: Fault, words: str
+    services: Scripted, session: Session, fault: ScriptedFault, words: str
 ) -> None:
     """The outcome is as unknown as before, and a note gives the reason."""
     services.script("get", OK, fault)
@@ -289,7 +289,7 @@ async def test_reading_back_fails_permanently(services: Scripted) -> None:
     """It ends when the retry policy allows no further attempt."""
     async with services.session(retry=Retry(attempts=2)) as session:
         services.script("get", OK)
-        services.constant["get"] = ERROR_500
+        services.default_faults["get"] = ERROR_500
         services.script("set", DROP)
         error = await unknown(session.peerbet.post(TEXT, confirm=True))
     assert "500" in notes(error)
@@ -299,7 +299,7 @@ async def test_reading_back_fails_permanently(services: Scripted) -> None:
 
 async def test_a_long_pause_is_not_waited_for(services: Scripted, session: Session) -> None:
     """If the next token for reading is too far away, that is a failure like any other."""
-    services.script("set", Fault(end="drop", after=1))
+    services.script("set", ScriptedFault(end="drop", seconds=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     session.limiters["peerbet.chat.get"].pause(600)
@@ -331,7 +331,7 @@ async def test_the_session_is_closed_before(services: Scripted, session: Session
 
 async def test_the_notes_are_pickled_with_the_error(services: Scripted, session: Session) -> None:
     """Errors keep all their data when they are sent between processes."""
-    services.script("set", Fault(effect=False, status=502))
+    services.script("set", ScriptedFault(effect=False, status=502))
     error = await unknown(session.peerbet.post(TEXT, confirm=True))
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), notes(copy), copy.status) == (str(error), notes(error), 502)
@@ -366,7 +366,7 @@ async def test_what_only_looks_like_it_is_not_taken(
     services: Scripted, session: Session, bits: dict[str, int]
 ) -> None:
     """A message of another user, or a private one, is not the post."""
-    services.script("set", Fault(effect=False, end="drop", after=1))
+    services.script("set", ScriptedFault(effect=False, end="drop", seconds=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     services.post(TEXT, **bits)
@@ -376,7 +376,7 @@ async def test_what_only_looks_like_it_is_not_taken(
 
 async def test_it_is_found_among_what_looks_like_it(services: Scripted, session: Session) -> None:
     """Another user's, a private one, one of another text, and then the post."""
-    services.script("set", Fault(end="drop", before=1))
+    services.script("set", ScriptedFault(end="drop", before=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     services.post(TEXT, my=0)
@@ -454,7 +454,7 @@ async def test_more_messages_arrived_than_fit_a_page(
     """All pages are read; what the service does not show is not found."""
     async with Scripted(window=window) as services, services.session() as session:
         first = services.say(5)
-        services.script("set", Fault(end="drop", before=1, after=1))
+        services.script("set", ScriptedFault(end="drop", before=1, seconds=1))
         post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
         await asyncio.sleep(0.5)
         services.say(before, step=2)
@@ -472,7 +472,7 @@ async def test_more_messages_arrived_than_fit_a_page(
 async def test_a_page_is_full_of_bad_messages_too(bad: object) -> None:
     """An undecodable message takes space on a page: the next page is read."""
     async with Scripted(window="oldest") as services, services.session() as session:
-        services.script("set", Fault(end="drop", before=1))
+        services.script("set", ScriptedFault(end="drop", before=1))
         post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
         await asyncio.sleep(0.5)
         services.say(300)
@@ -521,7 +521,7 @@ async def test_a_slow_response_claims_its_id_first(
     services: Scripted, session: Session, confirm: bool, slow_first: bool
 ) -> None:
     """A message in the chat may belong to a post whose response has not arrived yet."""
-    slow, lost = Fault(after=4), Fault(effect=False, end="drop", after=0.5)
+    slow, lost = ScriptedFault(seconds=4), ScriptedFault(effect=False, end="drop", seconds=0.5)
     services.script("set", *((slow, lost) if slow_first else (lost, slow)))
     posts = []
     for is_slow in (slow_first, not slow_first):
@@ -541,7 +541,7 @@ async def test_a_post_that_starts_during_the_search_is_not_waited_for(
     services: Scripted, session: Session
 ) -> None:
     """Only posts that were sent before the page was read can be on it."""
-    services.script("set", DROP, Fault(before=3))
+    services.script("set", DROP, ScriptedFault(before=3))
     first = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     session.limiters["peerbet.chat.set"].pause(2)
@@ -570,7 +570,7 @@ async def test_posts_of_other_words_are_not_waited_for(
 async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session) -> None:
     """A message whose id is known, but which becomes visible later, does not match a later post."""
     services.say(1)
-    services.script("set", Fault(hidden=2), DROP_UNSEEN)
+    services.script("set", ScriptedFault(hidden=2), DROP_UNSEEN)
     assert await session.peerbet.post(TEXT) == 2
     await unknown(session.peerbet.post(TEXT, confirm=True))
     assert sent(services) == [TEXT] * 2
@@ -579,8 +579,8 @@ async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session)
 async def test_a_found_id_is_taken(services: Scripted, session: Session) -> None:
     """The same if the id was found by a search."""
     services.say(1)
-    services.script("set", Fault(end="drop"), DROP_UNSEEN)
-    services.script("get", OK, OK, Fault(body=PAGE_OF_ONE))
+    services.script("set", ScriptedFault(end="drop"), DROP_UNSEEN)
+    services.script("get", OK, OK, ScriptedFault(body=PAGE_OF_ONE))
     assert await session.peerbet.post(TEXT, confirm=True) == 2
     await unknown(session.peerbet.post(TEXT, confirm=True))
     assert sent(services) == [TEXT] * 2
@@ -605,7 +605,7 @@ async def test_only_the_latest_posts_are_remembered() -> None:
 
 
 faults = st.builds(
-    Fault,
+    ScriptedFault,
     effect=st.booleans(),
     end=st.sampled_from(["answer", "drop", "cut"]),
     body=st.sampled_from([None, b"", b"garbage"]),
@@ -626,7 +626,7 @@ posts = st.tuples(st.sampled_from(["a", "b", " a "]), st.booleans(), faults)
     st.integers(0, 2),
 )
 async def test_no_id_is_given_twice(
-    schedule: list[tuple[str, bool, Fault]], window: Window, overlap: int
+    schedule: list[tuple[str, bool, ScriptedFault]], window: Window, overlap: int
 ) -> None:
     """Whatever is posted concurrently, with any outcome: one id for one post, of its text.
 
@@ -698,13 +698,13 @@ async def cut_off(work: Coroutine[Any, Any, object], at: int) -> bool:
 HISTORIES: Final = {
     "answered": OK,
     "found": DROP,
-    "found late": Fault(end="drop", hidden=3.0),
+    "found late": ScriptedFault(end="drop", hidden=3.0),
     "not found": DROP_UNSEEN,
 }
 
 
 @pytest.mark.parametrize("fault", HISTORIES.values(), ids=HISTORIES)
-async def test_a_post_can_be_cancelled_at_any_moment(fault: Fault) -> None:
+async def test_a_post_can_be_cancelled_at_any_moment(fault: ScriptedFault) -> None:
     """At each of its awaits: nothing is sent twice, nothing hangs, and the next post succeeds."""
     at, was_cancelled = 0, True
     while was_cancelled:
@@ -730,7 +730,7 @@ async def test_a_cancelled_post_does_not_block_others() -> None:
     at, was_cancelled = 0, True
     while was_cancelled:
         async with Scripted() as services, services.session() as session:
-            services.script("set", Fault(before=0.5, after=3), DROP_UNSEEN)
+            services.script("set", ScriptedFault(before=0.5, seconds=3), DROP_UNSEEN)
             first = asyncio.ensure_future(cut_off(session.peerbet.post(TEXT), at))
             other = session.peerbet.post(TEXT, confirm=True)
             with anyio.fail_after(20):
@@ -748,7 +748,7 @@ async def test_a_search_that_waits_for_another_post_can_be_cancelled() -> None:
     at, was_cancelled = 0, True
     while was_cancelled:
         async with Scripted() as services, services.session() as session:
-            services.script("set", Fault(before=0.5, after=4), DROP_UNSEEN)
+            services.script("set", ScriptedFault(before=0.5, seconds=4), DROP_UNSEEN)
             first = asyncio.ensure_future(session.peerbet.post(TEXT))
             await asyncio.sleep(0.2)
             was_cancelled = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
