@@ -61,12 +61,12 @@ class _ScriptedSource:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
-        after = feed.min_position
+    async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
+        after = poller.min_position
         end = min(self._messages, after + self._batch)
         page = {id: message(id) for id in range(after + 1, end + 1)}
-        await feed.log.append(link_entries(after, page, full=False))
-        feed.confirm(after, full=False)
+        await poller.log.append(link_entries(after, page, full=False))
+        poller.confirm(after, full=False)
         return None
 
 

@@ -111,18 +111,18 @@ class _Source:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+    async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         await asyncio.sleep(0)  # others start to wait now, as with a real interval
         permit.on_written()
-        after = feed.min_position
+        after = poller.min_position
         page = await self._chat.ask(after)
         permit.on_answered()
         permit.close()
         by_id = {message.id: message for message in page}
         full = len(page) == PAGE
-        await feed.log.append(link_entries(after, by_id, full=full))
-        feed.confirm(after, full=full)
+        await poller.log.append(link_entries(after, by_id, full=full))
+        poller.confirm(after, full=full)
         return None
 
 

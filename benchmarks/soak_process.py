@@ -179,7 +179,7 @@ class _ScriptedSource:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
+    async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)
         permit.on_written()
         number = self._monitor.polls = self._monitor.polls + 1
@@ -189,13 +189,13 @@ class _ScriptedSource:
             return TransportError("scripted", endpoint=self.name)
         permit.on_answered()
         permit.close()
-        after = feed.min_position
+        after = poller.min_position
         gap = number < GAPS
         first = after + 2 if gap else after + 1
         self._posted = max(self._posted + number % 3, first if gap else 0)
         entries = {id: message(id) for id in range(first, self._posted + 1)}
-        await feed.log.append(link_entries(after, entries, full=gap))
-        feed.confirm(after, full=gap)
+        await poller.log.append(link_entries(after, entries, full=gap))
+        poller.confirm(after, full=gap)
         return None
 
 

@@ -1,9 +1,10 @@
-"""Reading what the service forgets once it was read, without losing any of it.
+"""Destructive reads: reading what the service marks as read, without losing any of it.
 
-Before such a read is sent it is announced in the log, and the announcement ends in the very
-transaction that appends what it brought. If that never happens (cut off, timed out, garbage,
-crash), the next read asks for the whole history instead, and appends what the log lacks. What
-cannot be told apart is delivered again, and marked, rather than dropped.
+Before such a read is sent, a fetch intent is stored in the log; the transaction that appends the
+result completes it. If the result never arrives (a lost connection, a time-out, a damaged response,
+a crash), the fetch is lost, and the next read asks for the whole history and appends what the log
+lacks. An item that cannot be told apart from an earlier one is delivered again, and marked as
+recovered, rather than dropped.
 """
 
 from __future__ import annotations
@@ -29,27 +30,32 @@ __all__ = ["DecodedItem", "DestructiveSource"]
 T = TypeVar("T")
 
 INTENT_GRACE: Final = 1.0
-"""Seconds beyond its time limit within which an announced read can still reach the log."""
+"""Seconds after the time limit of a read in which its result can still reach the log. After that
+another process may treat the fetch as lost."""
 
 
 class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
-    """One item of an answer."""
+    """One item of a response."""
 
     item: T | None
     """``None`` if it could not be decoded."""
 
     identity: str
-    """What tells it from others: a digest of all that is in it, but for whether it was read."""
+    """What distinguishes it from other items: a digest of all its content except the read mark."""
 
     has_id: bool
-    """Whether there is an id among that, so that two items of one key are the same."""
+    """Whether the content includes an id, so that two items of one identity are the same item."""
 
 
 class DestructiveSource(Generic[T]):
-    """Polls *unread*, which consumes what it returns, and falls back on *history*, which has all.
+    """Polls *unread*, a destructive read; after a lost fetch it polls *history*, which has all.
 
-    *recovered* marks an item that may have been delivered before.
+    *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
     """
+
+    # Invariants: the lock is held from the moment a fetch intent may be stored until its result is
+    # stored, so there is at most one destructive read at a time. It is also held while a direct
+    # call reads its result from the log.
 
     def __init__(
         self,
@@ -60,33 +66,40 @@ class DestructiveSource(Generic[T]):
         mark_recovered: Callable[[T], T],
     ) -> None:
         self.name: Final = unread.endpoint.name
+        """The endpoint's name, for errors and log lines."""
         self._caller = caller
+        """Gets tokens and sends requests."""
         self._unread = unread
+        """The destructive read."""
         self._history = history
-        self._recovered = mark_recovered
+        """The harmless read of everything."""
+        self._mark_recovered = mark_recovered
+        """Returns a marked copy of an item."""
         self._lock = asyncio.Lock()
+        """Held by the poll or direct call whose read is in progress."""
         self._undelivered_after: int | None = None
-        """The place after which a direct call has not returned what it fetched."""
+        """The position after which a direct call has fetched items without returning them; ``None``
+        if there are none. Set and reset by `_fetch_direct` only."""
 
     async def initial_position(self, log: Log[T]) -> int | None:
-        """A stream without a place starts with what no stream acknowledged."""
+        """Return the highest acknowledged position: a new stream gets what no stream has had."""
         return await log.max_acknowledged()
 
-    async def poll(self, feed: Poller[T]) -> PythpeerError | None:
-        """Fetch what is unread into the log."""
+    async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
+        """Fetch unread items into the log. Returns an error as a value."""
         permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
-        feed.in_flight = True
+        poller.in_flight = True
         try:
             async with self._lock:
-                error = await self._read_or_recover(feed.log, permit, feed.attempt)
+                error = await self._try_read_or_recover(poller.log, permit, poller.attempt)
         finally:
             permit.close()
         if error is None:
-            feed.confirm(feed.min_position, full=False)
+            poller.confirm(poller.min_position, full=False)
         return error
 
     async def fetch(self, log: Log[T]) -> tuple[T, ...]:
-        """Fetch for a direct call: returns that, and what earlier calls could not return."""
+        """Fetch for a direct call. Returns also the items that earlier calls could not return."""
         endpoint = self._unread.endpoint
         permit = await self._caller.acquire_permit(endpoint, Priority.CALL, self._caller.max_wait)
         try:
@@ -96,22 +109,22 @@ class DestructiveSource(Generic[T]):
             permit.close()
 
     async def drain(self) -> None:
-        """Wait until no read is under way whose outcome has to be put down."""
+        """Wait until no read is in progress whose result must be stored."""
         async with self._lock:
             pass
 
     async def _fetch_direct(self, log: Log[T], permit: Permit) -> tuple[T, ...]:
         direct_reader = log.reader(DIRECT)
-        owed_before = self._undelivered_after
-        if owed_before is None:
+        previous = self._undelivered_after
+        if previous is None:
             self._undelivered_after = max(
                 await direct_reader.position() or 0, await log.max_acknowledged()
             )
         after = self._undelivered_after or 0
-        error = await self._read_or_recover(log, permit)
+        error = await self._try_read_or_recover(log, permit)
         if error is not None:
             if not isinstance(error, OutcomeUnknownError):
-                self._undelivered_after = owed_before  # nothing was fetched that could be owed
+                self._undelivered_after = previous  # nothing was fetched
             raise error
         entries = await direct_reader.read(after, sys.maxsize)
         direct_reader.ack(max([after, *(entry.id for entry in entries)]))
@@ -119,60 +132,61 @@ class DestructiveSource(Generic[T]):
         self._undelivered_after = None
         return tuple(entry.item for entry in entries if entry.item is not None)
 
-    async def _read_or_recover(
+    async def _try_read_or_recover(
         self, log: Log[T], permit: Permit, attempt: int = 1
     ) -> PythpeerError | None:
-        """Use the token in hand for whichever of the two requests is due."""
+        """Use *permit* for the history if a fetch was lost, else for the destructive read."""
         lost = await log.lost_fetches()
         if lost:
-            return await self._recover(log, permit, lost, attempt)
-        return await shielded(lambda: self._read_unread(log, permit, attempt))
+            return await self._try_recover(log, permit, lost, attempt)
+        return await shielded(lambda: self._try_read_unread(log, permit, attempt))
 
-    async def _read_unread(self, log: Log[T], permit: Permit, attempt: int) -> PythpeerError | None:
-        """The read that makes the service forget what it returns."""
-        announcement = await log.begin_fetch(self._caller.timeout + INTENT_GRACE)
+    async def _try_read_unread(
+        self, log: Log[T], permit: Permit, attempt: int
+    ) -> PythpeerError | None:
+        """Store a fetch intent, send the destructive read, and append its result."""
+        intent = await log.begin_fetch(self._caller.timeout + INTENT_GRACE)
         try:
-            answer = await self._caller.attempt(self._unread, permit, attempt)
+            result = await self._caller.attempt(self._unread, permit, attempt)
         except PythpeerError as error:
-            answer = error.with_traceback(None)  # the session was closed: it never left
-        if not isinstance(answer, PythpeerError):
-            drafts = [self._new_entry(found) for found in answer]
-            await store_items(self._caller.hooks, self.name, log, drafts, completes=[announcement])
+            result = error.with_traceback(None)  # the session was closed: nothing was sent
+        if not isinstance(result, PythpeerError):
+            entries = [self._new_entry(decoded) for decoded in result]
+            await store_items(self._caller.hooks, self.name, log, entries, completes=[intent])
             return None
-        if isinstance(answer, OutcomeUnknownError):
-            await log.lose_fetch(announcement)
+        if isinstance(result, OutcomeUnknownError):
+            await log.lose_fetch(intent)
         else:
-            await log.cancel_fetch(announcement)  # it never left, or it was refused
-        return answer
+            await log.cancel_fetch(intent)  # nothing was sent, or the service rejected it
+        return result
 
-    def _new_entry(self, found: DecodedItem[T]) -> NewEntry[T]:
-        if found.has_id:
-            return NewEntry(found.item, identity=found.identity, max_copies=1)
+    def _new_entry(self, decoded: DecodedItem[T]) -> NewEntry[T]:
+        if decoded.has_id:
+            return NewEntry(decoded.item, identity=decoded.identity, max_copies=1)
         return NewEntry(
-            found.item,
-            identity=found.identity,
-            as_duplicate=found.item and self._recovered(found.item),
+            decoded.item,
+            identity=decoded.identity,
+            as_duplicate=decoded.item and self._mark_recovered(decoded.item),
         )
 
-    async def _recover(
+    async def _try_recover(
         self, log: Log[T], permit: Permit, lost: Collection[int], attempt: int
     ) -> PythpeerError | None:
-        """Find in the history what the answers of *lost* reads held."""
-        answer = await self._caller.attempt(self._history, permit, attempt)
-        if isinstance(answer, PythpeerError):
-            return answer
-        drafts: list[NewEntry[T]] = []
+        """Read the history, and append what the log lacks of it: the results of *lost* fetches."""
+        result = await self._caller.attempt(self._history, permit, attempt)
+        if isinstance(result, PythpeerError):
+            return result
+        entries: list[NewEntry[T]] = []
         copies: Counter[str] = Counter()  # identical items may exist: the log must have as many
-        for found in answer:
-            copies[found.identity] += 1
-            item = found.item and self._recovered(found.item)
-            drafts.append(
+        for decoded in result:
+            copies[decoded.identity] += 1
+            entries.append(
                 NewEntry(
-                    item,
-                    identity=found.identity,
-                    max_copies=copies[found.identity],
+                    decoded.item and self._mark_recovered(decoded.item),
+                    identity=decoded.identity,
+                    max_copies=copies[decoded.identity],
                     from_history=True,
                 )
             )
-        await store_items(self._caller.hooks, self.name, log, drafts, completes=lost)
+        await store_items(self._caller.hooks, self.name, log, entries, completes=lost)
         return None

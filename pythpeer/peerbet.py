@@ -1,13 +1,13 @@
-"""Peerbet chat v1.0, whole: the facts of the wire, the models, the calls, the stream.
+"""The client of Peerbet chat v1.0: protocol, models, calls and stream.
 
 Documented: ``GET /api/chat/?action=get[&key=K][&mid=N][&last=N]`` and
 ``?action=set&key=K&msg=TEXT[&bot=1]``, at least 1 s apart each; ``mid`` and ``last`` are Int32,
-``last`` at most 300, ``msg`` at most 250 characters and encoded by RFC 3986; an answer's ``status``
-is 1 for success and 0 for failure.
+``last`` at most 300, ``msg`` at most 250 characters and encoded by RFC 3986; a response's
+``status`` is 1 for success and 0 for failure.
 
-Not documented, and taken either way: whether a page after ``mid`` is the newest or the oldest
-messages that fit, whether ``mid`` itself is in it, its order, and whether ids are contiguous for
-one reader (private messages to others have ids too).
+Undocumented, and both variants are supported: whether a page after ``mid`` has the newest or the
+oldest messages that fit, whether it includes ``mid`` itself, its order, and whether ids are
+contiguous for one reader (private messages to others have ids too).
 """
 
 from __future__ import annotations
@@ -47,76 +47,81 @@ from .wire import (
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
 
 PATH: Final = "/api/chat/"
+"""The path of both endpoints."""
+
 MAX_TEXT: Final = 250
+"""Characters of one message at most, as documented."""
+
 MAX_LAST: Final = 300
+"""Messages on one page at most, as documented."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, gc=False):
     """One message of the chat."""
 
     id: int
-    """Its number; greater is later."""
+    """The message id; a later message has a higher id."""
 
     sender: str = msgspec.field(name="by")
-    """Who wrote it."""
+    """The user name of the sender."""
 
     text: str = msgspec.field(name="msg")
-    """What it says."""
+    """The text of the message."""
 
     to: str | None = None
-    """The wire's own ``to``, ``""`` for everyone; see `recipient`."""
+    """The field ``to`` as the service sent it, ``""`` for everyone; see `recipient`."""
 
     date: str | None = None
-    """The wire's own ``date``; see `sent_at`."""
+    """The field ``date`` as the service sent it; see `sent_at`."""
 
     is_bot: bool = msgspec.field(name="bot", default=False)
-    """Whether a bot posted it and said so."""
+    """Whether the message was posted with the mark of a bot."""
 
     is_mine: bool = msgspec.field(name="my", default=False)
-    """Whether the owner of the session's key wrote it; never without a key."""
+    """Whether the owner of the session's key wrote it; always false without a key."""
 
     is_private: bool = msgspec.field(name="me", default=False)
     """Whether it is a private message."""
 
-    # Worked out when asked for: for each message of a page it would double the cost of the page.
+    # Properties, not fields: computed for each message they would double the cost of a page.
 
     @property
     def recipient(self) -> str | None:
-        """Whom it is to, or ``None`` for everyone."""
+        """The user name of the recipient, ``None`` for everyone."""
         return self.to or None
 
     @property
     def sent_at(self) -> datetime | None:
-        """When it was sent: naive, by the service's clock, whose zone is not documented.
+        """The time of sending, naive, by the service's clock, whose time zone is undocumented.
 
-        ``None`` where the service sent no date, or a zero date.
+        ``None`` if the service sent no date, or a zero date.
         """
         return parse_date(self.date)
 
 
 class ChatPage(msgspec.Struct, frozen=True):
-    """What one reading of the chat brought."""
+    """One page of the chat."""
 
     messages: tuple[ChatMessage, ...]
     """Ascending by id, each id once."""
 
     users_online: int
-    """How many users are online, as the service counts them."""
+    """The number of users who are online, as the service counts them."""
 
     skipped: int = 0
-    """How many messages were left out because they could not be decoded."""
+    """The number of messages that were left out because they could not be decoded."""
 
 
 class ChatStream(Stream[ChatMessage]):
-    """The messages of the chat as they come, in id order, each once. See `Stream`."""
+    """The messages of the chat as they arrive, in id order, each once. See `Stream`."""
 
 
 class Peerbet:
     """The Peerbet services of a session: ``session.peerbet``."""
 
-    def __init__(self, caller: Caller, feeds: Pollers, *, url: str, key: Secret | None) -> None:
+    def __init__(self, caller: Caller, pollers: Pollers, *, url: str, key: Secret | None) -> None:
         self._caller = caller
-        self._feeds = feeds
+        self._pollers = pollers
         self._key = key
         self.read_endpoint, self.post_endpoint = make_read_endpoint(url), make_post_endpoint(url)
         account = key.fingerprint() if key else "nobody"
@@ -126,21 +131,28 @@ class Peerbet:
         )
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
-        self._posts = Poster(caller, self._read_back)
+        self._poster = Poster(caller, self._read_back)
 
     async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
-        """Read the chat: messages with ids over *after*, or the last 50.
+        """Read one page of the chat; without arguments the last 50 messages.
 
-        *after* is the last message id seen, from 0; *last*, from 1 to 300, is how many messages to
-        show at most. Private messages come only with a key. A message that cannot be decoded is
-        left out and counted. Raises `InvalidRequestError` before anything is sent, and whatever a
-        read can fail with.
+        Private messages are included only with a key. A message that cannot be decoded is left out
+        and counted.
+
+        Args:
+            after: Return only messages with ids over this one, from 0. By default the service
+                returns the latest.
+            last: Return this many messages at most, from 1 to 300. By default the service decides.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            PythpeerError: If the read failed.
         """
         if after is not None:
             check_integer("after", after, 0, endpoint=self.read_endpoint.name)
         if last is not None:
             check_integer("last", last, 1, MAX_LAST, endpoint=self.read_endpoint.name)
-        page = await self._caller.call(self._request(after, last))
+        page = await self._caller.call(self._page_request(after, last))
         messages = page.messages
         if after is not None and messages and messages[0].id <= after:
             messages = tuple(message for message in messages if message.id > after)
@@ -149,22 +161,33 @@ class Peerbet:
         )
 
     async def post(self, text: str, *, bot: bool = False, confirm: bool = False) -> int:
-        """Post *text*, 1 to 250 characters, and return the new message's id.
+        """Post *text* and return the new message's id. Needs the Peerbet key.
 
-        It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
-        raised and nothing is repeated. ``bot=True`` marks it as a bot's. Needs the Peerbet key.
+        It leaves at most once: when the outcome is unknown, `OutcomeUnknownError` is raised and
+        nothing is repeated.
 
-        ``confirm=True`` reads the newest message's id beforehand; if that fails, its error is
-        raised and nothing was sent. When no answer says what became of the post, the chat is read
-        four times within some seven seconds for a public message of one's own, of the same text,
-        that no other post of this session is known by, and its id is returned. If there is none,
-        or reading fails, it is `OutcomeUnknownError` all the same, with a note that says which:
-        the message may still arrive later. The same text cannot be told from this one where it was
-        posted elsewhere with the same key meanwhile, or arrives late from an earlier unknown post.
+        With ``confirm=True`` the newest message's id is read before the post; if that fails, its
+        error is raised and nothing was sent. When the outcome of the post is unknown, the chat is
+        read four times within some seven seconds, in search of a public message of the same text by
+        the owner of the key whose id belongs to no other post of this session. Its id is returned.
+        If there is none, or reading fails, `OutcomeUnknownError` is still raised, with a note that
+        names the reason: the message may arrive later. A message of the same text cannot be told
+        apart from this one if another program posts it with the same key in that time, or if it
+        arrives late from an earlier post of unknown outcome.
+
+        Args:
+            text: The text, 1 to 250 characters.
+            bot: Mark the message as posted by a bot.
+            confirm: Search the chat for the message when the outcome of the post is unknown.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            OutcomeUnknownError: If the message may or may not have been posted.
+            PythpeerError: If the post failed; nothing was posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
         request = self._post_request(text, bot=bot)
-        return await self._posts.post(request, text, confirm=confirm)
+        return await self._poster.post(request, text, confirm=confirm)
 
     async def post_long(
         self,
@@ -174,18 +197,25 @@ class Peerbet:
         confirm: bool = False,
         on_part: Callable[[int], object] | None = None,
     ) -> tuple[int, ...]:
-        """Post *text* of any length in parts, one after the other, and return their ids.
+        """Post *text* of any length in parts, one after the other, and return their ids in order.
 
-        The parts are those of `split_text`; blank text has none. *bot* and *confirm* apply to each,
-        as in `post`. All of them are checked before the first is sent. Where one fails, its error
-        is raised with a note of how many were posted before it, and those after it are not sent.
-        *on_part* is called with the id of each part as soon as it is posted.
+        All parts are checked before the first is sent. If a part fails, its error is raised with a
+        note of how many parts were posted before it, and no further part is sent.
+
+        Args:
+            text: The text. Its parts are those of `split_text`; blank text has no parts.
+            bot: As in `post`, for each part.
+            confirm: As in `post`, for each part.
+            on_part: Called with the id of each part as soon as it is posted.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            OutcomeUnknownError: If a part may or may not have been posted.
+            PythpeerError: If a part failed.
         """
         self._check_posting(bot=bot, confirm=confirm)
         if on_part is not None and not callable(on_part):
-            raise InvalidRequestError(
-                "on_part is something to call", endpoint=self.post_endpoint.name
-            )
+            raise InvalidRequestError("on_part must be callable", endpoint=self.post_endpoint.name)
         try:
             parts = split_text(text, MAX_TEXT)
         except InvalidRequestError as error:
@@ -195,7 +225,7 @@ class Peerbet:
         ids: list[int] = []
         for part, request in zip(parts, requests, strict=True):
             try:
-                ids.append(await self._posts.post(request, part, confirm=confirm))
+                ids.append(await self._poster.post(request, part, confirm=confirm))
             except PythpeerError as error:
                 error.add_note(f"{len(ids)} of {len(parts)} parts were posted before this")
                 raise
@@ -206,30 +236,45 @@ class Peerbet:
     def chat_stream(
         self, *, after: int | None = None, name: str | None = None, on_gap: OnGap = "log"
     ) -> ChatStream:
-        """The chat's messages as they come: ``async for message in session.peerbet.chat_stream()``.
+        """The chat's messages as they arrive: ``async for m in session.peerbet.chat_stream()``.
 
-        Starts after the message id *after* (0 is the oldest available); without it, where the
-        stream of this *name* left off; without that, with what arrives from now on. Where the
-        service may have had more messages than it could show, ``on_gap="log"`` warns and goes on,
-        and ``"raise"`` raises `GapError` once; `Stream.gaps` has them either way. To a stream that
-        goes on from an empty chat, and to a name under which nothing was acknowledged yet, all that
-        came before the oldest available is such a gap; it is none where *after* is given as 0.
+        The service may have had more messages than it could show: such gaps are in `Stream.gaps`.
+        Everything before the oldest available message is a gap for a stream that resumes from an
+        empty chat, and for a name under which nothing has been acknowledged yet; it is not a gap if
+        *after* is given as 0.
+
+        Args:
+            after: Start after this message id; 0 starts with the oldest message available. By
+                default the stream resumes where the stream of the same *name* ended, and without
+                that returns what arrives from now on.
+            name: The name under which the store keeps the position, at most 200 characters.
+            on_gap: ``"log"`` logs a WARNING for a gap and continues, ``"raise"`` also raises
+                `GapError` once.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid.
+            SessionClosedError: If the session is not open.
         """
         if after is not None:
             check_integer("after", after, 0, endpoint=self.read_endpoint.name)
-        feed = self._feeds.get(self._topic, lambda: _ChatSource(self))
-        return ChatStream(feed, after=after, name=name, on_gap=on_gap)
+        poller = self._pollers.get(
+            self._topic,
+            lambda: _ChatSource(
+                self._caller, endpoint=self.read_endpoint, page_request=self._page_request
+            ),
+        )
+        return ChatStream(poller, after=after, name=name, on_gap=on_gap)
 
     def _check_posting(self, *, bot: object, confirm: object) -> None:
-        fault = None
+        problem = None
         if self._key is None:
-            fault = "posting needs a Peerbet key"
+            problem = "posting needs a Peerbet key"
         elif not isinstance(bot, bool):
-            fault = "bot is True or False"
+            problem = f"bot must be a bool, not {type(bot).__name__}"
         elif not isinstance(confirm, bool):
-            fault = "confirm is True or False"
-        if fault is not None:
-            raise InvalidRequestError(fault, endpoint=self.post_endpoint.name)
+            problem = f"confirm must be a bool, not {type(confirm).__name__}"
+        if problem is not None:
+            raise InvalidRequestError(problem, endpoint=self.post_endpoint.name)
 
     def _post_request(self, text: str, *, bot: bool) -> Request[_PostResponse]:
         check_text("text", text, MAX_TEXT, endpoint=self.post_endpoint.name)
@@ -237,109 +282,141 @@ class Peerbet:
         return Request(self.post_endpoint, params)
 
     async def _read_back(self, after: int | None) -> ReadBack:
-        """What came after *after*, or the newest message: for posts that seek theirs."""
-        page = await self._caller.call(self._request(after, 1 if after is None else MAX_LAST))
-        known = page.by_id()
-        if after is None and page.undecodable and not known:
+        """Read the messages with ids over *after*, or the newest one: for `Poster`."""
+        last = 1 if after is None else MAX_LAST
+        page = await self._caller.call(self._page_request(after, last))
+        messages_by_id = page.by_id()
+        if after is None and page.undecodable and not messages_by_id:
             raise DecodeError(
                 "the newest message cannot be decoded", endpoint=self.read_endpoint.name
             )
-        mine = {
+        own_texts = {
             message.id: message.text
             for message in page.messages
             if message.is_mine and not message.is_private
         }
-        return ReadBack(max(known, default=0), mine, page.is_full)
+        return ReadBack(max(messages_by_id, default=0), own_texts, page.is_full)
 
-    def _request(self, after: int | None, last: int | None) -> Request[_Page]:
+    def _page_request(self, after: int | None, last: int | None) -> Request[_Page]:
         return Request(self.read_endpoint, {"key": self._key, "mid": after, "last": last})
 
 
 class _ChatSource:
-    """Polls the chat by last message id."""
+    """Polls the chat for messages after the lowest position of the streams that wait.
 
-    def __init__(self, peerbet: Peerbet) -> None:
-        self._peerbet = peerbet
-        self.name: Final = peerbet.read_endpoint.name
+    *page_request* makes the request for messages with ids over its first argument, at most as many
+    as its second.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        *,
+        endpoint: Endpoint[_Page],
+        page_request: Callable[[int | None, int | None], Request[_Page]],
+    ) -> None:
+        self.name: Final = endpoint.name
+        """The endpoint's name, for errors and log lines."""
+        self._caller = caller
+        """Gets tokens and sends requests."""
+        self._endpoint = endpoint
+        """The endpoint whose limiter grants the tokens."""
+        self._page_request = page_request
+        """Makes the request of a poll."""
         self._positioned_last_time = False
+        """Whether the last poll was one that finds the position of new streams."""
         self._reported_undecodable: deque[bytes] = deque(maxlen=MAX_LAST)
+        """The latest undecodable messages without an id that were logged."""
 
     async def drain(self) -> None:
-        """Nothing: what was not put down can be read again."""
+        """Do nothing: what was not stored can be read again."""
 
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
-        """A stream that starts from now on has to see first where the chat is."""
+        """Return ``None``: a new stream starts at the newest message, which a poll has to find."""
         return None
 
-    async def poll(self, feed: Poller[ChatMessage]) -> PythpeerError | None:
-        """Read what came after the lowest place of the streams that wait."""
-        peerbet = self._peerbet
-        permit = await peerbet._caller.acquire_permit(peerbet.read_endpoint, Priority.POLL)
-        feed.in_flight = True
-        # Only now that there is a token: more streams may have come to wait meanwhile.
-        # Newcomers that have to see first where the chat is must not keep the others waiting.
-        homeless = feed.has_unpositioned and not (
-            self._positioned_last_time and feed.has_positioned
+    async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
+        """Read the messages after the lowest position of the streams that wait.
+
+        If new streams wait for a position, read the newest message instead, but not twice in a
+        row: that would delay the streams that have a position.
+        """
+        permit = await self._caller.acquire_permit(self._endpoint, Priority.POLL)
+        poller.in_flight = True
+        # Decided after the wait for a token, because more streams may have started to wait.
+        find_position = poller.has_unpositioned and not (
+            self._positioned_last_time and poller.has_positioned
         )
-        self._positioned_last_time = homeless
-        after = feed.min_position
-        request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
-        page = await peerbet._caller.attempt(request, permit, feed.attempt)
+        self._positioned_last_time = find_position
+        after = poller.min_position
+        if find_position:
+            request = self._page_request(None, 1)
+        else:
+            request = self._page_request(after, MAX_LAST)
+        page = await self._caller.attempt(request, permit, poller.attempt)
         if isinstance(page, PythpeerError):
             return page
-        strays = self._report_undecodable(page, feed)
-        known = page.by_id()
-        if homeless:
-            if not known and page.undecodable:
+        undecodable = self._report_undecodable(page, poller)
+        messages_by_id = page.by_id()
+        if find_position:
+            if not messages_by_id and page.undecodable:
                 return DecodeError("the newest message cannot be decoded", endpoint=self.name)
-            feed.set_initial_position(max(known, default=0))
+            poller.set_initial_position(max(messages_by_id, default=0))
             return None
-        feed.update_newest(max(known, default=0))
-        drafts = link_entries(after, known, full=page.is_full)
+        poller.update_newest(max(messages_by_id, default=0))
+        entries = link_entries(after, messages_by_id, full=page.is_full)
         await store_items(
-            feed.hooks, self.name, feed.log, drafts, received=len(known), undecodable=strays
+            poller.hooks,
+            self.name,
+            poller.log,
+            entries,
+            received=len(messages_by_id),
+            undecodable=undecodable,
         )
-        feed.confirm(after, full=page.is_full)
+        poller.confirm(after, full=page.is_full)
         return None
 
-    def _report_undecodable(self, page: _Page, feed: Poller[ChatMessage]) -> int:
-        """Warn of each that is new, and say how many are."""
-        before = feed.skipped
-        for stray in page.undecodable:
-            if stray not in self._reported_undecodable:
-                self._reported_undecodable.append(stray)
-                feed.skipped += 1
+    def _report_undecodable(self, page: _Page, poller: Poller[ChatMessage]) -> int:
+        """Log each undecodable message without an id once. Returns how many are new."""
+        count = 0
+        for raw in page.undecodable:
+            if raw not in self._reported_undecodable:
+                self._reported_undecodable.append(raw)
+                count += 1
                 log_skipped(self.name)
-        return feed.skipped - before
+        poller.skipped += count
+        return count
 
 
-# -- the wire -------------------------------------------------------------------------------------
+# -- the protocol ---------------------------------------------------------------------------------
 
 
 class _Page(msgspec.Struct, frozen=True):
-    """An answer to ``action=get``, in order."""
+    """The result of ``action=get``."""
 
     messages: tuple[ChatMessage, ...]
+    """Ascending by id, each id once."""
     users_online: int
+    """The number of users who are online; 0 if the response lacks it."""
     undecodable_ids: tuple[int, ...] = ()
-    """The ids of messages of which nothing else could be decoded."""
+    """The ids of messages of which nothing else could be decoded, ascending."""
     undecodable: tuple[bytes, ...] = ()
-    """Messages without so much as an id, as they came."""
+    """Undecodable messages without an id, as canonical JSON, in the order of the response."""
 
     @property
     def is_full(self) -> bool:
-        """Whether the service may have had more messages than it could show."""
+        """Whether the service may have had more messages than fit on a page."""
         return len(self.messages) + len(self.undecodable_ids) + len(self.undecodable) >= MAX_LAST
 
     def by_id(self) -> dict[int, ChatMessage | None]:
-        """Every id that was shown, with its message or the lack of one."""
-        known: dict[int, ChatMessage | None] = dict.fromkeys(self.undecodable_ids)
-        known.update({message.id: message for message in self.messages})
-        return known
+        """Map every id on the page to its message, or to ``None`` if that is undecodable."""
+        messages_by_id: dict[int, ChatMessage | None] = dict.fromkeys(self.undecodable_ids)
+        messages_by_id.update({message.id: message for message in self.messages})
+        return messages_by_id
 
 
 class _DocumentedPage(msgspec.Struct, frozen=True, gc=False):
-    """An answer to ``action=get`` that is just as documented."""
+    """A response to ``action=get`` that is exactly as documented."""
 
     status: int
     message_list: list[ChatMessage]
@@ -347,15 +424,16 @@ class _DocumentedPage(msgspec.Struct, frozen=True, gc=False):
 
 
 class _PostResponse(msgspec.Struct, frozen=True):
-    """An answer to ``action=set``."""
+    """A response to ``action=set``."""
 
     status: int | bool
+    """1 for success."""
     mid: Annotated[int, msgspec.Meta(ge=1, le=INT32_MAX)]
-    """PHP says 0 where nothing was inserted."""
+    """The new message's id; never 0, which PHP returns when nothing was inserted."""
 
 
 def make_read_endpoint(url: str) -> Endpoint[_Page]:
-    """Reading: ``action=get``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
+    """Make the endpoint of ``action=get``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
     return ParsedEndpoint(
         "peerbet.chat.get",
         url + PATH,
@@ -367,7 +445,7 @@ def make_read_endpoint(url: str) -> Endpoint[_Page]:
 
 
 def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
-    """Posting: ``action=set``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
+    """Make the endpoint of ``action=set``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
     return Endpoint(
         "peerbet.chat.set",
         url + PATH,
@@ -382,23 +460,23 @@ _decode_page: Final = msgspec.json.Decoder(_DocumentedPage, strict=False).decode
 
 
 def _parse_page_fast(body: bytes) -> _Page:
-    """The fast way: a page as documented."""
+    """Parse a page that is exactly as documented. Raises ``ValueError`` for any other."""
     page = _decode_page(body)
     if page.status != 1:
         raise ValueError("not a success")
     messages = _sorted_unique(page.message_list)
     if messages and not 0 <= messages[0].id <= messages[-1].id <= INT32_MAX:
-        raise ValueError("an id that is none")  # followed, it would carry a cursor past all others
+        raise ValueError("id out of range")  # as a position it would skip all other messages
     return _Page(messages, page.users_online)
 
 
 def _sorted_unique(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
-    """Ascending by id, each id once."""
-    last = -1
+    """Return *messages* ascending by id, each id once; of two with one id the later one."""
+    previous_id = -1
     for message in messages:
-        if message.id <= last:
+        if message.id <= previous_id:
             break
-        last = message.id
+        previous_id = message.id
     else:
         return tuple(messages)
     by_id = {message.id: message for message in messages}
@@ -406,49 +484,51 @@ def _sorted_unique(messages: list[ChatMessage]) -> tuple[ChatMessage, ...]:
 
 
 def _parse_page(document: Json) -> _Page:
-    """The lenient way: message by message, so that a bad one does not hide its neighbours."""
+    """Parse a page leniently, message by message, so that one bad message hides no others."""
     if not isinstance(document, dict) or "message_list" not in document:
         raise ValueError("no message list")
-    found = document["message_list"]
-    if isinstance(found, dict):
-        found = list(found.values())  # how PHP writes a list with holes in it
-    if found is not None and not isinstance(found, list):
+    message_list = document["message_list"]
+    if isinstance(message_list, dict):
+        message_list = list(message_list.values())  # PHP writes a list with missing indices so
+    if message_list is not None and not isinstance(message_list, list):
         raise ValueError("no message list")
     messages: list[ChatMessage] = []
-    holes: set[int] = set()
-    strays: list[bytes] = []
-    for item in found or ():
+    undecodable_ids: set[int] = set()
+    undecodable: list[bytes] = []
+    for item in message_list or ():
         message, id = _parse_message(item)
         if message is not None:
             messages.append(message)
         elif id is not None:
-            holes.add(id)
+            undecodable_ids.add(id)
         else:
-            strays.append(canonical_json(item))
-    holes -= {message.id for message in messages}
-    online = to_int(document.get("users_online")) or 0
-    return _Page(_sorted_unique(messages), online, tuple(sorted(holes)), tuple(strays))
+            undecodable.append(canonical_json(item))
+    undecodable_ids -= {message.id for message in messages}
+    users_online = to_int(document.get("users_online")) or 0
+    return _Page(
+        _sorted_unique(messages), users_online, tuple(sorted(undecodable_ids)), tuple(undecodable)
+    )
 
 
 def _parse_message(item: Json) -> tuple[ChatMessage | None, int | None]:
-    """One message in whatever types it came, or at least its id."""
+    """Return the message and its id, whatever the types of the fields; ``None`` for what fails."""
     if not isinstance(item, dict):
         return None, None
     id = parse_id(item.get("id"))
     try:
-        message = msgspec.convert(item, ChatMessage, strict=False)  # as nearly all of them are
+        message = msgspec.convert(item, ChatMessage, strict=False)  # works for almost all messages
     except ValueError:
         pass
     else:
         if message.id == id:
             return message, id
-    sender, words = to_text(item.get("by")), to_text(item.get("msg"))
-    if id is None or sender is None or words is None:
+    sender, text = to_text(item.get("by")), to_text(item.get("msg"))
+    if id is None or sender is None or text is None:
         return None, id
     message = ChatMessage(
         id,
         sender,
-        words,
+        text,
         to_text(item.get("to")),
         to_text(item.get("date")),
         to_bool(item.get("bot")) or False,
@@ -459,5 +539,8 @@ def _parse_message(item: Json) -> tuple[ChatMessage | None, int | None]:
 
 
 def parse_id(value: Json) -> int | None:
-    found = to_int(value)
-    return found if found is not None and 0 <= found <= INT32_MAX else None
+    """Return a message id, or ``None`` if *value* is not an integer from 0 to 2147483647."""
+    id = to_int(value)
+    if id is None or not 0 <= id <= INT32_MAX:
+        return None
+    return id

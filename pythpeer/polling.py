@@ -1,4 +1,4 @@
-"""The law of cursor, order and gaps, for pages of numbered messages. Pure."""
+"""Order and gaps of numbered messages: turns a page of them into linked entries. Pure."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ T = TypeVar("T")
 
 
 class Gap(msgspec.Struct, frozen=True):
-    """Messages with ids over ``after`` and under ``before`` may have been missed."""
+    """Messages may be missing: those with ids over ``after`` and under ``before``."""
 
     after: int
+    """The id of the last message before the gap, or the position where the stream started."""
+
     before: int
+    """The id of the first message after the gap."""
 
 
 def link_entries(after: int, page: Mapping[int, T | None], *, full: bool) -> list[NewEntry[T]]:
-    """Link the messages that the service showed when asked for those after *after*.
+    """Link the messages that the service returned for ids over *after*, ascending by id.
 
-    *page* maps ids to messages in any order, *full* says that there may have been more of them
-    than fit. Then whether something is missing depends on which end was cut off, and that is
-    undocumented: only where the lowest id is not the next one may there be a gap. "Full" alone is
-    no sign of one, for a service that shows the oldest first fills every page of a backlog.
+    *page* maps ids to messages in any order, ``None`` standing for an undecodable one; ids up to
+    *after* are dropped. *full* means that the service may have had more messages than fit.
+
+    Which end of a full page is cut off is undocumented. So a full page alone is no sign of a gap:
+    a service that returns the oldest messages first fills every page of a backlog. Only a full page
+    whose lowest id is not the next one after *after* may have a gap in front of it.
     """
-    drafts: list[NewEntry[T]] = []
+    entries: list[NewEntry[T]] = []
     previous = after
     gap = full and min(page, default=0) > after + 1
     for id in sorted(id for id in page if id > after):
-        drafts.append(NewEntry(page[id], id=id, after=previous, gap=gap))
+        entries.append(NewEntry(page[id], id=id, after=previous, gap=gap))
         previous, gap = id, False
-    return drafts
+    return entries

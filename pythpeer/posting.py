@@ -1,6 +1,6 @@
-"""Posts: each leaves once, and one that nothing answered is looked for in what the service shows.
+"""Posts: each is sent at most once, and looked for in the chat if its outcome is unknown.
 
-Nothing here sends a post a second time, whatever is found or not found.
+Nothing here sends a post a second time, whether or not it is found.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .wire import Request
 __all__ = ["PostResponse", "Poster", "ReadBack"]
 
 LOOKUP_DELAYS: Final = (0.0, 1.0, 2.0, 4.0)
-"""Seconds before each look for a message, which may become visible late."""
+"""Seconds before each search for a post, which may become visible with a delay."""
 
 MAX_LOOKUP_PAGES: Final = 10
-"""How many pages one look turns at most, where the service shows the oldest messages first."""
+"""How many pages one search reads at most, if the service returns the oldest messages first."""
 
 MAX_CLAIMED_IDS: Final = 1000
-"""How many of the latest ids are remembered, so that no two posts are told the same."""
+"""How many of the latest claimed ids are kept, so that no two posts get the same id."""
 
 
 class PostResponse(Protocol):
-    """What a service answers to a post."""
+    """The response to a post."""
 
     @property
     def mid(self) -> int:
@@ -41,101 +41,111 @@ class PostResponse(Protocol):
 
 
 class ReadBack(msgspec.Struct, frozen=True):
-    """What one reading showed."""
+    """One page of the chat, as far as a search for a post needs it."""
 
     newest: int
-    """The greatest id of all, 0 without any."""
+    """The highest id on the page, 0 if it is empty."""
 
     own_texts: Mapping[int, str]
-    """The texts of one's own public messages by id, ascending."""
+    """The texts of the key owner's public messages by id, ascending."""
 
     full: bool
-    """Whether there may be more messages than it could show."""
+    """Whether the service may have had more messages than fit on the page."""
 
 
 class Poster:
-    """The posts of one session: those under way, and the ids that are some post's already.
+    """Sends the posts of one session, and finds the ids of those whose outcome is unknown.
 
-    *read* shows what came after an id, or the newest message after ``None``.
+    *read* returns the page of messages with ids over its argument, or the newest message for
+    ``None``.
     """
+
+    # Invariant: an id is claimed by at most one post, while it is among the latest 1000.
 
     def __init__(self, caller: Caller, read: Callable[[int | None], Awaitable[ReadBack]]) -> None:
         self._caller = caller
+        """Gets tokens and sends requests."""
         self._read = read
+        """Reads a page of the chat."""
         self._in_flight: set[_InFlightPost] = set()
+        """The posts that are being sent. `_try_send` adds and removes them."""
         self._claimed_ids: deque[int] = deque(maxlen=MAX_CLAIMED_IDS)
+        """The latest ids that are known to belong to a post, from a response or a search."""
 
     async def post(self, request: Request[PostResponse], text: str, *, confirm: bool) -> int:
-        """Send *request*, which posts *text*, and return the id; with *confirm* seek it if need be.
+        """Send *request*, which posts *text*, and return the new message's id.
 
-        Raises whatever reading fails with before anything is sent; after that nothing but what
-        became of the post.
+        With *confirm* a post whose outcome is unknown is searched for in the chat. Raises the error
+        of the read before the post, in which case nothing was sent; after that only the error of
+        the post itself.
         """
         newest = (await self._read(None)).newest if confirm else None
-        answer = await self._send(request, text)
-        if isinstance(answer, int):
-            return answer
-        if isinstance(answer, OutcomeUnknownError) and newest is not None:
+        result = await self._try_send(request, text)
+        if isinstance(result, int):
+            return result
+        if isinstance(result, OutcomeUnknownError) and newest is not None:
             try:
-                found = await self._find_posted(text, newest)
+                posted_id = await self._find_posted(text, newest)
             except PythpeerError as error:
-                answer.add_note(f"reading back failed: {error}")
+                result.add_note(f"reading back failed: {error}")
             else:
-                if found is not None:
-                    return found
-                answer.add_note("reading back did not find it; it may still arrive")
-        raise answer
+                if posted_id is not None:
+                    return posted_id
+                result.add_note("reading back did not find it; it may still arrive")
+        raise result
 
-    async def _send(self, request: Request[PostResponse], text: str) -> int | PythpeerError:
+    async def _try_send(self, request: Request[PostResponse], text: str) -> int | PythpeerError:
+        """Send *request* once. Returns the new message's id, or the error as a value."""
         caller = self._caller
         permit = await caller.acquire_permit(request.endpoint, Priority.WRITE, caller.max_wait)
         post = _InFlightPost(text)
         self._in_flight.add(post)
         try:
-            answer = await caller.attempt(request, permit)
-            if isinstance(answer, PythpeerError):
-                return answer
-            self._claimed_ids.append(answer.mid)
-            return answer.mid
+            result = await caller.attempt(request, permit)
+            if isinstance(result, PythpeerError):
+                return result
+            self._claimed_ids.append(result.mid)
+            return result.mid
         finally:
             self._in_flight.remove(post)
             post.done.set()
 
     async def _find_posted(self, text: str, after: int) -> int | None:
-        """Look for *text* among the messages after *after*, a few times."""
-        for pause in LOOKUP_DELAYS:
-            await anyio.sleep(pause)
-            found = await self._search_once(text, after)
-            if found is not None:
-                return found
+        """Search for *text* among the messages with ids over *after*, up to four times."""
+        for delay in LOOKUP_DELAYS:
+            await anyio.sleep(delay)
+            posted_id = await self._search_once(text, after)
+            if posted_id is not None:
+                return posted_id
         return None
 
     async def _search_once(self, text: str, after: int) -> int | None:
-        """Look once, through as many pages as there are."""
+        """Search through all pages, up to `MAX_LOOKUP_PAGES`. Claims and returns the id."""
         for _ in range(MAX_LOOKUP_PAGES):
-            shown = await self._read(after)
+            page = await self._read(after)
             ids = [
                 id
-                for id, words in shown.own_texts.items()
-                if id > after and _is_same_text(text, words)
+                for id, own_text in page.own_texts.items()
+                if id > after and _is_same_text(text, own_text)
             ]
-            await self._await_in_flight({shown.own_texts[id] for id in ids})
+            await self._await_in_flight({page.own_texts[id] for id in ids})
             for id in ids:
                 if id not in self._claimed_ids:
                     self._claimed_ids.append(id)
                     return id
-            if not shown.full or shown.newest <= after:
+            if not page.full or page.newest <= after:
                 break
-            after = shown.newest
+            after = page.newest
         return None
 
     async def _await_in_flight(self, texts: set[str]) -> None:
-        """Let the posts under way that may be shown as one of *texts* say first which is theirs.
+        """Wait for the posts in flight whose text is among *texts*: they claim their ids first.
 
-        A page shows nothing that was sent after it, so those that start meanwhile do not matter.
+        A page shows nothing that was sent after it, so posts that start during the wait do not
+        matter.
         """
         for post in list(self._in_flight):
-            if any(_is_same_text(post.text, words) for words in texts):
+            if any(_is_same_text(post.text, shown_text) for shown_text in texts):
                 await post.done.wait()
 
 
@@ -146,11 +156,12 @@ class _InFlightPost:
 
     def __init__(self, text: str) -> None:
         self.text = text
+        """The text that is posted."""
         self.done = asyncio.Event()
-        """It was answered, and its id is taken; or nobody knows what became of it."""
+        """Set when the post has claimed its id, or has failed."""
 
 
-def _is_same_text(text: str, shown: str) -> bool:
-    """Whether *text* may be shown like that: trimmed, with other blanks, or escaped for HTML."""
+def _is_same_text(text: str, shown_text: str) -> bool:
+    """Whether the service may show *text* like that: other white space, or escaped for HTML."""
     words = text.split()
-    return words == shown.split() or words == html.unescape(shown).split()
+    return words == shown_text.split() or words == html.unescape(shown_text).split()

@@ -1,13 +1,13 @@
-"""PythBots, whole: the facts of the wire, the models, the calls, the mail stream.
+"""The client of PythBots: protocol, models, calls and mail stream.
 
 Documented (https://pythbots.com/wiki/index.php?page=api-documentation): every call is a GET, every
-answer JSON. ``/api/userinfo.php?user=U``, ``/api/crank.php?chatid=C``, ``/api/cstats.php?chatid=C``
-and ``/api/mail.php?personalkey=K`` with ``&user=U&message=TEXT`` or ``&id=ID&message=TEXT`` to
-send, the bare ``&readnew`` to get unread mail and mark it as read, the bare ``&readall`` for all
-of it. An API key, where one is used, travels in the header ``X-API-Key``.
+response JSON. ``/api/userinfo.php?user=U``, ``/api/crank.php?chatid=C``,
+``/api/cstats.php?chatid=C`` and ``/api/mail.php?personalkey=K`` with ``&user=U&message=TEXT`` or
+``&id=ID&message=TEXT`` to send, the bare ``&readnew`` to get unread mail and mark it as read, the
+bare ``&readall`` for all of it. An API key is optional, and sent in the header ``X-API-Key``.
 
-Not documented: what the fields of any answer are called, whether mail has ids, whether ``readall``
-marks mail as read, and how often one may ask.
+Undocumented: the names of the fields in any response, whether mail has ids, whether ``readall``
+marks mail as read, and the allowed request rate.
 """
 
 from __future__ import annotations
@@ -51,66 +51,87 @@ logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOOKUP_RATE: Final = Rate(1.0, 3)
+"""The default rate of each look-up: one per second, with bursts of three."""
+
 MAIL_RATE: Final = Rate(1.0)
+"""The default rate of all mail requests together: one per second."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """What PythBots knows about somebody. A field is ``None`` where the answer lacks it."""
+    """A user as PythBots describes them. A field is ``None`` if the response lacks it."""
 
     id: int | None = None
+    """The user id."""
     username: str | None = None
+    """The registered name."""
     nickname: str | None = None
+    """The name that the user shows."""
     avatar: str | None = None
+    """The picture, as sent: mostly a URL."""
     powers: Json = None
+    """The user's powers, as sent."""
     chats: Json = None
+    """The user's chats, as sent."""
     rank: str | None = None
+    """The rank, in the service's spelling."""
     online: bool | None = None
+    """Whether the user is online."""
     raw: JsonObject
-    """The whole object, as it was decoded."""
+    """The whole object as the service sent it, decoded from JSON."""
 
 
 class StaffMember(msgspec.Struct, frozen=True, kw_only=True):
-    """One of a chat's staff. A field is ``None`` where the answer lacks it."""
+    """A member of a chat's staff. A field is ``None`` if the response lacks it."""
 
     id: int | None = None
+    """The user id."""
     username: str | None = None
+    """The registered name."""
     rank: str | None = None
     """Main Owner, Owner or Moderator, in the service's spelling."""
     avatar: str | None = None
+    """The picture, as sent: mostly a URL."""
     time_held: int | str | None = None
-    """For how long the rank has been held: a number as sent (unit undocumented), or words."""
+    """How long the member has had the rank: a number as sent (unit undocumented), or text."""
     raw: JsonObject
-    """The whole object, as it was decoded."""
+    """The whole object as the service sent it, decoded from JSON."""
 
 
 class ChatStats(msgspec.Struct, frozen=True, kw_only=True):
-    """A chat's statistics. A field is ``None`` where the answer lacks it."""
+    """A chat's statistics. A field is ``None`` if the response lacks it."""
 
     messages: int | None = None
-    """Messages in all."""
+    """The total number of messages."""
     active_users: int | None = None
+    """The number of active users."""
     raw: JsonObject
-    """The whole object, as it was decoded."""
+    """The whole object as the service sent it, decoded from JSON."""
 
 
 class Mail(msgspec.Struct, frozen=True, kw_only=True):
-    """One mail. A field is ``None`` where the answer lacks it."""
+    """One mail. A field is ``None`` if the response lacks it."""
 
     id: int | None = None
+    """The mail's id."""
     sender: str | None = None
+    """The sender's user name."""
     sender_id: int | None = None
+    """The sender's user id."""
     text: str | None = None
+    """The text of the mail."""
     sent_at: datetime | None = None
-    """Naive, by the service's clock."""
+    """The time of sending, naive, by the service's clock."""
     is_read: bool | None = None
+    """Whether the mail was marked as read when the service returned it."""
     recovered: bool = False
-    """Whether it came by the history after an answer was lost: it may have been seen before."""
+    """Whether it was read from the history after a response was lost: it may have been returned
+    before."""
     raw: JsonObject
-    """The whole object, as it was decoded."""
+    """The whole object as the service sent it, decoded from JSON."""
 
 
 class MailStream(Stream[Mail]):
-    """Mail as it comes, oldest first. See `Stream`."""
+    """Mail as it arrives, oldest first. See `Stream`."""
 
 
 class PythBots:
@@ -119,7 +140,7 @@ class PythBots:
     def __init__(
         self,
         caller: Caller,
-        feeds: Pollers,
+        pollers: Pollers,
         *,
         url: str,
         personal_key: Secret | None,
@@ -127,151 +148,212 @@ class PythBots:
         personal_key_param: str,
     ) -> None:
         self._caller = caller
-        self._feeds = feeds
+        self._pollers = pollers
         self._personal_key = personal_key
-        self._key_param = check_text("personal_key_param", personal_key_param)
-        self._headers = {"X-API-Key": api_key} if api_key else None
-        self._user, self._staff, self._stats = userinfo(url), crank(url), cstats(url)
-        self._send = mail(url, parse_success, Effect.WRITE)
-        self._unread = mail(url, parse_mails, Effect.CONSUME)
-        self._all = mail(url, parse_mails, Effect.READ)
-        account = personal_key.fingerprint() if personal_key else "nobody"
-        asker = api_key.fingerprint() if api_key else "nobody"
-        lookups = (self._user, self._staff, self._stats)
+        # No docstrings up to `history_endpoint`: they are internal, for the session and the doctor.
+        self.key_param: Final = check_text("personal_key_param", personal_key_param)
+        self.headers: Final = {"X-API-Key": api_key} if api_key else None
+        self.user_endpoint: Final = userinfo_endpoint(url)
+        self.staff_endpoint: Final = crank_endpoint(url)
+        self.stats_endpoint: Final = cstats_endpoint(url)
+        self.send_endpoint: Final = mail_endpoint(url, parse_success, Effect.WRITE)
+        self.unread_endpoint: Final = mail_endpoint(url, parse_mails, Effect.CONSUME)
+        self.history_endpoint: Final = mail_endpoint(url, parse_mails, Effect.READ)
+        mail_account = personal_key.fingerprint() if personal_key else "nobody"
+        lookup_account = api_key.fingerprint() if api_key else "nobody"
         self.endpoint_accounts: Final = (
-            (self._send, account),
-            *((lookup, asker) for lookup in lookups),
+            (self.send_endpoint, mail_account),
+            (self.user_endpoint, lookup_account),
+            (self.staff_endpoint, lookup_account),
+            (self.stats_endpoint, lookup_account),
         )
         """Each endpoint with the account whose requests the service counts."""
-        self._topic = Topic(f"pythbots.mail {url} {account}", Mail, destructive=True)
+        self._topic = Topic(f"pythbots.mail {url} {mail_account}", Mail, destructive=True)
 
     async def user(self, user: str | int) -> User:
-        """Look somebody up by name or by id."""
-        return await self._lookup(self._user, {"user": _user_param("user", user, self._user.name)})
+        """Look up a user.
+
+        Args:
+            user: The user name, or the user id.
+
+        Raises:
+            InvalidRequestError: If *user* is not valid; nothing was sent.
+            ApiError: If the service returned an error, for example because there is no such user.
+            PythpeerError: If the read failed.
+        """
+        endpoint = self.user_endpoint
+        return await self._lookup(endpoint, {"user": _user_param("user", user, endpoint.name)})
 
     async def staff(self, chat_id: int) -> tuple[StaffMember, ...]:
-        """The staff of a chat, in the service's order. The chat must be opted in (`ApiError`).
+        """Return the staff of a chat, in the service's order.
 
-        Where one of them is neither an object nor a name, all is a `DecodeError`: a list in which
-        somebody is missing would pass for the whole.
+        Args:
+            chat_id: The chat's id, from 1. The chat must be opted in.
+
+        Raises:
+            InvalidRequestError: If *chat_id* is not valid; nothing was sent.
+            ApiError: If the service returned an error, for example for a chat that is not opted in.
+            DecodeError: If a member is neither an object nor a name. No list is returned then,
+                because a list without one member would look complete.
+            PythpeerError: If the read failed.
         """
-        return await self._lookup(self._staff, _chat_params(chat_id, self._staff.name))
+        endpoint = self.staff_endpoint
+        return await self._lookup(endpoint, _chat_params(chat_id, endpoint.name))
 
     async def stats(self, chat_id: int) -> ChatStats:
-        """The statistics of a chat."""
-        return await self._lookup(self._stats, _chat_params(chat_id, self._stats.name))
+        """Return the statistics of a chat.
+
+        Args:
+            chat_id: The chat's id, from 1.
+
+        Raises:
+            InvalidRequestError: If *chat_id* is not valid; nothing was sent.
+            PythpeerError: If the read failed.
+        """
+        endpoint = self.stats_endpoint
+        return await self._lookup(endpoint, _chat_params(chat_id, endpoint.name))
 
     async def send_mail(self, to: str | int, text: str) -> None:
-        """Send a mail to a user name or to a user id. Needs the personal key.
+        """Send a mail. Needs the personal key.
 
-        It leaves at most once: when no answer says what became of it, `OutcomeUnknownError` is
-        raised and nothing is repeated. What the service answers is documented nowhere: an object
-        without an error in it is taken for success, and so is a bare ``1``, ``true`` or ``"sent"``.
+        It leaves at most once: when the outcome is unknown, `OutcomeUnknownError` is raised and
+        nothing is repeated. The response to a mail is undocumented: an object without an error in
+        it is treated as success, and so is a bare ``1``, ``true`` or ``"sent"``.
+
+        Args:
+            to: The recipient's user name, or user id.
+            text: The text of the mail; it must not be empty.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            OutcomeUnknownError: If the mail may or may not have been sent.
+            PythpeerError: If sending failed; no mail was sent.
         """
-        recipient = _user_param("to", to, self._send.name)
-        check_text("text", text, endpoint=self._send.name)
+        endpoint = self.send_endpoint
+        recipient = _user_param("to", to, endpoint.name)
+        check_text("text", text, endpoint=endpoint.name)
         name = "user" if isinstance(to, str) else "id"
-        await self._caller.call(self._mail_request(self._send, {name: recipient, "message": text}))
+        await self._caller.call(self._mail_request(endpoint, {name: recipient, "message": text}))
 
     async def unread_mail(self) -> tuple[Mail, ...]:
-        """Get the unread mail, oldest first, and have it marked as read (``readnew``).
+        """Return the unread mail, oldest first; the service marks it as read (``readnew``).
 
-        What is fetched here reaches the mail streams too. A cancellation takes effect only once
-        the answer is in, or its time limit is over; what it brought, or what a lost answer held, is
-        in what the next call returns. Needs the personal key.
+        Mail that is fetched here is returned by the mail streams too. A cancellation takes effect
+        only when the response has arrived, or its time limit is over; the mail of that response, or
+        of a lost response, is returned by the next call. Needs the personal key.
+
+        Raises:
+            InvalidRequestError: If there is no personal key; nothing was sent.
+            SessionClosedError: If the session is not open.
+            OutcomeUnknownError: If the mail may have been marked as read.
+            PythpeerError: If the read failed.
         """
-        feed, source = self._mail_feed()
-        return await source.fetch(feed.log)
+        poller, source = self._mail_poller()
+        return await source.fetch(poller.log)
 
     async def all_mail(self) -> tuple[Mail, ...]:
-        """Get the whole history, read and unread (``readall``). Needs the personal key.
+        """Return the whole history, read and unread (``readall``). Needs the personal key.
 
-        A mail that cannot be decoded is left out, with a WARNING.
+        In the order of ids if all mails have one, else of dates if all have one, else in the
+        service's order. Mail that cannot be decoded is left out, with a WARNING.
+
+        Raises:
+            InvalidRequestError: If there is no personal key; nothing was sent.
+            PythpeerError: If the read failed.
         """
-        found = await self._caller.call(self._mail_request(self._all, {"readall": FLAG}))
-        mails = tuple(each.item for each in found if each.item is not None)
-        if len(mails) < len(found):
-            skipped = len(found) - len(mails)
-            logger.warning("%s: skipped %d mails that cannot be decoded", self._all.name, skipped)
+        endpoint = self.history_endpoint
+        decoded = await self._caller.call(self._mail_request(endpoint, {"readall": FLAG}))
+        mails = tuple(entry.item for entry in decoded if entry.item is not None)
+        if len(mails) < len(decoded):
+            skipped = len(decoded) - len(mails)
+            logger.warning("%s: skipped %d mails that cannot be decoded", endpoint.name, skipped)
         return mails
 
     def mail_stream(self, *, name: str | None = None) -> MailStream:
-        """Unread mail as it comes: ``async for mail in session.pythbots.mail_stream()``.
+        """Unread mail as it arrives: ``async for mail in session.pythbots.mail_stream()``.
 
-        Starts with the unread mail and with what the store holds that no stream acknowledged; with
-        a *name* the store knows, where that stream left off. Nothing is lost although the service
-        marks mail as read before it is here: what may have been is delivered again, ``recovered``.
+        Starts with the unread mail, and with the mail in the store that no stream has acknowledged.
+        Nothing is lost although the service marks mail as read before the response arrives: mail of
+        a lost response is returned again, with `Mail.recovered` set. Needs the personal key.
+
+        Args:
+            name: The name under which the store keeps the position, at most 200 characters. A
+                stream whose name the store knows resumes where that stream ended.
+
+        Raises:
+            InvalidRequestError: If *name* is not valid, or there is no personal key.
+            SessionClosedError: If the session is not open.
         """
-        feed, _ = self._mail_feed()
-        return MailStream(feed, name=name)
+        poller, _ = self._mail_poller()
+        return MailStream(poller, name=name)
 
     async def _lookup(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> T:
-        return await self._caller.call(Request(endpoint, params, self._headers))
+        return await self._caller.call(Request(endpoint, params, self.headers))
 
     def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
         if self._personal_key is None:
             raise InvalidRequestError("mail needs a personal key", endpoint=endpoint.name)
-        key = {self._key_param: self._personal_key}
-        return Request(endpoint, {**key, **params}, self._headers)
+        key = {self.key_param: self._personal_key}
+        return Request(endpoint, {**key, **params}, self.headers)
 
-    def _mail_feed(self) -> tuple[Poller[Mail], DestructiveSource[Mail]]:
-        """The feed of unread mail with its source, which direct calls go through as well."""
-        unread = self._mail_request(self._unread, {"readnew": FLAG})
-        feed = self._feeds.get(
+    def _mail_poller(self) -> tuple[Poller[Mail], DestructiveSource[Mail]]:
+        """Return the poller of unread mail and its source, which direct calls use as well."""
+        unread = self._mail_request(self.unread_endpoint, {"readnew": FLAG})
+        poller = self._pollers.get(
             self._topic,
             lambda: DestructiveSource(
                 self._caller,
                 unread=unread,
-                history=self._mail_request(self._all, {"readall": FLAG}),
+                history=self._mail_request(self.history_endpoint, {"readall": FLAG}),
                 mark_recovered=lambda mail: msgspec.structs.replace(mail, recovered=True),
             ),
         )
-        return feed, cast("DestructiveSource[Mail]", feed.source)
+        return poller, cast("DestructiveSource[Mail]", poller.source)
 
 
-# -- the wire -------------------------------------------------------------------------------------
+# -- the protocol ---------------------------------------------------------------------------------
 
 
-def userinfo(url: str) -> Endpoint[User]:
-    """Who somebody is: ``/api/userinfo.php?user=``."""
-    return _endpoint(
+def userinfo_endpoint(url: str) -> Endpoint[User]:
+    """Make the endpoint of a user: ``/api/userinfo.php?user=``."""
+    return _make_endpoint(
         "pythbots.userinfo", f"{url}/api/userinfo.php", object_parser(parse_user), LOOKUP_RATE
     )
 
 
-def crank(url: str) -> Endpoint[tuple[StaffMember, ...]]:
-    """A chat's staff: ``/api/crank.php?chatid=``."""
-    return _endpoint(
+def crank_endpoint(url: str) -> Endpoint[tuple[StaffMember, ...]]:
+    """Make the endpoint of a chat's staff: ``/api/crank.php?chatid=``."""
+    return _make_endpoint(
         "pythbots.crank", f"{url}/api/crank.php", list_parser(parse_staff_member), LOOKUP_RATE
     )
 
 
-def cstats(url: str) -> Endpoint[ChatStats]:
-    """A chat's statistics: ``/api/cstats.php?chatid=``."""
-    return _endpoint(
+def cstats_endpoint(url: str) -> Endpoint[ChatStats]:
+    """Make the endpoint of a chat's statistics: ``/api/cstats.php?chatid=``."""
+    return _make_endpoint(
         "pythbots.cstats", f"{url}/api/cstats.php", object_parser(parse_stats), LOOKUP_RATE
     )
 
 
-def mail(url: str, shape: Callable[[Json], T], effect: Effect) -> Endpoint[T]:
-    """``/api/mail.php?personalkey=``: sending, reading what is unread, and reading all."""
-    return _endpoint("pythbots.mail", f"{url}/api/mail.php", shape, MAIL_RATE, effect)
+def mail_endpoint(url: str, parse: Callable[[Json], T], effect: Effect) -> Endpoint[T]:
+    """Make the endpoint of ``/api/mail.php?personalkey=``, for one of its three uses."""
+    return _make_endpoint("pythbots.mail", f"{url}/api/mail.php", parse, MAIL_RATE, effect)
 
 
-def _endpoint(
+def _make_endpoint(
     name: str,
     url: str,
-    shape: Callable[[Json], T],
+    parse: Callable[[Json], T],
     rate: Rate,
     effect: Effect = Effect.READ,
 ) -> Endpoint[T]:
     return ParsedEndpoint(
-        name, url, shape=shape, rate=rate, effect=effect, status_means_success=False
+        name, url, shape=parse, rate=rate, effect=effect, status_means_success=False
     )
 
 
 def _user_param(name: str, user: object, endpoint: str) -> str | int:
-    """A user name, or a user id."""
+    """Check a user name or a user id."""
     if isinstance(user, str):
         return check_text(name, user, endpoint=endpoint)
     return check_integer(name, user, 1, endpoint=endpoint)
@@ -281,88 +363,106 @@ def _chat_params(chat_id: object, endpoint: str) -> dict[str, Param]:
     return {"chatid": check_integer("chat_id", chat_id, 1, endpoint=endpoint)}
 
 
-_ID: Final = ("id", "userid", "uid", "xatid")
-_NAME: Final = ("username", "regname", "user", "name")
-_RANK: Final = ("rank", "rankname", "role", "title")
-_AVATAR: Final = ("avatar", "avatarurl", "pic", "a")
+# The names that a field may have, as `Fields` compares them: lower case, letters and digits only.
+_ID_FIELDS: Final = ("id", "userid", "uid", "xatid")
+_NAME_FIELDS: Final = ("username", "regname", "user", "name")
+_RANK_FIELDS: Final = ("rank", "rankname", "role", "title")
+_AVATAR_FIELDS: Final = ("avatar", "avatarurl", "pic", "a")
+_TIME_HELD_FIELDS: Final = ("timeheld", "held", "heldfor", "time", "duration", "since")
+_MESSAGES_FIELDS: Final = (
+    "messages",
+    "totalmessages",
+    "messagetotal",
+    "messagestotal",
+    "messagecount",
+)
+_ACTIVE_USERS_FIELDS: Final = ("activeusers", "usersactive", "active", "activeusercount")
+_MAIL_ID_FIELDS: Final = ("id", "mailid", "messageid", "mid")
+_READ_STATE_FIELDS: Final = ("read", "isread", "seen", "status", "unread", "new", "isnew")
 
 
-def parse_user(found: Fields) -> User:
-    fields = found.unwrap(*_ID, *_NAME, "nickname", "nick")
+def parse_user(record: Fields) -> User:
+    """Make a `User` of an object, or of the object in it that has the fields."""
+    fields = record.unwrap(*_ID_FIELDS, *_NAME_FIELDS, "nickname", "nick")
     return User(
-        id=fields.integer(*_ID),
-        username=fields.text(*_NAME),
+        id=fields.integer(*_ID_FIELDS),
+        username=fields.text(*_NAME_FIELDS),
         nickname=fields.text("nickname", "nick", "displayname"),
-        avatar=fields.text(*_AVATAR),
+        avatar=fields.text(*_AVATAR_FIELDS),
         powers=fields.first("powers", "powercount", "power"),
         chats=fields.first("chats", "chat", "rooms"),
-        rank=fields.text(*_RANK),
+        rank=fields.text(*_RANK_FIELDS),
         online=fields.boolean("online", "isonline", "onlinestatus", "status", "live"),
-        raw=found.raw,
+        raw=record.raw,
     )
 
 
 def parse_staff_member(item: Json, key: str) -> StaffMember:
+    """Make a `StaffMember` of an object or a bare name; *key* is what the list is stored under."""
     fields = Fields({"username": item} if isinstance(item, str) else item)
-    held = ("timeheld", "held", "heldfor", "time", "duration", "since")
-    number = fields.integer(*held)
-    rank = fields.text(*_RANK)
+    time_held: int | str | None = fields.integer(*_TIME_HELD_FIELDS)
+    if time_held is None:
+        time_held = fields.text(*_TIME_HELD_FIELDS)
+    rank = fields.text(*_RANK_FIELDS)
     if rank is None and re.search("owner|mod", key, re.IGNORECASE):
-        rank = key  # listed by rank
+        rank = key  # the service lists the members by rank
     return StaffMember(
-        id=fields.integer(*_ID),
-        username=fields.text(*_NAME),
+        id=fields.integer(*_ID_FIELDS),
+        username=fields.text(*_NAME_FIELDS),
         rank=rank,
-        avatar=fields.text(*_AVATAR),
-        time_held=fields.text(*held) if number is None else number,
+        avatar=fields.text(*_AVATAR_FIELDS),
+        time_held=time_held,
         raw=fields.raw,
     )
 
 
-def parse_stats(found: Fields) -> ChatStats:
-    messages = ("messages", "totalmessages", "messagetotal", "messagestotal", "messagecount")
-    active = ("activeusers", "usersactive", "active", "activeusercount")
-    fields = found.unwrap(*messages, *active)
+def parse_stats(record: Fields) -> ChatStats:
+    """Make `ChatStats` of an object, or of the object in it that has the fields."""
+    fields = record.unwrap(*_MESSAGES_FIELDS, *_ACTIVE_USERS_FIELDS)
     return ChatStats(
-        messages=fields.integer(*messages), active_users=fields.integer(*active), raw=found.raw
+        messages=fields.integer(*_MESSAGES_FIELDS),
+        active_users=fields.integer(*_ACTIVE_USERS_FIELDS),
+        raw=record.raw,
     )
 
 
 def parse_mails(document: Json) -> tuple[DecodedItem[Mail], ...]:
-    """Mails in order: by id where all have one, by date where all have one, else as they came."""
-    found = list_parser(parse_mail)(document)
-    ids = [each.item.id for each in found if each.item and each.item.id is not None]
-    dates = [each.item.sent_at for each in found if each.item and each.item.sent_at is not None]
-    order: Sequence[int] | Sequence[datetime] = ids if len(ids) == len(found) else dates
-    if len(order) < len(found):
-        return found
-    return tuple(found[index] for index in sorted(range(len(found)), key=order.__getitem__))
-
-
-_MAIL_ID: Final = ("id", "mailid", "messageid", "mid")
-_READ_STATE: Final = ("read", "isread", "seen", "status", "unread", "new", "isnew")
+    """Parse a list of mails: by id if all have one, else by date if all have one, else unsorted."""
+    decoded = list_parser(parse_mail)(document)
+    mails = [entry.item for entry in decoded if entry.item is not None]
+    ids = [mail.id for mail in mails if mail.id is not None]
+    dates = [mail.sent_at for mail in mails if mail.sent_at is not None]
+    sort_keys: Sequence[int] | Sequence[datetime] = ids if len(ids) == len(decoded) else dates
+    if len(sort_keys) < len(decoded):
+        return decoded
+    order = sorted(range(len(decoded)), key=sort_keys.__getitem__)
+    return tuple(decoded[index] for index in order)
 
 
 def parse_mail(item: Json, _: str) -> DecodedItem[Mail]:
+    """Make a `Mail` of an object or a bare text, with its identity."""
     try:
         fields = Fields({"message": item} if isinstance(item, str) else item)
     except ValueError:
         return DecodedItem(None, _digest(item), has_id=False)
+    is_read = fields.boolean("read", "isread", "seen")
     unread = fields.boolean("unread", "isnew", "new")
+    if unread is not None:
+        is_read = not unread
     mail = Mail(
-        id=fields.integer(*_MAIL_ID),
+        id=fields.integer(*_MAIL_ID_FIELDS),
         sender=fields.text("from", "sender", "fromuser", "username", "by", "user"),
         sender_id=fields.integer("fromid", "senderid", "fromuserid", "userid"),
         text=fields.text("message", "text", "msg", "body", "content", "mail"),
         sent_at=fields.date("date", "sentat", "time", "createdat", "timestamp", "sent"),
-        is_read=fields.boolean("read", "isread", "seen") if unread is None else not unread,
+        is_read=is_read,
         raw=fields.raw,
     )
-    # Contents count beside an id: for all that is known, it could be the sender's.
-    id = fields.text(*_MAIL_ID)
-    key = f"{id} {_digest(fields.without(*_MAIL_ID, *_READ_STATE))}"
-    return DecodedItem(mail, key, has_id=id is not None)
+    # The content is part of the identity even with an id, because the id may be the sender's.
+    id = fields.text(*_MAIL_ID_FIELDS)
+    content = fields.without(*_MAIL_ID_FIELDS, *_READ_STATE_FIELDS)
+    return DecodedItem(mail, f"{id} {_digest(content)}", has_id=id is not None)
 
 
-def _digest(found: object) -> str:
-    return hashlib.blake2b(canonical_json(found), digest_size=16).hexdigest()
+def _digest(value: object) -> str:
+    return hashlib.blake2b(canonical_json(value), digest_size=16).hexdigest()

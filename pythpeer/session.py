@@ -1,4 +1,4 @@
-"""The session: holds keys, limiters and store, and the connections while it is open."""
+"""The session: owns the keys, the limiters and the store, and the connections while it is open."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack, cast
 
 import anyio
+import msgspec
 
 from .calls import Caller
 from .errors import InvalidRequestError, SessionClosedError
@@ -48,58 +49,171 @@ KEY_VARIABLES: Final = {
     "personal_key": "PYTHPEER_PERSONAL_KEY",
     "pythbots_api_key": "PYTHPEER_PYTHBOTS_API_KEY",
 }
+"""The environment variable of each key, by the name of the option. In the order of `Keys.wrap`."""
 
 
 class SessionOptions(TypedDict, total=False):
-    """What `Session` can be told, each option as described there."""
+    """The options of `Session`, each as described there."""
 
     peerbet_key: str | Secret | None
+    """The Peerbet key."""
     personal_key: str | Secret | None
+    """The personal key of PythBots."""
     pythbots_api_key: str | Secret | None
+    """The API key of PythBots."""
     peerbet_url: str
+    """The address of Peerbet."""
     pythbots_url: str
+    """The address of PythBots."""
     personal_key_param: str
+    """The name of the parameter for the personal key."""
     rates: Mapping[str, Rate] | None
+    """Rates by endpoint name, in place of the defaults."""
     retry: Retry
+    """The retry policy for failed reads."""
     timeout: float
+    """Seconds of one attempt at most."""
     max_wait: float
+    """Seconds that a call may wait for a token."""
     store: Store | None
+    """Where positions, logs and pacing are kept."""
     max_body: int
+    """Bytes of a response body at most."""
     ssl_context: ssl.SSLContext | None
+    """A TLS context, for a private certificate authority."""
     on_request: Hook[RequestEvent] | None
+    """A hook that is called before each request."""
     on_response: Hook[ResponseEvent] | None
+    """A hook that is called after each request."""
     on_retry: Hook[RetryEvent] | None
+    """A hook that is called before a failed read is repeated."""
     on_gap: Hook[GapEvent] | None
+    """A hook that is called when messages may be missing."""
     telemetry: Telemetry | None
+    """Receives further events."""
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """The keys of a session as secrets, or the reason why one of them is not valid."""
+
+    peerbet: Secret | None = None
+    """The key of Peerbet."""
+
+    personal: Secret | None = None
+    """The personal key of PythBots' mail."""
+
+    pythbots_api: Secret | None = None
+    """The API key of PythBots."""
+
+    error: InvalidRequestError | None = None
+    """The error for the first key that is not valid; then there are no keys."""
+
+    @classmethod
+    def wrap(cls, peerbet_key: object, personal_key: object, pythbots_api_key: object) -> Self:
+        """Wrap three keys, each text, a `Secret` or ``None``. Never raises.
+
+        An error is returned as `error`. The caller must remove the texts from its frame before it
+        calls `raise_error`, because a traceback can show the variables of each frame.
+        """
+        peerbet, personal = Secret.wrap(peerbet_key), Secret.wrap(personal_key)
+        pythbots_api = Secret.wrap(pythbots_api_key)
+        if isinstance(peerbet, InvalidRequestError):
+            return cls(error=peerbet)
+        if isinstance(personal, InvalidRequestError):
+            return cls(error=personal)
+        if isinstance(pythbots_api, InvalidRequestError):
+            return cls(error=pythbots_api)
+        if pythbots_api is not None and not pythbots_api.reveal().isascii():
+            problem = "pythbots_api_key must be ASCII, because it is sent in a header"
+            return cls(error=InvalidRequestError(problem))
+        return cls(peerbet=peerbet, personal=personal, pythbots_api=pythbots_api)
+
+    def raise_error(self) -> None:
+        """Raise `error`, if there is one."""
+        if self.error is not None:
+            raise self.error
+
+
+class Diagnostics(msgspec.Struct, frozen=True, kw_only=True):
+    """What the doctor needs of an open session, to send requests of its own."""
+
+    caller: Caller
+    """Gets tokens and sends requests."""
+
+    chat_endpoint: Endpoint[object]
+    """Peerbet's endpoint for reading the chat."""
+
+    user_endpoint: Endpoint[object]
+    """PythBots' endpoint for looking up a user."""
+
+    staff_endpoint: Endpoint[object]
+    """PythBots' endpoint for the staff of a chat."""
+
+    stats_endpoint: Endpoint[object]
+    """PythBots' endpoint for the statistics of a chat."""
+
+    mail_endpoint: Endpoint[object]
+    """PythBots' endpoint for reading all mail."""
+
+    keys: Keys
+    """The keys of the session."""
+
+    headers: Mapping[str, Secret] | None
+    """The headers of each request to PythBots, ``None`` without an API key."""
+
+    key_param: str
+    """The name of the parameter for the personal key."""
+
+    ssl_context: ssl.SSLContext | None
+    """The user's TLS context, ``None`` for the default."""
 
 
 class Session(AsyncContextOnly):
     """One user's access to both services: ``async with Session(...) as session``.
 
-    - ``peerbet_key``, ``personal_key``, ``pythbots_api_key``: text or `Secret`; each is needed only
-      for what asks for it. The API key travels in a header, the others in the URL as documented.
-    - ``peerbet_url``, ``pythbots_url``: https, or plain http to this machine.
-    - ``personal_key_param``: how the mail service spells its key's parameter.
-    - ``rates``: pacing by endpoint name, over the defaults.
-    - ``retry``: what to do about failed reads.
-    - ``timeout``: seconds for one attempt, head and body, from the moment it has its token.
-    - ``max_wait``: seconds a call may wait for a token; a stream's poll waits as long as it takes.
-    - ``store``: where cursors, logs and pacing live; by default a `MemoryStore` of its own.
-    - ``max_body``: bytes an answer may have.
-    - ``ssl_context``: for a private certificate authority; there is no way to switch checking off.
-    - ``on_request``, ``on_response``, ``on_retry``, ``on_gap``: hooks, each a function or coroutine
-      function that is given a frozen event. A function runs at once, within the call, and had
-      better be quick. A coroutine function runs in a task of its own, one event after the other in
-      order: it delays no call, misses events once 1000 are waiting for it, and has one second to
-      end when the session is closed. What a hook raises is logged once for each hook, and goes no
-      further.
-    - ``telemetry``: a `Telemetry`, which sees more than the hooks do, such as
-      ``pythpeer.otel.OpenTelemetry()``.
+    A session belongs to the event loop in which it was opened; once closed it can be opened again.
+    It runs no background task, so it may be entered in one task and left in another.
 
-    Whatever of this is wrong is an `InvalidRequestError` at once. A session belongs to the event
-    loop it was opened in; once closed it can be opened again. It runs no background task, so it
-    may be entered in one task and left in another.
+    Args:
+        peerbet_key: The Peerbet key, text or `Secret`; needed for posting and for private messages.
+            It is sent in the URL, as documented.
+        personal_key: The personal key of PythBots; needed for mail. It is sent in the URL, as
+            documented.
+        pythbots_api_key: The API key of PythBots, ASCII only. It is sent in a header.
+        peerbet_url: The address of Peerbet: https, or plain http to this machine.
+        pythbots_url: The address of PythBots: https, or plain http to this machine.
+        personal_key_param: The name of the mail service's parameter for the personal key.
+        rates: Rates by endpoint name, in place of the defaults.
+        retry: The retry policy for failed reads.
+        timeout: Seconds of one attempt at most, header and body, counted from its token; more than
+            0, or ``math.inf``.
+        max_wait: Seconds that a call may wait for a token, or ``math.inf``; a stream's poll waits
+            without a limit.
+        store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
+        max_body: Bytes of a response body at most; by default 1 MiB.
+        ssl_context: A TLS context, for a private certificate authority. The check of certificates
+            cannot be switched off otherwise.
+        on_request: A hook that is called before each request is sent.
+        on_response: A hook that is called after each request, with or without a response.
+        on_retry: A hook that is called before a failed read is repeated.
+        on_gap: A hook that is called when messages may be missing.
+        telemetry: A `Telemetry`, which receives further events, such as
+            ``pythpeer.otel.OpenTelemetry()``.
+
+    A hook is a function or a coroutine function that receives one frozen event. A function is
+    called immediately, within the call, and should return fast. A coroutine function runs in a
+    separate task, one event after the other in order: it delays no call, misses events while 1000
+    are waiting for it, and has one second to end when the session is closed. An exception that a
+    hook raises is logged, once for each hook, and affects nothing else.
+
+    Raises:
+        InvalidRequestError: If an option is not valid; raised immediately, before anything is sent.
+        StoreError: If another session on *store* has a different rate for one of the endpoints.
     """
+
+    # Invariants: `_transport` is set exactly while the session is open, and `_loop` is the event
+    # loop in which it was opened last. The store is open whenever `_transport` is set. Opening is
+    # done under `_open_lock`, so two tasks that open a session at the same time open it once.
 
     def __init__(
         self,
@@ -124,31 +238,34 @@ class Session(AsyncContextOnly):
         telemetry: Telemetry | None = None,
     ) -> None:
         # First of all, so that no later error can show a key among this frame's variables.
-        keys = [Secret.wrap(key) for key in (peerbet_key, personal_key, pythbots_api_key)]
+        self._keys = Keys.wrap(peerbet_key, personal_key, pythbots_api_key)
+        """The keys, which never change."""
         peerbet_key = personal_key = pythbots_api_key = None
-        peerbet_secret, personal_secret, api_secret = (_raise_if_error(key) for key in keys)
-        if api_secret is not None and not api_secret.reveal().isascii():
-            raise InvalidRequestError("pythbots_api_key travels in a header: it must be ASCII")
+        self._keys.raise_error()
         self._store: Store = MemoryStore() if store is None else store
+        """The store, which is opened and closed with the session."""
         if not isinstance(self._store, Store):
-            raise InvalidRequestError("store must be a store, such as MemoryStore()")
-        if rates is not None and not isinstance(rates, Mapping):
-            raise InvalidRequestError("rates maps endpoint names to Rates")
-        self._rates = {
-            check_text("an endpoint's name", name): _check_type(f"rates[{name!r}]", Rate, rate)
-            for name, rate in dict(rates or {}).items()
-        }
+            raise InvalidRequestError(f"store must be a Store, not {type(store).__name__}")
+        self._rates = _check_rates(rates)
+        """The user's rates by endpoint name."""
         self._timeout = _check_timeout("timeout", timeout)
+        """Seconds of one attempt at most."""
         if not self._timeout:
             raise InvalidRequestError("timeout must be more than 0 seconds")
         self._max_body = check_integer("max_body", max_body, 1)
+        """Bytes of a response body at most."""
         self._ssl_context = ssl_context
+        """The user's TLS context."""
         if ssl_context is not None:
             _check_type("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop in which the session was opened last. Set by `open`."""
         self._open_lock = asyncio.Lock()
+        """Held while the session opens. Replaced by `open` in another event loop."""
         self._store_open = False
+        """Whether the store was opened and not closed yet. Set by `open`, reset by `aclose`."""
         self._transport: Transport | None = None
+        """The connections while the session is open. Set by `open`, reset by `aclose`."""
         self._hooks = Hooks(
             on_request=on_request,
             on_response=on_response,
@@ -156,10 +273,11 @@ class Session(AsyncContextOnly):
             on_gap=on_gap,
             telemetry=telemetry,
         )
+        """The user's hooks."""
         self._limiters: dict[str, Limiter] = {}
-        self._feeds = Pollers(
-            self._require_open, self._hooks, lambda name: self._limiters[name].next_token
-        )
+        """The limiters by endpoint name; a custom endpoint's is added by its first call."""
+        self._pollers = Pollers(self._require_open, self._hooks, self._limiter_wait)
+        """The pollers of all streams."""
         self._caller = Caller(
             transport=self._require_open,
             limiter=self._limiter,
@@ -168,39 +286,48 @@ class Session(AsyncContextOnly):
             max_wait=_check_timeout("max_wait", max_wait),
             hooks=self._hooks,
         )
+        """Runs all calls."""
         self._peerbet = Peerbet(
             self._caller,
-            self._feeds,
+            self._pollers,
             url=check_url("peerbet_url", peerbet_url).rstrip("/"),
-            key=peerbet_secret,
+            key=self._keys.peerbet,
         )
+        """The client of Peerbet."""
         self._pythbots = PythBots(
             self._caller,
-            self._feeds,
+            self._pollers,
             url=check_url("pythbots_url", pythbots_url).rstrip("/"),
-            personal_key=personal_secret,
-            api_key=api_secret,
+            personal_key=self._keys.personal,
+            api_key=self._keys.pythbots_api,
             personal_key_param=personal_key_param,
         )
-        for endpoint, account in (
-            *self._peerbet.endpoint_accounts,
-            *self._pythbots.endpoint_accounts,
-        ):
-            self._add_limiter(endpoint, account)
+        """The client of PythBots."""
+        self._add_limiters()
 
     @classmethod
     def from_env(cls, **overrides: Unpack[SessionOptions]) -> Self:
-        """A session from environment variables; what is given here wins over them.
+        """Make a session from environment variables.
 
-        ``PYTHPEER_PEERBET_KEY``, ``PYTHPEER_PERSONAL_KEY``, ``PYTHPEER_PYTHBOTS_API_KEY``,
-        ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``, ``PYTHPEER_STORE`` (``memory``, the
-        path of a file, or a server's ``redis://``, ``rediss://`` or ``valkey://`` URL), and
-        ``PYTHPEER_PERSONAL_KEY_PARAM``. An empty variable counts as none.
+        The variables are ``PYTHPEER_PEERBET_KEY``, ``PYTHPEER_PERSONAL_KEY``,
+        ``PYTHPEER_PYTHBOTS_API_KEY``, ``PYTHPEER_PEERBET_URL``, ``PYTHPEER_PYTHBOTS_URL``,
+        ``PYTHPEER_PERSONAL_KEY_PARAM`` and ``PYTHPEER_STORE`` (``memory``, the path of a file, or
+        a server's ``redis://``, ``rediss://`` or ``valkey://`` URL). An empty variable is ignored.
+
+        Args:
+            **overrides: Options of `Session`. An option that is given takes precedence over its
+                variable.
+
+        Raises:
+            InvalidRequestError: If a variable or an option is not valid.
+            StoreError: As for `Session`.
         """
         options = overrides
-        first_error = _wrap_keys(cast("dict[str, object]", options))
-        if first_error is not None:
-            raise first_error
+        keys = _pop_keys(cast("dict[str, object]", options))
+        keys.raise_error()
+        options["peerbet_key"] = keys.peerbet
+        options["personal_key"] = keys.personal
+        options["pythbots_api_key"] = keys.pythbots_api
         if (value := _env("PYTHPEER_PEERBET_URL")) and "peerbet_url" not in options:
             options["peerbet_url"] = value
         if (value := _env("PYTHPEER_PYTHBOTS_URL")) and "pythbots_url" not in options:
@@ -209,7 +336,7 @@ class Session(AsyncContextOnly):
             options["personal_key_param"] = value
         if (value := _env("PYTHPEER_STORE")) and "store" not in options:
             store = store_from_url(value)
-            value = None
+            value = None  # it may hold a password, and a traceback can show this frame
             if isinstance(store, InvalidRequestError):
                 raise store
             options["store"] = store
@@ -217,28 +344,28 @@ class Session(AsyncContextOnly):
 
     @property
     def peerbet(self) -> Peerbet:
-        """Peerbet chat."""
+        """The client of Peerbet: the chat."""
         return self._peerbet
 
     @property
     def pythbots(self) -> PythBots:
-        """PythBots: user info, chat staff, chat statistics, mail."""
+        """The client of PythBots: users, staff and statistics of chats, and mail."""
         return self._pythbots
 
     @property
     def limiters(self) -> Mapping[str, Limiter]:
-        """The live token buckets by endpoint name; a user's own endpoint from its first call on."""
+        """The limiters by endpoint name; a custom endpoint is included from its first call on."""
         return MappingProxyType(self._limiters)
 
     def health(self) -> SessionHealth:
-        """How the session is doing at this moment: endpoints and streams. Turns into JSON.
+        """Return the state of endpoints and streams at this moment; msgspec encodes it as JSON.
 
-        Costs nothing but the asking, and asks no service.
+        Sends no request and reads no store.
         """
         endpoints = {name: self._endpoint_health(name) for name in self._limiters}
-        streams = tuple(stream.health() for stream in self._feeds.streams())
+        streams = tuple(stream.health() for stream in self._pollers.streams())
         is_open = self._transport is not None
-        failures = [part.failures for part in endpoints.values()]
+        failures = [endpoint.failures for endpoint in endpoints.values()]
         failures += [stream.failures for stream in streams]
         return SessionHealth(
             at=utc_now(),
@@ -250,39 +377,51 @@ class Session(AsyncContextOnly):
 
     def _endpoint_health(self, name: str) -> EndpointHealth:
         limiter = self._limiters[name]
-        record = self._caller.outcomes.get(name) or OutcomeTracker()
+        outcomes = self._caller.outcomes.get(name) or OutcomeTracker()
         return EndpointHealth(
-            last_success=record.last_success,
-            failures=record.failures,
-            last_error=record.last_error,
+            last_success=outcomes.last_success,
+            failures=outcomes.failures,
+            last_error=outcomes.last_error,
             waiting=limiter.waiting,
             next_token=limiter.next_token,
             paused_for=limiter.paused_for,
         )
 
     async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:
-        """Ask any endpoint, with the pacing, secrecy and errors that the services' own have.
+        """Call any endpoint, with the pacing, secrecy and errors of the built-in endpoints.
 
-        *params* follow the endpoint's fixed query in the order given. No key is added: one given
-        as `Secret` goes on the wire and nowhere else. ``None`` is left out, `FLAG` is a bare name.
-        Raises `InvalidRequestError` before a token is spent, and whatever the call fails with.
+        Args:
+            endpoint: The endpoint to call.
+            **params: Parameters of the query, after the endpoint's fixed query, in the order given.
+                ``None`` is left out, `FLAG` is sent as a bare name. No key is added; a key given as
+                `Secret` is sent, and shown nowhere else.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid; no token was spent.
+            PythpeerError: If the call failed.
         """
         if not isinstance(endpoint, Endpoint):
-            raise InvalidRequestError("what is called is an Endpoint")
+            kind = type(endpoint).__name__
+            raise InvalidRequestError(f"endpoint must be an Endpoint, not {kind}")
         return await self._caller.call(Request(endpoint, params))
 
     async def open(self) -> Self:
-        """Open the session in the running event loop. Once is enough; more does no harm."""
+        """Open the session in the running event loop, and return it. Idempotent.
+
+        Raises:
+            SessionClosedError: If the session is open in another event loop.
+            StoreError: If the store cannot be opened.
+        """
         loop = asyncio.get_running_loop()
         if self._loop is None or self._loop.is_closed():
-            self._transport = None  # what was left open in a closed loop is gone with it
+            self._transport = None  # its connections ended when their event loop was closed
         if self._transport is None and loop is not self._loop:
             self._loop, self._open_lock = loop, asyncio.Lock()
         async with self._open_lock:
             if self._transport is not None:
-                self._require_open()  # says so if that is another loop's
+                self._require_open()  # raises if it is open in another event loop
                 return self
-            from .transport import Transport  # aiohttp is most of what importing would cost
+            from .transport import Transport  # late: it imports aiohttp, which takes long
 
             if not self._store_open:
                 await self._store.open()
@@ -294,26 +433,26 @@ class Session(AsyncContextOnly):
                 ssl_context=self._ssl_context,
             )
             self._hooks.reset()
-            self._feeds.open(self._store, self._caller.retry)
+            self._pollers.open(self._store, self._caller.retry)
         return self
 
     async def aclose(self) -> None:
-        """Close the session: whoever waits gets `SessionClosedError`. Idempotent."""
+        """Close the session. Calls and streams that wait raise `SessionClosedError`. Idempotent."""
         if self._transport is None:
             return
         if self._loop is not None and not self._loop.is_closed():
-            self._require_open()  # says so if that is another loop's
+            self._require_open()  # raises if it is open in another event loop
         transport, self._transport = self._transport, None
-        self._feeds.close()
+        self._pollers.close()
         for limiter in self._limiters.values():
             limiter.fail_waiters(self._caller)
         try:
             await transport.aclose()
         finally:
-            # Also if that was cancelled: nobody will come back for the rest.
+            # Shielded, because the rest must be closed even if this task is cancelled.
             with anyio.CancelScope(shield=True):
                 try:
-                    await self._feeds.drain()
+                    await self._pollers.drain()
                 finally:
                     self._store_open = False
                     try:
@@ -333,13 +472,33 @@ class Session(AsyncContextOnly):
         await self.aclose()
 
     def __repr__(self) -> str:
-        # Not everything is there yet where a traceback shows a session that could not be made.
+        # A traceback may show a session whose constructor failed: attributes may be missing.
         store = getattr(self, "_store", None)
-        return f"<Session {'open' if getattr(self, '_transport', None) else 'closed'}, {store!r}>"
+        state = "open" if getattr(self, "_transport", None) else "closed"
+        return f"<Session {state}, {store!r}>"
 
-    # -- what calls need --------------------------------------------------------------------------
+    # -- what the doctor needs --------------------------------------------------------------------
+
+    def _diagnostics(self) -> Diagnostics:
+        """Return the session's parts for the doctor. Raises `SessionClosedError` unless open."""
+        self._require_open()
+        return Diagnostics(
+            caller=self._caller,
+            chat_endpoint=self._peerbet.read_endpoint,
+            user_endpoint=self._pythbots.user_endpoint,
+            staff_endpoint=self._pythbots.staff_endpoint,
+            stats_endpoint=self._pythbots.stats_endpoint,
+            mail_endpoint=self._pythbots.history_endpoint,
+            keys=self._keys,
+            headers=self._pythbots.headers,
+            key_param=self._pythbots.key_param,
+            ssl_context=self._ssl_context,
+        )
+
+    # -- what calls and pollers need --------------------------------------------------------------
 
     def _require_open(self) -> Transport:
+        """Return the open transport. Raises `SessionClosedError` unless open in this event loop."""
         if self._transport is None:
             raise SessionClosedError("the session is not open: use 'async with', or open() it")
         if asyncio.get_running_loop() is not self._loop:
@@ -347,6 +506,7 @@ class Session(AsyncContextOnly):
         return self._transport
 
     def _limiter(self, endpoint: Endpoint[T]) -> Limiter:
+        """Return the endpoint's limiter; a custom endpoint's first call adds it."""
         limiter = self._limiters.get(endpoint.name)
         if limiter is None:
             return self._add_limiter(endpoint)
@@ -355,6 +515,16 @@ class Session(AsyncContextOnly):
                 "another endpoint of this name has another rate", endpoint=endpoint.name
             )
         return limiter
+
+    def _limiter_wait(self, name: str) -> float:
+        """Return the seconds until the limiter of the endpoint *name* has a token."""
+        return self._limiters[name].next_token
+
+    def _add_limiters(self) -> None:
+        """Add the limiters of the built-in endpoints."""
+        for service in (self._peerbet, self._pythbots):
+            for endpoint, account in service.endpoint_accounts:
+                self._add_limiter(endpoint, account)
 
     def _add_limiter(self, endpoint: Endpoint[T], account: str = "") -> Limiter:
         name = endpoint.name
@@ -368,23 +538,28 @@ def _env(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
 
 
-def _wrap_keys(options: dict[str, object]) -> InvalidRequestError | None:
-    """Put keys under cover where they stand, with those of the environment beside them.
-
-    What is wrong with one comes back, to be raised when no key is in sight.
-    """
-    first_error: InvalidRequestError | None = None
-    for name, variable in KEY_VARIABLES.items():
-        key = Secret.wrap(options[name] if name in options else _env(variable))
-        options[name] = None if isinstance(key, InvalidRequestError) else key
-        first_error = key if isinstance(key, InvalidRequestError) else first_error
-    return first_error
+def _pop_keys(options: dict[str, object]) -> Keys:
+    """Remove the keys from *options*, and wrap them; a key not given is read from its variable."""
+    return Keys.wrap(
+        *(
+            options.pop(name) if name in options else _env(variable)
+            for name, variable in KEY_VARIABLES.items()
+        )
+    )
 
 
-def _raise_if_error(key: Secret | InvalidRequestError | None) -> Secret | None:
-    if isinstance(key, InvalidRequestError):
-        raise key
-    return key
+def _check_rates(rates: object) -> dict[str, Rate]:
+    """Check rates by endpoint name; ``None`` is an empty mapping."""
+    if rates is None:
+        return {}
+    if not isinstance(rates, Mapping):
+        raise InvalidRequestError(
+            f"rates must be a mapping of endpoint names to Rate, not {type(rates).__name__}"
+        )
+    return {
+        check_text("an endpoint's name", name): _check_type(f"rates[{name!r}]", Rate, rate)
+        for name, rate in cast("Mapping[object, object]", rates).items()
+    }
 
 
 def _check_type(name: str, kind: type[T], value: object) -> T:
@@ -394,5 +569,5 @@ def _check_type(name: str, kind: type[T], value: object) -> T:
 
 
 def _check_timeout(name: str, value: object) -> float:
-    """A number of seconds, or infinity for no limit."""
+    """Check a number of seconds; infinity means no limit."""
     return math.inf if value == math.inf else check_seconds(name, value)

@@ -1,9 +1,9 @@
-"""Long text in parts that break at whitespace, and never inside what reads as one character. Pure.
+"""Splits long text into parts at whitespace, and never inside a grapheme cluster. Pure.
 
-What belongs together is derived from `unicodedata`, from the safe side: nothing is cut where
-UAX #29 (https://www.unicode.org/reports/tr29/) sees an extended grapheme cluster, and some things
-are kept together although it would let them be cut. Within a word that goes for characters newer
-than this Python, too.
+Grapheme clusters are found with `unicodedata` by rules that are stricter than needed: a cut is
+never inside an extended grapheme cluster of UAX #29 (https://www.unicode.org/reports/tr29/), and
+some sequences are kept together although UAX #29 allows a cut. Within a word this is also true for
+characters that are newer than this Python.
 """
 
 from __future__ import annotations
@@ -20,49 +20,61 @@ from .wire import check_integer
 __all__ = ["split_text"]
 
 LINE_BREAK_THRESHOLD: Final = 0.75
-"""How much of a part must be full for a line break to be worth more than another word."""
+"""The share of a part that must be full for a break at the end of a line to be preferred to adding
+further words."""
 
 
 def split_text(text: str, limit: int = 250) -> tuple[str, ...]:
-    """Split *text* into parts of at most *limit* characters, in order; blank text has none.
+    """Split *text* into parts of at most *limit* characters, in order; blank text has no parts.
 
-    Characters are Unicode code points, as Peerbet counts them; 250 is its documented limit for one
-    message. Parts break at whitespace, which is dropped there, rather at the end of a line if one
-    is near. Only a word longer than a part is cut, and never inside an extended grapheme cluster
-    (UAX #29): an emoji of several code points, or a letter with its accents, stays whole. Each part
-    takes as much as it can, and none begins or ends with whitespace.
+    Parts break at whitespace, which is dropped there; the end of a line is preferred if it is in
+    the last quarter of *limit*. Only a word longer than *limit* is cut, and never inside an
+    extended grapheme cluster (UAX #29): an emoji of several code points, or a letter with its
+    accents, stays whole. Each part is as long as these rules allow, and no part begins or ends with
+    whitespace.
 
-    Raises `InvalidRequestError` where a single cluster is longer than *limit*.
+    Args:
+        text: The text to split.
+        limit: Characters of a part at most, counted in Unicode code points as Peerbet does. The
+            default, 250, is Peerbet's documented limit for one message.
+
+    Raises:
+        InvalidRequestError: If *text* is not text, *limit* is not a positive integer, or a single
+            grapheme cluster is longer than *limit*.
     """
     if not isinstance(text, str):
         raise InvalidRequestError(f"text must be text, not {type(text).__name__}")
     check_integer("limit", limit, 1)
     text = text.strip()
     parts: list[str] = []
-    begin = end = 0  # of the part that is being filled
-    line_end = line_begin = 0  # of the last line break in it
+    begin = end = 0  # the bounds of the part that is being filled
+    line_end = line_begin = 0  # the bounds of the whitespace at its last line break
     for piece_begin, piece_end in _words_or_graphemes(text, limit):
         if "\n" in text[end:piece_begin]:
             line_end, line_begin = end, piece_begin
         if piece_end - begin > limit:
-            # Not where the piece would still not fit: parts must not become more for it.
-            near = (
+            # Only if the piece then fits into the next part: the number of parts must not grow.
+            at_line_break = (
                 line_end - begin > limit * LINE_BREAK_THRESHOLD and piece_end - line_begin <= limit
             )
-            parts.append(text[begin : line_end if near else end])
-            begin = line_begin if near else piece_begin
+            if at_line_break:
+                parts.append(text[begin:line_end])
+                begin = line_begin
+            else:
+                parts.append(text[begin:end])
+                begin = piece_begin
         end = piece_end
     return (*parts, text[begin:]) if text else ()
 
 
 def _words_or_graphemes(text: str, limit: int) -> Iterator[tuple[int, int]]:
-    """Where the words of *text* begin and end; the clusters of a word longer than *limit*."""
-    kinds = "".join(map(_break_class, text))
-    for word in _WORD.finditer(kinds):
+    """Yield the bounds of each word of *text*, or of each cluster of a word longer than *limit*."""
+    classes = "".join(map(_break_class, text))
+    for word in _WORD.finditer(classes):
         if word.end() - word.start() <= limit:
             yield word.span()
             continue
-        for cluster in _GRAPHEME.finditer(kinds, *word.span()):
+        for cluster in _GRAPHEME.finditer(classes, *word.span()):
             size = cluster.end() - cluster.start()
             if size > limit:
                 raise InvalidRequestError(
@@ -71,24 +83,24 @@ def _words_or_graphemes(text: str, limit: int) -> Iterator[tuple[int, int]]:
             yield cluster.span()
 
 
-# -- what belongs together ------------------------------------------------------------------------
+# -- grapheme clusters ----------------------------------------------------------------------------
 
-# Each character is of one of seven kinds:
+# Each character has one of seven classes:
 #   s  whitespace
-#   p  belongs to what comes after it: jamo that begin a syllable, signs that are written first
-#   x  belongs to what stands before it: marks, jamo that do not begin a syllable
-#   v  belongs to both, also with marks between: viramas, the zero width joiner
-#   u  as v, but nothing about it is certain: this Python does not know it
+#   p  joins the next character: jamo that begin a syllable, signs that precede what they modify
+#   x  joins the previous character: marks, jamo that do not begin a syllable
+#   v  joins both, also with marks in between: viramas, the zero width joiner
+#   u  as v, because this Python does not know the character
 #   r  half of a flag
 #   o  any other
-# A blank can carry an accent, or follow a sign that is written first: then it is no place to break.
+# A space can carry an accent, or follow a sign of class p: then the text must not break there.
 
 _BASE: Final = "(?=[por])(?:ps*)*(?:rr|[or])?"
 _JOINED: Final = f"[vu][xvu]*(?:{_BASE})?"
 _GRAPHEME: Final = re.compile(f"(?:{_BASE}|x|{_JOINED})(?:s*x|(?:s+(?=v))?{_JOINED})*")
 _WORD: Final = re.compile(f"(?:{_GRAPHEME.pattern})+")
 
-# What neither the general category nor the combining class tells.
+# Properties that neither the general category nor the combining class shows.
 _PREPEND: Final = re.compile(
     r"[\u1100-\u115f\ua960-\ua97f]"  # initial consonants of Hangul
     r"|[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]"  # signs around numbers
@@ -103,13 +115,14 @@ _EXTEND: Final = re.compile(
 )
 _LINKER: Final = re.compile(r"[\u200d\u1cf5\u1cf6\U00011a3a]")
 _REGIONAL_INDICATOR: Final = re.compile(r"[\U0001f1e6-\U0001f1ff]")
-# What may yet be encoded there are pictographs and ideographs, which belong to nothing else.
+# Unassigned ranges reserved for pictographs and ideographs, which join no other character.
 _UNASSIGNED_OTHER: Final = re.compile(r"[\U0001f000-\U0001faff\U0001fc00-\U0003ffff]")
 _VIRAMA: Final = 9
 
 
 @lru_cache(maxsize=4096)
 def _break_class(character: str) -> str:
+    """Return the letter of the character's class, of the seven listed above."""
     category = unicodedata.category(character)
     if character.isspace():
         return "s"

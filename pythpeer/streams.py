@@ -1,16 +1,17 @@
-"""Streams: what users iterate over.
+"""Streams: async iterators over the items of a log, and several of them merged into one.
 
-A stream never talks HTTP. It reads its log after its own place, and asks its feed for news when
-there is nothing more to read.
+A stream does no HTTP. It reads its log from its position, and asks its poller for more when the
+log has nothing after that position.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
-from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Final, Generic, Literal, Protocol, Self, TypeVar, overload
 
 from .errors import GapError, InvalidRequestError, StoreError
 from .feed import Cursor, Poller
@@ -30,86 +31,147 @@ T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 
 BATCH_SIZE: Final = 100
-"""Entries that a stream takes from its log at a time."""
+"""Entries that a stream reads from its log at a time."""
 
 POLL_START_WAIT: Final = 0.001
+"""Seconds of one round in which a merged stream waits for its slower streams to send their
+requests, after another stream has an item."""
+
 POLL_START_ROUNDS: Final = 10
-"""Seconds, and how often so many, that a merged stream leaves the slower of its streams to get as
-far as their requests once another has something to say."""
+"""How many such rounds there are at most."""
 
 MAX_GAPS: Final = 1000
-"""How many of its last gaps a stream remembers."""
+"""How many gaps a stream keeps; older ones are dropped."""
 
 OnGap = Literal["log", "raise"]
+"""What a stream does about a gap: log it and continue, or also raise `GapError` once."""
 
 
-class Stream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
-    """Items of one kind as they come, in order, each once: ``async for item in stream``.
+class _Mergeable(abc.ABC, Generic[T_co]):
+    """What a merged stream needs from each of its streams. Internal: users never call it."""
 
-    An item is acknowledged when the next one is asked for, or by `ack`. Leaving the loop and
-    `aclose` do not acknowledge: with a name, that item comes again to the next stream of the name.
-    Asking is safe to cancel: no item is lost by it. Transient failures are waited out, and what is
-    raised instead (a refused key, say) is raised again whenever the stream is asked again.
+    busy: bool
+    """Whether a task iterates over the stream at this moment; set by `_ResourceGuard` only."""
+
+    @property
+    @abc.abstractmethod
+    def is_ready(self) -> bool:
+        """Whether `pop` returns an item, or raises for a gap, without waiting."""
+
+    @property
+    @abc.abstractmethod
+    def is_closed(self) -> bool:
+        """Whether the stream has been closed."""
+
+    @property
+    @abc.abstractmethod
+    def in_flight(self) -> bool:
+        """Whether a request for this stream has been sent, which a cancellation would waste."""
+
+    @abc.abstractmethod
+    async def fill(self) -> None:
+        """Wait until the stream is ready or closed. Raises what polling fails with permanently."""
+
+    @abc.abstractmethod
+    def pop(self) -> T_co:
+        """Return the next item. Raises `GapError`, or ``StopAsyncIteration`` without an item."""
+
+    @abc.abstractmethod
+    def acknowledge(self) -> None:
+        """Acknowledge the item that was popped last, if it is not acknowledged yet."""
+
+
+class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
+    """Items of one kind as they arrive, in order, each once: ``async for item in stream``.
+
+    An item is acknowledged when the next one is requested, or by `ack`. Leaving the loop and
+    `aclose` do not acknowledge it: a later stream of the same name returns that item again.
+    Cancelling the wait for an item loses nothing. Transient failures are retried after a back-off;
+    any other error (for example a rejected key) is raised, and raised again at the next request.
+
+    A stream is used by one task at a time; another task gets an `InvalidRequestError`.
     """
+
+    # Invariants: the buffer is filled only while it is empty, with ids in ascending order, none
+    # above the cursor's position. `_unacked` is the id of the item returned last, or None; every
+    # item before it is acknowledged. A closed stream has an empty buffer and never fills it again.
 
     def __init__(
         self,
-        feed: Poller[T_co],
+        poller: Poller[T_co],
         *,
         after: int | None = None,
         name: str | None = None,
         on_gap: OnGap = "log",
     ) -> None:
         self._after = None if after is None else check_integer("after", after, 0)
-        self._name = None if name is None else check_text("a stream's name", name, 200)
+        """The position that the user gave, ``None`` without one. Never changes."""
+        self._name = None if name is None else check_text("name", name, 200)
+        """The name under which the store keeps the position, ``None`` without one."""
         if on_gap not in ("log", "raise"):
-            raise InvalidRequestError('on_gap is "log" or "raise"')
+            raise InvalidRequestError('on_gap must be "log" or "raise"')
         self._on_gap = on_gap
-        self._feed = feed
-        self._reader = feed.log.reader(name)
+        """What to do about a gap. Never changes."""
+        self._poller = poller
+        """Polls for this stream, and for all others of the same log."""
+        self._reader = poller.log.reader(name)
+        """Reads entries from the log, and stores what was acknowledged."""
         self._cursor = Cursor()
+        """How far entries have been read into the buffer; the poller changes it too."""
         self._started = False
+        """Whether the initial position is known and stored; set once, by `_init_position`."""
         self._buffer: deque[tuple[int, T_co]] = deque()
+        """Items that were read and not returned yet, with their ids. `_ingest` appends."""
         self._unacked: int | None = None
+        """The id of the item returned last, until it is acknowledged; ``None`` otherwise."""
         self._acknowledged: int | None = None
-        self._busy = False
+        """The id acknowledged last; the initial position at first, ``None`` before that."""
+        self.busy = False
         self._closed = False
+        """Whether `aclose` was called."""
         self._gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
+        """The latest gaps, for `gaps`."""
         self._pending_gaps: deque[Gap] = deque()
+        """Gaps for which `GapError` is still to be raised, in order."""
         self._undecodable = 0
-        self._skipped_base = feed.skipped
-        feed.streams[self] = None
+        """Undecodable entries that were read from the log."""
+        self._skipped_base = poller.skipped
+        """The poller's count of undecodable items without an id when the stream was made."""
+        poller.streams[self] = None
 
-    # -- what users see ---------------------------------------------------------------------------
+    # -- what users call --------------------------------------------------------------------------
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
-        """The places where the service may have had more than it could show, in order."""
+        """The latest 1000 gaps, in order: the service may have had more than it could show."""
         return tuple(self._gaps)
 
     @property
     def skipped(self) -> int:
-        """How many items could not be decoded and were passed over."""
-        return self._undecodable + self._feed.skipped - self._skipped_base
+        """How many items were skipped because they could not be decoded."""
+        return self._undecodable + self._poller.skipped - self._skipped_base
 
     def health(self) -> StreamHealth:
-        """How the stream is doing at this moment. Costs nothing but the asking."""
-        feed, at = self._feed, utc_now()
-        next_poll = feed.next_poll
-        cursor = self._acknowledged if self._unacked is None else self._unacked
-        # What could not be decoded is behind the stream, too, once nothing before it is left.
-        place = cursor if self._buffer else self._cursor.position
+        """Return the state of the stream at this moment. Sends no request and reads no store."""
+        poller, now = self._poller, utc_now()
+        seconds_to_poll = poller.next_poll
+        next_poll = None
+        if seconds_to_poll is not None:
+            next_poll = now + timedelta(seconds=seconds_to_poll)
+        position = self._acknowledged if self._unacked is None else self._unacked
+        # Undecodable entries count as read too, once no item before them is left in the buffer.
+        read_up_to = position if self._buffer else self._cursor.position
         return StreamHealth(
-            endpoint=feed.source.name,
+            endpoint=poller.source.name,
             name=self._name,
-            closed=self._closed or feed.closed,
-            last_success=feed.outcomes.last_success,
-            failures=feed.outcomes.failures,
-            last_error=feed.outcomes.last_error,
-            polling=feed.in_flight,
-            next_poll=None if next_poll is None else at + timedelta(seconds=next_poll),
-            cursor=cursor,
-            lag=0 if place is None else max(0, feed.newest - place),
+            closed=self._closed or poller.closed,
+            last_success=poller.outcomes.last_success,
+            failures=poller.outcomes.failures,
+            last_error=poller.outcomes.last_error,
+            polling=poller.in_flight,
+            next_poll=next_poll,
+            cursor=position,
+            lag=0 if read_up_to is None else max(0, poller.newest - read_up_to),
             gaps=len(self._gaps),
             skipped=self.skipped,
         )
@@ -118,36 +180,37 @@ class Stream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        if self._busy or self._closed or self._feed.closed or not self._buffer:
+        if self.busy or self._closed or self._poller.closed or not self._buffer:
             with _ResourceGuard(self):
                 if not self._closed:
-                    self._feed.ensure_open()
-                    self._acknowledge()
-                await self._fill_buffer()
-                return self._pop_next()
-        self._acknowledge()
-        return self._pop_next()
+                    self._poller.ensure_open()
+                    self.acknowledge()
+                await self.fill()
+                return self.pop()
+        # The buffer has an item: no other task can run before it is returned, so no guard.
+        self.acknowledge()
+        return self.pop()
 
     async def ack(self) -> None:
-        """Acknowledge the item handed out last, and have that on record on return."""
-        self._acknowledge()
+        """Acknowledge the item returned last; on return that is stored."""
+        self.acknowledge()
         await self._reader.flush()
 
     async def aclose(self) -> None:
-        """End the stream. What was handed out last stays unacknowledged. Idempotent."""
+        """Close the stream. The item returned last stays unacknowledged. Idempotent."""
         if not self._closed:
             self._closed = True
             self._buffer.clear()
-            self._feed.streams.pop(self, None)
-            if not self._feed.closed:  # else the store has it, and may be closed
+            self._poller.streams.pop(self, None)
+            if not self._poller.closed:  # a closing session stores it, and its store may be closed
                 await self._reader.leave()
 
     async def __aenter__(self) -> Self:
-        """Take the starting place, so that what arrives from now on is in the stream."""
+        """Find the initial position, so that the stream returns all that arrives from now on."""
         with _ResourceGuard(self):
-            self._feed.ensure_open()
+            self._poller.ensure_open()
             while not await self._retrying(self._init_position):
-                self._feed.ensure_open()
+                self._poller.ensure_open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -156,17 +219,56 @@ class Stream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
         state = "closed" if self._closed else f"at {self._cursor.position}"
-        return f"<Stream of {self._feed.source.name}{name}, {state}>"
+        return f"<Stream of {self._poller.source.name}{name}, {state}>"
 
-    # -- how it works -----------------------------------------------------------------------------
+    # -- what merging calls -----------------------------------------------------------------------
 
-    def _acknowledge(self) -> None:
+    @property
+    def is_ready(self) -> bool:
+        """Internal, for `merge`."""
+        return bool(self._buffer)
+
+    @property
+    def is_closed(self) -> bool:
+        """Internal, for `merge`."""
+        return self._closed
+
+    @property
+    def in_flight(self) -> bool:
+        """Internal, for `merge`."""
+        return self._poller.in_flight
+
+    async def fill(self) -> None:
+        """Internal, for `merge`."""
+        while not self._buffer and not self._closed:
+            self._poller.ensure_open()
+            await self._retrying(self._read_or_poll)
+
+    def pop(self) -> T_co:
+        """Internal, for `merge`."""
+        if not self._buffer:
+            raise StopAsyncIteration
+        if self._pending_gaps and self._pending_gaps[0].before <= self._buffer[0][0]:
+            gap = self._pending_gaps.popleft()
+            raise GapError(
+                f"messages may be missing between {gap.after} and {gap.before}",
+                endpoint=self._poller.source.name,
+                after=gap.after,
+                before=gap.before,
+            )
+        self._unacked, item = self._buffer.popleft()
+        return item
+
+    def acknowledge(self) -> None:
+        """Internal, for `merge`."""
         if self._unacked is not None:
             self._reader.ack(self._unacked)
             self._acknowledged, self._unacked = self._unacked, None
 
+    # -- how it works -----------------------------------------------------------------------------
+
     async def _init_position(self) -> None:
-        """Find the starting place, and have it stored for a name."""
+        """Find the initial position, and store it for a stream with a name."""
         if self._started or self._closed:
             return
         cursor = self._cursor
@@ -175,10 +277,10 @@ class Stream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         if cursor.position is None:
             cursor.position = await self._reader.position()
         if cursor.position is None:
-            cursor.position = await self._feed.source.initial_position(self._feed.log)
+            cursor.position = await self._poller.source.initial_position(self._poller.log)
             cursor.may_be_incomplete = cursor.position is None
         while cursor.position is None:
-            await self._feed.wait_for_more(cursor)
+            await self._poller.wait_for_more(cursor)
         if self._after is None:
             await self._reader.seek_if_new(cursor.position)
         else:
@@ -186,23 +288,17 @@ class Stream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         self._acknowledged = cursor.position
         self._started = True
 
-    async def _fill_buffer(self) -> None:
-        """Return with something to hand out, or closed."""
-        while not self._buffer and not self._closed:
-            self._feed.ensure_open()
-            await self._retrying(self._read_or_poll)
-
     async def _read_or_poll(self) -> None:
-        """Take what the log has, or have it asked for."""
+        """Read entries from the log into the buffer, or wait for a poll where there are none."""
         await self._init_position()
         entries = await self._reader.read(self._cursor.position or 0, BATCH_SIZE)
         if self._reader.group_position is not None:
             self._cursor.position = self._reader.group_position
         if not self._ingest(entries):
-            await self._feed.wait_for_more(self._cursor)
+            await self._poller.wait_for_more(self._cursor)
 
     async def _retrying(self, step: Callable[[], Awaitable[object]]) -> bool:
-        """Take a step, or wait a while if the store is away just now: was it taken?"""
+        """Run *step* once and return True, or back off after a transient error of the store."""
         try:
             await step()
         except StoreError as error:
@@ -211,20 +307,20 @@ class Stream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
             failure = error.with_traceback(None)
         else:
             return True
-        await self._feed.back_off(failure)
+        await self._poller.back_off(failure)
         return False
 
     def _ingest(self, entries: Iterable[Entry[T_co]]) -> bool:
-        """Take entries as far as their chain holds. Says whether there were any."""
+        """Buffer *entries* up to the first break in their chain. Returns whether any was taken."""
         cursor = self._cursor
         before = position = cursor.position or 0
         for entry in entries:
             chain_broken = entry.after > position
             if chain_broken and cursor.confirmed_at != position:
                 cursor.may_be_incomplete = True
-                break  # something belongs in between, and the service may still have it
-            # Who asks from 0 on wants the oldest available: what came before that is no gap. To
-            # whoever stands at 0 otherwise, the chat was empty: what came since may be missing.
+                break  # entries are missing in between, and the service may still have them
+            # after=0 asks for the oldest item available: no gap before it. Any other stream at 0
+            # started when the chat was empty: items since then may be missing.
             counts_as_gap = position > 0 or self._after is None
             if (chain_broken or entry.gap) and counts_as_gap and position < entry.id - 1:
                 self._record_gap(Gap(position, entry.id))
@@ -234,72 +330,70 @@ class Stream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
                 self._undecodable += 1
             else:
                 self._buffer.append((entry.id, entry.item))
-        self._feed.update_newest(position)
-        if self._feed.hooks.delivery and position != before:
+        self._poller.update_newest(position)
+        if self._poller.hooks.delivery and position != before:
             self._emit_delivery()
         return position != before
 
     def _emit_delivery(self) -> None:
-        feed, items = self._feed, len(self._buffer)
-        event = DeliveryEvent(feed.source.name, self._name, items, self._lag)
-        for told in feed.hooks.delivery:
-            told(event)
+        """Notify the hooks of the items that were buffered."""
+        poller, items = self._poller, len(self._buffer)
+        event = DeliveryEvent(poller.source.name, self._name, items, self._lag)
+        for listener in poller.hooks.delivery:
+            listener(event)
 
     @property
     def _lag(self) -> int:
-        """How far, in ids, what was taken from the log is behind the newest that is known."""
-        return max(0, self._feed.newest - (self._cursor.position or 0))
+        """How many ids the cursor is behind the newest id known to the poller."""
+        return max(0, self._poller.newest - (self._cursor.position or 0))
 
     def _record_gap(self, gap: Gap) -> None:
         self._gaps.append(gap)
-        self._feed.report_gap(gap)
+        self._poller.report_gap(gap)
         if self._on_gap == "raise":
             self._pending_gaps.append(gap)
 
-    def _pop_next(self) -> T_co:
-        """Hand out the next item, or raise for the gap before it."""
-        if not self._buffer:
-            raise StopAsyncIteration
-        if self._pending_gaps and self._pending_gaps[0].before <= self._buffer[0][0]:
-            gap = self._pending_gaps.popleft()
-            raise GapError(
-                f"messages may be missing between {gap.after} and {gap.before}",
-                endpoint=self._feed.source.name,
-                after=gap.after,
-                before=gap.before,
-            )
-        self._unacked, item = self._buffer.popleft()
-        return item
-
 
 class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
-    """Several streams as one: `merge`. Ends when all of them have ended.
+    """Several streams as one, made by `merge`. Ends when all of them have ended.
 
-    Acknowledgement, order and gaps are each stream's own.
+    Each stream keeps its own order, acknowledgements and gaps.
     """
 
+    # Invariants: a stream has at most one task in `_fill_tasks`, and `busy` is true for it while
+    # the task runs. Between two items only tasks whose request is in flight are left running.
+
     def __init__(self, streams: tuple[Stream[T_co], ...]) -> None:
-        if not streams or any(not isinstance(stream, Stream) for stream in streams):
-            raise InvalidRequestError("merge wants one or more streams")
+        if not streams:
+            raise InvalidRequestError("merge() needs at least one stream")
+        for stream in streams:
+            if not isinstance(stream, Stream):
+                raise InvalidRequestError(
+                    f"an argument of merge() must be a Stream, not {type(stream).__name__}"
+                )
         if len(set(map(id, streams))) < len(streams):
-            raise InvalidRequestError("merge wants each stream once")
+            raise InvalidRequestError("merge() needs distinct streams")
         self._streams = deque(streams)
+        """All the streams; the one that returned an item last is at the end."""
         self._last_stream: Stream[T_co] | None = None
-        self._busy = False
+        """The stream of the item returned last, which is to be acknowledged there."""
+        self.busy = False
+        """Whether a task iterates at this moment; set by `_ResourceGuard` only."""
         self._fill_tasks: dict[Stream[T_co], asyncio.Task[None]] = {}
+        """The task that fills each stream's buffer. `_wait_until_ready` adds and removes them."""
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
-        """The gaps of all the streams, those of each in order."""
+        """The gaps of all the streams; those of one stream are in order."""
         return tuple(gap for stream in self._streams for gap in stream.gaps)
 
     @property
     def skipped(self) -> int:
-        """How many items could not be decoded and were passed over, in all the streams."""
+        """How many items of all the streams were skipped because they could not be decoded."""
         return sum(stream.skipped for stream in self._streams)
 
     def health(self) -> tuple[StreamHealth, ...]:
-        """How each of the streams is doing at this moment."""
+        """Return the state of each of the streams at this moment."""
         return tuple(stream.health() for stream in self._streams)
 
     def __aiter__(self) -> Self:
@@ -307,26 +401,26 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         with _ResourceGuard(self):
-            if self._last_stream is not None and not self._last_stream._closed:
-                self._last_stream._acknowledge()
+            if self._last_stream is not None and not self._last_stream.is_closed:
+                self._last_stream.acknowledge()
             self._last_stream = await self._next_ready_stream()
-            return self._last_stream._pop_next()
+            return self._last_stream.pop()
 
     async def ack(self) -> None:
-        """Acknowledge the item handed out last, and have that on record on return."""
+        """Acknowledge the item returned last; on return that is stored."""
         if self._last_stream is not None:
             await self._last_stream.ack()
 
     async def aclose(self) -> None:
-        """Close every stream. What was handed out last stays unacknowledged. Idempotent."""
+        """Close every stream. The item returned last stays unacknowledged. Idempotent."""
         for stream in self._streams:
             await stream.aclose()
-        self._cancel_fills(also_asking=True)
+        self._cancel_fills(include_in_flight=True)
         await asyncio.gather(*self._fill_tasks.values(), return_exceptions=True)
         self._fill_tasks.clear()
 
     async def __aenter__(self) -> Self:
-        """Have every stream take its starting place."""
+        """Find the initial position of every stream."""
         for stream in self._streams:
             await stream.__aenter__()
         return self
@@ -335,79 +429,84 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         await self.aclose()
 
     async def _next_ready_stream(self) -> Stream[T_co]:
-        """Wait until one of the streams has something, and let each have its turn."""
+        """Wait until a stream has an item, and return it; ready streams alternate."""
         while True:
             for stream in self._streams:
-                if stream._buffer:
+                if stream.is_ready:
                     self._streams.remove(stream)
                     self._streams.append(stream)
                     return stream
-            if all(stream._closed for stream in self._streams):
+            if all(stream.is_closed for stream in self._streams):
                 raise StopAsyncIteration
-            await self._wait()
+            await self._wait_until_ready()
 
-    async def _wait(self) -> None:
-        """Ask all at once, until the first has something to say or fails for good.
+    async def _wait_until_ready(self) -> None:
+        """Fill all streams at the same time, until one is ready or fails permanently.
 
-        Then the others stop asking, but for a request that is under way: to cancel it whenever
-        another stream has something would be to starve a slow service. It ends by itself, and what
-        it brings is there the next time.
+        Then the other tasks are cancelled, except those whose request is in flight: cancelling
+        these whenever another stream has an item would starve a slow service. Such a request ends
+        by itself, and its items are returned later.
         """
-        over: list[asyncio.Task[None]] = []
+        done: list[asyncio.Task[None]] = []
         try:
-            while not self._can_return(over):
-                for stream in self._streams:
-                    if stream not in self._fill_tasks and not stream._closed:
-                        wait = self._fill_tasks[stream] = asyncio.ensure_future(
-                            _fill_guarded(stream)
-                        )
-                        wait.add_done_callback(_mark_retrieved)
+            while not self._can_return(done):
+                self._start_fills()
                 await asyncio.wait(self._fill_tasks.values(), return_when=asyncio.FIRST_COMPLETED)
-                ended = [stream for stream, wait in self._fill_tasks.items() if wait.done()]
-                over += [self._fill_tasks.pop(stream) for stream in ended]
+                ended = [stream for stream, task in self._fill_tasks.items() if task.done()]
+                done += [self._fill_tasks.pop(stream) for stream in ended]
             await self._let_polls_start()
         except asyncio.CancelledError:
-            self._cancel_fills(also_asking=True)
+            self._cancel_fills(include_in_flight=True)
             raise
-        self._cancel_fills(also_asking=False)
-        if not any(stream._buffer for stream in self._streams):
-            for wait in over:
-                if not wait.cancelled():
-                    wait.result()
+        self._cancel_fills(include_in_flight=False)
+        if not any(stream.is_ready for stream in self._streams):
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+
+    def _start_fills(self) -> None:
+        """Start a task for each open stream that has none."""
+        for stream in self._streams:
+            if stream not in self._fill_tasks and not stream.is_closed:
+                task = asyncio.ensure_future(_fill_guarded(stream))
+                task.add_done_callback(_mark_retrieved)
+                self._fill_tasks[stream] = task
 
     async def _let_polls_start(self) -> None:
-        """Leave the others a moment to get as far as their request.
+        """Wait briefly until the other streams have sent their requests.
 
-        A store that is a file takes its time, and without that moment a stream that has a backlog
-        would keep them from it until it has none.
+        Reading a store on disk takes a while. Without this wait, a stream with a backlog would keep
+        the others from polling until the backlog is read.
         """
         for _ in range(POLL_START_ROUNDS):
-            slow = [wait for stream, wait in self._fill_tasks.items() if not stream._feed.in_flight]
+            slow = [task for stream, task in self._fill_tasks.items() if not stream.in_flight]
             if not slow:
                 return
             await asyncio.wait(slow, timeout=POLL_START_WAIT)
 
-    def _can_return(self, over: list[asyncio.Task[None]]) -> bool:
-        """Whether there is something to say, be it a failure."""
-        failed = any(not wait.cancelled() and wait.exception() for wait in over)
-        streams = self._streams
-        return failed or any(s._buffer for s in streams) or all(s._closed for s in streams)
+    def _can_return(self, done: list[asyncio.Task[None]]) -> bool:
+        """Whether a stream is ready, a task of *done* has failed, or all streams are closed."""
+        if any(not task.cancelled() and task.exception() for task in done):
+            return True
+        if any(stream.is_ready for stream in self._streams):
+            return True
+        return all(stream.is_closed for stream in self._streams)
 
-    def _cancel_fills(self, *, also_asking: bool) -> None:
-        for stream, wait in self._fill_tasks.items():
-            if also_asking or not stream._feed.in_flight:
-                wait.cancel()
+    def _cancel_fills(self, *, include_in_flight: bool) -> None:
+        for stream, task in self._fill_tasks.items():
+            if include_in_flight or not stream.in_flight:
+                task.cancel()
 
 
-async def _fill_guarded(stream: Stream[object]) -> None:
+async def _fill_guarded(stream: _Mergeable[object]) -> None:
     with _ResourceGuard(stream):
-        await stream._fill_buffer()
+        await stream.fill()
 
 
-def _mark_retrieved(wait: asyncio.Task[None]) -> None:
-    """Look at a failure nobody may come back for: the stream raises it anew when it is asked."""
-    if not wait.cancelled():
-        wait.exception()
+def _mark_retrieved(task: asyncio.Task[None]) -> None:
+    """Retrieve a failure, so that asyncio does not log it: the stream raises it again later."""
+    if not task.cancelled():
+        task.exception()
 
 
 @overload
@@ -425,29 +524,38 @@ def merge(*streams: Stream[T]) -> MergedStream[T]: ...
 
 
 def merge(*streams: Stream[Any]) -> MergedStream[Any]:
-    """One stream of several, in the order in which their items come.
+    """Merge several streams into one, which returns items in the order in which they arrive.
 
-    Until it is closed, a request of one of its streams can be under way when the loop is left; the
-    streams are not to be asked by themselves meanwhile.
+    An item is acknowledged in its own stream when the next one is requested. Close the merged
+    stream, or leave its ``async with`` block, to close all the streams. Until then a request of one
+    of them may be in flight after the loop was left, and none may be iterated over separately.
 
-    An item is acknowledged in its own stream when the next one is asked for. Close the merged
-    stream, or leave its ``async with`` block, to close them all.
+    Raises:
+        InvalidRequestError: Without a stream, for anything but a `Stream`, or for the same stream
+            twice.
     """
     return MergedStream(streams)
 
 
+class _Guarded(Protocol):
+    """What only one task at a time may use."""
+
+    busy: bool
+    """Whether a task uses it."""
+
+
 class _ResourceGuard:
-    """One task at a time may ask a stream."""
+    """Lets one task at a time iterate over a stream; a second one gets an error."""
 
-    __slots__ = ("_stream",)
+    __slots__ = ("_resource",)
 
-    def __init__(self, stream: Stream[object] | MergedStream[object]) -> None:
-        self._stream = stream
+    def __init__(self, resource: _Guarded) -> None:
+        self._resource = resource
 
     def __enter__(self) -> None:
-        if self._stream._busy:
-            raise InvalidRequestError("another task is asking this stream; give each its own")
-        self._stream._busy = True
+        if self._resource.busy:
+            raise InvalidRequestError("this stream is already being iterated by another task")
+        self._resource.busy = True
 
     def __exit__(self, *exc_info: object) -> None:
-        self._stream._busy = False
+        self._resource.busy = False

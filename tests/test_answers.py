@@ -37,14 +37,14 @@ from pythpeer.answers import (
     parse_retry_after,
 )
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
-from pythpeer.pythbots import crank, cstats, userinfo
+from pythpeer.pythbots import crank_endpoint, cstats_endpoint, userinfo_endpoint
 from pythpeer.wire import ParsedEndpoint
 
 BASE = "https://example.com"
 SAMPLES = Path(__file__).parent / "samples"
 
 GET, SET = make_read_endpoint(BASE), make_post_endpoint(BASE)
-USER, STAFF, STATS = userinfo(BASE), crank(BASE), cstats(BASE)
+USER, STAFF, STATS = userinfo_endpoint(BASE), crank_endpoint(BASE), cstats_endpoint(BASE)
 
 
 class Roll(msgspec.Struct):

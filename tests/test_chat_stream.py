@@ -1,4 +1,4 @@
-"""`session.peerbet.chat_stream` against a scripted service: pages, habits, faults, sessions."""
+"""`session.peerbet.chat_stream` against a scripted service: pages, quirks, faults, sessions."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ FATAL: Final = {"denied": (DENIED, AccessDeniedError), "404": (NOT_FOUND, HttpSt
 # -- what is asked --------------------------------------------------------------------------------
 
 
-async def test_messages_come_as_they_are_said(services: Scripted, session: Session) -> None:
+async def test_messages_arrive_as_they_are_posted(services: Scripted, session: Session) -> None:
     """The loop of the documentation: whole messages, as they arrive."""
     services.say(2)
     schedule(5.5, services.say)
-    found: list[ChatMessage] = []
+    taken: list[ChatMessage] = []
     async with asyncio.timeout(60):
         async for message in session.peerbet.chat_stream(after=0):
-            found.append(message)
-            if len(found) == 3:
+            taken.append(message)
+            if len(taken) == 3:
                 break
-    assert [(message.id, message.sender, message.text) for message in found] == [
+    assert [(message.id, message.sender, message.text) for message in taken] == [
         (id, "alice", f"message {id}") for id in (1, 2, 3)
     ]
 
@@ -106,8 +106,8 @@ async def test_polls_ask_by_last_id_once_per_interval(services: Scripted, sessio
     )
 
 
-async def test_finding_a_place_takes_one_message(services: Scripted, session: Session) -> None:
-    """Where the chat stands is asked without a last id, and that message is not in the stream."""
+async def test_finding_a_position_reads_one_message(services: Scripted, session: Session) -> None:
+    """The newest message is read without a last id, and is not in the stream."""
     services.say(400)
     async with session.peerbet.chat_stream() as stream:
         assert services.requests[0].params.get("last") == "1"
@@ -118,21 +118,21 @@ async def test_finding_a_place_takes_one_message(services: Scripted, session: Se
 
 
 async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
-    """Many streams of one session ask as often as one, and each gets everything.
+    """Many streams of one session poll as often as one, and each gets everything.
 
     A hundred, and a thousand if `DEEP`: `test_streams` has a thousand on every store.
     """
     for second in range(4):
         schedule(second + 0.5, services.say)
-    many = 1000 if DEEP else 100
-    streams = [session.peerbet.chat_stream(after=0) for _ in range(many)]
-    found = await asyncio.gather(*(take_ids(stream, 4) for stream in streams))
-    assert found == [[1, 2, 3, 4]] * many
+    count = 1000 if DEEP else 100
+    streams = [session.peerbet.chat_stream(after=0) for _ in range(count)]
+    taken = await asyncio.gather(*(take_ids(stream, 4) for stream in streams))
+    assert taken == [[1, 2, 3, 4]] * count
     assert len(services.requests) == 5
 
 
-async def test_streams_keep_the_services_law(new_store: NewStore) -> None:
-    """Two streams, and posts between, against the judge of the test kit: no violation."""
+async def test_streams_keep_the_services_rules(new_store: NewStore) -> None:
+    """Two streams, and posts between, against the checker of the test kit: no violation."""
     async with FakeServices() as fake, fake.session(store=new_store()) as session:
         streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
 
@@ -144,12 +144,12 @@ async def test_streams_keep_the_services_law(new_store: NewStore) -> None:
             for number in range(5):
                 await session.peerbet.post(str(number))
 
-        *found, _ = await asyncio.gather(*map(read, streams), talk())
-        assert found == [["0", "1", "2", "3", "4"]] * 2
+        *taken, _ = await asyncio.gather(*map(read, streams), talk())
+        assert taken == [["0", "1", "2", "3", "4"]] * 2
         assert fake.violations == []
 
 
-# -- habits of the service that are not documented ------------------------------------------------
+# -- quirks of the service -----------------------------------------------------------------------
 
 
 WINDOWS: Final[tuple[Window, ...]] = ("newest", "oldest")
@@ -162,27 +162,27 @@ PAIRS: Final = [
     for i, overlap in enumerate(OVERLAPS)
     for j, order in enumerate(ORDERS)
 ]
-"""Habits of which every two meet somewhere."""
+"""Quirks, of which every two occur together somewhere."""
 
 
-def test_every_two_habits_meet() -> None:
-    """What a run tries that is not `DEEP` has all there is to two of the four dimensions."""
+def test_every_pair_of_quirks_is_tried() -> None:
+    """A run that is not `DEEP` tries all combinations of any two of the four dimensions."""
     dimensions = (WINDOWS, OVERLAPS, ORDERS, REPEATS)
     for one, other in itertools.combinations(range(4), 2):
-        met = {(habits[one], habits[other]) for habits in PAIRS}
-        assert met == {*itertools.product(dimensions[one], dimensions[other])}
+        tried = {(quirks[one], quirks[other]) for quirks in PAIRS}
+        assert tried == {*itertools.product(dimensions[one], dimensions[other])}
 
 
 @pytest.mark.parametrize(
     ("window", "overlap", "order", "repeat"),
     list(itertools.product(WINDOWS, OVERLAPS, ORDERS, REPEATS)) if DEEP else PAIRS,
 )
-async def test_whatever_its_habits_messages_come_once_in_order(
+async def test_whatever_its_quirks_messages_are_returned_once_in_order(
     new_store: NewStore, window: Window, overlap: int, order: Order, repeat: int
 ) -> None:
     """Windows, overlap, disorder and repetition do not show in the stream."""
-    habits = Scripted(window=window, overlap=overlap, order=order, repeat=repeat)
-    async with habits as services, services.session(store=new_store()) as session:
+    quirks = Scripted(window=window, overlap=overlap, order=order, repeat=repeat)
+    async with quirks as services, services.session(store=new_store()) as session:
         services.say(20)
         for tenths in (5, 12, 13, 27):
             schedule(tenths / 10, services.say, 10, step=3)
@@ -193,7 +193,7 @@ async def test_whatever_its_habits_messages_come_once_in_order(
 
 @pytest.mark.parametrize("overlap", [0, 1])
 @pytest.mark.parametrize("after", [0, 50])
-async def test_a_backlog_with_the_oldest_first_comes_whole(
+async def test_a_backlog_with_the_oldest_first_is_read_completely(
     new_store: NewStore, after: int, overlap: int
 ) -> None:
     """Page after full page, without a gap."""
@@ -208,10 +208,10 @@ async def test_a_backlog_with_the_oldest_first_comes_whole(
 
 
 @pytest.mark.parametrize(("after", "gaps"), [(0, ()), (50, (Gap(50, 701),)), (700, ()), (750, ())])
-async def test_a_backlog_with_the_newest_first_says_what_is_missing(
+async def test_a_backlog_with_the_newest_first_reports_what_is_missing(
     after: int, gaps: tuple[Gap, ...], services: Scripted, session: Session
 ) -> None:
-    """Only the newest 300 come; before them there is a gap, unless that was all there is to ask."""
+    """Only the newest 300 are returned; before them there is a gap, except for ``after=0``."""
     services.say(1000)
     stream = session.peerbet.chat_stream(after=after)
     first = max(701, after + 1)
@@ -221,7 +221,7 @@ async def test_a_backlog_with_the_newest_first_says_what_is_missing(
 
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize(
-    ("window", "many", "gaps"),
+    ("window", "count", "gaps"),
     [
         ("newest", 300, ()),
         ("newest", 301, (Gap(0, 2),)),
@@ -229,10 +229,10 @@ async def test_a_backlog_with_the_newest_first_says_what_is_missing(
         ("oldest", 1000, ()),
     ],
 )
-async def test_whoever_has_seen_an_empty_chat_is_told_of_what_is_missing(
-    new_store: NewStore, window: Window, many: int, gaps: tuple[Gap, ...], *, resumed: bool
+async def test_a_stream_that_started_in_an_empty_chat_reports_what_is_missing(
+    new_store: NewStore, window: Window, count: int, gaps: tuple[Gap, ...], *, resumed: bool
 ) -> None:
-    """It was there before the first message, so that what the service cannot show is a gap."""
+    """It started before the first message, so that what the service cannot show is a gap."""
     store, first = new_store(), gaps[0].before if gaps else 1
     async with Scripted(window=window) as services, contextlib.AsyncExitStack() as stack:
         session = await stack.enter_async_context(services.session(store=store))
@@ -242,15 +242,15 @@ async def test_whoever_has_seen_an_empty_chat_is_told_of_what_is_missing(
             await session.aclose()
             session = await stack.enter_async_context(services.session(store=store))
             stream = session.peerbet.chat_stream(name="me")
-        services.say(many)
-        assert await take_ids(stream, many + 1 - first) == list(range(first, many + 1))
+        services.say(count)
+        assert await take_ids(stream, count + 1 - first) == list(range(first, count + 1))
         assert stream.gaps == gaps
 
 
 async def test_a_gap_can_be_raised(
     services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """``on_gap="raise"``: `GapError` once and a WARNING, and the stream goes on behind the gap."""
+    """``on_gap="raise"``: `GapError` once and a WARNING, and the stream continues after the gap."""
     services.say(1000)
     stream = session.peerbet.chat_stream(after=1, on_gap="raise")
     with pytest.raises(GapError) as caught:
@@ -259,12 +259,16 @@ async def test_a_gap_can_be_raised(
     assert caught.value.endpoint == "peerbet.chat.get"
     assert await take_ids(stream, 300) == list(range(701, 1001))
     assert logged_levels(caplog) == [logging.WARNING]
-    (told,) = (vars(record) for record in caplog.records if hasattr(record, "before"))
-    assert (told["endpoint"], told["after"], told["before"]) == ("peerbet.chat.get", 1, 701)
+    (fields,) = (vars(record) for record in caplog.records if hasattr(record, "before"))
+    assert (fields["endpoint"], fields["after"], fields["before"]) == (
+        "peerbet.chat.get",
+        1,
+        701,
+    )
 
 
 async def test_a_gap_counts_different_ids(session: Session, services: Scripted) -> None:
-    """Three hundred lines that repeat a hundred messages are not a full answer."""
+    """Three hundred lines that repeat a hundred messages are not a full page."""
     services.set_quirks(repeat=3)
     services.say(100, step=5)
     stream = session.peerbet.chat_stream(after=2)
@@ -276,7 +280,7 @@ async def test_a_gap_counts_different_ids(session: Session, services: Scripted) 
 async def test_a_stream_that_falls_behind_its_log_asks_again(
     new_store: NewStore, window: Window
 ) -> None:
-    """A short log forgets; what the service still has comes all the same, and is no gap."""
+    """What a short log has trimmed is read again from the service, and is no gap."""
     store = new_store(max_length=20)
     async with Scripted(window=window) as services, services.session(store=store) as session:
         quick = session.peerbet.chat_stream(after=0)
@@ -290,12 +294,12 @@ async def test_a_stream_that_falls_behind_its_log_asks_again(
 
 # -- messages that cannot be decoded --------------------------------------------------------------
 
-HOLES: Final[list[dict[str, object]]] = [
+UNDECODABLE: Final[list[dict[str, object]]] = [
     {"id": 0},
     {"id": 0, "by": "alice", "msg": None},
     {"id": 0, "by": ["x"], "msg": "no sender"},
 ]
-STRAYS: Final[list[object]] = [
+WITHOUT_ID: Final[list[object]] = [
     None,
     "text",
     {"by": "alice", "msg": "no id"},
@@ -312,10 +316,10 @@ async def test_bad_messages_hide_no_neighbours(
         Scripted(overlap=overlap) as services,
         services.session(store=new_store()) as session,
     ):
-        for bad in (*HOLES, *STRAYS):
+        for bad in (*UNDECODABLE, *WITHOUT_ID):
             services.say()
             id = services.newest + 1
-            services.show(id, {**bad, "id": id} if bad in HOLES else bad)
+            services.show(id, {**bad, "id": id} if bad in UNDECODABLE else bad)
         services.say()
         stream = session.peerbet.chat_stream(after=0)
         assert await take_ids(stream, 8) == list(range(1, 16, 2))
@@ -341,8 +345,10 @@ async def test_bad_messages_are_logged_once_for_all_streams(
     assert logged_levels(caplog) == [logging.WARNING] * 2
 
 
-async def test_a_bad_newest_message_is_a_place_too(services: Scripted, session: Session) -> None:
-    """A stream that starts from now on starts behind it."""
+async def test_an_undecodable_newest_message_is_a_position(
+    services: Scripted, session: Session
+) -> None:
+    """A stream that starts from now starts after it."""
     services.say()
     services.show(2, {"id": 2})
     async with session.peerbet.chat_stream() as stream:
@@ -350,10 +356,10 @@ async def test_a_bad_newest_message_is_a_place_too(services: Scripted, session: 
         assert await take_ids(stream, 1) == [3]
 
 
-async def test_a_newest_message_without_an_id_is_no_place(
+async def test_a_newest_message_without_an_id_is_no_position(
     services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A stream that starts from now on cannot tell where that is: it waits for one that has one."""
+    """A new stream cannot know its position then: it waits for a message that has an id."""
     caplog.set_level(logging.INFO)
     services.say()
     services.show(2, "stray")
@@ -386,10 +392,10 @@ async def test_a_transient_failure_is_waited_out(
 
 
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
-async def test_finding_a_place_waits_failures_out_too(
+async def test_finding_a_position_retries_failures_too(
     fault: ScriptedFault, services: Scripted, session: Session
 ) -> None:
-    """A stream that starts from now on does so however long it takes to learn where that is."""
+    """A stream that starts from now finds its position however long the failures last."""
     services.say(3)
     services.script("get", fault, fault)
     async with asyncio.timeout(60), session.peerbet.chat_stream() as stream:
@@ -400,7 +406,7 @@ async def test_finding_a_place_waits_failures_out_too(
 async def test_a_service_that_is_away_is_waited_for(
     services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Connections are refused for a while: one WARNING, one INFO, nothing lost."""
+    """Connections fail for a while: one WARNING, one INFO, nothing lost."""
     caplog.set_level(logging.INFO)
     services.say()
     stream = session.peerbet.chat_stream(after=0)
@@ -414,7 +420,7 @@ async def test_a_service_that_is_away_is_waited_for(
 
 
 async def test_a_retry_after_is_kept_to(services: Scripted, session: Session) -> None:
-    """No poll leaves before the time the service asked for is over."""
+    """No poll is sent before the time in ``Retry-After`` is over."""
     services.say()
     services.script("get", ScriptedFault(status=429, headers="Retry-After: 90\r\n", body=b""))
     assert await take_ids(session.peerbet.chat_stream(after=0), 1, within=120.0) == [1]
@@ -425,20 +431,20 @@ async def test_a_retry_after_is_kept_to(services: Scripted, session: Session) ->
 async def test_what_will_not_pass_is_raised_every_time(
     fault: ScriptedFault, kind: type[PythpeerError], services: Scripted, session: Session
 ) -> None:
-    """It reaches every stream that waits, whenever it is asked; once mended, both go on."""
+    """Every stream that waits raises it, every time; after the cause is removed, both continue."""
     services.default_faults["get"] = fault
     streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
     for _ in range(2):
-        found = await asyncio.gather(*(take_ids(s, 1) for s in streams), return_exceptions=True)
-        assert [type(error) for error in found] == [kind, kind]
-        assert {getattr(error, "endpoint", None) for error in found} == {"peerbet.chat.get"}
+        taken = await asyncio.gather(*(take_ids(s, 1) for s in streams), return_exceptions=True)
+        assert [type(error) for error in taken] == [kind, kind]
+        assert {getattr(error, "endpoint", None) for error in taken} == {"peerbet.chat.get"}
     del services.default_faults["get"]
     services.say()
     assert await asyncio.gather(*(take_ids(stream, 1) for stream in streams)) == [[1], [1]]
 
 
 async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
-    """Its certificate is raised whenever the stream is asked, with at least a second between."""
+    """The error about its certificate is raised at each request, at least a second apart."""
     loop = asyncio.get_running_loop()
     async with (
         RawServer(answer(), tls=server_context(ca=trustme.CA())) as server,
@@ -495,10 +501,10 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
         for tenths, step in times:
             schedule(tenths / 10, services.say, step=step)
         stream = session.peerbet.chat_stream(after=0)
-        found: list[int] = []
+        taken: list[int] = []
 
         async def one() -> None:
-            found.append((await anext(stream)).id)
+            taken.append((await anext(stream)).id)
 
         for limit, how in cuts:
             if how == "anyio":
@@ -516,16 +522,16 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
                 task.cancel()
                 await asyncio.wait([task])
         await asyncio.sleep(8)
-        found += await take_ids(stream, len(services.ids) - len(found))
-        assert found == services.ids
+        taken += await take_ids(stream, len(services.ids) - len(taken))
+        assert taken == services.ids
         assert stream.gaps == ()
 
 
 # -- names and sessions ---------------------------------------------------------------------------
 
 
-async def test_a_name_goes_on_in_the_next_session(new_store: NewStore, services: Scripted) -> None:
-    """What was acknowledged does not come again, what was not does, and nothing is missed."""
+async def test_a_name_resumes_in_the_next_session(new_store: NewStore, services: Scripted) -> None:
+    """What was acknowledged is not returned again, the rest is, and nothing is lost."""
     store = new_store()
     async with services.session(store=store) as session:
         services.say(4)
@@ -539,29 +545,29 @@ async def test_a_name_goes_on_in_the_next_session(new_store: NewStore, services:
 async def test_two_sessions_on_one_store_poll_as_one(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """One polls for all, and both get everything, whenever they joined."""
+    """One polls for all, and both get everything, whenever they start."""
     store = new_store()
-    async with services.session(store=store) as one, services.session(store=store) as other:
-        for second in range(10):
-            schedule(second + 0.5, services.say)
-        streams = [s.peerbet.chat_stream(after=0) for s in (one, other)]
-        found = await asyncio.gather(*(take_ids(stream, 10) for stream in streams))
-        assert found == [list(range(1, 11))] * 2
+    async with services.session(store=store) as first, services.session(store=store) as second:
+        for delay in range(10):
+            schedule(delay + 0.5, services.say)
+        streams = [s.peerbet.chat_stream(after=0) for s in (first, second)]
+        taken = await asyncio.gather(*(take_ids(stream, 10) for stream in streams))
+        assert taken == [list(range(1, 11))] * 2
         assert len(services.requests) <= 12
 
 
 async def test_a_session_that_joins_later_starts_where_it_wants(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """From now on, or from the past, although the other session polls all the time."""
+    """From now, or from the past, although the other session polls all the time."""
     store = new_store()
-    async with services.session(store=store) as one, services.session(store=store) as other:
+    async with services.session(store=store) as first, services.session(store=store) as second:
         services.say(10)
-        reading = asyncio.ensure_future(take_ids(one.peerbet.chat_stream(after=10), 2))
+        reading = asyncio.ensure_future(take_ids(first.peerbet.chat_stream(after=10), 2))
         await asyncio.sleep(3)
-        found = await take_ids(other.peerbet.chat_stream(after=0), 10, within=5)
-        assert found == list(range(1, 11))
-        async with asyncio.timeout(5), other.peerbet.chat_stream() as stream:
+        taken = await take_ids(second.peerbet.chat_stream(after=0), 10, within=5)
+        assert taken == list(range(1, 11))
+        async with asyncio.timeout(5), second.peerbet.chat_stream() as stream:
             services.say(2)
             assert await take_ids(stream, 2, within=5) == [11, 12]
         assert await reading == [11, 12]
@@ -585,7 +591,7 @@ async def test_a_session_that_is_not_open_has_no_streams(services: Scripted) -> 
 async def test_closing_the_session_ends_its_streams(
     new_store: NewStore, doing: str, services: Scripted
 ) -> None:
-    """Whatever they wait for: `SessionClosedError` soon, and again whenever they are asked."""
+    """Whatever they wait for: `SessionClosedError` soon, and again at each request."""
     session = services.session(retry=Retry(max_delay=1e5), timeout=1e4, store=new_store())
     await session.open()
     if doing == "waiting for a token":
@@ -606,11 +612,11 @@ async def test_closing_the_session_ends_its_streams(
             await take_ids(streams[0], 1)
 
 
-async def test_a_closed_session_s_stream_says_so_beside_another_session(
+async def test_a_closed_session_s_stream_raises_while_another_session_polls(
     new_store: NewStore,
     services: Scripted,
 ) -> None:
-    """That another session on the store goes on polling does not keep it alive."""
+    """The poll of another session on the store does not keep it open."""
     store = new_store()
     async with services.session(store=store) as other:
         reading = asyncio.ensure_future(take_ids(other.peerbet.chat_stream(after=0), 2))
@@ -625,7 +631,7 @@ async def test_a_closed_session_s_stream_says_so_beside_another_session(
 
 
 async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
-    """After a break, a cancellation, a close: the tasks are those there were before."""
+    """After a break, a cancellation, a close: the tasks are the same as before."""
     before, store = asyncio.all_tasks(), new_store()
     async with services.session(store=store) as session:
         services.say(2)
@@ -645,7 +651,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
 
 
 async def test_arguments_are_checked_where_the_stream_is_made(session: Session) -> None:
-    """A place that is no id, a name that is no text, a word that is not known."""
+    """An invalid position, name or option."""
     with pytest.raises(InvalidRequestError, match="after"):
         session.peerbet.chat_stream(after=-1)
     with pytest.raises(InvalidRequestError, match="name"):
@@ -654,8 +660,8 @@ async def test_arguments_are_checked_where_the_stream_is_made(session: Session) 
         session.peerbet.chat_stream(on_gap="never")  # type: ignore[arg-type]  # on purpose
 
 
-async def test_a_gap_is_one_whoever_polled_for_it(new_store: NewStore) -> None:
-    """A stream from 0 meets no gap, but the page that it brought has one for those behind 0."""
+async def test_a_gap_does_not_depend_on_which_stream_polled(new_store: NewStore) -> None:
+    """A stream from 0 has no gap, but the page that it polled has one for the streams after 0."""
     async with (
         Scripted(window="newest") as services,
         services.session(store=new_store()) as session,
@@ -670,7 +676,7 @@ async def test_a_gap_is_one_whoever_polled_for_it(new_store: NewStore) -> None:
 
 
 async def test_newcomers_do_not_keep_others_waiting(new_store: NewStore) -> None:
-    """Finding their place takes a poll of its own, but never two in a row."""
+    """Finding a position needs a separate poll, but there are never two in a row."""
     async with Scripted() as services, services.session(store=new_store()) as session:
         services.say(1)
         placed = asyncio.ensure_future(take_ids(session.peerbet.chat_stream(after=0), 1, within=10))

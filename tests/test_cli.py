@@ -495,7 +495,7 @@ def test_what_streams_log_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert (result.code, result.out) == (0, "- alice: hi\n")
     warning, info = result.err.splitlines()
     assert one_line(warning + "\n")
-    assert "is back" in info
+    assert "recovered after" in info
 
 
 def test_what_others_log_is_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`mail_stream` and `unread_mail`: the service forgets what it handed out, and none is lost."""
+"""`mail_stream` and `unread_mail`: the service forgets what it returned, and none is lost."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ LOST: Final = {
     "too large": ScriptedFault(body=b"[" + b" " * 2_000_000 + b"]"),
     "a list that is cut off": ScriptedFault(body=b'Warning: x in y on line 1\n[]\n{"id": 1, "mes'),
 }
-"""What can become of an answer after the service has marked its mail as read."""
+"""Failures of a response after the service has marked its mail as read."""
 
 REFUSALS: Final = {
     "refused": (REFUSED, ApiError),
@@ -78,7 +78,7 @@ REFUSALS: Final = {
     "429": (TOO_MANY, RateLimitedError),
     "404": (NOT_FOUND, HttpStatusError),
 }
-"""Answers that say for certain that nothing was handed out."""
+"""Responses which show that no mail was returned."""
 
 How = Literal["asyncio.timeout", "anyio", "cancel"]
 HOWS: Final[tuple[How, ...]] = ("asyncio.timeout", "anyio", "cancel")
@@ -101,7 +101,7 @@ MARKS: Final = {"readall marks": True, "readall leaves": False}
 async def services(
     request: pytest.FixtureRequest, new_store: NewStore, mail_ids: bool
 ) -> AsyncIterator[Scripted]:
-    """The services, of every habit: unless `DEEP`, two of the four with each store."""
+    """The services with every quirk: unless `DEEP`, two of the four with each store."""
     on_disk = request.node.callspec.params["new_store"] == "sqlite"
     marks = MARKS.get(request.param, mail_ids is not on_disk)
     async with Scripted(mail_ids=mail_ids, readall_marks=marks) as services:
@@ -110,7 +110,7 @@ async def services(
 
 @pytest.fixture
 async def plain() -> AsyncIterator[Scripted]:
-    """A service of one habit, for what has nothing to do with habits."""
+    """A service with one quirk, for tests about something else."""
     async with Scripted() as services:
         yield services
 
@@ -124,12 +124,12 @@ def texts(*mails: Mail) -> list[str | None]:
 
 
 async def all_of(stream: MailStream, within: float = 8.0) -> list[Mail]:
-    """Whatever comes for so long."""
-    found: list[Mail] = []
+    """Return the mail that arrives within so many seconds."""
+    taken: list[Mail] = []
     with anyio.move_on_after(within):
         async for mail in stream:
-            found.append(mail)  # noqa: PERF401  # what came before the time was up counts
-    return found
+            taken.append(mail)  # noqa: PERF401  # what arrived in time is returned
+    return taken
 
 
 async def limited(work: Callable[[], Awaitable[object]], limit: float, how: How) -> None:
@@ -160,8 +160,8 @@ def kinds(services: Scripted) -> list[str]:
 # -- the ordinary way -----------------------------------------------------------------------------
 
 
-async def test_unread_mail_comes_as_it_arrives(services: Scripted, session: Session) -> None:
-    """What is unread first, then what comes, each once, by one ``readnew`` per interval."""
+async def test_unread_mail_is_returned_as_it_arrives(services: Scripted, session: Session) -> None:
+    """First what is unread, then what arrives, each once, by one ``readnew`` per interval."""
     services.deliver("one", "two")
     schedule(2.5, services.deliver, "three")
     stream = session.pythbots.mail_stream()
@@ -173,23 +173,23 @@ async def test_unread_mail_comes_as_it_arrives(services: Scripted, session: Sess
 
 
 async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
-    """Many streams of one session get all mail each, at the price of one."""
+    """Many streams of one session get all mail each, with the polls of one."""
     schedule(1.5, services.deliver, "one", "two")
     streams = [session.pythbots.mail_stream(name=f"stream {n}") for n in range(20)]
-    found = await asyncio.gather(*(take(stream, 2) for stream in streams))
-    assert [texts(*mails) for mails in found] == [["one", "two"]] * 20
+    taken = await asyncio.gather(*(take(stream, 2) for stream in streams))
+    assert [texts(*mails) for mails in taken] == [["one", "two"]] * 20
     assert len(services.requests) == 3
 
 
 async def test_identical_mails_are_all_delivered(services: Scripted, session: Session) -> None:
-    """The same words twice are two mails, with ids or without."""
+    """The same text twice is two mails, with ids or without."""
     services.deliver("hi", "hi")
     schedule(2.5, services.deliver, "hi")
     assert seen(*await all_of(session.pythbots.mail_stream())) == [("hi", False)] * 3
 
 
 async def test_mail_needs_a_personal_key(plain: Scripted) -> None:
-    """Without one nothing is sent."""
+    """Without the personal key nothing is sent."""
     async with plain.session(personal_key=None) as session:
         with pytest.raises(InvalidRequestError, match="personal key"):
             session.pythbots.mail_stream()
@@ -198,7 +198,7 @@ async def test_mail_needs_a_personal_key(plain: Scripted) -> None:
     assert plain.requests == []
 
 
-# -- an answer is lost ----------------------------------------------------------------------------
+# -- a lost response ------------------------------------------------------------------------------
 
 
 BY_TURNS: Final = [
@@ -211,16 +211,16 @@ BY_TURNS: Final = [
     for store, ids in itertools.product(("memory", "sqlite", "redis"), (True, False))
     if DEEP or ids is ((number % 2 == 0) is (store != "redis"))
 ]
-"""What became of an answer, on each store, from a service with ids and from one without."""
+"""Failures of a response, on each store, from a service with ids and from one without."""
 
 
 @pytest.mark.parametrize(
     ("fault", "new_store", "mail_ids"), BY_TURNS, indirect=["new_store", "mail_ids"]
 )
-async def test_a_lost_answer_loses_no_mail(
+async def test_a_lost_response_loses_no_mail(
     fault: ScriptedFault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is found in the history and marked ``recovered``; with ids it comes once."""
+    """It is found in the history and marked ``recovered``; with ids it is returned once."""
     caplog.set_level(logging.INFO)
     services.deliver("one")
     stream = session.pythbots.mail_stream()
@@ -239,30 +239,30 @@ async def test_a_lost_answer_loses_no_mail(
 async def test_the_history_is_asked_until_it_arrives_whole(
     new_store: NewStore, fault: ScriptedFault, plain: Scripted
 ) -> None:
-    """Nothing is settled by a history that was lost itself."""
+    """A lost history completes nothing."""
     plain.script("readnew", DROP)
     plain.script("readall", fault, fault, REFUSED, fault)
     plain.deliver("one", "two")
     async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
-        found = await take(stream, 2) + await all_of(stream)
-    assert seen(*found) == [("one", True), ("two", True)]
+        taken = await take(stream, 2) + await all_of(stream)
+    assert seen(*taken) == [("one", True), ("two", True)]
     assert kinds(plain)[:6] == ["readnew"] + ["readall"] * 5
 
 
-async def test_mail_that_was_never_consumed_comes_once_with_ids(
+async def test_unread_mail_is_returned_once_with_ids_after_a_lost_request(
     services: Scripted, session: Session
 ) -> None:
-    """The request was lost, not the answer: without ids that may be told twice, but marked."""
+    """The request was lost, not the response: without ids mail may be repeated, but marked."""
     services.script("readnew", DROP_UNSEEN)
     services.deliver("one")
-    found = seen(*await all_of(session.pythbots.mail_stream()))
+    taken = seen(*await all_of(session.pythbots.mail_stream()))
     again = not services.quirks.mail_ids and not services.quirks.readall_marks
-    assert found == [("one", True)] * (2 if again else 1)
+    assert taken == [("one", True)] * (2 if again else 1)
 
 
 async def test_identical_mails_are_counted(services: Scripted, session: Session) -> None:
-    """As many of the same words as the history has more than the log are delivered."""
+    """Of identical mails, as many are returned as the history has more than the log."""
     stream = session.pythbots.mail_stream()
     services.deliver("hi")
     assert seen(*await take(stream, 1)) == [("hi", False)]
@@ -273,10 +273,10 @@ async def test_identical_mails_are_counted(services: Scripted, session: Session)
     assert seen(*await all_of(stream)) == [("hi", not services.quirks.mail_ids)]
 
 
-async def test_old_mail_of_the_same_words_is_not_taken_for_lost(
+async def test_old_mail_of_the_same_text_is_not_treated_as_lost(
     services: Scripted, session: Session
 ) -> None:
-    """What the log has had is not delivered again because an answer was lost."""
+    """What the log has had is not returned again because a response was lost."""
     stream = session.pythbots.mail_stream()
     services.deliver("a", "b", "a")
     await take(stream, 3)
@@ -285,10 +285,10 @@ async def test_old_mail_of_the_same_words_is_not_taken_for_lost(
 
 
 @pytest.mark.parametrize(("fault", "kind"), REFUSALS.values(), ids=REFUSALS.keys())
-async def test_a_refusal_does_not_ask_for_the_history(
+async def test_a_rejected_read_does_not_request_the_history(
     fault: ScriptedFault, kind: type[PythpeerError], services: Scripted, session: Session
 ) -> None:
-    """The service said that it handed nothing out, so ``readnew`` will do."""
+    """The service reported that it returned nothing, so ``readnew`` is sufficient."""
     services.script("readnew", fault)
     services.deliver("one")
     with pytest.raises(kind):
@@ -297,10 +297,10 @@ async def test_a_refusal_does_not_ask_for_the_history(
     assert "readall" not in kinds(services)
 
 
-async def test_a_connection_refused_does_not_ask_for_the_history(
+async def test_a_failed_connection_does_not_request_the_history(
     services: Scripted, session: Session
 ) -> None:
-    """What certainly never left has consumed nothing."""
+    """A read that was not sent has marked nothing as read."""
     await services.stop()
     services.deliver("one")
     with pytest.raises(TransportError) as caught:
@@ -337,14 +337,14 @@ async def test_transient_failures_are_waited_out(
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
 
 
-async def test_a_refused_key_is_raised_every_time(new_store: NewStore, plain: Scripted) -> None:
-    """To every stream that waits, whenever it is asked; once mended, all go on."""
+async def test_a_rejected_key_is_raised_every_time(new_store: NewStore, plain: Scripted) -> None:
+    """Every stream that waits raises it, every time; after the cause is removed, all continue."""
     async with plain.session(store=new_store()) as session:
         plain.default_faults["readnew"] = DENIED
         streams = [session.pythbots.mail_stream(name=name) for name in ("one", "other")]
         for _ in range(2):
-            found = await asyncio.gather(*(take(s, 1) for s in streams), return_exceptions=True)
-            assert [type(error) for error in found] == [AccessDeniedError] * 2
+            taken = await asyncio.gather(*(take(s, 1) for s in streams), return_exceptions=True)
+            assert [type(error) for error in taken] == [AccessDeniedError] * 2
         plain.default_faults.clear()
         plain.deliver("mail")
         assert [texts(*await take(stream, 1)) for stream in streams] == [["mail"]] * 2
@@ -357,18 +357,18 @@ async def test_a_refused_key_is_raised_every_time(new_store: NewStore, plain: Sc
 async def test_a_cancelled_stream_loses_no_mail(
     how: How, services: Scripted, session: Session
 ) -> None:
-    """The read is ended in peace: its mail is in the log, and no history is needed."""
+    """The read is not interrupted: its mail is in the log, and no history is needed."""
     services.script("readnew", ScriptedFault(after=2.0))
     services.deliver("one", "two")
     stream = session.pythbots.mail_stream()
-    found: list[Mail] = []
+    taken: list[Mail] = []
 
     async def one() -> None:
-        found.append(await anext(stream))
+        taken.append(await anext(stream))
 
     await limited(one, 1.0, how)
-    found += await take(stream, 2 - len(found), 0.1)
-    assert seen(*found) == [("one", False), ("two", False)]
+    taken += await take(stream, 2 - len(taken), 0.1)
+    assert seen(*taken) == [("one", False), ("two", False)]
     assert kinds(services) == ["readnew"]
 
 
@@ -376,7 +376,7 @@ async def test_a_cancelled_stream_loses_no_mail(
 async def test_a_cancellation_waits_for_no_longer_than_the_time_limit(
     how: How, services: Scripted, session: Session
 ) -> None:
-    """If the answer does not come, the mail is found in the history as ever."""
+    """If the response does not arrive, the mail is found in the history as usual."""
     loop = asyncio.get_running_loop()
     services.script("readnew", HANG)
     services.deliver("one")
@@ -408,7 +408,7 @@ async def test_cancelled_again_and_again_it_still_ends_its_read(
 async def test_a_direct_call_that_is_cancelled_leaves_its_mail_to_the_next(
     how: How, at: float, services: Scripted, session: Session
 ) -> None:
-    """While it waits for its token it has consumed nothing; later the next call returns it."""
+    """While it waits for its token nothing is marked as read; later the next call returns it."""
     await session.pythbots.all_mail()  # the next token is due a second later
     services.script("readnew", ScriptedFault(after=2.0))
     services.deliver("one")
@@ -429,7 +429,7 @@ async def test_a_direct_call_that_is_cancelled_leaves_its_mail_to_the_next(
 
 
 async def test_unread_mail_is_returned_once(services: Scripted, session: Session) -> None:
-    """Oldest first, by one ``readnew`` a call; what was returned does not come again."""
+    """Oldest first, by one ``readnew`` for each call; what was returned is not returned again."""
     services.deliver("one", "two")
     assert seen(*await session.pythbots.unread_mail()) == [("one", False), ("two", False)]
     assert await session.pythbots.unread_mail() == ()
@@ -439,7 +439,7 @@ async def test_unread_mail_is_returned_once(services: Scripted, session: Session
 
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
-async def test_a_lost_answer_is_an_error_and_the_next_call_returns_its_mail(
+async def test_a_lost_response_is_an_error_and_the_next_call_returns_its_mail(
     new_store: NewStore, fault: ScriptedFault, plain: Scripted
 ) -> None:
     """`OutcomeUnknownError`, nothing repeated; then the mail, ``recovered``."""
@@ -451,12 +451,12 @@ async def test_a_lost_answer_is_an_error_and_the_next_call_returns_its_mail(
         assert caught.value.endpoint == "pythbots.mail"
         assert kinds(plain) == ["readnew"]
         plain.deliver("two")
-        found = seen(*await session.pythbots.unread_mail())
-        assert found == [("one", True), ("one", True), ("two", True)]
+        taken = seen(*await session.pythbots.unread_mail())
+        assert taken == [("one", True), ("one", True), ("two", True)]
 
 
-async def test_several_lost_answers_add_up(services: Scripted, session: Session) -> None:
-    """Whatever failed in between, the call that succeeds returns all that was owed."""
+async def test_several_lost_responses_add_up(services: Scripted, session: Session) -> None:
+    """Whatever failed in between, the call that succeeds returns all that is undelivered."""
     services.deliver("one")
     services.script("readnew", DROP, DROP)
     services.script("readall", ERROR_500, OK)
@@ -471,7 +471,7 @@ async def test_several_lost_answers_add_up(services: Scripted, session: Session)
 async def test_mail_fetched_directly_reaches_the_streams(
     services: Scripted, session: Session
 ) -> None:
-    """One that waits, one that is made later, and one of a name: each gets it."""
+    """One that waits, one that is made later, and one with a name: each gets it."""
     waiting, named = session.pythbots.mail_stream(), session.pythbots.mail_stream(name="me")
     async with named:
         pass
@@ -482,21 +482,21 @@ async def test_mail_fetched_directly_reaches_the_streams(
     assert texts(*await task) == ["one", "two"]
     services.deliver("three")
     assert texts(*await session.pythbots.unread_mail())[-1] == "three"
-    services.default_faults["readnew"] = DENIED  # no stream gets anything by itself from here on
+    services.default_faults["readnew"] = DENIED  # from here on no stream gets mail by its own polls
     wanted = ["one", "two", "three"]
     assert texts(*await take(session.pythbots.mail_stream(name="me"), 3)) == wanted
     assert texts(*await take(waiting, 1)) == ["three"]
 
 
-async def test_direct_calls_at_once_return_each_mail_to_somebody(
+async def test_concurrent_direct_calls_return_each_mail_once(
     services: Scripted, session: Session
 ) -> None:
-    """Two calls that wait for each other both end well, and between them miss nothing."""
+    """Two calls that wait for each other both succeed, and together return every mail."""
     services.deliver("one")
     schedule(0.5, services.deliver, "two")
     async with asyncio.timeout(30):
-        found = await asyncio.gather(*(session.pythbots.unread_mail() for _ in range(3)))
-    assert {text for mails in found for text in texts(*mails)} == {"one", "two"}
+        taken = await asyncio.gather(*(session.pythbots.unread_mail() for _ in range(3)))
+    assert {text for mails in taken for text in texts(*mails)} == {"one", "two"}
     services.deliver("three")
     assert texts(*await session.pythbots.unread_mail()) == ["three"]
 
@@ -504,7 +504,7 @@ async def test_direct_calls_at_once_return_each_mail_to_somebody(
 async def test_a_direct_call_does_not_wait_longer_than_it_may(
     new_store: NewStore, plain: Scripted
 ) -> None:
-    """Though a stream's poll waits an hour for its token, the call says so at once."""
+    """Though a stream's poll waits an hour for its token, the call raises immediately."""
     async with plain.session(max_wait=10.0, store=new_store()) as session:
         session.limiters["pythbots.mail"].pause(3000.0)
         waiting = asyncio.ensure_future(take(session.pythbots.mail_stream(), 1, 4000.0))
@@ -521,8 +521,8 @@ async def test_a_call_that_gets_its_token_as_the_session_closes_sends_nothing(
     new_store: NewStore,
     plain: Scripted,
 ) -> None:
-    """It says so, gives the token back, and leaves no read on record that never was one."""
-    store = Watched(new_store())
+    """It raises, releases its token, and leaves no fetch intent for a read that was not sent."""
+    store = SpyStore(new_store())
     plain.deliver("one")
     async with plain.session(store=store) as session:
         limiter = session.limiters["pythbots.mail"]
@@ -541,10 +541,10 @@ async def test_a_call_that_gets_its_token_as_the_session_closes_sends_nothing(
     assert kinds(plain) == ["readnew"]
 
 
-# -- places ---------------------------------------------------------------------------------------
+# -- positions ------------------------------------------------------------------------------------
 
 
-async def test_a_stream_starts_with_what_nobody_acknowledged(
+async def test_a_stream_starts_with_unacknowledged_mail(
     services: Scripted, session: Session
 ) -> None:
     """The store's unacknowledged mail first, then the service's unread."""
@@ -556,8 +556,8 @@ async def test_a_stream_starts_with_what_nobody_acknowledged(
     assert texts(*await take(session.pythbots.mail_stream(), 3)) == ["two", "three", "four"]
 
 
-async def test_a_name_goes_on_where_it_was(services: Scripted, session: Session) -> None:
-    """Its own acknowledgements count, not those of others."""
+async def test_a_name_resumes_where_it_ended(services: Scripted, session: Session) -> None:
+    """Its own acknowledgements count, not those of other names."""
     services.deliver("one", "two")
     slow = session.pythbots.mail_stream(name="slow")
     assert texts(*await take(slow, 1)) == ["one"]
@@ -570,10 +570,10 @@ async def test_a_name_goes_on_where_it_was(services: Scripted, session: Session)
     assert texts(*await take(session.pythbots.mail_stream(name="slow"), 1)) == ["two"]
 
 
-async def test_unacknowledged_mail_comes_again_in_a_new_session(
+async def test_unacknowledged_mail_is_returned_again_in_a_new_session(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """The service has forgotten it, the store has not."""
+    """The service does not return it any more, the store does."""
     store = new_store()
     services.deliver("one", "two", "three")
     async with services.session(store=store) as session:
@@ -586,7 +586,7 @@ async def test_unacknowledged_mail_comes_again_in_a_new_session(
 async def test_unacknowledged_mail_outlives_a_short_log(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """However many more arrive than the store was told to keep."""
+    """However much more arrives than the store is set to keep."""
     async with services.session(store=new_store(max_length=3)) as session:
         wanted = [f"mail {number}" for number in range(20)]
         for text in wanted:
@@ -601,7 +601,7 @@ async def test_unacknowledged_mail_outlives_a_short_log(
 async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """The next session on the store finds in the history what the answer held."""
+    """The next session on the store finds in the history what the response held."""
     store = new_store()
     services.deliver("one")
     services.script("readnew", HANG)
@@ -614,8 +614,8 @@ async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(
         assert seen(*await take(session.pythbots.mail_stream(name="me"), 1)) == [("one", True)]
 
 
-class Watched(WrappedStore):
-    """Knows which reads are on record, under way or not."""
+class SpyStore(WrappedStore):
+    """A store that records which fetch intents are pending."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__(inner)
@@ -640,8 +640,8 @@ class Watched(WrappedStore):
                 pass
         return result
 
-    async def in_doubt(self) -> bool:
-        """Whether a read was announced of which nobody knows what became of it, a minute later."""
+    async def fetch_is_lost(self) -> bool:
+        """Whether a fetch counts as lost a minute later."""
         await asyncio.sleep(60.0)
         return bool(await self.logs[0].lost_fetches())
 
@@ -650,8 +650,8 @@ class Watched(WrappedStore):
 async def test_a_read_is_on_record_before_it_is_sent(
     new_store: NewStore, end: Literal["answer", "drop"], plain: Scripted
 ) -> None:
-    """So a crash at any moment of it is known of; it is cleared by a whole answer only."""
-    store = Watched(new_store())
+    """So a crash at any moment of it is detected; only a complete response completes it."""
+    store = SpyStore(new_store())
     plain.script("readnew", ScriptedFault(before=1.0, after=1.0, end=end))
     async with plain.session(store=store) as session:
         reading = asyncio.ensure_future(session.pythbots.unread_mail())
@@ -661,11 +661,11 @@ async def test_a_read_is_on_record_before_it_is_sent(
             assert store.on_record
         await asyncio.wait([reading])
         assert (reading.exception() is None) is (end == "answer")
-        assert await store.in_doubt() is (end == "drop")
+        assert await store.fetch_is_lost() is (end == "drop")
 
 
-async def test_mail_that_comes_again_to_another_session_is_marked(new_store: NewStore) -> None:
-    """One session took it from the history; that it is still unread is news to the next one."""
+async def test_mail_that_another_session_recovered_is_marked(new_store: NewStore) -> None:
+    """One session read it from the history; to the next session it is still unread."""
     store = new_store()
     async with Scripted(mail_ids=False, readall_marks=False) as services:
         services.deliver("one")
@@ -675,26 +675,26 @@ async def test_mail_that_comes_again_to_another_session_is_marked(new_store: New
                 await session.pythbots.unread_mail()
             assert seen(*await session.pythbots.unread_mail()) == [("one", True)]
         async with services.session(store=store) as session:
-            found = seen(*await all_of(session.pythbots.mail_stream()))
-        assert found == [("one", True), ("one", True)]
+            taken = seen(*await all_of(session.pythbots.mail_stream()))
+        assert taken == [("one", True), ("one", True)]
 
 
-async def test_a_read_that_takes_effect_late_loses_no_mail(
+async def test_a_read_that_takes_effect_after_its_time_limit_loses_no_mail(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """Another session settled meanwhile; what was read after that has to be found too."""
+    """Another session has recovered the fetch by then; what was read after that is found too."""
     store = new_store()
     services.script("readnew", ScriptedFault(before=4.8, end="drop"))
     async with (
-        services.session(store=store, timeout=20.0) as one,
-        services.session(store=store, timeout=20.0) as other,
+        services.session(store=store, timeout=20.0) as first,
+        services.session(store=store, timeout=20.0) as second,
     ):
         services.deliver("early")
-        reading = asyncio.ensure_future(all_of(one.pythbots.mail_stream(name="one"), 30.0))
+        reading = asyncio.ensure_future(all_of(first.pythbots.mail_stream(name="one"), 30.0))
         await asyncio.sleep(0.1)
         schedule(4.6, services.deliver, "late")
-        found = await all_of(other.pythbots.mail_stream(name="other"), 30.0)
-        assert {"early", "late"} <= set(texts(*found))
+        taken = await all_of(second.pythbots.mail_stream(name="other"), 30.0)
+        assert {"early", "late"} <= set(texts(*taken))
         assert {"early", "late"} <= set(texts(*await reading))
 
 
@@ -703,12 +703,12 @@ async def test_two_sessions_on_one_store_poll_as_one(
 ) -> None:
     """What one of them fetched reaches the streams of both."""
     store = new_store()
-    async with services.session(store=store) as one, services.session(store=store) as other:
-        for second in range(10):
-            schedule(second + 0.5, services.deliver, f"mail {second}")
-        streams = [s.pythbots.mail_stream(name=n) for s, n in ((one, "one"), (other, "other"))]
-        found = await asyncio.gather(*(take(stream, 10) for stream in streams))
-        assert [seen(*mails) for mails in found] == [
+    async with services.session(store=store) as first, services.session(store=store) as second:
+        for delay in range(10):
+            schedule(delay + 0.5, services.deliver, f"mail {delay}")
+        streams = [s.pythbots.mail_stream(name=n) for s, n in ((first, "one"), (second, "other"))]
+        taken = await asyncio.gather(*(take(stream, 10) for stream in streams))
+        assert [seen(*mails) for mails in taken] == [
             [(f"mail {second}", False) for second in range(10)]
         ] * 2
         assert len(services.requests) <= 12
@@ -731,7 +731,7 @@ async def test_no_task_is_left_over(new_store: NewStore, plain: Scripted) -> Non
     assert asyncio.all_tasks() == before
 
 
-# -- shapes nobody published ----------------------------------------------------------------------
+# -- undocumented shapes --------------------------------------------------------------------------
 
 
 async def test_bad_mail_hides_no_neighbours(
@@ -756,11 +756,11 @@ async def test_what_looks_like_an_id_but_is_none_loses_no_mail(
     body = f'[{{"id": {id}, "message": "one"}}, {{"id": {id}, "message": "two"}}]'
     plain.script("readnew", ScriptedFault(body=body.encode()))
     async with plain.session(store=new_store()) as session:
-        found = await all_of(session.pythbots.mail_stream())
-        assert sorted(map(str, texts(*found))) == ["one", "two"]
+        taken = await all_of(session.pythbots.mail_stream())
+        assert sorted(map(str, texts(*taken))) == ["one", "two"]
 
 
-# -- everything at once ---------------------------------------------------------------------------
+# -- everything at the same time ------------------------------------------------------------------
 
 FAULTS: Final = st.sampled_from(
     [
@@ -806,7 +806,7 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     deliveries: list[tuple[int, str]],
     steps: list[tuple[str, float, How]],
 ) -> None:
-    """Any faults, any cancellations: nothing is lost; twice comes only what says that it may.
+    """Any faults, any cancellations: nothing is lost; only marked mail is returned twice.
 
     Costs 2 s with Redis: an example takes a minute of polls, each of which asks the server often.
     """
@@ -819,35 +819,35 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
         for tenths, text in deliveries:
             schedule(tenths / 10, services.deliver, text)
         stream = session.pythbots.mail_stream(name="me")
-        found: list[Mail] = []
+        taken: list[Mail] = []
 
         async def one() -> None:
-            found.append(await anext(stream))
+            taken.append(await anext(stream))
 
         async def direct() -> None:
             with suppress(PythpeerError):
                 await session.pythbots.unread_mail()
 
-        for what, limit, how in steps:
-            if what == "new session":
+        for step, limit, how in steps:
+            if step == "new session":
                 await session.aclose()
                 await session.open()
                 await stream.ack()
                 stream = session.pythbots.mail_stream(name="me")
             else:
-                await limited(one if what == "stream" else direct, limit, how)
+                await limited(one if step == "stream" else direct, limit, how)
         await asyncio.sleep(12)
-        found += await all_of(stream, 30.0)
+        taken += await all_of(stream, 30.0)
         wanted = Counter(letter.text for letter in services.mails)
-        assert Counter(texts(*found)) >= wanted
+        assert Counter(texts(*taken)) >= wanted
         if ids:
-            assert sorted(mail.id or 0 for mail in found) == [
+            assert sorted(mail.id or 0 for mail in taken) == [
                 letter.id for letter in services.mails
             ]
-        if any(what == "new session" for what, _, _ in steps):
+        if any(step == "new session" for step, _, _ in steps):
             return  # what a later session has to mark is the sessions' part above
-        for text, many in wanted.items():
-            marks_of_it = [mail.recovered for mail in found if mail.text == text]
-            assert marks_of_it.count(False) <= many
-            if many == 1:
+        for text, count in wanted.items():
+            marks_of_it = [mail.recovered for mail in taken if mail.text == text]
+            assert marks_of_it.count(False) <= count
+            if count == 1:
                 assert all(marks_of_it[1:])

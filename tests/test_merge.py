@@ -37,25 +37,25 @@ Both = MergedStream[ChatMessage | Mail]
 
 
 def both(session: Session, after: int | None = 0) -> Both:
-    """Chat and mail of one session; ``after=None`` goes on where the last one was."""
+    """Chat and mail of one session; ``after=None`` resumes where the last one ended."""
     chat = session.peerbet.chat_stream(after=after, name="me")
     return merge(chat, session.pythbots.mail_stream(name="me"))
 
 
-def what(item: ChatMessage | Mail) -> int | str:
+def label(item: ChatMessage | Mail) -> int | str:
     """A chat message's id, a mail's text."""
     return item.id if isinstance(item, ChatMessage) else str(item.text)
 
 
-async def take_labels(merged: Both, many: int, within: float = 60.0) -> list[int | str]:
-    return [what(item) for item in await take(merged, many, within)]
+async def take_labels(merged: Both, count: int, within: float = 60.0) -> list[int | str]:
+    return [label(item) for item in await take(merged, count, within)]
 
 
-# -- what comes -----------------------------------------------------------------------------------
+# -- order of items -------------------------------------------------------------------------------
 
 
-async def test_chat_and_mail_come_as_one(services: Scripted, session: Session) -> None:
-    """Whatever comes first comes first, and each of the streams keeps its order."""
+async def test_chat_and_mail_are_merged(services: Scripted, session: Session) -> None:
+    """Items are returned in the order of arrival, and each of the streams keeps its order."""
     for delay, mail in ((1.5, ""), (3.5, "one"), (5.5, ""), (7.5, "two")):
         schedule(delay, *((services.deliver, mail) if mail else (services.say,)))
     assert await take_labels(both(session), 4) == [1, "one", 2, "two"]
@@ -64,18 +64,18 @@ async def test_chat_and_mail_come_as_one(services: Scripted, session: Session) -
 async def test_a_merged_stream_is_iterated_like_any_other(
     services: Scripted, session: Session
 ) -> None:
-    """``async with`` takes every place, ``async for`` goes on, leaving closes all."""
+    """``async with`` finds every position, ``async for`` continues, leaving closes all."""
     services.say(3)
     chat, mail = session.peerbet.chat_stream(), session.pythbots.mail_stream()
-    found: list[int | str] = []
+    taken: list[int | str] = []
     async with merge(chat, mail) as merged:
         services.say()
         services.deliver("mail")
         async for item in merged:
-            found.append(what(item))
-            if len(found) == 2:
+            taken.append(label(item))
+            if len(taken) == 2:
                 break
-    assert sorted(map(str, found)) == ["4", "mail"]
+    assert sorted(map(str, taken)) == ["4", "mail"]
     for stream in (chat, mail):
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
@@ -84,73 +84,73 @@ async def test_a_merged_stream_is_iterated_like_any_other(
 async def test_a_backlog_does_not_hold_up_the_other_stream(
     services: Scripted, session: Session
 ) -> None:
-    """Mail comes before all of a long backlog of the chat has, and then they take turns."""
+    """Mail is returned before the whole backlog of the chat, and then they alternate."""
     services.say(300)
     services.deliver(*(f"mail {number}" for number in range(50)))
     merged = both(session)
-    found: list[int | str] = []
+    taken: list[int | str] = []
     for _ in range(350):
-        found += await take_labels(merged, 1)
+        taken += await take_labels(merged, 1)
         await asyncio.sleep(0.05)
-    kinds = [type(item) for item in found]
+    kinds = [type(item) for item in taken]
     start = kinds.index(str)
     assert start < 250
-    turns = kinds[start : start + 50]
+    kinds_after_start = kinds[start : start + 50]
     if "RedisStore" in repr(session):
-        # A stream that is on its way to the server for its next items misses turns meanwhile: how
-        # many, that is up to the machine, for the bytes of an answer take real time.
-        assert set(turns) == {int, str}
+        # A stream that requests its next items from the server misses rounds. How many depends on
+        # the machine, because the bytes of a response take real time.
+        assert set(kinds_after_start) == {int, str}
     else:
-        assert all(one is not other for one, other in itertools.pairwise(turns))
-    assert [item for item in found if isinstance(item, int)] == list(range(1, 301))
+        assert all(one is not other for one, other in itertools.pairwise(kinds_after_start))
+    assert [item for item in taken if isinstance(item, int)] == list(range(1, 301))
 
 
-async def test_more_than_two_streams_take_turns(services: Scripted, session: Session) -> None:
-    """Every stream's item comes, each in its turn."""
+async def test_more_than_two_streams_alternate(services: Scripted, session: Session) -> None:
+    """Every stream's items are returned, one stream after the other."""
     services.say(10)
     streams = [session.peerbet.chat_stream(after=0) for _ in range(5)]
     merged = merge(*streams)
     async with asyncio.timeout(60):
-        found = [(await anext(merged)).id for _ in range(50)]
-    assert sorted(found) == sorted(list(range(1, 11)) * 5)
-    assert max(found[:25]) <= 7
+        taken = [(await anext(merged)).id for _ in range(50)]
+    assert sorted(taken) == sorted(list(range(1, 11)) * 5)
+    assert max(taken[:25]) <= 7
 
 
 async def test_a_busy_stream_does_not_starve_a_slow_one(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """Mail every second, answered at once, and a chat whose answers take their time: both come."""
+    """Mail every second, answered immediately, and a slow chat: both are returned."""
     services.default_faults["get"] = ScriptedFault(after=0.4)
     async with services.session(store=new_store()) as session:
         for second in range(60):
             schedule(second + 0.9, services.deliver, f"mail {second}")
         for delay in (5.5, 6.5, 7.5):
             schedule(delay, services.say)
-        found = await take_labels(both(session), 30)
-        assert [item for item in found if isinstance(item, int)] == [1, 2, 3]
+        taken = await take_labels(both(session), 30)
+        assert [item for item in taken if isinstance(item, int)] == [1, 2, 3]
 
 
 async def test_a_failing_stream_does_not_starve_a_slow_one(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """One whose key is refused raises, again and again; the other's items come in between."""
+    """A stream with a rejected key raises each time; the other's items are returned in between."""
     services.default_faults["get"] = ScriptedFault(after=0.4)
     services.default_faults["readnew"] = DENIED
     async with services.session(store=new_store()) as session:
         services.say(3)
         merged = both(session)
-        found: list[int | str] = []
+        taken: list[int | str] = []
         async with asyncio.timeout(30):
-            while len(found) < 3:
+            while len(taken) < 3:
                 with suppress(AccessDeniedError):
-                    found.append(what(await anext(merged)))
-        assert found == [1, 2, 3]
+                    taken.append(label(await anext(merged)))
+        assert taken == [1, 2, 3]
 
 
 async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """A consuming read goes on by itself; what it brings is there when it is over."""
+    """A destructive read continues on its own; its result is returned when it has ended."""
     loop = asyncio.get_running_loop()
     services.script("readnew", ScriptedFault(after=30.0))
     services.deliver("mail")
@@ -167,21 +167,21 @@ async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(
 async def test_a_mail_poll_that_is_lost_does_not_hold_up_the_chat(
     services: Scripted, session: Session
 ) -> None:
-    """Its mail is found in the history, as ever."""
+    """Its mail is taken in the history, as usual."""
     services.script("readnew", HANG)
     services.deliver("mail")
     for second in range(10):
         schedule(second + 0.5, services.say)
-    found = await take_labels(both(session), 11)
-    assert [item for item in found if isinstance(item, int)] == list(range(1, 11))
-    assert "mail" in found
+    taken = await take_labels(both(session), 11)
+    assert [item for item in taken if isinstance(item, int)] == list(range(1, 11))
+    assert "mail" in taken
 
 
 # -- acknowledgement ------------------------------------------------------------------------------
 
 
 async def test_the_right_stream_is_acknowledged(new_store: NewStore, services: Scripted) -> None:
-    """Asking for the next acknowledges what was handed out last, in its own stream only."""
+    """Requesting the next item acknowledges the item returned last, in its own stream only."""
     store = new_store()
     async with services.session(store=store) as session:
         merged = both(session)
@@ -192,12 +192,12 @@ async def test_the_right_stream_is_acknowledged(new_store: NewStore, services: S
         await merged.aclose()
     async with services.session(store=store) as session:
         services.say()
-        found = await take_labels(both(session, after=None), 3)
-        assert sorted(map(str, found)) == ["3", "one", "two"]
+        taken = await take_labels(both(session, after=None), 3)
+        assert sorted(map(str, taken)) == ["3", "one", "two"]
 
 
-async def test_ack_is_for_the_item_handed_out_last(services: Scripted, session: Session) -> None:
-    """`ack` works at once, in the stream that the item is from; before any it does nothing."""
+async def test_ack_is_for_the_item_returned_last(services: Scripted, session: Session) -> None:
+    """`ack` works immediately, in the stream of the item; before any item it does nothing."""
     merged = both(session)
     await merged.ack()
     services.deliver("one")
@@ -210,10 +210,8 @@ async def test_ack_is_for_the_item_handed_out_last(services: Scripted, session: 
     assert sorted(map(str, await take_labels(both(session), 2))) == ["1", "two"]
 
 
-async def test_what_was_fetched_ahead_is_not_acknowledged(
-    services: Scripted, session: Session
-) -> None:
-    """Closing leaves all that was not handed out, and the last that was, for the next stream."""
+async def test_buffered_items_are_not_acknowledged(services: Scripted, session: Session) -> None:
+    """Closing leaves the items not returned, and the item returned last, for the next stream."""
     services.say(5)
     services.deliver("one", "two")
     merged = both(session)
@@ -230,27 +228,27 @@ async def test_what_was_fetched_ahead_is_not_acknowledged(
 async def test_a_gap_is_raised_through_the_merged_stream(
     services: Scripted, session: Session
 ) -> None:
-    """`GapError` once; then both go on. The merged stream has the gaps of all."""
+    """`GapError` once; then both continue. The merged stream has the gaps of all."""
     services.say(1000)
     services.deliver("mail")
     chat = session.peerbet.chat_stream(after=1, on_gap="raise")
     merged = merge(chat, session.pythbots.mail_stream())
-    found: list[int | str] = []
+    taken: list[int | str] = []
     gaps: list[tuple[int, int]] = []
     async with asyncio.timeout(60):
-        while len(found) < 301:
+        while len(taken) < 301:
             try:
-                found.append(what(await anext(merged)))
+                taken.append(label(await anext(merged)))
             except GapError as gap:
                 gaps.append((gap.after, gap.before))
     assert gaps == [(1, 701)]
-    assert sorted(item for item in found if isinstance(item, int)) == list(range(701, 1001))
-    assert "mail" in found
+    assert sorted(item for item in taken if isinstance(item, int)) == list(range(701, 1001))
+    assert "mail" in taken
     assert merged.gaps == (Gap(1, 701),)
 
 
 async def test_skipped_messages_of_all_are_counted(services: Scripted, session: Session) -> None:
-    """`skipped` is the sum of the streams' own."""
+    """`skipped` is the sum over the streams."""
     services.say()
     services.show(2, {"id": 2})
     services.script("readnew", ScriptedFault(body=b'[5, {"id": 1, "message": "mail"}]'))
@@ -260,10 +258,8 @@ async def test_skipped_messages_of_all_are_counted(services: Scripted, session: 
     assert merged.skipped == 2
 
 
-async def test_an_error_is_raised_whenever_it_is_asked_again(
-    services: Scripted, session: Session
-) -> None:
-    """And what the other stream has comes all the same, once it has something."""
+async def test_an_error_is_raised_at_each_request(services: Scripted, session: Session) -> None:
+    """And the other stream's items are still returned."""
     services.default_faults["readnew"] = DENIED
     merged = both(session)
     for _ in range(3):
@@ -276,27 +272,27 @@ async def test_an_error_is_raised_whenever_it_is_asked_again(
 
 
 async def test_an_error_does_not_hide_an_item(services: Scripted, session: Session) -> None:
-    """Where one stream fails while another has something, that comes, and the error later."""
+    """If one stream fails while another has an item, the item is returned, and the error later."""
     services.say(3)
     services.default_faults["readnew"] = DENIED
     merged = both(session)
-    found: list[int | str] = []
+    taken: list[int | str] = []
     errors = 0
     async with asyncio.timeout(60):
-        while len(found) < 3:
+        while len(taken) < 3:
             try:
-                found.append(what(await anext(merged)))
+                taken.append(label(await anext(merged)))
             except AccessDeniedError:
                 errors += 1
-    assert found == [1, 2, 3]
+    assert taken == [1, 2, 3]
     with pytest.raises(AccessDeniedError):
         await take_labels(merged, 1)
 
 
-async def test_transient_failures_are_each_stream_s_own(
+async def test_a_transient_failure_affects_one_stream_only(
     services: Scripted, session: Session
 ) -> None:
-    """While one waits its failures out, the other goes on."""
+    """While one stream backs off, the other continues."""
     services.default_faults["readnew"] = ERROR_500
     services.default_faults["readall"] = ERROR_500
     merged = both(session)
@@ -308,8 +304,8 @@ async def test_transient_failures_are_each_stream_s_own(
     assert await take_labels(merged, 1) == ["mail"]
 
 
-async def test_a_closed_session_is_said(new_store: NewStore, services: Scripted) -> None:
-    """While it waits and whenever it is asked afterwards."""
+async def test_a_closed_session_is_reported(new_store: NewStore, services: Scripted) -> None:
+    """While the stream waits, and at each request afterwards."""
     session = services.session(store=new_store())
     await session.open()
     merged = both(session)
@@ -345,7 +341,7 @@ Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
 async def test_asking_can_be_cancelled_anywhere(
     new_store: NewStore, cuts: list[Cut], times: list[tuple[int, bool]], faults: list[ScriptedFault]
 ) -> None:
-    """Whenever and however: of each stream everything is there afterwards, once, in order."""
+    """Whenever and however: every item of each stream is returned afterwards, once, in order."""
     async with (
         Scripted() as services,
         services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
@@ -353,13 +349,13 @@ async def test_asking_can_be_cancelled_anywhere(
         services.script("get", *faults)
         services.script("readnew", *faults)
         for number, (tenths, is_mail) in enumerate(times):
-            come = (services.deliver, f"mail {number}") if is_mail else (services.say,)
-            schedule(tenths / 10, *come)
+            deliver = (services.deliver, f"mail {number}") if is_mail else (services.say,)
+            schedule(tenths / 10, *deliver)
         merged = both(session)
-        found: list[int | str] = []
+        taken: list[int | str] = []
 
         async def one() -> None:
-            found.append(what(await anext(merged)))
+            taken.append(label(await anext(merged)))
 
         for limit, how in cuts:
             if how == "anyio":
@@ -377,17 +373,17 @@ async def test_asking_can_be_cancelled_anywhere(
                 task.cancel()
                 await asyncio.wait([task])
         await asyncio.sleep(8)
-        found += await take_labels(merged, len(times) - len(found))
+        taken += await take_labels(merged, len(times) - len(taken))
         await assert_nothing_more(merged, 3.0)
-        assert [item for item in found if isinstance(item, int)] == services.ids
-        assert [item for item in found if isinstance(item, str)] == [
+        assert [item for item in taken if isinstance(item, int)] == services.ids
+        assert [item for item in taken if isinstance(item, str)] == [
             letter.text for letter in services.mails
         ]
         await merged.aclose()
 
 
 async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
-    """After an item, a cancellation in the middle of a consuming read, and a close."""
+    """After an item, a cancellation in the middle of a destructive read, and a close."""
     before, store = asyncio.all_tasks(), new_store()
     async with services.session(store=store) as session:
         merged = both(session)
@@ -405,7 +401,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
 async def test_mail_is_kept_when_the_merged_stream_is_closed_in_its_read(
     services: Scripted, session: Session
 ) -> None:
-    """Closing waits for a consuming read, whose mail comes to the next stream."""
+    """Closing waits for a destructive read, whose mail the next stream returns."""
     services.script("readnew", ScriptedFault(after=3.0))
     services.deliver("mail")
     merged = both(session)
@@ -421,7 +417,7 @@ async def test_mail_is_kept_when_the_merged_stream_is_closed_in_its_read(
 async def test_a_merged_stream_ends_with_its_last_stream(
     services: Scripted, session: Session
 ) -> None:
-    """One that is closed is left out; when all are, the loop is over."""
+    """A closed stream is left out; when all are closed, the loop ends."""
     chat, mail = session.peerbet.chat_stream(after=0), session.pythbots.mail_stream()
     merged = merge(chat, mail)
     await chat.aclose()
@@ -434,7 +430,7 @@ async def test_a_merged_stream_ends_with_its_last_stream(
 
 
 async def test_closing_is_idempotent_and_ends_a_wait(session: Session) -> None:
-    """Who waits when another task closes comes to the end soon."""
+    """A wait ends soon after another task closes the stream."""
     merged = both(session)
     wait = asyncio.ensure_future(anext(merged, None))
     await asyncio.sleep(1.5)
@@ -444,7 +440,9 @@ async def test_closing_is_idempotent_and_ends_a_wait(session: Session) -> None:
         assert await wait is None
 
 
-async def test_two_tasks_cannot_ask_at_once(services: Scripted, session: Session) -> None:
+async def test_two_tasks_cannot_iterate_at_the_same_time(
+    services: Scripted, session: Session
+) -> None:
     """Neither the merged stream, nor one of its streams while it waits."""
     chat = session.peerbet.chat_stream(after=0)
     merged = merge(chat, session.pythbots.mail_stream())
@@ -456,10 +454,10 @@ async def test_two_tasks_cannot_ask_at_once(services: Scripted, session: Session
         await anext(chat)
     services.say()
     async with asyncio.timeout(10):
-        assert what(await wait) == 1
+        assert label(await wait) == 1
 
 
-async def test_plain_for_says_what_to_write(session: Session) -> None:
+async def test_plain_for_raises_an_error_that_names_async_for(session: Session) -> None:
     """``for`` raises a `TypeError` that names ``async for``."""
     merged: object = both(session)
     assert isinstance(merged, Iterable)
@@ -468,27 +466,29 @@ async def test_plain_for_says_what_to_write(session: Session) -> None:
 
 
 async def test_only_streams_can_be_merged_each_once(session: Session) -> None:
-    """Nothing, something else, or the same stream twice is refused."""
+    """No stream, something else, or the same stream twice is rejected."""
     chat = session.peerbet.chat_stream(after=0)
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError, match="needs at least one stream"):
         merge()
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError, match="needs distinct streams"):
         merge(chat, chat)
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError, match="must be a Stream, not list_iterator"):
         merge(chat, iter([1]))  # type: ignore[call-overload]  # on purpose
 
 
 async def test_streams_of_several_sessions_can_be_merged(
     new_store: NewStore, services: Scripted
 ) -> None:
-    """They need have nothing in common."""
+    """They need nothing in common."""
     rates = {"peerbet.chat.get": FAST, "pythbots.mail": Rate(0.5)}
     mine, hers = new_store(), new_store()
     async with (
-        services.session(store=mine) as one,
-        services.session(rates=rates, store=hers) as other,
+        services.session(store=mine) as first,
+        services.session(rates=rates, store=hers) as second,
     ):
-        streams: list[Stream[ChatMessage]] = [s.peerbet.chat_stream(after=0) for s in (one, other)]
+        streams: list[Stream[ChatMessage]] = [
+            s.peerbet.chat_stream(after=0) for s in (first, second)
+        ]
         services.say(3)
         merged = merge(*streams)
         async with asyncio.timeout(60):

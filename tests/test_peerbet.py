@@ -1,6 +1,6 @@
-"""Peerbet chat: reading, posting, and what comes of pages that PHP has damaged.
+"""Peerbet chat: reading, posting, and pages that PHP has damaged.
 
-The fake services judge every request; a raw server sends the pages that no sane service would.
+The fake services check every request; a raw server sends the pages that no sane service would.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ async def session(fake: FakeServices) -> AsyncIterator[Session]:
         yield session
 
 
-def say(fake: FakeServices, many: int) -> None:
-    for number in range(many):
+def say(fake: FakeServices, count: int) -> None:
+    for number in range(count):
         fake.chat.say("alice", f"message {number}")
 
 
@@ -77,7 +77,7 @@ def ids(page: ChatPage) -> list[int]:
 
 
 async def test_a_page_has_messages_and_users_online(fake: FakeServices, session: Session) -> None:
-    """Every field of a message and of a page is what the service said."""
+    """Every field of a message and of a page is as the service sent it."""
     fake.chat.users_online = 17
     fake.chat.say("alice", "hello & <b>goodbye</b> 😀")
     page = await session.peerbet.messages()
@@ -93,7 +93,7 @@ async def test_a_page_has_messages_and_users_online(fake: FakeServices, session:
     assert message.sent_at.tzinfo is None
 
 
-async def test_bits_tell_bots_private_messages_and_ones_own(
+async def test_flags_mark_bots_private_messages_and_own_messages(
     fake: FakeServices, session: Session
 ) -> None:
     """``is_bot``, ``is_mine`` and ``is_private`` are booleans, ``recipient`` is a name."""
@@ -106,7 +106,7 @@ async def test_bits_tell_bots_private_messages_and_ones_own(
     assert [message.recipient for message in page.messages] == [None, None, fake.username]
 
 
-async def test_without_a_key_only_what_is_public_comes(fake: FakeServices) -> None:
+async def test_without_a_key_only_public_messages_are_returned(fake: FakeServices) -> None:
     """The key is optional for reading; without it there are no private messages."""
     fake.chat.say(fake.username, "mine")
     fake.chat.say("alice", "psst", to=fake.username)
@@ -156,8 +156,8 @@ async def test_arguments_can_be_given_by_position(fake: FakeServices, session: S
     assert ids(await session.peerbet.messages(4, 2)) == [8, 9]
 
 
-async def test_the_oldest_come_first_where_the_service_says_so() -> None:
-    """Which messages a full answer leaves out is the service's choice; the order is not."""
+async def test_the_oldest_are_returned_first_if_the_service_does_so() -> None:
+    """Which messages a full page leaves out is the service's choice; the order is not."""
     async with FakeServices(window="oldest") as fake, fake.session() as session:
         say(fake, 310)
         assert ids(await session.peerbet.messages(after=5)) == list(range(6, 306))
@@ -166,7 +166,7 @@ async def test_the_oldest_come_first_where_the_service_says_so() -> None:
 
 @pytest.mark.parametrize("after", [-1, 2**31, 1.0, "5", True, False, b"5"], ids=repr)
 async def test_a_bad_after_costs_nothing(fake: FakeServices, session: Session, after: Any) -> None:
-    """It is refused before a token is spent and before anything is sent."""
+    """It is rejected before a token is spent and before anything is sent."""
     with pytest.raises(InvalidRequestError, match="after"):
         await session.peerbet.messages(after=after)
     assert session.limiters["peerbet.chat.get"].available == 1
@@ -175,7 +175,7 @@ async def test_a_bad_after_costs_nothing(fake: FakeServices, session: Session, a
 
 @pytest.mark.parametrize("last", [0, -1, 301, 1.0, "5", True, b"5"], ids=repr)
 async def test_a_bad_last_costs_nothing(fake: FakeServices, session: Session, last: Any) -> None:
-    """It is refused before a token is spent and before anything is sent."""
+    """It is rejected before a token is spent and before anything is sent."""
     with pytest.raises(InvalidRequestError, match="last"):
         await session.peerbet.messages(last=last)
     assert session.limiters["peerbet.chat.get"].available == 1
@@ -194,8 +194,8 @@ async def test_a_bad_stream_costs_nothing(
     assert fake.requests == []
 
 
-async def test_a_wrong_key_is_refused(fake: FakeServices) -> None:
-    """The service says no in its own words, and the error has them."""
+async def test_a_wrong_key_is_rejected(fake: FakeServices) -> None:
+    """The error has the service's message."""
     async with fake.session(peerbet_key="wrong") as session:
         with pytest.raises(AccessDeniedError) as caught:
             await session.peerbet.messages()
@@ -210,7 +210,7 @@ async def test_a_wrong_key_is_refused(fake: FakeServices) -> None:
 async def test_post_returns_the_new_messages_id(
     fake: FakeServices, session: Session, bot: bool
 ) -> None:
-    """A message arrives as it was given, as a bot's or not, and its id comes back."""
+    """A message arrives unchanged, as a bot's or not, and its id is returned."""
     say(fake, 41)
     text = "a+b=c&d #1 100% é 😀 ~-._"
     assert await session.peerbet.post(text, bot=bot) == 42
@@ -232,7 +232,7 @@ async def test_a_post_is_encoded_as_documented(fake: FakeServices, session: Sess
 @given(
     text=st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=250)
 )
-def test_any_text_arrives_as_it_was(text: str) -> None:
+def test_any_text_arrives_unchanged(text: str) -> None:
     """Whatever is written in up to 250 characters is what the service reads."""
 
     async def scenario() -> None:
@@ -257,7 +257,7 @@ async def test_a_post_has_1_to_250_characters(
     "text", ["", "x" * 251, "\ud800", "nul\0", None, 5, b"bytes", True], ids=ascii
 )
 async def test_a_bad_post_costs_nothing(fake: FakeServices, session: Session, text: Any) -> None:
-    """It is refused before a token is spent and before anything is sent."""
+    """It is rejected before a token is spent and before anything is sent."""
     for confirm in (False, True):
         with pytest.raises(InvalidRequestError):
             await session.peerbet.post(text, confirm=confirm)
@@ -272,9 +272,10 @@ async def test_a_bad_post_costs_nothing(fake: FakeServices, session: Session, te
 async def test_options_are_booleans(
     fake: FakeServices, session: Session, name: str, option: str, value: Any
 ) -> None:
-    """Nothing else is guessed at, and they cannot be given by position."""
+    """Any other value is rejected, and they cannot be given by position."""
     post = getattr(session.peerbet, name)
-    with pytest.raises(InvalidRequestError, match=f"{option} is True or False"):
+    problem = f"{option} must be a bool, not {type(value).__name__}$"
+    with pytest.raises(InvalidRequestError, match=problem):
         await post("hi", **{option: value})
     with pytest.raises(TypeError):
         await post("hi", value)
@@ -285,7 +286,7 @@ async def test_options_are_booleans(
 @pytest.mark.parametrize("confirm", [False, True])
 @pytest.mark.parametrize("name", ["post", "post_long"])
 async def test_posting_needs_a_key(fake: FakeServices, name: str, confirm: bool) -> None:
-    """Without one the error says so, before a token is spent."""
+    """Without one the error names it, before a token is spent."""
     async with fake.session(peerbet_key=None) as session:
         with pytest.raises(InvalidRequestError, match="key") as caught:
             await getattr(session.peerbet, name)("hi", confirm=confirm)
@@ -294,8 +295,8 @@ async def test_posting_needs_a_key(fake: FakeServices, name: str, confirm: bool)
     assert fake.requests == []
 
 
-async def test_posting_with_a_wrong_key_is_refused(fake: FakeServices) -> None:
-    """A clear no is no unknown outcome."""
+async def test_posting_with_a_wrong_key_is_rejected(fake: FakeServices) -> None:
+    """An API error is no unknown outcome."""
     async with fake.session(peerbet_key="wrong") as session:
         with pytest.raises(AccessDeniedError) as caught:
             await session.peerbet.post("hi")
@@ -304,7 +305,7 @@ async def test_posting_with_a_wrong_key_is_refused(fake: FakeServices) -> None:
 
 
 async def test_a_bad_argument_names_its_endpoint(fake: FakeServices, session: Session) -> None:
-    """Every error of a call carries the name of the endpoint that was to be asked."""
+    """Every error of a call has the name of its endpoint."""
     endpoints = []
     for call in (
         session.peerbet.messages(after=-1),
@@ -346,8 +347,8 @@ async def test_the_new_id_is_a_number_however_it_was_sent(body: bytes) -> None:
         drop(),
     ],
 )
-async def test_a_post_without_an_answer_may_have_happened(step: Any) -> None:
-    """Anything but the documented answer or a clear no leaves it open, and nothing is repeated."""
+async def test_a_post_without_a_response_may_have_happened(step: Any) -> None:
+    """Only a documented response or an API error decides the outcome; nothing is repeated."""
     async with RawServer(step) as server, open_session(server.url) as session:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.peerbet.post("hi")
@@ -355,8 +356,8 @@ async def test_a_post_without_an_answer_may_have_happened(step: Any) -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_refused_post_did_not_happen() -> None:
-    """The service's own words come out as an `ApiError`."""
+async def test_a_rejected_post_did_not_happen() -> None:
+    """The service's message is in an `ApiError`."""
     body = b'{"status":0,"message":"You are muted"}'
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         with pytest.raises(ApiError, match="You are muted") as caught:
@@ -383,7 +384,7 @@ LONG = " ".join(f"word{number}" for number in range(120))
 async def test_a_long_text_is_posted_in_parts(
     fake: FakeServices, session: Session, bot: bool, confirm: bool
 ) -> None:
-    """One after the other, as a bot's or not, and the ids come back in their order."""
+    """One after the other, as a bot's or not, and the ids are returned in order."""
     say(fake, 3)
     assert await session.peerbet.post_long(LONG, bot=bot, confirm=confirm) == (4, 5, 6, 7)
     lines = fake.chat.messages[3:]
@@ -394,27 +395,27 @@ async def test_a_long_text_is_posted_in_parts(
     assert len(reads) == (4 if confirm else 0)
 
 
-async def test_each_part_is_told_as_it_is_posted() -> None:
-    """Also those before one that fails, of which the caller learns no other way."""
-    told: list[tuple[int, int]] = []
+async def test_on_part_is_called_for_each_part_that_was_posted() -> None:
+    """Also for the parts before one that fails, whose ids are returned in no other way."""
+    posted_parts: list[tuple[int, int]] = []
     async with Scripted() as services, services.session() as session:
         services.script("set", OK, OK, DROP)
         with pytest.raises(OutcomeUnknownError):
             await session.peerbet.post_long(
-                LONG, on_part=lambda new: told.append((new, len(services.asked("set"))))
+                LONG, on_part=lambda new: posted_parts.append((new, len(services.asked("set"))))
             )
-    assert told == [(1, 1), (2, 2)]
+    assert posted_parts == [(1, 1), (2, 2)]
 
 
-async def test_what_is_told_must_be_able_to_listen(fake: FakeServices, session: Session) -> None:
-    """Nothing is posted if nobody could be told."""
+async def test_on_part_must_be_callable(fake: FakeServices, session: Session) -> None:
+    """Nothing is posted if it is not."""
     with pytest.raises(InvalidRequestError):
         await session.peerbet.post_long(LONG, on_part="me")  # type: ignore[arg-type]
     assert fake.requests == []
 
 
 async def test_a_short_text_is_one_post(fake: FakeServices, session: Session) -> None:
-    """Without the blanks around it; blank text is none at all."""
+    """Without the white space around it; blank text is not posted."""
     assert await session.peerbet.post_long(" hello there\n") == (1,)
     assert await session.peerbet.post_long(" \n") == ()
     assert await session.peerbet.post_long("") == ()
@@ -465,7 +466,7 @@ async def test_no_part_follows_one_that_failed(
 
 
 async def test_each_part_can_be_confirmed() -> None:
-    """A part that was lost and found again is followed by the next, identical ones among them."""
+    """After a part that was lost and found the next is posted, also an identical one."""
     text = " ".join(["x" * 250] * 3)
     async with Scripted() as services, services.session() as session:
         services.script("set", DROP, OK, GARBAGE)
@@ -480,7 +481,7 @@ async def test_each_part_can_be_confirmed() -> None:
 
 
 async def test_a_cancelled_long_post_sends_no_more(fake: FakeServices, session: Session) -> None:
-    """What was posted is posted; the rest is not."""
+    """The parts before it are posted; the rest is not."""
     with anyio.move_on_after(1.5):
         await session.peerbet.post_long(LONG)
     await asyncio.sleep(5)
@@ -505,9 +506,9 @@ def wire(id: object = 1, **fields: object) -> dict[str, object]:
     return message | fields
 
 
-async def read(found: object, after: int | None = None, **beside: object) -> ChatPage:
-    """The page that a session makes of this message list."""
-    document = {"status": 1, "users_online": 3, "message_list": found, **beside}
+async def read(message_list: object, after: int | None = None, **fields: object) -> ChatPage:
+    """Return the page that a session makes of this message list."""
+    document = {"status": 1, "users_online": 3, "message_list": message_list, **fields}
     return await read_body(json.dumps(document).encode(), after)
 
 
@@ -516,29 +517,29 @@ async def read_body(body: bytes, after: int | None = None) -> ChatPage:
         return await session.peerbet.messages(after)
 
 
-@pytest.mark.parametrize("found", [None, [], {}], ids=repr)
-async def test_a_list_of_nothing_is_no_messages(found: object) -> None:
+@pytest.mark.parametrize("message_list", [None, [], {}], ids=repr)
+async def test_a_list_of_nothing_is_no_messages(message_list: object) -> None:
     """PHP writes an empty list as null, as ``[]`` or as ``{}``."""
-    page = await read(found)
+    page = await read(message_list)
     assert (page.messages, page.users_online, page.skipped) == ((), 3, 0)
 
 
-async def test_a_list_with_holes_is_an_object() -> None:
+async def test_a_list_with_missing_indices_is_an_object() -> None:
     """PHP writes a list with numbers missing as an object with numeric keys."""
     page = await read({"0": wire(4), "2": wire(7)})
     assert (ids(page), page.skipped) == ([4, 7], 0)
 
 
 @pytest.mark.parametrize("order", [[3, 1, 2], [2, 1], [1, 1, 2], [3, 2, 2, 1, 3]], ids=repr)
-async def test_messages_ascend_and_come_once(order: list[int]) -> None:
-    """Whatever order and repetition the service answers with."""
+async def test_messages_are_ascending_and_unique(order: list[int]) -> None:
+    """Whatever the order and repetition in the response."""
     page = await read([wire(id) for id in order])
     assert ids(page) == sorted(set(order))
     assert page.skipped == 0
 
 
-async def test_what_was_seen_already_does_not_come_again() -> None:
-    """Whether the service counts ``mid`` itself in is undocumented; here it is left out."""
+async def test_messages_up_to_after_are_left_out() -> None:
+    """Whether a page includes ``mid`` itself is undocumented; here it is left out."""
     page = await read([wire(id) for id in (3, 4, 5, 6)], after=4)
     assert ids(page) == [5, 6]
 
@@ -552,7 +553,7 @@ async def test_what_was_seen_already_does_not_come_again() -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("neighbour", [[], ["not a message"]], ids=["alone", "with-poison"])
-async def test_bits_come_as_numbers_booleans_and_words(
+async def test_flags_are_read_from_numbers_booleans_and_words(
     bit: object, meant: bool, neighbour: list[object]
 ) -> None:
     """The documentation names both 1/0 and True/False, and a damaged neighbour changes nothing."""
@@ -564,7 +565,7 @@ async def test_bits_come_as_numbers_booleans_and_words(
 @pytest.mark.parametrize("field", ["bot", "my", "me"])
 @pytest.mark.parametrize("value", [None, "", [], 2], ids=repr)
 async def test_a_strange_bit_does_not_cost_the_message(field: str, value: object) -> None:
-    """What is neither yes nor no is no; the text is what matters."""
+    """A value that is not a flag is false; the text is what matters."""
     page = await read([wire(1, **{field: value}), wire(2)])
     assert (ids(page), page.skipped) == ([1, 2], 0)
     assert not page.messages[0].is_bot
@@ -573,7 +574,7 @@ async def test_a_strange_bit_does_not_cost_the_message(field: str, value: object
 
 @pytest.mark.parametrize("field", ["to", "date", "bot", "my", "me"])
 async def test_a_missing_field_does_not_cost_the_message(field: str) -> None:
-    """Only the id, the sender and the text are indispensable."""
+    """Only the id, the sender and the text are required."""
     message = wire(1)
     del message[field]
     page = await read([message, wire(2)])
@@ -613,7 +614,7 @@ async def test_an_id_is_a_number_however_it_was_sent(id: object) -> None:
     ids=repr,
 )
 async def test_a_date_is_naive_or_none(date: object, sent_at: datetime | None) -> None:
-    """The documented form, in a zone that is documented nowhere; a zero date is none."""
+    """The documented form, in an undocumented time zone; a zero date is ``None``."""
     page = await read([wire(date=date)])
     assert [message.sent_at for message in page.messages] == [sent_at]
 
@@ -630,7 +631,7 @@ ANYTHING: st.SearchStrategy[object] = (
 
 @given(st.fixed_dictionaries(dict.fromkeys(("id", "by", "to", "msg", "bot", "my"), ANYTHING)))
 def test_a_message_is_read_like_its_fields_one_by_one(item: dict[str, Any]) -> None:
-    """That most of them can be read at one go makes no difference."""
+    """Also if most of them can be decoded together."""
     id, sender, words = (
         shapes.to_int(item["id"]),
         shapes.to_text(item["by"]),
@@ -644,7 +645,7 @@ def test_a_message_is_read_like_its_fields_one_by_one(item: dict[str, Any]) -> N
     assert _parse_message(item) == (message, id)
 
 
-POISON: list[object] = [
+UNDECODABLE: list[object] = [
     None,
     5,
     "text",
@@ -665,15 +666,15 @@ POISON: list[object] = [
 ]
 
 
-@pytest.mark.parametrize("poison", POISON, ids=repr)
-async def test_one_bad_message_does_not_hide_its_neighbours(poison: object) -> None:
-    """What cannot be decoded is left out and counted, and the others come."""
-    page = await read([wire(3), poison, wire(9)])
+@pytest.mark.parametrize("undecodable", UNDECODABLE, ids=repr)
+async def test_one_undecodable_message_hides_no_others(undecodable: object) -> None:
+    """It is left out and counted, and the others are returned."""
+    page = await read([wire(3), undecodable, wire(9)])
     assert (ids(page), page.skipped, page.users_online) == ([3, 9], 1, 3)
 
 
 async def test_every_bad_message_is_counted() -> None:
-    """However many there are, and however alike; a good copy makes up for a bad one."""
+    """However many and however alike; a decodable copy replaces an undecodable one."""
     assert (await read(["bad", "bad", wire(1), None])).skipped == 3
     page = await read([wire(5, msg=None), wire(5)])
     assert (ids(page), page.skipped) == ([5], 0)
@@ -689,13 +690,13 @@ async def test_bad_messages_alone_are_a_page() -> None:
     ("online", "number"), [(7, 7), ("7", 7), (None, 0), ("many", 0), ([], 0)], ids=repr
 )
 async def test_users_online_is_a_number(online: object, number: int) -> None:
-    """As it was sent, or 0 where it makes no sense: no reason to lose the messages."""
+    """Unchanged, or 0 if it is not a number: no reason to lose the messages."""
     page = await read([wire(1)], users_online=online)
     assert (ids(page), page.users_online) == ([1], number)
 
 
 async def test_more_fields_do_no_harm() -> None:
-    """What the service may add some day is passed over."""
+    """Fields that the service may add are ignored."""
     page = await read([wire(1, colour="red")], version=2)
     assert ids(page) == [1]
 
@@ -710,7 +711,7 @@ async def test_more_fields_do_no_harm() -> None:
     ],
     ids=["bom", "notice", "strings", "boolean"],
 )
-async def test_what_php_prints_around_a_page_is_looked_past(body: bytes) -> None:
+async def test_what_php_prints_around_a_page_is_ignored(body: bytes) -> None:
     """A byte-order mark, a warning, a line break, a status in words."""
     assert (await read_body(body)).messages == ()
 
@@ -731,7 +732,7 @@ async def test_what_php_prints_around_a_page_is_looked_past(body: bytes) -> None
     ],
 )
 async def test_what_is_no_page_is_a_decode_error(body: bytes) -> None:
-    """Nothing is made of it: least of all "no messages"."""
+    """It is an error, and not "no messages"."""
     with pytest.raises(DecodeError) as caught:
         await read_body(body)
     assert caught.value.endpoint == "peerbet.chat.get"
@@ -748,15 +749,15 @@ async def test_what_is_no_page_is_a_decode_error(body: bytes) -> None:
         (b'{"status":0}', ApiError, "refused"),
     ],
 )
-async def test_a_status_of_0_is_a_refusal(body: bytes, kind: type[ApiError], words: str) -> None:
-    """In the service's own words, where it has any."""
+async def test_a_status_of_0_is_an_api_error(body: bytes, kind: type[ApiError], words: str) -> None:
+    """With the service's message, if there is one."""
     with pytest.raises(ApiError, match=words) as caught:
         await read_body(body)
     assert type(caught.value) is kind
 
 
-async def test_a_refusal_for_asking_too_fast() -> None:
-    """Some words mean the rate, and come out as what they mean."""
+async def test_an_api_error_about_the_rate() -> None:
+    """Some messages mean the rate limit, and raise its error."""
     with pytest.raises(RateLimitedError) as caught:
         await read_body(b'{"status":0,"message":"Too many requests"}')
     assert caught.value.status == 200

@@ -1,4 +1,4 @@
-"""Posts that nothing answers: looked for with ``confirm=True``, found or not, and never sent twice.
+"""Posts without a response: searched for with ``confirm=True``, and never sent twice.
 
 Every test ends with the same look at the wire: as many ``set`` requests as there were posts.
 """
@@ -72,7 +72,7 @@ DONE: Final = {
     "500": ERROR_500,
     "503": ScriptedFault(status=503, body=b""),
 }
-"""The message is there, and the answer does not say so."""
+"""The message was posted, and the response does not show it."""
 
 NOT_DONE: Final = {
     "dropped": DROP_UNSEEN,
@@ -81,12 +81,12 @@ NOT_DONE: Final = {
     "500": ScriptedFault(effect=False, status=500, body=b""),
     "503": ERROR_503,
 }
-"""The message is not there, and the answer does not say so either."""
+"""The message was not posted, and the response does not show that either."""
 
 
 @pytest.fixture(params=["newest", "oldest"])
 async def services(request: pytest.FixtureRequest) -> AsyncIterator[Scripted]:
-    """The scripted services, whichever end of a long page they cut off."""
+    """The scripted services, with the newest or with the oldest messages on a full page."""
     async with Scripted(window=request.param) as services:
         yield services
 
@@ -98,7 +98,7 @@ async def session(services: Scripted) -> AsyncIterator[Session]:
 
 
 def sent(services: Scripted) -> list[str]:
-    """The texts that went over the wire, once for each time."""
+    """The texts that were sent, once for each request."""
     return [asked.params["msg"] for asked in services.asked("set")]
 
 
@@ -107,7 +107,7 @@ def notes(error: BaseException) -> str:
 
 
 async def unknown(posting: Awaitable[object]) -> OutcomeUnknownError:
-    """The error of a post of which nobody knows what became."""
+    """Return the error of a post whose outcome is unknown."""
     with pytest.raises(OutcomeUnknownError) as caught:
         await posting
     assert caught.value.endpoint == "peerbet.chat.set"
@@ -121,7 +121,7 @@ async def unknown(posting: Awaitable[object]) -> OutcomeUnknownError:
 async def test_a_post_that_arrived_is_found(
     services: Scripted, session: Session, fault: ScriptedFault
 ) -> None:
-    """Whatever came in place of an answer, the id is that of the message in the chat."""
+    """Whatever arrived in place of a response, the id is that of the message in the chat."""
     services.say(3)
     services.script("set", fault)
     assert await session.peerbet.post(TEXT, bot=True, confirm=True) == 4
@@ -133,7 +133,7 @@ async def test_a_post_that_arrived_is_found(
 async def test_a_post_that_did_not_arrive_stays_unknown(
     services: Scripted, session: Session, fault: ScriptedFault
 ) -> None:
-    """It is looked for a few times; that it may still arrive can never be excluded."""
+    """It is searched for a few times; that it may still arrive can never be excluded."""
     services.say(3)
     services.script("set", fault)
     error = await unknown(session.peerbet.post(TEXT, confirm=True))
@@ -144,8 +144,8 @@ async def test_a_post_that_did_not_arrive_stays_unknown(
     assert sent(services) == [TEXT]
 
 
-async def test_an_answer_is_as_good_as_ever(services: Scripted, session: Session) -> None:
-    """Where the service says what became of the post, nothing is read after it."""
+async def test_a_response_needs_no_search(services: Scripted, session: Session) -> None:
+    """If the service reports the outcome of the post, nothing is read after it."""
     services.say(3)
     assert await session.peerbet.post(TEXT, confirm=True) == 4
     assert [asked.kind for asked in services.requests] == ["get", "set"]
@@ -156,10 +156,10 @@ async def test_an_answer_is_as_good_as_ever(services: Scripted, session: Session
     [(REFUSED, ApiError), (DENIED, AccessDeniedError), (TOO_MANY, RateLimitedError)],
     ids=["refused", "denied", "429"],
 )
-async def test_a_clear_no_is_not_looked_into(
+async def test_an_api_error_needs_no_search(
     services: Scripted, session: Session, fault: ScriptedFault, kind: type[PythpeerError]
 ) -> None:
-    """It did not happen, and the service says so."""
+    """It was not posted, and the service reports that."""
     services.script("set", fault)
     with pytest.raises(kind) as caught:
         await session.peerbet.post(TEXT, confirm=True)
@@ -168,7 +168,7 @@ async def test_a_clear_no_is_not_looked_into(
 
 
 async def test_nothing_is_read_unless_asked_for(services: Scripted, session: Session) -> None:
-    """Reading costs tokens: a plain post takes none."""
+    """Reading costs tokens: without ``confirm`` none is spent on it."""
     services.script("set", DROP)
     error = await unknown(session.peerbet.post(TEXT))
     assert not notes(error)
@@ -176,8 +176,8 @@ async def test_nothing_is_read_unless_asked_for(services: Scripted, session: Ses
     assert sent(services) == [TEXT]
 
 
-async def test_a_refused_connection_sends_nothing(services: Scripted, session: Session) -> None:
-    """What certainly never left is no unknown outcome."""
+async def test_a_failed_connection_sends_nothing(services: Scripted, session: Session) -> None:
+    """A post that was not sent has no unknown outcome."""
     reading = session.limiters["peerbet.chat.get"]
     services.say(1)
     services.default_faults["get"] = ScriptedFault(after=0.5)
@@ -193,15 +193,15 @@ async def test_a_refused_connection_sends_nothing(services: Scripted, session: S
     assert sent(services) == []
 
 
-@pytest.mark.parametrize(("hidden", "found"), [(0.5, True), (5.0, True), (60.0, False)])
-async def test_a_message_may_become_visible_late(
-    services: Scripted, session: Session, hidden: float, found: bool
+@pytest.mark.parametrize(("hidden", "is_found"), [(0.5, True), (5.0, True), (60.0, False)])
+async def test_a_message_may_become_visible_with_a_delay(
+    services: Scripted, session: Session, hidden: float, is_found: bool
 ) -> None:
-    """The chat is read again for some seconds, and no longer."""
+    """The chat is searched for some seconds, and no longer."""
     services.say(3)
     services.script("set", ScriptedFault(end="drop", hidden=hidden))
     post = session.peerbet.post(TEXT, confirm=True)
-    if found:
+    if is_found:
         assert await post == 4
     else:
         await unknown(post)
@@ -212,7 +212,7 @@ async def test_a_message_may_become_visible_late(
 
 
 async def test_reading_is_an_ordinary_call(services: Scripted, session: Session) -> None:
-    """Before as well as after, a failed read is tried again as the policy says."""
+    """Before the post as well as after it, a failed read is retried by the retry policy."""
     services.say(3)
     services.script("get", ERROR_500, TOO_MANY, OK, DROP, ERROR_503)
     services.script("set", DROP)
@@ -229,7 +229,7 @@ async def test_reading_is_an_ordinary_call(services: Scripted, session: Session)
 async def test_reading_fails_before_anything_is_sent(
     services: Scripted, session: Session, fault: ScriptedFault, kind: type[PythpeerError]
 ) -> None:
-    """Then that is the error, and the post can be tried again without a doubt."""
+    """Its error is raised, and the post can safely be tried again."""
     services.script("get", fault)
     with pytest.raises(kind) as caught:
         await session.peerbet.post(TEXT, confirm=True)
@@ -241,7 +241,7 @@ async def test_reading_fails_before_anything_is_sent(
 async def test_a_newest_message_without_an_id_is_no_beginning(
     services: Scripted, session: Session
 ) -> None:
-    """What came before the post could not be told from what came after."""
+    """Without it, older messages could not be told apart from newer ones."""
     body = {"status": 1, "users_online": 1, "message_list": [{"msg": "what am I?"}]}
     services.script("get", ScriptedFault(body=json.dumps(body).encode()))
     with pytest.raises(DecodeError, match="newest message"):
@@ -252,7 +252,7 @@ async def test_a_newest_message_without_an_id_is_no_beginning(
 async def test_a_newest_message_with_an_id_alone_will_do(
     services: Scripted, session: Session
 ) -> None:
-    """Nothing but its place is asked for."""
+    """Only the id of the newest message is requested."""
     services.show(7, {"id": 7})
     services.script("set", DROP)
     assert await session.peerbet.post(TEXT, confirm=True) == 8
@@ -260,7 +260,7 @@ async def test_a_newest_message_with_an_id_alone_will_do(
 
 
 async def test_the_first_message_of_all_is_found(services: Scripted, session: Session) -> None:
-    """An empty chat has a newest message, too: number 0."""
+    """In an empty chat the newest id is 0."""
     services.script("set", DROP)
     assert await session.peerbet.post(TEXT, confirm=True) == 1
     assert sent(services) == [TEXT]
@@ -274,7 +274,7 @@ async def test_the_first_message_of_all_is_found(services: Scripted, session: Se
 async def test_reading_back_fails(
     services: Scripted, session: Session, fault: ScriptedFault, words: str
 ) -> None:
-    """The outcome is as unknown as before, and a note says why."""
+    """The outcome is as unknown as before, and a note gives the reason."""
     services.script("get", OK, fault)
     services.script("set", DROP)
     error = await unknown(session.peerbet.post(TEXT, confirm=True))
@@ -285,8 +285,8 @@ async def test_reading_back_fails(
     assert sent(services) == [TEXT]
 
 
-async def test_reading_back_fails_for_good(services: Scripted) -> None:
-    """It is given up when the policy gives up."""
+async def test_reading_back_fails_permanently(services: Scripted) -> None:
+    """It ends when the retry policy allows no further attempt."""
     async with services.session(retry=Retry(attempts=2)) as session:
         services.script("get", OK)
         services.default_faults["get"] = ERROR_500
@@ -298,7 +298,7 @@ async def test_reading_back_fails_for_good(services: Scripted) -> None:
 
 
 async def test_a_long_pause_is_not_waited_for(services: Scripted, session: Session) -> None:
-    """A token for reading that would come too late is a failure like any other."""
+    """If the next token for reading is too far away, that is a failure like any other."""
     services.script("set", ScriptedFault(end="drop", after=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
@@ -308,8 +308,10 @@ async def test_a_long_pause_is_not_waited_for(services: Scripted, session: Sessi
     assert sent(services) == [TEXT]
 
 
-async def test_the_session_is_closed_meanwhile(services: Scripted, session: Session) -> None:
-    """What became of the post is still what matters."""
+async def test_the_session_is_closed_during_the_search(
+    services: Scripted, session: Session
+) -> None:
+    """The error is still about the outcome of the post."""
     services.script("set", DROP_UNSEEN)
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(3)
@@ -328,7 +330,7 @@ async def test_the_session_is_closed_before(services: Scripted, session: Session
 
 
 async def test_the_notes_are_pickled_with_the_error(services: Scripted, session: Session) -> None:
-    """Errors travel between processes with all that they say."""
+    """Errors keep all their data when they are sent between processes."""
     services.script("set", ScriptedFault(effect=False, status=502))
     error = await unknown(session.peerbet.post(TEXT, confirm=True))
     copy = pickle.loads(pickle.dumps(error))
@@ -344,7 +346,7 @@ async def test_the_notes_are_pickled_with_the_error(services: Scripted, session:
 async def test_an_earlier_message_of_ones_own_is_not_this_one(
     overlap: int, order: Order, arrived: bool
 ) -> None:
-    """However identical: it was there before, also if the service shows it again."""
+    """Even an identical one: it is older, also if the service shows it again."""
     async with Scripted(overlap=overlap, order=order, repeat=2) as services:
         services.say(3)
         services.post(TEXT)
@@ -363,7 +365,7 @@ async def test_an_earlier_message_of_ones_own_is_not_this_one(
 async def test_what_only_looks_like_it_is_not_taken(
     services: Scripted, session: Session, bits: dict[str, int]
 ) -> None:
-    """A message of somebody else, or a private one, is not what was posted."""
+    """A message of another user, or a private one, is not the post."""
     services.script("set", ScriptedFault(effect=False, end="drop", after=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
@@ -373,7 +375,7 @@ async def test_what_only_looks_like_it_is_not_taken(
 
 
 async def test_it_is_found_among_what_looks_like_it(services: Scripted, session: Session) -> None:
-    """Somebody else's, a private one, one of other words, and then it."""
+    """Another user's, a private one, one of another text, and then the post."""
     services.script("set", ScriptedFault(end="drop", before=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
@@ -396,13 +398,13 @@ CHANGES: Final[dict[str, tuple[str, Callable[[str], str]]]] = {
     "trimmed to nothing": (" ", str.strip),
     "trimmed and escaped": (" <3 ", lambda text: html.escape(text.strip())),
 }
-"""What services do to a text before they show it."""
+"""How services change a text before they show it."""
 
 
 @pytest.mark.parametrize(("text", "change"), CHANGES.values(), ids=CHANGES)
 async def test_a_text_may_be_shown_otherwise(text: str, change: Callable[[str], str]) -> None:
-    """Trimmed, with other blanks, or escaped for HTML, it is the same text."""
-    async with Scripted(transform_text=change) as services, services.session() as session:
+    """Trimmed, with other white space, or escaped for HTML, it is the same text."""
+    async with Scripted(shown_as=change) as services, services.session() as session:
         services.script("set", DROP)
         assert await session.peerbet.post(text, confirm=True) == 1
         assert sent(services) == [text]
@@ -421,18 +423,18 @@ async def test_a_text_may_be_shown_otherwise(text: str, change: Callable[[str], 
     ],
 )
 async def test_another_text_is_another(text: str, shown: str) -> None:
-    """Nothing else is guessed at."""
-    async with Scripted(transform_text=lambda _: shown) as services, services.session() as session:
+    """A text with other words is a different text."""
+    async with Scripted(shown_as=lambda _: shown) as services, services.session() as session:
         services.script("set", DROP)
         await unknown(session.peerbet.post(text, confirm=True))
         assert sent(services) == [text]
 
 
-# -- many messages meanwhile ----------------------------------------------------------------------
+# -- many messages at the same time ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("window", "before", "after", "found"),
+    ("window", "before", "after", "is_found"),
     [
         ("newest", 0, 299, True),
         ("newest", 0, 300, False),
@@ -446,10 +448,10 @@ async def test_another_text_is_another(text: str, shown: str) -> None:
         ("oldest", MAX_LOOKUP_PAGES * 300, 0, False),
     ],
 )
-async def test_more_messages_came_than_fit_a_page(
-    window: Window, before: int, after: int, found: bool
+async def test_more_messages_arrived_than_fit_a_page(
+    window: Window, before: int, after: int, is_found: bool
 ) -> None:
-    """All pages are turned where there are more; what the service does not show is not found."""
+    """All pages are read; what the service does not show is not found."""
     async with Scripted(window=window) as services, services.session() as session:
         first = services.say(5)
         services.script("set", ScriptedFault(end="drop", before=1, after=1))
@@ -458,7 +460,7 @@ async def test_more_messages_came_than_fit_a_page(
         services.say(before, step=2)
         await asyncio.sleep(1)
         services.say(after)
-        if found:
+        if is_found:
             assert await post == first + 2 * before + 1
         else:
             await unknown(post)
@@ -468,7 +470,7 @@ async def test_more_messages_came_than_fit_a_page(
 
 @pytest.mark.parametrize("bad", [{"id": 7}, "no message at all"], ids=["id alone", "nothing"])
 async def test_a_page_is_full_of_bad_messages_too(bad: object) -> None:
-    """What cannot be decoded takes up room on a page: the next one is turned."""
+    """An undecodable message takes space on a page: the next page is read."""
     async with Scripted(window="oldest") as services, services.session() as session:
         services.script("set", ScriptedFault(end="drop", before=1))
         post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
@@ -479,8 +481,8 @@ async def test_a_page_is_full_of_bad_messages_too(bad: object) -> None:
         assert sent(services) == [TEXT]
 
 
-async def test_a_service_that_shows_one_page_for_ever_is_not_asked_for_ever() -> None:
-    """A page that leads no further is the last."""
+async def test_a_service_that_always_returns_one_page_is_not_read_indefinitely() -> None:
+    """A page without a higher id is the last one."""
     async with Scripted(window="oldest", overlap=10_000) as services:
         services.say(400)
         services.script("set", DROP_UNSEEN)
@@ -500,14 +502,14 @@ ENDS: Final = {"answered": OK, "lost": DROP, "never there": DROP_UNSEEN}
 async def test_two_identical_posts_have_an_id_each(
     services: Scripted, session: Session, first: str, second: str
 ) -> None:
-    """Two at once, of which either is answered, lost, or never there: no id is given twice."""
+    """Two at the same time, each confirmed, lost, or never posted: no id is returned twice."""
     services.script("set", ENDS[first], ENDS[second])
     both = [session.peerbet.post(TEXT, confirm=True) for _ in range(2)]
     async with asyncio.timeout(60):
         results = await asyncio.gather(*both, return_exceptions=True)
-    found = [result for result in results if isinstance(result, int)]
+    posted_ids = [result for result in results if isinstance(result, int)]
     there = [end for end in (first, second) if end != "never there"]
-    assert sorted(found) == list(range(1, len(there) + 1))
+    assert sorted(posted_ids) == list(range(1, len(there) + 1))
     failed = [result for result in results if not isinstance(result, int)]
     assert all(type(error) is OutcomeUnknownError for error in failed)
     assert sent(services) == [TEXT] * 2
@@ -515,10 +517,10 @@ async def test_two_identical_posts_have_an_id_each(
 
 @pytest.mark.parametrize("confirm", [False, True])
 @pytest.mark.parametrize("slow_first", [False, True])
-async def test_a_slow_answer_has_the_first_say(
+async def test_a_slow_response_claims_its_id_first(
     services: Scripted, session: Session, confirm: bool, slow_first: bool
 ) -> None:
-    """A message in the chat may be that of a post whose answer is still on its way."""
+    """A message in the chat may belong to a post whose response has not arrived yet."""
     slow, lost = ScriptedFault(after=4), ScriptedFault(effect=False, end="drop", after=0.5)
     services.script("set", *((slow, lost) if slow_first else (lost, slow)))
     posts = []
@@ -535,18 +537,18 @@ async def test_a_slow_answer_has_the_first_say(
     assert sent(services) == [TEXT] * 2
 
 
-async def test_a_post_that_starts_meanwhile_is_not_waited_for(
+async def test_a_post_that_starts_during_the_search_is_not_waited_for(
     services: Scripted, session: Session
 ) -> None:
-    """Only those that were sent before the page was read can be on it."""
+    """Only posts that were sent before the page was read can be on it."""
     services.script("set", DROP, ScriptedFault(before=3))
     first = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     session.limiters["peerbet.chat.set"].pause(2)
     second = asyncio.ensure_future(session.peerbet.post(TEXT))
-    begun = asyncio.get_running_loop().time()
+    start = asyncio.get_running_loop().time()
     assert await first == 1
-    assert asyncio.get_running_loop().time() - begun < 1
+    assert asyncio.get_running_loop().time() - start < 1
     assert await second == 2
     assert sent(services) == [TEXT] * 2
 
@@ -554,19 +556,19 @@ async def test_a_post_that_starts_meanwhile_is_not_waited_for(
 async def test_posts_of_other_words_are_not_waited_for(
     services: Scripted, session: Session
 ) -> None:
-    """They can claim nothing that this one could."""
+    """They cannot claim the id of this one."""
     services.script("set", HANG, DROP)
     other = asyncio.ensure_future(session.peerbet.post("something else"))
     await asyncio.sleep(0.1)
-    begun = asyncio.get_running_loop().time()
+    start = asyncio.get_running_loop().time()
     assert await session.peerbet.post(TEXT, confirm=True) == 2
-    assert asyncio.get_running_loop().time() - begun < 3
+    assert asyncio.get_running_loop().time() - start < 3
     await unknown(other)
     assert sent(services) == ["something else", TEXT]
 
 
 async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session) -> None:
-    """A message that was answered, and is shown only now, is not that of a later post."""
+    """A message whose id is known, but which becomes visible later, does not match a later post."""
     services.say(1)
     services.script("set", ScriptedFault(hidden=2), DROP_UNSEEN)
     assert await session.peerbet.post(TEXT) == 2
@@ -575,7 +577,7 @@ async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session)
 
 
 async def test_a_found_id_is_taken(services: Scripted, session: Session) -> None:
-    """The same holds where it was no answer that told the id."""
+    """The same if the id was found by a search."""
     services.say(1)
     services.script("set", ScriptedFault(end="drop"), DROP_UNSEEN)
     services.script("get", OK, OK, ScriptedFault(body=PAGE_OF_ONE))
@@ -587,18 +589,18 @@ async def test_a_found_id_is_taken(services: Scripted, session: Session) -> None
 PAGE_OF_ONE: Final = json.dumps(
     {"status": 1, "users_online": 1, "message_list": [line(1)]}
 ).encode()
-"""What a service shows that lags behind."""
+"""What a service with a delay shows."""
 
 
 async def test_only_the_latest_posts_are_remembered() -> None:
-    """A session that posts for ever does not grow for ever."""
+    """A session that posts indefinitely uses a limited amount of memory."""
     async with (
         Scripted() as services,
         services.session(rates={"peerbet.chat.set": Rate(0.0)}) as session,
     ):
         for _ in range(MAX_CLAIMED_IDS + 5):
             await session.peerbet.post("x")
-        posts = session.peerbet._posts
+        posts = session.peerbet._poster
         assert (len(posts._claimed_ids), len(posts._in_flight)) == (MAX_CLAIMED_IDS, 0)
 
 
@@ -626,9 +628,9 @@ posts = st.tuples(st.sampled_from(["a", "b", " a "]), st.booleans(), faults)
 async def test_no_id_is_given_twice(
     schedule: list[tuple[str, bool, ScriptedFault]], window: Window, overlap: int
 ) -> None:
-    """Whatever is posted at once and whatever becomes of it: one id for one post, of its text.
+    """Whatever is posted concurrently, with any outcome: one id for one post, of its text.
 
-    Where all of them are confirmed, each message in the chat is found by somebody.
+    If all of them are confirmed, each message in the chat is found by a post.
     """
     async with Scripted(window=window, overlap=overlap) as services, services.session() as session:
         services.script("set", *(fault for _, _, fault in schedule))
@@ -660,7 +662,7 @@ class Cut(Generator[Any, Any, object]):
     def __init__(self, work: Coroutine[Any, Any, object], at: int) -> None:
         self._work = work
         self._left = at
-        self.happened = False
+        self.was_cancelled = False
 
     def __await__(self) -> Self:
         return self
@@ -675,7 +677,7 @@ class Cut(Generator[Any, Any, object]):
         if self._left == 0:
             task = asyncio.current_task()
             assert task is not None
-            self.happened = task.cancel()
+            self.was_cancelled = task.cancel()
         self._left -= 1
         return future
 
@@ -688,9 +690,9 @@ async def cut_off(work: Coroutine[Any, Any, object], at: int) -> bool:
         await cut
 
     (result,) = await asyncio.gather(run(), return_exceptions=True)
-    expected = asyncio.CancelledError if cut.happened else (type(None), OutcomeUnknownError)
+    expected = asyncio.CancelledError if cut.was_cancelled else (type(None), OutcomeUnknownError)
     assert isinstance(result, expected)
-    return cut.happened
+    return cut.was_cancelled
 
 
 HISTORIES: Final = {
@@ -703,13 +705,13 @@ HISTORIES: Final = {
 
 @pytest.mark.parametrize("fault", HISTORIES.values(), ids=HISTORIES)
 async def test_a_post_can_be_cancelled_at_any_moment(fault: ScriptedFault) -> None:
-    """At each of its awaits: nothing is sent twice, nothing hangs, the next post is as good."""
-    at, happened = 0, True
-    while happened:
+    """At each of its awaits: nothing is sent twice, nothing hangs, and the next post succeeds."""
+    at, was_cancelled = 0, True
+    while was_cancelled:
         async with Scripted() as services, services.session() as session:
             services.script("set", fault)
             tasks = asyncio.all_tasks()
-            happened = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
+            was_cancelled = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
             assert len(sent(services)) <= 1
             assert [limiter.waiting for limiter in session.limiters.values()] == [0] * 6
             await asyncio.sleep(0.01)  # the server may be about to accept a connection
@@ -723,33 +725,33 @@ async def test_a_post_can_be_cancelled_at_any_moment(fault: ScriptedFault) -> No
     assert at > 6
 
 
-async def test_a_cancelled_post_lets_others_go_on() -> None:
-    """Whoever waits for it to say which message is its own waits no longer."""
-    at, happened = 0, True
-    while happened:
+async def test_a_cancelled_post_does_not_block_others() -> None:
+    """A search that waits for the cancelled post continues."""
+    at, was_cancelled = 0, True
+    while was_cancelled:
         async with Scripted() as services, services.session() as session:
             services.script("set", ScriptedFault(before=0.5, after=3), DROP_UNSEEN)
             first = asyncio.ensure_future(cut_off(session.peerbet.post(TEXT), at))
             other = session.peerbet.post(TEXT, confirm=True)
             with anyio.fail_after(20):
                 (result,) = await asyncio.gather(other, return_exceptions=True)
-                happened = await first
-            # Identical messages stand for each other where nobody else can claim them.
-            assert result == 1 if happened else isinstance(result, OutcomeUnknownError)
+                was_cancelled = await first
+            # Identical messages are interchangeable where no other post can claim them.
+            assert result == 1 if was_cancelled else isinstance(result, OutcomeUnknownError)
             assert len(sent(services)) <= 2
         at += 1
     assert at > 3
 
 
-async def test_whoever_waits_for_another_post_can_be_cancelled() -> None:
-    """At each of its awaits, the one for the other post's answer among them."""
-    at, happened = 0, True
-    while happened:
+async def test_a_search_that_waits_for_another_post_can_be_cancelled() -> None:
+    """At each of its awaits, including the wait for the other post."""
+    at, was_cancelled = 0, True
+    while was_cancelled:
         async with Scripted() as services, services.session() as session:
             services.script("set", ScriptedFault(before=0.5, after=4), DROP_UNSEEN)
             first = asyncio.ensure_future(session.peerbet.post(TEXT))
             await asyncio.sleep(0.2)
-            happened = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
+            was_cancelled = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
             with anyio.fail_after(10):
                 assert await first == 1
             assert len(sent(services)) <= 2

@@ -1,7 +1,7 @@
-"""PythBots: people, staff, statistics and mail.
+"""PythBots: users, staff, statistics and mail.
 
-The fake services judge every request and answer in natural shapes; other shapes, which nobody has
-published, are for the tests of `pythpeer.shapes`, and come here only as far as the models go.
+The fake services check every request and answer in natural shapes; other undocumented shapes are
+tested in the tests of `pythpeer.shapes`, and here only as far as the models are concerned.
 """
 
 from __future__ import annotations
@@ -65,12 +65,14 @@ def texts(mails: tuple[Mail, ...]) -> list[str | None]:
 # -- people ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("who", "sent"), [("tiro", "tiro"), (TIRO, "221192"), ("221192",) * 2])
+@pytest.mark.parametrize(
+    ("name_or_id", "sent"), [("tiro", "tiro"), (TIRO, "221192"), ("221192",) * 2]
+)
 async def test_a_user_is_found_by_name_or_id(
-    fake: FakeServices, session: Session, who: str | int, sent: str
+    fake: FakeServices, session: Session, name_or_id: str | int, sent: str
 ) -> None:
-    """Every documented fact about somebody, and the whole object beside them."""
-    user = await session.pythbots.user(who)
+    """Every documented field of a user, and the whole object in ``raw``."""
+    user = await session.pythbots.user(name_or_id)
     assert user == User(
         id=TIRO,
         username="tiro",
@@ -88,20 +90,20 @@ async def test_a_user_is_found_by_name_or_id(
 
 
 async def test_a_users_name_is_encoded(fake: FakeServices, session: Session) -> None:
-    """Any name can be asked for."""
+    """Any name can be looked up."""
     fake.users.add("a b&c=é/+😀", user_id=7)
     assert (await session.pythbots.user("a b&c=é/+😀")).id == 7
 
 
 async def test_an_unknown_user_is_an_api_error(session: Session) -> None:
-    """In the service's own words."""
+    """With the service's message."""
     with pytest.raises(ApiError, match="User not found") as caught:
         await session.pythbots.user("nobody")
     assert type(caught.value) is ApiError
     assert caught.value.endpoint == "pythbots.userinfo"
 
 
-async def test_what_the_service_does_not_say_is_none() -> None:
+async def test_what_the_response_lacks_is_none() -> None:
     """Every field may be missing; ``raw`` is there whatever the fields are called."""
     body = b'{"whatever": {"x": 1}, "y": [2]}'
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
@@ -112,19 +114,23 @@ async def test_what_the_service_does_not_say_is_none() -> None:
     assert user.raw == json.loads(body)
 
 
-@pytest.mark.parametrize("who", ["", 0, -1, 2**31, True, None, 1.0, b"tiro", "\ud800"], ids=ascii)
-async def test_a_bad_user_costs_nothing(fake: FakeServices, session: Session, who: Any) -> None:
-    """It is refused before a token is spent and before anything is sent."""
+@pytest.mark.parametrize(
+    "name_or_id", ["", 0, -1, 2**31, True, None, 1.0, b"tiro", "\ud800"], ids=ascii
+)
+async def test_an_invalid_user_costs_nothing(
+    fake: FakeServices, session: Session, name_or_id: Any
+) -> None:
+    """It is rejected before a token is spent and before anything is sent."""
     with pytest.raises(InvalidRequestError):
-        await session.pythbots.user(who)
+        await session.pythbots.user(name_or_id)
     assert untouched(session, fake)
 
 
 # -- chats ----------------------------------------------------------------------------------------
 
 
-async def test_staff_comes_in_the_services_order(fake: FakeServices, session: Session) -> None:
-    """Each with rank, avatar and the time for which the rank was held."""
+async def test_staff_is_in_the_services_order(fake: FakeServices, session: Session) -> None:
+    """Each with rank, avatar and the time for which the rank has been held."""
     staff = await session.pythbots.staff(CHAT)
     assert isinstance(staff, tuple)
     assert [(member.username, member.rank) for member in staff] == [
@@ -142,7 +148,7 @@ async def test_staff_comes_in_the_services_order(fake: FakeServices, session: Se
 
 
 async def test_a_chat_without_staff_is_empty(fake: FakeServices, session: Session) -> None:
-    """Nobody is no error."""
+    """An empty staff is no error."""
     fake.chats.add(5)
     assert await session.pythbots.staff(5) == ()
 
@@ -150,7 +156,7 @@ async def test_a_chat_without_staff_is_empty(fake: FakeServices, session: Sessio
 async def test_a_chat_that_has_not_opted_in_is_an_api_error(
     fake: FakeServices, session: Session
 ) -> None:
-    """The service says so itself, and it is not about the key."""
+    """The service returns the error itself, and it is not about the key."""
     fake.chats.add(5, opted_in=False)
     with pytest.raises(ApiError, match="opted in") as caught:
         await session.pythbots.staff(5)
@@ -192,7 +198,7 @@ async def test_numbers_are_numbers_however_they_were_sent(body: dict[str, Any]) 
 
 
 async def test_an_unknown_chat_is_an_api_error(session: Session) -> None:
-    """In the service's own words."""
+    """With the service's message."""
     with pytest.raises(ApiError, match="Chat not found") as caught:
         await session.pythbots.stats(1)
     assert caught.value.endpoint == "pythbots.cstats"
@@ -203,14 +209,14 @@ async def test_an_unknown_chat_is_an_api_error(session: Session) -> None:
 async def test_a_bad_chat_costs_nothing(
     fake: FakeServices, session: Session, call: str, chat: Any
 ) -> None:
-    """It is refused before a token is spent and before anything is sent."""
+    """It is rejected before a token is spent and before anything is sent."""
     with pytest.raises(InvalidRequestError, match="chat_id"):
         await getattr(session.pythbots, call)(chat)
     assert untouched(session, fake)
 
 
 async def test_look_ups_have_a_burst_of_three_each(fake: FakeServices, session: Session) -> None:
-    """Three at once, then one per second; users, ranks and statistics apart."""
+    """Three immediately, then one per second; users, ranks and statistics apart."""
     bots = session.pythbots
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: bots.user("tiro"),
@@ -232,7 +238,7 @@ async def test_look_ups_have_a_burst_of_three_each(fake: FakeServices, session: 
 async def test_mail_goes_to_a_name_or_an_id(
     fake: FakeServices, session: Session, to: str | int, recipient: str
 ) -> None:
-    """A ``str`` goes out as ``user=``, an ``int`` as ``id=``; there is nothing to return."""
+    """A ``str`` is sent as ``user=``, an ``int`` as ``id=``; nothing is returned."""
     await session.pythbots.send_mail(to, "a b+c & é 😀")
     assert fake.mail.sent == [SentMail("alice", "a b+c & é 😀")]
     assert fake.requests[0].target == (
@@ -241,15 +247,15 @@ async def test_mail_goes_to_a_name_or_an_id(
 
 
 async def test_a_name_of_digits_is_a_name(fake: FakeServices, session: Session) -> None:
-    """The type decides, not the look."""
+    """The type decides, not the content."""
     fake.users.add("101", user_id=9)
     await session.pythbots.send_mail("101", "hi")
     await session.pythbots.send_mail(101, "hi")
     assert [mail.recipient for mail in fake.mail.sent] == ["101", "alice"]
 
 
-async def test_mail_to_nobody_is_an_api_error(session: Session) -> None:
-    """A clear no is no unknown outcome."""
+async def test_mail_to_an_unknown_user_is_an_api_error(session: Session) -> None:
+    """An API error is no unknown outcome."""
     with pytest.raises(ApiError, match="User not found") as caught:
         await session.pythbots.send_mail("nobody", "hi")
     assert not isinstance(caught.value, OutcomeUnknownError)
@@ -258,7 +264,7 @@ async def test_mail_to_nobody_is_an_api_error(session: Session) -> None:
 
 @pytest.mark.parametrize("to", ["", 0, -1, 2**31, True, None, 1.0, b"alice"], ids=repr)
 async def test_a_bad_recipient_costs_nothing(fake: FakeServices, session: Session, to: Any) -> None:
-    """It is refused before a token is spent and before anything is sent."""
+    """It is rejected before a token is spent and before anything is sent."""
     with pytest.raises(InvalidRequestError):
         await session.pythbots.send_mail(to, "hi")
     assert untouched(session, fake)
@@ -266,7 +272,7 @@ async def test_a_bad_recipient_costs_nothing(fake: FakeServices, session: Sessio
 
 @pytest.mark.parametrize("text", ["", None, 5, b"bytes", "\ud800", "nul\0"], ids=ascii)
 async def test_a_bad_text_costs_nothing(fake: FakeServices, session: Session, text: Any) -> None:
-    """It is refused before a token is spent and before anything is sent."""
+    """It is rejected before a token is spent and before anything is sent."""
     with pytest.raises(InvalidRequestError):
         await session.pythbots.send_mail("alice", text)
     assert untouched(session, fake)
@@ -276,8 +282,8 @@ async def test_a_bad_text_costs_nothing(fake: FakeServices, session: Session, te
     "body",
     [b'{"success":true}', b'{"status":"ok"}', b'"sent"', b"true", b"1", b'{"message":"Sent"}'],
 )
-async def test_any_answer_that_may_be_success_will_do(body: bytes) -> None:
-    """What a sent mail is answered with is documented nowhere."""
+async def test_any_response_that_may_be_success_is_accepted(body: bytes) -> None:
+    """The response to a sent mail is undocumented."""
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         await session.pythbots.send_mail("alice", "hi")
         assert len(server.requests) == 1
@@ -295,8 +301,8 @@ async def test_any_answer_that_may_be_success_will_do(body: bytes) -> None:
         hang(),
     ],
 )
-async def test_mail_without_an_answer_may_have_been_sent(step: Any) -> None:
-    """Nobody knows, nothing is repeated, and the error says so."""
+async def test_mail_without_a_response_may_have_been_sent(step: Any) -> None:
+    """The outcome is unknown, nothing is repeated, and the error shows that."""
     async with RawServer(step) as server, open_session(server.url, timeout=5.0) as session:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.pythbots.send_mail("alice", "hi")
@@ -326,7 +332,7 @@ async def test_unread_mail_is_fetched_once(fake: FakeServices, session: Session)
 
 
 async def test_all_mail_is_the_history(fake: FakeServices, session: Session) -> None:
-    """Read and unread, as often as one asks; it marks nothing here and moves no stream."""
+    """Read and unread, at each call; it marks nothing here and moves no stream."""
     fake.mail.deliver("alice", "first")
     await session.pythbots.unread_mail()
     fake.mail.deliver("bob", "second")
@@ -340,17 +346,17 @@ async def test_all_mail_is_the_history(fake: FakeServices, session: Session) -> 
 
 
 async def test_what_cannot_be_decoded_is_no_mail(caplog: pytest.LogCaptureFixture) -> None:
-    """It hides no other mail of the history, and does not go unsaid."""
+    """It hides no other mail of the history, and is logged."""
     body = b'[null, "hello", 5]'
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         assert texts(await session.pythbots.all_mail()) == ["hello"]
-    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == ["pythbots.mail: skipped 2 mails that cannot be decoded"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == ["pythbots.mail: skipped 2 mails that cannot be decoded"]
 
 
 @pytest.mark.parametrize("item", ["null", "5", "[]", "true"])
 async def test_staff_is_all_there_or_an_error(item: str) -> None:
-    """A list in which somebody is missing is not handed out as the whole."""
+    """A list that lacks a member is not returned as a complete one."""
     body = b'[{"username":"alice"},%b]' % item.encode()
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         with pytest.raises(DecodeError):
@@ -373,10 +379,10 @@ async def test_mail_of_a_direct_call_reaches_the_streams(
         assert (await anext(stream)).text == "first"
 
 
-async def test_mail_that_a_stream_has_handed_out_is_not_returned_again(
+async def test_mail_that_a_stream_has_returned_is_not_returned_again(
     fake: FakeServices, session: Session
 ) -> None:
-    """What was acknowledged in a stream is no news to a direct call."""
+    """A direct call does not return what was acknowledged in a stream."""
     fake.mail.deliver("alice", "first")
     async with session.pythbots.mail_stream() as stream:
         assert (await anext(stream)).text == "first"
@@ -385,10 +391,10 @@ async def test_mail_that_a_stream_has_handed_out_is_not_returned_again(
     assert texts(await session.pythbots.unread_mail()) == ["second"]
 
 
-async def test_a_call_that_fetched_nothing_is_owed_nothing(
+async def test_a_call_that_fetched_nothing_leaves_nothing_undelivered(
     fake: FakeServices, session: Session
 ) -> None:
-    """A direct call that never got a token leaves no claim on what streams hand out after it."""
+    """A direct call that got no token does not return what streams return after it."""
     limiter = session.limiters["pythbots.mail"]
     limiter.pause(100)
     with pytest.raises(RateLimitedError):
@@ -400,8 +406,8 @@ async def test_a_call_that_fetched_nothing_is_owed_nothing(
     assert await session.pythbots.unread_mail() == ()
 
 
-async def test_max_wait_holds_beside_a_stream_too(session: Session) -> None:
-    """A direct call does not wait longer because a stream waits already: it fails at once."""
+async def test_max_wait_holds_next_to_a_stream_too(session: Session) -> None:
+    """A direct call does not wait longer because a stream waits already: it raises immediately."""
     loop = asyncio.get_running_loop()
     await session.pythbots.unread_mail()
     waiting = asyncio.create_task(anext(session.pythbots.mail_stream()))
@@ -429,26 +435,26 @@ async def test_max_wait_holds_beside_a_stream_too(session: Session) -> None:
     ],
     ids=["dropped", "500", "html", "empty", "hung"],
 )
-async def test_mail_of_a_lost_answer_comes_with_the_next_call(
+async def test_mail_of_a_lost_response_is_returned_by_the_next_call(
     fault: ScriptedFault, mail_ids: bool
 ) -> None:
-    """The service marked it as read, nobody saw it: it is found in the history, and marked."""
+    """The service marked it as read, and it did not arrive: it is found in the history."""
     async with Scripted(mail_ids=mail_ids) as services, services.session() as session:
         services.deliver("first", "second")
         services.script("readnew", fault)
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.pythbots.unread_mail()
         assert caught.value.endpoint == "pythbots.mail"
-        found = await session.pythbots.unread_mail()
-        assert texts(found) == ["first", "second"]
-        assert all(mail.recovered for mail in found)
+        mails = await session.pythbots.unread_mail()
+        assert texts(mails) == ["first", "second"]
+        assert all(mail.recovered for mail in mails)
         services.deliver("third")
         (last,) = await session.pythbots.unread_mail()
         assert (last.text, last.recovered) == ("third", False)
 
 
-async def test_mail_of_a_cancelled_call_comes_with_the_next() -> None:
-    """The request goes on to its end, and what it brought is returned by the next call."""
+async def test_mail_of_a_cancelled_call_is_returned_by_the_next() -> None:
+    """The request continues to its end, and the next call returns its mail."""
     async with Scripted() as services, services.session() as session:
         services.deliver("first")
         services.script("readnew", ScriptedFault(after=2.0))
@@ -465,7 +471,7 @@ async def test_mail_of_a_cancelled_call_comes_with_the_next() -> None:
 async def test_a_call_cancelled_in_line_consumes_nothing(
     fake: FakeServices, session: Session
 ) -> None:
-    """Cancelled before it had a token, it was never sent."""
+    """Cancelled before it had a token, it was not sent."""
     await session.pythbots.unread_mail()
     fake.mail.deliver("alice", "first")
     task = asyncio.create_task(session.pythbots.unread_mail())
@@ -479,18 +485,18 @@ async def test_a_call_cancelled_in_line_consumes_nothing(
     assert texts(await session.pythbots.unread_mail()) == ["first"]
 
 
-async def test_two_calls_at_once_share_what_there_is(fake: FakeServices, session: Session) -> None:
-    """No mail is returned by neither, whichever of them fetched it."""
+async def test_two_concurrent_calls_share_the_mail(fake: FakeServices, session: Session) -> None:
+    """Every mail is returned by one of them, whichever fetched it."""
     fake.mail.deliver("alice", "first")
     fake.mail.deliver("alice", "second")
-    one, other = await asyncio.gather(
+    first, second = await asyncio.gather(
         session.pythbots.unread_mail(), session.pythbots.unread_mail()
     )
-    assert {*texts(one), *texts(other)} == {"first", "second"}
+    assert {*texts(first), *texts(second)} == {"first", "second"}
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("document", "expected"),
     [
         ([{"id": 2, "text": "b"}, {"id": 1, "text": "a"}], ["a", "b"]),
         (
@@ -509,9 +515,9 @@ async def test_two_calls_at_once_share_what_there_is(fake: FakeServices, session
     ],
     ids=repr,
 )
-async def test_mail_comes_oldest_first_in_any_shape(found: object, expected: list[str]) -> None:
-    """By id, by date, or as it came; what cannot be decoded does not hide its neighbours."""
-    body = json.dumps(found).encode()
+async def test_mail_is_oldest_first_in_any_shape(document: object, expected: list[str]) -> None:
+    """By id, by date, or in the order received; an undecodable mail hides no others."""
+    body = json.dumps(document).encode()
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         assert texts(await session.pythbots.all_mail()) == expected
         assert texts(await session.pythbots.unread_mail()) == expected
@@ -519,7 +525,7 @@ async def test_mail_comes_oldest_first_in_any_shape(found: object, expected: lis
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}x", b'"mail"', b"7", b'{"a":1}', b"<html>"])
 async def test_what_is_no_mail_list_is_an_error(body: bytes) -> None:
-    """Never "no mail": a repeatable read is undecodable, a consuming one is open."""
+    """Never "no mail": a harmless read is undecodable, a destructive one of unknown outcome."""
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         with pytest.raises(DecodeError):
             await session.pythbots.all_mail()
@@ -549,7 +555,7 @@ each_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_mail_needs_the_personal_key(
     fake: FakeServices, call: Callable[[Session], Awaitable[object]]
 ) -> None:
-    """Without one the error says so, before a token is spent."""
+    """Without one the error names it, before a token is spent."""
     async with fake.session(personal_key=None) as session:
         with pytest.raises(InvalidRequestError, match="personal key") as caught:
             await call(session)
@@ -558,17 +564,17 @@ async def test_mail_needs_the_personal_key(
 
 
 async def test_a_mail_stream_needs_the_personal_key(fake: FakeServices) -> None:
-    """It is an error where the stream is made."""
+    """The error is raised when the stream is made."""
     async with fake.session(personal_key=None) as session:
         with pytest.raises(InvalidRequestError, match="personal key"):
             session.pythbots.mail_stream()
 
 
 @each_mail_call
-async def test_a_wrong_personal_key_is_refused(
+async def test_a_wrong_personal_key_is_rejected(
     fake: FakeServices, call: Callable[[Session], Awaitable[object]]
 ) -> None:
-    """In the service's own words; and a refused consuming read consumed nothing."""
+    """With the service's message; and a rejected destructive read has marked nothing as read."""
     async with fake.session(personal_key="wrong") as session:
         with pytest.raises(AccessDeniedError) as caught:
             await call(session)
@@ -581,17 +587,17 @@ async def test_a_wrong_personal_key_is_refused(
 async def test_the_api_key_travels_in_its_header(
     call: Callable[[Session], Awaitable[object]],
 ) -> None:
-    """With every call, and never in the URL: the fake would tell on it."""
+    """With every call, and never in the URL: the fake would report it."""
     async with FakeServices(pythbots_api_key="api-key") as fake, fake.session() as session:
         await call(session)
         assert fake.violations == []
 
 
 @each_call
-async def test_a_wrong_api_key_is_refused(
+async def test_a_wrong_api_key_is_rejected(
     call: Callable[[Session], Awaitable[object]],
 ) -> None:
-    """What the service says is about the key."""
+    """The service's message is about the key."""
     async with FakeServices(pythbots_api_key="api-key") as fake:
         async with fake.session(pythbots_api_key="wrong") as session:
             with pytest.raises(AccessDeniedError, match="Invalid API key"):
@@ -603,7 +609,7 @@ async def test_a_wrong_api_key_is_refused(
 async def test_the_personal_key_goes_to_mail_only(
     call: Callable[[Session], Awaitable[object]],
 ) -> None:
-    """A key travels where it is needed; the Peerbet key does not come here at all."""
+    """Each key is sent only where it is needed; the Peerbet key is not sent here."""
     async with RawServer(answer(b'[{"a": 1}]')) as server:
         async with open_session(server.url) as session:
             with contextlib.suppress(DecodeError, OutcomeUnknownError):
@@ -629,7 +635,7 @@ async def test_the_personal_key_goes_to_mail_only(
 async def test_refusals_are_typed(
     call: Callable[[Session], Awaitable[object]], body: bytes, status: int, kind: type[ApiError]
 ) -> None:
-    """What the service says in its own words, or by its status, whatever was asked."""
+    """The service's message, or its status, for any request."""
     async with RawServer(answer(body, status)) as server, open_session(server.url) as session:
         with pytest.raises(kind) as caught:
             await call(session)
@@ -638,8 +644,8 @@ async def test_refusals_are_typed(
         assert str(caught.value.endpoint).startswith("pythbots.")
 
 
-async def test_a_refused_read_of_mail_is_over() -> None:
-    """After a clear no the next call asks for unread mail again, not for the history."""
+async def test_a_rejected_read_of_mail_is_over() -> None:
+    """After an API error the next call asks for unread mail again, not for the history."""
     async with Scripted() as services, services.session() as session:
         services.deliver("first")
         services.script("readnew", ScriptedFault(effect=False, body=b'{"error": "no access"}'))
@@ -661,7 +667,7 @@ async def test_all_of_mail_is_paced_as_one() -> None:
 
 
 async def test_a_bad_argument_names_its_endpoint(fake: FakeServices, session: Session) -> None:
-    """Every error of a call carries the name of the endpoint that was to be asked."""
+    """Every error of a call has the name of its endpoint."""
     bots = session.pythbots
     endpoints = []
     for call in (bots.user(""), bots.staff(0), bots.stats(0), bots.send_mail("", "hi")):
@@ -678,7 +684,7 @@ async def test_a_bad_argument_names_its_endpoint(fake: FakeServices, session: Se
 
 @pytest.mark.parametrize("body", [b'{"success": false}', b'\xef\xbb\xbf{"success": false}'])
 async def test_a_success_that_is_none_is_a_no(body: bytes) -> None:
-    """However the answer has to be read."""
+    """However the response is parsed."""
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         with pytest.raises(ApiError):
             await session.pythbots.send_mail("bob", "hi")
@@ -686,7 +692,7 @@ async def test_a_success_that_is_none_is_a_no(body: bytes) -> None:
 
 @pytest.mark.parametrize("words", ["inbox full: too many unread messages", "too many characters"])
 async def test_too_many_of_something_else_is_no_rate_limit(words: str) -> None:
-    """Only too many requests are."""
+    """Only a 429 is."""
     body = json.dumps({"error": words}).encode()
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         with pytest.raises(ApiError, match="too many"):

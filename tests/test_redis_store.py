@@ -511,7 +511,7 @@ class Room:
     async def drain(self) -> None:
         pass
 
-    async def poll(self, feed: Poller[Line]) -> PythpeerError | None:
+    async def try_poll(self, feed: Poller[Line]) -> PythpeerError | None:
         await asyncio.sleep(0.05)
         self.polls.append(feed)
         if feed.has_unpositioned:
@@ -1021,8 +1021,8 @@ async def test_streams_wait_for_a_server_that_is_away(
     await stream.aclose()
     await store.aclose()
     said = [record.message for record in caplog.records if record.name == "pythpeer.streams"]
-    assert len([words for words in said if "goes on trying" in words]) == 1
-    assert len([words for words in said if "is back" in words]) == 1
+    assert len([words for words in said if "keeps retrying" in words]) == 1
+    assert len([words for words in said if "recovered after" in words]) == 1
 
 
 @redis_server.needs_a_server

@@ -1,4 +1,4 @@
-"""Going on in another life of the program: from where a name was, or from the beginning."""
+"""Resuming in another run of the program: from the position of a name, or from the beginning."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ def path(folder: Path) -> Path:
     return folder / "bot.sqlite"
 
 
-async def test_a_name_goes_on_behind_its_last_acknowledged_message(path: Path) -> None:
-    """The one that was handed out last comes again, unless it was acknowledged."""
+async def test_a_name_resumes_after_its_last_acknowledged_message(path: Path) -> None:
+    """The message returned last is returned again, unless it was acknowledged."""
     async with Scripted() as services:
         services.say(10)
-        found: list[int] = []
+        taken: list[int] = []
         for first, acknowledge in ((1, False), (4, True), (8, False)):
             async with services.session(store=SqliteStore(path)) as session:
                 stream = session.peerbet.chat_stream(after=0 if first == 1 else None, name="me")
-                found = await take_ids(stream, 3 if first == 8 else 4)
+                taken = await take_ids(stream, 3 if first == 8 else 4)
                 if acknowledge:
                     await stream.ack()
-            assert found[0] == first
-        assert found == [8, 9, 10]
+            assert taken[0] == first
+        assert taken == [8, 9, 10]
 
 
-async def test_a_new_name_is_stored_at_its_starting_place(path: Path) -> None:
-    """What arrives before its next life is there, although it never acknowledged anything."""
+async def test_a_new_name_is_stored_at_its_initial_position(path: Path) -> None:
+    """What arrives before its next run is returned, although nothing was acknowledged."""
     async with Scripted() as services:
         services.say(3)
         session = services.session(store=SqliteStore(path))
@@ -48,10 +48,10 @@ async def test_a_new_name_is_stored_at_its_starting_place(path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 3])
-async def test_a_long_absence_is_said_once(
+async def test_a_long_absence_is_reported_once(
     path: Path, step: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A gap where the service could not show everything; behind it, never again."""
+    """A gap where the service could not show everything; after it there is none."""
     async with Scripted(window="newest") as services:
         services.say(5, step=step)
         async with services.session(store=SqliteStore(path)) as session:
@@ -65,8 +65,8 @@ async def test_a_long_absence_is_said_once(
             assert await take_ids(stream, 300) == wanted
             assert stream.gaps == (Gap(5 * step, wanted[0]),)
             assert await take_ids(session.peerbet.chat_stream(after=5 * step), 1) == wanted[:1]
-        said = [record for record in caplog.records if record.levelno == logging.WARNING]
-        assert len(said) == 1
+        warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+        assert len(warnings) == 1
         services.say(1, step=step)
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(name="me", on_gap="raise")
@@ -75,7 +75,7 @@ async def test_a_long_absence_is_said_once(
 
 
 async def test_a_gap_of_an_absence_is_raised_once(path: Path) -> None:
-    """And going on is possible."""
+    """And the stream can continue."""
     async with Scripted(window="newest") as services:
         session = services.session(store=SqliteStore(path))
         async with session, session.peerbet.chat_stream(after=0, name="me"):
@@ -96,7 +96,7 @@ async def test_a_gap_of_an_absence_is_raised_once(path: Path) -> None:
 
 @pytest.mark.parametrize("window", ["newest", "oldest"])
 async def test_from_the_beginning_is_from_the_store_s_own(path: Path, window: Window) -> None:
-    """``after=0`` replays what the service shows no more, in order, each once, and goes on."""
+    """``after=0`` replays from the log what the service shows no more, once, and continues."""
     async with Scripted(window=window) as services:
         async with services.session(store=SqliteStore(path)) as session:
             stream = session.peerbet.chat_stream(after=0, name="archive")
@@ -112,7 +112,7 @@ async def test_from_the_beginning_is_from_the_store_s_own(path: Path, window: Wi
 
 
 async def test_mail_that_a_direct_call_has_returned_is_not_returned_again(path: Path) -> None:
-    """Nor is what a call could not return forgotten: the next life's call has it."""
+    """What a call could not return is returned by a call of the next run."""
     async with Scripted() as services:
         services.deliver("one", "two")
         async with services.session(store=SqliteStore(path)) as session:
@@ -127,5 +127,5 @@ async def test_mail_that_a_direct_call_has_returned_is_not_returned_again(path: 
             assert await session.pythbots.unread_mail() == ()
             stream = session.pythbots.mail_stream()
             async with asyncio.timeout(60):
-                found = [(await anext(stream)).text for _ in range(3)]
-        assert found == ["one", "two", "three"]
+                taken = [(await anext(stream)).text for _ in range(3)]
+        assert taken == ["one", "two", "three"]

@@ -1,7 +1,7 @@
-"""The session: what it can be told, how it opens and closes, and the calls of users' own endpoints.
+"""The session: its options, how it opens and closes, and the calls of custom endpoints.
 
-Where it matters what goes over the wire, a raw loopback server answers; where tasks are counted,
-one without tasks of its own.
+Where the bytes on the wire matter, a raw loopback server answers; where tasks are counted, a server
+without tasks of its own.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ EVERY_WAY: dict[str, Callable[[Session], Awaitable[object]]] = {
     "all_mail": lambda session: session.pythbots.all_mail(),
     "call": lambda session: session.call(Endpoint("own", "http://127.0.0.1:9/")),
 }
-"""Each way to ask a service something."""
+"""Each kind of request to a service."""
 
 every_way = pytest.mark.parametrize("ask", EVERY_WAY.values(), ids=EVERY_WAY)
 
 
 class Roll(msgspec.Struct):
-    """What a user's endpoint may answer."""
+    """What a custom endpoint may answer."""
 
     id: int
     value: float = 0.0
@@ -86,7 +86,7 @@ class Roll(msgspec.Struct):
 
 
 async def test_a_session_is_an_async_context_manager() -> None:
-    """``async with`` opens it, hands it out, and closes it."""
+    """``async with`` opens it, returns it, and closes it."""
     async with FakeServices() as fake:
         session = fake.session()
         async with session as inner:
@@ -126,7 +126,7 @@ class CountingStore(MemoryStore):
         self.closed += 1
 
 
-async def test_opening_twice_at_once_opens_once() -> None:
+async def test_opening_twice_concurrently_opens_once() -> None:
     """Two tasks may open one session: the store and the connections are opened once."""
     store = CountingStore()
     session = Session(store=store)
@@ -155,7 +155,7 @@ class BrokenStore(MemoryStore):
 
 
 async def test_a_store_that_cannot_be_opened_leaves_the_session_closed() -> None:
-    """Its error comes out, and the session is as it was."""
+    """Its error is raised, and the session is unchanged."""
     session = Session(store=BrokenStore())
     with pytest.raises(StoreError, match="no room"):
         await session.open()
@@ -165,7 +165,7 @@ async def test_a_store_that_cannot_be_opened_leaves_the_session_closed() -> None
 
 
 @every_way
-async def test_a_closed_session_says_so(ask: Callable[[Session], Awaitable[object]]) -> None:
+async def test_a_closed_session_raises(ask: Callable[[Session], Awaitable[object]]) -> None:
     """Before it was opened and after it was closed, each call is a clear error, and no request."""
     session = Session(peerbet_key="k", personal_key="k")
     with pytest.raises(SessionClosedError, match="not open"):
@@ -178,7 +178,7 @@ async def test_a_closed_session_says_so(ask: Callable[[Session], Awaitable[objec
 
 
 async def test_a_closed_session_has_no_streams() -> None:
-    """Asking for a stream of a closed session is the same error, at the latest when it is read."""
+    """Using a stream of a closed session raises it too, at the latest when it is read."""
     session = Session(peerbet_key="k", personal_key="k")
     for make in (session.peerbet.chat_stream, session.pythbots.mail_stream):
         with pytest.raises(SessionClosedError):
@@ -186,7 +186,7 @@ async def test_a_closed_session_has_no_streams() -> None:
 
 
 async def test_a_session_can_be_opened_again() -> None:
-    """It goes on as it was: same keys, same pacing."""
+    """It continues unchanged: same keys, same pacing."""
     async with FakeServices() as fake:
         session = fake.session()
         async with session:
@@ -213,7 +213,7 @@ async def test_a_session_is_entered_in_one_task_and_left_in_another() -> None:
 
 
 async def test_a_session_used_after_an_error_within_still_closes() -> None:
-    """What happens in the block comes out of it, and the session is closed."""
+    """An exception in the block is raised from it, and the session is closed."""
     session = Session()
     with pytest.raises(ZeroDivisionError):
         async with session:
@@ -239,8 +239,8 @@ def test_a_session_belongs_to_the_loop_it_was_opened_in() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_a_session_left_open_in_a_closed_loop_can_be_opened_anew() -> None:
-    """Whoever forgot to close it can still go on in the next ``asyncio.run``."""
+def test_a_session_left_open_in_a_closed_loop_can_be_opened_again() -> None:
+    """A program that forgot to close it can still use it in the next ``asyncio.run``."""
     session = Session(peerbet_key="k", rates=UNLIMITED)
 
     async def use(url: str) -> int:
@@ -273,7 +273,7 @@ def test_two_runs_one_after_the_other() -> None:
 
 
 async def test_no_task_outlives_a_call() -> None:
-    """After calls of every kind, failed and cancelled ones too, there are the tasks of before."""
+    """After calls of every kind, also failed and cancelled ones, the tasks are the same."""
     async with Scripted() as services:
         services.mails.clear()
         before = asyncio.all_tasks()
@@ -311,8 +311,8 @@ async def test_no_task_outlives_a_stream() -> None:
         assert asyncio.all_tasks() == before
 
 
-async def test_closing_sends_those_away_who_wait_for_a_token() -> None:
-    """Callers in line get a `SessionClosedError`, at once."""
+async def test_closing_fails_the_callers_that_wait_for_a_token() -> None:
+    """Callers in the queue get a `SessionClosedError`, immediately."""
     async with FakeServices() as fake:
         session = await fake.session().open()
         await session.peerbet.messages()
@@ -328,8 +328,8 @@ async def test_closing_sends_those_away_who_wait_for_a_token() -> None:
         assert len(fake.requests) == 1
 
 
-async def test_closing_ends_those_who_wait_for_an_answer() -> None:
-    """Requests under way end at once, with an error of this library."""
+async def test_closing_fails_the_callers_that_wait_for_a_response() -> None:
+    """Requests in flight end immediately, with an error of this library."""
     async with RawServer(hang()) as server:
         session = await open_session(server.url).open()
         reading = asyncio.create_task(session.peerbet.messages())
@@ -343,8 +343,8 @@ async def test_closing_ends_those_who_wait_for_an_answer() -> None:
         assert isinstance(written, OutcomeUnknownError)
 
 
-async def test_closing_ends_those_who_wait_to_try_again() -> None:
-    """A read that rests before its next attempt makes none once the session is closed."""
+async def test_closing_fails_the_callers_that_wait_to_try_again() -> None:
+    """A read in its back-off makes no further attempt once the session is closed."""
     async with RawServer(answer(b"", 500)) as server:
         retry = Retry(attempts=4, base_delay=10.0)
         session = await open_session(server.url, retry=retry).open()
@@ -358,7 +358,7 @@ async def test_closing_ends_those_who_wait_to_try_again() -> None:
 
 
 async def test_closing_one_session_leaves_the_other_alone(new_store: NewStore) -> None:
-    """Of two sessions on one store, only the closed one's callers are sent away."""
+    """Of two sessions on one store, only the callers of the closed one fail."""
     async with FakeServices() as fake:
         store = new_store()
         first = await fake.session(store=store).open()
@@ -375,7 +375,7 @@ async def test_closing_one_session_leaves_the_other_alone(new_store: NewStore) -
 
 
 async def test_the_repr_of_a_session_shows_no_key() -> None:
-    """It says whether it is open."""
+    """It shows whether it is open."""
     session = Session(peerbet_key="hidden", personal_key="hidden", pythbots_api_key="hidden")
     assert "closed" in repr(session)
     async with session:
@@ -388,7 +388,7 @@ async def test_the_repr_of_a_session_shows_no_key() -> None:
 
 @pytest.mark.parametrize("key", ["text", Secret("text")], ids=["str", "Secret"])
 async def test_keys_are_text_or_secrets(key: str | Secret) -> None:
-    """Both go on the wire as the key itself, each to its own place."""
+    """Both are sent as the key itself, each to the right service."""
     async with RawServer(answer()) as server:
         options = {"peerbet_key": key, "personal_key": key, "pythbots_api_key": key}
         async with open_session(server.url, **options) as session:  # type: ignore[arg-type]
@@ -402,7 +402,7 @@ async def test_keys_are_text_or_secrets(key: str | Secret) -> None:
 
 
 async def test_the_personal_keys_parameter_can_be_spelled_otherwise() -> None:
-    """``personal_key_param`` is the name under which it travels."""
+    """``personal_key_param`` is the name of its parameter."""
     async with FakeServices(personal_key_param="personal_key") as fake:
         async with fake.session() as session:
             await session.pythbots.all_mail()
@@ -425,7 +425,7 @@ async def test_the_personal_keys_parameter_can_be_spelled_otherwise() -> None:
     ],
 )
 def test_urls_are_https_or_loopback(option: str, url: str) -> None:
-    """Any https URL will do, and plain http to this machine."""
+    """Any https URL is accepted, and plain http to this machine."""
     assert isinstance(Session(**{option: url}), Session)  # type: ignore[arg-type]
 
 
@@ -464,12 +464,12 @@ def test_urls_are_https_or_loopback(option: str, url: str) -> None:
     ids=repr,
 )
 def test_other_urls_are_errors_at_construction(option: str, url: object) -> None:
-    """Anything else is refused before a key could travel to it."""
+    """Anything else is rejected before a key could be sent to it."""
     with pytest.raises(InvalidRequestError, match=option):
         Session(**{option: url})  # type: ignore[arg-type]
 
 
-async def test_a_path_in_the_url_comes_before_the_services_own() -> None:
+async def test_a_path_in_the_url_precedes_the_services_own() -> None:
     """The services may live under a path; a slash at its end makes no difference."""
     async with RawServer(answer()) as server:
         for base in ("/base", "/base/"):
@@ -517,7 +517,7 @@ BAD_OPTIONS: list[tuple[str, object]] = [
 
 @pytest.mark.parametrize(("option", "value"), BAD_OPTIONS, ids=repr)
 def test_bad_options_are_errors_at_construction(option: str, value: object) -> None:
-    """Whatever is wrong with an option is an `InvalidRequestError`, which is a `ValueError`."""
+    """An invalid option is an `InvalidRequestError`, which is a `ValueError`."""
     with pytest.raises(InvalidRequestError) as caught:
         Session(**{option: value})  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)
@@ -525,13 +525,13 @@ def test_bad_options_are_errors_at_construction(option: str, value: object) -> N
 
 
 def test_an_unknown_option_is_a_type_error() -> None:
-    """A misspelled option is not passed over."""
+    """A misspelled option is not ignored."""
     with pytest.raises(TypeError, match="peerbet_keey"):
         Session(peerbet_keey="k")  # type: ignore[call-arg]
 
 
 def test_options_are_keyword_only() -> None:
-    """A key by position could be taken for another."""
+    """A key by position could be mistaken for another."""
     with pytest.raises(TypeError):
         Session("key")  # type: ignore[call-arg]
 
@@ -606,7 +606,7 @@ async def test_a_body_over_max_body_is_not_read() -> None:
 
 
 async def test_the_time_limit_counts_from_the_token() -> None:
-    """Waiting for a token is not charged to ``timeout``."""
+    """Waiting for a token does not count for ``timeout``."""
     async with FakeServices() as fake, fake.session(timeout=0.5) as session:
         await asyncio.gather(*(session.peerbet.messages() for _ in range(5)))
         assert len(fake.requests) == 5
@@ -614,7 +614,7 @@ async def test_the_time_limit_counts_from_the_token() -> None:
 
 
 async def test_max_wait_bounds_the_wait_of_a_call() -> None:
-    """A call that would have to stand in line for longer fails at once, before it is sent."""
+    """A call that would have to wait longer fails immediately, before it is sent."""
     async with FakeServices() as fake, fake.session(max_wait=2.5) as session:
         await session.peerbet.messages()
         start = now()
@@ -632,7 +632,7 @@ async def test_max_wait_bounds_the_wait_of_a_call() -> None:
     assert fake.violations == []
 
 
-async def test_a_pause_over_max_wait_fails_calls_at_once() -> None:
+async def test_a_pause_over_max_wait_fails_calls_immediately() -> None:
     """``session.limiters[name].pause`` holds every call of that endpoint, and of no other."""
     async with FakeServices() as fake, fake.session() as session:
         session.limiters["peerbet.chat.get"].pause(61)
@@ -670,7 +670,7 @@ async def wire_of(session: Session, server: RawServer) -> tuple[str, str, str | 
 
 
 async def test_from_env_reads_every_variable(environment: pytest.MonkeyPatch) -> None:
-    """Keys and addresses come from their variables."""
+    """Keys and addresses are read from their variables."""
     async with RawServer(answer()) as server:
         values = ["chat-key", "mail-key", "api-key", server.url, server.url]
         for variable, value in zip(VARIABLES, values, strict=True):
@@ -684,7 +684,7 @@ async def test_from_env_reads_every_variable(environment: pytest.MonkeyPatch) ->
 async def test_from_env_spells_the_personal_key_s_parameter(
     environment: pytest.MonkeyPatch,
 ) -> None:
-    """As the environment says, unless it is said by hand."""
+    """From the environment, unless it is given as an argument."""
     environment.setenv("PYTHPEER_PERSONAL_KEY_PARAM", "personal_key")
     environment.setenv("PYTHPEER_PERSONAL_KEY", "mail-key")
     async with RawServer(answer()) as server:
@@ -699,7 +699,7 @@ async def test_from_env_spells_the_personal_key_s_parameter(
 
 
 async def test_from_env_overrides_win(environment: pytest.MonkeyPatch) -> None:
-    """What is given by hand comes before what is in the environment, even where that is wrong."""
+    """An argument takes precedence over the environment, even if the variable is not valid."""
     async with RawServer(answer()) as server:
         for variable in VARIABLES:
             environment.setenv(f"PYTHPEER_{variable}", "http://not.loopback.example")
@@ -740,7 +740,7 @@ async def test_from_env_takes_empty_variables_for_none(environment: pytest.Monke
 def test_from_env_refuses_what_is_wrong(
     environment: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    """A bad variable is a bad option, and its value is not repeated in the error."""
+    """An invalid variable is an invalid option, and its value is not in the error."""
     environment.setenv(f"PYTHPEER_{variable}", value)
     with pytest.raises(InvalidRequestError) as caught:
         Session.from_env()
@@ -748,15 +748,15 @@ def test_from_env_refuses_what_is_wrong(
 
 
 def test_from_env_passes_other_options_on(environment: pytest.MonkeyPatch) -> None:
-    """Options that have no variable can be given beside."""
+    """Options without a variable can be given in addition."""
     session = Session.from_env(rates={"peerbet.chat.get": Rate(9.0)})
     assert session.limiters["peerbet.chat.get"].rate == Rate(9.0)
     with pytest.raises(InvalidRequestError):
         Session.from_env(timeout=-1)
 
 
-def test_from_env_makes_a_session_of_its_own_class(environment: pytest.MonkeyPatch) -> None:
-    """A class derived from `Session` gets its own kind."""
+def test_from_env_makes_a_session_of_the_derived_class(environment: pytest.MonkeyPatch) -> None:
+    """A class derived from `Session` returns its own type."""
 
     class Mine(Session):
         pass
@@ -787,7 +787,7 @@ def test_limiters_can_be_looked_at_and_not_replaced() -> None:
 
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_rates_override_the_pace_of_each_endpoint(name: str) -> None:
-    """By name, and the others stay as they are."""
+    """By name, and the others keep their rates."""
     session, plain = Session(rates={name: Rate(7.0, burst=2, guard=0.5)}), Session()
     assert session.limiters[name].rate == Rate(7.0, burst=2, guard=0.5)
     for other in set(ENDPOINTS) - {name}:
@@ -795,7 +795,7 @@ def test_rates_override_the_pace_of_each_endpoint(name: str) -> None:
 
 
 async def test_rates_override_the_pace_of_a_users_endpoint() -> None:
-    """``rates`` may name an endpoint that the session only meets later."""
+    """``rates`` may name an endpoint that the session calls later."""
     async with RawServer(answer(b"{}")) as server, Session(rates={"own": Rate(5.0)}) as session:
         own = Endpoint("own", server.url, rate=Rate(1.0))
         assert "own" not in session.limiters
@@ -806,7 +806,7 @@ async def test_rates_override_the_pace_of_a_users_endpoint() -> None:
         assert [times[1] - times[0], times[2] - times[1]] == pytest.approx([5.0, 5.0], abs=0.1)
 
 
-async def test_a_users_endpoint_is_paced_by_its_own_rate() -> None:
+async def test_a_custom_endpoint_has_its_own_rate() -> None:
     """Without an override the endpoint's rate holds, by default one per second."""
     async with RawServer(answer(b"{}")) as server, Session() as session:
         plain, slow = Endpoint("plain", server.url), Endpoint("slow", server.url, rate=Rate(3.0, 2))
@@ -826,7 +826,7 @@ async def test_two_endpoints_of_one_name_share_a_bucket() -> None:
 
 
 async def test_two_rates_for_one_name_are_an_error() -> None:
-    """Which of them should hold nobody knows; nothing is sent, and no token spent."""
+    """Which of them holds is undefined; nothing is sent, and no token spent."""
     async with RawServer(answer(b"{}")) as server, Session() as session:
         await session.call(Endpoint("own", server.url, rate=Rate(1.0, burst=2)))
         available = session.limiters["own"].available
@@ -837,7 +837,7 @@ async def test_two_rates_for_one_name_are_an_error() -> None:
         assert len(server.requests) == 1
 
 
-async def test_two_rates_for_one_name_are_settled_by_rates() -> None:
+async def test_two_rates_for_one_name_are_overridden_by_rates() -> None:
     """Where ``rates`` names it, that rate holds for both."""
     override = {"own": Rate(0.0)}
     async with RawServer(answer(b"{}")) as server, Session(rates=override) as session:
@@ -861,20 +861,20 @@ async def test_sessions_on_one_store_share_their_pacing(new_store: NewStore) -> 
     """Two sessions with the same keys and one store keep the interval between them."""
     async with FakeServices() as fake:
         store = new_store()
-        async with fake.session(store=store) as one, fake.session(store=store) as other:
+        async with fake.session(store=store) as first, fake.session(store=store) as second:
             await asyncio.gather(
-                *(session.peerbet.messages() for session in (one, other) for _ in range(5)),
-                *(session.pythbots.user("tiro") for session in (one, other) for _ in range(5)),
-                *(session.pythbots.all_mail() for session in (one, other) for _ in range(3)),
+                *(session.peerbet.messages() for session in (first, second) for _ in range(5)),
+                *(session.pythbots.user("tiro") for session in (first, second) for _ in range(5)),
+                *(session.pythbots.all_mail() for session in (first, second) for _ in range(3)),
             )
         assert len(fake.requests) == 26
     assert fake.violations == []
 
 
 async def test_sessions_with_stores_of_their_own_do_not() -> None:
-    """The fake sees it: what is checked in the test above can fail."""
-    async with FakeServices() as fake, fake.session() as one, fake.session() as other:
-        await asyncio.gather(*(session.peerbet.messages() for session in (one, other)))
+    """The fake reports it, so the test above can fail."""
+    async with FakeServices() as fake, fake.session() as first, fake.session() as second:
+        await asyncio.gather(*(session.peerbet.messages() for session in (first, second)))
     assert [violation.rule for violation in fake.violations] == ["pace"]
 
 
@@ -894,7 +894,7 @@ async def test_sessions_of_different_accounts_do_not_wait_for_each_other(
 
 
 def test_sessions_on_one_store_agree_on_rates(new_store: NewStore) -> None:
-    """Two sessions that want different rates for one endpoint are told so."""
+    """Two sessions with different rates for one endpoint get an error."""
     store = new_store()
     _ = Session(store=store)
     with pytest.raises(StoreError) as caught:
@@ -920,10 +920,10 @@ def test_sessions_on_one_store_agree_on_rates(new_store: NewStore) -> None:
         (Roll, b'<br />\n<b>Warning</b>: x in y on line 1<br />\n{"id": 1}', Roll(1)),
     ],
 )
-async def test_an_answer_is_of_the_endpoints_type(
+async def test_a_result_is_of_the_endpoints_type(
     kind: type[object], body: bytes, expected: object
 ) -> None:
-    """Any type that msgspec decodes; numbers may come as strings, and PHP may be itself."""
+    """Any type that msgspec decodes; numbers may be strings, as PHP sends them."""
     async with RawServer(answer(body)) as server, Session() as session:
         got = await session.call(Endpoint("own", server.url, answer=kind))
         assert got == expected
@@ -931,8 +931,8 @@ async def test_an_answer_is_of_the_endpoints_type(
 
 
 @pytest.mark.parametrize("body", [b'{"id": "x"}', b"[]", b"{}", b"null", b"", b"<html></html>"])
-async def test_another_answer_is_a_decode_error(body: bytes) -> None:
-    """What does not fit the type is no answer, and says what came instead."""
+async def test_another_result_is_a_decode_error(body: bytes) -> None:
+    """A response that does not fit the type is an error, which shows what arrived."""
     async with RawServer(answer(body)) as server, Session() as session:
         with pytest.raises(DecodeError) as caught:
             await session.call(Endpoint("own", server.url, answer=Roll))
@@ -940,7 +940,7 @@ async def test_another_answer_is_a_decode_error(body: bytes) -> None:
         assert caught.value.excerpt == body.decode()
 
 
-async def test_parameters_go_on_the_wire_as_documented() -> None:
+async def test_parameters_are_sent_as_documented() -> None:
     """In order, after the fixed query, by RFC 3986; None is left out, FLAG is a bare name."""
     async with RawServer(answer(b"{}")) as server, Session() as session:
         own = Endpoint("own", f"{server.url}/a/b", query={"action": "x y", "v": 1, "f": FLAG})
@@ -964,7 +964,7 @@ async def test_parameters_go_on_the_wire_as_documented() -> None:
 
 
 async def test_parameters_may_have_any_name() -> None:
-    """Even those of the method's own arguments."""
+    """Even with the names of the method's own arguments."""
     async with RawServer(answer(b"{}")) as server, Session() as session:
         own = Endpoint("own", f"{server.url}/")
         await session.call(own, **{"self": 1, "endpoint": 2, "a b": 3})
@@ -1002,7 +1002,7 @@ BAD_PARAMS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("params", BAD_PARAMS, ids=ascii)
 async def test_bad_parameters_are_errors_before_a_token_is_spent(params: dict[str, Any]) -> None:
-    """What cannot be sent, or is fixed already, costs nothing."""
+    """A parameter that cannot be sent, or is fixed already, spends no token."""
     async with RawServer(answer(b"{}")) as server, Session() as session:
         own = Endpoint("own", server.url, query={"fixed": 1})
         await session.call(own)
@@ -1042,7 +1042,7 @@ async def test_only_endpoints_can_be_called(endpoint: Any) -> None:
     ids=repr,
 )
 def test_a_bad_endpoint_is_an_error_where_it_is_made(arguments: dict[str, Any]) -> None:
-    """Name, URL, query, effect, rate and answer are checked at once."""
+    """Name, URL, query, effect, rate and answer are checked immediately."""
     with pytest.raises(InvalidRequestError):
         Endpoint(**{"name": "own", "url": "https://example.org", **arguments})
 
@@ -1063,7 +1063,7 @@ def test_a_bad_endpoint_is_an_error_where_it_is_made(arguments: dict[str, Any]) 
 async def test_the_services_refusals_are_recognised(
     kind_of_answer: type[object], body: bytes, status: int, kind: type[ApiError], words: str
 ) -> None:
-    """An error envelope is an error in a user's endpoint too, whatever its answer's type."""
+    """An error envelope is an error in a custom endpoint too, whatever its type."""
     async with RawServer(answer(body, status)) as server, Session() as session:
         with pytest.raises(ApiError) as caught:
             await session.call(Endpoint("own", server.url, answer=kind_of_answer))
@@ -1073,8 +1073,8 @@ async def test_the_services_refusals_are_recognised(
         assert len(server.requests) == 1
 
 
-async def test_a_refusal_for_asking_too_often_is_recognised() -> None:
-    """The service's own words for it are a `RateLimitedError`; the next keeps its distance."""
+async def test_an_api_error_about_the_rate_is_recognised() -> None:
+    """The service's message about it is a `RateLimitedError`; the next call waits."""
     once = Session(retry=Retry(attempts=1))
     async with RawServer(api_error("Request limit reached")) as server, once as session:
         with pytest.raises(RateLimitedError) as caught:
@@ -1094,7 +1094,7 @@ async def test_a_read_is_repeated() -> None:
         assert times[2] - times[1] >= 0.999
 
 
-async def test_a_read_is_not_repeated_for_ever() -> None:
+async def test_a_read_is_not_repeated_indefinitely() -> None:
     """After ``attempts`` the last failure is raised."""
     thrice = Session(retry=Retry(attempts=3))
     async with RawServer(answer(b"", 500)) as server, thrice as session:
@@ -1113,7 +1113,7 @@ async def test_a_read_is_not_repeated_for_ever() -> None:
 async def test_what_changes_the_server_is_never_repeated(
     effect: Effect, step: Any, status: int | None
 ) -> None:
-    """A write or a consuming read that may have happened leaves once, and nobody knows the rest."""
+    """A write or destructive read of unknown outcome is sent once, and not repeated."""
     async with RawServer(step, answer(b"{}")) as server, Session(timeout=5.0) as session:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.call(Endpoint("own", server.url, effect=effect), a=1)
@@ -1123,7 +1123,7 @@ async def test_what_changes_the_server_is_never_repeated(
 
 
 async def test_a_429_within_max_wait_is_waited_out() -> None:
-    """A read waits for as long as ``Retry-After`` says, and asks again."""
+    """A read waits for as long as ``Retry-After`` says, and is sent again."""
     too_many = answer(b"", 429, [("Retry-After", "20")])
     async with RawServer(too_many, answer(b"{}")) as server, Session() as session:
         assert await session.call(Endpoint("own", server.url)) == {}
@@ -1131,7 +1131,7 @@ async def test_a_429_within_max_wait_is_waited_out() -> None:
 
 
 async def test_a_429_beyond_max_wait_is_raised() -> None:
-    """Where it would take longer, the call fails at once, and so does the next."""
+    """If that takes too long, the call fails immediately, and so does the next."""
     too_many = answer(b"", 429, [("Retry-After", "61")])
     async with RawServer(too_many, answer(b"{}")) as server, Session() as session:
         own = Endpoint("own", server.url)
@@ -1148,8 +1148,8 @@ async def test_a_429_beyond_max_wait_is_raised() -> None:
         assert await session.call(own) == {}
 
 
-def test_streams_and_closing_say_so_in_another_loop() -> None:
-    """A stream, new or old, and closing: nothing of it works from a second loop."""
+def test_streams_and_closing_raise_in_another_loop() -> None:
+    """A stream, new or old, and closing raise an error in a second loop."""
 
     async def elsewhere(session: Session, stream: ChatStream) -> None:
         with pytest.raises(SessionClosedError, match="another event loop"):
@@ -1177,7 +1177,7 @@ async def test_a_time_limit_can_be_none(timeout: float) -> None:
 
 
 async def test_a_call_may_refuse_to_wait_at_all() -> None:
-    """With ``max_wait=0`` a call goes at once or not at all."""
+    """With ``max_wait=0`` a call is sent immediately or not at all."""
     async with FakeServices() as fake, fake.session(max_wait=0) as session:
         await session.peerbet.messages()
         with pytest.raises(RateLimitedError):
@@ -1185,7 +1185,7 @@ async def test_a_call_may_refuse_to_wait_at_all() -> None:
 
 
 def test_what_a_closed_loop_left_can_be_closed_in_another() -> None:
-    """The loop was closed before the session: closing it late is no error."""
+    """The loop was closed before the session: closing the session then is no error."""
     session = Session()
     loop = asyncio.new_event_loop()
     loop.run_until_complete(session.open())
@@ -1196,7 +1196,7 @@ def test_what_a_closed_loop_left_can_be_closed_in_another() -> None:
 
 
 async def test_a_failed_read_s_own_error_outlasts_a_long_queue() -> None:
-    """Where its repetition would wait too long for a token, the failure is what is raised."""
+    """If its repetition would wait too long for a token, the failure is raised."""
     crowd: list[asyncio.Task[ChatPage]] = []
 
     class Crowding(Retry, frozen=True):

@@ -19,16 +19,22 @@ from hypothesis import strategies as st
 from pythpeer import AccessDeniedError, ApiError, DecodeError, Effect, Endpoint, RateLimitedError
 from pythpeer.answers import parse_response
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
-from pythpeer.pythbots import crank, cstats, mail, parse_mails, userinfo
+from pythpeer.pythbots import (
+    crank_endpoint,
+    cstats_endpoint,
+    mail_endpoint,
+    parse_mails,
+    userinfo_endpoint,
+)
 from pythpeer.shapes import Fields, list_parser, object_parser, parse_success
 
 BASE = "https://example.com"
 SAMPLES = Path(__file__).parent / "samples"
 
 GET, SET = make_read_endpoint(BASE), make_post_endpoint(BASE)
-USER, STAFF, STATS = userinfo(BASE), crank(BASE), cstats(BASE)
-MAIL = mail(BASE, parse_mails, Effect.READ)
-SEND = mail(BASE, parse_success, Effect.WRITE)
+USER, STAFF, STATS = userinfo_endpoint(BASE), crank_endpoint(BASE), cstats_endpoint(BASE)
+MAIL = mail_endpoint(BASE, parse_mails, Effect.READ)
+SEND = mail_endpoint(BASE, parse_success, Effect.WRITE)
 
 SHAPED: dict[str, Endpoint[Any]] = {
     "peerbet.chat.get": GET,

@@ -1,4 +1,4 @@
-r"""`split_text`: parts that fit, and hold together what a reader sees as one character.
+r"""`split_text`: parts that fit, and that cut no grapheme cluster.
 
 What that is comes from the `regex` package, whose ``\X`` follows UAX #29 and newer tables than
 Python's own.
@@ -26,7 +26,7 @@ from pythpeer.splitting import _break_class
 SAMPLES: Final = Path(__file__).parent / "samples" / "split_text"
 
 EVERY: Final = "".join(chr(code) for code in range(sys.maxunicode + 1))
-"""Every character there is."""
+"""All characters of Unicode."""
 
 
 def characters(pattern: str) -> list[str]:
@@ -39,7 +39,7 @@ def breaks(text: str) -> set[int]:
     return {0} | {cluster.end() for cluster in regex.finditer(r"\X", text)}
 
 
-def places(text: str, parts: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+def spans(text: str, parts: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     """Where each of *parts* stands in *text*: nothing but whitespace is left out."""
     end = 0
     for part in parts:
@@ -80,11 +80,11 @@ def test_text_breaks_at_whitespace(text: str, limit: int, parts: list[str]) -> N
 
 @pytest.mark.parametrize("text", ["", " ", "\n", " \t\r\n\u00a0\u3000\x1c"], ids=ascii)
 def test_blank_text_has_no_parts(text: str) -> None:
-    """There is nothing to say."""
+    """There is nothing to post."""
     assert split_text(text) == ()
 
 
-def test_a_part_has_at_most_250_characters_unless_told_otherwise() -> None:
+def test_a_part_has_at_most_250_characters_by_default() -> None:
     """That is what Peerbet documents, and characters are code points."""
     assert split_text("x" * 250) == ("x" * 250,)
     assert split_text("\N{GRINNING FACE}" * 251) == (
@@ -171,14 +171,14 @@ def test_a_cluster_is_never_cut(cluster: str) -> None:
 
 @pytest.mark.parametrize("cluster", CLUSTERS.values(), ids=CLUSTERS)
 def test_a_cluster_that_does_not_fit_is_an_error(cluster: str) -> None:
-    """It can neither be cut nor sent."""
+    """It can be neither cut nor sent."""
     for text in (cluster, f"x {cluster} x", "x" * 99 + cluster):
         with pytest.raises(InvalidRequestError, match=str(len(cluster))):
             split_text(text, len(cluster) - 1)
 
 
-def test_what_nobody_knows_is_kept_together_within_words_only() -> None:
-    """It may be a mark, but hardly one that a blank carries."""
+def test_unknown_characters_are_kept_together_within_words_only() -> None:
+    """It may be a mark, but probably not one on a space."""
     unknown = "\U000e0ca5"
     assert unicodedata.category(unknown) == "Cn"
     assert split_text(f"{unknown} {unknown}", 1) == (unknown, unknown)
@@ -196,8 +196,8 @@ def test_flags_are_paired_from_the_first() -> None:
 
 
 def test_what_stands_alone_is_cut_anywhere() -> None:
-    """Being careful must not glue letters, ideographs, emoji or syllables together."""
-    for alone in (
+    """The careful rules must not join letters, ideographs, emoji or syllables."""
+    for character in (
         "x",
         "\u6f22",
         "\U0001f600",
@@ -207,10 +207,10 @@ def test_what_stands_alone_is_cut_anywhere() -> None:
         "\u0e01",
         "\U00020000",
     ):
-        assert split_text(alone * 5, 2) == (alone * 2, alone * 2, alone)
+        assert split_text(character * 5, 2) == (character * 2, character * 2, character)
     newer = "\U0001faea", "\U000323b0"  # a pictograph and an ideograph of Unicode 17
-    for alone in newer:
-        assert split_text(alone * 5, 2) == (alone * 2, alone * 2, alone)
+    for character in newer:
+        assert split_text(character * 5, 2) == (character * 2, character * 2, character)
 
 
 SENTENCES: Final = dict(
@@ -237,14 +237,14 @@ def packed(text: str, limit: int) -> list[str]:
 
 @pytest.mark.parametrize("sentence", SENTENCES.values(), ids=SENTENCES)
 def test_real_text_is_split_by_the_book(sentence: str) -> None:
-    """No more is kept together in it than has to be, and its words are words."""
+    """No more is kept together than necessary, and its words are found."""
     smallest = max(map(len, regex.findall(r"\X", sentence)))
     for limit in range(smallest, len(sentence) + 1):
         assert [*split_text(sentence, limit)] == packed(sentence, limit)
 
 
-def test_a_blank_with_an_accent_is_no_place_for_a_break() -> None:
-    """It reads as one character: parts break beside its neighbours, and never lose half of it."""
+def test_text_does_not_break_at_a_space_with_an_accent() -> None:
+    """It is one character: parts break next to its neighbours, and never lose half of it."""
     assert split_text("ab \u0301cd", 4) == ("ab \u0301", "cd")
     assert split_text("ab \u0301cd", 3) == ("a", "b \u0301", "cd")
     assert split_text("\u0600 ab", 3) == ("\u0600 a", "b")
@@ -263,23 +263,23 @@ PROPERTIES: Final = {
     "\\p{GCB=Regional_Indicator}": "r",
     "\\s": "s",
 }
-"""What each property of UAX #29 has to be taken for, at the least."""
+"""The classes that each property of UAX #29 may have."""
 
 
 @pytest.mark.parametrize("pattern", PROPERTIES)
-def test_every_character_is_taken_for_what_it_is(pattern: str) -> None:
-    """All of Unicode, also what this Python has never heard of."""
-    found = characters(pattern)
-    assert found
-    assert {_break_class(character) for character in found} <= set(PROPERTIES[pattern])
+def test_every_character_has_a_class_of_its_property(pattern: str) -> None:
+    """All of Unicode, also what this Python does not know."""
+    matches = characters(pattern)
+    assert matches
+    assert {_break_class(character) for character in matches} <= set(PROPERTIES[pattern])
 
 
-def test_few_characters_are_taken_for_more_than_they_are() -> None:
+def test_few_characters_have_a_stricter_class_than_needed() -> None:
     """Of what the tables of this Python know, letters, digits, signs and emoji stand alone."""
-    alone = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
-    known = [character for character in alone if _break_class(character) != "u"]
-    assert {_break_class(character) for character in known} == {"o"}
-    assert len(known) > 130_000
+    characters_alone = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
+    assigned = [character for character in characters_alone if _break_class(character) != "u"]
+    assert {_break_class(character) for character in assigned} == {"o"}
+    assert len(assigned) > 130_000
 
 
 POOLS: Final = [
@@ -292,9 +292,9 @@ POOLS: Final = [
 
 
 def is_known(text: str) -> bool:
-    """Whether no blank stands before a character that this Python takes for none yet.
+    """Whether no white space is followed by a character that this Python does not know.
 
-    It can only be taken for a letter there, which begins a word.
+    It can only be mistaken for a letter there, which begins a word.
     """
     after = {after for blank, after in pairwise(text) if blank.isspace()}
     return "Cn" not in map(unicodedata.category, after)
@@ -307,23 +307,23 @@ texts = st.lists(st.sampled_from(POOLS).flatmap(st.sampled_from), max_size=16).m
 @given(texts | st.text(max_size=40), st.integers(1, 9))
 @example("a\n \u0301b", 3)
 @example("\u0600 \u0301", 3)
-def test_the_laws_of_splitting(text: str, limit: int) -> None:
-    """Parts fit, are not blank at their ends, break no cluster, and take as much as they can."""
+def test_the_rules_of_splitting(text: str, limit: int) -> None:
+    """Parts fit, have no white space at the ends, break no cluster, and are maximal."""
     try:
         parts = split_text(text, limit)
     except InvalidRequestError:
         return
     assume(is_known(text))
     text = text.strip()
-    spans = list(places(text, parts))
+    part_spans = list(spans(text, parts))
     assert all(0 < len(part) <= limit and part == part.strip() for part in parts)
-    assert {edge for span in spans for edge in span} <= breaks(text)
-    assert all(end - begin > limit for (begin, _), (_, end) in pairwise(spans))
+    assert {edge for span in part_spans for edge in span} <= breaks(text)
+    assert all(end - begin > limit for (begin, _), (_, end) in pairwise(part_spans))
 
 
 @given(st.text(st.characters(categories=["L", "N", "P", "S", "Z", "Cc"]), max_size=300))
 def test_text_without_marks_is_split_like_words(text: str) -> None:
-    """No ordinary text is refused, and no break is missed in it."""
+    """No ordinary text is rejected, and no break is missed in it."""
     parts = split_text(text, 60)
     assert "".join("".join(parts).split()) == "".join(text.split())
 
@@ -333,7 +333,7 @@ def test_text_without_marks_is_split_like_words(text: str) -> None:
 
 @pytest.mark.parametrize("text", [None, 5, b"bytes", ["text"]], ids=repr)
 def test_only_text_is_split(text: Any) -> None:
-    """Nothing is guessed at."""
+    """Anything but text is rejected."""
     with pytest.raises(InvalidRequestError, match="text must be text"):
         split_text(text)
 
@@ -348,7 +348,7 @@ def test_a_limit_is_a_number_of_characters(limit: Any) -> None:
 
 @pytest.mark.parametrize("text", ["\0", "\ud800", "a\udfffb"], ids=ascii)
 def test_what_cannot_be_sent_can_be_split(text: str) -> None:
-    """Whoever sends the parts says what is wrong with them."""
+    """Its arguments are checked, with an error that names them."""
     assert split_text(text) == (text,)
 
 
@@ -356,9 +356,9 @@ def seconds(text: str) -> float:
     """How long it takes the processor to split *text*, at the quickest of three times."""
     taken: list[float] = []
     for _ in range(3):
-        begun = time.process_time()
+        start = time.process_time()
         split_text(text)
-        taken.append(time.process_time() - begun)
+        taken.append(time.process_time() - start)
     return min(taken)
 
 

@@ -1,4 +1,4 @@
-"""A machine plays services, store and two consumers against a model, with faults and crashes.
+"""A state machine plays services, store and two consumers against a model, with faults and crashes.
 
 Its rules are data, drawn as a whole, and each history is played in one event loop on virtual time.
 A crash drops everything that is not in the file: the session, the store, what was in memory.
@@ -48,10 +48,10 @@ pytestmark = pytest.mark.anyio
 NAMES: Final = ("one", "two")
 
 
-class Rule(NamedTuple):
+class Action(NamedTuple):
     """One step of a history."""
 
-    what: str
+    kind: str
     number: int = 0
     name: str = "one"
     fault: ScriptedFault = OK
@@ -71,36 +71,36 @@ FAULTS: Final = st.sampled_from(
     ]
 )
 NAMED: Final = st.sampled_from(NAMES)
-RULES: Final = st.one_of(
-    st.integers(1, 6).map(lambda many: Rule("say", many)),
-    st.integers(0, 3).map(lambda letter: Rule("deliver", letter)),
-    st.tuples(st.integers(1, 5), NAMED).map(lambda how: Rule("chat", *how)),
-    st.tuples(st.integers(1, 3), NAMED).map(lambda how: Rule("mail", *how)),
-    NAMED.map(lambda name: Rule("acknowledge", name=name)),
-    NAMED.map(lambda name: Rule("abandon", name=name)),
-    st.sampled_from(["close", "crash", "direct", "wait"]).map(Rule),
+ACTIONS: Final = st.one_of(
+    st.integers(1, 6).map(lambda count: Action("say", count)),
+    st.integers(0, 3).map(lambda letter: Action("deliver", letter)),
+    st.tuples(st.integers(1, 5), NAMED).map(lambda how: Action("chat", *how)),
+    st.tuples(st.integers(1, 3), NAMED).map(lambda how: Action("mail", *how)),
+    NAMED.map(lambda name: Action("acknowledge", name=name)),
+    NAMED.map(lambda name: Action("abandon", name=name)),
+    st.sampled_from(["close", "crash", "direct", "wait"]).map(Action),
     st.tuples(st.sampled_from(["get", "readnew", "readall"]), FAULTS).map(
-        lambda how: Rule(how[0], fault=how[1])
+        lambda how: Action(how[0], fault=how[1])
     ),
 )
 
 
 class Consumer:
-    """One name: its streams, what they handed out, and what it acknowledged, as the law has it."""
+    """One name: its streams, the items they returned, and the items it acknowledged."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.chat: ChatStream | None = None
         self.mail: MailStream | None = None
         self.acknowledged = 0
-        self.handed: int | None = None  # the last one, not acknowledged yet
+        self.unacknowledged: int | None = None  # the last item, not acknowledged yet
         self.seen: list[int] = []
         self.mails: list[Mail] = []
 
     def abandon(self) -> None:
-        """Whoever had the streams is gone."""
+        """The process that had the streams has ended."""
         self.chat = self.mail = None
-        self.handed = None
+        self.unacknowledged = None
 
 
 class World:
@@ -119,7 +119,7 @@ class World:
         return self.services.session(store=self.store, retry=Retry(max_delay=0.3), timeout=2.0)
 
     async def begin(self) -> None:
-        """Open the session, and have a place for each name before anything happens."""
+        """Open the session, and find a position for each name before anything happens."""
         await self.session.open()
         for name in NAMES:
             async with self.session.peerbet.chat_stream(after=0, name=name):
@@ -127,17 +127,17 @@ class World:
             async with self.session.pythbots.mail_stream(name=name):
                 pass
 
-    async def play(self, rule: Rule) -> None:
-        consumer = self.consumers[rule.name]
-        match rule.what:
+    async def play(self, action: Action) -> None:
+        consumer = self.consumers[action.name]
+        match action.kind:
             case "say":
-                self.services.say(rule.number, step=1 + rule.number % 3)
+                self.services.say(action.number, step=1 + action.number % 3)
             case "deliver":
-                self.services.deliver("abca"[rule.number])
+                self.services.deliver("abca"[action.number])
             case "chat":
-                await self.take_chat(consumer, rule.number)
+                await self.take_chat(consumer, action.number)
             case "mail":
-                await self.take_mail(consumer, rule.number)
+                await self.take_mail(consumer, action.number)
             case "acknowledge":
                 await self.acknowledge(consumer)
             case "abandon":
@@ -154,7 +154,7 @@ class World:
             case "wait":
                 await asyncio.sleep(4.0)
             case kind:
-                self.services.script(kind, rule.fault)
+                self.services.script(kind, action.fault)
 
     async def crash(self) -> None:
         """Drop the connections and whatever was only in memory; nothing is written any more."""
@@ -171,43 +171,43 @@ class World:
         self.session = self.new_session()
         await self.session.open()
 
-    async def take_chat(self, consumer: Consumer, many: int, within: float = 1.7) -> None:
+    async def take_chat(self, consumer: Consumer, count: int, within: float = 1.7) -> None:
         if consumer.chat is None:
             consumer.chat = self.session.peerbet.chat_stream(name=consumer.name)
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                for _ in range(many):
-                    asked = consumer.handed
-                    consumer.handed = None
+                for _ in range(count):
+                    asked = consumer.unacknowledged
+                    consumer.unacknowledged = None
                     if asked is not None:
                         consumer.acknowledged = max(consumer.acknowledged, asked)
                     message = await anext(consumer.chat)
                     assert message.id > consumer.acknowledged, "it was acknowledged"
                     assert asked is None or message.id > asked, "out of order"
-                    consumer.handed = message.id
+                    consumer.unacknowledged = message.id
                     consumer.seen.append(message.id)
 
-    async def take_mail(self, consumer: Consumer, many: int, within: float = 1.7) -> None:
+    async def take_mail(self, consumer: Consumer, count: int, within: float = 1.7) -> None:
         if consumer.mail is None:
             consumer.mail = self.session.pythbots.mail_stream(name=consumer.name)
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                for _ in range(many):
+                for _ in range(count):
                     consumer.mails.append(await anext(consumer.mail))
 
     async def acknowledge(self, consumer: Consumer) -> None:
         if consumer.chat is not None:
             await consumer.chat.ack()
-            if consumer.handed is not None:
-                consumer.acknowledged = max(consumer.acknowledged, consumer.handed)
-                consumer.handed = None
+            if consumer.unacknowledged is not None:
+                consumer.acknowledged = max(consumer.acknowledged, consumer.unacknowledged)
+                consumer.unacknowledged = None
         if consumer.mail is not None:
             await consumer.mail.ack()
 
-    async def judge(self) -> None:
-        """In the end all of it has reached everybody, in order, and the pace was kept."""
+    async def verify(self) -> None:
+        """In the end every name has received everything, in order, and the pace was kept."""
         self.services.faults.clear()
-        await asyncio.sleep(5.0)  # whatever was on its way has taken effect
+        await asyncio.sleep(5.0)  # everything in flight has taken effect
         ids = self.services.ids
         for consumer in self.consumers.values():
             consumer.abandon()
@@ -230,17 +230,17 @@ class World:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(
-    st.lists(RULES, min_size=3, max_size=25),
+    st.lists(ACTIONS, min_size=3, max_size=25),
     st.booleans(),
     st.booleans(),
     st.sampled_from(["newest", "oldest"]),
     st.integers(0, 2**32),
 )
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_whatever_happens_nothing_is_lost_and_nothing_acknowledged_comes_again(
+async def test_whatever_happens_nothing_is_lost_and_no_acknowledged_item_is_repeated(
     kind: str,
     folder: Path,
-    rules: list[Rule],
+    actions: list[Action],
     mail_ids: bool,
     marks: bool,
     window: Window,
@@ -250,12 +250,12 @@ async def test_whatever_happens_nothing_is_lost_and_nothing_acknowledged_comes_a
     async with Scripted(
         mail_ids=mail_ids, readall_marks=marks, window=window, overlap=number % 3
     ) as services:
-        world = World(services, folder / f"{number}-{len(rules)}-{id(rules)}.sqlite", kind)
+        world = World(services, folder / f"{number}-{len(actions)}-{id(actions)}.sqlite", kind)
         await world.begin()
         try:
-            for rule in rules:
-                await world.play(rule)
-            await world.judge()
+            for action in actions:
+                await world.play(action)
+            await world.verify()
         finally:
             await world.session.aclose()
-    event(f"crashes: {sum(rule.what == 'crash' for rule in rules)}")
+    event(f"crashes: {sum(action.kind == 'crash' for action in actions)}")

@@ -27,6 +27,10 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     if inspect.iscoroutinefunction(program) and program.__module__ == module.__name__
 }
 
+STREAMS = ("Stream", "ChatStream", "MailStream")
+MERGING = ("is_ready", "is_closed", "in_flight", "fill", "pop", "acknowledge", "busy")
+"""What a merged stream needs of each stream."""
+
 INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
@@ -34,6 +38,8 @@ INTERNAL = {
     *("MemoryStore.make_limiter", "SqliteStore.make_limiter"),
     *("ApiKeys.check", "ApiKeys.reset", "Faults.next_for"),
     *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
+    *(f"{stream}.{name}" for stream in STREAMS for name in MERGING),
+    "MergedStream.busy",
 }
 """Members with public names that are for internal use."""
 

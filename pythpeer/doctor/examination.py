@@ -17,7 +17,7 @@ from ..errors import AccessDeniedError, ApiError, RateLimitedError
 from ..line import Priority
 from ..peerbet import MAX_LAST
 from ..secret import Secret
-from ..session import Session
+from ..session import Diagnostics, Session
 from ..version import version
 from ..wire import FLAG, Endpoint, Json, Param, Request, check_integer, check_text
 from . import bots, chat
@@ -63,17 +63,17 @@ async def examine(
     name and no text of anybody's. Raises `InvalidRequestError`, `SessionClosedError` for a session
     that is not open, and `StoreError` where the session's pacing cannot be had.
     """
-    session._require_open()  # a closed session says so before anything is looked at
+    diagnostics = session._diagnostics()  # raises if the session is not open
     check_integer("chat_id", chat_id, 1)
     if not isinstance(user, str):
         check_integer("user", user, 1)
     else:
         check_text("user", user)
-    examination = _Checkup(session, watch)
-    if await examination.check_connectivity("peerbet", session.peerbet.read_endpoint):
+    examination = _Checkup(diagnostics, watch)
+    if await examination.check_connectivity("peerbet", diagnostics.chat_endpoint):
         await examination.peerbet()
         examination.finish_service("peerbet")
-    if await examination.check_connectivity("pythbots", session.pythbots._user):
+    if await examination.check_connectivity("pythbots", diagnostics.user_endpoint):
         await examination.pythbots(user, chat_id)
         await examination.mail(wanted=mail)
         examination.finish_service("pythbots")
@@ -83,15 +83,15 @@ async def examine(
 class _Checkup:
     """One examination: what was found so far."""
 
-    def __init__(self, session: Session, watch: Callable[[Finding], None] | None) -> None:
-        self._session = session
+    def __init__(self, diagnostics: Diagnostics, watch: Callable[[Finding], None] | None) -> None:
+        self._diagnostics = diagnostics
         self._watch = watch
         self._findings: list[Finding] = []
         self._seen: list[Exchange] = []
-        self._chat_key = session.peerbet._key
+        self._chat_key = diagnostics.keys.peerbet
 
     def __repr__(self) -> str:
-        return f"<_Examination of {self._session!r}, {len(self._findings)} findings>"
+        return f"<_Checkup with {len(self._findings)} findings>"
 
     def report(self) -> Report:
         """What was found."""
@@ -122,7 +122,7 @@ class _Checkup:
         headers: Mapping[str, Secret] | None = None,
     ) -> Exchange:
         """Ask once, and say what came of it."""
-        caller, loop = self._session._caller, asyncio.get_running_loop()
+        caller, loop = self._diagnostics.caller, asyncio.get_running_loop()
         request = Request(endpoint, params, headers)
         replies: list[RawResponse] = []
         result: object
@@ -152,7 +152,7 @@ class _Checkup:
 
     async def check_connectivity(self, service: str, endpoint: Endpoint[T]) -> bool:
         """Whether the service can be reached at all."""
-        self._add(*await check_connectivity(service, endpoint.url, self._session._ssl_context))
+        self._add(*await check_connectivity(service, endpoint.url, self._diagnostics.ssl_context))
         reached = self._findings[-1].status is not Status.PROBLEM
         if not reached:
             self._add_skipped(
@@ -164,7 +164,7 @@ class _Checkup:
 
     async def peerbet(self) -> None:
         """The chat, without a key and with it, behind the newest and behind the oldest message."""
-        endpoint = self._session.peerbet.read_endpoint
+        endpoint = self._diagnostics.chat_endpoint
         seen = await self._ask("chat without key", endpoint, {})
         if seen.is_api_error and _is_denied(seen):
             text = f"refused, over a key{seen.error_text}: a key is documented as optional"
@@ -186,17 +186,17 @@ class _Checkup:
 
     async def _page_with_key(self) -> Exchange | None:
         """As many messages as there may be, with the key if there is one."""
-        peerbet = self._session.peerbet
+        endpoint, key = self._diagnostics.chat_endpoint, self._diagnostics.keys.peerbet
         check = "peerbet.key"
-        params: dict[str, Param] = {"key": peerbet._key, "last": MAX_LAST}
-        seen = await self._ask("chat", peerbet.read_endpoint, params)
-        if peerbet._key is None:
+        params: dict[str, Param] = {"key": key, "last": MAX_LAST}
+        seen = await self._ask("chat", endpoint, params)
+        if key is None:
             advice = "set PYTHPEER_PEERBET_KEY to post and to see private messages"
             self._add_skipped(check, "no key is given", advice)
         elif seen.is_api_error:
             self._add(_refused_key(check, "PYTHPEER_PEERBET_KEY", seen))
             self._chat_key = None
-            seen = await self._ask("chat", peerbet.read_endpoint, {"last": MAX_LAST})
+            seen = await self._ask("chat", endpoint, {"last": MAX_LAST})
         elif seen.error is None:
             self._add(_accepted_key(check, chat.items(_json_of(seen))))
         if seen.error is not None:
@@ -227,17 +227,17 @@ class _Checkup:
 
     async def _ask_after(self, name: str, mid: int, last: int) -> Exchange:
         params: dict[str, Param] = {"key": self._chat_key, "mid": mid, "last": last}
-        return await self._ask(name, self._session.peerbet.read_endpoint, params)
+        return await self._ask(name, self._diagnostics.chat_endpoint, params)
 
     # -- PythBots ---------------------------------------------------------------------------------
 
     async def pythbots(self, user: str | int, chat_id: int) -> None:
         """The three look-ups, and somebody who does not exist."""
-        pythbots = self._session.pythbots
+        diagnostics = self._diagnostics
         asked: tuple[tuple[str, Endpoint[object], Mapping[str, Param], bots.Model], ...] = (
-            ("user", pythbots._user, {"user": user}, bots.USER),
-            ("staff", pythbots._staff, {"chatid": chat_id}, bots.STAFF),
-            ("stats", pythbots._stats, {"chatid": chat_id}, bots.STATS),
+            ("user", diagnostics.user_endpoint, {"user": user}, bots.USER),
+            ("staff", diagnostics.staff_endpoint, {"chatid": chat_id}, bots.STAFF),
+            ("stats", diagnostics.stats_endpoint, {"chatid": chat_id}, bots.STATS),
         )
         answers: list[Exchange] = []
         for name, endpoint, params, model in asked:
@@ -249,23 +249,23 @@ class _Checkup:
             self._add(Finding(f"{model.name}.answer", Status.OK, f"{name}: can be read"))
             judge = bots.judge_list if model is bots.STAFF else bots.judge_object
             self._add(*judge(model, _json_of(seen)))
-        self._add(_api_key(answers, given=pythbots._headers is not None))
+        self._add(_api_key(answers, given=diagnostics.headers is not None))
         if answers[0].error is None:
-            nobody = await self._look_up("nobody", pythbots._user, {"user": UNKNOWN_USER})
+            endpoint = diagnostics.user_endpoint
+            nobody = await self._look_up("nobody", endpoint, {"user": UNKNOWN_USER})
             self._add(_refusals(nobody))
 
     async def _look_up(
         self, name: str, endpoint: Endpoint[T], params: Mapping[str, Param]
     ) -> Exchange:
-        return await self._ask(name, endpoint, params, self._session.pythbots._headers)
+        return await self._ask(name, endpoint, params, self._diagnostics.headers)
 
     # -- mail -------------------------------------------------------------------------------------
 
     async def mail(self, *, wanted: bool) -> None:
         """All mail, by the spelling that is accepted; once more if any is unread."""
-        pythbots = self._session.pythbots
         check = "pythbots.personal-key"
-        if pythbots._personal_key is None:
+        if self._diagnostics.keys.personal is None:
             self._add_skipped(check, "no key is given", "set PYTHPEER_PERSONAL_KEY to look at mail")
             return
         if not wanted:
@@ -286,7 +286,7 @@ class _Checkup:
 
     async def _find_spelling(self) -> tuple[Exchange, str]:
         """Ask for all mail in one spelling after the other, until one is not refused."""
-        configured = self._session.pythbots._key_param
+        configured = self._diagnostics.key_param
         spellings = list(dict.fromkeys((configured, *SPELLINGS)))
         seen, spelling = await self._all_mail("mail", configured), configured
         for other in spellings[1:]:
@@ -298,13 +298,13 @@ class _Checkup:
         return seen, spelling
 
     async def _all_mail(self, name: str, spelling: str) -> Exchange:
-        pythbots = self._session.pythbots
-        params: dict[str, Param] = {spelling: pythbots._personal_key, "readall": FLAG}
-        return await self._ask(name, pythbots._all, params, pythbots._headers)
+        diagnostics = self._diagnostics
+        params: dict[str, Param] = {spelling: diagnostics.keys.personal, "readall": FLAG}
+        return await self._ask(name, diagnostics.mail_endpoint, params, diagnostics.headers)
 
     def _accepted(self, spelling: str) -> Finding:
         check = "pythbots.personal-key"
-        configured = self._session.pythbots._key_param
+        configured = self._diagnostics.key_param
         if spelling == configured:
             shown = spelling if spelling in SPELLINGS else "as it was set"
             return Finding(check, Status.OK, f"accepted; the parameter is spelled {shown}")
