@@ -404,7 +404,7 @@ CHANGES: Final[dict[str, tuple[str, Callable[[str], str]]]] = {
 @pytest.mark.parametrize(("text", "change"), CHANGES.values(), ids=CHANGES)
 async def test_a_text_may_be_shown_otherwise(text: str, change: Callable[[str], str]) -> None:
     """Trimmed, with other white space, or escaped for HTML, it is the same text."""
-    async with Scripted(shown_as=change) as services, services.session() as session:
+    async with Scripted(transform_text=change) as services, services.session() as session:
         services.script("set", DROP)
         assert await session.peerbet.post(text, confirm=True) == 1
         assert sent(services) == [text]
@@ -424,7 +424,7 @@ async def test_a_text_may_be_shown_otherwise(text: str, change: Callable[[str], 
 )
 async def test_another_text_is_another(text: str, shown: str) -> None:
     """A text with other words is a different text."""
-    async with Scripted(shown_as=lambda _: shown) as services, services.session() as session:
+    async with Scripted(transform_text=lambda _: shown) as services, services.session() as session:
         services.script("set", DROP)
         await unknown(session.peerbet.post(text, confirm=True))
         assert sent(services) == [text]
