@@ -33,7 +33,7 @@ from .errors import (
 from .secret import Secret
 from .wire import Endpoint, Json
 
-__all__ = ["canonical_json", "parse_date", "parse_json", "parse_response", "parse_retry_after"]
+__all__ = ["canonical_json", "parse_date", "parse_json", "try_parse_response", "parse_retry_after"]
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ MAX_EXCERPT: Final = 200
 GetSecrets = Callable[[], Iterable[Secret]]
 
 
-def parse_response(
+def try_parse_response(
     endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
 ) -> T | PythpeerError:
     """Read the answer to a call: its value, or the error that the status and the body amount to.
@@ -66,7 +66,7 @@ def parse_response(
                 return answer
         except (ValueError, RecursionError):
             pass  # the lenient way says whether this is a refusal, damage or garbage
-        return _parse_leniently(endpoint, status, body, secrets)
+        return _try_parse_leniently(endpoint, status, body, secrets)
     refusal = None
     if 400 <= status < 500:
         value = parse_json(body)
@@ -79,7 +79,7 @@ def parse_response(
     return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
 
 
-def _parse_leniently(
+def _try_parse_leniently(
     endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
 ) -> T | PythpeerError:
     value = parse_json(body)
@@ -287,11 +287,11 @@ def _redacted_excerpt(text: str, secrets: GetSecrets) -> str:
         forms |= {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
         forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
         forms |= {html.escape(key), html.escape(key, quote=False)}
-    text = _covered(text, forms, 4 * MAX_EXCERPT).strip(_WHITESPACE)[:MAX_EXCERPT]
+    text = _masked(text, forms, 4 * MAX_EXCERPT).strip(_WHITESPACE)[:MAX_EXCERPT]
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
-def _covered(text: str, forms: Collection[str], limit: int) -> str:
+def _masked(text: str, forms: Collection[str], limit: int) -> str:
     """Return the first *limit* characters that *text* has once every form in it is replaced.
 
     Cutting comes after replacing, because half a key would not be found any more. No more of *text*

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import anyio
 import msgspec
 
-from .answers import parse_response, parse_retry_after
+from .answers import try_parse_response, parse_retry_after
 from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError
 from .health import OutcomeTracker
 from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
@@ -75,7 +75,7 @@ class Caller:
                     raise
                 break  # the failure that is to be repeated says more than "no token" would
             attempt += 1
-            answer = await self.attempt(request, permit, attempt)
+            answer = await self.try_once(request, permit, attempt)
             if not isinstance(answer, PythpeerError):
                 return answer
             failure = answer
@@ -105,7 +105,7 @@ class Caller:
         # Not a coroutine of its own: a waiting caller would keep its frame, too.
         return self._limiter(endpoint).acquire(priority, max_wait, self)
 
-    def attempt(
+    def try_once(
         self,
         request: Request[T],
         permit: Permit,
@@ -119,10 +119,10 @@ class Caller:
         """
         # No coroutine of its own: where nobody looks on, looking costs nothing.
         if self.hooks.has_request_listeners or logger.isEnabledFor(logging.DEBUG):
-            return self._attempt_with_events(request, permit, number, on_response)
-        return self._attempt(request, permit, on_response)
+            return self._try_once_with_events(request, permit, number, on_response)
+        return self._try_once(request, permit, on_response)
 
-    async def _attempt_with_events(
+    async def _try_once_with_events(
         self,
         request: Request[T],
         permit: Permit,
@@ -143,7 +143,7 @@ class Caller:
         answer: T | PythpeerError | None = None
         raised: BaseException | None = None
         try:
-            answer = await self._attempt(request, permit, on_response)
+            answer = await self._try_once(request, permit, on_response)
         except BaseException as reason:  # noqa: BLE001  # raised below, where hooks inherit nothing
             raised = reason
         error = answer if isinstance(answer, PythpeerError) else raised
@@ -167,12 +167,12 @@ class Caller:
                 del raised, error  # else they would hold this frame, and it them
         return cast("T | PythpeerError", answer)
 
-    async def _attempt(
+    async def _try_once(
         self, request: Request[T], permit: Permit, on_response: Callable[[RawResponse], None] | None
     ) -> T | PythpeerError:
         endpoint = request.endpoint
         try:
-            reply = await self._transport().send(request, permit)
+            reply = await self._transport().try_send(request, permit)
         finally:
             permit.close()
         if isinstance(reply, PythpeerError):
@@ -181,7 +181,7 @@ class Caller:
             )
         if on_response is not None:
             on_response(reply)
-        answer = parse_response(endpoint, reply.status, reply.body, request.secrets)
+        answer = try_parse_response(endpoint, reply.status, reply.body, request.secrets)
         if not isinstance(answer, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
             return answer

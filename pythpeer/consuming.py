@@ -132,7 +132,7 @@ class DestructiveSource(Generic[T]):
         """The read that makes the service forget what it returns."""
         announcement = await log.begin_fetch(self._caller.timeout + INTENT_GRACE)
         try:
-            answer = await self._caller.attempt(self._unread, permit, attempt)
+            answer = await self._caller.try_once(self._unread, permit, attempt)
         except PythpeerError as error:
             answer = error.with_traceback(None)  # the session was closed: it never left
         if not isinstance(answer, PythpeerError):
@@ -158,7 +158,7 @@ class DestructiveSource(Generic[T]):
         self, log: Log[T], permit: Permit, lost: Collection[int], attempt: int
     ) -> PythpeerError | None:
         """Find in the history what the answers of *lost* reads held."""
-        answer = await self._caller.attempt(self._history, permit, attempt)
+        answer = await self._caller.try_once(self._history, permit, attempt)
         if isinstance(answer, PythpeerError):
             return answer
         drafts: list[NewEntry[T]] = []

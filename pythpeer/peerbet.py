@@ -284,7 +284,7 @@ class _ChatSource:
         self._positioned_last_time = homeless
         after = feed.min_position
         request = peerbet._request(None, 1) if homeless else peerbet._request(after, MAX_LAST)
-        page = await peerbet._caller.attempt(request, permit, feed.attempt)
+        page = await peerbet._caller.try_once(request, permit, feed.attempt)
         if isinstance(page, PythpeerError):
             return page
         strays = self._report_undecodable(page, feed)
@@ -361,8 +361,8 @@ def make_read_endpoint(url: str) -> Endpoint[_Page]:
         url + PATH,
         query={"action": "get"},
         rate=Rate(1.0),
-        shape=_parse_page,
-        fast=_parse_page_fast,
+        parse=_parse_page,
+        parse_fast=_parse_page_fast,
     )
 
 

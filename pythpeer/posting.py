@@ -92,7 +92,7 @@ class Poster:
         post = _InFlightPost(text)
         self._in_flight.add(post)
         try:
-            answer = await caller.attempt(request, permit)
+            answer = await caller.try_once(request, permit)
             if isinstance(answer, PythpeerError):
                 return answer
             self._claimed_ids.append(answer.mid)

@@ -266,7 +266,7 @@ def _endpoint(
     effect: Effect = Effect.READ,
 ) -> Endpoint[T]:
     return ParsedEndpoint(
-        name, url, shape=shape, rate=rate, effect=effect, status_means_success=False
+        name, url, parse=shape, rate=rate, effect=effect, status_means_success=False
     )
 
 

@@ -51,7 +51,7 @@ class Secret:
         self.__encoded = quote(value, safe="")
 
     @classmethod
-    def wrap(cls, value: object) -> Secret | InvalidRequestError | None:
+    def try_wrap(cls, value: object) -> Secret | InvalidRequestError | None:
         """Turn *value* into a secret, or say what is wrong with it.
 
         The error comes back as a value, for the caller to raise once the text is out of its

@@ -124,7 +124,7 @@ class Session(AsyncContextOnly):
         telemetry: Telemetry | None = None,
     ) -> None:
         # First of all, so that no later error can show a key among this frame's variables.
-        keys = [Secret.wrap(key) for key in (peerbet_key, personal_key, pythbots_api_key)]
+        keys = [Secret.try_wrap(key) for key in (peerbet_key, personal_key, pythbots_api_key)]
         peerbet_key = personal_key = pythbots_api_key = None
         peerbet_secret, personal_secret, api_secret = (_raise_if_error(key) for key in keys)
         if api_secret is not None and not api_secret.reveal().isascii():
@@ -375,7 +375,7 @@ def _wrap_keys(options: dict[str, object]) -> InvalidRequestError | None:
     """
     first_error: InvalidRequestError | None = None
     for name, variable in KEY_VARIABLES.items():
-        key = Secret.wrap(options[name] if name in options else _env(variable))
+        key = Secret.try_wrap(options[name] if name in options else _env(variable))
         options[name] = None if isinstance(key, InvalidRequestError) else key
         first_error = key if isinstance(key, InvalidRequestError) else first_error
     return first_error

@@ -198,12 +198,12 @@ class Transport:
         client.trace_configs.clear()
         return client
 
-    async def send(self, request: Request[object], permit: Permit) -> RawResponse | PythpeerError:
+    async def try_send(self, request: Request[object], permit: Permit) -> RawResponse | PythpeerError:
         """Send *request* once, and read its answer whole, within the time limit."""
         # No secret in this frame: it stays in the traceback of a cancellation.
         failure: PythpeerError
         try:
-            return await self._exchange(request, permit)
+            return await self._try_exchange(request, permit)
         except aiohttp.ConnectionTimeoutError:
             text = f"no connection within {CONNECT_TIMEOUT:g} s"
             failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
@@ -223,7 +223,7 @@ class Transport:
             raise
         return failure
 
-    async def _exchange(
+    async def _try_exchange(
         self, request: Request[object], permit: Permit
     ) -> RawResponse | PythpeerError:
         """The frame that holds the URL. Nothing it raises gets past `send` with its traceback."""
@@ -247,7 +247,7 @@ class Transport:
         needs_no_body = status == 429 or status >= 500
         body: bytes | PythpeerError = b""
         try:
-            body = await self._read(response, endpoint.name)
+            body = await self._try_read(response, endpoint.name)
         except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
             if not needs_no_body:
                 raise
@@ -260,7 +260,7 @@ class Transport:
             body = b""
         return RawResponse(status, response.headers, body)
 
-    async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
+    async def _try_read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
         """Read the body in pieces, as far as ``max_body``."""
         encoding = response.headers.get(hdrs.CONTENT_ENCODING)
         if encoding and encoding.strip().lower() not in ("identity", "gzip", "deflate"):

@@ -121,20 +121,20 @@ def check_seconds(name: str, value: object) -> float:
 
 
 def check_text(
-    name: str, value: object, most: int | None = None, endpoint: str | None = None
+    name: str, value: object, max_length: int | None = None, endpoint: str | None = None
 ) -> str:
     """Return *value* if it is text that can be sent: not empty, encodable, at most *most* long."""
-    fault = None
+    problem = None
     if not isinstance(value, str):
-        fault = f"must be text, not {type(value).__name__}"
+        problem = f"must be text, not {type(value).__name__}"
     elif not value:
-        fault = "must not be empty"
-    elif most is not None and len(value) > most:
-        fault = f"has {len(value)} characters; at most {most} are allowed"
+        problem = "must not be empty"
+    elif max_length is not None and len(value) > max_length:
+        problem = f"has {len(value)} characters; at most {max_length} are allowed"
     else:
         _encode(name, value, endpoint)
         return value
-    raise InvalidRequestError(f"{name} {fault}", endpoint=endpoint)
+    raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
 
 
 # Stricter than any URL parser, so that what is checked here is what is dialled later: ASCII only,
@@ -165,19 +165,19 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 def check_url(name: str, url: object) -> str:
     """Return *url* if keys may travel to it: https, or plain http to this machine only."""
-    found = _URL.fullmatch(url) if isinstance(url, str) else None
-    if found is None or int(found["port"] or 1) not in range(1, 65536):
+    match = _URL.fullmatch(url) if isinstance(url, str) else None
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
         raise InvalidRequestError(
             f"{name} must be a plain https URL without user name, query and fragment"
         )
-    host = found["host"]
+    host = match["host"]
     if host.startswith("[") and not isinstance(_address(host.strip("[]")), IPv6Address):
         raise InvalidRequestError(f"{name} must have an IPv6 address in its brackets")
-    if any(segment in (".", "..") for segment in found["path"].split("/")):
+    if any(segment in (".", "..") for segment in match["path"].split("/")):
         raise InvalidRequestError(f"{name} must not have '.' or '..' in its path")
-    if found["scheme"].lower() != "https" and not _is_loopback(host):
+    if match["scheme"].lower() != "https" and not _is_loopback(host):
         raise InvalidRequestError(f"{name} must be https: plain http goes to loopback only")
-    return found[0]
+    return match[0]
 
 
 class Endpoint(Generic[T_co]):
@@ -260,11 +260,11 @@ class Endpoint(Generic[T_co]):
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
         except (TypeError, NameError, AttributeError, ValueError) as error:
-            fault = str(error)
+            problem = str(error)
         else:
             self._decoder: msgspec.json.Decoder[T_co] = decoder
             return
-        raise InvalidRequestError(f"an endpoint's answer must be a type msgspec decodes: {fault}")
+        raise InvalidRequestError(f"an endpoint's answer must be a type msgspec decodes: {problem}")
 
     def __repr__(self) -> str:
         return f"<Endpoint {getattr(self, 'name', '(unfinished)')}>"
@@ -285,15 +285,15 @@ class ParsedEndpoint(Endpoint[T_co]):
     is just as documented and a success. Both raise ``ValueError`` for what they cannot take.
     """
 
-    __slots__ = ("_fast", "_shape")
+    __slots__ = ("_parse_fast", "_parse")
 
     def __init__(
         self,
         name: str,
         url: str,
         *,
-        shape: Callable[[Json], T_co],
-        fast: Callable[[bytes], T_co] | None = None,
+        parse: Callable[[Json], T_co],
+        parse_fast: Callable[[bytes], T_co] | None = None,
         query: Mapping[str, Param] = {},
         effect: Effect = Effect.READ,
         rate: Rate = Rate(1.0),
@@ -302,18 +302,18 @@ class ParsedEndpoint(Endpoint[T_co]):
         # The type of the base's answer is not used: `decode` and `convert` are both replaced.
         answer = cast("type[T_co]", object)
         super().__init__(name, url, query=query, effect=effect, rate=rate, answer=answer)
-        self._shape = shape
-        self._fast = fast
-        self.decode_rejects_errors: bool = fast is not None
+        self._parse = parse
+        self._parse_fast = parse_fast
+        self.decode_rejects_errors: bool = parse_fast is not None
         self.status_means_success = status_means_success
 
     def decode(self, body: bytes) -> T_co:
         """Make sense of a body by the short cut, if there is one."""
-        return self._fast(body) if self._fast else self._shape(msgspec.json.decode(body))
+        return self._parse_fast(body) if self._parse_fast else self._parse(msgspec.json.decode(body))
 
     def convert(self, document: Json) -> T_co:
         """Make sense of a document."""
-        return self._shape(document)
+        return self._parse(document)
 
 
 class Request(Generic[T_co]):
@@ -359,7 +359,7 @@ class Request(Generic[T_co]):
 
 def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secret]:
     """Encode a query, all but its keys: pieces to be joined once those are revealed."""
-    pieces: list[str | Secret] = []
+    segments: list[str | Secret] = []
     for name, value in params.items():
         if not isinstance(name, str):
             raise InvalidRequestError("a parameter's name must be text", endpoint=endpoint)
@@ -370,14 +370,14 @@ def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secre
             name if name.isidentifier() and name.isascii() else _encode("a name", name, endpoint)
         )
         if type(value) is int and -(2**63) < value < 2**63:
-            pieces.append(f"&{encoded_name}={value}")
+            segments.append(f"&{encoded_name}={value}")
         elif value is FLAG:
-            pieces.append("&" + encoded_name)
+            segments.append("&" + encoded_name)
         elif isinstance(value, Secret):
-            pieces += ("&" + encoded_name + "=", value)
+            segments += ("&" + encoded_name + "=", value)
         else:
-            pieces.append(f"&{encoded_name}={_encode_value(name, value, endpoint)}")
-    return pieces
+            segments.append(f"&{encoded_name}={_encode_value(name, value, endpoint)}")
+    return segments
 
 
 def _encode_value(name: str, value: object, endpoint: str) -> str:
@@ -415,7 +415,7 @@ def _encode(name: str, text: str, endpoint: str | None = None) -> str:
     return quote(text, safe="")
 
 
-def render_query(pieces: Iterable[str | Secret]) -> str:
+def render_query(segments: Iterable[str | Secret]) -> str:
     """Join a query with its keys in the open. For the one frame that writes it to the wire."""
-    query = "".join([piece if isinstance(piece, str) else piece.encoded() for piece in pieces])
+    query = "".join([piece if isinstance(piece, str) else piece.encoded() for piece in segments])
     return query[1:]  # without the first "&"

@@ -33,7 +33,7 @@ from pythpeer.answers import (
     NO_JSON,
     parse_date,
     parse_json,
-    parse_response,
+    try_parse_response,
     parse_retry_after,
 )
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
@@ -64,7 +64,7 @@ OBJECT: Endpoint[dict[str, object]] = Endpoint("mine", f"{BASE}/o")
 ROLL = Endpoint("mine", f"{BASE}/r", answer=Roll)
 ROLLS = Endpoint("mine", f"{BASE}/rs", answer=list[Roll])
 EASY = Endpoint("mine", f"{BASE}/e", answer=Easy)
-ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", shape=lambda found: found)
+ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", parse=lambda found: found)
 ENDPOINTS: tuple[Endpoint[Any], ...] = (GET, SET, USER, STAFF, STATS, OBJECT, ROLL, ROLLS, ANY)
 
 PAGE = (SAMPLES / "peerbet.chat.get" / "documented.json").read_bytes()
@@ -73,7 +73,7 @@ PAGE = (SAMPLES / "peerbet.chat.get" / "documented.json").read_bytes()
 def read(endpoint: Endpoint[Any], body: bytes | str, status: int = 200, *keys: str) -> Any:
     """Interpret *body* as an answer to *endpoint* that was asked with these keys."""
     raw = body.encode() if isinstance(body, str) else body
-    return parse_response(endpoint, status, raw, lambda: [Secret(key) for key in keys])
+    return try_parse_response(endpoint, status, raw, lambda: [Secret(key) for key in keys])
 
 
 def found(body: bytes | str) -> object:
@@ -860,9 +860,9 @@ def test_keys_are_asked_for_only_in_an_error() -> None:
     def never() -> Iterable[Secret]:
         raise AssertionError
 
-    assert parse_response(ROLL, 200, b'{"roll":6}', never) == Roll(6)
-    assert parse_response(ROLL, 200, b'\xef\xbb\xbf{"roll":6}', never) == Roll(6)
-    assert isinstance(parse_response(ROLL, 500, b"", never), HttpStatusError)
+    assert try_parse_response(ROLL, 200, b'{"roll":6}', never) == Roll(6)
+    assert try_parse_response(ROLL, 200, b'\xef\xbb\xbf{"roll":6}', never) == Roll(6)
+    assert isinstance(try_parse_response(ROLL, 500, b"", never), HttpStatusError)
 
 
 # -- Retry-After ----------------------------------------------------------------------------------

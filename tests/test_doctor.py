@@ -29,7 +29,7 @@ from raw_server import RawServer, answer, hang, old_tls, open_session, serving, 
 from test_shapes import SHAPED
 
 from pythpeer import InvalidRequestError, SessionClosedError
-from pythpeer.answers import parse_response
+from pythpeer.answers import try_parse_response
 from pythpeer.doctor import Finding, Report, Sample, Status, bots, chat, examine, write_samples
 from pythpeer.doctor.redact import allowed_field, describe_types, redact, redact_words, type_name
 from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Quirks, VirtualTimeLoop
@@ -961,7 +961,7 @@ async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600 or os.name == "nt"
         body = path.read_bytes()
         assert CANARY.encode() not in body
-        answer_to_it = parse_response(SHAPED[path.parent.name], 200, body, list)
+        answer_to_it = try_parse_response(SHAPED[path.parent.name], 200, body, list)
         assert isinstance(answer_to_it, Exception) is path.name.startswith("captured_refusal")
     before = {path: path.read_bytes() for path in paths}
     again = write_samples(report.samples, tmp_path / "new")

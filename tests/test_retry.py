@@ -29,7 +29,7 @@ from pythpeer import (
     StoreError,
     TransportError,
 )
-from pythpeer.answers import parse_response
+from pythpeer.answers import try_parse_response
 from pythpeer.retry import backoff, classify_failure, is_transient
 
 NAME = "pythbots.mail"
@@ -212,7 +212,7 @@ def test_an_unknown_outcome_keeps_the_status_there_was(status: int) -> None:
     endpoint: Endpoint[dict[str, object]] = Endpoint(
         "mine", "https://example.com", effect=Effect.WRITE
     )
-    error = parse_response(endpoint, status, b"<html>", list)
+    error = try_parse_response(endpoint, status, b"<html>", list)
     assert isinstance(error, DecodeError)
     seen = classify_failure(Effect.WRITE, error, status)
     assert isinstance(seen, OutcomeUnknownError)

@@ -238,15 +238,15 @@ def test_good_keys_do_not_leak_from_an_error_beside_them() -> None:
 def test_wrap_takes_text_secrets_and_nothing() -> None:
     """Text becomes a secret, a secret stays itself, and ``None`` stays ``None``."""
     secret = Secret(CANARY)
-    assert Secret.wrap(secret) is secret
-    assert Secret.wrap(CANARY) == secret
-    assert Secret.wrap(None) is None
+    assert Secret.try_wrap(secret) is secret
+    assert Secret.try_wrap(CANARY) == secret
+    assert Secret.try_wrap(None) is None
 
 
 @pytest.mark.parametrize(("value", "fault"), [bad for bad in BAD if bad[0] is not None])
 def test_wrap_returns_its_error(value: object, fault: str) -> None:
     """The error comes back as a value, untouched by any frame that held the key."""
-    error = Secret.wrap(value)
+    error = Secret.try_wrap(value)
     assert isinstance(error, InvalidRequestError)
     assert fault in str(error)
     assert error.__traceback__ is None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pythpeer import Rate
 from pythpeer.bucket import Bucket, BucketState
-from pythpeer.stores.shared import RECHECK_INTERVAL, TOKEN_TTL, TURN_GRACE, SharedBucket, survey
+from pythpeer.stores.shared import RECHECK_INTERVAL, TOKEN_TTL, TURN_GRACE, SharedBucket, endpoint_snapshot
 from pythpeer.stores.survey import EndpointSnapshot
 
 RATE: Final = Rate(1.0, guard=0.05)
@@ -216,12 +216,12 @@ def test_a_survey_counts_who_lives() -> None:
         bucket.pause(3.0)
 
     def tell(now: float, *dead: str) -> EndpointSnapshot:
-        return survey("key", all_of_us.state or b"", now, lambda who: who not in dead)
+        return endpoint_snapshot("key", all_of_us.state or b"", now, lambda who: who not in dead)
 
     assert tell(0.0) == EndpointSnapshot("key", 1, 1, 2, 3.0)
     assert tell(0.5, "two", "four") == EndpointSnapshot("key", 1, 0, 1, 2.5)
     assert tell(TOKEN_TTL) == EndpointSnapshot("key", 1, 0, 0, 0.0)
-    assert survey("key", b"", 0.0) == EndpointSnapshot("key", 0, 0, 0, 0.0)
+    assert endpoint_snapshot("key", b"", 0.0) == EndpointSnapshot("key", 0, 0, 0, 0.0)
 
 
 def test_a_pause_is_everybody_s_and_only_moved_later() -> None:

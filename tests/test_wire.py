@@ -708,12 +708,12 @@ def test_an_effect_is_one_of_three() -> None:
 
 def test_a_shaped_endpoint_reads_by_functions() -> None:
     """Plain JSON goes through the short cut where there is one, and any document by its shape."""
-    slow = ParsedEndpoint("mine", BASE, shape=repr)
+    slow = ParsedEndpoint("mine", BASE, parse=repr)
     assert slow.decode(b"[1]") == slow.convert([1]) == "[1]"
-    quick = ParsedEndpoint("mine", BASE, shape=repr, fast=lambda body: f"fast {len(body)}")
+    quick = ParsedEndpoint("mine", BASE, parse=repr, parse_fast=lambda body: f"fast {len(body)}")
     assert quick.decode(b"[1]") == "fast 3"
     assert quick.convert([1]) == "[1]"
     assert quick.status_means_success
     assert not ParsedEndpoint(
-        "mine", BASE, shape=repr, status_means_success=False
+        "mine", BASE, parse=repr, status_means_success=False
     ).status_means_success

@@ -67,7 +67,7 @@ async def prompt_key(what: str) -> Secret | InvalidRequestError | None:
         if terminal is None:
             return None
         os.write(terminal, what.encode())
-        return Secret.wrap((await _read(terminal)).decode("utf-8", "replace").strip() or None)
+        return Secret.try_wrap((await _read(terminal)).decode("utf-8", "replace").strip() or None)
 
 
 async def _read(descriptor: int) -> bytes:

@@ -68,4 +68,4 @@ def read_address(url: object) -> Address | InvalidRequestError:
 
 
 def _password(parts: SplitResult) -> Secret | InvalidRequestError | None:
-    return Secret.wrap(unquote(parts.password)) if parts.password else None
+    return Secret.try_wrap(unquote(parts.password)) if parts.password else None
