@@ -191,7 +191,11 @@ class Bucket:
         request does not count any more.
         """
         index = number - self._first_number
-        if number <= 0 or not 0 <= index < len(self._start_times) or now >= self._start_times[index]:
+        if (
+            number <= 0
+            or not 0 <= index < len(self._start_times)
+            or now >= self._start_times[index]
+        ):
             return False
         self._start_times[index] = now
         return True

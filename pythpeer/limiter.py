@@ -157,7 +157,7 @@ class Permit:
 
 
 class Limiter:
-    """Limiter of one endpoint: its token bucket and its wait queue. A value of ``session.limiters``.
+    """Token bucket and wait queue of one endpoint: a value of ``session.limiters``.
 
     The clock is that of the event loop. A limiter can be used in another event loop when no caller
     waits in the first one, and no permit is outstanding there.
@@ -257,7 +257,7 @@ class Limiter:
 
     @property
     def paused_for(self) -> float:
-        """Seconds until the end of a pause set by `pause` or by a ``Retry-After``; 0 without one."""
+        """Seconds until the end of a pause set by `pause` or a ``Retry-After``; 0 without one."""
         return max(0.0, self._bucket.paused - self._now())
 
     @property
@@ -471,7 +471,9 @@ class Limiter:
     def _expire_waiters(self, now: float) -> float:
         """Fail the waiters that cannot be served in time. Returns the next deadline."""
         blocked_until = max(self._bucket.paused, self._backend_opens_at)
-        expired, next_deadline = self._queue.pop_expired(now, blocked_until, asking=self._backend_task is not None)
+        expired, next_deadline = self._queue.pop_expired(
+            now, blocked_until, asking=self._backend_task is not None
+        )
         for waiter in expired:
             waiter.fail(self._rate_limited_error(self._wait_of_next(now)))
         return next_deadline

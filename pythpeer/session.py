@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack, cast
 import anyio
 
 from .calls import Caller
-from .errors import InvalidRequestError, SessionClosedError
+from .errors import InvalidRequestError, PythpeerError, Result, SessionClosedError
 from .feed import Pollers
 from .health import EndpointHealth, OutcomeTracker, SessionHealth, utc_now
 from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
@@ -368,21 +368,21 @@ def _env(name: str) -> str | None:
     return os.environ.get(name, "").strip() or None
 
 
-def _wrap_keys(options: dict[str, object]) -> InvalidRequestError | None:
+def _wrap_keys(options: dict[str, object]) -> PythpeerError | None:
     """Put keys under cover where they stand, with those of the environment beside them.
 
     What is wrong with one comes back, to be raised when no key is in sight.
     """
-    first_error: InvalidRequestError | None = None
+    first_error: PythpeerError | None = None
     for name, variable in KEY_VARIABLES.items():
         key = Secret.try_wrap(options[name] if name in options else _env(variable))
-        options[name] = None if isinstance(key, InvalidRequestError) else key
-        first_error = key if isinstance(key, InvalidRequestError) else first_error
+        options[name] = None if isinstance(key, PythpeerError) else key
+        first_error = key if isinstance(key, PythpeerError) else first_error
     return first_error
 
 
-def _raise_if_error(key: Secret | InvalidRequestError | None) -> Secret | None:
-    if isinstance(key, InvalidRequestError):
+def _raise_if_error(key: Result[Secret | None]) -> Secret | None:
+    if isinstance(key, PythpeerError):
         raise key
     return key
 

@@ -844,9 +844,11 @@ NO: Final = (
             "no success": Way(
                 answer(b'{"success":false,"message":"%b"}' % WORDS.encode()), 200, WORDS
             ),
-            "status 0 alone": Way(answer(b'{"status":0}'), 200, "refused without a reason"),
+            "status 0 alone": Way(
+                answer(b'{"status":0}'), 200, "rejected without an error message"
+            ),
             "error in numbers": Way(
-                answer(b'{"error":{"code":5}}'), 200, "refused without a reason"
+                answer(b'{"error":{"code":5}}'), 200, "rejected without an error message"
             ),
         },
     ),

@@ -33,8 +33,8 @@ from pythpeer.answers import (
     NO_JSON,
     parse_date,
     parse_json,
-    try_parse_response,
     parse_retry_after,
+    try_parse_response,
 )
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
 from pythpeer.pythbots import crank, cstats, userinfo

@@ -443,8 +443,8 @@ class Met(NamedTuple):
 
 
 FAULTS: Final[Mapping[str, Met]] = {
-    "drop": Met(Fault.drop(), PROBLEM, "the connection broke before the answer"),
-    "reset": Met(Fault.reset(), PROBLEM, "the connection broke before the answer"),
+    "drop": Met(Fault.drop(), PROBLEM, "the connection broke before the response"),
+    "reset": Met(Fault.reset(), PROBLEM, "the connection broke before the response"),
     "cut": Met(Fault.cut(), PROBLEM, "the connection broke within the body"),
     "hang": Met(Fault.hang(), PROBLEM, "no whole answer within the time limit"),
     "slow": Met(Fault.slow(7.0), OK, "can be read"),

@@ -348,9 +348,7 @@ async def test_a_broken_hook_breaks_nothing(
         async with session.peerbet.chat_stream(after=401) as stream:
             assert (await anext(stream)).id == 501
     assert len(calls) >= 2
-    assert complaints(caplog) == [
-        f"the hook {name} failed; it goes on being called, and this is said once"
-    ]
+    assert complaints(caplog) == [f"hook {name} failed, it still receives events (logged once)"]
 
 
 async def test_a_hook_does_not_hide_an_error() -> None:
@@ -493,7 +491,7 @@ async def test_a_hook_that_is_too_slow_misses_events(caplog: pytest.LogCaptureFi
         go.set()
         await asyncio.sleep(1.0)
     assert seen == MAX_PENDING + 1  # those that waited, and the one it was at
-    assert complaints(caplog) == ["the hook on_request is too slow: it misses events"]
+    assert complaints(caplog) == ["hook on_request is too slow, events are dropped"]
 
 
 async def test_a_hook_may_ask_the_session_itself() -> None:
@@ -585,7 +583,7 @@ async def test_a_hook_and_a_telemetry_are_both_told(caplog: pytest.LogCaptureFix
         open_session(server.url, on_request=fail, telemetry=Broken()) as session,
     ):
         await session.peerbet.messages()
-    said = [line.split()[2] for line in complaints(caplog)]
+    said = [line.split()[1] for line in complaints(caplog)]
     assert said == ["on_request", "Broken.on_request"]
 
 

@@ -125,7 +125,7 @@ def test_cannot_be_derived_from_at_type_checking_time() -> None:
 def test_refuses_to_pickle(protocol: int) -> None:
     """Neither alone nor inside something else."""
     for value in (Secret(CANARY), [Secret(CANARY)], {"key": Secret(CANARY)}):
-        with pytest.raises(TypeError, match="refuses to be pickled") as caught:
+        with pytest.raises(TypeError, match="cannot be pickled") as caught:
             pickle.dumps(value, protocol)
         assert CANARY not in str(caught.value)
 
@@ -251,3 +251,11 @@ def test_wrap_returns_its_error(value: object, fault: str) -> None:
     assert fault in str(error)
     assert error.__traceback__ is None
     assert "c4n4ry" not in repr(error)
+
+
+def test_the_old_name_of_try_wrap_still_works() -> None:
+    """`Secret.wrap` does the same as `Secret.try_wrap`, with a ``DeprecationWarning``."""
+    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+        assert Secret.wrap(CANARY) == Secret(CANARY)
+    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+        assert isinstance(Secret.wrap(""), InvalidRequestError)

@@ -78,7 +78,7 @@ DOCUMENTED = {
 REFUSALS: dict[str, tuple[type[Exception], str]] = {
     "peerbet.chat.get/refused": (AccessDeniedError, "Invalid key"),
     "peerbet.chat.get/refused_older": (ApiError, "Invalid action"),
-    "peerbet.chat.get/refused_without_words": (ApiError, "refused without a reason"),
+    "peerbet.chat.get/refused_without_words": (ApiError, "rejected without an error message"),
     "peerbet.chat.set/refused": (ApiError, "You are muted"),
     "pythbots.crank/not_opted_in": (ApiError, "This chat has not opted in"),
     "pythbots.mail/unknown_user": (ApiError, "User does not exist"),
@@ -636,7 +636,7 @@ def test_a_success_is_an_object_or_a_yes(document: Any) -> None:
     if yes or (isinstance(document, dict) and document):
         assert parse_success(document) is document
     else:
-        with pytest.raises(ValueError, match="no success"):
+        with pytest.raises(ValueError, match="not a success"):
             parse_success(document)
 
 
@@ -665,7 +665,7 @@ def test_a_list_is_found_at_the_top_or_one_level_down(document: Any) -> None:
     elif isinstance(document, dict) and any(listed(value) for value in document.values()):
         assert {key for _, key in shape(document)} <= set(document)
     else:
-        with pytest.raises(ValueError, match=r"not a list|no list within"):
+        with pytest.raises(ValueError, match=r"not a list|no list in the object"):
             shape(document)
 
 

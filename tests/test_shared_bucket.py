@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from pythpeer import Rate
 from pythpeer.bucket import Bucket, BucketState
-from pythpeer.stores.shared import RECHECK_INTERVAL, TOKEN_TTL, TURN_GRACE, SharedBucket, endpoint_snapshot
+from pythpeer.stores.shared import (
+    RECHECK_INTERVAL,
+    TOKEN_TTL,
+    TURN_GRACE,
+    SharedBucket,
+    endpoint_snapshot,
+)
 from pythpeer.stores.survey import EndpointSnapshot
 
 RATE: Final = Rate(1.0, guard=0.05)

@@ -680,7 +680,9 @@ def test_forgetting_frames_reaches_the_whole_chain() -> None:
 
 def test_a_reply_does_not_show_its_body() -> None:
     """What an answer says may be private; its repr has only its size."""
-    assert repr(RawResponse(200, {"Set-Cookie": "secret"}, b"secret")) == "<Reply 200, 6 bytes>"
+    assert (
+        repr(RawResponse(200, {"Set-Cookie": "secret"}, b"secret")) == "<RawResponse 200, 6 bytes>"
+    )
 
 
 async def test_connections_are_reused_where_there_is_no_poll(
