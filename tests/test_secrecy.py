@@ -75,20 +75,20 @@ from pythpeer.wire import Request
 
 pytestmark = pytest.mark.anyio
 
-WORD: Final = "canary7f3a9"
+CANARY: Final = "canary7f3a9"
 """What must never show, in any case."""
 
-MARKS: Final = ' /+&<>"\\=%~'
+SPECIAL_CHARS: Final = ' /+&<>"\\=%~'
 """Characters that every encoding spells differently."""
 
 KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "peerbet_key": f"peer{WORD}{MARKS}é",
-        "personal_key": f"pers{WORD}{MARKS}\N{GRINNING FACE}",
-        "pythbots_api_key": f"api{WORD}{MARKS}z",
+        "peerbet_key": f"peer{CANARY}{SPECIAL_CHARS}é",
+        "personal_key": f"pers{CANARY}{SPECIAL_CHARS}\N{GRINNING FACE}",
+        "pythbots_api_key": f"api{CANARY}{SPECIAL_CHARS}z",
     }
 )
-OWN_KEY: Final = f"own{WORD}{MARKS}z"
+OWN_KEY: Final = f"own{CANARY}{SPECIAL_CHARS}z"
 
 KEYED: Final[Mapping[str, Call]] = MappingProxyType(
     {
@@ -106,11 +106,11 @@ DEBUGGED: Final = ("own_read", "unread_mail")
 """What is asked in asyncio's debug mode as well: with a key of the user's own, and with two."""
 
 
-def shows(text: str | bytes) -> bool:
+def leaks(text: str | bytes) -> bool:
     """Whether *text* gives a key away."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace") + text.decode("utf-16", "replace")
-    return WORD in text.lower()
+    return CANARY in text.lower()
 
 
 def keyed_session(url: str, **options: Any) -> Session:
@@ -136,7 +136,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             links += link.exceptions
 
 
-def appearances(error: BaseException) -> Iterator[str | bytes]:
+def renderings(error: BaseException) -> Iterator[str | bytes]:
     """Every way in which Python shows an exception."""
     for link in chain(error):
         yield str(link)
@@ -155,10 +155,10 @@ def appearances(error: BaseException) -> Iterator[str | bytes]:
 
 def examine(error: BaseException) -> None:
     """Fail where *error* gives a key away."""
-    assert not [text for text in appearances(error) if shows(text)]
+    assert not [text for text in renderings(error) if leaks(text)]
 
 
-class Ear(logging.Handler):
+class LogCapture(logging.Handler):
     """Hears what asyncio says in its debug mode: far too much for `caplog` to keep."""
 
     def __init__(self) -> None:
@@ -168,32 +168,32 @@ class Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        assert not shows(message)
+        assert not leaks(message)
         self.heard.add(message[:20])
         if record.exc_info and record.exc_info[1]:
             self.errors.append(record.exc_info[1])
 
 
-class Watch:
+class LeakWatch:
     """What was logged and warned of meanwhile."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
-        self._ear = Ear()
+        self._capture = LogCapture()
         self._warnings: list[warnings.WarningMessage] = []
         self._unraisable: list[str] = []
 
-    def heard(self, beginning: str) -> bool:
+    def has_logged(self, beginning: str) -> bool:
         """Whether asyncio has said something that begins so."""
-        return beginning[:20] in self._ear.heard
+        return beginning[:20] in self._capture.heard
 
     def examine(self) -> None:
         """Fail where a key was given away, or where something was left to the collector."""
         formatter = logging.Formatter("%(name)s %(message)s")
         for record in self._caplog.records:
-            assert not shows(formatter.format(record))
-            assert not shows(repr(vars(record)))
-        for error in self._ear.errors:
+            assert not leaks(formatter.format(record))
+            assert not leaks(repr(vars(record)))
+        for error in self._capture.errors:
             examine(error)
         assert [str(warning.message) for warning in self._warnings] == []
         assert self._unraisable == []
@@ -206,13 +206,13 @@ class Watch:
         loop.set_debug(True)
         loop.slow_callback_duration = 0.0  # every turn of the loop is reported
         loop.set_exception_handler(None)
-        log.addHandler(self._ear)
+        log.addHandler(self._capture)
         log.propagate = False
         try:
             yield
         finally:
             log.propagate = True
-            log.removeHandler(self._ear)
+            log.removeHandler(self._capture)
             loop.set_debug(before[0])
             loop.slow_callback_duration = before[1]
             loop.set_exception_handler(before[2])
@@ -240,9 +240,9 @@ def quick_collections() -> Iterator[None]:
 @asynccontextmanager
 async def watching(
     caplog: pytest.LogCaptureFixture, *, debug: bool = False
-) -> AsyncIterator[Watch]:
+) -> AsyncIterator[LeakWatch]:
     """Note all that is logged and warned of, and look through it in the end."""
-    watch = Watch(caplog)
+    watch = LeakWatch(caplog)
     with contextlib.ExitStack() as stack:
         stack.enter_context(caplog.at_level(logging.DEBUG))
         stack.enter_context(watch.warnings())
@@ -265,7 +265,7 @@ async def caught(call: Call, session: Session, url: str) -> BaseException:
     pytest.fail("the call did not fail")
 
 
-async def scrutinise(
+async def assert_no_leak(
     url: str,
     caplog: pytest.LogCaptureFixture,
     *,
@@ -278,16 +278,16 @@ async def scrutinise(
             async with keyed_session(url, **options) as session:
                 error = await caught(KEYED[name], session, url)
                 examine(error)
-                assert not shows(repr(session))
+                assert not leaks(repr(session))
     async with watching(caplog, debug=True) as watch:
         for name in debugged:
             async with keyed_session(url, **options) as session:
                 task = asyncio.ensure_future(KEYED[name].run(session, url))
                 await asyncio.wait([task])
-                assert not shows(repr(task))
+                assert not leaks(repr(task))
                 del task  # with its exception, which nobody asked for
-    assert watch.heard("Task exception was never retrieved")
-    assert watch.heard("Executing <Task finished")
+    assert watch.has_logged("Task exception was never retrieved")
+    assert watch.has_logged("Executing <Task finished")
 
 
 # -- failures of the wire -------------------------------------------------------------------------
@@ -306,8 +306,8 @@ async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptur
     way = list(BAD).index(fault) % len(DEBUGGED)
     debugged = DEBUGGED if DEEP else DEBUGGED[way : way + 1]
     async with RawServer(BAD[fault]) as server:
-        await scrutinise(server.url, caplog, debugged=debugged)
-        assert all(shows(asked.head) for asked in server.asked)
+        await assert_no_leak(server.url, caplog, debugged=debugged)
+        assert all(leaks(asked.head) for asked in server.asked)
         assert len(server.asked) == len(TYPICAL) + len(debugged)
 
 
@@ -315,17 +315,17 @@ async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptur
 async def test_no_timeout_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     """Wherever the time limit strikes."""
     async with RawServer(SILENT[fault]) as server:
-        await scrutinise(server.url, caplog, timeout=3.0)
+        await assert_no_leak(server.url, caplog, timeout=3.0)
 
 
 async def test_no_refused_connection_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
     """Nor does one that is never made, or has no trust."""
     with refusing() as url:
-        await scrutinise(url, caplog)
-        await scrutinise(url.replace("http:", "https:"), caplog)
+        await assert_no_leak(url, caplog)
+        await assert_no_leak(url.replace("http:", "https:"), caplog)
     with black_hole() as url:
-        await scrutinise(url, caplog)
-        await scrutinise(url, caplog, timeout=1.0)
+        await assert_no_leak(url, caplog)
+        await assert_no_leak(url, caplog, timeout=1.0)
 
 
 async def test_no_failed_handshake_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
@@ -335,19 +335,19 @@ async def test_no_failed_handshake_shows_a_key(caplog: pytest.LogCaptureFixture)
     cases: list[tuple[Step, dict[str, Any]]] = [(plain, {}), (silent, {"timeout": 2.0})]
     for step, options in cases:
         async with RawServer(step) as server:
-            await scrutinise(server.url.replace("http:", "https:"), caplog, **options)
+            await assert_no_leak(server.url.replace("http:", "https:"), caplog, **options)
 
 
 async def test_no_body_over_the_limit_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
     """Nor does an answer that is too large."""
     async with RawServer(answer(b" " * 5000)) as server:
-        await scrutinise(server.url, caplog, max_body=1000)
+        await assert_no_leak(server.url, caplog, max_body=1000)
 
 
 async def test_no_repetition_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
     """Nor does trying again."""
     async with RawServer(*DROPS.values(), answer(b"", 429, [("Retry-After", "3")])) as server:
-        await scrutinise(server.url, caplog, retry=Retry(10, base_delay=0.1))
+        await assert_no_leak(server.url, caplog, retry=Retry(10, base_delay=0.1))
 
 
 async def test_no_closing_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
@@ -367,7 +367,7 @@ async def test_no_closing_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
 # -- a service that repeats what it was told ------------------------------------------------------
 
 
-def spoken(head: str) -> list[str]:
+def keys_of(head: str) -> list[str]:
     """The keys of a request, decoded."""
     found = [key for key in (*KEYS.values(), OWN_KEY) if quote(key, safe="") in head]
     return found + [key for key in KEYS.values() if f"X-API-Key: {key}" in head]
@@ -404,7 +404,7 @@ def echoing(reply: Callable[[str], bytes], form: str) -> Step:
     """Answer with what *reply* makes of the keys that came, written in that form."""
 
     async def run(peer: Peer) -> None:
-        keys = spoken(peer.head.decode("latin-1")) or ["nothing"]
+        keys = keys_of(peer.head.decode("latin-1")) or ["nothing"]
         await peer.send(reply(" ".join(FORMS[form](key) for key in keys)))
 
     return Step(run)
@@ -542,7 +542,7 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(AccessDeniedError) as refused:
                 await anext(stream)
             examine(refused.value)
-            assert not shows(repr(stream))
+            assert not leaks(repr(stream))
             assert len(server.asked) >= len(steps)
         assert any(record.levelno == logging.WARNING for record in caplog.records)
 
@@ -550,7 +550,7 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
 # -- those who look on ----------------------------------------------------------------------------
 
 
-class Onlooker(Telemetry):
+class SpyTelemetry(Telemetry):
     """Shows every event in every way there is, and then fails with it in hand.
 
     Another telemetry, if there is one, is told of it before.
@@ -560,9 +560,9 @@ class Onlooker(Telemetry):
         self.shown: list[str | bytes] = []
         for kind in ("request", "response", "retry", "gap", "store", "delivery"):
             before = getattr(other or Telemetry(), f"on_{kind}")
-            setattr(self, f"on_{kind}", functools.partial(self._pass_on, before))
+            setattr(self, f"on_{kind}", functools.partial(self._forward, before))
 
-    def _pass_on(self, before: Callable[[object], None], event: object) -> None:
+    def _forward(self, before: Callable[[object], None], event: object) -> None:
         before(event)
         self.show(event)
 
@@ -598,17 +598,19 @@ def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
         meters.shutdown()
 
 
-def look_at_health(session: Session) -> None:
+def examine_health(session: Session) -> None:
     """Fail where what a session says of itself gives a key away."""
     health = session.health()
-    assert not shows(repr(health))
-    assert not shows(msgspec.json.encode(health))
+    assert not leaks(repr(health))
+    assert not leaks(msgspec.json.encode(health))
 
 
-async def look_on(url: str, caplog: pytest.LogCaptureFixture, **options: Any) -> None:
+async def assert_no_leak_to_hooks(
+    url: str, caplog: pytest.LogCaptureFixture, **options: Any
+) -> None:
     """Let every call and every stream fail at *url* while everybody looks on, and look at that."""
     with exporting() as (telemetry, exported):
-        onlooker = Onlooker(telemetry)
+        onlooker = SpyTelemetry(telemetry)
         hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), onlooker.show)
         options = {"telemetry": onlooker, **hooks, **options}
         async with watching(caplog):
@@ -617,23 +619,23 @@ async def look_on(url: str, caplog: pytest.LogCaptureFixture, **options: Any) ->
                     with contextlib.suppress(TimeoutError, PythpeerError):
                         async with asyncio.timeout(20.0):
                             await KEYED[name].run(session, url)
-                    look_at_health(session)
+                    examine_health(session)
             async with keyed_session(url, **options) as session:
                 streams = session.peerbet.chat_stream(), session.pythbots.mail_stream()
                 for stream in streams:
                     with contextlib.suppress(TimeoutError, PythpeerError):
                         async with asyncio.timeout(20.0):
                             await anext(stream)
-                    look_at_health(session)
+                    examine_health(session)
             for record in caplog.records:
                 if record.exc_info and record.exc_info[1]:
                     examine(record.exc_info[1])
         seen = exported()
         assert "url.full" in seen
         assert "http.client.request.duration" in seen
-        assert not shows(seen)
+        assert not leaks(seen)
     assert onlooker.shown
-    assert not [text for text in onlooker.shown if shows(text)]
+    assert not [text for text in onlooker.shown if leaks(text)]
 
 
 FAULTS: Final[Mapping[str, Step]] = MappingProxyType({**dict(BAD), **dict(SILENT)})
@@ -643,7 +645,7 @@ FAULTS: Final[Mapping[str, Step]] = MappingProxyType({**dict(BAD), **dict(SILENT
 async def test_nobody_who_looks_on_sees_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     """Not in an event, a span, a metric, in health, or in what is logged of a broken hook."""
     async with RawServer(FAULTS[fault]) as server:
-        await look_on(server.url, caplog, timeout=3.0)
+        await assert_no_leak_to_hooks(server.url, caplog, timeout=3.0)
         assert server.asked
 
 
@@ -652,17 +654,17 @@ async def test_nobody_sees_a_key_of_a_request_that_never_left(
 ) -> None:
     """Where connections are refused, lead nowhere, or are not trusted."""
     with refusing() as url:
-        await look_on(url, caplog)
-        await look_on(url.replace("http:", "https:"), caplog)
+        await assert_no_leak_to_hooks(url, caplog)
+        await assert_no_leak_to_hooks(url.replace("http:", "https:"), caplog)
     with black_hole() as url:
-        await look_on(url, caplog, timeout=1.0)
+        await assert_no_leak_to_hooks(url, caplog, timeout=1.0)
 
 
 async def test_nobody_sees_a_key_that_is_echoed(caplog: pytest.LogCaptureFixture) -> None:
     """Nor what a service says to those whom it refuses."""
     for form, name in (("raw", "refusal"), ("percent-encoded", "status 401"), ("as JSON", "text")):
         async with RawServer(echoing(ECHOES[name][0], form)) as server:
-            await look_on(server.url, caplog)
+            await assert_no_leak_to_hooks(server.url, caplog)
 
 
 # -- cancellation from outside --------------------------------------------------------------------
@@ -726,7 +728,7 @@ async def interrupt(
                 await task
             assert not isinstance(ended.value, (AssertionError, NameError, TypeError))
             examine(ended.value)
-            assert not shows(repr(task))
+            assert not leaks(repr(task))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -773,7 +775,7 @@ async def test_nobody_sees_a_key_of_a_cancelled_request(
 ) -> None:
     """Whoever looks on is told of it, and inherits nothing of the exception that passes."""
     async with RawServer(hang()) as server:
-        onlooker = Onlooker()
+        onlooker = SpyTelemetry()
         with exporting() as (telemetry, exported):
             for looker in (telemetry, onlooker):
                 for name in TYPICAL:
@@ -791,8 +793,8 @@ async def test_nobody_sees_a_key_of_a_cancelled_request(
                         if record.exc_info and record.exc_info[1]:
                             examine(record.exc_info[1])
             assert '"cancelled"' in exported()
-            assert not shows(exported())
-        assert not [text for text in onlooker.shown if shows(text)]
+            assert not leaks(exported())
+        assert not [text for text in onlooker.shown if leaks(text)]
 
 
 # -- what can be printed --------------------------------------------------------------------------
@@ -822,7 +824,7 @@ async def test_nothing_that_holds_a_key_shows_it() -> None:
             vars(session.pythbots),
         ]
         for thing in things:
-            assert not shows(f"{thing!r} {thing!s} {thing}")
+            assert not leaks(f"{thing!r} {thing!s} {thing}")
         assert "***" in repr(request)
 
 
@@ -850,9 +852,9 @@ async def test_the_answers_and_the_store_hold_no_key() -> None:
         found = [await KEYED[name].run(session, server.url) for name in ("messages", "user")]
         stream = session.peerbet.chat_stream(after=0, name="mine")
         found.append(await anext(stream))
-        assert not shows(repr(found))
+        assert not leaks(repr(found))
         store = session._store
-        assert not shows(f"{store!r} {vars(store)!r}")
+        assert not leaks(f"{store!r} {vars(store)!r}")
 
 
 # -- settings -------------------------------------------------------------------------------------
@@ -988,8 +990,8 @@ def test_the_search_finds_what_is_there() -> None:
         fail()
     with pytest.raises(AssertionError):
         examine(leaked.value)
-    assert shows(OWN_KEY.encode())
-    assert all(shows(form(key)) for form in FORMS.values() for key in KEYS.values())
+    assert leaks(OWN_KEY.encode())
+    assert all(leaks(form(key)) for form in FORMS.values() for key in KEYS.values())
     assert unquote(lower_case(OWN_KEY)) == OWN_KEY
     examine(ValueError("nothing of interest"))
     assert GOOD.isascii()
