@@ -198,7 +198,7 @@ def test_words_about_the_key_mean_that_access_is_denied(words: str, status: int)
 
 @pytest.mark.parametrize("words", ["Unknown monkey", "Chat is keyless", "Missing user", "muted"])
 def test_words_about_something_else_do_not(words: str) -> None:
-    """ "Monkey" is not "key"."""
+    """A word that only contains "key", such as "monkey", does not count."""
     assert type(read(USER, json.dumps({"error": words}))) is ApiError
 
 
