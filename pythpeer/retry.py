@@ -28,14 +28,13 @@ from .wire import Effect, check_integer, check_seconds
 __all__ = ["Retry", "backoff", "classify_failure", "is_transient"]
 
 SERVER_ERRORS: Final = 500
-"""The lowest status that is a failure of the server: each of these may pass, for calls and streams.
-"""
+"""Lowest status of a server failure: every failure of a server may pass, for calls and streams."""
 
 CALL_RETRY_STATUSES: Final = frozenset({429})
 """Statuses below `SERVER_ERRORS` after which a call is repeated.
 
-A call has a user who waits, and a few attempts, so it repeats only what the services document: 429,
-after which the limiter waits until a request is permitted again.
+A call has a caller that waits, and can handle the error. Of these statuses it therefore repeats
+only 429, which says that a later request is accepted, and for which the limiter keeps the pause.
 """
 
 STREAM_TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})

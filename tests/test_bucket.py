@@ -183,7 +183,7 @@ def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
 
     for idle, lag, delay, took in steps:
         due = bucket.due(now)
-        while answers and answers[0][0] < due:  # an answer can only bring it forward
+        while answers and answers[0][0] < due:  # a response can only make it due earlier
             now = wait(answers[0][0])
             assert bucket.due(now) <= max(due, now)
             due = bucket.due(now)

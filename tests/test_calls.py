@@ -802,6 +802,6 @@ async def test_an_error_of_cancelled_work_is_not_logged() -> None:
         await task
     assert caught.value.__cause__ is None
     del task, caught
-    await asyncio.sleep(0.1)  # the loop itself holds on to them for a turn
+    await asyncio.sleep(0.1)  # the loop itself keeps references for one iteration
     gc.collect()
     assert reports == []

@@ -104,7 +104,7 @@ async def _run_cancelled(
         retry, store = Retry(max_delay=0.2), new_store()
         async with services.session(store=store, retry=retry, timeout=2.0) as session:
             async with stream_of(session, service):
-                pass  # a place for the name, before anything is there
+                pass  # creates the name before there is any item
             for number in range(1, ITEMS + 1):
                 asyncio.get_running_loop().call_later(
                     0.4 * number, arrive, services, service, number
@@ -130,7 +130,7 @@ async def _run_cancelled(
                 while set(seen) != set(range(1, ITEMS + 1)):
                     seen.append(name_of(await anext(following)))
             rest = seen[handed:]
-            if exact:  # an successor gets the one again that was not acknowledged
+            if exact:  # a successor receives the unacknowledged one again
                 onwards, again = list(range(handed + 1, ITEMS + 1)), list(range(handed, ITEMS + 1))
                 assert rest == onwards or (rest == again and successor)
             began = asyncio.get_running_loop().time()

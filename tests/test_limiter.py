@@ -457,7 +457,7 @@ async def test_a_waiter_cancelled_at_the_time_of_its_grant_passes_the_token_on()
     unlucky = callers.newest
     await callers.enqueue("b")
     await asyncio.sleep(3)
-    permit.close()  # grants it to a
+    permit.close()  # grants the token to "a"
     assert unlucky.cancel()
     await run_loop_turns()
     assert unlucky.cancelled()
@@ -1084,7 +1084,7 @@ def test_a_waiting_caller_is_cheap() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         return size / many
 
-    # What traces the test (to measure its coverage, say) has a frame object made for each of them.
+    # A tracer, such as that of coverage, makes Python create a frame object for each of them.
     assert asyncio.run(many_callers()) < (1500 if sys.gettrace() is None else 1900)
 
 

@@ -204,7 +204,7 @@ class LeakWatch:
         loop, log = asyncio.get_running_loop(), logging.getLogger("asyncio")
         before = loop.get_debug(), loop.slow_callback_duration, loop.get_exception_handler()
         loop.set_debug(True)
-        loop.slow_callback_duration = 0.0  # every turn of the loop is reported
+        loop.slow_callback_duration = 0.0  # every iteration of the loop is reported
         loop.set_exception_handler(None)
         log.addHandler(self._capture)
         log.propagate = False
@@ -724,7 +724,7 @@ async def interrupt(
         debug = name == "post"
         async with watching(caplog, debug=debug), keyed_session(url, timeout=8.0) as session:
             task = asyncio.ensure_future(way(KEYED[name], session, url))
-            with pytest.raises(BaseException) as ended:  # whatever it ends in
+            with pytest.raises(BaseException) as ended:  # of any class
                 await task
             assert not isinstance(ended.value, (AssertionError, NameError, TypeError))
             examine(ended.value)
@@ -786,7 +786,7 @@ async def test_no_hook_receives_a_key_of_a_cancelled_request(
                         ) as session,
                     ):
                         task = asyncio.ensure_future(way(KEYED[name], session, server.url))
-                        with pytest.raises(BaseException) as ended:  # whatever it ends in
+                        with pytest.raises(BaseException) as ended:  # of any class
                             await task
                         examine(ended.value)
                     for record in caplog.records:

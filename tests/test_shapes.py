@@ -108,7 +108,7 @@ def test_every_sample_is_parsed(case: str) -> None:
     elif case.partition("/")[2].startswith("captured_refusal"):
         assert isinstance(answer, (ApiError, RateLimitedError))
     elif case in ANSWERS_TO_A_WRITE:
-        assert isinstance(answer, DecodeError)  # for there is no mail in it
+        assert isinstance(answer, DecodeError)  # because there is no mail in it
         assert read(SEND, body(case)) == raw(case)
     else:
         assert not isinstance(answer, Exception)
@@ -319,9 +319,9 @@ BOB = ("bob", "Owner")
 )
 def test_staff(case: str, staff: list[tuple[str, str]]) -> None:
     """A list, an object with numeric keys, or either one level down, in the service's order."""
-    found = sample(f"pythbots.crank/{case}")
-    assert isinstance(found, tuple)
-    assert [(member.username, member.rank) for member in found] == staff
+    members = sample(f"pythbots.crank/{case}")
+    assert isinstance(members, tuple)
+    assert [(member.username, member.rank) for member in members] == staff
 
 
 def test_a_member_of_staff() -> None:
@@ -397,14 +397,14 @@ HO = ("bob", "ho")
 )
 def test_mail(case: str, mails: list[tuple[str | None, str]]) -> None:
     """Oldest first: by id or else by date where all mails have one, else in order of arrival."""
-    found = sample(f"pythbots.mail/{case}")
-    assert [(each.item.sender, each.item.text) for each in found] == mails
+    decoded = sample(f"pythbots.mail/{case}")
+    assert [(mail.item.sender, mail.item.text) for mail in decoded] == mails
 
 
 @pytest.mark.parametrize("case", ["list", "strings_newest_first"])
 def test_a_mail(case: str) -> None:
     """Every field, and the whole object as ``raw``."""
-    first, second = (each.item for each in sample(f"pythbots.mail/{case}"))
+    first, second = (mail.item for mail in sample(f"pythbots.mail/{case}"))
     assert (first.id, first.sender_id, first.is_read) == (1, 221192, False)
     assert (second.id, second.sender_id, second.is_read) == (2, 7, True)
     assert first.sent_at == datetime(2012, 12, 12, 21, 12, 21)
@@ -423,19 +423,19 @@ def test_unread_can_be_the_opposite_field() -> None:
         ('[{"message":"x","seen":0}]', False),
         ('[{"message":"x"}]', None),
     ]:
-        (each,) = read(MAIL, answer)
-        assert each.item.is_read is is_read
+        (mail,) = read(MAIL, answer)
+        assert mail.item.is_read is is_read
 
 
 def test_an_undecodable_mail_keeps_the_rest() -> None:
     """A mail that cannot be decoded is undecodable, and hides no other."""
-    found = sample("pythbots.mail/poisoned")
-    assert [each.item and each.item.text for each in found] == ["hi", None, "ho"]
+    mails = sample("pythbots.mail/poisoned")
+    assert [mail.item and mail.item.text for mail in mails] == ["hi", None, "ho"]
 
 
 def keys(answer: str) -> list[str]:
     """Return the keys of these mails."""
-    return [each.identity for each in read(MAIL, answer)]
+    return [mail.identity for mail in read(MAIL, answer)]
 
 
 def test_mail_with_an_id_is_identified_by_it() -> None:
@@ -446,41 +446,41 @@ def test_mail_with_an_id_is_identified_by_it() -> None:
 
 def test_mail_without_ids_is_identified_by_its_contents() -> None:
     """All of them, in any order, apart from whether it was read."""
-    one = keys('[{"from":"a","message":"x","date":"2012-12-12 21:12:21","read":0}]')
+    first = keys('[{"from":"a","message":"x","date":"2012-12-12 21:12:21","read":0}]')
     same = keys('[{"read":1,"date":"2012-12-12 21:12:21","message":"x","from":"a"}]')
     other = keys('[{"from":"a","message":"y","date":"2012-12-12 21:12:21","read":0}]')
-    assert one == same != other
+    assert first == same != other
 
 
 def test_an_id_sent_twice_is_not_the_number_of_a_mail() -> None:
     """``id`` can be the sender's: two mails of one id with other contents are two mails."""
-    one, other = keys(
+    first, other = keys(
         '[{"id":221192,"user":"tiro","message":"hi"},{"id":221192,"user":"tiro","message":"ho"}]'
     )
-    assert one != other
+    assert first != other
 
 
 def test_valid_and_invalid_dates_can_be_mixed() -> None:
     """An invalid date does not break the order of the valid ones."""
-    found = read(
+    mails = read(
         MAIL,
         '[{"message":"a","date":"2012-12-12 21:12+01"},'
         '{"message":"b","date":"2012-12-12 21:12:21"}]',
     )
-    assert sorted(each.item.text for each in found) == ["a", "b"]
+    assert sorted(mail.item.text for mail in mails) == ["a", "b"]
 
 
 def test_mail_with_numbers_of_any_size() -> None:
     """A number that fits no machine word is only an unknown field."""
-    (each,) = read(MAIL, '[{"message":"x","n":123456789012345678901234567890}]')
-    assert each.item.text == "x"
+    (mail,) = read(MAIL, '[{"message":"x","n":123456789012345678901234567890}]')
+    assert mail.item.text == "x"
 
 
 @pytest.mark.parametrize("word", ["<script>", "<html><body>", '{"error":"no access"}', '"error":'])
 def test_no_text_can_block_a_mailbox(word: str) -> None:
     """Markup and envelopes inside a mail are its text."""
-    (each,) = read(MAIL, json.dumps([{"id": 1, "from": "eve", "message": word}]))
-    assert each.item.text == word
+    (mail,) = read(MAIL, json.dumps([{"id": 1, "from": "eve", "message": word}]))
+    assert mail.item.text == word
 
 
 # -- sending --------------------------------------------------------------------------------------
@@ -674,5 +674,5 @@ def test_a_list_is_the_same_in_each_of_its_forms(items: list[dict[str, Any]]) ->
     """A list, numeric keys, or either within an object."""
     keyed = {str(index): item for index, item in enumerate(items)}
     shapes: list[Any] = [items, keyed, {"staff": items}, {"n": 3, "staff": items}, {"x": keyed}]
-    found = [read(STAFF, json.dumps(shape)) for shape in shapes]
-    assert [[member.raw for member in each] for each in found] == [items] * len(shapes)
+    lists = [read(STAFF, json.dumps(shape)) for shape in shapes]
+    assert [[member.raw for member in members] for members in lists] == [items] * len(shapes)
