@@ -169,11 +169,11 @@ was written, from there to its arrival, and from there to its answer (``None``: 
 
 
 def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
-    """Send a request per step, as early as the bucket allows; return writings and arrivals."""
+    """Send a request per step, as early as the bucket allows; return write_times and arrivals."""
     bucket = Bucket(rate)
     now = 0.0
     answers: list[tuple[float, int]] = []
-    writings, arrivals = [], []
+    write_times, arrivals = [], []
 
     def wait(until: float) -> float:
         while answers and answers[0][0] <= until:
@@ -193,11 +193,11 @@ def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
         bucket.reserve()
         now = wait(now + lag)
         number = bucket.spend(now)
-        writings.append(now)
+        write_times.append(now)
         arrivals.append(now + delay * rate.guard)
         if took is not None:
             heapq.heappush(answers, (arrivals[-1] + took, number))
-    return writings, arrivals
+    return write_times, arrivals
 
 
 rates = st.builds(
@@ -249,17 +249,17 @@ def test_with_one_token_no_gap_is_short(rate: Rate, steps: list[Step]) -> None:
 @given(rates, st.integers(1, 40), st.floats(0, 1))
 def test_safety_costs_no_more_than_the_guard(rate: Rate, count: int, delay: float) -> None:
     """Requests without pause wait ``interval + guard`` at most, and the burst is additional."""
-    writings, _ = run(rate, [(0.0, 0.0, delay, None)] * count)
+    write_times, _ = run(rate, [(0.0, 0.0, delay, None)] * count)
     worst = max(0, count - rate.burst) * (rate.interval + rate.guard)
-    assert writings[-1] <= worst + EPS
+    assert write_times[-1] <= worst + EPS
 
 
 @given(rates, st.integers(1, 40))
 def test_prompt_answers_give_the_full_rate(rate: Rate, count: int) -> None:
     """Where every request is answered immediately, no time is lost with one token."""
     single = Rate(rate.interval, 1, rate.guard)
-    writings, _ = run(single, [(0.0, 0.0, 0.0, 0.0)] * count)
-    assert writings[-1] == pytest.approx((count - 1) * rate.interval)
+    write_times, _ = run(single, [(0.0, 0.0, 0.0, 0.0)] * count)
+    assert write_times[-1] == pytest.approx((count - 1) * rate.interval)
 
 
 # -- reserving ------------------------------------------------------------------------------------
@@ -303,18 +303,18 @@ def test_a_released_token_is_available_immediately() -> None:
 @given(rates, steps, st.lists(st.integers(0, 3), max_size=24))
 def test_a_release_leaves_no_trace(rate: Rate, steps: list[Step], aborted: list[int]) -> None:
     """Requests that never left change nothing for those that do."""
-    undisturbed, disturbed = Bucket(rate), Bucket(rate)
+    reference, bucket = Bucket(rate), Bucket(rate)
     now = 0.0
     for (idle, *_), times in zip(steps, aborted, strict=False):
-        now = max(now, undisturbed.due(now)) + idle
+        now = max(now, reference.due(now)) + idle
         for _ in range(times):
-            if disturbed.due(now) <= now:
-                disturbed.reserve()
-                disturbed.release()
-        assert disturbed.due(now) == undisturbed.due(now)
-        assert disturbed.available(now) == undisturbed.available(now)
-        spend_due(undisturbed, now)
-        spend_due(disturbed, now)
+            if bucket.due(now) <= now:
+                bucket.reserve()
+                bucket.release()
+        assert bucket.due(now) == reference.due(now)
+        assert bucket.available(now) == reference.available(now)
+        spend_due(reference, now)
+        spend_due(bucket, now)
 
 
 def test_the_clock_starts_at_the_writing() -> None:
@@ -340,12 +340,12 @@ def test_a_pause_holds_everything() -> None:
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1))
-def test_a_pause_is_only_moved_later(untils: list[float]) -> None:
+def test_a_pause_is_only_moved_later(ends: list[float]) -> None:
     """A shorter one does not replace a longer one."""
     bucket = Bucket(Rate(1.0))
-    for until in untils:
+    for until in ends:
         bucket.pause(until)
-    assert bucket.due(-1000.0) == max(untils)
+    assert bucket.due(-1000.0) == max(ends)
     assert bucket.due(1000.0) == 1000.0
 
 

@@ -52,7 +52,7 @@ pytestmark = pytest.mark.anyio
 Events = list[Any]
 
 
-class Everything(Telemetry):
+class SpyTelemetry(Telemetry):
     """Keeps every event of every kind."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Everything(Telemetry):
         return [event for event in self.seen if type(event) is kind]
 
 
-def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+def hook_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the log messages about hooks."""
     return [record.getMessage() for record in caplog.records if record.name == "pythpeer.hooks"]
 
@@ -193,7 +193,7 @@ async def test_repetitions_are_reported() -> None:
 
 async def test_a_stream_reports_its_polls_and_their_repetition() -> None:
     """A stream that keeps retrying notifies hooks like a call; its new items are reported too."""
-    everything = Everything()
+    everything = SpyTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.script("get", DROP_UNSEEN, DROP_UNSEEN, OK)
         services.say(3)
@@ -211,7 +211,7 @@ async def test_a_stream_reports_its_polls_and_their_repetition() -> None:
 
 async def test_what_a_store_drops_and_skips_is_reported() -> None:
     """Messages that were received before, and messages that cannot be decoded."""
-    everything = Everything()
+    everything = SpyTelemetry()
     async with (
         Scripted(overlap=2) as services,
         services.session(telemetry=everything) as session,
@@ -230,7 +230,7 @@ async def test_what_a_store_drops_and_skips_is_reported() -> None:
 
 async def test_a_stream_behind_reports_its_lag() -> None:
     """A stream reads a backlog in batches, each with its remaining lag."""
-    everything = Everything()
+    everything = SpyTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.say(250)
         async with session.peerbet.chat_stream(after=0) as stream:
@@ -257,7 +257,7 @@ async def test_a_gap_is_reported_once() -> None:
 
 async def test_destructive_reads_are_reported_too() -> None:
     """Mail requests reach hooks in the same way, although they are shielded."""
-    everything = Everything()
+    everything = SpyTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.deliver("one", "two")
         await session.pythbots.unread_mail()
@@ -348,7 +348,7 @@ async def test_a_broken_hook_breaks_nothing(
         async with session.peerbet.chat_stream(after=401) as stream:
             assert (await anext(stream)).id == 501
     assert len(calls) >= 2
-    assert complaints(caplog) == [f"hook {name} failed, it still receives events (logged once)"]
+    assert hook_messages(caplog) == [f"hook {name} failed, it still receives events (logged once)"]
 
 
 async def test_a_hook_does_not_hide_an_error() -> None:
@@ -437,7 +437,7 @@ async def test_closing_waits_a_second_for_hooks(caplog: pytest.LogCaptureFixture
                 await asyncio.sleep(CLOSE_TIMEOUT / 2) if end[1:] else None
                 await session.peerbet.messages()
         assert ended == end
-    assert complaints(caplog) == []
+    assert hook_messages(caplog) == []
 
 
 async def test_a_hook_that_does_not_end_is_abandoned() -> None:
@@ -491,7 +491,7 @@ async def test_a_hook_that_is_too_slow_misses_events(caplog: pytest.LogCaptureFi
         go.set()
         await asyncio.sleep(1.0)
     assert seen == MAX_PENDING + 1  # the pending events, and the one that the hook was processing
-    assert complaints(caplog) == ["hook on_request is too slow, events are dropped"]
+    assert hook_messages(caplog) == ["hook on_request is too slow, events are dropped"]
 
 
 async def test_a_hook_may_use_the_session() -> None:
@@ -583,7 +583,7 @@ async def test_a_hook_and_a_telemetry_are_both_notified(caplog: pytest.LogCaptur
         open_session(server.url, on_request=fail, telemetry=Broken()) as session,
     ):
         await session.peerbet.messages()
-    messages = [line.split()[1] for line in complaints(caplog)]
+    messages = [line.split()[1] for line in hook_messages(caplog)]
     assert messages == ["on_request", "Broken.on_request"]
 
 

@@ -377,7 +377,7 @@ GUARDS: Final = st.sampled_from([0.0, 0.05, 0.4])
 @settings(max_examples=examples(300))
 @given(ACTIONS, INTERVALS, st.integers(1, 3), GUARDS)
 def test_the_service_never_counts_too_many(
-    doings: list[tuple[int, str, float]], interval: float, burst: int, guard: float
+    actions: list[tuple[int, str, float]], interval: float, burst: int, guard: float
 ) -> None:
     """Whatever the processes do, and whichever of them dies at any time.
 
@@ -385,8 +385,8 @@ def test_the_service_never_counts_too_many(
     """
     rate = Rate(interval, burst, guard)
     processes = Simulation([rate] * 3)
-    for doing in doings:
-        processes.do(*doing)
+    for action in actions:
+        processes.do(*action)
     arrivals = sorted(processes.arrivals)
     for first, at in enumerate(arrivals):
         for beyond, later in enumerate(arrivals[first + burst :], 1):
@@ -409,12 +409,12 @@ RATES: Final = st.tuples(INTERVALS, GUARDS).flatmap(
 @settings(max_examples=examples(300))
 @given(ACTIONS, RATES)
 def test_each_keeps_to_its_own_rate_where_they_disagree(
-    doings: list[tuple[int, str, float]], rates: list[Rate]
+    actions: list[tuple[int, str, float]], rates: list[Rate]
 ) -> None:
     """Programs with different rates still count each other's requests."""
     processes = Simulation(rates)
-    for doing in doings:
-        processes.do(*doing)
+    for action in actions:
+        processes.do(*action)
 
 
 def test_different_rates_create_no_tokens() -> None:

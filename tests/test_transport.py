@@ -62,7 +62,7 @@ MAX_BODY: Final = 4096
 SILENT: Final = steps(TOO_LATE)
 
 
-def own(url: str, **more: Any) -> Endpoint[dict[str, object]]:
+def custom_endpoint(url: str, **more: Any) -> Endpoint[dict[str, object]]:
     """An endpoint without pacing."""
     return Endpoint("own", f"{url}/own", rate=Rate(0.0), **more)
 
@@ -318,7 +318,7 @@ async def test_a_head_has_exactly_what_it_needs(name: str) -> None:
 async def test_a_query_follows_rfc_3986(value: str, wire: str) -> None:
     """All but the unreserved characters are percent-encoded, once; a space is never a plus."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
-        await session.call(own(server.url), m=value, flag=FLAG)
+        await session.call(custom_endpoint(server.url), m=value, flag=FLAG)
         assert server.targets == [f"/own?m={wire}&flag"]
 
 
@@ -331,7 +331,7 @@ async def test_any_text_arrives_unchanged(texts: list[str]) -> None:
     """The service decodes exactly the text that was sent."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         for text in texts:
-            await session.call(own(server.url), m=text)
+            await session.call(custom_endpoint(server.url), m=text)
         assert [unquote(target.removeprefix("/own?m=")) for target in server.targets] == texts
 
 
