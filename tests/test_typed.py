@@ -31,11 +31,13 @@ INNER = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
     *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
+    *("Limiter.permit_answered", "Limiter.permit_released", "Limiter.permit_written"),
+    *("Limiter.in_hand", "Limiter.dismiss"),  # old names
     *("MemoryStore.make_limiter", "SqliteStore.make_limiter"),
     *("ApiKeys.check", "ApiKeys.reset", "Faults.next_for"),
-    *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
+    *("Secret.encoded", "Secret.fingerprint", "Secret.try_wrap", "Secret.wrap"),
 }
-"""Members with public names that the machine itself uses, and no program of a user's."""
+"""Members with public names that only the library itself uses, and no program of a user."""
 
 
 # -- programs -------------------------------------------------------------------------------------
