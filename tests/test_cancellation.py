@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 from helpers import DEEP
-from scripted import DROP, ERROR_500, Fault, Scripted
+from scripted import DROP, ERROR_500, ScriptedFault, Scripted
 from stores import NewStore, told
 
 from pythpeer import ChatMessage, Mail, Retry, Session, Stream
@@ -71,7 +71,7 @@ async def live(stream: Stream[Any], seen: list[int], *, ack: bool, close: bool) 
             await stream.aclose()
 
 
-FAULTS: Final = {"slow": Fault(after=0.2), "500": ERROR_500, "drop": DROP}
+FAULTS: Final = {"slow": ScriptedFault(seconds=0.2), "500": ERROR_500, "drop": DROP}
 
 
 @pytest.mark.parametrize("service", ["chat", "mail"])
@@ -94,7 +94,7 @@ async def test_a_consumer_that_resumes_has_everything_in_order(
 
 
 async def _run_cancelled(
-    service: str, at: int, fault: Fault, new_store: NewStore, *, successor: bool
+    service: str, at: int, fault: ScriptedFault, new_store: NewStore, *, successor: bool
 ) -> bool:
     """Run one consumer, cancelled at its *at*-th await. Returns whether it ended before that."""
     before = asyncio.all_tasks()
@@ -109,7 +109,7 @@ async def _run_cancelled(
                 asyncio.get_running_loop().call_later(
                     0.4 * number, arrive, services, service, number
                 )
-            services.script("get" if service == "chat" else "readnew", Fault(), fault)
+            services.script("get" if service == "chat" else "readnew", ScriptedFault(), fault)
             seen: list[int] = []
             stream = stream_of(session, service)
             work = live(stream, seen, ack=at % 2 == 1, close=successor)
