@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from pythpeer import ChatMessage, Endpoint, PythpeerError
-from pythpeer.answers import parse_response
+from pythpeer.answers import try_parse_response
 from pythpeer.peerbet import make_read_endpoint
 
 from .chart import Bars
@@ -73,7 +73,7 @@ def _ours() -> Candidate:
     small = Endpoint("benchmark.roll", ELSEWHERE, answer=Roll)
 
     def read(endpoint: Endpoint[T], body: bytes) -> T:
-        answer = parse_response(endpoint, 200, body, list)
+        answer = try_parse_response(endpoint, 200, body, list)
         if isinstance(answer, PythpeerError):
             raise answer
         return answer

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # as type checkers take it; `typing` takes longer than all of this
+TYPE_CHECKING = False  # type checkers treat it as true; importing `typing` would take longer
 
 if TYPE_CHECKING:
     from .public import *  # noqa: F403
     from .public import __all__ as __all__
-else:  # hidden from them, or every name would be one to them
+else:  # not for type checkers: they would accept any name because of `__getattr__`
 
     def __getattr__(name: str) -> object:
-        """Load everything the first time that anything is asked for.
+        """Load all public names on the first access to one of them.
 
-        Until then nothing is: the command line has to mind Ctrl-C before it takes time to import.
+        They are not loaded earlier, because the command line must handle Ctrl-C before the import,
+        which takes time.
         """
-        if name == "public":  # on its way: asking for it would go round in circles
+        if name == "public":  # its import has begun: a second one would never end
             raise AttributeError(name)
         from importlib import import_module
 
@@ -22,14 +23,14 @@ else:  # hidden from them, or every name would be one to them
         if name == "__all__":
             return public.__all__
         if name in public.__all__:
-            globals().update({each: getattr(public, each) for each in public.__all__})
+            globals().update({entry: getattr(public, entry) for entry in public.__all__})
             return globals()[name]
-        if name in globals():  # a module of the package, which is loaded now
+        if name in globals():  # a module of the package, which the import has loaded
             return globals()[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        """The names that there are to be asked for."""
+        """Return the public names, and what the module holds."""
         from .public import __all__ as names
 
         return sorted({*globals(), *names})

@@ -1,10 +1,11 @@
-"""What comes off the wire: status and bytes become an answer, or the error that says why not.
+"""Parsing of responses: status and body become a result or an error. Pure.
 
-Pure. Errors come back as values: they are raised by a frame that holds neither body nor keys.
+Errors are returned as values, and raised by a frame that holds neither body nor keys.
 
-The services are PHP: their JSON comes as ``text/html``, after a byte-order mark, between PHP's own
-warnings, with control characters in its strings. Plain JSON takes the fast path; what that refuses
-is read leniently, but always to the end of the body, and an HTML page is never mined for JSON.
+The services are written in PHP. Their JSON can be sent as ``text/html``, after a byte-order mark,
+between PHP's warnings, and with control characters in its strings. Plain JSON takes the fast path.
+Other bodies are parsed leniently, but always to their end, and no JSON is extracted from an HTML
+page.
 """
 
 from __future__ import annotations
@@ -29,74 +30,74 @@ from .errors import (
     HttpStatusError,
     PythpeerError,
     RateLimitedError,
+    Result,
 )
 from .secret import Secret
 from .wire import Endpoint, Json
 
-__all__ = ["canonical_json", "parse_date", "parse_json", "parse_response", "parse_retry_after"]
+__all__ = ["canonical_json", "parse_date", "parse_json", "parse_retry_after", "try_parse_response"]
 
 T = TypeVar("T")
 
 MAX_EXCERPT: Final = 200
-"""How many characters of a body an error may show."""
+"""Maximum number of characters of a body in an error."""
 
 
 GetSecrets = Callable[[], Iterable[Secret]]
+"""Returns the keys that an error must not show."""
 
 
-def parse_response(
+def try_parse_response(
     endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
-) -> T | PythpeerError:
-    """Read the answer to a call: its value, or the error that the status and the body amount to.
+) -> Result[T]:
+    """Return the result of a response, or the error that its status and its body mean.
 
-    *secrets* gives the keys that must not show in an error.
+    *secrets* returns the keys that an error must not show.
     """
     if 200 <= status < 300:
         status_means_success = endpoint.status_means_success
         try:
             if _nests_too_deeply(body):
-                raise RecursionError  # noqa: TRY301  # as a decoder does where its stack ends
-            answer = endpoint.decode(body)
-            if endpoint.decode_rejects_errors or not _may_be_error(answer, body):
-                return answer
-            if (
-                _error_text(msgspec.json.decode(body), status_means_success=status_means_success)
-                is None
-            ):
-                return answer
+                raise RecursionError  # noqa: TRY301  # as a decoder does when its stack is full
+            result = endpoint.decode(body)
+            if endpoint.decode_rejects_errors or not _may_be_error(result, body):
+                return result
+            document = msgspec.json.decode(body)
+            if _error_text(document, status_means_success=status_means_success) is None:
+                return result
         except (ValueError, RecursionError):
-            pass  # the lenient way says whether this is a refusal, damage or garbage
-        return _parse_leniently(endpoint, status, body, secrets)
-    refusal = None
+            pass  # the lenient parser distinguishes an error message from damage
+        return _try_parse_leniently(endpoint, status, body, secrets)
+    message = None
     if 400 <= status < 500:
         value = parse_json(body)
-        refusal = _error_text(value, status_means_success=True) or _message_field(value) or None
+        message = _error_text(value, status_means_success=True) or _message_field(value) or None
     if status == 429:
-        text = _redacted_excerpt(refusal, secrets) if refusal else "too many requests"
+        text = _redacted_excerpt(message, secrets) if message else "too many requests"
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
-    if refusal is not None or status in (401, 403):
-        return _api_error(endpoint.name, status, _redacted_excerpt(refusal or "", secrets))
+    if message is not None or status in (401, 403):
+        return _api_error(endpoint.name, status, _redacted_excerpt(message or "", secrets))
     return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
 
 
-def _parse_leniently(
+def _try_parse_leniently(
     endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
-) -> T | PythpeerError:
+) -> Result[T]:
     value = parse_json(body)
-    refusal = _error_text(value, status_means_success=endpoint.status_means_success)
-    if refusal is not None:
-        return _api_error(endpoint.name, status, _redacted_excerpt(refusal, secrets))
-    fault = "the answer is not JSON"
+    message = _error_text(value, status_means_success=endpoint.status_means_success)
+    if message is not None:
+        return _api_error(endpoint.name, status, _redacted_excerpt(message, secrets))
+    problem = "the response is not JSON"
     if value is not NO_JSON:
         try:
             return endpoint.convert(value)
         except (ValueError, RecursionError):
-            fault = "the answer is not the documented JSON"
+            problem = "the response is not the documented JSON"
     excerpt = _redacted_excerpt(body.decode("utf-8", "replace"), secrets)
-    return DecodeError(fault, endpoint=endpoint.name, excerpt=excerpt)
+    return DecodeError(problem, endpoint=endpoint.name, excerpt=excerpt)
 
 
-# -- refusals -------------------------------------------------------------------------------------
+# -- API errors -----------------------------------------------------------------------------------
 
 _RATE_LIMIT_WORDS = re.compile(
     r"limit (?:is |was |has been )?(?:reached|exceeded)|rate.?limit|slow down"
@@ -109,46 +110,47 @@ _ACCESS_WORDS = re.compile(
     re.IGNORECASE,
 )
 _FALSE_VALUES: Final = (0, "0", "false", "False", "error", "fail", "failed")
-"""How ``status`` and ``success`` say no; 0 stands for False as well."""
+"""Values of ``status`` and ``success`` that mean an error; 0 is equal to ``False``."""
 
 _ENVELOPE_FIELDS: Final = frozenset({"status", "success", "message", "error", "code"})
+"""Fields of an error envelope; an object with any other field holds data."""
 
 
-def _may_be_error(answer: object, body: bytes) -> bool:
-    """Whether an answer that could be decoded has to be looked at for an error envelope.
+def _may_be_error(result: object, body: bytes) -> bool:
+    """Return whether a decoded response must be checked for an error envelope.
 
-    A type whose fields all have defaults takes ``{"error": "no access"}`` without a murmur.
+    A type whose fields all have defaults accepts ``{"error": "no access"}`` silently.
     """
     if body.startswith(b"["):
         return False
-    if b'"status"' in body and getattr(answer, "status", None) == 1:
+    if b'"status"' in body and getattr(result, "status", None) == 1:
         return b'"error"' in body
     return b'"error"' in body or b'"message"' in body or b'"s' in body  # status, success
 
 
 def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | None:
-    """The service's own words if *found* is its error envelope, else ``None``.
+    """Return the error message if *value* is an error envelope, else ``None``.
 
-    Peerbet says no with ``status`` 0 and a ``message``, PythBots with an ``error`` string.
+    Peerbet's envelope has ``status`` 0 and a ``message``, that of PythBots an ``error`` string.
     """
     if not isinstance(value, dict):
         return None
     error, status = value.get("error"), value.get("status")
     if status == 1 and not error and "success" not in value:
         return None
-    message = _message_field(value) or "refused without a reason"
+    message = _message_field(value) or "rejected without an error message"
     if isinstance(error, str) and error not in ("", "0", "false"):
         return error
     if error and not isinstance(error, str):
         return message
     if status in _FALSE_VALUES or value.get("success", True) in _FALSE_VALUES:
         return message if status_means_success or value.keys() <= _ENVELOPE_FIELDS else None
-    # The sign-in call of Peerbet's family says no by a message alone.
+    # The sign-in call of Peerbet's family rejects with a ``message`` and no other field.
     return message if status_means_success and value.keys() == {"message"} else None
 
 
 def _message_field(value: Json | NoJson) -> str:
-    """The words of the object's ``message``, or none."""
+    """Return the object's ``message`` if it is text, else an empty string."""
     message = value.get("message") if isinstance(value, dict) else None
     return message if isinstance(message, str) else ""
 
@@ -157,19 +159,19 @@ def _api_error(endpoint: str, status: int, message: str) -> PythpeerError:
     if _RATE_LIMIT_WORDS.search(message):
         return RateLimitedError(message, endpoint=endpoint, status=status)
     denied = status in (401, 403) or _ACCESS_WORDS.search(message)
-    kind = AccessDeniedError if denied else ApiError
+    error_type = AccessDeniedError if denied else ApiError
     text = message or f"HTTP status {status}"
-    return kind(text, endpoint=endpoint, message=message, status=status)
+    return error_type(text, endpoint=endpoint, message=message, status=status)
 
 
 # -- lenient JSON ---------------------------------------------------------------------------------
 
 
 MAX_NESTING: Final = 500
-"""How many arrays and objects may be open at once in a response; documented ones have three.
+"""Maximum nesting of arrays and objects in a response; documented responses have three levels.
 
-Without a limit here it would be where the decoder's stack ends. That differs between Pythons, and
-3.14 decodes values so deep that comparing or printing them takes seconds.
+Without it the limit would be the stack of the decoder. That differs between versions of Python, and
+3.14 decodes values so deeply nested that comparing or printing them takes seconds.
 """
 
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
@@ -191,13 +193,14 @@ def _nests_too_deeply(body: bytes) -> bool:
 
 
 class NoJson(enum.Enum):
-    """The type of `NOTHING`."""
+    """The type of `NO_JSON`."""
 
-    NOTHING = "NOTHING"
+    NO_JSON = "NO_JSON"
+    """The only value."""
 
 
-NO_JSON: Final = NoJson.NOTHING
-"""What `document` returns where there is no JSON; ``None`` is JSON's null."""
+NO_JSON: Final = NoJson.NO_JSON
+"""What `parse_json` returns for a body without JSON; ``None`` is JSON's null."""
 
 _WHITESPACE: Final = "\ufeff\0 \t\r\n"
 _HTML_TAG = re.compile(r"</?(?:!doctype|html|head|body|title|script|\?xml)\b", re.IGNORECASE)
@@ -209,11 +212,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_json(body: bytes) -> Json | NoJson:
-    """Read a body as JSON, leniently; `NOTHING` where there is none.
+    """Parse a body as JSON, leniently. Returns `NO_JSON` where it is not JSON.
 
-    Looks past byte-order marks, invalid UTF-8, lone surrogates, raw control characters in strings,
-    and PHP's diagnostics before and after. The JSON must reach to the end of the body: otherwise
-    the ``[]`` inside a broken document would read as "nothing new".
+    Ignores byte-order marks, control characters in strings, and PHP's diagnostics before and after
+    the JSON; replaces invalid UTF-8 and lone surrogates. The JSON must end where the body ends,
+    because otherwise the ``[]`` inside a broken document would be read as an empty list.
     """
     text = body.decode("utf-8", "replace").strip(_WHITESPACE)
     if not text or _nests_too_deeply(body):
@@ -221,17 +224,17 @@ def parse_json(body: bytes) -> Json | NoJson:
     decoder = json.JSONDecoder(strict=False, parse_constant=_reject_constant)
     if not _DIAGNOSTICS.match(text):
         return _decode_whole(decoder, text, 0)
-    for attempt, found in enumerate(_JSON_START.finditer(text)):
-        if attempt == _MAX_STARTS or _HTML_TAG.search(text, 0, found.end()):
+    for attempt, match in enumerate(_JSON_START.finditer(text)):
+        if attempt == _MAX_STARTS or _HTML_TAG.search(text, 0, match.end()):
             break
-        value = _decode_whole(decoder, text, found.end())
+        value = _decode_whole(decoder, text, match.end())
         if value is not NO_JSON:
             return value
     return NO_JSON
 
 
 def _decode_whole(decoder: json.JSONDecoder, text: str, start: int) -> Json | NoJson:
-    """Decode the JSON at *start* if nothing but blanks, markup or diagnostics comes after it."""
+    """Decode the JSON at *start* if only white space, markup or diagnostics follow it."""
     try:
         value, end = decoder.raw_decode(text, start)
         rest = text[end:].strip(_WHITESPACE)
@@ -243,6 +246,7 @@ def _decode_whole(decoder: json.JSONDecoder, text: str, start: int) -> Json | No
 
 
 def _is_ignorable(rest: str) -> bool:
+    """Return whether text after the JSON can be ignored: markup or PHP's diagnostics, no page."""
     if _HTML_TAG.search(rest):
         return False
     return rest.startswith("<") or _DIAGNOSTICS.match(rest) is not None
@@ -253,7 +257,7 @@ def _reject_constant(name: str) -> object:
 
 
 def _without_surrogates(value: Json) -> Json:
-    # Of the thousands of values in a page nearly all need no more than one of these first looks.
+    # The first comparisons are cheap, because nearly all of the many values need only one of them.
     if isinstance(value, str):
         return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
     if isinstance(value, dict):
@@ -269,13 +273,13 @@ def _without_surrogates(value: Json) -> Json:
     return value
 
 
-# -- what errors may show -------------------------------------------------------------------------
+# -- excerpts for errors --------------------------------------------------------------------------
 
 
 def _redacted_excerpt(text: str, secrets: GetSecrets) -> str:
-    """Take every form of every key out of *text*, and return its printable beginning.
+    """Return the printable beginning of *text*, with every form of every key replaced.
 
-    A service can echo a key as it was, percent-encoded once or twice in either case, or escaped for
+    A service can echo a key unchanged, percent-encoded once or twice in either case, or escaped for
     JSON or HTML.
     """
     forms: set[str] = set()
@@ -287,46 +291,46 @@ def _redacted_excerpt(text: str, secrets: GetSecrets) -> str:
         forms |= {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
         forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
         forms |= {html.escape(key), html.escape(key, quote=False)}
-    text = _covered(text, forms, 4 * MAX_EXCERPT).strip(_WHITESPACE)[:MAX_EXCERPT]
+    text = _masked(text, forms, 4 * MAX_EXCERPT).strip(_WHITESPACE)[:MAX_EXCERPT]
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 
-def _covered(text: str, forms: Collection[str], limit: int) -> str:
-    """Return the first *limit* characters that *text* has once every form in it is replaced.
+def _masked(text: str, forms: Collection[str], limit: int) -> str:
+    """Return the first *limit* characters of *text* after replacing every form in it by ``***``.
 
-    Cutting comes after replacing, because half a key would not be found any more. No more of *text*
-    is searched than the result takes: a body can have millions of characters.
+    The text is cut after replacing, because a part of a key would not be found. Only as much of it
+    is searched as the result needs, because a body can have millions of characters.
     """
     if not forms:
         return text[:limit]
     longest_first = sorted(forms, key=len, reverse=True)
     pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
-    longest = len(longest_first[0])
-    covered, start = "", 0
-    while start < len(text) and len(covered) < limit:
-        end = start + limit - len(covered)
-        value = pattern.search(text, start, end + longest)
-        if value is None or value.start() >= end:
-            covered += text[start:end]
+    max_length = len(longest_first[0])
+    masked, start = "", 0
+    while start < len(text) and len(masked) < limit:
+        end = start + limit - len(masked)
+        match = pattern.search(text, start, end + max_length)
+        if match is None or match.start() >= end:
+            masked += text[start:end]
             break
-        covered += text[start : value.start()] + "***"
-        start = value.end()
+        masked += text[start : match.start()] + "***"
+        start = match.end()
         # A form that begins within this one may end after it.
-        while value := pattern.search(text, value.start() + 1, start + longest):
-            if value.start() >= start:
+        while match := pattern.search(text, match.start() + 1, start + max_length):
+            if match.start() >= start:
                 break
-            start = max(start, value.end())
-    return covered[:limit]
+            start = max(start, match.end())
+    return masked[:limit]
 
 
 # -- Retry-After ----------------------------------------------------------------------------------
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that a ``Retry-After`` header asks to wait, or ``None`` without a sensible one.
+    """Return the seconds of a ``Retry-After`` header, or ``None`` without a valid one.
 
-    Takes seconds, fractions of them, and HTTP dates, which are held against the answer's own
-    ``Date`` so that the clocks need not agree. (RFC 9110, section 10.2.3)
+    The value can be seconds, with or without a fraction, or an HTTP date. A date is compared with
+    the ``Date`` of the response, so that the clocks need not agree. (RFC 9110, section 10.2.3)
     """
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
@@ -346,14 +350,16 @@ def _http_date(value: str) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-# With the hour, because Python 3.14 reads 24:00:00 as the next midnight and older ones refuse it.
+# It checks the hour, because Python 3.14 reads 24:00:00 as the next midnight, and older versions
+# reject it.
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} (?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2}")
 
 
 def parse_date(value: object) -> datetime | None:
-    """Read the services' ``yyyy-MM-dd HH:mm:ss``: naive, or ``None`` for anything else.
+    """Return a date of the services, ``yyyy-MM-dd HH:mm:ss``, or ``None`` for any other value.
 
-    PHP writes ``0000-00-00 00:00:00`` where there is no date.
+    The result is naive, because the services do not document their time zone. PHP writes
+    ``0000-00-00 00:00:00`` where there is no date.
     """
     if not isinstance(value, str) or not _DATE.fullmatch(value):
         return None
@@ -364,5 +370,5 @@ def parse_date(value: object) -> datetime | None:
 
 
 def canonical_json(value: object) -> bytes:
-    """One spelling for equal documents: the basis for telling them apart."""
+    """Return the canonical encoding of a document: equal documents have equal encodings."""
     return msgspec.json.encode(value, order="deterministic")

@@ -1,14 +1,14 @@
-"""Token-bucket arithmetic, with the time as an argument.
+"""Token bucket: the arithmetic of pacing, with the time as an argument. Pure.
 
-The interval must hold at the server, and all that is known here is when a request was written and
-when it was answered. The server took its token somewhere between the two, and at the latest
-``guard`` seconds after the writing: at ``min(t_written + guard, t_answered)``, the request's
-*start*. A bucket of ``burst`` tokens lets a request through when, for every ``k >= burst``, the one
-``k`` places before it started ``k + 1 - burst`` intervals ago. For the n-th request that is::
+The interval must hold at the server. The client knows only when a request was written and when it
+was answered. The server counted the request between these two times, and at the latest ``guard``
+seconds after it was written: at ``min(t_written + guard, t_answered)``, the request's *start time*.
+A bucket of ``burst`` tokens permits a request when, for every ``k >= burst``, the request ``k``
+positions before it started at least ``k + 1 - burst`` intervals ago. For the n-th request::
 
     due(n) = max(due(n - 1), start(n - burst)) + interval
 
-and with one token to save, ``min(t_written + guard, t_answered) + interval``.
+With a ``burst`` of 1 that is ``min(t_written + guard, t_answered) + interval``.
 """
 
 from __future__ import annotations
@@ -23,39 +23,56 @@ from .wire import Rate
 __all__ = ["Bucket", "BucketState"]
 
 MAX_GUARD: Final = 0.5
-"""Seconds to which 429s can widen the guard."""
+"""Upper bound, in seconds, for a guard that was widened after 429 responses."""
 
 SUCCESSES_TO_NARROW: Final = 100
-"""Answers without a 429 after which a widened guard narrows by a tenth."""
+"""Responses in a row without a 429 after which a widened guard is reduced by a tenth."""
 
 
 class BucketState(NamedTuple):
-    """All that a bucket knows of the requests before: what several processes share of it."""
+    """Snapshot of a bucket: everything about earlier requests that processes share.
+
+    Times are seconds of the clock whose readings were passed to the bucket.
+    """
 
     burst: int
+    """``Rate.burst`` when the snapshot was made."""
+
     stored: int
+    """Tokens that depend on no earlier request: available at any time."""
+
     due: float
+    """When the last token that was not stored was due; minus infinity if there was none."""
+
     start_times: list[float]
-    first: int
+    """Start times of the last requests, oldest first."""
+
+    first_number: int
+    """Number of the request that ``start_times[0]`` belongs to."""
+
     paused: float
+    """No token is due before this time."""
 
     @property
     def spent(self) -> int:
-        """How many tokens were ever taken for a request that was written."""
-        return self.first + len(self.start_times) - 1
+        """How many tokens have been spent, that is, how many requests were written."""
+        return self.first_number + len(self.start_times) - 1
 
 
 class Bucket:
     """The tokens of one endpoint.
 
-    A token is reserved, and then either spent (the request was written) or given back (it
-    certainly never left). A reserved token nobody else can have.
+    A token is reserved, and then either spent (its request was written) or released (its request
+    certainly never left). A reserved token is not available to other callers.
+
+    Invariants: ``stored + len(_start_times) == rate.burst``; ``reserved >= 0``; the numbers of the
+    requests in ``_start_times`` are consecutive; ``guard >= rate.guard``.
     """
 
     __slots__ = (
         "_due",
         "_first_number",
-        "_starts",
+        "_start_times",
         "_successes",
         "guard",
         "paused",
@@ -66,23 +83,42 @@ class Bucket:
 
     def __init__(self, rate: Rate) -> None:
         self.rate: Final[Rate] = rate
+        """Interval in seconds, burst in tokens, and the configured guard in seconds."""
+
         self.guard: float = float(rate.guard)
+        """Current guard in seconds: widened by `on_throttled`, narrowed by `on_success`."""
+
         self.reserved: int = 0
+        """Tokens reserved and neither spent nor released: changed by `reserve`, `release`,
+        `spend`."""
+
         self.stored: int = rate.burst
-        """Tokens that were never spent, or that a long rest has restored: due at any time."""
+        """Tokens that were never spent, or that `spend` restored after an idle time: available at
+        any time."""
+
         self.paused: float = -math.inf
-        """Nothing is due before this time; only ever moved later."""
-        self._starts: deque[float] = deque()  # of the last requests, at most `burst` of them
-        self._first_number = 1  # the number of the request whose start is _starts[0]
-        self._due = -math.inf  # when the last request was due
+        """No token is due before this time; `pause` moves it later, never earlier."""
+
+        self._start_times: deque[float] = deque()
+        """Start times of the last requests, oldest first, at most ``burst`` of them. `spend`
+        appends the latest possible time, `answered` replaces it by an earlier one."""
+
+        self._first_number = 1
+        """Number of the request that ``_start_times[0]`` belongs to; requests count from 1."""
+
+        self._due = -math.inf
+        """When the last token that was not stored was due, minus infinity if there was none: set
+        by `spend`."""
+
         self._successes = 0
+        """Responses in a row without a 429: counted by `on_success`."""
 
     def available(self, now: float) -> int:
-        """Tokens that could be reserved at this moment."""
+        """Return the number of tokens that can be reserved at this moment."""
         if now < self.paused:
             return 0
         due, count = self._due, self.stored
-        for start in self._starts:
+        for start in self._start_times:
             due = max(due, start) + self.rate.interval
             if due > now:
                 break
@@ -90,42 +126,46 @@ class Bucket:
         return max(0, count - self.reserved)
 
     def due(self, now: float) -> float:
-        """When the next token can be reserved: *now*, a later time, or infinity.
+        """Return when the next token can be reserved: *now*, a later time, or infinity.
 
-        Infinity means that every token is reserved, and the time is known only once one of them is
-        written.
+        Infinity means that every token is reserved: the time is known only when one of their
+        requests has been written.
         """
         rate, ahead = self.rate, self.reserved - self.stored
         due = -math.inf
         if rate.interval and ahead >= 0:
-            if ahead >= len(self._starts):
+            if ahead >= len(self._start_times):
                 return math.inf
             due = self._due
-            for start in islice(self._starts, ahead + 1):
+            for start in islice(self._start_times, ahead + 1):
                 due = max(due, start) + rate.interval
         return max(now, due, self.paused)
 
     def reserve(self) -> None:
-        """Put a due token aside for one request."""
+        """Reserve a due token for one request."""
         self.reserved += 1
 
     def release(self) -> None:
-        """Undo a reservation: the request certainly never left."""
+        """Cancel a reservation: the request certainly never left."""
         self.reserved -= 1
 
     @property
     def spent(self) -> int:
-        """How many tokens were ever taken for a request that was written."""
-        return self._first_number + len(self._starts) - 1
+        """How many tokens have been spent, that is, how many requests were written."""
+        return self._first_number + len(self._start_times) - 1
 
     def spend(self, now: float) -> int:
-        """Take a reserved token: its request is being written. Returns what `answered` wants."""
-        rate, starts = self.rate, self._starts
+        """Spend a reserved token, because its request is being written.
+
+        Returns the request's number, which is the argument of `answered`; 0 where the interval is 0
+        and nothing is counted.
+        """
+        rate, starts = self.rate, self._start_times
         self.reserved -= 1
         if not rate.interval:
             return 0
         if starts and self._idle_since(now - rate.interval * rate.burst):
-            # A rest long enough for all tokens to be back, however the past is counted.
+            # The idle time was long enough for every token to be stored again.
             self._first_number += len(starts)
             self.stored = rate.burst
             self._due = -math.inf
@@ -139,75 +179,81 @@ class Bucket:
         return self._first_number + len(starts) - 1
 
     def _idle_since(self, since: float) -> bool:
-        """Whether no request was due or can have started after *since*."""
-        # The last one first: nearly always that is enough to know. But one before it, of which no
-        # answer has come, can have started later.
-        return since >= max(self._due, self._starts[-1]) and since >= max(self._starts)
+        """Return whether no request was due, and none can have started, after *since*."""
+        # The last request is compared first, because that nearly always decides. An earlier request
+        # without a response can still have a later start time.
+        return since >= max(self._due, self._start_times[-1]) and since >= max(self._start_times)
 
     def answered(self, number: int, now: float) -> bool:
-        """The request that was spent as *number* has its answer: it started at the latest now.
+        """Record that request *number* was answered, so that it started at *now* or earlier.
 
-        Says whether that was news: not once the guard is over, nor of one that counts no more.
+        Returns whether its start time changed: ``False`` when the guard is over, and when the
+        request does not count any more.
         """
         index = number - self._first_number
-        if number <= 0 or not 0 <= index < len(self._starts) or now >= self._starts[index]:
+        if (
+            number <= 0
+            or not 0 <= index < len(self._start_times)
+            or now >= self._start_times[index]
+        ):
             return False
-        self._starts[index] = now
+        self._start_times[index] = now
         return True
 
     def has_unanswered(self, now: float) -> bool:
-        """Whether an answer can still bring a token forward."""
-        return any(start > now for start in self._starts)
+        """Return whether a response can still make a token available earlier."""
+        return any(start > now for start in self._start_times)
 
     def pause(self, until: float) -> None:
-        """Let nothing through before *until*."""
+        """Make no token due before *until*. The end of a pause is only ever moved later."""
         self.paused = max(self.paused, until)
 
     def shifted(self, seconds: float) -> Bucket:
-        """The same past by a clock that is *seconds* ahead, with nothing reserved."""
+        """Return a copy for a clock that is *seconds* ahead, with no token reserved."""
         bucket = Bucket(self.rate)
         bucket.guard, bucket._successes = self.guard, self._successes
-        past = self.state()
+        state = self.state()
         bucket.restore(
-            past._replace(
-                due=past.due + seconds,
-                start_times=[start + seconds for start in past.start_times],
-                paused=past.paused + seconds,
+            state._replace(
+                due=state.due + seconds,
+                start_times=[start + seconds for start in state.start_times],
+                paused=state.paused + seconds,
             )
         )
         return bucket
 
     def state(self) -> BucketState:
-        """What was spent so far, and when."""
-        starts = list(self._starts)
+        """Return a snapshot of what was spent so far, and when."""
+        starts = list(self._start_times)
         return BucketState(
             self.rate.burst, self.stored, self._due, starts, self._first_number, self.paused
         )
 
-    def restore(self, past: BucketState) -> None:
-        """Go on from *past*, though the rate may have been another one then."""
-        self._due, self._first_number, self.paused = past.due, past.first, past.paused
-        self._starts = deque(past.start_times)
-        more = self.rate.burst - past.burst
-        if more > 0 and past.start_times:
-            # Of those before the first that is remembered nothing is known but that they were
-            # before it. Else two rates in turns would make tokens out of nothing.
-            self._starts.extendleft(past.start_times[:1] * more)
-            self._first_number -= more
-            more = 0
-        self.stored = past.stored + more
+    def restore(self, state: BucketState) -> None:
+        """Continue from *state*, which may have been made with a different rate."""
+        self._due, self._first_number, self.paused = state.due, state.first_number, state.paused
+        self._start_times = deque(state.start_times)
+        extra_tokens = self.rate.burst - state.burst
+        if extra_tokens > 0 and state.start_times:
+            # The requests before the first recorded one are known only to be earlier, so each is
+            # treated as if it started with it. Otherwise alternating between two rates would create
+            # extra tokens.
+            self._start_times.extendleft(state.start_times[:1] * extra_tokens)
+            self._first_number -= extra_tokens
+            extra_tokens = 0
+        self.stored = state.stored + extra_tokens
         while self.stored < 0:
             self.stored += 1
-            self._due = max(self._due, self._starts.popleft()) + self.rate.interval
+            self._due = max(self._due, self._start_times.popleft()) + self.rate.interval
             self._first_number += 1
 
     def on_throttled(self) -> None:
-        """The service said 429: it counts more strictly than the guard allowed for."""
+        """Widen the guard after a 429: the service counts more strictly than the guard allows."""
         self._successes = 0
         self.guard = max(self.guard, min(MAX_GUARD, max(0.05, 2 * self.guard)))
 
     def on_success(self) -> None:
-        """The service answered without complaint."""
+        """Count a response that was not a 429; after enough of them the guard narrows."""
         self._successes += 1
         if self._successes >= SUCCESSES_TO_NARROW:
             self._successes = 0

@@ -1,7 +1,7 @@
-"""The way of a call: token, time limit, one request, answer or typed error, and again if it may be.
+"""One call: permit, time limit, request, response or typed error, retry.
 
-Pacing, retry, secrecy and size limits each stand on this way once, and nothing goes to a service
-by another.
+Every request to a service goes through this module, so that pacing, retry, secrecy and size limits
+are each applied in one place.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import anyio
 import msgspec
 
-from .answers import parse_response, parse_retry_after
-from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError
+from .answers import parse_retry_after, try_parse_response
+from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError, Result
 from .health import OutcomeTracker
 from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
 from .limiter import Limiter, Permit, loop_clock
@@ -26,7 +26,7 @@ from .retry import Retry, classify_failure
 from .wire import Effect, Endpoint, Request
 
 if TYPE_CHECKING:
-    from .transport import RawResponse, Transport  # not at run time: it imports aiohttp
+    from .transport import RawResponse, Transport  # not at run time, because it imports aiohttp
 
 __all__ = ["Caller", "notify_retry", "shielded"]
 
@@ -37,7 +37,7 @@ E = TypeVar("E", bound=PythpeerError)
 
 
 class Caller:
-    """Runs calls: knows limiters and policy, and borrows the transport while there is one."""
+    """Runs calls, with the limiters, the retry policy, the hooks and the transport of a session."""
 
     def __init__(
         self,
@@ -50,19 +50,32 @@ class Caller:
         hooks: Hooks,
     ) -> None:
         self._transport = transport
+        """Returns the open transport, or raises `SessionClosedError`."""
+
         self._limiter = limiter
+        """Returns the limiter of an endpoint."""
+
         self.retry = retry
+        """The policy for failed reads."""
+
         self.timeout = timeout
-        """Seconds that one attempt can take."""
+        """Time limit of one attempt, in seconds."""
+
         self.max_wait = max_wait
-        """Seconds that a call may wait for a token."""
+        """Longest time, in seconds, that a call waits for a token."""
+
         self.hooks = hooks
-        """Who looks on."""
+        """The listeners for requests, responses and retries."""
+
         self.outcomes: Final[defaultdict[str, OutcomeTracker]] = defaultdict(OutcomeTracker)
-        """How each endpoint has done."""
+        """By limiter name, the last success and the failures since: changed after each attempt."""
 
     async def call(self, request: Request[T]) -> T:
-        """Run *request* for a user: bounded waiting, and reads repeated as the policy says."""
+        """Run *request*, and return its result. A read is repeated as the retry policy says.
+
+        Raises the error of the last attempt, or `RateLimitedError` when the wait for a token is
+        longer than ``max_wait``.
+        """
         write = request.endpoint.effect is Effect.WRITE
         priority = Priority.WRITE if write else Priority.CALL
         attempt = 0
@@ -73,26 +86,26 @@ class Caller:
             except RateLimitedError:
                 if failure is None:
                     raise
-                break  # the failure that is to be repeated says more than "no token" would
+                break  # the failure of the attempt before says more than this error
             attempt += 1
-            answer = await self.attempt(request, permit, attempt)
-            if not isinstance(answer, PythpeerError):
-                return answer
-            failure = answer
-            delay = self._retry_delay(request.endpoint, answer, attempt)
+            result = await self.try_once(request, permit, attempt)
+            if not isinstance(result, PythpeerError):
+                return result
+            failure = result
+            delay = self._retry_delay(request.endpoint, failure, attempt)
             if delay is None:
                 break
-            notify_retry(self.hooks, request.endpoint.name, answer, attempt, delay)
+            notify_retry(self.hooks, request.endpoint.name, failure, attempt, delay)
             await anyio.sleep(delay)
         raise failure
 
     def _retry_delay(
         self, endpoint: Endpoint[T], error: PythpeerError, attempt: int
     ) -> float | None:
-        """Seconds until the next attempt, or ``None`` where there is none."""
+        """Return the seconds until the next attempt, or ``None`` to give up."""
         if endpoint.effect is not Effect.READ:
             return None
-        # A pause that a 429 or 503 asked for can be too long to wait.
+        # A 429 or a 503 can ask for a pause that is longer than the call may wait.
         if self._limiter(endpoint).paused_for > self.max_wait:
             return None
         return self.retry.delay(error, attempt)
@@ -100,53 +113,56 @@ class Caller:
     def acquire_permit(
         self, endpoint: Endpoint[T], priority: Priority, max_wait: float = math.inf
     ) -> Awaitable[Permit]:
-        """Wait for a token of this endpoint; `Permit.close` it when its request is over."""
-        self._transport()  # a closed session says so before anybody waits
-        # Not a coroutine of its own: a waiting caller would keep its frame, too.
+        """Wait for a token of *endpoint*, *max_wait* seconds at most.
+
+        The caller must close the permit when the request has ended.
+        """
+        self._transport()  # raises where the session is closed, before any waiting
+        # Not a coroutine function: each waiting caller would keep one more frame.
         return self._limiter(endpoint).acquire(priority, max_wait, self)
 
-    def attempt(
+    def try_once(
         self,
         request: Request[T],
         permit: Permit,
         number: int = 1,
         on_response: Callable[[RawResponse], None] | None = None,
-    ) -> Awaitable[T | PythpeerError]:
-        """Send *request* once on the token in hand, and say what came of it. Closes the permit.
+    ) -> Awaitable[Result[T]]:
+        """Send *request* once, and return its result or its error. Closes the permit.
 
-        It is the attempt of this *number*, for those who look on. *keep* gets the reply itself,
+        *number* is the number of the attempt, for hooks. *on_response* receives the raw response,
         where there is one.
         """
-        # No coroutine of its own: where nobody looks on, looking costs nothing.
+        # Not a coroutine function, so that events cost nothing where there is no listener.
         if self.hooks.has_request_listeners or logger.isEnabledFor(logging.DEBUG):
-            return self._attempt_with_events(request, permit, number, on_response)
-        return self._attempt(request, permit, on_response)
+            return self._try_once_with_events(request, permit, number, on_response)
+        return self._try_once(request, permit, on_response)
 
-    async def _attempt_with_events(
+    async def _try_once_with_events(
         self,
         request: Request[T],
         permit: Permit,
         number: int,
         on_response: Callable[[RawResponse], None] | None,
-    ) -> T | PythpeerError:
-        """Do the same, and tell those who look on."""
+    ) -> Result[T]:
+        """Do the same as `try_once`, and notify the listeners before and after."""
         name, url, waited = request.endpoint.name, request.redacted(), permit.waited
         try:
-            about = RequestEvent(name, url, number, waited)
-            for told in self.hooks.request:
-                told(about)
+            request_event = RequestEvent(name, url, number, waited)
+            for request_listener in self.hooks.request:
+                request_listener(request_event)
         except BaseException:
-            permit.close()  # an interrupt, which hooks do not hold up
+            permit.close()  # an interrupt such as Ctrl-C, which a listener does not catch
             raise
         now = loop_clock(asyncio.get_running_loop())
         start = now()
-        answer: T | PythpeerError | None = None
+        result: Result[T] | None = None
         raised: BaseException | None = None
         try:
-            answer = await self._attempt(request, permit, on_response)
-        except BaseException as reason:  # noqa: BLE001  # raised below, where hooks inherit nothing
+            result = await self._try_once(request, permit, on_response)
+        except BaseException as reason:  # noqa: BLE001  # raised below, outside of this context
             raised = reason
-        error = answer if isinstance(answer, PythpeerError) else raised
+        error = result if isinstance(result, PythpeerError) else raised
         event = ResponseEvent(
             name,
             url,
@@ -158,53 +174,56 @@ class Caller:
             type(error).__name__ if error is not None else None,
         )
         _log(event)
-        for heard in self.hooks.response:
-            heard(event)
+        for response_listener in self.hooks.response:
+            response_listener(event)
         if raised is not None:
             try:
                 raise raised
             finally:
-                del raised, error  # else they would hold this frame, and it them
-        return cast("T | PythpeerError", answer)
+                del raised, error  # otherwise the error and this frame would refer to each other
+        return cast("Result[T]", result)
 
-    async def _attempt(
+    async def _try_once(
         self, request: Request[T], permit: Permit, on_response: Callable[[RawResponse], None] | None
-    ) -> T | PythpeerError:
+    ) -> Result[T]:
         endpoint = request.endpoint
         try:
-            reply = await self._transport().send(request, permit)
+            response = await self._transport().try_send(request, permit)
         finally:
             permit.close()
-        if isinstance(reply, PythpeerError):
+        if isinstance(response, PythpeerError):
             return self._record_outcome(
-                permit, classify_failure(endpoint.effect, reply, permit.status)
+                permit, classify_failure(endpoint.effect, response, permit.status)
             )
         if on_response is not None:
-            on_response(reply)
-        answer = parse_response(endpoint, reply.status, reply.body, request.secrets)
-        if not isinstance(answer, PythpeerError):
+            on_response(response)
+        result = try_parse_response(endpoint, response.status, response.body, request.secrets)
+        if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
-            return answer
-        if isinstance(answer, RateLimitedError):
-            answer.retry_after = parse_retry_after(reply.headers)
-            permit.on_throttled(answer.retry_after)
-        elif reply.status == 503:
-            permit.pause(parse_retry_after(reply.headers))
+            return result
+        if isinstance(result, RateLimitedError):
+            result.retry_after = parse_retry_after(response.headers)
+            permit.on_throttled(result.retry_after)
+        elif response.status == 503:
+            permit.pause(parse_retry_after(response.headers))
         return self._record_outcome(
-            permit, classify_failure(endpoint.effect, answer, permit.status)
+            permit, classify_failure(endpoint.effect, result, permit.status)
         )
 
     def _record_outcome(self, permit: Permit, error: E) -> E:
-        """Put down how the endpoint did. A no about the matter itself is an answer like another."""
-        is_answer = isinstance(error, ApiError) and not isinstance(error, AccessDeniedError)
-        self.outcomes[permit.limiter.name].record(None if is_answer else error)
+        """Record the outcome of an endpoint, and return *error*.
+
+        An API error counts as a success, because the endpoint works; `AccessDeniedError` does not.
+        """
+        is_success = isinstance(error, ApiError) and not isinstance(error, AccessDeniedError)
+        self.outcomes[permit.limiter.name].record(None if is_success else error)
         return error
 
 
 def notify_retry(
     hooks: Hooks, endpoint: str, error: PythpeerError, attempt: int, delay: float
 ) -> None:
-    """Tell those who look on that a read is going to be asked again."""
+    """Log that a read will be repeated after *delay* seconds, and notify the listeners."""
     if not (hooks.retry or logger.isEnabledFor(logging.DEBUG)):
         return
     status: int | None = getattr(error, "status", None)
@@ -217,8 +236,8 @@ def notify_retry(
         delay,
         extra=msgspec.structs.asdict(event),
     )
-    for told in hooks.retry:
-        told(event)
+    for listener in hooks.retry:
+        listener(event)
 
 
 def _log(event: ResponseEvent) -> None:
@@ -234,10 +253,10 @@ def _log(event: ResponseEvent) -> None:
 
 
 async def shielded(work: Callable[[], Awaitable[T]]) -> T:
-    """Run *work* to its end although the caller is cancelled meanwhile; then be cancelled.
+    """Run *work* to its end even if the caller is cancelled, then raise the cancellation.
 
-    A task of its own, because ``Task.cancel`` knows nothing of anyio's scopes, and a shielded scope
-    around the waiting, because anyio delivers a scope's cancellation again and again.
+    *work* runs in a separate task, because ``Task.cancel`` ignores the scopes of anyio. A shielded
+    scope surrounds the waiting, because anyio delivers the cancellation of a scope repeatedly.
     """
     task = asyncio.ensure_future(work())
     cancelled: asyncio.CancelledError | None = None
@@ -249,6 +268,6 @@ async def shielded(work: Callable[[], Awaitable[T]]) -> T:
                 cancelled = error
     if cancelled is not None:
         if not task.cancelled():
-            task.exception()  # retrieved: whoever was cancelled has no use for it
+            task.exception()  # retrieved, so that asyncio does not log it
         raise cancelled
     return task.result()

@@ -147,7 +147,7 @@ class DestructiveSource(Generic[T]):
         """Store a fetch intent, send the destructive read, and append its result."""
         intent = await log.begin_fetch(self._caller.timeout + INTENT_GRACE)
         try:
-            result = await self._caller.attempt(self._unread, permit, attempt)
+            result = await self._caller.try_once(self._unread, permit, attempt)
         except PythpeerError as error:
             result = error.with_traceback(None)  # the session was closed: nothing was sent
         if not isinstance(result, PythpeerError):
@@ -173,7 +173,7 @@ class DestructiveSource(Generic[T]):
         self, log: Log[T], permit: Permit, lost: Collection[int], attempt: int
     ) -> PythpeerError | None:
         """Read the history, and append what the log lacks of it: the results of *lost* fetches."""
-        result = await self._caller.attempt(self._history, permit, attempt)
+        result = await self._caller.try_once(self._history, permit, attempt)
         if isinstance(result, PythpeerError):
             return result
         entries: list[NewEntry[T]] = []

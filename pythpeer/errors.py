@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree of exceptions.
+"""Exceptions: the tree of all errors that this library raises.
 
 ::
 
@@ -7,21 +7,27 @@
     ├── TransportError                                no usable answer
     │   ├── RequestTimeoutError  (also TimeoutError)  the time limit passed
     │   └── OutcomeUnknownError                       a write may or may not have happened
-    ├── HttpStatusError                               not 2xx, without the service's own words
+    ├── HttpStatusError                               not 2xx, without an error message
     │   └── RateLimitedError                          too many requests, or too long a wait
     ├── DecodeError                                   not the documented JSON
-    ├── ResponseTooLargeError                         the body went over ``max_body``
-    ├── ApiError                                      the service said no in its own words
+    ├── ResponseTooLargeError                         the body is larger than ``max_body``
+    ├── ApiError                                      the service returned an error message
     │   └── AccessDeniedError                         the key is missing, wrong or not allowed
     ├── GapError                                      a stream may have missed messages
     ├── SessionClosedError                            closed, or open in another event loop
     └── StoreError                                    the store cannot be used
 
-Errors carry scalars only: they pickle, and none of them holds a URL, a key, a response or another
-library's exception.
+Errors have scalar attributes only: they can be pickled, and none of them holds a URL, a key, a
+response or an exception of another library.
+
+A function that may return an error instead of raising it is called ``try_...`` and returns a
+`Result`. The caller raises the error in a frame that holds neither URL nor key, because a traceback
+can show the locals of its frames.
 """
 
 from __future__ import annotations
+
+from typing import TypeAlias, TypeVar
 
 __all__ = [
     "AccessDeniedError",
@@ -35,44 +41,44 @@ __all__ = [
     "RateLimitedError",
     "RequestTimeoutError",
     "ResponseTooLargeError",
+    "Result",
     "SessionClosedError",
     "StoreError",
     "TransportError",
 ]
 
+T = TypeVar("T")
+
 
 class PythpeerError(Exception):
-    """The base of every error this library raises.
+    """The base of every error that this library raises."""
 
-    ``endpoint`` is the name of the endpoint that was asked, such as ``"peerbet.chat.get"``, or
-    ``None`` where no endpoint is involved.
-    """
-
-    # Everything but the text is optional and keyword-only: that is what lets the default pickling
-    # of exceptions (class, args, attributes) rebuild each of them.
+    # Every parameter but the text is optional and keyword-only, because the default pickling of
+    # exceptions (class, args, attributes) can restore an error only so.
     def __init__(self, text: str = "", *, endpoint: str | None = None) -> None:
         super().__init__(text)
         self.endpoint = endpoint
+        """Name of the endpoint, such as ``"peerbet.chat.get"``; ``None`` where no endpoint is
+        involved."""
 
     def __str__(self) -> str:
         text = str(self.args[0]) if self.args else ""
         return f"{self.endpoint}: {text}" if self.endpoint else text
 
 
+Result: TypeAlias = T | PythpeerError
+"""What a ``try_...`` function returns: ``Result[int]`` is an integer or the error."""
+
+
 class InvalidRequestError(PythpeerError, ValueError):
-    """A bad argument or setting, or a key that is needed and missing.
+    """An argument or a setting is not valid, or a required key is missing.
 
     Nothing was sent and no token was spent.
     """
 
 
 class TransportError(PythpeerError):
-    """There is no usable answer.
-
-    ``sent`` is ``False`` when the request certainly never left this machine, else ``True``.
-    ``untrusted`` is ``True`` when the service could not prove who it is: its certificate is not
-    trusted, for another name, or has expired. Waiting does not mend that, so streams raise it.
-    """
+    """There is no usable response: the connection failed, broke, or did not carry HTTP."""
 
     def __init__(
         self,
@@ -84,19 +90,21 @@ class TransportError(PythpeerError):
     ) -> None:
         super().__init__(text, endpoint=endpoint)
         self.sent = sent
+        """``False`` where the request certainly never left this machine, else ``True``."""
         self.untrusted = untrusted
+        """``True`` where the certificate of the service is not trusted, is for another name, or has
+        expired. Streams raise such an error, because waiting does not help."""
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """A time limit passed before the answer was whole: its text says which, and its seconds."""
+    """A time limit passed before the response was complete: the text names it, in seconds."""
 
 
 class OutcomeUnknownError(TransportError):
-    """A write or a consuming read may or may not have happened.
+    """A write or a destructive read may or may not have happened.
 
-    It was dropped, timed out, or was answered with a 5xx status or with something that is not the
-    documented JSON. The library never repeats it by itself. ``status`` is the HTTP status if there
-    was one, else ``None``.
+    The connection broke, the request timed out, or the response has a 5xx status or is not the
+    documented JSON. The library never repeats such a request automatically.
     """
 
     def __init__(
@@ -109,13 +117,13 @@ class OutcomeUnknownError(TransportError):
     ) -> None:
         super().__init__(text, endpoint=endpoint, sent=sent)
         self.status = status
+        """The HTTP status; ``None`` without a response."""
 
 
 class HttpStatusError(PythpeerError):
-    """An HTTP status other than 2xx, without the service's own words around it.
+    """The HTTP status is not 2xx, and the response has no error message of the service.
 
-    Redirects are never followed, so they end here too. ``status`` is ``None`` only in a
-    `RateLimitedError` for which nothing was sent.
+    Redirects are never followed, so each of them raises this error too.
     """
 
     def __init__(
@@ -123,14 +131,11 @@ class HttpStatusError(PythpeerError):
     ) -> None:
         super().__init__(text, endpoint=endpoint)
         self.status = status
+        """The HTTP status; ``None`` only in a `RateLimitedError` for which nothing was sent."""
 
 
 class RateLimitedError(HttpStatusError):
-    """Too many requests: status 429, the service's own words, or a wait over ``max_wait``.
-
-    ``retry_after`` is the number of seconds after which another try makes sense, or ``None`` where
-    nobody said.
-    """
+    """Too many requests: status 429, an error message about it, or a wait over ``max_wait``."""
 
     def __init__(
         self,
@@ -142,37 +147,31 @@ class RateLimitedError(HttpStatusError):
     ) -> None:
         super().__init__(text, endpoint=endpoint, status=status)
         self.retry_after = retry_after
+        """Seconds after which another try makes sense; ``None`` where that is not known."""
 
 
 class DecodeError(PythpeerError):
-    """The answer is not the documented JSON.
-
-    ``excerpt`` is the beginning of the body, at most 200 characters, without secrets.
-    """
+    """The response is not the documented JSON."""
 
     def __init__(self, text: str = "", *, endpoint: str | None = None, excerpt: str = "") -> None:
         super().__init__(text, endpoint=endpoint)
         self.excerpt = excerpt
+        """The beginning of the body, at most 200 characters, without keys."""
 
 
 class ResponseTooLargeError(PythpeerError):
-    """The body went over ``max_body`` bytes, and was not read any further.
-
-    ``limit`` is that number of bytes.
-    """
+    """The body is larger than ``max_body`` bytes, and the rest of it was not read."""
 
     def __init__(
         self, text: str = "", *, endpoint: str | None = None, limit: int | None = None
     ) -> None:
         super().__init__(text, endpoint=endpoint)
         self.limit = limit
+        """The limit in bytes: ``max_body`` of the session."""
 
 
 class ApiError(PythpeerError):
-    """The service said no in its own words, whatever the 2xx or 4xx status around them.
-
-    ``message`` is those words without secrets, ``status`` the HTTP status.
-    """
+    """The service returned an error message, with a 2xx or a 4xx status."""
 
     def __init__(
         self,
@@ -184,18 +183,19 @@ class ApiError(PythpeerError):
     ) -> None:
         super().__init__(text, endpoint=endpoint)
         self.message = message
+        """The error message of the service, without keys."""
         self.status = status
+        """The HTTP status."""
 
 
 class AccessDeniedError(ApiError):
-    """The service says that the key is missing, wrong or not allowed to do this."""
+    """The service rejected the key: it is missing, wrong, or not permitted to do this."""
 
 
 class GapError(PythpeerError):
     """A stream with ``on_gap="raise"`` may have missed messages.
 
-    They would have had ids greater than ``after`` and smaller than ``before``. It is raised once
-    for each gap; asking the stream again goes on behind it.
+    It is raised once for each gap; the next item of the stream is the one after the gap.
     """
 
     def __init__(
@@ -203,7 +203,9 @@ class GapError(PythpeerError):
     ) -> None:
         super().__init__(text, endpoint=endpoint)
         self.after = after
+        """Missing messages have ids greater than this one."""
         self.before = before
+        """Missing messages have ids smaller than this one."""
 
 
 class SessionClosedError(PythpeerError):
@@ -211,13 +213,12 @@ class SessionClosedError(PythpeerError):
 
 
 class StoreError(PythpeerError):
-    """The store cannot be opened, read or written.
-
-    ``transient`` says that it may be back without anybody changing anything: streams wait for that.
-    """
+    """The store cannot be opened, read or written."""
 
     def __init__(
         self, text: str = "", *, endpoint: str | None = None, transient: bool = False
     ) -> None:
         super().__init__(text, endpoint=endpoint)
         self.transient = transient
+        """Whether the store may recover without any change to the program or its settings: streams
+        wait for that."""

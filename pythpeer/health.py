@@ -1,6 +1,7 @@
-"""How a session is doing, as values: frozen, and fit for JSON.
+"""Health of a session, its endpoints and its streams, as frozen values that JSON can represent.
 
-Nothing is measured for it that is not known anyway. It holds no key and nothing anybody wrote.
+They are read from the state that a session has anyway: nothing is measured for them. They hold no
+key, and no text of messages or users.
 """
 
 from __future__ import annotations
@@ -15,88 +16,110 @@ __all__ = ["EndpointHealth", "OutcomeTracker", "SessionHealth", "StreamHealth", 
 
 
 class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint, as this session has seen it."""
+    """Health of one endpoint, from the requests of this session."""
 
     last_success: datetime | None
-    """When it last answered as documented (UTC), be it with a no; ``None`` before it did."""
+    """When it last gave a documented response (UTC), which can be an API error; ``None`` without
+    one."""
 
     failures: int
-    """How many requests in a row have failed since: no usable answer, an HTTP status that is none,
-    too many requests, a key refused."""
+    """Number of requests in a row that have failed since: no usable response, an unexpected HTTP
+    status, too many requests, or a rejected key."""
 
     last_error: str | None
-    """The class of the last of them, such as ``"RequestTimeoutError"``."""
+    """Class of the last of these failures, such as ``"RequestTimeoutError"``; ``None`` without
+    one."""
 
     waiting: int
-    """How many callers wait for a token, of all sessions on the same store object."""
+    """Number of callers that wait for a token, of all sessions on the same store object."""
 
     next_token: float
-    """Seconds until the next token, as far as is known here."""
+    """Seconds until the next token, as far as this process knows; 0 if one is available."""
 
     paused_for: float
-    """Seconds until the end of a pause that a service or a caller has set."""
+    """Seconds until the end of a pause that a service or a caller has set; 0 without one."""
 
 
 class StreamHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream. Its polls are those that this session makes, for all its streams of one kind."""
+    """Health of one stream. Polls are those of the session, for all its streams of one kind."""
 
     endpoint: str
+    """Name of the endpoint that is polled."""
+
     name: str | None
+    """Name of the stream; ``None`` without one."""
+
     closed: bool
+    """Whether the stream is closed."""
 
     last_success: datetime | None
-    """When a poll last succeeded (UTC); ``None`` before one did."""
+    """When a poll last succeeded (UTC); ``None`` without one."""
 
     failures: int
-    """How many polls in a row have failed since."""
+    """Number of polls in a row that have failed since."""
 
     last_error: str | None
-    """The class of the last of them."""
+    """Class of the last of these failures; ``None`` without one."""
 
     polling: bool
-    """Whether a request is under way."""
+    """Whether a poll is under way."""
 
     next_poll: datetime | None
-    """When the next poll can leave at the earliest (UTC). ``None`` while one is under way, and
-    while nobody waits for an item: nothing is polled then."""
+    """When the next poll can be sent at the earliest (UTC). ``None`` while one is under way, and
+    while no consumer waits for an item, because the stream does not poll then."""
 
     cursor: int | None
-    """The id of the item handed out last, or where the stream starts; ``None`` until that is
-    known."""
+    """Id of the item that was delivered last, or the position where the stream starts; ``None``
+    until that is known."""
 
     lag: int
-    """How far, in ids, the cursor is behind the newest item that this session knows of."""
+    """Distance, in ids, from the cursor to the newest item that this session knows of."""
 
     gaps: int
+    """Number of gaps so far: see `Stream.gaps`."""
+
     skipped: int
+    """Number of items so far that could not be decoded."""
 
 
 class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """A session, its endpoints by name, and its streams that are not closed, oldest first."""
+    """Health of a session, with its endpoints and its open streams."""
 
     at: datetime
-    """When this was so (UTC)."""
+    """When the values were read (UTC)."""
 
     ok: bool
-    """Whether it is open, and what each endpoint and each stream did last did not fail."""
+    """Whether the session is open, and the last request of each endpoint and the last poll of each
+    stream did not fail."""
 
     open: bool
+    """Whether the session is open."""
+
     endpoints: Mapping[str, EndpointHealth]
+    """Health of each endpoint that was used, by its name."""
+
     streams: tuple[StreamHealth, ...]
+    """Health of each stream that is not closed, oldest first."""
 
 
 class OutcomeTracker:
-    """What is remembered of how something went."""
+    """The last success of an operation, and its failures since.
+
+    Invariant: ``last_error`` is ``None`` exactly where ``failures`` is 0.
+    """
 
     __slots__ = ("_succeeded", "failures", "last_error")
 
     def __init__(self) -> None:
         self._succeeded: float | None = None
+        """Time of the last success, in seconds since 1970; ``None`` without one."""
         self.failures: int = 0
+        """Number of failures in a row since the last success."""
         self.last_error: str | None = None
+        """Class name of the last failure; ``None`` after a success."""
 
     def record(self, error: BaseException | None) -> None:
-        """It went well, or failed."""
+        """Record a success (``None``), or the *error* of a failure."""
         if error is None:
             self._succeeded = time.time()
             self.failures = 0
@@ -107,10 +130,10 @@ class OutcomeTracker:
 
     @property
     def last_success(self) -> datetime | None:
-        """When it last went well, in UTC."""
+        """Time of the last success, in UTC; ``None`` without one."""
         return None if self._succeeded is None else datetime.fromtimestamp(self._succeeded, UTC)
 
 
 def utc_now() -> datetime:
-    """This one, in UTC."""
+    """Return the present time in UTC."""
     return datetime.now(UTC)

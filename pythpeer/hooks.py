@@ -1,7 +1,7 @@
-"""Who looks on: hooks, and the events they are given.
+"""Hooks, and the events that they receive.
 
-Nothing here can break, delay or change a call, but a hook that is no coroutine function and takes
-its time. Events are frozen, and none of them holds a key or anything that somebody wrote.
+A hook cannot break or change a request, and cannot delay it unless it is a plain function that
+blocks. Events are frozen, and none of them holds a key, or any text of messages or users.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ logger: Final = logging.getLogger(__name__)
 E = TypeVar("E")
 
 MAX_PENDING: Final = 1000
-"""Events that may wait for one asynchronous hook."""
+"""Maximum number of events that wait for one asynchronous hook."""
 
 CLOSE_TIMEOUT: Final = 1.0
-"""Seconds that closing a session leaves to asynchronous hooks, and again to end once cancelled."""
+"""Seconds that closing a session waits for asynchronous hooks, and again after cancelling them."""
 
 Outcome = Literal["ok", "refused", "limited", "failed", "unknown", "cancelled"]
-"""What became of a request.
+"""The outcome of a request.
 
-``"ok"``: there is an answer. ``"refused"``: the service said no in its own words. ``"limited"``: it
-was asked too often. ``"unknown"``: a write, or a read that changes the service, may or may not have
-happened. ``"cancelled"``: whoever asked went away. ``"failed"``: anything else.
+``"ok"``: there is a result. ``"refused"``: the service returned an error message. ``"limited"``:
+there were too many requests. ``"unknown"``: a write, or a read that changes the service, may or may
+not have happened. ``"cancelled"``: the caller was cancelled. ``"failed"``: anything else.
 """
 
 
@@ -55,122 +55,149 @@ class RequestEvent(msgspec.Struct, frozen=True):
     """A request is about to be sent: it has its token."""
 
     endpoint: str
-    """The endpoint's name, such as ``"peerbet.chat.get"``."""
+    """Name of the endpoint, such as ``"peerbet.chat.get"``."""
 
     url: str
-    """Where it goes: keys and all that is text stand as ``***``, numbers and bare names as sent."""
+    """The URL: keys and text are replaced by ``***``, numbers and bare names are shown as sent."""
 
     attempt: int
-    """1 for the first try; of a stream's poll, one more for each failure in a row before it."""
+    """Number of the attempt, from 1; for a poll of a stream, one more than the failures in a row
+    before it."""
 
     waited: float
-    """Seconds that it waited for its token."""
+    """Seconds that the request waited for its token."""
 
 
 class ResponseEvent(msgspec.Struct, frozen=True):
-    """A request is over, whether or not there was an answer."""
+    """A request has ended, with or without a response."""
 
     endpoint: str
+    """Name of the endpoint."""
+
     url: str
-    """As in `RequestEvent`."""
+    """The URL, as in `RequestEvent`."""
+
     attempt: int
+    """Number of the attempt, as in `RequestEvent`."""
+
     waited: float
+    """Seconds that the request waited for its token."""
+
     duration: float
-    """Seconds from the token to the end: connecting, sending, reading the answer."""
+    """Seconds from the token to the end: connecting, sending, and reading the response."""
 
     status: int | None
-    """The HTTP status, if an answer came so far."""
+    """HTTP status; ``None`` where the head of a response did not arrive."""
 
     outcome: Outcome
+    """Outcome of the request."""
+
     error: str | None
-    """The name of the error's class; ``None`` where all is well."""
+    """Name of the error's class; ``None`` without an error."""
 
 
 class RetryEvent(msgspec.Struct, frozen=True):
-    """A read failed and is going to be asked again: by a call, or by a stream."""
+    """A read failed and will be repeated, by a call or by a stream."""
 
     endpoint: str
+    """Name of the endpoint."""
+
     attempt: int
-    """The number of the attempt that failed, from 1."""
+    """Number of the attempt that failed, from 1."""
 
     delay: float
-    """Seconds until the next; waiting for its token comes on top."""
+    """Seconds until the next attempt; the wait for its token is added to them."""
 
     status: int | None
+    """HTTP status of the failed attempt; ``None`` where its error has none."""
+
     error: str
-    """The name of the error's class."""
+    """Name of the error's class."""
 
 
 class GapEvent(msgspec.Struct, frozen=True):
-    """A stream came across messages that may be missing: `Stream.gaps`."""
+    """A stream found a gap, in which messages may be missing: see `Stream.gaps`."""
 
     endpoint: str
+    """Name of the endpoint."""
+
     after: int
+    """Missing messages have ids greater than this one."""
+
     before: int
+    """Missing messages have ids smaller than this one."""
 
 
 class StoreEvent(msgspec.Struct, frozen=True):
-    """What a poll brought is in the store."""
+    """The items of a poll are in the store."""
 
     endpoint: str
+    """Name of the endpoint."""
+
     items: int
-    """How many were new."""
+    """Number of new items."""
 
     duplicates: int
-    """How many were known already, and were dropped."""
+    """Number of items that were in the store already, and were dropped."""
 
     skipped: int
-    """How many could not be decoded."""
+    """Number of items that could not be decoded."""
 
     duration: float
-    """Seconds that the store took."""
+    """Seconds that the store needed."""
 
 
 class DeliveryEvent(msgspec.Struct, frozen=True):
-    """A stream took items from its log, to hand them out one by one."""
+    """A stream has read items from its log, and will deliver them one by one."""
 
     endpoint: str
+    """Name of the endpoint."""
+
     stream: str | None
-    """The stream's name, if it has one."""
+    """Name of the stream; ``None`` without one."""
 
     items: int
+    """Number of items."""
+
     lag: int
-    """How far, in ids, the last of them is behind the newest item the session knows of."""
+    """Distance, in ids, from the last of them to the newest item that the session knows of."""
 
 
 Hook = Callable[[E], Awaitable[None] | None]
-"""A function or coroutine function that is given an event."""
+"""A function or a coroutine function that receives an event."""
 
 
 class Telemetry:
-    """Everything there is to see: override what is of interest; each method does nothing by itself.
+    """Base class for hooks on every kind of event: the argument ``telemetry`` of `Session`.
 
-    The argument ``telemetry`` of `Session`. What is said of hooks there holds for these methods.
+    Override the methods for the events of interest; by default each does nothing. The rules for
+    the hooks of `Session` hold for these methods too.
     """
 
     def on_request(self, event: RequestEvent, /) -> Awaitable[None] | None:
-        """A request is about to be sent."""
+        """Receive the event of a request that is about to be sent."""
 
     def on_response(self, event: ResponseEvent, /) -> Awaitable[None] | None:
-        """A request is over."""
+        """Receive the event of a request that has ended."""
 
     def on_retry(self, event: RetryEvent, /) -> Awaitable[None] | None:
-        """A read is going to be asked again."""
+        """Receive the event of a read that will be repeated."""
 
     def on_gap(self, event: GapEvent, /) -> Awaitable[None] | None:
-        """Messages may be missing."""
+        """Receive the event of a gap, in which messages may be missing."""
 
     def on_store(self, event: StoreEvent, /) -> Awaitable[None] | None:
-        """What a poll brought is in the store."""
+        """Receive the event of a poll whose items are in the store."""
 
     def on_delivery(self, event: DeliveryEvent, /) -> Awaitable[None] | None:
-        """A stream took items from its log."""
+        """Receive the event of items that a stream has read from its log."""
 
 
 class Hooks:
-    """The hooks of one session: a tuple of listeners for each kind of event, mostly empty.
+    """The hooks of one session: a tuple of listeners for each kind of event, often empty.
 
-    Whoever has news looks first whether anybody listens, so that it costs next to nothing if not.
+    The code that creates an event first checks whether there is a listener, so that without hooks
+    an event costs almost nothing. The tuples never change.
     """
 
     def __init__(
@@ -184,33 +211,52 @@ class Hooks:
     ) -> None:
         if telemetry is not None and not isinstance(telemetry, Telemetry):
             raise InvalidRequestError("telemetry must be a Telemetry, such as otel.OpenTelemetry()")
-        of = telemetry or Telemetry()
+        source = telemetry or Telemetry()
         self.request: Final[Listeners[RequestEvent]] = _listeners(
-            "on_request", on_request, of.on_request
+            "on_request", on_request, source.on_request
         )
+        """Listeners for requests that are about to be sent."""
+
         self.response: Final[Listeners[ResponseEvent]] = _listeners(
-            "on_response", on_response, of.on_response
+            "on_response", on_response, source.on_response
         )
-        self.retry: Final[Listeners[RetryEvent]] = _listeners("on_retry", on_retry, of.on_retry)
-        self.gap: Final[Listeners[GapEvent]] = _listeners("on_gap", on_gap, of.on_gap)
-        self.store: Final[Listeners[StoreEvent]] = _listeners("on_store", None, of.on_store)
+        """Listeners for requests that have ended."""
+
+        self.retry: Final[Listeners[RetryEvent]] = _listeners("on_retry", on_retry, source.on_retry)
+        """Listeners for reads that will be repeated."""
+
+        self.gap: Final[Listeners[GapEvent]] = _listeners("on_gap", on_gap, source.on_gap)
+        """Listeners for gaps."""
+
+        self.store: Final[Listeners[StoreEvent]] = _listeners("on_store", None, source.on_store)
+        """Listeners for polls whose items are in the store."""
+
         self.delivery: Final[Listeners[DeliveryEvent]] = _listeners(
-            "on_delivery", None, of.on_delivery
+            "on_delivery", None, source.on_delivery
         )
+        """Listeners for items that a stream has read."""
+
         self.has_request_listeners: Final[bool] = bool(self.request or self.response)
-        """Whether anybody looks at requests."""
+        """Whether there is a listener for requests or responses."""
 
     def reset(self) -> None:
-        """The session is open: what another loop left behind is gone with it."""
+        """Discard the pending events and tasks of a previous event loop: the session opens."""
         for listener in self._all():
             listener.reset()
 
     async def aclose(self) -> None:
-        """Let asynchronous hooks end, for a moment; then end them."""
+        """Wait for asynchronous hooks, at most `CLOSE_TIMEOUT` seconds, then cancel them."""
         current = asyncio.current_task()
-        tasks = {task for listener in self._all() if (task := listener.task) and not task.done()}
+        tasks = {
+            listener.task
+            for listener in self._all()
+            if listener.task is not None and not listener.task.done()
+        }
         tasks.discard(current)  # a hook that closes the session does not wait for itself
-        if not tasks or not (await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT))[1]:
+        if not tasks:
+            return
+        _, pending = await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
+        if not pending:
             return
         for listener in self._all():
             if listener.task is not current:
@@ -225,24 +271,40 @@ class Hooks:
 
 
 class Listener(Generic[E]):
-    """One hook. Its events reach it in order; if it is asynchronous, one after the other."""
+    """One hook. It receives its events in order; if it is asynchronous, one at a time.
+
+    Invariants: at most one task runs, and it runs while there are pending events; there are at most
+    `MAX_PENDING` of them; a failure and an overflow are logged once each.
+    """
 
     __slots__ = ("_failure_logged", "_hook", "_name", "_overflow_logged", "_pending", "task")
 
     def __init__(self, name: str, hook: Hook[E]) -> None:
         self._name = name
+        """Name of the hook in log records."""
+
         self._hook = hook
+        """The function of the user."""
+
         self._failure_logged = False
+        """Whether a failure was logged: set once, by ``_log_failure``."""
+
         self._overflow_logged = False
+        """Whether a dropped event was logged: set once, by ``_enqueue``."""
+
         self._pending: deque[Awaitable[object]] = deque()
+        """What an asynchronous hook returned and was not awaited yet, oldest first: appended by
+        ``_enqueue``, removed by ``_run_queue`` and `clear`."""
+
         self.task: asyncio.Task[None] | None = None
-        """What an asynchronous hook runs in while there is anything for it to do."""
+        """The task that awaits the pending events: started by ``_enqueue``, ``None`` before the
+        first one and after `reset`."""
 
     def __call__(self, event: E) -> None:
-        """Tell of an event. Raises nothing."""
+        """Pass *event* to the hook. Raises nothing: a failure of the hook is logged."""
         try:
             result = self._hook(event)
-        # One who raises a cancellation without waiting for anything was not cancelled.
+        # A plain function that raises a cancellation was not cancelled, because it awaits nothing.
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # it is the user's
             self._log_failure(error)
             return
@@ -255,7 +317,7 @@ class Listener(Generic[E]):
             if not self._overflow_logged:
                 self._overflow_logged = True
                 logger.warning(
-                    "the hook %s is too slow: it misses events", self._name, extra=self._extra
+                    "hook %s is too slow, events are dropped", self._name, extra=self._extra
                 )
             return
         self._pending.append(result)
@@ -271,7 +333,7 @@ class Listener(Generic[E]):
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
-                    self._log_failure(error)  # what it waited for was cancelled, and not this
+                    self._log_failure(error)  # what the hook awaited was cancelled, not this task
                 except Exception as error:  # noqa: BLE001  # it is the user's
                     self._log_failure(error)
         finally:
@@ -281,7 +343,7 @@ class Listener(Generic[E]):
         if not self._failure_logged:
             self._failure_logged = True
             logger.error(
-                "the hook %s failed; it goes on being called, and this is said once",
+                "hook %s failed, it still receives events (logged once)",
                 self._name,
                 exc_info=error,
                 extra=self._extra,
@@ -292,41 +354,41 @@ class Listener(Generic[E]):
         return {"hook": self._name}
 
     def clear(self) -> None:
-        """Forget the events that wait."""
+        """Discard the pending events."""
         while self._pending:
             _close(self._pending.popleft())
 
     def reset(self) -> None:
-        """Forget the task as well: its loop is gone."""
+        """Discard the pending events and the task, because its event loop has ended."""
         self.clear()
         self.task = None
 
 
 Listeners = tuple[Listener[E], ...]
-"""Those who are told of events of one kind."""
+"""The listeners for one kind of event."""
 
 
 def _close(result: Awaitable[object]) -> None:
-    """Spare a coroutine that will not be awaited the warning that it was not."""
+    """Close a coroutine that will not be awaited, so that Python does not warn about it."""
     if inspect.iscoroutine(result):
         result.close()
 
 
 def _listeners(name: str, hook: Hook[E] | None, method: Hook[E]) -> Listeners[E]:
-    """Those of the two that are there: a hook, and a telemetry's method if it is overridden."""
-    found: list[Listener[E]] = []
+    """Return a listener for *hook* if there is one, and for *method* if it is overridden."""
+    listeners: list[Listener[E]] = []
     if hook is not None:
         if not callable(hook):
             raise InvalidRequestError(f"{name} must be a function or a coroutine function")
-        found.append(Listener(name, hook))
+        listeners.append(Listener(name, hook))
     if getattr(method, "__func__", method) is not getattr(Telemetry, name):
         owner = type(getattr(method, "__self__", method)).__name__
-        found.append(Listener(f"{owner}.{name}", method))
-    return tuple(found)
+        listeners.append(Listener(f"{owner}.{name}", method))
+    return tuple(listeners)
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
-    """Sort what came of a request."""
+    """Return the outcome of a request that ended with *error*, or with a result (``None``)."""
     match error:
         case None:
             return "ok"

@@ -1,10 +1,12 @@
-"""Waiting for a token: first come, first served, and safe to cancel at any moment.
+"""Limiter: callers wait for a token of an endpoint, and can be cancelled at any moment.
 
-One `Limiter` paces one endpoint. A caller that gets a `Permit` tells it when the request head was
-written and when the answer came; the arithmetic is the `Bucket`'s, and who goes first the `Line`'s.
+One `Limiter` paces one endpoint. A caller receives a `Permit`, and reports to it when the request
+head was written and when the response arrived. `Bucket` does the arithmetic, and `WaitQueue` keeps
+the order.
 
-Where a store paces several processes together, a token that is due here has to be had from them as
-well: the limiter asks at their `Gate`, for whoever is first in line when the answer comes.
+Where a store paces several processes together, a token that is due in this process must be granted
+by their `PacingBackend` too. The limiter asks it on behalf of the queue: the waiter that is first
+when the grant arrives receives the token.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import asyncio
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
@@ -26,120 +29,142 @@ from .wire import Rate, check_seconds
 __all__ = ["Grant", "Limiter", "PacingBackend", "Permit", "loop_clock"]
 
 MAX_PAUSE: Final = 3600.0
-"""The longest ``Retry-After``, in seconds, that is slept through by those who wait for ever."""
-
-_HELD: Final = -1
-_RETURNED: Final = -2
+"""Upper bound, in seconds, for a pause that a ``Retry-After`` header asks for."""
 
 
 def loop_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """The monotonic clock to pace by in *loop*.
+    """Return the monotonic clock for pacing in *loop*, in seconds.
 
-    An asyncio loop's own clock is exact, and it is the one that a test's virtual time moves. Loops
-    not written in Python (uvloop) read theirs once per turn, which is too old after a stall.
+    The clock of an asyncio loop is exact, and the virtual time of tests changes it. A loop that is
+    not written in Python (uvloop) reads its clock once per iteration: after a long callback that
+    reading is too old.
     """
     return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
 
 
 class Grant(NamedTuple):
-    """What a `Gate` says to one who asks for the token that several processes share."""
+    """Response of a `PacingBackend`: a token, or the time of the next try."""
 
     retry_in: float
-    """Seconds after which to ask again; 0 if the token is the asker's."""
+    """Seconds after which to ask again; 0 if the token is granted."""
 
     ticket: int
-    """The token's number, for the one who has it."""
+    """Number of the granted token, 1 or more; 0 if none is granted."""
 
     paused_for: float
-    """Seconds for which another process has paused the endpoint; 0 if none has."""
+    """Seconds until the end of a pause that any process has set; 0 without one."""
 
 
 class PacingBackend(Protocol):
-    """The pacing that processes share, as the limiter of one of them sees it.
+    """Pacing shared by processes: the interface that the limiter of one process uses.
 
-    Only `take` waits for an answer. The rest is for the record: it is done in the order in which it
-    was said, and before the next `take`.
+    Only `acquire` waits for a response. The other methods only record: they take effect in the
+    order in which they were called, and before the next `acquire`.
     """
 
     async def acquire(self) -> Grant:
-        """Ask for a token, and keep a place in the line of processes until it is had.
+        """Ask for a token; the process keeps its position in the queue until it has one.
 
-        If it is cancelled it leaves neither behind.
+        If it is cancelled, the process holds no token and is not in the queue. Raises
+        `PythpeerError` where the backend cannot be used.
         """
         ...
 
     def written(self, ticket: int, guard: float) -> None:
-        """The request on *ticket* is being written now."""
+        """Record that the request of *ticket* is being written now, with a guard in seconds."""
 
     def answered(self, ticket: int) -> None:
-        """The request on *ticket* has its answer now. Not said where that changes nothing."""
+        """Record that the request of *ticket* is answered now.
+
+        It is not called where that would not change when a token is due.
+        """
 
     def release(self, ticket: int) -> None:
-        """The request on *ticket* certainly never left."""
+        """Return a token whose request certainly never left."""
 
     def leave_queue(self) -> None:
-        """Nobody here waits any more: give the place in the line up."""
+        """Give up the position in the queue, because no caller of this process waits any more."""
 
     def pause(self, seconds: float) -> None:
-        """Let nothing through for *seconds* from now, in any process."""
+        """Make no token due for *seconds* from now, in any process."""
 
 
 class Permit:
-    """A token in hand. Exactly one request goes out on it, or none: then `close` gives it back."""
+    """A token for one request. It is spent when the request is written, or released by `close`.
 
-    __slots__ = ("_bucket", "_spend_number", "_ticket", "limiter", "status", "waited")
+    Invariants: the token is spent or released, once, and never both; a permit that was written
+    stays so.
+    """
+
+    __slots__ = ("_bucket", "_released", "_spend_number", "_ticket", "limiter", "status", "waited")
 
     def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
         self.limiter: Final[Limiter] = limiter
-        self._ticket = ticket
-        # If the limiter moves to another loop it gets another bucket: what is left over from the
-        # old loop must not count there.
+        """The limiter that the token is of."""
+
         self._bucket = bucket
-        self._spend_number = _HELD
+        """The bucket that the token is of. A limiter that is used in another event loop gets
+        another bucket, in which a permit of the old loop must not count."""
+
+        self._ticket = ticket
+        """Number of the token at the pacing backend; 0 without one."""
+
+        self._spend_number: int | None = None
+        """What `Bucket.spend` returned: ``None`` until `on_written`."""
+
+        self._released = False
+        """Whether `close` has released the token, because no request was written."""
+
         self.status: int | None = None
-        """The HTTP status of the answer, once its head is here."""
+        """HTTP status of the response: ``None`` until `on_answered` sets it."""
+
         self.waited: float = 0.0
-        """Seconds for which it was waited for."""
+        """Seconds that the caller waited for the token: set by `Limiter.acquire`."""
 
     @property
     def written(self) -> bool:
-        """Whether the request head went out, so that the service may have seen it."""
-        return self._spend_number >= 0
+        """Whether the request head was written, so that the service may have received it."""
+        return self._spend_number is not None
 
     def on_written(self) -> None:
-        """The request head is being written now."""
-        if self._spend_number == _HELD:
-            self._spend_number = self.limiter._spend(self._bucket, self._ticket)
+        """Spend the token: the request head is being written now."""
+        if self._spend_number is None and not self._released:
+            self._spend_number = self.limiter.permit_written(self._bucket, self._ticket)
 
     def on_answered(self, status: int | None = None) -> None:
-        """The head of the answer is here."""
+        """Record that the head of the response has arrived, with this HTTP *status*."""
         self.status = status
-        if self._spend_number > 0:
+        if self._spend_number:  # 0 where there is no interval
             if status != 429:
                 self._bucket.on_success()
-            self.limiter._answered(self._bucket, self._spend_number, self._ticket)
+            self.limiter.permit_answered(self._bucket, self._spend_number, self._ticket)
 
     def on_throttled(self, retry_after: float | None) -> None:
-        """The service said that it was asked too often: keep more distance from now on."""
+        """Widen the guard, and pause for *retry_after* seconds, because the service throttled."""
         self._bucket.on_throttled()
         self.pause(retry_after)
 
     def pause(self, retry_after: float | None) -> None:
-        """The service said when to come back, or nothing of the kind."""
+        """Pause the limiter for *retry_after* seconds, at most `MAX_PAUSE`; ``None`` does not."""
         if retry_after is not None:
             self.limiter.pause(min(retry_after, MAX_PAUSE))
 
     def close(self) -> None:
-        """The request is over. A token that was never spent goes back."""
-        if self._spend_number == _HELD:
-            self._spend_number = _RETURNED
-            self.limiter._release(self._bucket, self._ticket)
+        """End the permit: a token that was not spent is released."""
+        if self._spend_number is None and not self._released:
+            self._released = True
+            self.limiter.permit_released(self._bucket, self._ticket)
 
 
 class Limiter:
-    """The live token bucket of one endpoint: an item of ``session.limiters``.
+    """Token bucket and wait queue of one endpoint: a value of ``session.limiters``.
 
-    Time is the event loop's; a limiter may move to another loop once nobody waits in the old one.
+    The clock is that of the event loop. A limiter can be used in another event loop when no caller
+    waits in the first one, and no permit is outstanding there.
+
+    Invariants: where callers wait and no timer is set, a permit is outstanding or the pacing
+    backend is being asked, and the end of either calls ``_dispatch``; at most one request to the
+    pacing backend is under way; after ``_dispatch`` there is no ``_ticket``.
     """
 
     __slots__ = (
@@ -157,68 +182,95 @@ class Limiter:
         "name",
     )
 
-    def __init__(self, name: str, rate: Rate, gate: PacingBackend | None = None) -> None:
+    def __init__(self, name: str, rate: Rate, backend: PacingBackend | None = None) -> None:
         self.name: Final[str] = name
-        self._backend = gate
-        self._backend_retry_at = (
-            -math.inf
-        )  # when to ask there again; infinity while it is being asked
-        self._backend_task: asyncio.Task[None] | None = None
-        self._ticket: int | None = None  # a token from there for whoever is next
-        self._bucket = Bucket(rate)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._now: Callable[[], float] = time.monotonic
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf  # when it goes off
-        self._queue: WaitQueue[Permit] = WaitQueue()
+        """Name of the endpoint, such as ``"peerbet.chat.get"``."""
 
-    # -- what users see ---------------------------------------------------------------------------
+        self._backend = backend
+        """The pacing shared with other processes; ``None`` without it."""
+
+        self._backend_retry_at = -math.inf
+        """When the backend may be asked again, in seconds of ``_now``; infinity while it is being
+        asked, and minus infinity for immediately."""
+
+        self._backend_task: asyncio.Task[None] | None = None
+        """The task that asks the backend: set by ``_backend_admits``, reset at its end or by
+        ``_cancel_backend_ask``."""
+
+        self._ticket: int | None = None
+        """A token that the backend has granted: set by ``_ask_backend``, and passed to a waiter or
+        returned by the ``_dispatch`` that follows."""
+
+        self._bucket = Bucket(rate)
+        """The tokens of this process; replaced by ``_rebind``."""
+
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop that the limiter is in use in; ``None`` before the first `acquire`."""
+
+        self._now: Callable[[], float] = time.monotonic
+        """The clock of ``_loop``, in seconds."""
+
+        self._timer: asyncio.TimerHandle | None = None
+        """The next call of ``_dispatch``: set and cancelled by ``_dispatch`` only."""
+
+        self._timer_at = math.inf
+        """When ``_timer`` fires, in seconds of ``_now``; valid while there is a timer."""
+
+        self._queue: WaitQueue[Permit] = WaitQueue()
+        """The callers that wait for a token."""
+
+    # -- the public part --------------------------------------------------------------------------
 
     @property
     def rate(self) -> Rate:
-        """The rate this endpoint is held to."""
+        """The configured rate of the endpoint."""
         return self._bucket.rate
 
     @property
     def available(self) -> int:
-        """How many requests could leave at this moment without waiting for others of this program.
+        """Number of requests that can leave now without waiting for others of this process.
 
-        Where a store paces several programs together, what those have left is known only on asking.
+        Where a store paces several processes together, their requests are not considered, because
+        they are known only by asking the store.
         """
         return self._bucket.available(self._now())
 
     @property
     def waiting(self) -> int:
-        """How many callers wait for a token."""
+        """Number of callers that wait for a token."""
         return len(self._queue)
 
     @property
     def outstanding(self) -> int:
-        """Tokens that were given out, and whose requests are not written yet."""
+        """Number of permits whose requests are not written yet."""
         return self._bucket.reserved
 
     @property
     def requests(self) -> int:
-        """How many requests were written so far; none are counted where there is no interval."""
+        """Number of requests written so far; always 0 where the interval is 0."""
         return self._bucket.spent
 
     @property
     def guard(self) -> float:
-        """Seconds allowed for uneven network delay: widened by 429s, narrowed by their absence."""
+        """Current guard in seconds: ``rate.guard``, widened after 429 responses, then narrowed."""
         return self._bucket.guard
 
     @property
     def paused_for(self) -> float:
-        """Seconds until the deadline set by `pause` or a ``Retry-After``; 0 without one."""
+        """Seconds until the end of a pause set by `pause` or a ``Retry-After``; 0 without one."""
         return max(0.0, self._bucket.paused - self._now())
 
     @property
     def next_token(self) -> float:
-        """Seconds until the next token, as far as is known here; 0 if there is one."""
+        """Seconds until the next token, as far as this process knows; 0 if one is available."""
         return max(0.0, self._wait_of_next(self._now()))
 
     def pause(self, seconds: float) -> None:
-        """Let nothing through for *seconds* from now. A deadline is only ever moved later."""
+        """Make no token due for *seconds* from now, in every process that shares the pacing.
+
+        The end of a pause is only ever moved later. Raises `InvalidRequestError` where *seconds* is
+        not a finite number, 0 or more.
+        """
         self._bucket.pause(self._now() + check_seconds("a pause", seconds))
         if self._backend is not None:
             self._backend.pause(seconds)
@@ -230,21 +282,23 @@ class Limiter:
             state += f", paused for {self.paused_for:.1f} s"
         return f"<Limiter {self.name}: 1 per {self.rate.interval:g} s, {state}>"
 
-    # -- for whoever sends ------------------------------------------------------------------------
+    # -- the callers' part ------------------------------------------------------------------------
 
     async def acquire(
         self, priority: Priority, max_wait: float = math.inf, owner: object = None
     ) -> Permit:
         """Wait for a token, *max_wait* seconds at most, on behalf of *owner*.
 
-        Raises `RateLimitedError`, at once where it is known that the wait would be longer.
+        Raises `RateLimitedError` when the wait is longer than *max_wait*, immediately where that is
+        known; `SessionClosedError` when `fail_waiters` is called for *owner*, or when the limiter
+        is in use in another event loop; and the error of the pacing backend if it fails.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._rebind(loop)
-        bucket, line = self._bucket, self._queue
-        if not line and self._backend is None:
-            # A token saved up and no pause ever set: no need to look at the clock.
+        bucket, queue = self._bucket, self._queue
+        if not queue and self._backend is None:
+            # With a stored token, and without any pause so far, the time does not matter.
             if bucket.stored > bucket.reserved and bucket.paused == -math.inf:
                 bucket.reserve()
                 return Permit(self, bucket)
@@ -256,53 +310,77 @@ class Limiter:
         wait = self._wait_of_newcomer(priority, now)
         if wait > max_wait:
             raise self._rate_limited_error(wait)
-        # A class that is given its parameter in the call takes four times as long.
+        # `Waiter[Permit](...)` would take four times as long as this annotation.
         waiter: Waiter[Permit] = Waiter(loop.create_future(), priority, now + max_wait, owner)
-        line.push(waiter)
-        # Somebody who comes last changes nothing, unless they lose patience first.
+        queue.push(waiter)
+        # A new waiter changes nothing that the timer was set for, except with an earlier deadline.
         if self._timer is None or waiter.deadline < self._timer_at:
             self._dispatch()
         try:
             permit: Permit = await waiter.future
         except BaseException:
             self._on_waiter_cancelled(waiter)
-            if self._backend_task is not None and not line:
+            if self._backend_task is not None and not queue:
                 await self._cancel_backend_ask(self._backend_task)
             raise
         permit.waited = self._now() - now
         return permit
 
     def fail_waiters(self, owner: object) -> None:
-        """Send everybody away who waits on behalf of *owner*: its session is being closed."""
+        """Raise `SessionClosedError` in every caller that waits on behalf of *owner*."""
         for waiter in self._queue.drain_owner(owner):
             waiter.fail(SessionClosedError("the session was closed", endpoint=self.name))
         self._dispatch()
 
-    # -- permits ----------------------------------------------------------------------------------
+    # -- names of version 0.1, kept for one version -----------------------------------------------
 
-    def _spend(self, bucket: Bucket, ticket: int) -> int:
-        anchor = bucket.spend(self._now())
+    @property
+    def in_hand(self) -> int:
+        """Deprecated name of `outstanding`."""
+        warnings.warn(
+            "Limiter.in_hand is deprecated, use Limiter.outstanding",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.outstanding
+
+    def dismiss(self, owner: object) -> None:
+        """Deprecated name of `fail_waiters`."""
+        warnings.warn(
+            "Limiter.dismiss() is deprecated, use Limiter.fail_waiters()",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        self.fail_waiters(owner)
+
+    # -- the permits' part ------------------------------------------------------------------------
+
+    def permit_written(self, bucket: Bucket, ticket: int) -> int:
+        """Spend the token of a `Permit`. Returns the argument of `permit_answered`."""
+        spend_number = bucket.spend(self._now())
         if self._backend is not None:
             self._backend.written(ticket, bucket.guard)
         self._dispatch()
-        return anchor
+        return spend_number
 
-    def _answered(self, bucket: Bucket, anchor: int, ticket: int) -> None:
-        if bucket.answered(anchor, self._now()):
+    def permit_answered(self, bucket: Bucket, spend_number: int, ticket: int) -> None:
+        """Record that the request of a `Permit` was answered."""
+        if bucket.answered(spend_number, self._now()):
             if self._backend is not None:
                 self._backend.answered(ticket)
             self._dispatch()
 
-    def _release(self, bucket: Bucket, ticket: int) -> None:
+    def permit_released(self, bucket: Bucket, ticket: int) -> None:
+        """Release the token of a `Permit` that was not written."""
         bucket.release()
         if self._backend is not None:
             self._backend.release(ticket)
         self._dispatch()
 
-    # -- the token that processes share -----------------------------------------------------------
+    # -- the pacing backend -----------------------------------------------------------------------
 
     def _backend_admits(self, now: float) -> bool:
-        """Whether the other processes leave the next token to this one. Asks them if need be."""
+        """Return whether the backend has granted the next token. Starts to ask it if necessary."""
         if self._backend is None or self._ticket is not None:
             return True
         if self._backend_retry_at <= now:
@@ -312,46 +390,49 @@ class Limiter:
 
     @property
     def _backend_opens_at(self) -> float:
-        """The time before which the other processes are not done, as far as is known."""
+        """When the backend can grant a token at the earliest; minus infinity where unknown."""
         return self._backend_retry_at if self._backend_retry_at < math.inf else -math.inf
 
-    async def _ask_backend(self, gate: PacingBackend) -> None:
+    async def _ask_backend(self, backend: PacingBackend) -> None:
         failure: PythpeerError | None = None
         try:
-            turn = await gate.acquire()
+            grant = await backend.acquire()
         except PythpeerError as error:
             failure = error.with_traceback(None)
         else:
             now = self._now()
-            self._backend_retry_at = now + turn.retry_in if turn.retry_in else -math.inf
-            self._ticket = None if turn.retry_in else turn.ticket
-            if turn.paused_for:
-                self._bucket.pause(now + turn.paused_for)
+            self._backend_retry_at = now + grant.retry_in if grant.retry_in else -math.inf
+            self._ticket = None if grant.retry_in else grant.ticket
+            if grant.paused_for:
+                self._bucket.pause(now + grant.paused_for)
         self._backend_task = None
         if failure is not None:
             self._backend_retry_at = -math.inf
             self._fail_all(failure)
         self._dispatch()
 
-    async def _cancel_backend_ask(self, asking: asyncio.Task[None]) -> None:
-        """The last one who waited is gone: so is the task that asked on its behalf."""
-        asking.cancel()
-        # Here and not there: a task that has not begun yet is not told of its cancellation.
+    async def _cancel_backend_ask(self, task: asyncio.Task[None]) -> None:
+        """Cancel the task that asks the backend, because no caller waits any more."""
+        task.cancel()
+        # Not in the task: one that has not started yet does not run when it is cancelled.
         self._backend_task, self._backend_retry_at = None, -math.inf
         with anyio.CancelScope(shield=True):
-            await asyncio.wait([asking])
+            await asyncio.wait([task])
 
     def _fail_all(self, error: PythpeerError) -> None:
-        """Nobody can be served."""
+        """Raise *error* in every caller that waits."""
         for waiter in self._queue.drain():
             waiter.fail(copy.copy(error))
 
-    def _leave_backend(self, gate: PacingBackend) -> None:
-        """Nobody waits here any more: leave what the other processes can use to them."""
+    def _leave_backend(self, backend: PacingBackend) -> None:
+        """Leave a granted token, or the position in the queue, to the other processes.
+
+        It is called when no caller waits any more.
+        """
         if self._ticket is not None:
-            gate.release(self._ticket)
+            backend.release(self._ticket)
         elif self._backend_retry_at > -math.inf and self._backend_task is None:
-            gate.leave_queue()
+            backend.leave_queue()
         self._ticket = None
         if self._backend_task is None:
             self._backend_retry_at = -math.inf
@@ -359,75 +440,84 @@ class Limiter:
     # -- the queue --------------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Grant what is due, send away who has waited too long, and set the timer for the rest."""
+        """Grant due tokens, fail expired waiters, and set the timer for the remaining ones."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        line = self._queue
-        if not line:
+        queue = self._queue
+        if not queue:
             if self._backend is not None:
                 self._leave_backend(self._backend)
             return
         now = self._now()
         bucket = self._bucket
-        while line and bucket.due(now) <= now and self._backend_admits(now):
-            told = line.pop().future
-            if not told.done():
+        while queue and bucket.due(now) <= now and self._backend_admits(now):
+            future = queue.pop().future
+            if not future.done():
                 bucket.reserve()
-                told.set_result(Permit(self, bucket, self._ticket or 0))
+                future.set_result(Permit(self, bucket, self._ticket or 0))
                 self._ticket = None
         if self._ticket is not None and self._backend is not None:
-            self._backend.release(self._ticket)  # a pause came between: others may be faster
+            # A pause was set since the grant: another process may be able to use the token first.
+            self._backend.release(self._ticket)
             self._ticket = None
         due = max(bucket.due(now), now if self._backend is None else self._backend_retry_at)
         wake = min(due, self._expire_waiters(now))
-        if line and wake < math.inf and self._loop is not None:
-            # A timer may fire early (uvloop rounds to milliseconds): the clock is asked again.
+        if queue and wake < math.inf and self._loop is not None:
+            # A timer may fire early (uvloop rounds to milliseconds): `_dispatch` reads the clock.
             self._timer = self._loop.call_later(max(0.0, wake - now), self._dispatch)
             self._timer_at = wake
 
     def _expire_waiters(self, now: float) -> float:
-        """Fail those who cannot be served in time. Returns when to look again."""
-        closed = max(self._bucket.paused, self._backend_opens_at)
-        late, soonest = self._queue.pop_expired(now, closed, asking=self._backend_task is not None)
-        for waiter in late:
+        """Fail the waiters that cannot be served in time. Returns the next deadline."""
+        blocked_until = max(self._bucket.paused, self._backend_opens_at)
+        expired, next_deadline = self._queue.pop_expired(
+            now, blocked_until, asking=self._backend_task is not None
+        )
+        for waiter in expired:
             waiter.fail(self._rate_limited_error(self._wait_of_next(now)))
-        return soonest
+        return next_deadline
 
     def _wait_of_next(self, now: float) -> float:
-        """Seconds until somebody can go, as far as is known."""
+        """Return the seconds until a token is due, as far as this process knows."""
         due = self._bucket.due(now)
-        opens = max(self._bucket.paused, self._backend_opens_at)
-        return max(0.0, opens - now) if due == math.inf else max(due, opens) - now
+        blocked_until = max(self._bucket.paused, self._backend_opens_at)
+        if due == math.inf:  # every token is reserved: the time is not known
+            return max(0.0, blocked_until - now)
+        return max(due, blocked_until) - now
 
     def _wait_of_newcomer(self, priority: Priority, now: float) -> float:
-        """The least that somebody who comes now will wait, in seconds."""
+        """Return the seconds that a new waiter of this *priority* waits at least."""
         bucket = self._bucket
         ahead = self._queue.count_ahead(priority)
-        saved = bucket.available(max(now, bucket.paused))
-        return self._wait_of_next(now) + max(0, ahead - saved) * bucket.rate.interval
+        available = bucket.available(max(now, bucket.paused))
+        return self._wait_of_next(now) + max(0, ahead - available) * bucket.rate.interval
 
     def _rate_limited_error(self, wait: float) -> RateLimitedError:
         return RateLimitedError(
-            f"no token for another {wait:.1f} s", endpoint=self.name, retry_after=wait
+            f"next token in {wait:.1f} s, longer than max_wait",
+            endpoint=self.name,
+            retry_after=wait,
         )
 
     def _on_waiter_cancelled(self, waiter: Waiter[Permit]) -> None:
-        """A waiter was cancelled: unlink it, or hand on the token that came in the same turn."""
-        told = waiter.future
-        if told.done() and not told.cancelled() and told.exception() is None:
-            told.result().close()
+        """Remove a cancelled waiter, or release the token that it received at the same time."""
+        future = waiter.future
+        if future.done() and not future.cancelled() and future.exception() is None:
+            future.result().close()
         elif self._queue.discard(waiter):
             self._dispatch()
 
     def _rebind(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start to count in another loop's time."""
+        """Use the clock of *loop* from now on. Raises `SessionClosedError` where that is unsafe."""
         busy = self._queue or self._bucket.reserved
         if busy and self._loop is not None and not self._loop.is_closed():
-            raise SessionClosedError("it is in use in another event loop", endpoint=self.name)
+            raise SessionClosedError(
+                "the limiter is in use in another event loop", endpoint=self.name
+            )
         self._queue.drain()
-        self._timer = None  # the old loop's: it waits for nobody, or its loop is closed
-        before, self._now = self._now, loop_clock(loop)
-        self._bucket = self._bucket.shifted(self._now() - before())
+        self._timer = None  # of the old loop: no caller waits there, or the loop is closed
+        old_clock, self._now = self._now, loop_clock(loop)
+        self._bucket = self._bucket.shifted(self._now() - old_clock())
         self._loop = loop
         self._backend_task, self._ticket, self._backend_retry_at = None, None, -math.inf

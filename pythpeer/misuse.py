@@ -1,6 +1,7 @@
-"""What is said to one who forgets an ``async``, where Python by itself would say less.
+"""Base classes whose errors name the missing ``async``. Pure.
 
-Only at run time: type checkers must not see any of it, or they would accept such programs.
+The methods exist only at run time: type checkers must not see them, because they would then accept
+a plain ``for`` or ``with``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ __all__ = ["AsyncContextOnly", "AsyncIterationOnly"]
 
 
 class AsyncIterationOnly:
-    """What is iterated over by ``async for`` only: a plain ``for`` says so."""
+    """Base of asynchronous iterables: a plain ``for`` raises a helpful ``TypeError``."""
 
     if not TYPE_CHECKING:
 
@@ -20,7 +21,7 @@ class AsyncIterationOnly:
 
 
 class AsyncContextOnly:
-    """What is opened by ``async with`` only: a plain ``with`` says so."""
+    """Base of asynchronous context managers: a plain ``with`` raises such a ``TypeError``."""
 
     if not TYPE_CHECKING:
 
@@ -29,4 +30,4 @@ class AsyncContextOnly:
             raise TypeError(f"{name} is asynchronous: write 'async with', not 'with'")
 
         def __exit__(self, *exc_info: object) -> None:
-            """Never called; without it Python would not call `__enter__` either."""
+            """Never called; Python calls `__enter__` only where this method exists."""

@@ -1,7 +1,7 @@
-"""OpenTelemetry, for the extra ``otel``: a span for each request, and metrics.
+"""OpenTelemetry: a span for each request, and metrics. It needs the extra ``otel``.
 
-Built on what any `Telemetry` is told, so it sees no key, and neither text nor user names. It needs
-``opentelemetry-api`` and nothing else: where spans and metrics go is for the program to set up.
+It receives the events of `Telemetry`, which hold no key, no text and no user names. It depends only
+on ``opentelemetry-api``: the program configures where spans and metrics are exported.
 
 Names follow the stable semantic conventions for HTTP clients
 (https://opentelemetry.io/docs/specs/semconv/http/).
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenTelemetry"]
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.23.1"
-"""The first with the stable conventions for HTTP."""
+"""The first version of the schema with the stable conventions for HTTP."""
 
 DURATION_BUCKETS: Final = (
     0.005,
@@ -47,23 +47,28 @@ DURATION_BUCKETS: Final = (
     7.5,
     10.0,
 )
-"""The bounds that the conventions advise for durations."""
+"""Histogram bounds for durations, in seconds: those that the conventions advise."""
 
 WAIT_BUCKETS: Final = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Bounds for waiting, which is by the second here."""
+"""Histogram bounds for waits, in seconds: most endpoints permit a request every few seconds."""
 
 ENDPOINT_ATTRIBUTE: Final = "pythpeer.endpoint"
+"""Name of the attribute for the endpoint's name, on spans and metrics."""
 
 Attributes = dict[str, str | int | float]
+"""Attributes of a span or a metric."""
 
 
 class OpenTelemetry(Telemetry):
     """Spans and metrics of sessions: ``Session(telemetry=OpenTelemetry())``.
 
-    *tracer_provider* and *meter_provider* are the program's global ones if none are given. One
-    object can serve several sessions. Each attempt of a request is a client span of its own, with
-    the span that is current where the call was made as its parent. It is made when the request is
-    over, with the times that it had: what is sent to the services carries no trace.
+    One object can serve several sessions. Each attempt of a request is a separate client span,
+    whose parent is the current span of the call. It is created when the request has ended, with
+    the times of the request: the requests to the services carry no trace context.
+
+    Args:
+        tracer_provider: Provider for spans; the global one of the program by default.
+        meter_provider: Provider for metrics; the global one of the program by default.
     """
 
     def __init__(
@@ -91,36 +96,36 @@ class OpenTelemetry(Telemetry):
         self._store = histogram(
             "pythpeer.store.duration",
             "s",
-            "How long the store took for what a poll brought.",
+            "How long the store needed for the items of a poll.",
             explicit_bucket_boundaries_advisory=DURATION_BUCKETS,
         )
         self._requests = counter("pythpeer.requests", "{request}", "Requests by their outcome.")
-        self._retries = counter("pythpeer.retries", "{retry}", "Reads that are asked again.")
+        self._retries = counter("pythpeer.retries", "{retry}", "Reads that are repeated.")
         self._messages = counter("pythpeer.messages", "{message}", "New messages and mails.")
         self._duplicates = counter(
-            "pythpeer.messages.duplicates", "{message}", "Shown again by the service, and dropped."
+            "pythpeer.messages.duplicates", "{message}", "Received again, and dropped."
         )
         self._skipped = counter(
             "pythpeer.messages.skipped", "{message}", "Skipped, because they cannot be decoded."
         )
-        self._gaps = counter("pythpeer.gaps", "{gap}", "Places where messages may be missing.")
+        self._gaps = counter("pythpeer.gaps", "{gap}", "Gaps in which messages may be missing.")
         self._lag = meter.create_gauge(
-            "pythpeer.stream.lag", "{message}", "How far, in ids, a stream is behind."
+            "pythpeer.stream.lag", "{message}", "Distance, in ids, to the newest known item."
         )
 
     def on_response(self, event: ResponseEvent, /) -> None:
-        """A request is over: a span, its duration, and its wait."""
-        about = _attributes(event)
+        """Create the span of a request that has ended, and record its duration and its wait."""
+        shared = _attributes(event)
         endpoint = {ENDPOINT_ATTRIBUTE: event.endpoint}
-        self._trace(event, about)
-        self._duration.record(event.duration, about)
+        self._create_span(event, shared)
+        self._duration.record(event.duration, shared)
         self._wait.record(event.waited, endpoint)
         self._requests.add(1, {**endpoint, "pythpeer.outcome": event.outcome})
 
-    def _trace(self, event: ResponseEvent, about: Attributes) -> None:
+    def _create_span(self, event: ResponseEvent, shared: Attributes) -> None:
         end = time.time_ns()
         attributes: Attributes = {
-            **about,
+            **shared,
             "url.full": event.url,
             "pythpeer.limiter.wait": event.waited,
             "pythpeer.outcome": event.outcome,
@@ -138,15 +143,15 @@ class OpenTelemetry(Telemetry):
         span.end(end)
 
     def on_retry(self, event: RetryEvent, /) -> None:
-        """A read is going to be asked again."""
+        """Count a read that will be repeated."""
         self._retries.add(1, {ENDPOINT_ATTRIBUTE: event.endpoint, "error.type": event.error})
 
     def on_gap(self, event: GapEvent, /) -> None:
-        """Messages may be missing."""
+        """Count a gap, in which messages may be missing."""
         self._gaps.add(1, {ENDPOINT_ATTRIBUTE: event.endpoint})
 
     def on_store(self, event: StoreEvent, /) -> None:
-        """What a poll brought is in the store."""
+        """Record how long the store needed, and count the items of a poll."""
         endpoint = {ENDPOINT_ATTRIBUTE: event.endpoint}
         self._store.record(event.duration, endpoint)
         self._messages.add(event.items, endpoint)
@@ -154,31 +159,32 @@ class OpenTelemetry(Telemetry):
         self._skipped.add(event.skipped, endpoint)
 
     def on_delivery(self, event: DeliveryEvent, /) -> None:
-        """A stream took items from its log."""
+        """Record the lag of a stream that has read items."""
         self._lag.set(
             event.lag, {ENDPOINT_ATTRIBUTE: event.endpoint, "pythpeer.stream": event.stream or ""}
         )
 
 
 def _attributes(event: ResponseEvent) -> Attributes:
-    """What span and metric say in common."""
+    """Return the attributes that the span and the duration metric share."""
     address, port = _server(event.url.partition("?")[0])
-    about: Attributes = {
+    attributes: Attributes = {
         "http.request.method": "GET",
         "server.address": address,
         "server.port": port,
         ENDPOINT_ATTRIBUTE: event.endpoint,
     }
     if event.status is not None:
-        about["http.response.status_code"] = event.status
+        attributes["http.response.status_code"] = event.status
     if event.error is not None:
         wrong_status = event.status is not None and event.status >= 400
-        about["error.type"] = str(event.status) if wrong_status else event.error
-    return about
+        attributes["error.type"] = str(event.status) if wrong_status else event.error
+    return attributes
 
 
 @functools.lru_cache(64)
 def _server(url: str) -> tuple[str, int]:
-    """Host and port of a URL without its query."""
+    """Return the host and the port of a URL without a query."""
     parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    default_port = 443 if parts.scheme == "https" else 80
+    return parts.hostname or "", parts.port or default_port

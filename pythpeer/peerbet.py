@@ -353,7 +353,7 @@ class _ChatSource:
             request = self._page_request(None, 1)
         else:
             request = self._page_request(after, MAX_LAST)
-        page = await self._caller.attempt(request, permit, poller.attempt)
+        page = await self._caller.try_once(request, permit, poller.attempt)
         if isinstance(page, PythpeerError):
             return page
         undecodable = self._report_undecodable(page, poller)
@@ -439,8 +439,8 @@ def make_read_endpoint(url: str) -> Endpoint[_Page]:
         url + PATH,
         query={"action": "get"},
         rate=Rate(1.0),
-        shape=_parse_page,
-        fast=_parse_page_fast,
+        parse=_parse_page,
+        parse_fast=_parse_page_fast,
     )
 
 

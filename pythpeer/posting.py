@@ -101,7 +101,7 @@ class Poster:
         post = _InFlightPost(text)
         self._in_flight.add(post)
         try:
-            result = await caller.attempt(request, permit)
+            result = await caller.try_once(request, permit)
             if isinstance(result, PythpeerError):
                 return result
             self._claimed_ids.append(result.mid)

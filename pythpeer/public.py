@@ -1,4 +1,4 @@
-"""What ``import pythpeer`` shows, here so that it is loaded only once it is asked for."""
+"""The public names of ``pythpeer``: a separate module, so that they are loaded on first use."""
 
 from __future__ import annotations
 
@@ -102,5 +102,5 @@ __all__ = [
     "split_text",
 ]
 
-# Quiet, unless the program says where its log goes.
+# No output, unless the program configures logging.
 logging.getLogger(__package__).addHandler(logging.NullHandler())

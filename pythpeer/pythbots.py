@@ -348,7 +348,7 @@ def _make_endpoint(
     effect: Effect = Effect.READ,
 ) -> Endpoint[T]:
     return ParsedEndpoint(
-        name, url, shape=parse, rate=rate, effect=effect, status_means_success=False
+        name, url, parse=parse, rate=rate, effect=effect, status_means_success=False
     )
 
 

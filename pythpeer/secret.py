@@ -1,61 +1,65 @@
-"""The one type that hides keys.
+"""Secret: the type that hides keys.
 
-A key is text only twice: where the user hands it over, and in the frame that writes the request.
-Everywhere between it is a `Secret`, which no repr, log record, traceback or pickle can show.
+A key is text in two frames only: where the user passes it, and where the request is written.
+Everywhere else it is a `Secret`, which no repr, log record, traceback or pickle can show.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import warnings
 from typing import NoReturn, SupportsIndex, final
 from urllib.parse import quote
 
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, Result
 
 __all__ = ["Secret"]
 
 
 def _problem(value: object) -> str | None:
-    """Say what is wrong with *value* as a key, without showing any of it."""
+    """Return why *value* is not a valid key, without any part of it; ``None`` if it is valid."""
     if not isinstance(value, str):
-        return f"a key is text, not {type(value).__name__}"
+        return f"a key must be text, not {type(value).__name__}"
     if not value:
         return "a key must not be empty"
     if any(character < " " or "\x7f" <= character <= "\x9f" for character in value):
-        return "a key has no line breaks and no other control characters in it"
+        return "a key must not contain line breaks or other control characters"
     if any("\ud800" <= character <= "\udfff" for character in value):
-        return "a key must be encodable: it has a lone surrogate in it"
+        return "a key must not contain a lone surrogate"
     return None
 
 
 @final
 class Secret:
-    """A key that shows itself only when asked by name: ``Secret("x").reveal()``.
+    """A key whose text is shown only by an explicit call: ``Secret("x").reveal()``.
 
-    Its ``repr``, ``str`` and ``format`` show nothing, it has no ``__dict__``, and it refuses to
-    pickle. Two secrets are equal when their texts are.
+    Its ``repr``, ``str`` and ``format`` show ``***`` only, it has no ``__dict__``, and pickling it
+    raises ``TypeError``. Two secrets are equal when their texts are equal.
 
-    Raises `InvalidRequestError` for anything but non-empty text without control characters
-    and lone surrogates.
+    Args:
+        value: The key: text that is not empty, without control characters and lone surrogates.
+
+    Raises:
+        InvalidRequestError: *value* is not such a text. The error does not show it.
     """
 
     __slots__ = ("__encoded", "__value", "__weakref__")
 
     def __init__(self, value: str) -> None:
-        fault = _problem(value)
-        if fault is not None:
+        problem = _problem(value)
+        if problem is not None:
             value = ""  # this frame is part of the traceback, and tracebacks can show locals
-            raise InvalidRequestError(fault)
+            raise InvalidRequestError(problem)
         self.__value = value
         self.__encoded = quote(value, safe="")
 
     @classmethod
-    def wrap(cls, value: object) -> Secret | InvalidRequestError | None:
-        """Turn *value* into a secret, or say what is wrong with it.
+    def try_wrap(cls, value: object) -> Result[Secret | None]:
+        """Return *value* as a secret, or the error if it is not a valid key; ``None`` for ``None``.
 
-        The error comes back as a value, for the caller to raise once the text is out of its
-        frame; ``None`` stays ``None``.
+        The error is returned and not raised, because the caller must first remove the text from
+        its own frame.
         """
         if value is None or isinstance(value, Secret):
             return value
@@ -63,16 +67,24 @@ class Secret:
             return Secret(value)
         return InvalidRequestError(_problem(value) or "")
 
+    @classmethod
+    def wrap(cls, value: object) -> Result[Secret | None]:
+        """Deprecated name of `try_wrap`."""
+        warnings.warn(
+            "Secret.wrap() is deprecated, use Secret.try_wrap()", DeprecationWarning, stacklevel=2
+        )
+        return cls.try_wrap(value)
+
     def reveal(self) -> str:
-        """The key itself."""
+        """Return the key as text."""
         return self.__value
 
     def encoded(self) -> str:
-        """The key percent-encoded, as it stands in a query."""
+        """Return the key percent-encoded, as it is written into a query."""
         return self.__encoded
 
     def fingerprint(self) -> str:
-        """A short digest that tells keys apart in a store without being one."""
+        """Return a short digest that distinguishes keys in a store without revealing them."""
         return hashlib.blake2b(self.__value.encode(), digest_size=8, person=b"pythpeer").hexdigest()
 
     def __repr__(self) -> str:
@@ -99,4 +111,4 @@ class Secret:
         return self
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("a Secret refuses to be pickled")
+        raise TypeError("a Secret cannot be pickled")

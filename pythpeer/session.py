@@ -105,7 +105,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     pythbots_api: Secret | None = None
     """The API key of PythBots."""
 
-    error: InvalidRequestError | None = None
+    error: PythpeerError | None = None
     """The error for the first key that is not valid; then there are no keys."""
 
     @classmethod
@@ -115,13 +115,13 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
         An error is returned as `error`. The caller must remove the texts from its frame before it
         calls `raise_error`, because a traceback can show the variables of each frame.
         """
-        peerbet, personal = Secret.wrap(peerbet_key), Secret.wrap(personal_key)
-        pythbots_api = Secret.wrap(pythbots_api_key)
-        if isinstance(peerbet, InvalidRequestError):
+        peerbet, personal = Secret.try_wrap(peerbet_key), Secret.try_wrap(personal_key)
+        pythbots_api = Secret.try_wrap(pythbots_api_key)
+        if isinstance(peerbet, PythpeerError):
             return cls(error=peerbet)
-        if isinstance(personal, InvalidRequestError):
+        if isinstance(personal, PythpeerError):
             return cls(error=personal)
-        if isinstance(pythbots_api, InvalidRequestError):
+        if isinstance(pythbots_api, PythpeerError):
             return cls(error=pythbots_api)
         if pythbots_api is not None and not pythbots_api.reveal().isascii():
             problem = "pythbots_api_key must be ASCII, because it is sent in a header"

@@ -1,8 +1,8 @@
-"""Making sense of PythBots' answers, whose shapes are published nowhere. Pure.
+"""Fields of undocumented JSON objects: parsers for the responses of PythBots. Pure.
 
-The documentation names what an answer holds, not what its fields are called. So models are read
-through lists of likely names, compared without case and punctuation, every field may be missing,
-and the whole decoded object stays beside them as ``raw``.
+The documentation lists what a response holds, but not the names of its fields. Models are therefore
+read with lists of probable names, which are compared without case and punctuation. Every field may
+be missing, and the complete decoded object is kept as ``raw``.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _FAILURE_WORDS: Final = frozenset(
 
 
 def parse_success(document: Json) -> Json:
-    """What says that a write was done: an object that is not empty, 1, true, or words for it.
+    """Return *document* if it confirms a write: a non-empty object, 1, true, or words for it.
 
-    That it is JSON is all that is known of the answer. Other words may be a refusal, and other
-    numbers and lists anything.
+    The format of the response is undocumented, apart from being JSON. Other words may be an error
+    message, and the meaning of other numbers and lists is not known: they raise ``ValueError``.
     """
     if document == 1 or (isinstance(document, dict) and document):  # true is 1
         return document
@@ -49,49 +49,61 @@ def parse_success(document: Json) -> Json:
             words & _SUCCESS_WORDS and not words & _FAILURE_WORDS
         ):
             return document
-    raise ValueError("no success")
+    raise ValueError("not a success")
 
 
 def object_parser(read: Callable[[Fields], T]) -> Callable[[Json], T]:
-    """Where an object is due: any that is not empty."""
+    """Return a parser for a response that must be an object with at least one field.
 
-    def shape(document: Json) -> T:
+    *read* converts the object into the result. The parser raises ``ValueError`` for other
+    documents.
+    """
+
+    def parse(document: Json) -> T:
         if not isinstance(document, dict) or not document:
             raise ValueError("not an object")
         return read(Fields(document))
 
-    return shape
+    return parse
 
 
 def list_parser(read: Callable[[Json, str], T]) -> Callable[[Json], tuple[T, ...]]:
-    """Where a list is due: a list, or an object with numeric keys, or either one level down.
+    """Return a parser for a response that must be a list, as `iter_elements` finds it.
 
-    *read* gets each element, and the key that the list it is in stood under, or ``""``.
+    *read* converts one element into a result. Its arguments are those that `iter_elements` yields.
+    The parser raises ``ValueError`` for other documents.
     """
 
-    def shape(document: Json) -> tuple[T, ...]:
+    def parse(document: Json) -> tuple[T, ...]:
         return tuple(read(item, key) for item, key in iter_elements(document))
 
-    return shape
+    return parse
 
 
 def iter_elements(document: Json) -> Iterator[tuple[Json, str]]:
-    found = as_list(document)
-    if found is not None:
-        return ((item, "") for item in found)
+    """Return the elements of the list in a response.
+
+    That is a list, an object with numeric keys, or every such value of an object. With each element
+    comes the key that its list has in *document*, or ``""``. Raises ``ValueError`` where there is
+    no list.
+    """
+    elements = as_list(document)
+    if elements is not None:
+        return ((item, "") for item in elements)
     if not isinstance(document, dict):
         raise ValueError("not a list")
     lists = {key: as_list(value) for key, value in document.items()}
     if all(items is None for items in lists.values()):
-        raise ValueError("no list within")
+        raise ValueError("no list in the object")
     return ((item, key) for key, items in lists.items() for item in items or ())
 
 
-def as_list(found: Json) -> list[Json] | None:
-    if isinstance(found, list):
-        return found
-    if isinstance(found, dict) and all(re.fullmatch("[0-9]+", key) for key in found):
-        return list(found.values())
+def as_list(value: Json) -> list[Json] | None:
+    """Return *value* as a list if it is a list or an object with numeric keys, else ``None``."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict) and all(re.fullmatch("[0-9]+", key) for key in value):
+        return list(value.values())
     return None
 
 
@@ -99,7 +111,11 @@ _PUNCTUATION: Final = re.compile("[^a-z0-9]")
 
 
 class Fields:
-    """An object's fields under whatever names they came."""
+    """The fields of an object; names are compared without case and punctuation.
+
+    Each method takes names in that form, such as ``"userid"``, and returns the first field that is
+    present and not null, or ``None``.
+    """
 
     __slots__ = ("_by_name", "raw")
 
@@ -107,38 +123,41 @@ class Fields:
         if not isinstance(raw, dict):
             raise ValueError("not an object")
         self.raw: Final[JsonObject] = raw
+        """The decoded object, unchanged."""
+
         self._by_name: dict[str, Json] = {_normalized(name): value for name, value in raw.items()}
+        """By normalized name, the value of each field."""
 
     def unwrap(self, *names: str) -> Fields:
-        """The fields of the one object within, where none of *names* is a field here."""
+        """Return the fields of the only object within, where none of *names* is a field here."""
         if any(not isinstance(self._by_name.get(name, {}), dict) for name in names):
             return self
         inner = [value for value in self.raw.values() if isinstance(value, dict) and value]
         return Fields(inner[0]) if len(inner) == 1 else self
 
     def without(self, *names: str) -> JsonObject:
-        """The whole object but for these fields."""
+        """Return the object without these fields."""
         return {name: value for name, value in self.raw.items() if _normalized(name) not in names}
 
     def first(self, *names: str) -> Json:
-        """The first of *names* that is here and not null."""
+        """Return the first field of *names* that is present and not null."""
         values = map(self._by_name.get, names)
         return next((value for value in values if value is not None), None)
 
     def text(self, *names: str) -> str | None:
-        """A field that is text, or a number as text."""
+        """Return a field as `to_text` converts it."""
         return to_text(self.first(*names))
 
     def integer(self, *names: str) -> int | None:
-        """A field that is a whole number, however it was sent."""
+        """Return a field as `to_int` converts it."""
         return to_int(self.first(*names))
 
     def boolean(self, *names: str) -> bool | None:
-        """A field that says yes or no."""
+        """Return a field as `to_bool` converts it."""
         return to_bool(self.first(*names))
 
     def date(self, *names: str) -> datetime | None:
-        """A field that is a date in the services' form."""
+        """Return a field as `parse_date` converts it."""
         return parse_date(self.first(*names))
 
 
@@ -151,20 +170,27 @@ def _normalized(name: str) -> str:
 
 
 def to_text(value: Json) -> str | None:
-    """Text, or a number as text."""
+    """Return text unchanged, a number as text, and ``None`` for any other value."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return value if isinstance(value, str) else None
 
 
 def to_bool(value: Json) -> bool | None:
-    """A yes or a no, however it was sent."""
-    word = str(value).strip().lower() if isinstance(value, (bool, int, str)) else None
-    return True if word in _TRUE_WORDS else False if word in _FALSE_WORDS else None
+    """Return a boolean, an integer or a word such as ``"yes"`` as a boolean, else ``None``."""
+    if not isinstance(value, (bool, int, str)):
+        return None
+    word = str(value).strip().lower()
+    if word in _TRUE_WORDS:
+        return True
+    return False if word in _FALSE_WORDS else None
 
 
 def to_int(value: Json) -> int | None:
-    """A whole number, however it was sent."""
+    """Return an integer, a float without a fraction, or such a number as text, as an integer.
+
+    ``None`` for any other value. Text may contain commas and spaces between the digits.
+    """
     if isinstance(value, str):
         digits = value.strip().replace(",", "").replace(" ", "")
         if not re.fullmatch(r"[+-]?[0-9]{1,18}(?:\.0+)?", digits):

@@ -1,17 +1,17 @@
-"""One request, one attempt on the wire. The only importer of aiohttp.
+"""Transport: one attempt of one request over aiohttp. No other client module imports aiohttp.
 
-What aiohttp does otherwise, and what stands here against it:
+What aiohttp does by default, and what this module does about it:
 
-- It repeats a GET by itself after a disconnect, on fresh connections too. Both services *send* by
-  GET. The connector below lets each request go out once.
-- A pooled connection hands an unsolicited late response to the next request. A connection with
-  anything left to read is not used again, and writes and consuming reads get a fresh one each.
-- It reads bodies of any size, and a cut gzip body passes as whole. Bodies are read in pieces up to
-  a limit, and JSON syntax is the net for the rest.
-- It lets others of the program trace every request (OpenTelemetry's and Sentry's instrumentations
-  do), URL and key included. Their tracers are taken out.
-- Its exceptions, and the frames behind them, hold the URL and so the key. Failures leave this
-  module as values, without the foreign exception, and a passing cancellation loses its frames.
+- It repeats a GET automatically after a disconnect, on new connections too. Both services *send* by
+  GET. The connector of this module permits one transmission per request.
+- A pooled connection passes an unsolicited late response to the next request. A connection with
+  unread data is not used again, and writes and destructive reads get a new connection each.
+- It reads bodies of any size, and accepts a truncated gzip body. Bodies are read in parts up to a
+  limit, and a truncated body is not valid JSON.
+- It permits other libraries to trace every request, with URL and key (the instrumentations of
+  OpenTelemetry and Sentry do). Their tracers are removed.
+- Its exceptions and their frames hold the URL, and with it the key. This module returns failures as
+  values, without the exception of aiohttp, and removes the frames of a cancellation.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ import anyio
 from aiohttp import hdrs
 from yarl import URL
 
-from .errors import PythpeerError, RequestTimeoutError, ResponseTooLargeError, TransportError
+from .errors import (
+    PythpeerError,
+    RequestTimeoutError,
+    ResponseTooLargeError,
+    Result,
+    TransportError,
+)
 from .limiter import Permit
 from .wire import Effect, Request, render_query
 
@@ -41,33 +47,34 @@ if TYPE_CHECKING:
 __all__ = ["RawResponse", "Transport"]
 
 CONNECT_TIMEOUT: Final = 5.0
-"""Seconds for one address to accept a connection."""
+"""Seconds within which one address must accept a connection."""
 
 KEEPALIVE_TIMEOUT: Final = 4.0
-"""Seconds an idle connection is kept: Apache closes its side after 5 by default."""
+"""Seconds for which an idle connection is kept: Apache closes its side after 5 by default."""
 
 LIMIT_PER_HOST: Final = 8
-"""Connections of one kind to one host open at a time."""
+"""Maximum number of open connections of one pool to one host."""
 
 TLS_CLOSE_DELAY: Final = 0.02
-"""Seconds that closing waits for TLS connections which are just being closed anyway."""
+"""Seconds that `Transport.aclose` waits for TLS connections that are already being closed."""
 
-# The permit of the request that this task is sending: the connector has no other way to know.
+# The permit of the request that the current task sends: aiohttp passes nothing else to a connector.
 _permit: ContextVar[Permit] = ContextVar("_permit")
 
 
 class _ResendBlocked(aiohttp.ClientError):
     """aiohttp was about to send a request for the second time.
 
-    It must not be a `ClientOSError`, which is what aiohttp repeats after.
+    It must not derive from `ClientOSError`, after which aiohttp repeats a request.
     """
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Lends a connection to each request once, and stamps the moment the request is written.
+    """Provides a connection to each request once, and records when the request is written.
 
-    For a request without a body nothing is awaited between the return of `connect` and the writing
-    of its head, so this is that moment, and the last one at which the request has not left.
+    For a request without a body, aiohttp awaits nothing between the return of `connect` and the
+    writing of its head: the end of `connect` is when it is written, and the last time at which it
+    has certainly not left.
     """
 
     def __init__(
@@ -80,6 +87,8 @@ class _Connector(aiohttp.TCPConnector):
             ssl=tls,
         )
         self._probes: WeakKeyDictionary[object, _IdleProbe] = WeakKeyDictionary()
+        """By protocol object, the probe of each connection that was used before: added by `connect`
+        and removed with the connection."""
 
     async def connect(
         self,
@@ -92,29 +101,30 @@ class _Connector(aiohttp.TCPConnector):
             raise _ResendBlocked
         while True:
             connection = await super().connect(req, traces, timeout)
-            ear = self._probes.get(connection.protocol)
-            if ear is None:  # a fresh one: whatever TLS has to say on it is no answer
+            probe = self._probes.get(connection.protocol)
+            if probe is None:  # a new connection: what TLS sends on it is not a response
                 self._probes[connection.protocol] = _IdleProbe()
                 break
-            if not ear.is_readable(connection):
+            if not probe.is_readable(connection):
                 break
-            connection.close()  # something unasked for came in on it while it was idle
+            connection.close()  # it received unsolicited data while it was idle
         permit.on_written()
         return connection
 
 
 class _IdleProbe:
-    """Put to one connection whenever it is lent again."""
+    """Checks one pooled connection each time before it is used again."""
 
     __slots__ = ("_poll",)
 
     def __init__(self) -> None:
         self._poll: Callable[[], object] | None = None
+        """The check of the socket: created by the first `is_readable`."""
 
     def is_readable(self, connection: Connection) -> bool:
-        """Whether there is anything to read on the idle connection, be it only its end.
+        """Return whether the idle connection has data to read, or was closed by the peer.
 
-        The socket is asked as well: the loop may not have had a turn to read from it.
+        The socket is checked as well, because the event loop may not have read from it yet.
         """
         protocol, transport = connection.protocol, connection.transport
         if protocol is None or transport is None or protocol.should_close:
@@ -125,8 +135,8 @@ class _IdleProbe:
 
 
 def _make_poll(descriptor: int) -> Callable[[], object]:
-    """What says whether there is anything to read: something, or nothing."""
-    if not hasattr(select, "poll"):  # Windows, where select takes any descriptor
+    """Return a function whose result is true where *descriptor* has data to read."""
+    if not hasattr(select, "poll"):  # Windows, where `select` accepts any descriptor
         return lambda: select.select([descriptor], [], [], 0)[0]
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -134,23 +144,29 @@ def _make_poll(descriptor: int) -> Callable[[], object]:
 
 
 class RawResponse:
-    """A whole answer: its status, its headers, its body."""
+    """A complete response: its status, its headers, its body."""
 
     __slots__ = ("body", "headers", "status")
 
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status: Final[int] = status
+        """HTTP status."""
         self.headers: Final[Mapping[str, str]] = headers
+        """Headers; names are compared without case."""
         self.body: Final[bytes] = body
+        """Body, decompressed; empty where the status makes it unnecessary and it broke."""
 
     def __repr__(self) -> str:
-        return f"<Reply {self.status}, {len(self.body)} bytes>"
+        return f"<RawResponse {self.status}, {len(self.body)} bytes>"
 
 
 class Transport:
-    """Two pools of connections: one for reads, and one whose connections serve once.
+    """Two pools of connections: one for reads, and one whose connections are used once each.
 
-    Needs a running event loop. Neither proxy nor netrc variables of the environment are read.
+    It must be created in a running event loop. The proxy and netrc variables of the environment are
+    not read.
+
+    Invariant: each request is written at most once, and its permit records when.
     """
 
     def __init__(
@@ -162,13 +178,29 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._timeout = timeout
+        """Time limit of one attempt, in seconds; infinity for none."""
+
         self._max_body = max_body
+        """Largest permitted body, in bytes."""
+
         self._user_agent = user_agent
+        """Value of the header ``User-Agent``."""
+
         self._ssl_context = ssl_context
+        """TLS settings; ``None`` for those of aiohttp."""
+
         self._pooled = self._new_client(force_close=False)
+        """The client for reads: idle connections are kept."""
+
         self._single_use = self._new_client(force_close=True)
+        """The client for writes and destructive reads: a new connection for each."""
+
         self._url = functools.lru_cache(64)(_url_builder)
+        """By an endpoint's URL, a function that adds a query to it."""
+
         self._close_delay = 0.0
+        """Seconds that `aclose` waits: set to `TLS_CLOSE_DELAY` by the first request over TLS on a
+        single-use connection."""
 
     def _new_client(self, *, force_close: bool) -> aiohttp.ClientSession:
         client = aiohttp.ClientSession(
@@ -180,13 +212,13 @@ class Transport:
             headers={
                 "User-Agent": self._user_agent,
                 "Accept": "application/json",
-                # Said explicitly: aiohttp would add whatever decoders happen to be installed.
+                # Explicit, because aiohttp would add every encoding with an installed decoder.
                 "Accept-Encoding": "gzip",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
-            # The total covers connecting, head and body. Without the threshold, a total of 5 s or
-            # more would be rounded up to a whole second of the loop's clock. A time for connecting
-            # that is longer than the total never counts, but aiohttp 4 would raise the total to it.
+            # `total` covers connecting, head and body. Without the threshold, a total of 5 s or
+            # more would be rounded up to a whole second of the loop's clock. `sock_connect` has no
+            # effect where it is longer than the total, but aiohttp 4 would raise the total to it.
             timeout=aiohttp.ClientTimeout(
                 total=self._timeout if self._timeout < math.inf else None,
                 sock_connect=CONNECT_TIMEOUT if self._timeout > CONNECT_TIMEOUT else None,
@@ -194,22 +226,26 @@ class Transport:
             ),
             trust_env=False,
         )
-        # Who instruments every ClientSession of the program would export the URL, and the key.
+        # An instrumentation of every ClientSession would export the URL, and the key with it.
         client.trace_configs.clear()
         return client
 
-    async def send(self, request: Request[object], permit: Permit) -> RawResponse | PythpeerError:
-        """Send *request* once, and read its answer whole, within the time limit."""
-        # No secret in this frame: it stays in the traceback of a cancellation.
+    async def try_send(self, request: Request[object], permit: Permit) -> Result[RawResponse]:
+        """Send *request* once, and return its complete response, within the time limit.
+
+        Returns `RequestTimeoutError`, `TransportError` or `ResponseTooLargeError` instead of
+        raising it.
+        """
+        # No secret in this frame, because it stays in the traceback of a cancellation.
         failure: PythpeerError
         try:
-            return await self._exchange(request, permit)
+            return await self._try_exchange(request, permit)
         except aiohttp.ConnectionTimeoutError:
             text = f"no connection within {CONNECT_TIMEOUT:g} s"
             failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
         except TimeoutError:
-            what = "whole answer" if permit.written else "connection"
-            text = f"no {what} within the time limit of {self._timeout:g} s (timeout)"
+            missing = "complete response" if permit.written else "connection"
+            text = f"no {missing} within the time limit of {self._timeout:g} s (timeout)"
             failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError, EOFError) as error:
             failure = TransportError(
@@ -223,10 +259,8 @@ class Transport:
             raise
         return failure
 
-    async def _exchange(
-        self, request: Request[object], permit: Permit
-    ) -> RawResponse | PythpeerError:
-        """The frame that holds the URL. Nothing it raises gets past `send` with its traceback."""
+    async def _try_exchange(self, request: Request[object], permit: Permit) -> Result[RawResponse]:
+        """Do what `try_send` does, in a frame that holds the URL: it is removed from errors."""
         endpoint = request.endpoint
         url = self._url(endpoint.url)(query_string=render_query(request.segments))
         headers = None
@@ -243,16 +277,16 @@ class Transport:
             _permit.reset(token)
         status = response.status
         permit.on_answered(status)
-        # These say all there is to say, and a Retry-After beside them says when to come back.
+        # For these the status is enough, so a broken body does not hide it, or its Retry-After.
         needs_no_body = status == 429 or status >= 500
-        body: bytes | PythpeerError = b""
+        body: Result[bytes] = b""
         try:
-            body = await self._read(response, endpoint.name)
+            body = await self._try_read(response, endpoint.name)
         except (aiohttp.ClientError, OSError):  # a TimeoutError is an OSError
             if not needs_no_body:
                 raise
         finally:
-            if not response.closed:  # as it is once it was read to its end
+            if not response.closed:  # a response that was read to its end is closed
                 response.close()
         if isinstance(body, PythpeerError):
             if not needs_no_body:
@@ -260,38 +294,38 @@ class Transport:
             body = b""
         return RawResponse(status, response.headers, body)
 
-    async def _read(self, response: aiohttp.ClientResponse, name: str) -> bytes | PythpeerError:
-        """Read the body in pieces, as far as ``max_body``."""
+    async def _try_read(self, response: aiohttp.ClientResponse, name: str) -> Result[bytes]:
+        """Read the body in parts, ``max_body`` bytes at most."""
         encoding = response.headers.get(hdrs.CONTENT_ENCODING)
         if encoding and encoding.strip().lower() not in ("identity", "gzip", "deflate"):
-            return TransportError("the body has an encoding nobody asked for", endpoint=name)
+            return TransportError("unexpected Content-Encoding", endpoint=name)
         limit, content = self._max_body, response.content
         size = response.content_length or 0
-        pieces: list[bytes] = []
+        parts: list[bytes] = []
         if size <= limit:
-            pieces.append(await content.readany())
-            size = len(pieces[0])
+            parts.append(await content.readany())
+            size = len(parts[0])
         while size <= limit and not content.at_eof():
-            pieces.append(await content.readany())
-            size += len(pieces[-1])
+            parts.append(await content.readany())
+            size += len(parts[-1])
         if size > limit:
-            text = f"the body is over {limit} bytes"
+            text = f"the body is larger than {limit} bytes"
             return ResponseTooLargeError(text, endpoint=name, limit=limit)
-        return b"".join(pieces)
+        return b"".join(parts)
 
     async def aclose(self) -> None:
-        """Close every connection. Requests under way fail."""
+        """Close every connection. Requests that are under way fail."""
         try:
             await self._pooled.close()
         finally:
-            # Also if that was cancelled: nobody will come back for the rest.
+            # Also when that was cancelled, because `aclose` is not called a second time.
             with anyio.CancelScope(shield=True):
                 await self._single_use.close()
                 await asyncio.sleep(self._close_delay)
 
 
 def _url_builder(url: str) -> Callable[..., URL]:
-    """Take an endpoint's URL apart once, and put only the query to it for each request."""
+    """Return a function that adds a query to *url*, which is parsed only once."""
     parts = URL(url, encoded=True)
     return functools.partial(
         URL.build,
@@ -309,11 +343,11 @@ _CERTIFICATE_ERRORS: Final[Mapping[int | None, str]] = {
     62: "is for another name",
     64: "is for another address",
 }
-"""What is wrong with a certificate, by OpenSSL's number for it."""
+"""By OpenSSL's error number, why a certificate is rejected."""
 
 
 def _describe(error: BaseException) -> str:
-    """Say what broke without a word from the error itself: its text can hold the URL."""
+    """Return a text for *error* without any of its own text, which can hold the URL."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host name cannot be resolved"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -326,14 +360,14 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the connection broke within the body"
     if isinstance(error, aiohttp.ClientResponseError):
-        return "the answer is not HTTP"
-    return "the connection broke before the answer"
+        return "the response is not HTTP"
+    return "the connection broke before the response"
 
 
 def _strip_tracebacks(error: BaseException) -> None:
-    """Drop the tracebacks of *error* and of all it grew from: their frames hold the URL.
+    """Remove the tracebacks of *error*, its causes and its contexts: their frames hold the URL.
 
-    The exceptions themselves stay as they are; anyio tells its own cancellations by them.
+    The exceptions themselves are unchanged, because anyio recognises its cancellations by them.
     """
     seen: set[int] = set()
     chain: list[BaseException | None] = [error]

@@ -1,4 +1,4 @@
-"""Which pythpeer this is."""
+"""The version of the installed package."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from importlib.metadata import version as _version
 __all__ = ["version"]
 
 
-@functools.cache  # it is read from the disk, and each session asks as it opens
+@functools.cache  # the version is read from the disk, and each session needs it when it opens
 def version() -> str:
-    """The installed version, or ``"0"`` where the package is run without having been installed."""
+    """Return the installed version, or ``"0"`` where the package is run without installation."""
     try:
         return _version("pythpeer")
     except PackageNotFoundError:

@@ -1,9 +1,9 @@
-"""What goes onto the wire: endpoints, and the request target that a call of one makes.
+"""Endpoints, parameters, and the URL of a request; and the checks of arguments.
 
-Pure: no I/O, no clock, no state. Keys pass through here as `Secret` and are not revealed.
+Pure: no I/O, no clock, no state. Keys stay in `Secret` here; only `render_query` reveals them.
 
-Query strings follow RFC 3986, as both services document: everything outside ``A-Za-z0-9-._~`` is
-percent-encoded as UTF-8, a space is ``%20`` and never ``+``.
+Query strings follow RFC 3986, as both services document: every character outside ``A-Za-z0-9-._~``
+is percent-encoded as UTF-8, and a space is ``%20``, never ``+``.
 """
 
 from __future__ import annotations
@@ -41,54 +41,69 @@ __all__ = [
 T_co = TypeVar("T_co", covariant=True)
 
 INT32_MAX: Final = 2**31 - 1
+"""Largest id of both services, which document their ids as Int32."""
 
 
 class Flag(enum.Enum):
     """The type of `FLAG`."""
 
     FLAG = "FLAG"
+    """The only value."""
 
 
 FLAG: Final = Flag.FLAG
-"""A parameter value that puts the bare name into the query: ``&readnew``, without ``=``."""
+"""A parameter value that adds the bare name to the query: ``&readnew``, without ``=``."""
 
 if TYPE_CHECKING:
     Json = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
     """A decoded JSON document."""
 else:
-    Json = Any  # msgspec, which reads annotations at run time, cannot follow an alias into itself
+    Json = Any  # msgspec reads annotations at run time, and does not support a recursive alias
 
 JsonObject = dict[str, Json]
 """A decoded JSON object."""
 
 Param = str | int | float | bool | Secret | Flag | None
-"""What a parameter may be. ``None`` leaves it out; ``True`` and ``False`` go out as 1 and 0."""
+"""Value of a parameter. ``None`` omits it; ``True`` and ``False`` are sent as 1 and 0."""
 
 
 class Effect(enum.Enum):
-    """What asking an endpoint does to the service, and so whether it may be asked again."""
+    """The effect of a request on the service, which decides whether it may be repeated."""
 
     READ = "read"
-    """Changes nothing; may be repeated."""
+    """The request changes nothing, and may be repeated."""
 
     CONSUME = "consume"
-    """A read that changes the server, such as one that marks what it returns as read."""
+    """A destructive read: it changes the server, such as by marking what it returns as read. It
+    must not be repeated."""
 
     WRITE = "write"
-    """Must not be repeated."""
+    """The request changes the service, and must not be repeated."""
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """How fast one endpoint may be asked: one token every ``interval`` seconds.
+    """Rate of one endpoint: one token every ``interval`` seconds, and at most ``burst`` tokens.
 
-    At most ``burst`` tokens are saved up. ``guard`` is the number of seconds allowed for uneven
-    network delay: the next request leaves ``interval + guard`` after the last was written, or
-    ``interval`` after it was answered, whichever is first. An ``interval`` of 0 means no pacing.
+    A request is sent ``interval + guard`` seconds after the one before it was written, or
+    ``interval`` seconds after that one was answered, whichever is earlier.
+
+    Args:
+        interval: Seconds per token, 0 or more; 0 means no pacing.
+        burst: Maximum number of stored tokens, 1 or more; 1 by default.
+        guard: Seconds allowed for varying network delay, 0 or more; 0.05 by default.
+
+    Raises:
+        InvalidRequestError: A value has the wrong type or is out of range.
     """
 
     interval: float
+    """Seconds per token; 0 means no pacing."""
+
     burst: int = 1
+    """Maximum number of stored tokens: so many requests can leave without waiting."""
+
     guard: float = 0.05
+    """Seconds allowed for varying network delay."""
 
     def __post_init__(self) -> None:
         check_seconds("interval", self.interval)
@@ -101,44 +116,51 @@ def check_integer(
 ) -> int:
     """Return *value* if it is an integer (no boolean) from *low* to *high*.
 
-    Both services document their ids as Int32, which is the default upper bound.
+    The default upper bound is that of the ids of both services. Raises `InvalidRequestError`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
-        kind = type(value).__name__
-        raise InvalidRequestError(f"{name} must be an integer, not {kind}", endpoint=endpoint)
+        type_name = type(value).__name__
+        raise InvalidRequestError(f"{name} must be an integer, not {type_name}", endpoint=endpoint)
     if not low <= value <= high:
         raise InvalidRequestError(f"{name} must be from {low} to {high}", endpoint=endpoint)
     return value
 
 
 def check_seconds(name: str, value: object) -> float:
-    """Return *value* if it is a finite number of seconds, 0 or more."""
+    """Return *value* if it is a finite number of seconds, 0 or more.
+
+    Raises `InvalidRequestError`.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidRequestError(f"{name} must be a number of seconds")
+        type_name = type(value).__name__
+        raise InvalidRequestError(f"{name} must be a number of seconds, not {type_name}")
     if not 0 <= value <= sys.float_info.max:
         raise InvalidRequestError(f"{name} must be a finite number of seconds, 0 or more")
     return value
 
 
 def check_text(
-    name: str, value: object, most: int | None = None, endpoint: str | None = None
+    name: str, value: object, max_length: int | None = None, endpoint: str | None = None
 ) -> str:
-    """Return *value* if it is text that can be sent: not empty, encodable, at most *most* long."""
-    fault = None
+    """Return *value* if it is text that can be sent: not empty, and encodable as UTF-8.
+
+    *max_length* is its maximum number of characters. Raises `InvalidRequestError`.
+    """
+    problem = None
     if not isinstance(value, str):
-        fault = f"must be text, not {type(value).__name__}"
+        problem = f"must be text, not {type(value).__name__}"
     elif not value:
-        fault = "must not be empty"
-    elif most is not None and len(value) > most:
-        fault = f"has {len(value)} characters; at most {most} are allowed"
+        problem = "must not be empty"
+    elif max_length is not None and len(value) > max_length:
+        problem = f"must have at most {max_length} characters, not {len(value)}"
     else:
         _encode(name, value, endpoint)
         return value
-    raise InvalidRequestError(f"{name} {fault}", endpoint=endpoint)
+    raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
 
 
-# Stricter than any URL parser, so that what is checked here is what is dialled later: ASCII only,
-# no user information, no query, no fragment.
+# Stricter than any URL parser, so that the host that is checked is the one that aiohttp connects
+# to: ASCII only, no user information, no query, no fragment.
 _URL = re.compile(
     r"(?P<scheme>https?)://"
     r"(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\])"
@@ -152,7 +174,7 @@ def _is_loopback(host: str) -> bool:
     if host.rstrip(".").lower() == "localhost":
         return True
     address = _address(host.strip("[]"))
-    # Newer Pythons call ::ffff:127.0.0.1 loopback, older ones do not: here nobody does.
+    # ::ffff:127.0.0.1 is a loopback address for newer versions of Python only: never for this one.
     return address is not None and address.is_loopback and "ffff" not in host.lower()
 
 
@@ -164,29 +186,39 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
 
 
 def check_url(name: str, url: object) -> str:
-    """Return *url* if keys may travel to it: https, or plain http to this machine only."""
-    found = _URL.fullmatch(url) if isinstance(url, str) else None
-    if found is None or int(found["port"] or 1) not in range(1, 65536):
+    """Return *url* if keys may be sent to it: https, or plain http to this machine only.
+
+    Raises `InvalidRequestError`.
+    """
+    match = _URL.fullmatch(url) if isinstance(url, str) else None
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
         raise InvalidRequestError(
-            f"{name} must be a plain https URL without user name, query and fragment"
+            f"{name} must be an https URL without user name, query and fragment"
         )
-    host = found["host"]
+    host = match["host"]
     if host.startswith("[") and not isinstance(_address(host.strip("[]")), IPv6Address):
         raise InvalidRequestError(f"{name} must have an IPv6 address in its brackets")
-    if any(segment in (".", "..") for segment in found["path"].split("/")):
+    if any(segment in (".", "..") for segment in match["path"].split("/")):
         raise InvalidRequestError(f"{name} must not have '.' or '..' in its path")
-    if found["scheme"].lower() != "https" and not _is_loopback(host):
-        raise InvalidRequestError(f"{name} must be https: plain http goes to loopback only")
-    return found[0]
+    if match["scheme"].lower() != "https" and not _is_loopback(host):
+        raise InvalidRequestError(f"{name} must be https, because http is for loopback only")
+    return match[0]
 
 
 class Endpoint(Generic[T_co]):
-    """One thing a service can be asked, and how: the argument of `Session.call`.
+    """One endpoint of a service: an argument of `Session.call`.
 
-    ``name`` labels errors and logs, and endpoints of one name share one token bucket. ``url`` is
-    a full URL: https, or http to loopback. ``query`` is the fixed part of the query, before the
-    parameters of a call. ``answer`` is any type that msgspec decodes; numbers sent as strings are
-    taken as numbers. Raises `InvalidRequestError` where one of them is wrong.
+    Args:
+        name: Name in errors and logs. Endpoints of the same name share one token bucket.
+        url: Complete URL without a query: https, or http to loopback.
+        query: The fixed part of the query, before the parameters of a call; empty by default.
+        effect: Effect of a request on the service; `Effect.READ` by default.
+        rate: Rate of the requests; one per second by default.
+        answer: Type of the result: any type that msgspec decodes, ``dict`` by default. A number
+            that the service sends as a string is converted.
+
+    Raises:
+        InvalidRequestError: An argument has the wrong type or is not valid.
     """
 
     __slots__ = (
@@ -203,11 +235,11 @@ class Endpoint(Generic[T_co]):
     )
 
     decode_rejects_errors: bool
-    """Whether `decode` itself refuses an error envelope."""
+    """Whether `decode` raises ``ValueError`` for an error envelope."""
 
     status_means_success: bool
-    """Whether a ``status`` of 0 alone means "no". On PythBots it can be data (somebody's online
-    status), so there it counts only where nothing else is in the object."""
+    """Whether a ``status`` of 0 always means an API error. On PythBots it can be data (the online
+    status of a user), so there it counts only in an object without other fields."""
 
     @overload
     def __init__(
@@ -242,29 +274,36 @@ class Endpoint(Generic[T_co]):
         rate: Rate = Rate(1.0),
         answer: type[Any] = dict,
     ) -> None:
-        self.name: Final[str] = check_text("an endpoint's name", name)
-        self.url: Final[str] = check_url("an endpoint's URL", url)
+        self.name: Final[str] = check_text("name", name)
+        """Name in errors and logs, and of the token bucket."""
+        self.url: Final[str] = check_url("url", url)
+        """Complete URL without a query."""
         if not isinstance(effect, Effect):
-            raise InvalidRequestError("an endpoint's effect is one of Effect")
+            raise InvalidRequestError(f"effect must be an Effect, not {type(effect).__name__}")
         if not isinstance(rate, Rate):
-            raise InvalidRequestError("an endpoint's rate is a Rate")
+            raise InvalidRequestError(f"rate must be a Rate, not {type(rate).__name__}")
         self.effect: Final[Effect] = effect
+        """Effect of a request on the service."""
         self.rate: Final[Rate] = rate
+        """Rate of the requests."""
         if not isinstance(query, Mapping):
-            raise InvalidRequestError("an endpoint's query maps names to values")
+            raise InvalidRequestError(f"query must be a mapping, not {type(query).__name__}")
         self.query: Final[Mapping[str, Param]] = dict(query)
+        """The fixed part of the query."""
         self.segments: Final[Sequence[str | Secret]] = encode_query(self.query, name)
+        """The fixed part of the query, encoded, with the keys still in `Secret`."""
         self.answer: Final[type[T_co]] = answer
+        """Type of the result."""
         self.status_means_success = True
         self.decode_rejects_errors = False
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
         except (TypeError, NameError, AttributeError, ValueError) as error:
-            fault = str(error)
+            problem = str(error)
         else:
             self._decoder: msgspec.json.Decoder[T_co] = decoder
             return
-        raise InvalidRequestError(f"an endpoint's answer must be a type msgspec decodes: {fault}")
+        raise InvalidRequestError(f"answer must be a type that msgspec decodes: {problem}")
 
     def __repr__(self) -> str:
         return f"<Endpoint {getattr(self, 'name', '(unfinished)')}>"
@@ -274,50 +313,52 @@ class Endpoint(Generic[T_co]):
         return self._decoder.decode(body)
 
     def convert(self, document: Json) -> T_co:
-        """Turn a document decoded elsewhere into the answer. Raises ``ValueError``."""
+        """Convert a decoded document into the result. Raises ``ValueError``."""
         return msgspec.convert(document, self.answer, strict=False)
 
 
 class ParsedEndpoint(Endpoint[T_co]):
-    """An endpoint whose answers are made sense of by functions instead of a type.
+    """An endpoint whose responses are parsed by functions instead of decoded into a type.
 
-    *shape* takes any JSON document, *fast* (where there is a short cut) the bytes of an answer that
-    is just as documented and a success. Both raise ``ValueError`` for what they cannot take.
+    *parse* takes any JSON document. *parse_fast*, where there is one, takes the body of a response
+    that is a success in the documented form. Both raise ``ValueError`` for any other input.
     """
 
-    __slots__ = ("_fast", "_shape")
+    __slots__ = ("_parse", "_parse_fast")
 
     def __init__(
         self,
         name: str,
         url: str,
         *,
-        shape: Callable[[Json], T_co],
-        fast: Callable[[bytes], T_co] | None = None,
+        parse: Callable[[Json], T_co],
+        parse_fast: Callable[[bytes], T_co] | None = None,
         query: Mapping[str, Param] = {},
         effect: Effect = Effect.READ,
         rate: Rate = Rate(1.0),
         status_means_success: bool = True,
     ) -> None:
-        # The type of the base's answer is not used: `decode` and `convert` are both replaced.
+        # `answer` is not used, because `decode` and `convert` are both overridden.
         answer = cast("type[T_co]", object)
         super().__init__(name, url, query=query, effect=effect, rate=rate, answer=answer)
-        self._shape = shape
-        self._fast = fast
-        self.decode_rejects_errors: bool = fast is not None
+        self._parse = parse
+        self._parse_fast = parse_fast
+        self.decode_rejects_errors: bool = parse_fast is not None
         self.status_means_success = status_means_success
 
     def decode(self, body: bytes) -> T_co:
-        """Make sense of a body by the short cut, if there is one."""
-        return self._fast(body) if self._fast else self._shape(msgspec.json.decode(body))
+        """Parse a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""
+        if self._parse_fast is not None:
+            return self._parse_fast(body)
+        return self._parse(msgspec.json.decode(body))
 
     def convert(self, document: Json) -> T_co:
-        """Make sense of a document."""
-        return self._shape(document)
+        """Parse a decoded document. Raises ``ValueError``."""
+        return self._parse(document)
 
 
 class Request(Generic[T_co]):
-    """One call of an endpoint, checked and encoded, with its keys still under cover."""
+    """One request to an endpoint, checked and encoded, with its keys still in `Secret`."""
 
     __slots__ = ("_params", "endpoint", "headers", "segments")
 
@@ -328,13 +369,16 @@ class Request(Generic[T_co]):
         headers: Mapping[str, Secret] | None = None,
     ) -> None:
         self.endpoint: Final[Endpoint[T_co]] = endpoint
+        """The endpoint."""
         self.headers: Final[Mapping[str, Secret] | None] = headers
-        # At once, for an error below may show this object in its traceback.
+        """The headers that hold keys."""
+        # Set before any check, because the traceback of an error below may show this object.
         self.segments: Sequence[str | Secret] = endpoint.segments
+        """The encoded query: text, and keys still in `Secret`. A parameter begins with ``&``."""
         self._params = params
         if not endpoint.query.keys().isdisjoint(params):
             raise InvalidRequestError(
-                "a parameter is a fixed part of this endpoint's query", endpoint=endpoint.name
+                "params must not contain a name of the endpoint's query", endpoint=endpoint.name
             )
         self.segments = [*endpoint.segments, *encode_query(params, endpoint.name)]
 
@@ -342,42 +386,50 @@ class Request(Generic[T_co]):
         return f"<Request {self.endpoint.name} {''.join(map(str, self.segments))[1:]}>"
 
     def redacted(self) -> str:
-        """The URL without keys and without anything that somebody wrote.
+        """Return the URL without keys and without text of messages or users.
 
-        The endpoint's fixed query, numbers and bare names stand as sent, the rest as ``***``.
+        The endpoint's fixed query, numbers and bare names are shown as sent, other values as
+        ``***``.
         """
         query = "".join(map(str, self.endpoint.segments)) + "".join(_redacted_query(self._params))
         return f"{self.endpoint.url}?{query[1:]}" if query else self.endpoint.url
 
     def secrets(self) -> list[Secret]:
-        """Every key that this request carries, in the URL or in a header."""
+        """Return every key of this request, in the URL and in the headers."""
         return [
-            *(piece for piece in self.segments if isinstance(piece, Secret)),
+            *(segment for segment in self.segments if isinstance(segment, Secret)),
             *(self.headers or {}).values(),
         ]
 
 
 def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secret]:
-    """Encode a query, all but its keys: pieces to be joined once those are revealed."""
-    pieces: list[str | Secret] = []
+    """Return a query as segments: encoded text, and keys still in `Secret`.
+
+    Raises `InvalidRequestError` where a value cannot be sent.
+    """
+    segments: list[str | Secret] = []
     for name, value in params.items():
         if not isinstance(name, str):
-            raise InvalidRequestError("a parameter's name must be text", endpoint=endpoint)
+            type_name = type(name).__name__
+            raise InvalidRequestError(
+                f"a parameter's name must be text, not {type_name}", endpoint=endpoint
+            )
         if value is None:
             continue
-        # An ASCII identifier has nothing in it to encode, nor has an integer.
-        encoded_name = (
-            name if name.isidentifier() and name.isascii() else _encode("a name", name, endpoint)
-        )
-        if type(value) is int and -(2**63) < value < 2**63:
-            pieces.append(f"&{encoded_name}={value}")
-        elif value is FLAG:
-            pieces.append("&" + encoded_name)
-        elif isinstance(value, Secret):
-            pieces += ("&" + encoded_name + "=", value)
+        # An ASCII identifier needs no encoding, and neither does an integer.
+        if name.isidentifier() and name.isascii():
+            encoded_name = name
         else:
-            pieces.append(f"&{encoded_name}={_encode_value(name, value, endpoint)}")
-    return pieces
+            encoded_name = _encode("a parameter's name", name, endpoint)
+        if type(value) is int and -(2**63) < value < 2**63:
+            segments.append(f"&{encoded_name}={value}")
+        elif value is FLAG:
+            segments.append("&" + encoded_name)
+        elif isinstance(value, Secret):
+            segments += ("&" + encoded_name + "=", value)
+        else:
+            segments.append(f"&{encoded_name}={_encode_value(name, value, endpoint)}")
+    return segments
 
 
 def _encode_value(name: str, value: object, endpoint: str) -> str:
@@ -388,7 +440,7 @@ def _encode_value(name: str, value: object, endpoint: str) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return quote(repr(value), safe="")
     raise InvalidRequestError(
-        f"{name} must be text, a boolean, a finite number that fits 64 bits, a Secret or FLAG",
+        f"{name} must be text, a bool, a finite number of 64 bits, a Secret or FLAG",
         endpoint=endpoint,
     )
 
@@ -398,8 +450,10 @@ def _redacted_query(params: Mapping[str, Param]) -> Iterator[str]:
         encoded_name = quote(name, safe="")
         if value is FLAG:
             yield f"&{encoded_name}"
+        elif isinstance(value, bool):
+            yield f"&{encoded_name}={int(value)}"
         elif isinstance(value, int | float):
-            yield f"&{encoded_name}={int(value) if isinstance(value, bool) else value}"
+            yield f"&{encoded_name}={value}"
         elif value is not None:
             yield f"&{encoded_name}=***"
 
@@ -409,13 +463,15 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 def _encode(name: str, text: str, endpoint: str | None = None) -> str:
     if "\0" in text:
-        raise InvalidRequestError(f"{name} must not have a NUL in it", endpoint=endpoint)
+        raise InvalidRequestError(f"{name} must not contain a NUL", endpoint=endpoint)
     if not text.isascii() and _LONE_SURROGATE.search(text):
-        raise InvalidRequestError(f"{name} must not have a lone surrogate", endpoint=endpoint)
+        raise InvalidRequestError(f"{name} must not contain a lone surrogate", endpoint=endpoint)
     return quote(text, safe="")
 
 
-def render_query(pieces: Iterable[str | Secret]) -> str:
-    """Join a query with its keys in the open. For the one frame that writes it to the wire."""
-    query = "".join([piece if isinstance(piece, str) else piece.encoded() for piece in pieces])
+def render_query(segments: Iterable[str | Secret]) -> str:
+    """Return the query with its keys in clear, for the frame that sends the request only."""
+    query = "".join(
+        [segment if isinstance(segment, str) else segment.encoded() for segment in segments]
+    )
     return query[1:]  # without the first "&"

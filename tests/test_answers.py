@@ -1,4 +1,4 @@
-"""What comes off the wire: every status and body is an answer, or the error that says why not."""
+"""Parsing of responses: every status and body is a result or an error."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from pythpeer.answers import (
     NO_JSON,
     parse_date,
     parse_json,
-    parse_response,
     parse_retry_after,
+    try_parse_response,
 )
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
 from pythpeer.pythbots import crank_endpoint, cstats_endpoint, userinfo_endpoint
@@ -48,13 +48,13 @@ USER, STAFF, STATS = userinfo_endpoint(BASE), crank_endpoint(BASE), cstats_endpo
 
 
 class Roll(msgspec.Struct):
-    """What a user's own endpoint answers."""
+    """The response of a custom endpoint."""
 
     roll: int
 
 
-class Easy(msgspec.Struct):
-    """An answer that any object would do for."""
+class LenientModel(msgspec.Struct):
+    """A model that accepts any object, because every field has a default."""
 
     status: int = 1
     roll: int = 0
@@ -63,21 +63,21 @@ class Easy(msgspec.Struct):
 OBJECT: Endpoint[dict[str, object]] = Endpoint("mine", f"{BASE}/o")
 ROLL = Endpoint("mine", f"{BASE}/r", answer=Roll)
 ROLLS = Endpoint("mine", f"{BASE}/rs", answer=list[Roll])
-EASY = Endpoint("mine", f"{BASE}/e", answer=Easy)
-ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", shape=lambda found: found)
+EASY = Endpoint("mine", f"{BASE}/e", answer=LenientModel)
+ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", parse=lambda found: found)
 ENDPOINTS: tuple[Endpoint[Any], ...] = (GET, SET, USER, STAFF, STATS, OBJECT, ROLL, ROLLS, ANY)
 
 PAGE = (SAMPLES / "peerbet.chat.get" / "documented.json").read_bytes()
 
 
 def read(endpoint: Endpoint[Any], body: bytes | str, status: int = 200, *keys: str) -> Any:
-    """Interpret *body* as an answer to *endpoint* that was asked with these keys."""
+    """Parse *body* as a response of *endpoint* to a request with these keys."""
     raw = body.encode() if isinstance(body, str) else body
-    return parse_response(endpoint, status, raw, lambda: [Secret(key) for key in keys])
+    return try_parse_response(endpoint, status, raw, lambda: [Secret(key) for key in keys])
 
 
 def found(body: bytes | str) -> object:
-    """What the lenient reader makes of *body*."""
+    """Return what the lenient parser makes of *body*."""
     return parse_json(body.encode() if isinstance(body, str) else body)
 
 
@@ -85,15 +85,15 @@ def found(body: bytes | str) -> object:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 203, 206, 299])
-def test_any_2xx_with_the_documented_json_is_the_answer(status: int) -> None:
-    """The status says that it worked, the body says what came of it."""
+def test_any_2xx_with_the_documented_json_is_the_result(status: int) -> None:
+    """The status means success, the body is the result."""
     assert read(ROLL, '{"roll":6}', status) == Roll(6)
     assert read(SET, '{"status":1,"mid":7}', status).mid == 7
 
 
 @pytest.mark.parametrize("status", [100, 101, 199, 300, 301, 302, 303, 304, 307, 308, 399])
 @pytest.mark.parametrize("body", ["", '{"roll":6}', '{"error":"no access"}', "<html>"])
-def test_neither_success_nor_refusal_is_a_status_error(status: int, body: str) -> None:
+def test_neither_success_nor_client_error_is_a_status_error(status: int, body: str) -> None:
     """Redirects are never followed, and nothing in their body counts."""
     error = read(ROLL, body, status)
     assert type(error) is HttpStatusError
@@ -105,7 +105,7 @@ def test_neither_success_nor_refusal_is_a_status_error(status: int, body: str) -
     "body", ["", "<html>Bad Gateway</html>", '{"roll":6}', '{"error":"no access"}', '{"status":0}']
 )
 def test_5xx_is_a_status_error_whatever_it_says(status: int, body: str) -> None:
-    """A server in trouble does not know what it says."""
+    """The text of a server that has failed does not count."""
     error = read(ROLL, body, status)
     assert type(error) is HttpStatusError
     assert error.status == status
@@ -113,8 +113,8 @@ def test_5xx_is_a_status_error_whatever_it_says(status: int, body: str) -> None:
 
 @pytest.mark.parametrize("status", [400, 402, 404, 405, 406, 408, 410, 422, 451, 499])
 @pytest.mark.parametrize("body", ["", "Not Found", "<html>404</html>", "[]", "{}", '{"roll":6}'])
-def test_4xx_without_words_is_a_status_error(status: int, body: str) -> None:
-    """Somebody said no, but not the service in its own words."""
+def test_4xx_without_a_message_is_a_status_error(status: int, body: str) -> None:
+    """The response is an error, but without an error message of the service."""
     error = read(ROLL, body, status)
     assert type(error) is HttpStatusError
     assert error.status == status
@@ -137,8 +137,8 @@ def test_4xx_without_words_is_a_status_error(status: int, body: str) -> None:
         ('{"error":"Missing\\u0000 us\\ner\\u202e"}', "Missing  us er"),
     ],
 )
-def test_the_services_own_no(status: int, body: str, message: str) -> None:
-    """An ``error`` string, or ``status`` 0, is a refusal whatever 2xx or 4xx is around it."""
+def test_an_error_envelope_is_an_api_error(status: int, body: str, message: str) -> None:
+    """An ``error`` string, or ``status`` 0, is an API error with any 2xx or 4xx status."""
     for endpoint in ENDPOINTS:
         error = read(endpoint, body, status)
         assert type(error) is ApiError
@@ -147,22 +147,22 @@ def test_the_services_own_no(status: int, body: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("body", ['{"status":0}', '{"status":0,"message":""}', '{"error":true}'])
-def test_a_no_without_words_is_still_a_no(body: str) -> None:
-    """The failure flag alone will do."""
+def test_an_error_without_a_message_is_still_an_error(body: str) -> None:
+    """The failure flag is enough."""
     error = read(GET, body)
     assert type(error) is ApiError
     assert error.message
 
 
-def test_a_message_alone_is_a_no_in_peerbets_family() -> None:
-    """Its sign-in call refuses with nothing but a ``message``."""
+def test_a_message_alone_is_an_error_in_peerbets_family() -> None:
+    """Its sign-in call rejects with a ``message`` and no other field."""
     for endpoint in (GET, SET, OBJECT, ROLL):
         error = read(endpoint, '{"message":"Wrong password"}')
         assert type(error) is ApiError
         assert error.message == "Wrong password"
 
 
-def test_a_page_with_a_failure_flag_is_a_no() -> None:
+def test_a_page_with_a_failure_flag_is_an_error() -> None:
     """Whatever else is in it."""
     error = read(GET, PAGE.replace(b'"status":1', b'"status":0'))
     assert type(error) is ApiError
@@ -189,7 +189,7 @@ def test_a_page_with_a_failure_flag_is_a_no() -> None:
 )
 @pytest.mark.parametrize("status", [200, 400])
 def test_words_about_the_key_mean_that_access_is_denied(words: str, status: int) -> None:
-    """The service says that the key is missing, wrong or not allowed."""
+    """The message means that the key is missing, wrong or not permitted."""
     for body in ({"error": words}, {"status": 0, "message": words}):
         error = read(USER, json.dumps(body), status)
         assert type(error) is AccessDeniedError
@@ -198,14 +198,14 @@ def test_words_about_the_key_mean_that_access_is_denied(words: str, status: int)
 
 @pytest.mark.parametrize("words", ["Unknown monkey", "Chat is keyless", "Missing user", "muted"])
 def test_words_about_something_else_do_not(words: str) -> None:
-    """A monkey is no key."""
+    """A word that only contains "key", such as "monkey", does not count."""
     assert type(read(USER, json.dumps({"error": words}))) is ApiError
 
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("body", ["", "<html>Forbidden</html>", "[]", '{"error":"Missing user"}'])
-def test_401_and_403_are_about_access_whatever_they_say(status: int, body: str) -> None:
-    """Those two statuses leave no room for doubt."""
+def test_401_and_403_are_about_access_with_any_message(status: int, body: str) -> None:
+    """Those two statuses have no other meaning."""
     error = read(USER, body, status)
     assert type(error) is AccessDeniedError
     assert error.status == status
@@ -214,15 +214,15 @@ def test_401_and_403_are_about_access_whatever_they_say(status: int, body: str) 
 
 
 @pytest.mark.parametrize("body", ["", "<html>", "[]", '{"error":"no access"}', '{"roll":1}'])
-def test_429_is_rate_limited_whatever_it_says(body: str) -> None:
-    """The status itself, with or without words."""
+def test_429_is_rate_limited_with_any_message(body: str) -> None:
+    """The status itself, with or without a message."""
     error = read(ROLL, body, 429)
     assert type(error) is RateLimitedError
     assert (error.status, error.retry_after, error.endpoint) == (429, None, "mine")
 
 
-def test_429_keeps_the_services_words() -> None:
-    """What the service says about its limit is worth reading."""
+def test_429_keeps_the_message_of_the_service() -> None:
+    """The message about the limit is kept."""
     assert "Five per hour" in str(read(ROLL, '{"error":"Five per hour"}', 429))
 
 
@@ -232,8 +232,8 @@ def test_429_keeps_the_services_words() -> None:
      "You are posting too fast", "limit has been reached", "Please slow down"],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [200, 400])
-def test_words_about_a_limit_are_a_rate_limit(words: str, status: int) -> None:
-    """The services say it with status 200, too."""
+def test_a_message_about_a_limit_is_a_rate_limit(words: str, status: int) -> None:
+    """The services send it with status 200, too."""
     for body in ({"error": words}, {"status": 0, "message": words}):
         error = read(USER, json.dumps(body), status)
         assert type(error) is RateLimitedError
@@ -263,42 +263,42 @@ def test_words_about_a_limit_are_a_rate_limit(words: str, status: int) -> None:
     ],
 )
 def test_anything_else_is_a_decode_error(status: int, body: str) -> None:
-    """Not the documented JSON, with the beginning of it to look at."""
+    """Not the documented JSON, with its beginning as excerpt."""
     error = read(SET, body, status)
     assert type(error) is DecodeError
     assert error.endpoint == "peerbet.chat.set"
     assert error.excerpt == body.strip()
 
 
-def test_an_answer_with_defaults_does_not_hide_a_refusal() -> None:
-    """A type whose every field has a default takes any object, but not the error envelope."""
+def test_a_type_with_defaults_does_not_hide_an_error() -> None:
+    """A type whose fields all have defaults accepts any object, but not the error envelope."""
     assert type(read(EASY, '{"error":"Missing user"}')) is ApiError
     assert type(read(EASY, '{"status":0,"message":"no"}')) is ApiError
-    assert read(EASY, '{"roll":6}') == Easy(1, 6)
-    assert read(EASY, '{"status":1,"roll":6}') == Easy(1, 6)
+    assert read(EASY, '{"roll":6}') == LenientModel(1, 6)
+    assert read(EASY, '{"status":1,"roll":6}') == LenientModel(1, 6)
 
 
-def test_an_error_of_nothing_is_no_error() -> None:
-    """Services that always send the field send it empty when all is well."""
+def test_an_empty_error_is_no_error() -> None:
+    """Services that always send the field send it empty after a success."""
     for empty in ('""', "null", "false", "0", "[]", "{}"):
         assert read(ROLL, f'{{"error":{empty},"roll":6}}') == Roll(6)
 
 
-def test_peerbets_status_is_a_verdict_and_pythbots_is_data() -> None:
-    """Where ``status`` can mean somebody's online status, 0 among other fields is no refusal."""
+def test_peerbets_status_means_success_and_pythbots_is_data() -> None:
+    """Where ``status`` can be the online status of a user, 0 among other fields is no error."""
     body = '{"username":"tiro","status":0}'
     assert read(USER, body).online is False
     assert type(read(OBJECT, body)) is ApiError
 
 
-def test_a_refusal_quoted_in_a_message_is_none() -> None:
-    """What somebody says in the chat cannot look like an envelope."""
+def test_an_envelope_quoted_in_a_message_is_text() -> None:
+    """The text of a chat message cannot be mistaken for an envelope."""
     said = json.dumps('{"error": "no access", "status": 0, "message": "x"}')
     body = PAGE.replace(b'"This is a test message"', said.encode())
     assert read(GET, body).messages[0].text == json.loads(said)
 
 
-# -- the documented answers -----------------------------------------------------------------------
+# -- the documented responses ---------------------------------------------------------------------
 
 
 def test_the_documented_page() -> None:
@@ -312,7 +312,7 @@ def test_the_documented_page() -> None:
     assert (message.is_bot, message.is_mine, message.is_private) == (False, False, False)
 
 
-def test_the_documented_answer_to_a_post() -> None:
+def test_the_documented_response_to_a_post() -> None:
     """The other example."""
     assert read(SET, (SAMPLES / "peerbet.chat.set" / "documented.json").read_bytes()).mid == 1
 
@@ -355,8 +355,8 @@ AFTER = ["", "\n", " \r\n\t", "\0\0", BOM, HTML_WARNING, PLAIN_WARNING, "<!-- 3 
 
 
 @pytest.mark.parametrize("before", BEFORE, ids=range(len(BEFORE)))
-def test_what_php_prints_around_the_json_is_looked_past(before: str) -> None:
-    """Byte-order marks, blanks and diagnostics, before and after."""
+def test_what_php_prints_around_the_json_is_ignored(before: str) -> None:
+    """Byte-order marks, white space and diagnostics, before and after."""
     for after in AFTER:
         assert read(ROLL, f'{before}{{"roll":6}}{after}') == Roll(6)
         assert read(ROLLS, f'{before}[{{"roll":6}}]{after}') == [Roll(6)]
@@ -398,7 +398,7 @@ def test_one_damaged_message_does_not_hide_its_page() -> None:
 
 @pytest.mark.parametrize("word", ["<script>x</script>", "<html>", "<!DOCTYPE html>", "<body/>"])
 def test_a_message_with_markup_is_a_message(word: str) -> None:
-    """Nobody can make a page or a mailbox undecodable by writing HTML into it."""
+    """No user can make a page or a mailbox undecodable by writing HTML into it."""
     said = json.dumps(word).encode()
     damaged = PAGE.replace(b'"This is a test message"', said) + b"\0"
     assert read(GET, damaged).messages[0].text == word
@@ -442,15 +442,15 @@ def test_a_message_with_markup_is_a_message(word: str) -> None:
         "Everything is fine\n{}",
     ],
 )
-def test_what_is_no_json_stays_none(body: str) -> None:
-    """Leniency is for PHP's habits, not for other languages', and infinity is no number."""
+def test_what_is_not_json_stays_invalid(body: str) -> None:
+    """The parser accepts the quirks of PHP, not those of other languages; infinity is no number."""
     assert found(body) is NO_JSON
     assert type(read(OBJECT, body)) is DecodeError
 
 
 @pytest.mark.parametrize(("starts", "answer"), [(7, [Roll(6)]), (8, DecodeError)])
-def test_the_search_for_the_json_behind_diagnostics_has_an_end(starts: int, answer: object) -> None:
-    """As many false starts are looked past as real warnings can have, and no more."""
+def test_the_search_for_the_json_after_diagnostics_is_limited(starts: int, answer: object) -> None:
+    """As many false starts are ignored as real warnings can have, and no more."""
     body = "\nWarning: x in /a.php on line 3\n[of something" * starts
     made = read(ROLLS, f'{body}{PLAIN_WARNING}[{{"roll":6}}]')
     assert answer in (made, type(made))
@@ -480,8 +480,8 @@ SPELLINGS = [
     "before", [b"", BOM.encode(), HTML_WARNING.encode(), PLAIN_WARNING.encode()]
 )
 @pytest.mark.parametrize("spelling", range(len(SPELLINGS)))
-def test_a_truncated_document_is_nothing(before: bytes, spelling: int) -> None:
-    """Wherever it was cut off: an inner ``[]`` must never read as "no mail"."""
+def test_a_truncated_document_is_no_json(before: bytes, spelling: int) -> None:
+    """Truncated at any point: an inner ``[]`` must never be read as "no mail"."""
     body = SPELLINGS[spelling].encode()
     assert parse_json(before + body) is not NO_JSON
     read_as = {
@@ -496,7 +496,7 @@ ODD_TEXT = st.text("a\u00e9\ud83d\ude00\udfff\U0001f600", max_size=4)
 
 
 def replaced(value: Any) -> Any:
-    """*value* without lone surrogates, as slowly as can be."""
+    """Return *value* without lone surrogates, in the slowest and plainest way."""
     match value:
         case str():
             return re.sub("[\ud800-\udfff]", "\ufffd", value)
@@ -515,8 +515,8 @@ def replaced(value: Any) -> Any:
         max_leaves=12,
     )
 )
-def test_lone_surrogates_are_replaced_wherever_they_stand(value: object) -> None:
-    """In every text and every name; nothing else is touched, the order of names included."""
+def test_lone_surrogates_are_replaced_everywhere(value: object) -> None:
+    """In every text and every name; nothing else changes, the order of names included."""
     text = json.dumps(value)
     expected = replaced(json.loads(text))  # two that stand together are a pair now
     assert json.dumps(found(text)) == json.dumps(expected)
@@ -524,8 +524,8 @@ def test_lone_surrogates_are_replaced_wherever_they_stand(value: object) -> None
 
 
 @pytest.mark.parametrize("after", ["<html>", "<!DOCTYPE html>", "</script></body></html>"])
-def test_a_document_with_a_page_after_it_is_nothing(after: str) -> None:
-    """Something went wrong after the JSON, or the JSON was part of the page."""
+def test_a_document_with_a_page_after_it_is_no_json(after: str) -> None:
+    """The service failed after the JSON, or the JSON was part of the page."""
     assert found(f"[]\n{after}") is NO_JSON
     assert found(f'["{"x" * 5000}"]\n{after}') is NO_JSON
 
@@ -543,10 +543,10 @@ def test_a_document_with_a_page_after_it_is_nothing(after: str) -> None:
     st.sampled_from([None, 0, 2]),
     st.data(),
 )
-def test_any_document_is_read_whole_or_not_at_all(
+def test_any_document_is_read_completely_or_not_at_all(
     value: object, before: str, indent: int | None, data: st.DataObject
 ) -> None:
-    """For every document and every place at which it can be cut off."""
+    """For every document, truncated at any point."""
     text = json.dumps(value, indent=indent)
     assert found(before + text) == value
     end = data.draw(st.integers(0, len(text) - 1))
@@ -582,15 +582,15 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=range(len(PAGES)))
-def test_a_page_is_never_mined_for_json(page: str) -> None:
-    """Not for any endpoint, and not after warnings, however many of them."""
+def test_no_json_is_extracted_from_a_page(page: str) -> None:
+    """For no endpoint, and not after warnings, however many of them."""
     assert found(page) is NO_JSON
     assert {type(read(endpoint, page)) for endpoint in ENDPOINTS} == {DecodeError}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=range(len(PAGES)))
-def test_a_page_is_no_refusal_either(page: str) -> None:
-    """The ``message`` of somebody's JSON-LD is not the service's own word."""
+def test_a_page_is_no_api_error_either(page: str) -> None:
+    """The ``message`` of JSON-LD in a page is not an error message of the service."""
     refusal = page.replace('"roll":6', '"error":"no access"').replace("[]", '{"error":"no access"}')
     assert type(read(ROLL, refusal)) is DecodeError
     assert type(read(ROLL, refusal, 404)) is HttpStatusError
@@ -638,8 +638,8 @@ BOMBS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_bomb_is_defused_in_bounded_time(bomb: str) -> None:
-    """A mebibyte of malice costs a fraction of a second, for every endpoint and status.
+def test_a_bomb_takes_bounded_time(bomb: str) -> None:
+    """A mebibyte of hostile input costs a fraction of a second, for every endpoint and status.
 
     Two thirds of that are decoding, which a refused call needs as well: in the small run each bomb
     meets one of their statuses, and the next bomb the other.
@@ -654,7 +654,7 @@ def test_a_bomb_is_defused_in_bounded_time(bomb: str) -> None:
 
 
 def test_deep_nesting_is_a_decode_error() -> None:
-    """However deep, and however well formed: the recursion ends in an error of this library's."""
+    """However deep, and however well formed: the error is one of this library."""
     for depth in (300, 900, 990, 1100, 5000, 100_000):
         body = "[" * depth + "]" * depth
         for endpoint in ENDPOINTS:
@@ -676,7 +676,7 @@ def test_deep_nesting_is_a_decode_error() -> None:
     ],
 )
 def test_nesting_has_the_same_limit_on_every_python(body: bytes, *, deepest: bool) -> None:
-    """Where nesting becomes an error is not left to the decoder's stack."""
+    """The limit of nesting does not depend on the decoder's stack."""
     answer = read(ANY, body)
     assert (not isinstance(answer, DecodeError)) is deepest
     assert (found(body) is not NO_JSON) is deepest
@@ -703,12 +703,12 @@ def test_nesting_has_the_same_limit_on_every_python(body: bytes, *, deepest: boo
 def test_nothing_but_this_librarys_errors(
     endpoint: Endpoint[Any], status: int, body: bytes
 ) -> None:
-    """Any status with any body is an answer or an error that comes back; nothing is raised."""
+    """Any status with any body gives a result or a returned error; nothing is raised."""
     answer = read(endpoint, body, status)
     assert isinstance(answer, PythpeerError) or 200 <= status < 300
 
 
-# -- two ways, one result -------------------------------------------------------------------------
+# -- fast and lenient parser ----------------------------------------------------------------------
 
 bits = st.sampled_from([0, 1, "0", "1", True, False, "true", "false", "True", "False"])
 numbers = st.integers(0, 2**31 - 1)
@@ -729,10 +729,10 @@ messages = st.fixed_dictionaries(
 
 
 @given(st.lists(messages, max_size=5), numbers | numbers.map(str))
-def test_the_short_cut_reads_what_the_long_way_reads(
+def test_the_fast_parser_reads_what_the_lenient_one_reads(
     listed: list[dict[str, object]], online: object
 ) -> None:
-    """A page that needs no leniency comes out the same as with a byte-order mark before it."""
+    """A plain page gives the same result as with a byte-order mark before it."""
     body = json.dumps({"status": 1, "users_online": online, "message_list": listed})
     quick, slow = read(GET, body), read(GET, BOM + body)
     assert (quick.messages, quick.users_online) == (slow.messages, slow.users_online)
@@ -741,14 +741,14 @@ def test_the_short_cut_reads_what_the_long_way_reads(
 
 @pytest.mark.parametrize("id", [-1, 2**31, 2**40, 2**63, 10**30])
 def test_ids_are_int32(id: int) -> None:
-    """An id outside the documented range is no place to poll from."""
+    """An id outside the documented range is not a position to poll from."""
     body = PAGE.replace(b'"id":1', f'"id":{id}'.encode())
     page = read(GET, body)
     assert page.messages == ()
     assert len(page.undecodable) == 1
 
 
-# -- what errors may show -------------------------------------------------------------------------
+# -- excerpts in errors ---------------------------------------------------------------------------
 
 KEY = 'c4n4ry/K3y+ =&%"é~'
 
@@ -771,7 +771,7 @@ each_form = pytest.mark.parametrize("form", FORMS)
 
 
 @each_form
-def test_a_key_in_an_excerpt_is_covered(form: str) -> None:
+def test_a_key_in_an_excerpt_is_replaced(form: str) -> None:
     """In every form in which a service can echo it."""
     error = read(SET, f"<p>Fatal: no row for {FORMS[form](KEY)} in db", 200, KEY)
     assert type(error) is DecodeError
@@ -780,8 +780,8 @@ def test_a_key_in_an_excerpt_is_covered(form: str) -> None:
 
 @each_form
 @pytest.mark.parametrize("status", [200, 400, 401, 429])
-def test_a_key_in_the_services_words_is_covered(form: str, status: int) -> None:
-    """Messages are scrubbed like excerpts."""
+def test_a_key_in_an_error_message_is_replaced(form: str, status: int) -> None:
+    """Messages are redacted like excerpts."""
     body = json.dumps({"error": f"Invalid {FORMS[form](KEY)}, go away"})
     error = read(USER, body, status, KEY)
     assert isinstance(error, ApiError | RateLimitedError)
@@ -791,8 +791,8 @@ def test_a_key_in_the_services_words_is_covered(form: str, status: int) -> None:
 
 
 @each_form
-def test_every_key_is_covered_everywhere(form: str) -> None:
-    """All keys of a request, each as often as it comes, the longer before the one within it."""
+def test_every_key_is_replaced_everywhere(form: str) -> None:
+    """All keys of a request, each occurrence, a longer form before one within it."""
     echo = FORMS[form]
     keys = ("s3cr3t/one", "s3cr3t/one/two")
     error = read(SET, f"{echo(keys[1])} {echo(keys[0])} {echo(keys[1])}", 200, *keys)
@@ -801,22 +801,22 @@ def test_every_key_is_covered_everywhere(form: str) -> None:
     assert error.excerpt == "*** *** ***"
 
 
-def test_keys_that_share_a_part_are_both_covered() -> None:
-    """Where one key ends with what another begins with, nothing is left of either of them."""
+def test_keys_that_share_a_part_are_both_replaced() -> None:
+    """Where one key ends with what another begins with, no part of either is left."""
     for keys in (("s3cr3t/one", "one/s3cr3t"), ("one/s3cr3t", "s3cr3t/one")):
         assert read(SET, "no s3cr3t/one/s3cr3t/one here", 200, *keys).excerpt == "no *** here"
 
 
-def test_no_form_is_covered_within_a_longer_one() -> None:
-    """A key that is part of its own encoding leaves nothing of that behind."""
+def test_no_form_is_replaced_within_a_longer_one() -> None:
+    """A key that is part of its own encoding leaves no part of that."""
     for echo in ("%25", "%2525", "%252525"):
         assert read(SET, f"no {echo} here", 200, "%25").excerpt == "no *** here"
 
 
 @each_form
 @pytest.mark.parametrize("before", [0, 150, 190, 195, 199, 200, 780, 790, 799, 65_520, 65_530])
-def test_cutting_comes_after_covering(form: str, before: int) -> None:
-    """Half a key at the end of an excerpt would not be found any more, however long the body."""
+def test_cutting_comes_after_replacing(form: str, before: int) -> None:
+    """A part of a key at the end of an excerpt would not be found, however long the body."""
     for filler in ("x", " "):
         error = read(SET, f"{filler * before}{FORMS[form](KEY)} tail", 200, KEY)
         assert type(error) is DecodeError
@@ -829,8 +829,8 @@ def test_cutting_comes_after_covering(form: str, before: int) -> None:
     st.sampled_from(sorted(FORMS)),
     st.integers(0, 220),
 )
-def test_no_key_gets_out(key: str, form: str, before: int) -> None:
-    """For any key, in any form, anywhere in a body."""
+def test_no_key_is_shown(key: str, form: str, before: int) -> None:
+    """For any key, in any form, at any point of a body."""
     echo = FORMS[form](key)
     error = read(SET, f"{'#' * before}{echo}{'#' * 9}", 200, key)
     expected = f"{'#' * before}***{'#' * 9}"
@@ -854,15 +854,15 @@ def test_an_excerpt_is_one_printable_line() -> None:
     assert error.excerpt.isprintable()
 
 
-def test_keys_are_asked_for_only_in_an_error() -> None:
-    """A good answer reveals nothing to anybody."""
+def test_keys_are_revealed_only_for_an_error() -> None:
+    """A result needs no key."""
 
     def never() -> Iterable[Secret]:
         raise AssertionError
 
-    assert parse_response(ROLL, 200, b'{"roll":6}', never) == Roll(6)
-    assert parse_response(ROLL, 200, b'\xef\xbb\xbf{"roll":6}', never) == Roll(6)
-    assert isinstance(parse_response(ROLL, 500, b"", never), HttpStatusError)
+    assert try_parse_response(ROLL, 200, b'{"roll":6}', never) == Roll(6)
+    assert try_parse_response(ROLL, 200, b'\xef\xbb\xbf{"roll":6}', never) == Roll(6)
+    assert isinstance(try_parse_response(ROLL, 500, b"", never), HttpStatusError)
 
 
 # -- Retry-After ----------------------------------------------------------------------------------
@@ -872,7 +872,7 @@ DATE = format_datetime(NOW, usegmt=True)
 
 
 def date_in(seconds: float) -> str:
-    """An HTTP date this much after `NOW`."""
+    """Return an HTTP date this much after `NOW`."""
     return format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
 
 
@@ -897,8 +897,8 @@ def date_in(seconds: float) -> str:
         ("Sun Mar  1 12:00:07 2026", 7.0),
     ],
 )
-def test_sensible_waits(value: str, seconds: float) -> None:
-    """Seconds, fractions of them, and HTTP dates held against the answer's own ``Date``."""
+def test_valid_waits(value: str, seconds: float) -> None:
+    """Seconds, fractions of them, and HTTP dates compared with the ``Date`` of the response."""
     assert parse_retry_after({"Retry-After": value, "Date": DATE}) == seconds
 
 
@@ -936,19 +936,19 @@ def test_sensible_waits(value: str, seconds: float) -> None:
     ],
     ids=range(28),
 )
-def test_senseless_waits(value: str) -> None:
-    """Negative, not a number, out of any range: as good as nothing said."""
+def test_invalid_waits(value: str) -> None:
+    """Negative, not a number, or out of range: treated as a missing header."""
     assert parse_retry_after({"Retry-After": value, "Date": DATE}) is None
 
 
-def test_without_the_header_nothing_was_said() -> None:
+def test_without_the_header_there_is_no_wait() -> None:
     """A ``Date`` alone means nothing."""
     assert parse_retry_after({}) is None
     assert parse_retry_after({"Date": DATE}) is None
 
 
 @pytest.mark.parametrize("headers", [{}, {"Date": ""}, {"Date": "yesterday"}])
-def test_without_a_sensible_date_this_clock_has_to_do(headers: dict[str, str]) -> None:
+def test_without_a_valid_date_the_local_clock_is_used(headers: dict[str, str]) -> None:
     """A date far away is far away by any clock."""
     due = datetime.now(UTC) + timedelta(seconds=3600)
     wait = parse_retry_after({"Retry-After": format_datetime(due, usegmt=True), **headers})
@@ -958,7 +958,7 @@ def test_without_a_sensible_date_this_clock_has_to_do(headers: dict[str, str]) -
 
 
 def test_clocks_need_not_agree() -> None:
-    """What counts is the service's date against the service's clock."""
+    """The service's date is compared with the service's clock."""
     past = {"Retry-After": "Thu, 01 Jan 1970 00:00:10 GMT", "Date": "Thu, 01 Jan 1970 00:00:00 GMT"}
     assert parse_retry_after(past) == 10.0
 
@@ -968,7 +968,7 @@ def test_clocks_need_not_agree() -> None:
     st.text("SunMar 0123456789,:+-GMT"),
 )
 def test_no_header_breaks_anything(value: str, date: str) -> None:
-    """Any value is a finite wait of 0 seconds or more, or none."""
+    """Any value is a finite wait of 0 seconds or more, or ``None``."""
     wait = parse_retry_after({"Retry-After": value, "Date": date})
     assert wait is None or 0.0 <= wait < float("inf")
 
@@ -1017,8 +1017,8 @@ def test_the_services_dates(date: datetime) -> None:
     ],
     ids=range(28),
 )
-def test_anything_else_is_no_date(value: object) -> None:
-    """A zero date, another form, another calendar, a zone: none of them is guessed at."""
+def test_any_other_value_is_no_date(value: object) -> None:
+    """A zero date, another format, another calendar, a zone: none of them is guessed."""
     assert parse_date(value) is None
 
 
@@ -1026,8 +1026,8 @@ def test_anything_else_is_no_date(value: object) -> None:
 @given(st.text("0123456789-:+.,ZTW ", min_size=19, max_size=19) | st.from_regex(
     r"2012-12-12 [0-9:.,+Z-]{8}", fullmatch=True
 ))  # fmt: skip
-def test_every_date_is_naive_and_in_the_form(value: str) -> None:
-    """Whatever is taken as a date is written as one, so that any two can be compared."""
+def test_every_date_is_naive_and_in_the_format(value: str) -> None:
+    """Whatever is accepted as a date has one format, so that any two can be compared."""
     date = parse_date(value)
     if date is not None:
         assert date.tzinfo is None

@@ -20,18 +20,18 @@ from pythpeer.wire import Rate
 EPS = 1e-6
 
 
-def ask(bucket: Bucket, now: float) -> int:
-    """Take a token that is due, and write its request at once."""
+def spend_due(bucket: Bucket, now: float) -> int:
+    """Spend a token that is due, by writing its request immediately."""
     assert bucket.due(now) <= now
     bucket.reserve()
     return bucket.spend(now)
 
 
-# -- the law with one token -----------------------------------------------------------------------
+# -- the invariant with one token -----------------------------------------------------------------
 
 
 def test_a_new_bucket_is_full() -> None:
-    """The first request need not wait, at whatever time it is."""
+    """The first request does not wait, at any time of the clock."""
     for now in (-1e9, 0.0, 1e9):
         assert Bucket(Rate(1.0)).due(now) == now
         assert Bucket(Rate(1.0, 3)).available(now) == 3
@@ -43,30 +43,30 @@ def test_a_new_bucket_is_full() -> None:
     st.floats(-1e6, 1e6),
     st.floats(0, 200),
 )
-def test_the_law(interval: float, guard: float, written: float, took: float) -> None:
+def test_the_next_token_is_due(interval: float, guard: float, written: float, took: float) -> None:
     """The next is due at ``min(t_written + interval + guard, t_answered + interval)``."""
     bucket = Bucket(Rate(interval, 1, guard))
-    anchor = ask(bucket, written)
+    number = spend_due(bucket, written)
     assert bucket.due(written) == pytest.approx(written + interval + guard)
     answered = written + took
-    bucket.answered(anchor, answered)
-    law = min(written + interval + guard, answered + interval)
-    assert bucket.due(written) == pytest.approx(law)
+    bucket.answered(number, answered)
+    expected = min(written + interval + guard, answered + interval)
+    assert bucket.due(written) == pytest.approx(expected)
 
 
 def test_a_late_answer_changes_nothing() -> None:
-    """After ``guard`` seconds the answer has nothing more to say."""
+    """When the guard is over, the response changes nothing."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
-    anchor = ask(bucket, 10.0)
-    bucket.answered(anchor, 10.5)
+    number = spend_due(bucket, 10.0)
+    bucket.answered(number, 10.5)
     assert bucket.due(10.5) == 11.05
 
 
 def test_an_answer_to_an_earlier_request_changes_nothing() -> None:
-    """It says when that one was counted, and not the one that was written since."""
+    """It shows when that request was counted, and not the one that was written later."""
     bucket = Bucket(Rate(1.0, 1, 0.5))
-    first = ask(bucket, 0.0)
-    second = ask(bucket, 1.5)
+    first = spend_due(bucket, 0.0)
+    second = spend_due(bucket, 1.5)
     bucket.answered(first, 1.6)
     assert bucket.due(1.6) == 3.0
     bucket.answered(second, 1.7)
@@ -74,30 +74,30 @@ def test_an_answer_to_an_earlier_request_changes_nothing() -> None:
 
 
 def test_the_same_answer_counts_once() -> None:
-    """A second report of it, later or earlier, moves nothing later."""
+    """A second report of it, later or earlier, makes nothing due later."""
     bucket = Bucket(Rate(1.0, 1, 0.5))
-    anchor = ask(bucket, 0.0)
-    bucket.answered(anchor, 0.2)
-    bucket.answered(anchor, 0.4)
+    number = spend_due(bucket, 0.0)
+    bucket.answered(number, 0.2)
+    bucket.answered(number, 0.4)
     assert bucket.due(0.4) == 1.2
 
 
 def test_what_is_due_stays_due() -> None:
     """Time passes, and no second token comes of it."""
     bucket = Bucket(Rate(1.0))
-    ask(bucket, 0.0)
+    spend_due(bucket, 0.0)
     assert [bucket.due(now) for now in (0.5, 1.05, 2.0, 50.0)] == [1.05, 1.05, 2.0, 50.0]
     assert bucket.available(1.0) == 0
     assert bucket.available(1.05) == bucket.available(1000.0) == 1
-    ask(bucket, 1000.0)
+    spend_due(bucket, 1000.0)
     assert bucket.available(1000.0) == 0
 
 
 def test_an_interval_of_nought_is_no_pacing() -> None:
-    """As many as anybody wants, one after the other."""
+    """Any number of requests can follow one another."""
     bucket = Bucket(Rate(0.0, 1, 0.5))
     for _ in range(100):
-        ask(bucket, 3.0)
+        spend_due(bucket, 3.0)
     assert bucket.due(3.0) == 3.0
     assert bucket.available(3.0) == 1
 
@@ -106,42 +106,42 @@ def test_an_interval_of_nought_is_no_pacing() -> None:
 
 
 def test_a_burst_and_then_one_per_interval() -> None:
-    """Three at once with a burst of three; then the rate, no faster and no slower."""
+    """Three immediately with a burst of three; then the rate, no faster and no slower."""
     bucket = Bucket(Rate(1.0, 3, 0.0))
     for left in (2, 1, 0):
-        ask(bucket, 0.0)
+        spend_due(bucket, 0.0)
         assert bucket.available(0.0) == left
     for second in range(1, 20):
         assert bucket.due(second - 0.5) == pytest.approx(second)
-        ask(bucket, second)
+        spend_due(bucket, second)
         assert bucket.available(second) == 0
 
 
 def test_a_burst_waits_for_the_guard_too() -> None:
-    """The first token back is as late as with one token, and an answer makes it as early."""
+    """The first token is as late as with a burst of one, and a response makes it as early."""
     bucket = Bucket(Rate(1.0, 3, 0.05))
-    anchors = [ask(bucket, 0.0) for _ in range(3)]
+    anchors = [spend_due(bucket, 0.0) for _ in range(3)]
     assert bucket.due(0.0) == pytest.approx(1.05)
-    for anchor in anchors:
-        bucket.answered(anchor, 0.01)
+    for number in anchors:
+        bucket.answered(number, 0.01)
     assert 1.0 <= bucket.due(0.01) <= 1.05
 
 
-def test_tokens_are_saved_up_to_the_burst() -> None:
-    """One more per interval, and no more than ``burst`` in an eternity."""
+def test_tokens_are_stored_up_to_the_burst() -> None:
+    """One more per interval, and never more than ``burst``."""
     bucket = Bucket(Rate(1.0, 3, 0.0))
     for _ in range(3):
-        ask(bucket, 0.0)
+        spend_due(bucket, 0.0)
     saved = [bucket.available(now) for now in (0.9, 1.0, 1.9, 2.0, 3.0, 4.0, 1e9)]
     assert saved == [0, 1, 1, 2, 3, 3, 3]
 
 
 def test_a_burst_after_a_lull_is_no_bigger() -> None:
-    """A million seconds of silence save three tokens."""
+    """A million seconds without a request store three tokens."""
     bucket = Bucket(Rate(1.0, 3, 0.05))
     for start in (0.0, 1e6):
         for _ in range(3):
-            ask(bucket, start)
+            spend_due(bucket, start)
         assert bucket.due(start) > start + 0.99
 
 
@@ -155,8 +155,8 @@ class Server:
         self.rate = rate
         self.full_at = -math.inf
 
-    def take(self, now: float) -> float:
-        """Count one request, and return how many seconds too early it came."""
+    def count_request(self, now: float) -> float:
+        """Count one request, and return how many seconds too early it arrived."""
         slack = (self.rate.burst - 1) * self.rate.interval
         early = self.full_at - slack - now
         self.full_at = max(self.full_at, now) + self.rate.interval
@@ -169,21 +169,21 @@ was written, from there to its arrival, and from there to its answer (``None``: 
 
 
 def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
-    """Send a request per step, as early as the bucket allows; return writings and arrivals."""
+    """Send a request per step, as early as the bucket allows; return write_times and arrivals."""
     bucket = Bucket(rate)
     now = 0.0
     answers: list[tuple[float, int]] = []
-    writings, arrivals = [], []
+    write_times, arrivals = [], []
 
     def wait(until: float) -> float:
         while answers and answers[0][0] <= until:
-            at, anchor = heapq.heappop(answers)
-            bucket.answered(anchor, at)
+            at, number = heapq.heappop(answers)
+            bucket.answered(number, at)
         return max(now, until)
 
     for idle, lag, delay, took in steps:
         due = bucket.due(now)
-        while answers and answers[0][0] < due:  # an answer can only bring it forward
+        while answers and answers[0][0] < due:  # a response can only make it due earlier
             now = wait(answers[0][0])
             assert bucket.due(now) <= max(due, now)
             due = bucket.due(now)
@@ -192,12 +192,12 @@ def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
         assert bucket.available(now) >= 1
         bucket.reserve()
         now = wait(now + lag)
-        anchor = bucket.spend(now)
-        writings.append(now)
+        number = bucket.spend(now)
+        write_times.append(now)
         arrivals.append(now + delay * rate.guard)
         if took is not None:
-            heapq.heappush(answers, (arrivals[-1] + took, anchor))
-    return writings, arrivals
+            heapq.heappush(answers, (arrivals[-1] + took, number))
+    return write_times, arrivals
 
 
 rates = st.builds(
@@ -225,7 +225,7 @@ steps = st.lists(
     [(0, 0, 0, None), (1.04, 0, 1, None), (0.01, 0, 1, None), (0, 0, 1, None), (0, 0, 0, None)],
 )
 @example(
-    # The first may be on its way far longer than the second, which was answered at once.
+    # The first request can be under way far longer than the second, which was answered first.
     Rate(0.05, 3, 0.5),
     [(0, 0, 1, None), (0, 0, 0, 0), (0.16, 0, 0.68, None), *[(0, 0, 0.68, None)] * 2],
 )
@@ -233,7 +233,7 @@ def test_the_server_never_counts_too_many(rate: Rate, steps: list[Step]) -> None
     """With any delay within the guard, any schedule and any answers, its bucket never runs dry."""
     _, arrivals = run(rate, steps)
     server = Server(rate)
-    early = [server.take(arrival) for arrival in sorted(arrivals)]
+    early = [server.count_request(arrival) for arrival in sorted(arrivals)]
     assert all(seconds <= EPS for seconds in early), early
 
 
@@ -248,25 +248,25 @@ def test_with_one_token_no_gap_is_short(rate: Rate, steps: list[Step]) -> None:
 
 @given(rates, st.integers(1, 40), st.floats(0, 1))
 def test_safety_costs_no_more_than_the_guard(rate: Rate, count: int, delay: float) -> None:
-    """Whoever asks without pause gets ``interval + guard`` at the worst, and the burst on top."""
-    writings, _ = run(rate, [(0.0, 0.0, delay, None)] * count)
+    """Requests without pause wait ``interval + guard`` at most, and the burst is additional."""
+    write_times, _ = run(rate, [(0.0, 0.0, delay, None)] * count)
     worst = max(0, count - rate.burst) * (rate.interval + rate.guard)
-    assert writings[-1] <= worst + EPS
+    assert write_times[-1] <= worst + EPS
 
 
 @given(rates, st.integers(1, 40))
 def test_prompt_answers_give_the_full_rate(rate: Rate, count: int) -> None:
-    """Where every request is answered at once, nothing at all is lost with one token."""
+    """Where every request is answered immediately, no time is lost with one token."""
     single = Rate(rate.interval, 1, rate.guard)
-    writings, _ = run(single, [(0.0, 0.0, 0.0, 0.0)] * count)
-    assert writings[-1] == pytest.approx((count - 1) * rate.interval)
+    write_times, _ = run(single, [(0.0, 0.0, 0.0, 0.0)] * count)
+    assert write_times[-1] == pytest.approx((count - 1) * rate.interval)
 
 
 # -- reserving ------------------------------------------------------------------------------------
 
 
-def test_a_reserved_token_is_nobody_elses() -> None:
-    """Until its request is written nobody knows when the next one is due."""
+def test_a_reserved_token_is_not_available_to_others() -> None:
+    """Until its request is written, it is not known when the next token is due."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
     bucket.reserve()
     assert bucket.available(0.0) == 0
@@ -276,7 +276,7 @@ def test_a_reserved_token_is_nobody_elses() -> None:
 
 
 def test_the_rest_of_a_burst_can_be_reserved() -> None:
-    """One token put aside leaves two."""
+    """One reserved token leaves two."""
     bucket = Bucket(Rate(1.0, 3))
     bucket.reserve()
     assert bucket.available(0.0) == 2
@@ -287,42 +287,42 @@ def test_the_rest_of_a_burst_can_be_reserved() -> None:
     assert bucket.due(0.0) == math.inf
 
 
-def test_a_token_given_back_is_there_at_once() -> None:
+def test_a_released_token_is_available_immediately() -> None:
     """A request that certainly never left costs nothing."""
     bucket = Bucket(Rate(1.0))
     bucket.reserve()
     bucket.release()
     assert bucket.due(5.0) == 5.0
     assert bucket.available(5.0) == 1
-    ask(bucket, 5.0)
+    spend_due(bucket, 5.0)
     bucket_due = bucket.due(5.0)
     bucket_due_again = bucket.due(5.0)
     assert bucket_due == bucket_due_again == 6.05
 
 
 @given(rates, steps, st.lists(st.integers(0, 3), max_size=24))
-def test_giving_back_leaves_no_trace(rate: Rate, steps: list[Step], aborted: list[int]) -> None:
+def test_a_release_leaves_no_trace(rate: Rate, steps: list[Step], aborted: list[int]) -> None:
     """Requests that never left change nothing for those that do."""
-    undisturbed, disturbed = Bucket(rate), Bucket(rate)
+    reference, bucket = Bucket(rate), Bucket(rate)
     now = 0.0
     for (idle, *_), times in zip(steps, aborted, strict=False):
-        now = max(now, undisturbed.due(now)) + idle
+        now = max(now, reference.due(now)) + idle
         for _ in range(times):
-            if disturbed.due(now) <= now:
-                disturbed.reserve()
-                disturbed.release()
-        assert disturbed.due(now) == undisturbed.due(now)
-        assert disturbed.available(now) == undisturbed.available(now)
-        ask(undisturbed, now)
-        ask(disturbed, now)
+            if bucket.due(now) <= now:
+                bucket.reserve()
+                bucket.release()
+        assert bucket.due(now) == reference.due(now)
+        assert bucket.available(now) == reference.available(now)
+        spend_due(reference, now)
+        spend_due(bucket, now)
 
 
 def test_the_clock_starts_at_the_writing() -> None:
-    """A token held for long, while a connection is made, is stamped when it is used."""
+    """A token held for long, while a connection is made, counts from the time of its use."""
     bucket = Bucket(Rate(1.0, 1, 0.0))
     bucket.reserve()
-    anchor = bucket.spend(30.0)
-    bucket.answered(anchor, 30.0)
+    number = bucket.spend(30.0)
+    bucket.answered(number, 30.0)
     assert bucket.due(30.0) == 31.0
 
 
@@ -330,7 +330,7 @@ def test_the_clock_starts_at_the_writing() -> None:
 
 
 def test_a_pause_holds_everything() -> None:
-    """Saved tokens do not help against it, and come back after it."""
+    """Stored tokens are not available during the pause, and are afterwards."""
     bucket = Bucket(Rate(1.0, 3))
     bucket.pause(10.0)
     assert bucket.available(9.999) == 0
@@ -340,19 +340,19 @@ def test_a_pause_holds_everything() -> None:
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1))
-def test_a_pause_only_ever_grows(untils: list[float]) -> None:
+def test_a_pause_is_only_moved_later(ends: list[float]) -> None:
     """A shorter one does not replace a longer one."""
     bucket = Bucket(Rate(1.0))
-    for until in untils:
+    for until in ends:
         bucket.pause(until)
-    assert bucket.due(-1000.0) == max(untils)
+    assert bucket.due(-1000.0) == max(ends)
     assert bucket.due(1000.0) == 1000.0
 
 
 def test_pause_and_pacing_both_hold() -> None:
-    """The later of the two decides, whichever it is."""
+    """The later of the two decides."""
     bucket = Bucket(Rate(1.0, 1, 0.0))
-    ask(bucket, 0.0)
+    spend_due(bucket, 0.0)
     bucket.pause(0.5)
     assert bucket.due(0.0) == 1.0
     bucket.pause(7.0)
@@ -360,20 +360,20 @@ def test_pause_and_pacing_both_hold() -> None:
 
 
 def test_requests_under_way_do_not_end_a_pause() -> None:
-    """Neither their writing nor their answers nor their tokens given back."""
+    """Neither their writing nor their responses nor their released tokens."""
     bucket = Bucket(Rate(1.0, 3, 0.05))
-    anchor = ask(bucket, 0.0)
+    number = spend_due(bucket, 0.0)
     bucket.reserve()
     bucket.reserve()
     bucket.pause(60.0)
-    bucket.answered(anchor, 0.1)
+    bucket.answered(number, 0.1)
     bucket.release()
     bucket.answered(bucket.spend(0.2), 0.3)
     assert bucket.due(0.3) == 60.0
 
 
 def test_a_pause_without_end_is_possible() -> None:
-    """For ever is later than everything."""
+    """Infinity is later than any time."""
     bucket = Bucket(Rate(1.0))
     bucket.pause(math.inf)
     bucket.pause(5.0)
@@ -394,8 +394,8 @@ def test_a_429_widens_the_guard() -> None:
     assert seen == pytest.approx([0.1, 0.2, 0.4, MAX_GUARD, MAX_GUARD, MAX_GUARD])
 
 
-def test_no_guard_grows_as_well() -> None:
-    """Twice nothing would be nothing."""
+def test_a_guard_of_zero_is_widened_too() -> None:
+    """Doubling zero would give zero."""
     bucket = Bucket(Rate(1.0, 1, 0.0))
     bucket.on_throttled()
     assert bucket.guard == pytest.approx(0.05)
@@ -409,15 +409,15 @@ def test_a_guard_over_the_cap_stays() -> None:
 
 
 def test_a_wider_guard_holds_from_the_next_request_on() -> None:
-    """That is what it is for."""
+    """The guard counts from the time of writing."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
     bucket.on_throttled()
-    ask(bucket, 0.0)
+    spend_due(bucket, 0.0)
     assert bucket.due(0.0) == pytest.approx(1.1)
 
 
-def test_a_clean_run_narrows_it_again() -> None:
-    """By a tenth after each hundred answers, and never below what the rate says."""
+def test_successes_narrow_it_again() -> None:
+    """By a tenth after each hundred responses, and never below the guard of the rate."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
     bucket.on_throttled()
     for _ in range(SUCCESSES_TO_NARROW - 1):
@@ -430,8 +430,8 @@ def test_a_clean_run_narrows_it_again() -> None:
     assert bucket.guard == 0.05
 
 
-def test_a_429_ends_a_clean_run() -> None:
-    """A hundred answers in a row are meant."""
+def test_a_429_restarts_the_count_of_successes() -> None:
+    """A hundred responses in a row are required."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
     bucket.on_throttled()
     for _ in range(SUCCESSES_TO_NARROW - 1):
@@ -444,7 +444,7 @@ def test_a_429_ends_a_clean_run() -> None:
 
 @given(st.floats(0, 5), st.lists(st.booleans(), max_size=400))
 def test_the_guard_keeps_within_its_bounds(guard: float, answers: list[bool]) -> None:
-    """Never under the rate's, never over the greater of that and the cap."""
+    """Never below the guard of the rate, never above the greater of that and the cap."""
     bucket = Bucket(Rate(1.0, 1, guard))
     for clean in answers:
         if clean:
@@ -462,7 +462,7 @@ def test_a_bucket_moves_to_another_clock(ahead: float, spent: int, pause: int) -
     """What was due in five seconds is due in five seconds by a clock that shows another time."""
     bucket = Bucket(Rate(5.0, 3, 0.05))
     for _ in range(spent):
-        ask(bucket, 0.0)
+        spend_due(bucket, 0.0)
     if pause:
         bucket.pause(3.0 * pause)
     before = bucket.due(1.0) - 1.0, bucket.available(1.0)
@@ -472,7 +472,7 @@ def test_a_bucket_moves_to_another_clock(ahead: float, spent: int, pause: int) -
 
 
 def test_reservations_stay_behind() -> None:
-    """In the loop that was left, nothing will be written any more."""
+    """In the old loop no request will be written any more."""
     bucket = Bucket(Rate(1.0))
     bucket.reserve()
     moved = bucket.shifted(100.0)

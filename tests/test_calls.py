@@ -1,4 +1,4 @@
-"""What becomes of a call: its answer or its error, whether it is repeated, and what it costs."""
+"""Calls: the result or the error, the repetitions, and the cost in tokens."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 async def outcome(name: str, step: Step) -> PythpeerError:
-    """What a call ends in that is answered so; it is asked once, whatever it is."""
+    """Return the error of a call that is answered so; it is sent once."""
     async with RawServer(step) as server, open_session(server.url) as session:
         error = await failure(name, session, server.url)
         assert len(server.requests) == 1
@@ -67,7 +67,7 @@ async def outcome(name: str, step: Step) -> PythpeerError:
         return error
 
 
-# -- what is asked for ----------------------------------------------------------------------------
+# -- requests -------------------------------------------------------------------------------------
 
 PEERBET: Final = "/api/chat/?action="
 MAIL: Final = "/api/mail.php?personalkey=personal-key"
@@ -108,8 +108,8 @@ TARGETS: Final[dict[str, tuple[Callable[[Session], Awaitable[object]], str]]] = 
 
 
 @pytest.mark.parametrize("name", TARGETS)
-async def test_a_request_line_is_to_the_letter(name: str) -> None:
-    """Each call of the services asks for exactly what is documented, in that order."""
+async def test_a_request_line_is_exact(name: str) -> None:
+    """Each call of the services sends exactly what is documented, in that order."""
     run, target = TARGETS[name]
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await run(session)
@@ -120,7 +120,7 @@ async def test_a_request_line_is_to_the_letter(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 async def test_the_api_key_goes_to_pythbots_only(name: str) -> None:
-    """The API key travels in a header, to the service it belongs to, and never in a URL."""
+    """The API key is sent in a header, to its service only, and never in a URL."""
     run, target = TARGETS[name]
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await run(session)
@@ -130,7 +130,7 @@ async def test_the_api_key_goes_to_pythbots_only(name: str) -> None:
 
 
 async def test_keys_that_are_not_given_are_not_sent() -> None:
-    """Without keys, reads go out without them, and what needs one is refused at once."""
+    """Without keys, reads are sent without them, and a call that needs one raises immediately."""
     async with RawServer(answer()) as server:
         session = open_session(
             server.url, peerbet_key=None, personal_key=None, pythbots_api_key=None
@@ -145,24 +145,24 @@ async def test_keys_that_are_not_given_are_not_sent() -> None:
         assert b"api-key" not in server.requests[1].head.lower()
 
 
-async def test_the_personal_key_can_be_spelled_otherwise() -> None:
-    """One option switches how the mail service's key is called."""
+async def test_the_parameter_of_the_personal_key_can_be_changed() -> None:
+    """An option sets the name of the parameter for the key of the mail service."""
     async with RawServer(answer()) as server:
         async with open_session(server.url, personal_key_param="personal_key") as session:
             await session.pythbots.all_mail()
         assert server.targets == ["/api/mail.php?personal_key=personal-key&readall"]
 
 
-async def test_a_key_is_encoded_like_anything_else() -> None:
-    """Characters of a key that mean something in a URL arrive as what they are."""
+async def test_a_key_is_encoded_like_any_text() -> None:
+    """Characters of a key that mean something in a URL arrive unchanged."""
     async with RawServer(answer()) as server:
         async with open_session(server.url, peerbet_key="a b&c=d/é") as session:
             await session.peerbet.messages()
         assert server.targets == ["/api/chat/?action=get&key=a%20b%26c%3Dd%2F%C3%A9"]
 
 
-async def test_an_endpoint_of_ones_own_gets_no_key() -> None:
-    """A user's endpoint is asked with its fixed query, then the parameters, and nothing else."""
+async def test_a_custom_endpoint_gets_no_key() -> None:
+    """A custom endpoint is sent its fixed query, then the parameters, and nothing else."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         endpoint = Endpoint("dice", f"{server.url}/api/dice/", query={"action": "roll"})
         await session.call(endpoint, n=3, none=None, key=Secret("k/1"), yes=True, half=0.5)
@@ -170,11 +170,11 @@ async def test_an_endpoint_of_ones_own_gets_no_key() -> None:
         assert b"api-key" not in server.requests[0].head.lower()
 
 
-# -- what came of it ------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------
 
 
-async def test_a_read_with_garbage_for_an_answer_shows_its_beginning() -> None:
-    """An excerpt of at most 200 characters helps to see what came instead."""
+async def test_a_read_with_an_invalid_response_shows_its_beginning() -> None:
+    """An excerpt of at most 200 characters shows what was received."""
     error = await outcome("user", answer(b"<html>\r\n\x00\x1b[31m" + b"x" * 1000))
     assert isinstance(error, DecodeError)
     assert error.excerpt.startswith("<html>")
@@ -183,8 +183,8 @@ async def test_a_read_with_garbage_for_an_answer_shows_its_beginning() -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_session_that_is_not_open_asks_nothing(name: str) -> None:
-    """Before opening and after closing, a call says what is wrong, and spends no token."""
+async def test_a_session_that_is_not_open_sends_nothing(name: str) -> None:
+    """Before opening and after closing, a call raises an error, and spends no token."""
     async with RawServer(answer()) as server:
         session = open_session(server.url, rates={})
         assert isinstance(await failure(name, session, server.url), SessionClosedError)
@@ -195,8 +195,8 @@ async def test_a_session_that_is_not_open_asks_nothing(name: str) -> None:
         assert server.connection_count == 0
 
 
-async def test_a_closed_session_says_so_before_anybody_waits() -> None:
-    """Where a token would have to be waited for, a call of a closed session fails at once."""
+async def test_a_closed_session_raises_before_any_waiting() -> None:
+    """Where a call would have to wait for a token, one of a closed session fails immediately."""
     async with RawServer(answer()) as server:
         session = open_session(server.url, rates={"peerbet.chat.set": Rate(30.0)})
         async with session:
@@ -206,7 +206,7 @@ async def test_a_closed_session_says_so_before_anybody_waits() -> None:
         assert now() == start
 
 
-# -- what is asked again --------------------------------------------------------------------------
+# -- retries --------------------------------------------------------------------------------------
 
 PASSING: Final = {
     "drop": drop(),
@@ -216,12 +216,12 @@ PASSING: Final = {
     "garbage": send(b"garbage\r\n\r\n"),
     "body cut": drop(http(200, GOOD[:9], length=99)),
 }
-"""What may be over with the next attempt."""
+"""Failures that may pass before the next attempt."""
 
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("attempts", [1, 2, 4])
-async def test_a_read_is_tried_so_often(attempts: int, fault: str) -> None:
+async def test_the_number_of_attempts_of_a_read(attempts: int, fault: str) -> None:
     """``attempts`` counts all of them, and the last failure is the one that is raised."""
     async with (
         RawServer(PASSING[fault]) as server,
@@ -233,7 +233,7 @@ async def test_a_read_is_tried_so_often(attempts: int, fault: str) -> None:
 
 
 async def test_four_attempts_are_the_default() -> None:
-    """Unless told otherwise, a session tries a read four times."""
+    """By default, a session tries a read four times."""
     async with (
         RawServer(error_page(500)) as server,
         open_session(server.url, retry=Retry()) as session,
@@ -244,7 +244,7 @@ async def test_four_attempts_are_the_default() -> None:
 
 @pytest.mark.parametrize("name", READS)
 async def test_a_read_that_succeeds_at_last_succeeds(name: str) -> None:
-    """Each attempt may fail in its own way; what counts is the first answer."""
+    """Each attempt can fail in a different way; the first result counts."""
     steps = [*PASSING.values(), answer()]
     async with (
         RawServer(*steps) as server,
@@ -255,7 +255,7 @@ async def test_a_read_that_succeeds_at_last_succeeds(name: str) -> None:
 
 
 async def test_a_read_that_timed_out_is_tried_again() -> None:
-    """Each attempt has a time limit of its own."""
+    """Each attempt has a separate time limit."""
     async with (
         RawServer(hang(), hang(http(200, b"", length=5)), answer()) as server,
         open_session(server.url, timeout=3.0, retry=Retry(3, base_delay=0.0)) as session,
@@ -266,7 +266,7 @@ async def test_a_read_that_timed_out_is_tried_again() -> None:
 
 
 async def test_a_read_that_never_left_is_tried_again() -> None:
-    """A refused connection is as good a reason as any other."""
+    """A refused connection is repeated like any other failure."""
     with closed_port() as url:
         async with open_session(url, retry=Retry(3, base_delay=8.0)) as session:
             random.seed(7)
@@ -277,8 +277,8 @@ async def test_a_read_that_never_left_is_tried_again() -> None:
             assert now() - start == pytest.approx(sum(delays), abs=0.01)
 
 
-async def test_attempts_are_spread_over_the_whole_step() -> None:
-    """Before each repetition passes a random part of a step that doubles up to its maximum."""
+async def test_delays_are_spread_over_the_whole_step() -> None:
+    """The delay of each repetition is a random part of a step that doubles up to its maximum."""
     random.seed(1)
     waits: list[list[float]] = []
     for _ in range(25):
@@ -295,8 +295,8 @@ async def test_attempts_are_spread_over_the_whole_step() -> None:
 
 
 @pytest.mark.parametrize("name", READS)
-async def test_a_read_waits_as_long_as_it_is_told_to(name: str) -> None:
-    """After a 429 with a Retry-After the next request leaves no earlier than that."""
+async def test_a_read_waits_for_the_time_of_a_retry_after(name: str) -> None:
+    """After a 429 with a Retry-After the next request is sent no earlier than that."""
     dates = [("Date", formatdate(0, usegmt=True)), ("Retry-After", formatdate(9, usegmt=True))]
     steps = [answer(b"", 429, [("Retry-After", "7")]), answer(b"{}", 429, dates), answer()]
     async with (
@@ -312,8 +312,8 @@ async def test_a_read_waits_as_long_as_it_is_told_to(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_wait_that_is_too_long_is_told_at_once(name: str) -> None:
-    """A Retry-After over ``max_wait`` is not waited for: the error says how long it would be."""
+async def test_a_wait_that_is_too_long_fails_immediately(name: str) -> None:
+    """A Retry-After over ``max_wait`` is not waited for: the error has its seconds."""
     async with (
         RawServer(answer(b"", 429, [("Retry-After", "61")])) as server,
         open_session(server.url, retry=Retry(4), max_wait=60.0) as session,
@@ -332,8 +332,8 @@ async def test_a_wait_that_is_too_long_is_told_at_once(name: str) -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_service_that_is_down_is_left_alone_as_long_as_it_asks() -> None:
-    """A Retry-After beside a 503 counts like one beside a 429."""
+async def test_a_service_that_is_down_is_not_used_before_its_retry_after() -> None:
+    """A Retry-After of a 503 counts like one of a 429."""
     steps = (answer(b"", 503, [("Retry-After", "7")]), answer())
     async with (
         RawServer(*steps) as server,
@@ -354,10 +354,8 @@ UNREADABLE: Final = {
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("damage", UNREADABLE)
-async def test_what_is_asked_for_counts_although_the_page_is_damaged(
-    damage: str, status: int
-) -> None:
-    """A Retry-After is in the head: a body that cannot be read takes nothing from it."""
+async def test_a_retry_after_counts_although_the_body_is_damaged(damage: str, status: int) -> None:
+    """A Retry-After is in the head: a body that cannot be read does not matter."""
     head = (status, b"<html>", [("Retry-After", "7")])
     for name in ("user", "post"):
         async with (
@@ -377,8 +375,8 @@ async def test_what_is_asked_for_counts_although_the_page_is_damaged(
             assert second - first >= 7.0
 
 
-async def test_a_refused_write_holds_up_the_next_one() -> None:
-    """What a 429 asks for counts for the endpoint, not only for the call that met it."""
+async def test_a_throttled_write_delays_the_next_one() -> None:
+    """The pause of a 429 holds for the endpoint, not only for the call that received it."""
     steps = (answer(b"", 429, [("Retry-After", "5")]), answer())
     async with RawServer(*steps) as server, open_session(server.url) as session:
         error = await failure("post", session, server.url)
@@ -395,8 +393,8 @@ SLOW: Final = {"pythbots.userinfo": Rate(30.0), "peerbet.chat.set": Rate(30.0)}
 
 
 @pytest.mark.parametrize("name", ["user", "post"])
-async def test_a_request_that_never_left_gives_its_token_back(name: str) -> None:
-    """Nothing was asked, so the next call need not wait."""
+async def test_a_request_that_never_left_releases_its_token(name: str) -> None:
+    """Nothing was sent, so the next call does not wait."""
     with closed_port() as url:
         async with open_session(url, rates=SLOW) as session:
             start = now()
@@ -410,8 +408,8 @@ async def test_a_request_that_never_left_gives_its_token_back(name: str) -> None
 
 @pytest.mark.parametrize("fault", ["fin", "100 Continue, fin"])
 @pytest.mark.parametrize("name", ["user", "post"])
-async def test_a_request_that_may_have_left_keeps_its_token(name: str, fault: str) -> None:
-    """The service may have counted it, so the next call waits its turn."""
+async def test_a_request_that_may_have_left_spends_its_token(name: str, fault: str) -> None:
+    """The service may have counted it, so the next call waits."""
     async with (
         RawServer(DROPPED_RESPONSES[fault]) as server,
         open_session(server.url, rates=SLOW) as session,
@@ -424,8 +422,8 @@ async def test_a_request_that_may_have_left_keeps_its_token(name: str, fault: st
 
 
 @pytest.mark.parametrize("name", ["user", "post"])
-async def test_a_request_cancelled_while_connecting_gives_its_token_back(name: str) -> None:
-    """A cancelled call that had not sent anything costs nothing."""
+async def test_a_request_cancelled_while_connecting_releases_its_token(name: str) -> None:
+    """A cancelled call that has not sent anything costs nothing."""
     silent = Step(lambda peer: peer.wait_closed())
     async with RawServer(silent) as server:
         url = server.url.replace("http:", "https:")  # the handshake is never answered
@@ -439,7 +437,7 @@ async def test_a_request_cancelled_while_connecting_gives_its_token_back(name: s
 
 
 @pytest.mark.parametrize("name", ["user", "post"])
-async def test_waiting_for_a_token_is_not_charged_to_the_time_limit(name: str) -> None:
+async def test_waiting_for_a_token_does_not_count_for_the_time_limit(name: str) -> None:
     """The time limit of an attempt begins when it has its token."""
     async with (
         RawServer(answer()) as server,
@@ -450,8 +448,8 @@ async def test_waiting_for_a_token_is_not_charged_to_the_time_limit(name: str) -
         assert server.requests[1].at - server.requests[0].at >= 30.0
 
 
-async def test_an_answer_makes_the_wait_for_the_next_one_shorter() -> None:
-    """The guard is for requests that may still be on their way: an answer shows one that is not."""
+async def test_a_response_makes_the_next_wait_shorter() -> None:
+    """The guard is for requests that may still be under way: a response shows that one is not."""
     rate = Rate(10.0, guard=5.0)
     async with (
         RawServer(
@@ -468,8 +466,8 @@ async def test_an_answer_makes_the_wait_for_the_next_one_shorter() -> None:
         )
 
 
-async def test_a_request_without_an_answer_is_followed_at_a_distance() -> None:
-    """Where no answer says when a request arrived, the guard is added to the interval."""
+async def test_a_request_without_a_response_is_followed_after_the_guard() -> None:
+    """Where no response shows when a request arrived, the guard is added to the interval."""
     rate = Rate(10.0, guard=5.0)
     async with (
         RawServer(hang(), answer()) as server,
@@ -482,7 +480,7 @@ async def test_a_request_without_an_answer_is_followed_at_a_distance() -> None:
 
 
 async def test_each_attempt_takes_a_token() -> None:
-    """Repetitions are paced like everything else."""
+    """Repetitions are paced like any other request."""
     async with (
         RawServer(error_page(500)) as server,
         open_session(
@@ -496,7 +494,7 @@ async def test_each_attempt_takes_a_token() -> None:
         )
 
 
-async def test_too_long_a_queue_is_told_at_once() -> None:
+async def test_a_queue_that_is_too_long_fails_immediately() -> None:
     """A call that would wait longer than ``max_wait`` in the queue does not even begin."""
     async with (
         RawServer(answer()) as server,
@@ -525,11 +523,11 @@ STAGES: Final = {
 }
 
 CANCELLABLE: Final = [name for name in CALLS if name != "unread_mail"]
-"""All but the one that is shielded."""
+"""All but the shielded one."""
 
 
 def cancelling() -> int:
-    """How many cancellations this task has not dealt with."""
+    """Return how many cancellations this task has not handled."""
     task = asyncio.current_task()
     assert task is not None
     return task.cancelling()
@@ -537,7 +535,7 @@ def cancelling() -> int:
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", CANCELLABLE)
-async def test_a_time_limit_of_the_callers_own_works(name: str, stage: str) -> None:
+async def test_a_time_limit_of_the_caller_works(name: str, stage: str) -> None:
     """``asyncio.timeout`` and ``anyio.fail_after`` end a call in time, and leave nothing behind."""
     async with RawServer(STAGES[stage], STAGES[stage], answer()) as server:
         async with open_session(server.url, retry=Retry(4)) as session:
@@ -559,7 +557,7 @@ async def test_a_time_limit_of_the_callers_own_works(name: str, stage: str) -> N
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", CANCELLABLE)
 async def test_a_cancelled_call_is_cancelled(name: str, stage: str) -> None:
-    """``Task.cancel`` ends a call at once, as nothing but a cancellation."""
+    """``Task.cancel`` ends a call immediately, as a cancellation."""
     async with (
         RawServer(STAGES[stage]) as server,
         open_session(server.url, retry=Retry(4)) as session,
@@ -577,8 +575,8 @@ async def test_a_cancelled_call_is_cancelled(name: str, stage: str) -> None:
         assert len(server.requests) == 1
 
 
-async def test_a_call_cancelled_between_attempts_asks_no_more() -> None:
-    """The wait before a repetition can be cancelled like the rest."""
+async def test_a_call_cancelled_between_attempts_sends_no_more() -> None:
+    """The delay before a repetition can be cancelled too."""
     async with (
         RawServer(error_page(500)) as server,
         open_session(server.url, retry=Retry(4, base_delay=1000.0, max_delay=1000.0)) as session,
@@ -590,18 +588,18 @@ async def test_a_call_cancelled_between_attempts_asks_no_more() -> None:
         assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("way", ["asyncio", "anyio", "task"])
-async def test_unread_mail_is_fetched_to_the_end(way: str) -> None:
-    """A consuming read goes on although its caller is cancelled, and what it brought is kept."""
+@pytest.mark.parametrize("method", ["asyncio", "anyio", "task"])
+async def test_unread_mail_is_fetched_completely(method: str) -> None:
+    """A destructive read continues although its caller is cancelled, and its items are kept."""
     slow = trickle(b'[{"id":5,"message":"hi"}]', 0.1, first=http(200, b"", length=25))
     got: tuple[Mail, ...] = ()
     async with RawServer(slow, answer(b"[]")) as server, open_session(server.url) as session:
         start = now()
-        if way == "asyncio":
+        if method == "asyncio":
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await session.pythbots.unread_mail()
-        elif way == "anyio":
+        elif method == "anyio":
             with anyio.move_on_after(1.0):
                 got = await session.pythbots.unread_mail()
                 await anyio.lowlevel.checkpoint()
@@ -622,7 +620,7 @@ async def test_unread_mail_is_fetched_to_the_end(way: str) -> None:
 # -- shielded -------------------------------------------------------------------------------------
 
 
-class Work:
+class ShieldedWork:
     """Takes a second, and then returns or raises."""
 
     def __init__(self, end: BaseException | None = None) -> None:
@@ -638,17 +636,17 @@ class Work:
 
 
 async def test_shielded_work_returns_its_result() -> None:
-    """Nobody cancels: it is a plain call."""
+    """Without a cancellation it is a plain call."""
     start = now()
-    assert await shielded(Work()) == "result"
+    assert await shielded(ShieldedWork()) == "result"
     assert now() - start == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("end", [ValueError("no"), RequestTimeoutError("late"), TimeoutError()])
 async def test_shielded_work_raises_its_error(end: Exception) -> None:
-    """Nobody cancels, and it fails: that error comes out, as it is."""
+    """Without a cancellation, its error is raised unchanged."""
     with pytest.raises(type(end)) as caught:
-        await shielded(Work(end))
+        await shielded(ShieldedWork(end))
     assert caught.value is end
 
 
@@ -658,7 +656,7 @@ async def test_shielded_work_outlives_a_cancelled_task(
     times: int, end: BaseException | None
 ) -> None:
     """However often its caller is cancelled, the work runs to its end, and then it is over."""
-    work = Work(end)
+    work = ShieldedWork(end)
     task = asyncio.ensure_future(shielded(work))
     await asyncio.sleep(0.1)
     for _ in range(times):
@@ -674,8 +672,8 @@ async def test_shielded_work_outlives_a_cancelled_task(
 
 
 async def test_shielded_work_outlives_a_task_cancelled_before_its_first_step() -> None:
-    """A cancellation that came before the work began does not stop it half way."""
-    work = Work()
+    """A cancellation before the work begins does not stop it."""
+    work = ShieldedWork()
 
     async def caller() -> None:
         task = asyncio.current_task()
@@ -690,14 +688,14 @@ async def test_shielded_work_outlives_a_task_cancelled_before_its_first_step() -
 
 @pytest.mark.parametrize("end", [None, ValueError("no")])
 async def test_shielded_work_outlives_a_cancelled_scope(end: Exception | None) -> None:
-    """Anyio delivers a cancellation again and again; the work runs to its end all the same."""
-    work = Work(end)
-    turns = 0
+    """Anyio delivers a cancellation repeatedly; the work still runs to its end."""
+    work = ShieldedWork(end)
+    iterations = 0
 
     async def count() -> None:
-        nonlocal turns
+        nonlocal iterations
         while not work.done:
-            turns += 1
+            iterations += 1
             await asyncio.sleep(0.01)
 
     counter = asyncio.ensure_future(count())
@@ -710,13 +708,13 @@ async def test_shielded_work_outlives_a_cancelled_scope(end: Exception | None) -
     await counter
     assert work.done
     assert scope.cancelled_caught
-    assert 90 <= turns <= 110  # the loop was not kept busy
+    assert 90 <= iterations <= 110  # the loop was not kept busy
     assert cancelling() == 0
 
 
-async def test_shielded_work_begins_in_a_scope_cancelled_already() -> None:
+async def test_shielded_work_begins_in_a_cancelled_scope() -> None:
     """Called in a cancelled scope, it runs to its end before the scope ends."""
-    work = Work()
+    work = ShieldedWork()
     with anyio.CancelScope() as scope:
         scope.cancel()
         await shielded(work)
@@ -726,13 +724,13 @@ async def test_shielded_work_begins_in_a_scope_cancelled_already() -> None:
     assert cancelling() == 0
 
 
-@pytest.mark.parametrize("way", ["asyncio", "anyio"])
-async def test_shielded_work_makes_a_time_limit_late_not_lost(way: str) -> None:
-    """A time limit around it takes effect when the work is done."""
-    work = Work()
+@pytest.mark.parametrize("method", ["asyncio", "anyio"])
+async def test_shielded_work_delays_a_time_limit(method: str) -> None:
+    """A time limit around it takes effect when the work has ended."""
+    work = ShieldedWork()
 
     async def limited() -> None:
-        if way == "asyncio":
+        if method == "asyncio":
             async with asyncio.timeout(0.5):
                 await shielded(work)
         else:
@@ -748,9 +746,9 @@ async def test_shielded_work_makes_a_time_limit_late_not_lost(way: str) -> None:
     assert cancelling() == 0
 
 
-async def test_shielded_work_outlives_both_ways_at_once() -> None:
-    """A cancelled scope in a cancelled task is no way through either."""
-    work = Work()
+async def test_shielded_work_outlives_both_cancellations_together() -> None:
+    """A cancelled scope in a cancelled task does not stop it either."""
+    work = ShieldedWork()
 
     async def caller() -> None:
         with anyio.move_on_after(0.3):
@@ -768,9 +766,9 @@ async def test_shielded_work_outlives_both_ways_at_once() -> None:
     assert now() - start == pytest.approx(0.5)
 
 
-async def test_shielded_work_outlives_its_siblings_failure() -> None:
-    """In a task group that is being cancelled, it is waited for."""
-    work = Work()
+async def test_shielded_work_outlives_the_failure_of_a_sibling() -> None:
+    """In a task group that is being cancelled, it is awaited."""
+    work = ShieldedWork()
 
     async def fail() -> None:
         await asyncio.sleep(0.2)
@@ -790,23 +788,23 @@ async def test_shielded_work_outlives_its_siblings_failure() -> None:
     assert work.done
 
 
-async def test_shielded_work_that_cancels_itself_is_a_cancellation() -> None:
+async def test_shielded_work_that_cancels_itself_raises_the_cancellation() -> None:
     """Where the work ends as cancelled, so does the call, without hanging."""
     with pytest.raises(asyncio.CancelledError):
-        await shielded(Work(asyncio.CancelledError()))
+        await shielded(ShieldedWork(asyncio.CancelledError()))
 
 
-async def test_an_error_of_abandoned_work_is_not_reported_as_lost() -> None:
-    """A failure that nobody can be told of any more is dropped without a message."""
+async def test_an_error_of_cancelled_work_is_not_logged() -> None:
+    """A failure that no caller can receive any more is dropped without a message."""
     reports: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
-    task = asyncio.ensure_future(shielded(Work(ValueError("no"))))
+    task = asyncio.ensure_future(shielded(ShieldedWork(ValueError("no"))))
     await asyncio.sleep(0.5)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
     assert caught.value.__cause__ is None
     del task, caught
-    await asyncio.sleep(0.1)  # the loop itself holds on to them for a turn
+    await asyncio.sleep(0.1)  # the loop itself keeps references for one iteration
     gc.collect()
     assert reports == []

@@ -1,7 +1,7 @@
-"""A stream's consumer is cancelled at every await of its life, one after the other.
+"""The consumer of a stream is cancelled at every await, one after the other.
 
-Each time everything is set up anew, the consumer is cut off at its first suspension, its second,
-and so on until it gets to its end; and each time it, or another stream of its name, goes on.
+For each case everything is set up anew: the consumer is cancelled at its first suspension, its
+second, and so on until it reaches its end; then it, or another stream of its name, resumes.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ ITEMS: Final = 10 if DEEP else 8
 
 
 @types.coroutine
-def cut(work: Coroutine[Any, Any, T], at: int) -> Generator[Any, Any, T]:
-    """Do *work*, and cancel the task that does it at its *at*-th suspension."""
+def cancel_at(work: Coroutine[Any, Any, T], at: int) -> Generator[Any, Any, T]:
+    """Run *work*, and cancel its task at its *at*-th suspension."""
     awaits, failure = 0, None
     while True:
         try:
@@ -46,19 +46,19 @@ def cut(work: Coroutine[Any, Any, T], at: int) -> Generator[Any, Any, T]:
             failure = error
 
 
-def stream_of(session: Session, what: str) -> Stream[ChatMessage] | Stream[Mail]:
-    if what == "chat":
+def stream_of(session: Session, service: str) -> Stream[ChatMessage] | Stream[Mail]:
+    if service == "chat":
         return session.peerbet.chat_stream(name="me")
     return session.pythbots.mail_stream(name="me")
 
 
 def name_of(item: ChatMessage | Mail) -> int:
-    """The number of a message or mail, from 1."""
+    """Return the number of a message or mail, from 1."""
     return item.id if isinstance(item, ChatMessage) else int((item.text or "").split()[1])
 
 
 async def live(stream: Stream[Any], seen: list[int], *, ack: bool, close: bool) -> None:
-    """Take what comes, put it down, and perhaps close the stream."""
+    """Iterate over the stream, record its items, and perhaps close it."""
     try:
         async for item in stream:
             seen.append(name_of(item))
@@ -74,48 +74,50 @@ async def live(stream: Stream[Any], seen: list[int], *, ack: bool, close: bool) 
 FAULTS: Final = {"slow": ScriptedFault(after=0.2), "500": ERROR_500, "drop": DROP}
 
 
-@pytest.mark.parametrize("what", ["chat", "mail"])
-@pytest.mark.parametrize("heir", [False, True], ids=["itself", "an heir"])
+@pytest.mark.parametrize("service", ["chat", "mail"])
+@pytest.mark.parametrize("successor", [False, True], ids=["the same stream", "a successor"])
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_whoever_goes_on_has_everything_in_order(
-    what: str, heir: bool, fault: str, new_store: NewStore
+async def test_a_consumer_that_resumes_has_everything_in_order(
+    service: str, successor: bool, fault: str, new_store: NewStore
 ) -> None:
-    """Nothing lost, nothing twice but what was not acknowledged, no task and no token left.
+    """Nothing is lost, only unacknowledged items are repeated, no task and no token is left.
 
-    Every await has its turn, both where the stream itself goes on and where an heir does, under one
-    of the faults; under each of them only if `DEEP`, because a life takes 10 ms to 50 ms.
+    Every await is cancelled once, both where the same stream resumes and where a successor does,
+    under one of the faults; under each of them only if `DEEP`, because a run takes 10 ms to 50 ms.
     """
     step = 1 if DEEP else len(FAULTS)
-    at, whole = (list(FAULTS).index(fault) + heir) % step, False
+    at, whole = (list(FAULTS).index(fault) + successor) % step, False
     while not whole:
-        whole = await _live_and_be_cut(what, at, FAULTS[fault], new_store, heir=heir)
+        whole = await _run_cancelled(service, at, FAULTS[fault], new_store, successor=successor)
         at += step
     assert at > 8 + step
 
 
-async def _live_and_be_cut(
-    what: str, at: int, fault: ScriptedFault, new_store: NewStore, *, heir: bool
+async def _run_cancelled(
+    service: str, at: int, fault: ScriptedFault, new_store: NewStore, *, successor: bool
 ) -> bool:
-    """One life, cut off at its *at*-th await. Says whether it came to its end before that."""
+    """Run one consumer, cancelled at its *at*-th await. Returns whether it ended before that."""
     before = asyncio.all_tasks()
-    # Mail without ids comes again where it cannot be told from what a lost answer held.
-    exact = what == "chat" or at % 2 == 0
+    # Mail without ids is repeated where it cannot be distinguished from that of a lost response.
+    exact = service == "chat" or at % 2 == 0
     async with Scripted(mail_ids=at % 2 == 0, readall_marks=at % 4 < 2) as services:
         retry, store = Retry(max_delay=0.2), new_store()
         async with services.session(store=store, retry=retry, timeout=2.0) as session:
-            async with stream_of(session, what):
-                pass  # a place for the name, before anything is there
+            async with stream_of(session, service):
+                pass  # creates the name before there is any item
             for number in range(1, ITEMS + 1):
-                asyncio.get_running_loop().call_later(0.4 * number, come, services, what, number)
-            services.script("get" if what == "chat" else "readnew", ScriptedFault(), fault)
+                asyncio.get_running_loop().call_later(
+                    0.4 * number, arrive, services, service, number
+                )
+            services.script("get" if service == "chat" else "readnew", ScriptedFault(), fault)
             seen: list[int] = []
-            stream = stream_of(session, what)
-            work = live(stream, seen, ack=at % 2 == 1, close=heir)
-            life = asyncio.ensure_future(_task(cut(work, at)))
-            await asyncio.wait([life], timeout=60)
-            assert life.done()
-            whole = not life.cancelled()
-            if life.cancelled():
+            stream = stream_of(session, service)
+            work = live(stream, seen, ack=at % 2 == 1, close=successor)
+            task = asyncio.ensure_future(_task(cancel_at(work, at)))
+            await asyncio.wait([task], timeout=60)
+            assert task.done()
+            whole = not task.cancelled()
+            if task.cancelled():
                 await asyncio.sleep(0.01)
             await told(store)
             assert asyncio.all_tasks() == before
@@ -123,14 +125,14 @@ async def _live_and_be_cut(
             if exact:
                 assert seen == list(range(1, len(seen) + 1))
             handed = len(seen)
-            following = stream_of(session, what) if heir else stream
+            following = stream_of(session, service) if successor else stream
             async with asyncio.timeout(30):
                 while set(seen) != set(range(1, ITEMS + 1)):
                     seen.append(name_of(await anext(following)))
             rest = seen[handed:]
-            if exact:  # an heir gets the one again that was not acknowledged
+            if exact:  # a successor receives the unacknowledged one again
                 onwards, again = list(range(handed + 1, ITEMS + 1)), list(range(handed, ITEMS + 1))
-                assert rest == onwards or (rest == again and heir)
+                assert rest == onwards or (rest == again and successor)
             began = asyncio.get_running_loop().time()
             await session.peerbet.messages(last=1)
             assert asyncio.get_running_loop().time() - began <= 1.0 + 1e-6
@@ -141,9 +143,9 @@ async def _task(work: Any) -> None:
     await work
 
 
-def come(services: Scripted, what: str, number: int) -> None:
-    """Have the next message, or mail."""
-    if what == "chat":
+def arrive(services: Scripted, service: str, number: int) -> None:
+    """Return the next message or mail."""
+    if service == "chat":
         services.say()
     else:
         services.deliver(f"mail {number}")

@@ -37,7 +37,7 @@ from raw_server import (
 from test_shapes import SHAPED
 
 from pythpeer import InvalidRequestError, SessionClosedError
-from pythpeer.answers import parse_response
+from pythpeer.answers import try_parse_response
 from pythpeer.doctor import Finding, Report, Sample, Status, bots, chat, examine, write_samples
 from pythpeer.doctor.redact import allowed_field, describe_types, redact, redact_words, type_name
 from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Quirks, VirtualTimeLoop
@@ -451,8 +451,8 @@ class Met(NamedTuple):
 
 
 FAULTS: Final[Mapping[str, Met]] = {
-    "drop": Met(Fault.drop(), PROBLEM, "the connection broke before the answer"),
-    "reset": Met(Fault.reset(), PROBLEM, "the connection broke before the answer"),
+    "drop": Met(Fault.drop(), PROBLEM, "the connection broke before the response"),
+    "reset": Met(Fault.reset(), PROBLEM, "the connection broke before the response"),
     "cut": Met(Fault.cut(), PROBLEM, "the connection broke within the body"),
     "hang": Met(Fault.hang(), PROBLEM, "no whole answer within the time limit"),
     "slow": Met(Fault.slow(7.0), OK, "can be read"),
@@ -969,7 +969,7 @@ async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600 or os.name == "nt"
         body = path.read_bytes()
         assert CANARY.encode() not in body
-        answer_to_it = parse_response(SHAPED[path.parent.name], 200, body, list)
+        answer_to_it = try_parse_response(SHAPED[path.parent.name], 200, body, list)
         assert isinstance(answer_to_it, Exception) is path.name.startswith("captured_refusal")
     before = {path: path.read_bytes() for path in paths}
     again = write_samples(report.samples, tmp_path / "new")

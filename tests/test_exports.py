@@ -1,4 +1,4 @@
-"""What the package shows: the names that users import, and where they import them from."""
+"""The public names of the package, and the modules to import them from."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ PUBLIC = [
     ("pythpeer.doctor", "examine write_samples Report Finding Status Shape Sample"),
     ("pythpeer.testing", "FakeServices"),
 ]
-PROMISED = [(module, name) for module, names in PUBLIC for name in names.split()]
-FACES = [pythpeer, pythpeer.doctor, pythpeer.testing]
-HOME = Path(pythpeer.__file__).parent
+PUBLIC_NAMES = [(module, name) for module, names in PUBLIC for name in names.split()]
+PUBLIC_MODULES = [pythpeer, pythpeer.doctor, pythpeer.testing]
+PACKAGE = Path(pythpeer.__file__).parent
 
 
-@pytest.mark.parametrize(("module", "name"), PROMISED)
-def test_what_is_promised_is_there(module: str, name: str) -> None:
-    """Every public name is found where users are told to import it from."""
-    face = importlib.import_module(module)
-    assert name in face.__all__
-    assert getattr(face, name) is not None
+@pytest.mark.parametrize(("module", "name"), PUBLIC_NAMES)
+def test_every_promised_name_exists(module: str, name: str) -> None:
+    """Every public name can be imported from its documented module."""
+    loaded = importlib.import_module(module)
+    assert name in loaded.__all__
+    assert getattr(loaded, name) is not None
 
 
-@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
-def test_all_is_sorted_and_resolves(face: object) -> None:
-    """``__all__`` has each name once, in order: constants, classes, functions; none in vain."""
-    names: list[str] = face.__all__  # type: ignore[attr-defined]
+@pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
+def test_all_is_sorted_and_resolves(module: object) -> None:
+    """``__all__`` has each name once, in order: constants, classes, functions; all exist."""
+    names: list[str] = module.__all__  # type: ignore[attr-defined]
     kinds = [(not name.isupper(), name[0].islower(), name) for name in names]
     assert kinds == sorted(set(kinds))
-    assert all(hasattr(face, name) for name in names)
+    assert all(hasattr(module, name) for name in names)
 
 
-def test_all_is_all() -> None:
-    """Whatever `pythpeer` imports for its users is in ``__all__``."""
+def test_all_lists_every_imported_name() -> None:
+    """Every name that `pythpeer.public` imports is in ``__all__``."""
     tree = ast.parse(inspect.getsource(pythpeer.public))
     imported = {
         alias.asname or alias.name
@@ -65,11 +65,11 @@ def test_all_is_all() -> None:
     assert imported == set(pythpeer.__all__)
 
 
-def test_nothing_is_loaded_before_it_is_asked_for() -> None:
-    """Ctrl-C is minded before anything that takes its time, and then everything is there."""
+def test_names_are_loaded_on_first_use() -> None:
+    """Ctrl-C is handled before any slow import, and then every name is available."""
     source = """
 import sys
-before = {*sys.modules}  # what measures coverage has loaded something, too
+before = {*sys.modules}  # coverage may have loaded modules, too
 import pythpeer.cli
 loaded = {*sys.modules} - before
 assert not {"asyncio", "typing", "msgspec", "anyio", "pythpeer.errors"} & loaded
@@ -83,16 +83,16 @@ assert not hasattr(pythpeer, "Sesion")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_star_import_brings_what_is_public() -> None:
+def test_a_star_import_brings_the_public_names() -> None:
     """``from pythpeer import *`` gives the names of ``__all__``."""
     names: dict[str, object] = {}
     exec("from pythpeer import *", names)
     assert names.keys() - {"__builtins__"} == set(pythpeer.__all__)
 
 
-@pytest.mark.parametrize("path", sorted(HOME.rglob("*.py")), ids=lambda path: path.stem)
-def test_every_module_says_what_it_is_for_and_what_it_shows(path: Path) -> None:
-    """Each module opens with a docstring, and its ``__all__`` names what stands in it."""
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_every_module_has_a_docstring_and_a_valid_all(path: Path) -> None:
+    """Each module begins with a docstring, and its ``__all__`` lists names that it defines."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree)
     shown = [
@@ -119,12 +119,12 @@ def _top_level_names(tree: ast.Module | ast.If) -> Iterator[str]:
             yield from _top_level_names(node)
 
 
-@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
-def test_public_classes_and_functions_have_docstrings(face: object) -> None:
-    """Each public class and function says what it is for, and so does each of its members."""
+@pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
+def test_public_classes_and_functions_have_docstrings(module: object) -> None:
+    """Each public class and function has a docstring, and so does each of its members."""
     bare = []
-    for name in face.__all__:  # type: ignore[attr-defined]
-        thing = getattr(face, name)
+    for name in module.__all__:  # type: ignore[attr-defined]
+        thing = getattr(module, name)
         if not (inspect.isclass(thing) or inspect.isfunction(thing)):
             continue
         members = {} if inspect.isfunction(thing) else vars(thing)
@@ -140,7 +140,7 @@ def test_public_classes_and_functions_have_docstrings(face: object) -> None:
 
 
 def test_errors_derive_from_one() -> None:
-    """Everything public that can be raised is a `PythpeerError`."""
+    """Every public error is a `PythpeerError`."""
     raised = {name for name in pythpeer.__all__ if name.endswith("Error")}
     assert len(raised) == 14
     for name in raised:
@@ -148,38 +148,38 @@ def test_errors_derive_from_one() -> None:
 
 
 def test_the_package_is_typed() -> None:
-    """``py.typed`` tells type checkers that the annotations are meant for them."""
+    """``py.typed`` declares that type checkers can use the annotations."""
     assert files(pythpeer).joinpath("py.typed").is_file()
 
 
 def imported_by(statement: str) -> set[str]:
-    """The top-level packages that a fresh interpreter has imported after *statement*."""
+    """Return the top-level packages that a new interpreter has imported after *statement*."""
     program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
         check=True,
-        cwd=HOME.parent,
+        cwd=PACKAGE.parent,
         timeout=60,
-        # Whoever measures coverage in child processes imports more than the package does.
+        # A measurement of coverage in child processes imports more than the package does.
         env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},
     )
     return set(done.stdout.split())
 
 
 def test_importing_the_package_is_light() -> None:
-    """``import pythpeer`` imports neither aiohttp nor what only extras, tests and commands need."""
+    """``import pythpeer`` imports neither aiohttp nor packages of extras, tests and commands."""
     heavy = {"aiohttp", "yarl", "cyclopts", "rich", "sqlite3", "redis", "pytest", "hypothesis"}
     heavy |= {"opentelemetry"}
     assert imported_by("import pythpeer") & heavy == set()
 
 
 def test_importing_a_session_class_opens_nothing() -> None:
-    """A session can be made without aiohttp; opening it is what needs it."""
+    """A session can be created without aiohttp; opening it needs it."""
     assert "aiohttp" not in imported_by("from pythpeer import Session; Session()")
 
 
 def test_the_doctor_needs_no_command_line() -> None:
-    """A program can have the services examined without the extra that the command takes."""
+    """A program can use the doctor without the extra that the command needs."""
     assert imported_by("import pythpeer.doctor") & {"aiohttp", "cyclopts", "rich"} == set()

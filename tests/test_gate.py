@@ -1,4 +1,4 @@
-"""A limiter that shares its tokens with other processes, at a gate that a test opens and closes."""
+"""A limiter that shares its tokens with other processes, through a pacing backend of the test."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pythpeer.line import Priority
 pytestmark = pytest.mark.anyio
 
 
-class ScriptedGate:
-    """Says what it was told to say, and after that yes; remembers what it was told itself."""
+class FakePacingBackend:
+    """Returns the grants that it was given, then grants every token; records how it is called."""
 
-    def __init__(self, *turns: float | Exception, latency: float = 0.0) -> None:
-        self.turns = deque(turns)
+    def __init__(self, *grants: float | Exception, latency: float = 0.0) -> None:
+        self.grants = deque(grants)
         self.latency = latency
-        self.told: list[object] = []
+        self.reported: list[object] = []
         self.asked = 0
         self.paused = 0.0
 
@@ -31,27 +31,27 @@ class ScriptedGate:
         try:
             await asyncio.sleep(self.latency)
         except asyncio.CancelledError:
-            self.told.append("cancelled")
+            self.reported.append("cancelled")
             raise
-        turn = self.turns.popleft() if self.turns else 0.0
-        if isinstance(turn, Exception):
-            raise turn
-        return Grant(turn, 0 if turn else self.asked, self.paused if turn else 0.0)
+        grant = self.grants.popleft() if self.grants else 0.0
+        if isinstance(grant, Exception):
+            raise grant
+        return Grant(grant, 0 if grant else self.asked, self.paused if grant else 0.0)
 
     def written(self, ticket: int, guard: float) -> None:
-        self.told.append(("written", ticket, guard))
+        self.reported.append(("written", ticket, guard))
 
     def answered(self, ticket: int) -> None:
-        self.told.append(("answered", ticket))
+        self.reported.append(("answered", ticket))
 
     def release(self, ticket: int) -> None:
-        self.told.append(("give back", ticket))
+        self.reported.append(("release", ticket))
 
     def leave_queue(self) -> None:
-        self.told.append("leave")
+        self.reported.append("leave queue")
 
     def pause(self, seconds: float) -> None:
-        self.told.append(("pause", seconds))
+        self.reported.append(("pause", seconds))
 
 
 def use(permit: Permit) -> None:
@@ -60,46 +60,48 @@ def use(permit: Permit) -> None:
     permit.close()
 
 
-async def test_a_token_is_had_from_the_others_too() -> None:
-    """They hear what becomes of it."""
-    gate = ScriptedGate()
-    limiter = Limiter("x", Rate(1.0), gate)
+async def test_a_token_must_be_granted_by_the_backend_too() -> None:
+    """The backend receives the outcome of the token."""
+    backend = FakePacingBackend()
+    limiter = Limiter("x", Rate(1.0), backend)
     use(await limiter.acquire(Priority.CALL))
-    assert gate.told == [("written", 1, 0.05), ("answered", 1)]
+    assert backend.reported == [("written", 1, 0.05), ("answered", 1)]
     (await limiter.acquire(Priority.CALL)).close()
-    assert gate.told[2:] == [("give back", 2)]
+    assert backend.reported[2:] == [("release", 2)]
     assert now() == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0.049, True), (0.05, False), (3.0, False)])
-async def test_an_answer_that_changes_nothing_is_not_told(seconds: float, told: bool) -> None:
-    """Once the guard is over the next token is due by the writing, whenever the answer comes."""
-    gate = ScriptedGate()
-    limiter = Limiter("x", Rate(1.0, guard=0.05), gate)
+@pytest.mark.parametrize(("seconds", "reported"), [(0.049, True), (0.05, False), (3.0, False)])
+async def test_an_answer_that_changes_nothing_is_not_reported(
+    seconds: float, reported: bool
+) -> None:
+    """When the guard is over, the next token depends on the writing, not on the response."""
+    backend = FakePacingBackend()
+    limiter = Limiter("x", Rate(1.0, guard=0.05), backend)
     permit = await limiter.acquire(Priority.CALL)
     permit.on_written()
     await asyncio.sleep(seconds)
     permit.on_answered(200)
     permit.close()
-    assert (("answered", 1) in gate.told) is told
+    assert (("answered", 1) in backend.reported) is reported
 
 
-async def test_it_asks_again_when_it_was_told_to() -> None:
-    """Not before, and not without a token of its own."""
-    gate = ScriptedGate(3.0, 0.5)
-    limiter = Limiter("x", Rate(1.0), gate)
+async def test_it_asks_again_after_the_time_of_the_grant() -> None:
+    """Not earlier, and not without a token of its own."""
+    backend = FakePacingBackend(3.0, 0.5)
+    limiter = Limiter("x", Rate(1.0), backend)
     use(await limiter.acquire(Priority.CALL))
     assert now() == pytest.approx(3.5)
-    assert gate.asked == 3
+    assert backend.asked == 3
     use(await limiter.acquire(Priority.CALL))
     assert now() == pytest.approx(4.5)
-    assert gate.asked == 4
+    assert backend.asked == 4
 
 
-async def test_whoever_is_first_when_the_turn_comes_has_it() -> None:
-    """A post goes before a poll that came earlier, also at the others' gate."""
-    gate = ScriptedGate(2.0)
-    limiter = Limiter("x", Rate(1.0), gate)
+async def test_the_first_waiter_receives_the_grant_when_it_arrives() -> None:
+    """A post goes before a poll that came earlier, also at the backend."""
+    backend = FakePacingBackend(2.0)
+    limiter = Limiter("x", Rate(1.0), backend)
     poll = asyncio.ensure_future(limiter.acquire(Priority.POLL))
     await asyncio.sleep(1.0)
     post = asyncio.ensure_future(limiter.acquire(Priority.WRITE))
@@ -114,9 +116,9 @@ async def test_whoever_is_first_when_the_turn_comes_has_it() -> None:
 @pytest.mark.parametrize("turns", range(6))
 @pytest.mark.parametrize("how", ["task", "scope"])
 async def test_cancelling_leaves_nothing_behind(latency: float, turns: int, how: str) -> None:
-    """No task, no token, no place in the line, at whichever turn of the loop it comes."""
-    gate = ScriptedGate(latency=latency)
-    limiter = Limiter("x", Rate(1.0), gate)
+    """No task, no token and no position in the queue, at any iteration of the event loop."""
+    backend = FakePacingBackend(latency=latency)
+    limiter = Limiter("x", Rate(1.0), backend)
     before = asyncio.all_tasks()
     got: list[Permit] = []
 
@@ -141,30 +143,32 @@ async def test_cancelling_leaves_nothing_behind(latency: float, turns: int, how:
     assert limiter.waiting == 0
     for permit in got:
         permit.close()
-    taken = gate.asked - gate.told.count("cancelled")
-    returned = [told for told in gate.told if told == ("give back", gate.asked)]
-    assert len(returned) == (taken if gate.asked and ("cancelled" not in gate.told) else 0)
+    taken = backend.asked - backend.reported.count("cancelled")
+    returned = [call for call in backend.reported if call == ("release", backend.asked)]
+    assert len(returned) == (
+        taken if backend.asked and ("cancelled" not in backend.reported) else 0
+    )
     async with asyncio.timeout(5):
         use(await limiter.acquire(Priority.CALL))
 
 
-async def test_the_last_one_who_leaves_gives_the_place_up() -> None:
+async def test_the_last_waiter_that_leaves_gives_the_position_up() -> None:
     """And only the last one."""
-    gate = ScriptedGate(100.0)
-    limiter = Limiter("x", Rate(1.0), gate)
+    backend = FakePacingBackend(100.0)
+    limiter = Limiter("x", Rate(1.0), backend)
     first, second = (asyncio.ensure_future(limiter.acquire(Priority.CALL)) for _ in range(2))
     await asyncio.sleep(1.0)
     first.cancel()
     await asyncio.sleep(0.1)
-    assert gate.told == []
+    assert backend.reported == []
     second.cancel()
     await asyncio.wait([first, second])
-    assert gate.told == ["leave"]
+    assert backend.reported == ["leave queue"]
 
 
-async def test_a_wait_that_is_known_to_be_too_long_fails_at_once() -> None:
-    """For those who are there, and for those who come later."""
-    limiter = Limiter("x", Rate(1.0), ScriptedGate(50.0))
+async def test_a_wait_that_is_known_to_be_too_long_fails_immediately() -> None:
+    """For waiters in the queue, and for later callers."""
+    limiter = Limiter("x", Rate(1.0), FakePacingBackend(50.0))
     poll = asyncio.ensure_future(limiter.acquire(Priority.POLL))  # waits however long it takes
     for _ in range(2):
         with pytest.raises(RateLimitedError) as caught:
@@ -175,54 +179,54 @@ async def test_a_wait_that_is_known_to_be_too_long_fails_at_once() -> None:
     poll.cancel()
 
 
-async def test_whoever_will_not_wait_still_hears_the_answer() -> None:
-    """``max_wait`` of 0 is no refusal where there is a token."""
-    limiter = Limiter("x", Rate(1.0), ScriptedGate(latency=0.3))
+async def test_a_caller_that_accepts_no_wait_still_receives_a_grant() -> None:
+    """A ``max_wait`` of 0 does not fail where there is a token."""
+    limiter = Limiter("x", Rate(1.0), FakePacingBackend(latency=0.3))
     use(await limiter.acquire(Priority.CALL, 0.0))
     with pytest.raises(RateLimitedError):
         await limiter.acquire(Priority.CALL, 0.0)
 
 
-async def test_a_store_that_fails_is_said_to_all_who_wait() -> None:
-    """And asked again by the next one."""
-    gate = ScriptedGate(StoreError("broken"), latency=0.5)
-    limiter = Limiter("x", Rate(1.0), gate)
+async def test_a_store_that_fails_fails_all_waiters() -> None:
+    """And is asked again for the next one."""
+    backend = FakePacingBackend(StoreError("broken"), latency=0.5)
+    limiter = Limiter("x", Rate(1.0), backend)
     waits = [limiter.acquire(priority) for priority in (Priority.CALL, Priority.POLL)]
-    found = await asyncio.gather(*waits, return_exceptions=True)
-    assert [str(each) for each in found] == ["broken"] * 2
-    assert found[0] is not found[1]
+    errors = await asyncio.gather(*waits, return_exceptions=True)
+    assert [str(error) for error in errors] == ["broken"] * 2
+    assert errors[0] is not errors[1]
     use(await limiter.acquire(Priority.CALL))
 
 
-async def test_a_pause_goes_both_ways() -> None:
-    """The others hear of ours, we of theirs."""
-    gate = ScriptedGate(5.0)
-    gate.paused = 5.0
-    limiter = Limiter("x", Rate(1.0), gate)
+async def test_a_pause_is_shared_in_both_directions() -> None:
+    """The backend receives a pause, and the limiter receives that of another process."""
+    backend = FakePacingBackend(5.0)
+    backend.paused = 5.0
+    limiter = Limiter("x", Rate(1.0), backend)
     permit = await limiter.acquire(Priority.CALL)
     permit.close()
     limiter.pause(7.0)
-    assert ("pause", 7.0) in gate.told
+    assert ("pause", 7.0) in backend.reported
     assert limiter.paused_for == pytest.approx(7.0)
 
 
-async def test_a_token_that_cannot_be_used_is_given_back() -> None:
-    """Where a pause came while it was being asked for."""
-    gate = ScriptedGate(latency=1.0)
-    limiter = Limiter("x", Rate(1.0), gate)
+async def test_a_token_that_cannot_be_used_is_released() -> None:
+    """Where a pause was set while the backend was being asked."""
+    backend = FakePacingBackend(latency=1.0)
+    limiter = Limiter("x", Rate(1.0), backend)
     waiting = asyncio.ensure_future(limiter.acquire(Priority.CALL))
     await asyncio.sleep(0.5)
     limiter.pause(10.0)
     await asyncio.sleep(1.0)
-    assert ("give back", 1) in gate.told
+    assert ("release", 1) in backend.reported
     use(await waiting)
     assert now() == pytest.approx(11.5)
 
 
-async def test_closing_a_session_sends_those_who_ask_away() -> None:
-    """What they were asking for goes back."""
-    gate = ScriptedGate(latency=1.0)
-    limiter = Limiter("x", Rate(1.0), gate)
+async def test_closing_a_session_fails_its_waiters_and_releases_their_token() -> None:
+    """The token that they asked for is released."""
+    backend = FakePacingBackend(latency=1.0)
+    limiter = Limiter("x", Rate(1.0), backend)
     before, owner = asyncio.all_tasks(), object()
     waiting = asyncio.ensure_future(limiter.acquire(Priority.CALL, 100.0, owner))
     await asyncio.sleep(0.5)
@@ -230,13 +234,13 @@ async def test_closing_a_session_sends_those_who_ask_away() -> None:
     with pytest.raises(SessionClosedError):
         await waiting
     assert asyncio.all_tasks() == before
-    assert gate.told == ["cancelled"]
+    assert backend.reported == ["cancelled"]
 
 
-def test_another_loop_starts_afresh() -> None:
-    """A limiter outlives the loop in which it was asking."""
-    gate = ScriptedGate(100.0)
-    limiter = Limiter("x", Rate(1.0), gate)
+def test_another_loop_starts_with_a_new_request_to_the_backend() -> None:
+    """A limiter outlives the event loop in which it was asking."""
+    backend = FakePacingBackend(100.0)
+    limiter = Limiter("x", Rate(1.0), backend)
 
     async def abandon() -> None:
         task = asyncio.ensure_future(limiter.acquire(Priority.POLL))
@@ -248,4 +252,4 @@ def test_another_loop_starts_afresh() -> None:
 
     asyncio.run(abandon())
     asyncio.run(use_it())
-    assert gate.asked == 2
+    assert backend.asked == 2

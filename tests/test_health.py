@@ -1,4 +1,4 @@
-"""How a session and its streams say that they are doing."""
+"""Health of a session, its endpoints and its streams."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CHAT = "peerbet.chat.get"
 
 
 def seconds(later: datetime | None, earlier: datetime | None) -> float:
-    """From one moment to another."""
+    """Return the difference of two times, in seconds."""
     assert later is not None
     assert earlier is not None
     return (later - earlier).total_seconds()
@@ -42,8 +42,8 @@ def seconds(later: datetime | None, earlier: datetime | None) -> float:
 # -- endpoints ------------------------------------------------------------------------------------
 
 
-def test_a_session_that_is_not_open_says_so() -> None:
-    """Its endpoints are listed, and nothing is known of them."""
+def test_a_session_that_is_not_open_is_not_ok() -> None:
+    """Its endpoints are listed, without any outcome."""
     health = Session().health()
     assert (health.ok, health.open, health.streams) == (False, False, ())
     assert list(health.endpoints) == list(Session().limiters)
@@ -53,7 +53,7 @@ def test_a_session_that_is_not_open_says_so() -> None:
 
 
 async def test_a_success_is_dated() -> None:
-    """In UTC, and to the date it stays as long as there is no other."""
+    """In UTC, and it keeps that time until there is another."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         assert session.health().ok
         before = datetime.now(UTC)
@@ -70,7 +70,7 @@ async def test_a_success_is_dated() -> None:
 
 
 async def test_failures_in_a_row_are_counted_until_one_succeeds() -> None:
-    """And the last one is named."""
+    """And the last failure is named."""
     steps = (answer(), drop(), error_page(500), hang(), answer())
     async with RawServer(*steps) as server, open_session(server.url, timeout=2.0) as session:
         counted = []
@@ -90,8 +90,8 @@ async def test_failures_in_a_row_are_counted_until_one_succeeds() -> None:
     ]
 
 
-async def test_a_no_is_an_answer_but_for_a_key_refused() -> None:
-    """A service that does not know a user is well; one that refuses the key is not."""
+async def test_an_api_error_is_a_success_unless_the_key_is_rejected() -> None:
+    """A service that does not know a user is well; one that rejects the key is not."""
     steps = api_error("User not found"), api_error("who are you", 401)
     async with RawServer(*steps) as server, open_session(server.url) as session:
         with pytest.raises(PythpeerError):
@@ -105,8 +105,8 @@ async def test_a_no_is_an_answer_but_for_a_key_refused() -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_every_call_is_on_record(name: str) -> None:
-    """Reads, writes, consuming reads, and endpoints of the user's own."""
+async def test_every_call_is_recorded(name: str) -> None:
+    """Reads, writes, destructive reads, and custom endpoints."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS[name].run(session, server.url)
         known = {
@@ -117,7 +117,7 @@ async def test_every_call_is_on_record(name: str) -> None:
     assert known == {CALLS[name].endpoint}
 
 
-async def test_who_waits_and_for_how_long_is_said() -> None:
+async def test_waiters_and_their_wait_are_shown() -> None:
     """Callers in the queue, seconds until the next token, and a pause."""
     async with (
         RawServer(answer()) as server,
@@ -140,8 +140,8 @@ async def test_who_waits_and_for_how_long_is_said() -> None:
 # -- streams --------------------------------------------------------------------------------------
 
 
-async def test_a_stream_says_where_it_is() -> None:
-    """Its cursor is the item handed out last, and its lag what comes after that."""
+async def test_a_stream_shows_its_cursor() -> None:
+    """Its cursor is the item that was delivered last, and its lag the items after that."""
     async with Scripted() as services, services.session() as session:
         services.say(250)
         stream = session.peerbet.chat_stream(after=0, name="mine")
@@ -173,8 +173,8 @@ async def test_a_stream_says_where_it_is() -> None:
         assert session.health().streams == ()
 
 
-async def test_a_starting_place_is_a_cursor() -> None:
-    """From now on means from the newest message that is there."""
+async def test_the_start_of_a_stream_is_a_cursor() -> None:
+    """Starting now means from the newest message that exists."""
     async with Scripted() as services, services.session() as session:
         services.say(7)
         async with session.peerbet.chat_stream() as stream:
@@ -182,7 +182,7 @@ async def test_a_starting_place_is_a_cursor() -> None:
 
 
 async def test_lag_does_not_count_what_cannot_be_read() -> None:
-    """A stream is not behind because of messages that it has passed over."""
+    """A stream is not behind because of messages that it has skipped."""
     async with Scripted() as services, services.session() as session:
         services.say(2)
         services.show(3, {"id": 3, "by": 7, "msg": []})
@@ -193,8 +193,8 @@ async def test_lag_does_not_count_what_cannot_be_read() -> None:
             assert (stream.health().cursor, stream.health().lag) == (2, 0)
 
 
-async def test_a_poll_to_come_is_dated() -> None:
-    """While somebody waits, and there is none under way."""
+async def test_the_next_poll_has_a_time() -> None:
+    """While a consumer waits, and no poll is under way."""
     rates = {CHAT: Rate(10.0, 1, 0.0)}
     async with Scripted() as services, services.session(rates=rates) as session:
         stream = session.peerbet.chat_stream(after=0)
@@ -209,8 +209,8 @@ async def test_a_poll_to_come_is_dated() -> None:
             assert stream.health().next_poll is None
 
 
-async def test_a_poll_under_way_is_said() -> None:
-    """Then nobody knows when the next will be."""
+async def test_a_poll_under_way_is_shown() -> None:
+    """Then the time of the next poll is not known."""
     async with RawServer(hang()) as server, open_session(server.url) as session:
         stream = session.peerbet.chat_stream(after=0)
         async with stream:
@@ -222,8 +222,8 @@ async def test_a_poll_under_way_is_said() -> None:
             assert not stream.health().polling
 
 
-async def test_a_stream_that_waits_a_failure_out_says_so() -> None:
-    """How often in a row, what it was, and when it will try again."""
+async def test_a_stream_that_waits_a_failure_out_shows_it() -> None:
+    """The number of failures in a row, the last one, and the time of the next poll."""
     async with Scripted() as services, services.session() as session:
         services.script("get", DROP_UNSEEN, GARBAGE, ERROR_503)
         async with session.peerbet.chat_stream(after=0, on_gap="raise") as stream:
@@ -248,8 +248,8 @@ async def test_a_stream_that_waits_a_failure_out_says_so() -> None:
             assert session.health().ok
 
 
-async def test_a_stream_that_was_refused_says_so() -> None:
-    """Also what is raised is a failure, each time."""
+async def test_a_stream_whose_key_is_rejected_shows_it() -> None:
+    """An error that is raised is a failure too, each time."""
     async with Scripted() as services, services.session() as session:
         services.default_faults["get"] = DENIED
         async with session.peerbet.chat_stream(after=0) as stream:
@@ -269,7 +269,7 @@ async def test_a_gap_is_counted() -> None:
             assert stream.health().gaps == 1
 
 
-async def test_a_merged_stream_speaks_for_each() -> None:
+async def test_a_merged_stream_shows_each_of_its_streams() -> None:
     """One value for each of its streams."""
     async with Scripted() as services, services.session() as session:
         chat, mail = session.peerbet.chat_stream(after=0), session.pythbots.mail_stream()
@@ -279,8 +279,8 @@ async def test_a_merged_stream_speaks_for_each() -> None:
             assert [health.endpoint for health in listed] == [CHAT, "pythbots.mail"]
 
 
-async def test_a_stream_that_is_forgotten_is_not_listed() -> None:
-    """A session does not keep streams alive to speak of them."""
+async def test_a_stream_without_references_is_not_listed() -> None:
+    """A session does not keep streams alive in order to list them."""
     async with Scripted() as services, services.session() as session:
         session.peerbet.chat_stream(after=0)
         gc.collect()
@@ -313,11 +313,11 @@ async def test_a_store_that_fails_is_a_failure_of_the_stream() -> None:
             assert (health.endpoints[CHAT].failures, health.ok) == (0, False)
 
 
-# -- as values ------------------------------------------------------------------------------------
+# -- health as a value ----------------------------------------------------------------------------
 
 
 async def test_health_is_frozen_and_turns_into_json() -> None:
-    """It can be sent as it is, and read back as it was."""
+    """It can be sent and read back unchanged."""
     async with Scripted() as services, services.session(rates={CHAT: FAST}) as session:
         services.say()
         async with session.peerbet.chat_stream(after=0, name="mine") as stream:
@@ -334,8 +334,8 @@ async def test_health_is_frozen_and_turns_into_json() -> None:
     assert datetime.fromisoformat(date) - health.at < timedelta(0)
 
 
-async def test_health_can_be_asked_of_a_session_that_was_closed() -> None:
-    """Its last state is there, by a clock that has stopped or not."""
+async def test_health_can_be_read_from_a_closed_session() -> None:
+    """Its last state is kept, whether or not its clock has stopped."""
     async with Scripted() as services:
         session = services.session()
         async with session:

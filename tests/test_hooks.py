@@ -1,4 +1,4 @@
-"""Hooks see every request, and can break none of them."""
+"""Hooks receive every request, and cannot break any of them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.anyio
 Events = list[Any]
 
 
-class Everything(Telemetry):
+class SpyTelemetry(Telemetry):
     """Keeps every event of every kind."""
 
     def __init__(self) -> None:
@@ -64,8 +64,8 @@ class Everything(Telemetry):
         return [event for event in self.seen if type(event) is kind]
 
 
-def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was said of hooks."""
+def hook_messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the log messages about hooks."""
     return [record.getMessage() for record in caplog.records if record.name == "pythpeer.hooks"]
 
 
@@ -73,11 +73,11 @@ def fail(event: object) -> None:
     raise LookupError("the hook is broken")
 
 
-# -- what is told ---------------------------------------------------------------------------------
+# -- events ---------------------------------------------------------------------------------------
 
 
-async def test_a_request_is_told_of_before_and_after() -> None:
-    """Where it goes, and how long it took for what to come of it."""
+async def test_a_request_has_an_event_before_and_after() -> None:
+    """The URL, and the time until its outcome."""
     seen: Events = []
     async with (
         RawServer(Step(_answer_late)) as server,
@@ -89,8 +89,8 @@ async def test_a_request_is_told_of_before_and_after() -> None:
     before, after = seen
     assert before == RequestEvent("peerbet.chat.get", url, 1, 0.0)
     assert 1.5 <= after.duration < 1.6
-    told = ResponseEvent("peerbet.chat.get", url, 1, 0.0, after.duration, 200, "ok", None)
-    assert after == told
+    reported = ResponseEvent("peerbet.chat.get", url, 1, 0.0, after.duration, 200, "ok", None)
+    assert after == reported
 
 
 async def _answer_late(peer: Any) -> None:
@@ -98,8 +98,8 @@ async def _answer_late(peer: Any) -> None:
     await answer().run(peer)
 
 
-async def test_the_wait_for_a_token_is_told() -> None:
-    """The second of two calls at once has waited for its turn."""
+async def test_the_wait_for_a_token_is_reported() -> None:
+    """The second of two calls at the same time has waited for its token."""
     seen: list[RequestEvent] = []
     async with (
         RawServer(answer()) as server,
@@ -130,8 +130,8 @@ ENDS: Final[dict[str, tuple[Step, int | None, str, str | None]]] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_every_end_is_told(end: str) -> None:
-    """Each way in which a request ends has its outcome, and the name of its error."""
+async def test_every_outcome_is_reported(end: str) -> None:
+    """Each end of a request has its outcome, and the class of its error."""
     step, *expected = ENDS[end]
     seen: list[ResponseEvent] = []
     async with (
@@ -144,8 +144,8 @@ async def test_every_end_is_told(end: str) -> None:
     assert [event.status, event.outcome, event.error] == expected
 
 
-async def test_a_write_that_may_have_happened_is_told_as_such() -> None:
-    """A dropped write is neither done nor failed."""
+async def test_a_write_that_may_have_happened_is_unknown() -> None:
+    """A write whose connection broke is neither done nor failed."""
     seen: list[ResponseEvent] = []
     async with (
         RawServer(drop()) as server,
@@ -156,8 +156,8 @@ async def test_a_write_that_may_have_happened_is_told_as_such() -> None:
     assert [(event.outcome, event.error) for event in seen] == [("unknown", "OutcomeUnknownError")]
 
 
-async def test_a_cancelled_request_is_told_and_stays_cancelled() -> None:
-    """Who looks on hears of it, and the cancellation goes its way."""
+async def test_a_cancelled_request_is_reported_and_stays_cancelled() -> None:
+    """Hooks receive its event, and the cancellation continues."""
     seen: list[ResponseEvent] = []
     async with (
         RawServer(hang()) as server,
@@ -171,8 +171,8 @@ async def test_a_cancelled_request_is_told_and_stays_cancelled() -> None:
     assert 0.9 < event.duration < 1.1
 
 
-async def test_repetitions_are_told() -> None:
-    """Each failure with what comes after it, each attempt with its number."""
+async def test_repetitions_are_reported() -> None:
+    """Each failure with its delay, each attempt with its number."""
     seen: Events = []
     hooks: Any = dict.fromkeys(("on_request", "on_retry"), seen.append)
     async with (
@@ -191,9 +191,9 @@ async def test_repetitions_are_told() -> None:
     assert [e.attempt for e in seen if isinstance(e, RequestEvent)] == [1, 2, 3]
 
 
-async def test_a_stream_tells_of_its_polls_and_their_repetition() -> None:
-    """A stream that goes on trying tells of it like a call; what it brought is told as well."""
-    everything = Everything()
+async def test_a_stream_reports_its_polls_and_their_repetition() -> None:
+    """A stream that keeps retrying notifies hooks like a call; its new items are reported too."""
+    everything = SpyTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.script("get", DROP_UNSEEN, DROP_UNSEEN, OK)
         services.say(3)
@@ -209,9 +209,9 @@ async def test_a_stream_tells_of_its_polls_and_their_repetition() -> None:
     assert delivered == DeliveryEvent("peerbet.chat.get", "mine", 3, 0)
 
 
-async def test_what_a_store_drops_and_skips_is_told() -> None:
-    """Messages that are shown again, and those that nobody can decode."""
-    everything = Everything()
+async def test_what_a_store_drops_and_skips_is_reported() -> None:
+    """Messages that were received before, and messages that cannot be decoded."""
+    everything = SpyTelemetry()
     async with (
         Scripted(overlap=2) as services,
         services.session(telemetry=everything) as session,
@@ -228,9 +228,9 @@ async def test_what_a_store_drops_and_skips_is_told() -> None:
     assert [(e.items, e.duplicates, e.skipped) for e in events] == [(3, 0, 0), (1, 2, 2)]
 
 
-async def test_a_stream_behind_tells_how_far() -> None:
-    """A stream takes a backlog in batches, each with what is left after it."""
-    everything = Everything()
+async def test_a_stream_behind_reports_its_lag() -> None:
+    """A stream reads a backlog in batches, each with its remaining lag."""
+    everything = SpyTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.say(250)
         async with session.peerbet.chat_stream(after=0) as stream:
@@ -243,8 +243,8 @@ async def test_a_stream_behind_tells_how_far() -> None:
     ]
 
 
-async def test_a_gap_is_told_once() -> None:
-    """However many streams come across it."""
+async def test_a_gap_is_reported_once() -> None:
+    """However many streams find it."""
     seen: list[GapEvent] = []
     async with Scripted() as services, services.session(on_gap=seen.append) as session:
         services.say(400)
@@ -255,9 +255,9 @@ async def test_a_gap_is_told_once() -> None:
     assert seen == [GapEvent("peerbet.chat.get", 1, 101)]
 
 
-async def test_consuming_reads_are_told_too() -> None:
-    """Mail reaches hooks by the same way, although its request is shielded."""
-    everything = Everything()
+async def test_destructive_reads_are_reported_too() -> None:
+    """Mail requests reach hooks in the same way, although they are shielded."""
+    everything = SpyTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.deliver("one", "two")
         await session.pythbots.unread_mail()
@@ -266,11 +266,11 @@ async def test_consuming_reads_are_told_too() -> None:
     assert [event.items for event in everything.of(StoreEvent)] == [2]
 
 
-# -- what is not told -----------------------------------------------------------------------------
+# -- what events do not hold ----------------------------------------------------------------------
 
 
 def test_a_redacted_url_has_numbers_and_bare_names_and_nothing_else() -> None:
-    """Keys and texts are veiled, also those that look like numbers; the fixed query is not."""
+    """Keys and texts are replaced, also those that look like numbers; the fixed query is not."""
     endpoint = Endpoint("own", "https://a.example/b", query={"action": "get", "k": Secret("s1")})
     params: dict[str, Param] = {
         "k2": Secret("s2"),
@@ -299,7 +299,7 @@ def test_a_redacted_url_has_numbers_and_bare_names_and_nothing_else() -> None:
     ],
 )
 def test_events_are_frozen_and_turn_into_json(event: Any) -> None:
-    """They are values: fit for a queue, a file, another process."""
+    """They are values for a queue, a file or another process."""
     with pytest.raises(AttributeError):
         event.endpoint = "other"
     assert msgspec.json.decode(msgspec.json.encode(event), type=type(event)) == event
@@ -307,7 +307,7 @@ def test_events_are_frozen_and_turn_into_json(event: Any) -> None:
     assert hash(event) == hash(pickle.loads(pickle.dumps(event)))
 
 
-# -- hooks that are broken ------------------------------------------------------------------------
+# -- hooks that fail ------------------------------------------------------------------------------
 
 
 async def fail_later(event: object) -> None:
@@ -330,7 +330,7 @@ async def cancel_later(event: object) -> None:
 async def test_a_broken_hook_breaks_nothing(
     name: str, hook: Callable[[object], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Calls and streams go on as without it; it is said once, and it goes on being called."""
+    """Calls and streams work as without it; it is logged once, and receives every event."""
     calls: Events = []
 
     def called(event: object) -> Any:
@@ -348,13 +348,11 @@ async def test_a_broken_hook_breaks_nothing(
         async with session.peerbet.chat_stream(after=401) as stream:
             assert (await anext(stream)).id == 501
     assert len(calls) >= 2
-    assert complaints(caplog) == [
-        f"the hook {name} failed; it goes on being called, and this is said once"
-    ]
+    assert hook_messages(caplog) == [f"hook {name} failed, it still receives events (logged once)"]
 
 
 async def test_a_hook_does_not_hide_an_error() -> None:
-    """What the call raises is its own, and holds nothing of the hook's."""
+    """The call raises its own error, which holds nothing of the hook's error."""
     async with (
         RawServer(error_page(500)) as server,
         open_session(server.url, on_response=fail) as session,
@@ -365,7 +363,7 @@ async def test_a_hook_does_not_hide_an_error() -> None:
 
 
 async def test_a_hook_inherits_nothing_of_a_cancellation(caplog: pytest.LogCaptureFixture) -> None:
-    """What it raises does not lead to the exception that is passing."""
+    """Its exception does not refer to the exception that is being raised."""
     async with (
         RawServer(hang()) as server,
         open_session(server.url, on_response=fail) as session,
@@ -378,8 +376,8 @@ async def test_a_hook_inherits_nothing_of_a_cancellation(caplog: pytest.LogCaptu
     assert error.__context__ is None
 
 
-async def test_an_interrupt_passes_and_gives_the_token_back() -> None:
-    """Hooks do not hold up what is meant to end the program."""
+async def test_an_interrupt_passes_and_releases_the_token() -> None:
+    """Listeners do not catch what must end the program."""
 
     def interrupt(event: object) -> None:
         raise KeyboardInterrupt
@@ -396,11 +394,11 @@ async def test_an_interrupt_passes_and_gives_the_token_back() -> None:
         assert server.requests == []
 
 
-# -- hooks that take their time -------------------------------------------------------------------
+# -- slow hooks -----------------------------------------------------------------------------------
 
 
 async def test_a_slow_hook_delays_no_call() -> None:
-    """An asynchronous hook gets its events in order, one after the other, and calls do not wait."""
+    """An asynchronous hook receives its events in order, one at a time, and calls do not wait."""
     seen: list[tuple[str, float]] = []
     loop = asyncio.get_running_loop()
 
@@ -417,11 +415,11 @@ async def test_a_slow_hook_delays_no_call() -> None:
         assert seen == [("0", 10), ("1", 20), ("2", 30)]
         assert len(asyncio.all_tasks()) == 2 + len(
             server.open_connections
-        )  # this, and the test's runner
+        )  # this task, and the test's runner
 
 
-async def test_closing_leaves_hooks_a_second(caplog: pytest.LogCaptureFixture) -> None:
-    """What is nearly done is done; what is not is cancelled, and nothing is left behind."""
+async def test_closing_waits_a_second_for_hooks(caplog: pytest.LogCaptureFixture) -> None:
+    """What ends soon is awaited; the rest is cancelled, and no task is left."""
     ended: list[str] = []
 
     async def take(seconds: float, event: object) -> None:
@@ -441,11 +439,11 @@ async def test_closing_leaves_hooks_a_second(caplog: pytest.LogCaptureFixture) -
                 await asyncio.sleep(CLOSE_TIMEOUT / 2) if end[1:] else None
                 await session.peerbet.messages()
         assert ended == end
-    assert complaints(caplog) == []
+    assert hook_messages(caplog) == []
 
 
-async def test_a_hook_that_will_not_end_is_left_alone() -> None:
-    """Closing does not wait for ever for one that swallows its cancellation."""
+async def test_a_hook_that_does_not_end_is_abandoned() -> None:
+    """Closing does not wait indefinitely for a hook that ignores its cancellation."""
     over = asyncio.Event()
 
     async def stubborn(event: object) -> None:
@@ -464,7 +462,7 @@ async def test_a_hook_that_will_not_end_is_left_alone() -> None:
 
 
 async def test_a_hook_may_close_the_session() -> None:
-    """It does not wait for itself."""
+    """Closing does not wait for the hook that closes."""
     closed = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -481,7 +479,7 @@ async def test_a_hook_may_close_the_session() -> None:
 
 
 async def test_a_hook_that_is_too_slow_misses_events(caplog: pytest.LogCaptureFixture) -> None:
-    """What waits for it is bounded, and that is said once."""
+    """The number of pending events is limited, and that is logged once."""
     go, seen = asyncio.Event(), 0
 
     async def slow(event: object) -> None:
@@ -494,12 +492,12 @@ async def test_a_hook_that_is_too_slow_misses_events(caplog: pytest.LogCaptureFi
             await session.peerbet.messages()
         go.set()
         await asyncio.sleep(1.0)
-    assert seen == MAX_PENDING + 1  # those that waited, and the one it was at
-    assert complaints(caplog) == ["the hook on_request is too slow: it misses events"]
+    assert seen == MAX_PENDING + 1  # the pending events, and the one that the hook was processing
+    assert hook_messages(caplog) == ["hook on_request is too slow, events are dropped"]
 
 
-async def test_a_hook_may_ask_the_session_itself() -> None:
-    """It has a task of its own, so that it can wait for what it asks."""
+async def test_a_hook_may_use_the_session() -> None:
+    """It runs in a separate task, so that it can wait for a call."""
     answers: Events = []
 
     async def ask(event: GapEvent) -> None:
@@ -514,7 +512,7 @@ async def test_a_hook_may_ask_the_session_itself() -> None:
 
 
 def test_a_session_outlives_a_loop_that_was_left_with_hooks_in_it() -> None:
-    """What an old loop did not get to is gone with it; the next loop's events are told."""
+    """Pending events of an old loop are discarded; events of the next loop are delivered."""
     seen: Events = []
 
     async def slow(event: object) -> None:
@@ -547,22 +545,22 @@ def test_a_session_outlives_a_loop_that_was_left_with_hooks_in_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["on_request", "on_response", "on_retry", "on_gap"])
-def test_a_hook_is_something_to_call(name: str) -> None:
-    """Anything else is refused when the session is made."""
+def test_a_hook_must_be_callable(name: str) -> None:
+    """Any other value raises an error when the session is created."""
     options: Any = {name: "print"}
     with pytest.raises(InvalidRequestError, match=name):
         Session(**options)
 
 
-def test_a_telemetry_is_one() -> None:
-    """Anything else is refused when the session is made."""
+def test_a_telemetry_must_be_a_telemetry() -> None:
+    """Any other value raises an error when the session is created."""
     options: Any = {"telemetry": object()}
     with pytest.raises(InvalidRequestError, match="telemetry"):
         Session(**options)
 
 
 def test_a_telemetry_that_overrides_nothing_costs_nothing() -> None:
-    """Only what is overridden is called."""
+    """Only overridden methods are called."""
 
     class Gaps(Telemetry):
         def on_gap(self, event: GapEvent, /) -> None:
@@ -575,7 +573,7 @@ def test_a_telemetry_that_overrides_nothing_costs_nothing() -> None:
     assert len(Session(telemetry=Gaps(), on_gap=fail)._hooks.gap) == 2
 
 
-async def test_a_hook_and_a_telemetry_are_both_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hook_and_a_telemetry_are_both_notified(caplog: pytest.LogCaptureFixture) -> None:
     """Each has its own failures."""
 
     class Broken(Telemetry):
@@ -587,12 +585,12 @@ async def test_a_hook_and_a_telemetry_are_both_told(caplog: pytest.LogCaptureFix
         open_session(server.url, on_request=fail, telemetry=Broken()) as session,
     ):
         await session.peerbet.messages()
-    said = [line.split()[2] for line in complaints(caplog)]
-    assert said == ["on_request", "Broken.on_request"]
+    messages = [line.split()[1] for line in hook_messages(caplog)]
+    assert messages == ["on_request", "Broken.on_request"]
 
 
-async def test_a_refused_connection_is_told() -> None:
-    """There was no request, but somebody wanted one."""
+async def test_a_refused_connection_is_reported() -> None:
+    """No request was sent, but the call has an outcome."""
     seen: list[ResponseEvent] = []
     with closed_port() as url:
         async with open_session(url, on_response=seen.append) as session:
@@ -601,8 +599,8 @@ async def test_a_refused_connection_is_told() -> None:
     assert [(event.outcome, event.error) for event in seen] == [("failed", "TransportError")]
 
 
-async def test_a_fault_of_a_poll_is_an_outcome_like_any_other() -> None:
-    """What a stream waits out is seen by those who look on."""
+async def test_a_failed_poll_is_an_outcome_like_any_other() -> None:
+    """Hooks receive the failures that a stream waits out."""
     seen: list[ResponseEvent] = []
     async with Scripted() as services, services.session(on_response=seen.append) as session:
         services.script("readnew", ScriptedFault(body=b"[{"), OK)

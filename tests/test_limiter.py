@@ -1,7 +1,7 @@
-"""Callers of one endpoint wait in line, are let through by the law of pacing, and may leave.
+"""Callers wait for a token of one endpoint, receive it in order, and can be cancelled.
 
-Most callers here write their request in the moment in which they get their token, and have their
-answer in the same moment: then one goes per interval, and every time is a whole number.
+Most callers here write their request when they receive their token, and are answered at the same
+time: then one is served per interval, and every time is a whole number.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ONE = Rate(1.0)
 THREE = Rate(1.0, burst=3)
 
 
-class Line:
-    """Callers of one limiter: `served` has the name of each who got through, and when."""
+class Callers:
+    """Callers of one limiter: `served` has the name and the time of each that was served."""
 
     def __init__(self, limiter: Limiter) -> None:
         self.limiter = limiter
@@ -63,7 +63,7 @@ class Line:
             permit.on_answered()
         permit.close()
 
-    def enter(
+    def begin(
         self,
         name: str = "-",
         priority: Priority = CALL,
@@ -72,11 +72,11 @@ class Line:
         *,
         answered: bool = True,
     ) -> None:
-        """Send one more caller on its way to the line."""
+        """Start one more caller."""
         going = self._go(name, priority, max_wait, owner, answered)
         self.tasks.append(asyncio.ensure_future(going))
 
-    async def join(
+    async def enqueue(
         self,
         name: str = "-",
         priority: Priority = CALL,
@@ -85,17 +85,17 @@ class Line:
         *,
         answered: bool = True,
     ) -> None:
-        """Have one more caller get in line."""
-        self.enter(name, priority, max_wait, owner, answered=answered)
+        """Start one more caller, and run it until it waits."""
+        self.begin(name, priority, max_wait, owner, answered=answered)
         await asyncio.sleep(0)
 
     @property
-    def last(self) -> asyncio.Task[None]:
-        """Who came last."""
+    def newest(self) -> asyncio.Task[None]:
+        """Return the task of the caller that was started last."""
         return self.tasks[-1]
 
-    async def all_through(self) -> None:
-        """Wait for everybody, and forgive those who left or were sent away."""
+    async def wait_all(self) -> None:
+        """Wait for all callers; ignore the errors of those that were cancelled or failed."""
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
@@ -104,7 +104,7 @@ async def acquire(limiter: Limiter, max_wait: float = math.inf) -> Permit:
 
 
 async def spend(limiter: Limiter) -> None:
-    """Send one request that is answered in the same moment."""
+    """Send one request that is answered at the same time."""
     permit = await acquire(limiter)
     permit.on_written()
     permit.on_answered()
@@ -115,90 +115,90 @@ async def spend(limiter: Limiter) -> None:
 
 
 async def test_first_come_first_served() -> None:
-    """Callers of one class are let through in the order in which they came, one per interval."""
-    line = Line(Limiter("x", ONE))
+    """Callers of one class are served in the order of arrival, one per interval."""
+    callers = Callers(Limiter("x", ONE))
     for name in "abcdef":
-        await line.join(name)
-    await line.all_through()
-    assert line.served == [(name, float(at)) for at, name in enumerate("abcdef")]
+        await callers.enqueue(name)
+    await callers.wait_all()
+    assert callers.served == [(name, float(at)) for at, name in enumerate("abcdef")]
 
 
 async def test_writes_go_before_calls_and_calls_before_polls() -> None:
-    """Whoever waits goes by class first, by arrival second."""
-    line = Line(Limiter("x", ONE))
-    await line.join("-")
+    """Waiters are served by class first, by arrival second."""
+    callers = Callers(Limiter("x", ONE))
+    await callers.enqueue("-")
     for name, priority in [("p", POLL), ("c", CALL), ("w", WRITE), ("q", POLL), ("v", WRITE)]:
-        await line.join(name, priority)
-    await line.all_through()
-    assert line.names == "-wvcpq"
+        await callers.enqueue(name, priority)
+    await callers.wait_all()
+    assert callers.names == "-wvcpq"
 
 
-@pytest.mark.parametrize("patient", [CALL, POLL])
-async def test_who_was_overtaken_five_times_goes_next(patient: Priority) -> None:
-    """Writes overtake others five times in a row, and then somebody else has a turn."""
-    line = Line(Limiter("x", ONE))
-    await line.join("-")
-    await line.join("x", patient)
+@pytest.mark.parametrize("overtaken", [CALL, POLL])
+async def test_a_class_overtaken_five_times_goes_next(overtaken: Priority) -> None:
+    """Writes overtake other classes five times in a row, then another class is served."""
+    callers = Callers(Limiter("x", ONE))
+    await callers.enqueue("-")
+    await callers.enqueue("x", overtaken)
     for _ in range(12):
-        await line.join("w", WRITE)
-    await line.join("y", patient)
-    await line.all_through()
-    assert line.names == "-" + "wwwwwx" + "wwwwwy" + "ww"
+        await callers.enqueue("w", WRITE)
+    await callers.enqueue("y", overtaken)
+    await callers.wait_all()
+    assert callers.names == "-" + "wwwwwx" + "wwwwwy" + "ww"
 
 
-async def test_no_class_starves_when_all_are_crowded() -> None:
-    """With writes, calls and polls all waiting at all times, each class has its turns."""
-    line = Line(Limiter("x", ONE))
-    await line.join("-")
+async def test_no_class_starves_with_waiters_in_all() -> None:
+    """With writes, calls and polls waiting at all times, every class is served."""
+    callers = Callers(Limiter("x", ONE))
+    await callers.enqueue("-")
     for name, priority in [("w", WRITE), ("c", CALL), ("p", POLL)]:
         for _ in range(10):
-            await line.join(name, priority)
-    await line.all_through()
-    crowded = line.names[1 : line.names.rindex("w") + 1]
+            await callers.enqueue(name, priority)
+    await callers.wait_all()
+    crowded = callers.names[1 : callers.names.rindex("w") + 1]
     for name in "cp":
-        gaps = [later - earlier for earlier, later in pairwise(_places(crowded, name))]
-        assert max(gaps, default=99) <= 7, line.names
+        gaps = [later - earlier for earlier, later in pairwise(_positions(crowded, name))]
+        assert max(gaps, default=99) <= 7, callers.names
 
 
-def _places(names: str, name: str) -> list[int]:
-    return [-1, *(index for index, found in enumerate(names) if found == name)]
+def _positions(names: str, name: str) -> list[int]:
+    return [-1, *(index for index, letter in enumerate(names) if letter == name)]
 
 
-async def test_patience_is_not_inherited() -> None:
-    """A poll that just came was not overtaken yet, whoever of its class left before it."""
-    line = Line(Limiter("x", ONE))
-    await line.join("-")
-    await line.join("p", POLL)
-    leaver = line.last
+async def test_the_count_of_overtaking_is_not_inherited() -> None:
+    """A new poll was not overtaken yet, although earlier polls were."""
+    callers = Callers(Limiter("x", ONE))
+    await callers.enqueue("-")
+    await callers.enqueue("p", POLL)
+    leaver = callers.newest
     for _ in range(6):
-        await line.join("w", WRITE)
+        await callers.enqueue("w", WRITE)
     await asyncio.sleep(5.5)
-    assert line.names == "-wwwww"
+    assert callers.names == "-wwwww"
     leaver.cancel()
     await run_loop_turns()
-    await line.join("q", POLL)
-    await line.all_through()
-    assert line.names == "-wwwwwwq"
+    await callers.enqueue("q", POLL)
+    await callers.wait_all()
+    assert callers.names == "-wwwwwwq"
 
 
-async def test_nobody_jumps_the_queue_of_a_late_loop() -> None:
-    """A caller who comes when a token is due, but was not handed out yet, gets in line."""
+async def test_no_caller_overtakes_the_queue_of_a_late_loop() -> None:
+    """A caller that arrives when a token is due, but not granted yet, is queued."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("a")
-    asyncio.get_running_loop().call_at(line.start + 1.0, line.enter, "b")
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("a")
+    asyncio.get_running_loop().call_at(callers.start + 1.0, callers.begin, "b")
     await asyncio.sleep(5)
-    assert line.served == [("-", 0.0), ("a", 1.0), ("b", 2.0)]
+    assert callers.served == [("-", 0.0), ("a", 1.0), ("b", 2.0)]
 
 
-# -- the law of pacing ----------------------------------------------------------------------------
+# -- the invariant of pacing ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("answered_after", "due"),
     [
-        pytest.param(0.0, 1.0, id="at-once"),
+        pytest.param(0.0, 1.0, id="immediately"),
         pytest.param(0.02, 1.02, id="within-the-guard"),
         pytest.param(0.05, 1.05, id="as-the-guard-ends"),
         pytest.param(0.7, 1.05, id="slowly"),
@@ -210,87 +210,87 @@ async def test_the_next_is_due_an_interval_after_the_answer_or_the_guard(
 ) -> None:
     """With burst 1: due at ``min(t_written + interval + guard, t_answered + interval)``."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
     permit.on_written()
-    await line.join("next")
+    await callers.enqueue("next")
     if answered_after is not None:
         await asyncio.sleep(answered_after)
         permit.on_answered()
-    await line.all_through()
+    await callers.wait_all()
     permit.close()
-    assert line.times == [pytest.approx(due)]
+    assert callers.times == [pytest.approx(due)]
 
 
 async def test_time_counts_from_the_writing_not_from_the_token() -> None:
-    """A token in hand can be held as long as connecting takes: the interval starts at the write."""
+    """A token can be held while a connection is made: the interval starts at the write."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
-    await line.join("next")
+    await callers.enqueue("next")
     await asyncio.sleep(7)
     permit.on_written()
-    await line.all_through()
-    assert line.times == [pytest.approx(7 + 1 + GUARD)]
+    await callers.wait_all()
+    assert callers.times == [pytest.approx(7 + 1 + GUARD)]
 
 
-async def test_nobody_goes_while_a_token_is_reserved_and_not_written() -> None:
-    """Until it is known when a request left, it is not known when the next one may."""
+async def test_no_token_is_granted_while_one_is_reserved_and_not_written() -> None:
+    """Until a request is written, it is not known when the next token is due."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
-    await line.join("next")
+    await callers.enqueue("next")
     await asyncio.sleep(1000)
-    assert line.served == []
+    assert callers.served == []
     assert (limiter.available, limiter.waiting) == (0, 1)
     permit.on_written()
-    await line.all_through()
-    assert line.times == [pytest.approx(1000 + 1 + GUARD)]
+    await callers.wait_all()
+    assert callers.times == [pytest.approx(1000 + 1 + GUARD)]
 
 
-async def test_a_burst_goes_at_once_and_is_then_paced() -> None:
-    """With burst 3, three go at once; the others follow one per interval, after one guard."""
-    line = Line(Limiter("x", THREE))
+async def test_a_burst_goes_immediately_and_is_then_paced() -> None:
+    """With burst 3, three go immediately; the others follow one per interval, after one guard."""
+    callers = Callers(Limiter("x", THREE))
     for _ in range(6):
-        await line.join(answered=False)
-    await line.all_through()
+        await callers.enqueue(answered=False)
+    await callers.wait_all()
     first = 1 + GUARD
-    assert line.times == [0.0, 0.0, 0.0, *map(pytest.approx, (first, first + 1, first + 2))]
+    assert callers.times == [0.0, 0.0, 0.0, *map(pytest.approx, (first, first + 1, first + 2))]
 
 
 async def test_an_early_answer_to_the_first_of_a_burst_counts() -> None:
-    """The full bucket started to refill when its first request was answered, at the latest."""
-    line = Line(Limiter("x", THREE))
+    """The bucket started to refill when its first request was answered, at the latest."""
+    callers = Callers(Limiter("x", THREE))
     for _ in range(5):
-        await line.join(answered=True)
-    await line.all_through()
-    assert line.times == [0.0, 0.0, 0.0, 1.0, 2.0]
+        await callers.enqueue(answered=True)
+    await callers.wait_all()
+    assert callers.times == [0.0, 0.0, 0.0, 1.0, 2.0]
 
 
 async def test_no_more_than_the_burst_is_saved_up() -> None:
-    """However long nobody asks, only ``burst`` go at once afterwards."""
+    """However long no request is sent, only ``burst`` go immediately afterwards."""
     limiter = Limiter("x", THREE)
     await spend(limiter)
     await asyncio.sleep(3600)
-    line = Line(limiter)
+    callers = Callers(limiter)
     for _ in range(5):
-        await line.join()
-    await line.all_through()
-    assert line.times == [0.0, 0.0, 0.0, 1.0, 2.0]
+        await callers.enqueue()
+    await callers.wait_all()
+    assert callers.times == [0.0, 0.0, 0.0, 1.0, 2.0]
 
 
 async def test_a_burst_counts_reserved_tokens() -> None:
-    """Three may hold a token of three; the fourth waits until the first of them is written."""
+    """Three callers can hold the tokens; the fourth waits until the first request is written."""
     limiter = Limiter("x", THREE)
     held = [await acquire(limiter) for _ in range(3)]
-    line = Line(limiter)
-    await line.join("fourth", answered=False)
+    callers = Callers(limiter)
+    await callers.enqueue("fourth", answered=False)
     await asyncio.sleep(10)
-    assert line.served == []
+    assert callers.served == []
     for permit in held:
         permit.on_written()
-    await line.all_through()
-    assert line.times == [pytest.approx(10 + 1 + GUARD)]
+    await callers.wait_all()
+    assert callers.times == [pytest.approx(10 + 1 + GUARD)]
 
 
 @settings(max_examples=examples(100))
@@ -307,7 +307,7 @@ async def test_a_burst_counts_reserved_tokens() -> None:
 def test_the_bucket_of_the_service_is_never_overdrawn(
     burst: int, callers: list[tuple[float, float, float, float | None]]
 ) -> None:
-    """Whenever callers come, write and are answered, a strict service has a token for each.
+    """Whenever callers arrive, write and are answered, a strict service has a token for each.
 
     Each comes at a time, connects for a while, and its request travels at most the guard; the
     service answers after some time of its own, or never.
@@ -342,33 +342,33 @@ def test_the_bucket_of_the_service_is_never_overdrawn(
 
 
 async def test_an_interval_of_zero_is_no_pacing() -> None:
-    """With interval 0 everybody goes at once, whatever the burst."""
-    line = Line(Limiter("x", Rate(0.0, guard=0.0)))
+    """With interval 0 every caller is served immediately, whatever the burst."""
+    callers = Callers(Limiter("x", Rate(0.0, guard=0.0)))
     for _ in range(50):
-        await line.join()
-    await line.all_through()
-    assert line.times == [0.0] * 50
+        await callers.enqueue()
+    await callers.wait_all()
+    assert callers.times == [0.0] * 50
 
 
 # -- permits --------------------------------------------------------------------------------------
 
 
-async def test_a_token_that_was_never_spent_goes_back() -> None:
-    """A request that certainly never left costs nothing: the next one goes in the same moment."""
+async def test_a_token_that_was_never_spent_is_released() -> None:
+    """A request that certainly never left costs nothing: the next one goes immediately."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
-    await line.join("next")
+    await callers.enqueue("next")
     await asyncio.sleep(3)
-    assert line.served == []
+    assert callers.served == []
     permit.close()
-    await line.all_through()
-    assert line.times == [3.0]
+    await callers.wait_all()
+    assert callers.times == [3.0]
     assert not permit.written
 
 
-async def test_a_token_goes_back_once() -> None:
-    """Closing again gives nothing more: there is one token, not two."""
+async def test_a_token_is_released_once() -> None:
+    """Closing again releases nothing more: there is one token, not two."""
     limiter = Limiter("x", THREE)
     held = [await acquire(limiter) for _ in range(3)]
     held[0].close()
@@ -377,7 +377,7 @@ async def test_a_token_goes_back_once() -> None:
 
 
 async def test_a_token_that_was_spent_stays_spent() -> None:
-    """Once the head is written, closing gives nothing back, answer or not."""
+    """After the head is written, closing releases nothing, with or without a response."""
     limiter = Limiter("x", ONE)
     permit = await acquire(limiter)
     permit.on_written()
@@ -387,21 +387,21 @@ async def test_a_token_that_was_spent_stays_spent() -> None:
 
 
 async def test_a_token_is_spent_once() -> None:
-    """A head that is said to be written twice was written the first time."""
+    """The second report that a head is written has no effect."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
     permit.on_written()
     await asyncio.sleep(0.6)
     permit.on_written()
     permit.close()
-    await line.join("next")
-    await line.all_through()
-    assert line.times == [1.0 + GUARD]
+    await callers.enqueue("next")
+    await callers.wait_all()
+    assert callers.times == [1.0 + GUARD]
 
 
 async def test_a_late_answer_does_not_move_a_later_request() -> None:
-    """Only the answer to the request that set the clock can correct it."""
+    """Only the response to the latest request can change when the next token is due."""
     limiter = Limiter("x", ONE)
     first = await acquire(limiter)
     first.on_written()
@@ -409,99 +409,99 @@ async def test_a_late_answer_does_not_move_a_later_request() -> None:
     assert now() == pytest.approx(1 + GUARD)
     second.on_written()
     first.on_answered()
-    line = Line(limiter)
-    await line.join("third")
-    await line.all_through()
-    assert line.times == [pytest.approx(1 + GUARD)]
+    callers = Callers(limiter)
+    await callers.enqueue("third")
+    await callers.wait_all()
+    assert callers.times == [pytest.approx(1 + GUARD)]
 
 
 # -- leaving the queue ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("leaver", [0, 1, 2])
-async def test_a_cancelled_waiter_delays_nobody(leaver: int) -> None:
-    """From any place in the queue a waiter may leave, and the others go as if it had not come."""
+async def test_a_cancelled_waiter_delays_no_other(leaver: int) -> None:
+    """A waiter can leave from any position of the queue; the others are served as without it."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
+    callers = Callers(limiter)
+    await callers.enqueue("-")
     for name in "abc":
-        await line.join(name)
-    waiters = line.tasks[-3:]
+        await callers.enqueue(name)
+    waiters = callers.tasks[-3:]
     await asyncio.sleep(0.5)
     waiters[leaver].cancel()
     await run_loop_turns()
     assert limiter.waiting == 2
-    await line.all_through()
+    await callers.wait_all()
     rest = "abc".replace("abc"[leaver], "")
-    assert line.served == [("-", 0.0), (rest[0], 1.0), (rest[1], 2.0)]
+    assert callers.served == [("-", 0.0), (rest[0], 1.0), (rest[1], 2.0)]
 
 
 async def test_a_waiter_cancelled_before_it_ever_ran_was_never_there() -> None:
     """A task that is cancelled before its first step leaves no trace."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     task = asyncio.ensure_future(acquire(limiter))
     task.cancel()
-    await line.join("a")
-    await line.all_through()
+    await callers.enqueue("a")
+    await callers.wait_all()
     assert task.cancelled()
-    assert line.times == [0.0]
+    assert callers.times == [0.0]
 
 
-async def test_a_waiter_cancelled_in_the_turn_of_its_grant_hands_the_token_on() -> None:
-    """Granted and cancelled before it could run: the token goes to the next in the same moment."""
+async def test_a_waiter_cancelled_at_the_time_of_its_grant_passes_the_token_on() -> None:
+    """Granted, and cancelled before it ran: the next waiter receives the token immediately."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
-    await line.join("a")
-    unlucky = line.last
-    await line.join("b")
+    await callers.enqueue("a")
+    unlucky = callers.newest
+    await callers.enqueue("b")
     await asyncio.sleep(3)
-    permit.close()  # grants it to a
+    permit.close()  # grants the token to "a"
     assert unlucky.cancel()
     await run_loop_turns()
     assert unlucky.cancelled()
-    assert line.served == [("b", 3.0)]
+    assert callers.served == [("b", 3.0)]
 
 
-async def test_the_last_waiter_cancelled_in_the_turn_of_its_grant_gives_the_token_back() -> None:
-    """With nobody behind it, the token is there for whoever comes next."""
+async def test_the_last_waiter_cancelled_at_the_time_of_its_grant_releases_the_token() -> None:
+    """With no waiter behind it, the token is available to the next caller."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
-    await line.join("a")
-    unlucky = line.last
+    await callers.enqueue("a")
+    unlucky = callers.newest
     permit.close()
     unlucky.cancel()
     await run_loop_turns()
     assert (limiter.available, limiter.waiting) == (1, 0)
-    await line.join("b")
-    assert line.served == [("b", 0.0)]
+    await callers.enqueue("b")
+    assert callers.served == [("b", 0.0)]
 
 
 async def test_a_waiter_cancelled_just_before_its_grant_is_passed_over() -> None:
-    """Cancelled, not run yet, and then its turn comes: the next one gets the token."""
+    """Cancelled, not run yet, and then first in the queue: the next waiter receives the token."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
-    await line.join("a")
-    unlucky = line.last
-    await line.join("b")
+    await callers.enqueue("a")
+    unlucky = callers.newest
+    await callers.enqueue("b")
     unlucky.cancel()
     permit.close()
     await run_loop_turns()
-    assert line.served == [("b", 0.0)]
+    assert callers.served == [("b", 0.0)]
 
 
 @pytest.mark.parametrize("late", [-0.001, 0.0, 0.001])
-async def test_a_time_limit_that_ends_as_the_token_comes_wedges_nothing(late: float) -> None:
-    """A caller's own time limit may end just before, in, or after the moment of its grant."""
+async def test_a_time_limit_that_ends_as_the_token_comes_blocks_nothing(late: float) -> None:
+    """A caller's own time limit can end just before, at, or after the time of its grant."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
+    callers = Callers(limiter)
+    await callers.enqueue("-")
     start = now()
 
-    async def hasty() -> None:
+    async def caller_with_limit() -> None:
         async with asyncio.timeout_at(start + 1.0 + late):
             permit = await acquire(limiter)
             try:
@@ -511,20 +511,20 @@ async def test_a_time_limit_that_ends_as_the_token_comes_wedges_nothing(late: fl
             finally:
                 permit.close()
 
-    task = asyncio.ensure_future(hasty())
+    task = asyncio.ensure_future(caller_with_limit())
     await asyncio.sleep(0)
-    await line.join("b")
-    await line.all_through()
+    await callers.enqueue("b")
+    await callers.wait_all()
     await asyncio.gather(task, return_exceptions=True)
     spent = task.exception() is None
-    assert line.served[1][1] == pytest.approx(2.0005 if spent else 1.0, abs=0.001)
+    assert callers.served[1][1] == pytest.approx(2.0005 if spent else 1.0, abs=0.001)
     assert limiter.waiting == 0
 
 
-async def test_a_cancelled_scope_gives_the_token_back() -> None:
-    """Cancellation by an anyio scope, which never cancels a finished wait, burns nothing either."""
+async def test_a_cancelled_scope_releases_the_token() -> None:
+    """Cancellation by an anyio scope, which never cancels a finished wait, loses no token."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     permit = await acquire(limiter)
     scope = anyio.CancelScope()
 
@@ -538,12 +538,12 @@ async def test_a_cancelled_scope_gives_the_token_back() -> None:
 
     task = asyncio.ensure_future(scoped())
     await asyncio.sleep(0)
-    await line.join("b")
+    await callers.enqueue("b")
     permit.close()
     scope.cancel()
     await task
-    await line.all_through()
-    assert line.times == [0.0]
+    await callers.wait_all()
+    assert callers.times == [0.0]
 
 
 @settings(max_examples=examples(40))
@@ -553,30 +553,30 @@ async def test_a_cancelled_scope_gives_the_token_back() -> None:
     step=st.sampled_from([0.25, 0.5, 1.0]),
 )
 def test_random_cancellations_cost_nothing(chance: random.Random, burst: int, step: float) -> None:
-    """Of 60 callers 30 are cancelled at random, many in the turn of a grant: no slot is burned.
+    """Of 60 callers 30 are cancelled at random, many at the time of a grant: no slot is lost.
 
-    Everybody else is served, in order, and one goes per interval as long as anybody waits.
+    The others are served, in order, one per interval while callers wait.
     """
 
     async def scenario() -> None:
         limiter = Limiter("x", Rate(1.0, burst, guard=0.0))
-        line = Line(limiter)
+        callers = Callers(limiter)
         order: dict[Priority, list[str]] = {priority: [] for priority in Priority}
         for number in range(60):
             priority = chance.choice(list(Priority))
             order[priority].append(str(number))
-            await line.join(str(number), priority)
-        leavers = chance.sample(line.tasks, 30)
-        for task in leavers:
-            at = line.start + step * chance.randrange(int(40 / step))
+            await callers.enqueue(str(number), priority)
+        cancelled = chance.sample(callers.tasks, 30)
+        for task in cancelled:
+            at = callers.start + step * chance.randrange(int(40 / step))
             asyncio.get_running_loop().call_at(at, task.cancel)
-        await line.all_through()
+        await callers.wait_all()
         await run_loop_turns()
-        names = [name for name, _ in line.served]
-        for number, task in enumerate(line.tasks):
+        names = [name for name, _ in callers.served]
+        for number, task in enumerate(callers.tasks):
             assert (str(number) in names) is not task.cancelled()
-            assert task in leavers or not task.cancelled()
-        assert line.times == [0.0] * (burst - 1) + [
+            assert task in cancelled or not task.cancelled()
+        assert callers.times == [0.0] * (burst - 1) + [
             float(second) for second in range(len(names) - burst + 1)
         ]
         for expected in order.values():
@@ -593,60 +593,60 @@ def test_random_cancellations_cost_nothing(chance: random.Random, burst: int, st
 # -- bounded waiting ------------------------------------------------------------------------------
 
 
-async def test_a_queue_that_is_too_long_fails_at_once() -> None:
-    """Who would have to wait longer than ``max_wait`` is told at once, and for how long."""
+async def test_a_queue_that_is_too_long_fails_immediately() -> None:
+    """A caller that would wait longer than ``max_wait`` fails immediately, with that wait."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     for name in "-abc":
-        await line.join(name)
+        await callers.enqueue(name)
     with pytest.raises(RateLimitedError) as caught:
         await acquire(limiter, 3.5)
-    assert now() == line.start
+    assert now() == callers.start
     assert caught.value.retry_after == pytest.approx(4.0)
     assert caught.value.endpoint == "x"
     assert caught.value.status is None
     assert limiter.waiting == 3
-    await line.all_through()
-    assert line.times == [0.0, 1.0, 2.0, 3.0]
+    await callers.wait_all()
+    assert callers.times == [0.0, 1.0, 2.0, 3.0]
 
 
-async def test_a_wait_of_just_max_wait_is_waited() -> None:
+async def test_a_wait_of_exactly_max_wait_is_accepted() -> None:
     """The bound is inclusive."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     for name in "-abc":
-        await line.join(name)
-    await line.join("d", max_wait=4.0)
-    await line.all_through()
-    assert line.served[-1] == ("d", 4.0)
+        await callers.enqueue(name)
+    await callers.enqueue("d", max_wait=4.0)
+    await callers.wait_all()
+    assert callers.served[-1] == ("d", 4.0)
 
 
-async def test_only_who_goes_first_counts_for_the_wait() -> None:
-    """Polls in the queue are no reason for a write to give up."""
+async def test_only_waiters_that_go_first_count_for_the_wait() -> None:
+    """Polls in the queue do not make a write fail."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
+    callers = Callers(limiter)
+    await callers.enqueue("-")
     for _ in range(5):
-        await line.join("p", POLL)
-    await line.join("w", WRITE, max_wait=1.5)
-    await line.all_through()
-    assert line.served[1] == ("w", 1.0)
+        await callers.enqueue("p", POLL)
+    await callers.enqueue("w", WRITE, max_wait=1.5)
+    await callers.wait_all()
+    assert callers.served[1] == ("w", 1.0)
 
 
-async def test_whoever_is_let_in_by_patience_is_not_sent_away() -> None:
-    """A call goes after five writes at the latest, however many wait: it knows no longer wait."""
-    line = Line(Limiter("x", ONE))
-    await line.join("-")
+async def test_a_caller_whose_turn_is_guaranteed_does_not_fail() -> None:
+    """A call goes after five writes at the latest, however many wait: that is its longest wait."""
+    callers = Callers(Limiter("x", ONE))
+    await callers.enqueue("-")
     for _ in range(20):
-        await line.join("w", WRITE)
-    await line.join("c", CALL, max_wait=10.0)
-    await line.all_through()
-    assert line.served[6] == ("c", 6.0)
+        await callers.enqueue("w", WRITE)
+    await callers.enqueue("c", CALL, max_wait=10.0)
+    await callers.wait_all()
+    assert callers.served[6] == ("c", 6.0)
 
 
 @pytest.mark.parametrize("rate", [ONE, THREE], ids=["burst-1", "burst-3"])
-async def test_a_pause_that_is_too_long_fails_at_once(rate: Rate) -> None:
-    """Who comes into a pause longer than ``max_wait`` is told when it ends."""
+async def test_a_pause_that_is_too_long_fails_immediately(rate: Rate) -> None:
+    """A caller that arrives in a pause longer than ``max_wait`` receives the end of the pause."""
     limiter = Limiter("x", rate)
     start = now()
     await spend(limiter)
@@ -657,8 +657,8 @@ async def test_a_pause_that_is_too_long_fails_at_once(rate: Rate) -> None:
     assert caught.value.retry_after == pytest.approx(30.0)
 
 
-async def test_a_retry_after_that_is_too_long_fails_at_once() -> None:
-    """The same goes for a deadline that the service itself has set."""
+async def test_a_retry_after_that_is_too_long_fails_immediately() -> None:
+    """The same holds for a pause that the service has set."""
     limiter = Limiter("x", ONE)
     permit = await acquire(limiter)
     permit.on_written()
@@ -670,82 +670,82 @@ async def test_a_retry_after_that_is_too_long_fails_at_once() -> None:
     assert caught.value.retry_after == pytest.approx(45.0)
 
 
-async def test_a_burst_saved_up_goes_when_the_pause_ends() -> None:
-    """Behind a pause, too, only who is known to wait longer is sent away: three can go then."""
-    line = Line(Limiter("x", THREE))
+async def test_a_stored_burst_goes_when_the_pause_ends() -> None:
+    """In a pause, too, only a caller that certainly waits longer fails: three can go at its end."""
+    callers = Callers(Limiter("x", THREE))
     await asyncio.sleep(0)
-    line.limiter.pause(10)
+    callers.limiter.pause(10)
     for name in "abc":
-        await line.join(name, max_wait=10.5)
-    await line.all_through()
-    assert line.names == "abc"
-    assert line.times == pytest.approx([10.0] * 3, abs=0.001)
+        await callers.enqueue(name, max_wait=10.5)
+    await callers.wait_all()
+    assert callers.names == "abc"
+    assert callers.times == pytest.approx([10.0] * 3, abs=0.001)
 
 
-async def test_a_pause_sends_those_away_who_wait_already() -> None:
-    """Whoever cannot be served in time any more is told in that moment; the patient stay."""
+async def test_a_pause_fails_the_waiters_it_delays_too_long() -> None:
+    """A waiter that cannot be served in time fails immediately; one with a later deadline stays."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("a", max_wait=5.0)
-    hasty = line.last
-    await line.join("b", POLL)
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("a", max_wait=5.0)
+    expiring = callers.newest
+    await callers.enqueue("b", POLL)
     await asyncio.sleep(0.5)
     limiter.pause(60)
     await run_loop_turns()
-    error = hasty.exception()
+    error = expiring.exception()
     assert isinstance(error, RateLimitedError)
     assert error.retry_after is not None
     assert 60.0 <= error.retry_after <= 61.0
     assert limiter.waiting == 1
-    await line.all_through()
-    assert line.served == [("-", 0.0), ("b", 60.5)]
+    await callers.wait_all()
+    assert callers.served == [("-", 0.0), ("b", 60.5)]
 
 
-async def test_a_waiter_cancelled_in_the_turn_of_a_pause_ends_as_cancelled() -> None:
-    """Cancelled, not run yet, and then sent away: nothing comes of that, and the others stay."""
+async def test_a_waiter_cancelled_at_the_time_of_a_pause_ends_as_cancelled() -> None:
+    """Cancelled, not run yet, and then failed: it ends as cancelled, and the others stay."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("a", max_wait=5.0)
-    unlucky = line.last
-    await line.join("b", POLL)
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("a", max_wait=5.0)
+    unlucky = callers.newest
+    await callers.enqueue("b", POLL)
     unlucky.cancel()
     limiter.pause(60)
     assert limiter.waiting == 1
-    await line.all_through()
+    await callers.wait_all()
     assert unlucky.cancelled()
-    assert line.served == [("-", 0.0), ("b", 60.0)]
+    assert callers.served == [("-", 0.0), ("b", 60.0)]
 
 
-async def test_a_pause_within_ones_patience_is_waited_out() -> None:
-    """A pause that leaves time enough sends nobody away."""
+async def test_a_pause_within_max_wait_is_waited_out() -> None:
+    """A pause that ends before every deadline fails no waiter."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("a", max_wait=5.0)
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("a", max_wait=5.0)
     limiter.pause(4)
-    await line.all_through()
-    assert line.served == [("-", 0.0), ("a", 4.0)]
+    await callers.wait_all()
+    assert callers.served == [("-", 0.0), ("a", 4.0)]
 
 
-async def test_a_pause_sends_the_hasty_away_from_behind_the_patient() -> None:
-    """Where patience differs within one class, nobody is kept past its own."""
+async def test_a_pause_fails_a_short_wait_behind_a_long_one() -> None:
+    """Where ``max_wait`` differs within one class, no waiter is kept past its deadline."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("a", max_wait=100.0)
-    await line.join("b", max_wait=5.0)
-    hasty = line.last
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("a", max_wait=100.0)
+    await callers.enqueue("b", max_wait=5.0)
+    expiring = callers.newest
     limiter.pause(50)
     await asyncio.sleep(5.5)
-    assert hasty.done()
-    await line.all_through()
-    assert line.served == [("-", 0.0), ("a", 50.0)]
+    assert expiring.done()
+    await callers.wait_all()
+    assert callers.served == [("-", 0.0), ("a", 50.0)]
 
 
-async def test_patience_ends_though_nobody_knows_when_the_token_is_due() -> None:
-    """Behind a token that is reserved and not written, one waits ``max_wait`` and no longer."""
+async def test_max_wait_ends_although_the_next_token_is_not_known() -> None:
+    """Behind a reserved token whose request is not written, a caller waits ``max_wait`` seconds."""
     limiter = Limiter("x", ONE)
     permit = await acquire(limiter)
     waiter = asyncio.ensure_future(acquire(limiter, 2.0))
@@ -757,25 +757,25 @@ async def test_patience_ends_though_nobody_knows_when_the_token_is_due() -> None
     permit.close()
 
 
-async def test_patience_ends_while_others_overtake() -> None:
-    """Writes that came later may use up a call's patience, to the very moment."""
+async def test_max_wait_ends_while_others_overtake() -> None:
+    """Later writes can use up the ``max_wait`` of a call completely."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("c", max_wait=2.5)
-    call = line.last
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("c", max_wait=2.5)
+    call = callers.newest
     for _ in range(4):
-        await line.join("w", WRITE)
+        await callers.enqueue("w", WRITE)
     await asyncio.sleep(2.5)
     await run_loop_turns()
     assert call.done()
     assert isinstance(call.exception(), RateLimitedError)
-    await line.all_through()
-    assert line.served == [("-", 0.0), *(("w", float(at)) for at in range(1, 5))]
+    await callers.wait_all()
+    assert callers.served == [("-", 0.0), *(("w", float(at)) for at in range(1, 5))]
 
 
-async def test_who_was_sent_away_costs_nothing() -> None:
-    """A caller that failed at once leaves tokens and queue as they were."""
+async def test_a_caller_that_failed_costs_nothing() -> None:
+    """A caller that failed immediately leaves tokens and queue unchanged."""
     limiter = Limiter("x", ONE)
     await spend(limiter)
     before = repr(limiter)
@@ -788,47 +788,47 @@ async def test_who_was_sent_away_costs_nothing() -> None:
 
 
 async def test_a_pause_is_only_moved_later() -> None:
-    """A shorter pause does not cut a longer one short; a longer one prolongs it."""
+    """A shorter pause does not shorten a longer one; a longer one extends it."""
     limiter = Limiter("x", ONE)
-    line = Line(limiter)
+    callers = Callers(limiter)
     await run_loop_turns()
     limiter.pause(10)
     limiter.pause(3)
     limiter.pause(0)
-    await line.join("a")
+    await callers.enqueue("a")
     await asyncio.sleep(4)
-    assert line.served == []
+    assert callers.served == []
     limiter.pause(20)
     limiter.pause(1)
-    await line.all_through()
-    assert line.times == [pytest.approx(24.0, abs=0.001)]
+    await callers.wait_all()
+    assert callers.times == [pytest.approx(24.0, abs=0.001)]
 
 
-async def test_a_pause_does_not_stop_what_has_its_token() -> None:
-    """A token in hand stays good; the pause is for those without one."""
+async def test_a_pause_does_not_stop_a_granted_token() -> None:
+    """An outstanding token can be used; the pause is for callers without one."""
     limiter = Limiter("x", THREE)
     held = await acquire(limiter)
     limiter.pause(10)
     held.on_written()
     held.on_answered()
     held.close()
-    line = Line(limiter)
-    await line.join("next")
-    await line.all_through()
-    assert line.times == [10.0]
+    callers = Callers(limiter)
+    await callers.enqueue("next")
+    await callers.wait_all()
+    assert callers.times == [10.0]
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0, True, "3", None], ids=repr)
 async def test_a_pause_is_a_number_of_seconds(seconds: Any) -> None:
-    """Anything else is an error, and no pause."""
+    """Any other value is an error, and no pause."""
     limiter = Limiter("x", ONE)
     with pytest.raises(InvalidRequestError):
         limiter.pause(seconds)
     assert limiter.available == 1
 
 
-async def test_a_refusal_widens_the_guard() -> None:
-    """After a 429 more distance is kept: the service counts more strictly than was allowed for."""
+async def test_a_429_widens_the_guard() -> None:
+    """After a 429 the distance is larger: the service is stricter than the guard allows."""
     limiter = Limiter("x", ONE)
     permit = await acquire(limiter)
     permit.on_written()
@@ -838,37 +838,37 @@ async def test_a_refusal_widens_the_guard() -> None:
     await asyncio.sleep(10)
     permit = await acquire(limiter)
     permit.on_written()
-    line = Line(limiter)
-    await line.join("next")
-    await line.all_through()
-    assert line.times == [pytest.approx(1 + limiter.guard)]
+    callers = Callers(limiter)
+    await callers.enqueue("next")
+    await callers.wait_all()
+    assert callers.times == [pytest.approx(1 + limiter.guard)]
 
 
-async def test_a_retry_after_holds_an_hour_at_most() -> None:
-    """Those who wait for ever do not wait until next year because a service said so."""
+async def test_a_retry_after_pauses_an_hour_at_most() -> None:
+    """Callers without a ``max_wait`` do not wait until next year because of a header."""
     limiter = Limiter("x", ONE)
     permit = await acquire(limiter)
     permit.on_written()
     permit.on_throttled(1e9)
     permit.close()
-    line = Line(limiter)
-    await line.join("poll", POLL)
-    await line.all_through()
-    assert line.times == [pytest.approx(3600.0, abs=0.001)]
+    callers = Callers(limiter)
+    await callers.enqueue("poll", POLL)
+    await callers.wait_all()
+    assert callers.times == [pytest.approx(3600.0, abs=0.001)]
 
 
-# -- being looked at ------------------------------------------------------------------------------
+# -- public properties ----------------------------------------------------------------------------
 
 
 async def test_what_a_limiter_shows() -> None:
-    """Rate, tokens, waiters and pause can be seen at any time."""
+    """Rate, tokens, waiters and pause can be read at any time."""
     limiter = Limiter("x", THREE)
     assert limiter.name == "x"
     assert limiter.rate == THREE
     assert (limiter.available, limiter.waiting, limiter.paused_for) == (3, 0, 0.0)
-    line = Line(limiter)
+    callers = Callers(limiter)
     for _ in range(5):
-        await line.join()
+        await callers.enqueue()
     assert (limiter.available, limiter.waiting) == (0, 2)
     await asyncio.sleep(4.5)
     assert (limiter.available, limiter.waiting) == (2, 0)
@@ -879,7 +879,7 @@ async def test_what_a_limiter_shows() -> None:
 
 
 async def test_the_repr_of_a_limiter() -> None:
-    """It says what it paces, how, and how it stands."""
+    """It shows the endpoint, the rate, and the state."""
     limiter = Limiter("chat", Rate(0.5, burst=2))
     await spend(limiter)
     assert repr(limiter) == "<Limiter chat: 1 per 0.5 s, 1 of 2 available, 0 waiting>"
@@ -889,8 +889,8 @@ async def test_the_repr_of_a_limiter() -> None:
     )
 
 
-def test_a_limiter_can_be_looked_at_without_a_loop() -> None:
-    """Before the first loop it shows a full bucket, and takes a pause."""
+def test_a_limiter_can_be_read_without_a_loop() -> None:
+    """Before the first loop it shows a full bucket, and accepts a pause."""
     limiter = Limiter("x", THREE)
     assert (limiter.available, limiter.waiting) == (3, 0)
     limiter.pause(3600)
@@ -900,20 +900,20 @@ def test_a_limiter_can_be_looked_at_without_a_loop() -> None:
     assert caught.value.retry_after == pytest.approx(3600, abs=60)
 
 
-# -- dismissal ------------------------------------------------------------------------------------
+# -- closing a session ----------------------------------------------------------------------------
 
 
-async def test_the_callers_of_one_owner_are_dismissed() -> None:
-    """A session that closes sends away its own callers, and nobody else's, who move up."""
+async def test_the_waiters_of_one_owner_fail() -> None:
+    """A session that closes fails its own callers and no others, which move up."""
     limiter = Limiter("x", ONE)
     mine, other = object(), object()
-    line = Line(limiter)
-    await line.join("-", owner=other)
+    callers = Callers(limiter)
+    await callers.enqueue("-", owner=other)
     for priority in Priority:
-        await line.join("m", priority, owner=mine)
-    gone = line.tasks[-3:]
-    await line.join("a", POLL, owner=other)
-    await line.join("b", WRITE, owner=other)
+        await callers.enqueue("m", priority, owner=mine)
+    gone = callers.tasks[-3:]
+    await callers.enqueue("a", POLL, owner=other)
+    await callers.enqueue("b", WRITE, owner=other)
     await asyncio.sleep(0.5)
     limiter.fail_waiters(mine)
     await run_loop_turns()
@@ -922,47 +922,63 @@ async def test_the_callers_of_one_owner_are_dismissed() -> None:
         assert isinstance(error, SessionClosedError)
         assert error.endpoint == "x"
     assert limiter.waiting == 2
-    await line.all_through()
-    assert line.served == [("-", 0.0), ("b", 1.0), ("a", 2.0)]
+    await callers.wait_all()
+    assert callers.served == [("-", 0.0), ("b", 1.0), ("a", 2.0)]
 
 
-async def test_a_waiter_dismissed_in_the_turn_of_its_cancellation() -> None:
-    """Cancelled first, then dismissed: it ends as cancelled, and the next one is served."""
+async def test_a_waiter_that_fails_at_the_time_of_its_cancellation() -> None:
+    """Cancelled first, then failed: it ends as cancelled, and the next one is served."""
     limiter = Limiter("x", ONE)
     owner = object()
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("a", owner=owner)
-    task = line.last
-    await line.join("b")
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("a", owner=owner)
+    task = callers.newest
+    await callers.enqueue("b")
     task.cancel()
     limiter.fail_waiters(owner)
-    await line.all_through()
+    await callers.wait_all()
     assert task.cancelled()
-    assert line.served == [("-", 0.0), ("b", 1.0)]
+    assert callers.served == [("-", 0.0), ("b", 1.0)]
 
 
-async def test_a_waiter_cancelled_in_the_turn_of_its_dismissal() -> None:
-    """Dismissed first, then cancelled: nobody else notices."""
+async def test_a_waiter_cancelled_at_the_time_of_its_failure() -> None:
+    """Failed first, then cancelled: no other waiter is affected."""
     limiter = Limiter("x", ONE)
     owner = object()
-    line = Line(limiter)
-    await line.join("-")
-    await line.join("a", owner=owner)
-    task = line.last
-    await line.join("b")
+    callers = Callers(limiter)
+    await callers.enqueue("-")
+    await callers.enqueue("a", owner=owner)
+    task = callers.newest
+    await callers.enqueue("b")
     limiter.fail_waiters(owner)
     task.cancel()
-    await line.all_through()
+    await callers.wait_all()
     assert task.done()
-    assert line.served == [("-", 0.0), ("b", 1.0)]
+    assert callers.served == [("-", 0.0), ("b", 1.0)]
+
+
+async def test_the_old_names_of_a_limiter_still_work() -> None:
+    """`in_hand` and `dismiss` do what the new names do, with a ``DeprecationWarning``."""
+    limiter = Limiter("x", ONE)
+    owner = object()
+    permit = await acquire(limiter)
+    with pytest.warns(DeprecationWarning, match=r"use Limiter\.outstanding"):
+        assert limiter.in_hand == limiter.outstanding == 1
+    callers = Callers(limiter)
+    await callers.enqueue("a", owner=owner)
+    with pytest.warns(DeprecationWarning, match=r"use Limiter\.fail_waiters\(\)"):
+        limiter.dismiss(owner)
+    await run_loop_turns()
+    assert isinstance(callers.newest.exception(), SessionClosedError)
+    permit.close()
 
 
 # -- event loops ----------------------------------------------------------------------------------
 
 
-def test_the_clock_of_a_plain_loop_is_its_own() -> None:
-    """A loop written in Python is asked for the time, for a test's virtual time is its own."""
+def test_the_clock_of_a_plain_loop_is_the_loops() -> None:
+    """The clock of a loop written in Python is used, because tests set its virtual time."""
     loop = VirtualTimeLoop(start=123.0)
     try:
         assert loop_clock(loop)() == 123.0
@@ -984,8 +1000,8 @@ def test_a_second_run_keeps_the_distance_from_the_first() -> None:
     assert second - first >= 0.0999
 
 
-def test_a_loop_with_another_clock_goes_on_where_the_last_one_stopped() -> None:
-    """What is still to wait is waited, though the times of the two loops cannot be compared."""
+def test_a_loop_with_another_clock_continues_where_the_last_one_stopped() -> None:
+    """The remaining wait is kept, although the clocks of the two loops cannot be compared."""
     limiter = Limiter("x", ONE)
 
     async def use(pause: float, then: float) -> float:
@@ -1003,10 +1019,10 @@ def test_a_loop_with_another_clock_goes_on_where_the_last_one_stopped() -> None:
 
 
 def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
-    """While somebody waits in one loop, using it in another is a clear error, and harmless."""
+    """While a caller waits in one loop, using the limiter in another raises an error."""
     limiter = Limiter("x", Rate(1.0))
 
-    async def wait_in_line() -> asyncio.Task[None]:
+    async def wait_for_token() -> asyncio.Task[None]:
         await spend(limiter)
         task = asyncio.ensure_future(spend(limiter))
         await asyncio.sleep(0)
@@ -1014,7 +1030,7 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
 
     first, second = VirtualTimeLoop(), VirtualTimeLoop()
     try:
-        waiter = first.run_until_complete(wait_in_line())
+        waiter = first.run_until_complete(wait_for_token())
         with pytest.raises(SessionClosedError, match="another event loop"):
             second.run_until_complete(acquire(limiter))
         first.run_until_complete(asyncio.wait_for(waiter, 10))
@@ -1025,18 +1041,18 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
     assert limiter.waiting == 0
 
 
-def test_waiters_of_a_closed_loop_are_forgotten() -> None:
-    """Whoever still waited in a loop that was closed is in nobody's way."""
+def test_waiters_of_a_closed_loop_are_discarded() -> None:
+    """A waiter of a closed loop does not block any other."""
     limiter = Limiter("x", Rate(1.0))
 
-    async def wait_in_line() -> asyncio.Task[None]:
+    async def wait_for_token() -> asyncio.Task[None]:
         await spend(limiter)
         task = asyncio.ensure_future(spend(limiter))
         await asyncio.sleep(0)
         return task
 
     loop = VirtualTimeLoop()
-    waiter = loop.run_until_complete(wait_in_line())
+    waiter = loop.run_until_complete(wait_for_token())
     loop.close()
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(asyncio.wait_for(spend(limiter), 10))
@@ -1048,11 +1064,11 @@ def test_waiters_of_a_closed_loop_are_forgotten() -> None:
 
 
 def test_a_waiting_caller_is_cheap() -> None:
-    """Under 1.5 KB for each caller in line, its task included."""
+    """Less than 1.5 KB for each waiting caller, its task included."""
     many = 2000
     limiter = Limiter("x", Rate(3600.0))
 
-    async def crowd() -> float:
+    async def many_callers() -> float:
         await spend(limiter)
         gc.collect()
         tracemalloc.start()
@@ -1068,15 +1084,15 @@ def test_a_waiting_caller_is_cheap() -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         return size / many
 
-    # What traces the test (to measure its coverage, say) has a frame object made for each of them.
-    assert asyncio.run(crowd()) < (1500 if sys.gettrace() is None else 1900)
+    # A tracer, such as that of coverage, makes Python create a frame object for each of them.
+    assert asyncio.run(many_callers()) < (1500 if sys.gettrace() is None else 1900)
 
 
-def test_a_crowd_that_leaves_at_once_leaves_quickly() -> None:
-    """Two thousand waiters cancelled together are gone, and the limiter still serves."""
+def test_many_waiters_cancelled_together_leave_quickly() -> None:
+    """Two thousand waiters cancelled together are removed, and the limiter still serves."""
     limiter = Limiter("x", ONE)
 
-    async def crowd() -> float:
+    async def many_callers() -> float:
         await spend(limiter)
         tasks = [asyncio.ensure_future(acquire(limiter)) for _ in range(2000)]
         await asyncio.sleep(0)
@@ -1087,4 +1103,4 @@ def test_a_crowd_that_leaves_at_once_leaves_quickly() -> None:
         await spend(limiter)
         return now()
 
-    assert run_on_virtual_time(crowd()) == pytest.approx(1.0)
+    assert run_on_virtual_time(many_callers()) == pytest.approx(1.0)

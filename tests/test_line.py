@@ -1,6 +1,6 @@
-"""The line of those who wait: whose turn it is, who leaves, and who has waited too long.
+"""Wait queue: the order of service, cancellation, and waiters that expire.
 
-Nothing here takes time: deadlines are numbers. How a limiter serves its line: `test_limiter.py`.
+Nothing here takes time: deadlines are numbers. How a limiter serves its queue: `test_limiter.py`.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ def waiter(
     return Waiter(asyncio.get_running_loop().create_future(), priority, deadline, owner)
 
 
-def stand(words: str) -> tuple[WaitQueue[str], list[Waiter[str]]]:
-    """A line in which these came one after the other, each a letter for its class."""
-    line, waiters = WaitQueue[str](), [waiter(CLASSES[letter]) for letter in words]
-    for each in waiters:
-        line.push(each)
-    return line, waiters
+def queue_of(words: str) -> tuple[WaitQueue[str], list[Waiter[str]]]:
+    """Return a queue with one waiter for each letter, which names its class, in this order."""
+    queue, waiters = WaitQueue[str](), [waiter(CLASSES[letter]) for letter in words]
+    for entry in waiters:
+        queue.push(entry)
+    return queue, waiters
 
 
-def served(line: WaitQueue[str]) -> list[Waiter[str]]:
-    """All of them, as they go."""
-    return [line.pop() for _ in range(len(line))]
+def drain(queue: WaitQueue[str]) -> list[Waiter[str]]:
+    """Serve all waiters, and return them in that order."""
+    return [queue.pop() for _ in range(len(queue))]
 
 
-def letters(waiters: Sequence[Waiter[str]]) -> str:
-    return "".join("wcp"[each.priority] for each in waiters)
+def class_letters(waiters: Sequence[Waiter[str]]) -> str:
+    return "".join("wcp"[entry.priority] for entry in waiters)
 
 
-# -- whose turn it is -----------------------------------------------------------------------------
+# -- the order of service -------------------------------------------------------------------------
 
 
 async def test_within_a_class_it_is_first_come_first_served() -> None:
-    """Whoever came first goes first."""
-    line, waiters = stand("ccccc")
-    assert served(line) == waiters
-    assert not line
+    """The first in its class is the first out."""
+    queue, waiters = queue_of("ccccc")
+    assert drain(queue) == waiters
+    assert not queue
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,23 @@ async def test_within_a_class_it_is_first_come_first_served() -> None:
         ("pc" + 12 * "w", "wwwwwpcwwwwwww"),
     ],
 )
-async def test_whoever_was_overtaken_five_times_goes_next(came: str, go: str) -> None:
-    """Writes before calls before polls; of several who lost their patience the last class first."""
-    line, _ = stand(came)
-    assert letters(served(line)) == go
+async def test_a_class_overtaken_five_times_goes_next(came: str, go: str) -> None:
+    """Writes before calls before polls; of several overtaken classes the last one first."""
+    queue, _ = queue_of(came)
+    assert class_letters(drain(queue)) == go
 
 
 @given(st.text("wcp", max_size=60))
-async def test_everybody_goes_once_and_nobody_of_a_class_overtakes_another(came: str) -> None:
-    """Whoever comes in whatever order."""
-    line, waiters = stand(came)
-    assert len(line) == len(came)
-    assert bool(line) is bool(came)
-    gone = served(line)
+async def test_every_waiter_is_served_once_and_in_the_order_of_its_class(came: str) -> None:
+    """In whatever order waiters of different classes arrive."""
+    queue, waiters = queue_of(came)
+    assert len(queue) == len(came)
+    assert bool(queue) is bool(came)
+    gone = drain(queue)
     for letter, priority in CLASSES.items():
-        of_class = [each for each in gone if each.priority is priority]
-        assert of_class == [each for each in waiters if each.priority is priority], letter
-    assert not line
+        of_class = [entry for entry in gone if entry.priority is priority]
+        assert of_class == [entry for entry in waiters if entry.priority is priority], letter
+    assert not queue
 
 
 @pytest.mark.parametrize(
@@ -95,59 +95,59 @@ async def test_everybody_goes_once_and_nobody_of_a_class_overtakes_another(came:
         (12 * "w" + "c", CALL, 11),
     ],
 )
-async def test_how_many_have_a_right_to_go_first(came: str, priority: Priority, ahead: int) -> None:
-    """One's own class, and of the higher ones as many as can overtake it."""
-    line, _ = stand(came)
-    assert line.count_ahead(priority) == ahead
+async def test_count_ahead_is_an_upper_bound(came: str, priority: Priority, ahead: int) -> None:
+    """Its own class, and of the higher ones as many as can overtake it."""
+    queue, _ = queue_of(came)
+    assert queue.count_ahead(priority) == ahead
 
 
-# -- who leaves -----------------------------------------------------------------------------------
+# -- removing waiters -----------------------------------------------------------------------------
 
 
-async def test_whoever_leaves_is_not_served() -> None:
-    """It can be told whether they were still there."""
-    line, (first, second, third) = stand("ccc")
-    assert line.discard(second)
-    assert not line.discard(second)
-    assert served(line) == [first, third]
+async def test_a_discarded_waiter_is_not_served() -> None:
+    """The result says whether it was still in the queue."""
+    queue, (first, second, third) = queue_of("ccc")
+    assert queue.discard(second)
+    assert not queue.discard(second)
+    assert drain(queue) == [first, third]
 
 
-async def test_all_of_one_owner_are_taken_out() -> None:
+async def test_all_waiters_of_one_owner_are_removed() -> None:
     """The others keep their order."""
-    line, mine = WaitQueue[str](), object()
-    waiters = [waiter(owner=mine if number % 2 else None) for number in range(6)]
-    for each in waiters:
-        line.push(each)
-    assert line.drain_owner(mine) == waiters[1::2]
-    assert line.drain_owner(mine) == []
-    assert served(line) == waiters[::2]
+    queue, owner = WaitQueue[str](), object()
+    waiters = [waiter(owner=owner if number % 2 else None) for number in range(6)]
+    for entry in waiters:
+        queue.push(entry)
+    assert queue.drain_owner(owner) == waiters[1::2]
+    assert queue.drain_owner(owner) == []
+    assert drain(queue) == waiters[::2]
 
 
-async def test_everybody_is_taken_out() -> None:
-    """By class, and then nobody is left."""
-    line, waiters = stand("cpw")
-    assert set(line.drain()) == set(waiters)
-    assert not line
+async def test_all_waiters_are_removed() -> None:
+    """By class, and then the queue is empty."""
+    queue, waiters = queue_of("cpw")
+    assert set(queue.drain()) == set(waiters)
+    assert not queue
 
 
-async def test_whoever_is_gone_is_not_told() -> None:
-    """Those who wait in vain are told so, but for those who were told something before."""
-    waits, left, has = waiter(), waiter(), waiter()
-    left.future.cancel()
-    has.future.set_result("a token")
-    for each in (waits, left, has):
-        each.fail(RateLimitedError("too long"))
+async def test_a_waiter_that_has_ended_receives_no_error() -> None:
+    """`Waiter.fail` sets the error, except where there is a result or a cancellation already."""
+    waiting, cancelled, served = waiter(), waiter(), waiter()
+    cancelled.future.cancel()
+    served.future.set_result("a token")
+    for entry in (waiting, cancelled, served):
+        entry.fail(RateLimitedError("too long"))
     with pytest.raises(RateLimitedError, match="too long"):
-        await waits.future
-    assert left.future.cancelled()
-    assert await has.future == "a token"
+        await waiting.future
+    assert cancelled.future.cancelled()
+    assert await served.future == "a token"
 
 
-# -- who has waited too long ----------------------------------------------------------------------
+# -- expired waiters ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("closed", "asking", "late", "next_deadline"),
+    ("blocked_until", "asking", "late", "next_deadline"),
     [
         (-math.inf, False, [1.0, 5.0], 6.0),
         (-math.inf, True, [], 6.0),
@@ -156,26 +156,26 @@ async def test_whoever_is_gone_is_not_told() -> None:
         (99.0, False, [1.0, 5.0, 6.0, 9.0], math.inf),
     ],
 )
-async def test_whoever_cannot_be_served_in_time_is_taken_out(
-    closed: float, asking: bool, late: list[float], next_deadline: float
+async def test_a_waiter_that_cannot_be_served_in_time_is_removed(
+    blocked_until: float, asking: bool, late: list[float], next_deadline: float
 ) -> None:
-    """At 5: who has no time left, unless others are being asked, and who has none when it opens."""
-    line = WaitQueue[str]()
+    """At 5: the expired unless the backend is asked, and those that expire before it opens."""
+    queue = WaitQueue[str]()
     for deadline in (6.0, 1.0, 9.0, 5.0):
-        line.push(waiter(deadline=deadline))
-    found, soonest = line.pop_expired(5.0, closed, asking=asking)
-    assert sorted(each.deadline for each in found) == late
-    assert soonest == next_deadline
-    assert [each.deadline for each in served(line)] == [
+        queue.push(waiter(deadline=deadline))
+    expired, found_deadline = queue.pop_expired(5.0, blocked_until, asking=asking)
+    assert sorted(entry.deadline for entry in expired) == late
+    assert found_deadline == next_deadline
+    assert [entry.deadline for entry in drain(queue)] == [
         deadline for deadline in (6.0, 1.0, 9.0, 5.0) if deadline not in late
     ]
 
 
-async def test_where_all_are_as_patient_the_first_who_came_leave_first() -> None:
-    """And the next deadline is that of the first who is left."""
-    line = WaitQueue[str]()
+async def test_with_equal_max_wait_the_first_waiters_expire_first() -> None:
+    """The next deadline is that of the first waiter that is left."""
+    queue = WaitQueue[str]()
     for deadline in range(9):
-        line.push(waiter(deadline=float(deadline)))
-    found, soonest = line.pop_expired(2.0, -math.inf, asking=False)
-    assert [each.deadline for each in found] == [0.0, 1.0, 2.0]
-    assert soonest == 3.0
+        queue.push(waiter(deadline=float(deadline)))
+    expired, found_deadline = queue.pop_expired(2.0, -math.inf, asking=False)
+    assert [entry.deadline for entry in expired] == [0.0, 1.0, 2.0]
+    assert found_deadline == 3.0

@@ -1,4 +1,4 @@
-"""What is logged, by whom, at which level, and with which attributes: as the documentation says."""
+"""Log records: logger, level and attributes of each, as documented."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Said = tuple[str, str, frozenset[str]]
 
 
 def records_of(caplog: pytest.LogCaptureFixture) -> list[Said]:
-    """Who said something, how loud, and what stands beside it."""
+    """Logger, level and attributes of a record."""
     return [
         (record.name, record.levelname, frozenset(vars(record).keys() - PLAIN))
         for record in caplog.records
@@ -49,10 +49,10 @@ async def sleep(event: object) -> None:
     await asyncio.sleep(9e9)
 
 
-async def test_what_is_documented_is_what_is_logged(
+async def test_the_documented_records_are_logged(
     caplog: pytest.LogCaptureFixture, folder: Path
 ) -> None:
-    """Each row of the table is seen, and nothing else is."""
+    """Each row of the table occurs, and nothing else does."""
     caplog.set_level(logging.DEBUG)
     async with Scripted() as services:
         async with services.session(on_gap=fail, store=SqliteStore(folder / "a")) as session:
@@ -77,7 +77,7 @@ async def test_what_is_documented_is_what_is_logged(
 
 
 async def _damage(path: Path) -> None:
-    """Spoil one item of an archive."""
+    """Damage one item of an archive."""
     import sqlite3
 
     with contextlib.closing(sqlite3.connect(path)) as archive, archive:
@@ -86,7 +86,7 @@ async def _damage(path: Path) -> None:
 
 
 async def test_each_request_is_logged_redacted(caplog: pytest.LogCaptureFixture) -> None:
-    """At DEBUG, once it is over, with what came of it."""
+    """At DEBUG, when it has ended, with its outcome."""
     caplog.set_level(logging.DEBUG, "pythpeer")
     async with (
         RawServer(answer(), drop()) as server,
@@ -108,7 +108,7 @@ async def test_each_request_is_logged_redacted(caplog: pytest.LogCaptureFixture)
 
 
 async def test_each_repetition_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """At DEBUG, with the time until it."""
+    """At DEBUG, with the delay before it."""
     caplog.set_level(logging.DEBUG, "pythpeer")
     async with (
         RawServer(error_page(503), answer()) as server,
@@ -123,7 +123,7 @@ async def test_each_repetition_is_logged(caplog: pytest.LogCaptureFixture) -> No
 
 
 async def test_a_failing_call_is_not_logged_above_debug(caplog: pytest.LogCaptureFixture) -> None:
-    """It raises, and that is enough: however often, there is no flood."""
+    """It raises, and that is enough: many failures do not fill the log."""
     caplog.set_level(logging.INFO)
     async with RawServer(error_page(500)) as server, open_session(server.url) as session:
         for _ in range(20):
@@ -135,7 +135,7 @@ async def test_a_failing_call_is_not_logged_above_debug(caplog: pytest.LogCaptur
 async def test_a_service_that_is_down_is_one_warning_and_one_info(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """However long it lasts, and however many streams and calls there are meanwhile."""
+    """However long it lasts, and however many streams and calls there are."""
     caplog.set_level(logging.INFO)
     async with Scripted() as services, services.session(retry=Retry(1)) as session:
         services.say()
@@ -154,7 +154,7 @@ async def test_a_service_that_is_down_is_one_warning_and_one_info(
 
 
 def test_nothing_is_printed_by_default() -> None:
-    """A program that says nothing of logging sees nothing of it."""
+    """A program that does not configure logging prints nothing of it."""
     say = "logging.getLogger('pythpeer.streams').warning('hello')"
     program = f"import logging; from pythpeer import Session; {say}"
     for setup, shown in (("", ""), ("logging.basicConfig(); ", "WARNING:pythpeer.streams:hello")):

@@ -1,4 +1,4 @@
-"""What is said to one who forgets an ``async`` or an ``await``."""
+"""Errors for a missing ``async`` or ``await``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPENED: dict[str, Callable[[Session], object]] = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_plain_for_says_what_to_write(name: str, fake: FakeServices) -> None:
+async def test_a_plain_for_raises_with_the_correction(name: str, fake: FakeServices) -> None:
     """A stream's `TypeError` names it and ``async for``, also where it is unpacked."""
     async with fake.session() as session:
         stream = STREAMS[name](session)
@@ -38,8 +38,8 @@ async def test_a_plain_for_says_what_to_write(name: str, fake: FakeServices) -> 
 
 
 @pytest.mark.parametrize("name", OPENED)
-async def test_a_plain_with_says_what_to_write(name: str, fake: FakeServices) -> None:
-    """What is opened by ``async with`` says so in a plain one, and nothing is opened."""
+async def test_a_plain_with_raises_with_the_correction(name: str, fake: FakeServices) -> None:
+    """A plain ``with`` raises a `TypeError` that names ``async with``, and opens nothing."""
     async with fake.session() as session:
         thing = OPENED[name](session)
         said = f"^{name} is asynchronous: write 'async with', not 'with'"
@@ -49,16 +49,16 @@ async def test_a_plain_with_says_what_to_write(name: str, fake: FakeServices) ->
             stack.enter_context(thing)  # type: ignore[arg-type]
 
 
-async def test_python_says_which_call_was_not_awaited(fake: FakeServices) -> None:
-    """Calls are plain coroutines, so its own warning names them, and nothing was sent."""
+async def test_python_names_the_call_that_was_not_awaited(fake: FakeServices) -> None:
+    """Calls are plain coroutines, so Python's own warning names them, and nothing was sent."""
     async with fake.session() as session:
         with pytest.warns(RuntimeWarning, match=r"^coroutine 'Peerbet\.post' was never awaited"):
             session.peerbet.post("hello")  # type: ignore[unused-coroutine]
     assert fake.requests == []
 
 
-async def test_python_says_what_an_answer_is_that_was_not_awaited(fake: FakeServices) -> None:
-    """Reading from it, looping over it or indexing it is an error that speaks of a coroutine."""
+async def test_python_names_the_coroutine_that_was_used_as_a_result(fake: FakeServices) -> None:
+    """Reading from it, looping over it or indexing it is an error that names a coroutine."""
     async with fake.session() as session:
         call = session.pythbots.unread_mail()
         with pytest.raises(AttributeError, match="'coroutine' object has no attribute 'text'"):

@@ -1,4 +1,4 @@
-"""Spans and metrics, as an exporter of OpenTelemetry gets them."""
+"""Spans and metrics of OpenTelemetry, as an exporter receives them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHAT: Final = "peerbet.chat.get"
 
 
 class Collector:
-    """Everything that would be exported."""
+    """Everything that is exported."""
 
     def __init__(self) -> None:
         self._spans, self._reader = InMemorySpanExporter(), InMemoryMetricReader()
@@ -52,11 +52,11 @@ class Collector:
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """What has ended, in order."""
+        """Return the spans that have ended, in order."""
         return list(self._spans.get_finished_spans())
 
     def metrics(self) -> dict[str, list[Any]]:
-        """The data points of each metric there is."""
+        """Return the data points of each metric."""
         data = self._reader.get_metrics_data()
         return {
             metric.name: list(metric.data.data_points)
@@ -66,7 +66,7 @@ class Collector:
         }
 
     def counted(self, name: str, by: str) -> dict[object, float]:
-        """A counter's or gauge's values by one of its attributes."""
+        """Return the values of a counter or gauge by one of its attributes."""
         return {point.attributes[by]: point.value for point in self.metrics().get(name, [])}
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ def seconds(span: ReadableSpan) -> float:
 
 
 async def test_a_request_is_a_client_span(collector: Collector) -> None:
-    """With the attributes that the conventions name, and its own."""
+    """With the attributes of the conventions, and those of this library."""
 
     async def late(peer: Any) -> None:
         await asyncio.sleep(1.5)
@@ -139,7 +139,7 @@ FAILURES: Final[dict[str, tuple[Step, int | None, str, str]]] = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_failure_is_an_error(failure: str, collector: Collector) -> None:
-    """Its type is the status where that is wrong, else the class of what the call raises."""
+    """Its type is the status where that is an error, else the class of the error."""
     step, status, kind, outcome = FAILURES[failure]
     async with (
         RawServer(step) as server,
@@ -161,7 +161,7 @@ async def test_a_failure_is_an_error(failure: str, collector: Collector) -> None
 
 
 async def test_a_cancelled_request_is_a_span_too(collector: Collector) -> None:
-    """Nobody waits for it any more, but it was made."""
+    """No caller waits for it any more, but it was sent."""
     async with (
         RawServer(hang()) as server,
         open_session(server.url, telemetry=collector.telemetry) as session,
@@ -174,8 +174,8 @@ async def test_a_cancelled_request_is_a_span_too(collector: Collector) -> None:
     assert 0.9 < seconds(span) < 1.2
 
 
-async def test_repetitions_are_spans_of_their_own(collector: Collector) -> None:
-    """Each says the how manieth it is, and what they all belong to is the caller's."""
+async def test_repetitions_are_separate_spans(collector: Collector) -> None:
+    """Each has its number, and all belong to the span of the caller."""
     tracer = collector.tracers.get_tracer("bot")
     async with (
         RawServer(error_page(503), drop(), answer()) as server,
@@ -199,7 +199,7 @@ async def test_repetitions_are_spans_of_their_own(collector: Collector) -> None:
 
 
 async def test_durations_and_waits_are_measured(collector: Collector) -> None:
-    """In seconds, with bounds that fit."""
+    """In seconds, with suitable bounds."""
     async with (
         RawServer(answer()) as server,
         open_session(
@@ -221,7 +221,7 @@ async def test_durations_and_waits_are_measured(collector: Collector) -> None:
 
 
 async def test_streams_are_measured(collector: Collector) -> None:
-    """Messages, repetitions, gaps, what was skipped and dropped, how far behind, and the store."""
+    """Messages, repetitions, gaps, skipped and dropped messages, the lag, and the store."""
     async with (
         Scripted(overlap=2) as services,
         services.session(telemetry=collector.telemetry) as session,
@@ -252,7 +252,7 @@ async def test_streams_are_measured(collector: Collector) -> None:
 
 
 async def test_mail_is_measured(collector: Collector) -> None:
-    """A consuming read is a request, and what it brings are messages."""
+    """A destructive read is a request, and its items are messages."""
     rates = {"pythbots.mail": FAST}
     async with (
         Scripted() as services,
@@ -267,7 +267,7 @@ async def test_mail_is_measured(collector: Collector) -> None:
 
 
 async def test_one_telemetry_serves_several_sessions(collector: Collector) -> None:
-    """What it counts adds up."""
+    """Its counters add up."""
     async with RawServer(answer()) as server:
         for _ in range(2):
             async with open_session(server.url, telemetry=collector.telemetry) as session:
@@ -275,8 +275,8 @@ async def test_one_telemetry_serves_several_sessions(collector: Collector) -> No
     assert collector.counted("pythpeer.requests", "pythpeer.endpoint") == {CHAT: 2}
 
 
-async def test_without_a_provider_nothing_comes_of_it() -> None:
-    """A program that has set nothing up runs as ever."""
+async def test_without_a_provider_nothing_is_exported() -> None:
+    """A program that has not configured OpenTelemetry runs as before."""
     async with (
         RawServer(answer()) as server,
         open_session(server.url, telemetry=OpenTelemetry()) as session,
@@ -287,12 +287,12 @@ async def test_without_a_provider_nothing_comes_of_it() -> None:
         ] == []
 
 
-# -- other people's instrumentation ---------------------------------------------------------------
+# -- instrumentation by other libraries -----------------------------------------------------------
 
 
 @contextlib.contextmanager
 def instrumented(collector: Collector) -> Iterator[None]:
-    """Every ``ClientSession`` that is made meanwhile is instrumented."""
+    """Every ``ClientSession`` that is created in the block is instrumented."""
     instrumentor = AioHttpClientInstrumentor()
     instrumentor.instrument(
         tracer_provider=collector.tracers, meter_provider=collector.meters, skip_dep_check=True
@@ -305,7 +305,7 @@ def instrumented(collector: Collector) -> Iterator[None]:
 
 @pytest.mark.parametrize("asked_for", [True, False])
 async def test_instrumented_aiohttp_exports_no_key(asked_for: bool, collector: Collector) -> None:
-    """A program that instruments aiohttp sees nothing of this library's requests, but its own."""
+    """A program that instruments aiohttp sees its own requests, and none of this library."""
     telemetry = collector.telemetry if asked_for else None
     key = "canary7f3a9"
     with instrumented(collector):
@@ -324,7 +324,7 @@ async def test_instrumented_aiohttp_exports_no_key(asked_for: bool, collector: C
             assert [target.count(key) for target in server.targets] == [1] * 4
             heads = b"".join(asked.head for asked in server.requests).lower()
             assert b"traceparent" not in heads
-            # That it is at work, and would have shown the key:
+            # The instrumentation works, and would have exported the key:
             async with aiohttp.ClientSession() as client:
                 await (await client.get(f"{server.url}/?k={key}")).read()
     (theirs,) = [span for span in collector.spans if span not in ours]
@@ -340,7 +340,7 @@ async def test_instrumented_aiohttp_sees_no_refused_connection(collector: Collec
     assert collector.spans == []
 
 
-# -- where it is not there ------------------------------------------------------------------------
+# -- without the extra ----------------------------------------------------------------------------
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
@@ -349,8 +349,8 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_nothing_is_imported_that_was_not_asked_for() -> None:
-    """A session at work has not so much as looked for OpenTelemetry."""
+def test_opentelemetry_is_imported_only_on_request() -> None:
+    """A session does not even look for OpenTelemetry."""
     program = """
 import asyncio, sys
 from pythpeer import PythpeerError, Retry, Session
@@ -369,7 +369,7 @@ asyncio.run(main())
 
 
 def test_a_missing_extra_is_named() -> None:
-    """Who asks for it without having it is told how to get it."""
+    """The error of an import without the extra says how to install it."""
     done = run("import sys; sys.modules['opentelemetry'] = None; import pythpeer.otel")
     assert done.returncode == 1
     assert done.stderr.endswith(

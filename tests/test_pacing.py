@@ -1,4 +1,4 @@
-"""Pacing holds where it counts: at the server, over real sockets, however unevenly requests travel.
+"""The interval of pacing holds at the server, over real sockets, with any network delay.
 
 The servers here stamp a request when it *arrives*, which is some time after it was written. A whole
 minute of it takes no time: the clock is virtual, and only the sockets are real.
@@ -46,13 +46,13 @@ pytestmark = pytest.mark.anyio
 
 GUARD = 0.05
 PRECISE = 1e-4
-"""Seconds by which a time can be off."""
+"""Tolerance of a time, in seconds."""
 
 Chance = Callable[[], float]
 
 
 class StallingLoop(VirtualTimeLoop):
-    """A loop on virtual time that something may hold up: then all its timers fire late."""
+    """A loop on virtual time that can be blocked: then all its timers fire late."""
 
     lost = 0.0
 
@@ -60,12 +60,12 @@ class StallingLoop(VirtualTimeLoop):
         return super().time() + self.lost
 
     def stall(self, seconds: float) -> None:
-        """What a callback that blocks does."""
+        """Do what a blocking callback does."""
         self.lost += seconds
 
 
 class Service:
-    """Answers like Peerbet; `arrivals` has the time at which each request was there.
+    """Responds like Peerbet; `arrivals` has the time at which each request arrived.
 
     *travel* is how long a request is under way, *thinking* how long its answer takes after that.
     """
@@ -86,15 +86,15 @@ class Service:
 
     @property
     def gaps(self) -> list[float]:
-        """The seconds between one arrival and the next."""
+        """Return the seconds between consecutive arrivals."""
         return [later - earlier for earlier, later in pairwise(self.arrivals)]
 
     def share_of_ideal(self, interval: float = 1.0) -> float:
-        """The rate that was reached, as a share of what would just have been allowed."""
+        """Return the rate that was reached, as a share of the permitted one."""
         return len(self.gaps) * interval / (self.arrivals[-1] - self.arrivals[0])
 
     def overdrawn(self, rate: Rate) -> float:
-        """By how many tokens, at the worst, a strict bucket of this rate would be overdrawn."""
+        """Return by how many tokens, at most, a strict bucket of this rate would be overdrawn."""
         tokens, before, worst = float(rate.burst), self.arrivals[0], 0.0
         for at in self.arrivals:
             tokens = min(rate.burst, tokens + (at - before) / rate.interval) - 1
@@ -104,7 +104,7 @@ class Service:
 
 
 def paced_session(url: str, rate: Rate = Rate(1.0), retry: Retry = Retry(attempts=1)) -> Session:
-    """A session for reading and posting at this rate, whose callers wait as long as it takes."""
+    """Return a session for reading and posting at this rate, with unlimited waiting."""
     rates = {"peerbet.chat.get": rate, "peerbet.chat.set": rate}
     return open_session(url, rates=rates, retry=retry, max_wait=1000.0)
 
@@ -113,7 +113,7 @@ def uniform(dice: random.Random, low: float, high: float) -> Chance:
     return lambda: dice.uniform(low, high)
 
 
-# -- many at once ---------------------------------------------------------------------------------
+# -- many calls together --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -122,7 +122,7 @@ def uniform(dice: random.Random, low: float, high: float) -> Chance:
 async def test_no_gap_is_short_and_the_rate_is_near_the_ideal(
     travel: float, slowest: float, seed: int
 ) -> None:
-    """Forty calls at once: none arrives early while requests travel no longer than the guard."""
+    """Forty calls together: none arrives early while the delay is at most the guard."""
     dice = random.Random(seed)
     service = Service(uniform(dice, 0.0, travel), uniform(dice, 0.0, slowest))
     async with service.listen() as server, paced_session(server.url) as session:
@@ -132,8 +132,8 @@ async def test_no_gap_is_short_and_the_rate_is_near_the_ideal(
     assert service.share_of_ideal() >= 0.95
 
 
-async def test_the_worst_case_is_allowed_for() -> None:
-    """One request travels as long as the guard, the next not at all: still a whole interval."""
+async def test_the_worst_case_is_within_the_guard() -> None:
+    """One request is under way as long as the guard, the next not at all: still one interval."""
     delays = [GUARD, 0.0] * 10
     service = Service(lambda: delays[len(service.arrivals)], lambda: 1.5)
     async with service.listen() as server, paced_session(server.url) as session:
@@ -141,8 +141,8 @@ async def test_the_worst_case_is_allowed_for() -> None:
     assert min(service.gaps) == pytest.approx(1.0, abs=PRECISE)
 
 
-async def test_a_delay_over_the_guard_is_what_the_guard_is_about() -> None:
-    """The measure can fail: requests that travel longer than allowed for arrive too close."""
+async def test_a_delay_over_the_guard_is_measured() -> None:
+    """The measure can fail: requests with a longer delay than the guard arrive too early."""
     delays = [0.5, 0.0] * 10
     service = Service(lambda: delays[len(service.arrivals)], lambda: 1.5)
     async with service.listen() as server, paced_session(server.url) as session:
@@ -162,7 +162,7 @@ async def test_a_wider_guard_allows_for_longer_delays() -> None:
 
 @pytest.mark.parametrize("rate", [Rate(1.0, 3), Rate(0.25, 5), Rate(2.0, 2)], ids=str)
 async def test_bursts_never_overdraw_the_services_bucket(rate: Rate) -> None:
-    """Callers in crowds and alone, answered soon and late: the service has a token for each."""
+    """Callers in groups and alone, answered soon and late: the service has a token for each."""
     dice = random.Random(7)
     service = Service(uniform(dice, 0.0, GUARD), uniform(dice, 0.0, 0.6))
 
@@ -178,7 +178,7 @@ async def test_bursts_never_overdraw_the_services_bucket(rate: Rate) -> None:
     assert service.overdrawn(rate) <= PRECISE
 
 
-async def test_reading_and_posting_are_paced_apart() -> None:
+async def test_reading_and_posting_are_paced_separately() -> None:
     """Each endpoint has its own bucket; together they go twice as fast."""
     async with FakeServices() as fake, fake.session(max_wait=100.0) as session:
         start = now()
@@ -191,8 +191,8 @@ async def test_reading_and_posting_are_paced_apart() -> None:
         assert fake.violations == []
 
 
-async def test_everything_at_once_keeps_the_law(new_store: NewStore) -> None:
-    """Streams, calls and writes of two sessions on one store, under the eye of the judge."""
+async def test_everything_together_keeps_the_interval(new_store: NewStore) -> None:
+    """Streams, calls and writes of two sessions on one store, with the request checker."""
     heard: list[str] = []
 
     async def listen(session: Session) -> None:
@@ -218,8 +218,8 @@ async def test_everything_at_once_keeps_the_law(new_store: NewStore) -> None:
         assert fake.violations == []
 
 
-async def test_cancelled_calls_leave_no_hole_and_no_short_gap() -> None:
-    """Of sixty calls half are cancelled at random, in line or under way."""
+async def test_cancelled_calls_leave_no_long_and_no_short_gap() -> None:
+    """Of sixty calls half are cancelled at random, while waiting or under way."""
     dice = random.Random(11)
     service = Service(uniform(dice, 0.0, GUARD), uniform(dice, 0.0, 0.4))
     async with service.listen() as server, paced_session(server.url) as session:
@@ -255,7 +255,7 @@ async def test_repetitions_are_paced_too() -> None:
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": StallingLoop})], ids=[""])
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_stalled_loop_does_not_catch_up_with_a_burst(seed: int) -> None:
-    """What the loop lost while something blocked it is lost: the next ones keep their distance.
+    """The time in which the loop was blocked is lost: the next requests keep their distance.
 
     The loop stalls only while no request is under way, for the service's clock is the same one.
     """
@@ -278,7 +278,7 @@ async def test_a_stalled_loop_does_not_catch_up_with_a_burst(seed: int) -> None:
 
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": StallingLoop})], ids=[""])
 async def test_after_a_stall_a_burst_is_no_greater_than_the_burst() -> None:
-    """However long the loop was stalled, at most ``burst`` go at once."""
+    """However long the loop was blocked, at most ``burst`` go immediately."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, StallingLoop)
     service = Service()
@@ -292,7 +292,7 @@ async def test_after_a_stall_a_burst_is_no_greater_than_the_burst() -> None:
     assert service.overdrawn(rate) <= PRECISE
 
 
-async def test_an_answer_that_does_not_come_does_not_stop_the_others() -> None:
+async def test_a_missing_response_does_not_stop_the_others() -> None:
     """A service that stalls on one request gets the next one a guard and an interval later."""
     stalls = iter([30.0])
     service = Service(thinking=lambda: next(stalls, 0.0))
@@ -308,12 +308,12 @@ async def test_an_answer_that_does_not_come_does_not_stop_the_others() -> None:
     assert min(service.gaps) >= 1.0 - PRECISE
 
 
-# -- refunds --------------------------------------------------------------------------------------
+# -- released tokens ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ["messages", "post"])
 async def test_a_refused_connection_costs_no_token(call: str) -> None:
-    """A request that certainly never left gives its token back, at once and to whoever waits."""
+    """A request that certainly never left releases its token immediately, for any waiter."""
     with closed_port() as url:
         async with paced_session(url) as session:
             limiter = session.limiters[f"peerbet.chat.{'get' if call == 'messages' else 'set'}"]
@@ -328,8 +328,8 @@ async def test_a_refused_connection_costs_no_token(call: str) -> None:
             assert (limiter.available, limiter.waiting) == (1, 0)
 
 
-async def test_a_refund_is_no_extra_token() -> None:
-    """Behind a refusal the next request goes at once, but an interval after the last that left."""
+async def test_a_released_token_is_no_extra_token() -> None:
+    """After a failed connection the next request goes immediately, an interval after the last."""
     rates = {"peerbet.chat.set": Rate(1.0)}
     async with Scripted() as services, services.session(rates=rates) as session:
         await session.peerbet.post("one")
@@ -346,7 +346,7 @@ async def test_a_refund_is_no_extra_token() -> None:
         assert min(gaps) >= 1.0 - PRECISE
 
 
-async def test_a_connection_that_never_comes_about_costs_no_token() -> None:
+async def test_a_connection_that_times_out_costs_no_token() -> None:
     """Nothing was written when connecting took too long."""
     with unresponsive_port() as url:
         async with paced_session(url) as session:
@@ -357,7 +357,7 @@ async def test_a_connection_that_never_comes_about_costs_no_token() -> None:
 
 
 async def test_a_call_cancelled_while_connecting_costs_no_token() -> None:
-    """Cancelled before its request was written, it gives its token to the next in line."""
+    """Cancelled before its request was written, it releases its token to the next waiter."""
     with unresponsive_port() as url:
         async with paced_session(url) as session:
             call = asyncio.create_task(session.peerbet.messages())
@@ -372,18 +372,18 @@ async def test_a_call_cancelled_while_connecting_costs_no_token() -> None:
 
 @pytest.mark.parametrize("step", [drop(), answer(b"", 500), answer(b"nonsense")])
 async def test_a_request_that_was_written_stays_spent(step: Step) -> None:
-    """Whatever came of it: the service may have counted it."""
+    """With any outcome, because the service may have counted it."""
     async with RawServer(step) as server, paced_session(server.url) as session:
         with pytest.raises(PythpeerError):
             await session.peerbet.messages()
         assert session.limiters["peerbet.chat.get"].available == 0
 
 
-# -- being told to slow down ----------------------------------------------------------------------
+# -- throttling -----------------------------------------------------------------------------------
 
 
-async def test_nobody_goes_before_a_retry_after() -> None:
-    """One caller's 429 holds all of them up, until the time that the service named."""
+async def test_no_request_is_sent_before_a_retry_after() -> None:
+    """One caller's 429 delays all of them, until the time that the service named."""
     steps = (answer(), answer(b"", 429, [("Retry-After", "30")]), answer())
     async with RawServer(*steps) as server:
         retry = Retry(attempts=2)
@@ -396,8 +396,8 @@ async def test_nobody_goes_before_a_retry_after() -> None:
     assert min(gaps) >= 1.0 - PRECISE
 
 
-async def test_a_retry_after_sends_the_impatient_away() -> None:
-    """Whoever would wait longer than ``max_wait`` is told at once, not when it is over."""
+async def test_a_retry_after_fails_callers_with_a_shorter_max_wait() -> None:
+    """A caller that would wait longer than ``max_wait`` fails immediately, not at its end."""
     steps = (answer(b"", 429, [("Retry-After", "90")]), answer())
     async with RawServer(*steps) as server:
         rates = {"peerbet.chat.get": Rate(1.0)}
@@ -412,8 +412,8 @@ async def test_a_retry_after_sends_the_impatient_away() -> None:
         assert len(server.requests) == 1
 
 
-async def test_after_a_429_more_distance_is_kept() -> None:
-    """A service that counts more strictly than the guard allows for is given more room."""
+async def test_after_a_429_the_distance_is_larger() -> None:
+    """A service that counts more strictly than the guard allows gets a wider guard."""
     allowed_from = [0.0]
 
     async def strict(peer: Connection) -> None:
@@ -435,11 +435,11 @@ async def test_after_a_429_more_distance_is_kept() -> None:
     assert late == 0
 
 
-# -- one bucket, whoever asks ---------------------------------------------------------------------
+# -- one bucket for all callers -------------------------------------------------------------------
 
 
-async def test_a_users_endpoint_is_paced_at_the_server() -> None:
-    """What holds for the services' endpoints holds for one's own."""
+async def test_a_custom_endpoint_is_paced_at_the_server() -> None:
+    """What holds for the services' endpoints holds for custom ones."""
     dice = random.Random(3)
     service = Service(uniform(dice, 0.0, GUARD), uniform(dice, 0.0, 1.0))
     async with service.listen() as server, Session(max_wait=1000.0) as session:
@@ -466,8 +466,8 @@ async def test_streams_and_calls_share_the_bucket() -> None:
     assert min(gaps) >= 1.0 - PRECISE
 
 
-async def test_a_second_of_idleness_is_one_token() -> None:
-    """With burst 1 nothing is saved up, however long nobody asked."""
+async def test_an_idle_second_is_one_token() -> None:
+    """With burst 1 no token is stored beyond one, however long no request was sent."""
     service = Service()
     async with service.listen() as server, paced_session(server.url) as session:
         await session.peerbet.messages()

@@ -745,8 +745,8 @@ async def test_what_is_no_page_is_a_decode_error(body: bytes) -> None:
         (b'{"status":"0","message":"Chat is closed"}', ApiError, "Chat is closed"),
         (b'{"status":0,"error":"Chat is closed"}', ApiError, "Chat is closed"),
         (b'{"status":0,"message":"Invalid key"}', AccessDeniedError, "Invalid key"),
-        (b'{"status":0,"message_list":[]}', ApiError, "refused"),
-        (b'{"status":0}', ApiError, "refused"),
+        (b'{"status":0,"message_list":[]}', ApiError, "rejected"),
+        (b'{"status":0}', ApiError, "rejected"),
     ],
 )
 async def test_a_status_of_0_is_an_api_error(body: bytes, kind: type[ApiError], words: str) -> None:

@@ -304,7 +304,7 @@ async def test_a_long_pause_is_not_waited_for(services: Scripted, session: Sessi
     await asyncio.sleep(0.5)
     session.limiters["peerbet.chat.get"].pause(600)
     error = await unknown(post)
-    assert "reading back failed: peerbet.chat.get: no token" in notes(error)
+    assert "reading back failed: peerbet.chat.get: next token in" in notes(error)
     assert sent(services) == [TEXT]
 
 

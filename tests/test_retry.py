@@ -1,4 +1,4 @@
-"""What may be asked again, after how long, and what a failed request has done."""
+"""Retry policy: what is repeated, after how long, and the outcome of a failed request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pythpeer import (
     StoreError,
     TransportError,
 )
-from pythpeer.answers import parse_response
+from pythpeer.answers import try_parse_response
 from pythpeer.retry import backoff, classify_failure, is_transient
 
 NAME = "pythbots.mail"
@@ -67,8 +67,8 @@ def errors() -> dict[str, PythpeerError]:
     }
 
 
-def judged(effect: Effect, error: PythpeerError) -> PythpeerError:
-    """The outcome of a request that failed like this, with the status the answer had, if any."""
+def classify(effect: Effect, error: PythpeerError) -> PythpeerError:
+    """Return the outcome of a request that failed so, with the status of the response, if any."""
     if isinstance(error, DecodeError):
         return classify_failure(effect, error, 200)
     return classify_failure(effect, error, getattr(error, "status", None))
@@ -78,7 +78,7 @@ def judged(effect: Effect, error: PythpeerError) -> PythpeerError:
 
 
 def test_the_defaults() -> None:
-    """Four attempts in all, from half a second on, up to half a minute."""
+    """Four attempts in all, delays from half a second, up to half a minute."""
     assert Retry() == Retry(attempts=4, base_delay=0.5, max_delay=30.0)
 
 
@@ -87,7 +87,7 @@ def test_the_defaults() -> None:
 )
 @pytest.mark.parametrize("field", ["base_delay", "max_delay"])
 def test_delays_are_numbers_of_seconds(field: str, value: Any) -> None:
-    """Finite, not negative, and no boolean."""
+    """Finite, not negative, and not a boolean."""
     wrong: dict[str, Any] = {field: value}
     with pytest.raises(InvalidRequestError, match=f"^{field} must be "):
         Retry(**wrong)
@@ -95,13 +95,13 @@ def test_delays_are_numbers_of_seconds(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.0, "4", None])
 def test_attempts_are_a_whole_number(value: Any) -> None:
-    """The first try counts, so there is at least one."""
+    """The first attempt counts, so there is at least one."""
     with pytest.raises(InvalidRequestError, match=r"^attempts must be "):
         Retry(attempts=value)
 
 
 def test_a_policy_is_a_value() -> None:
-    """It compares, and cannot be changed."""
+    """It can be compared, and cannot be changed."""
     policy = Retry(attempts=1, base_delay=0, max_delay=0)
     assert policy == Retry(1, 0, 0)
     with pytest.raises(AttributeError):
@@ -113,19 +113,19 @@ WORTH_ANOTHER_TRY = {
     "500", "503", "599", "429",
 }  # fmt: skip
 NEVER_ASKED = {"unknown", "limit in words"}
-"""A read has no unknown outcome; what a limit in words is worth, the contract leaves open."""
+"""A read has no unknown outcome; for an error message about a limit, the contract says nothing."""
 
 
 @pytest.mark.parametrize("case", sorted(errors().keys() - NEVER_ASKED))
-def test_what_is_worth_another_try(case: str) -> None:
-    """Transport failures, 5xx and 429, and nothing that would only fail again."""
+def test_what_is_repeated(case: str) -> None:
+    """Transport errors, 5xx and 429, and no error that would only occur again."""
     delay = Retry().delay(errors()[case], 1)
     assert (delay is not None) is (case in WORTH_ANOTHER_TRY)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])
 def test_attempts_count_the_first(attempts: int) -> None:
-    """``attempts=1`` repeats nothing."""
+    """``attempts=1`` means no repetition."""
     policy = Retry(attempts=attempts)
     error = errors()["503"]
     delays = [policy.delay(error, attempt) for attempt in range(1, attempts + 2)]
@@ -147,7 +147,7 @@ def test_a_delay_is_within_its_step(attempt: int, base: float, cap: float) -> No
 
 @pytest.mark.parametrize(("attempt", "step"), [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (9, 30.0)])
 def test_jitter_is_full(attempt: int, step: float) -> None:
-    """Delays spread evenly over the whole step, which keeps many clients from coming together."""
+    """Delays are spread evenly over the whole step, so that many clients do not return together."""
     random.seed(1)
     delays = [backoff(attempt, 0.5, 30.0) for _ in range(2000)]
     assert 0.0 <= min(delays) < 0.01 * step
@@ -156,7 +156,7 @@ def test_jitter_is_full(attempt: int, step: float) -> None:
 
 
 def test_another_policy_is_a_subclass() -> None:
-    """`Retry.delay` is there to be overridden."""
+    """`Retry.delay` can be overridden."""
 
     class Stubborn(Retry, frozen=True):
         def delay(self, error: PythpeerError, attempt: int) -> float | None:
@@ -176,25 +176,25 @@ UNKNOWN: dict[str, int | None] = {
     "503": 503,
     "599": 599,
 }
-"""What leaves a write in doubt, and the status that came with it."""
+"""Errors after which the outcome of a write is unknown, with the status."""
 
 UNKNOWN_TOO = {"garbage", "too large"}
-"""An answer, but not the documented one."""
+"""A response, but not the documented one."""
 
 
 @pytest.mark.parametrize("case", errors())
-def test_a_read_that_failed_failed(case: str) -> None:
-    """It changed nothing, so there is no doubt about it."""
+def test_a_failed_read_is_a_failure(case: str) -> None:
+    """It changed nothing, so its outcome is known."""
     error = errors()[case]
-    assert judged(Effect.READ, error) is error
+    assert classify(Effect.READ, error) is error
 
 
 @pytest.mark.parametrize("effect", [Effect.WRITE, Effect.CONSUME])
 @pytest.mark.parametrize("case", sorted(errors().keys() - {"unknown"}))
-def test_what_may_have_happened_is_said_to_be_unknown(case: str, effect: Effect) -> None:
-    """Dropped, timed out, 5xx, garbage: a write or a consuming read may have happened."""
+def test_what_may_have_happened_is_unknown(case: str, effect: Effect) -> None:
+    """Connection broken, time-out, 5xx, no JSON: such a request may have happened."""
     error = errors()[case]
-    seen = judged(effect, error)
+    seen = classify(effect, error)
     if case not in UNKNOWN.keys() | UNKNOWN_TOO:
         assert seen is error
         return
@@ -207,12 +207,12 @@ def test_what_may_have_happened_is_said_to_be_unknown(case: str, effect: Effect)
 
 
 @pytest.mark.parametrize("status", [200, 202, 206])
-def test_an_unknown_outcome_keeps_the_status_there_was(status: int) -> None:
-    """``.status`` is the status of the answer that was not the documented JSON."""
+def test_an_unknown_outcome_keeps_the_status(status: int) -> None:
+    """``.status`` is the status of the response that was not the documented JSON."""
     endpoint: Endpoint[dict[str, object]] = Endpoint(
         "mine", "https://example.com", effect=Effect.WRITE
     )
-    error = parse_response(endpoint, status, b"<html>", list)
+    error = try_parse_response(endpoint, status, b"<html>", list)
     assert isinstance(error, DecodeError)
     seen = classify_failure(Effect.WRITE, error, status)
     assert isinstance(seen, OutcomeUnknownError)
@@ -221,7 +221,7 @@ def test_an_unknown_outcome_keeps_the_status_there_was(status: int) -> None:
 
 def test_an_unknown_outcome_hides_its_cause() -> None:
     """It is made from scalars: no cause, no context, no excerpt."""
-    error = judged(Effect.WRITE, errors()["garbage"])
+    error = classify(Effect.WRITE, errors()["garbage"])
     assert set(vars(error)) == {"endpoint", "sent", "status", "untrusted"}
     assert error.__cause__ is None
     assert error.__context__ is None
@@ -261,5 +261,5 @@ WAITED_OUT = {
 
 @pytest.mark.parametrize("case", errors())
 def test_what_streams_wait_out(case: str) -> None:
-    """Whatever may pass by itself; not a refused key, nor what somebody has to change first."""
+    """Failures that may pass without any change; not a rejected key or certificate."""
     assert is_transient(errors()[case]) is WAITED_OUT[case]

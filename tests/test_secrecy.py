@@ -1,4 +1,4 @@
-"""A key is in the request and nowhere else, whatever goes wrong and however one looks.
+"""A key is in the request only: no failure and no inspection shows it elsewhere.
 
 The keys here are canaries: each has a word in it that survives every encoding, and that word must
 never show. Frames of these tests hold no key either, so that whole tracebacks can be searched.
@@ -75,20 +75,20 @@ from pythpeer.wire import Request
 
 pytestmark = pytest.mark.anyio
 
-WORD: Final = "canary7f3a9"
+CANARY: Final = "canary7f3a9"
 """What must never show, in any case."""
 
-MARKS: Final = ' /+&<>"\\=%~'
-"""Characters that every encoding spells differently."""
+SPECIAL_CHARS: Final = ' /+&<>"\\=%~'
+"""Characters that each encoding writes differently."""
 
 KEYS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "peerbet_key": f"peer{WORD}{MARKS}é",
-        "personal_key": f"pers{WORD}{MARKS}\N{GRINNING FACE}",
-        "pythbots_api_key": f"api{WORD}{MARKS}z",
+        "peerbet_key": f"peer{CANARY}{SPECIAL_CHARS}é",
+        "personal_key": f"pers{CANARY}{SPECIAL_CHARS}\N{GRINNING FACE}",
+        "pythbots_api_key": f"api{CANARY}{SPECIAL_CHARS}z",
     }
 )
-OWN_KEY: Final = f"own{WORD}{MARKS}z"
+OWN_KEY: Final = f"own{CANARY}{SPECIAL_CHARS}z"
 
 KEYED: Final[Mapping[str, Call]] = MappingProxyType(
     {
@@ -96,33 +96,33 @@ KEYED: Final[Mapping[str, Call]] = MappingProxyType(
         for name, call in CALLS.items()
     }
 )
-"""Every way to ask, with a canary for each key."""
+"""Every kind of call, with a canary for each key."""
 
 TYPICAL: Final = ("messages", "own_read", "unread_mail", "post")
 """Each key, in the URL and in the header, and each effect."""
 
 
 DEBUGGED: Final = ("own_read", "unread_mail")
-"""What is asked in asyncio's debug mode as well: with a key of the user's own, and with two."""
+"""The calls that also run in asyncio's debug mode: with a custom key, and with two."""
 
 
-def shows(text: str | bytes) -> bool:
-    """Whether *text* gives a key away."""
+def leaks(text: str | bytes) -> bool:
+    """Return whether *text* contains a key."""
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace") + text.decode("utf-16", "replace")
-    return WORD in text.lower()
+    return CANARY in text.lower()
 
 
 def keyed_session(url: str, **options: Any) -> Session:
-    """A session with a canary for each key."""
+    """Return a session with a canary for each key."""
     return open_session(url, **dict[str, Any](KEYS), **options)
 
 
-# -- where to look --------------------------------------------------------------------------------
+# -- where to search ------------------------------------------------------------------------------
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """*error*, and all that it grew from or holds, also what a traceback would leave out."""
+    """Yield *error*, its causes, contexts and attributes, also those a traceback leaves out."""
     seen: set[int] = set()
     links: list[BaseException | None] = [error]
     while links:
@@ -136,8 +136,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             links += link.exceptions
 
 
-def appearances(error: BaseException) -> Iterator[str | bytes]:
-    """Every way in which Python shows an exception."""
+def renderings(error: BaseException) -> Iterator[str | bytes]:
+    """Yield every form in which Python shows an exception."""
     for link in chain(error):
         yield str(link)
         yield repr(link)
@@ -154,12 +154,12 @@ def appearances(error: BaseException) -> Iterator[str | bytes]:
 
 
 def examine(error: BaseException) -> None:
-    """Fail where *error* gives a key away."""
-    assert not [text for text in appearances(error) if shows(text)]
+    """Fail where *error* shows a key."""
+    assert not [text for text in renderings(error) if leaks(text)]
 
 
-class Ear(logging.Handler):
-    """Hears what asyncio says in its debug mode: far too much for `caplog` to keep."""
+class LogCapture(logging.Handler):
+    """Collects what asyncio logs in its debug mode: too much for `caplog` to keep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -168,32 +168,32 @@ class Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
-        assert not shows(message)
+        assert not leaks(message)
         self.heard.add(message[:20])
         if record.exc_info and record.exc_info[1]:
             self.errors.append(record.exc_info[1])
 
 
-class Watch:
-    """What was logged and warned of meanwhile."""
+class LeakWatch:
+    """What was logged and warned about during a test."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
-        self._ear = Ear()
+        self._capture = LogCapture()
         self._warnings: list[warnings.WarningMessage] = []
         self._unraisable: list[str] = []
 
-    def heard(self, beginning: str) -> bool:
-        """Whether asyncio has said something that begins so."""
-        return beginning[:20] in self._ear.heard
+    def has_logged(self, beginning: str) -> bool:
+        """Return whether asyncio has logged a message that begins so."""
+        return beginning[:20] in self._capture.heard
 
     def examine(self) -> None:
-        """Fail where a key was given away, or where something was left to the collector."""
+        """Fail where a key was shown, or where an object was left to the garbage collector."""
         formatter = logging.Formatter("%(name)s %(message)s")
         for record in self._caplog.records:
-            assert not shows(formatter.format(record))
-            assert not shows(repr(vars(record)))
-        for error in self._ear.errors:
+            assert not leaks(formatter.format(record))
+            assert not leaks(repr(vars(record)))
+        for error in self._capture.errors:
             examine(error)
         assert [str(warning.message) for warning in self._warnings] == []
         assert self._unraisable == []
@@ -204,22 +204,22 @@ class Watch:
         loop, log = asyncio.get_running_loop(), logging.getLogger("asyncio")
         before = loop.get_debug(), loop.slow_callback_duration, loop.get_exception_handler()
         loop.set_debug(True)
-        loop.slow_callback_duration = 0.0  # every turn of the loop is reported
+        loop.slow_callback_duration = 0.0  # every iteration of the loop is reported
         loop.set_exception_handler(None)
-        log.addHandler(self._ear)
+        log.addHandler(self._capture)
         log.propagate = False
         try:
             yield
         finally:
             log.propagate = True
-            log.removeHandler(self._ear)
+            log.removeHandler(self._capture)
             loop.set_debug(before[0])
             loop.slow_callback_duration = before[1]
             loop.set_exception_handler(before[2])
 
     @contextmanager
     def warnings(self) -> Iterator[None]:
-        """Note warnings, and what goes wrong where nothing can be raised."""
+        """Record warnings, and failures that cannot be raised."""
         hook = sys.unraisablehook
         sys.unraisablehook = lambda event: self._unraisable.append(repr(event.exc_value))
         try:
@@ -232,7 +232,7 @@ class Watch:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_collections() -> Iterator[None]:
-    """Spare the collector, which is called often here, what others have left."""
+    """Make garbage collection, which is called often here, ignore earlier objects."""
     with little_to_collect():
         yield
 
@@ -240,9 +240,9 @@ def quick_collections() -> Iterator[None]:
 @asynccontextmanager
 async def watching(
     caplog: pytest.LogCaptureFixture, *, debug: bool = False
-) -> AsyncIterator[Watch]:
-    """Note all that is logged and warned of, and look through it in the end."""
-    watch = Watch(caplog)
+) -> AsyncIterator[LeakWatch]:
+    """Record all that is logged and warned about, and search it at the end."""
+    watch = LeakWatch(caplog)
     with contextlib.ExitStack() as stack:
         stack.enter_context(caplog.at_level(logging.DEBUG))
         stack.enter_context(watch.warnings())
@@ -257,7 +257,7 @@ async def watching(
 
 
 async def caught(call: Call, session: Session, url: str) -> BaseException:
-    """What a call raises."""
+    """Return what a call raises."""
     try:
         await call.run(session, url)
     except PythpeerError as error:
@@ -265,29 +265,29 @@ async def caught(call: Call, session: Session, url: str) -> BaseException:
     pytest.fail("the call did not fail")
 
 
-async def scrutinise(
+async def assert_no_leak(
     url: str,
     caplog: pytest.LogCaptureFixture,
     *,
     debugged: Sequence[str] = DEBUGGED,
     **options: Any,
 ) -> None:
-    """Let every call fail at *url*, and look everywhere; those *debugged* in debug mode as well."""
+    """Let every call fail at *url*, and search everywhere; *debugged* ones in debug mode too."""
     async with watching(caplog):
         for name in TYPICAL:
             async with keyed_session(url, **options) as session:
                 error = await caught(KEYED[name], session, url)
                 examine(error)
-                assert not shows(repr(session))
+                assert not leaks(repr(session))
     async with watching(caplog, debug=True) as watch:
         for name in debugged:
             async with keyed_session(url, **options) as session:
                 task = asyncio.ensure_future(KEYED[name].run(session, url))
                 await asyncio.wait([task])
-                assert not shows(repr(task))
-                del task  # with its exception, which nobody asked for
-    assert watch.heard("Task exception was never retrieved")
-    assert watch.heard("Executing <Task finished")
+                assert not leaks(repr(task))
+                del task  # with its exception, which was not retrieved
+    assert watch.has_logged("Task exception was never retrieved")
+    assert watch.has_logged("Executing <Task finished")
 
 
 # -- failures of the wire -------------------------------------------------------------------------
@@ -301,59 +301,59 @@ SILENT: Final = steps_of(TIMED_OUT)
 
 @pytest.mark.parametrize("fault", BAD)
 async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in the error, not in what it grew from, not in a log, a warning or a pickle."""
-    # Debug mode costs most: in the small run each way meets one call in it, and the next the other.
+    """Not in the error, its cause and its context, not in a log, a warning or a pickle."""
+    # Debug mode costs most: in the small run each fault meets one call in it, the next the other.
     way = list(BAD).index(fault) % len(DEBUGGED)
     debugged = DEBUGGED if DEEP else DEBUGGED[way : way + 1]
     async with RawServer(BAD[fault]) as server:
-        await scrutinise(server.url, caplog, debugged=debugged)
-        assert all(shows(asked.head) for asked in server.requests)
+        await assert_no_leak(server.url, caplog, debugged=debugged)
+        assert all(leaks(asked.head) for asked in server.requests)
         assert len(server.requests) == len(TYPICAL) + len(debugged)
 
 
 @pytest.mark.parametrize("fault", SILENT)
 async def test_no_timeout_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Wherever the time limit strikes."""
+    """At any point of the request."""
     async with RawServer(SILENT[fault]) as server:
-        await scrutinise(server.url, caplog, timeout=3.0)
+        await assert_no_leak(server.url, caplog, timeout=3.0)
 
 
 async def test_no_refused_connection_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor does one that is never made, or has no trust."""
+    """Nor does one that is never made, or is not trusted."""
     with closed_port() as url:
-        await scrutinise(url, caplog)
-        await scrutinise(url.replace("http:", "https:"), caplog)
+        await assert_no_leak(url, caplog)
+        await assert_no_leak(url.replace("http:", "https:"), caplog)
     with unresponsive_port() as url:
-        await scrutinise(url, caplog)
-        await scrutinise(url, caplog, timeout=1.0)
+        await assert_no_leak(url, caplog)
+        await assert_no_leak(url, caplog, timeout=1.0)
 
 
 async def test_no_failed_handshake_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
-    """Where TLS was due and something else came."""
+    """Where the server sends something other than TLS."""
     plain = Step(drop(http(400, b"this is plain HTTP")).run, reads=False)
     silent = Step(hang().run, reads=False)
     cases: list[tuple[Step, dict[str, Any]]] = [(plain, {}), (silent, {"timeout": 2.0})]
     for step, options in cases:
         async with RawServer(step) as server:
-            await scrutinise(server.url.replace("http:", "https:"), caplog, **options)
+            await assert_no_leak(server.url.replace("http:", "https:"), caplog, **options)
 
 
 async def test_no_body_over_the_limit_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor does an answer that is too large."""
+    """Nor does a response that is too large."""
     async with RawServer(answer(b" " * 5000)) as server:
-        await scrutinise(server.url, caplog, max_body=1000)
+        await assert_no_leak(server.url, caplog, max_body=1000)
 
 
 async def test_no_repetition_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor does trying again."""
+    """Nor does a retry."""
     async with RawServer(
         *DROPPED_RESPONSES.values(), answer(b"", 429, [("Retry-After", "3")])
     ) as server:
-        await scrutinise(server.url, caplog, retry=Retry(10, base_delay=0.1))
+        await assert_no_leak(server.url, caplog, retry=Retry(10, base_delay=0.1))
 
 
 async def test_no_closing_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor does a session that is closed under a request, or not open at all."""
+    """Nor does a session that is closed during a request, or that is not open at all."""
     async with RawServer(hang()) as server:
         for call in KEYED.values():
             async with watching(caplog):
@@ -366,17 +366,17 @@ async def test_no_closing_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
                 examine(await task)
 
 
-# -- a service that repeats what it was told ------------------------------------------------------
+# -- a service that repeats the keys --------------------------------------------------------------
 
 
-def spoken(head: str) -> list[str]:
-    """The keys of a request, decoded."""
+def keys_of(head: str) -> list[str]:
+    """Return the keys of a request, decoded."""
     found = [key for key in (*KEYS.values(), OWN_KEY) if quote(key, safe="") in head]
     return found + [key for key in KEYS.values() if f"X-API-Key: {key}" in head]
 
 
 def lower_case(key: str) -> str:
-    """Percent-encoded with small letters."""
+    """Return *key* percent-encoded in lower case."""
     encoded = quote(key, safe="")
     return "".join(
         letter.lower() if "%" in encoded[max(0, at - 2) : at] else letter
@@ -403,17 +403,17 @@ FORMS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
 
 
 def echoing(reply: Callable[[str], bytes], form: str) -> Step:
-    """Answer with what *reply* makes of the keys that came, written in that form."""
+    """Respond with what *reply* makes of the received keys, written in that form."""
 
     async def run(peer: Connection) -> None:
-        keys = spoken(peer.head.decode("latin-1")) or ["nothing"]
+        keys = keys_of(peer.head.decode("latin-1")) or ["nothing"]
         await peer.send(reply(" ".join(FORMS[form](key) for key in keys)))
 
     return Step(run)
 
 
 def with_words(status: int, words: str, name: str = "error") -> Callable[[str], bytes]:
-    """The service's own envelope with an echo among its words."""
+    """Return an error envelope with an echo in its message."""
 
     def reply(echo: str) -> bytes:
         return http(status, json.dumps({"status": 0, name: f"{words} {echo} today"}).encode())
@@ -422,13 +422,13 @@ def with_words(status: int, words: str, name: str = "error") -> Callable[[str], 
 
 
 def with_location(echo: str) -> bytes:
-    """A redirect that copies the query."""
+    """Return a redirect that repeats the query."""
     location = quote(echo, safe="%")
     return http(302, b"moved", [("Location", f"https://elsewhere.example/?key={location}")])
 
 
 def with_headers(echo: str) -> bytes:
-    """An answer that repeats the key in its headers."""
+    """Return a response that repeats the key in its headers."""
     headers: Headers = [("Set-Cookie", f"key={quote(echo)}"), ("X-Key", quote(echo))]
     return http(500, b"", headers)
 
@@ -459,7 +459,7 @@ ECHOES: Final[Mapping[str, tuple[Callable[[str], bytes], type[PythpeerError]]]] 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_no_echo_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A key that a service repeats, however it spells it, is taken out of what an error shows."""
+    """A key that a service repeats, in any form, is replaced in what an error shows."""
     for reply, kind in ECHOES.values():
         async with (
             RawServer(echoing(reply, form)) as server,
@@ -476,7 +476,7 @@ async def test_no_echo_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_no_note_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) -> None:
-    """What an error notes of another error shows as little as that one."""
+    """A note on an error shows as little as the error."""
     reading = answer(b'{"status":1,"users_online":0,"message_list":[]}')
     async with (
         RawServer(reading, drop(), echoing(with_words(200, "not today,"), form)) as server,
@@ -494,7 +494,7 @@ async def test_no_note_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) 
 @pytest.mark.parametrize("form", ["raw", "percent-encoded"])
 @pytest.mark.parametrize("missing", [0, 1, 3])
 async def test_no_excerpt_begins_with_most_of_a_key(form: str, missing: int) -> None:
-    """Where only the beginning of a body is looked at, a key across its end does not show."""
+    """Where only the beginning of a body is searched, a key across its end is not shown."""
 
     def reply(echo: str) -> bytes:
         body = echo.encode()
@@ -508,7 +508,7 @@ async def test_no_excerpt_begins_with_most_of_a_key(form: str, missing: int) -> 
 
 
 async def test_the_rest_of_an_echo_is_kept() -> None:
-    """Only the key is taken out: what the service says about it stays."""
+    """Only the key is replaced: the rest of the message stays."""
     async with (
         RawServer(echoing(with_words(200, "bad key"), "raw")) as server,
         keyed_session(server.url) as session,
@@ -520,7 +520,7 @@ async def test_the_rest_of_an_echo_is_kept() -> None:
 
 
 async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
-    """What a stream logs while it goes on trying, and what it raises at last, shows no key."""
+    """What a stream logs while it keeps retrying, and what it raises at last, shows no key."""
     words = with_words(200, "not today,")
     steps = (
         *(echoing(words, form) for form in FORMS),
@@ -544,27 +544,27 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(AccessDeniedError) as refused:
                 await anext(stream)
             examine(refused.value)
-            assert not shows(repr(stream))
+            assert not leaks(repr(stream))
             assert len(server.requests) >= len(steps)
         assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
-# -- those who look on ----------------------------------------------------------------------------
+# -- hooks ----------------------------------------------------------------------------------------
 
 
-class Onlooker(Telemetry):
-    """Shows every event in every way there is, and then fails with it in hand.
+class SpyTelemetry(Telemetry):
+    """Shows every event in every form, and then fails with the event in a local variable.
 
-    Another telemetry, if there is one, is told of it before.
+    Another telemetry, if there is one, receives it before.
     """
 
     def __init__(self, other: Telemetry | None = None) -> None:
         self.shown: list[str | bytes] = []
         for kind in ("request", "response", "retry", "gap", "store", "delivery"):
             before = getattr(other or Telemetry(), f"on_{kind}")
-            setattr(self, f"on_{kind}", functools.partial(self._pass_on, before))
+            setattr(self, f"on_{kind}", functools.partial(self._forward, before))
 
-    def _pass_on(self, before: Callable[[object], None], event: object) -> None:
+    def _forward(self, before: Callable[[object], None], event: object) -> None:
         before(event)
         self.show(event)
 
@@ -575,7 +575,7 @@ class Onlooker(Telemetry):
 
 @contextmanager
 def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
-    """A telemetry, and a way to see all that it exports; aiohttp is instrumented as well."""
+    """Yield a telemetry, and a function that shows its exports; aiohttp is instrumented as well."""
     spans, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers, meters = TracerProvider(), MeterProvider([reader])
     tracers.add_span_processor(SimpleSpanProcessor(spans))
@@ -600,71 +600,73 @@ def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
         meters.shutdown()
 
 
-def look_at_health(session: Session) -> None:
-    """Fail where what a session says of itself gives a key away."""
+def examine_health(session: Session) -> None:
+    """Fail where the health of a session shows a key."""
     health = session.health()
-    assert not shows(repr(health))
-    assert not shows(msgspec.json.encode(health))
+    assert not leaks(repr(health))
+    assert not leaks(msgspec.json.encode(health))
 
 
-async def look_on(url: str, caplog: pytest.LogCaptureFixture, **options: Any) -> None:
-    """Let every call and every stream fail at *url* while everybody looks on, and look at that."""
+async def assert_no_leak_to_hooks(
+    url: str, caplog: pytest.LogCaptureFixture, **options: Any
+) -> None:
+    """Let every call and every stream fail at *url*, and search what hooks and exporters get."""
     with exporting() as (telemetry, exported):
-        onlooker = Onlooker(telemetry)
-        hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), onlooker.show)
-        options = {"telemetry": onlooker, **hooks, **options}
+        spy = SpyTelemetry(telemetry)
+        hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), spy.show)
+        options = {"telemetry": spy, **hooks, **options}
         async with watching(caplog):
             async with keyed_session(url, **options) as session:
                 for name in TYPICAL:
                     with contextlib.suppress(TimeoutError, PythpeerError):
                         async with asyncio.timeout(20.0):
                             await KEYED[name].run(session, url)
-                    look_at_health(session)
+                    examine_health(session)
             async with keyed_session(url, **options) as session:
                 streams = session.peerbet.chat_stream(), session.pythbots.mail_stream()
                 for stream in streams:
                     with contextlib.suppress(TimeoutError, PythpeerError):
                         async with asyncio.timeout(20.0):
                             await anext(stream)
-                    look_at_health(session)
+                    examine_health(session)
             for record in caplog.records:
                 if record.exc_info and record.exc_info[1]:
                     examine(record.exc_info[1])
         seen = exported()
         assert "url.full" in seen
         assert "http.client.request.duration" in seen
-        assert not shows(seen)
-    assert onlooker.shown
-    assert not [text for text in onlooker.shown if shows(text)]
+        assert not leaks(seen)
+    assert spy.shown
+    assert not [text for text in spy.shown if leaks(text)]
 
 
 FAULTS: Final[Mapping[str, Step]] = MappingProxyType({**dict(BAD), **dict(SILENT)})
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_nobody_who_looks_on_sees_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Not in an event, a span, a metric, in health, or in what is logged of a broken hook."""
+async def test_no_hook_receives_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Not in an event, a span, a metric, in health, or in the log of a broken hook."""
     async with RawServer(FAULTS[fault]) as server:
-        await look_on(server.url, caplog, timeout=3.0)
+        await assert_no_leak_to_hooks(server.url, caplog, timeout=3.0)
         assert server.requests
 
 
-async def test_nobody_sees_a_key_of_a_request_that_never_left(
+async def test_no_hook_receives_a_key_of_a_request_that_never_left(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Where connections are refused, lead nowhere, or are not trusted."""
+    """Where connections are refused, are not accepted, or are not trusted."""
     with closed_port() as url:
-        await look_on(url, caplog)
-        await look_on(url.replace("http:", "https:"), caplog)
+        await assert_no_leak_to_hooks(url, caplog)
+        await assert_no_leak_to_hooks(url.replace("http:", "https:"), caplog)
     with unresponsive_port() as url:
-        await look_on(url, caplog, timeout=1.0)
+        await assert_no_leak_to_hooks(url, caplog, timeout=1.0)
 
 
-async def test_nobody_sees_a_key_that_is_echoed(caplog: pytest.LogCaptureFixture) -> None:
-    """Nor what a service says to those whom it refuses."""
+async def test_no_hook_receives_a_key_that_is_echoed(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor does the error message of a service."""
     for form, name in (("raw", "refusal"), ("percent-encoded", "status 401"), ("as JSON", "text")):
         async with RawServer(echoing(ECHOES[name][0], form)) as server:
-            await look_on(server.url, caplog)
+            await assert_no_leak_to_hooks(server.url, caplog)
 
 
 # -- cancellation from outside --------------------------------------------------------------------
@@ -719,16 +721,16 @@ WAYS: Final = (by_timeout, by_fail_after, by_wait_for, by_cancel, by_sibling, by
 async def interrupt(
     way: Callable[[Call, Session, str], Any], url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Cut every call off in one way, and look everywhere."""
+    """Cancel every call in one way, and search everywhere."""
     for name in TYPICAL:
         debug = name == "post"
         async with watching(caplog, debug=debug), keyed_session(url, timeout=8.0) as session:
             task = asyncio.ensure_future(way(KEYED[name], session, url))
-            with pytest.raises(BaseException) as ended:  # whatever it ends in
+            with pytest.raises(BaseException) as ended:  # of any class
                 await task
             assert not isinstance(ended.value, (AssertionError, NameError, TypeError))
             examine(ended.value)
-            assert not shows(repr(task))
+            assert not leaks(repr(task))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -736,7 +738,7 @@ async def interrupt(
 async def test_no_cancelled_request_shows_a_key(
     fault: str, way: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The frames through which a cancellation passes are those that held the key."""
+    """A cancellation passes through the frames that held the key."""
     async with RawServer(SILENT[fault]) as server:
         await interrupt(way, server.url, caplog)
         assert len(server.requests) == len(TYPICAL)
@@ -770,38 +772,38 @@ async def test_no_cancelled_wait_shows_a_key(caplog: pytest.LogCaptureFixture) -
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_nobody_sees_a_key_of_a_cancelled_request(
+async def test_no_hook_receives_a_key_of_a_cancelled_request(
     way: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever looks on is told of it, and inherits nothing of the exception that passes."""
+    """Hooks receive the event, and inherit nothing of the exception that is raised."""
     async with RawServer(hang()) as server:
-        onlooker = Onlooker()
+        spy = SpyTelemetry()
         with exporting() as (telemetry, exported):
-            for looker in (telemetry, onlooker):
+            for listener in (telemetry, spy):
                 for name in TYPICAL:
                     async with (
                         watching(caplog),
                         keyed_session(
-                            server.url, telemetry=looker, on_response=onlooker.show, timeout=8.0
+                            server.url, telemetry=listener, on_response=spy.show, timeout=8.0
                         ) as session,
                     ):
                         task = asyncio.ensure_future(way(KEYED[name], session, server.url))
-                        with pytest.raises(BaseException) as ended:  # whatever it ends in
+                        with pytest.raises(BaseException) as ended:  # of any class
                             await task
                         examine(ended.value)
                     for record in caplog.records:
                         if record.exc_info and record.exc_info[1]:
                             examine(record.exc_info[1])
             assert '"cancelled"' in exported()
-            assert not shows(exported())
-        assert not [text for text in onlooker.shown if shows(text)]
+            assert not leaks(exported())
+        assert not [text for text in spy.shown if leaks(text)]
 
 
-# -- what can be printed --------------------------------------------------------------------------
+# -- representations ------------------------------------------------------------------------------
 
 
 async def test_nothing_that_holds_a_key_shows_it() -> None:
-    """The reprs of a session and of all it consists of are fit for a log."""
+    """The reprs of a session and of all its parts can be logged."""
     async with RawServer(answer()) as server, keyed_session(server.url) as session:
         for call in KEYED.values():
             await call.run(session, server.url)
@@ -824,12 +826,12 @@ async def test_nothing_that_holds_a_key_shows_it() -> None:
             vars(session.pythbots),
         ]
         for thing in things:
-            assert not shows(f"{thing!r} {thing!s} {thing}")
+            assert not leaks(f"{thing!r} {thing!s} {thing}")
         assert "***" in repr(request)
 
 
 async def test_nothing_that_holds_a_key_is_pickled() -> None:
-    """A pickle of what holds a key is refused, or has no key in it."""
+    """Pickling an object with a key raises an error, or the pickle has no key in it."""
     async with RawServer(answer()) as server, keyed_session(server.url) as session:
         request = Request(Endpoint("own", server.url), {"k": Secret(OWN_KEY)})
         for thing in (session, session.peerbet, session.pythbots, request, request.segments):
@@ -838,8 +840,8 @@ async def test_nothing_that_holds_a_key_is_pickled() -> None:
             examine(refused.value)
 
 
-async def test_the_answers_and_the_store_hold_no_key() -> None:
-    """What a call returns and what is kept between calls has no key that was only sent."""
+async def test_the_results_and_the_store_hold_no_key() -> None:
+    """The result of a call and the stored data have no key that was only sent."""
     page = http(
         200,
         b'{"status":1,"users_online":1,"message_list":'
@@ -852,9 +854,9 @@ async def test_the_answers_and_the_store_hold_no_key() -> None:
         found = [await KEYED[name].run(session, server.url) for name in ("messages", "user")]
         stream = session.peerbet.chat_stream(after=0, name="mine")
         found.append(await anext(stream))
-        assert not shows(repr(found))
+        assert not leaks(repr(found))
         store = session._store
-        assert not shows(f"{store!r} {vars(store)!r}")
+        assert not leaks(f"{store!r} {vars(store)!r}")
 
 
 # -- settings -------------------------------------------------------------------------------------
@@ -878,7 +880,7 @@ WRONG_KEYS: Final[Mapping[str, Callable[[], Any]]] = MappingProxyType(
 @pytest.mark.parametrize("name", KEYS)
 @pytest.mark.parametrize("wrong", WRONG_KEYS)
 def test_no_wrong_key_is_shown(wrong: str, name: str) -> None:
-    """What is wrong with a key is told without the key, whichever way it came in."""
+    """The error about a key does not show it, wherever the key was passed."""
     with pytest.raises(InvalidRequestError) as refused:
         Session(**{**KEYS, name: WRONG_KEYS[wrong]()})
     examine(refused.value)
@@ -888,7 +890,7 @@ def test_no_wrong_key_is_shown(wrong: str, name: str) -> None:
 
 
 def test_no_key_that_does_not_fit_a_header_is_shown() -> None:
-    """The key that travels in a header has to be ASCII, and is not shown where it is not."""
+    """A key that is sent in a header must be ASCII, and is not shown where it is not."""
     for make in (Session, Session.from_env):
         with pytest.raises(InvalidRequestError) as refused:
             make(pythbots_api_key=KEYS["peerbet_key"])
@@ -913,7 +915,7 @@ WRONG_OPTIONS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
 
 @pytest.mark.parametrize("wrong", WRONG_OPTIONS)
 def test_no_wrong_option_shows_a_key(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error about another option does not show the keys that were right."""
+    """An error about another option does not show the valid keys."""
     with pytest.raises(InvalidRequestError) as refused:
         Session(**{**KEYS, **WRONG_OPTIONS[wrong]})  # type: ignore[arg-type]  # on purpose
     examine(refused.value)
@@ -942,7 +944,7 @@ def test_no_wrong_option_shows_a_key(wrong: str, monkeypatch: pytest.MonkeyPatch
 def test_no_wrong_variable_shows_a_key(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keys of the environment are as safe as those handed over."""
+    """Keys of the environment are as safe as those passed as arguments."""
     monkeypatch.setenv("PYTHPEER_PEERBET_KEY", KEYS["peerbet_key"])
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", KEYS["personal_key"])
     monkeypatch.setenv("PYTHPEER_PYTHBOTS_API_KEY", KEYS["pythbots_api_key"])
@@ -954,7 +956,7 @@ def test_no_wrong_variable_shows_a_key(
 
 
 async def test_no_wrong_argument_shows_a_key() -> None:
-    """A call that is refused before it is sent shows no key that would have gone with it."""
+    """A call that raises before it is sent shows no key that would have been sent with it."""
     async with keyed_session("https://www.peerbet.org") as session:
         endpoint = Endpoint("own", "https://www.peerbet.org/own", query={"a": "b"})
         wrong: list[Callable[[], Any]] = [
@@ -974,7 +976,7 @@ async def test_no_wrong_argument_shows_a_key() -> None:
 
 
 def test_the_search_finds_what_is_there() -> None:
-    """A key in a text, an attribute, a frame or behind ``from None`` would be seen."""
+    """A key in a text, an attribute, a frame or behind ``from None`` is found."""
 
     def fail() -> None:
         local = OWN_KEY
@@ -990,8 +992,8 @@ def test_the_search_finds_what_is_there() -> None:
         fail()
     with pytest.raises(AssertionError):
         examine(leaked.value)
-    assert shows(OWN_KEY.encode())
-    assert all(shows(form(key)) for form in FORMS.values() for key in KEYS.values())
+    assert leaks(OWN_KEY.encode())
+    assert all(leaks(form(key)) for form in FORMS.values() for key in KEYS.values())
     assert unquote(lower_case(OWN_KEY)) == OWN_KEY
     examine(ValueError("nothing of interest"))
     assert GOOD.isascii()

@@ -1,4 +1,4 @@
-"""`Secret`: a key that shows itself only when asked by name."""
+"""`Secret`: a key whose text is shown only by an explicit call."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ CANARY = "c4n4ry/K3y+%=&"
 keys = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=40)
 
 
-# -- what it holds --------------------------------------------------------------------------------
+# -- contents -------------------------------------------------------------------------------------
 
 
 @given(keys)
 def test_reveals_what_it_was_given(text: str) -> None:
-    """Nothing is stripped, folded or normalised."""
+    """Nothing is stripped, changed in case or normalised."""
     assert Secret(text).reveal() == text
 
 
@@ -41,7 +41,7 @@ def test_equality_is_that_of_the_texts(one: str, other: str) -> None:
     assert hash(Secret(one)) == hash(Secret(one))
 
 
-def test_is_not_its_text() -> None:
+def test_a_secret_is_not_equal_to_its_text() -> None:
     """A secret equals no text, so it cannot be found by trying texts in a set of them."""
     assert Secret(CANARY) != CANARY
     assert CANARY.__eq__(Secret(CANARY)) is NotImplemented
@@ -63,12 +63,12 @@ def test_can_be_referenced_weakly() -> None:
     assert reference() is None
 
 
-# -- what it shows --------------------------------------------------------------------------------
+# -- representations ------------------------------------------------------------------------------
 
 
 @given(keys)
 def test_every_secret_looks_the_same(text: str) -> None:
-    """Neither the key nor its length can be seen from outside."""
+    """Neither the key nor its length is visible."""
     secret, other = Secret(text), Secret("other")
     assert repr(secret) == repr(other) == "Secret('***')"
     assert str(secret) == str(other) == "***"
@@ -92,20 +92,20 @@ def test_every_secret_looks_the_same(text: str) -> None:
     ],
 )
 def test_no_way_of_formatting_shows_it(shown: str) -> None:
-    """``repr``, ``str``, ``format`` with any specification, and whatever is built on them."""
+    """``repr``, ``str``, ``format`` with any specification, and everything built on them."""
     assert "***" in shown
     assert CANARY not in shown
 
 
 def test_logging_does_not_show_it(caplog: pytest.LogCaptureFixture) -> None:
-    """A secret in a log call is as safe as anywhere else."""
+    """A secret in a log call is safe, too."""
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("test").debug("key %s, %r", Secret(CANARY), Secret(CANARY))
     assert caplog.messages == ["key ***, Secret('***')"]
 
 
 def test_has_no_dictionary() -> None:
-    """There is no ``__dict__`` to look into, and nothing can be added."""
+    """There is no ``__dict__`` to read, and nothing can be added."""
     secret = Secret(CANARY)
     with pytest.raises(TypeError):
         vars(secret)
@@ -118,20 +118,20 @@ def test_cannot_be_derived_from_at_type_checking_time() -> None:
     assert getattr(Secret, "__final__", False) is True
 
 
-# -- where it cannot go ---------------------------------------------------------------------------
+# -- copies and pickles ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_refuses_to_pickle(protocol: int) -> None:
-    """Neither alone nor inside something else."""
+def test_pickling_raises(protocol: int) -> None:
+    """Neither alone nor inside another object."""
     for value in (Secret(CANARY), [Secret(CANARY)], {"key": Secret(CANARY)}):
-        with pytest.raises(TypeError, match="refuses to be pickled") as caught:
+        with pytest.raises(TypeError, match="cannot be pickled") as caught:
             pickle.dumps(value, protocol)
         assert CANARY not in str(caught.value)
 
 
-def test_refuses_to_become_json() -> None:
-    """Nothing writes it down by accident."""
+def test_encoding_as_json_raises() -> None:
+    """No encoder writes it by accident."""
     with pytest.raises(TypeError) as caught:
         msgspec.json.encode({"key": Secret(CANARY)})
     assert CANARY not in str(caught.value)
@@ -139,7 +139,7 @@ def test_refuses_to_become_json() -> None:
         json.dumps(Secret(CANARY))
 
 
-def test_copies_are_itself() -> None:
+def test_copies_are_the_same_object() -> None:
     """Copying a structure that holds a key makes no second key."""
     secret = Secret(CANARY)
     assert copy.copy(secret) is secret
@@ -150,13 +150,13 @@ def test_copies_are_itself() -> None:
 
 
 @given(keys, keys)
-def test_fingerprints_tell_keys_apart(one: str, other: str) -> None:
+def test_fingerprints_distinguish_keys(one: str, other: str) -> None:
     """Equal keys have equal fingerprints, different keys different ones."""
     assert (Secret(one).fingerprint() == Secret(other).fingerprint()) is (one == other)
 
 
 def test_a_fingerprint_is_no_key() -> None:
-    """It is short, hexadecimal, stable, and has nothing of the key in it."""
+    """It is short, hexadecimal, stable, and contains no part of the key."""
     fingerprint = Secret(CANARY).fingerprint()
     assert fingerprint == Secret(CANARY).fingerprint()
     assert len(fingerprint) == 16
@@ -185,12 +185,12 @@ BAD: list[tuple[object, str]] = [
 
 
 def everything_a_report_shows(error: BaseException) -> str:
-    """The traceback as the most talkative of error reporters prints it."""
+    """Return the traceback with the variables of every frame, as error reporters show it."""
     return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
 
 
 @pytest.mark.parametrize(("value", "fault"), BAD)
-def test_bad_keys_are_refused_with_a_reason(value: object, fault: str) -> None:
+def test_bad_keys_raise_with_a_reason(value: object, fault: str) -> None:
     """A key is non-empty text without control characters and lone surrogates."""
     with pytest.raises(InvalidRequestError, match=fault):
         Secret(value)  # type: ignore[arg-type]
@@ -214,8 +214,8 @@ def test_bad_keys_do_not_leak(index: int) -> None:
     assert error.__context__ is None
 
 
-def test_good_keys_do_not_leak_from_an_error_beside_them() -> None:
-    """A secret among a failing frame's variables is shown covered."""
+def test_good_keys_do_not_leak_from_another_error() -> None:
+    """A secret among the variables of a failing frame is shown as ``***``."""
 
     def work(secret: Secret) -> None:
         raise RuntimeError(f"with {secret}")
@@ -235,19 +235,27 @@ def test_good_keys_do_not_leak_from_an_error_beside_them() -> None:
 # -- wrapping -------------------------------------------------------------------------------------
 
 
-def test_wrap_takes_text_secrets_and_nothing() -> None:
-    """Text becomes a secret, a secret stays itself, and ``None`` stays ``None``."""
+def test_wrap_accepts_text_secrets_and_none() -> None:
+    """Text becomes a secret, a secret is returned unchanged, and ``None`` stays ``None``."""
     secret = Secret(CANARY)
-    assert Secret.wrap(secret) is secret
-    assert Secret.wrap(CANARY) == secret
-    assert Secret.wrap(None) is None
+    assert Secret.try_wrap(secret) is secret
+    assert Secret.try_wrap(CANARY) == secret
+    assert Secret.try_wrap(None) is None
 
 
 @pytest.mark.parametrize(("value", "fault"), [bad for bad in BAD if bad[0] is not None])
 def test_wrap_returns_its_error(value: object, fault: str) -> None:
-    """The error comes back as a value, untouched by any frame that held the key."""
-    error = Secret.wrap(value)
+    """The error is returned as a value, without a traceback of a frame that held the key."""
+    error = Secret.try_wrap(value)
     assert isinstance(error, InvalidRequestError)
     assert fault in str(error)
     assert error.__traceback__ is None
     assert "c4n4ry" not in repr(error)
+
+
+def test_the_old_name_of_try_wrap_still_works() -> None:
+    """`Secret.wrap` does the same as `Secret.try_wrap`, with a ``DeprecationWarning``."""
+    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+        assert Secret.wrap(CANARY) == Secret(CANARY)
+    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+        assert isinstance(Secret.wrap(""), InvalidRequestError)

@@ -1,8 +1,8 @@
-"""Making sense of answers in whatever shape they come, over samples on disk.
+"""Parsing of responses in every form that a service can send, over samples on disk.
 
 ``samples/<endpoint>/<case>.json``: Peerbet's ``documented`` ones are byte for byte what its
 documentation shows; the others are what a PHP service may plausibly send where nothing is
-documented. What `pythpeer doctor --capture` writes can be put beside them as it is.
+documented. What `pythpeer doctor --capture` writes can be stored next to them unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import AccessDeniedError, ApiError, DecodeError, Effect, Endpoint, RateLimitedError
-from pythpeer.answers import parse_response
+from pythpeer.answers import try_parse_response
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
 from pythpeer.pythbots import (
     crank_endpoint,
@@ -51,24 +51,24 @@ CASES = sorted(
 
 
 def body(case: str) -> bytes:
-    """The sample of this name, such as ``pythbots.crank/list``."""
+    """Return the sample of this name, such as ``pythbots.crank/list``."""
     return (SAMPLES / f"{case}.json").read_bytes()
 
 
 def read(endpoint: Endpoint[Any], answer: bytes | str) -> Any:
-    """What the endpoint makes of an answer with status 200."""
-    return parse_response(
+    """Return what the endpoint makes of a response with status 200."""
+    return try_parse_response(
         endpoint, 200, answer.encode() if isinstance(answer, str) else answer, list
     )
 
 
 def sample(case: str) -> Any:
-    """What the sample's own endpoint makes of it."""
+    """Return what the sample's own endpoint makes of it."""
     return read(SHAPED[case.partition("/")[0]], body(case))
 
 
 def raw(case: str) -> Any:
-    """The sample as plain JSON."""
+    """Return the sample as plain JSON."""
     return json.loads(body(case))
 
 
@@ -84,7 +84,7 @@ DOCUMENTED = {
 REFUSALS: dict[str, tuple[type[Exception], str]] = {
     "peerbet.chat.get/refused": (AccessDeniedError, "Invalid key"),
     "peerbet.chat.get/refused_older": (ApiError, "Invalid action"),
-    "peerbet.chat.get/refused_without_words": (ApiError, "refused without a reason"),
+    "peerbet.chat.get/refused_without_words": (ApiError, "rejected without an error message"),
     "peerbet.chat.set/refused": (ApiError, "You are muted"),
     "pythbots.crank/not_opted_in": (ApiError, "This chat has not opted in"),
     "pythbots.mail/unknown_user": (ApiError, "User does not exist"),
@@ -99,13 +99,13 @@ ANSWERS_TO_A_WRITE = {"pythbots.mail/sent", "pythbots.mail/sent_word"}
 
 @pytest.mark.parametrize("case", DOCUMENTED)
 def test_documented_samples_are_as_documented(case: str) -> None:
-    """Byte for byte, without so much as a line break at the end."""
+    """Byte for byte, without a line break at the end."""
     assert body(case) == DOCUMENTED[case]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_sample_is_understood(case: str) -> None:
-    """Each is an answer of its endpoint's, but for the refusals, which are each the right error."""
+def test_every_sample_is_parsed(case: str) -> None:
+    """Each is a result of its endpoint, and each error sample is the right error."""
     answer = sample(case)
     if case in REFUSALS:
         kind, words = REFUSALS[case]
@@ -114,22 +114,22 @@ def test_every_sample_is_understood(case: str) -> None:
     elif case.partition("/")[2].startswith("captured_refusal"):
         assert isinstance(answer, (ApiError, RateLimitedError))
     elif case in ANSWERS_TO_A_WRITE:
-        assert isinstance(answer, DecodeError)  # for there is no mail in it
+        assert isinstance(answer, DecodeError)  # because there is no mail in it
         assert read(SEND, body(case)) == raw(case)
     else:
         assert not isinstance(answer, Exception)
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_refusal_is_one_for_a_write_too(case: str) -> None:
-    """What takes any document still does not take a refusal."""
+def test_an_error_is_an_error_for_a_write_too(case: str) -> None:
+    """An endpoint that accepts any document does not accept an error envelope."""
     assert type(read(SEND, body(case))) is REFUSALS[case][0]
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\nWarning: x in /a.php on line 3\n"])
 def test_damage_around_a_sample_changes_nothing(case: str, before: bytes) -> None:
-    """The lenient way and the short cut read the same things."""
+    """The lenient and the fast parser give the same result."""
     endpoint = SHAPED[case.partition("/")[0]]
     clean, damaged = read(endpoint, body(case)), read(endpoint, before + body(case))
     if isinstance(clean, Exception):
@@ -142,7 +142,7 @@ def test_damage_around_a_sample_changes_nothing(case: str, before: bytes) -> Non
 
 
 def test_a_page_of_strings() -> None:
-    """Numbers and bits may come as text."""
+    """Numbers and bits can be sent as text."""
     page = sample("peerbet.chat.get/strings")
     (message,) = page.messages
     assert page.users_online == 12
@@ -152,7 +152,7 @@ def test_a_page_of_strings() -> None:
 
 
 def test_a_page_of_booleans() -> None:
-    """Bits may be booleans; ``null`` is nobody, and a zero date is none."""
+    """Bits can be booleans; ``null`` is no user, and a zero date is ``None``."""
     (message,) = sample("peerbet.chat.get/booleans").messages
     assert (message.is_bot, message.is_mine, message.is_private) == (True, False, True)
     assert message.recipient is None
@@ -160,7 +160,7 @@ def test_a_page_of_booleans() -> None:
 
 
 def test_a_page_of_numbers() -> None:
-    """PHP sends a name that looks like a number as one."""
+    """PHP sends a name that looks like a number as a number."""
     (message,) = sample("peerbet.chat.get/numeric_names").messages
     assert (message.sender, message.recipient, message.text) == ("12345", "678", "42")
     assert message.sent_at is None
@@ -168,13 +168,13 @@ def test_a_page_of_numbers() -> None:
 
 @pytest.mark.parametrize("case", ["null_list", "empty", "empty_object"])
 def test_a_page_without_messages(case: str) -> None:
-    """An empty list, however PHP spells it."""
+    """An empty list, in every form that PHP sends."""
     page = sample(f"peerbet.chat.get/{case}")
     assert page.messages == page.undecodable_ids == page.undecodable == ()
 
 
 def test_a_list_with_numeric_keys() -> None:
-    """How PHP writes a list with holes in it."""
+    """PHP sends a list with missing indexes so."""
     page = sample("peerbet.chat.get/numeric_keys")
     assert [(message.id, message.text) for message in page.messages] == [(1, "x"), (2, "y")]
 
@@ -189,8 +189,8 @@ def test_any_order_becomes_ascending() -> None:
     ]
 
 
-def test_poison_does_not_hide_its_neighbours() -> None:
-    """A message of which only the id is left is a hole, one without an id a stray."""
+def test_an_undecodable_message_does_not_hide_its_neighbours() -> None:
+    """A message with an id only is undecodable, one without an id undecodable without id."""
     page = sample("peerbet.chat.get/poisoned")
     assert [message.id for message in page.messages] == [1, 3]
     assert page.undecodable_ids == (2,)
@@ -199,14 +199,14 @@ def test_poison_does_not_hide_its_neighbours() -> None:
     assert page.by_id()[2] is None
 
 
-def test_more_fields_do_no_harm() -> None:
-    """A service may add what it likes."""
+def test_additional_fields_are_accepted() -> None:
+    """A service may add fields."""
     (message,) = sample("peerbet.chat.get/more_fields").messages
     assert message.text == "hi"
 
 
-def test_a_post_may_be_answered_in_strings() -> None:
-    """The id is a number however it was sent."""
+def test_a_post_can_be_answered_in_strings() -> None:
+    """The id is a number in any form."""
     assert sample("peerbet.chat.set/strings").mid == 7
 
 
@@ -223,20 +223,20 @@ def test_a_post_may_be_answered_in_strings() -> None:
         '{"message_list":false,"status":1}',
     ],
 )
-def test_a_page_without_a_list_is_none(answer: str) -> None:
-    """Without ``message_list`` there is no telling that there were no messages."""
+def test_a_page_without_a_list_is_an_error(answer: str) -> None:
+    """Without ``message_list`` it is not known that there were no messages."""
     assert isinstance(read(GET, answer), DecodeError)
 
 
-def test_a_page_does_not_need_its_frame() -> None:
-    """``status`` and ``users_online`` say nothing about the messages."""
+def test_a_page_needs_only_its_list() -> None:
+    """``status`` and ``users_online`` do not matter for the messages."""
     page = read(GET, '{"message_list":[{"id":1,"by":"a","msg":"x"}],"users_online":"many"}')
     assert [message.id for message in page.messages] == [1]
     assert page.users_online == 0
 
 
-def test_a_message_wins_over_its_own_hole() -> None:
-    """An id that came twice, once broken, is not missing."""
+def test_a_decoded_message_replaces_its_undecodable_copy() -> None:
+    """An id that was sent twice, once damaged, is not missing."""
     page = read(GET, '{"status":1,"message_list":[{"id":1},{"id":1,"by":"a","msg":"x"},null]}')
     assert [message.id for message in page.messages] == [1]
     assert page.undecodable_ids == ()
@@ -247,7 +247,7 @@ def test_a_message_wins_over_its_own_hole() -> None:
 
 
 def test_a_user() -> None:
-    """Every documented field, and the whole object beside them."""
+    """Every documented field, and the whole object as ``raw``."""
     user = sample("pythbots.userinfo/flat")
     assert (user.id, user.username, user.rank, user.online) == (221192, "tiro", "Owner", True)
     assert user.nickname == "Tiro (glow#ff0000)"
@@ -267,7 +267,7 @@ def test_a_user_of_strings() -> None:
 
 
 def test_a_user_in_capitals() -> None:
-    """Names are compared without case and punctuation; text may come as a number."""
+    """Names are compared without case and punctuation; text can be sent as a number."""
     user = sample("pythbots.userinfo/capitals")
     assert (user.id, user.username, user.nickname) == (221192, "tiro", "Tiro")
     assert (user.avatar, user.rank, user.online) == ("7", "4", False)
@@ -276,20 +276,20 @@ def test_a_user_in_capitals() -> None:
 
 @pytest.mark.parametrize("case", ["in_data", "in_user"])
 def test_a_user_one_level_down(case: str) -> None:
-    """Whatever the object within is called; ``raw`` is the whole of the answer."""
+    """With any name of the object within; ``raw`` is the whole response."""
     user = sample(f"pythbots.userinfo/{case}")
     assert (user.id, user.username, user.online) == (221192, "tiro", False)
     assert user.raw == raw(f"pythbots.userinfo/{case}")
 
 
 def test_a_user_whose_status_is_offline() -> None:
-    """``status`` 0 among other fields is somebody who is not there."""
+    """``status`` 0 among other fields is a user who is offline."""
     assert sample("pythbots.userinfo/offline_status").online is False
 
 
 @pytest.mark.parametrize("case", ["nulls", "unheard_of"])
 def test_what_a_user_lacks_is_none(case: str) -> None:
-    """Absent and null are the same, and ``raw`` has what nobody has heard of."""
+    """Absent and null are the same, and ``raw`` has the unknown fields."""
     user = sample(f"pythbots.userinfo/{case}")
     fields = (user.nickname, user.avatar, user.powers, user.chats, user.rank, user.online)
     assert fields == (None,) * 6
@@ -298,8 +298,8 @@ def test_what_a_user_lacks_is_none(case: str) -> None:
 
 @pytest.mark.parametrize("answer", ["[]", "{}", "null", "true", "1", '""', '"tiro"', '[{"id":1}]'])
 @pytest.mark.parametrize("endpoint", [USER, STATS], ids=lambda endpoint: endpoint.name)
-def test_where_an_object_is_due(endpoint: Endpoint[Any], answer: str) -> None:
-    """Any non-empty object will do, and nothing else: PHP's empty object is a list."""
+def test_where_an_object_is_required(endpoint: Endpoint[Any], answer: str) -> None:
+    """Any non-empty object is accepted, and nothing else: PHP's empty object is a list."""
     assert isinstance(read(endpoint, answer), DecodeError)
 
 
@@ -325,13 +325,13 @@ BOB = ("bob", "Owner")
 )
 def test_staff(case: str, staff: list[tuple[str, str]]) -> None:
     """A list, an object with numeric keys, or either one level down, in the service's order."""
-    found = sample(f"pythbots.crank/{case}")
-    assert isinstance(found, tuple)
-    assert [(member.username, member.rank) for member in found] == staff
+    members = sample(f"pythbots.crank/{case}")
+    assert isinstance(members, tuple)
+    assert [(member.username, member.rank) for member in members] == staff
 
 
 def test_a_member_of_staff() -> None:
-    """Every documented field, and the whole object beside them."""
+    """Every documented field, and the whole object as ``raw``."""
     tiro, _ = sample("pythbots.crank/list")
     assert (tiro.id, tiro.avatar, tiro.time_held) == (1, "12", "2 years")
     assert tiro.raw == raw("pythbots.crank/list")[0]
@@ -357,8 +357,8 @@ def test_a_member_of_staff() -> None:
         "[[]]",
     ],
 )
-def test_where_a_list_is_due(answer: str) -> None:
-    """Two levels down is too deep, and what is no list is none."""
+def test_where_a_list_is_required(answer: str) -> None:
+    """Two levels down is too deep, and any other value is not a list."""
     assert isinstance(read(STAFF, answer), DecodeError)
 
 
@@ -376,7 +376,7 @@ def test_where_a_list_is_due(answer: str) -> None:
     ],
 )
 def test_stats(case: str, messages: int | None, active_users: int | None) -> None:
-    """Numbers are numbers however they were sent."""
+    """Numbers are numbers in any form."""
     stats = sample(f"pythbots.cstats/{case}")
     assert (stats.messages, stats.active_users) == (messages, active_users)
     assert type(stats.messages) is (int if messages is not None else type(None))
@@ -402,15 +402,15 @@ HO = ("bob", "ho")
     ],
 )
 def test_mail(case: str, mails: list[tuple[str | None, str]]) -> None:
-    """Oldest first: by id where all have one, by date where all have one, else as they came."""
-    found = sample(f"pythbots.mail/{case}")
-    assert [(each.item.sender, each.item.text) for each in found] == mails
+    """Oldest first: by id or else by date where all mails have one, else in order of arrival."""
+    decoded = sample(f"pythbots.mail/{case}")
+    assert [(mail.item.sender, mail.item.text) for mail in decoded] == mails
 
 
 @pytest.mark.parametrize("case", ["list", "strings_newest_first"])
 def test_a_mail(case: str) -> None:
-    """Every field, and the whole object beside them."""
-    first, second = (each.item for each in sample(f"pythbots.mail/{case}"))
+    """Every field, and the whole object as ``raw``."""
+    first, second = (mail.item for mail in sample(f"pythbots.mail/{case}"))
     assert (first.id, first.sender_id, first.is_read) == (1, 221192, False)
     assert (second.id, second.sender_id, second.is_read) == (2, 7, True)
     assert first.sent_at == datetime(2012, 12, 12, 21, 12, 21)
@@ -419,7 +419,7 @@ def test_a_mail(case: str) -> None:
     assert first.raw in (listed["mail"] if isinstance(listed, dict) else listed)
 
 
-def test_unread_may_be_said_the_other_way_round() -> None:
+def test_unread_can_be_the_opposite_field() -> None:
     """``unread`` and ``new`` are the opposite of ``read``."""
     for answer, is_read in [
         ('[{"message":"x","unread":1}]', False),
@@ -429,64 +429,64 @@ def test_unread_may_be_said_the_other_way_round() -> None:
         ('[{"message":"x","seen":0}]', False),
         ('[{"message":"x"}]', None),
     ]:
-        (each,) = read(MAIL, answer)
-        assert each.item.is_read is is_read
+        (mail,) = read(MAIL, answer)
+        assert mail.item.is_read is is_read
 
 
-def test_a_poisoned_mailbox_keeps_the_rest() -> None:
-    """A mail that cannot be decoded stands for itself and hides no other."""
-    found = sample("pythbots.mail/poisoned")
-    assert [each.item and each.item.text for each in found] == ["hi", None, "ho"]
+def test_an_undecodable_mail_keeps_the_rest() -> None:
+    """A mail that cannot be decoded is undecodable, and hides no other."""
+    mails = sample("pythbots.mail/poisoned")
+    assert [mail.item and mail.item.text for mail in mails] == ["hi", None, "ho"]
 
 
 def keys(answer: str) -> list[str]:
-    """What tells these mails apart."""
-    return [each.identity for each in read(MAIL, answer)]
+    """Return the keys of these mails."""
+    return [mail.identity for mail in read(MAIL, answer)]
 
 
-def test_mail_with_an_id_is_told_apart_by_it() -> None:
-    """The same id is the same mail, however the id was sent and whether the mail was read."""
+def test_mail_with_an_id_is_identified_by_it() -> None:
+    """The same id is the same mail, in any form of the id, and whether or not it was read."""
     assert keys('[{"id":5,"message":"x","read":0}]') == keys('[{"id":"5","message":"x","read":1}]')
     assert keys('[{"id":5,"message":"x"}]') != keys('[{"id":6,"message":"x"}]')
 
 
-def test_mail_without_ids_is_told_apart_by_its_contents() -> None:
-    """All of them, in any order, but for whether it was read."""
-    one = keys('[{"from":"a","message":"x","date":"2012-12-12 21:12:21","read":0}]')
+def test_mail_without_ids_is_identified_by_its_contents() -> None:
+    """All of them, in any order, apart from whether it was read."""
+    first = keys('[{"from":"a","message":"x","date":"2012-12-12 21:12:21","read":0}]')
     same = keys('[{"read":1,"date":"2012-12-12 21:12:21","message":"x","from":"a"}]')
     other = keys('[{"from":"a","message":"y","date":"2012-12-12 21:12:21","read":0}]')
-    assert one == same != other
+    assert first == same != other
 
 
-def test_an_id_that_comes_twice_is_no_number_of_a_mail() -> None:
-    """``id`` may well be the sender's: two mails under one id with other contents are two mails."""
-    one, other = keys(
+def test_an_id_sent_twice_is_not_the_number_of_a_mail() -> None:
+    """``id`` can be the sender's: two mails of one id with other contents are two mails."""
+    first, other = keys(
         '[{"id":221192,"user":"tiro","message":"hi"},{"id":221192,"user":"tiro","message":"ho"}]'
     )
-    assert one != other
+    assert first != other
 
 
-def test_dates_of_all_kinds_can_stand_side_by_side() -> None:
-    """A date that is none does not break the order of those that are."""
-    found = read(
+def test_valid_and_invalid_dates_can_be_mixed() -> None:
+    """An invalid date does not break the order of the valid ones."""
+    mails = read(
         MAIL,
         '[{"message":"a","date":"2012-12-12 21:12+01"},'
         '{"message":"b","date":"2012-12-12 21:12:21"}]',
     )
-    assert sorted(each.item.text for each in found) == ["a", "b"]
+    assert sorted(mail.item.text for mail in mails) == ["a", "b"]
 
 
 def test_mail_with_numbers_of_any_size() -> None:
-    """A number that fits no machine word is still only a field nobody asked about."""
-    (each,) = read(MAIL, '[{"message":"x","n":123456789012345678901234567890}]')
-    assert each.item.text == "x"
+    """A number that fits no machine word is only an unknown field."""
+    (mail,) = read(MAIL, '[{"message":"x","n":123456789012345678901234567890}]')
+    assert mail.item.text == "x"
 
 
 @pytest.mark.parametrize("word", ["<script>", "<html><body>", '{"error":"no access"}', '"error":'])
-def test_nobody_can_block_a_mailbox_by_what_they_write(word: str) -> None:
+def test_no_text_can_block_a_mailbox(word: str) -> None:
     """Markup and envelopes inside a mail are its text."""
-    (each,) = read(MAIL, json.dumps([{"id": 1, "from": "eve", "message": word}]))
-    assert each.item.text == word
+    (mail,) = read(MAIL, json.dumps([{"id": 1, "from": "eve", "message": word}]))
+    assert mail.item.text == word
 
 
 # -- sending --------------------------------------------------------------------------------------
@@ -499,8 +499,8 @@ def test_nobody_can_block_a_mailbox_by_what_they_write(word: str) -> None:
         *('"Your message was sent to alice."', '"Mail delivered successfully"'),
     ],
 )
-def test_a_write_is_answered_with_an_object_or_a_word_for_success(answer: str) -> None:
-    """What the service says to a mail that was sent is not documented: these are no refusals."""
+def test_a_write_can_be_confirmed_by_an_object_or_a_word(answer: str) -> None:
+    """The response to a sent mail is undocumented: these are no errors."""
     assert read(SEND, answer) == json.loads(answer)
 
 
@@ -522,8 +522,8 @@ def test_a_write_is_answered_with_an_object_or_a_word_for_success(answer: str) -
         ),
     ],
 )
-def test_nothing_else_is_evidence_that_a_write_was_done(answer: str) -> None:
-    """Other words could be a refusal, and a number or a list anything."""
+def test_nothing_else_confirms_a_write(answer: str) -> None:
+    """Other words can be an error message, and the meaning of a number or a list is not known."""
     assert isinstance(read(SEND, answer), DecodeError)
 
 
@@ -536,8 +536,8 @@ def test_names_are_compared_without_case_and_punctuation() -> None:
         assert Fields({name: 5}).integer("activeusers") == 5
 
 
-def test_the_first_name_that_is_there_counts() -> None:
-    """In the order asked for, whatever the order sent; null is not there."""
+def test_the_first_name_that_is_present_counts() -> None:
+    """In the order of the arguments, not of the object; null is not present."""
     fields = Fields({"c": 3, "b": 2, "a": None})
     assert fields.integer("a", "b", "c") == 2
     assert fields.first("a") is None
@@ -577,7 +577,7 @@ def test_the_first_name_that_is_there_counts() -> None:
     ids=range(26),
 )
 def test_numbers(value: Any, number: int | None) -> None:
-    """A whole number, however it was sent; a boolean is none."""
+    """A whole number in any form; a boolean is not a number."""
     assert Fields({"n": value}).integer("n") == number
     assert not isinstance(Fields({"n": value}).integer("n"), (bool, float))
 
@@ -592,7 +592,7 @@ def test_numbers(value: Any, number: int | None) -> None:
     ],
 )  # fmt: skip
 def test_bits(value: Any, bit: bool | None) -> None:
-    """Yes and no in the spellings there are; anything else is neither."""
+    """Words for yes and no; any other value is neither."""
     assert Fields({"b": value}).boolean("b") is bit
 
 
@@ -606,19 +606,19 @@ def test_texts(value: Any, text: str | None) -> None:
 
 
 def test_dates() -> None:
-    """In the services' form only."""
+    """In the services' format only."""
     assert Fields({"d": "2012-12-12 21:12:21"}).date("d") == datetime(2012, 12, 12, 21, 12, 21)
     assert Fields({"d": "0000-00-00 00:00:00"}).date("d") is None
     assert Fields({"d": 1355346741}).date("d") is None
 
 
 def test_fields_without_some() -> None:
-    """The object but for these, under whatever names they came."""
+    """The object without these, in any form of their names."""
     assert Fields({"Is-Read": 1, "text": "x"}).without("isread") == {"text": "x"}
 
 
 def test_an_object_is_needed_for_fields() -> None:
-    """Lists and scalars have none."""
+    """Lists and scalars have no fields."""
     values: list[Any] = [[], "x", 5, None]
     for value in values:
         with pytest.raises(ValueError, match="not an object"):
@@ -636,19 +636,19 @@ documents = st.recursive(
 
 
 @given(documents)
-def test_a_success_is_an_object_or_a_yes(document: Any) -> None:
-    """Non-empty, and handed over whole."""
+def test_a_success_is_an_object_or_a_word(document: Any) -> None:
+    """Not empty, and returned unchanged."""
     yes = document.strip() == "1" if isinstance(document, str) else document == 1
     if yes or (isinstance(document, dict) and document):
         assert parse_success(document) is document
     else:
-        with pytest.raises(ValueError, match="no success"):
+        with pytest.raises(ValueError, match="not a success"):
             parse_success(document)
 
 
 @given(documents)
 def test_an_object_is_any_object_with_fields(document: Any) -> None:
-    """Non-empty, and handed over whole."""
+    """Not empty, and passed on unchanged."""
     shape = object_parser(lambda fields: fields.raw)
     if isinstance(document, dict) and document:
         assert shape(document) is document
@@ -659,7 +659,7 @@ def test_an_object_is_any_object_with_fields(document: Any) -> None:
 
 @given(documents)
 def test_a_list_is_found_at_the_top_or_one_level_down(document: Any) -> None:
-    """By the rule that the contract gives, for any document."""
+    """By the rule of the contract, for any document."""
 
     def listed(value: Any) -> bool:
         return isinstance(value, list) or (isinstance(value, dict) and set(value) <= {"0", "1"})
@@ -671,14 +671,14 @@ def test_a_list_is_found_at_the_top_or_one_level_down(document: Any) -> None:
     elif isinstance(document, dict) and any(listed(value) for value in document.values()):
         assert {key for _, key in shape(document)} <= set(document)
     else:
-        with pytest.raises(ValueError, match=r"not a list|no list within"):
+        with pytest.raises(ValueError, match=r"not a list|no list in the object"):
             shape(document)
 
 
 @given(st.lists(st.fixed_dictionaries({"id": st.integers(1, 99), "user": st.text(max_size=3)})))
-def test_a_list_reads_the_same_in_each_of_its_shapes(items: list[dict[str, Any]]) -> None:
+def test_a_list_is_the_same_in_each_of_its_forms(items: list[dict[str, Any]]) -> None:
     """A list, numeric keys, or either within an object."""
     keyed = {str(index): item for index, item in enumerate(items)}
     shapes: list[Any] = [items, keyed, {"staff": items}, {"n": 3, "staff": items}, {"x": keyed}]
-    found = [read(STAFF, json.dumps(shape)) for shape in shapes]
-    assert [[member.raw for member in each] for each in found] == [items] * len(shapes)
+    lists = [read(STAFF, json.dumps(shape)) for shape in shapes]
+    assert [[member.raw for member in members] for members in lists] == [items] * len(shapes)

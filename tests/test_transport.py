@@ -1,4 +1,4 @@
-"""One request is one attempt on the wire, and whatever comes back is an answer or our own error."""
+"""One request is one attempt on the wire, and any bytes are a result or our own error."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ MAX_BODY: Final = 4096
 SILENT: Final = steps_of(TIMED_OUT)
 
 
-def own(url: str, **more: Any) -> Endpoint[dict[str, object]]:
+def custom_endpoint(url: str, **more: Any) -> Endpoint[dict[str, object]]:
     """An endpoint without pacing."""
     return Endpoint("own", f"{url}/own", rate=Rate(0.0), **more)
 
@@ -72,7 +72,7 @@ def own(url: str, **more: Any) -> Endpoint[dict[str, object]]:
 
 @pytest.mark.parametrize("fault", DROPPED_RESPONSES)
 async def test_a_read_is_sent_once_on_a_reused_connection(fault: str) -> None:
-    """A connection that served before and then breaks is no reason to ask twice either."""
+    """A reused connection that breaks is no reason for a second attempt."""
     for name in READS:
         async with (
             RawServer(answer(), DROPPED_RESPONSES[fault]) as server,
@@ -87,7 +87,7 @@ async def test_a_read_is_sent_once_on_a_reused_connection(fault: str) -> None:
 
 
 async def test_a_repeated_attempt_would_be_answered() -> None:
-    """A second attempt hits a service that works again, and still nobody makes one."""
+    """A second attempt would reach a service that works again, and still there is none."""
     async with RawServer(drop(), answer()) as server, open_session(server.url) as session:
         await failure("post", session, server.url)
         await wait_for_io(0.1)
@@ -112,8 +112,8 @@ async def test_a_service_that_closes_before_reading_costs_one_attempt(name: str)
 
 
 @pytest.mark.parametrize("name", SINGLE_ATTEMPT)
-async def test_what_must_not_be_repeated_has_a_connection_of_its_own(name: str) -> None:
-    """Writes and consuming reads never share a connection, and say so in their head."""
+async def test_what_must_not_be_repeated_has_a_separate_connection(name: str) -> None:
+    """Writes and destructive reads never share a connection, and their head says so."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
         for _ in range(3):
@@ -127,7 +127,7 @@ async def test_what_must_not_be_repeated_has_a_connection_of_its_own(name: str) 
 
 
 async def test_reads_share_a_connection() -> None:
-    """One connection serves all reads, whatever they ask."""
+    """One connection serves all reads, of any endpoint."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         for name in READS * 2:
             await CALLS[name].run(session, server.url)
@@ -139,7 +139,7 @@ async def test_reads_share_a_connection() -> None:
 async def test_an_idle_connection_is_kept_for_a_while(
     idle: float, connections: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection is given up before the service would: Apache does so after 5 seconds."""
+    """A connection is closed before the service closes it: Apache does so after 5 seconds."""
     assert pythpeer.transport.KEEPALIVE_TIMEOUT < 5.0
     monkeypatch.setattr(
         pythpeer.transport, "KEEPALIVE_TIMEOUT", 0.03
@@ -161,7 +161,7 @@ async def test_a_connection_closed_by_the_service_is_not_used_again() -> None:
         assert [asked.connection for asked in server.requests] == [1, 2]
 
 
-async def test_a_connection_closed_at_the_last_moment_costs_no_second_attempt() -> None:
+async def test_a_connection_closed_at_the_last_time_costs_no_second_attempt() -> None:
     """A read on a connection that was just closed fails or takes another; a policy repeats it."""
     async with (
         RawServer(answer()) as server,
@@ -174,7 +174,7 @@ async def test_a_connection_closed_at_the_last_moment_costs_no_second_attempt() 
 
 
 @pytest.mark.parametrize("name", SINGLE_ATTEMPT)
-async def test_what_must_not_be_repeated_never_meets_a_stale_connection(name: str) -> None:
+async def test_what_must_not_be_repeated_never_uses_a_stale_connection(name: str) -> None:
     """A write never fails because of a connection that was closed while it was idle."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
@@ -185,7 +185,7 @@ async def test_what_must_not_be_repeated_never_meets_a_stale_connection(name: st
         assert [asked.connection for asked in server.requests] == [1, 2, 3]
 
 
-STRAYS: Final = {
+UNSOLICITED: Final = {
     "a second answer": http(200, b'{"id":666}'),
     "a 408 of keep-alive": http(408, b'{"id":666}', [("Connection", "close")]),
     "half a head": b"HTTP/1.1 200 OK\r\nContent-",
@@ -193,69 +193,69 @@ STRAYS: Final = {
 }
 
 
-def numbered(stray: bytes, *, later: float | None) -> Step:
-    """Answer with the id that was asked for, and send *stray* with it or some time after it."""
+def numbered(unsolicited: bytes, *, later: float | None) -> Step:
+    """Answer with the requested id, and send *unsolicited* with it or some time after it."""
 
     async def run(peer: Connection) -> None:
         id = peer.head.partition(b"user=")[2].partition(b" ")[0]
         data = http(200, b'{"id":%s}' % id)
         if later is None:
-            await peer.send(data + stray)
+            await peer.send(data + unsolicited)
             return
         await peer.send(data)
         await asyncio.sleep(later)
-        await peer.send(stray)
+        await peer.send(unsolicited)
 
     return Step(run)
 
 
-@pytest.mark.parametrize("stray", STRAYS)
-async def test_an_answer_nobody_asked_for_reaches_nobody(stray: str) -> None:
-    """What comes in on an idle connection is never taken for the next request's answer."""
+@pytest.mark.parametrize("unsolicited", UNSOLICITED)
+async def test_an_unsolicited_response_is_ignored(unsolicited: str) -> None:
+    """Data that arrives on an idle connection is never treated as the next response."""
     async with (
-        RawServer(numbered(STRAYS[stray], later=0.05)) as server,
+        RawServer(numbered(UNSOLICITED[unsolicited], later=0.05)) as server,
         open_session(server.url) as session,
     ):
         for id in range(1, 6):
             assert (await session.pythbots.user(id)).id == id
             await wait_for_io(0.1)
-        if stray != "half a head":
+        if unsolicited != "half a head":
             assert server.connection_count == 5
 
 
 @pytest.mark.parametrize("later", [None, 0.0])
-@pytest.mark.parametrize("stray", STRAYS)
-async def test_what_comes_with_an_answer_is_not_the_next_one(
-    stray: str, later: float | None
+@pytest.mark.parametrize("unsolicited", UNSOLICITED)
+async def test_data_after_a_response_is_not_the_next_one(
+    unsolicited: str, later: float | None
 ) -> None:
-    """What comes in together with an answer can spoil that one, but never becomes the next."""
+    """Data that arrives together with a response can damage that one, but is never the next one."""
     async with (
-        RawServer(numbered(STRAYS[stray], later=later)) as server,
+        RawServer(numbered(UNSOLICITED[unsolicited], later=later)) as server,
         open_session(server.url) as session,
     ):
         for id in range(1, 6):
             try:
                 assert (await session.pythbots.user(id)).id == id
             except TransportError:
-                assert stray == "junk"
+                assert unsolicited == "junk"
             await wait_for_io(0.1)
         assert len(server.requests) == 5
 
 
-async def test_an_answer_nobody_asked_for_reaches_nobody_at_the_last_moment() -> None:
-    """It is not even taken for the answer where the loop had no turn to see it come in."""
+async def test_an_unsolicited_response_is_ignored_before_the_loop_reads_it() -> None:
+    """It is not treated as the response even where the loop has not read it yet."""
     async with (
         RawServer(numbered(b"", later=None)) as server,
         open_session(server.url, retry=Retry(attempts=3)) as session,
     ):
         assert (await session.pythbots.user(1)).id == 1
         await wait_for_io(0.1)
-        server.open_connections[0].send_now(STRAYS["a second answer"])
+        server.open_connections[0].send_now(UNSOLICITED["a second answer"])
         assert (await session.pythbots.user(2)).id == 2
 
 
 async def test_a_connection_left_over_after_a_failure_is_closed() -> None:
-    """After an answer that was given up on, the next read starts on another connection."""
+    """After a response that was not read to its end, the next read uses another connection."""
     steps = (flood(http(200, b"", length=None), b" " * 1000), answer())
     async with (
         RawServer(*steps) as server,
@@ -284,7 +284,7 @@ async def test_waiting_for_a_connection_is_not_sending() -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_head_has_exactly_what_it_needs(name: str) -> None:
-    """Each header of a request is wanted there: no cookie, no referer, no other decoder."""
+    """Each header of a request is expected: no cookie, no referer, no other encoding."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS[name].run(session, server.url)
         headers = server.requests[0].headers
@@ -319,9 +319,9 @@ async def test_a_head_has_exactly_what_it_needs(name: str) -> None:
     ],
 )
 async def test_a_query_follows_rfc_3986(value: str, wire: str) -> None:
-    """All but the unreserved characters go out percent-encoded, once; a space is never a plus."""
+    """All but the unreserved characters are percent-encoded, once; a space is never a plus."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
-        await session.call(own(server.url), m=value, flag=FLAG)
+        await session.call(custom_endpoint(server.url), m=value, flag=FLAG)
         assert server.targets == [f"/own?m={wire}&flag"]
 
 
@@ -330,17 +330,17 @@ TEXT: Final = st.text(st.characters(exclude_categories=["Cs"], exclude_character
 
 @settings(max_examples=examples(20), suppress_health_check=list(HealthCheck))
 @given(texts=st.lists(TEXT, min_size=1, max_size=20))
-async def test_any_text_arrives_as_it_was(texts: list[str]) -> None:
-    """Whatever text is sent, the service decodes the very same."""
+async def test_any_text_arrives_unchanged(texts: list[str]) -> None:
+    """The service decodes exactly the text that was sent."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         for text in texts:
-            await session.call(own(server.url), m=text)
+            await session.call(custom_endpoint(server.url), m=text)
         assert [unquote(target.removeprefix("/own?m=")) for target in server.targets] == texts
 
 
 @pytest.mark.parametrize("text", ["a\ud800b", "\0", "a\0b"])
-async def test_text_that_cannot_be_sent_is_refused(text: str) -> None:
-    """A lone surrogate or a NUL is an error of its own before a connection is made."""
+async def test_text_that_cannot_be_sent_is_an_error(text: str) -> None:
+    """A lone surrogate or a NUL raises an error before a connection is made."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         with pytest.raises(InvalidRequestError):
             await session.peerbet.post(text)
@@ -350,7 +350,7 @@ async def test_text_that_cannot_be_sent_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("path", "target"), [("", "/"), ("/", "/"), ("/a/%2e%2e/b//c", "/a/%2e%2e/b//c")]
 )
-async def test_a_path_goes_out_as_it_is(path: str, target: str) -> None:
+async def test_a_path_is_sent_unchanged(path: str, target: str) -> None:
     """A path is neither collapsed nor encoded again, and without a query there is no ``?``."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await session.call(Endpoint("own", server.url + path, rate=Rate(0.0)))
@@ -358,10 +358,10 @@ async def test_a_path_goes_out_as_it_is(path: str, target: str) -> None:
 
 
 async def test_cookies_are_not_sent_back() -> None:
-    """A session that the service offers by cookie is not taken up."""
+    """A cookie of the service is ignored."""
     cookies = [("Set-Cookie", "PHPSESSID=abc; Path=/"), ("Set-Cookie", "x=y; Max-Age=9999")]
     async with RawServer(answer(headers=cookies)) as server:
-        # By name: cookies of a bare address are ignored by everybody.
+        # By name, because cookies of an IP address are always ignored.
         url = server.url.replace("127.0.0.1", "localhost")
         async with open_session(url) as session:
             for name in [*CALLS, *CALLS]:
@@ -373,7 +373,7 @@ async def test_cookies_are_not_sent_back() -> None:
 async def test_proxy_and_netrc_variables_are_not_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whatever the environment says about proxies and passwords, a request goes straight out."""
+    """Proxies and passwords of the environment are ignored: a request is sent directly."""
     netrc = tmp_path / "netrc"
     netrc.write_text("default login somebody password something\n")
     netrc.chmod(0o600)
@@ -394,7 +394,7 @@ async def test_proxy_and_netrc_variables_are_not_read(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(status: int) -> None:
-    """A redirect is an error of its status, wherever it leads, and nobody goes there."""
+    """A redirect raises an error with its status, and no request goes to its target."""
     for name in CALLS:
         async with RawServer(answer()) as elsewhere:
             for location in (elsewhere.url + "/there", "/there"):
@@ -414,7 +414,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
 
 @pytest.mark.parametrize("timeout", [0.05, 5.05, 7.3])
 async def test_a_time_limit_is_kept_to_the_fraction(timeout: float) -> None:
-    """Limits over five seconds are not rounded up to whole ones."""
+    """Limits over five seconds are not rounded up to whole seconds."""
     async with RawServer(hang()) as server, open_session(server.url, timeout=timeout) as session:
         await asyncio.sleep(0.37)
         start = now()
@@ -425,8 +425,8 @@ async def test_a_time_limit_is_kept_to_the_fraction(timeout: float) -> None:
 
 @settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-async def test_any_bytes_are_an_answer_or_our_own_error(data: st.DataObject) -> None:
-    """Whatever a service sends, a call ends in an answer or in an error of this library."""
+async def test_any_bytes_are_a_result_or_our_own_error(data: st.DataObject) -> None:
+    """Whatever a service sends, a call ends with a result or an error of this library."""
     whole = data.draw(
         st.sampled_from(
             [
@@ -480,8 +480,8 @@ async def test_a_body_may_have_exactly_so_many_bytes(framing: str) -> None:
 
 
 @pytest.mark.parametrize("head", [http(200, b"", length=10**12), http(200, b"", length=None)])
-async def test_a_body_without_end_is_not_read_on(head: bytes) -> None:
-    """What is not wanted is left with the service: it gets rid of what the network buffers hold."""
+async def test_a_body_without_end_is_not_read_to_its_end(head: bytes) -> None:
+    """The rest is not read: the service can send only what the network buffers hold."""
     taken: list[int] = []
     async with (
         RawServer(flood(head, bytes(65536), taken)) as server,
@@ -495,7 +495,7 @@ async def test_a_body_without_end_is_not_read_on(head: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["user", "post"])
 @pytest.mark.parametrize("framed", [True, False], ids=["length", "chunks"])
-async def test_a_gzip_bomb_does_not_go_off(name: str, framed: bool) -> None:
+async def test_a_gzip_bomb_is_limited(name: str, framed: bool) -> None:
     """A small body that unpacks to a huge one costs little more memory than the limit."""
     body = gzip_bomb(300)
     assert len(body) < 2**20
@@ -517,8 +517,8 @@ async def test_a_gzip_bomb_does_not_go_off(name: str, framed: bool) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_time_limit_while_connecting_is_certainly_nothing_sent(name: str) -> None:
-    """A time limit that passes before there is a connection says that nothing was sent."""
+async def test_a_time_limit_while_connecting_means_nothing_was_sent(name: str) -> None:
+    """A time limit that passes before there is a connection sets ``sent`` to ``False``."""
     with unresponsive_port() as url:
         async with open_session(url, timeout=1.5) as session:
             start = now()
@@ -532,7 +532,7 @@ async def test_a_time_limit_while_connecting_is_certainly_nothing_sent(name: str
 
 
 async def test_a_private_authority_can_be_trusted() -> None:
-    """With an ``ssl_context`` that knows its authority, a service is talked to as any other."""
+    """With an ``ssl_context`` that trusts its authority, a service is used like any other."""
     async with RawServer(answer(), tls=server_context()) as server:
         assert server.url.startswith("https://")
         async with open_session(server.url, ssl_context=client_context()) as session:
@@ -543,8 +543,8 @@ async def test_a_private_authority_can_be_trusted() -> None:
         assert server.open_connections == []
 
 
-async def test_a_session_with_tls_closes_without_loose_ends() -> None:
-    """Closing right after a write leaves no connection that somebody else has to close."""
+async def test_a_session_with_tls_closes_its_connections() -> None:
+    """Closing right after a write leaves no connection open."""
     async with RawServer(answer(), tls=server_context()) as server:
         session = await open_session(server.url, ssl_context=client_context()).open()
         await CALLS["post"].run(session, server.url)
@@ -579,8 +579,8 @@ async def test_a_session_with_tls_closes_without_loose_ends() -> None:
         "",
     ],
 )
-def test_keys_travel_by_https_or_to_this_machine_only(url: str) -> None:
-    """An address that is neither, or only looks like it, is refused before it is ever dialled."""
+def test_keys_are_sent_by_https_or_to_this_machine_only(url: str) -> None:
+    """Any other address, or one that only looks like these, is an error before any connection."""
     with pytest.raises(InvalidRequestError):
         Session(peerbet_url=url)
     with pytest.raises(InvalidRequestError):
@@ -595,7 +595,7 @@ def test_keys_travel_by_https_or_to_this_machine_only(url: str) -> None:
 @pytest.mark.parametrize("fault", SILENT)
 @pytest.mark.parametrize("name", [name for name in CALLS if name != "unread_mail"])
 async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -> None:
-    """Cancelled in head or body, a request is gone at once, with the connection it was on."""
+    """Cancelled in head or body, a request ends immediately, and its connection is closed."""
     async with RawServer(SILENT[fault]) as server, open_session(server.url) as session:
         tasks = [
             asyncio.ensure_future(CALLS[name].run(session, server.url))
@@ -619,7 +619,7 @@ async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_closing_the_session_ends_its_requests(name: str) -> None:
-    """A request under way when its session is closed fails at once, as our own error."""
+    """A request that is under way when its session is closed fails immediately, with our error."""
     async with RawServer(hang()) as server:
         session = await open_session(server.url, retry=Retry(attempts=3, base_delay=0.0)).open()
         task = asyncio.ensure_future(CALLS[name].run(session, server.url))
@@ -644,8 +644,8 @@ async def test_a_session_leaves_no_connection_behind() -> None:
             assert server.open_connections == []
 
 
-async def test_a_connection_changed_to_another_protocol_is_given_back() -> None:
-    """After ``101 Switching Protocols`` nothing is kept, however often it comes."""
+async def test_a_connection_changed_to_another_protocol_is_closed() -> None:
+    """After ``101 Switching Protocols`` no connection is kept, however often it comes."""
     async with (
         RawServer(REPRODUCTIONS["101, no body"].step) as server,
         open_session(server.url) as session,
@@ -656,8 +656,8 @@ async def test_a_connection_changed_to_another_protocol_is_given_back() -> None:
             assert server.open_connections == []
 
 
-def test_forgetting_frames_reaches_the_whole_chain() -> None:
-    """A passing cancellation loses the frames of all that it grew from, and nothing else."""
+def test_stripping_tracebacks_reaches_the_whole_chain() -> None:
+    """A cancellation loses the frames of its causes and contexts, and nothing else."""
 
     def grow() -> None:
         try:
@@ -686,15 +686,17 @@ def test_forgetting_frames_reaches_the_whole_chain() -> None:
 # -- what is left ---------------------------------------------------------------------------------
 
 
-def test_a_reply_does_not_show_its_body() -> None:
-    """What an answer says may be private; its repr has only its size."""
-    assert repr(RawResponse(200, {"Set-Cookie": "secret"}, b"secret")) == "<Reply 200, 6 bytes>"
+def test_a_response_does_not_show_its_body() -> None:
+    """A body can be private; the repr has only its size."""
+    assert (
+        repr(RawResponse(200, {"Set-Cookie": "secret"}, b"secret")) == "<RawResponse 200, 6 bytes>"
+    )
 
 
 async def test_connections_are_reused_where_there_is_no_poll(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Windows has none: an idle connection is asked by ``select`` there."""
+    """Windows has none: an idle connection is checked by ``select`` there."""
     monkeypatch.delattr(select, "poll")
     async with RawServer(numbered(b"", later=None)) as server, open_session(server.url) as session:
         for id in range(1, 4):

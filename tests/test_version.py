@@ -1,4 +1,4 @@
-"""Which version this is."""
+"""The version of the installed package."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pythpeer.version import version
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What has been looked up does not count here, and what is looked up here not elsewhere."""
+    """Earlier look-ups do not count in these tests, nor theirs in others."""
     version.cache_clear()
     yield
     version.cache_clear()
 
 
 def test_the_version_is_the_installed_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It stands in pyproject.toml and nowhere else."""
+    """It is set in pyproject.toml only."""
     monkeypatch.setattr(pythpeer.version, "_version", {"pythpeer": "1.2.3"}.__getitem__)
     assert version() == "1.2.3"
 
 
-def test_without_an_installation_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_installation_the_version_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package also runs from a plain copy."""
 
     def missing(name: str) -> str:
@@ -36,7 +36,7 @@ def test_without_an_installation_there_is_none(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_it_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions that open one after the other do not go to the disk for it each time."""
+    """Sessions that open one after the other do not read it from the disk each time."""
     answers = iter(["1.2.3"])
     monkeypatch.setattr(pythpeer.version, "_version", lambda _: next(answers))
     assert version() == version() == "1.2.3"

@@ -1,4 +1,4 @@
-"""What goes onto the wire: parameters, queries, URLs, endpoints."""
+"""Parameters, queries, URLs, endpoints, and the checks of arguments."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ HERE = Endpoint("here", BASE)
 
 
 def encode(params: Mapping[str, Param]) -> str:
-    """The query of these parameters as it is written, keys revealed."""
+    """Return the query of these parameters as it is written, with its keys."""
     return render_query(Request(HERE, params).segments)
 
 
 def query(**params: Param) -> str:
-    """As `encode`, for names that are Python's too."""
+    """Do the same as `encode`, for names that are Python's too."""
     return encode(params)
 
 
@@ -55,7 +55,7 @@ def query(**params: Param) -> str:
 
 @given(encodable)
 def test_any_text_round_trips(text: str) -> None:
-    """What the service decodes is what was meant, character by character."""
+    """The service decodes exactly the text that was meant."""
     name, _, value = query(msg=text).partition("=")
     assert name == "msg"
     assert unquote(value, errors="strict") == text
@@ -63,15 +63,15 @@ def test_any_text_round_trips(text: str) -> None:
 
 @given(st.dictionaries(names, plain, max_size=6))
 def test_only_unreserved_characters_go_out(params: dict[str, Param]) -> None:
-    """Names and values use RFC 3986's unreserved characters and percent-encoding alone."""
+    """Names and values consist of RFC 3986's unreserved characters and percent-encoding alone."""
     encoded = encode(params)
     assert ALPHABET.fullmatch(encoded)
     assert re.sub("%[0-9A-F]{2}", "", encoded).count("%") == 0
 
 
 @given(st.dictionaries(names, encodable, max_size=6))
-def test_a_query_comes_apart_again(params: dict[str, str]) -> None:
-    """No value can add, end or rename a parameter; order is kept."""
+def test_a_query_can_be_decoded_again(params: dict[str, str]) -> None:
+    """No value can add, end or rename a parameter; the order is kept."""
     encoded = encode(params)
     assert parse_qsl(encoded, keep_blank_values=True, strict_parsing=bool(params)) == list(
         params.items()
@@ -79,8 +79,8 @@ def test_a_query_comes_apart_again(params: dict[str, str]) -> None:
 
 
 @given(encodable)
-def test_the_url_library_leaves_a_query_alone(text: str) -> None:
-    """What was encoded here is what is written: nothing is encoded twice or half decoded."""
+def test_the_url_library_does_not_change_a_query(text: str) -> None:
+    """The encoded query is written unchanged: nothing is encoded twice or half decoded."""
     encoded = query(msg=text)
     assert URL(f"{BASE}?{encoded}", encoded=True).raw_query_string == encoded
 
@@ -111,19 +111,19 @@ def test_the_url_library_leaves_a_query_alone(text: str) -> None:
         (1e22, "1e%2B22"),
     ],
 )
-def test_values_as_they_go_out(value: Param, encoded: str) -> None:
+def test_encoded_values(value: Param, encoded: str) -> None:
     """A space is ``%20`` and never ``+``; UTF-8; upper-case hexadecimal; bits as 1 and 0."""
     assert query(x=value) == f"x={encoded}"
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_lose_nothing(value: float) -> None:
-    """A float goes out in the shortest form that reads as the same float."""
+    """A float is sent in the shortest form that reads as the same float."""
     assert float(unquote(query(x=value).removeprefix("x="))) == value
 
 
 def test_none_is_left_out() -> None:
-    """An optional parameter that was not given leaves no trace."""
+    """An optional parameter that was not given is omitted."""
     assert query(a=None) == ""
     assert query(a=1, b=None, c=2) == "a=1&c=2"
     assert query(a=None, b=1) == "b=1"
@@ -164,22 +164,22 @@ def test_a_flag_reads_as_one() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_cannot_be_sent_is_refused(value: Any) -> None:
-    """NUL, lone surrogates, infinities, and whatever is no parameter, with the endpoint's name."""
+def test_what_cannot_be_sent_is_an_error(value: Any) -> None:
+    """NUL, lone surrogates, infinities, and other types, with the endpoint's name."""
     with pytest.raises(InvalidRequestError, match=r"^here: msg must ") as caught:
         encode({"msg": value})
     assert caught.value.endpoint == "here"
 
 
 @pytest.mark.parametrize("name", ["a\0", "\ud800", 5])
-def test_names_that_cannot_be_sent_are_refused(name: Any) -> None:
-    """A parameter's name is encodable text as well."""
+def test_names_that_cannot_be_sent_are_an_error(name: Any) -> None:
+    """A parameter's name must be encodable text as well."""
     with pytest.raises(InvalidRequestError, match="name must "):
         Endpoint("here", BASE, query={name: "x"})
 
 
 def test_names_are_encoded() -> None:
-    """A name cannot smuggle anything in either."""
+    """A name cannot add a parameter either."""
     assert encode({"a&b=c d": "x"}) == "a%26b%3Dc%20d=x"
 
 
@@ -198,7 +198,7 @@ def test_text_with_a_meaning_in_python_is_text() -> None:
 # -- keys -----------------------------------------------------------------------------------------
 
 
-def test_keys_stay_covered_in_the_pieces() -> None:
+def test_keys_stay_secret_in_the_segments() -> None:
     """A query is joined with its keys only where it is written."""
     pieces = Request(HERE, {"action": "get", "key": Secret(CANARY), "mid": 5}).segments
     assert Secret(CANARY) in pieces
@@ -207,7 +207,7 @@ def test_keys_stay_covered_in_the_pieces() -> None:
 
 
 def test_two_keys_in_a_row() -> None:
-    """Separators stand between keys as between anything else."""
+    """Separators are between keys as between other values."""
     assert query(a=Secret("1"), b=Secret("2"), c=None, d=FLAG) == "a=1&b=2&d"
 
 
@@ -219,7 +219,7 @@ def test_two_keys_in_a_row() -> None:
 def test_a_key_is_encoded_like_any_text(
     key: str, before: dict[str, Param], after: dict[str, Param]
 ) -> None:
-    """On the wire a `Secret` is its text, wherever it stands."""
+    """On the wire a `Secret` is its text, at any position."""
     covered = {**before, "key": Secret(key), **after, "key2": Secret(key)}
     open_ = {**before, "key": key, **after, "key2": key}
     if "key" in before or "key" in after:
@@ -228,7 +228,7 @@ def test_a_key_is_encoded_like_any_text(
 
 
 def test_a_request_shows_no_key() -> None:
-    """Its repr, which logs may show, has stars where keys go."""
+    """Its repr, which logs may show, has stars instead of keys."""
     endpoint = Endpoint("mine", BASE, query={"action": "get"})
     request = Request(endpoint, {"key": Secret(CANARY), "mid": 5}, {"X-API-Key": Secret("header")})
     assert "mine" in repr(request)
@@ -240,7 +240,7 @@ def test_a_request_shows_no_key() -> None:
 
 
 def test_an_endpoint_shows_no_key() -> None:
-    """A key in an endpoint's fixed query does not show in its repr."""
+    """A key in an endpoint's fixed query is not in its repr."""
     endpoint = Endpoint("mine", BASE, query={"key": Secret(CANARY)})
     assert "c4n4ry" not in repr(endpoint)
     assert "mine" in repr(endpoint)
@@ -259,15 +259,17 @@ def test_fixed_parameters_go_first() -> None:
 
 @pytest.mark.parametrize("value", ["get", None, FLAG])
 def test_a_fixed_parameter_cannot_be_given_again(value: Param) -> None:
-    """Neither replaced nor removed: an endpoint's query is what makes it that endpoint."""
+    """Neither replaced nor removed: the fixed query is part of the endpoint."""
     endpoint = Endpoint("mine", BASE, query={"action": "roll"})
-    with pytest.raises(InvalidRequestError, match="is a fixed part") as caught:
+    with pytest.raises(
+        InvalidRequestError, match="must not contain a name of the endpoint's query"
+    ) as caught:
         Request(endpoint, {"action": value})
     assert caught.value.endpoint == "mine"
 
 
 def test_a_bad_parameter_names_the_endpoint() -> None:
-    """An error of encoding says whose parameter it was."""
+    """An error of encoding names the endpoint."""
     with pytest.raises(InvalidRequestError) as caught:
         Request(Endpoint("mine", BASE), {"msg": "\ud800"})
     assert caught.value.endpoint == "mine"
@@ -313,7 +315,7 @@ GOOD_URLS = [
 ]
 
 BAD_URLS = [
-    # no URL at all
+    # not a URL
     "",
     " ",
     "example.com",
@@ -394,7 +396,7 @@ BAD_URLS = [
     "http://\uff11\uff12\uff17.0.0.1",
     "http://127\u30020.0.1",
     "http://127.0.0.\u0661",
-    # hosts that are none
+    # invalid hosts
     "https://[1:2]",
     "https://[:::]",
     "https://[.]",
@@ -408,7 +410,7 @@ BAD_URLS = [
     "https://pythbot\u017f.com",
     "https://pythbots.\u212aom",
     "https://example.com\u200b",
-    # ports that are none
+    # invalid ports
     "https://example.com:",
     "https://example.com:/",
     "https://example.com:0",
@@ -421,7 +423,7 @@ BAD_URLS = [
     "https://example.com:8o",
     "https://example.com:\u0661",
     "https://example.com:80:80",
-    # more than a place
+    # more than an address
     "https://user@example.com",
     "https://user:pass@example.com",
     "https://:pass@example.com",
@@ -431,7 +433,7 @@ BAD_URLS = [
     "https://example.com/a?b",
     "https://example.com#",
     "https://example.com/#top",
-    # paths that are rewritten on the way, or split the request
+    # paths that are rewritten before sending, or that split the request
     "https://example.com/.",
     "https://example.com/..",
     "https://example.com/a/../b",
@@ -455,22 +457,22 @@ BAD_URLS = [
 
 
 @pytest.mark.parametrize("url", GOOD_URLS)
-def test_keys_may_travel_here(url: str) -> None:
-    """Over https to anywhere, plain http to this machine; returned as it was given."""
+def test_keys_may_be_sent_here(url: str) -> None:
+    """Over https to any host, plain http to this machine; returned unchanged."""
     assert check_url("url", url) == url
 
 
 @pytest.mark.parametrize("url", BAD_URLS, ids=ascii)
-def test_keys_may_not_travel_here(url: str) -> None:
-    """Anything else is refused when it is configured."""
+def test_keys_may_not_be_sent_here(url: str) -> None:
+    """Any other URL is an error when it is configured."""
     with pytest.raises(InvalidRequestError, match=r"^peerbet_url must "):
         check_url("peerbet_url", url)
 
 
 @pytest.mark.parametrize("path", ["?key=c4n4ry", "#c4n4ry", "c4n4ry@", "/c4n4ry/../", "/c4n4ry é"])
 @pytest.mark.parametrize("start", ["https://example.com", "http://example.com", "https://"])
-def test_a_refusal_does_not_repeat_the_url(start: str, path: str) -> None:
-    """Somebody may have pasted a key into it."""
+def test_an_error_does_not_repeat_the_url(start: str, path: str) -> None:
+    """A user may have pasted a key into it."""
     with pytest.raises(InvalidRequestError) as caught:
         check_url("peerbet_url", start + path)
     assert "c4n4ry" not in str(caught.value)
@@ -485,8 +487,8 @@ def test_a_url_is_text(url: object) -> None:
 
 
 @pytest.mark.parametrize("url", GOOD_URLS)
-def test_what_was_checked_is_what_is_dialled(url: str) -> None:
-    """The library that dials reads the same scheme, host and path out of an accepted URL."""
+def test_the_checked_host_is_the_one_that_is_connected_to(url: str) -> None:
+    """The library that connects reads the same scheme, host and path from an accepted URL."""
     dialled = URL(f"{url}?a=b", encoded=True)
     assert dialled.scheme in ("http", "https")
     host = dialled.raw_host or ""
@@ -503,7 +505,7 @@ def test_what_was_checked_is_what_is_dialled(url: str) -> None:
     st.text("alocht127.0:[]@/\\?#%x -\u017f\u212a", max_size=24),
 )
 def test_no_accepted_url_reaches_another_machine_in_the_clear(scheme: str, rest: str) -> None:
-    """Whatever is accepted as plain http is dialled on loopback; all of it is ASCII."""
+    """Any accepted plain http URL connects to loopback; all of it is ASCII."""
     try:
         url = check_url("url", scheme + rest)
     except InvalidRequestError:
@@ -525,8 +527,8 @@ def test_integers_within_bounds(value: int) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, INT32_MAX + 1, 2**64, -(2**64), 10**4000])
-def test_integers_out_of_bounds(value: int) -> None:
-    """The bounds are in the words of the error."""
+def test_integers_out_of_range(value: int) -> None:
+    """The error names the range."""
     with pytest.raises(InvalidRequestError, match=f"^n must be from 0 to {INT32_MAX}$"):
         check_integer("n", value, 0)
 
@@ -540,8 +542,8 @@ def test_bounds_are_inclusive() -> None:
 
 
 @pytest.mark.parametrize("value", [True, False, 1.0, "1", None, b"1", [1], Decimal(1)])
-def test_what_is_no_integer(value: object) -> None:
-    """A boolean is a mistake here, and so is anything that would have to be converted."""
+def test_what_is_not_an_integer(value: object) -> None:
+    """A boolean is a mistake here, and so is any value that would have to be converted."""
     with pytest.raises(InvalidRequestError, match=r"^n must be an integer, not "):
         check_integer("n", value, 0)
 
@@ -566,7 +568,7 @@ def test_texts_that_can_be_sent(text: str) -> None:
     ("text", "fault"),
     [
         ("", "must not be empty"),
-        ("x" * 251, "has 251 characters; at most 250 are allowed"),
+        ("x" * 251, "must have at most 250 characters, not 251"),
         ("a\ud83d", "lone surrogate"),
         ("a\0b", "NUL"),
         (None, "must be text, not NoneType"),
@@ -576,12 +578,12 @@ def test_texts_that_can_be_sent(text: str) -> None:
     ],
 )
 def test_texts_that_cannot_be_sent(text: object, fault: str) -> None:
-    """Empty, too long, not encodable, or no text."""
+    """Empty, too long, not encodable, or not text."""
     with pytest.raises(InvalidRequestError, match=f"^text .*{fault}"):
         check_text("text", text, 250)
 
 
-def test_without_a_limit_any_length_will_do() -> None:
+def test_without_a_limit_any_length_is_accepted() -> None:
     """Mail has no documented limit."""
     assert len(check_text("text", "x" * 100_000)) == 100_000
 
@@ -604,13 +606,13 @@ NO_SECONDS: list[object] = [
 
 
 def test_a_rate_has_defaults() -> None:
-    """One token saved at most, and 50 ms for uneven delay."""
+    """One stored token at most, and 50 ms for varying delay."""
     assert Rate(1.0) == Rate(interval=1.0, burst=1, guard=0.05)
 
 
 @pytest.mark.parametrize("rate", [Rate(0), Rate(0.0, 1, 0.0), Rate(1, 3, 2), Rate(1e9, INT32_MAX)])
-def test_rates_that_make_sense(rate: Rate) -> None:
-    """Nought is a number of seconds too, and an integer is as good as a float."""
+def test_valid_rates(rate: Rate) -> None:
+    """Zero is a number of seconds too, and an integer is accepted like a float."""
     assert rate.interval >= 0
     assert rate == Rate(rate.interval, rate.burst, rate.guard)
 
@@ -618,7 +620,7 @@ def test_rates_that_make_sense(rate: Rate) -> None:
 @pytest.mark.parametrize("value", NO_SECONDS, ids=lambda value: str(value)[:8])
 @pytest.mark.parametrize("field", ["interval", "guard"])
 def test_rates_take_numbers_of_seconds(field: str, value: Any) -> None:
-    """Finite, not negative, and no boolean."""
+    """Finite, not negative, and not a boolean."""
     given_: dict[str, Any] = {"interval": 1.0, field: value}
     with pytest.raises(InvalidRequestError, match=f"^{field} must be a "):
         Rate(**given_)
@@ -626,13 +628,13 @@ def test_rates_take_numbers_of_seconds(field: str, value: Any) -> None:
 
 @pytest.mark.parametrize("burst", [0, -1, True, 1.0, "1", None, INT32_MAX + 1])
 def test_a_burst_is_a_whole_number_of_tokens(burst: Any) -> None:
-    """At least one, or nothing could ever be sent."""
+    """At least one, because nothing could ever be sent otherwise."""
     with pytest.raises(InvalidRequestError, match=r"^burst must be "):
         Rate(1.0, burst)
 
 
 def test_a_rate_is_a_value() -> None:
-    """It compares, hashes, and cannot be changed under a limiter's feet."""
+    """It can be compared and hashed, and cannot be changed while a limiter uses it."""
     rate = Rate(1.0)
     assert {rate: 1}[Rate(1.0)] == 1
     with pytest.raises(AttributeError):
@@ -643,13 +645,13 @@ def test_a_rate_is_a_value() -> None:
 
 
 class Roll(msgspec.Struct):
-    """What a user's own endpoint answers."""
+    """The response of a custom endpoint."""
 
     roll: int
 
 
 def test_an_endpoint_has_defaults() -> None:
-    """A read once a second that answers any object."""
+    """A read once a second whose result is any object."""
     endpoint = Endpoint("mine", BASE)
     assert (endpoint.name, endpoint.url) == ("mine", BASE)
     assert endpoint.query == {}
@@ -658,8 +660,8 @@ def test_an_endpoint_has_defaults() -> None:
     assert endpoint.decode(b'{"a":[1]}') == {"a": [1]}
 
 
-def test_an_endpoint_answers_with_any_type_msgspec_decodes() -> None:
-    """A struct, a list of them, a dictionary; numbers may come as text."""
+def test_an_endpoint_accepts_any_type_that_msgspec_decodes() -> None:
+    """A struct, a list of them, a dictionary; numbers can be sent as text."""
     assert Endpoint("mine", BASE, answer=Roll).decode(b'{"roll":"6"}') == Roll(6)
     assert Endpoint("mine", BASE, answer=list[Roll]).decode(b'[{"roll":6}]') == [Roll(6)]
     assert Endpoint("mine", BASE, answer=dict[str, int]).decode(b'{"a":1}') == {"a": 1}
@@ -668,8 +670,8 @@ def test_an_endpoint_answers_with_any_type_msgspec_decodes() -> None:
         Endpoint("mine", BASE, answer=Roll).decode(b"{}")
 
 
-def test_an_endpoint_keeps_its_own_query() -> None:
-    """Changing the mapping it was made from changes nothing."""
+def test_an_endpoint_copies_its_query() -> None:
+    """Changing the mapping that it was made from changes nothing."""
     params: dict[str, Param] = {"action": "roll"}
     endpoint = Endpoint("mine", BASE, query=params)
     params["action"] = "steal"
@@ -679,21 +681,21 @@ def test_an_endpoint_keeps_its_own_query() -> None:
 @pytest.mark.parametrize(
     ("wrong", "fault"),
     [
-        ({"name": ""}, "an endpoint's name must not be empty"),
-        ({"name": 5}, "an endpoint's name must be text"),
-        ({"url": "http://example.com"}, "an endpoint's URL must be https"),
-        ({"url": f"{BASE}?a=b"}, "an endpoint's URL must be a plain https URL"),
-        ({"url": None}, "an endpoint's URL must be a plain https URL"),
-        ({"effect": "read"}, "an endpoint's effect is one of Effect"),
-        ({"effect": None}, "an endpoint's effect is one of Effect"),
-        ({"rate": 1.0}, "an endpoint's rate is a Rate"),
+        ({"name": ""}, "name must not be empty"),
+        ({"name": 5}, "name must be text, not int"),
+        ({"url": "http://example.com"}, "url must be https"),
+        ({"url": f"{BASE}?a=b"}, "url must be an https URL"),
+        ({"url": None}, "url must be an https URL"),
+        ({"effect": "read"}, "effect must be an Effect, not str"),
+        ({"effect": None}, "effect must be an Effect, not NoneType"),
+        ({"rate": 1.0}, "rate must be a Rate, not float"),
         ({"query": {"a": object()}}, "a must be text"),
-        ({"query": {"a\0": "a"}}, "name must not have a NUL"),
-        ({"answer": 5}, "answer must be a type msgspec decodes"),
-        ({"answer": list[Roll] | list[int]}, "answer must be a type msgspec decodes"),
+        ({"query": {"a\0": "a"}}, "name must not contain a NUL"),
+        ({"answer": 5}, "answer must be a type that msgspec decodes"),
+        ({"answer": list[Roll] | list[int]}, "answer must be a type that msgspec decodes"),
     ],
 )
-def test_a_wrong_endpoint_is_refused_at_once(wrong: Mapping[str, Any], fault: str) -> None:
+def test_a_wrong_endpoint_is_an_error_immediately(wrong: Mapping[str, Any], fault: str) -> None:
     """Not at the first call, when a token would already be spent."""
     with pytest.raises(InvalidRequestError, match=fault) as caught:
         Endpoint(**{"name": "mine", "url": BASE, **wrong})
@@ -702,18 +704,18 @@ def test_a_wrong_endpoint_is_refused_at_once(wrong: Mapping[str, Any], fault: st
 
 
 def test_an_effect_is_one_of_three() -> None:
-    """Read, consume, write: what may be repeated follows from them."""
+    """Read, destructive read, write: they decide what may be repeated."""
     assert [effect.value for effect in Effect] == ["read", "consume", "write"]
 
 
-def test_a_shaped_endpoint_reads_by_functions() -> None:
-    """Plain JSON goes through the short cut where there is one, and any document by its shape."""
-    slow = ParsedEndpoint("mine", BASE, shape=repr)
+def test_a_parsed_endpoint_uses_functions() -> None:
+    """Plain JSON goes through `parse_fast` where there is one, any document through `parse`."""
+    slow = ParsedEndpoint("mine", BASE, parse=repr)
     assert slow.decode(b"[1]") == slow.convert([1]) == "[1]"
-    quick = ParsedEndpoint("mine", BASE, shape=repr, fast=lambda body: f"fast {len(body)}")
+    quick = ParsedEndpoint("mine", BASE, parse=repr, parse_fast=lambda body: f"fast {len(body)}")
     assert quick.decode(b"[1]") == "fast 3"
     assert quick.convert([1]) == "[1]"
     assert quick.status_means_success
     assert not ParsedEndpoint(
-        "mine", BASE, shape=repr, status_means_success=False
+        "mine", BASE, parse=repr, status_means_success=False
     ).status_means_success

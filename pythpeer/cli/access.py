@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncGenerator
 from typing import Final, Literal, NamedTuple
 
-from .. import InvalidRequestError, Session, SessionOptions
+from .. import InvalidRequestError, PythpeerError, Session, SessionOptions
 from ..stores import store_from_url
 from . import ending
 from .reading import prompt_key
@@ -57,7 +57,7 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
         typed = await prompt_key(f"{key.title} (it is not shown): ")
         if typed is None:
             raise InvalidRequestError(f"{key.purpose} needs a key: set {key.variable}")
-        if isinstance(typed, InvalidRequestError):
+        if isinstance(typed, PythpeerError):
             raise typed
         options[key.option] = typed
     async with Session.from_env(**options) as session:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Generator
 from typing import Final
 
-from ..errors import InvalidRequestError
+from ..errors import InvalidRequestError, Result
 from ..secret import Secret
 from . import ending
 
@@ -57,7 +57,7 @@ async def read_text(argument: str | None, *, stdin: bool) -> str:
     raise InvalidRequestError(f"stdin is no UTF-8: see its byte {where}")
 
 
-async def prompt_key(what: str) -> Secret | InvalidRequestError | None:
+async def prompt_key(what: str) -> Result[Secret | None]:
     """Ask the person at the terminal for a key, which is not shown as it is typed.
 
     ``None`` where there is no terminal to ask on, or nothing was typed. *what* is the question.
@@ -67,7 +67,7 @@ async def prompt_key(what: str) -> Secret | InvalidRequestError | None:
         if terminal is None:
             return None
         os.write(terminal, what.encode())
-        return Secret.wrap((await _read(terminal)).decode("utf-8", "replace").strip() or None)
+        return Secret.try_wrap((await _read(terminal)).decode("utf-8", "replace").strip() or None)
 
 
 async def _read(descriptor: int) -> bytes:

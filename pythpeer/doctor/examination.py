@@ -133,7 +133,7 @@ class _Checkup:
             result = error.with_traceback(None)
         else:
             started = loop.time()
-            result = await caller.attempt(request, permit, on_response=replies.append)
+            result = await caller.try_once(request, permit, on_response=replies.append)
         seen = Exchange(name, endpoint.name, result)
         for reply in replies:
             seen = Exchange(

@@ -1,9 +1,9 @@
-"""One token bucket for several processes: whose turn it is, and what has become of each token.
+"""Shared bucket: one token bucket for several processes, with their wait queue and their tokens.
 
-Pure: the time is an argument, and the state is a value that a store keeps where all can reach it.
-The arithmetic of tokens is the `Bucket`'s, so that what holds within one process holds between
-several. To it come a line in which the processes wait, and a term for each token in hand, after
-which it is taken for spent.
+Pure: the time is an argument, and the state is a value that a store keeps where every process can
+read it. The arithmetic is that of `Bucket`, so that what holds within one process holds between
+several. This module adds the queue in which the processes wait, and a time limit for each
+outstanding token, after which it counts as spent.
 """
 
 from __future__ import annotations
@@ -19,129 +19,155 @@ from ..limiter import Grant
 from ..wire import Rate
 from .survey import EndpointSnapshot
 
-__all__ = ["TOKEN_TTL", "SharedBucket", "survey"]
+__all__ = ["TOKEN_TTL", "SharedBucket", "endpoint_snapshot"]
 
 TOKEN_TTL: Final = 30.0
-"""Seconds within which the holder of a token writes its request, or never: more than the time limit
-of an attempt, by default, of which all but the end can go by until there is a connection.
+"""Seconds within which the owner of a token must write its request. It is longer than the default
+time limit of an attempt, nearly all of which can pass until there is a connection.
 
-A process that is killed in between, and of which nobody can tell that it was, costs the others that
-long, once.
+When a process is killed in between, and the store cannot know that it is dead, the other processes
+wait that long, once.
 """
 
 TURN_GRACE: Final = 0.5
-"""Seconds by which a process may be late for its turn before it loses its place in the line."""
+"""Seconds by which a process may be late to ask again before it loses its position in the queue."""
 
 RECHECK_INTERVAL: Final = 0.02
-"""Seconds after which to look again for a token in hand to be written."""
+"""Seconds after which a process asks again where all tokens are outstanding."""
 
 
 class _State(msgspec.Struct, array_like=True):
-    past: BucketState
-    outstanding: dict[
-        int, tuple[str, float]
-    ]  # who has each token in hand, and until when it counts
-    queue: list[tuple[str, float]]  # who waits, and until when they are expected
+    """What is stored. Times are seconds of the clock that the processes share."""
+
+    bucket: BucketState
+    """The spent tokens."""
+
+    outstanding: dict[int, tuple[str, float]]
+    """By ticket, the owner of each token whose request is not written yet, and the time at which
+    the token counts as spent."""
+
+    queue: list[tuple[str, float]]
+    """The processes that wait, first in, first out: owner, and the time until which it must ask
+    again."""
+
     last_ticket: int = 0
+    """The ticket that was issued last; they count from 1."""
 
 
 class SharedBucket:
-    """The tokens of one endpoint and account, for all processes that load the same *state*."""
+    """The tokens of one endpoint and account, for all processes that load the same *state*.
+
+    It is loaded, used for one operation, and dumped again within one transaction of the store.
+
+    Invariants: ``_bucket.reserved == len(_state.outstanding)``; an owner is in the queue once at
+    most; each ticket is issued once.
+    """
 
     def __init__(self, rate: Rate, state: bytes | None = None) -> None:
         self._bucket = Bucket(rate)
+        """The arithmetic: restored from the state, and written back by `dump`."""
+
         self._state = (
             _State(self._bucket.state(), {}, [])
             if state is None
             else msgspec.msgpack.decode(state, type=_State)
         )
-        self._bucket.restore(self._state.past)
+        """The stored state; its field ``bucket`` is current only after `dump`."""
+
+        self._bucket.restore(self._state.bucket)
         self._bucket.reserved = len(self._state.outstanding)
 
     def dump(self) -> bytes:
-        """The state, to be kept until somebody loads it."""
-        self._state.past = self._bucket.state()
+        """Return the state, to be stored and passed to the next `SharedBucket`."""
+        self._state.bucket = self._bucket.state()
         return msgspec.msgpack.encode(self._state)
 
     def acquire(self, owner: str, now: float, is_alive: Callable[[str], bool] = bool) -> Grant:
-        """Give *who* a token, or a place in the line and the time when it makes sense to ask again.
+        """Grant *owner* a token, or a position in the queue and the time to ask again.
 
-        First come, first served. Whoever does not come back in time goes to the end. *lives* tells
-        of whom it is certain that they will not come back.
+        First in, first out. An owner that does not ask again in time goes to the end of the queue.
+        *is_alive* returns ``False`` only for an owner that certainly does not ask again.
         """
         self._expire_dead_owners(now, is_alive)
         bucket, state = self._bucket, self._state
-        place = next(
-            (n for n, (name, _) in enumerate(state.queue) if name == owner), len(state.queue)
-        )
-        paused = max(0.0, bucket.paused - now)
-        if bucket.due(now) <= now and place < max(1, bucket.available(now)):
+        position = self._queue_position(owner)
+        paused_for = max(0.0, bucket.paused - now)
+        if bucket.due(now) <= now and position < max(1, bucket.available(now)):
             self.leave_queue(owner)
             bucket.reserve()
             state.last_ticket += 1
             state.outstanding[state.last_ticket] = (owner, now + TOKEN_TTL)
-            return Grant(0.0, state.last_ticket, paused)
+            return Grant(0.0, state.last_ticket, paused_for)
         due = bucket.due(now)
         ready = now + RECHECK_INTERVAL if due == math.inf else due
         if bucket.has_unanswered(now):
-            # One that comes right now, to whichever process, makes it no sooner than this.
+            # A response that arrives now, in any process, makes a token due at this time or later.
             ready = min(
                 ready, max(bucket.paused, now + max(bucket.rate.interval, RECHECK_INTERVAL))
             )
-        # Those before us each take a token of their own first.
-        wait = max(RECHECK_INTERVAL if place else 1e-4, ready + place * bucket.rate.interval - now)
-        state.queue[place : place + 1] = [(owner, now + wait + TURN_GRACE)]
-        return Grant(wait, 0, paused)
+        # Each owner before this one takes a token first.
+        shortest = RECHECK_INTERVAL if position else 1e-4
+        retry_in = max(shortest, ready + position * bucket.rate.interval - now)
+        state.queue[position : position + 1] = [(owner, now + retry_in + TURN_GRACE)]
+        return Grant(retry_in, 0, paused_for)
+
+    def _queue_position(self, owner: str) -> int:
+        for position, (queued_owner, _) in enumerate(self._state.queue):
+            if queued_owner == owner:
+                return position
+        return len(self._state.queue)
 
     def written(self, ticket: int, now: float, guard: float) -> int:
-        """The request on *ticket* was written at *now*. Returns what `answered` wants."""
+        """Spend the token of *ticket*, whose request was written at *now*, with a guard in seconds.
+
+        Returns the argument of `answered`.
+        """
         if self._state.outstanding.pop(ticket, None) is None:
-            self._bucket.reserve()  # its term is over, but it left all the same
+            self._bucket.reserve()  # its time limit has passed, but the request was sent
         self._bucket.guard = guard
         return self._bucket.spend(now)
 
-    def answered(self, anchor: int, now: float) -> None:
-        """The request that `written` called *anchor* was answered at *now*."""
-        self._bucket.answered(anchor, now)
+    def answered(self, spend_number: int, now: float) -> None:
+        """Record that the request with this number of `written` was answered at *now*."""
+        self._bucket.answered(spend_number, now)
 
     def release(self, ticket: int) -> None:
-        """The request on *ticket* certainly never left."""
+        """Release the token of *ticket*, because its request certainly never left."""
         if self._state.outstanding.pop(ticket, None) is not None:
             self._bucket.release()
 
     def leave_queue(self, owner: str) -> None:
-        """Take *who* out of the line."""
+        """Remove *owner* from the queue."""
         self._state.queue = [entry for entry in self._state.queue if entry[0] != owner]
 
     def pause(self, until: float) -> None:
-        """Let nothing through before *until*. A deadline is only ever moved later."""
+        """Make no token due before *until*. The end of a pause is only ever moved later."""
         self._bucket.pause(until)
 
     def _expire_dead_owners(self, now: float, is_alive: Callable[[str], bool]) -> None:
         for ticket, (owner, until) in list(self._state.outstanding.items()):
             if until <= now or not is_alive(owner):
-                # It may have been, at the last moment.
+                # The request may have been written at the last moment: the token counts as spent.
                 self.written(ticket, min(now, until), self._bucket.guard)
         self._state.queue = [
-            (who, until) for who, until in self._state.queue if until > now and is_alive(who)
+            (owner, until) for owner, until in self._state.queue if until > now and is_alive(owner)
         ]
 
 
-def survey(
+def endpoint_snapshot(
     key: str, state: bytes, now: float, is_alive: Callable[[str], bool] = bool
 ) -> EndpointSnapshot:
-    """What a *state* tells whoever does not know the rate, and must not change it."""
+    """Return the snapshot of a stored *state*, without knowing its rate and without changing it."""
     try:
-        known = msgspec.msgpack.decode(state, type=_State)
+        stored = msgspec.msgpack.decode(state, type=_State)
     except msgspec.DecodeError:
-        return EndpointSnapshot(key, 0, 0, 0, 0.0)  # of which nothing is known, as in a new one
-    past = known.past
+        return EndpointSnapshot(key, 0, 0, 0, 0.0)  # unreadable: counts as a new one
     return EndpointSnapshot(
         key=key,
-        requests=past.spent,
+        requests=stored.bucket.spent,
         outstanding=sum(
-            until > now and is_alive(owner) for owner, until in known.outstanding.values()
+            until > now and is_alive(owner) for owner, until in stored.outstanding.values()
         ),
-        waiting=sum(until > now and is_alive(who) for who, until in known.queue),
-        paused_for=max(0.0, past.paused - now),
+        waiting=sum(until > now and is_alive(owner) for owner, until in stored.queue),
+        paused_for=max(0.0, stored.bucket.paused - now),
     )

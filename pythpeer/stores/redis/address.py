@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from ...errors import InvalidRequestError
+from ...errors import InvalidRequestError, PythpeerError, Result
 from ...secret import Secret
 
 __all__ = ["Address", "read_address"]
@@ -33,7 +33,7 @@ class Address(NamedTuple):
         return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.db}"
 
 
-def read_address(url: object) -> Address | InvalidRequestError:
+def read_address(url: object) -> Result[Address]:
     """Read a URL. What is wrong with it comes back as a value, and says nothing of what is in it.
 
     So the caller can raise it when the URL is in none of its variables any more.
@@ -54,7 +54,7 @@ def read_address(url: object) -> Address | InvalidRequestError:
     if query.keys() - FILES:
         return InvalidRequestError("a server's address has only files for TLS after its '?'")
     password = _password(parts)
-    if isinstance(password, InvalidRequestError):
+    if isinstance(password, PythpeerError):
         return password
     return Address(
         host=parts.hostname,
@@ -67,5 +67,5 @@ def read_address(url: object) -> Address | InvalidRequestError:
     )
 
 
-def _password(parts: SplitResult) -> Secret | InvalidRequestError | None:
-    return Secret.wrap(unquote(parts.password)) if parts.password else None
+def _password(parts: SplitResult) -> Result[Secret | None]:
+    return Secret.try_wrap(unquote(parts.password)) if parts.password else None

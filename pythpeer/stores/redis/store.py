@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast
 
 import anyio
 
-from ...errors import InvalidRequestError, StoreError
+from ...errors import InvalidRequestError, PythpeerError, StoreError
 from ...limiter import Limiter
 from ...secret import Secret
 from ...wire import Rate, check_integer, check_seconds, check_text
@@ -60,7 +60,7 @@ class RedisStore(Store):
         address = read_address(url)
         url = ""
         super().__init__()
-        if isinstance(address, InvalidRequestError):
+        if isinstance(address, PythpeerError):
             raise address
         if max_length is not None:
             check_integer("max_length", max_length, 1)

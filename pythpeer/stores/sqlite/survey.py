@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..base import DIRECT
-from ..shared import survey as survey_endpoint
+from ..shared import endpoint_snapshot as survey_endpoint
 from ..survey import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from .log import ANONYMOUS
 from .owner import is_alive
