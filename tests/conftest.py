@@ -21,7 +21,7 @@ from fake_client import Client, connect
 from helpers import DEEP, PATIENT, REAL, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
 from scripted import Scripted
-from stores import STORES, NewStore
+from stores import STORES, StoreFactory
 
 from pythpeer import Session
 from pythpeer.stores import Store
@@ -97,7 +97,7 @@ async def services() -> AsyncIterator[Scripted]:
 
 
 @pytest.fixture
-async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
+async def session(new_store: StoreFactory, services: Scripted) -> AsyncIterator[Session]:
     """A session with short back-offs for `services`, on each kind of store in turn."""
     async with services.session(retry=PATIENT, store=new_store()) as session:
         yield session
@@ -112,7 +112,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.costly)])
-def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
+def new_store(request: pytest.FixtureRequest, folder: Path) -> StoreFactory:
     """Makes stores, of each kind in turn: what is promised is promised on all of them."""
 
     def make(*, max_length: int = 10_000) -> Store:

@@ -122,7 +122,7 @@ def real_server(folder: Path, *options: str, password: str = "") -> Iterator[Rea
 
 async def owe_nothing(store: RedisStore) -> None:
     """Have the server count as running for long, so that nothing from before is owed."""
-    await store._link.run_script(
+    await store._connections.run_script(
         Script("redis.call('HSET', KEYS[1], 'since', 0)"), (store._keys.server,), ()
     )
 

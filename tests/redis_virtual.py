@@ -20,9 +20,9 @@ from redis import Redis
 
 from pythpeer.stores import RedisStore
 
-__all__ = ["BEGAN", "Commands", "VirtualRedisStore"]
+__all__ = ["EPOCH", "Commands", "VirtualRedisStore"]
 
-BEGAN: Final = 1_000_000_000
+EPOCH: Final = 1_000_000_000
 """What the server's clock shows when the loop's shows 0."""
 
 RUN: Final = 3600
@@ -45,7 +45,7 @@ class VirtualRedisStore(RedisStore):
         self._clients: set[_Client] = set()
         commands = Commands(self._data, 0, client_class=Redis)
         commands.write = bytes  # no client reads the answer
-        since = (BEGAN - RUN) * 1_000_000
+        since = (EPOCH - RUN) * 1_000_000
         commands._process_command(
             [b"HSET", self._keys.server.encode(), b"run", b"", b"since", b"%d" % since]
         )
@@ -134,7 +134,7 @@ class Commands(FakeSocket):
 
     def time(self) -> list[bytes]:
         """The command TIME, also for scripts."""
-        now = round((BEGAN + self.clock()) * 1_000_000)
+        now = round((EPOCH + self.clock()) * 1_000_000)
         return [b"%d" % part for part in divmod(now, 1_000_000)]
 
     def put_response(self, msg: Any) -> None:

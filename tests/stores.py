@@ -14,7 +14,7 @@ from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.limiter import Limiter
 from pythpeer.stores import Entry, Log, NewEntry, Reader, Store, StoreSnapshot, Topic
 
-__all__ = ["STORES", "NewStore", "WrappedStore", "told"]
+__all__ = ["STORES", "StoreFactory", "InterceptingStore", "flush_events"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -32,34 +32,34 @@ STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
 """Each makes a new store in a folder, not yet open, whose logs keep so many items."""
 
 
-class NewStore(Protocol):
+class StoreFactory(Protocol):
     """Makes a new store, not yet open: the fixture ``new_store``."""
 
     def __call__(self, *, max_length: int = 10_000) -> Store: ...
 
 
-async def told(store: Store) -> None:
+async def flush_events(store: Store) -> None:
     """Leave a server the moment in which it is told what has happened, behind everybody's back."""
     if isinstance(store, VirtualRedisStore):
         await asyncio.sleep(1.0)
 
 
-class WrappedStore(Store):
+class InterceptingStore(Store):
     """Another store, with a test in between: whatever is awaited of it goes through `do`."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__()
         self.inner = inner
 
-    async def do(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def intercept(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what was asked: *work*, a method of the other store or of one of its parts."""
         return await work(*args, **kwargs)
 
     async def open(self) -> None:
-        await self.do(self.inner.open)
+        await self.intercept(self.inner.open)
 
     async def aclose(self) -> None:
-        await self.do(self.inner.aclose)
+        await self.intercept(self.inner.aclose)
 
     def log(self, topic: Topic[T]) -> Log[T]:
         return _WrappedLog(self, self.inner.log(topic))
@@ -68,13 +68,13 @@ class WrappedStore(Store):
         return self.inner.make_limiter(key, name, rate)
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
-        return await self.do(self.inner.snapshot, latest)
+        return await self.intercept(self.inner.snapshot, latest)
 
 
 class _WrappedLog(Log[T]):
-    def __init__(self, store: WrappedStore, inner: Log[T]) -> None:
+    def __init__(self, store: InterceptingStore, inner: Log[T]) -> None:
         self._store = store
-        self._do = store.do
+        self._do = store.intercept
         self._inner = inner
 
     def reader(self, name: str | None) -> Reader[T]:
@@ -111,8 +111,8 @@ class _WrappedLog(Log[T]):
 
 
 class _WrappedReader(Reader[T]):
-    def __init__(self, store: WrappedStore, inner: Reader[T]) -> None:
-        self._do = store.do
+    def __init__(self, store: InterceptingStore, inner: Reader[T]) -> None:
+        self._do = store.intercept
         self._inner = inner
 
     async def position(self) -> int | None:

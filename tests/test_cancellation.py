@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import pytest
 from helpers import DEEP
 from scripted import DROP, ERROR_500, Fault, Scripted
-from stores import NewStore, told
+from stores import StoreFactory, flush_events
 
 from pythpeer import ChatMessage, Mail, Retry, Session, Stream
 
@@ -78,7 +78,7 @@ FAULTS: Final = {"slow": Fault(after=0.2), "500": ERROR_500, "drop": DROP}
 @pytest.mark.parametrize("heir", [False, True], ids=["itself", "an heir"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_whoever_goes_on_has_everything_in_order(
-    what: str, heir: bool, fault: str, new_store: NewStore
+    what: str, heir: bool, fault: str, new_store: StoreFactory
 ) -> None:
     """Nothing lost, nothing twice but what was not acknowledged, no task and no token left.
 
@@ -94,7 +94,7 @@ async def test_whoever_goes_on_has_everything_in_order(
 
 
 async def _live_and_be_cut(
-    what: str, at: int, fault: Fault, new_store: NewStore, *, heir: bool
+    what: str, at: int, fault: Fault, new_store: StoreFactory, *, heir: bool
 ) -> bool:
     """One life, cut off at its *at*-th await. Says whether it came to its end before that."""
     before = asyncio.all_tasks()
@@ -117,7 +117,7 @@ async def _live_and_be_cut(
             whole = not life.cancelled()
             if life.cancelled():
                 await asyncio.sleep(0.01)
-            await told(store)
+            await flush_events(store)
             assert asyncio.all_tasks() == before
             assert all(limiter.waiting == 0 for limiter in session.limiters.values())
             if exact:

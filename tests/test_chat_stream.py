@@ -39,7 +39,7 @@ from scripted import (
     Scripted,
     Window,
 )
-from stores import NewStore, told
+from stores import StoreFactory, flush_events
 
 from pythpeer import (
     AccessDeniedError,
@@ -131,7 +131,7 @@ async def test_streams_share_their_polls(services: Scripted, session: Session) -
     assert len(services.requests) == 5
 
 
-async def test_streams_keep_the_services_law(new_store: NewStore) -> None:
+async def test_streams_keep_the_services_law(new_store: StoreFactory) -> None:
     """Two streams, and posts between, against the judge of the test kit: no violation."""
     async with FakeServices() as fake, fake.session(store=new_store()) as session:
         streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
@@ -178,7 +178,7 @@ def test_every_two_habits_meet() -> None:
     list(itertools.product(WINDOWS, OVERLAPS, ORDERS, REPEATS)) if DEEP else PAIRS,
 )
 async def test_whatever_its_habits_messages_come_once_in_order(
-    new_store: NewStore, window: Window, overlap: int, order: Order, repeat: int
+    new_store: StoreFactory, window: Window, overlap: int, order: Order, repeat: int
 ) -> None:
     """Windows, overlap, disorder and repetition do not show in the stream."""
     habits = Scripted(window=window, overlap=overlap, order=order, repeat=repeat)
@@ -194,7 +194,7 @@ async def test_whatever_its_habits_messages_come_once_in_order(
 @pytest.mark.parametrize("overlap", [0, 1])
 @pytest.mark.parametrize("after", [0, 50])
 async def test_a_backlog_with_the_oldest_first_comes_whole(
-    new_store: NewStore, after: int, overlap: int
+    new_store: StoreFactory, after: int, overlap: int
 ) -> None:
     """Page after full page, without a gap."""
     async with (
@@ -230,7 +230,7 @@ async def test_a_backlog_with_the_newest_first_says_what_is_missing(
     ],
 )
 async def test_whoever_has_seen_an_empty_chat_is_told_of_what_is_missing(
-    new_store: NewStore, window: Window, many: int, gaps: tuple[Gap, ...], *, resumed: bool
+    new_store: StoreFactory, window: Window, many: int, gaps: tuple[Gap, ...], *, resumed: bool
 ) -> None:
     """It was there before the first message, so that what the service cannot show is a gap."""
     store, first = new_store(), gaps[0].before if gaps else 1
@@ -274,7 +274,7 @@ async def test_a_gap_counts_different_ids(session: Session, services: Scripted) 
 
 @pytest.mark.parametrize("window", ["newest", "oldest"])
 async def test_a_stream_that_falls_behind_its_log_asks_again(
-    new_store: NewStore, window: Window
+    new_store: StoreFactory, window: Window
 ) -> None:
     """A short log forgets; what the service still has comes all the same, and is no gap."""
     store = new_store(max_length=20)
@@ -305,7 +305,7 @@ STRAYS: Final[list[object]] = [
 
 @pytest.mark.parametrize("overlap", [0, 30])
 async def test_bad_messages_hide_no_neighbours(
-    new_store: NewStore, overlap: int, caplog: pytest.LogCaptureFixture
+    new_store: StoreFactory, overlap: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each is skipped, logged and counted once, although polls show it again and again."""
     async with (
@@ -476,7 +476,7 @@ CUTS: Final = st.tuples(
     st.sampled_from(["ascending", "shuffled"]),
 )
 async def test_nothing_is_lost_by_cancellation_and_faults(
-    new_store: NewStore,
+    new_store: StoreFactory,
     cuts: list[tuple[float, Literal["anyio", "asyncio", "task"]]],
     times: list[tuple[int, int]],
     faults: list[Fault],
@@ -522,7 +522,7 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
 # -- names and sessions ---------------------------------------------------------------------------
 
 
-async def test_a_name_goes_on_in_the_next_session(new_store: NewStore, services: Scripted) -> None:
+async def test_a_name_goes_on_in_the_next_session(new_store: StoreFactory, services: Scripted) -> None:
     """What was acknowledged does not come again, what was not does, and nothing is missed."""
     store = new_store()
     async with services.session(store=store) as session:
@@ -535,7 +535,7 @@ async def test_a_name_goes_on_in_the_next_session(new_store: NewStore, services:
 
 
 async def test_two_sessions_on_one_store_poll_as_one(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """One polls for all, and both get everything, whenever they joined."""
     store = new_store()
@@ -549,7 +549,7 @@ async def test_two_sessions_on_one_store_poll_as_one(
 
 
 async def test_a_session_that_joins_later_starts_where_it_wants(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """From now on, or from the past, although the other session polls all the time."""
     store = new_store()
@@ -581,7 +581,7 @@ async def test_a_session_that_is_not_open_has_no_streams(services: Scripted) -> 
 
 @pytest.mark.parametrize("doing", ["waiting for a token", "waiting for an answer", "resting"])
 async def test_closing_the_session_ends_its_streams(
-    new_store: NewStore, doing: str, services: Scripted
+    new_store: StoreFactory, doing: str, services: Scripted
 ) -> None:
     """Whatever they wait for: `SessionClosedError` soon, and again whenever they are asked."""
     session = services.session(retry=Retry(max_delay=1e5), timeout=1e4, store=new_store())
@@ -605,7 +605,7 @@ async def test_closing_the_session_ends_its_streams(
 
 
 async def test_a_closed_session_s_stream_says_so_beside_another_session(
-    new_store: NewStore,
+    new_store: StoreFactory,
     services: Scripted,
 ) -> None:
     """That another session on the store goes on polling does not keep it alive."""
@@ -622,14 +622,14 @@ async def test_a_closed_session_s_stream_says_so_beside_another_session(
         assert await reading == [1, 2]
 
 
-async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: StoreFactory, services: Scripted) -> None:
     """After a break, a cancellation, a close: the tasks are those there were before."""
     before, store = asyncio.all_tasks(), new_store()
     async with services.session(store=store) as session:
         services.say(2)
         async for _ in session.peerbet.chat_stream(after=0):
             break
-        await told(store)
+        await flush_events(store)
         assert asyncio.all_tasks() == before
         streams = [session.peerbet.chat_stream() for _ in range(3)]
         waits = [asyncio.ensure_future(take_ids(stream, 1)) for stream in streams]
@@ -637,7 +637,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        await told(store)
+        await flush_events(store)
         assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 
@@ -652,7 +652,7 @@ async def test_arguments_are_checked_where_the_stream_is_made(session: Session) 
         session.peerbet.chat_stream(on_gap="never")  # type: ignore[arg-type]  # on purpose
 
 
-async def test_a_gap_is_one_whoever_polled_for_it(new_store: NewStore) -> None:
+async def test_a_gap_is_one_whoever_polled_for_it(new_store: StoreFactory) -> None:
     """A stream from 0 meets no gap, but the page that it brought has one for those behind 0."""
     async with (
         Scripted(window="newest") as services,
@@ -667,7 +667,7 @@ async def test_a_gap_is_one_whoever_polled_for_it(new_store: NewStore) -> None:
         assert from_oldest.gaps == ()
 
 
-async def test_newcomers_do_not_keep_others_waiting(new_store: NewStore) -> None:
+async def test_newcomers_do_not_keep_others_waiting(new_store: StoreFactory) -> None:
     """Finding their place takes a poll of its own, but never two in a row."""
     async with Scripted() as services, services.session(store=new_store()) as session:
         services.say(1)

@@ -14,7 +14,7 @@ from helpers import PATIENT, assert_nothing_more, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Fault, Scripted
-from stores import NewStore, told
+from stores import StoreFactory, flush_events
 
 from pythpeer import (
     AccessDeniedError,
@@ -117,7 +117,7 @@ async def test_more_than_two_streams_take_turns(services: Scripted, session: Ses
 
 
 async def test_a_busy_stream_does_not_starve_a_slow_one(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """Mail every second, answered at once, and a chat whose answers take their time: both come."""
     services.constant["get"] = Fault(after=0.4)
@@ -131,7 +131,7 @@ async def test_a_busy_stream_does_not_starve_a_slow_one(
 
 
 async def test_a_failing_stream_does_not_starve_a_slow_one(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """One whose key is refused raises, again and again; the other's items come in between."""
     services.constant["get"] = Fault(after=0.4)
@@ -148,7 +148,7 @@ async def test_a_failing_stream_does_not_starve_a_slow_one(
 
 
 async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """A consuming read goes on by itself; what it brings is there when it is over."""
     loop = asyncio.get_running_loop()
@@ -180,7 +180,7 @@ async def test_a_mail_poll_that_is_lost_does_not_hold_up_the_chat(
 # -- acknowledgement ------------------------------------------------------------------------------
 
 
-async def test_the_right_stream_is_acknowledged(new_store: NewStore, services: Scripted) -> None:
+async def test_the_right_stream_is_acknowledged(new_store: StoreFactory, services: Scripted) -> None:
     """Asking for the next acknowledges what was handed out last, in its own stream only."""
     store = new_store()
     async with services.session(store=store) as session:
@@ -308,7 +308,7 @@ async def test_transient_failures_are_each_stream_s_own(
     assert await take_labels(merged, 1) == ["mail"]
 
 
-async def test_a_closed_session_is_said(new_store: NewStore, services: Scripted) -> None:
+async def test_a_closed_session_is_said(new_store: StoreFactory, services: Scripted) -> None:
     """While it waits and whenever it is asked afterwards."""
     session = services.session(store=new_store())
     await session.open()
@@ -343,7 +343,7 @@ Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
     st.lists(st.sampled_from([Fault(after=0.3), DROP, HANG, ERROR_500]), max_size=3),
 )
 async def test_asking_can_be_cancelled_anywhere(
-    new_store: NewStore, cuts: list[Cut], times: list[tuple[int, bool]], faults: list[Fault]
+    new_store: StoreFactory, cuts: list[Cut], times: list[tuple[int, bool]], faults: list[Fault]
 ) -> None:
     """Whenever and however: of each stream everything is there afterwards, once, in order."""
     async with (
@@ -386,7 +386,7 @@ async def test_asking_can_be_cancelled_anywhere(
         await merged.aclose()
 
 
-async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: StoreFactory, services: Scripted) -> None:
     """After an item, a cancellation in the middle of a consuming read, and a close."""
     before, store = asyncio.all_tasks(), new_store()
     async with services.session(store=store) as session:
@@ -397,7 +397,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
         services.deliver("mail")
         await assert_nothing_more(merged, 2.5)
         await merged.aclose()
-        await told(store)
+        await flush_events(store)
         assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 
@@ -479,7 +479,7 @@ async def test_only_streams_can_be_merged_each_once(session: Session) -> None:
 
 
 async def test_streams_of_several_sessions_can_be_merged(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """They need have nothing in common."""
     rates = {"peerbet.chat.get": FAST, "pythbots.mail": Rate(0.5)}

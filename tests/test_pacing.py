@@ -27,7 +27,7 @@ from raw_server import (
     refusing,
 )
 from scripted import Scripted
-from stores import NewStore
+from stores import StoreFactory
 
 from pythpeer import (
     Endpoint,
@@ -191,7 +191,7 @@ async def test_reading_and_posting_are_paced_apart() -> None:
         assert fake.violations == []
 
 
-async def test_everything_at_once_keeps_the_law(new_store: NewStore) -> None:
+async def test_everything_at_once_keeps_the_law(new_store: StoreFactory) -> None:
     """Streams, calls and writes of two sessions on one store, under the eye of the judge."""
     heard: list[str] = []
 

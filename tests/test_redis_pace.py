@@ -15,7 +15,7 @@ from helpers import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
-from redis_virtual import BEGAN, Commands
+from redis_virtual import EPOCH, Commands
 
 from pythpeer import Rate
 from pythpeer.bucket import BucketState
@@ -83,7 +83,7 @@ class Twins:
         now = self.script.now
         self.names.add(who)
         if self.state is None:  # all that could be sent was sent, long ago
-            past = BucketState(rate.burst, 0, -BEGAN, [-BEGAN] * rate.burst, 1, -BEGAN)
+            past = BucketState(rate.burst, 0, -EPOCH, [-EPOCH] * rate.burst, 1, -EPOCH)
             self.state = msgspec.msgpack.encode(_State(past, {}, []))
         bucket = SharedBucket(rate, self.state)
         match what:

@@ -187,12 +187,12 @@ def within(seconds: float, *, exact: bool) -> asyncio.Timeout:
 
 async def heard(store: RedisStore) -> bool:
     """Whether it has given a sign of life, so that it hears of deaths from now on."""
-    return store._pulse._death_count is not None
+    return store._heartbeat._death_count is not None
 
 
 def die(store: RedisStore) -> None:
     """As far as the others can tell, this program is dead: it gives no sign of life any more."""
-    store._pulse._owners.clear()
+    store._heartbeat._owners.clear()
 
 
 # -- names that are shared ------------------------------------------------------------------------
@@ -771,7 +771,7 @@ def test_an_address_is_shown_without_its_password(url: str | Secret, shown: str)
     """Nobody who looks at a store learns how to get at its server."""
     store = RedisStore(url, prefix="bot")
     assert repr(store) == f"<RedisStore {shown} 'bot', closed>"
-    assert CANARY not in repr(vars(store)) + repr(store._address) + repr(vars(store._link))
+    assert CANARY not in repr(vars(store)) + repr(store._address) + repr(vars(store._connections))
 
 
 @pytest.mark.parametrize(
@@ -879,7 +879,7 @@ async def test_a_thousand_at_once_need_few_connections(url: str, one: RedisStore
     await log.append(lines(1))
     found = await asyncio.gather(*(log.reader(None).read(0, 1) for _ in range(1000)))
     assert [entry.id for (entry,) in found] == [1] * 1000
-    assert len(one._link._idle) <= MAX_CONNECTIONS
+    assert len(one._connections._idle) <= MAX_CONNECTIONS
 
 
 @pytest.mark.parametrize("exact", [True], ids=["virtual time"])
@@ -892,13 +892,13 @@ async def test_whoever_waits_for_a_connection_waits_no_longer_than_for_an_answer
     store = RedisStore(
         f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}", timeout=0.1, patience=0.0
     )
-    store._link._open = True
+    store._connections._open = True
     began = now()
     asked = (store.log(CHAT).max_acknowledged() for _ in range(10 * MAX_CONNECTIONS))
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert {str(error).partition("gave")[2] for error in found} == {" no answer within 0.1 s"}
     assert now() - began < 1.0
-    await store._link.aclose()
+    await store._connections.aclose()
     hung.close()
     for writer in writers:
         writer.close()
@@ -931,7 +931,7 @@ async def test_a_wrong_password_is_said_and_not_shown(tmp_path: Path) -> None:
         store = RedisStore(server.url)
         await store.open()
         await store.log(CHAT).append(lines(1))
-        (connection,) = store._link._idle
+        (connection,) = store._connections._idle
         held = [getattr(connection, name, None) for name in dir(connection)]
         assert "right-one" not in repr(held) + repr(connection)
         await store.aclose()
@@ -980,13 +980,13 @@ async def test_a_call_waits_a_moment_for_a_server(server: redis_server.RealServe
     asyncio.get_running_loop().call_later(0.1, server.start)
     await log.append(lines(2))
     server.kill()
-    store._link._patience = 0.3
+    store._connections._max_wait = 0.3
     began = now()
     async with Delays() as delays:
         with pytest.raises(StoreError, match="cannot be reached") as caught:
             await log.append(lines(3))
         assert now() - began < delays.beyond(0.8)
-    store._link._patience = LIMIT
+    store._connections._max_wait = LIMIT
     assert caught.value.__context__ is None
     server.start()
     assert [draft.id for draft in await log.append(lines(3))] == [3]
@@ -1032,11 +1032,11 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(
     log = store.log(MAIL)
     await log.append([NewEntry(Line(1), identity="1")])
     server.signal(signal.SIGSTOP)
-    store._link._timeout = 0.1
+    store._connections._timeout = 0.1
     with pytest.raises(StoreError, match=r"no answer within 0\.1 s"):
         await log.append([NewEntry(Line(2), identity="2")])
     asyncio.get_running_loop().call_later(0.25, server.signal, signal.SIGCONT)
-    store._link._patience = LIMIT
+    store._connections._max_wait = LIMIT
     await log.append([NewEntry(Line(3), identity="3")])
     found = [e.item.id for e in await log.reader(None).read(0, 10) if e.item]
     assert found.count(3) == 1
@@ -1129,7 +1129,7 @@ class Liar:
         return self.store
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.store._link.aclose()
+        await self.store._connections.aclose()
         self._server.close()
         for writer in self._writers:
             writer.close()
@@ -1194,7 +1194,7 @@ async def test_a_cluster_s_node_says_where_to_go() -> None:
         async with here as store:
             await store.open()
             assert await store.log(CHAT).max_acknowledged() == 7
-            await store._link._discard_idle()
+            await store._connections._discard_idle()
             assert await store.log(CHAT).max_acknowledged() == 7
             assert (here.scripts, there.scripts) == (1, 2)
 
@@ -1437,7 +1437,7 @@ async def test_nothing_runs_when_nothing_is_in_hand(one: RedisStore, exact: bool
     await reader.leave()
 
     async def still() -> bool:
-        return one._pulse._timer is None and one._pulse._task is None
+        return one._heartbeat._timer is None and one._heartbeat._task is None
 
     await wait_until(still, 0.5 if exact else LIMIT)
 

@@ -13,7 +13,7 @@ from full_disk import no_file_over
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pythpeer.stores.sqlite.places import PAGE, AckFile
+from pythpeer.stores.sqlite.places import GROWTH_SIZE, AckFile
 
 OWNER: Final = b"database"
 SIZE: Final = 16
@@ -68,17 +68,17 @@ def test_a_record_only_ever_moves_further(
 
 def test_it_grows_with_its_readers(path: Path) -> None:
     """Page by page, in any process, and nothing gets lost by it."""
-    last = 2 * PAGE // SIZE  # the first that is in the third page
+    last = 2 * GROWTH_SIZE // SIZE  # the first that is in the third page
     with opened(path) as one, opened(path) as other:
-        assert path.stat().st_size == PAGE
+        assert path.stat().st_size == GROWTH_SIZE
         one.write(last, 1, 5)
-        assert path.stat().st_size == 3 * PAGE
+        assert path.stat().st_size == 3 * GROWTH_SIZE
         other.write(last - 1, 1, 6)
         other.write(1, 1, 7)
-        assert path.stat().st_size == 3 * PAGE
+        assert path.stat().st_size == 3 * GROWTH_SIZE
         assert one.read() == {last: (1, 5), last - 1: (1, 6), 1: (1, 7)}
     with opened(path) as again:
-        assert path.stat().st_size == 3 * PAGE
+        assert path.stat().st_size == 3 * GROWTH_SIZE
         assert again.read() == {last: (1, 5), last - 1: (1, 6), 1: (1, 7)}
 
 
@@ -96,7 +96,7 @@ def test_half_a_record_does_not_count_and_can_be_written_again(path: Path, byte:
         assert places.read() == {1: (1, 50), 2: (1, 5), 3: (1, 50)}
 
 
-@pytest.mark.parametrize("length", [1, SIZE - 1, SIZE, SIZE + 1, 3 * SIZE - 1, PAGE - 1])
+@pytest.mark.parametrize("length", [1, SIZE - 1, SIZE, SIZE + 1, 3 * SIZE - 1, GROWTH_SIZE - 1])
 def test_a_file_that_was_cut_off_is_used_as_far_as_it_goes(path: Path, length: int) -> None:
     """A record that is not whole is none, and there is room again for all."""
     records = {1: (1, 10**12), 2: (1, 10**12)}
@@ -107,7 +107,7 @@ def test_a_file_that_was_cut_off_is_used_as_far_as_it_goes(path: Path, length: i
     with opened(path) as places:
         left = {slot: record for slot, record in records.items() if (slot + 1) * SIZE <= length}
         assert places.read() == left
-        assert path.stat().st_size == PAGE
+        assert path.stat().st_size == GROWTH_SIZE
         places.write(2, 1, 6)
         assert places.read() == {2: (1, 6)} | left
 
@@ -167,7 +167,7 @@ def open_files() -> int:
     return len(list(Path("/dev/fd").iterdir()))
 
 
-@pytest.mark.parametrize("room", [SIZE - 1, SIZE, 10 * SIZE, PAGE - 1])
+@pytest.mark.parametrize("room", [SIZE - 1, SIZE, 10 * SIZE, GROWTH_SIZE - 1])
 def test_a_disk_without_room_for_it_is_said(path: Path, room: int) -> None:
     """And no file is left open, which would be warned of. Once there is room all is well."""
     before = open_files()
@@ -181,9 +181,9 @@ def test_a_disk_without_room_for_it_is_said(path: Path, room: int) -> None:
 
 def test_a_disk_without_room_for_one_more_is_said(path: Path) -> None:
     """Those that are there have their room."""
-    last = PAGE // SIZE - 1
+    last = GROWTH_SIZE // SIZE - 1
     with opened(path) as places:
-        with no_file_over(PAGE + SIZE):
+        with no_file_over(GROWTH_SIZE + SIZE):
             places.write(last, 1, 5)
             with pytest.raises(OSError, match="too large"):
                 places.write(last + 1, 1, 5)

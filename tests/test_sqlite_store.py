@@ -701,8 +701,8 @@ async def test_a_place_that_cannot_be_written_is_in_the_next_transaction(path: P
         await log.append(notes(1, 2, 3))
         reader = log.reader("me")
         await reader.seek(0)
-        assert store._database.places is not None
-        store._database.places._map.close()
+        assert store._database.ack_file is not None
+        store._database.ack_file._map.close()
         reader.ack(2)
         await reader.flush()
         async with opened(path) as other:
@@ -867,7 +867,7 @@ async def test_an_item_that_cannot_be_read_or_written_is_a_hole(
     async with opened(path) as store:
         entries = await store.log(CHAT).reader(None).read(0, 10)
     assert [entry.item and entry.item.text for entry in entries] == ["note 1", None, None, "note 4"]
-    assert "item 2 cannot be written" in caplog.text
+    assert "item 2 cannot be encoded" in caplog.text
     assert "item 3 is damaged" in caplog.text
     while deep:
         deep = deep.pop()  # type: ignore[assignment]

@@ -16,7 +16,7 @@ import pytest
 from helpers import assert_nothing_more, examples, logged_levels, now, schedule, take_ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import NewStore
+from stores import StoreFactory
 
 from pythpeer import (
     AccessDeniedError,
@@ -153,7 +153,7 @@ async def opened(store: Store) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def store(new_store: NewStore) -> AsyncIterator[Store]:
+async def store(new_store: StoreFactory) -> AsyncIterator[Store]:
     async with opened(new_store()) as store:
         yield store
 
@@ -387,7 +387,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 3)), max_size=2
     st.sampled_from([0.0, 0.3]),
 )
 async def test_every_stream_gets_everything_after_its_place_once_in_order(
-    new_store: NewStore,
+    new_store: StoreFactory,
     times: list[tuple[int, int]],
     places: list[int],
     window: Literal["newest", "oldest"],
@@ -423,7 +423,7 @@ async def test_every_stream_gets_everything_after_its_place_once_in_order(
     st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True),
 )
 async def test_a_backlog_of_full_pages_comes_whole(
-    new_store: NewStore, many: int, size: int, places: list[int]
+    new_store: StoreFactory, many: int, size: int, places: list[int]
 ) -> None:
     """Where the oldest come first, page by page, there is no gap, for however many streams."""
     async with opened(new_store()) as store:
@@ -522,7 +522,7 @@ async def test_streams_of_different_names_get_everything_each(store: Store) -> N
 @async_property
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=8))
 async def test_no_item_is_lost_and_none_comes_again_once_acknowledged(
-    new_store: NewStore,
+    new_store: StoreFactory,
     takes: list[tuple[int, bool]],
 ) -> None:
     """One stream of the name after the other: each starts right after the last acknowledged."""
@@ -623,7 +623,7 @@ async def test_the_item_before_a_raised_gap_is_acknowledged(store: Store) -> Non
     assert await stored(store) == 1
 
 
-async def test_gaps_are_each_stream_s_own(new_store: NewStore) -> None:
+async def test_gaps_are_each_stream_s_own(new_store: StoreFactory) -> None:
     """One that keeps up has none, though another that did not has; and it gets no false one."""
     async with opened(new_store(max_length=10)) as store:
         room = Room(1, size=10)
@@ -639,7 +639,7 @@ async def test_gaps_are_each_stream_s_own(new_store: NewStore) -> None:
         assert slow.gaps == (Gap(1, 40),)
 
 
-async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: NewStore) -> None:
+async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: StoreFactory) -> None:
     """What a short log no longer has is fetched again, and where the service has it is no gap."""
     async with opened(new_store(max_length=5)) as store:
         room = Room()
@@ -652,7 +652,7 @@ async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: Ne
         assert slow.gaps == ()
 
 
-async def test_a_page_longer_than_the_log_comes_whole(new_store: NewStore) -> None:
+async def test_a_page_longer_than_the_log_comes_whole(new_store: StoreFactory) -> None:
     """The log's length bounds what is kept, not what one answer can bring."""
     async with opened(new_store(max_length=10)) as store:
         stream = Stream(feed_of(Room(*range(1, 31)), store), after=0)
@@ -660,7 +660,7 @@ async def test_a_page_longer_than_the_log_comes_whole(new_store: NewStore) -> No
         assert stream.gaps == ()
 
 
-async def test_a_slow_stream_is_told_of_what_is_gone(new_store: NewStore) -> None:
+async def test_a_slow_stream_is_told_of_what_is_gone(new_store: StoreFactory) -> None:
     """Trimmed here and gone there: one gap, from where it stood to what there is."""
     async with opened(new_store(max_length=5)) as store:
         room = Room()
@@ -895,7 +895,7 @@ limits = st.integers(0, 30).map(lambda number: number / 10)
     st.booleans(),
 )
 async def test_asking_can_be_cancelled_anywhere(
-    new_store: NewStore,
+    new_store: StoreFactory,
     cancellations: list[tuple[float, How]],
     times: list[tuple[int, int]],
     latency: float,

@@ -19,7 +19,7 @@ from .link import Argument, Connections
 from .pulse import SESSION_TIMEOUT, Heartbeat, to_microseconds
 from .scripts import script
 
-__all__ = ["RedisGate"]
+__all__ = ["RedisPacing"]
 
 MAX_OUTBOX: Final = 256
 """How many events are kept while the server is away. What is older than that is of no account."""
@@ -28,16 +28,16 @@ _Event = tuple[float, tuple[Argument, ...]]
 """What happened, and when by the loop's clock. The server is told how long ago that was."""
 
 
-class RedisGate:
+class RedisPacing:
     """The `Gate` of one endpoint and account, whose state lies under *keys*."""
 
     def __init__(
         self, link: Connections, pulse: Heartbeat, keys: Sequence[str], rate: Rate
     ) -> None:
-        self._link = link
-        self._pulse = pulse
+        self._connections = link
+        self._heartbeat = pulse
         self._keys = tuple(keys)
-        self._who = pulse.new_owner()
+        self._owner = pulse.new_owner()
         self._script = script("pace")
         times = (
             to_microseconds(rate.interval),
@@ -45,18 +45,18 @@ class RedisGate:
             to_microseconds(rate.guard),
             to_microseconds(SESSION_TIMEOUT),
         )
-        self._fixed_args: tuple[Argument, ...] = (self._who, *times)
-        self._numbers = itertools.count(1)
-        self._in_hand: set[int] = set()
+        self._fixed_args: tuple[Argument, ...] = (self._owner, *times)
+        self._ticket_numbers = itertools.count(1)
+        self._outstanding: set[int] = set()
         self._outbox: deque[_Event] = deque()
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._flush_task: asyncio.Task[None] | None = None
         self._is_queued = False
 
     async def acquire(self) -> Grant:
         """Ask for a token, and keep a place in the line of processes until it is had."""
-        ticket = next(self._numbers)
+        ticket = next(self._ticket_numbers)
         self._is_queued = True
         try:
             wait, paused = await self._send("t", ticket)
@@ -66,13 +66,13 @@ class RedisGate:
             raise
         if not wait:
             self._is_queued = False
-            self._in_hand.add(ticket)
-            self._pulse.keep_alive(self._who, ticket)
+            self._outstanding.add(ticket)
+            self._heartbeat.keep_alive(self._owner, ticket)
         return Grant(wait / 1e6, ticket, paused / 1e6)
 
     def written(self, ticket: int, guard: float) -> None:
         """The request on *ticket* is being written now."""
-        self._let_go(ticket)
+        self._forget(ticket)
         self._enqueue("w", ticket, to_microseconds(guard))
 
     def answered(self, ticket: int) -> None:
@@ -81,7 +81,7 @@ class RedisGate:
 
     def release(self, ticket: int) -> None:
         """The request on *ticket* certainly never left."""
-        self._let_go(ticket)
+        self._forget(ticket)
         self._enqueue("b", ticket)
 
     def leave_queue(self) -> None:
@@ -93,9 +93,9 @@ class RedisGate:
         """Let nothing through for *seconds* from now, in any process."""
         self._enqueue("p", to_microseconds(seconds))
 
-    async def withdraw(self) -> None:
+    async def close(self) -> None:
         """The store is closing: what is in hand goes back, and the place in the line."""
-        for ticket in list(self._in_hand):
+        for ticket in list(self._outstanding):
             self.release(ticket)
         if self._is_queued:
             self.leave_queue()
@@ -104,25 +104,25 @@ class RedisGate:
         if self._outbox:
             await self._send()
 
-    def _let_go(self, ticket: int) -> None:
-        self._in_hand.discard(ticket)
-        self._pulse.stop(self._who, ticket)
+    def _forget(self, ticket: int) -> None:
+        self._outstanding.discard(ticket)
+        self._heartbeat.stop(self._owner, ticket)
 
     # -- telling ----------------------------------------------------------------------------------
 
     def _enqueue(self, *event: Argument) -> None:
-        loop = self._move()
+        loop = self._rebind()
         self._outbox.append((loop_clock(loop)(), event))
         if len(self._outbox) > MAX_OUTBOX:
             self._outbox.popleft()
         if self._flush_task is None or self._flush_task.done():
             self._flush_task = loop.create_task(self._flush())
 
-    def _move(self) -> asyncio.AbstractEventLoop:
+    def _rebind(self) -> asyncio.AbstractEventLoop:
         """Come to the running loop. What happened in another one has no time in this."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._turn, self._flush_task = loop, asyncio.Lock(), None
+            self._loop, self._lock, self._flush_task = loop, asyncio.Lock(), None
             self._outbox.clear()
         return loop
 
@@ -135,8 +135,8 @@ class RedisGate:
 
     async def _send(self, *request: Argument) -> tuple[int, int]:
         """Tell what happened, and ask for a token if that is the wish. One at a time, in order."""
-        loop = self._move()
-        async with self._turn:
+        loop = self._rebind()
+        async with self._lock:
             events = list(self._outbox)
             if not events and not request:
                 return 0, 0
@@ -145,8 +145,8 @@ class RedisGate:
             for when, what in events:
                 args += _with_age(what, to_microseconds(now - when))
             args += request
-            told = await self._link.run_script(
-                self._script, self._keys, args, always=self._fixed_args
+            told = await self._connections.run_script(
+                self._script, self._keys, args, fixed_args=self._fixed_args
             )
             for event in events:
                 if self._outbox and self._outbox[0] is event:

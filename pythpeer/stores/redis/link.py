@@ -76,9 +76,9 @@ class _Failure:
 
     __slots__ = ("error", "retryable")
 
-    def __init__(self, error: StoreError, *, again: bool = False) -> None:
+    def __init__(self, error: StoreError, *, retryable: bool = False) -> None:
         self.error: Final = error
-        self.retryable: Final = again
+        self.retryable: Final = retryable
         """Whether to ask again makes sense."""
 
 
@@ -89,14 +89,14 @@ class Connections:
     seconds. *marker* is the key under which the server's run is noted.
     """
 
-    def __init__(self, address: Address, *, run_key: str, timeout: float, patience: float) -> None:
+    def __init__(self, address: Address, *, run_key: str, timeout: float, max_wait: float) -> None:
         self._address = address
-        self._marker = run_key
+        self._run_key = run_key
         self._timeout = timeout
-        self._patience = patience
+        self._max_wait = max_wait
         self._node: tuple[str, int] | None = None  # where a cluster has sent us
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._idle: list[Connection] = []
         self._errors: tuple[type[Exception], ...] = (OSError,)  # and redis-py's, once it is open
         self._open = False
@@ -122,27 +122,27 @@ class Connections:
 
     async def run_script(
         self,
-        what: Script,
+        script: Script,
         keys: Sequence[Argument],
         args: Sequence[Argument],
         *,
-        always: Sequence[Argument] = (),
+        fixed_args: Sequence[Argument] = (),
     ) -> Any:
         """Run a script and return its answer. Waits a moment for a server that is away.
 
         *always* are arguments before *args* that a caller hands over time and again.
         """
-        count = 3 + len(keys) + len(always)
+        count = 3 + len(keys) + len(fixed_args)
         command = _pack_command(
-            _pack_cached("EVALSHA", what.digest, len(keys), *keys, *always), count, args
+            _pack_cached("EVALSHA", script.digest, len(keys), *keys, *fixed_args), count, args
         )
         loop = asyncio.get_running_loop()
-        end, step = loop.time() + self._patience, BASE_BACKOFF
+        end, step = loop.time() + self._max_wait, BASE_BACKOFF
         while True:
             outcome = await self._execute(command)
             if isinstance(outcome, _Failure) and outcome.error.args == (NO_SCRIPT,):
                 # Nothing was done; this does it, and has it known from now on.
-                opening = _pack_cached("EVAL", what.text, len(keys), *keys, *always)
+                opening = _pack_cached("EVAL", script.text, len(keys), *keys, *fixed_args)
                 outcome = await self._execute(_pack_command(opening, count, args))
             if not isinstance(outcome, _Failure):
                 return outcome
@@ -182,7 +182,7 @@ class Connections:
     async def _execute(self, command: bytes) -> Any:
         """One answer as `_attempt` gives it, in turn: a thousand streams need no more sockets."""
         self._rebind()
-        turn = self._turn
+        turn = self._slots
         if turn.locked():
             try:
                 async with asyncio.timeout(self._timeout):
@@ -201,7 +201,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._idle.clear()
-            self._loop, self._turn = loop, asyncio.Semaphore(MAX_CONNECTIONS)
+            self._loop, self._slots = loop, asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def _execute_once(self, command: bytes, timeout: float | None = None) -> Any:
         """One answer, or the failure to get one as a value."""
@@ -304,7 +304,7 @@ class Connections:
                 f"is version {version}, and {MIN_VERSION}.0 is the oldest that works"
             )
         run = server.get("run_id", "")
-        await connection.send_command("EVAL", script("greet").text, 1, self._marker, run)
+        await connection.send_command("EVAL", script("greet").text, 1, self._run_key, run)
         await connection.read_response()
 
     # -- what went wrong --------------------------------------------------------------------------
@@ -321,7 +321,7 @@ class Connections:
             self._node = (host or self._address.host, int(port))
         if word in ERRORS:
             reason, transient, again = ERRORS[word]
-            return self._failure(reason, transient=transient, again=again)
+            return self._failure(reason, transient=transient, retryable=again)
         if isinstance(error, e.InvalidResponse):
             return self._failure(text, transient=False)
         if isinstance(error, e.ResponseError):
@@ -329,14 +329,14 @@ class Connections:
         self._node = None
         if isinstance(error, e.TimeoutError | TimeoutError):
             return self._timeout_error()
-        return self._failure("cannot be reached", again=True)
+        return self._failure("cannot be reached", retryable=True)
 
     def _timeout_error(self) -> _Failure:
-        return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
+        return self._failure(f"gave no answer within {self._timeout:g} s", retryable=True)
 
-    def _failure(self, reason: str, *, transient: bool = True, again: bool = False) -> _Failure:
+    def _failure(self, reason: str, *, transient: bool = True, retryable: bool = False) -> _Failure:
         text = f"the store at {self._address} {reason}"
-        return _Failure(StoreError(text, transient=transient), again=again)
+        return _Failure(StoreError(text, transient=transient), retryable=retryable)
 
     def _redacted(self, text: str) -> str:
         password = self._address.password

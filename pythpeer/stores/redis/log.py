@@ -27,18 +27,18 @@ class RedisLog(Log[T]):
     """See `Log`."""
 
     def __init__(self, shelf: LogState[T]) -> None:
-        self._shelf = shelf
-        self._pulse = shelf.pulse
-        self._owner = shelf.pulse.new_owner()
+        self._state = shelf
+        self._heartbeat = shelf.heartbeat
+        self._owner = shelf.heartbeat.new_owner()
         self._is_leader = False
         self._release_timer: asyncio.TimerHandle | None = None
-        weakref.finalize(self, shelf.pulse.report_dead, self._owner).atexit = False
+        weakref.finalize(self, shelf.heartbeat.report_dead, self._owner).atexit = False
 
     def reader(self, name: str | None) -> Reader[T]:
         """A reader of this name, which shares it with all others of the name, or one without."""
         if name is None or name == DIRECT:
-            return StandaloneReader(self._shelf, name)
-        return GroupReader(self._shelf, name)
+            return StandaloneReader(self._state, name)
+        return GroupReader(self._state, name)
 
     async def append(
         self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
@@ -46,16 +46,16 @@ class RedisLog(Log[T]):
         """Add what is new among *drafts*, and return that part of them."""
         if not drafts and not completes:
             return ()
-        added = await self._shelf.append(self._owner, drafts, completes)
+        added = await self._state.append(self._owner, drafts, completes)
         for number in completes:
-            self._pulse.stop(self._owner, number)
+            self._heartbeat.stop(self._owner, number)
         return added
 
     async def max_acknowledged(self) -> int:
         """The highest place that any reader but of direct calls has acknowledged."""
-        for reader in list(self._shelf.readers):
+        for reader in list(self._state.readers):
             await reader.flush()
-        place: int = await self._shelf.run_script("meta", "acknowledged", self._owner)
+        place: int = await self._state.run_script("meta", "acknowledged", self._owner)
         return place
 
     # -- announcements ----------------------------------------------------------------------------
@@ -63,23 +63,23 @@ class RedisLog(Log[T]):
     async def begin_fetch(self, seconds: float) -> int:
         """Note that a consuming read is about to be sent, and have the server know it."""
         args = (self._owner, to_microseconds(SESSION_TIMEOUT), to_microseconds(seconds))
-        number: int = await self._shelf.run_script("meta", "announce", *args)
-        self._pulse.keep_alive(self._owner, number, seconds)
+        number: int = await self._state.run_script("meta", "announce", *args)
+        self._heartbeat.keep_alive(self._owner, number, seconds)
         return number
 
     async def cancel_fetch(self, announcement: int) -> None:
         """Take an announcement back: nothing was consumed."""
-        self._pulse.stop(self._owner, announcement)
-        await self._shelf.run_script("meta", "withdraw", self._owner, announcement)
+        self._heartbeat.stop(self._owner, announcement)
+        await self._state.run_script("meta", "withdraw", self._owner, announcement)
 
     async def lose_fetch(self, announcement: int) -> None:
         """The announced read is over, and nobody knows what it consumed."""
-        self._pulse.stop(self._owner, announcement)
-        await self._shelf.run_script("meta", "give up", self._owner, announcement)
+        self._heartbeat.stop(self._owner, announcement)
+        await self._state.run_script("meta", "give up", self._owner, announcement)
 
     async def lost_fetches(self) -> Collection[int]:
         """The announcements of which nobody knows what they consumed."""
-        numbers: list[int] = await self._shelf.run_script("meta", "unsettled", self._owner)
+        numbers: list[int] = await self._state.run_script("meta", "unsettled", self._owner)
         return numbers
 
     # -- who polls --------------------------------------------------------------------------------
@@ -93,10 +93,10 @@ class RedisLog(Log[T]):
             self._release_timer.cancel()
             self._release_timer = None
         args = (self._owner, to_microseconds(SESSION_TIMEOUT), to_microseconds(seconds))
-        leads = bool(await self._shelf.run_script("meta", "lead", *args))
+        leads = bool(await self._state.run_script("meta", "lead", *args))
         if leads:
             self._is_leader = True
-            self._pulse.keep_alive(self._owner, "lead", seconds)
+            self._heartbeat.keep_alive(self._owner, "lead", seconds)
         return leads
 
     def release_lease(self) -> None:
@@ -107,27 +107,29 @@ class RedisLog(Log[T]):
 
     def _release_now(self) -> None:
         self._is_leader, self._release_timer = False, None
-        self._pulse.stop(self._owner, "lead")
-        self._shelf.run_in_background(self._shelf.run_script("meta", "retire", self._owner))
+        self._heartbeat.stop(self._owner, "lead")
+        self._state.run_in_background(self._state.run_script("meta", "retire", self._owner))
 
     async def wait_for_append(self, seconds: float) -> None:
         """Wait until somebody appends to the log, or dies, *seconds* at most."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        self._pulse.keep_alive(self._owner, "news")
-        stirred = asyncio.ensure_future(self._pulse.death_event.wait())
+        self._heartbeat.keep_alive(self._owner, "news")
+        stirred = asyncio.ensure_future(self._heartbeat.death_event.wait())
         try:
             while not stirred.done() and (left := end - loop.time()) > 0:
                 if await self._wait_appended(min(left, BLOCK_TIMEOUT), stirred):
                     return
         finally:
-            self._pulse.stop(self._owner, "news")
+            self._heartbeat.stop(self._owner, "news")
             stirred.cancel()
 
     async def _wait_appended(self, seconds: float, stirred: asyncio.Future[Any]) -> bool:
         """Whether something was appended in this time. Ends early if somebody was *stirred*."""
-        shelf = self._shelf
-        wait = asyncio.ensure_future(shelf.link.wait_for_entry(shelf.stream, shelf.head, seconds))
+        shelf = self._state
+        wait = asyncio.ensure_future(
+            shelf.connections.wait_for_entry(shelf.stream, shelf.head, seconds)
+        )
         try:
             await asyncio.wait((wait, stirred), return_when=asyncio.FIRST_COMPLETED)
         finally:

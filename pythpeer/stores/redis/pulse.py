@@ -36,10 +36,10 @@ class Heartbeat:
     """The signs of life of one process."""
 
     def __init__(self, link: Connections, alive: str, deaths: str) -> None:
-        self._link = link
+        self._connections = link
         self._keys = (alive, deaths)
         self._process = os.urandom(6).hex()
-        self._numbers = itertools.count(1)
+        self._owner_numbers = itertools.count(1)
         self._owners: dict[str, dict[object, float]] = {}
         self._unreported_dead: list[str] = []
         self._death_count: int | None = None
@@ -50,7 +50,7 @@ class Heartbeat:
 
     def new_owner(self) -> str:
         """A name like no other, here or in another process."""
-        return f"pythpeer-{self._process}-{next(self._numbers)}"
+        return f"pythpeer-{self._process}-{next(self._owner_numbers)}"
 
     def keep_alive(self, who: str, reason: object, seconds: float = math.inf) -> None:
         """Keep *who* alive for *reason*, for so long at most."""
@@ -119,7 +119,9 @@ class Heartbeat:
         gone, self._unreported_dead = self._unreported_dead, []
         args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(gone), *gone, *self._owners]
         try:
-            self._update_deaths(await self._link.run_script(script("pulse"), self._keys, args))
+            self._update_deaths(
+                await self._connections.run_script(script("pulse"), self._keys, args)
+            )
         except BaseException:
             self._unreported_dead += gone
             raise

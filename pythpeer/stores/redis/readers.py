@@ -40,9 +40,9 @@ class StandaloneReader(Reader[T]):
     """Reads all of the log: a stream without a name, or what direct calls have returned."""
 
     def __init__(self, shelf: LogState[T], name: str | None) -> None:
-        self._shelf = shelf
+        self._state = shelf
         self._direct = name == DIRECT
-        self._note = "direct" if self._direct else "acknowledged"
+        self._meta_field = "direct" if self._direct else "acknowledged"
         self._acknowledged: int | None = None
 
     async def position(self) -> int | None:
@@ -50,7 +50,7 @@ class StandaloneReader(Reader[T]):
         if not self._direct:
             return None
         await self.flush()
-        place: int | None = await self._shelf.run_script("meta", "direct", "")
+        place: int | None = await self._state.run_script("meta", "direct", "")
         return place
 
     async def seek(self, place: int) -> None:
@@ -58,46 +58,46 @@ class StandaloneReader(Reader[T]):
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         """At most *limit* entries with ids over *after*, ascending. Writes acknowledgements too."""
-        return await self._range(after, None if limit >= NO_LIMIT else limit)
+        return await self._read(after, None if limit >= NO_LIMIT else limit)
 
     def ack(self, place: int) -> None:
         """Acknowledge everything up to *place*."""
         self._acknowledged = max(place, self._acknowledged or 0)
-        self._shelf.readers.add(self)
+        self._state.readers.add(self)
 
     async def flush(self) -> None:
         """Write acknowledgements down."""
         if self._acknowledged is not None:
-            await self._range(0, 0)
+            await self._read(0, 0)
 
-    async def _range(self, after: int, limit: int | None) -> Sequence[Entry[T]]:
+    async def _read(self, after: int, limit: int | None) -> Sequence[Entry[T]]:
         acknowledged = self._acknowledged
-        entries = await self._shelf.range(after, limit, self._note, acknowledged)
+        entries = await self._state.read(after, limit, self._meta_field, acknowledged)
         if self._acknowledged == acknowledged:
             self._acknowledged = None
-            self._shelf.readers.discard(self)
+            self._state.readers.discard(self)
         return entries
 
 
 class _BatchSizer(Generic[T]):
     """What a worker took in hand at a time: how much, and how long it took."""
 
-    __slots__ = ("_began", "_size", "next")
+    __slots__ = ("_started", "_size", "next_size")
 
     def __init__(self) -> None:
-        self.next = 1
-        self._began = 0.0
+        self.next_size = 1
+        self._started = 0.0
         self._size = 0
 
-    def took(self, size: int) -> None:
+    def start(self, size: int) -> None:
         """So many items are in hand from now on."""
-        self._began, self._size = time.perf_counter(), size
+        self._started, self._size = time.perf_counter(), size
 
     def done(self) -> None:
         """They are acknowledged: see what to take the next time."""
         if self._size:
-            each = max(1e-9, (time.perf_counter() - self._began) / self._size)
-            self.next = max(1, min(int(BATCH_SECONDS / each), MAX_GROWTH * self._size))
+            each = max(1e-9, (time.perf_counter() - self._started) / self._size)
+            self.next_size = max(1, min(int(BATCH_SECONDS / each), MAX_GROWTH * self._size))
             self._size = 0
 
 
@@ -106,18 +106,18 @@ class GroupReader(Reader[T]):
 
     def __init__(self, shelf: LogState[T], name: str) -> None:
         self.name: Final = name
-        self._shelf = shelf
-        self._consumer = shelf.pulse.new_owner()
+        self._state = shelf
+        self._consumer = shelf.heartbeat.new_owner()
         self._epoch: int | None = None
         self._group_position: int | None = None
-        self._share: _BatchSizer[T] = _BatchSizer()
+        self._batch: _BatchSizer[T] = _BatchSizer()
         self._pending: deque[int] = deque()
         self._acks: dict[int, None] = {}  # of items in hand
-        self._place: int | None = None  # up to where all is acknowledged
+        self._position_to_write: int | None = None  # up to where all is acknowledged
         self._is_catching_up = False
         self._redeliver = False
         self._flushing: asyncio.Task[None] | None = None
-        weakref.finalize(self, shelf.pulse.report_dead, self._consumer).atexit = False
+        weakref.finalize(self, shelf.heartbeat.report_dead, self._consumer).atexit = False
 
     @property
     def group_position(self) -> int | None:
@@ -126,7 +126,7 @@ class GroupReader(Reader[T]):
 
     async def position(self) -> int | None:
         """The id up to which everything was acknowledged, by whichever worker."""
-        for reader in list(self._shelf.readers):
+        for reader in list(self._state.readers):
             if isinstance(reader, GroupReader) and reader.name == self.name:
                 await reader.flush()
         place: int | None = await self._run("place")
@@ -140,41 +140,45 @@ class GroupReader(Reader[T]):
         """Send all workers of the name to *place*. What they have in hand is no longer theirs."""
         self._pending.clear()
         self._acks.clear()
-        self._place = None
+        self._position_to_write = None
         self._epoch = await self._run("seek", place)
 
     async def _run(self, what: str, *args: Argument) -> int | None:
         epoch = "" if self._epoch is None else self._epoch
-        answer: int | None = await self._shelf.run_script("name", what, self.name, epoch, *args)
+        answer: int | None = await self._state.run_script("name", what, self.name, epoch, *args)
         return answer
 
     # -- reading ----------------------------------------------------------------------------------
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         """The next items that no other worker has, or those that a dead one had in hand."""
-        await self._shelf.pulse.flush()
-        self._share.done()
-        acks, place = list(self._acks), self._place
+        await self._state.heartbeat.flush()
+        self._batch.done()
+        acks, place = list(self._acks), self._position_to_write
         args: list[Argument] = [self.name, self._consumer, to_microseconds(SESSION_TIMEOUT)]
-        args += [min(limit, self._share.next), after, "" if self._epoch is None else self._epoch]
+        args += [
+            min(limit, self._batch.next_size),
+            after,
+            "" if self._epoch is None else self._epoch,
+        ]
         args += [int(self._redeliver), "" if place is None else place, *acks]
         self._redeliver = True  # unless the answer is heard
-        self._shelf.pulse.keep_alive(self._consumer, "reading")
-        self._shelf.readers.add(self)
-        mode, self._epoch, head, passed, found = await self._shelf.run_script(
-            "share", *self._shelf.script_head, *args
+        self._state.heartbeat.keep_alive(self._consumer, "reading")
+        self._state.readers.add(self)
+        mode, self._epoch, head, passed, found = await self._state.run_script(
+            "share", *self._state.script_head, *args
         )
         self._redeliver = False
         self._acks_written(acks, place)
-        self._shelf.head = max(self._shelf.head, head)
+        self._state.head = max(self._state.head, head)
         self._is_catching_up = mode == b"catch up"
-        entries = self._shelf.entries(found)
+        entries = self._state.entries(found)
         if mode == b"again":
             entries = _relinked(entries)
             passed = entries[0].after
         self._group_position = passed
         self._pending.extend(entry.id for entry in entries)
-        self._share.took(len(entries))
+        self._batch.start(len(entries))
         # There is nothing in a hole to be lost.
         self._acks.update(
             (e.id, None) for e in entries if e.item is None and not self._is_catching_up
@@ -190,8 +194,8 @@ class GroupReader(Reader[T]):
         while in_hand and in_hand[0] <= place:
             acks[in_hand.popleft()] = None
         if self._is_catching_up or len(acks) == before:
-            self._place = max(place, self._place or 0)
-        self._shelf.readers.add(self)
+            self._position_to_write = max(place, self._position_to_write or 0)
+        self._state.readers.add(self)
         if self._flushing is None:
             self._flushing = asyncio.ensure_future(self._flush_soon())
 
@@ -206,16 +210,16 @@ class GroupReader(Reader[T]):
 
     async def flush(self) -> None:
         """Write acknowledgements down."""
-        while self._acks or self._place is not None:
-            acks, place = list(self._acks), self._place
+        while self._acks or self._position_to_write is not None:
+            acks, place = list(self._acks), self._position_to_write
             await self._run("ack", "" if place is None else place, *acks)
             self._acks_written(acks, place)
 
     def _acks_written(self, acks: Sequence[int], place: int | None) -> None:
         for id in acks:
             self._acks.pop(id, None)
-        if self._place == place:
-            self._place = None
+        if self._position_to_write == place:
+            self._position_to_write = None
 
     async def leave(self) -> None:
         """The stream is over: let others have what is in hand."""
@@ -224,8 +228,8 @@ class GroupReader(Reader[T]):
                 await asyncio.wait([self._flushing])
             await self.flush()
         finally:
-            self._shelf.readers.discard(self)
-            self._shelf.pulse.stop(self._consumer, "reading")
+            self._state.readers.discard(self)
+            self._state.heartbeat.stop(self._consumer, "reading")
         await self._run("leave", self._consumer)
 
 

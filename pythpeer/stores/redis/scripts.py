@@ -25,8 +25,8 @@ class Script:
 
 
 @cache
-def script(name: str, *, of_a_log: bool = False) -> Script:
+def script(name: str, *, with_common: bool = False) -> Script:
     """The script of that name; those *of a log* begin with what they have in common."""
-    names = ["log", name] if of_a_log else [name]
+    names = ["log", name] if with_common else [name]
     folder = files(__name__.rpartition(".")[0])
     return Script("".join(folder.joinpath(f"{each}.lua").read_text("utf-8") for each in names))

@@ -54,7 +54,7 @@ class Keys(NamedTuple):
         """Which run of the server this is, and since when."""
         return f"{self.tag}:server"
 
-    def pace(self, key: str) -> tuple[str, str, str]:
+    def bucket(self, key: str) -> tuple[str, str, str]:
         """The tokens of one endpoint and account, with what else their script looks at."""
         return (f"{self.tag}:pace:{key}", self.server, self.alive)
 
@@ -81,17 +81,17 @@ class LogState(Generic[T]):
         max_length: int | None,
     ) -> None:
         self.topic = topic
-        self.link = link
-        self.pulse = pulse
+        self.connections = link
+        self.heartbeat = pulse
         self.head: int = 0
         """The highest id that was seen in the log."""
         self.readers: weakref.WeakSet[Reader[T]] = weakref.WeakSet()
         """Those here that have something in hand, or to write down."""
-        self._spawned: set[asyncio.Future[object]] = set()
+        self._background_tasks: set[asyncio.Future[object]] = set()
         self._keys = keys.log(topic.name)
         self._tag = keys.tag
-        self._length = "" if max_length is None else max_length
-        self._consumed = int(topic.destructive)
+        self._max_length = "" if max_length is None else max_length
+        self._destructive = int(topic.destructive)
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(topic.item).decode
 
@@ -103,25 +103,25 @@ class LogState(Generic[T]):
     @property
     def script_head(self) -> tuple[Argument, Argument]:
         """What scripts have to know that look for the end of the log."""
-        return self.head, self._consumed
+        return self.head, self._destructive
 
     def run_in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Have something told to the server, without waiting. If that fails it makes no odds."""
         task = asyncio.ensure_future(work)
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)
         task.add_done_callback(_mark_retrieved)
 
     async def wait_background(self) -> None:
         """Wait for what was spawned."""
-        if self._spawned:
-            await asyncio.wait(self._spawned)
+        if self._background_tasks:
+            await asyncio.wait(self._background_tasks)
 
     async def run_script(self, name: str, *args: Argument) -> Any:
         """Run one of the scripts about a log."""
-        return await self.link.run_script(script(name, of_a_log=True), self._keys, args)
+        return await self.connections.run_script(script(name, of_a_log=True), self._keys, args)
 
-    async def range(
+    async def read(
         self, after: int, limit: int | None, note: str, acknowledged: int | None
     ) -> Sequence[Entry[T]]:
         """Entries after a place, and a note of what was *acknowledged*."""
@@ -137,15 +137,17 @@ class LogState(Generic[T]):
         self, who: str, drafts: Sequence[NewEntry[T]], settled: Collection[int]
     ) -> Sequence[NewEntry[T]]:
         """Add what is new among *drafts*, and return that."""
-        args: list[Argument] = [*self.script_head, self._length, who, len(settled), *settled]
+        args: list[Argument] = [*self.script_head, self._max_length, who, len(settled), *settled]
         for draft in drafts:
-            args += self._draft(draft)
+            args += self._encode_entry(draft)
         keys = (*self._keys, f"{self._tag}:done:{os.urandom(8).hex()}")
-        answer: list[int] = await self.link.run_script(script("append", of_a_log=True), keys, args)
+        answer: list[int] = await self.connections.run_script(
+            script("append", of_a_log=True), keys, args
+        )
         self.head = answer[0]
         return [drafts[index] for index in answer[1:]]
 
-    def _draft(self, draft: NewEntry[T]) -> tuple[Argument, ...]:
+    def _encode_entry(self, draft: NewEntry[T]) -> tuple[Argument, ...]:
         item = self._encode_item(draft.item, draft.id)
         if draft.id is not None:
             return ("n", draft.id, draft.after, int(draft.gap), item)

@@ -15,12 +15,12 @@ from ...wire import Rate, check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
 from ..survey import StoreSnapshot
 from .address import Address, read_address
-from .gate import RedisGate
+from .gate import RedisPacing
 from .link import Connections
 from .log import RedisLog
 from .pulse import Heartbeat
 from .shelf import Keys, LogState
-from .survey import survey
+from .survey import read_snapshot
 
 __all__ = ["RedisStore"]
 
@@ -72,32 +72,32 @@ class RedisStore(Store):
         self._address: Address = address
         self._sessions = 0
         self._keys = Keys(prefix)
-        self._link = Connections(
+        self._connections = Connections(
             address,
             run_key=self._keys.server,
             timeout=timeout,
-            patience=check_seconds("patience", patience),
+            max_wait=check_seconds("patience", patience),
         )
-        self._pulse = Heartbeat(self._link, self._keys.alive, self._keys.deaths)
+        self._heartbeat = Heartbeat(self._connections, self._keys.alive, self._keys.deaths)
         self._max_length = max_length
-        self._shelves: dict[str, LogState[Any]] = {}
-        self._gates: list[RedisGate] = []
-        self._turn = asyncio.Lock()
+        self._logs: dict[str, LogState[Any]] = {}
+        self._pacing: list[RedisPacing] = []
+        self._lock = asyncio.Lock()
 
     async def open(self) -> None:
         """See that the server is there and of use. Raises `StoreError` at once where it is not."""
         if not self._sessions:
-            self._turn = asyncio.Lock()  # the one before may be another loop's
-        async with self._turn:
+            self._lock = asyncio.Lock()  # the one before may be another loop's
+        async with self._lock:
             if not self._sessions:
-                self._shelves.clear()
-                await self._link.open()
+                self._logs.clear()
+                await self._connections.open()
             self._sessions += 1
 
     async def aclose(self) -> None:
         """One session less; the last one closes the connections."""
         with anyio.CancelScope(shield=True):
-            async with self._turn:
+            async with self._lock:
                 self._sessions = max(0, self._sessions - 1)
                 if not self._sessions:
                     await self._close()
@@ -105,29 +105,29 @@ class RedisStore(Store):
     async def _close(self) -> None:
         """Let others have what is in hand, and what was acknowledged be on record."""
         failure: StoreError | None = None
-        for leaving in self._leaving():
+        for leaving in self._closing_steps():
             try:
                 if failure is None:
                     await leaving()
             except StoreError as error:
                 failure = error.with_traceback(None)
-        await self._pulse.aclose()
-        await self._link.aclose()
+        await self._heartbeat.aclose()
+        await self._connections.aclose()
         if failure is not None:
             raise failure
 
-    def _leaving(self) -> list[Callable[[], Awaitable[None]]]:
-        readers = [reader for shelf in self._shelves.values() for reader in shelf.readers]
-        settling = [shelf.wait_background for shelf in self._shelves.values()]
+    def _closing_steps(self) -> list[Callable[[], Awaitable[None]]]:
+        readers = [reader for shelf in self._logs.values() for reader in shelf.readers]
+        settling = [shelf.wait_background for shelf in self._logs.values()]
         leaving = [reader.leave for reader in readers]
-        return [*settling, *leaving, *(gate.withdraw for gate in self._gates)]
+        return [*settling, *leaving, *(gate.close for gate in self._pacing)]
 
     def log(self, topic: Topic[T]) -> Log[T]:
         """The log of *topic*, shared by all sessions and programs on this server and prefix."""
-        shelf = self._shelves.get(topic.name)
+        shelf = self._logs.get(topic.name)
         if shelf is None:
-            shelf = self._shelves[topic.name] = LogState(
-                topic, self._link, self._pulse, self._keys, self._max_length
+            shelf = self._logs[topic.name] = LogState(
+                topic, self._connections, self._heartbeat, self._keys, self._max_length
             )
         return RedisLog(cast("LogState[T]", shelf))
 
@@ -135,8 +135,8 @@ class RedisStore(Store):
         """Make a limiter that shares its tokens with the other programs."""
         if not rate.interval:
             return Limiter(name, rate)
-        gate = RedisGate(self._link, self._pulse, self._keys.pace(key), rate)
-        self._gates.append(gate)
+        gate = RedisPacing(self._connections, self._heartbeat, self._keys.bucket(key), rate)
+        self._pacing.append(gate)
         return Limiter(name, rate, gate)
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
@@ -144,7 +144,7 @@ class RedisStore(Store):
 
         Looks through the names of all keys in the database, in small steps.
         """
-        return await survey(self._link, self._keys, latest)
+        return await read_snapshot(self._connections, self._keys, latest)
 
     def __repr__(self) -> str:
         # Not everything is there yet where a traceback shows a store that could not be made.

@@ -11,10 +11,10 @@ from .pulse import SESSION_TIMEOUT, to_microseconds
 from .scripts import script
 from .shelf import Keys, RawEntry
 
-__all__ = ["survey"]
+__all__ = ["read_snapshot"]
 
 
-async def survey(link: Connections, keys: Keys, latest: int) -> StoreSnapshot:
+async def read_snapshot(link: Connections, keys: Keys, latest: int) -> StoreSnapshot:
     """All logs and endpoints under *keys*."""
     topics, paces = await _named(link, keys, "log"), await _named(link, keys, "pace")
     # A log of which nothing is there yet but that somebody announced a read, or leads.
@@ -61,6 +61,6 @@ def _latest(entry: RawEntry) -> LatestItem:
 async def _endpoint(link: Connections, keys: Keys, key: str) -> EndpointSnapshot:
     nobody: list[Argument] = ["", 0, 0, 0, to_microseconds(SESSION_TIMEOUT)]
     requests, in_hand, waiting, paused = await link.run_script(
-        script("pace"), keys.pace(key), nobody
+        script("pace"), keys.bucket(key), nobody
     )
     return EndpointSnapshot(key, requests, in_hand, waiting, paused / 1e6)
