@@ -51,7 +51,7 @@ class Script:
         """How long to wait, and how long it is paused, in seconds."""
         self._do("ZADD", "alive", FOREVER * 10, who)
         numbers = (micro(rate.interval), rate.burst, micro(rate.guard), micro(term))
-        answer = self._do("EVAL", script("pace").text, 3, *KEYS, who, *numbers, *what)
+        answer = self._do("EVAL", script("bucket").text, 3, *KEYS, who, *numbers, *what)
         if answer.startswith(b":"):
             return int(answer[1:]) / 1e6, 0.0
         assert answer.startswith(b"*2\r\n:"), answer
