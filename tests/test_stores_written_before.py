@@ -82,7 +82,7 @@ def copy_file(folder: Path, *, rebooted: bool = False) -> Path:
 
 def restore_keys(store: VirtualRedisStore) -> None:
     """Write the keys of the Redis sample to the server of *store*."""
-    client = FakeRedis(server=store._data)
+    client: Any = FakeRedis(server=store._data)
     client.flushall()
     keys: dict[str, dict[str, Any]] = json.loads((SAMPLES / "redis.json").read_text("utf-8"))
     for key, content in keys.items():
@@ -101,7 +101,7 @@ def restore_keys(store: VirtualRedisStore) -> None:
                 raise AssertionError(key)
 
 
-def restore_stream(client: FakeRedis, key: str, stream: dict[str, Any]) -> None:
+def restore_stream(client: Any, key: str, stream: dict[str, Any]) -> None:
     for id, fields in stream["entries"]:
         client.execute_command("XADD", key, id, *fields)
     assert stream["entries"][-1][0] == stream["last"]
