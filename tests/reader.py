@@ -1,7 +1,7 @@
-"""A reader that is killed: run by tests/test_kill.py as a process of its own.
+"""A reader that is killed: run by tests/test_kill.py as a separate process.
 
-A reader follows two names of the chat and one of the mail, and puts each item down before it asks
-for the next one.
+It reads the chat under two names and the mail under one, and logs each item before it requests the
+next one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-import pythpeer.transport  # so that no life has to import it
+import pythpeer.transport  # so that no killed process has to import it
 from pythpeer import ChatMessage, Mail, Rate, Retry, Session, SqliteStore, Stream
 
 assert pythpeer.transport is not None
@@ -20,22 +20,23 @@ assert pythpeer.transport is not None
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.01, guard=0.002))
 
 
-async def follow(stream: Stream[ChatMessage] | Stream[Mail], kind: str, book: int) -> None:
-    """Put down what comes. The second name acknowledges by itself, and puts that down as well."""
+async def follow(stream: Stream[ChatMessage] | Stream[Mail], kind: str, log_file: int) -> None:
+    """Log each item. The second name acknowledges explicitly, and logs that as well."""
     await stream.__aenter__()
-    os.write(book, f"{os.getpid()} began {kind} 0\n".encode())
+    os.write(log_file, f"{os.getpid()} began {kind} 0\n".encode())
     async for item in stream:
-        await asyncio.sleep(0.002)  # to be killed in the middle of its work
-        what, mark = (item.text, item.recovered) if isinstance(item, Mail) else (item.id, False)
-        os.write(book, f"{os.getpid()} {kind} {what} {int(mark)}\n".encode())
+        await asyncio.sleep(0.002)  # so that it is killed while it processes an item
+        is_mail = isinstance(item, Mail)
+        label, recovered = (item.text, item.recovered) if is_mail else (item.id, False)
+        os.write(log_file, f"{os.getpid()} {kind} {label} {int(recovered)}\n".encode())
         if kind == "chat-2":
             await stream.ack()
-            os.write(book, f"{os.getpid()} acknowledged {what} 0\n".encode())
+            os.write(log_file, f"{os.getpid()} acknowledged {label} 0\n".encode())
 
 
 async def main(url: str, folder: str, timeout: str) -> None:
-    logging.disable(logging.WARNING)  # that the service is down now and then is no news
-    book = os.open(Path(folder, "book"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    logging.disable(logging.WARNING)  # the service fails now and then on purpose
+    log_file = os.open(Path(folder, "book"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     session = Session(
         peerbet_url=url,
         pythbots_url=url,
@@ -49,5 +50,5 @@ async def main(url: str, folder: str, timeout: str) -> None:
     async with session, asyncio.TaskGroup() as group:
         for name in ("chat-1", "chat-2"):
             stream = session.peerbet.chat_stream(name=name, after=None)
-            group.create_task(follow(stream, name, book))
-        group.create_task(follow(session.pythbots.mail_stream(name="mail"), "mail", book))
+            group.create_task(follow(stream, name, log_file))
+        group.create_task(follow(session.pythbots.mail_stream(name="mail"), "mail", log_file))

@@ -1,7 +1,7 @@
-"""A worker that is killed: run by tests/test_redis_kill.py as a process of its own.
+"""A worker that is killed: run by tests/test_redis_kill.py as a separate process.
 
-It follows the chat and the mail under the name ``team``, which it shares with its colleagues, and
-puts each item down before it asks for the next one.
+It reads the chat and the mail under the name ``team``, which it shares with the other workers, and
+logs each item before it requests the next one.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ assert pythpeer.transport is not None
 assert redis.asyncio is not None
 
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.2, guard=0.4))
-"""With room for a judge that is busy itself: it lives in one loop with the test."""
+"""With a wide guard, because the checker runs in the same busy event loop as the test."""
 
 
-async def follow(stream: Stream[ChatMessage] | Stream[Mail], book: int) -> None:
+async def follow(stream: Stream[ChatMessage] | Stream[Mail], log_file: int) -> None:
     async with stream:
-        os.write(book, f"{os.getpid()} ready {type(stream).__name__}\n".encode())
+        os.write(log_file, f"{os.getpid()} ready {type(stream).__name__}\n".encode())
         async for item in stream:
-            what = f"mail {item.text}" if isinstance(item, Mail) else f"chat {item.id}"
-            os.write(book, f"{os.getpid()} {what}\n".encode())
-            await asyncio.sleep(0.002)  # to be killed in the middle of its work
+            label = f"mail {item.text}" if isinstance(item, Mail) else f"chat {item.id}"
+            os.write(log_file, f"{os.getpid()} {label}\n".encode())
+            await asyncio.sleep(0.002)  # so that it is killed while it processes an item
 
 
 async def main(service: str, server: str, path: str, timeout: str) -> None:
-    book = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     session = Session(
         peerbet_url=service,
         pythbots_url=service,
@@ -45,5 +45,5 @@ async def main(service: str, server: str, path: str, timeout: str) -> None:
         store=RedisStore(server, patience=0.25),
     )
     async with session, asyncio.TaskGroup() as group:
-        group.create_task(follow(session.peerbet.chat_stream(name="team", after=None), book))
-        group.create_task(follow(session.pythbots.mail_stream(name="team"), book))
+        group.create_task(follow(session.peerbet.chat_stream(name="team", after=None), log_file))
+        group.create_task(follow(session.pythbots.mail_stream(name="team"), log_file))

@@ -33,7 +33,7 @@ from scripted import (
     Fault,
     Scripted,
 )
-from stores import StoreFactory, InterceptingStore, flush_events
+from stores import InterceptingStore, StoreFactory, flush_events
 
 from pythpeer import (
     AccessDeniedError,

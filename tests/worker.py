@@ -1,7 +1,7 @@
-"""One of several programs on one file: run by tests/test_processes.py as a process of its own.
+"""One of several programs on one file: run by tests/test_processes.py as a separate process.
 
-With ``chat NAME`` and ``mail NAME`` it prints what a stream hands out, with ``call N`` it asks the
-chat again and again for its last N messages, with ``unread`` it gets mail once.
+With ``chat NAME`` and ``mail NAME`` it prints the items of a stream, with ``call N`` it repeatedly
+requests the last N messages of the chat, with ``unread`` it gets mail once.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pythpeer import Mail, Rate, Session, SqliteStore
 
 assert pythpeer.transport is not None
 
-# A wide guard for so short an interval: the judge is on the same busy machine, and may look late.
+# A wide guard for so short an interval: the checker is on the same busy machine, and may be late.
 RATES: Final = dict.fromkeys(
     ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail"), Rate(0.05, guard=0.4)
 )
 
 
-def say(what: object) -> None:
-    os.write(1, f"{what}\n".encode())
+def output(line: object) -> None:
+    os.write(1, f"{line}\n".encode())
 
 
-async def main(url: str, path: str, what: str, detail: str = "") -> None:
+async def main(url: str, path: str, command: str, detail: str = "") -> None:
     session = Session(
         peerbet_url=url,
         pythbots_url=url,
@@ -35,18 +35,18 @@ async def main(url: str, path: str, what: str, detail: str = "") -> None:
         store=SqliteStore(path),
     )
     async with session:
-        say("ready")
-        match what:
+        output("ready")
+        match command:
             case "call":
                 while True:
                     await session.peerbet.messages(last=int(detail))
             case "unread":
                 for mail in await session.pythbots.unread_mail():
-                    say(mail.text)
+                    output(mail.text)
             case _:
                 chat = session.peerbet.chat_stream(name=detail)
-                stream = chat if what == "chat" else session.pythbots.mail_stream(name=detail)
+                stream = chat if command == "chat" else session.pythbots.mail_stream(name=detail)
                 async with stream:
-                    say("following")
+                    output("following")
                     async for item in stream:
-                        say(item.text if isinstance(item, Mail) else item.id)
+                        output(item.text if isinstance(item, Mail) else item.id)

@@ -4,21 +4,21 @@
 -- entry is {"<id>-0", {"after", n, ["gap", "1",] ["item", json]}}, wherever it is stored.
 --
 -- The keys of a log, whose names are kept as they are stored:
---   STREAM      log:         the stream, with the entries that arrived in order
---   META        meta:        the lease, the acknowledged and the direct position, counters; for each
---                            name its epoch, and while it is replaying "late:" (its position) and
---                            "catcher:" (the consumer that replays)
---   LINKS       links:       better links of entries in the stream: id -> "after gap"
---   LATE        late:        the entries that arrived out of order, by id
---   LATE_IDS    late-ids:    their ids, sorted
---   LATE_ORDER  late-order:  their ids, in the order of arrival
---   SEEN        seen:        for items without an id: identity -> "copies possible-duplicates"
---   ANNOUNCED   announced:   the fetch intents, see lease_and_fetches.lua
---   ALIVE       alive        the owners that are alive, by the time at which they expire
---   DEATHS      deaths       the number of deaths, and of releases of a lease
+--   STREAM            log:         the stream, with the entries that arrived in order
+--   META              meta:        the lease, the acknowledged and the direct position, counters;
+--                                  for each name its epoch, and while it is replaying "late:" (its
+--                                  position) and "catcher:" (the consumer that replays)
+--   LINKS             links:       better links of entries in the stream: id -> "after gap"
+--   OUT_OF_ORDER      late:        the entries that arrived out of order, by id
+--   OUT_OF_ORDER_IDS  late-ids:    their ids, sorted
+--   ARRIVAL_ORDER     late-order:  their ids, in the order of arrival
+--   SEEN              seen:        for items without an id: identity -> "copies duplicates"
+--   FETCHES           announced:   the fetch intents, see lease_and_fetches.lua
+--   ALIVE             alive        the owners that are alive, by the time at which they expire
+--   DEATHS            deaths       the number of deaths, and of releases of a lease
 
-local STREAM, META, LINKS, LATE, LATE_IDS, LATE_ORDER = unpack(KEYS, 1, 6)
-local SEEN, ANNOUNCED, ALIVE, DEATHS = unpack(KEYS, 7, 10)
+local STREAM, META, LINKS, OUT_OF_ORDER, OUT_OF_ORDER_IDS, ARRIVAL_ORDER = unpack(KEYS, 1, 6)
+local SEEN, FETCHES, ALIVE, DEATHS = unpack(KEYS, 7, 10)
 
 -- By how much the ids jump in a log that lost its end: beyond all ids that any reader has seen.
 local JUMP = 1000000
@@ -76,7 +76,7 @@ local function head_since(known, destructive)
   redis.call('XADD', STREAM, fmt_int(last) .. '-0', 'after', '0')
   redis.call('XDEL', STREAM, fmt_int(last) .. '-0')
   local fetch = redis.call('HINCRBY', META, 'announcements', 1)
-  redis.call('HSET', ANNOUNCED, fetch, '0 - 0')
+  redis.call('HSET', FETCHES, fetch, '0 - 0')
   return last
 end
 
@@ -113,7 +113,7 @@ end
 -- Returns an entry that arrived out of order, and the head at its arrival. It is stored as
 -- "after gap head [item]".
 local function out_of_order_entry(id)
-  local stored = redis.call('HGET', LATE, id)
+  local stored = redis.call('HGET', OUT_OF_ORDER, id)
   if not stored then return nil end
   local after, gap, arrived, item = string.match(stored, '^(%d+) (%d) (%d+) ?(.*)$')
   if item == '' then item = nil end
@@ -122,12 +122,12 @@ end
 
 local function keep_out_of_order(id, after, gap, arrived, item)
   local stored = fmt_int(after) .. (gap and ' 1 ' or ' 0 ') .. fmt_int(arrived)
-  redis.call('HSET', LATE, fmt_int(id), item and stored .. ' ' .. item or stored)
+  redis.call('HSET', OUT_OF_ORDER, fmt_int(id), item and stored .. ' ' .. item or stored)
 end
 
 local function out_of_order_after(position, limit)
-  if redis.call('EXISTS', LATE_IDS) == 0 then return {} end
-  local command = {'ZRANGEBYSCORE', LATE_IDS, '(' .. fmt_int(position), '+inf'}
+  if redis.call('EXISTS', OUT_OF_ORDER_IDS) == 0 then return {} end
+  local command = {'ZRANGEBYSCORE', OUT_OF_ORDER_IDS, '(' .. fmt_int(position), '+inf'}
   if limit then
     command[5], command[6], command[7] = 'LIMIT', 0, limit
   end

@@ -1,7 +1,7 @@
 -- Appends what is new among entries, and completes fetch intents.
 --
--- ARGV: known head, whether reads are destructive ("1"), the number of entries to keep or "", owner,
---       the number of completed fetch intents, their numbers, then for each new entry either
+-- ARGV: known head, whether reads are destructive ("1"), the number of entries to keep or "",
+--       owner, the number of completed fetch intents, their numbers, then for each new entry either
 --         "n", id, after, gap, item                        with an id of the service
 --         "l", identity, max copies, from history, item, as duplicate      without an id
 --       where items are JSON, or "" if undecodable.
@@ -45,8 +45,8 @@ local function add(id, after, gap, item)
     return false
   end
   keep_out_of_order(id, after, gap, last, item)
-  redis.call('ZADD', LATE_IDS, id, id)
-  redis.call('RPUSH', LATE_ORDER, id)
+  redis.call('ZADD', OUT_OF_ORDER_IDS, id, id)
+  redis.call('RPUSH', ARRIVAL_ORDER, id)
   return true
 end
 
@@ -120,18 +120,18 @@ local function trim_stream(length)
 end
 
 local function trim_out_of_order()
-  local id = redis.call('LPOP', LATE_ORDER)
-  redis.call('HDEL', LATE, id)
-  redis.call('ZREM', LATE_IDS, id)
+  local id = redis.call('LPOP', ARRIVAL_ORDER)
+  redis.call('HDEL', OUT_OF_ORDER, id)
+  redis.call('ZREM', OUT_OF_ORDER_IDS, id)
 end
 
 local function trim(length)
   while true do
-    local in_order, out_of_order = redis.call('XLEN', STREAM), redis.call('LLEN', LATE_ORDER)
+    local in_order, out_of_order = redis.call('XLEN', STREAM), redis.call('LLEN', ARRIVAL_ORDER)
     if out_of_order == 0 then return trim_stream(length) end
     if in_order + out_of_order <= length then return end
     local first = redis.call('XRANGE', STREAM, '-', '+', 'COUNT', 1)[1]
-    local _, arrived = out_of_order_entry(redis.call('LINDEX', LATE_ORDER, 0))
+    local _, arrived = out_of_order_entry(redis.call('LINDEX', ARRIVAL_ORDER, 0))
     if first and number_of(first[1]) <= arrived then
       redis.call('XTRIM', STREAM, 'MAXLEN', in_order - 1)
     else
@@ -156,13 +156,13 @@ end
 
 -- Those of other owners that can still take effect are only marked as completed.
 for arg = 6, 5 + ARGV[5] do
-  local fetch = redis.call('HGET', ANNOUNCED, ARGV[arg])
+  local fetch = redis.call('HGET', FETCHES, ARGV[arg])
   if fetch then
     local ends, fetch_owner = string.match(fetch, '(%d+) (%S+)')
     if tonumber(ends) <= now() or fetch_owner == owner then
-      redis.call('HDEL', ANNOUNCED, ARGV[arg])
+      redis.call('HDEL', FETCHES, ARGV[arg])
     else
-      redis.call('HSET', ANNOUNCED, ARGV[arg], ends .. ' ' .. fetch_owner .. ' 1')
+      redis.call('HSET', FETCHES, ARGV[arg], ends .. ' ' .. fetch_owner .. ' 1')
     end
   end
 end

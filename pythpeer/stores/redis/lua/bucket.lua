@@ -1,8 +1,8 @@
 -- The tokens of one endpoint and account, for all processes: `SharedBucket` in one round trip.
 --
 -- With s(n) = min(written + guard, answered) of the n-th request, the next ones are due at
--- due(n) = max(due(n - 1), s(n - burst)) + interval. In addition there is a wait queue of processes,
--- and an expiry of each outstanding token. All times are the server's, in microseconds.
+-- due(n) = max(due(n - 1), s(n - burst)) + interval. In addition there is a wait queue of
+-- processes, and an expiry of each outstanding token. All times are the server's, in microseconds.
 --
 -- KEYS: the state; the server's run; the owners that are alive.
 -- ARGV: owner, interval, burst, guard, session timeout, then the events, in their order:
@@ -14,7 +14,7 @@
 --   "t", ticket                a token is requested, with this ticket
 -- An event that is sent twice, because the response was lost, does no harm.
 -- If the owner is "" nothing is changed, and of ARGV only the session timeout is used. Returns then
--- the number of requests, the outstanding tokens, the length of the queue, and how long it is paused.
+-- the number of requests, of outstanding tokens and of waiters, and how long the bucket is paused.
 -- Returns else for a "t": how long to wait before the next request for a token, or 0 if it is
 -- granted; if the bucket is paused, that and for how long.
 --
@@ -22,8 +22,8 @@
 --   since        the start of the server's run that the state belongs to
 --   requests     how many requests were written since the endpoint is known
 --   burst        the burst of the process that wrote the state last
---   saved, due, starts   as in `Bucket`: unused tokens; when the last token was due; the starts s(n)
---                of the last requests, by ticket
+--   saved, due, starts   as in `Bucket`: unused tokens; when the last token was due; the starts
+--                s(n) of the last requests, by ticket
 --   paused       until when no token is granted
 --   outstanding  tickets whose requests were not written yet, by expiry
 --   queue        the owners that wait, by the time until which they must ask again
@@ -35,7 +35,7 @@ local owner = ARGV[1]
 local interval, burst, guard = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local TOKEN_TTL = 30000000      -- after this time an outstanding token counts as used
-local TURN_GRACE = 500000       -- how late an owner may ask again and keep its position in the queue
+local TURN_GRACE = 500000       -- how late a waiter may ask again and keep its rank in the queue
 local RECHECK_INTERVAL = 20000  -- when to ask again while an outstanding token is not written
 local STATE_TTL = 3600000000    -- how long the state is kept after its last effect
 
@@ -201,9 +201,9 @@ local function acquire(ticket)
   expire_dead_owners()
   if find(outstanding, ticket) then return 0 end
   if find(cancelled, ticket) then return RECHECK_INTERVAL end
-  local place = find(queue, owner) or #queue + 1
+  local rank = find(queue, owner) or #queue + 1
   local at = next_due()
-  if at <= now and place <= math.max(1, available()) then
+  if at <= now and rank <= math.max(1, available()) then
     leave_queue(owner)
     outstanding[#outstanding + 1] = {ticket, now + TOKEN_TTL}
     return 0
@@ -214,8 +214,8 @@ local function acquire(ticket)
     at = math.min(at, math.max(paused, now + math.max(interval, RECHECK_INTERVAL)))
   end
   -- Each process ahead in the queue takes a token first.
-  local wait = math.max(place > 1 and RECHECK_INTERVAL or 100, at + (place - 1) * interval - now)
-  queue[place] = {owner, now + wait + TURN_GRACE}
+  local wait = math.max(rank > 1 and RECHECK_INTERVAL or 100, at + (rank - 1) * interval - now)
+  queue[rank] = {owner, now + wait + TURN_GRACE}
   return math.ceil(wait)
 end
 

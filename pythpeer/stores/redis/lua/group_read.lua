@@ -71,8 +71,8 @@ if pending > 0 then
   if #entries > 0 then return result('again', delivered, relinked(entries)) end
 end
 
--- Returns the next entries of the stream, as far as they are linked and no entry that arrived out of
--- order belongs between them; nothing if that is none, because the stream lacks the next entry.
+-- Returns the next entries of the stream, as far as they are linked and no entry that arrived out
+-- of order belongs between them; nothing if the stream lacks the next entry.
 local function read_linked(start)
   local entries = relinked(read_group('>'))
   local out_of_order = tonumber(out_of_order_after(start, 1)[1] or math.huge)
@@ -105,7 +105,7 @@ if replayed then
   if replayer and replayer ~= consumer and alive(replayer) then return result('wait', last, {}) end
   local following = entries_after(replayed, 1)[1]
   local joins_stream = not following or (link_of(following) <= replayed
-    and redis.call('HEXISTS', LATE, fmt_int(number_of(following[1]))) == 0)
+    and redis.call('HEXISTS', OUT_OF_ORDER, fmt_int(number_of(following[1]))) == 0)
   if joins_stream then
     end_replay(replayed)
     delivered = replayed

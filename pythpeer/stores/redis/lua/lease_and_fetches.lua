@@ -6,12 +6,12 @@
 local command, owner = ARGV[1], ARGV[2]
 
 local function store_fetch(number, ends)
-  redis.call('HSET', ANNOUNCED, number, fmt_int(ends) .. ' ' .. owner .. ' 0')
+  redis.call('HSET', FETCHES, number, fmt_int(ends) .. ' ' .. owner .. ' 0')
   return number
 end
 
 local function owner_of(number)
-  local fetch = redis.call('HGET', ANNOUNCED, number)
+  local fetch = redis.call('HGET', FETCHES, number)
   return fetch and string.match(fetch, '%d+ (%S+)')
 end
 
@@ -32,7 +32,7 @@ elseif command == 'begin fetch' then
   keep_alive(owner, ARGV[3])
   return store_fetch(redis.call('HINCRBY', META, 'announcements', 1), now() + ARGV[4])
 elseif command == 'cancel fetch' then
-  if owner_of(ARGV[3]) == owner then redis.call('HDEL', ANNOUNCED, ARGV[3]) end
+  if owner_of(ARGV[3]) == owner then redis.call('HDEL', FETCHES, ARGV[3]) end
 elseif command == 'lose fetch' then
   -- The server may have lost it, and may have given its number to another owner.
   local number = ARGV[3]
@@ -44,7 +44,7 @@ elseif command == 'lose fetch' then
 elseif command == 'lost fetches' then
   -- The fetch intent of a dead owner counts immediately, although its request may still be under
   -- way: it is completed now, and once more after its time.
-  local numbers, fetches = {}, redis.call('HGETALL', ANNOUNCED)
+  local numbers, fetches = {}, redis.call('HGETALL', FETCHES)
   for index = 1, #fetches, 2 do
     local ends, by, completed = string.match(fetches[index + 1], '(%d+) (%S+) (%d)')
     if tonumber(ends) <= now() or (completed == '0' and not alive(by)) then

@@ -36,11 +36,11 @@ end
 local stream, out_of_order = {}, {}
 if latest > 0 then
   stream = redis.call('XREVRANGE', STREAM, '+', '-', 'COUNT', latest)
-  for index, id in ipairs(redis.call('ZREVRANGE', LATE_IDS, 0, latest - 1)) do
+  for index, id in ipairs(redis.call('ZREVRANGE', OUT_OF_ORDER_IDS, 0, latest - 1)) do
     out_of_order[index] = out_of_order_entry(id)
   end
 end
-local length = redis.call('XLEN', STREAM) + redis.call('LLEN', LATE_ORDER)
+local length = redis.call('XLEN', STREAM) + redis.call('LLEN', ARRIVAL_ORDER)
 return {
-  head(), length, has_leader(), redis.call('HLEN', ANNOUNCED), readers(), stream, out_of_order,
+  head(), length, has_leader(), redis.call('HLEN', FETCHES), readers(), stream, out_of_order,
 }
