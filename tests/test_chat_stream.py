@@ -522,7 +522,9 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
 # -- names and sessions ---------------------------------------------------------------------------
 
 
-async def test_a_name_goes_on_in_the_next_session(new_store: StoreFactory, services: Scripted) -> None:
+async def test_a_name_goes_on_in_the_next_session(
+    new_store: StoreFactory, services: Scripted
+) -> None:
     """What was acknowledged does not come again, what was not does, and nothing is missed."""
     store = new_store()
     async with services.session(store=store) as session:

@@ -627,7 +627,9 @@ class Watched(InterceptingStore):
         self.logs.append(cast("Log[Mail]", log))
         return log
 
-    async def intercept(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def intercept(
+        self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         result = await super().intercept(work, *args, **kwargs)
         match work.__name__, result:
             case "begin_fetch", int(number):

@@ -180,7 +180,9 @@ async def test_a_mail_poll_that_is_lost_does_not_hold_up_the_chat(
 # -- acknowledgement ------------------------------------------------------------------------------
 
 
-async def test_the_right_stream_is_acknowledged(new_store: StoreFactory, services: Scripted) -> None:
+async def test_the_right_stream_is_acknowledged(
+    new_store: StoreFactory, services: Scripted
+) -> None:
     """Asking for the next acknowledges what was handed out last, in its own stream only."""
     store = new_store()
     async with services.session(store=store) as session:
