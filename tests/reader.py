@@ -26,8 +26,8 @@ async def follow(stream: Stream[ChatMessage] | Stream[Mail], kind: str, log_file
     os.write(log_file, f"{os.getpid()} began {kind} 0\n".encode())
     async for item in stream:
         await asyncio.sleep(0.002)  # so that it is killed while it processes an item
-        is_mail = isinstance(item, Mail)
-        label, recovered = (item.text, item.recovered) if is_mail else (item.id, False)
+        label: object = item.text if isinstance(item, Mail) else item.id
+        recovered = isinstance(item, Mail) and item.recovered
         os.write(log_file, f"{os.getpid()} {kind} {label} {int(recovered)}\n".encode())
         if kind == "chat-2":
             await stream.ack()

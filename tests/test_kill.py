@@ -1,7 +1,7 @@
-"""A reader is killed at random moments, and nothing is lost, and nothing acknowledged comes again.
+"""A reader is killed at random moments: nothing is lost, no acknowledged item is returned again.
 
-The reader is a process with a `SqliteStore`, the services live on here and answer badly. Real
-processes, real time; which moments these are follows from the run's ``--randomly-seed``.
+The reader is a process with a `SqliteStore`; the services run in this process, and fail often. Real
+processes, real time; the moments are determined by the run's ``--randomly-seed``.
 """
 
 from __future__ import annotations
@@ -40,33 +40,33 @@ pytestmark = [
 ]
 pytest_plugins = ("processes",)
 
-LIVES: Final = 15
-"""Times that each reader is killed; with four habits of the service that is 60 in all."""
+KILLS: Final = 15
+"""The number of times that each reader is killed; with four variants of the service, 60 in all."""
 
 FAULTS: Final = (DROP, DROP_UNSEEN, RESET, CUT, HANG, GARBAGE, ERROR_500, REFUSED)
 
 
-class Moody(Scripted):
-    """Answers one request in four badly, and the others after uneven delays."""
+class FlakyServices(Scripted):
+    """Fails for one request in four, and responds to the others after random delays."""
 
     def __init__(self, chance: random.Random, *, mail_ids: bool, readall_marks: bool) -> None:
         super().__init__(mail_ids=mail_ids, readall_marks=readall_marks)
         self.chance = chance
-        self.well = False
+        self.is_reliable = False
 
     def receive(self, connection: _Connection, target: str) -> None:
         fault = OK
-        if not self.well:
-            late = Fault(before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02))
-            fault = self.chance.choice((*FAULTS, *[late] * 3 * len(FAULTS)))
+        if not self.is_reliable:
+            delay = Fault(before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02))
+            fault = self.chance.choice((*FAULTS, *[delay] * 3 * len(FAULTS)))
         for kind in ("get", "readnew", "readall"):
             self.constant[kind] = fault
         super().receive(connection, target)
 
-    async def be_busy(self) -> None:
-        """Have people talk and write, for as long as nobody asks for quiet.
+    async def generate_load(self) -> None:
+        """Add chat messages and mail until it is cancelled.
 
-        They wait for readers who are slow: of more than an answer holds, some would be lost.
+        Waits for slow readers: a page is limited, and more messages than it holds would be lost.
         """
         for number in itertools.count():
             await asyncio.sleep(self.chance.uniform(0.001, 0.02))
@@ -77,43 +77,43 @@ class Moody(Scripted):
                 self.deliver(f"mail-{number}")
 
     def unread(self) -> int:
-        """How many messages came after the one that was last known to whoever asked."""
-        known = int(self.asked("get")[-1].params.get("mid", 0))
-        return sum(id > known for id in self.ids)
+        """Return the number of messages after the position of the last request."""
+        position = int(self.asked("get")[-1].params.get("mid", 0))
+        return sum(id > position for id in self.ids)
 
 
-class Note(NamedTuple):
-    """A line of the reader's book."""
+class LogLine(NamedTuple):
+    """A line of the reader's log file."""
 
-    life: str
+    pid: str
     kind: str
-    what: str
+    label: str
     recovered: bool
 
 
-class Reader:
-    """The process, one life of it at a time, and the book it keeps."""
+class KilledReader:
+    """The reader, one process after the other, and the file that it logs to."""
 
     def __init__(self, forker: Forker, url: str, folder: Path, *, timeout: float = 0.3) -> None:
         self._forker = forker
         self._arguments = (url, folder, timeout)
         self._folder = folder
-        self._book = Lines(folder / "book")
+        self._log_file = Lines(folder / "book")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
-        self.live()
+        self.run()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.die()
+        await self.kill()
 
-    def live(self) -> None:
+    def run(self) -> None:
         self._process = self._forker.fork(
             "reader", *self._arguments, folder=self._folder, name="reader"
         )
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         assert self._process is not None
         assert self._process.lives
         self._process.kill()
@@ -121,20 +121,20 @@ class Reader:
         assert self._process.errors == ""
 
     @property
-    def lines(self) -> int:
-        """How many lines the book has."""
-        return len(self._book())
+    def line_count(self) -> int:
+        """The number of lines in the log file."""
+        return len(self._log_file())
 
-    def notes(self) -> Iterator[Note]:
-        for line in self._book():
-            life, kind, what, recovered = line.split(" ")
-            yield Note(life, kind, what, recovered == "1")
+    def lines(self) -> Iterator[LogLine]:
+        for line in self._log_file():
+            pid, kind, label, recovered = line.split(" ")
+            yield LogLine(pid, kind, label, recovered == "1")
 
-    def read(self, kind: str) -> list[Note]:
-        return [note for note in self.notes() if note.kind == kind]
+    def read(self, kind: str) -> list[LogLine]:
+        return [line for line in self.lines() if line.kind == kind]
 
     def seen(self, kind: str) -> set[str]:
-        return {note.what for note in self.read(kind)}
+        return {line.label for line in self.read(kind)}
 
 
 @pytest.mark.parametrize("marks", [True, False], ids=["readall marks", "readall leaves"])
@@ -142,47 +142,49 @@ class Reader:
 async def test_a_killed_reader_loses_nothing(
     ids: bool, marks: bool, folder: Path, forker: Forker, request: pytest.FixtureRequest
 ) -> None:
-    """Chat and mail come whole; what was acknowledged, once; the one that was not, again.
+    """Chat and mail are complete; acknowledged items are returned once, the others again.
 
-    It takes long because there are so many lives, each with connections and a store to open.
+    It takes long because each of many processes opens connections and a store.
     """
     seed = request.config.getoption("randomly_seed", None)
     chance = random.Random(f"{seed} {ids} {marks}")
     async with (
-        Moody(chance, mail_ids=ids, readall_marks=marks) as services,
-        Reader(forker, services.url, folder) as reader,
+        FlakyServices(chance, mail_ids=ids, readall_marks=marks) as services,
+        KilledReader(forker, services.url, folder) as reader,
     ):
-        # What comes from then on is the readers' own.
+        # The positions are set from then on.
         await wait_until(lambda: len(reader.read("began")) == 3)
-        busy = asyncio.ensure_future(services.be_busy())
-        for number in range(LIVES):
-            await _a_moment(chance, number, services, reader)
-            await reader.die()
-            reader.live()
+        busy = asyncio.ensure_future(services.generate_load())
+        for number in range(KILLS):
+            await _wait_for_a_moment(chance, number, services, reader)
+            await reader.kill()
+            reader.run()
         busy.cancel()
-        services.well = True
-        wanted = _wanted(services)
-        await wait_until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
+        services.is_reliable = True
+        expected = _expected(services)
+        await wait_until(lambda: all(expected[kind] <= reader.seen(kind) for kind in expected))
         for name in ("chat-1", "chat-2"):
-            _judge_chat(services, reader, name)
-        _judge_mail(services, reader, ids=ids)
+            _verify_chat(services, reader, name)
+        _verify_mail(services, reader, ids=ids)
 
 
-async def _a_moment(chance: random.Random, number: int, services: Scripted, reader: Reader) -> None:
-    """Let a life come to somewhere in its work, whatever time that takes.
+async def _wait_for_a_moment(
+    chance: random.Random, number: int, services: Scripted, reader: KilledReader
+) -> None:
+    """Wait until the process is at a random point of its work, however long that takes.
 
-    What it does shows in requests and in the book. One life in five is killed while it begins.
+    Its work is visible in requests and in the log file. One in five is killed while it starts.
     """
     if number % 5 != 4:
-        began = len(services.requests) + reader.lines
+        began = len(services.requests) + reader.line_count
         steps = chance.randrange(1, 40)
-        await wait_until(lambda: len(services.requests) + reader.lines >= began + steps)
+        await wait_until(lambda: len(services.requests) + reader.line_count >= began + steps)
         await asyncio.sleep(chance.uniform(0.0, 0.005))
     else:
         await asyncio.sleep(chance.uniform(0.0, 0.05))
 
 
-def _wanted(services: Scripted) -> dict[str, set[str]]:
+def _expected(services: Scripted) -> dict[str, set[str]]:
     chat = {str(id) for id in services.ids}
     return {
         "chat-1": chat,
@@ -191,16 +193,18 @@ def _wanted(services: Scripted) -> dict[str, set[str]]:
     }
 
 
-def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
-    notes = [note for note in reader.notes() if note.kind in (name, "acknowledged")]
-    acknowledged = 0  # in earlier lives
+def _verify_chat(services: Scripted, reader: KilledReader, name: str) -> None:
+    lines = [line for line in reader.lines() if line.kind in (name, "acknowledged")]
+    acknowledged = 0  # in earlier processes
     here: list[int] = []
     duplicates = 0
     seen: set[int] = set()
-    for note, following in itertools.zip_longest(notes, notes[1:]):
-        id = int(note.what)
-        if note.kind == name:
-            assert id > acknowledged, f"{id} came again although {acknowledged} was acknowledged"
+    for line, following in itertools.zip_longest(lines, lines[1:]):
+        id = int(line.label)
+        if line.kind == name:
+            assert id > acknowledged, (
+                f"{id} was returned again although {acknowledged} was acknowledged"
+            )
             assert not here or id > here[-1], "out of order"
             duplicates += id in seen
             seen.add(id)
@@ -208,46 +212,46 @@ def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
         elif name == "chat-2":
             assert id == here[-1]
             acknowledged = id
-        if following is None or following.life != note.life:
-            # Whatever had a successor in its life was acknowledged in it.
+        if following is None or following.pid != line.pid:
+            # All items but the last of a process were acknowledged in it.
             acknowledged = max([acknowledged, *here[:-1]])
             here.clear()
     assert seen == set(services.ids)
-    assert duplicates <= LIVES + 1
+    assert duplicates <= KILLS + 1
 
 
-def _judge_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
-    notes = reader.read("mail")
+def _verify_mail(services: Scripted, reader: KilledReader, *, ids: bool) -> None:
+    lines = reader.read("mail")
     acknowledged: set[str] = set()
-    for note, following in itertools.zip_longest(notes, notes[1:]):
-        if note.what in acknowledged:
-            assert note.recovered, f"{note.what} came again, and did not say that it may"
-            assert not ids, f"{note.what} came again although it has an id"
-        if following is not None and following.life == note.life:
-            acknowledged.add(note.what)
-    seen = Counter(note.what for note in notes)
+    for line, following in itertools.zip_longest(lines, lines[1:]):
+        if line.label in acknowledged:
+            assert line.recovered, (
+                f"{line.label} was returned again, and is not marked as recovered"
+            )
+            assert not ids, f"{line.label} was returned again although it has an id"
+        if following is not None and following.pid == line.pid:
+            acknowledged.add(line.label)
+    seen = Counter(line.label for line in lines)
     assert set(seen) == {letter.text for letter in services.letters}
-    unmarked = Counter(note.what for note in notes if not note.recovered)
-    again = sum(unmarked.values()) - len(unmarked)
-    assert again <= LIVES + 1  # one for each life that ended before it asked for the next one
+    unmarked = Counter(line.label for line in lines if not line.recovered)
+    duplicates = sum(unmarked.values()) - len(unmarked)
+    assert duplicates <= KILLS + 1  # one for each process, which had not requested the next one
 
 
-async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
-    folder: Path, forker: Forker
-) -> None:
-    """The service has marked the mail as read, its answer reaches nobody; the next life has it."""
+async def test_mail_of_a_request_during_the_kill_is_recovered(folder: Path, forker: Forker) -> None:
+    """The service has marked it as read, and the response is lost; the next process has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
     services.script("readnew", Fault(after=LIMIT))
-    async with services, Reader(forker, services.url, folder, timeout=2 * LIMIT) as reader:
+    async with services, KilledReader(forker, services.url, folder, timeout=2 * LIMIT) as reader:
         await wait_until(lambda: all(letter.read for letter in services.letters))
-        await reader.die()
+        await reader.kill()
         assert not reader.read("mail")
         assert not services.asked("readall")
-        reader.live()
+        reader.run()
         await wait_until(lambda: len(reader.read("mail")) == 2)
         services.deliver("three")
         await wait_until(lambda: "three" in reader.seen("mail"))
     assert services.asked("readall")
-    found = [(note.what, note.recovered) for note in reader.read("mail")]
-    assert found == [("one", True), ("two", True), ("three", False)]
+    mails = [(line.label, line.recovered) for line in reader.read("mail")]
+    assert mails == [("one", True), ("two", True), ("three", False)]

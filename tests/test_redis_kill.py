@@ -1,7 +1,7 @@
-"""Workers, the one that polls, and the server are killed; nothing is lost, nothing is too early.
+"""Workers, the leader and the server are killed: nothing is lost, and no request is too early.
 
-Workers are processes with a `RedisStore` and one name; the services live on here. Real processes,
-real time, a real server: where there is none the summary says so.
+Workers are processes with a `RedisStore` and one name; the services run in this process. Real
+processes, real time, a real server: without one the tests are skipped.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ pytestmark = [
 pytest_plugins = ("processes",)
 
 TAKEOVER: Final = 4.0
-"""Seconds within which others take over from a dead worker, besides what this machine is late. Two
-are promised, and what the benchmarks hold it to."""
+"""Seconds within which others take over from a dead worker, in addition to delays of this machine.
+Two are promised, and measured by the benchmarks."""
 
 
 @pytest.fixture
@@ -44,16 +44,16 @@ def server(folder: Path) -> Iterator[redis_server.RealServer]:
         yield server
 
 
-class Note(NamedTuple):
-    """A line of the book: who put down what."""
+class LogLine(NamedTuple):
+    """A line of the log file: a worker, and what it has processed."""
 
     worker: int
     kind: str
-    what: str
+    label: str
 
 
-class Team:
-    """Several workers, and the book they all keep."""
+class WorkerPool:
+    """Several workers, and the file that all of them log to."""
 
     def __init__(
         self, forker: Forker, service: str, server: str, folder: Path, timeout: float
@@ -61,82 +61,85 @@ class Team:
         self._forker = forker
         self._arguments = (service, server, folder / "book", timeout)
         self._folder = folder
-        self._book = Lines(folder / "book")
+        self._log_file = Lines(folder / "book")
         self.workers: list[Process] = []
 
-    def start(self) -> Process:
+    def _start_one(self) -> Process:
         worker = self._forker.fork(
             "redis_worker", *self._arguments, folder=self._folder, name="worker"
         )
         self.workers.append(worker)
         return worker
 
-    async def hire(self, many: int = 1) -> None:
-        """Have more workers, who are ready then."""
-        new = {self.start().pid for _ in range(many)}
-        await self.until(lambda: self._ready(new) == 2 * many, "a worker does not start")
+    async def start(self, count: int = 1) -> None:
+        """Start more workers, and wait until they are ready."""
+        new = {self._start_one().pid for _ in range(count)}
+        await self.until(lambda: self._ready(new) == 2 * count, "a worker does not start")
 
     def _ready(self, workers: set[int]) -> int:
-        return sum(note.kind == "ready" for note in self.notes() if note.worker in workers)
+        return sum(line.kind == "ready" for line in self.lines() if line.worker in workers)
 
     async def kill(self, worker: Process) -> None:
         worker.kill()
         await worker.over()
         self.workers.remove(worker)
 
-    def notes(self) -> list[Note]:
-        return [Note(int(line[0]), line[1], line[2]) for line in map(str.split, self._book())]
+    def lines(self) -> list[LogLine]:
+        return [
+            LogLine(int(pid), kind, label) for pid, kind, label in map(str.split, self._log_file())
+        ]
 
     def done(self, kind: str) -> Counter[str]:
-        return Counter(note.what for note in self.notes() if note.kind == kind)
+        return Counter(line.label for line in self.lines() if line.kind == kind)
 
     def done_by(self, worker: Process) -> int:
-        """How much one worker has done."""
-        return sum(note.kind != "ready" for note in self.notes() if note.worker == worker.pid)
+        """Return how many items one worker has processed."""
+        return sum(line.kind != "ready" for line in self.lines() if line.worker == worker.pid)
 
-    def twice(self) -> int:
-        """How much was done more than once."""
+    def duplicates(self) -> int:
+        """Return how many items were processed more than once."""
         counts = (*self.done("chat").values(), *self.done("mail").values())
         return sum(count - 1 for count in counts)
 
-    async def until(self, true: Callable[[], object], otherwise: str) -> None:
-        await wait_until(true, problem=otherwise)
+    async def until(self, condition: Callable[[], object], problem: str) -> None:
+        await wait_until(condition, problem=problem)
         for worker in self.workers:
             assert "Traceback" not in worker.errors, worker.errors
 
-    async def does_more(self, worker: Process, items: int) -> None:
-        """Wait until one worker has done so many more items."""
+    async def wait_for_items(self, worker: Process, items: int) -> None:
+        """Wait until one worker has processed so many more items."""
         wanted = self.done_by(worker) + items
         await self.until(lambda: self.done_by(worker) >= wanted, "a worker has nothing to do")
 
-    async def gets_on(self, items: int = 20) -> None:
-        """Wait until so many more items are done."""
-        wanted = sum(note.kind != "ready" for note in self.notes()) + items
+    async def process_more(self, items: int = 20) -> None:
+        """Wait until so many more items are processed."""
+        wanted = sum(line.kind != "ready" for line in self.lines()) + items
         await self.until(
-            lambda: sum(note.kind != "ready" for note in self.notes()) >= wanted, "nothing comes"
+            lambda: sum(line.kind != "ready" for line in self.lines()) >= wanted,
+            "no item is processed",
         )
 
 
 @asynccontextmanager
-async def team_of(
-    many: int,
+async def pool_of(
+    count: int,
     services: Scripted,
     server: redis_server.RealServer,
     *,
     forker: Forker,
     timeout: float = 2.0,
-) -> AsyncIterator[Team]:
-    team = Team(forker, services.url, server.url, server.folder.parent, timeout)
+) -> AsyncIterator[WorkerPool]:
+    pool = WorkerPool(forker, services.url, server.url, server.folder.parent, timeout)
     try:
-        await team.hire(many)
-        yield team
+        await pool.start(count)
+        yield pool
     finally:
-        for worker in list(team.workers):
-            await team.kill(worker)
+        for worker in list(pool.workers):
+            await pool.kill(worker)
 
 
-async def be_busy(services: Scripted) -> None:
-    """Have people talk and write for as long as nobody asks for quiet."""
+async def generate_load(services: Scripted) -> None:
+    """Add chat messages and mail until it is cancelled."""
     for number in itertools.count():
         services.say(3)
         if number % 5 == 0:
@@ -146,7 +149,7 @@ async def be_busy(services: Scripted) -> None:
 
 @asynccontextmanager
 async def traffic(services: Scripted) -> AsyncIterator[None]:
-    busy = asyncio.ensure_future(be_busy(services))
+    busy = asyncio.ensure_future(generate_load(services))
     try:
         yield
     finally:
@@ -154,129 +157,129 @@ async def traffic(services: Scripted) -> AsyncIterator[None]:
         await asyncio.gather(busy, return_exceptions=True)
 
 
-def all_done(team: Team, services: Scripted, first: int) -> bool:
+def all_done(pool: WorkerPool, services: Scripted, first: int) -> bool:
     chat = {str(id) for id in services.ids if id > first}
     mail = {letter.text for letter in services.letters}
-    return chat <= team.done("chat").keys() and mail <= team.done("mail").keys()
+    return chat <= pool.done("chat").keys() and mail <= pool.done("mail").keys()
 
 
-def shortest(services: Scripted, *kinds: str) -> float:
-    """The shortest time between two requests to one endpoint."""
-    times = [asked.at for asked in services.asked(*kinds)]
+def shortest_interval(services: Scripted, *kinds: str) -> float:
+    """Return the shortest time between two requests to one endpoint."""
+    times = [request.at for request in services.asked(*kinds)]
     return min(later - earlier for earlier, later in itertools.pairwise(times))
 
 
-def longest(services: Scripted, since: float, *kinds: str) -> float:
-    times = [asked.at for asked in services.asked(*kinds) if asked.at >= since]
+def longest_interval(services: Scripted, since: float, *kinds: str) -> float:
+    times = [request.at for request in services.asked(*kinds) if request.at >= since]
     return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 async def test_workers_are_killed_and_nothing_is_lost(
     server: redis_server.RealServer, forker: Forker
 ) -> None:
-    """One after the other, so that the one that polls is among them; others take over in time.
+    """One after the other, so that the leader is among them; others take over in time.
 
-    It takes long because workers follow real time, several at once.
+    It takes long because several workers run in real time.
     """
     async with Scripted() as services:
         services.say(5)
-        async with team_of(3, services, server, forker=forker) as team, Delays() as delays:
+        async with pool_of(3, services, server, forker=forker) as pool, Delays() as delays:
             first, began = services.newest, asyncio.get_running_loop().time()
-            old = list(team.workers)
+            old = list(pool.workers)
             async with traffic(services):
-                await team.hire()
+                await pool.start()
                 for worker in old:
-                    await team.does_more(worker, random.randrange(1, 20))
-                    await team.kill(worker)
+                    await pool.wait_for_items(worker, random.randrange(1, 20))
+                    await pool.kill(worker)
             ended = time.monotonic()
-            await team.until(lambda: all_done(team, services, first), "something is lost")
+            await pool.until(lambda: all_done(pool, services, first), "something is lost")
             assert time.monotonic() - ended < delays.beyond(TAKEOVER + 1.0)
-            # What a worker had in hand is done again by another, and nothing else.
-            assert team.twice() <= len(old) * 60
-            assert len({note.worker for note in team.notes() if note.kind == "chat"}) >= 3
-        assert longest(services, began, "get") < delays.beyond(TAKEOVER + 0.5)
-        assert shortest(services, "get") >= 0.199
-        assert shortest(services, "readnew", "readall") >= 0.199
+            # Pending items of a worker are processed again by another one, and no others.
+            assert pool.duplicates() <= len(old) * 60
+            assert len({line.worker for line in pool.lines() if line.kind == "chat"}) >= 3
+        assert longest_interval(services, began, "get") < delays.beyond(TAKEOVER + 0.5)
+        assert shortest_interval(services, "get") >= 0.199
+        assert shortest_interval(services, "readnew", "readall") >= 0.199
 
 
 async def test_a_dead_worker_s_items_are_taken_over_in_time(
     server: redis_server.RealServer, forker: Forker
 ) -> None:
-    """Nobody waits for longer than two seconds after the death, at the settings as they are."""
+    """Within two seconds after the death, with the default settings."""
     async with (
         Scripted() as services,
-        team_of(2, services, server, forker=forker) as team,
+        pool_of(2, services, server, forker=forker) as pool,
         Delays() as delays,
     ):
         first = services.newest
-        victim = team.workers[0]
-        while True:  # until it is seen with work in hand
+        victim = pool.workers[0]
+        while True:  # until it has pending items
             services.say(120)
-            await team.does_more(victim, 1)
-            if not all_done(team, services, first):
+            await pool.wait_for_items(victim, 1)
+            if not all_done(pool, services, first):
                 break
-        await team.kill(victim)
+        await pool.kill(victim)
         died = time.monotonic()
-        await team.until(lambda: all_done(team, services, first), "something is lost")
+        await pool.until(lambda: all_done(pool, services, first), "something is lost")
         assert time.monotonic() - died < delays.beyond(TAKEOVER)
 
 
-async def test_mail_survives_the_death_of_who_asked_for_it(
+async def test_mail_survives_the_death_of_the_program_that_fetches_it(
     server: redis_server.RealServer, forker: Forker
 ) -> None:
-    """The service marked it as read, and the answer went to a dead process.
+    """The service has marked it as read, and the response is lost with the process.
 
-    Whoever waited for the answer would do so for longer than this waits for the mail.
+    The time limit of the request is longer than the wait for the mail.
     """
     async with (
         Scripted() as services,
-        team_of(2, services, server, forker=forker, timeout=10 * LIMIT) as team,
+        pool_of(2, services, server, forker=forker, timeout=10 * LIMIT) as pool,
     ):
         services.script("readnew", HANG)
         services.deliver("precious")
-        # Whoever asked and hangs is one of the two; the other one waits for news.
-        await team.until(lambda: services.letters[0].read, "nobody asks")
-        old = list(team.workers)
-        await team.hire()
-        assert "precious" not in team.done("mail")
+        # One of the two has sent the request and hangs; the other one waits for an append.
+        await pool.until(lambda: services.letters[0].read, "no request is sent")
+        old = list(pool.workers)
+        await pool.start()
+        assert "precious" not in pool.done("mail")
         for worker in old:
-            await team.kill(worker)
-        await team.until(lambda: "precious" in team.done("mail"), "mail is lost")
+            await pool.kill(worker)
+        await pool.until(lambda: "precious" in pool.done("mail"), "mail is lost")
 
 
 async def test_the_server_is_killed_and_nothing_is_lost(
     server: redis_server.RealServer, forker: Forker
 ) -> None:
-    """Twice, in the middle of work. Nothing acknowledged comes again, nothing leaves too early."""
+    """Twice, during work. No acknowledged item is returned again, no request is too early."""
     async with Scripted() as services:
-        async with team_of(2, services, server, forker=forker) as team:
+        async with pool_of(2, services, server, forker=forker) as pool:
             first = services.newest
             async with traffic(services):
-                for away in (0.05, 0.6):  # and longer than a call is patient
-                    await team.gets_on()
+                for seconds in (0.05, 0.6):  # the second is longer than a call retries
+                    await pool.process_more()
                     server.kill()
-                    await asyncio.sleep(away)
+                    await asyncio.sleep(seconds)
                     server.start()
-                    await team.gets_on()
-            await team.until(lambda: all_done(team, services, first), "something is lost")
-            assert team.twice() <= 2 * 2 * 60
-        assert shortest(services, "get") >= 0.199
-        assert shortest(services, "readnew", "readall") >= 0.199
+                    await pool.process_more()
+            await pool.until(lambda: all_done(pool, services, first), "something is lost")
+            assert pool.duplicates() <= 2 * 2 * 60
+        assert shortest_interval(services, "get") >= 0.199
+        assert shortest_interval(services, "readnew", "readall") >= 0.199
 
 
-async def test_the_server_comes_back_empty_and_nothing_is_lost(
+async def test_the_server_loses_its_data_and_nothing_is_lost(
     server: redis_server.RealServer, forker: Forker
 ) -> None:
-    """The chat is asked for again, mail is looked for in its history, and nobody is too early."""
+    """The chat is fetched again, mail is recovered from its history, no request is too early."""
     async with Scripted() as services:
-        async with team_of(2, services, server, forker=forker) as team:
+        async with pool_of(2, services, server, forker=forker) as pool:
             first = services.newest
             async with traffic(services):
-                await team.gets_on()
+                await pool.process_more()
                 server.stop(signal.SIGKILL)
-                server.forget()
+                server.delete_data()
                 server.start()
-                await team.gets_on()
-            await team.until(lambda: all_done(team, services, first), "something is lost")
-        assert shortest(services, "get") >= 0.199
-        assert shortest(services, "readnew", "readall") >= 0.199
+                await pool.process_more()
+            await pool.until(lambda: all_done(pool, services, first), "something is lost")
+        assert shortest_interval(services, "get") >= 0.199
+        assert shortest_interval(services, "readnew", "readall") >= 0.199

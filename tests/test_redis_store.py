@@ -653,7 +653,7 @@ async def test_a_burst_is_shared_too(one: RedisStore, other: RedisStore, exact: 
     if exact:
         await asyncio.sleep(0.9)  # after which all tokens are available
     else:
-        await redis_server.owe_nothing(one)
+        await redis_server.let_all_tokens_be_available(one)
     sent: list[float] = []
     async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
         for limiter in limiters * 3:
@@ -670,7 +670,7 @@ async def test_a_token_that_was_not_used_is_released(
     """A permit without a request releases it immediately."""
     rate = Rate(1.0 if exact else 10 * LIMIT)
     if not exact:
-        await redis_server.owe_nothing(one)
+        await redis_server.let_all_tokens_be_available(one)
     first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
     permit = await first.acquire(Priority.CALL)
     waiting = asyncio.ensure_future(second.acquire(Priority.CALL))
@@ -688,7 +688,7 @@ async def test_an_outstanding_token_of_a_dead_program_counts_as_used(
     rate = Rate(0.5 if exact else 0.2, guard=0.05)
     first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
     if not exact:
-        await redis_server.owe_nothing(one)
+        await redis_server.let_all_tokens_be_available(one)
     requested = now()
     await first.acquire(Priority.CALL)
     began = now() if exact else requested  # on real time the response may be slow
@@ -751,7 +751,7 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(one: RedisStore, other: 
 async def test_accounts_and_endpoints_are_paced_separately(one: RedisStore) -> None:
     """Each key has a bucket."""
     rate = Rate(10 * LIMIT)
-    await redis_server.owe_nothing(one)
+    await redis_server.let_all_tokens_be_available(one)
     async with asyncio.timeout(LIMIT):
         await send(one.limiter("a", "n", rate), [])
         await send(one.limiter("b", "n", rate), [])
@@ -1427,7 +1427,7 @@ async def test_closing_releases_items_and_tokens(
     await one.open()
     await other.open()
     if not exact:
-        await redis_server.owe_nothing(one)
+        await redis_server.let_all_tokens_be_available(one)
     await one.log(CHAT).append(new_items(1))
     reader = one.log(CHAT).reader("team")
     await reader.seek_if_new(0)

@@ -688,7 +688,7 @@ async def test_a_snapshot_shows_the_content(store: Store, second: float, virtual
     """Logs with their last items and their readers, and pacing, as values."""
     long = (lambda seconds: seconds) if virtual else (lambda seconds: 3600.0)
     if isinstance(store, RedisStore) and not virtual:
-        await redis_server.owe_nothing(store)
+        await redis_server.let_all_tokens_be_available(store)
     assert await store.snapshot() == StoreSnapshot((), ())
     chat, mail = store.log(CHAT), store.log(MAIL)
     await chat.append(numbered(3, 4, 8))
