@@ -67,7 +67,8 @@ class _Renamed:
         # needs the implementation of the class above it, not its own under the new name.
         overriding = [base for base in cls.__mro__ if vars(base).get(self._old, self) is not self]
         if overriding:
-            return getattr(super(overriding[-1], instance), self.new)
+            parent: Any = super(overriding[-1], instance)
+            return getattr(parent, self.new)
         return getattr(instance, self.new)
 
 
@@ -159,7 +160,7 @@ class _RenamedMembers:
     they have.
     """
 
-    renamed_parameters: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    _renamed_parameters: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     """For each method with renamed parameters: old name, new name."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -168,7 +169,7 @@ class _RenamedMembers:
             for old, renamed in vars(base).items():
                 if isinstance(renamed, _Renamed):
                     _adopt(cls, old, renamed.new)
-        for name, parameters in cls.renamed_parameters.items():
+        for name, parameters in cls._renamed_parameters.items():
             method = vars(cls).get(name)
             if inspect.isfunction(method):
                 setattr(cls, name, _translate_keywords(method, parameters))
@@ -209,7 +210,7 @@ def _translate_keywords(
 class DeprecatedReaderNames(_RenamedMembers):
     """The old names of the members of `Reader`."""
 
-    renamed_parameters: ClassVar = {
+    _renamed_parameters: ClassVar = {
         "seek": {"place": "position"},
         "seek_if_new": {"place": "position"},
     }
@@ -223,7 +224,7 @@ class DeprecatedReaderNames(_RenamedMembers):
 class DeprecatedLogNames(_RenamedMembers):
     """The old names of the members of `Log`."""
 
-    renamed_parameters: ClassVar = {
+    _renamed_parameters: ClassVar = {
         "append": {"drafts": "entries", "settled": "completes"},
         "begin_fetch": {"seconds": "timeout"},
         "cancel_fetch": {"announcement": "fetch"},
