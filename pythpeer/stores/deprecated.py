@@ -13,7 +13,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import msgspec
 
@@ -67,7 +67,7 @@ class _Renamed:
         # needs the implementation of the class above it, not its own under the new name.
         overriding = [base for base in cls.__mro__ if vars(base).get(self._old, self) is not self]
         if overriding:
-            parent: Any = super(overriding[-1], instance)
+            parent: Any = cast("Any", super(overriding[-1], instance))
             return getattr(parent, self.new)
         return getattr(instance, self.new)
 
