@@ -176,9 +176,9 @@ async def _wait_for_a_moment(
     Its work is visible in requests and in the log file. One in five is killed while it starts.
     """
     if number % 5 != 4:
-        began = len(services.requests) + reader.line_count
+        started = len(services.requests) + reader.line_count
         steps = chance.randrange(1, 40)
-        await wait_until(lambda: len(services.requests) + reader.line_count >= began + steps)
+        await wait_until(lambda: len(services.requests) + reader.line_count >= started + steps)
         await asyncio.sleep(chance.uniform(0.0, 0.005))
     else:
         await asyncio.sleep(chance.uniform(0.0, 0.05))

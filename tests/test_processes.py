@@ -159,10 +159,10 @@ async def test_another_program_takes_over_from_a_killed_leader(
         await wait_until(lambda: len(workers[1].items) == 10)
         assert time.monotonic() - killed < delays.beyond(4.0)
         async with working("chat one") as restarted:
-            began = time.monotonic()
+            started = time.monotonic()
             services.say(1)
             await wait_until(lambda: len(restarted[0].items) >= 6)
-            assert time.monotonic() - began < delays.beyond(4.0)
+            assert time.monotonic() - started < delays.beyond(4.0)
             items = [int(item) for item in restarted[0].items]
     last = int(workers[0].items[-1])
     assert items in (list(range(last, 12)), list(range(last + 1, 12)))

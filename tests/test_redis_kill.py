@@ -184,7 +184,7 @@ async def test_workers_are_killed_and_nothing_is_lost(
     async with Scripted() as services:
         services.say(5)
         async with pool_of(3, services, server, forker=forker) as pool, Delays() as delays:
-            first, began = services.newest, asyncio.get_running_loop().time()
+            first, started = services.newest, asyncio.get_running_loop().time()
             old = list(pool.workers)
             async with traffic(services):
                 await pool.start()
@@ -197,7 +197,7 @@ async def test_workers_are_killed_and_nothing_is_lost(
             # Pending items of a worker are processed again by another one, and no others.
             assert pool.duplicates() <= len(old) * 60
             assert len({line.worker for line in pool.lines() if line.kind == "chat"}) >= 3
-        assert longest_interval(services, began, "get") < delays.beyond(TAKEOVER + 0.5)
+        assert longest_interval(services, started, "get") < delays.beyond(TAKEOVER + 0.5)
         assert shortest_interval(services, "get") >= 0.199
         assert shortest_interval(services, "readnew", "readall") >= 0.199
 

@@ -691,11 +691,11 @@ async def test_an_outstanding_token_of_a_dead_program_counts_as_used(
         await redis_server.let_all_tokens_be_available(one)
     requested = now()
     await first.acquire(Priority.CALL)
-    began = now() if exact else requested  # on real time the response may be slow
+    started = now() if exact else requested  # on real time the response may be slow
     stop_heartbeats(one)
     async with within(4, exact=exact):
         (await second.acquire(Priority.CALL)).close()
-    took = now() - began
+    took = now() - started
     assert took >= session_timeout + rate.interval - 0.01
     assert not exact or took < session_timeout + rate.interval + 0.6
 
@@ -705,7 +705,7 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
     rate = Rate(0.01)
     first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
     await send(second, [])
-    began = now()
+    started = now()
     first.pause(0.7 if exact else 10 * LIMIT)
 
     async def paused() -> bool:
@@ -722,12 +722,12 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
         assert 9 * LIMIT < retry_after <= 10 * LIMIT
         first, second = one.limiter("l", "n", rate), other.limiter("l", "n", rate)
         await send(second, [])
-        began = now()
+        started = now()
         first.pause(0.2)
         await send(first, [])
     async with within(2, exact=exact):
         (await second.acquire(Priority.CALL)).close()
-    assert now() - began >= (0.7 if exact else 0.2)
+    assert now() - started >= (0.7 if exact else 0.2)
 
 
 async def test_a_cancelled_waiter_leaves_nothing_behind(one: RedisStore, other: RedisStore) -> None:
@@ -743,9 +743,9 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(one: RedisStore, other: 
         if isinstance(permit := (await asyncio.gather(wait, return_exceptions=True))[0], Permit):
             permit.close()
         async with Delays() as delays, asyncio.timeout(LIMIT):
-            began = now()
+            started = now()
             await send(second, [])
-            assert now() - began < delays.beyond(0.25)
+            assert now() - started < delays.beyond(0.25)
 
 
 async def test_accounts_and_endpoints_are_paced_separately(one: RedisStore) -> None:
@@ -897,11 +897,11 @@ async def test_the_wait_for_a_connection_is_limited_by_the_timeout(
         f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}", timeout=0.1, patience=0.0
     )
     store._connections._open = True
-    began = now()
+    started = now()
     calls = (store.log(CHAT).max_acknowledged() for _ in range(10 * MAX_CONNECTIONS))
     errors = await asyncio.gather(*calls, return_exceptions=True)
     assert {str(error).partition("did")[2] for error in errors} == {" not respond within 0.1 s"}
-    assert now() - began < 1.0
+    assert now() - started < 1.0
     await store._connections.aclose()
     hung.close()
     for writer in writers:
@@ -987,11 +987,11 @@ async def test_a_call_retries_while_the_server_is_not_reachable(
     await log.append(new_items(2))
     server.kill()
     store._connections._max_wait = 0.3
-    began = now()
+    started = now()
     async with Delays() as delays:
         with pytest.raises(StoreError, match="cannot be reached") as caught:
             await log.append(new_items(3))
-        assert now() - began < delays.beyond(0.8)
+        assert now() - started < delays.beyond(0.8)
     store._connections._max_wait = LIMIT
     assert caught.value.__context__ is None
     server.start()
@@ -1300,13 +1300,13 @@ async def test_on_an_empty_server_all_tokens_count_as_used(
 
 async def test_on_a_new_server_the_burst_counts_as_used(program: Callable[[], RedisStore]) -> None:
     """All tokens count as used at its start, and become available one by one."""
-    store, began = program(), now()
+    store, started = program(), now()
     await store.open()
     limiter = store.limiter("k", "n", Rate(0.1, burst=3, guard=0.0))
     sent: list[float] = []
     for number in range(4):
         await send(limiter, sent)
-        assert sent[-1] - began >= (number + 1) * 0.1 - 0.001
+        assert sent[-1] - started >= (number + 1) * 0.1 - 0.001
 
 
 @redis_server.needs_a_server
@@ -1388,24 +1388,24 @@ async def test_the_fetch_of_a_dead_program_is_lost_immediately(
     one: RedisStore, other: RedisStore, exact: bool, session_timeout: float
 ) -> None:
     """It is lost when the death is detected, and once more when its time is over."""
-    began, fetch = now(), 0
+    started, fetch = now(), 0
     seconds = 0.0
     for seconds in (2.5,) if exact else (1.2, 6.0, LIMIT):  # a longer time if this is too slow
-        began = now()
+        started = now()
         log = one.log(MAIL)  # kept in a variable, because a handle that is collected counts as dead
         fetch = await log.begin_fetch(seconds)
         assert not await other.log(MAIL).lost_fetches()
         stop_heartbeats(one)
         await wait_until(other.log(MAIL).lost_fetches, session_timeout + 0.1 if exact else LIMIT)
-        assert now() - began >= session_timeout - 0.001
+        assert now() - started >= session_timeout - 0.001
         assert list(await other.log(MAIL).lost_fetches()) == [fetch]
         await other.log(MAIL).append([], completes=[fetch])
-        if now() - began < seconds:
+        if now() - started < seconds:
             break
         await other.log(MAIL).append([], completes=[fetch])
     assert not await other.log(MAIL).lost_fetches()
     await wait_until(other.log(MAIL).lost_fetches, seconds if exact else 2 * LIMIT)
-    assert now() - began >= seconds - 0.001
+    assert now() - started >= seconds - 0.001
     assert list(await other.log(MAIL).lost_fetches()) == [fetch]
 
 

@@ -520,11 +520,11 @@ async def test_a_read_under_way_is_not_lost(store: Store, second: float, virtual
     """Until its time is over: then its owner is dead."""
     log, other = store.log(MAIL), store.log(MAIL)
     now = asyncio.get_running_loop().time
-    began = now()
+    started = now()
     fetch = await log.begin_fetch(20.0 * second)
     last_check = await wait_until(other.lost_fetches, 0.5 * second)
-    assert now() - began >= 20.0 * second - 0.001
-    assert not virtual or last_check - began <= 20.5 * second
+    assert now() - started >= 20.0 * second - 0.001
+    assert not virtual or last_check - started <= 20.5 * second
     assert list(await other.lost_fetches()) == [fetch]
 
 
@@ -602,13 +602,13 @@ async def test_an_append_wakes_all_waiting_handles(
     log = store.log(CHAT)
     loop = asyncio.get_running_loop()
     long = 100.0 if virtual else 3600.0
-    began = loop.time()
+    started = loop.time()
     waits = [asyncio.ensure_future(store.log(CHAT).wait_for_append(long)) for _ in range(3)]
     await asyncio.sleep(1.0 * second)
     assert not any(wait.done() for wait in waits)
     await log.append(numbered(1))
     await asyncio.wait(waits)
-    assert loop.time() < began + (10.0 if virtual else 60.0)
+    assert loop.time() < started + (10.0 if virtual else 60.0)
     for wait in waits:
         await wait
 
@@ -619,9 +619,9 @@ async def test_a_wait_for_an_append_ends_after_its_timeout(
     """Also if nothing was appended."""
     loop = asyncio.get_running_loop()
     seconds = 3.0 if virtual else 0.3
-    began = loop.time()
+    started = loop.time()
     await store.log(CHAT).wait_for_append(seconds)
-    took = loop.time() - began
+    took = loop.time() - started
     assert took >= seconds - (0.5 if virtual else 0.1)
     assert took <= seconds + (0.5 if virtual else 60.0)
 
