@@ -113,7 +113,7 @@ def test_a_new_entry_accepts_and_has_its_old_fields() -> None:
 
 
 def test_snapshots_accept_and_have_their_old_fields() -> None:
-    """A store that somebody else wrote may still make them so."""
+    """A store outside of this package may still create them so."""
     make_reader: Any = ReaderSnapshot
     make_log: Any = LogSnapshot
     make_endpoint: Any = EndpointSnapshot
@@ -196,7 +196,7 @@ async def test_a_store_has_its_old_methods() -> None:
 
 @pytest.fixture
 def old_classes() -> tuple[type[Store], type[Log[Any]], type[Reader[Any]]]:
-    """A store as it was written for the version before: with old names only."""
+    """A store that was written for the version before: with old names only."""
     with warns("is deprecated: rename it to") as caught:
 
         class OldReader(Reader[Any]):
