@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Self
 
 import pytest
 from helpers import real_time, wait_until
-from processes import LIMIT, Forker, Lines, Process, needs_fork
+from processes import HANG_TIMEOUT, Forker, AppendedLines, Process, needs_fork
 from scripted import (
     CUT,
     DROP,
@@ -27,7 +27,7 @@ from scripted import (
     OK,
     REFUSED,
     RESET,
-    Fault,
+    ScriptedFault,
     Scripted,
     _Connection,
 )
@@ -57,10 +57,10 @@ class FlakyServices(Scripted):
     def receive(self, connection: _Connection, target: str) -> None:
         fault = OK
         if not self.is_reliable:
-            delay = Fault(before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02))
+            delay = ScriptedFault(before=self.chance.uniform(0, 0.02), seconds=self.chance.uniform(0, 0.02))
             fault = self.chance.choice((*FAULTS, *[delay] * 3 * len(FAULTS)))
         for kind in ("get", "readnew", "readall"):
-            self.constant[kind] = fault
+            self.default_faults[kind] = fault
         super().receive(connection, target)
 
     async def generate_load(self) -> None:
@@ -98,7 +98,7 @@ class KilledReader:
         self._forker = forker
         self._arguments = (url, folder, timeout)
         self._folder = folder
-        self._log_file = Lines(folder / "book")
+        self._log_file = AppendedLines(folder / "book")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -115,9 +115,9 @@ class KilledReader:
 
     async def kill(self) -> None:
         assert self._process is not None
-        assert self._process.lives
+        assert self._process.is_alive
         self._process.kill()
-        await self._process.over()
+        await self._process.wait_ended()
         assert self._process.errors == ""
 
     @property
@@ -189,7 +189,7 @@ def _expected(services: Scripted) -> dict[str, set[str]]:
     return {
         "chat-1": chat,
         "chat-2": chat,
-        "mail": {letter.text for letter in services.letters},
+        "mail": {letter.text for letter in services.mails},
     }
 
 
@@ -232,7 +232,7 @@ def _verify_mail(services: Scripted, reader: KilledReader, *, ids: bool) -> None
         if following is not None and following.pid == line.pid:
             acknowledged.add(line.label)
     seen = Counter(line.label for line in lines)
-    assert set(seen) == {letter.text for letter in services.letters}
+    assert set(seen) == {letter.text for letter in services.mails}
     unmarked = Counter(line.label for line in lines if not line.recovered)
     duplicates = sum(unmarked.values()) - len(unmarked)
     assert duplicates <= KILLS + 1  # one for each process, which had not requested the next one
@@ -242,9 +242,9 @@ async def test_mail_of_a_request_during_the_kill_is_recovered(folder: Path, fork
     """The service has marked it as read, and the response is lost; the next process has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
-    services.script("readnew", Fault(after=LIMIT))
-    async with services, KilledReader(forker, services.url, folder, timeout=2 * LIMIT) as reader:
-        await wait_until(lambda: all(letter.read for letter in services.letters))
+    services.script("readnew", ScriptedFault(seconds=HANG_TIMEOUT))
+    async with services, KilledReader(forker, services.url, folder, timeout=2 * HANG_TIMEOUT) as reader:
+        await wait_until(lambda: all(letter.read for letter in services.mails))
         await reader.kill()
         assert not reader.read("mail")
         assert not services.asked("readall")

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import pytest
 import redis_server
 from helpers import real_time, wait_until
-from processes import LIMIT, Delays, Forker, Lines, Process, needs_fork
+from processes import HANG_TIMEOUT, Delays, Forker, AppendedLines, Process, needs_fork
 from scripted import HANG, Scripted
 
 pytestmark = [
@@ -61,7 +61,7 @@ class WorkerPool:
         self._forker = forker
         self._arguments = (service, server, folder / "book", timeout)
         self._folder = folder
-        self._log_file = Lines(folder / "book")
+        self._log_file = AppendedLines(folder / "book")
         self.workers: list[Process] = []
 
     def _start_one(self) -> Process:
@@ -81,7 +81,7 @@ class WorkerPool:
 
     async def kill(self, worker: Process) -> None:
         worker.kill()
-        await worker.over()
+        await worker.wait_ended()
         self.workers.remove(worker)
 
     def lines(self) -> list[LogLine]:
@@ -159,7 +159,7 @@ async def traffic(services: Scripted) -> AsyncIterator[None]:
 
 def all_done(pool: WorkerPool, services: Scripted, first: int) -> bool:
     chat = {str(id) for id in services.ids if id > first}
-    mail = {letter.text for letter in services.letters}
+    mail = {letter.text for letter in services.mails}
     return chat <= pool.done("chat").keys() and mail <= pool.done("mail").keys()
 
 
@@ -193,11 +193,11 @@ async def test_workers_are_killed_and_nothing_is_lost(
                     await pool.kill(worker)
             ended = time.monotonic()
             await pool.until(lambda: all_done(pool, services, first), "something is lost")
-            assert time.monotonic() - ended < delays.beyond(TAKEOVER + 1.0)
+            assert time.monotonic() - ended < delays.allowed(TAKEOVER + 1.0)
             # Pending items of a worker are processed again by another one, and no others.
             assert pool.duplicates() <= len(old) * 60
             assert len({line.worker for line in pool.lines() if line.kind == "chat"}) >= 3
-        assert longest_interval(services, started, "get") < delays.beyond(TAKEOVER + 0.5)
+        assert longest_interval(services, started, "get") < delays.allowed(TAKEOVER + 0.5)
         assert shortest_interval(services, "get") >= 0.199
         assert shortest_interval(services, "readnew", "readall") >= 0.199
 
@@ -221,7 +221,7 @@ async def test_a_dead_worker_s_items_are_taken_over_in_time(
         await pool.kill(victim)
         died = time.monotonic()
         await pool.until(lambda: all_done(pool, services, first), "something is lost")
-        assert time.monotonic() - died < delays.beyond(TAKEOVER)
+        assert time.monotonic() - died < delays.allowed(TAKEOVER)
 
 
 async def test_mail_survives_the_death_of_the_program_that_fetches_it(
@@ -233,12 +233,12 @@ async def test_mail_survives_the_death_of_the_program_that_fetches_it(
     """
     async with (
         Scripted() as services,
-        pool_of(2, services, server, forker=forker, timeout=10 * LIMIT) as pool,
+        pool_of(2, services, server, forker=forker, timeout=10 * HANG_TIMEOUT) as pool,
     ):
         services.script("readnew", HANG)
         services.deliver("precious")
         # One of the two has sent the request and hangs; the other one waits for an append.
-        await pool.until(lambda: services.letters[0].read, "no request is sent")
+        await pool.until(lambda: services.mails[0].read, "no request is sent")
         old = list(pool.workers)
         await pool.start()
         assert "precious" not in pool.done("mail")

@@ -30,7 +30,7 @@ import pytest
 import redis_server
 import trustme
 from helpers import REAL, VIRTUAL, Backend, now, take_ids, wait_until
-from processes import LIMIT, Delays
+from processes import HANG_TIMEOUT, Delays
 from redis_virtual import VirtualRedisStore
 
 from pythpeer import (
@@ -182,7 +182,7 @@ async def read_all(reader: Reader[Item], position: int = 0) -> list[int]:
 
 def within(seconds: float, *, exact: bool) -> asyncio.Timeout:
     """A time limit on virtual time; on real time only a limit for a test that hangs."""
-    return asyncio.timeout(seconds if exact else LIMIT)
+    return asyncio.timeout(seconds if exact else HANG_TIMEOUT)
 
 
 async def has_heartbeat(store: RedisStore) -> bool:
@@ -260,7 +260,7 @@ async def test_a_reader_that_leaves_releases_its_pending_items(
     await second.seek_if_new(0)
     assert await read_ids(first, ack=False) == [1]
     assert await read_ids(second) == [2]
-    waiting = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * LIMIT))
+    waiting = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
     await wait_until(lambda: has_heartbeat(other))
     await first.leave()
     async with within(1.0, exact=exact):
@@ -287,7 +287,7 @@ async def test_pending_items_of_a_dead_program_go_to_another(
         return
     assert ids == []
     stop_heartbeats(one)
-    waiting = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * LIMIT))
+    waiting = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
     async with within(2.0, exact=exact):
         await waiting  # the others are woken, although nothing was appended
     assert await read_ids(second) == [1]
@@ -304,7 +304,7 @@ async def test_a_reader_that_was_garbage_collected_counts_as_dead(
     assert await read_ids(first, ack=False) == [1]
     del first
     gc.collect()
-    await wait_until(lambda: read_ids(second), 2.0 if exact else LIMIT)
+    await wait_until(lambda: read_ids(second), 2.0 if exact else HANG_TIMEOUT)
 
 
 async def test_a_cancelled_read_loses_nothing(one: RedisStore) -> None:
@@ -359,7 +359,7 @@ async def test_an_acknowledgement_is_stored_soon(
     reader = one.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     assert await read_ids(reader) == [1]
-    await wait_until(lambda: other.log(CHAT).reader("team").position(), 1.0 if exact else LIMIT)
+    await wait_until(lambda: other.log(CHAT).reader("team").position(), 1.0 if exact else HANG_TIMEOUT)
 
 
 async def test_a_name_catches_up_on_entries_that_the_stream_lacks(
@@ -548,7 +548,7 @@ async def test_streams_of_a_name_share_a_source(one: RedisStore, other: RedisSto
     for start in range(1, 61, 10):
         source.ids += range(start, start + 10)
         await asyncio.sleep(0.03)
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(HANG_TIMEOUT):
         await done.wait()
     for follower in followers:
         follower.cancel()
@@ -636,7 +636,7 @@ async def test_programs_share_the_tokens(one: RedisStore, other: RedisStore, exa
         for _ in range(8):
             await send(limiter, sent[name])
 
-    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_TIMEOUT), asyncio.TaskGroup() as group:
         group.create_task(work("one", one))
         group.create_task(work("other", other))
     intervals = gaps(sent["one"] + sent["other"])
@@ -655,7 +655,7 @@ async def test_a_burst_is_shared_too(one: RedisStore, other: RedisStore, exact: 
     else:
         await redis_server.let_all_tokens_be_available(one)
     sent: list[float] = []
-    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_TIMEOUT), asyncio.TaskGroup() as group:
         for limiter in limiters * 3:
             group.create_task(send(limiter, sent))
     sent.sort()
@@ -668,7 +668,7 @@ async def test_a_token_that_was_not_used_is_released(
     one: RedisStore, other: RedisStore, exact: bool
 ) -> None:
     """A permit without a request releases it immediately."""
-    rate = Rate(1.0 if exact else 10 * LIMIT)
+    rate = Rate(1.0 if exact else 10 * HANG_TIMEOUT)
     if not exact:
         await redis_server.let_all_tokens_be_available(one)
     first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
@@ -706,12 +706,12 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
     first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
     await send(second, [])
     started = now()
-    first.pause(0.7 if exact else 10 * LIMIT)
+    first.pause(0.7 if exact else 10 * HANG_TIMEOUT)
 
     async def paused() -> bool:
         return (await other.snapshot()).endpoints[0].paused_for > 0.0
 
-    await wait_until(paused, 0.1 if exact else LIMIT)
+    await wait_until(paused, 0.1 if exact else HANG_TIMEOUT)
     with pytest.raises(RateLimitedError) as caught:
         await second.acquire(Priority.CALL, max_wait=0.2)
     retry_after = caught.value.retry_after
@@ -719,7 +719,7 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
     if exact:
         assert retry_after == pytest.approx(0.65, abs=0.1)
     else:
-        assert 9 * LIMIT < retry_after <= 10 * LIMIT
+        assert 9 * HANG_TIMEOUT < retry_after <= 10 * HANG_TIMEOUT
         first, second = one.limiter("l", "n", rate), other.limiter("l", "n", rate)
         await send(second, [])
         started = now()
@@ -742,17 +742,17 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(one: RedisStore, other: 
         wait.cancel()
         if isinstance(permit := (await asyncio.gather(wait, return_exceptions=True))[0], Permit):
             permit.close()
-        async with Delays() as delays, asyncio.timeout(LIMIT):
+        async with Delays() as delays, asyncio.timeout(HANG_TIMEOUT):
             started = now()
             await send(second, [])
-            assert now() - started < delays.beyond(0.25)
+            assert now() - started < delays.allowed(0.25)
 
 
 async def test_accounts_and_endpoints_are_paced_separately(one: RedisStore) -> None:
     """Each key has a bucket."""
-    rate = Rate(10 * LIMIT)
+    rate = Rate(10 * HANG_TIMEOUT)
     await redis_server.let_all_tokens_be_available(one)
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(HANG_TIMEOUT):
         await send(one.limiter("a", "n", rate), [])
         await send(one.limiter("b", "n", rate), [])
 
@@ -911,8 +911,8 @@ async def test_the_wait_for_a_connection_is_limited_by_the_timeout(
 
 async def test_an_unreachable_server_is_an_error_without_a_retry() -> None:
     """A session does not open, and the error names the server."""
-    store = RedisStore("redis://127.0.0.1:1/0", patience=10 * LIMIT)
-    async with asyncio.timeout(LIMIT):
+    store = RedisStore("redis://127.0.0.1:1/0", patience=10 * HANG_TIMEOUT)
+    async with asyncio.timeout(HANG_TIMEOUT):
         with pytest.raises(StoreError, match=r"redis://127.0.0.1:1/0 cannot be reached") as caught:
             await Session(store=store).open()
     assert caught.value.transient
@@ -926,8 +926,8 @@ async def test_a_wrong_password_is_an_error_that_does_not_contain_it(tmp_path: P
     with redis_server.real_server(tmp_path, password="right-one") as server:
         for password in (f":{CANARY}@", f"user:{CANARY}@", ""):
             address = f"redis://{password}127.0.0.1:{server.port}/0"
-            store = RedisStore(address, patience=10 * LIMIT)
-            async with asyncio.timeout(LIMIT):
+            store = RedisStore(address, patience=10 * HANG_TIMEOUT)
+            async with asyncio.timeout(HANG_TIMEOUT):
                 with pytest.raises(StoreError, match="rejects the user name or the pass") as caught:
                     await store.open()
             assert not caught.value.transient
@@ -978,7 +978,7 @@ async def test_a_call_retries_while_the_server_is_not_reachable(
     server: redis_server.RealServer,
 ) -> None:
     """It raises `StoreError` if the server stays unreachable."""
-    store = RedisStore(server.url, patience=LIMIT)
+    store = RedisStore(server.url, patience=HANG_TIMEOUT)
     await store.open()
     log = store.log(CHAT)
     await log.append(new_items(1))
@@ -991,8 +991,8 @@ async def test_a_call_retries_while_the_server_is_not_reachable(
     async with Delays() as delays:
         with pytest.raises(StoreError, match="cannot be reached") as caught:
             await log.append(new_items(3))
-        assert now() - started < delays.beyond(0.8)
-    store._connections._max_wait = LIMIT
+        assert now() - started < delays.allowed(0.8)
+    store._connections._max_wait = HANG_TIMEOUT
     assert caught.value.__context__ is None
     server.start()
     assert [new.id for new in await log.append(new_items(3))] == [3]
@@ -1033,7 +1033,7 @@ async def test_the_wait_for_a_server_that_hangs_is_limited(
     server: redis_server.RealServer,
 ) -> None:
     """Each response has a time limit, and the command is executed at most once."""
-    store = RedisStore(server.url, timeout=LIMIT, patience=0.3)
+    store = RedisStore(server.url, timeout=HANG_TIMEOUT, patience=0.3)
     await store.open()
     log = store.log(MAIL)
     await log.append([NewEntry(Item(1), identity="1")])
@@ -1042,7 +1042,7 @@ async def test_the_wait_for_a_server_that_hangs_is_limited(
     with pytest.raises(StoreError, match=r"did not respond within 0\.1 s"):
         await log.append([NewEntry(Item(2), identity="2")])
     asyncio.get_running_loop().call_later(0.25, server.signal, signal.SIGCONT)
-    store._connections._max_wait = LIMIT
+    store._connections._max_wait = HANG_TIMEOUT
     await log.append([NewEntry(Item(3), identity="3")])
     ids = [entry.item.id for entry in await log.reader(None).read(0, 10) if entry.item]
     assert ids.count(3) == 1
@@ -1079,7 +1079,7 @@ async def test_a_write_to_a_replica_is_retried(
     """Until it is the primary: as after a failover."""
     from redis.asyncio import Redis
 
-    store = RedisStore(server.url, patience=LIMIT)
+    store = RedisStore(server.url, patience=HANG_TIMEOUT)
     await store.open()
     async with Redis.from_url(server.url) as client:
         await client.replicaof("127.0.0.1", "1")
@@ -1390,13 +1390,13 @@ async def test_the_fetch_of_a_dead_program_is_lost_immediately(
     """It is lost when the death is detected, and once more when its time is over."""
     started, fetch = now(), 0
     seconds = 0.0
-    for seconds in (2.5,) if exact else (1.2, 6.0, LIMIT):  # a longer time if this is too slow
+    for seconds in (2.5,) if exact else (1.2, 6.0, HANG_TIMEOUT):  # a longer time if this is too slow
         started = now()
         log = one.log(MAIL)  # kept in a variable, because a handle that is collected counts as dead
         fetch = await log.begin_fetch(seconds)
         assert not await other.log(MAIL).lost_fetches()
         stop_heartbeats(one)
-        await wait_until(other.log(MAIL).lost_fetches, session_timeout + 0.1 if exact else LIMIT)
+        await wait_until(other.log(MAIL).lost_fetches, session_timeout + 0.1 if exact else HANG_TIMEOUT)
         assert now() - started >= session_timeout - 0.001
         assert list(await other.log(MAIL).lost_fetches()) == [fetch]
         await other.log(MAIL).append([], completes=[fetch])
@@ -1404,7 +1404,7 @@ async def test_the_fetch_of_a_dead_program_is_lost_immediately(
             break
         await other.log(MAIL).append([], completes=[fetch])
     assert not await other.log(MAIL).lost_fetches()
-    await wait_until(other.log(MAIL).lost_fetches, seconds if exact else 2 * LIMIT)
+    await wait_until(other.log(MAIL).lost_fetches, seconds if exact else 2 * HANG_TIMEOUT)
     assert now() - started >= seconds - 0.001
     assert list(await other.log(MAIL).lost_fetches()) == [fetch]
 
@@ -1413,17 +1413,17 @@ async def test_the_lease_of_a_dead_program_is_free_immediately(
     one: RedisStore, other: RedisStore, exact: bool, session_timeout: float
 ) -> None:
     """Before it expires."""
-    assert await one.log(CHAT).acquire_lease(10 * LIMIT)
-    assert not await other.log(CHAT).acquire_lease(10 * LIMIT)
+    assert await one.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
+    assert not await other.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
     stop_heartbeats(one)
-    await wait_until(lambda: other.log(CHAT).acquire_lease(10 * LIMIT), 2.0 if exact else LIMIT)
+    await wait_until(lambda: other.log(CHAT).acquire_lease(10 * HANG_TIMEOUT), 2.0 if exact else HANG_TIMEOUT)
 
 
 async def test_closing_releases_items_and_tokens(
     program: Callable[[], RedisStore], exact: bool
 ) -> None:
     """Another program gets them immediately: pending items, tokens, the position in the queue."""
-    one, other, rate = program(), program(), Rate(1.0 if exact else 10 * LIMIT)
+    one, other, rate = program(), program(), Rate(1.0 if exact else 10 * HANG_TIMEOUT)
     await one.open()
     await other.open()
     if not exact:
@@ -1452,7 +1452,7 @@ async def test_there_are_no_heartbeats_when_nothing_is_pending(
     async def is_idle() -> bool:
         return one._heartbeat._timer is None and one._heartbeat._task is None
 
-    await wait_until(is_idle, 0.5 if exact else LIMIT)
+    await wait_until(is_idle, 0.5 if exact else HANG_TIMEOUT)
 
 
 def test_a_store_can_be_used_in_another_loop(url: str) -> None:
