@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from .calls import Caller
-from .errors import InvalidRequestError, SessionClosedError
+from .errors import InvalidRequestError, PythpeerError, SessionClosedError
 from .feed import Pollers
 from .health import EndpointHealth, OutcomeTracker, SessionHealth, utc_now
 from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry

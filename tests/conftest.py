@@ -22,7 +22,7 @@ from fake_client import Client, connect
 from helpers import DEEP, REAL, SHORT_BACKOFF, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
 from scripted import Scripted
-from stores import STORES, NewStore
+from stores import STORES, StoreFactory
 
 from pythpeer import Session
 from pythpeer.stores import Store
@@ -99,7 +99,7 @@ async def services() -> AsyncIterator[Scripted]:
 
 
 @pytest.fixture
-async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
+async def session(new_store: StoreFactory, services: Scripted) -> AsyncIterator[Session]:
     """A session with short back-offs for `services`; one test for each kind of store."""
     async with services.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         yield session
@@ -114,7 +114,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("redis", marks=pytest.mark.costly)])
-def new_store(request: pytest.FixtureRequest, folder: Path) -> NewStore:
+def new_store(request: pytest.FixtureRequest, folder: Path) -> StoreFactory:
     """Makes stores; one test for each kind of store, as all promise the same."""
 
     def make(*, max_length: int = 10_000) -> Store:

@@ -1,4 +1,4 @@
-"""A full disk, for as long as a test wants one."""
+"""`no_file_over`: simulates a full disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_file_over(size: int) -> Iterator[None]:
-    """No file of this process can grow over *size* bytes, as if the disk were full then."""
+    """Let no file of this process grow over *size* bytes, as if the disk were full then."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,6 +1,6 @@
-"""Servers for the Redis store: a fake one that is always there, and a real one where one is found.
+"""Servers for the Redis store: a fake one, and a real one if it is installed.
 
-The fake is fakeredis behind a socket of its own, so that the store's own connections are tested.
+The fake is fakeredis behind a socket, so that the connections of the store are tested.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pythpeer.stores import RedisStore
 from pythpeer.stores.redis.scripts import Script
 
 PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
-"""The real server, if this machine has one."""
+"""The path of the real server, if this machine has one."""
 
 TOOL: Final = shutil.which("redis-cli") or shutil.which("valkey-cli")
-"""What one talks to it with on a command line."""
+"""The path of its command-line client."""
 
 
 needs_a_server: Final = pytest.mark.skipif(
@@ -40,7 +40,7 @@ needs_a_server: Final = pytest.mark.skipif(
 
 
 class RealServer:
-    """A server of our own on a free loopback port, which can be killed and started again."""
+    """A server process on a free loopback port, which can be killed and started again."""
 
     def __init__(self, folder: Path, *options: str, password: str = "") -> None:
         self.port = _free_port()
@@ -56,52 +56,52 @@ class RealServer:
     def start(self) -> None:
         assert PROGRAM is not None
         command = [PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        # Always, for a slow disk can put off what is to be written by a second or two.
+        # Always, because a slow disk can delay a write by a second or two.
         command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.folder)]
         command += self._options
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while time.monotonic() < end:
             if self._process.poll() is not None:
-                break  # its port was taken, or its data are of no use
-            if self._answers():
+                break  # its port was in use, or its data are damaged
+            if self._is_ready():
                 return
             time.sleep(0.005)
         self.kill()
         raise AssertionError("the server does not start")
 
-    def _answers(self) -> bool:
-        """Whether this very server is ready, and no other one on its port."""
+    def _is_ready(self) -> bool:
+        """Return whether this process is ready, and not another server on its port."""
         assert self._process is not None
         with suppress(RedisError), Redis(port=self.port, password=self.password or None) as client:
-            client.ping()  # which is refused while it loads its data
-            found = client.info("server")
-            return isinstance(found, dict) and found["process_id"] == self._process.pid
+            client.ping()  # fails while it loads its data
+            info = client.info("server")
+            return isinstance(info, dict) and info["process_id"] == self._process.pid
         return False
 
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         if self._process is not None:
-            self._process.send_signal(how)
+            self._process.send_signal(number)
             self._process.wait(60)
             self._process = None
 
-    def signal(self, what: signal.Signals) -> None:
+    def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
-        self._process.send_signal(what)
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)
 
-    def forget(self) -> None:
-        """Lose all data, as a server without a disk does when it is started again."""
+    def delete_data(self) -> None:
+        """Delete all data, as the restart of a server without a disk does."""
         for path in self.folder.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _free_port() -> int:
-    """A free loopback port that the kernel gives nobody, for it has to be free later on as well.
+    """Return a free loopback port that the kernel assigns to no socket, so that it stays free.
 
-    A cluster has another port 10,000 above it.
+    A cluster uses another port, which is greater by 10,000.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 22_000)
@@ -120,15 +120,15 @@ def real_server(folder: Path, *options: str, password: str = "") -> Iterator[Rea
         server.kill()
 
 
-async def owe_nothing(store: RedisStore) -> None:
-    """Have the server count as running for long, so that nothing from before is owed."""
-    await store._link.run_script(
+async def let_all_tokens_be_available(store: RedisStore) -> None:
+    """Let the server count as running for long, so that all tokens are available."""
+    await store._connections.run_script(
         Script("redis.call('HSET', KEYS[1], 'since', 0)"), (store._keys.server,), ()
     )
 
 
 class _Handler(TCPFakeRequestHandler):
-    """One connection to the fake server, which stays open after an error, as on a real one."""
+    """A connection to the fake server, which stays open after an error, as on a real one."""
 
     def handle(self) -> None:
         client = self.current_client
@@ -151,7 +151,7 @@ class _Handler(TCPFakeRequestHandler):
 
 @contextmanager
 def fake_server() -> Iterator[str]:
-    """The URL of a fake server in a thread."""
+    """Run a fake server in a thread; yield its URL."""
     server = TcpFakeServer(("127.0.0.1", 0))
     server.RequestHandlerClass = _Handler
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))

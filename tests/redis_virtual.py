@@ -1,7 +1,7 @@
-"""A Redis server in the loop of the test, by whose clock it goes: `RedisStore` on virtual time.
+"""`VirtualRedisStore`: a Redis store on virtual time, with a server in the event loop of the test.
 
-fakeredis is what answers. Here it gets a socket that no thread and no task has a part in, and the
-time; the store speaks to it as it does to a real one.
+The server is fakeredis, with the clock of the loop, and with a socket that needs neither a thread
+nor a task. The store connects to it as to a real server.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from redis import Redis
 
 from pythpeer.stores import RedisStore
 
-__all__ = ["BEGAN", "Commands", "VirtualRedisStore"]
+__all__ = ["EPOCH", "Commands", "VirtualRedisStore"]
 
-BEGAN: Final = 1_000_000_000
-"""What the server's clock shows when the loop's shows 0."""
+EPOCH: Final = 1_000_000_000
+"""The server's time in seconds when the clock of the loop shows 0."""
 
 RUN: Final = 3600
-"""Seconds for which the server has been running by then: nothing from before it is owed."""
+"""The seconds for which the server has been running by then: no requests from before matter."""
 
 
 class VirtualRedisStore(RedisStore):
-    """A store with a server of its own, which answers while a session is open.
+    """A store with a separate server, which responds while a session is open.
 
-    What is on it outlasts the sessions, as on any other.
+    Its content remains after the sessions, as on any other server.
     """
 
     def __init__(self, *, max_length: int) -> None:
@@ -44,8 +44,8 @@ class VirtualRedisStore(RedisStore):
         self._server: asyncio.Server | None = None
         self._clients: set[_Client] = set()
         commands = Commands(self._data, 0, client_class=Redis)
-        commands.write = bytes  # no client reads the answer
-        since = (BEGAN - RUN) * 1_000_000
+        commands.write = bytes  # no client reads the response
+        since = (EPOCH - RUN) * 1_000_000
         commands._process_command(
             [b"HSET", self._keys.server.encode(), b"run", b"", b"since", b"%d" % since]
         )
@@ -103,10 +103,10 @@ class _Client(asyncio.Protocol):
 
 
 class _Lua:
-    """fakeredis's Lua runtime, without most of what it costs to run a script.
+    """The Lua runtime of fakeredis, made faster.
 
-    fakeredis compiles a script whenever it runs, and collects all garbage after it. Here it is
-    compiled the first time, and garbage is collected when Lua thinks it is time to.
+    fakeredis compiles a script for each call, and collects all garbage after it. Here it is
+    compiled once, and Lua collects garbage automatically.
     """
 
     def __init__(self, runtime: Any) -> None:
@@ -114,7 +114,7 @@ class _Lua:
         self._compiled: dict[bytes | str, Callable[[], Any]] = {"collectgarbage()": lambda: None}
 
     def execute(self, script: bytes | str) -> Any:
-        """Run a script, and return what it returns."""
+        """Run a script, and return its result."""
         run = self._compiled.get(script)
         if run is None:
             run = self._compiled[script] = self._runtime.compile(script)
@@ -125,7 +125,7 @@ class _Lua:
 
 
 class Commands(FakeSocket):
-    """What a connection asks for, answered by a given clock and without anybody waiting."""
+    """The commands of a connection, executed with a given clock, and without blocking."""
 
     write: Callable[[bytes], object]
     clock: Callable[[], float]
@@ -133,15 +133,15 @@ class Commands(FakeSocket):
     _changed: Callable[[], None]
 
     def time(self) -> list[bytes]:
-        """The command TIME, also for scripts."""
-        now = round((BEGAN + self.clock()) * 1_000_000)
+        """The command TIME, also in scripts."""
+        now = round((EPOCH + self.clock()) * 1_000_000)
         return [b"%d" % part for part in divmod(now, 1_000_000)]
 
     def put_response(self, msg: Any) -> None:
         self.write(encode_reply(msg, 2))
 
     def _get_server_runtime(self, server: FakeServer) -> _Lua:
-        """The Lua that all connections to *server* run scripts with."""
+        """Return the Lua runtime of all connections to *server*."""
         lua: _Lua | None = vars(server).get("_lua")
         if lua is None:
             lua = vars(server)["_lua"] = _Lua(super()._get_server_runtime(server))
@@ -153,32 +153,32 @@ class Commands(FakeSocket):
         func: Callable[[bool], Any],
         shape: Callable[[Any], Any] | None = None,
     ) -> Any:
-        """Answer when there is something, or when the time is over."""
-        found = func(True)
-        if found is not None or not timeout:
-            return found
+        """Respond when there is a result, or after the time-out."""
+        result = func(True)
+        if result is not None or not timeout:
+            return result
 
         loop = asyncio.get_running_loop()
 
-        def look() -> None:
-            if self._end is not None and (found := func(False)) is not None:
+        def check() -> None:
+            if self._end is not None and (result := func(False)) is not None:
                 self.forget()
-                self.put_response(self._decode_result(found))
+                self.put_response(self._decode_result(result))
 
-        def over() -> None:
+        def expire() -> None:
             self.forget()
             self.put_response(None)
 
         def changed() -> None:
-            loop.call_soon(look)  # not in the middle of a change
+            loop.call_soon(check)  # not during a change
 
         self._changed = changed
         self._db.add_change_callback(self._changed)
-        self._end = loop.call_later(timeout, over)
+        self._end = loop.call_later(timeout, expire)
         return NoResponse()
 
     def forget(self) -> None:
-        """Wait for nothing any more."""
+        """Stop waiting."""
         if self._end is not None:
             self._end.cancel()
             self._end = None

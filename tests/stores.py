@@ -1,4 +1,4 @@
-"""The stores that everything has to work on, each by its name; a later one is one more line."""
+"""`STORES`: the stores that every feature is tested with, by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.limiter import Limiter
 from pythpeer.stores import Entry, Log, NewEntry, Reader, Store, StoreSnapshot, Topic
 
-__all__ = ["STORES", "NewStore", "WrappedStore", "told"]
+__all__ = ["STORES", "InterceptingStore", "StoreFactory", "flush_events"]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -29,37 +29,39 @@ STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
     ),
     "redis": lambda folder, length: VirtualRedisStore(max_length=length),
 }
-"""Each makes a new store in a folder, not yet open, whose logs keep so many items."""
+"""Functions that create a new store in a folder, not yet open, whose logs keep so many items."""
 
 
-class NewStore(Protocol):
-    """Makes a new store, not yet open: the fixture ``new_store``."""
+class StoreFactory(Protocol):
+    """Creates a new store, not yet open: the fixture ``new_store``."""
 
     def __call__(self, *, max_length: int = 10_000) -> Store: ...
 
 
-async def told(store: Store) -> None:
-    """Leave a server the moment in which it is told what has happened, behind everybody's back."""
+async def flush_events(store: Store) -> None:
+    """Wait until events that are sent to a server in the background have arrived."""
     if isinstance(store, VirtualRedisStore):
         await asyncio.sleep(1.0)
 
 
-class WrappedStore(Store):
-    """Another store, with a test in between: whatever is awaited of it goes through `do`."""
+class InterceptingStore(Store):
+    """A wrapper of another store: every awaited call goes through `intercept`."""
 
     def __init__(self, inner: Store) -> None:
         super().__init__()
         self.inner = inner
 
-    async def do(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do what was asked: *work*, a method of the other store or of one of its parts."""
+    async def intercept(
+        self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Call *work*, a method of the wrapped store or of one of its parts."""
         return await work(*args, **kwargs)
 
     async def open(self) -> None:
-        await self.do(self.inner.open)
+        await self.intercept(self.inner.open)
 
     async def aclose(self) -> None:
-        await self.do(self.inner.aclose)
+        await self.intercept(self.inner.aclose)
 
     def log(self, topic: Topic[T]) -> Log[T]:
         return _WrappedLog(self, self.inner.log(topic))
@@ -68,74 +70,74 @@ class WrappedStore(Store):
         return self.inner.make_limiter(key, name, rate)
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
-        return await self.do(self.inner.snapshot, latest)
+        return await self.intercept(self.inner.snapshot, latest)
 
 
 class _WrappedLog(Log[T]):
-    def __init__(self, store: WrappedStore, inner: Log[T]) -> None:
+    def __init__(self, store: InterceptingStore, inner: Log[T]) -> None:
         self._store = store
-        self._do = store.do
+        self._intercept = store.intercept
         self._inner = inner
 
     def reader(self, name: str | None) -> Reader[T]:
         return _WrappedReader(self._store, self._inner.reader(name))
 
     async def append(
-        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+        self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
-        return await self._do(self._inner.append, drafts, completes=completes)
+        return await self._intercept(self._inner.append, entries, completes=completes)
 
     async def max_acknowledged(self) -> int:
-        return await self._do(self._inner.max_acknowledged)
+        return await self._intercept(self._inner.max_acknowledged)
 
-    async def begin_fetch(self, seconds: float) -> int:
-        return await self._do(self._inner.begin_fetch, seconds)
+    async def begin_fetch(self, timeout: float) -> int:
+        return await self._intercept(self._inner.begin_fetch, timeout)
 
-    async def cancel_fetch(self, announcement: int) -> None:
-        await self._do(self._inner.cancel_fetch, announcement)
+    async def cancel_fetch(self, fetch: int) -> None:
+        await self._intercept(self._inner.cancel_fetch, fetch)
 
-    async def lose_fetch(self, announcement: int) -> None:
-        await self._do(self._inner.lose_fetch, announcement)
+    async def lose_fetch(self, fetch: int) -> None:
+        await self._intercept(self._inner.lose_fetch, fetch)
 
     async def lost_fetches(self) -> Collection[int]:
-        return await self._do(self._inner.lost_fetches)
+        return await self._intercept(self._inner.lost_fetches)
 
     async def acquire_lease(self, seconds: float) -> bool:
-        return await self._do(self._inner.acquire_lease, seconds)
+        return await self._intercept(self._inner.acquire_lease, seconds)
 
     def release_lease(self) -> None:
         self._inner.release_lease()
 
-    async def wait_for_append(self, seconds: float) -> None:
-        await self._do(self._inner.wait_for_append, seconds)
+    async def wait_for_append(self, timeout: float) -> None:
+        await self._intercept(self._inner.wait_for_append, timeout)
 
 
 class _WrappedReader(Reader[T]):
-    def __init__(self, store: WrappedStore, inner: Reader[T]) -> None:
-        self._do = store.do
+    def __init__(self, store: InterceptingStore, inner: Reader[T]) -> None:
+        self._intercept = store.intercept
         self._inner = inner
 
     async def position(self) -> int | None:
-        return await self._do(self._inner.position)
+        return await self._intercept(self._inner.position)
 
-    async def seek(self, place: int) -> None:
-        await self._do(self._inner.seek, place)
+    async def seek(self, position: int) -> None:
+        await self._intercept(self._inner.seek, position)
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        return await self._do(self._inner.read, after, limit)
+        return await self._intercept(self._inner.read, after, limit)
 
-    def ack(self, place: int) -> None:
-        self._inner.ack(place)
+    def ack(self, position: int) -> None:
+        self._inner.ack(position)
 
     async def flush(self) -> None:
-        await self._do(self._inner.flush)
+        await self._intercept(self._inner.flush)
 
     @property
     def group_position(self) -> int | None:
         return self._inner.group_position
 
-    async def seek_if_new(self, place: int) -> None:
-        await self._do(self._inner.seek_if_new, place)
+    async def seek_if_new(self, position: int) -> None:
+        await self._intercept(self._inner.seek_if_new, position)
 
     async def leave(self) -> None:
-        await self._do(self._inner.leave)
+        await self._intercept(self._inner.leave)

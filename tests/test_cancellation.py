@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import pytest
 from helpers import DEEP
 from scripted import DROP, ERROR_500, Scripted, ScriptedFault
-from stores import NewStore, told
+from stores import StoreFactory, flush_events
 
 from pythpeer import ChatMessage, Mail, Retry, Session, Stream
 
@@ -78,7 +78,7 @@ FAULTS: Final = {"slow": ScriptedFault(after=0.2), "500": ERROR_500, "drop": DRO
 @pytest.mark.parametrize("successor", [False, True], ids=["the same stream", "a successor"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_consumer_that_resumes_has_everything_in_order(
-    service: str, successor: bool, fault: str, new_store: NewStore
+    service: str, successor: bool, fault: str, new_store: StoreFactory
 ) -> None:
     """Nothing is lost, only unacknowledged items are repeated, no task and no token is left.
 
@@ -94,7 +94,7 @@ async def test_a_consumer_that_resumes_has_everything_in_order(
 
 
 async def _run_cancelled(
-    service: str, at: int, fault: ScriptedFault, new_store: NewStore, *, successor: bool
+    service: str, at: int, fault: ScriptedFault, new_store: StoreFactory, *, successor: bool
 ) -> bool:
     """Run one consumer, cancelled at its *at*-th await. Returns whether it ended before that."""
     before = asyncio.all_tasks()
@@ -119,7 +119,7 @@ async def _run_cancelled(
             whole = not task.cancelled()
             if task.cancelled():
                 await asyncio.sleep(0.01)
-            await told(store)
+            await flush_events(store)
             assert asyncio.all_tasks() == before
             assert all(limiter.waiting == 0 for limiter in session.limiters.values())
             if exact:

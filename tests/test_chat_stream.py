@@ -39,7 +39,7 @@ from scripted import (
     ScriptedFault,
     Window,
 )
-from stores import NewStore, told
+from stores import StoreFactory, flush_events
 
 from pythpeer import (
     AccessDeniedError,
@@ -131,7 +131,7 @@ async def test_streams_share_their_polls(services: Scripted, session: Session) -
     assert len(services.requests) == 5
 
 
-async def test_streams_keep_the_services_rules(new_store: NewStore) -> None:
+async def test_streams_keep_the_services_rules(new_store: StoreFactory) -> None:
     """Two streams, and posts between, against the checker of the test kit: no violation."""
     async with FakeServices() as fake, fake.session(store=new_store()) as session:
         streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
@@ -178,7 +178,7 @@ def test_every_pair_of_quirks_is_tried() -> None:
     list(itertools.product(WINDOWS, OVERLAPS, ORDERS, REPEATS)) if DEEP else PAIRS,
 )
 async def test_whatever_its_quirks_messages_are_returned_once_in_order(
-    new_store: NewStore, window: Window, overlap: int, order: Order, repeat: int
+    new_store: StoreFactory, window: Window, overlap: int, order: Order, repeat: int
 ) -> None:
     """Windows, overlap, disorder and repetition do not show in the stream."""
     quirks = Scripted(window=window, overlap=overlap, order=order, repeat=repeat)
@@ -194,7 +194,7 @@ async def test_whatever_its_quirks_messages_are_returned_once_in_order(
 @pytest.mark.parametrize("overlap", [0, 1])
 @pytest.mark.parametrize("after", [0, 50])
 async def test_a_backlog_with_the_oldest_first_is_read_completely(
-    new_store: NewStore, after: int, overlap: int
+    new_store: StoreFactory, after: int, overlap: int
 ) -> None:
     """Page after full page, without a gap."""
     async with (
@@ -230,7 +230,7 @@ async def test_a_backlog_with_the_newest_first_reports_what_is_missing(
     ],
 )
 async def test_a_stream_that_started_in_an_empty_chat_reports_what_is_missing(
-    new_store: NewStore, window: Window, count: int, gaps: tuple[Gap, ...], *, resumed: bool
+    new_store: StoreFactory, window: Window, count: int, gaps: tuple[Gap, ...], *, resumed: bool
 ) -> None:
     """It started before the first message, so that what the service cannot show is a gap."""
     store, first = new_store(), gaps[0].before if gaps else 1
@@ -278,7 +278,7 @@ async def test_a_gap_counts_different_ids(session: Session, services: Scripted) 
 
 @pytest.mark.parametrize("window", ["newest", "oldest"])
 async def test_a_stream_that_falls_behind_its_log_asks_again(
-    new_store: NewStore, window: Window
+    new_store: StoreFactory, window: Window
 ) -> None:
     """What a short log has trimmed is read again from the service, and is no gap."""
     store = new_store(max_length=20)
@@ -309,7 +309,7 @@ WITHOUT_ID: Final[list[object]] = [
 
 @pytest.mark.parametrize("overlap", [0, 30])
 async def test_bad_messages_hide_no_neighbours(
-    new_store: NewStore, overlap: int, caplog: pytest.LogCaptureFixture
+    new_store: StoreFactory, overlap: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each is skipped, logged and counted once, although polls show it again and again."""
     async with (
@@ -484,7 +484,7 @@ CUTS: Final = st.tuples(
     st.sampled_from(["ascending", "shuffled"]),
 )
 async def test_nothing_is_lost_by_cancellation_and_faults(
-    new_store: NewStore,
+    new_store: StoreFactory,
     cuts: list[tuple[float, Literal["anyio", "asyncio", "task"]]],
     times: list[tuple[int, int]],
     faults: list[ScriptedFault],
@@ -530,7 +530,9 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
 # -- names and sessions ---------------------------------------------------------------------------
 
 
-async def test_a_name_resumes_in_the_next_session(new_store: NewStore, services: Scripted) -> None:
+async def test_a_name_resumes_in_the_next_session(
+    new_store: StoreFactory, services: Scripted
+) -> None:
     """What was acknowledged is not returned again, the rest is, and nothing is lost."""
     store = new_store()
     async with services.session(store=store) as session:
@@ -543,7 +545,7 @@ async def test_a_name_resumes_in_the_next_session(new_store: NewStore, services:
 
 
 async def test_two_sessions_on_one_store_poll_as_one(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """One polls for all, and both get everything, whenever they start."""
     store = new_store()
@@ -557,7 +559,7 @@ async def test_two_sessions_on_one_store_poll_as_one(
 
 
 async def test_a_session_that_joins_later_starts_where_it_wants(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """From now, or from the past, although the other session polls all the time."""
     store = new_store()
@@ -589,7 +591,7 @@ async def test_a_session_that_is_not_open_has_no_streams(services: Scripted) -> 
 
 @pytest.mark.parametrize("doing", ["waiting for a token", "waiting for an answer", "resting"])
 async def test_closing_the_session_ends_its_streams(
-    new_store: NewStore, doing: str, services: Scripted
+    new_store: StoreFactory, doing: str, services: Scripted
 ) -> None:
     """Whatever they wait for: `SessionClosedError` soon, and again at each request."""
     session = services.session(retry=Retry(max_delay=1e5), timeout=1e4, store=new_store())
@@ -613,7 +615,7 @@ async def test_closing_the_session_ends_its_streams(
 
 
 async def test_a_closed_session_s_stream_raises_while_another_session_polls(
-    new_store: NewStore,
+    new_store: StoreFactory,
     services: Scripted,
 ) -> None:
     """The poll of another session on the store does not keep it open."""
@@ -630,14 +632,14 @@ async def test_a_closed_session_s_stream_raises_while_another_session_polls(
         assert await reading == [1, 2]
 
 
-async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: StoreFactory, services: Scripted) -> None:
     """After a break, a cancellation, a close: the tasks are the same as before."""
     before, store = asyncio.all_tasks(), new_store()
     async with services.session(store=store) as session:
         services.say(2)
         async for _ in session.peerbet.chat_stream(after=0):
             break
-        await told(store)
+        await flush_events(store)
         assert asyncio.all_tasks() == before
         streams = [session.peerbet.chat_stream() for _ in range(3)]
         waits = [asyncio.ensure_future(take_ids(stream, 1)) for stream in streams]
@@ -645,7 +647,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)
-        await told(store)
+        await flush_events(store)
         assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 
@@ -660,7 +662,7 @@ async def test_arguments_are_checked_where_the_stream_is_made(session: Session) 
         session.peerbet.chat_stream(on_gap="never")  # type: ignore[arg-type]  # on purpose
 
 
-async def test_a_gap_does_not_depend_on_which_stream_polled(new_store: NewStore) -> None:
+async def test_a_gap_does_not_depend_on_which_stream_polled(new_store: StoreFactory) -> None:
     """A stream from 0 has no gap, but the page that it polled has one for the streams after 0."""
     async with (
         Scripted(window="newest") as services,
@@ -675,7 +677,7 @@ async def test_a_gap_does_not_depend_on_which_stream_polled(new_store: NewStore)
         assert from_oldest.gaps == ()
 
 
-async def test_newcomers_do_not_keep_others_waiting(new_store: NewStore) -> None:
+async def test_newcomers_do_not_keep_others_waiting(new_store: StoreFactory) -> None:
     """Finding a position needs a separate poll, but there are never two in a row."""
     async with Scripted() as services, services.session(store=new_store()) as session:
         services.say(1)

@@ -33,7 +33,7 @@ from scripted import (
     Scripted,
     ScriptedFault,
 )
-from stores import NewStore, WrappedStore, told
+from stores import InterceptingStore, StoreFactory, flush_events
 
 from pythpeer import (
     AccessDeniedError,
@@ -99,7 +99,7 @@ MARKS: Final = {"readall marks": True, "readall leaves": False}
 
 @pytest.fixture(params=MARKS if DEEP else ["by turns"])
 async def services(
-    request: pytest.FixtureRequest, new_store: NewStore, mail_ids: bool
+    request: pytest.FixtureRequest, new_store: StoreFactory, mail_ids: bool
 ) -> AsyncIterator[Scripted]:
     """The services with every quirk: unless `DEEP`, two of the four with each store."""
     on_disk = request.node.callspec.params["new_store"] == "sqlite"
@@ -237,7 +237,7 @@ async def test_a_lost_response_loses_no_mail(
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
 async def test_the_history_is_asked_until_it_arrives_whole(
-    new_store: NewStore, fault: ScriptedFault, plain: Scripted
+    new_store: StoreFactory, fault: ScriptedFault, plain: Scripted
 ) -> None:
     """A lost history completes nothing."""
     plain.script("readnew", DROP)
@@ -319,7 +319,7 @@ async def test_a_failed_connection_does_not_request_the_history(
     ids=["certain", "503", "timeout"],
 )
 async def test_transient_failures_are_waited_out(
-    new_store: NewStore,
+    new_store: StoreFactory,
     unread: tuple[ScriptedFault, ...],
     history: tuple[ScriptedFault, ...],
     plain: Scripted,
@@ -337,7 +337,9 @@ async def test_transient_failures_are_waited_out(
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
 
 
-async def test_a_rejected_key_is_raised_every_time(new_store: NewStore, plain: Scripted) -> None:
+async def test_a_rejected_key_is_raised_every_time(
+    new_store: StoreFactory, plain: Scripted
+) -> None:
     """Every stream that waits raises it, every time; after the cause is removed, all continue."""
     async with plain.session(store=new_store()) as session:
         plain.default_faults["readnew"] = DENIED
@@ -440,7 +442,7 @@ async def test_unread_mail_is_returned_once(services: Scripted, session: Session
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
 async def test_a_lost_response_is_an_error_and_the_next_call_returns_its_mail(
-    new_store: NewStore, fault: ScriptedFault, plain: Scripted
+    new_store: StoreFactory, fault: ScriptedFault, plain: Scripted
 ) -> None:
     """`OutcomeUnknownError`, nothing repeated; then the mail, ``recovered``."""
     plain.script("readnew", fault)
@@ -502,7 +504,7 @@ async def test_concurrent_direct_calls_return_each_mail_once(
 
 
 async def test_a_direct_call_does_not_wait_longer_than_it_may(
-    new_store: NewStore, plain: Scripted
+    new_store: StoreFactory, plain: Scripted
 ) -> None:
     """Though a stream's poll waits an hour for its token, the call raises immediately."""
     async with plain.session(max_wait=10.0, store=new_store()) as session:
@@ -518,7 +520,7 @@ async def test_a_direct_call_does_not_wait_longer_than_it_may(
 
 
 async def test_a_call_that_gets_its_token_as_the_session_closes_sends_nothing(
-    new_store: NewStore,
+    new_store: StoreFactory,
     plain: Scripted,
 ) -> None:
     """It raises, releases its token, and leaves no fetch intent for a read that was not sent."""
@@ -571,7 +573,7 @@ async def test_a_name_resumes_where_it_ended(services: Scripted, session: Sessio
 
 
 async def test_unacknowledged_mail_is_returned_again_in_a_new_session(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """The service does not return it any more, the store does."""
     store = new_store()
@@ -584,7 +586,7 @@ async def test_unacknowledged_mail_is_returned_again_in_a_new_session(
 
 
 async def test_unacknowledged_mail_outlives_a_short_log(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """However much more arrives than the store is set to keep."""
     async with services.session(store=new_store(max_length=3)) as session:
@@ -599,7 +601,7 @@ async def test_unacknowledged_mail_outlives_a_short_log(
 
 
 async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """The next session on the store finds in the history what the response held."""
     store = new_store()
@@ -614,7 +616,7 @@ async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(
         assert seen(*await take(session.pythbots.mail_stream(name="me"), 1)) == [("one", True)]
 
 
-class SpyStore(WrappedStore):
+class SpyStore(InterceptingStore):
     """A store that records which fetch intents are pending."""
 
     def __init__(self, inner: Store) -> None:
@@ -627,8 +629,10 @@ class SpyStore(WrappedStore):
         self.logs.append(cast("Log[Mail]", log))
         return log
 
-    async def do(self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        result = await super().do(work, *args, **kwargs)
+    async def intercept(
+        self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        result = await super().intercept(work, *args, **kwargs)
         match work.__name__, result:
             case "begin_fetch", int(number):
                 self.on_record.add(number)
@@ -648,7 +652,7 @@ class SpyStore(WrappedStore):
 
 @pytest.mark.parametrize("end", ["answer", "drop"])
 async def test_a_read_is_on_record_before_it_is_sent(
-    new_store: NewStore, end: Literal["answer", "drop"], plain: Scripted
+    new_store: StoreFactory, end: Literal["answer", "drop"], plain: Scripted
 ) -> None:
     """So a crash at any moment of it is detected; only a complete response completes it."""
     store = SpyStore(new_store())
@@ -664,7 +668,7 @@ async def test_a_read_is_on_record_before_it_is_sent(
         assert await store.fetch_is_lost() is (end == "drop")
 
 
-async def test_mail_that_another_session_recovered_is_marked(new_store: NewStore) -> None:
+async def test_mail_that_another_session_recovered_is_marked(new_store: StoreFactory) -> None:
     """One session read it from the history; to the next session it is still unread."""
     store = new_store()
     async with Scripted(mail_ids=False, readall_marks=False) as services:
@@ -680,7 +684,7 @@ async def test_mail_that_another_session_recovered_is_marked(new_store: NewStore
 
 
 async def test_a_read_that_takes_effect_after_its_time_limit_loses_no_mail(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """Another session has recovered the fetch by then; what was read after that is found too."""
     store = new_store()
@@ -699,7 +703,7 @@ async def test_a_read_that_takes_effect_after_its_time_limit_loses_no_mail(
 
 
 async def test_two_sessions_on_one_store_poll_as_one(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """What one of them fetched reaches the streams of both."""
     store = new_store()
@@ -714,7 +718,7 @@ async def test_two_sessions_on_one_store_poll_as_one(
         assert len(services.requests) <= 12
 
 
-async def test_no_task_is_left_over(new_store: NewStore, plain: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: StoreFactory, plain: Scripted) -> None:
     """The task that shields a read ends before the call does."""
     before, store = asyncio.all_tasks(), new_store()
     async with plain.session(store=store) as session:
@@ -723,10 +727,10 @@ async def test_no_task_is_left_over(new_store: NewStore, plain: Scripted) -> Non
         stream = session.pythbots.mail_stream()
         for how in HOWS:
             await limited(lambda: anext(stream), 0.5, how)
-            await told(store)
+            await flush_events(store)
             assert asyncio.all_tasks() == before
             await limited(session.pythbots.unread_mail, 0.5, how)
-            await told(store)
+            await flush_events(store)
             assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 
@@ -735,7 +739,7 @@ async def test_no_task_is_left_over(new_store: NewStore, plain: Scripted) -> Non
 
 
 async def test_bad_mail_hides_no_neighbours(
-    new_store: NewStore, plain: Scripted, caplog: pytest.LogCaptureFixture
+    new_store: StoreFactory, plain: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is skipped, logged and counted, once each."""
     body = b'[{"id": 1, "message": "one"}, 5, null, {"id": 2, "message": "two"}, [1]]'
@@ -750,7 +754,7 @@ async def test_bad_mail_hides_no_neighbours(
 
 @pytest.mark.parametrize("id", ['""', "0", '"0"', "null", "7", '"x"'])
 async def test_what_looks_like_an_id_but_is_none_loses_no_mail(
-    new_store: NewStore, id: str, plain: Scripted
+    new_store: StoreFactory, id: str, plain: Scripted
 ) -> None:
     """Different mails under one id (it may be the sender's) are different mails."""
     body = f'[{{"id": {id}, "message": "one"}}, {{"id": {id}, "message": "two"}}]'
@@ -798,7 +802,7 @@ STEPS: Final = st.lists(
     STEPS,
 )
 async def test_every_mail_is_seen_and_none_twice_without_saying_so(
-    new_store: NewStore,
+    new_store: StoreFactory,
     ids: bool,
     marks: bool,
     unread_faults: list[ScriptedFault],

@@ -14,7 +14,7 @@ from helpers import SHORT_BACKOFF, assert_nothing_more, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Scripted, ScriptedFault
-from stores import NewStore, told
+from stores import StoreFactory, flush_events
 
 from pythpeer import (
     AccessDeniedError,
@@ -117,7 +117,7 @@ async def test_more_than_two_streams_alternate(services: Scripted, session: Sess
 
 
 async def test_a_busy_stream_does_not_starve_a_slow_one(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """Mail every second, answered immediately, and a slow chat: both are returned."""
     services.default_faults["get"] = ScriptedFault(after=0.4)
@@ -131,7 +131,7 @@ async def test_a_busy_stream_does_not_starve_a_slow_one(
 
 
 async def test_a_failing_stream_does_not_starve_a_slow_one(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """A stream with a rejected key raises each time; the other's items are returned in between."""
     services.default_faults["get"] = ScriptedFault(after=0.4)
@@ -148,7 +148,7 @@ async def test_a_failing_stream_does_not_starve_a_slow_one(
 
 
 async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """A destructive read continues on its own; its result is returned when it has ended."""
     loop = asyncio.get_running_loop()
@@ -180,7 +180,9 @@ async def test_a_mail_poll_that_is_lost_does_not_hold_up_the_chat(
 # -- acknowledgement ------------------------------------------------------------------------------
 
 
-async def test_the_right_stream_is_acknowledged(new_store: NewStore, services: Scripted) -> None:
+async def test_the_right_stream_is_acknowledged(
+    new_store: StoreFactory, services: Scripted
+) -> None:
     """Requesting the next item acknowledges the item returned last, in its own stream only."""
     store = new_store()
     async with services.session(store=store) as session:
@@ -304,7 +306,7 @@ async def test_a_transient_failure_affects_one_stream_only(
     assert await take_labels(merged, 1) == ["mail"]
 
 
-async def test_a_closed_session_is_reported(new_store: NewStore, services: Scripted) -> None:
+async def test_a_closed_session_is_reported(new_store: StoreFactory, services: Scripted) -> None:
     """While the stream waits, and at each request afterwards."""
     session = services.session(store=new_store())
     await session.open()
@@ -339,7 +341,10 @@ Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
     st.lists(st.sampled_from([ScriptedFault(after=0.3), DROP, HANG, ERROR_500]), max_size=3),
 )
 async def test_asking_can_be_cancelled_anywhere(
-    new_store: NewStore, cuts: list[Cut], times: list[tuple[int, bool]], faults: list[ScriptedFault]
+    new_store: StoreFactory,
+    cuts: list[Cut],
+    times: list[tuple[int, bool]],
+    faults: list[ScriptedFault],
 ) -> None:
     """Whenever and however: every item of each stream is returned afterwards, once, in order."""
     async with (
@@ -382,7 +387,7 @@ async def test_asking_can_be_cancelled_anywhere(
         await merged.aclose()
 
 
-async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> None:
+async def test_no_task_is_left_over(new_store: StoreFactory, services: Scripted) -> None:
     """After an item, a cancellation in the middle of a destructive read, and a close."""
     before, store = asyncio.all_tasks(), new_store()
     async with services.session(store=store) as session:
@@ -393,7 +398,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
         services.deliver("mail")
         await assert_nothing_more(merged, 2.5)
         await merged.aclose()
-        await told(store)
+        await flush_events(store)
         assert asyncio.all_tasks() == before
     assert asyncio.all_tasks() == before
 
@@ -477,7 +482,7 @@ async def test_only_streams_can_be_merged_each_once(session: Session) -> None:
 
 
 async def test_streams_of_several_sessions_can_be_merged(
-    new_store: NewStore, services: Scripted
+    new_store: StoreFactory, services: Scripted
 ) -> None:
     """They need nothing in common."""
     rates = {"peerbet.chat.get": FAST, "pythbots.mail": Rate(0.5)}

@@ -27,7 +27,7 @@ from raw_server import (
     unresponsive_port,
 )
 from scripted import Scripted
-from stores import NewStore
+from stores import StoreFactory
 
 from pythpeer import (
     Endpoint,
@@ -191,7 +191,7 @@ async def test_reading_and_posting_are_paced_separately() -> None:
         assert fake.violations == []
 
 
-async def test_everything_together_keeps_the_interval(new_store: NewStore) -> None:
+async def test_everything_together_keeps_the_interval(new_store: StoreFactory) -> None:
     """Streams, calls and writes of two sessions on one store, with the request checker."""
     heard: list[str] = []
 

@@ -282,7 +282,7 @@ async def test_the_server_comes_back_empty_and_nothing_is_lost(
             async with traffic(services):
                 await team.gets_on()
                 server.stop(signal.SIGKILL)
-                server.forget()
+                server.delete_data()
                 server.start()
                 await team.gets_on()
             await team.until(lambda: all_done(team, services, first), "something is lost")

@@ -1,6 +1,6 @@
-"""The script that shares tokens on a server says what `SharedBucket` says, whatever happens.
+"""The script `bucket.lua` grants the same tokens as `SharedBucket`, for any sequence of events.
 
-Both count in steps of a 64th of a second, which neither has to round.
+Both use steps of a 64th of a second, which neither has to round.
 """
 
 from __future__ import annotations
@@ -15,125 +15,134 @@ from helpers import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
-from redis_virtual import BEGAN, Commands
+from redis_virtual import EPOCH, Commands
 
 from pythpeer import Rate
 from pythpeer.bucket import BucketState
 from pythpeer.stores.redis.scripts import script
 from pythpeer.stores.shared import TOKEN_TTL, SharedBucket, _State
 
-STEP: Final = 1 / 64
+TICK: Final = 1 / 64
 KEYS: Final = ("state", "server", "alive")
 FOREVER: Final = 10**15
 
 
-def micro(seconds: float) -> int:
+def microseconds(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
-class Script:
-    """The script, on a server of its own with a clock that stands still."""
+class ScriptUnderTest:
+    """The script, on a separate server whose clock is set by the test."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._answers: list[bytes] = []
+        self._responses: list[bytes] = []
         self._server = Commands(FakeServer(version=(7,)), 0, client_class=Redis)
         self._server.clock = lambda: self.now
-        self._server.write = self._answers.append
-        self._do("HSET", "server", "since", 0)  # long before all this
+        self._server.write = self._responses.append
+        self._execute("HSET", "server", "since", 0)  # long before the test
 
-    def _do(self, *words: object) -> bytes:
+    def _execute(self, *words: object) -> bytes:
         parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in (str(w).encode() for w in words)]
         self._server.sendall(b"*%d\r\n%b" % (len(parts), b"".join(parts)))
-        return self._answers.pop()
+        return self._responses.pop()
 
-    def tell(self, who: str, rate: Rate, *what: object, term: float = 0.0) -> tuple[float, float]:
-        """How long to wait, and how long it is paused, in seconds."""
-        self._do("ZADD", "alive", FOREVER * 10, who)
-        numbers = (micro(rate.interval), rate.burst, micro(rate.guard), micro(term))
-        answer = self._do("EVAL", script("pace").text, 3, *KEYS, who, *numbers, *what)
-        if answer.startswith(b":"):
-            return int(answer[1:]) / 1e6, 0.0
-        assert answer.startswith(b"*2\r\n:"), answer
-        wait, paused = (int(line[1:]) / 1e6 for line in answer.split(b"\r\n")[1:3])
+    def send(
+        self, owner: str, rate: Rate, *events: object, session_timeout: float = 0.0
+    ) -> tuple[float, float]:
+        """Return how long to wait, and how long it is paused, in seconds."""
+        self._execute("ZADD", "alive", FOREVER * 10, owner)
+        numbers = (
+            microseconds(rate.interval),
+            rate.burst,
+            microseconds(rate.guard),
+            microseconds(session_timeout),
+        )
+        response = self._execute("EVAL", script("bucket").text, 3, *KEYS, owner, *numbers, *events)
+        if response.startswith(b":"):
+            return int(response[1:]) / 1e6, 0.0
+        assert response.startswith(b"*2\r\n:"), response
+        wait, paused = (int(line[1:]) / 1e6 for line in response.split(b"\r\n")[1:3])
         return wait, paused
 
-    def die(self, who: str) -> None:
-        self._do("ZREM", "alive", who)
+    def report_dead(self, owner: str) -> None:
+        self._execute("ZREM", "alive", owner)
 
 
-class Twins:
-    """The same things happen to both."""
+class LockstepModel:
+    """A `SharedBucket` and the script, which receive the same events."""
 
     def __init__(self, rates: list[Rate]) -> None:
-        self.script = Script()
+        self.script = ScriptUnderTest()
         self.state: bytes | None = None
         self.rates = rates
-        # Of a request that a smaller burst forgot, the script knows the number no more.
-        self.agreed = len(set(rates)) == 1
-        self.lives = [0] * len(rates)
+        # The script does not remember the ticket of a request that a smaller burst has dropped.
+        self.same_rates = len(set(rates)) == 1
+        self.generations = [0] * len(rates)
         self.names: set[str] = set()
         self.tickets = 0
-        self.in_hand: dict[int, tuple[int, int, float]] = {}  # by number: theirs, and the end
-        self.asked: list[tuple[int, int, str]] = []
+        self.outstanding: dict[
+            int, tuple[int, int, float]
+        ] = {}  # by client: both tickets, and the expiry
+        self.sent: list[tuple[int, int, str]] = []
         self.wait = 0.0
 
-    def do(self, number: int, what: str, steps: int) -> None:
-        rate, who = self.rates[number], f"{number}-{self.lives[number]}"
+    def do(self, number: int, action: str, steps: int) -> None:
+        rate, owner = self.rates[number], f"{number}-{self.generations[number]}"
         now = self.script.now
-        self.names.add(who)
-        if self.state is None:  # all that could be sent was sent, long ago
-            past = BucketState(rate.burst, 0, -BEGAN, [-BEGAN] * rate.burst, 1, -BEGAN)
+        self.names.add(owner)
+        if self.state is None:  # the whole burst was used, long ago
+            past = BucketState(rate.burst, 0, -EPOCH, [-EPOCH] * rate.burst, 1, -EPOCH)
             self.state = msgspec.msgpack.encode(_State(past, {}, []))
         bucket = SharedBucket(rate, self.state)
-        match what:
+        match action:
             case "ask":
-                turn = bucket.acquire(who, now, self.names.__contains__)
+                grant = bucket.acquire(owner, now, self.names.__contains__)
                 self.tickets += 1
-                wait, paused = self.script.tell(who, rate, "t", self.tickets)
-                assert abs(wait - turn.retry_in) <= 2e-6
-                assert abs(paused - turn.paused_for) <= 2e-6
+                wait, paused = self.script.send(owner, rate, "t", self.tickets)
+                assert abs(wait - grant.retry_in) <= 2e-6
+                assert abs(paused - grant.paused_for) <= 2e-6
                 self.wait = wait
-                if not turn.retry_in and number not in self.in_hand:
-                    self.in_hand[number] = (turn.ticket, self.tickets, now + TOKEN_TTL)
-                elif not turn.retry_in:
-                    bucket.release(turn.ticket)
-                    self.script.tell(who, rate, "b", self.tickets)
-            case "write" if number in self.in_hand:
-                mine, its, ends = self.in_hand.pop(number)
-                if now >= ends:
+                if not grant.retry_in and number not in self.outstanding:
+                    self.outstanding[number] = (grant.ticket, self.tickets, now + TOKEN_TTL)
+                elif not grant.retry_in:
+                    bucket.release(grant.ticket)
+                    self.script.send(owner, rate, "b", self.tickets)
+            case "write" if number in self.outstanding:
+                ticket, script_ticket, expiry = self.outstanding.pop(number)
+                if now >= expiry:
                     return
-                anchor = bucket.written(mine, now, rate.guard)
-                self.script.tell(who, rate, "w", its, micro(rate.guard), 0)
-                self.asked.append((anchor, its, who))
-            case "answer" if self.asked and self.agreed:
-                anchor, its, asker = self.asked.pop()
+                anchor = bucket.written(ticket, now, rate.guard)
+                self.script.send(owner, rate, "w", script_ticket, microseconds(rate.guard), 0)
+                self.sent.append((anchor, script_ticket, owner))
+            case "answer" if self.sent and self.same_rates:
+                anchor, script_ticket, sender = self.sent.pop()
                 bucket.answered(anchor, now)
-                self.script.tell(asker, rate, "a", its, 0)
-            case "return" if number in self.in_hand:
-                mine, its, ends = self.in_hand.pop(number)
-                if now >= ends:
+                self.script.send(sender, rate, "a", script_ticket, 0)
+            case "return" if number in self.outstanding:
+                ticket, script_ticket, expiry = self.outstanding.pop(number)
+                if now >= expiry:
                     return
-                bucket.release(mine)
-                self.script.tell(who, rate, "b", its)
+                bucket.release(ticket)
+                self.script.send(owner, rate, "b", script_ticket)
             case "leave":
-                bucket.leave_queue(who)
-                self.script.tell(who, rate, "l")
+                bucket.leave_queue(owner)
+                self.script.send(owner, rate, "l")
             case "pause":
-                bucket.pause(now + steps * STEP)
-                self.script.tell(who, rate, "p", micro(steps * STEP))
+                bucket.pause(now + steps * TICK)
+                self.script.send(owner, rate, "p", microseconds(steps * TICK))
             case "die":
-                bucket.leave_queue(who)  # a server finds that out by the time alone
-                self.script.tell(who, rate, "l")
-                self.script.die(who)
-                self.names.discard(who)
-                self.in_hand.pop(number, None)
-                self.lives[number] += 1
+                bucket.leave_queue(owner)  # the script only removes it after its time
+                self.script.send(owner, rate, "l")
+                self.script.report_dead(owner)
+                self.names.discard(owner)
+                self.outstanding.pop(number, None)
+                self.generations[number] += 1
             case "sleep":
-                self.script.now += steps * STEP
+                self.script.now += steps * TICK
                 return
             case "come back":
-                self.script.now += math.ceil(self.wait / STEP) * STEP
+                self.script.now += math.ceil(self.wait / TICK) * TICK
                 return
             case _:
                 return
@@ -146,7 +155,7 @@ RATES: Final = st.builds(
     st.integers(1, 3),
     st.sampled_from([0.0, 0.0625, 0.5]),
 )
-DOINGS: Final = st.lists(
+ACTIONS: Final = st.lists(
     st.tuples(
         st.integers(0, 2),
         st.sampled_from(
@@ -167,8 +176,8 @@ DOINGS: Final = st.lists(
 
 
 @settings(max_examples=examples(250), suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(RATES, min_size=3, max_size=3), st.booleans(), DOINGS)
-@example(  # the first may be on its way far longer than the second, which was answered at once
+@given(st.lists(RATES, min_size=3, max_size=3), st.booleans(), ACTIONS)
+@example(  # the first may be under way much longer than the second, which was answered immediately
     [Rate(0.125, 3, 0.5)] * 3,
     True,
     [
@@ -176,30 +185,32 @@ DOINGS: Final = st.lists(
         *[(1, "sleep", 25), (2, "ask", 0), (2, "write", 0), (2, "ask", 0)],
     ],
 )
-@example(  # the second to wait is a little late, and still before the third
+@example(  # the second waiter asks a little late, and is still before the third
     [Rate(1.0, 1, 0.0)] * 3,
     True,
     [(0, "ask", 0), (0, "write", 0), (1, "ask", 0), (2, "ask", 0), (2, "sleep", 92), (2, "ask", 0)],
 )
-def test_the_script_says_what_the_bucket_says(
-    rates: list[Rate], agreed: bool, doings: list[tuple[int, str, int]]
+def test_the_script_and_the_bucket_grant_the_same(
+    rates: list[Rate], same_rates: bool, actions: list[tuple[int, str, int]]
 ) -> None:
     """Waits and pauses are the same to the microsecond, also where programs disagree on rates."""
-    twins = Twins([rates[0]] * 3 if agreed else rates)
-    for number, what, steps in doings:
-        twins.do(number, what, steps)
+    model = LockstepModel([rates[0]] * 3 if same_rates else rates)
+    for number, action, steps in actions:
+        model.do(number, action, steps)
 
 
-@pytest.mark.parametrize(("term", "alive"), [(2.0, True), (1.0, False)])
-def test_a_token_just_taken_needs_no_sign_of_life(term: float, alive: bool) -> None:
-    """Within a term of the taking its owner counts as alive, after it as whoever shows no sign."""
-    script, rate = Script(), Rate(0.125)
-    assert script.tell("one", rate, "t", 1, term=term) == (0.0, 0.0)
-    script.die("one")
+@pytest.mark.parametrize(("session_timeout", "alive"), [(2.0, True), (1.0, False)])
+def test_a_token_that_was_just_granted_needs_no_heartbeat(
+    session_timeout: float, alive: bool
+) -> None:
+    """Its owner counts as alive for a session timeout, and after it as dead without one."""
+    script, rate = ScriptUnderTest(), Rate(0.125)
+    assert script.send("one", rate, "t", 1, session_timeout=session_timeout) == (0.0, 0.0)
+    script.report_dead("one")
     script.now += 1.5
 
-    wait, _ = script.tell("two", rate, "t", 1, term=term)
+    wait, _ = script.send("two", rate, "t", 1, session_timeout=session_timeout)
 
-    # A token that may yet be used holds the next one back; one that was lost counts as used now.
-    held_back = 0.02  # a glance
-    assert wait == (held_back if alive else rate.interval)
+    # An outstanding token delays the next one; one of a dead owner counts as used now.
+    recheck_interval = 0.02
+    assert wait == (recheck_interval if alive else rate.interval)

@@ -18,7 +18,7 @@ import pytest
 from helpers import UNLIMITED, now, run_loop_turns
 from raw_server import RawServer, answer, api_error, drop, hang, open_session
 from scripted import Scripted
-from stores import NewStore
+from stores import StoreFactory
 
 from pythpeer import (
     FLAG,
@@ -357,7 +357,7 @@ async def test_closing_fails_the_callers_that_wait_to_try_again() -> None:
         assert len(server.requests) == 1
 
 
-async def test_closing_one_session_leaves_the_other_alone(new_store: NewStore) -> None:
+async def test_closing_one_session_leaves_the_other_alone(new_store: StoreFactory) -> None:
     """Of two sessions on one store, only the callers of the closed one fail."""
     async with FakeServices() as fake:
         store = new_store()
@@ -857,7 +857,7 @@ async def test_a_users_endpoint_can_be_named_after_a_services_own() -> None:
     assert fake.violations == []
 
 
-async def test_sessions_on_one_store_share_their_pacing(new_store: NewStore) -> None:
+async def test_sessions_on_one_store_share_their_pacing(new_store: StoreFactory) -> None:
     """Two sessions with the same keys and one store keep the interval between them."""
     async with FakeServices() as fake:
         store = new_store()
@@ -879,7 +879,7 @@ async def test_sessions_with_stores_of_their_own_do_not() -> None:
 
 
 async def test_sessions_of_different_accounts_do_not_wait_for_each_other(
-    new_store: NewStore,
+    new_store: StoreFactory,
 ) -> None:
     """The services count by key, so a shared store does too."""
     async with FakeServices() as fake:
@@ -893,7 +893,7 @@ async def test_sessions_of_different_accounts_do_not_wait_for_each_other(
     assert fake.violations == []
 
 
-def test_sessions_on_one_store_agree_on_rates(new_store: NewStore) -> None:
+def test_sessions_on_one_store_agree_on_rates(new_store: StoreFactory) -> None:
     """Two sessions with different rates for one endpoint get an error."""
     store = new_store()
     _ = Session(store=store)

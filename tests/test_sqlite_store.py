@@ -1,4 +1,4 @@
-"""What is the SQLite store's own: its files, what it refuses, what it outlives."""
+"""The SQLite store: its files, the files that it rejects, and what survives a restart."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def notes(*ids: int) -> list[NewEntry[Note]]:
     return [NewEntry(Note(f"note {id}"), id=id, after=id - 1) for id in ids]
 
 
-def letters(*keys: str) -> list[NewEntry[Note]]:
-    return [NewEntry(Note(key), identity=key, max_copies=1) for key in keys]
+def mails(*identities: str) -> list[NewEntry[Note]]:
+    return [NewEntry(Note(text), identity=text, max_copies=1) for text in identities]
 
 
 @contextmanager
 def traced(store: SqliteStore) -> Iterator[list[str]]:
-    """The statements that a store gives to SQLite."""
+    """Yield the statements that a store passes to SQLite."""
     statements: list[str] = []
     connection = store._database._connection
     assert connection is not None
@@ -88,12 +88,12 @@ def traced(store: SqliteStore) -> Iterator[list[str]]:
 
 
 def threads() -> set[threading.Thread]:
-    """Those that are there."""
+    """Return the threads that exist."""
     return set(threading.enumerate())
 
 
 async def becomes_true(happened: Callable[[], bool]) -> bool:
-    """Whether it happens soon: what other threads do takes real time."""
+    """Return whether it happens soon: other threads need real time."""
     for _ in range(500):
         if happened():
             return True
@@ -106,20 +106,20 @@ async def ids(log: Log[Note], after: int = 0) -> list[int]:
     return [entry.id for entry in await log.reader(None).read(after, 1000)]
 
 
-def elsewhere(program: str, path: Path) -> list[str]:
-    """Run *program* in a process of its own on *path*; what it says, line by line."""
+def run_process(program: str, path: Path) -> list[str]:
+    """Run *program* on *path* in a separate process; return the lines that it prints."""
     command = [sys.executable, "-c", program, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stderr == ""
     return done.stdout.splitlines()
 
 
-# -- what it is made with -------------------------------------------------------------------------
+# -- arguments ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", ":memory:", b"store", None, 5])
-def test_a_path_is_text_or_a_path(path: str) -> None:
-    """Anything else is refused where the store is made."""
+def test_a_path_is_a_str_or_a_path(path: str) -> None:
+    """Anything else raises an error when the store is created."""
     with pytest.raises(InvalidRequestError):
         SqliteStore(path)
 
@@ -128,12 +128,12 @@ def test_a_path_is_text_or_a_path(path: str) -> None:
     "options", [{"durability": "none"}, {"max_length": 0}, {"max_length": True}]
 )
 def test_options_are_checked(options: dict[str, Any]) -> None:
-    """Anything else is refused where the store is made."""
+    """Anything else raises an error when the store is created."""
     with pytest.raises(InvalidRequestError):
         SqliteStore("store.sqlite", **options)
 
 
-async def test_it_says_which_file_it_is(path: Path) -> None:
+async def test_its_repr_shows_its_file(path: Path) -> None:
     """And whether it is open."""
     assert repr(SqliteStore(path)) == f"<SqliteStore {str(path)!r}, closed>"
     async with opened(path) as store:
@@ -141,31 +141,31 @@ async def test_it_says_which_file_it_is(path: Path) -> None:
 
 
 async def test_the_environment_names_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``PYTHPEER_STORE`` is the path of a file where it is no ``memory``."""
+    """``PYTHPEER_STORE`` is the path of a file unless it is ``memory`` or a URL."""
     monkeypatch.setenv("PYTHPEER_STORE", str(path))
     assert repr(str(path)) in repr(Session.from_env())
 
 
-# -- its files ------------------------------------------------------------------------------------
+# -- files ----------------------------------------------------------------------------------------
 
 
 async def test_only_its_owner_can_read_it(path: Path) -> None:
-    """Whatever the umask is, and SQLite's own files and the places too."""
+    """With any umask, and also SQLite's own files and the file of positions."""
     before = os.umask(0)
     try:
         async with opened(path) as store:
             log = store.log(CHAT)
             await log.append(notes(1))
             await log.reader("me").seek(1)
-            found = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
         os.umask(before)
     names = {path.name + end for end in ("", "-wal", "-shm", "-places")}
-    assert found == dict.fromkeys(names, 0o600)
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 async def test_no_key_is_in_it(path: Path) -> None:
-    """Neither chat nor mail, pacing nor an answer that failed leave one behind."""
+    """Neither chat, mail, pacing nor an error response stores one."""
     key = "CANARY-8f3a61"
     async with Scripted() as services:
         services.say(3)
@@ -188,9 +188,9 @@ async def test_no_key_is_in_it(path: Path) -> None:
     assert key.encode()[:10] not in contents
 
 
-async def test_a_link_to_nowhere_is_followed(path: Path) -> None:
-    """The file is made where the link points to, and for its owner's eyes only."""
-    target = path.with_name("elsewhere.sqlite")
+async def test_a_link_to_a_missing_file_is_followed(path: Path) -> None:
+    """The file is created where the link points to, readable by its owner only."""
+    target = path.with_name("target.sqlite")
     path.symlink_to(target)  # noqa: ASYNC240
     before = os.umask(0)
     try:
@@ -214,10 +214,10 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("closed", [False, True])
-async def test_two_stores_of_a_program_are_two_to_other_programs(path: Path, closed: bool) -> None:
-    """The file's locks are the process's, and to open it a second time must not drop them.
+async def test_opening_a_file_twice_keeps_its_locks(path: Path, closed: bool) -> None:
+    """Locks belong to the process, and opening the file a second time must not release them.
 
-    Else the next program to close the file takes itself for the last, and its log is gone.
+    Else the next program that closes the file would act as the last one, and delete its log.
     """
     async with opened(path) as store:
         log = store.log(CHAT)
@@ -225,14 +225,14 @@ async def test_two_stores_of_a_program_are_two_to_other_programs(path: Path, clo
         async with opened(path) as other:
             if closed:
                 await other.aclose()
-            elsewhere(OPEN_AND_CLOSE, path)
+            run_process(OPEN_AND_CLOSE, path)
             await log.append(notes(2))
             async with opened(path) as third:
                 assert await ids(third.log(CHAT)) == await ids(log) == [1, 2]
 
 
-async def test_the_log_can_be_read_by_others(path: Path) -> None:
-    """As the page on archives says: items are JSON."""
+async def test_the_log_can_be_read_by_other_programs(path: Path) -> None:
+    """As the page on archives documents: items are JSON."""
     async with opened(path) as store:
         await store.log(CHAT).append(notes(1, 2))
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as other:
@@ -240,10 +240,10 @@ async def test_the_log_can_be_read_by_others(path: Path) -> None:
     assert rows == [(1, "note 1"), (2, "note 2")]
 
 
-# -- what it refuses ------------------------------------------------------------------------------
+# -- files that are rejected -----------------------------------------------------------------------
 
 
-def _ours(path: Path) -> None:
+def _valid(path: Path) -> None:
     async def make() -> None:
         async with opened(path) as store:
             for first in range(1, 2000, 100):
@@ -257,14 +257,14 @@ def _garbage(path: Path) -> None:
 
 
 def _damaged(path: Path) -> None:
-    _ours(path)
+    _valid(path)
     data = bytearray(path.read_bytes())
     data[8192:24576] = os.urandom(16384)
     path.write_bytes(data)
 
 
-def _cut(path: Path) -> None:
-    _ours(path)
+def _truncated(path: Path) -> None:
+    _valid(path)
     path.write_bytes(path.read_bytes()[:9000])
 
 
@@ -274,7 +274,7 @@ def _foreign(path: Path) -> None:
 
 
 def _newer(path: Path) -> None:
-    _ours(path)
+    _valid(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 99")
 
@@ -283,31 +283,31 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
-def _nowhere(path: Path) -> None:
+def _missing_folder(path: Path) -> None:
     path.parent.rmdir()
 
 
-def _no_folder(path: Path) -> None:
+def _file_as_folder(path: Path) -> None:
     path.parent.rmdir()
     path.parent.write_text("a file")
 
 
-REFUSED: Final = {
+REJECTED: Final = {
     "garbage": (_garbage, "damaged"),
     "damaged": (_damaged, "damaged"),
-    "cut": (_cut, "damaged"),
+    "truncated": (_truncated, "damaged"),
     "foreign": (_foreign, "another program's"),
     "newer": (_newer, "upgrade pythpeer"),
     "a folder": (_folder, "directory"),
-    "nowhere": (_nowhere, "No such file"),
-    "a file for a folder": (_no_folder, "Not a directory"),
+    "missing folder": (_missing_folder, "No such file"),
+    "a file as the folder": (_file_as_folder, "Not a directory"),
 }
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_is_not_fit_is_refused_and_left_as_it_is(what: str, tmp_path: Path) -> None:
-    """The error says what to do; the file stays; no thread and no other exception is left."""
-    make, words = REFUSED[what]
+@pytest.mark.parametrize("case", REJECTED)
+def test_an_unusable_file_is_rejected_and_not_changed(case: str, tmp_path: Path) -> None:
+    """The error has advice, the file stays, and no thread and no other exception remains."""
+    make, text = REJECTED[case]
     path = tmp_path / "folder" / "store.sqlite"
     path.parent.mkdir()
     make(path)
@@ -318,7 +318,7 @@ def test_what_is_not_fit_is_refused_and_left_as_it_is(what: str, tmp_path: Path)
         store = SqliteStore(path)
         for _ in range(2):  # it can be tried again
             session = Session(store=store)
-            with pytest.raises(StoreError, match=words) as caught:
+            with pytest.raises(StoreError, match=text) as caught:
                 await session.open()
             assert caught.value.__cause__ is caught.value.__context__ is None
             assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
@@ -330,17 +330,17 @@ def test_what_is_not_fit_is_refused_and_left_as_it_is(what: str, tmp_path: Path)
     assert before is None or path.read_bytes() == before
 
 
-async def test_a_file_that_is_held_is_waited_for_and_then_said(
+async def test_a_locked_file_is_an_error_after_a_while(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another program that writes for too long is named as the reason; then it goes on."""
+    """The reason is another program that writes for too long; after it the store works again."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 0.05)
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(1))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreError, match="held by another program") as caught:
+            with pytest.raises(StoreError, match="was locked by another program") as caught:
                 await log.append(notes(2))
             assert caught.value.__context__ is None
             other.execute("ROLLBACK")
@@ -380,34 +380,34 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="needs a limit of file sizes")
-def test_a_full_disk_is_said_and_nothing_is_half_done(path: Path) -> None:
-    """What did not fit is not there, and once there is room it goes on."""
-    error, texts = elsewhere(FULL, path)
+def test_a_full_disk_is_an_error_and_changes_nothing(path: Path) -> None:
+    """The entry is not stored; after space was freed it can be."""
+    error, texts = run_process(FULL, path)
     assert "the store" in error
     assert texts == "['small', 'again']"
 
 
-# -- what it outlives -----------------------------------------------------------------------------
+# -- what survives a restart -----------------------------------------------------------------------
 
 
-async def test_everything_is_there_again(path: Path) -> None:
-    """Items, places, what was announced, and which keys were seen."""
+async def test_the_content_survives(path: Path) -> None:
+    """Items, positions, fetch intents, and the identities that were seen."""
     async with opened(path) as store:
         await store.log(CHAT).append(notes(1, 2, 3))
         reader = store.log(CHAT).reader("me")
         await reader.seek(1)
         reader.ack(2)
-        await store.log(MAIL).append(letters("a"))
+        await store.log(MAIL).append(mails("a"))
         await store.log(MAIL).lose_fetch(await store.log(MAIL).begin_fetch(20.0))
     async with opened(path) as store:
         assert await ids(store.log(CHAT)) == [1, 2, 3]
         assert await store.log(CHAT).reader("me").position() == 2
         assert len(await store.log(MAIL).lost_fetches()) == 1
-        assert list(await store.log(MAIL).append(letters("a"))) == []
+        assert list(await store.log(MAIL).append(mails("a"))) == []
 
 
-async def test_an_acknowledgement_is_there_although_nothing_was_closed(path: Path) -> None:
-    """Not even the loop had a turn behind it."""
+async def test_an_acknowledgement_survives_without_closing(path: Path) -> None:
+    """The event loop need not even run after it."""
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 101)))
@@ -420,8 +420,8 @@ async def test_an_acknowledgement_is_there_although_nothing_was_closed(path: Pat
                 assert await other.log(CHAT).reader("you").position() == 0
 
 
-async def test_acknowledging_is_no_transaction(path: Path) -> None:
-    """However many items, nothing is written to the database for it."""
+async def test_an_acknowledgement_is_not_a_transaction(path: Path) -> None:
+    """Nothing is written to the database for it, for any number of items."""
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 301)))
@@ -432,11 +432,11 @@ async def test_acknowledging_is_no_transaction(path: Path) -> None:
             for entry in await reader.read(0, 300):
                 reader.ack(entry.id)
                 await reader.flush()
-        assert not [each for each in statements if not each.startswith(("SELECT", "PRAGMA"))]
+        assert not [text for text in statements if not text.startswith(("SELECT", "PRAGMA"))]
 
 
 async def test_with_full_durability_each_flush_is_one_transaction(path: Path) -> None:
-    """It is on disk then; and where nothing was acknowledged since, there is nothing to do."""
+    """It is on the disk then; without a new acknowledgement there is nothing to do."""
     async with opened(path, durability="full") as store:
         log = store.log(CHAT)
         await log.append(notes(1, 2, 3))
@@ -457,31 +457,31 @@ async def test_with_full_durability_each_flush_is_one_transaction(path: Path) ->
         assert statements.count("COMMIT") == 1
 
 
-async def test_a_place_is_written_into_the_database_now_and_then(
+async def test_a_position_is_written_into_the_database_now_and_then(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a transaction that is made anyway, and only if it has moved since."""
+    """In a transaction that is made anyway, and only if the position has moved."""
     monkeypatch.setattr(shelf_module, "CHECKPOINT_EVERY", 3)
     async with opened(path) as store:
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
         reader.ack(5)
-        folded = list[bool]()
+        checkpoints = list[bool]()
         for id in range(1, 10):
             if id == 8:
                 reader.ack(6)
             with traced(store) as statements:
                 await store.log(CHAT).append(notes(id))
-            folded.append(any("UPDATE reader" in each for each in statements))
+            checkpoints.append(any("UPDATE reader" in text for text in statements))
             assert statements.count("COMMIT") == 1
-        assert folded == [False, False, True, False, False, False, False, False, True]
+        assert checkpoints == [False, False, True, False, False, False, False, False, True]
         path.with_name(path.name + "-places").unlink()
         async with opened(path) as other:
             assert await other.log(CHAT).reader("me").position() == 6
 
 
-async def test_places_of_another_database_do_not_count(path: Path) -> None:
-    """Where the database was deleted and its places were not, a name starts anew."""
+async def test_positions_of_another_database_are_ignored(path: Path) -> None:
+    """If only the database was deleted, a name has no position."""
     async with opened(path) as store:
         await store.log(CHAT).append(notes(1, 2, 3))
         reader = store.log(CHAT).reader("me")
@@ -495,8 +495,8 @@ async def test_places_of_another_database_do_not_count(path: Path) -> None:
         assert await store.log(CHAT).reader("me").position() == 0
 
 
-async def test_places_from_before_a_seek_do_not_count(path: Path) -> None:
-    """A name that was sent back is back, though the file says otherwise."""
+async def test_positions_from_before_a_seek_are_ignored(path: Path) -> None:
+    """A name that was moved back stays there, although the file has a greater position."""
     async with opened(path) as store, opened(path) as other:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 10)))
@@ -508,43 +508,43 @@ async def test_places_from_before_a_seek_do_not_count(path: Path) -> None:
             assert await third.log(CHAT).reader("me").position() == 4
 
 
-@pytest.mark.parametrize("damage", ["gone", "empty", "half", "zeroes"])
-async def test_without_its_places_a_name_is_where_the_database_has_it(
+@pytest.mark.parametrize("damage", ["deleted", "empty", "truncated", "zeroes"])
+async def test_without_the_file_of_positions_those_of_the_database_count(
     path: Path, damage: str
 ) -> None:
-    """Closing has written it there, so nothing comes again."""
+    """Closing has written them there, so no item is returned twice."""
     async with opened(path) as store:
         await store.log(CHAT).append(notes(*range(1, 10)))
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
         reader.ack(7)
-    places = path.with_name(path.name + "-places")
+    ack_file = path.with_name(path.name + "-places")
     match damage:
-        case "gone":
-            places.unlink()
+        case "deleted":
+            ack_file.unlink()
         case "empty":
-            places.write_bytes(b"")
-        case "half":
-            places.write_bytes(places.read_bytes()[:-5])
+            ack_file.write_bytes(b"")
+        case "truncated":
+            ack_file.write_bytes(ack_file.read_bytes()[:-5])
         case _:
-            places.write_bytes(places.read_bytes()[:-16] + bytes(16))
+            ack_file.write_bytes(ack_file.read_bytes()[:-16] + bytes(16))
     async with opened(path) as store:
         assert await store.log(CHAT).reader("me").position() == 7
 
 
 @pytest.mark.parametrize("full", [False, True])
-async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path, full: bool) -> None:
-    """Its numbers begin anew from there, and the places that are further on must not hide them.
+async def test_a_database_restored_from_a_copy_loses_no_mail(path: Path, full: bool) -> None:
+    """It assigns ids after its head once more, and greater positions must not hide those entries.
 
-    Nor if that was found out in a transaction that failed.
+    Also if that was detected in a transaction that failed.
     """
     async with opened(path) as store:
-        await store.log(MAIL).append(letters("a", "b"))
+        await store.log(MAIL).append(mails("a", "b"))
         reader = store.log(MAIL).reader("me")
         await reader.seek(0)
     copy = path.read_bytes()  # noqa: ASYNC240
     async with opened(path) as store:
-        await store.log(MAIL).append(letters("c", "d", "e"))
+        await store.log(MAIL).append(mails("c", "d", "e"))
         reader = store.log(MAIL).reader("me")
         await reader.seek(0)
         reader.ack(5)
@@ -554,14 +554,14 @@ async def test_a_database_put_back_from_a_copy_loses_no_mail(path: Path, full: b
         if full:
             with no_file_over(20_000), pytest.raises(StoreError, match="the store"):
                 await log.append([NewEntry(Note("x" * 100_000), identity="x")])
-        await log.append(letters("c"))
-        place = await log.reader("me").position()
-        assert place is not None
-        assert await ids(log, place) == [3]
+        await log.append(mails("c"))
+        position = await log.reader("me").position()
+        assert position is not None
+        assert await ids(log, position) == [3]
 
 
-async def test_places_beyond_a_database_that_was_put_back_are_nobody_s(path: Path) -> None:
-    """Neither of a name that is new to it, nor of one that is sent elsewhere only now."""
+async def test_positions_beyond_a_restored_database_are_ignored(path: Path) -> None:
+    """For a name that is new to it, and for one that is moved by seek now."""
     async with opened(path) as store:
         await store.log(CHAT).append(notes(*range(1, 10)))
         await store.log(CHAT).reader("me").seek(1)
@@ -573,7 +573,7 @@ async def test_places_beyond_a_database_that_was_put_back_are_nobody_s(path: Pat
             reader.ack(9)
     path.write_bytes(copy)  # noqa: ASYNC240
     async with opened(path) as store:
-        for name, start in (("me", 0), ("somebody", 2)):
+        for name, start in (("me", 0), ("other", 2)):
             reader = store.log(CHAT).reader(name)
             await reader.seek(start)
             async with opened(path) as other:
@@ -582,8 +582,8 @@ async def test_places_beyond_a_database_that_was_put_back_are_nobody_s(path: Pat
                 assert await other.log(CHAT).reader(name).position() == 5
 
 
-async def test_who_was_sent_elsewhere_is_not_called_back(path: Path) -> None:
-    """Another program's explicit place wins over what this one acknowledged and puts down later."""
+async def test_a_seek_is_not_undone_by_an_older_acknowledgement(path: Path) -> None:
+    """The seek of another program counts, although this one stores its acknowledgement later."""
     async with opened(path) as other:
         async with opened(path) as store:
             await store.log(CHAT).append(notes(*range(1, 10)))
@@ -597,8 +597,8 @@ async def test_who_was_sent_elsewhere_is_not_called_back(path: Path) -> None:
             assert await third.log(CHAT).reader("me").position() == 4
 
 
-async def test_a_place_is_known_as_another_program_left_it(path: Path) -> None:
-    """However far this program had been itself; and it may go back there."""
+async def test_a_position_is_the_one_that_another_program_has_set(path: Path) -> None:
+    """Whatever the position of this program was; and it can return to that."""
     async with opened(path) as store, opened(path) as other:
         await store.log(CHAT).append(notes(*range(1, 10)))
         reader = store.log(CHAT).reader("me")
@@ -613,10 +613,10 @@ async def test_a_place_is_known_as_another_program_left_it(path: Path) -> None:
         assert await other.log(CHAT).reader("me").position() == 5
 
 
-async def test_what_was_rolled_back_is_nobody_s_place(
+async def test_a_position_that_was_rolled_back_is_not_stored(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A name whose first place could not be written has none, and stands in nobody's way."""
+    """A name whose first position could not be written has none, and takes no slot of another."""
     monkeypatch.setattr(shelf_module, "CHECKPOINT_EVERY", 1)
     async with opened(path) as store:
         log = store.log(CHAT)
@@ -637,8 +637,8 @@ async def test_what_was_rolled_back_is_nobody_s_place(
             assert (await log.reader(None).read(9, 10))[0].item == big.item
 
 
-async def test_a_hold_may_be_older_than_the_opening(path: Path) -> None:
-    """It sees what others append, in this opening of the store and the next."""
+async def test_a_handle_may_be_older_than_the_opening(path: Path) -> None:
+    """It sees what others append, while the store is open for the first and the second time."""
     store = SqliteStore(path)
     log, reader = store.log(CHAT), store.log(CHAT).reader("me")
     for number in (1, 3):
@@ -651,8 +651,8 @@ async def test_a_hold_may_be_older_than_the_opening(path: Path) -> None:
         await store.aclose()
 
 
-async def test_places_go_with_the_file_whatever_it_is_called(path: Path) -> None:
-    """A link to it is another name, and no other place."""
+async def test_positions_belong_to_the_file_and_not_to_its_name(path: Path) -> None:
+    """A link is another name of the same file."""
     link = path.parent / "folder" / "link.sqlite"
     link.parent.mkdir()
     link.symlink_to(path)
@@ -673,46 +673,46 @@ from pythpeer.stores import Topic
 
 async def main():
     topic, path = Topic("chat", str), Path(sys.argv[1])
-    store, anew = SqliteStore(path), SqliteStore(path)
+    store, recreated = SqliteStore(path), SqliteStore(path)
     await store.open()
     reader = store.log(topic).reader("me")
     await reader.seek(0)
     path.unlink()
     path.with_name(path.name + "-wal").unlink()
     path.with_name(path.name + "-shm").unlink()
-    await anew.open()
+    await recreated.open()
     reader.ack(5)
-    print(await anew.log(topic).reader("me").position())
-    await anew.aclose()
+    print(await recreated.log(topic).reader("me").position())
+    await recreated.aclose()
 
 asyncio.run(main())
 """
 
 
-def test_a_file_deleted_under_a_program_kills_nobody(path: Path) -> None:
-    """Whoever makes it anew makes its places anew too, and leaves the old ones alone."""
-    assert elsewhere(DELETED, path) == ["None"]
+def test_deleting_an_open_file_kills_no_program(path: Path) -> None:
+    """A program that creates it again creates a new file of positions, and keeps the old one."""
+    assert run_process(DELETED, path) == ["None"]
 
 
-async def test_a_place_that_cannot_be_written_is_in_the_next_transaction(path: Path) -> None:
-    """And what is wrong is said there."""
+async def test_a_position_that_cannot_be_written_is_in_the_next_transaction(path: Path) -> None:
+    """Which raises the error if there is one."""
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(1, 2, 3))
         reader = log.reader("me")
         await reader.seek(0)
-        assert store._database.places is not None
-        store._database.places._map.close()
+        assert store._database.ack_file is not None
+        store._database.ack_file._map.close()
         reader.ack(2)
         await reader.flush()
         async with opened(path) as other:
             assert await other.log(CHAT).reader("me").position() == 2
 
 
-async def test_a_reboot_ends_what_was_under_way(
+async def test_a_reboot_ends_leases_and_fetches(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clocks begin anew: nobody leads, nothing is paced, and whatever was asked for is over."""
+    """The monotonic clock restarts: there is no leader, and all fetches are lost."""
     async with opened(path) as store:
         log = store.log(MAIL)
         number = await log.begin_fetch(1000.0)
@@ -728,10 +728,10 @@ async def test_a_reboot_ends_what_was_under_way(
 
 @pytest.mark.parametrize("reboots", [True, False])
 @pytest.mark.parametrize("state", [b"", b"\xff", b"[]"], ids=["none", "garbage", "another"])
-async def test_pacing_that_cannot_be_read_counts_as_all_spent(
+async def test_undecodable_pacing_counts_as_all_tokens_used(
     path: Path, state: bytes, reboots: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was let through before is not known, so all of it may have been; then it goes on."""
+    """Earlier requests are unknown, so all tokens may have been used; after that it continues."""
     rate = Rate(2.0, burst=3, guard=0.5)
     async with opened(path) as store:
         (await store.make_limiter("key", "chat", rate).acquire(Priority.CALL)).on_written()
@@ -747,7 +747,7 @@ async def test_pacing_that_cannot_be_read_counts_as_all_spent(
             assert 6.5 <= anyio.current_time() - start < 7.0
 
 
-ASK_AND_DIE: Final = """
+FETCH_AND_DIE: Final = """
 import asyncio, os, signal, sys
 from pythpeer import SqliteStore
 from pythpeer.stores import Topic
@@ -763,9 +763,9 @@ asyncio.run(main())
 """
 
 
-async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(path: Path) -> None:
-    """Its request may still be on its way to the service until its time is over."""
-    (number,) = map(int, elsewhere(ASK_AND_DIE, path))
+async def test_the_fetch_of_a_killed_program_is_lost_now_and_once_more_later(path: Path) -> None:
+    """Its request may still be under way until its time is over."""
+    (number,) = map(int, run_process(FETCH_AND_DIE, path))
     async with opened(path) as store:
         log = store.log(MAIL)
         assert list(await log.lost_fetches()) == [number]
@@ -777,8 +777,8 @@ async def test_what_a_killed_program_asked_for_is_settled_now_and_again_later(pa
         assert not await log.lost_fetches()
 
 
-def test_who_lives_is_asked_of_the_system() -> None:
-    """Our own owners by heart, other processes by their number."""
+def test_whether_a_process_is_alive_is_asked_of_the_system() -> None:
+    """Owners of this process are looked up, other processes are asked for by their id."""
     owner = owner_module.OwnerId()
     assert owner_module.is_alive(owner.name)
     assert not owner_module.is_alive(f"{os.getpid()}:another")
@@ -792,33 +792,33 @@ def test_who_lives_is_asked_of_the_system() -> None:
     assert not owner_module.is_alive(name)
 
 
-def test_who_lives_can_be_asked_while_others_are_born() -> None:
-    """It is asked on the store's thread, and owners are made by the loop."""
-    owner, answers = owner_module.OwnerId(), set[object]()
+def test_is_alive_can_be_called_while_owners_are_created() -> None:
+    """The thread of the store calls it, and the event loop creates owners."""
+    owner, results = owner_module.OwnerId(), set[object]()
     switch = sys.getswitchinterval()
 
-    def look() -> None:
+    def check() -> None:
         try:
             for _ in range(5000):
-                answers.add(owner_module.is_alive(owner.name))
+                results.add(owner_module.is_alive(owner.name))
         except RuntimeError as error:
-            answers.add(error)
+            results.add(error)
 
     sys.setswitchinterval(1e-6)
     try:
-        looking = threading.Thread(target=look)
-        looking.start()
+        checking = threading.Thread(target=check)
+        checking.start()
         others = [owner_module.OwnerId()]
-        while looking.is_alive():
+        while checking.is_alive():
             others = [*others[-200:], owner_module.OwnerId()]
-        looking.join()
+        checking.join()
     finally:
         sys.setswitchinterval(switch)
-    assert answers == {True}
+    assert results == {True}
 
 
-def test_another_user_s_program_lives_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may not be asked, but it is there."""
+def test_a_process_of_another_user_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal to it is not permitted, but it exists."""
     monkeypatch.setattr(os, "kill", _not_permitted)
     assert owner_module.is_alive("1:x")
 
@@ -827,15 +827,15 @@ def _not_permitted(pid: int, number: int) -> None:
     raise PermissionError
 
 
-def test_where_asking_is_killing_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows a signal of 0 would end the process."""
+def test_on_windows_every_process_counts_as_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal of 0 would end the process there."""
     monkeypatch.setattr(os, "name", "nt")
     monkeypatch.setattr(os, "kill", None)
     assert owner_module.is_alive(f"{os.getppid()}:x")
 
 
-async def test_asking_for_mail_is_on_disk_whatever_the_durability(path: Path) -> None:
-    """The transaction that announces it is a synchronous one, and only that."""
+async def test_a_fetch_intent_is_on_disk_with_either_durability(path: Path) -> None:
+    """Its transaction is synchronous, and no other one."""
     async with opened(path) as store:
         with traced(store) as statements:
             await store.log(MAIL).begin_fetch(20.0)
@@ -852,32 +852,32 @@ async def test_it_can_keep_everything(path: Path) -> None:
         assert len(await log.reader(None).read(0, 10_000)) == 5000
 
 
-async def test_an_item_that_cannot_be_read_or_written_is_a_hole(
+async def test_an_item_that_cannot_be_read_or_written_is_undecodable(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged, and hides no neighbours."""
+    """It is logged, and the items next to it are returned."""
     deep: list[object] = []
-    for _ in range(1_000_000):  # Python 3.14 writes down a tenth of that
+    for _ in range(1_000_000):  # Python 3.14 encodes a tenth of that
         deep = [deep]
     async with opened(path) as store:
-        odd = NewEntry(Note("deep", {"x": deep}), id=2, after=1)
-        await store.log(CHAT).append([*notes(1), odd, *notes(3, 4)])
+        too_deep = NewEntry(Note("deep", {"x": deep}), id=2, after=1)
+        await store.log(CHAT).append([*notes(1), too_deep, *notes(3, 4)])
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE entry SET item = '{\"text\": 5}' WHERE id = 3")
     async with opened(path) as store:
         entries = await store.log(CHAT).reader(None).read(0, 10)
     assert [entry.item and entry.item.text for entry in entries] == ["note 1", None, None, "note 4"]
-    assert "item 2 cannot be written" in caplog.text
+    assert "item 2 cannot be encoded" in caplog.text
     assert "item 3 is damaged" in caplog.text
     while deep:
         deep = deep.pop()  # type: ignore[assignment]
 
 
-# -- open and closed ------------------------------------------------------------------------------
+# -- opening and closing --------------------------------------------------------------------------
 
 
-async def test_closing_does_what_was_asked_for_before(path: Path) -> None:
-    """Also where nobody waits for it any more, and twice does no harm."""
+async def test_closing_executes_submitted_jobs(path: Path) -> None:
+    """Also those of cancelled callers. Closing twice does no harm."""
     store = SqliteStore(path)
     await store.open()
     append = asyncio.ensure_future(store.log(CHAT).append(notes(1)))
@@ -885,12 +885,12 @@ async def test_closing_does_what_was_asked_for_before(path: Path) -> None:
     append.cancel()
     await store.aclose()
     await store.aclose()
-    async with opened(path) as again:
-        assert await ids(again.log(CHAT)) == [1]
+    async with opened(path) as reopened:
+        assert await ids(reopened.log(CHAT)) == [1]
 
 
-async def test_two_sessions_may_open_it_at_once(path: Path) -> None:
-    """It is open once, and until the last of them closes it."""
+async def test_several_sessions_may_open_it_at_the_same_time(path: Path) -> None:
+    """There is one connection, until the last of them closes it."""
     store, before = SqliteStore(path), threads()
     await asyncio.gather(*(store.open() for _ in range(3)))
     (thread,) = threads() - before
@@ -903,8 +903,8 @@ async def test_two_sessions_may_open_it_at_once(path: Path) -> None:
         await store.log(CHAT).append(notes(2))
 
 
-async def test_many_may_make_the_file_at_once(tmp_path: Path) -> None:
-    """Each finds it as the first one made it, and none is turned away."""
+async def test_several_stores_may_create_the_file_at_the_same_time(tmp_path: Path) -> None:
+    """All use the file of the first one, and none fails."""
     for number in range(20):
         stores = [SqliteStore(tmp_path / f"{number}.sqlite") for _ in range(4)]
         await asyncio.gather(*(store.open() for store in stores))
@@ -918,7 +918,7 @@ async def test_many_may_make_the_file_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turns", range(8))
 @pytest.mark.parametrize("how", ["task", "scope"])
 async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> None:
-    """At any turn of the loop: no thread, no file is left open, and it can be opened again."""
+    """After any number of loop turns: no thread remains, and it can be opened again."""
     store, before, scope = SqliteStore(path), threads(), anyio.CancelScope()
 
     async def open_it() -> None:
@@ -944,13 +944,13 @@ async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> Non
 
 
 def test_it_is_used_by_one_loop_at_a_time(path: Path) -> None:
-    """One after the other is fine, also where the first was closed with the store still open."""
+    """Several loops one after the other may use it, also if it was not closed in the first."""
     store = SqliteStore(path)
     with asyncio.Runner() as first, asyncio.Runner() as second:
         first.run(store.open())
-        for ask in (store.open, store.aclose):
+        for method in (store.open, store.aclose):
             with pytest.raises(StoreError, match="another event loop"):
-                second.run(ask())
+                second.run(method())
     with asyncio.Runner() as third:
         third.run(store.log(CHAT).append(notes(1)))
         third.run(store.aclose())
@@ -960,24 +960,24 @@ def test_it_is_used_by_one_loop_at_a_time(path: Path) -> None:
         fourth.run(store.aclose())
 
 
-async def test_a_closed_store_says_so(path: Path) -> None:
-    """Before it was opened and behind its end."""
+async def test_a_closed_store_raises_errors(path: Path) -> None:
+    """Before it was opened, and after it was closed."""
     store = SqliteStore(path)
     log = store.log(CHAT)
     for _ in range(2):
-        for ask in (
+        for call in (
             lambda: log.append(notes(1)),
             lambda: log.acquire_lease(1.0),
             log.max_acknowledged,
         ):
             with pytest.raises(StoreError, match="not open"):
-                await ask()
+                await call()
         await store.open()
         await store.aclose()
 
 
-async def test_a_stream_closed_behind_its_session_does_no_harm(path: Path) -> None:
-    """Closing the session has put down how far it was."""
+async def test_a_stream_may_be_closed_after_its_session(path: Path) -> None:
+    """Closing the session has stored its position."""
     async with Scripted() as services:
         services.say(3)
         for first in (1, 2):
@@ -989,11 +989,11 @@ async def test_a_stream_closed_behind_its_session_does_no_harm(path: Path) -> No
             await stream.aclose()
 
 
-# -- several of them ------------------------------------------------------------------------------
+# -- several stores on one file -------------------------------------------------------------------
 
 
-async def test_news_comes_from_other_stores_on_the_file(path: Path) -> None:
-    """Soon after they append."""
+async def test_an_append_of_another_store_on_the_file_ends_a_wait(path: Path) -> None:
+    """Soon after it."""
     async with opened(path) as store, opened(path) as other:
         log = store.log(CHAT)
         await log.append(notes(1))
@@ -1010,7 +1010,7 @@ async def test_news_comes_from_other_stores_on_the_file(path: Path) -> None:
 Step = tuple[str, int, list[int]]
 STEPS: Final = st.lists(
     st.tuples(
-        st.sampled_from(["append", "leap", "late", "read", "tail", "ack"]),
+        st.sampled_from(["append", "leap", "out of order", "read", "tail", "ack"]),
         st.integers(0, 1),
         st.lists(st.integers(1, 40), min_size=1, max_size=6, unique=True).map(sorted),
     ),
@@ -1025,13 +1025,13 @@ STEPS: Final = st.lists(
 @example([("append", 0, [1]), ("append", 1, [1, 2, 3, 4, 5]), ("read", 0, [1])], 5)
 @example([("append", 0, [1, 2, 3, 4]), ("append", 1, [1]), ("tail", 0, [3])], 1000)
 @given(STEPS, st.sampled_from([5, 1000]))
-async def test_two_stores_on_a_file_are_as_one_in_memory(
+async def test_two_stores_on_a_file_behave_like_one_in_memory(
     tmp_path: Path, steps: list[Step], length: int
 ) -> None:
-    """Whatever either of them keeps in mind, it shows what the other one wrote.
+    """With any content of its cache, each returns what the other one has written.
 
-    What it appended itself it may still show when the other one has dropped that for newer items: a
-    log keeps its last ones, and to hand out one more is no harm.
+    It may still return entries that it has appended, and that the other one has trimmed for newer
+    ones: a log keeps its last entries, and it does no harm to return more.
     """
     path = tmp_path / f"{time.monotonic_ns()}.sqlite"
     model = MemoryStore(max_length=length)
@@ -1040,40 +1040,40 @@ async def test_two_stores_on_a_file_are_as_one_in_memory(
         stores: list[Store] = [one, other]
         own: list[list[int]] = [[], []]
 
-        async def check(which: int, after: int = 0) -> None:
-            shown = await entries(stores[which].log(CHAT), after)
+        async def check(index: int, after: int = 0) -> None:
+            returned = await entries(stores[index].log(CHAT), after)
             kept = await entries(expected, after)
-            there = {entry.id for entry in kept}
-            assert [entry for entry in shown if entry.id in there] == kept
-            assert {entry.id for entry in shown} - there <= set(own[which][-length:])
+            kept_ids = {entry.id for entry in kept}
+            assert [entry for entry in returned if entry.id in kept_ids] == kept
+            assert {entry.id for entry in returned} - kept_ids <= set(own[index][-length:])
 
-        for what, which, numbers in steps:
-            log = stores[which].log(CHAT)
-            match what:
-                case "append" | "leap" | "late":
-                    newest = await entries(expected) if what != "late" else []
+        for action, index, numbers in steps:
+            log = stores[index].log(CHAT)
+            match action:
+                case "append" | "leap" | "out of order":
+                    newest = await entries(expected) if action != "out of order" else []
                     head = newest[-1].id if newest else 0
-                    # What is appended follows on what was there; a leap leaves holes.
-                    steps_on = range(1, len(numbers) + 1) if what == "append" else numbers
-                    drafts = notes(*(head + step for step in steps_on))
-                    added = await log.append(drafts)
-                    assert added == await expected.append(drafts)
-                    own[which] += [draft.id for draft in added if draft.id is not None]
+                    # An append continues the log; a leap leaves ids out.
+                    offsets = range(1, len(numbers) + 1) if action == "append" else numbers
+                    new_entries = notes(*(head + offset for offset in offsets))
+                    added = await log.append(new_entries)
+                    assert added == await expected.append(new_entries)
+                    own[index] += [new.id for new in added if new.id is not None]
                 case "read":
-                    await check(which)
+                    await check(index)
                 case "tail":
-                    await check(which, numbers[0])
+                    await check(index, numbers[0])
                 case _:
                     log.reader("me").ack(numbers[0])
                     await log.reader("me").flush()
                     expected.reader("me").ack(numbers[0])
                     assert await log.max_acknowledged() == await expected.max_acknowledged()
-        for which in range(2):
-            await check(which)
+        for index in range(2):
+            await check(index)
 
 
-async def test_what_came_late_is_not_hidden_by_what_is_kept_in_mind(path: Path) -> None:
-    """A message that the service showed after later ones, to this store or another on the file."""
+async def test_an_entry_out_of_order_is_not_hidden_by_the_cache(path: Path) -> None:
+    """A message that the service returned after later ones, to this store or to another."""
     async with opened(path) as one, opened(path) as other:
         log = one.log(CHAT)
         await log.append([NewEntry(Note("note 9"), id=9, after=0)])
@@ -1087,8 +1087,8 @@ async def test_what_came_late_is_not_hidden_by_what_is_kept_in_mind(path: Path) 
 
 
 async def entries(log: Log[Note], after: int = 0) -> list[Entry[Note]]:
-    """As a stream reads: on from where it is, for as long as there is more."""
-    found: list[Entry[Note]] = []
-    while more := await log.reader(None).read(found[-1].id if found else after, 10_000):
-        found += more
-    return found
+    """Read as a stream does: from its position, until there are no more entries."""
+    read: list[Entry[Note]] = []
+    while batch := await log.reader(None).read(read[-1].id if read else after, 10_000):
+        read += batch
+    return read

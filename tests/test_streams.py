@@ -16,7 +16,7 @@ import pytest
 from helpers import assert_nothing_more, examples, logged_levels, now, schedule, take_ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import NewStore
+from stores import StoreFactory
 
 from pythpeer import (
     AccessDeniedError,
@@ -155,7 +155,7 @@ async def opened(store: Store) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-async def store(new_store: NewStore) -> AsyncIterator[Store]:
+async def store(new_store: StoreFactory) -> AsyncIterator[Store]:
     async with opened(new_store()) as store:
         yield store
 
@@ -389,7 +389,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 3)), max_size=2
     st.sampled_from([0.0, 0.3]),
 )
 async def test_every_stream_gets_everything_after_its_position_once_in_order(
-    new_store: NewStore,
+    new_store: StoreFactory,
     times: list[tuple[int, int]],
     positions: list[int],
     window: Literal["newest", "oldest"],
@@ -425,7 +425,7 @@ async def test_every_stream_gets_everything_after_its_position_once_in_order(
     st.lists(st.integers(0, 40), min_size=1, max_size=3, unique=True),
 )
 async def test_a_backlog_of_full_pages_is_read_completely(
-    new_store: NewStore, count: int, size: int, positions: list[int]
+    new_store: StoreFactory, count: int, size: int, positions: list[int]
 ) -> None:
     """If the oldest items are returned first, page by page, no stream has a gap."""
     async with opened(new_store()) as store:
@@ -526,7 +526,7 @@ async def test_streams_of_different_names_get_everything_each(store: Store) -> N
 @async_property
 @given(st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=8))
 async def test_no_item_is_lost_and_an_acknowledged_item_is_not_repeated(
-    new_store: NewStore,
+    new_store: StoreFactory,
     takes: list[tuple[int, bool]],
 ) -> None:
     """One stream of the name after the other: each starts right after the last acknowledged."""
@@ -629,7 +629,7 @@ async def test_the_item_before_a_raised_gap_is_acknowledged(store: Store) -> Non
     assert await stored(store) == 1
 
 
-async def test_gaps_are_each_stream_s_own(new_store: NewStore) -> None:
+async def test_gaps_are_each_stream_s_own(new_store: StoreFactory) -> None:
     """One that keeps up has none, though another that did not has; and it gets no false one."""
     async with opened(new_store(max_length=10)) as store:
         source = MemorySource(1, size=10)
@@ -645,7 +645,7 @@ async def test_gaps_are_each_stream_s_own(new_store: NewStore) -> None:
         assert slow.gaps == (Gap(1, 40),)
 
 
-async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: NewStore) -> None:
+async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: StoreFactory) -> None:
     """What a short log no longer has is fetched again, and where the service has it is no gap."""
     async with opened(new_store(max_length=5)) as store:
         source = MemorySource()
@@ -658,7 +658,7 @@ async def test_a_slow_stream_asks_the_service_for_what_was_trimmed(new_store: Ne
         assert slow.gaps == ()
 
 
-async def test_a_page_longer_than_the_log_is_returned_completely(new_store: NewStore) -> None:
+async def test_a_page_longer_than_the_log_is_returned_completely(new_store: StoreFactory) -> None:
     """The log's length limits what is kept, not the length of one page."""
     async with opened(new_store(max_length=10)) as store:
         stream = Stream(poller_of(MemorySource(*range(1, 31)), store), after=0)
@@ -667,7 +667,7 @@ async def test_a_page_longer_than_the_log_is_returned_completely(new_store: NewS
 
 
 async def test_a_slow_stream_reports_a_gap_for_items_no_longer_available(
-    new_store: NewStore,
+    new_store: StoreFactory,
 ) -> None:
     """Trimmed here, dropped by the service: one gap, from its position to the oldest available."""
     async with opened(new_store(max_length=5)) as store:
@@ -908,7 +908,7 @@ limits = st.integers(0, 30).map(lambda number: number / 10)
     st.booleans(),
 )
 async def test_asking_can_be_cancelled_anywhere(
-    new_store: NewStore,
+    new_store: StoreFactory,
     cancellations: list[tuple[float, How]],
     times: list[tuple[int, int]],
     latency: float,

@@ -1,4 +1,4 @@
-"""The thread behind the SQLite store: jobs in order, each done whatever becomes of its asker."""
+"""The thread of the SQLite store: it executes jobs in order, also if callers are cancelled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from pythpeer.stores.sqlite.worker import Worker
 
 LIMIT = 5.0
-"""Seconds that a test waits for the thread at most."""
+"""The maximum of seconds that a test waits for the thread."""
 
 
 @pytest.fixture
@@ -21,19 +21,19 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
-class Stopped:
-    """Keeps a worker busy until it is told to go on."""
+class PausedWorker:
+    """Keeps a worker busy until `resume`."""
 
     def __init__(self, worker: Worker) -> None:
-        self._go = threading.Event()
-        worker.submit_nowait(lambda: self._go.wait(LIMIT))
+        self._resumed = threading.Event()
+        worker.submit_nowait(lambda: self._resumed.wait(LIMIT))
 
-    def go(self) -> None:
-        self._go.set()
+    def resume(self) -> None:
+        self._resumed.set()
 
 
-def test_what_work_returns_comes_back(worker: Worker) -> None:
-    """It is done on the worker's own thread, and its result is the asker's."""
+def test_the_result_of_work_is_returned(worker: Worker) -> None:
+    """It runs on the thread of the worker, and its caller gets the result."""
 
     async def main() -> str:
         return await worker.run(lambda: threading.current_thread().name)
@@ -41,8 +41,8 @@ def test_what_work_returns_comes_back(worker: Worker) -> None:
     assert asyncio.run(main()).startswith("test")
 
 
-def test_what_work_raises_comes_back(worker: Worker) -> None:
-    """An error is the asker's too, and the thread goes on."""
+def test_an_error_of_work_is_raised(worker: Worker) -> None:
+    """Its caller gets the error, and the thread continues."""
 
     async def main() -> int:
         with pytest.raises(ZeroDivisionError):
@@ -53,15 +53,15 @@ def test_what_work_raises_comes_back(worker: Worker) -> None:
 
 
 def test_work_is_done_in_order(worker: Worker) -> None:
-    """Whoever asked first is served first, whether or not they wait for it."""
+    """In the order of the calls, whether or not a caller waits for it."""
     done: list[int] = []
 
     async def main() -> None:
-        stopped = Stopped(worker)
+        paused = PausedWorker(worker)
         first = worker.submit(lambda: done.append(1))
         worker.submit_nowait(lambda: done.append(2))
         third = worker.submit(lambda: done.append(3))
-        stopped.go()
+        paused.resume()
         await asyncio.gather(first, third)
 
     asyncio.run(main())
@@ -69,10 +69,10 @@ def test_work_is_done_in_order(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_cancelled_asker_changes_nothing(
+def test_a_cancelled_caller_changes_nothing(
     worker: Worker, fails: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Work that had not begun when its asker was cancelled is done all the same."""
+    """Work that had not started when its caller was cancelled is still executed."""
     done: list[int] = []
 
     def work() -> None:
@@ -81,14 +81,14 @@ def test_a_cancelled_asker_changes_nothing(
             raise ValueError
 
     async def main() -> None:
-        stopped = Stopped(worker)
-        asker = asyncio.ensure_future(worker.run(work))
+        paused = PausedWorker(worker)
+        caller = asyncio.ensure_future(worker.run(work))
         await asyncio.sleep(0)
-        asker.cancel()
+        caller.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asker
+            await caller
         assert not done
-        stopped.go()
+        paused.resume()
         await worker.run(int)
 
     asyncio.run(main())
@@ -97,17 +97,17 @@ def test_a_cancelled_asker_changes_nothing(
 
 
 def test_work_outlives_its_loop(worker: Worker) -> None:
-    """What a loop that is closed had asked for is done, and the next loop is served."""
+    """Work of a loop that was closed is executed, and so is that of the next loop."""
     done: list[int] = []
-    asked: list[asyncio.Future[None]] = []
+    submitted: list[asyncio.Future[None]] = []
 
-    async def ask() -> Stopped:
-        stopped = Stopped(worker)
-        asked.append(worker.submit(lambda: done.append(1)))
+    async def submit() -> PausedWorker:
+        paused = PausedWorker(worker)
+        submitted.append(worker.submit(lambda: done.append(1)))
         worker.submit_nowait(lambda: done.append(2))
-        return stopped
+        return paused
 
-    asyncio.run(ask()).go()
+    asyncio.run(submit()).resume()
 
     async def main() -> int:
         return await worker.run(int)
@@ -116,21 +116,21 @@ def test_work_outlives_its_loop(worker: Worker) -> None:
     assert done == [1, 2]
 
 
-def test_closing_leaves_nothing_undone() -> None:
-    """The thread ends, but not before its work."""
+def test_submitted_work_is_executed_before_the_thread_ends() -> None:
+    """Closing does not discard it."""
     done = threading.Event()
     worker = Worker("test")
-    stopped = Stopped(worker)
+    paused = PausedWorker(worker)
     worker.submit_nowait(done.set)
     worker.close()
     assert not done.is_set()
-    stopped.go()
+    paused.resume()
     assert done.wait(LIMIT)
 
 
 @pytest.mark.anyio
-async def test_virtual_time_stands_still_meanwhile(worker: Worker) -> None:
-    """A loop that makes its time up knows of the work, so that no time limit passes over it."""
+async def test_virtual_time_stands_still_during_work(worker: Worker) -> None:
+    """A loop with virtual time knows of the work, so that no time limit expires during it."""
     loop = asyncio.get_running_loop()
     passed = threading.Event()
     timer = loop.call_later(0.001, passed.set)

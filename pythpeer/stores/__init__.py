@@ -1,4 +1,4 @@
-"""Where cursors, logs and pacing live."""
+"""Stores: where positions, logs and pacing are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import InvalidRequestError
 from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
+from .deprecated import CLASSES, warn_renamed
 from .memory import MemoryStore
 from .redis import RedisStore
 from .sqlite import SqliteStore
@@ -31,10 +32,24 @@ __all__ = [
 ]
 
 
-def store_from_url(text: str) -> Store | InvalidRequestError:
-    """The store that ``PYTHPEER_STORE`` names: ``memory``, a server's URL, or the path of a file.
+def __getattr__(name: str) -> object:
+    """Return what a public name of the version before was renamed to, with a warning."""
+    new_name = CLASSES.get(name)
+    if new_name is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_renamed(f"{__name__}.{name}", f"{__name__}.{new_name}", stacklevel=2)
+    renamed: object = globals()[new_name]
+    return renamed
 
-    An error comes back as a value: there may be a password in *text*, which is in this frame.
+
+def store_from_url(text: str) -> Store | InvalidRequestError:
+    """Return the store that ``PYTHPEER_STORE`` names.
+
+    An error is returned, not raised, because *text* may contain a password and is a variable of
+    this frame.
+
+    Args:
+        text: ``memory``, the URL of a Redis server, or the path of an SQLite file.
     """
     if text == "memory":
         return MemoryStore()

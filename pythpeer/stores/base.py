@@ -1,12 +1,13 @@
-"""What a store is: logs with the places of their readers, and the limiters of all who share it.
+"""The interface of a store: logs, the positions of their readers, and the limiters.
 
-A *log* keeps the items of one topic in order. A poll appends to it, a stream reads it through a
-*reader*, which remembers by name how far its items were acknowledged. Items are stored before
-anybody sees them, and a place moves only once its item was acknowledged.
+A *log* keeps the items of one topic in order. A poller appends to it; a stream reads it through a
+*reader*, which stores under the stream's name up to which position its items were acknowledged.
+An item is stored before a stream returns it, and a position only moves after its item was
+acknowledged.
 
-Every entry is a link of a chain: between ``after`` and ``id`` there is nothing that the service
-would have handed out. Where an entry's ``after`` is greater than where a reader stands, something
-is missing between the two (trimmed here, or never asked for), and the service is asked again.
+Entries form a chain: between ``after`` and ``id`` of an entry there is nothing that the service
+would have returned. If the ``after`` of the next entry is greater than the position of a reader,
+entries are missing between the two (trimmed, or never fetched), and the service is asked again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ import msgspec
 from ..errors import StoreError
 from ..limiter import Limiter
 from ..wire import Rate
+from .deprecated import (
+    DeprecatedLogNames,
+    DeprecatedNewEntryNames,
+    DeprecatedReaderNames,
+    DeprecatedStoreNames,
+    DeprecatedTopicNames,
+)
 from .survey import StoreSnapshot
 
 __all__ = ["DIRECT", "Entry", "Log", "NewEntry", "Reader", "Store", "Topic"]
@@ -27,205 +35,244 @@ __all__ = ["DIRECT", "Entry", "Log", "NewEntry", "Reader", "Store", "Topic"]
 T = TypeVar("T")
 
 DIRECT: Final = ""
-"""The name of the reader that knows what direct calls have returned. No stream has it, and what it
-acknowledges counts for nobody else."""
+"""The name of the reader that stores up to which id direct calls have returned items. No stream has
+this name, and its acknowledgements do not count for `Log.max_acknowledged`."""
 
 
-class Topic(msgspec.Struct, Generic[T], frozen=True):
-    """What a log is about. Stores that write items down encode *item* with msgspec."""
+class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
+    """The subject of a log. A store that writes items to a disk encodes *item* with msgspec."""
 
     name: str
-    """Unique for a service, its address and an account; never holds a key."""
+    """Unique for a service, its address and an account. It never contains a key."""
 
     item: type[T]
+    """The type of the items, which is also the type that stored items are decoded to."""
 
     destructive: bool = False
-    """The service forgets what it handed out: what no reader acknowledged is never trimmed."""
+    """Whether the service forgets what it has returned. Items of such a log that no reader has
+    acknowledged are never trimmed."""
 
 
-class NewEntry(msgspec.Struct, Generic[T], frozen=True):
-    """One item on its way into a log."""
+class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True):
+    """One item that is to be appended to a log."""
 
     item: T | None
-    """``None`` stands for one that could not be decoded, so that readers can count it."""
+    """The decoded item, or ``None`` if it is undecodable: readers count those."""
 
     id: int | None = None
-    """The service's own number. An id that the log has is not appended again, but the entry takes
-    the draft's link over if that says more: one without a gap says more than one with, and of two
-    alike the one that reaches further back. So it does not matter which page came first. Without a
-    number the log gives the next one and links it to the one before."""
+    """The id that the service gave to the item, or ``None`` if it has none: then the log assigns
+    the next id, and links the entry to the one before.
+
+    An id that the log has already is not appended again. The stored entry takes over ``after`` and
+    ``gap`` of the new one if these tell more: no gap is better than a gap, and of two alike the
+    smaller ``after`` is better. The order in which two pages arrive therefore does not matter."""
 
     after: int = 0
+    """The id before: the service has nothing between ``after`` and ``id``. Ignored without an
+    id."""
+
     gap: bool = False
+    """Whether the service may have had more between ``after`` and ``id`` than it returned."""
 
     identity: str = ""
-    """For drafts without a number: what tells the item from others."""
+    """For entries without an id: a key that is equal for equal items, and different for others."""
 
     max_copies: int = 0
-    """Append only if the log has seen fewer than this many of ``key``; 0 appends always."""
+    """Append the entry only if the log has seen fewer than this many with the same ``identity``; 0
+    appends it always."""
 
     from_history: bool = False
-    """Whether the item is from the history, so that it may come again as new."""
+    """Whether the item was read from the history, so that it may be returned as new later."""
 
     as_duplicate: T | None = None
-    """For a draft that is always appended: what to append instead, once for each item of its key
-    that the history brought before. The two cannot be told apart."""
+    """For an entry that is always appended: the item to append instead, once for each item of the
+    same ``identity`` that was appended from the history before. The two are indistinguishable."""
 
 
 class Entry(msgspec.Struct, Generic[T], frozen=True):
-    """One item of a log, or the hole where one could not be decoded."""
+    """One stored item of a log, or an undecodable one."""
 
     id: int
+    """The id, unique in the log; ids are in the order of the log."""
+
     after: int
+    """The id before: there is nothing between the two, unless ``gap`` is set."""
+
     gap: bool
-    """Whether the service may have had more between ``after`` and ``id`` than it could show."""
+    """Whether the service may have had more between ``after`` and ``id`` than it returned."""
 
     item: T | None
+    """The item, or ``None`` if it is undecodable."""
 
 
-class Reader(abc.ABC, Generic[T]):
-    """How far one stream has got in a log. Without a name its place lasts as long as it does."""
+class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
+    """The position of one stream in a log. Without a name it exists as long as the stream does."""
 
     @abc.abstractmethod
     async def position(self) -> int | None:
-        """The id of the last acknowledged item, or ``None`` for a name the log does not know."""
+        """Return the id of the last acknowledged item, or ``None`` for a name without one."""
 
     @abc.abstractmethod
-    async def seek(self, place: int) -> None:
-        """Take *place* as acknowledged, forwards or backwards, and store it for a name at once."""
+    async def seek(self, position: int) -> None:
+        """Set the position, forwards or backwards. For a name it is stored on return."""
 
     @abc.abstractmethod
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        """At most *limit* entries with ids over *after*, ascending. Writes acknowledgements too."""
+        """Return at most *limit* entries with ids over *after*, in ascending order.
+
+        Stores pending acknowledgements as well.
+        """
 
     @abc.abstractmethod
-    def ack(self, place: int) -> None:
-        """Acknowledge everything up to *place*.
+    def ack(self, position: int) -> None:
+        """Acknowledge all items up to and including *position*.
 
-        Every reader of this store object sees it at once; it is written down with the next `read`
-        or `flush`, so that acknowledging a batch costs one transaction.
+        All readers of this store object see it immediately. It is stored with the next `read` or
+        `flush`, so that acknowledging a batch costs one transaction.
         """
 
     @abc.abstractmethod
     async def flush(self) -> None:
-        """Write acknowledgements down."""
+        """Store pending acknowledgements."""
 
     # -- where streams of one name share its items ------------------------------------------------
 
     @property
     def group_position(self) -> int | None:
-        """Where the name stood before the entries that `read` returned last; the stream goes there.
+        """The position of the name before the entries that the last `read` returned.
 
-        ``None`` where each reader of a name gets everything, and stands where it has got to.
+        The stream takes it as its own position. ``None`` where each reader of a name receives all
+        entries, and has a position of its own.
         """
         return None
 
-    async def seek_if_new(self, place: int) -> None:
-        """Take *place* as `seek` does, but where readers share a name only if it is new to the log.
+    async def seek_if_new(self, position: int) -> None:
+        """Set the position; where readers share a name only if the name has none yet.
 
-        What a stream found by itself must not send the others elsewhere.
+        A stream that chose its start automatically must not move the other readers of the name.
         """
-        await self.seek(place)
+        await self.seek(position)
 
     async def leave(self) -> None:
-        """The stream is over: write acknowledgements down, and let others have what is left."""
+        """End the use by this stream: store acknowledgements, and release pending items."""
         await self.flush()
 
 
-class Log(abc.ABC, Generic[T]):
-    """One session's hold on the log of a topic."""
+class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
+    """The handle of one session to the log of a topic."""
 
     @abc.abstractmethod
     def reader(self, name: str | None) -> Reader[T]:
-        """A reader of this name, or one without a memory."""
+        """Return a reader of this name, or with ``None`` one whose position is not stored."""
 
     @abc.abstractmethod
     async def append(
-        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+        self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
-        """Add what is new among *drafts*, and return that part of them.
+        """Append those of *entries* that the log does not have, and return them in their order.
 
-        Ends the announcements *settled* in the same transaction.
+        Completes the fetch intents *completes* in the same transaction.
         """
 
     @abc.abstractmethod
     async def max_acknowledged(self) -> int:
-        """The highest place that any reader but `DIRECT` has acknowledged; 0 at first."""
+        """Return the highest position that any reader except `DIRECT` has acknowledged, or 0."""
 
     @abc.abstractmethod
-    async def begin_fetch(self, seconds: float) -> int:
-        """Note that a consuming read is about to be sent, and have that on record on return.
+    async def begin_fetch(self, timeout: float) -> int:
+        """Store a fetch intent: a destructive read will be sent. It is durable on return.
 
-        It will be over after *seconds* at the latest. Returns the announcement's number.
+        Without a further call the read counts as lost after *timeout* seconds. Returns the number
+        of the fetch intent.
         """
 
     @abc.abstractmethod
-    async def cancel_fetch(self, announcement: int) -> None:
-        """Take an announcement back: nothing was consumed."""
+    async def cancel_fetch(self, fetch: int) -> None:
+        """Delete a fetch intent: the read did not happen."""
 
     @abc.abstractmethod
-    async def lose_fetch(self, announcement: int) -> None:
-        """The announced read is over, and nobody knows what it consumed.
+    async def lose_fetch(self, fetch: int) -> None:
+        """Mark a fetch intent as lost: the read is over, and its outcome is unknown.
 
-        That holds although somebody settled it meanwhile, having taken it for over before it was.
+        It is lost also if another handle has completed it because it seemed to be over before.
         """
 
     @abc.abstractmethod
     async def lost_fetches(self) -> Collection[int]:
-        """The announcements whose reads are over, and of which nobody knows what they consumed."""
+        """Return the numbers of the fetch intents whose reads are over with unknown outcome."""
 
     @abc.abstractmethod
     async def acquire_lease(self, seconds: float) -> bool:
-        """Whether the holder may poll for all that share the log, for *seconds* from now."""
+        """Acquire or extend the lease: return whether this handle may poll for *seconds* from now.
+
+        Of all handles to the log, in every process, at most one has it: the leader.
+        """
 
     def release_lease(self) -> None:
-        """Nobody here waits for a poll just now: if the holder leads, another one may.
+        """Release the lease soon, because no stream of this handle waits for a poll now.
 
-        Said without waiting for it to be done. A store may as well let the lead run out.
+        Returns without waiting for that. A store may let the lease expire instead.
         """
 
     @abc.abstractmethod
-    async def wait_for_append(self, seconds: float) -> None:
-        """Wait until somebody appends to the log, *seconds* at most."""
+    async def wait_for_append(self, timeout: float) -> None:
+        """Wait until an entry is appended to the log, at most *timeout* seconds."""
 
 
-class Store(abc.ABC):
-    """Where cursors, logs and pacing live. Sessions may share one: see each store for how far."""
+class Store(DeprecatedStoreNames, abc.ABC):
+    """The place where positions, logs and pacing are kept.
+
+    Sessions with the same store object share them. Whether programs and machines share them as well
+    depends on the store.
+    """
 
     def __init__(self) -> None:
         self._limiters: dict[str, Limiter] = {}
+        """The limiters by key. Added by `limiter`, never removed."""
 
     @abc.abstractmethod
     async def open(self) -> None:
-        """Get ready for one more session. Raises `StoreError` where that is impossible."""
+        """Open the store for one more session.
+
+        Raises:
+            StoreError: if the store cannot be used.
+        """
 
     @abc.abstractmethod
     async def aclose(self) -> None:
-        """One session less; the last one closes what is open."""
+        """Close the store for one session. The last one closes files and connections."""
 
     @abc.abstractmethod
     def log(self, topic: Topic[T]) -> Log[T]:
-        """The log of *topic*."""
+        """Return a handle to the log of *topic*."""
 
     def limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """The limiter of one endpoint and account, the same for every session on this store.
+        """Return the limiter of one endpoint and account, the same for all sessions.
 
-        *key* tells endpoint and account apart, *name* is the endpoint's. Raises `StoreError` where
-        two sessions want different rates.
+        Args:
+            key: identifies the endpoint and the account.
+            name: the name of the endpoint, for messages.
+            rate: the rate of the endpoint.
+
+        Raises:
+            StoreError: if another session on this store uses a different rate.
         """
         limiter = self._limiters.get(key)
         if limiter is None:
             limiter = self._limiters[key] = self.make_limiter(key, name, rate)
         elif limiter.rate != rate:
             raise StoreError(
-                "another session on this store holds this endpoint to another rate", endpoint=name
+                "this endpoint has a different rate in another session on this store", endpoint=name
             )
         return limiter
 
     def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """Make a limiter. Stores that reach beyond this process make one that does too."""
+        """Create a limiter. A store that several processes use returns one that they share."""
         return Limiter(name, rate)
 
     @abc.abstractmethod
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
-        """What is in the store now, with the last *latest* items of each log. Changes nothing."""
+        """Return the present content of the store, with the last *latest* items of each log.
+
+        Changes nothing in the store.
+        """

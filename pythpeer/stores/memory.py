@@ -1,4 +1,4 @@
-"""The store that lasts as long as the program: logs in lists, places in dictionaries."""
+"""`MemoryStore`: a store that exists as long as the program: logs in lists, positions in dicts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import msgspec
 from ..limiter import Limiter, loop_clock
 from ..wire import check_integer
 from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
+from .new_entries import Copies, assign_id, is_better_link
 from .news import Notifier
 from .survey import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 
@@ -23,92 +24,106 @@ __all__ = ["MemoryStore"]
 T = TypeVar("T")
 
 MAX_LENGTH: Final = 10_000
+"""The default number of items in a log."""
 
 
 class MemoryStore(Store):
     """Keeps everything in memory, for the sessions of one event loop that share the object.
 
-    Sessions on one `MemoryStore` share pacing, and one of them polls for all. Each log keeps its
-    last ``max_length`` items; of mail, all that no stream has acknowledged besides.
+    Sessions on one `MemoryStore` share pacing, and one of them polls for all. Its content remains
+    after the last session was closed, as long as the object exists.
+
+    Args:
+        max_length: The number of last items that each log keeps, 10,000 by default. Mail that no
+            stream has acknowledged is kept in addition.
+
+    Raises:
+        InvalidRequestError: if ``max_length`` is not a positive integer.
     """
 
     def __init__(self, *, max_length: int = MAX_LENGTH) -> None:
         super().__init__()
         self._max_length = check_integer("max_length", max_length, 1)
-        self._shelves: dict[str, _LogState[Any]] = {}
+        self._logs: dict[str, _LogState[Any]] = {}
+        """The logs by topic. Added by `log`, never removed."""
 
     async def open(self) -> None:
-        """Nothing to get ready."""
+        """Do nothing: the store needs no preparation."""
 
     async def aclose(self) -> None:
-        """Nothing to close: what the sessions before left is there for the next."""
+        """Do nothing: the next session finds what the sessions before have stored."""
 
     def log(self, topic: Topic[T]) -> Log[T]:
-        """The log of *topic*, shared by all sessions on this store."""
-        shelf = self._shelves.get(topic.name)
-        if shelf is None:
-            shelf = self._shelves[topic.name] = _LogState(topic, self._max_length)
-        return _MemoryLog(cast("_LogState[T]", shelf))
+        """Return a handle to the log of *topic*, which all sessions on this store share."""
+        state = self._logs.get(topic.name)
+        if state is None:
+            state = self._logs[topic.name] = _LogState(topic, self._max_length)
+        return _MemoryLog(cast("_LogState[T]", state))
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
-        """What is in the store now, with the last *latest* items of each log."""
+        """Return the present content, with the last *latest* items of each log."""
         return StoreSnapshot(
-            logs=tuple(shelf.snapshot(latest) for _, shelf in sorted(self._shelves.items())),
+            logs=tuple(state.snapshot(latest) for _, state in sorted(self._logs.items())),
             endpoints=tuple(_endpoint(*item) for item in sorted(self._limiters.items())),
         )
 
     def __repr__(self) -> str:
-        items = sum(len(shelf.ids) for shelf in self._shelves.values())
-        return f"<MemoryStore {len(self._shelves)} logs, {items} items>"
+        items = sum(len(state.ids) for state in self._logs.values())
+        return f"<MemoryStore {len(self._logs)} logs, {items} items>"
 
 
 class _LogState(Generic[T]):
-    """What all holds on one log have in common."""
+    """The content of one log, which all its handles share.
+
+    Invariants: `ids` holds the keys of `entries`, ascending; none of them is greater than `head`;
+    `head` never decreases, although the entry with that id may have been trimmed.
+    """
 
     def __init__(self, topic: Topic[T], max_length: int) -> None:
         self.topic = topic
         self.max_length = max_length
-        self.ids: list[int] = []  # ascending
-        # In the order in which they came. A plain dict is slow to find its first item once many
-        # before it are gone.
+        self.ids: list[int] = []
+        """The ids of all entries, ascending. Changed by `append` and `trim`."""
+        # A plain dict is slow to find its first item after many before it were deleted.
         self.entries: OrderedDict[int, Entry[T]] = OrderedDict()
-        self.copies_seen: dict[str, int] = {}
+        """The entries by id, in the order of arrival. Changed by `append` and `trim`."""
+        self.copies: dict[str, Copies] = {}
+        """What was seen of each identity. Changed by `append`."""
         self.head = 0
-        self.places: dict[str, int] = {}
+        """The highest id that was ever appended."""
+        self.positions: dict[str, int] = {}
+        """The position of each name. Changed by readers."""
         self.acknowledged = 0
-        self.possible_duplicates: dict[
-            str, int
-        ] = {}  # keys of what the history brought, by how many
-        self.pending_fetches: dict[
-            int, float
-        ] = {}  # until when each announced read can be under way
+        """The highest acknowledged position, without direct calls. Changed by readers."""
+        self.pending_fetches: dict[int, float] = {}
+        """Until which time of the loop the read of each fetch intent can be under way. Changed by
+        handles."""
         self.next_fetch = count(1)
+        """The numbers of fetch intents."""
         self.leader: tuple[object, float] | None = None
-        self.news = Notifier()
+        """The handle that holds the lease, and the time of the loop at which it expires."""
+        self.notifier = Notifier()
+        """Notified after each append of something new."""
 
-    def append(self, draft: NewEntry[T]) -> bool:
-        """Add a draft unless it is known. Says whether it was new."""
-        if draft.id is None:
-            return self._append_unnumbered(draft)
-        known = self.entries.get(draft.id)
-        if known is None:
-            self._insert(Entry(draft.id, draft.after, draft.gap, draft.item))
-        elif (draft.gap, draft.after) < (known.gap, known.after):
-            self.entries[draft.id] = Entry(draft.id, draft.after, draft.gap, known.item)
-        return known is None
+    def append(self, new: NewEntry[T]) -> bool:
+        """Add an entry if it is new. Returns whether it was."""
+        if new.id is None:
+            return self._append_unnumbered(new)
+        stored = self.entries.get(new.id)
+        if stored is None:
+            self._insert(Entry(new.id, new.after, new.gap, new.item))
+        elif is_better_link(
+            gap=new.gap, after=new.after, than_gap=stored.gap, than_after=stored.after
+        ):
+            self.entries[new.id] = Entry(new.id, new.after, new.gap, stored.item)
+        return stored is None
 
-    def _append_unnumbered(self, draft: NewEntry[T]) -> bool:
-        seen = self.copies_seen.get(draft.identity, 0)
-        if draft.max_copies and seen >= draft.max_copies:
+    def _append_unnumbered(self, new: NewEntry[T]) -> bool:
+        decision = assign_id(new, self.head, self.copies.get(new.identity, Copies()))
+        if decision is None:
             return False
-        self.copies_seen[draft.identity] = seen + 1
-        item, doubtful = draft.item, self.possible_duplicates.get(draft.identity, 0)
-        if draft.from_history:
-            self.possible_duplicates[draft.identity] = doubtful + 1
-        elif doubtful and not draft.max_copies:
-            self.possible_duplicates[draft.identity] = doubtful - 1
-            item = draft.as_duplicate
-        self._insert(Entry(self.head + 1, self.head, gap=False, item=item))
+        entry, self.copies[new.identity] = decision
+        self._insert(entry)
         return True
 
     def _insert(self, entry: Entry[T]) -> None:
@@ -120,9 +135,9 @@ class _LogState(Generic[T]):
             insort(self.ids, entry.id)
 
     def trim(self, batch: int) -> None:
-        """Drop what came first, but no more than leaves room for a last batch of *batch*.
+        """Delete the entries that arrived first, but none of the last *batch*.
 
-        So older items that were fetched again for a late reader stay until it has read them.
+        Older items that were fetched again for a slow reader therefore stay until it has read them.
         """
         excess = len(self.ids) - max(self.max_length, batch)
         if excess <= 0:
@@ -138,13 +153,15 @@ class _LogState(Generic[T]):
         else:
             self.ids = sorted(self.entries)
 
-    def entries_after(self, place: int, limit: int) -> list[Entry[T]]:
-        start = bisect_right(self.ids, place)
+    def entries_after(self, position: int, limit: int) -> list[Entry[T]]:
+        """Return at most *limit* entries with ids over *position*, ascending."""
+        start = bisect_right(self.ids, position)
         return [self.entries[id] for id in self.ids[start : start + limit]]
 
     def snapshot(self, latest: int) -> LogSnapshot:
+        """Return the present content, with the last *latest* items."""
         ids, leader = self.ids, self.leader
-        last = ids[max(0, len(ids) - latest) :]
+        latest_ids = ids[max(0, len(ids) - latest) :]
         return LogSnapshot(
             topic=self.topic.name,
             head=self.head,
@@ -152,11 +169,11 @@ class _LogState(Generic[T]):
             has_leader=leader is not None and _now() < leader[1],
             pending_fetches=len(self.pending_fetches),
             readers=tuple(
-                ReaderSnapshot(name, place, len(ids) - bisect_right(ids, place))
-                for name, place in sorted(self.places.items())
+                ReaderSnapshot(name, position, len(ids) - bisect_right(ids, position))
+                for name, position in sorted(self.positions.items())
                 if name != DIRECT
             ),
-            latest=tuple(LatestItem(id, _as_json(self.entries[id].item)) for id in last),
+            latest=tuple(LatestItem(id, _as_json(self.entries[id].item)) for id in latest_ids),
         )
 
 
@@ -175,75 +192,80 @@ def _now() -> float:
 
 
 class _MemoryLog(Log[T]):
-    def __init__(self, shelf: _LogState[T]) -> None:
-        self._shelf = shelf
+    """See `Log`."""
+
+    def __init__(self, state: _LogState[T]) -> None:
+        self._state = state
 
     def reader(self, name: str | None) -> Reader[T]:
-        return _MemoryReader(self._shelf, name)
+        return _MemoryReader(self._state, name)
 
     async def append(
-        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+        self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
-        shelf = self._shelf
-        added = [draft for draft in drafts if shelf.append(draft)]
-        shelf.trim(len(drafts))
-        for announcement in completes:
-            shelf.pending_fetches.pop(announcement, None)
+        state = self._state
+        added = [new for new in entries if state.append(new)]
+        state.trim(len(entries))
+        for fetch in completes:
+            state.pending_fetches.pop(fetch, None)
         if added:
-            shelf.news.notify_all()
+            state.notifier.notify_all()
         return added
 
     async def max_acknowledged(self) -> int:
-        return self._shelf.acknowledged
+        return self._state.acknowledged
 
-    async def begin_fetch(self, seconds: float) -> int:
-        announcement = next(self._shelf.next_fetch)
-        self._shelf.pending_fetches[announcement] = _now() + seconds
-        return announcement
+    async def begin_fetch(self, timeout: float) -> int:
+        fetch = next(self._state.next_fetch)
+        self._state.pending_fetches[fetch] = _now() + timeout
+        return fetch
 
-    async def cancel_fetch(self, announcement: int) -> None:
-        self._shelf.pending_fetches.pop(announcement, None)
+    async def cancel_fetch(self, fetch: int) -> None:
+        self._state.pending_fetches.pop(fetch, None)
 
-    async def lose_fetch(self, announcement: int) -> None:
-        self._shelf.pending_fetches[announcement] = -math.inf
+    async def lose_fetch(self, fetch: int) -> None:
+        self._state.pending_fetches[fetch] = -math.inf
 
     async def lost_fetches(self) -> Collection[int]:
         now = _now()
-        return [number for number, end in self._shelf.pending_fetches.items() if end <= now]
+        return [fetch for fetch, end in self._state.pending_fetches.items() if end <= now]
 
     async def acquire_lease(self, seconds: float) -> bool:
         now = _now()
-        leader = self._shelf.leader
+        leader = self._state.leader
         if leader is not None and leader[0] is not self and now < leader[1]:
             return False
-        self._shelf.leader = (self, now + seconds)
+        self._state.leader = (self, now + seconds)
         return True
 
-    async def wait_for_append(self, seconds: float) -> None:
-        await self._shelf.news.wait(seconds)
+    async def wait_for_append(self, timeout: float) -> None:
+        await self._state.notifier.wait(timeout)
 
 
 class _MemoryReader(Reader[T]):
-    def __init__(self, shelf: _LogState[T], name: str | None) -> None:
-        self._shelf = shelf
+    """See `Reader`."""
+
+    def __init__(self, state: _LogState[T], name: str | None) -> None:
+        self._state = state
         self._name = name
 
     async def position(self) -> int | None:
-        return None if self._name is None else self._shelf.places.get(self._name)
+        return None if self._name is None else self._state.positions.get(self._name)
 
-    async def seek(self, place: int) -> None:
+    async def seek(self, position: int) -> None:
         if self._name is not None:
-            self._shelf.places[self._name] = place
+            self._state.positions[self._name] = position
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        return self._shelf.entries_after(after, limit)
+        return self._state.entries_after(after, limit)
 
-    def ack(self, place: int) -> None:
-        shelf = self._shelf
-        if place > shelf.acknowledged and self._name != DIRECT:
-            shelf.acknowledged = place
+    def ack(self, position: int) -> None:
+        state = self._state
+        if position > state.acknowledged and self._name != DIRECT:
+            state.acknowledged = position
         if self._name is not None:
-            shelf.places[self._name] = max(place, shelf.places.get(self._name, place))
+            stored = state.positions.get(self._name, position)
+            state.positions[self._name] = max(position, stored)
 
     async def flush(self) -> None:
-        """Nothing to write down."""
+        """Do nothing: nothing is pending."""

@@ -1,4 +1,4 @@
-"""Waking those who wait for the next item of a log, in whichever event loop they do."""
+"""`Notifier`: wakes the tasks that wait for the next entry of a log, in any event loop."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ __all__ = ["Notifier"]
 
 
 class Notifier:
-    """Whether there has been any, for those who wait and for those who look.
+    """A condition that is not bound to an event loop.
 
-    A store may be used in one event loop after another, so what is bound to a loop lasts no longer
-    than a wait.
+    A store may be used in one event loop after another. What is bound to a loop, an event, exists
+    therefore only while a task waits.
     """
 
     def __init__(self) -> None:
         self.generation: int = 0
-        """How often there has been news."""
+        """How often `notify_all` was called: a caller can compare it with an earlier value."""
         self._waiting: set[asyncio.Event] = set()
+        """One event for each task in `wait`, which adds and removes it."""
 
     def notify_all(self) -> None:
-        """Wake everybody who waits."""
+        """Wake all waiting tasks."""
         self.generation += 1
         for event in self._waiting:
             event.set()
 
     async def wait(self, seconds: float) -> None:
-        """Wait for the next news, *seconds* at most."""
+        """Wait for the next `notify_all`, at most *seconds*."""
         event = asyncio.Event()
         self._waiting.add(event)
         try:

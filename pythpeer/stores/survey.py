@@ -1,83 +1,93 @@
-"""What is in a store at one moment, for whoever watches a running bot: plain values.
+"""Snapshots: the content of a store at one moment, as plain values, for tools that watch a bot.
 
-A survey changes nothing, and no key is in it: accounts are told apart by a digest.
+Taking a snapshot changes nothing. It contains no key: an account is identified by a digest.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from .deprecated import (
+    DeprecatedEndpointSnapshotNames,
+    DeprecatedLogSnapshotNames,
+    DeprecatedReaderSnapshotNames,
+)
+
 __all__ = ["EndpointSnapshot", "LatestItem", "LogSnapshot", "ReaderSnapshot", "StoreSnapshot"]
 
 
-class ReaderSnapshot(msgspec.Struct, frozen=True):
-    """How far the streams of one name have got in a log."""
+class ReaderSnapshot(DeprecatedReaderSnapshotNames, msgspec.Struct, frozen=True):
+    """The position of the streams of one name in a log."""
 
     name: str
+    """The name of the streams."""
+
     position: int
     """The id of the last acknowledged item."""
 
     lag: int
-    """How many items of the log are after that."""
+    """The number of items in the log with greater ids."""
 
 
 class LatestItem(msgspec.Struct, frozen=True):
     """One of the last items of a log."""
 
     id: int
+    """The id of the entry."""
+
     item: str | None
-    """The item as JSON, or ``None`` where it could not be decoded."""
+    """The item as JSON, or ``None`` if it is undecodable."""
 
 
-class LogSnapshot(msgspec.Struct, frozen=True):
-    """One log, and who reads it."""
+class LogSnapshot(DeprecatedLogSnapshotNames, msgspec.Struct, frozen=True):
+    """One log and its readers."""
 
     topic: str
-    """The topic's name: service and kind, address, and account."""
+    """The name of the topic: service and kind, address, and account."""
 
     head: int
     """The highest id."""
 
     length: int
-    """How many items are kept."""
+    """The number of items in the log."""
 
     has_leader: bool
-    """Whether somebody polls for it now."""
+    """Whether a session holds the lease, and polls for all others."""
 
     pending_fetches: int
-    """How many consuming reads were announced, and are not settled yet."""
+    """The number of fetch intents that are neither completed nor cancelled."""
 
     readers: tuple[ReaderSnapshot, ...]
-    """By name. Streams without a name leave no place behind."""
+    """The readers with a name, sorted by it. Streams without a name store no position."""
 
     latest: tuple[LatestItem, ...]
     """The last items, ascending by id."""
 
 
-class EndpointSnapshot(msgspec.Struct, frozen=True):
-    """How one endpoint is paced for one account."""
+class EndpointSnapshot(DeprecatedEndpointSnapshotNames, msgspec.Struct, frozen=True):
+    """The pacing of one endpoint for one account."""
 
     key: str
-    """The endpoint's name, its address and the account, with a space between them."""
+    """The name of the endpoint, its address and the account, separated by blanks."""
 
     requests: int
-    """How many requests were let through since the store has known the endpoint."""
+    """The number of requests since the store has the endpoint."""
 
     outstanding: int
-    """Tokens that were given out, and whose requests are not written yet."""
+    """The number of tokens whose requests were not written yet."""
 
     waiting: int
-    """Who waits: callers, or, where the store paces several programs, those that stand in line."""
+    """The length of the wait queue: callers, or processes where several share the pacing."""
 
     paused_for: float
-    """Seconds for which the service asked for silence; 0 without that."""
+    """The seconds for which the endpoint is still paused by the service; 0 if it is not."""
 
 
 class StoreSnapshot(msgspec.Struct, frozen=True):
-    """What is in a store at one moment."""
+    """The content of a store at one moment."""
 
     logs: tuple[LogSnapshot, ...]
-    """By topic."""
+    """The logs, sorted by topic."""
 
     endpoints: tuple[EndpointSnapshot, ...]
-    """By key."""
+    """The endpoints, sorted by key."""

@@ -1,4 +1,4 @@
-"""The store that many machines share: everything on one Redis or Valkey server."""
+"""`RedisStore`: a store for programs on several machines, on one Redis or Valkey server."""
 
 from __future__ import annotations
 

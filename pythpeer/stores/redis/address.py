@@ -1,4 +1,4 @@
-"""Where the server is, read from a URL. The password in it is a `Secret` from here on."""
+"""`Address`: the address of a server, read from a URL. Its password is a `Secret`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from ...secret import Secret
 __all__ = ["Address", "read_address"]
 
 SCHEMES: Final = {"redis": False, "rediss": True, "valkey": False}
-"""The schemes that are understood, and whether they mean TLS."""
+"""The supported schemes, and whether they mean TLS."""
 
-FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
-"""What may follow the question mark: files for TLS."""
+TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+"""The names that are allowed in the query: files for TLS."""
 
 
 class Address(NamedTuple):
-    """A server, and how to introduce oneself there. Its text form has no password."""
+    """A server and the credentials for it. Its text form has no password."""
 
     host: str
     port: int
     db: int
+    """The number of the database."""
+
     tls: bool
     files: tuple[tuple[str, str], ...]
+    """Names and paths of files for TLS, sorted."""
+
     username: str | None
     password: Secret | None
 
@@ -33,26 +37,29 @@ class Address(NamedTuple):
         return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.db}"
 
 
-def read_address(url: object) -> Result[Address]:
-    """Read a URL. What is wrong with it comes back as a value, and says nothing of what is in it.
+def read_address(url: object) -> Address | PythpeerError:
+    """Parse a URL. An error is returned, not raised, and its text contains no part of the URL.
 
-    So the caller can raise it when the URL is in none of its variables any more.
+    The caller can therefore raise it after it has deleted the URL from its own variables.
     """
     text = url.reveal() if isinstance(url, Secret) else url
     if not isinstance(text, str):
-        return InvalidRequestError("a server's address is text, such as redis://localhost:6379/0")
+        return InvalidRequestError("url must be a str, such as redis://localhost:6379/0")
     try:
         parts = urlsplit(text)
         port, query = parts.port, dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     except ValueError:
-        return InvalidRequestError("a server's address is a URL, such as redis://localhost:6379/0")
+        return InvalidRequestError("url must be a valid URL, such as redis://localhost:6379/0")
     path = parts.path.strip("/")
     if parts.scheme not in SCHEMES or not parts.hostname or parts.fragment:
-        return InvalidRequestError("a server's address begins with redis://, rediss://, valkey://")
+        return InvalidRequestError("url must start with redis://, rediss:// or valkey://")
     if path and not (path.isascii() and path.isdigit()):
-        return InvalidRequestError("the path of a server's address is the number of a database")
-    if query.keys() - FILES:
-        return InvalidRequestError("a server's address has only files for TLS after its '?'")
+        return InvalidRequestError("the path of a Redis URL must be the number of a database")
+    if query.keys() - TLS_FILES:
+        return InvalidRequestError(
+            "only ssl_ca_certs, ssl_certfile and ssl_keyfile are allowed in the query of a Redis"
+            " URL"
+        )
     password = _password(parts)
     if isinstance(password, PythpeerError):
         return password

@@ -1,7 +1,8 @@
-"""Pacing that all programs on one server share: what happens here is told there, in order.
+"""`RedisPacing`: pacing shared by all programs on one server, whose script receives all events.
 
-To take a token is one trip to the server, and takes along whatever happened before. When something
-happens and nobody asks for a token, it is told at once all the same: others may wait for it.
+A request for a token is one round trip, which also sends the events that happened before it. If
+something happens while no token is requested, it is sent immediately, because other processes may
+be waiting for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Final
 
 from ...errors import StoreError
@@ -19,83 +21,110 @@ from .link import Argument, Connections
 from .pulse import SESSION_TIMEOUT, Heartbeat, to_microseconds
 from .scripts import script
 
-__all__ = ["RedisGate"]
+__all__ = ["Op", "RedisPacing"]
 
 MAX_OUTBOX: Final = 256
-"""How many events are kept while the server is away. What is older than that is of no account."""
+"""The number of events that are kept while the server is not reachable. Older ones are dropped,
+because they no longer matter."""
+
+
+class Op(StrEnum):
+    """What an event is, in the arguments of ``bucket.lua``."""
+
+    ACQUIRE = "t"
+    WRITTEN = "w"
+    ANSWERED = "a"
+    RELEASE = "b"
+    LEAVE_QUEUE = "l"
+    PAUSE = "p"
+
 
 _Event = tuple[float, tuple[Argument, ...]]
-"""What happened, and when by the loop's clock. The server is told how long ago that was."""
+"""The time of an event by the loop's clock, and its `Op` with arguments. The server receives its
+age instead of the time."""
 
 
-class RedisGate:
-    """The `Gate` of one endpoint and account, whose state lies under *keys*."""
+class RedisPacing:
+    """The pacing backend of one endpoint and account, whose state is stored under *keys*.
+
+    Invariants: events are sent in their order, and removed after the server has processed them; one
+    call of the script is under way at a time; no event from one event loop is sent in another.
+    """
 
     def __init__(
-        self, link: Connections, pulse: Heartbeat, keys: Sequence[str], rate: Rate
+        self, connections: Connections, heartbeat: Heartbeat, keys: Sequence[str], rate: Rate
     ) -> None:
-        self._link = link
-        self._pulse = pulse
+        self._connections = connections
+        self._heartbeat = heartbeat
         self._keys = tuple(keys)
-        self._who = pulse.new_owner()
-        self._script = script("pace")
+        self._owner = heartbeat.new_owner()
+        """The name of this limiter on the server."""
+        self._script = script("bucket")
         times = (
             to_microseconds(rate.interval),
             rate.burst,
             to_microseconds(rate.guard),
             to_microseconds(SESSION_TIMEOUT),
         )
-        self._fixed_args: tuple[Argument, ...] = (self._who, *times)
-        self._numbers = itertools.count(1)
-        self._in_hand: set[int] = set()
+        self._fixed_args: tuple[Argument, ...] = (self._owner, *times)
+        """The first arguments of each call of the script."""
+        self._ticket_numbers = itertools.count(1)
+        self._outstanding: set[int] = set()
+        """The tickets that were granted, and whose requests were not written yet."""
         self._outbox: deque[_Event] = deque()
-        self._turn = asyncio.Lock()
+        """The events that are not sent yet. Added by `_enqueue`, removed by `_send`."""
+        self._lock = asyncio.Lock()
+        """Held during a call of the script. Replaced in another event loop."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the lock, the task and the events."""
         self._flush_task: asyncio.Task[None] | None = None
+        """The task that sends the outbox. Started by `_enqueue`, ends when it is empty."""
         self._is_queued = False
+        """Whether this limiter may be in the server's queue. Changed by `acquire` and
+        `leave_queue`."""
 
     async def acquire(self) -> Grant:
-        """Ask for a token, and keep a place in the line of processes until it is had."""
-        ticket = next(self._numbers)
+        """Request a token. Until it is granted, the process keeps its position in the queue."""
+        ticket = next(self._ticket_numbers)
         self._is_queued = True
         try:
-            wait, paused = await self._send("t", ticket)
+            wait, paused = await self._send(Op.ACQUIRE, ticket)
         except BaseException:
-            self._enqueue("b", ticket)
+            self._enqueue(Op.RELEASE, ticket)
             self.leave_queue()
             raise
         if not wait:
             self._is_queued = False
-            self._in_hand.add(ticket)
-            self._pulse.keep_alive(self._who, ticket)
+            self._outstanding.add(ticket)
+            self._heartbeat.keep_alive(self._owner, ticket)
         return Grant(wait / 1e6, ticket, paused / 1e6)
 
     def written(self, ticket: int, guard: float) -> None:
-        """The request on *ticket* is being written now."""
-        self._let_go(ticket)
-        self._enqueue("w", ticket, to_microseconds(guard))
+        """Record that the request of *ticket* is being written now."""
+        self._forget(ticket)
+        self._enqueue(Op.WRITTEN, ticket, to_microseconds(guard))
 
     def answered(self, ticket: int) -> None:
-        """The request on *ticket* has its answer now."""
-        self._enqueue("a", ticket)
+        """Record that the request of *ticket* received its response now."""
+        self._enqueue(Op.ANSWERED, ticket)
 
     def release(self, ticket: int) -> None:
-        """The request on *ticket* certainly never left."""
-        self._let_go(ticket)
-        self._enqueue("b", ticket)
+        """Return a token: the request of *ticket* was certainly not sent."""
+        self._forget(ticket)
+        self._enqueue(Op.RELEASE, ticket)
 
     def leave_queue(self) -> None:
-        """Nobody here waits any more: give the place in the line up."""
+        """Leave the queue of processes, because no caller waits here any more."""
         self._is_queued = False
-        self._enqueue("l")
+        self._enqueue(Op.LEAVE_QUEUE)
 
     def pause(self, seconds: float) -> None:
-        """Let nothing through for *seconds* from now, in any process."""
-        self._enqueue("p", to_microseconds(seconds))
+        """Grant no token for *seconds* from now, in any process."""
+        self._enqueue(Op.PAUSE, to_microseconds(seconds))
 
-    async def withdraw(self) -> None:
-        """The store is closing: what is in hand goes back, and the place in the line."""
-        for ticket in list(self._in_hand):
+    async def close(self) -> None:
+        """Release outstanding tokens, and leave the queue, because the store is closing."""
+        for ticket in list(self._outstanding):
             self.release(ticket)
         if self._is_queued:
             self.leave_queue()
@@ -104,25 +133,25 @@ class RedisGate:
         if self._outbox:
             await self._send()
 
-    def _let_go(self, ticket: int) -> None:
-        self._in_hand.discard(ticket)
-        self._pulse.stop(self._who, ticket)
+    def _forget(self, ticket: int) -> None:
+        self._outstanding.discard(ticket)
+        self._heartbeat.stop(self._owner, ticket)
 
-    # -- telling ----------------------------------------------------------------------------------
+    # -- sending ----------------------------------------------------------------------------------
 
     def _enqueue(self, *event: Argument) -> None:
-        loop = self._move()
+        loop = self._rebind()
         self._outbox.append((loop_clock(loop)(), event))
         if len(self._outbox) > MAX_OUTBOX:
             self._outbox.popleft()
         if self._flush_task is None or self._flush_task.done():
             self._flush_task = loop.create_task(self._flush())
 
-    def _move(self) -> asyncio.AbstractEventLoop:
-        """Come to the running loop. What happened in another one has no time in this."""
+    def _rebind(self) -> asyncio.AbstractEventLoop:
+        """Switch to the running loop. Events of another one are dropped: its clock differs."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._turn, self._flush_task = loop, asyncio.Lock(), None
+            self._loop, self._lock, self._flush_task = loop, asyncio.Lock(), None
             self._outbox.clear()
         return loop
 
@@ -131,33 +160,37 @@ class RedisGate:
             try:
                 await self._send()
             except StoreError:
-                return  # it is told with the next token: whoever wants one hears what is wrong
+                return  # sent with the next request for a token, whose caller receives the error
 
     async def _send(self, *request: Argument) -> tuple[int, int]:
-        """Tell what happened, and ask for a token if that is the wish. One at a time, in order."""
-        loop = self._move()
-        async with self._turn:
-            events = list(self._outbox)
-            if not events and not request:
+        """Send the outbox, and a *request* for a token if there is one.
+
+        Returns how long to wait for the token, and how long the bucket is paused, in microseconds.
+        """
+        loop = self._rebind()
+        async with self._lock:
+            pending = list(self._outbox)
+            if not pending and not request:
                 return 0, 0
             now = loop_clock(loop)()
             args: list[Argument] = []
-            for when, what in events:
-                args += _with_age(what, to_microseconds(now - when))
+            for happened_at, event in pending:
+                args += _with_age(event, to_microseconds(now - happened_at))
             args += request
-            told = await self._link.run_script(
-                self._script, self._keys, args, always=self._fixed_args
+            result = await self._connections.run_script(
+                self._script, self._keys, args, fixed_args=self._fixed_args
             )
-            for event in events:
-                if self._outbox and self._outbox[0] is event:
+            for sent in pending:
+                if self._outbox and self._outbox[0] is sent:
                     self._outbox.popleft()
-            wait, paused = (told, 0) if isinstance(told, int) else told
+            wait, paused = (result, 0) if isinstance(result, int) else result
             return wait, paused
 
 
 def _with_age(event: tuple[Argument, ...], age: int) -> tuple[Argument, ...]:
-    if event[0] in ("w", "a"):
+    """Return the arguments of an event that happened *age* microseconds ago."""
+    if event[0] in (Op.WRITTEN, Op.ANSWERED):
         return (*event, age)
-    if event[0] == "p":
-        return ("p", max(0, int(event[1]) - age))
+    if event[0] == Op.PAUSE:
+        return (Op.PAUSE, max(0, int(event[1]) - age))
     return event

@@ -1,14 +1,15 @@
-"""The connections to the server, and all that can go wrong with them.
+"""`Connections`: the connections to the server, with retries, and the mapping of their errors.
 
-The only importer of redis. No exception of it leaves this module, nor a password: failures are
-values up to a frame that holds neither. Every script may run twice, because its answer was lost and
-it is asked again; those who write scripts see to it that this does no harm.
+The only importer of redis. No exception of it leaves this module, and no password: an error is
+returned as a value to a frame that holds neither. A script may be executed twice, because its
+response was lost and it is sent again; every script must allow for that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -26,83 +27,100 @@ __all__ = ["Argument", "Connections"]
 Argument = bytes | str | int
 
 MIN_VERSION: Final = 7
-"""The oldest version of the server that works."""
+"""The oldest supported version of the server."""
 
 MAX_CONNECTIONS: Final = 8
-"""How many questions are under way at a time, and connections kept open that nobody uses just now.
-Questions for news have connections of their own: one for each log that a session follows."""
+"""The number of commands that are under way at the same time, and of idle connections that are kept
+open. A command that waits for an append has a separate connection, one for each log that a session
+follows."""
 
 BASE_BACKOFF: Final = 0.05
-"""Seconds after which a server that is away is tried again, at first."""
+"""Seconds before the first retry, while the server is not reachable."""
 
 MAX_BACKOFF: Final = 1.0
-"""The same in the end."""
+"""The maximum of seconds before a retry."""
 
 
 def _pack(args: Iterable[Argument]) -> bytes:
-    """Arguments as they travel: redis-py's own way takes as long as the server does."""
+    """Encode arguments in the protocol. redis-py's own encoder takes as long as the server does."""
     parts: list[bytes] = []
     for arg in args:
-        data = b"%d" % arg if isinstance(arg, int) else arg if isinstance(arg, bytes) else None
-        data = str(arg).encode() if data is None else data
+        if isinstance(arg, bytes):
+            data = arg
+        elif isinstance(arg, int):
+            data = b"%d" % arg
+        else:
+            data = str(arg).encode()
         parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
     return b"".join(parts)
 
 
 @lru_cache(256)
 def _pack_cached(*args: Argument) -> bytes:
-    """How a command begins that is said time and again."""
+    """Encode the beginning of a command that is sent often."""
     return _pack(args)
 
 
 def _pack_command(opening: bytes, count: int, args: Sequence[Argument]) -> bytes:
-    """A command of *count* arguments that are packed already, and more."""
+    """Encode a command of *count* arguments that are encoded in *opening*, and of *args*."""
     return b"*%d\r\n%b%b" % (count + len(args), opening, _pack(args))
 
 
 @cache
 def _driver() -> dict[str, Any]:
-    """What a server is told of redis-py. A newer one looks its version up for each connection."""
-    found: dict[str, Any] = {}
+    """Return the options that report redis-py's version to the server.
+
+    A newer redis-py would otherwise look its version up for each connection.
+    """
+    options: dict[str, Any] = {}
     with suppress(ImportError):
         from redis.driver_info import DriverInfo
 
-        found["driver_info"] = DriverInfo()
-    return found
+        options["driver_info"] = DriverInfo()
+    return options
 
 
 class _Failure:
-    """Why there is no answer."""
+    """The reason why there is no response."""
 
     __slots__ = ("error", "retryable")
 
-    def __init__(self, error: StoreError, *, again: bool = False) -> None:
+    def __init__(self, error: StoreError, *, retryable: bool = False) -> None:
         self.error: Final = error
-        self.retryable: Final = again
-        """Whether to ask again makes sense."""
+        self.retryable: Final = retryable
+        """Whether another attempt may succeed."""
 
 
 class Connections:
-    """What a store says to the server at *address*, and hears from it.
+    """The connections of a store to the server at *address*.
 
-    *timeout* limits one answer, *patience* how long one waits for a server that is away; both are
-    seconds. *marker* is the key under which the server's run is noted.
+    *timeout* limits the wait for one response, *max_wait* the time for which a call retries while
+    the server is not reachable; both are in seconds. *run_key* is the key for the server's run.
+
+    Invariants: a connection is either idle or used by one command; after an error or a
+    cancellation, when a response may still arrive on it, it is discarded.
     """
 
-    def __init__(self, address: Address, *, run_key: str, timeout: float, patience: float) -> None:
+    def __init__(self, address: Address, *, run_key: str, timeout: float, max_wait: float) -> None:
         self._address = address
-        self._marker = run_key
+        self._run_key = run_key
         self._timeout = timeout
-        self._patience = patience
-        self._node: tuple[str, int] | None = None  # where a cluster has sent us
+        self._max_wait = max_wait
+        self._node: tuple[str, int] | None = None
+        """The host and port to which a cluster has redirected. Changed by `_explain`."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn = asyncio.Semaphore(MAX_CONNECTIONS)
+        """The event loop of the idle connections and of the semaphore."""
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        """Limits the commands under way. Replaced in another event loop."""
         self._idle: list[Connection] = []
-        self._errors: tuple[type[Exception], ...] = (OSError,)  # and redis-py's, once it is open
+        """The open connections that no command uses."""
+        self._errors: tuple[type[Exception], ...] = (OSError,)
+        """The exceptions of the network and, after `open`, of redis-py."""
         self._open = False
+        """Whether commands are allowed. Changed by `open` and `aclose`."""
 
     async def open(self) -> None:
-        """See that the server is there and of use. Raises `StoreError` at once where it is not."""
+        """Check that the server can be used. Raises `StoreError` without a retry if it cannot."""
         with suppress(ImportError):
             from redis.exceptions import RedisError
 
@@ -116,45 +134,45 @@ class Connections:
             raise outcome.error
 
     async def aclose(self) -> None:
-        """Close the connections. Those in use end with what they are used for."""
+        """Close idle connections. Others are closed after their command."""
         self._open = False
         await self._discard_idle()
 
     async def run_script(
         self,
-        what: Script,
+        script: Script,
         keys: Sequence[Argument],
         args: Sequence[Argument],
         *,
-        always: Sequence[Argument] = (),
+        fixed_args: Sequence[Argument] = (),
     ) -> Any:
-        """Run a script and return its answer. Waits a moment for a server that is away.
+        """Execute a script and return its response. Retries while the server is not reachable.
 
-        *always* are arguments before *args* that a caller hands over time and again.
+        *fixed_args* are arguments before *args* that a caller passes with each call.
         """
-        count = 3 + len(keys) + len(always)
+        count = 3 + len(keys) + len(fixed_args)
         command = _pack_command(
-            _pack_cached("EVALSHA", what.digest, len(keys), *keys, *always), count, args
+            _pack_cached("EVALSHA", script.digest, len(keys), *keys, *fixed_args), count, args
         )
         loop = asyncio.get_running_loop()
-        end, step = loop.time() + self._patience, BASE_BACKOFF
+        end, backoff = loop.time() + self._max_wait, BASE_BACKOFF
         while True:
             outcome = await self._execute(command)
             if isinstance(outcome, _Failure) and outcome.error.args == (NO_SCRIPT,):
-                # Nothing was done; this does it, and has it known from now on.
-                opening = _pack_cached("EVAL", what.text, len(keys), *keys, *always)
+                # Nothing was executed. This executes it, and the server keeps it.
+                opening = _pack_cached("EVAL", script.text, len(keys), *keys, *fixed_args)
                 outcome = await self._execute(_pack_command(opening, count, args))
             if not isinstance(outcome, _Failure):
                 return outcome
-            wait = random.uniform(step / 2, step)
+            wait = random.uniform(backoff / 2, backoff)
             if not outcome.retryable or loop.time() + wait > end:
                 break
             await asyncio.sleep(wait)
-            step = min(2 * step, MAX_BACKOFF)
+            backoff = min(2 * backoff, MAX_BACKOFF)
         raise outcome.error
 
     async def wait_for_entry(self, stream: Argument, last: int, seconds: float) -> bool:
-        """Wait until a stream has entries with ids over *last*, *seconds* at most: has it?"""
+        """Return whether a stream gets entries with ids over *last* within *seconds*."""
         block = max(1, int(seconds * 1000))
         command = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", stream, f"{last}-0")
         outcome = await self._execute_once(_pack_command(b"", 0, command), self._timeout + seconds)
@@ -162,10 +180,10 @@ class Connections:
             raise outcome.error
         return bool(outcome)
 
-    async def scan(self, start: str) -> list[str]:
-        """The keys that begin so, each perhaps more than once. Looks through all that there are."""
-        pattern = "".join(f"\\{each}" if each in "*?[]^\\" else each for each in start) + "*"
-        found: list[str] = []
+    async def scan(self, prefix: str) -> list[str]:
+        """Return the keys with a prefix, some perhaps twice. Scans all keys of the database."""
+        pattern = re.sub(r"[*?\[\]^\\]", r"\\\g<0>", prefix) + "*"
+        names: list[str] = []
         cursor: Argument = 0
         while True:
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
@@ -173,38 +191,38 @@ class Connections:
             if isinstance(outcome, _Failure):
                 raise outcome.error
             cursor, keys = outcome
-            found += [key.decode("utf-8", "replace") for key in keys]
+            names += [key.decode("utf-8", "replace") for key in keys]
             if not int(cursor):
-                return found
+                return names
 
-    # -- one try ----------------------------------------------------------------------------------
+    # -- one attempt ------------------------------------------------------------------------------
 
     async def _execute(self, command: bytes) -> Any:
-        """One answer as `_attempt` gives it, in turn: a thousand streams need no more sockets."""
+        """Execute a command as `_execute_once` does, with a limited number of connections."""
         self._rebind()
-        turn = self._turn
-        if turn.locked():
+        slots = self._slots
+        if slots.locked():
             try:
                 async with asyncio.timeout(self._timeout):
-                    await turn.acquire()
+                    await slots.acquire()
             except TimeoutError:
                 return self._timeout_error()
         else:
-            await turn.acquire()
+            await slots.acquire()
         try:
             return await self._execute_once(command)
         finally:
-            turn.release()
+            slots.release()
 
     def _rebind(self) -> None:
-        """Come to the running loop. The connections of another one are gone with it."""
+        """Switch to the running loop. Connections of another one cannot be used."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._idle.clear()
-            self._loop, self._turn = loop, asyncio.Semaphore(MAX_CONNECTIONS)
+            self._loop, self._slots = loop, asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def _execute_once(self, command: bytes, timeout: float | None = None) -> Any:
-        """One answer, or the failure to get one as a value."""
+        """Send a command. Returns its response, or a `_Failure`."""
         if not self._open:
             return _Failure(StoreError("the store is not open: a session opens it"))
         connection: Connection | None = None
@@ -212,7 +230,7 @@ class Connections:
             connection = await self._acquire()
             async with asyncio.timeout(timeout or self._timeout):
                 await connection.send_packed_command(command, check_health=False)
-                answer = cast("object", await connection.read_response())
+                response = cast("object", await connection.read_response())
         except self._errors as error:
             if connection is not None and _is_reusable(error):
                 await self._release(connection)
@@ -221,14 +239,14 @@ class Connections:
             node = self._node
             failure = self._explain(error)
             if self._node != node:
-                await self._discard_idle()  # they lead elsewhere
+                await self._discard_idle()  # they are connected to another node
             return failure
         except BaseException:
             if connection is not None:
                 await _discard(connection)
             raise
         await self._release(connection)
-        return answer
+        return response
 
     async def _acquire(self) -> Connection:
         self._rebind()
@@ -238,7 +256,7 @@ class Connections:
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
-                # Not as its `redis_connect_func`, of which it asks what Python 3.14 deprecates.
+                # Not as its `redis_connect_func`, with which it calls what Python 3.14 deprecates.
                 await self._on_connect(connection)
         except BaseException:
             await _discard(connection)
@@ -265,7 +283,7 @@ class Connections:
         address = self._address
 
         class Credentials(CredentialProvider):
-            """So that no connection has the password among its attributes."""
+            """Keeps the password out of the attributes of a connection."""
 
             def get_credentials(self) -> tuple[str] | tuple[str, str]:
                 password = "" if address.password is None else address.password.reveal()
@@ -273,9 +291,9 @@ class Connections:
 
         host, port = self._node or (address.host, address.port)
         secret = address.password is not None or address.username is not None
-        kind = SSLConnection if address.tls else Connection
+        connection_class = SSLConnection if address.tls else Connection
         options: dict[str, Any] = {**_driver(), **dict(address.files)}
-        return kind(
+        return connection_class(
             host=host,
             port=port,
             db=address.db,
@@ -288,81 +306,86 @@ class Connections:
         )
 
     async def _on_connect(self, connection: Connection) -> None:
-        """See which server a new connection leads to, and check what the store's keys say of it."""
+        """Check the version of the server, and register its run in the store's keys."""
         from redis.exceptions import InvalidResponse, ResponseError
 
         await connection.send_command("INFO", "server")
         try:
-            answer = cast("bytes", await connection.read_response())
+            response = cast("bytes", await connection.read_response())
         except ResponseError:
-            answer = b""  # not for us to know; that a server is empty shows all the same
-        lines = (line.partition(":") for line in answer.decode("utf-8", "replace").splitlines())
+            response = b""  # not permitted; a new and empty server is still recognised
+        lines = (line.partition(":") for line in response.decode("utf-8", "replace").splitlines())
         server = {name: value for name, _, value in lines}
         version = server.get("redis_version", "")
         if version.partition(".")[0].isdigit() and int(version.partition(".")[0]) < MIN_VERSION:
             raise InvalidResponse(
-                f"is version {version}, and {MIN_VERSION}.0 is the oldest that works"
+                f"has version {version}, and {MIN_VERSION}.0 is the oldest supported one"
             )
         run = server.get("run_id", "")
-        await connection.send_command("EVAL", script("greet").text, 1, self._marker, run)
+        await connection.send_command("EVAL", script("register_run").text, 1, self._run_key, run)
         await connection.read_response()
 
-    # -- what went wrong --------------------------------------------------------------------------
+    # -- errors -----------------------------------------------------------------------------------
 
     def _explain(self, error: Exception) -> _Failure:
         from redis import exceptions as e
 
-        text, word = str(error), _error_code(error)
-        if word == "NOSCRIPT":
+        text, code = str(error), _error_code(error)
+        if code == "NOSCRIPT":
             return _Failure(StoreError(NO_SCRIPT))
-        if word == "MOVED":
-            # All keys have one hash tag, so that one node has them all.
+        if code == "MOVED":
+            # All keys have the same hash tag, so one node has them all.
             host, _, port = text.rpartition(" ")[2].rpartition(":")
             self._node = (host or self._address.host, int(port))
-        if word in ERRORS:
-            reason, transient, again = ERRORS[word]
-            return self._failure(reason, transient=transient, again=again)
+        if code in ERRORS:
+            reason, transient, retryable = ERRORS[code]
+            return self._failure(reason, transient=transient, retryable=retryable)
         if isinstance(error, e.InvalidResponse):
             return self._failure(text, transient=False)
         if isinstance(error, e.ResponseError):
-            return self._failure(f"says: {self._redacted(text)[:200]}", transient=False)
+            return self._failure(
+                f"returned an error: {self._redacted(text)[:200]}", transient=False
+            )
         self._node = None
         if isinstance(error, e.TimeoutError | TimeoutError):
             return self._timeout_error()
-        return self._failure("cannot be reached", again=True)
+        return self._failure("cannot be reached", retryable=True)
 
     def _timeout_error(self) -> _Failure:
-        return self._failure(f"gave no answer within {self._timeout:g} s", again=True)
+        return self._failure(f"did not respond within {self._timeout:g} s", retryable=True)
 
-    def _failure(self, reason: str, *, transient: bool = True, again: bool = False) -> _Failure:
+    def _failure(self, reason: str, *, transient: bool = True, retryable: bool = False) -> _Failure:
         text = f"the store at {self._address} {reason}"
-        return _Failure(StoreError(text, transient=transient), again=again)
+        return _Failure(StoreError(text, transient=transient), retryable=retryable)
 
     def _redacted(self, text: str) -> str:
         password = self._address.password
         return text if password is None else text.replace(password.reveal(), "***")
 
 
-NO_SCRIPT: Final = "the server does not know the script"
+NO_SCRIPT: Final = "the server does not have the script"
 
 
 ERRORS: Final = {
-    "NOAUTH": ("refuses the user name or the password", False, False),
-    "WRONGPASS": ("refuses the user name or the password", False, False),
-    "NOPERM": ("refuses the user name or the password", False, False),
+    "NOAUTH": ("rejects the user name or the password", False, False),
+    "WRONGPASS": ("rejects the user name or the password", False, False),
+    "NOPERM": ("rejects the user name or the password", False, False),
     "LOADING": ("is still loading its data", True, True),
-    "READONLY": ("is a replica just now, and cannot be written", True, True),
+    "READONLY": ("is a replica now, and cannot be written", True, True),
     "OOM": ("has no memory left: raise its maxmemory", True, False),
-    "MISCONF": ("cannot save to its disk, and refuses to be written", True, False),
-    "MOVED": ("is a cluster that sends us from node to node", True, True),
-    "CLUSTERDOWN": ("is a cluster that is not complete just now", True, True),
-    "TRYAGAIN": ("is a cluster that is not complete just now", True, True),
+    "MISCONF": ("cannot save to its disk, and accepts no writes", True, False),
+    "MOVED": ("is a cluster that redirects repeatedly", True, True),
+    "CLUSTERDOWN": ("is a cluster that is not complete now", True, True),
+    "TRYAGAIN": ("is a cluster that is not complete now", True, True),
 }
-"""What the first word of an answer means, whether it passes by itself, and whether to ask again."""
+"""For each code of an error: its meaning, whether it is transient, and whether to retry."""
 
 
 def _error_code(error: Exception) -> str:
-    """The first word of what the server says. Versions of redis-py differ in making it a class."""
+    """Return the code of an error: the first word of its text, or the class that replaces it.
+
+    Versions of redis-py differ in which codes they convert to classes.
+    """
     from redis import exceptions as e
 
     classes: dict[str, type[Exception]] = {
@@ -376,20 +399,20 @@ def _error_code(error: Exception) -> str:
         "CLUSTERDOWN": e.ClusterDownError,
         "TRYAGAIN": e.TryAgainError,
     }
-    for word, kind in classes.items():
-        if isinstance(error, kind):
-            return word
+    for code, error_class in classes.items():
+        if isinstance(error, error_class):
+            return code
     text = str(error)
     return "OOM" if "OOM command not allowed" in text else text.partition(" ")[0]
 
 
 def _is_reusable(error: Exception) -> bool:
-    """Whether the connection can still be used: the server answered, if with a no."""
+    """Return whether the connection can be used again: the response was an error of the server."""
     from redis.exceptions import ResponseError
 
     return isinstance(error, ResponseError) and _error_code(error) != "READONLY"
 
 
 async def _discard(connection: Connection) -> None:
-    with suppress(Exception):  # it was of no use any more
+    with suppress(Exception):  # it is not used any more
         await connection.disconnect(nowait=True)

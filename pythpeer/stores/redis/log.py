@@ -1,4 +1,4 @@
-"""One session's hold on a log: readers, announcements, and whose turn to poll it is."""
+"""`RedisLog`: a handle to a log on the server: its readers, fetch intents and lease."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from ..base import DIRECT, Log, NewEntry, Reader
+from .link import Argument
 from .pulse import SESSION_TIMEOUT, to_microseconds
 from .readers import GroupReader, StandaloneReader
 from .shelf import LogState
@@ -17,119 +18,137 @@ __all__ = ["RedisLog"]
 T = TypeVar("T")
 
 BLOCK_TIMEOUT: Final = 1.0
-"""Seconds for which one question for news is open."""
+"""The seconds for which one command waits for an append on the server."""
 
 RELEASE_DELAY: Final = 0.25
-"""Seconds after its poll at which a leader that has not come back is taken to be at work."""
+"""The seconds after which a leader that does not poll again releases the lease: it is processing
+items."""
 
 
 class RedisLog(Log[T]):
-    """See `Log`."""
+    """See `Log`.
 
-    def __init__(self, shelf: LogState[T]) -> None:
-        self._shelf = shelf
-        self._pulse = shelf.pulse
-        self._owner = shelf.pulse.new_owner()
+    Invariant: while the lease is held, either the heartbeat keeps it alive, or its time is over.
+    """
+
+    def __init__(self, state: LogState[T]) -> None:
+        self._state = state
+        self._heartbeat = state.heartbeat
+        self._owner = state.heartbeat.new_owner()
+        """The name of this handle on the server, for the lease and for fetch intents."""
         self._is_leader = False
+        """Whether this handle has acquired the lease, and not released it."""
         self._release_timer: asyncio.TimerHandle | None = None
-        weakref.finalize(self, shelf.pulse.report_dead, self._owner).atexit = False
+        """Releases the lease. Set by `release_lease`, cancelled by `acquire_lease`."""
+        weakref.finalize(self, state.heartbeat.report_dead, self._owner).atexit = False
 
     def reader(self, name: str | None) -> Reader[T]:
-        """A reader of this name, which shares it with all others of the name, or one without."""
+        """Return a reader of this name, which shares its items with the others of the name.
+
+        With ``None`` the reader receives all items, and its position is not stored.
+        """
         if name is None or name == DIRECT:
-            return StandaloneReader(self._shelf, name)
-        return GroupReader(self._shelf, name)
+            return StandaloneReader(self._state, name)
+        return GroupReader(self._state, name)
 
     async def append(
-        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+        self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
-        """Add what is new among *drafts*, and return that part of them."""
-        if not drafts and not completes:
+        """Append those of *entries* that are new, and return them."""
+        if not entries and not completes:
             return ()
-        added = await self._shelf.append(self._owner, drafts, completes)
-        for number in completes:
-            self._pulse.stop(self._owner, number)
+        added = await self._state.append(self._owner, entries, completes)
+        for fetch in completes:
+            self._heartbeat.stop(self._owner, fetch)
         return added
 
     async def max_acknowledged(self) -> int:
-        """The highest place that any reader but of direct calls has acknowledged."""
-        for reader in list(self._shelf.readers):
+        """Return the highest position of all readers except that of direct calls."""
+        for reader in list(self._state.readers):
             await reader.flush()
-        place: int = await self._shelf.run_script("meta", "acknowledged", self._owner)
-        return place
+        position: int = await self._run_command("max acknowledged")
+        return position
 
-    # -- announcements ----------------------------------------------------------------------------
+    async def _run_command(self, command: str, *args: Argument) -> Any:
+        return await self._state.run_script("lease_and_fetches", command, self._owner, *args)
 
-    async def begin_fetch(self, seconds: float) -> int:
-        """Note that a consuming read is about to be sent, and have the server know it."""
-        args = (self._owner, to_microseconds(SESSION_TIMEOUT), to_microseconds(seconds))
-        number: int = await self._shelf.run_script("meta", "announce", *args)
-        self._pulse.keep_alive(self._owner, number, seconds)
-        return number
+    # -- fetch intents ----------------------------------------------------------------------------
 
-    async def cancel_fetch(self, announcement: int) -> None:
-        """Take an announcement back: nothing was consumed."""
-        self._pulse.stop(self._owner, announcement)
-        await self._shelf.run_script("meta", "withdraw", self._owner, announcement)
+    async def begin_fetch(self, timeout: float) -> int:
+        """Store a fetch intent. The server has it on return."""
+        args = (to_microseconds(SESSION_TIMEOUT), to_microseconds(timeout))
+        fetch: int = await self._run_command("begin fetch", *args)
+        self._heartbeat.keep_alive(self._owner, fetch, timeout)
+        return fetch
 
-    async def lose_fetch(self, announcement: int) -> None:
-        """The announced read is over, and nobody knows what it consumed."""
-        self._pulse.stop(self._owner, announcement)
-        await self._shelf.run_script("meta", "give up", self._owner, announcement)
+    async def cancel_fetch(self, fetch: int) -> None:
+        """Delete a fetch intent: the read did not happen."""
+        self._heartbeat.stop(self._owner, fetch)
+        await self._run_command("cancel fetch", fetch)
+
+    async def lose_fetch(self, fetch: int) -> None:
+        """Mark a fetch intent as lost: the read is over, and its outcome is unknown."""
+        self._heartbeat.stop(self._owner, fetch)
+        await self._run_command("lose fetch", fetch)
 
     async def lost_fetches(self) -> Collection[int]:
-        """The announcements of which nobody knows what they consumed."""
-        numbers: list[int] = await self._shelf.run_script("meta", "unsettled", self._owner)
-        return numbers
+        """Return the numbers of the fetch intents whose reads are over with unknown outcome."""
+        fetches: list[int] = await self._run_command("lost fetches")
+        return fetches
 
-    # -- who polls --------------------------------------------------------------------------------
+    # -- the lease --------------------------------------------------------------------------------
 
     async def acquire_lease(self, seconds: float) -> bool:
-        """Whether this hold may poll for all that share the log, for *seconds* from now.
+        """Acquire or extend the lease: return whether this handle may poll for *seconds*.
 
-        If its process dies the lead is free as soon as that shows.
+        If the process of the leader dies, its lease is free after the session timeout.
         """
         if self._release_timer is not None:
             self._release_timer.cancel()
             self._release_timer = None
-        args = (self._owner, to_microseconds(SESSION_TIMEOUT), to_microseconds(seconds))
-        leads = bool(await self._shelf.run_script("meta", "lead", *args))
-        if leads:
+        args = (to_microseconds(SESSION_TIMEOUT), to_microseconds(seconds))
+        is_leader = bool(await self._run_command("acquire lease", *args))
+        if is_leader:
             self._is_leader = True
-            self._pulse.keep_alive(self._owner, "lead", seconds)
-        return leads
+            self._heartbeat.keep_alive(self._owner, "lease", seconds)
+        return is_leader
 
     def release_lease(self) -> None:
-        """Let another hold lead, if this one is not back soon: work on an item may take long."""
+        """Release the lease after a delay, unless this handle extends it before.
+
+        Another handle can then poll while this one processes items.
+        """
         if self._is_leader and self._release_timer is None:
             loop = asyncio.get_running_loop()
             self._release_timer = loop.call_later(RELEASE_DELAY, self._release_now)
 
     def _release_now(self) -> None:
         self._is_leader, self._release_timer = False, None
-        self._pulse.stop(self._owner, "lead")
-        self._shelf.run_in_background(self._shelf.run_script("meta", "retire", self._owner))
+        self._heartbeat.stop(self._owner, "lease")
+        self._state.run_in_background(self._run_command("release lease"))
 
-    async def wait_for_append(self, seconds: float) -> None:
-        """Wait until somebody appends to the log, or dies, *seconds* at most."""
+    async def wait_for_append(self, timeout: float) -> None:
+        """Wait until an entry is appended or an owner dies, at most *timeout* seconds."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        self._pulse.keep_alive(self._owner, "news")
-        stirred = asyncio.ensure_future(self._pulse.death_event.wait())
+        end = loop.time() + timeout
+        self._heartbeat.keep_alive(self._owner, "waiting")
+        death = asyncio.ensure_future(self._heartbeat.death_event.wait())
         try:
-            while not stirred.done() and (left := end - loop.time()) > 0:
-                if await self._wait_appended(min(left, BLOCK_TIMEOUT), stirred):
+            while not death.done() and (left := end - loop.time()) > 0:
+                if await self._wait_appended(min(left, BLOCK_TIMEOUT), death):
                     return
         finally:
-            self._pulse.stop(self._owner, "news")
-            stirred.cancel()
+            self._heartbeat.stop(self._owner, "waiting")
+            death.cancel()
 
-    async def _wait_appended(self, seconds: float, stirred: asyncio.Future[Any]) -> bool:
-        """Whether something was appended in this time. Ends early if somebody was *stirred*."""
-        shelf = self._shelf
-        wait = asyncio.ensure_future(shelf.link.wait_for_entry(shelf.stream, shelf.head, seconds))
+    async def _wait_appended(self, seconds: float, death: asyncio.Future[Any]) -> bool:
+        """Return whether an entry was appended within *seconds*. Ends early with *death*."""
+        state = self._state
+        wait = asyncio.ensure_future(
+            state.connections.wait_for_entry(state.stream, state.head, seconds)
+        )
         try:
-            await asyncio.wait((wait, stirred), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((wait, death), return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not wait.done():
                 wait.cancel()

@@ -1,8 +1,8 @@
-"""Who of this process is alive, as the others see it, and whether one of them has died.
+"""`Heartbeat`: reports that owners in this process are alive, and detects the death of others.
 
-Whoever has something in hand that others wait for (items of a shared name, the lead, a token, an
-announced read) says several times within its term that it is alive. There is no task for it while
-nobody here has any such thing.
+An owner that has something that others wait for (pending items of a shared name, the lease, a
+token, a fetch intent) sends several heartbeats within the session timeout. While no owner in this
+process has anything of that kind there is no task.
 """
 
 from __future__ import annotations
@@ -21,77 +21,93 @@ from .scripts import script
 __all__ = ["SESSION_TIMEOUT", "Heartbeat", "to_microseconds"]
 
 SESSION_TIMEOUT: Final = 1.2
-"""Seconds after its last sign of life at which one counts as dead."""
+"""Seconds after its last heartbeat at which an owner counts as dead."""
 
 HEARTBEAT_INTERVAL: Final = 0.3
-"""Seconds between signs of life."""
+"""Seconds between two heartbeats."""
 
 
 def to_microseconds(seconds: float) -> int:
-    """Whole microseconds, which is what scripts reckon in."""
+    """Convert to whole microseconds, the unit of the scripts."""
     return int(seconds * 1_000_000)
 
 
 class Heartbeat:
-    """The signs of life of one process."""
+    """The heartbeats of the owners in one process.
 
-    def __init__(self, link: Connections, alive: str, deaths: str) -> None:
-        self._link = link
+    Invariants: while there are owners, either the timer is set or the task is running, in the
+    running event loop; there is at most one of each.
+    """
+
+    def __init__(self, connections: Connections, alive: str, deaths: str) -> None:
+        self._connections = connections
         self._keys = (alive, deaths)
         self._process = os.urandom(6).hex()
-        self._numbers = itertools.count(1)
+        """The part of the owners' names that identifies this object."""
+        self._owner_numbers = itertools.count(1)
         self._owners: dict[str, dict[object, float]] = {}
+        """For each owner the reasons to keep it alive, each with the time of the loop at which it
+        ends. Changed by `keep_alive`, `stop` and `report_dead`."""
         self._unreported_dead: list[str] = []
+        """The owners that are dead, which the server does not know yet. Added by `report_dead`,
+        possibly on another thread; removed by `_send`."""
         self._death_count: int | None = None
+        """The server's number of deaths at the last heartbeat; ``None`` before the first."""
         self._timer: asyncio.TimerHandle | None = None
+        """Starts the next heartbeat."""
         self._task: asyncio.Task[None] | None = None
+        """Sends a heartbeat; ``None`` between two of them."""
         self.death_event: asyncio.Event = asyncio.Event()
-        """Set, and replaced by another, when somebody died."""
+        """Set, and replaced by a new event, when an owner of any process has died."""
 
     def new_owner(self) -> str:
-        """A name like no other, here or in another process."""
-        return f"pythpeer-{self._process}-{next(self._numbers)}"
+        """Return a name that is unique among all processes."""
+        return f"pythpeer-{self._process}-{next(self._owner_numbers)}"
 
-    def keep_alive(self, who: str, reason: object, seconds: float = math.inf) -> None:
-        """Keep *who* alive for *reason*, for so long at most."""
+    def keep_alive(self, owner: str, reason: object, seconds: float = math.inf) -> None:
+        """Keep *owner* alive for *reason*, until `stop` and at most *seconds*."""
         loop = asyncio.get_running_loop()
-        self._owners.setdefault(who, {})[reason] = loop.time() + seconds
+        self._owners.setdefault(owner, {})[reason] = loop.time() + seconds
         self._schedule(loop)
 
-    def stop(self, who: str, reason: object) -> None:
-        """That reason is no more."""
-        reasons = self._owners.get(who, {})
+    def stop(self, owner: str, reason: object) -> None:
+        """End a reason to keep *owner* alive. Without any it sends no heartbeats."""
+        reasons = self._owners.get(owner, {})
         reasons.pop(reason, None)
         if not reasons:
-            self._owners.pop(who, None)
+            self._owners.pop(owner, None)
 
-    def report_dead(self, who: str) -> None:
-        """Tell the others that *who* is gone. Can be called from wherever garbage is collected."""
-        if self._owners.pop(who, None) is not None:
-            self._unreported_dead.append(who)
+    def report_dead(self, owner: str) -> None:
+        """Report *owner* as dead with the next heartbeat.
+
+        Can be called by the garbage collector, on any thread.
+        """
+        if self._owners.pop(owner, None) is not None:
+            self._unreported_dead.append(owner)
 
     async def aclose(self) -> None:
-        """Stop."""
+        """Stop all heartbeats."""
         self._owners.clear()
         self._unreported_dead.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        beat, self._task = self._task, None
-        if beat is not None and not beat.get_loop().is_closed():
-            beat.cancel()
-            await asyncio.wait([beat])
+        task, self._task = self._task, None
+        if task is not None and not task.get_loop().is_closed():
+            task.cancel()
+            await asyncio.wait([task])
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the next beat come, if none is on its way."""
-        beat, timer = self._task, self._timer
-        if beat is not None and beat.get_loop() is loop and not beat.done():
+        """Set the timer for the next heartbeat, unless it is set or a heartbeat is under way."""
+        task, timer = self._task, self._timer
+        if task is not None and task.get_loop() is loop and not task.done():
             return
         if timer is None or timer.cancelled() or self._scheduled_in is not loop:
             self._scheduled_in = loop
             self._timer = loop.call_later(HEARTBEAT_INTERVAL, self._start_beat, loop)
 
     _scheduled_in: asyncio.AbstractEventLoop | None = None
+    """The event loop of the timer."""
 
     def _start_beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -99,30 +115,31 @@ class Heartbeat:
 
     async def _beat(self) -> None:
         loop = asyncio.get_running_loop()
-        for who, reasons in list(self._owners.items()):
+        for owner, reasons in list(self._owners.items()):
             for reason, end in list(reasons.items()):
                 if end <= loop.time():
-                    self.stop(who, reason)
+                    self.stop(owner, reason)
         if self._unreported_dead or self._owners:
-            with suppress(StoreError):  # whoever needs the server hears of it there
+            with suppress(StoreError):  # a call that needs the server raises it
                 await self._send()
         self._task = None
         if self._owners or self._unreported_dead:
             self._schedule(loop)
 
     async def flush(self) -> None:
-        """Have it known who is gone: what they had in hand is next, also for whoever asks now."""
+        """Report dead owners now, so that the next read can claim their pending items."""
         if self._unreported_dead:
             await self._send()
 
     async def _send(self) -> None:
-        gone, self._unreported_dead = self._unreported_dead, []
-        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(gone), *gone, *self._owners]
+        dead, self._unreported_dead = self._unreported_dead, []
+        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(dead), *dead, *self._owners]
         try:
-            self._update_deaths(await self._link.run_script(script("pulse"), self._keys, args))
+            deaths = await self._connections.run_script(script("heartbeat"), self._keys, args)
         except BaseException:
-            self._unreported_dead += gone
+            self._unreported_dead += dead
             raise
+        self._update_deaths(deaths)
 
     def _update_deaths(self, deaths: int) -> None:
         if self._death_count is not None and deaths != self._death_count:

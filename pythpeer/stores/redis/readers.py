@@ -1,8 +1,9 @@
-"""How streams read a log on the server.
+"""The readers of a log on the server.
 
-Streams without a name read it by themselves. Streams of one name, in however many processes, are
-the workers of a consumer group: each item goes to one of them, is in its hand until it acknowledges
-it, and goes to another if it dies.
+A stream without a name reads the whole log with a `StandaloneReader`. Streams of one name, in any
+number of processes, are the consumers of a Redis consumer group, each with a `GroupReader`. Each
+item is returned to one of them, is pending until it acknowledges it, and is claimed by another one
+if it dies.
 """
 
 from __future__ import annotations
@@ -25,216 +26,236 @@ __all__ = ["GroupReader", "StandaloneReader"]
 T = TypeVar("T")
 
 NO_LIMIT: Final = 1_000_000
-"""A limit that is none."""
+"""A limit that is treated as none."""
 
 BATCH_SECONDS: Final = 0.05
-"""Seconds of work that a worker takes in hand at a time, so that the others have something to do.
-
-What an item is worth is seen from those before."""
+"""The seconds of work in one batch of a group reader, so that others get a share as well. The
+time for an item is estimated from the batch before."""
 
 MAX_GROWTH: Final = 4
-"""How much more a worker takes than the last time, at most."""
+"""The factor by which a batch can be larger than the one before."""
 
 
 class StandaloneReader(Reader[T]):
-    """Reads all of the log: a stream without a name, or what direct calls have returned."""
+    """Reads all entries of the log: for a stream without a name, or for direct calls."""
 
-    def __init__(self, shelf: LogState[T], name: str | None) -> None:
-        self._shelf = shelf
+    def __init__(self, state: LogState[T], name: str | None) -> None:
+        self._state = state
         self._direct = name == DIRECT
-        self._note = "direct" if self._direct else "acknowledged"
+        self._meta_field = "direct" if self._direct else "acknowledged"
+        """The field on the server in which the acknowledged position is stored."""
         self._acknowledged: int | None = None
+        """The acknowledged position that is not stored yet. Set by `ack`, cleared by `_read`."""
 
     async def position(self) -> int | None:
-        """Where direct calls are; without a name there is no place."""
+        """Return the position of direct calls; a stream without a name has none."""
         if not self._direct:
             return None
         await self.flush()
-        place: int | None = await self._shelf.run_script("meta", "direct", "")
-        return place
+        position: int | None = await self._state.run_script(
+            "lease_and_fetches", "direct position", ""
+        )
+        return position
 
-    async def seek(self, place: int) -> None:
-        """Nothing to store: it has no name."""
+    async def seek(self, position: int) -> None:
+        """Do nothing: without a name no position is stored."""
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        """At most *limit* entries with ids over *after*, ascending. Writes acknowledgements too."""
-        return await self._range(after, None if limit >= NO_LIMIT else limit)
+        """Return at most *limit* entries with ids over *after*, and store acknowledgements."""
+        return await self._read(after, None if limit >= NO_LIMIT else limit)
 
-    def ack(self, place: int) -> None:
-        """Acknowledge everything up to *place*."""
-        self._acknowledged = max(place, self._acknowledged or 0)
-        self._shelf.readers.add(self)
+    def ack(self, position: int) -> None:
+        """Acknowledge all items up to *position*."""
+        self._acknowledged = max(position, self._acknowledged or 0)
+        self._state.readers.add(self)
 
     async def flush(self) -> None:
-        """Write acknowledgements down."""
+        """Store pending acknowledgements."""
         if self._acknowledged is not None:
-            await self._range(0, 0)
+            await self._read(0, 0)
 
-    async def _range(self, after: int, limit: int | None) -> Sequence[Entry[T]]:
+    async def _read(self, after: int, limit: int | None) -> Sequence[Entry[T]]:
         acknowledged = self._acknowledged
-        entries = await self._shelf.range(after, limit, self._note, acknowledged)
+        entries = await self._state.read(after, limit, self._meta_field, acknowledged)
         if self._acknowledged == acknowledged:
             self._acknowledged = None
-            self._shelf.readers.discard(self)
+            self._state.readers.discard(self)
         return entries
 
 
 class _BatchSizer(Generic[T]):
-    """What a worker took in hand at a time: how much, and how long it took."""
+    """Determines the size of the next batch from the time that the one before took."""
 
-    __slots__ = ("_began", "_size", "next")
+    __slots__ = ("_size", "_started", "next_size")
 
     def __init__(self) -> None:
-        self.next = 1
-        self._began = 0.0
+        self.next_size = 1
+        """The number of items to read next."""
+        self._started = 0.0
+        """When the present batch was read, in seconds of the performance counter."""
         self._size = 0
+        """The number of items in it; 0 without one."""
 
-    def took(self, size: int) -> None:
-        """So many items are in hand from now on."""
-        self._began, self._size = time.perf_counter(), size
+    def start(self, size: int) -> None:
+        """Start a batch of *size* items."""
+        self._started, self._size = time.perf_counter(), size
 
     def done(self) -> None:
-        """They are acknowledged: see what to take the next time."""
+        """End the batch, whose items are acknowledged."""
         if self._size:
-            each = max(1e-9, (time.perf_counter() - self._began) / self._size)
-            self.next = max(1, min(int(BATCH_SECONDS / each), MAX_GROWTH * self._size))
+            seconds_per_item = max(1e-9, (time.perf_counter() - self._started) / self._size)
+            wanted = int(BATCH_SECONDS / seconds_per_item)
+            self.next_size = max(1, min(wanted, MAX_GROWTH * self._size))
             self._size = 0
 
 
 class GroupReader(Reader[T]):
-    """One worker of a name."""
+    """One consumer of the group of a name.
 
-    def __init__(self, shelf: LogState[T], name: str) -> None:
+    Invariants: an id is in `_pending` or in `_acks`, not in both; both are cleared by a seek, which
+    starts a new epoch on the server; acknowledgements with an older epoch are ignored there.
+    """
+
+    def __init__(self, state: LogState[T], name: str) -> None:
         self.name: Final = name
-        self._shelf = shelf
-        self._consumer = shelf.pulse.new_owner()
+        self._state = state
+        self._consumer = state.heartbeat.new_owner()
+        """The name of the consumer on the server."""
         self._epoch: int | None = None
+        """How often the name was moved by seek, when the server last reported it."""
         self._group_position: int | None = None
-        self._share: _BatchSizer[T] = _BatchSizer()
+        """See `group_position`. Changed by `read`."""
+        self._batch: _BatchSizer[T] = _BatchSizer()
         self._pending: deque[int] = deque()
-        self._acks: dict[int, None] = {}  # of items in hand
-        self._place: int | None = None  # up to where all is acknowledged
+        """The ids that were returned and are not acknowledged, ascending per batch."""
+        self._acks: dict[int, None] = {}
+        """The acknowledged ids that are not stored yet, in order."""
+        self._position_to_write: int | None = None
+        """The acknowledged position that is not stored yet, for items that were not pending."""
         self._is_catching_up = False
+        """Whether the last entries were a replay of what the stream lacks: they are not pending."""
         self._redeliver = False
+        """Whether the response to the last read was lost, so that its items must be returned."""
         self._flushing: asyncio.Task[None] | None = None
-        weakref.finalize(self, shelf.pulse.report_dead, self._consumer).atexit = False
+        """The task that stores acknowledgements soon. Started by `ack`."""
+        weakref.finalize(self, state.heartbeat.report_dead, self._consumer).atexit = False
 
     @property
     def group_position(self) -> int | None:
-        """Where the name stood before the entries that were read last."""
+        """The position of the name before the entries that were read last."""
         return self._group_position
 
     async def position(self) -> int | None:
-        """The id up to which everything was acknowledged, by whichever worker."""
-        for reader in list(self._shelf.readers):
+        """Return the id up to which all items were acknowledged, by any reader of the name."""
+        for reader in list(self._state.readers):
             if isinstance(reader, GroupReader) and reader.name == self.name:
                 await reader.flush()
-        place: int | None = await self._run("place")
-        return place
+        position: int | None = await self._run_command("position")
+        return position
 
-    async def seek_if_new(self, place: int) -> None:
-        """Become one of the workers of the name. It begins at *place* if it is new."""
-        self._epoch = await self._run("join", place)
+    async def seek_if_new(self, position: int) -> None:
+        """Join the readers of the name, which starts at *position* if it is new."""
+        self._epoch = await self._run_command("seek if new", position)
 
-    async def seek(self, place: int) -> None:
-        """Send all workers of the name to *place*. What they have in hand is no longer theirs."""
+    async def seek(self, position: int) -> None:
+        """Move all readers of the name to *position*. Their pending items are no longer theirs."""
         self._pending.clear()
         self._acks.clear()
-        self._place = None
-        self._epoch = await self._run("seek", place)
+        self._position_to_write = None
+        self._epoch = await self._run_command("seek", position)
 
-    async def _run(self, what: str, *args: Argument) -> int | None:
+    async def _run_command(self, command: str, *args: Argument) -> int | None:
         epoch = "" if self._epoch is None else self._epoch
-        answer: int | None = await self._shelf.run_script("name", what, self.name, epoch, *args)
-        return answer
+        result: int | None = await self._state.run_script("group", command, self.name, epoch, *args)
+        return result
 
     # -- reading ----------------------------------------------------------------------------------
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        """The next items that no other worker has, or those that a dead one had in hand."""
-        await self._shelf.pulse.flush()
-        self._share.done()
-        acks, place = list(self._acks), self._place
+        """Return the next items that no other reader has, or pending ones of a dead reader."""
+        await self._state.heartbeat.flush()
+        self._batch.done()
+        acks, position = list(self._acks), self._position_to_write
         args: list[Argument] = [self.name, self._consumer, to_microseconds(SESSION_TIMEOUT)]
-        args += [min(limit, self._share.next), after, "" if self._epoch is None else self._epoch]
-        args += [int(self._redeliver), "" if place is None else place, *acks]
-        self._redeliver = True  # unless the answer is heard
-        self._shelf.pulse.keep_alive(self._consumer, "reading")
-        self._shelf.readers.add(self)
-        mode, self._epoch, head, passed, found = await self._shelf.run_script(
-            "share", *self._shelf.script_head, *args
+        args += [min(limit, self._batch.next_size), after]
+        args += ["" if self._epoch is None else self._epoch]
+        args += [int(self._redeliver), "" if position is None else position, *acks]
+        self._redeliver = True  # until the response has arrived
+        self._state.heartbeat.keep_alive(self._consumer, "reading")
+        self._state.readers.add(self)
+        mode, self._epoch, head, group_position, raw_entries = await self._state.run_script(
+            "group_read", *self._state.script_head, *args
         )
         self._redeliver = False
-        self._acks_written(acks, place)
-        self._shelf.head = max(self._shelf.head, head)
+        self._acks_written(acks, position)
+        self._state.head = max(self._state.head, head)
         self._is_catching_up = mode == b"catch up"
-        entries = self._shelf.entries(found)
+        entries = self._state.entries(raw_entries)
         if mode == b"again":
             entries = _relinked(entries)
-            passed = entries[0].after
-        self._group_position = passed
+            group_position = entries[0].after
+        self._group_position = group_position
         self._pending.extend(entry.id for entry in entries)
-        self._share.took(len(entries))
-        # There is nothing in a hole to be lost.
-        self._acks.update(
-            (e.id, None) for e in entries if e.item is None and not self._is_catching_up
-        )
+        self._batch.start(len(entries))
+        if not self._is_catching_up:
+            # An undecodable entry contains nothing that could be lost.
+            self._acks.update((entry.id, None) for entry in entries if entry.item is None)
         return entries
 
-    def ack(self, place: int) -> None:
-        """Acknowledge what this worker has in hand up to *place*.
+    def ack(self, position: int) -> None:
+        """Acknowledge the pending items of this reader up to *position*.
 
-        What it never had in hand up to there is skipped by all workers of the name.
+        If there are none, all readers of the name skip the items up to there.
         """
-        in_hand, acks, before = self._pending, self._acks, len(self._acks)
-        while in_hand and in_hand[0] <= place:
-            acks[in_hand.popleft()] = None
-        if self._is_catching_up or len(acks) == before:
-            self._place = max(place, self._place or 0)
-        self._shelf.readers.add(self)
+        pending, acks, ack_count = self._pending, self._acks, len(self._acks)
+        while pending and pending[0] <= position:
+            acks[pending.popleft()] = None
+        if self._is_catching_up or len(acks) == ack_count:
+            self._position_to_write = max(position, self._position_to_write or 0)
+        self._state.readers.add(self)
         if self._flushing is None:
             self._flushing = asyncio.ensure_future(self._flush_soon())
 
     async def _flush_soon(self) -> None:
-        """Have on record what is acknowledged, in case the next item takes its time."""
+        """Store acknowledgements without waiting for the next read, which may be much later."""
         try:
             await self.flush()
         except StoreError:
-            pass  # it is written with whatever is asked next, which says what is wrong
+            pass  # they are sent with the next call, which raises the error
         finally:
             self._flushing = None
 
     async def flush(self) -> None:
-        """Write acknowledgements down."""
-        while self._acks or self._place is not None:
-            acks, place = list(self._acks), self._place
-            await self._run("ack", "" if place is None else place, *acks)
-            self._acks_written(acks, place)
+        """Store pending acknowledgements."""
+        while self._acks or self._position_to_write is not None:
+            acks, position = list(self._acks), self._position_to_write
+            await self._run_command("ack", "" if position is None else position, *acks)
+            self._acks_written(acks, position)
 
-    def _acks_written(self, acks: Sequence[int], place: int | None) -> None:
+    def _acks_written(self, acks: Sequence[int], position: int | None) -> None:
         for id in acks:
             self._acks.pop(id, None)
-        if self._place == place:
-            self._place = None
+        if self._position_to_write == position:
+            self._position_to_write = None
 
     async def leave(self) -> None:
-        """The stream is over: let others have what is in hand."""
+        """Leave the group: other readers receive the pending items."""
         try:
             if self._flushing is not None:
                 await asyncio.wait([self._flushing])
             await self.flush()
         finally:
-            self._shelf.readers.discard(self)
-            self._shelf.pulse.stop(self._consumer, "reading")
-        await self._run("leave", self._consumer)
+            self._state.readers.discard(self)
+            self._state.heartbeat.stop(self._consumer, "reading")
+        await self._run_command("leave", self._consumer)
 
 
 def _relinked(entries: Sequence[Entry[T]]) -> list[Entry[T]]:
-    """What was in somebody's hand, as a chain: what lies between is in the hands of others."""
-    before = 0
-    strung: list[Entry[T]] = []
+    """Link items that were pending to each other: what is between them, other readers have."""
+    previous = 0
+    linked: list[Entry[T]] = []
     for entry in entries:
-        after = min(entry.after, before) if strung else entry.after
-        strung.append(Entry(entry.id, after, entry.gap, entry.item))
-        before = entry.id
-    return strung
+        after = min(entry.after, previous) if linked else entry.after
+        linked.append(Entry(entry.id, after, entry.gap, entry.item))
+        previous = entry.id
+    return linked

@@ -1,7 +1,7 @@
-"""The scripts that run on the server, each as one step that nobody can come between.
+"""`script`: loads the Lua scripts, each of which the server executes as one atomic step.
 
-They lie beside this module as Lua, and are known to the server by their digests; a server that has
-forgotten one is told it again.
+They are files in the folder ``lua``. The server identifies a script by its digest; a server that
+does not have it receives its text.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Script", "script"]
 
 
 class Script:
-    """One script: its text, and the digest by which the server knows it."""
+    """One script: its text, and the digest by which the server identifies it."""
 
     __slots__ = ("digest", "text")
 
@@ -25,8 +25,9 @@ class Script:
 
 
 @cache
-def script(name: str, *, of_a_log: bool = False) -> Script:
-    """The script of that name; those *of a log* begin with what they have in common."""
-    names = ["log", name] if of_a_log else [name]
-    folder = files(__name__.rpartition(".")[0])
-    return Script("".join(folder.joinpath(f"{each}.lua").read_text("utf-8") for each in names))
+def script(name: str, *, with_common: bool = False) -> Script:
+    """Return the script of that name, after the text of ``_common.lua`` if it is about a log."""
+    names = ["_common", name] if with_common else [name]
+    folder = files(__name__.rpartition(".")[0]).joinpath("lua")
+    texts = [folder.joinpath(f"{file_name}.lua").read_text("utf-8") for file_name in names]
+    return Script("".join(texts))

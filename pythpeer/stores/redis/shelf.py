@@ -1,4 +1,4 @@
-"""One log on the server, as all holds on it in this process share it."""
+"""`LogState`: one log on the server, shared by all its handles in this process; and its `Keys`."""
 
 from __future__ import annotations
 
@@ -23,75 +23,86 @@ logger: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RawEntry = tuple[bytes, Sequence[bytes]]
-"""An entry as it is in the stream: its id, and names and values by turns."""
+"""An entry as the stream has it: its id, then names and values alternately."""
 
 MAX_APPEND: Final = 10_000
-"""Drafts that are appended in one step. What a service says at a time is far less."""
+"""The entries that are appended in one step. A page of a service has far less."""
 
 
 class Keys(NamedTuple):
-    """Where things lie on the server. One hash tag for all of them: they are used together."""
+    """The keys of a store. All have the same hash tag, because scripts use them together.
+
+    What is stored under each of them stands at the beginning of ``lua/_common.lua``.
+    """
 
     prefix: str
+    """The ``prefix`` of the store."""
 
     @property
     def tag(self) -> str:
-        """What every key begins with."""
+        """The beginning of every key."""
         return f"{{pythpeer:{self.prefix}}}"
 
     @property
     def alive(self) -> str:
-        """Who is alive, by until when they count as such."""
+        """The owners that are alive, by the time at which they expire."""
         return f"{self.tag}:alive"
 
     @property
     def deaths(self) -> str:
-        """How often somebody died."""
+        """The number of deaths of owners."""
         return f"{self.tag}:deaths"
 
     @property
     def server(self) -> str:
-        """Which run of the server this is, and since when."""
+        """The id of the server's run, and since when it runs."""
         return f"{self.tag}:server"
 
-    def pace(self, key: str) -> tuple[str, str, str]:
-        """The tokens of one endpoint and account, with what else their script looks at."""
+    def bucket(self, key: str) -> tuple[str, str, str]:
+        """Return the keys of ``bucket.lua`` for one endpoint and account."""
         return (f"{self.tag}:pace:{key}", self.server, self.alive)
 
     def log(self, topic: str) -> tuple[str, ...]:
-        """A log: its stream, and what belongs to it, as its scripts want to have it."""
+        """Return the keys of the scripts about a log, in their order: the stream is the first."""
         parts = ("log", "meta", "links", "late", "late-ids", "late-order", "seen", "announced")
         return (*(f"{self.tag}:{part}:{topic}" for part in parts), self.alive, self.deaths)
 
 
 def _mark_retrieved(task: asyncio.Future[object]) -> None:
+    """Retrieve the exception of a task, so that asyncio does not log it."""
     if not task.cancelled():
         task.exception()
 
 
 class LogState(Generic[T]):
-    """What is known here of one log, and how to speak to the server about it."""
+    """One log on the server, as known in this process, and the calls of its scripts.
+
+    Invariant: ``head`` never decreases while the server keeps the log. Scripts receive it in order
+    to detect that the server has lost the end of the log.
+    """
 
     def __init__(
         self,
         topic: Topic[T],
-        link: Connections,
-        pulse: Heartbeat,
+        connections: Connections,
+        heartbeat: Heartbeat,
         keys: Keys,
         max_length: int | None,
     ) -> None:
         self.topic = topic
-        self.link = link
-        self.pulse = pulse
+        self.connections = connections
+        self.heartbeat = heartbeat
         self.head: int = 0
-        """The highest id that was seen in the log."""
+        """The highest id that was seen in the log. Changed by reads and appends."""
         self.readers: weakref.WeakSet[Reader[T]] = weakref.WeakSet()
-        """Those here that have something in hand, or to write down."""
-        self._spawned: set[asyncio.Future[object]] = set()
+        """The readers with pending items or acknowledgements. Added and removed by themselves."""
+        self._background_tasks: set[asyncio.Future[object]] = set()
+        """The tasks of `run_in_background` that are not done."""
         self._keys = keys.log(topic.name)
         self._tag = keys.tag
-        self._length = "" if max_length is None else max_length
-        self._consumed = int(topic.destructive)
+        self._max_length = "" if max_length is None else max_length
+        """The number of entries to keep, as the scripts expect it."""
+        self._destructive = int(topic.destructive)
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(topic.item).decode
 
@@ -102,71 +113,78 @@ class LogState(Generic[T]):
 
     @property
     def script_head(self) -> tuple[Argument, Argument]:
-        """What scripts have to know that look for the end of the log."""
-        return self.head, self._consumed
+        """The first arguments of scripts that need the end of the log."""
+        return self.head, self._destructive
 
     def run_in_background(self, work: Coroutine[Any, Any, object]) -> None:
-        """Have something told to the server, without waiting. If that fails it makes no odds."""
+        """Run *work* as a task, without waiting. An error is ignored."""
         task = asyncio.ensure_future(work)
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)
         task.add_done_callback(_mark_retrieved)
 
     async def wait_background(self) -> None:
-        """Wait for what was spawned."""
-        if self._spawned:
-            await asyncio.wait(self._spawned)
+        """Wait for the tasks of `run_in_background`."""
+        if self._background_tasks:
+            await asyncio.wait(self._background_tasks)
 
     async def run_script(self, name: str, *args: Argument) -> Any:
-        """Run one of the scripts about a log."""
-        return await self.link.run_script(script(name, of_a_log=True), self._keys, args)
+        """Execute one of the scripts about a log."""
+        return await self.connections.run_script(script(name, with_common=True), self._keys, args)
 
-    async def range(
-        self, after: int, limit: int | None, note: str, acknowledged: int | None
+    async def read(
+        self, after: int, limit: int | None, meta_field: str, acknowledged: int | None
     ) -> Sequence[Entry[T]]:
-        """Entries after a place, and a note of what was *acknowledged*."""
-        most = "" if limit is None else limit
-        upto = "" if acknowledged is None else acknowledged
-        answer: tuple[int, list[RawEntry]] = await self.run_script(
-            "range", *self.script_head, after, most, note, upto
+        """Return entries after a position, and store the *acknowledged* one in *meta_field*."""
+        max_entries = "" if limit is None else limit
+        acknowledged_up_to = "" if acknowledged is None else acknowledged
+        result: tuple[int, list[RawEntry]] = await self.run_script(
+            "read", *self.script_head, after, max_entries, meta_field, acknowledged_up_to
         )
-        self.head = answer[0]
-        return self.entries(answer[1])
+        self.head = result[0]
+        return self.entries(result[1])
 
     async def append(
-        self, who: str, drafts: Sequence[NewEntry[T]], settled: Collection[int]
+        self, owner: str, entries: Sequence[NewEntry[T]], completes: Collection[int]
     ) -> Sequence[NewEntry[T]]:
-        """Add what is new among *drafts*, and return that."""
-        args: list[Argument] = [*self.script_head, self._length, who, len(settled), *settled]
-        for draft in drafts:
-            args += self._draft(draft)
+        """Append those of *entries* that are new, and return them."""
+        args: list[Argument] = [
+            *(*self.script_head, self._max_length, owner),
+            *(len(completes), *completes),
+        ]
+        for new in entries:
+            args += self._encode_entry(new)
         keys = (*self._keys, f"{self._tag}:done:{os.urandom(8).hex()}")
-        answer: list[int] = await self.link.run_script(script("append", of_a_log=True), keys, args)
-        self.head = answer[0]
-        return [drafts[index] for index in answer[1:]]
+        append = script("append", with_common=True)
+        result: list[int] = await self.connections.run_script(append, keys, args)
+        self.head = result[0]
+        return [entries[index] for index in result[1:]]
 
-    def _draft(self, draft: NewEntry[T]) -> tuple[Argument, ...]:
-        item = self._encode_item(draft.item, draft.id)
-        if draft.id is not None:
-            return ("n", draft.id, draft.after, int(draft.gap), item)
-        again = self._encode_item(draft.as_duplicate, draft.id)
-        return ("l", draft.identity, draft.max_copies, int(draft.from_history), item, again)
+    def _encode_entry(self, new: NewEntry[T]) -> tuple[Argument, ...]:
+        item = self._encode_item(new.item, new.id)
+        if new.id is not None:
+            return ("n", new.id, new.after, int(new.gap), item)
+        duplicate = self._encode_item(new.as_duplicate, new.id)
+        return ("l", new.identity, new.max_copies, int(new.from_history), item, duplicate)
 
     def _encode_item(self, item: T | None, id: int | None) -> bytes:
         try:
             return b"" if item is None else self._encode(item)
         except (ValueError, RecursionError):
-            logger.warning("%s: item %s cannot be written down", self.topic.name, id or "of mail")
+            number = "without an id" if id is None else id
+            logger.warning("%s: item %s cannot be encoded", self.topic.name, number)
             return b""
 
-    def entries(self, found: Sequence[RawEntry]) -> list[Entry[T]]:
-        """Entries as readers want them. One that was trimmed meanwhile is a hole with a gap."""
+    def entries(self, raw_entries: Sequence[RawEntry]) -> list[Entry[T]]:
+        """Decode entries. One that was trimmed before it was delivered has a gap, and no item."""
         decode = self._decode
         entries: list[Entry[T]] = []
-        for raw, fields in found:
-            id = int(raw[:-2])
+        for raw_id, fields in raw_entries:
+            id = int(raw_id[:-2])
             if not fields:
-                logger.warning("%s: item %d was trimmed before its time", self.topic.name, id)
+                logger.warning(
+                    "%s: item %d was trimmed before it was delivered", self.topic.name, id
+                )
                 entries.append(Entry(id, id - 1, gap=True, item=None))
                 continue
             item: T | None = None

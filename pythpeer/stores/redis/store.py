@@ -1,4 +1,4 @@
-"""`RedisStore`: opens and closes the link to the server, and hands out what is on it."""
+"""`RedisStore`: opens and closes the connections, and creates the handles and limiters."""
 
 from __future__ import annotations
 
@@ -15,36 +15,48 @@ from ...wire import Rate, check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
 from ..survey import StoreSnapshot
 from .address import Address, read_address
-from .gate import RedisGate
+from .gate import RedisPacing
 from .link import Connections
 from .log import RedisLog
 from .pulse import Heartbeat
 from .shelf import Keys, LogState
-from .survey import survey
+from .survey import read_snapshot
 
 __all__ = ["RedisStore"]
 
 T = TypeVar("T")
 
 MAX_LENGTH: Final = 100_000
+"""The default number of items in a log."""
 
 
 class RedisStore(Store):
     """Keeps everything on a Redis (7.0 or newer) or Valkey server, for any number of machines.
 
-    *url* is ``redis://``, ``rediss://`` (TLS) or ``valkey://``, with a user name and a password
-    where the server wants them. Programs with the same server and *prefix* share their pacing, and
-    one of them polls for all. Streams of one name share the items among them, each item to one;
-    streams of different names each get all. An item whose holder dies goes to another within two
-    seconds. Needs the extra ``redis``.
+    Programs with the same server and *prefix* share their pacing, and one of them polls for all.
+    Streams of one name share its items: each item is returned to one of them. Streams of different
+    names receive all items each. If a program dies, its pending items are returned to another one
+    within two seconds. Needs the extra ``redis``.
 
-    Each log keeps its last ``max_length`` items (``None``: all of them); of mail, all that no
-    stream has acknowledged besides. ``timeout`` limits one answer of the server, and ``patience``
-    is how long a call waits for a server that is away before it fails with a `StoreError`; streams
-    go on waiting. Both are seconds.
+    The store is as durable as the server: let it append to its file (``appendonly yes``), and never
+    evict (``maxmemory-policy noeviction``, the default).
 
-    What the server promises is what holds: have it append to its file (``appendonly yes``), and
-    never evict (``maxmemory-policy noeviction``, the default).
+    Invariants: the connections are open while there are sessions; they belong to the running event
+    loop.
+
+    Args:
+        url: The URL of the server: ``redis://``, ``rediss://`` (TLS) or ``valkey://``, with a user
+            name and a password if the server needs them.
+        prefix: Part of all keys, ``"main"`` by default: programs with another one share nothing. At
+            most 100 characters, without whitespace and braces.
+        max_length: The number of last items that each log keeps, 100,000 by default; ``None`` keeps
+            all. Mail that no stream has acknowledged is kept in addition.
+        timeout: The seconds to wait for one response of the server, 5 by default.
+        patience: The seconds for which a call retries while the server is not reachable, 3 by
+            default; then it raises `StoreError`. Streams keep retrying.
+
+    Raises:
+        InvalidRequestError: if an argument is invalid. Its text contains no part of the URL.
     """
 
     def __init__(
@@ -56,7 +68,7 @@ class RedisStore(Store):
         timeout: float = 5.0,
         patience: float = 3.0,
     ) -> None:
-        # First of all, so that no later error can show a password among this frame's variables.
+        # First, so that no later error can show a password among the variables of this frame.
         address = read_address(url)
         url = ""
         super().__init__()
@@ -66,88 +78,96 @@ class RedisStore(Store):
             check_integer("max_length", max_length, 1)
         check_text("prefix", prefix, 100)
         if set(prefix) & set("{} \t\r\n"):
-            raise InvalidRequestError("prefix has no blanks and no braces in it")
+            raise InvalidRequestError("prefix must not contain whitespace or braces")
         if not check_seconds("timeout", timeout):
             raise InvalidRequestError("timeout must be more than 0 seconds")
         self._address: Address = address
         self._sessions = 0
+        """The number of open sessions. Changed by `open` and `aclose`, under the lock."""
         self._keys = Keys(prefix)
-        self._link = Connections(
+        self._connections = Connections(
             address,
             run_key=self._keys.server,
             timeout=timeout,
-            patience=check_seconds("patience", patience),
+            max_wait=check_seconds("patience", patience),
         )
-        self._pulse = Heartbeat(self._link, self._keys.alive, self._keys.deaths)
+        self._heartbeat = Heartbeat(self._connections, self._keys.alive, self._keys.deaths)
         self._max_length = max_length
-        self._shelves: dict[str, LogState[Any]] = {}
-        self._gates: list[RedisGate] = []
-        self._turn = asyncio.Lock()
+        self._logs: dict[str, LogState[Any]] = {}
+        """The logs by topic. Added by `log`, and cleared when the first session is opened."""
+        self._pacing: list[RedisPacing] = []
+        """The pacing backends of all limiters. Added by `make_limiter`, never removed."""
+        self._lock = asyncio.Lock()
+        """Held while connections are being opened or closed."""
 
     async def open(self) -> None:
-        """See that the server is there and of use. Raises `StoreError` at once where it is not."""
+        """Check that the server can be used by one more session.
+
+        Raises:
+            StoreError: if the server cannot be used; there is no retry.
+        """
         if not self._sessions:
-            self._turn = asyncio.Lock()  # the one before may be another loop's
-        async with self._turn:
+            self._lock = asyncio.Lock()  # the present one may belong to another event loop
+        async with self._lock:
             if not self._sessions:
-                self._shelves.clear()
-                await self._link.open()
+                self._logs.clear()
+                await self._connections.open()
             self._sessions += 1
 
     async def aclose(self) -> None:
-        """One session less; the last one closes the connections."""
+        """Close the store for one session. The last one closes the connections."""
         with anyio.CancelScope(shield=True):
-            async with self._turn:
+            async with self._lock:
                 self._sessions = max(0, self._sessions - 1)
                 if not self._sessions:
                     await self._close()
 
     async def _close(self) -> None:
-        """Let others have what is in hand, and what was acknowledged be on record."""
+        """Store acknowledgements, and release pending items and tokens. Raises the first error."""
         failure: StoreError | None = None
-        for leaving in self._leaving():
+        for step in self._closing_steps():
             try:
                 if failure is None:
-                    await leaving()
+                    await step()
             except StoreError as error:
                 failure = error.with_traceback(None)
-        await self._pulse.aclose()
-        await self._link.aclose()
+        await self._heartbeat.aclose()
+        await self._connections.aclose()
         if failure is not None:
             raise failure
 
-    def _leaving(self) -> list[Callable[[], Awaitable[None]]]:
-        readers = [reader for shelf in self._shelves.values() for reader in shelf.readers]
-        settling = [shelf.wait_background for shelf in self._shelves.values()]
-        leaving = [reader.leave for reader in readers]
-        return [*settling, *leaving, *(gate.withdraw for gate in self._gates)]
+    def _closing_steps(self) -> list[Callable[[], Awaitable[None]]]:
+        background = [state.wait_background for state in self._logs.values()]
+        readers = [reader for state in self._logs.values() for reader in state.readers]
+        reader_closes = [reader.leave for reader in readers]
+        return [*background, *reader_closes, *(pacing.close for pacing in self._pacing)]
 
     def log(self, topic: Topic[T]) -> Log[T]:
-        """The log of *topic*, shared by all sessions and programs on this server and prefix."""
-        shelf = self._shelves.get(topic.name)
-        if shelf is None:
-            shelf = self._shelves[topic.name] = LogState(
-                topic, self._link, self._pulse, self._keys, self._max_length
+        """Return a handle to the log of *topic*, shared by all programs with this prefix."""
+        state = self._logs.get(topic.name)
+        if state is None:
+            state = self._logs[topic.name] = LogState(
+                topic, self._connections, self._heartbeat, self._keys, self._max_length
             )
-        return RedisLog(cast("LogState[T]", shelf))
+        return RedisLog(cast("LogState[T]", state))
 
     def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """Make a limiter that shares its tokens with the other programs."""
+        """Create a limiter that shares its tokens with the other programs."""
         if not rate.interval:
             return Limiter(name, rate)
-        gate = RedisGate(self._link, self._pulse, self._keys.pace(key), rate)
-        self._gates.append(gate)
-        return Limiter(name, rate, gate)
+        pacing = RedisPacing(self._connections, self._heartbeat, self._keys.bucket(key), rate)
+        self._pacing.append(pacing)
+        return Limiter(name, rate, pacing)
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
-        """What is on the server now, under this prefix, with the last *latest* items of each log.
+        """Return the present content with this prefix, with the last *latest* items of each log.
 
-        Looks through the names of all keys in the database, in small steps.
+        Scans the names of all keys in the database, in small steps.
         """
-        return await survey(self._link, self._keys, latest)
+        return await read_snapshot(self._connections, self._keys, latest)
 
     def __repr__(self) -> str:
-        # Not everything is there yet where a traceback shows a store that could not be made.
+        # A traceback may show a store whose constructor has failed, and that lacks attributes.
         keys: Keys | None = getattr(self, "_keys", None)
         if keys is None:
             return "<RedisStore>"

@@ -1,6 +1,6 @@
-"""What is on the server under one prefix, for whoever watches: nothing is written.
+"""Reads a snapshot of all keys with one prefix, and writes nothing.
 
-Each log and each endpoint is looked at in one step of its own; between them something may happen.
+Each log and each endpoint is read in a separate step; they may change between two steps.
 """
 
 from __future__ import annotations
@@ -11,43 +11,48 @@ from .pulse import SESSION_TIMEOUT, to_microseconds
 from .scripts import script
 from .shelf import Keys, RawEntry
 
-__all__ = ["survey"]
+__all__ = ["read_snapshot"]
 
 
-async def survey(link: Connections, keys: Keys, latest: int) -> StoreSnapshot:
-    """All logs and endpoints under *keys*."""
-    topics, paces = await _named(link, keys, "log"), await _named(link, keys, "pace")
-    # A log of which nothing is there yet but that somebody announced a read, or leads.
-    topics |= await _named(link, keys, "meta")
+async def read_snapshot(connections: Connections, keys: Keys, latest: int) -> StoreSnapshot:
+    """Return all logs and endpoints under *keys*."""
+    topics = await _names_of(connections, keys, "log")
+    bucket_keys = await _names_of(connections, keys, "pace")
+    # A log without entries that has a leader or a fetch intent.
+    topics |= await _names_of(connections, keys, "meta")
     return StoreSnapshot(
-        tuple([await _log(link, keys, topic, latest) for topic in sorted(topics)]),
-        tuple([await _endpoint(link, keys, key) for key in sorted(paces)]),
+        tuple([await _log(connections, keys, topic, latest) for topic in sorted(topics)]),
+        tuple([await _endpoint(connections, keys, key) for key in sorted(bucket_keys)]),
     )
 
 
-async def _named(link: Connections, keys: Keys, part: str) -> set[str]:
-    """What stands behind *part* in the names of keys."""
-    start = f"{keys.tag}:{part}:"
-    return {key.removeprefix(start) for key in await link.scan(start)}
+async def _names_of(connections: Connections, keys: Keys, part: str) -> set[str]:
+    """Return what follows *part* in the keys."""
+    prefix = f"{keys.tag}:{part}:"
+    return {key.removeprefix(prefix) for key in await connections.scan(prefix)}
 
 
-async def _log(link: Connections, keys: Keys, topic: str, latest: int) -> LogSnapshot:
-    answer = await link.run_script(script("survey", of_a_log=True), keys.log(topic), [latest])
-    head, length, led, announced, names, stream, late = answer
-    last = sorted(map(_latest, [*stream, *late]), key=lambda entry: entry.id)
+async def _log(connections: Connections, keys: Keys, topic: str, latest: int) -> LogSnapshot:
+    result = await connections.run_script(
+        script("snapshot", with_common=True), keys.log(topic), [latest]
+    )
+    head, length, has_leader, pending_fetches, readers, stream, out_of_order = result
+    items = sorted(map(_latest, [*stream, *out_of_order]), key=lambda item: item.id)
     return LogSnapshot(
         topic=topic,
         head=head,
         length=length,
-        has_leader=bool(led),
-        pending_fetches=announced,
-        readers=tuple(sorted((_name(*each) for each in names), key=lambda found: found.name)),
-        latest=tuple(last[max(0, len(last) - latest) :]),
+        has_leader=bool(has_leader),
+        pending_fetches=pending_fetches,
+        readers=tuple(
+            sorted((_reader(*fields) for fields in readers), key=lambda reader: reader.name)
+        ),
+        latest=tuple(items[max(0, len(items) - latest) :]),
     )
 
 
-def _name(name: bytes, place: int, lag: int) -> ReaderSnapshot:
-    return ReaderSnapshot(name.decode("utf-8", "replace"), place, lag)
+def _reader(name: bytes, position: int, lag: int) -> ReaderSnapshot:
+    return ReaderSnapshot(name.decode("utf-8", "replace"), position, lag)
 
 
 def _latest(entry: RawEntry) -> LatestItem:
@@ -58,9 +63,9 @@ def _latest(entry: RawEntry) -> LatestItem:
     )
 
 
-async def _endpoint(link: Connections, keys: Keys, key: str) -> EndpointSnapshot:
-    nobody: list[Argument] = ["", 0, 0, 0, to_microseconds(SESSION_TIMEOUT)]
-    requests, in_hand, waiting, paused = await link.run_script(
-        script("pace"), keys.pace(key), nobody
+async def _endpoint(connections: Connections, keys: Keys, key: str) -> EndpointSnapshot:
+    read_only: list[Argument] = ["", 0, 0, 0, to_microseconds(SESSION_TIMEOUT)]
+    requests, outstanding, waiting, paused = await connections.run_script(
+        script("bucket"), keys.bucket(key), read_only
     )
-    return EndpointSnapshot(key, requests, in_hand, waiting, paused / 1e6)
+    return EndpointSnapshot(key, requests, outstanding, waiting, paused / 1e6)

@@ -1,4 +1,4 @@
-"""The store that lasts: everything in one SQLite file."""
+"""`SqliteStore`: a durable store, in one SQLite file."""
 
 from __future__ import annotations
 

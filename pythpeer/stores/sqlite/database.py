@@ -1,8 +1,8 @@
-"""One SQLite file with the places beside it, and the one thread that works on it.
+"""`Database`: one SQLite file with the file of positions next to it, and the thread that uses them.
 
-Everything that can wait for a disk or for another process happens on that thread, in the order in
-which it was asked for, and once it was asked for it is done although the asker is cancelled. No
-exception of sqlite3 leaves this module, and no data is ever deleted to make a file usable.
+All work that can wait for a disk or for another process happens on that thread, in the order of the
+calls. A submitted job is executed even if its caller is cancelled. No exception of sqlite3 leaves
+this module, and no data is ever deleted to make a file usable.
 """
 
 from __future__ import annotations
@@ -31,102 +31,115 @@ T = TypeVar("T")
 Durability = Literal["normal", "full"]
 
 Job = Callable[["sqlite3.Connection"], T]
-"""A piece of work on the file. What it returns must not be bound to the connection."""
+"""A function that uses the file. Its result must not be bound to the connection."""
 
 APPLICATION_ID: Final = 0x70797470
 """SQLite's ``application_id`` of our files: "pytp" in ASCII."""
 
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds to wait for another process that is writing: each of ours takes well under one."""
+"""Seconds to wait for another process that is writing: each write of ours takes far less than
+one."""
 
 MAX_CHECKED_SIZE: Final = 64 * 2**20
-"""Bytes up to which a file is read through for damage when it is opened, which takes under 0.2 s.
-In larger ones damage is found where it is met."""
+"""The bytes of a file up to which it is checked completely when it is opened: that takes
+under 0.2 s. In a larger file damage is detected when it is read."""
 
 REBOOT_CLOCK_JUMP: Final = 60.0
-"""Seconds by which the wall clock and the monotonic one move against each other in a reboot, at
-least; when clocks are set right it is less."""
+"""The seconds by which a reboot changes the difference of wall clock and monotonic clock, at least;
+an adjustment of the wall clock changes it by less."""
 
+# A column keeps its name until the schema changes for another reason; the comments use the words of
+# the code.
 MIGRATIONS: Final = (
     """
     CREATE TABLE store (
-        id BLOB NOT NULL,  -- what the file of places belongs to
-        boot REAL NOT NULL  -- wall clock less monotonic clock: times below are monotonic ones
+        id BLOB NOT NULL,  -- identifies the file of positions that belongs to this database
+        boot REAL NOT NULL  -- boot offset: wall clock minus monotonic clock, which all times are of
     );
     CREATE TABLE log (
         id INTEGER PRIMARY KEY,
         topic TEXT NOT NULL UNIQUE,
-        head INTEGER NOT NULL DEFAULT 0,
-        length INTEGER NOT NULL DEFAULT 0,
-        latecomers INTEGER NOT NULL DEFAULT 0,  -- how many ever came late
-        leader TEXT,
-        leads_until REAL NOT NULL DEFAULT 0
+        head INTEGER NOT NULL DEFAULT 0,  -- the highest id
+        length INTEGER NOT NULL DEFAULT 0,  -- the number of entries
+        latecomers INTEGER NOT NULL DEFAULT 0,  -- out-of-order count: entries that ever arrived so
+        leader TEXT,  -- the owner of the lease
+        leads_until REAL NOT NULL DEFAULT 0  -- the time at which the lease expires
     );
     CREATE TABLE entry (
         log INTEGER NOT NULL REFERENCES log,
         id INTEGER NOT NULL,
         after INTEGER NOT NULL,
         gap INTEGER NOT NULL,
-        late INTEGER,  -- the head when it came, if it came after entries with greater ids,
-        latecomer INTEGER,  -- and how many had come late before it
-        item TEXT,  -- JSON; NULL where it could not be decoded
+        late INTEGER,  -- arrived after: the head at its arrival if it arrived out of order,
+        latecomer INTEGER,  -- and its number among the entries that did so
+        item TEXT,  -- JSON; NULL if it is undecodable
         PRIMARY KEY (log, id)
     ) WITHOUT ROWID;
     CREATE INDEX latecomer ON entry (log, late, latecomer) WHERE late IS NOT NULL;
     CREATE TABLE seen (
         log INTEGER NOT NULL REFERENCES log,
-        key TEXT NOT NULL,
-        copies INTEGER NOT NULL,
-        doubtful INTEGER NOT NULL DEFAULT 0,
+        key TEXT NOT NULL,  -- the identity of items without an id
+        copies INTEGER NOT NULL,  -- how many entries were appended with it
+        doubtful INTEGER NOT NULL DEFAULT 0,  -- how many of them are possible duplicates
         PRIMARY KEY (log, key)
     ) WITHOUT ROWID;
     CREATE TABLE reader (
-        slot INTEGER PRIMARY KEY,
+        slot INTEGER PRIMARY KEY,  -- the number of its record in the file of positions
         log INTEGER NOT NULL REFERENCES log,
         name TEXT NOT NULL,
-        epoch INTEGER NOT NULL DEFAULT 1,  -- how often it was sent elsewhere
-        place INTEGER NOT NULL DEFAULT 0,
+        epoch INTEGER NOT NULL DEFAULT 1,  -- increased when the name is moved by seek
+        place INTEGER NOT NULL DEFAULT 0,  -- the acknowledged position
         UNIQUE (log, name)
     );
-    CREATE TABLE announcement (
+    CREATE TABLE announcement (  -- a fetch intent
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         log INTEGER NOT NULL REFERENCES log,
-        who TEXT NOT NULL,
-        until REAL NOT NULL,
-        settled INTEGER NOT NULL DEFAULT 0
+        who TEXT NOT NULL,  -- the owner
+        until REAL NOT NULL,  -- the time until which the read can take effect
+        settled INTEGER NOT NULL DEFAULT 0  -- 1 if it was completed before that, by another owner
     );
-    CREATE TABLE pace (
-        key TEXT PRIMARY KEY,
+    CREATE TABLE pace (  -- a shared bucket
+        key TEXT PRIMARY KEY,  -- the endpoint's name, its address and the account
         state BLOB NOT NULL
     ) WITHOUT ROWID;
     """,
 )
-"""What makes each version of the file out of the one before."""
+"""The statements that convert each version of the schema to the next one."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
+"""The present version of the schema, stored as SQLite's ``user_version``."""
 
 
 class Database:
-    """A file that is open between `open` and `aclose`. See `SqliteStore` for *durability*."""
+    """A file that is open between `open` and `aclose`. See `SqliteStore` for *durability*.
+
+    Invariants: only the thread uses the connection, except that the event loop may read `version`
+    while no job is under way, that is, while both counters of jobs are equal.
+    """
 
     def __init__(self, path: Path, durability: Durability) -> None:
         self.path = path
-        self.places: AckFile | None = None
-        """How far readers have acknowledged, while the file is open."""
+        self.ack_file: AckFile | None = None
+        """The file of positions, while the database is open. Set and cleared by the thread."""
         self.now: Callable[[], float] = time.monotonic
-        """The clock of the loop in which the file is open."""
+        """The clock of the event loop in which the file is open. Set by `open`."""
         self.rollbacks: int = 0
-        """How many transactions came to nothing."""
+        """The number of transactions that were rolled back. Changed by the thread."""
         self._synchronous = durability.upper()
+        """The value of SQLite's ``synchronous``: NORMAL or FULL."""
         self._worker: Worker | None = None
+        """The thread, while the database is open. Changed by `open` and `aclose`."""
         self._connection: sqlite3.Connection | None = None
-        self._submitted = 0  # jobs, counted by the loop
-        self._completed = 0  # jobs, counted by the thread
+        """The connection, while the database is open. Set and cleared by the thread."""
+        self._submitted = 0
+        """The number of submitted jobs. Changed by the event loop."""
+        self._completed = 0
+        """The number of completed jobs. Changed by the thread."""
 
     # -- for the event loop -----------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open the file, made if it is not there."""
+        """Open the file, which is created if it does not exist."""
         self.now = loop_clock(asyncio.get_running_loop())
         self._worker = Worker("pythpeer-store")
         try:
@@ -136,7 +149,7 @@ class Database:
             raise
 
     async def aclose(self) -> None:
-        """Close the file, after all that was asked for before."""
+        """Close the file, after the jobs that were submitted before."""
         worker = self._worker
         if worker is not None:
             try:
@@ -146,15 +159,15 @@ class Database:
                 worker.close()
 
     async def read(self, job: Job[T]) -> T:
-        """Have *job* done that only reads."""
+        """Execute *job*, which must only read, and return its result."""
         return await self._run(lambda: job(self._require_open()))
 
     async def write(self, job: Job[T], *, durable: bool = False) -> T:
-        """Have *job* done in one transaction. A *lasting* one is on disk on return."""
+        """Execute *job* in one transaction, which is on the disk on return if it is *durable*."""
         return await self._run(lambda: self._transaction(job, durable=durable))
 
     def submit(self, job: Job[object]) -> None:
-        """Have *job* done in one transaction, without waiting. What it fails with is lost."""
+        """Execute *job* in one transaction, without waiting. An error is ignored."""
         if self._worker is not None:
             self._submitted += 1
             self._worker.submit_nowait(
@@ -163,10 +176,10 @@ class Database:
 
     @property
     def version(self) -> int:
-        """A number that other processes' commits change, or 0 if nothing is known just now.
+        """A number that changes with the commits of other processes; 0 if it cannot be read now.
 
-        Answered at once, by the loop's own thread: while no job is under way that is safe, and in a
-        file with a write-ahead log this question waits for nobody.
+        It is read immediately, on the thread of the event loop. That is safe while no job is under
+        way, and in a file with a write-ahead log it waits for no other process.
         """
         if self._submitted != self._completed or self._connection is None:
             return 0
@@ -189,7 +202,7 @@ class Database:
     # -- on the thread ----------------------------------------------------------------------------
 
     def _run_on_thread(self, work: Callable[[], T]) -> T | StoreError:
-        """A failure is a value: it is raised where no exception of sqlite3 is around."""
+        """Return an error as a value: raised here, its context would be an exception of sqlite3."""
         from sqlite3 import Error
 
         try:
@@ -214,7 +227,7 @@ class Database:
         if durable and self._synchronous != "FULL":
             connection.execute("PRAGMA synchronous = FULL")
         try:
-            # At once: a transaction that becomes a writer later can be refused for good.
+            # IMMEDIATE: a transaction that starts to write later can fail without a retry.
             connection.execute("BEGIN IMMEDIATE")
             result = job(connection)
             connection.execute("COMMIT")
@@ -231,7 +244,7 @@ class Database:
     def _open(self) -> None:
         import sqlite3
 
-        path = os.path.realpath(self.path)  # SQLite's own files are beside that, too
+        path = os.path.realpath(self.path)  # SQLite creates its own files next to that, too
         _create_file(path)
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
@@ -240,16 +253,15 @@ class Database:
         try:
             self._verify(connection)
             connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # The places in the same transaction: one process at a time may make them what they
-            # should be.
+            # The file of positions in the same transaction, so that one process at a time opens it.
             self._transaction(lambda db: self._migrate(db, path + "-places"), durable=True)
         except BaseException:
             self._close()
             raise
 
     def _verify(self, connection: sqlite3.Connection) -> None:
-        """Refuse what is not ours, not whole, not of our time or not in a place for it."""
-        # At one moment: another process may just be making the file what it is to be.
+        """Raise `StoreError` if the file is foreign, damaged, too new, or not on a local disk."""
+        # In one transaction, because another process may be creating the schema now.
         connection.execute("BEGIN")
         application = pragma(connection, "application_id")
         version = pragma(connection, "user_version")
@@ -266,39 +278,39 @@ class Database:
                 f" {SCHEMA_VERSION}): upgrade pythpeer, or choose another file",
             )
         if pragma(connection, "page_count") * pragma(connection, "page_size") <= MAX_CHECKED_SIZE:
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
+            (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if result != "ok":
                 raise self._damaged_error()
         if _enable_wal(connection) != "wal":
             raise store_error(self.path, "cannot be shared where it is: choose a local disk")
 
-    def _migrate(self, connection: sqlite3.Connection, places: str) -> None:
-        """Bring the file up to date: its version, times from before a reboot, and its places."""
+    def _migrate(self, connection: sqlite3.Connection, ack_path: str) -> None:
+        """Update the schema, reset times from before a reboot, and open the file of positions."""
         for version in range(pragma(connection, "user_version"), SCHEMA_VERSION):
             # Not `executescript`, which would commit first.
             for statement in MIGRATIONS[version].split(";\n"):
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        boot = time.time() - time.monotonic()
-        known = connection.execute("SELECT id, boot FROM store").fetchone()
-        if known is None:
-            known = (os.urandom(8), boot)
-            connection.execute("INSERT INTO store VALUES (?, ?)", known)
-        elif abs(known[1] - boot) > REBOOT_CLOCK_JUMP:
-            # Monotonic clocks began anew, and whoever was at something then is gone.
-            connection.execute("UPDATE store SET boot = ?", (boot,))
+        boot_offset = time.time() - time.monotonic()
+        row = connection.execute("SELECT id, boot FROM store").fetchone()
+        if row is None:
+            row = (os.urandom(8), boot_offset)
+            connection.execute("INSERT INTO store VALUES (?, ?)", row)
+        elif abs(row[1] - boot_offset) > REBOOT_CLOCK_JUMP:
+            # The monotonic clock has restarted, and all owners from before are dead.
+            connection.execute("UPDATE store SET boot = ?", (boot_offset,))
             connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
             connection.execute("UPDATE announcement SET until = 0")
-            connection.execute("UPDATE pace SET state = x''")  # not to be read any more
+            connection.execute("UPDATE pace SET state = x''")  # undecodable: treated as used up
         epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
-        self.places = AckFile(Path(places), bytes(known[0]), epochs)
+        self.ack_file = AckFile(Path(ack_path), bytes(row[0]), epochs)
 
     def _close(self) -> None:
-        places, self.places = self.places, None
+        ack_file, self.ack_file = self.ack_file, None
         connection, self._connection = self._connection, None
-        if places is not None:
-            places.close()
+        if ack_file is not None:
+            ack_file.close()
         if connection is not None:
             connection.close()
 
@@ -310,40 +322,42 @@ class Database:
             return self._damaged_error()
         reason = {
             sqlite3.SQLITE_BUSY: (
-                f"is held by another program for over {BUSY_TIMEOUT:g} s: try again"
+                f"was locked by another program for over {BUSY_TIMEOUT:g} s: try again"
             ),
-            sqlite3.SQLITE_LOCKED: "is held by another connection: try again",
-            sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room, and go on",
+            sqlite3.SQLITE_LOCKED: "is locked by another connection: try again",
+            sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room, then continue",
             sqlite3.SQLITE_READONLY: "cannot be written: check its permissions, and its folder's",
             sqlite3.SQLITE_CANTOPEN: "cannot be opened: check its permissions, and its folder's",
             sqlite3.SQLITE_PERM: "may not be opened: check its permissions",
-            sqlite3.SQLITE_IOERR: "cannot be read or written: the disk fails, or the file is gone",
+            sqlite3.SQLITE_IOERR: "cannot be read or written: a disk error, or a deleted file",
         }.get(kind, f"cannot be used ({error})")
         return store_error(self.path, reason)
 
     def _damaged_error(self) -> StoreError:
         return store_error(
             self.path,
-            "is damaged, or no SQLite database; nothing was changed: move it away with the files"
-            " beside it to start anew, or try the sqlite3 program's .recover",
+            "is damaged, or not an SQLite database; nothing was changed: move it away with the"
+            " files next to it to start with an empty store, or try .recover of the sqlite3"
+            " program",
         )
 
 
 def _primary_code(error: sqlite3.Error) -> int:
-    """What kind of error it is: the last byte of its code. What stands before it is a detail."""
+    """Return the primary code of an error: the last byte. The bytes before it are a detail."""
     import sqlite3
 
     return (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
 
 
 _create_lock: Final = threading.Lock()
+"""Held while a file is being created: no other thread of this process must open it then."""
 
 
 def _create_file(path: str) -> None:
-    """Make the file if it is not there, for its owner's eyes only; SQLite's files beside it follow.
+    """Create the file if it does not exist, readable by its owner only, as SQLite's own files are.
 
-    One that is there must not be touched: to close any descriptor of it is to drop the locks that
-    this process's other connections hold on it, and other processes would take it for theirs alone.
+    An existing file must not be opened here: closing any descriptor of it releases the locks that
+    other connections of this process hold, and other processes could then write at the same time.
     """
     with _create_lock:
         try:
@@ -354,9 +368,9 @@ def _create_file(path: str) -> None:
 
 
 def _enable_wal(connection: sqlite3.Connection) -> str:
-    """Have a write-ahead log. Returns what there is instead where that is impossible.
+    """Switch to a write-ahead log. Returns the journal mode, another one where it is impossible.
 
-    Of several processes that want one at once SQLite refuses all but one, and lets none wait.
+    If several processes try it at the same time, it fails immediately for all but one of them.
     """
     import sqlite3
 
@@ -371,15 +385,15 @@ def _enable_wal(connection: sqlite3.Connection) -> str:
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:
-    """The number that a pragma answers with."""
+    """Return the number that is the value of a pragma."""
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 def data_version(connection: sqlite3.Connection) -> int:
-    """The number that changes whenever another connection has committed something."""
+    """Return a number that changes when another connection has committed a transaction."""
     return pragma(connection, "data_version")
 
 
 def store_error(path: Path, reason: str) -> StoreError:
-    """Make an error about the file at *path*."""
+    """Create an error about the file at *path*."""
     return StoreError(f"the store {str(path)!r} {reason}")

@@ -1,4 +1,4 @@
-"""Pacing that all programs on one file share: a `SharedBucket` in a row of the database."""
+"""`SqlitePacing`: pacing shared by all programs on one file, a `SharedBucket` in a row of it."""
 
 from __future__ import annotations
 
@@ -22,45 +22,51 @@ __all__ = ["SqlitePacing"]
 T = TypeVar("T")
 
 MAX_UNANSWERED: Final = 64
-"""Of how many requests without an answer it is still remembered when they were written."""
+"""The number of requests without a response whose time of writing is remembered."""
 
 
 class SqlitePacing:
-    """The `Gate` of one endpoint and account, which *key* tells from others."""
+    """The pacing backend of one endpoint and account, identified by *key*.
+
+    Every change of the bucket is a job of the database's thread, and jobs are executed in the order
+    of the calls.
+    """
 
     def __init__(self, database: Database, key: str, rate: Rate) -> None:
         self._database = database
         self._key = key
         self._rate = rate
         self._owner = OwnerId()
+        """The name of this limiter in the bucket's wait queue."""
         self._used = False
-        # Of the tickets in hand, with what `answered` wants; 0 before the writing. Only the
-        # database's thread looks at them.
+        """Whether a token was ever requested."""
         self._tickets: dict[int, int] = {}
+        """The outstanding tickets, each with the number that `SharedBucket.answered` needs: 0
+        before its request was written. Only the thread of the database uses it."""
 
     async def acquire(self) -> Grant:
-        """Ask for a token, and keep a place in the line of processes until it is had."""
-        now, taken = self._database.now, list[int]()
+        """Request a token. Until it is granted, the process keeps its position in the queue."""
+        now, granted = self._database.now, list[int]()
         self._used = True
 
         def job(db: sqlite3.Connection) -> Grant:
-            turn = self._update(
+            grant = self._update(
                 db, lambda bucket: bucket.acquire(self._owner.name, now(), is_alive)
             )
-            if not turn.retry_in:
-                self._tickets[turn.ticket] = 0
-                taken.append(turn.ticket)
-            return turn
+            if not grant.retry_in:
+                self._tickets[grant.ticket] = 0
+                granted.append(grant.ticket)
+            return grant
 
         try:
             return await self._database.write(job)
         except asyncio.CancelledError:
-            # Behind the job, which is done all the same.
-            self._database.submit(lambda db: self._release_all(db, taken))
+            # After the job, which is executed although its caller is cancelled.
+            self._database.submit(lambda db: self._release_all(db, granted))
             raise
 
     def written(self, ticket: int, guard: float) -> None:
-        """The request on *ticket* is being written now."""
+        """Record that the request of *ticket* is being written now."""
         now = self._database.now()
 
         def job(db: sqlite3.Connection) -> None:
@@ -72,7 +78,7 @@ class SqlitePacing:
         self._database.submit(job)
 
     def answered(self, ticket: int) -> None:
-        """The request on *ticket* has its answer now."""
+        """Record that the request of *ticket* received its response now."""
         now = self._database.now()
 
         def job(db: sqlite3.Connection) -> None:
@@ -82,7 +88,7 @@ class SqlitePacing:
         self._database.submit(job)
 
     def release(self, ticket: int) -> None:
-        """The request on *ticket* certainly never left."""
+        """Return a token: the request of *ticket* was certainly not sent."""
 
         def job(db: sqlite3.Connection) -> None:
             self._tickets.pop(ticket, None)
@@ -91,18 +97,18 @@ class SqlitePacing:
         self._database.submit(job)
 
     def leave_queue(self) -> None:
-        """Nobody here waits any more: give the place in the line up."""
+        """Leave the queue of processes, because no caller waits here any more."""
         self._database.submit(
             lambda db: self._update(db, lambda bucket: bucket.leave_queue(self._owner.name))
         )
 
     def pause(self, seconds: float) -> None:
-        """Let nothing through for *seconds* from now, in any process."""
+        """Grant no token for *seconds* from now, in any process."""
         until = self._database.now() + seconds
         self._database.submit(lambda db: self._update(db, lambda bucket: bucket.pause(until)))
 
     def close(self, db: sqlite3.Connection) -> None:
-        """The store is closing: what is in hand goes back, and the place in the line."""
+        """Release outstanding tokens, and leave the queue, because the store is closing."""
         if self._used:
             self._release_all(
                 db, [ticket for ticket, anchor in self._tickets.items() if not anchor]
@@ -121,13 +127,14 @@ class SqlitePacing:
         try:
             return SharedBucket(self._rate, state)
         except msgspec.DecodeError:
-            # As if all tokens had just been spent: that does no harm, whatever was in there.
+            # As if all tokens had just been used: that is safe, whatever the state was.
             bucket = SharedBucket(self._rate)
             rate = self._rate
             bucket.pause(self._database.now() + rate.interval * rate.burst + rate.guard)
             return bucket
 
     def _update(self, db: sqlite3.Connection, change: Callable[[SharedBucket], T]) -> T:
+        """Load the bucket, apply *change*, and store it. Returns what *change* returns."""
         row = db.execute("SELECT state FROM pace WHERE key = ?", (self._key,)).fetchone()
         bucket = self._load(row and row[0])
         result = change(bucket)

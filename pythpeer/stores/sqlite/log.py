@@ -1,4 +1,4 @@
-"""One session's hold on a log in the file: readers, announcements, and whose turn to poll it is."""
+"""`SqliteLog`: a handle to a log in the file: its readers, fetch intents and lease."""
 
 from __future__ import annotations
 
@@ -18,173 +18,180 @@ __all__ = ["ANONYMOUS", "SqliteLog"]
 T = TypeVar("T")
 
 POLL_INTERVAL: Final = 0.05
-"""Seconds between looks for what other processes appended."""
+"""Seconds between two checks whether another process has appended."""
 
 ANONYMOUS: Final = "\0"
-"""What readers without a name are called in the file; no name has this in it."""
+"""The name of readers without a name in the file; a user's name cannot contain this character."""
 
 
 class SqliteLog(Log[T]):
     """See `Log`."""
 
-    def __init__(self, shelf: Callable[[], LogState[T]]) -> None:
-        self._get_state = shelf
+    def __init__(self, get_state: Callable[[], LogState[T]]) -> None:
+        self._get_state = get_state
         self._owner = OwnerId()
+        """The name of this handle in the file, for the lease and for fetch intents."""
         self._lease_until = 0.0
+        """The time at which the lease of this handle expires, by the database's clock; 0 without
+        one. Changed by `acquire_lease`."""
 
     def reader(self, name: str | None) -> Reader[T]:
-        """A reader of this name, or one without a memory."""
+        """Return a reader of this name, or with ``None`` one whose position is not stored."""
         return _SqliteReader(self._get_state, name)
 
     @property
-    def _shelf(self) -> LogState[T]:
-        """The log as it is open now: a hold may be made before, and be used again after it."""
+    def _state(self) -> LogState[T]:
+        """The state of the log in the open file. A handle outlives the closing of the store."""
         return self._get_state()
 
     async def append(
-        self, drafts: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
+        self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
-        """Add what is new among *drafts*, and return that part of them."""
-        if not drafts and not completes:
+        """Append those of *entries* that are new, and return them."""
+        if not entries and not completes:
             return ()
-        return await self._shelf.append(
-            drafts, partial(self._complete_fetches, completes, self._shelf.database.now())
+        return await self._state.append(
+            entries, partial(self._complete_fetches, completes, self._state.database.now())
         )
 
     def _complete_fetches(
-        self, settled: Collection[int], now: float, db: sqlite3.Connection
+        self, fetches: Collection[int], now: float, db: sqlite3.Connection
     ) -> None:
-        """Strike announcements out, but for those of others that can still take effect."""
-        for number in settled:
-            known = (number, now, self._owner.name)
+        """Delete fetch intents; those of other owners that can still take effect are marked."""
+        for number in fetches:
             db.execute(
-                "DELETE FROM announcement WHERE number = ? AND (until <= ? OR who = ?)", known
+                "DELETE FROM announcement WHERE number = ? AND (until <= ? OR who = ?)",
+                (number, now, self._owner.name),
             )
             db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
 
     async def max_acknowledged(self) -> int:
-        """The highest place that any reader but of direct calls has acknowledged."""
-        return await self._shelf.readers.max_acknowledged()
+        """Return the highest position of all readers except that of direct calls."""
+        return await self._state.readers.max_acknowledged()
 
-    # -- announcements ----------------------------------------------------------------------------
+    # -- fetch intents ----------------------------------------------------------------------------
 
-    async def begin_fetch(self, seconds: float) -> int:
-        """Note that a consuming read is about to be sent: on disk, whatever the durability is.
+    async def begin_fetch(self, timeout: float) -> int:
+        """Store a fetch intent. It is on the disk on return, with either durability.
 
-        Losing that note in a power failure would be losing the mail.
+        If a power failure could lose it, it could lose mail.
         """
-        until = self._shelf.database.now() + seconds
+        until = self._state.database.now() + timeout
 
         def job(db: sqlite3.Connection) -> int:
-            row = (self._shelf.ensure_row(db), self._owner.name, until)
-            done = db.execute("INSERT INTO announcement (log, who, until) VALUES (?, ?, ?)", row)
-            return done.lastrowid or 0
+            row = (self._state.ensure_row(db), self._owner.name, until)
+            inserted = db.execute(
+                "INSERT INTO announcement (log, who, until) VALUES (?, ?, ?)", row
+            )
+            return inserted.lastrowid or 0
 
-        return await self._shelf.database.write(job, durable=True)
+        return await self._state.database.write(job, durable=True)
 
-    async def cancel_fetch(self, announcement: int) -> None:
-        """Take an announcement back: nothing was consumed."""
+    async def cancel_fetch(self, fetch: int) -> None:
+        """Delete a fetch intent: the read did not happen."""
 
         def job(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM announcement WHERE number = ?", (announcement,))
+            db.execute("DELETE FROM announcement WHERE number = ?", (fetch,))
 
-        await self._shelf.database.write(job)
+        await self._state.database.write(job)
 
-    async def lose_fetch(self, announcement: int) -> None:
-        """The announced read is over, and nobody knows what it consumed.
+    async def lose_fetch(self, fetch: int) -> None:
+        """Mark a fetch intent as lost: the read is over, and its outcome is unknown.
 
-        Nor if it was settled before: then it took effect behind its time, because the machine slept
-        meanwhile, say.
+        It is stored again if it was completed before: then the read took effect after its time,
+        for example because the machine slept.
         """
 
         def job(db: sqlite3.Connection) -> None:
-            row = (announcement, self._shelf.ensure_row(db), self._owner.name)
+            row = (fetch, self._state.ensure_row(db), self._owner.name)
             db.execute("INSERT OR REPLACE INTO announcement VALUES (?, ?, ?, 0, 0)", row)
 
-        await self._shelf.database.write(job)
+        await self._state.database.write(job)
 
     async def lost_fetches(self) -> Collection[int]:
-        """The announcements of which nobody knows what they consumed.
+        """Return the numbers of the fetch intents whose reads are over with unknown outcome.
 
-        One whose process was killed counts at once, although what it sent may still be on its way:
-        it is settled now, and once more when its time is over. To be wrong about that is to settle
-        later, or once more than needed.
+        The fetch intent of a killed process counts immediately, although its request may still be
+        under way: it is completed now, and once more after its time. A wrong assumption here only
+        means that it is completed later, or once more than needed.
         """
-        now = self._shelf.database.now()
+        now = self._state.database.now()
         return [
-            number
-            for number, who, until, settled in await self._shelf.pending_fetches()
-            if until <= now or not (settled or is_alive(who))
+            fetch.number
+            for fetch in await self._state.pending_fetches()
+            if fetch.until <= now or not (fetch.completed or is_alive(fetch.owner))
         ]
 
-    # -- who polls --------------------------------------------------------------------------------
+    # -- the lease --------------------------------------------------------------------------------
 
     async def acquire_lease(self, seconds: float) -> bool:
-        """Whether this hold may poll for all that share the log, for *seconds* from now."""
-        now = self._shelf.database.now()
+        """Acquire or extend the lease: return whether this handle may poll for *seconds*."""
+        now = self._state.database.now()
         if now < self._lease_until - seconds / 2:
             return True
 
         def job(db: sqlite3.Connection) -> bool:
             row = {
-                "who": self._owner.name,
+                "owner": self._owner.name,
                 "until": now + seconds,
                 "now": now,
-                "log": self._shelf.ensure_row(db),
+                "log": self._state.ensure_row(db),
             }
-            done = db.execute(
-                "UPDATE log SET leader = :who, leads_until = :until WHERE id = :log"
-                " AND (leader IS NULL OR leader = :who OR leads_until <= :now)",
+            updated = db.execute(
+                "UPDATE log SET leader = :owner, leads_until = :until WHERE id = :log"
+                " AND (leader IS NULL OR leader = :owner OR leads_until <= :now)",
                 row,
             )
-            return done.rowcount > 0
+            return updated.rowcount > 0
 
-        leads = await self._shelf.database.write(job)
-        self._lease_until = now + seconds if leads else 0.0
-        return leads
+        is_leader = await self._state.database.write(job)
+        self._lease_until = now + seconds if is_leader else 0.0
+        return is_leader
 
-    async def wait_for_append(self, seconds: float) -> None:
-        """Wait until somebody appends to the log, *seconds* at most."""
-        shelf = self._shelf
-        head, told = shelf.head, shelf.news.generation
-        end = self._shelf.database.now() + seconds
-        while shelf.news.generation == told and (left := end - self._shelf.database.now()) > 0:
-            if not shelf.is_current() and await shelf.refresh() != head:
+    async def wait_for_append(self, timeout: float) -> None:
+        """Wait until an entry is appended to the log, at most *timeout* seconds."""
+        state = self._state
+        head, generation = state.head, state.notifier.generation
+        now = self._state.database.now
+        end = now() + timeout
+        while state.notifier.generation == generation and (left := end - now()) > 0:
+            if not state.is_current() and await state.refresh() != head:
                 return
-            await shelf.news.wait(min(POLL_INTERVAL, left))
+            await state.notifier.wait(min(POLL_INTERVAL, left))
 
 
 class _SqliteReader(Reader[T]):
-    def __init__(self, shelf: Callable[[], LogState[T]], name: str | None) -> None:
-        self._get_state = shelf
+    """See `Reader`."""
+
+    def __init__(self, get_state: Callable[[], LogState[T]], name: str | None) -> None:
+        self._get_state = get_state
         self._name = ANONYMOUS if name is None else name
 
     @property
-    def _shelf(self) -> LogState[T]:
+    def _state(self) -> LogState[T]:
         return self._get_state()
 
     async def position(self) -> int | None:
         if self._name == ANONYMOUS:
             return None
-        readers = self._shelf.readers
+        readers = self._state.readers
         return await readers.load(readers.state(self._name))
 
-    async def seek(self, place: int) -> None:
-        readers = self._shelf.readers
+    async def seek(self, position: int) -> None:
+        readers = self._state.readers
+        reader = readers.state(self._name)
         if self._name == ANONYMOUS:
-            await readers.allocate_slot(
-                readers.state(ANONYMOUS)
-            )  # it acknowledges for all without a name
+            await readers.allocate_slot(reader)  # all readers without a name share its record
         else:
-            await readers.seek(readers.state(self._name), place)
+            await readers.seek(reader, position)
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        return await self._shelf.read(after, limit)
+        return await self._state.read(after, limit)
 
-    def ack(self, place: int) -> None:
-        readers = self._shelf.readers
-        readers.ack(readers.state(self._name), place)
+    def ack(self, position: int) -> None:
+        readers = self._state.readers
+        readers.ack(readers.state(self._name), position)
 
     async def flush(self) -> None:
-        readers = self._shelf.readers
+        readers = self._state.readers
         await readers.flush(readers.state(self._name))

@@ -1,10 +1,10 @@
-"""A file of places: how far each reader has acknowledged, written at the moment it says so.
+"""`AckFile`: the acknowledged positions of readers, in a file that is mapped into memory.
 
-To acknowledge must be cheap enough to be done for each message, and must hold if the process is
-killed right behind it. So it is no transaction but sixteen bytes in a file beside the database,
-mapped into memory, which the operating system keeps whatever becomes of the process. What is in the
-database is what counts; a record here only moves a place further, and is left out of account where
-it does not fit.
+An acknowledgement must be so cheap that it can be made for each message, and must survive if the
+process is killed immediately after it. It is therefore not a transaction, but sixteen bytes in a
+file next to the database. The file is mapped into memory, and the operating system keeps what was
+written to it when the process ends, however it ends. The database is the authority: a record in
+this file only moves a position forwards, and is ignored if it does not belong to the database.
 """
 
 from __future__ import annotations
@@ -20,44 +20,49 @@ from typing import Final
 __all__ = ["AckFile"]
 
 _RECORD: Final = struct.Struct("<IqI")
-"""A reader's epoch, its place, and a sum of both and its slot, which tells half a record."""
+"""The epoch and the position of a reader, and a checksum of both and of the slot, which detects a
+record that was written in part."""
 
 _HEADER: Final = b"pyth-ack"
+"""The first bytes of the file, followed by the id of the database: as long as a record."""
 
-PAGE: Final = 16_384
-"""By how many bytes the file grows: room for 1,024 readers."""
+GROWTH_SIZE: Final = 16_384
+"""The bytes by which the file grows: records for 1,024 readers."""
 
 
 class AckFile:
-    """The open file. One thread of each process writes it; whoever reads it opens it anew.
+    """The open file. One thread of each process writes it; for reading it is opened each time.
 
-    Opening it is for one process at a time, and nobody writes an epoch that the database has not.
+    Invariants: it may only be opened by one process at a time; a record never has an epoch that the
+    database has not reached; slot 0 is the header.
     """
 
     def __init__(self, path: Path, owner: bytes, epochs: Mapping[int, int]) -> None:
-        """Open or make the file. If it does not belong to the database *owner* it starts empty.
+        """Open or create the file. If it does not belong to the database *owner* it is replaced.
 
-        *epochs* are those of the database's slots. A record from a later one is of another life of
-        the database, from which it was put back since, and is taken out: the database will get to
-        that epoch again, for somebody else.
+        *epochs* are those of the slots in the database. A record with a later epoch was written
+        before the database was restored from a copy, and is deleted: the database will reach that
+        epoch again, with another position.
         """
         self._path = path
         self._header = (_HEADER + owner)[: _RECORD.size]
         self._file = _open(path)
+        """The open file. Replaced once, by `_claim_file`, if it belongs to another database."""
         try:
             self._claim_file()
             self._map = self._map_for(self._file.seek(0, os.SEEK_END) // _RECORD.size - 1)
+            """The mapped content. Replaced by a larger one if `write` needs more slots."""
             self._drop_future_epochs(epochs)
         except BaseException:
             self._file.close()
             raise
 
     def _claim_file(self) -> None:
-        found = self._file.read(len(self._header))
-        if found == self._header:
+        header = self._file.read(len(self._header))
+        if header == self._header:
             return
-        if found:
-            # Not emptied: a process that has it mapped would be killed for looking into it.
+        if header:
+            # Not truncated: a process that has it mapped would be killed when it accesses it.
             self._file.close()
             self._path.unlink()
             self._file = _open(self._path)
@@ -69,42 +74,43 @@ class AckFile:
                 self._map[slot * _RECORD.size : (slot + 1) * _RECORD.size] = bytes(_RECORD.size)
 
     def _map_for(self, slot: int) -> mmap.mmap:
-        """Map the file, with room for *slot*. Bytes that are written can be mapped without fear.
+        """Map the file, large enough for *slot*. Grows it by writing zeros.
 
-        For a hole in a file the disk may turn out to be full only when it is touched.
+        If the file were only extended, the disk could be full when the memory is accessed, which
+        kills the process.
         """
         size = self._file.seek(0, os.SEEK_END)
-        wanted = ((slot * _RECORD.size) // PAGE + 1) * PAGE
+        wanted = ((slot * _RECORD.size) // GROWTH_SIZE + 1) * GROWTH_SIZE
         if size < wanted:
             self._write_all(bytes(wanted - size))
         return mmap.mmap(self._file.fileno(), wanted)
 
     def _write_all(self, data: bytes) -> None:
-        """Write all of *data*: a disk may take a part, and refuse the rest when asked again."""
+        """Write all of *data*: a full disk may accept a part, and raise an error for the rest."""
         while data:
             data = data[self._file.write(data) :]
 
-    def write(self, slot: int, epoch: int, place: int) -> None:
-        """Note that the reader in *slot* has acknowledged everything up to *place*.
+    def write(self, slot: int, epoch: int, position: int) -> None:
+        """Record that the reader in *slot* has acknowledged all items up to *position*.
 
-        Raises ``OSError`` where there is no room for one more slot.
+        Raises ``OSError`` if the file cannot grow for one more slot.
         """
-        at = slot * _RECORD.size  # slot 0 is the header
-        if at + _RECORD.size > len(self._map):
+        offset = slot * _RECORD.size
+        if offset + _RECORD.size > len(self._map):
             self._map = self._map_for(slot)
-        known = _RECORD.unpack_from(self._map, at)
-        # Another process may be further with the same name, or have sent it elsewhere.
-        if known[:2] < (epoch, place) or not _is_valid(slot, known):
-            _RECORD.pack_into(self._map, at, epoch, place, _checksum(slot, epoch, place))
+        record = _RECORD.unpack_from(self._map, offset)
+        # Another process may have acknowledged more under the same name, or have moved it by seek.
+        if record[:2] < (epoch, position) or not _is_valid(slot, record):
+            _RECORD.pack_into(self._map, offset, epoch, position, _checksum(slot, epoch, position))
 
     def read(self) -> Mapping[int, tuple[int, int]]:
-        """The epoch and place of each slot, from whichever process."""
+        """Return the epoch and the position of each slot, written by any process."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
             data = b""
         if not data.startswith(self._header):
-            return {}  # somebody deleted it, and perhaps the database too, while it is in use here
+            return {}  # the file was deleted, perhaps with the database, while it is open here
         records = (
             (slot, _RECORD.unpack_from(data, slot * _RECORD.size))
             for slot in range(1, len(data) // _RECORD.size)
@@ -122,9 +128,9 @@ def _open(path: Path) -> FileIO:
 
 
 def _is_valid(slot: int, record: tuple[int, int, int]) -> bool:
-    epoch, place, found = record
-    return found == _checksum(slot, epoch, place)
+    epoch, position, checksum = record
+    return checksum == _checksum(slot, epoch, position)
 
 
-def _checksum(slot: int, epoch: int, place: int) -> int:
-    return (((place ^ place >> 32) * 31 + epoch) * 31 + slot) & 0xFFFFFFFF
+def _checksum(slot: int, epoch: int, position: int) -> int:
+    return (((position ^ position >> 32) * 31 + epoch) * 31 + slot) & 0xFFFFFFFF

@@ -1,8 +1,8 @@
-"""How far the readers of one log have got: here, in the file of places and in the database.
+"""`ReaderPositions`: the positions of all readers of one log, in memory, file and database.
 
-What was acknowledged here stands in the file of places at once, see `Places`, and is folded into
-the database now and then, in a transaction that is made anyway. A name that was sent elsewhere
-begins a new epoch: what is acknowledged in an older one counts for nobody any more.
+An acknowledgement is written to the file of positions immediately, see `AckFile`. A *checkpoint*
+copies positions into the database now and then, in a transaction that is made anyway. A seek starts
+a new *epoch* of the name: acknowledgements from an older epoch are ignored.
 """
 
 from __future__ import annotations
@@ -22,185 +22,199 @@ __all__ = ["Checkpointed", "ReaderPositions", "ReaderState", "stored_positions"]
 
 
 class ReaderState:
-    """How far the readers of one name have got, as this process knows it."""
+    """The position of one name, as known in this process.
+
+    Only the event loop changes it. Where all are known, ``persisted`` and ``checkpointed`` are not
+    greater than ``position``.
+    """
 
     __slots__ = ("checkpointed", "epoch", "name", "persisted", "position", "slot")
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
-        self.position: int | None = None  # not known
-        self.persisted: int | None = None  # what of it will be there after a crash
-        self.checkpointed: int | None = (
-            None  # what of it the database has, in case the file is lost
-        )
-        self.slot: int = 0  # where it stands in the file of places; 0 before it is known
+        self.position: int | None = None
+        """The acknowledged id; ``None`` if it is not known."""
+        self.persisted: int | None = None
+        """The position that will be found after a crash."""
+        self.checkpointed: int | None = None
+        """The position that the database has, in case the file of positions is lost."""
+        self.slot: int = 0
+        """The number of its record in the file of positions; 0 if it is not known."""
         self.epoch: int = 0
+        """How often the name was moved by seek, as far as this process knows."""
 
 
 Checkpointed = Sequence[tuple[ReaderState, int]]
-"""What a transaction has written into the database: of account once that is over."""
+"""The positions that a transaction has written into the database: they count after its commit."""
 
 
 class StoredPosition(NamedTuple):
-    """What database and file together say of a name."""
+    """The position of a name according to database and file together."""
 
     slot: int
     epoch: int
-    place: int
+    position: int
 
 
 class ReaderPositions:
-    """The readers of one log.
+    """The positions of all readers of one log.
 
-    *hold* begins to write, and returns the log's id. Methods that take a connection run on the
-    database's thread, and change nothing here: their transaction may be rolled back.
+    *ensure_row* starts a write, and returns the id of the log. Methods that take a connection run
+    on the thread of the database. They change nothing in this object, because their transaction may
+    be rolled back.
     """
 
     def __init__(
-        self, database: Database, hold: Callable[[sqlite3.Connection], int], *, durable: bool
+        self, database: Database, ensure_row: Callable[[sqlite3.Connection], int], *, durable: bool
     ) -> None:
         self._database = database
-        self._hold = hold
+        self._ensure_row = ensure_row
         self._durable = durable
-        self._places: dict[str, ReaderState] = {}
+        """Whether only a transaction counts as persisted, because it waits for the disk."""
+        self._states: dict[str, ReaderState] = {}
+        """The positions by name. Added by the event loop, never removed; read by the thread."""
 
     def state(self, name: str) -> ReaderState:
-        """What is known of how far the readers of a name have got."""
-        return self._places.setdefault(name, ReaderState(name))
+        """Return what is known of a name."""
+        return self._states.setdefault(name, ReaderState(name))
 
-    def ack(self, place: ReaderState, value: int) -> None:
-        """Move a place forwards: on record at once, in the file of places."""
-        if place.position is not None and value <= place.position:
+    def ack(self, reader: ReaderState, position: int) -> None:
+        """Move a position forwards, also in the file of positions."""
+        if reader.position is not None and position <= reader.position:
             return
-        place.position = value
-        file = self._database.places
-        if place.slot and file is not None:
+        reader.position = position
+        file = self._database.ack_file
+        if reader.slot and file is not None:
             try:
-                file.write(place.slot, place.epoch, value)
+                file.write(reader.slot, reader.epoch, position)
             except (OSError, ValueError):
-                return  # the next transaction has it, and says what is wrong
+                return  # the next transaction writes it, or raises the error
             if not self._durable:
-                place.persisted = value
+                reader.persisted = position
 
-    async def flush(self, place: ReaderState) -> None:
-        """Have a place on record."""
-        if place.position != place.persisted:
+    async def flush(self, reader: ReaderState) -> None:
+        """Ensure that a position is stored."""
+        if reader.position != reader.persisted:
             self.mark_checkpointed(await self._database.write(self.checkpoint))
 
-    async def load(self, place: ReaderState) -> int | None:
-        """Where a name is, in whichever process it got there."""
-        found = await self._database.write(partial(self._find, place.name))
-        if found is not None:
-            if place.slot and place.epoch != found.epoch:
-                place.position = None  # another process has sent it elsewhere
-            self._apply(place, found, max(found.place, place.position or 0))
-        return place.position
+    async def load(self, reader: ReaderState) -> int | None:
+        """Return the position of a name, acknowledged in any process."""
+        stored = await self._database.write(partial(self._find, reader.name))
+        if stored is not None:
+            if reader.slot and reader.epoch != stored.epoch:
+                reader.position = None  # another process has moved the name by seek
+            self._apply(reader, stored, max(stored.position, reader.position or 0))
+        return reader.position
 
-    async def seek(self, place: ReaderState, value: int) -> None:
-        """Send the readers of a name elsewhere, if that is not where they are."""
-        found = await self._database.write(partial(self._seek, place.name, value))
-        self._apply(place, found, value)
+    async def seek(self, reader: ReaderState, position: int) -> None:
+        """Move a name to *position*, unless it is there already."""
+        stored = await self._database.write(partial(self._seek, reader.name, position))
+        self._apply(reader, stored, position)
 
-    async def allocate_slot(self, place: ReaderState) -> None:
-        """Give a name a slot in the file of places, wherever it is."""
-        if not place.slot:
-            found = await self._database.write(partial(self._settle, place.name, 0))
-            place.slot, place.epoch = found.slot, found.epoch
+    async def allocate_slot(self, reader: ReaderState) -> None:
+        """Assign a slot of the file of positions to a name. Does not move it."""
+        if not reader.slot:
+            stored = await self._database.write(partial(self._find_or_insert, reader.name, 0))
+            reader.slot, reader.epoch = stored.slot, stored.epoch
 
     async def max_acknowledged(self) -> int:
-        """The highest place that any reader but of direct calls has acknowledged."""
-        stored = await self._database.write(lambda db: self.max_stored(self._hold(db), db))
-        here = (place.position or 0 for place in self._places.values() if place.name != DIRECT)
-        return max(stored, *here, 0)
+        """Return the highest position of all readers except that of direct calls."""
+        stored = await self._database.write(lambda db: self.max_stored(self._ensure_row(db), db))
+        local = (reader.position or 0 for reader in self._states.values() if reader.name != DIRECT)
+        return max(stored, *local, 0)
 
-    def mark_checkpointed(self, folded: Checkpointed) -> None:
-        """Take into account what a transaction has folded."""
-        for place, value in folded:
-            place.checkpointed = place.persisted = value
+    def mark_checkpointed(self, checkpointed: Checkpointed) -> None:
+        """Update the readers after the commit of a checkpoint."""
+        for reader, position in checkpointed:
+            reader.checkpointed = reader.persisted = position
 
-    def _apply(self, place: ReaderState, found: StoredPosition, value: int) -> None:
-        place.slot, place.epoch = found.slot, found.epoch
-        place.position, place.checkpointed = value, None
-        if value == found.place:
-            place.persisted = value
+    def _apply(self, reader: ReaderState, stored: StoredPosition, position: int) -> None:
+        reader.slot, reader.epoch = stored.slot, stored.epoch
+        reader.position, reader.checkpointed = position, None
+        if position == stored.position:
+            reader.persisted = position
 
     # -- on the thread ----------------------------------------------------------------------------
 
     def checkpoint(self, db: sqlite3.Connection) -> Checkpointed:
-        """Write into the database what was acknowledged in this process."""
-        log, folded = self._hold(db), list[tuple[ReaderState, int]]()
-        for place in list(self._places.values()):
-            value = place.position
-            if value is None or value == place.checkpointed:
+        """Write the positions that were acknowledged in this process into the database."""
+        log, checkpointed = self._ensure_row(db), list[tuple[ReaderState, int]]()
+        for reader in list(self._states.values()):
+            position = reader.position
+            if position is None or position == reader.checkpointed:
                 continue
-            if place.slot:
+            if reader.slot:
                 db.execute(
                     "UPDATE reader SET place = max(place, ?) WHERE slot = ? AND epoch = ?",
-                    (value, place.slot, place.epoch),
+                    (position, reader.slot, reader.epoch),
                 )
             else:
                 db.execute(
                     "INSERT INTO reader (log, name, place) VALUES (?, ?, ?)"
                     " ON CONFLICT DO UPDATE SET place = max(place, excluded.place)",
-                    (log, place.name, value),
+                    (log, reader.name, position),
                 )
-            folded.append((place, value))
-        return folded
+            checkpointed.append((reader, position))
+        return checkpointed
 
     def max_stored(self, log: int, db: sqlite3.Connection) -> int:
-        """The highest place that any reader but of direct calls has on record."""
+        """Return the highest stored position of all readers except that of direct calls."""
         stored = self._stored_positions(log, db)
-        return max((found.place for name, found in stored if name != DIRECT), default=0)
+        return max((reader.position for name, reader in stored if name != DIRECT), default=0)
 
     def clamp_to_head(self, head: int, log: int, db: sqlite3.Connection) -> None:
-        """Forget places beyond the log: a database that was put back from a copy has them.
+        """Move positions beyond the end of the log to its head.
 
-        It numbers its items anew from where it ends, and they must not count as acknowledged.
+        They exist if the database was restored from an older copy. It assigns the ids after its
+        head once more, and the new items must not count as acknowledged.
         """
-        for _, found in list(self._stored_positions(log, db)):
-            if found.place > head:
-                self._start_epoch(found, head, db)
+        for _, stored in list(self._stored_positions(log, db)):
+            if stored.position > head:
+                self._start_epoch(stored, head, db)
 
     def _find(self, name: str, db: sqlite3.Connection) -> StoredPosition | None:
-        return dict(self._stored_positions(self._hold(db), db)).get(name)
+        return dict(self._stored_positions(self._ensure_row(db), db)).get(name)
 
-    def _settle(self, name: str, place: int, db: sqlite3.Connection) -> StoredPosition:
-        """Find a name, and have it at *place* if it is new."""
-        log = self._hold(db)
+    def _find_or_insert(self, name: str, position: int, db: sqlite3.Connection) -> StoredPosition:
+        """Return the stored position of a name. A new name is inserted with *position*."""
+        log = self._ensure_row(db)
         db.execute(
-            "INSERT OR IGNORE INTO reader (log, name, place) VALUES (?, ?, ?)", (log, name, place)
+            "INSERT OR IGNORE INTO reader (log, name, place) VALUES (?, ?, ?)",
+            (log, name, position),
         )
         return dict(self._stored_positions(log, db))[name]
 
-    def _seek(self, name: str, place: int, db: sqlite3.Connection) -> StoredPosition:
-        found = self._settle(name, place, db)
-        return found if found.place == place else self._start_epoch(found, place, db)
+    def _seek(self, name: str, position: int, db: sqlite3.Connection) -> StoredPosition:
+        stored = self._find_or_insert(name, position, db)
+        return stored if stored.position == position else self._start_epoch(stored, position, db)
 
     def _start_epoch(
-        self, found: StoredPosition, place: int, db: sqlite3.Connection
+        self, stored: StoredPosition, position: int, db: sqlite3.Connection
     ) -> StoredPosition:
-        """Send a name elsewhere, in a new epoch."""
-        sent = StoredPosition(found.slot, found.epoch + 1, place)
+        """Move a name to *position*, in a new epoch."""
+        moved = StoredPosition(stored.slot, stored.epoch + 1, position)
         db.execute(
-            "UPDATE reader SET epoch = ?, place = ? WHERE slot = ?", (sent.epoch, place, sent.slot)
+            "UPDATE reader SET epoch = ?, place = ? WHERE slot = ?",
+            (moved.epoch, moved.position, moved.slot),
         )
-        return sent
+        return moved
 
     def _stored_positions(
         self, log: int, db: sqlite3.Connection
     ) -> Iterator[tuple[str, StoredPosition]]:
-        """What is on record of each name: its place is as far as database or file have it."""
-        return stored_positions(log, db, self._database.places)
+        return stored_positions(log, db, self._database.ack_file)
 
 
 def stored_positions(
     log: int, db: sqlite3.Connection, file: AckFile | None
 ) -> Iterator[tuple[str, StoredPosition]]:
-    """What is on record of each name that reads *log*."""
+    """Yield the position of each name that reads *log*: the greater of database and file."""
     rows = db.execute(
         "SELECT name, slot, epoch, place FROM reader WHERE log = ?", (log,)
     ).fetchall()
-    written = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
-    for name, slot, epoch, place in rows:
-        further, ack = written.get(slot, (0, 0))
-        yield name, StoredPosition(slot, epoch, max(place, ack) if further == epoch else place)
+    records = file.read() if file is not None and rows else dict[int, tuple[int, int]]()
+    for name, slot, epoch, position in rows:
+        file_epoch, file_position = records.get(slot, (0, 0))
+        if file_epoch == epoch:
+            position = max(position, file_position)  # noqa: PLW2901
+        yield name, StoredPosition(slot, epoch, position)

@@ -1,8 +1,8 @@
-"""One log in the file: its rows, and what is known of it in memory.
+"""`LogState`: one log in the file: its rows, and a cache of its last entries.
 
-Rows and whatever belongs to them are written in one transaction, in one hop to the database's
-thread for a whole page. What this process appended last stays in memory, so that a stream at the
-end of its log costs no hop to read.
+The entries of a page, and all that belongs to them, are written in one transaction, with one job of
+the database's thread. The last entries that this process appended stay in memory, so that a stream
+at the end of its log needs no job to read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from ..base import Entry, NewEntry, Topic
+from ..new_entries import Copies, assign_id, is_better_link
 from ..news import Notifier
 from .database import Database, data_version
 from .readers import Checkpointed, ReaderPositions
@@ -34,15 +35,23 @@ logger: Final = logging.getLogger("pythpeer.stores")
 T = TypeVar("T")
 
 CACHE_SIZE: Final = 600
-"""How many of the entries that this process appended last it keeps in memory: two full pages."""
-
-PendingFetch = tuple[int, str, float, int]
-"""An announcement's number, who announced it, until when it can take effect, and whether it was
-settled before that."""
+"""The number of entries in the cache, the last that this process appended: two full pages."""
 
 
-# What comes in its order and what comes late have a statement each: numbers and texts go to SQLite
-# as they are, while the sqlite3 module looks for an adapter for each None and each bool.
+class PendingFetch(NamedTuple):
+    """A fetch intent in the file."""
+
+    number: int
+    owner: str
+    until: float
+    """The time until which the read can take effect, by the database's clock."""
+
+    completed: int
+    """1 if it was completed by another owner before that time, else 0."""
+
+
+# Entries in order and out of order have separate statements: numbers and texts are passed to SQLite
+# directly, while the sqlite3 module searches for an adapter for each None and each bool.
 INSERT: Final = "INSERT OR IGNORE INTO entry (log, id, after, gap, item) VALUES (?, ?, ?, ?, ?)"
 INSERT_OUT_OF_ORDER: Final = (
     "INSERT OR IGNORE INTO entry (log, id, after, gap, item, late, latecomer)"
@@ -50,28 +59,38 @@ INSERT_OUT_OF_ORDER: Final = (
 )
 
 CHECKPOINT_EVERY: Final = 50
-"""Every how many pages what was acknowledged is written into the database as well, in case the file
-of places is lost."""
+"""The number of appended pages after which positions are written into the database as well, in case
+the file of positions is lost."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
 _Row = tuple[int, int, int, int, str | None]
+"""The parameters of `INSERT`."""
 
 
 class _AppendResult(NamedTuple, Generic[T]):
-    """What came of appending: the drafts that were new, and the end of the log that they made."""
+    """The result of an append."""
 
-    drafts: Sequence[NewEntry[T]]
+    added: Sequence[NewEntry[T]]
+    """The entries that were new."""
+
     tail: Sequence[Entry[T]]
+    """Those at the end of the log that may be cached: linked, and without a gap."""
+
     out_of_order_count: int
-    """How many had ever come late by then."""
-    folded: Checkpointed
+    """The number of entries that have ever arrived out of order, with these."""
+
+    checkpointed: Checkpointed
 
 
 class LogState(Generic[T]):
-    """One log, as all holds on it in this process share it.
+    """One log of the file, shared by all its handles in this process.
 
-    Methods that take a connection run on the database's thread.
+    Methods that take a connection run on the thread of the database, the others in the event loop.
+
+    Invariants: what was read from the log's row is the state at `_version`; the cache holds linked
+    entries without gaps, and is only used while no entry has arrived out of order since it was
+    filled, and while it ends at `head`.
     """
 
     def __init__(
@@ -83,31 +102,39 @@ class LogState(Generic[T]):
         durable: bool,
     ) -> None:
         self.topic = topic
-        self.news: Final = Notifier()
-        """Told when this process appends."""
+        self.notifier: Final = Notifier()
+        """Notified when this process has appended."""
         self.head: int = 0
-        """The highest id in the log, as far as is known."""
+        """The highest id of the log, as last read or appended by the thread."""
         self.readers: Final = ReaderPositions(database, self.ensure_row, durable=durable)
         self.database = database
         self._max_length = max_length
+        """The number of entries to keep, or ``None`` for all."""
         self._decode = msgspec.json.Decoder(topic.item).decode
         self._id = 0
+        """The id of the log's row; 0 if there is none. Set by the thread."""
         self._length = 0
-        self._latecomers = 0
+        """The number of entries, as last read by the thread."""
+        self._out_of_order_count = 0
+        """The number of entries that have ever arrived out of order. Set by the thread."""
         self._version = -1
+        """The database's version when the row was last read, -1 before. Set by the thread."""
         self._append_count = 0
-        self._checked_at_rollbacks = (
-            -1
-        )  # how often something had been rolled back by then, this perhaps
+        """The number of appends by this process, for `CHECKPOINT_EVERY`. Set by the thread."""
+        self._checked_at_rollbacks = -1
+        """The number of rollbacks when positions were last compared with the head: a rollback may
+        have undone it. Set by the thread."""
         self._cache: deque[Entry[T]] = deque(maxlen=min(CACHE_SIZE, max_length or CACHE_SIZE))
+        """The last appended entries. Changed by `append`, in the event loop."""
         self._out_of_order_at_cache = 0
+        """``_out_of_order_count`` when the cache was last changed."""
 
     def ensure_row(self, db: sqlite3.Connection) -> int:
-        """Begin to write: have the log's row there. Returns its id."""
+        """Start a write: insert the log's row if there is none. Returns its id."""
         self._refresh(db)
         if not self._id:
-            done = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
-            self._id = done.lastrowid or 0
+            inserted = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
+            self._id = inserted.lastrowid or 0
         if self.topic.destructive and self._checked_at_rollbacks != self.database.rollbacks:
             self.readers.clamp_to_head(self.head, self._id, db)
             self._checked_at_rollbacks = self.database.rollbacks
@@ -116,35 +143,37 @@ class LogState(Generic[T]):
     # -- reading ----------------------------------------------------------------------------------
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        """At most *limit* entries with ids over *after*, ascending."""
-        known = self._cached(after, limit)
-        if known is None:
-            known = await self.database.read(partial(self._select, after, limit))
-        return known
+        """Return at most *limit* entries with ids over *after*, ascending."""
+        entries = self._cached(after, limit)
+        if entries is None:
+            entries = await self.database.read(partial(self._select, after, limit))
+        return entries
 
     def _cached(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
-        """What can be said without looking into the file; ``None`` if that is nothing."""
-        tail = self._cache
-        current = self._out_of_order_at_cache == self._latecomers
-        if current and tail and tail[0].after <= after < tail[-1].id == self.head:
-            start = bisect_right(tail, after, key=attrgetter("id"))
-            return [tail[index] for index in range(start, min(start + limit, len(tail)))]
-        return () if after >= self.head and self.is_current() else None
+        """Return the entries from the cache, or ``None`` if the file must be read."""
+        cache = self._cache
+        is_complete = self._out_of_order_at_cache == self._out_of_order_count
+        if is_complete and cache and cache[0].after <= after < cache[-1].id == self.head:
+            start = bisect_right(cache, after, key=attrgetter("id"))
+            return [cache[index] for index in range(start, min(start + limit, len(cache)))]
+        if after >= self.head and self.is_current():
+            return ()
+        return None
 
     def is_current(self) -> bool:
-        """Whether it is certain that no other process has written since this one looked."""
+        """Return whether certainly no other process has written since the row was read."""
         return self._version == self.database.version
 
     async def refresh(self) -> int:
-        """Look how far the log reaches."""
+        """Read the log's row again. Returns the head."""
         return await self.database.read(self._refresh)
 
     def _refresh(self, db: sqlite3.Connection) -> int:
-        self._version = data_version(db)  # first: what comes in between will be looked for again
+        self._version = data_version(db)  # before the row: a later commit changes it again
         row = db.execute(
             "SELECT id, head, length, latecomers FROM log WHERE topic = ?", (self.topic.name,)
         ).fetchone()
-        self._id, self.head, self._length, self._latecomers = row or (0, 0, 0, 0)
+        self._id, self.head, self._length, self._out_of_order_count = row or (0, 0, 0, 0)
         return self.head
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
@@ -166,94 +195,94 @@ class LogState(Generic[T]):
             return None
 
     async def pending_fetches(self) -> Sequence[PendingFetch]:
-        """All that is announced."""
+        """Return all fetch intents of the log."""
 
         def job(db: sqlite3.Connection) -> Sequence[PendingFetch]:
             self._refresh(db)
-            what = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
-            return db.execute(what, (self._id,)).fetchall()
+            query = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
+            return [PendingFetch(*row) for row in db.execute(query, (self._id,))]
 
         return await self.database.read(job)
 
     # -- appending --------------------------------------------------------------------------------
 
     async def append(
-        self, drafts: Sequence[NewEntry[T]], finish: Callable[[sqlite3.Connection], object]
+        self, entries: Sequence[NewEntry[T]], finish: Callable[[sqlite3.Connection], object]
     ) -> Sequence[NewEntry[T]]:
-        """Add what is new among *drafts*, and return that. *finish* is done with it."""
-        done = await self.database.write(partial(self._append, drafts, finish))
-        self.readers.mark_checkpointed(done.folded)
-        if done.drafts:
-            tail = self._cache
-            late = done.out_of_order_count != self._out_of_order_at_cache
-            if tail and (late or not done.tail or done.tail[0].after != tail[-1].id):
-                tail.clear()
-            tail.extend(done.tail)
-            self._out_of_order_at_cache = done.out_of_order_count
-            self.news.notify_all()
-        return done.drafts
+        """Append those of *entries* that are new, and return them.
+
+        *finish* is called in the same transaction.
+        """
+        result = await self.database.write(partial(self._append, entries, finish))
+        self.readers.mark_checkpointed(result.checkpointed)
+        if result.added:
+            cache = self._cache
+            out_of_order = result.out_of_order_count != self._out_of_order_at_cache
+            is_linked = bool(result.tail and cache) and result.tail[0].after == cache[-1].id
+            if out_of_order or not is_linked:
+                cache.clear()
+            cache.extend(result.tail)
+            self._out_of_order_at_cache = result.out_of_order_count
+            self.notifier.notify_all()
+        return result.added
 
     def _append(
         self,
-        drafts: Sequence[NewEntry[T]],
+        new_entries: Sequence[NewEntry[T]],
         finish: Callable[[sqlite3.Connection], object],
         db: sqlite3.Connection,
     ) -> _AppendResult[T]:
         log = self.ensure_row(db)
         added: list[NewEntry[T]] = []
-        end: list[Entry[T]] = []
+        tail: list[Entry[T]] = []
         rows: list[_Row] = []
-        for draft in drafts:
-            entry = self._entry(draft, db)
+        for new in new_entries:
+            entry = self._entry(new, db)
             if entry is None:
                 continue
             if entry.id > self.head:
-                rows.append(self._row(entry))  # nothing of it can be there already
+                rows.append(self._row(entry))  # the file cannot have this id
             else:
-                self._insert(rows, db)  # it may be among them
+                self._insert(rows, db)  # the id may be among them
                 if not self._insert_out_of_order(entry, db):
                     continue
-            added.append(draft)
-            # A link with a gap may yet be mended: that is to be seen in the file.
-            if entry.gap or entry.after < self.head or (end and end[-1].id != entry.after):
-                end.clear()
+            added.append(new)
+            # A later page may replace a link with a gap, and it is then replaced in the file only.
+            if entry.gap or entry.after < self.head or (tail and tail[-1].id != entry.after):
+                tail.clear()
             if not entry.gap and entry.after >= self.head:
-                end.append(entry)
+                tail.append(entry)
             self.head = max(self.head, entry.id)
         self._insert(rows, db)
         length = self._length + len(added)
-        length -= self._trim(length, len(drafts), db)
+        length -= self._trim(length, len(new_entries), db)
         db.execute(
             "UPDATE log SET head = ?, length = ?, latecomers = ? WHERE id = ?",
-            (self.head, length, self._latecomers, log),
+            (self.head, length, self._out_of_order_count, log),
         )
         finish(db)
         self._append_count += 1
-        folded = () if self._append_count % CHECKPOINT_EVERY else self.readers.checkpoint(db)
-        return _AppendResult(added, end, self._latecomers, folded)
+        checkpointed: Checkpointed = ()
+        if self._append_count % CHECKPOINT_EVERY == 0:
+            checkpointed = self.readers.checkpoint(db)
+        return _AppendResult(added, tail, self._out_of_order_count, checkpointed)
 
-    def _entry(self, draft: NewEntry[T], db: sqlite3.Connection) -> Entry[T] | None:
-        """What a draft becomes; nothing if it has no number and was seen often enough."""
-        if draft.id is not None:
-            return Entry(draft.id, draft.after, draft.gap, draft.item)
-        found = db.execute(
+    def _entry(self, new: NewEntry[T], db: sqlite3.Connection) -> Entry[T] | None:
+        """Return the entry to insert; ``None`` if it has no id and enough copies were seen."""
+        if new.id is not None:
+            return Entry(new.id, new.after, new.gap, new.item)
+        row = db.execute(
             "SELECT copies, doubtful FROM seen WHERE log = ? AND key = ?",
-            (self._id, draft.identity),
+            (self._id, new.identity),
         ).fetchone()
-        copies, doubtful = found or (0, 0)
-        if draft.max_copies and copies >= draft.max_copies:
+        decision = assign_id(new, self.head, Copies(*row) if row else Copies())
+        if decision is None:
             return None
-        item = draft.item
-        if draft.from_history:
-            doubtful += 1
-        elif doubtful and not draft.max_copies:
-            doubtful -= 1
-            item = draft.as_duplicate
+        entry, copies = decision
         db.execute(
-            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
-            (self._id, draft.identity, copies + 1, doubtful),
+            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", (self._id, new.identity, *copies)
         )
-        return Entry(self.head + 1, self.head, gap=False, item=item)
+        return entry
 
     def _row(self, entry: Entry[T]) -> _Row:
         text = None
@@ -262,57 +291,67 @@ class LogState(Generic[T]):
                 text = _encode(entry.item).decode()
         except (ValueError, RecursionError):
             about = {"log": self.topic.name, "item": entry.id}
-            logger.warning("%s: item %d cannot be written down", *about.values(), extra=about)
+            logger.warning("%s: item %d cannot be encoded", *about.values(), extra=about)
         return (self._id, entry.id, entry.after, int(entry.gap), text)
 
     def _insert(self, rows: list[_Row], db: sqlite3.Connection) -> None:
-        """Write *rows* down, and clear the list."""
+        """Insert *rows*, and clear the list."""
         if rows:
             db.executemany(INSERT, rows)
             rows.clear()
 
     def _insert_out_of_order(self, entry: Entry[T], db: sqlite3.Connection) -> bool:
-        """Add an entry among others, unless its id is known. Says whether it was new."""
-        row = (*self._row(entry), self.head, self._latecomers)
+        """Insert an entry below the head, or improve the link of the stored one.
+
+        Returns whether its id was new.
+        """
+        row = (*self._row(entry), self.head, self._out_of_order_count)
         if db.execute(INSERT_OUT_OF_ORDER, row).rowcount:
-            self._latecomers += 1
+            self._out_of_order_count += 1
             return True
-        link = {"log": self._id, "id": entry.id, "after": entry.after, "gap": entry.gap}
-        db.execute(
-            "UPDATE entry SET after = :after, gap = :gap"
-            " WHERE log = :log AND id = :id AND (gap, after) > (:gap, :after)",
-            link,
-        )
+        stored_after, stored_gap = db.execute(
+            "SELECT after, gap FROM entry WHERE log = ? AND id = ?", (self._id, entry.id)
+        ).fetchone()
+        if is_better_link(
+            gap=entry.gap, after=entry.after, than_gap=bool(stored_gap), than_after=stored_after
+        ):
+            db.execute(
+                "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ?",
+                (entry.after, int(entry.gap), self._id, entry.id),
+            )
         return False
 
     def _trim(self, length: int, batch: int, db: sqlite3.Connection) -> int:
-        """Drop what came first, but no more than leaves room for a last batch of *batch*."""
-        most = self._max_length
-        if most is None or length <= max(most, batch):
+        """Delete the entries that arrived first, but none of the last *batch*. Returns how many."""
+        if self._max_length is None:
+            return 0
+        excess = length - max(self._max_length, batch)
+        if excess <= 0:
             return 0
         acknowledged = self.readers.max_stored(self._id, db) if self.topic.destructive else None
         rows = [
             (self._id, id)
-            for id in self._oldest(length - max(most, batch), db)
+            for id in self._oldest(excess, db)
             if acknowledged is None or id <= acknowledged
         ]
         db.executemany("DELETE FROM entry WHERE log = ? AND id = ?", rows)
         return len(rows)
 
-    def _oldest(self, many: int, db: sqlite3.Connection) -> Iterator[int]:
-        """The ids of what came first: in their order, but for those that came late."""
+    def _oldest(self, count: int, db: sqlite3.Connection) -> Iterator[int]:
+        """Yield the ids of the *count* entries that arrived first, in the order of arrival."""
         in_order = db.execute(
             "SELECT id, 0, id FROM entry WHERE log = ? AND late IS NULL ORDER BY id LIMIT ?",
-            (self._id, many),
+            (self._id, count),
         ).fetchall()
-        late = db.execute(
+        out_of_order = db.execute(
             "SELECT late, 1, id FROM entry WHERE log = ? AND late IS NOT NULL"
             " ORDER BY late, latecomer LIMIT ?",
-            (self._id, many),
+            (self._id, count),
         ).fetchall()
-        return (row[2] for row in islice(merge(in_order, late, key=_arrival_order), many))
+        arrived = merge(in_order, out_of_order, key=_arrival_order)
+        return (row[2] for row in islice(arrived, count))
 
 
 def _arrival_order(row: tuple[int, int, int]) -> tuple[int, int]:
-    """When an entry came: behind all up to an id, and behind those that were not late."""
+    """Return the sort key: the head at the arrival; at the same head those in order are first."""
     return row[:2]

@@ -1,4 +1,4 @@
-"""`SqliteStore`: opens and closes the file, and hands out what is in it."""
+"""`SqliteStore`: opens and closes the file, and creates the handles and limiters that use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .database import Database, Durability
 from .gate import SqlitePacing
 from .log import SqliteLog
 from .shelf import LogState
-from .survey import survey
+from .survey import read_snapshot
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,26 +29,34 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 MAX_LENGTH: Final = 100_000
+"""The default number of items in a log."""
 
 
 class SqliteStore(Store):
-    """Keeps everything in the SQLite file *path*, which is made if it is not there.
+    """Keeps everything in one SQLite file, which outlives the program.
 
-    It outlives the program: streams with a name go on where they were, and mail that a killed
-    program had asked for is found again. Sessions and programs of one machine that use the same
-    file share its pacing, and one of them polls for all. The file must be on a local disk. Beside
-    it lie SQLite's own files and the places of the streams (``-wal``, ``-shm``, ``-places``): move
-    or copy them together, while nobody uses them. All of them are readable by their owner only,
-    and no key is in any.
+    Streams with a name resume at their position, and mail that a killed program was fetching is
+    recovered. Sessions and programs of one machine that use the same file share its pacing, and one
+    of them polls for all. The file must be on a local disk. SQLite's own files and the positions of
+    the streams are next to it (``-wal``, ``-shm``, ``-places``): move or copy them together, while
+    no program uses them. All of them are readable by their owner only, and contain no key.
 
-    Each log keeps its last ``max_length`` items (``None``: all of them); of mail, all that no
-    stream has acknowledged besides. ``durability="normal"`` survives whatever becomes of the
-    program; after a power failure the last moments of chat may have to be fetched again, and what
-    was acknowledged in them comes again. ``"full"`` waits for the disk at each step instead. That
-    mail was asked for is on disk before it is asked for, either way.
+    The file is created if it does not exist. Opening a session raises `StoreError` if the file is
+    damaged, belongs to another program or was written by a newer version; it is not changed then.
 
-    Opening a session raises `StoreError` where the file is damaged, another program's or from a
-    newer version; it is left as it is.
+    Invariants: the file is open while there are sessions, all in one event loop.
+
+    Args:
+        path: The path of the file.
+        durability: ``"normal"`` (the default) survives every end of the program; after a power
+            failure the last seconds of chat may be fetched again, and items that were acknowledged
+            in them are returned again. ``"full"`` waits for the disk at each step instead. The
+            fetch intent of mail is on the disk before the mail is requested, with either.
+        max_length: The number of last items that each log keeps, 100,000 by default; ``None`` keeps
+            all. Mail that no stream has acknowledged is kept in addition.
+
+    Raises:
+        InvalidRequestError: if an argument is invalid.
     """
 
     def __init__(
@@ -60,83 +68,95 @@ class SqliteStore(Store):
     ) -> None:
         super().__init__()
         if durability not in ("normal", "full"):
-            raise InvalidRequestError('durability is "normal" or "full"')
+            raise InvalidRequestError('durability must be "normal" or "full"')
         if max_length is not None:
             check_integer("max_length", max_length, 1)
         self._database = Database(_checked(path), durability)
         self._max_length = max_length
         self._durable = durability == "full"
-        self._shelves: dict[str, LogState[Any]] = {}
-        self._gates: list[SqlitePacing] = []
+        self._logs: dict[str, LogState[Any]] = {}
+        """The logs by topic. Added when a handle is used, and cleared when the file is opened."""
+        self._pacing: list[SqlitePacing] = []
+        """The pacing backends of all limiters. Added by `make_limiter`, never removed."""
         self._sessions = 0
+        """The number of open sessions. Changed by `open` and `aclose`, under the lock."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._turn = asyncio.Lock()
+        """The event loop of the lock."""
+        self._lock = asyncio.Lock()
+        """Held while the file is being opened or closed."""
 
     @property
     def path(self) -> Path:
-        """Where the file is, or will be."""
+        """The absolute path of the file, which exists after the first session was opened."""
         return self._database.path
 
     async def open(self) -> None:
-        """Open the file for one more session. Raises `StoreError` where that is impossible."""
+        """Open the file for one more session.
+
+        Raises:
+            StoreError: if the file cannot be used.
+        """
         async with self._open_lock():
             if not self._sessions:
-                self._shelves.clear()
+                self._logs.clear()
                 await self._database.open()
             self._sessions += 1
 
     async def aclose(self) -> None:
-        """One session less; the last one closes the file."""
+        """Close the store for one session. The last one closes the file."""
         with anyio.CancelScope(shield=True):
             async with self._open_lock():
                 self._sessions = max(0, self._sessions - 1)
-                if not self._sessions and self._database.places is not None:
+                if not self._sessions and self._database.ack_file is not None:
                     await self._close()
 
     def _open_lock(self) -> asyncio.Lock:
+        """Return the lock of the running event loop."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._sessions and self._loop is not None and not self._loop.is_closed():
                 raise StoreError("the store is open in another event loop")
-            self._loop, self._turn = loop, asyncio.Lock()
-        return self._turn
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
 
     async def _close(self) -> None:
         try:
-            await self._database.write(self._leave)
+            await self._database.write(self._checkpoint_and_release)
         finally:
             await self._database.aclose()
 
-    def _leave(self, db: sqlite3.Connection) -> None:
-        for shelf in self._shelves.values():
-            shelf.readers.checkpoint(db)
-        for gate in self._gates:
-            gate.close(db)
+    def _checkpoint_and_release(self, db: sqlite3.Connection) -> None:
+        for state in self._logs.values():
+            state.readers.checkpoint(db)
+        for pacing in self._pacing:
+            pacing.close(db)
 
     def log(self, topic: Topic[T]) -> Log[T]:
-        """The log of *topic*, shared by all sessions and programs on this file."""
-        return SqliteLog(partial(self._shelf, topic))
+        """Return a handle to the log of *topic*, shared by all programs on this file."""
+        return SqliteLog(partial(self._log_state, topic))
 
-    def _shelf(self, topic: Topic[T]) -> LogState[T]:
-        shelf = self._shelves.get(topic.name)
-        if shelf is None:
-            shelf = self._shelves[topic.name] = LogState(
+    def _log_state(self, topic: Topic[T]) -> LogState[T]:
+        state = self._logs.get(topic.name)
+        if state is None:
+            state = self._logs[topic.name] = LogState(
                 topic, self._database, max_length=self._max_length, durable=self._durable
             )
-        return cast("LogState[T]", shelf)
+        return cast("LogState[T]", state)
 
     def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """Make a limiter that shares its tokens with the other programs on this file."""
+        """Create a limiter that shares its tokens with the other programs on this file."""
         if not rate.interval:
             return Limiter(name, rate)
-        gate = SqlitePacing(self._database, key, rate)
-        self._gates.append(gate)
-        return Limiter(name, rate, gate)
+        pacing = SqlitePacing(self._database, key, rate)
+        self._pacing.append(pacing)
+        return Limiter(name, rate, pacing)
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
-        """What is in the file now, with the last *latest* items of each log."""
+        """Return the present content of the file, with the last *latest* items of each log."""
         database = self._database
-        return await database.read(lambda db: survey(db, database.places, database.now(), latest))
+        return await database.read(
+            lambda db: read_snapshot(db, database.ack_file, database.now(), latest)
+        )
 
     def __repr__(self) -> str:
         state = "open" if self._sessions else "closed"
@@ -147,7 +167,7 @@ def _checked(path: object) -> Path:
     if isinstance(path, os.PathLike):
         path = os.fspath(cast("os.PathLike[str]", path))
     if not isinstance(path, str) or not path or "\0" in path:
-        raise InvalidRequestError("a store's path is text, or a Path")
+        raise InvalidRequestError("path must be a str or a Path, and not empty")
     if path == ":memory:":
-        raise InvalidRequestError("for a store in memory there is MemoryStore()")
+        raise InvalidRequestError('":memory:" is not supported, use MemoryStore()')
     return Path(path).absolute()

@@ -1,8 +1,8 @@
-"""What is in the file, for whoever watches: read in one look, and nothing is written."""
+"""Reads a snapshot of the file in one transaction, and writes nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..base import DIRECT
 from ..shared import endpoint_snapshot as survey_endpoint
@@ -15,22 +15,22 @@ from .readers import stored_positions
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["survey"]
+__all__ = ["read_snapshot"]
 
 
-def survey(
-    db: sqlite3.Connection, places: AckFile | None, now: float, latest: int
+def read_snapshot(
+    db: sqlite3.Connection, ack_file: AckFile | None, now: float, latest: int
 ) -> StoreSnapshot:
-    """All logs and endpoints, as of one moment: *now*, by the clock that the file is written by."""
-    db.execute("BEGIN")  # one look for all of it
+    """Return all logs and endpoints. *now* is the time of the clock that the file is written by."""
+    db.execute("BEGIN")  # one state of the file for all queries
     try:
-        return StoreSnapshot(tuple(_logs(db, places, now, latest)), tuple(_endpoints(db, now)))
+        return StoreSnapshot(tuple(_logs(db, ack_file, now, latest)), tuple(_endpoints(db, now)))
     finally:
         db.execute("COMMIT")
 
 
 def _logs(
-    db: sqlite3.Connection, places: AckFile | None, now: float, latest: int
+    db: sqlite3.Connection, ack_file: AckFile | None, now: float, latest: int
 ) -> list[LogSnapshot]:
     rows = db.execute(
         "SELECT id, topic, head, length, leader, leads_until FROM log ORDER BY topic"
@@ -40,29 +40,30 @@ def _logs(
             topic=topic,
             head=head,
             length=length,
-            has_leader=leader is not None and now < until and is_alive(leader),
-            pending_fetches=_count(db, "SELECT count(*) FROM announcement WHERE log = ?", log),
+            has_leader=leader is not None and now < lease_until and is_alive(leader),
+            pending_fetches=_count(db, COUNT_FETCHES, log),
             readers=tuple(
-                ReaderSnapshot(name, found.place, _count(db, AFTER, log, found.place))
-                for name, found in sorted(stored_positions(log, db, places))
+                ReaderSnapshot(name, stored.position, _count(db, COUNT_AFTER, log, stored.position))
+                for name, stored in sorted(stored_positions(log, db, ack_file))
                 if name not in (DIRECT, ANONYMOUS)
             ),
             latest=tuple(LatestItem(*row) for row in reversed(_latest(db, log, latest))),
         )
-        for log, topic, head, length, leader, until in rows
+        for log, topic, head, length, leader, lease_until in rows
     ]
 
 
-AFTER = "SELECT count(*) FROM entry WHERE log = ? AND id > ?"
+COUNT_FETCHES: Final = "SELECT count(*) FROM announcement WHERE log = ?"
+COUNT_AFTER: Final = "SELECT count(*) FROM entry WHERE log = ? AND id > ?"
 
 
-def _count(db: sqlite3.Connection, what: str, *of: int) -> int:
-    return int(db.execute(what, of).fetchone()[0])
+def _count(db: sqlite3.Connection, query: str, *parameters: int) -> int:
+    return int(db.execute(query, parameters).fetchone()[0])
 
 
-def _latest(db: sqlite3.Connection, log: int, many: int) -> list[tuple[int, str | None]]:
+def _latest(db: sqlite3.Connection, log: int, count: int) -> list[tuple[int, str | None]]:
     return db.execute(
-        "SELECT id, item FROM entry WHERE log = ? ORDER BY id DESC LIMIT ?", (log, many)
+        "SELECT id, item FROM entry WHERE log = ? ORDER BY id DESC LIMIT ?", (log, count)
     ).fetchall()
 
 

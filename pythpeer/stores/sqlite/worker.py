@@ -1,8 +1,8 @@
-"""One thread that works for event loops, one job after the other, and a short way there and back.
+"""`Worker`: one thread that executes jobs for event loops, one after the other, with low overhead.
 
-A loop's `run_in_executor` makes three futures for each job, one of them with locks, if a cancelled
-asker is not to cancel the job: that costs as much as a job of ours. Here is one. Whatever becomes
-of the asker or of its loop, a job that was asked for must be done.
+For each job a loop's `run_in_executor` creates three futures, one of them with locks, if the job
+must survive the cancellation of its caller: that costs as much as one of our jobs. Here it is one
+future. A submitted job is executed even if its caller is cancelled or its loop is closed.
 """
 
 from __future__ import annotations
@@ -18,46 +18,47 @@ T = TypeVar("T")
 
 
 class Worker:
-    """The thread, until it is closed."""
+    """A thread that exists until `close`."""
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+        """The executor of the thread."""
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Have *work* done, and return what it returns or raise what it raises."""
+        """Execute *work* on the thread. Returns its result, or raises its exception."""
         loop = asyncio.get_running_loop()
-        # Through the loop all the same: one that makes its time up has to know that there is work
-        # outside. It calls `submit` and hands on what that returns, which is a loop's future.
+        # By way of the loop, because a loop with virtual time must know of work outside of it. It
+        # calls `submit`, and returns what that returns: a future of the loop.
         return await loop.run_in_executor(cast("Executor", self), work)
 
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Have *work* done. The future is the running loop's."""
+        """Execute *work* on the thread. Returns a future of the running loop."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._pool.submit(_run, work, loop, future)
         return future
 
     def submit_nowait(self, work: Callable[[], object]) -> None:
-        """Have *work* done, without a word of what came of it. The loop may be gone by then."""
+        """Execute *work* on the thread, without a result. The loop may be closed before it ends."""
         self._pool.submit(work)
 
     def close(self) -> None:
-        """Let the thread end once it has done what it was asked for."""
+        """End the thread after the submitted jobs. Does not wait for it."""
         self._pool.shutdown(wait=False)
 
 
 def _run(work: Callable[[], T], loop: asyncio.AbstractEventLoop, future: asyncio.Future[T]) -> None:
-    """On the thread. A loop that is closed meanwhile raises, and the pool keeps that to itself."""
+    """Run on the thread. If the loop was closed, its exception is kept by the pool, unread."""
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001  # it is the asker's
+    except BaseException as error:  # noqa: BLE001  # raised by `run`, at its caller
         loop.call_soon_threadsafe(_fail, future, error)
     else:
         loop.call_soon_threadsafe(_finish, future, result)
 
 
 def _finish(future: asyncio.Future[T], result: T) -> None:
-    if not future.done():  # its asker may have been cancelled
+    if not future.done():  # the caller may have been cancelled
         future.set_result(result)
 
 

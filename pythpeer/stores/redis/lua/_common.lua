@@ -1,0 +1,248 @@
+-- The beginning of each script about a log.
+--
+-- All times are the server's, in microseconds. Ids are numbers here, and "<id>-0" in the stream. An
+-- entry is {"<id>-0", {"after", n, ["gap", "1",] ["item", json]}}, wherever it is stored.
+--
+-- The keys of a log, whose names are kept as they are stored:
+--   STREAM            log:         the stream, with the entries that arrived in order
+--   META              meta:        the lease, the acknowledged and the direct position, counters;
+--                                  for each name its epoch, and while it is replaying "late:" (its
+--                                  position) and "catcher:" (the consumer that replays)
+--   LINKS             links:       better links of entries in the stream: id -> "after gap"
+--   OUT_OF_ORDER      late:        the entries that arrived out of order, by id
+--   OUT_OF_ORDER_IDS  late-ids:    their ids, sorted
+--   ARRIVAL_ORDER     late-order:  their ids, in the order of arrival
+--   SEEN              seen:        for items without an id: identity -> "copies duplicates"
+--   FETCHES           announced:   the fetch intents, see lease_and_fetches.lua
+--   ALIVE             alive        the owners that are alive, by the time at which they expire
+--   DEATHS            deaths       the number of deaths, and of releases of a lease
+
+local STREAM, META, LINKS, OUT_OF_ORDER, OUT_OF_ORDER_IDS, ARRIVAL_ORDER = unpack(KEYS, 1, 6)
+local SEEN, FETCHES, ALIVE, DEATHS = unpack(KEYS, 7, 10)
+
+-- By how much the ids jump in a log that lost its end: beyond all ids that any reader has seen.
+local JUMP = 1000000
+
+-- What the names of owners begin with, see Heartbeat.new_owner.
+local OWNER_PREFIX = 'pythpeer-'
+
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000000 + time[2]
+end
+
+local function fmt_int(number)
+  return string.format('%.0f', number)
+end
+
+local function number_of(id)
+  return tonumber(string.match(id, '^%d+'))
+end
+
+-- Returns the value of a name in a flat list of names and values.
+local function field(list, name)
+  for index = 1, #list, 2 do
+    if list[index] == name then return list[index + 1] end
+  end
+end
+
+local function is_owner(name)
+  return string.sub(name, 1, #OWNER_PREFIX) == OWNER_PREFIX
+end
+
+local function alive(owner)
+  local expires = redis.call('ZSCORE', ALIVE, owner)
+  return expires and tonumber(expires) > now()
+end
+
+local function keep_alive(owner, timeout)
+  redis.call('ZADD', ALIVE, fmt_int(now() + timeout), owner)
+end
+
+-- Returns the highest id that the log ever had.
+local function head()
+  local info = redis.pcall('XINFO', 'STREAM', STREAM)
+  return info.err and 0 or number_of(field(info, 'last-generated-id'))
+end
+
+-- Returns the same, for a client that has seen `known` as the head. If the head is lower now, the
+-- server has lost the end of the log. Where reads are not destructive it is simply fetched again.
+-- Where they are, it has to be recovered from the history, with ids beyond all that readers have
+-- passed: a lost fetch intent starts that.
+local function head_since(known, destructive)
+  local last = head()
+  if not destructive or last >= known then return last end
+  last = known + JUMP
+  redis.call('XADD', STREAM, fmt_int(last) .. '-0', 'after', '0')
+  redis.call('XDEL', STREAM, fmt_int(last) .. '-0')
+  local fetch = redis.call('HINCRBY', META, 'announcements', 1)
+  redis.call('HSET', FETCHES, fetch, '0 - 0')
+  return last
+end
+
+local function make_entry(id, after, gap, item)
+  local fields = {'after', fmt_int(after)}
+  if gap then
+    fields[3], fields[4] = 'gap', '1'
+  end
+  if item then
+    fields[#fields + 1] = 'item'
+    fields[#fields + 1] = item
+  end
+  return {fmt_int(id) .. '-0', fields}
+end
+
+local function link_of(entry)
+  return tonumber(entry[2][2]), entry[2][3] == 'gap'
+end
+
+-- Replaces links of entries by the better ones that are stored apart from the stream.
+local function relinked(entries)
+  if redis.call('EXISTS', LINKS) == 0 then return entries end
+  for index, entry in ipairs(entries) do
+    local id = number_of(entry[1])
+    local link = redis.call('HGET', LINKS, fmt_int(id))
+    if link then
+      local after, gap = string.match(link, '(%d+) (%d)')
+      entries[index] = make_entry(id, tonumber(after), gap == '1', field(entry[2], 'item'))
+    end
+  end
+  return entries
+end
+
+-- Returns an entry that arrived out of order, and the head at its arrival. It is stored as
+-- "after gap head [item]".
+local function out_of_order_entry(id)
+  local stored = redis.call('HGET', OUT_OF_ORDER, id)
+  if not stored then return nil end
+  local after, gap, arrived, item = string.match(stored, '^(%d+) (%d) (%d+) ?(.*)$')
+  if item == '' then item = nil end
+  return make_entry(tonumber(id), tonumber(after), gap == '1', item), tonumber(arrived)
+end
+
+local function keep_out_of_order(id, after, gap, arrived, item)
+  local stored = fmt_int(after) .. (gap and ' 1 ' or ' 0 ') .. fmt_int(arrived)
+  redis.call('HSET', OUT_OF_ORDER, fmt_int(id), item and stored .. ' ' .. item or stored)
+end
+
+local function out_of_order_after(position, limit)
+  if redis.call('EXISTS', OUT_OF_ORDER_IDS) == 0 then return {} end
+  local command = {'ZRANGEBYSCORE', OUT_OF_ORDER_IDS, '(' .. fmt_int(position), '+inf'}
+  if limit then
+    command[5], command[6], command[7] = 'LIMIT', 0, limit
+  end
+  return redis.call(unpack(command))
+end
+
+local function stream_after(position, limit)
+  local command = {'XRANGE', STREAM, '(' .. fmt_int(position) .. '-0', '+'}
+  if limit then
+    command[5], command[6] = 'COUNT', limit
+  end
+  return relinked(redis.call(unpack(command)))
+end
+
+-- Returns the entries after a position, wherever they are stored, in the order of their ids.
+local function entries_after(position, limit)
+  local stream, others = stream_after(position, limit), out_of_order_after(position, limit)
+  if #others == 0 then return stream end
+  local merged, s, o = {}, 1, 1
+  while (stream[s] or others[o]) and not (limit and #merged >= limit) do
+    if stream[s] and not (others[o] and tonumber(others[o]) < number_of(stream[s][1])) then
+      merged[#merged + 1] = stream[s]
+      s = s + 1
+    else
+      merged[#merged + 1] = out_of_order_entry(others[o])
+      o = o + 1
+    end
+  end
+  return merged
+end
+
+-- Returns the last delivered id of a reader group, and the number of its pending items; nothing if
+-- the log does not have the name.
+local function group(name)
+  local groups = redis.pcall('XINFO', 'GROUPS', STREAM)
+  if groups.err then return nil end
+  for _, info in ipairs(groups) do
+    if field(info, 'name') == name then
+      return number_of(field(info, 'last-delivered-id')), field(info, 'pending')
+    end
+  end
+end
+
+local function make_group(name, position)
+  redis.call('XGROUP', 'CREATE', STREAM, name, fmt_int(position) .. '-0', 'MKSTREAM')
+end
+
+local function move_group(name, position)
+  redis.call('XGROUP', 'SETID', STREAM, name, fmt_int(position) .. '-0')
+end
+
+-- Returns the position of a name that replays what the stream lacks; nothing if it does not.
+local function replay_position(name)
+  local position = redis.call('HGET', META, 'late:' .. name)
+  return position and tonumber(position)
+end
+
+local function epoch(name)
+  return tonumber(redis.call('HGET', META, 'epoch:' .. name) or '0')
+end
+
+-- Returns the id up to which all items were acknowledged.
+local function position_of(name)
+  local delivered, pending = group(name)
+  if not delivered then return nil end
+  local position = replay_position(name) or delivered
+  if pending > 0 then
+    position = math.min(position, number_of(redis.call('XPENDING', STREAM, name)[2]) - 1)
+  end
+  return position
+end
+
+-- Returns the same position as a link of the chain: immediately before the first pending item.
+local function position_in_chain(name)
+  local position, first = position_of(name), redis.pcall('XPENDING', STREAM, name)[2]
+  if not first then return position end
+  local entry = relinked(redis.call('XRANGE', STREAM, first, first))[1]
+  return entry and math.min(position, (link_of(entry))) or position
+end
+
+-- Stores a position in a field of META, unless it has a greater one.
+local function raise_to(meta_field, position)
+  if position > tonumber(redis.call('HGET', META, meta_field) or '0') then
+    redis.call('HSET', META, meta_field, fmt_int(position))
+  end
+end
+
+-- Acknowledges pending `ids`, and all up to `position`, for a reader of a name, unless the name was
+-- moved by seek after the epoch that the reader knows.
+local function acknowledge(name, known_epoch, position, ids)
+  if not position and #ids == 0 or known_epoch and known_epoch ~= epoch(name) then return end
+  local delivered = group(name)
+  if not delivered then
+    if not position then return end
+    make_group(name, position)
+    delivered = position
+  end
+  if #ids > 0 then redis.call('XACK', STREAM, name, unpack(ids)) end
+  if position then
+    local replayed = replay_position(name)
+    if replayed then
+      redis.call('HSET', META, 'late:' .. name, fmt_int(math.max(replayed, position)))
+    elseif position > delivered then
+      move_group(name, position)
+    end
+  end
+  raise_to('acknowledged', position_of(name))
+end
+
+local function optional(text)
+  if text ~= '' then return tonumber(text) end
+end
+
+local function rest(first)
+  local values = {}
+  for index = first, #ARGV do values[#values + 1] = ARGV[index] end
+  return values
+end

@@ -1,0 +1,121 @@
+-- Returns the next items for one reader of a group, whose readers share the items of a name.
+--
+-- ARGV: known head, whether reads are destructive ("1"), name, consumer, its session timeout in
+--       microseconds, limit, the position of the reader, the epoch of the name that it knows or "",
+--       whether to return its pending items again ("1"), then what it acknowledges: a position or
+--       "", and ids.
+-- Returns a mode, the epoch, the head, the position of the group, and entries. The modes:
+--   "next"      the next items of the group, in the order of the log
+--   "again"     items that were returned before, to this reader or to a dead one
+--   "catch up"  the stream lacks the next entry: all entries from there on, for this reader only
+--   "wait"      the same, and another reader is replaying
+
+local destructive, name, consumer = ARGV[2] == '1', ARGV[3], ARGV[4]
+local limit, position = tonumber(ARGV[6]), tonumber(ARGV[7])
+
+local last = head_since(tonumber(ARGV[1]), destructive)
+if not group(name) then make_group(name, position) end  -- the server has lost it
+acknowledge(name, optional(ARGV[8]), optional(ARGV[10]), rest(11))
+keep_alive(consumer, tonumber(ARGV[5]))
+local delivered, pending = group(name)
+
+local function result(mode, group_position, entries)
+  return {mode, epoch(name), last, group_position, entries}
+end
+
+local function read_group(id)
+  local reply = redis.call(
+    'XREADGROUP', 'GROUP', name, consumer, 'COUNT', limit, 'STREAMS', STREAM, id)
+  if not reply then return {} end
+  return reply[1][2]
+end
+
+-- Returns an entry without fields for an item that was trimmed while it was pending.
+local function drop_trimmed(id)
+  redis.call('XACK', STREAM, name, id)
+  return {id, {}}
+end
+
+local function claim(dead)
+  local entries, by_id = {}, {}
+  for index, item in ipairs(redis.call('XPENDING', STREAM, name, '-', '+', limit, dead)) do
+    entries[index] = item[1]
+  end
+  for _, entry in ipairs(redis.call('XCLAIM', STREAM, name, consumer, 0, unpack(entries))) do
+    if entry then by_id[entry[1]] = entry end
+  end
+  for index, id in ipairs(entries) do entries[index] = by_id[id] or drop_trimmed(id) end
+  if #entries < limit then redis.call('XGROUP', 'DELCONSUMER', STREAM, name, dead) end
+  return entries
+end
+
+local function claim_from_dead()
+  for _, info in ipairs(redis.call('XPENDING', STREAM, name)[4] or {}) do
+    local other = info[1]
+    if other ~= consumer and is_owner(other) and not alive(other) then
+      return claim(other)
+    end
+  end
+  return {}
+end
+
+if pending > 0 then
+  local entries = {}
+  if ARGV[9] == '1' then
+    entries = read_group('0')
+    for index, entry in ipairs(entries) do
+      if not entry[2] then entries[index] = drop_trimmed(entry[1]) end
+    end
+  end
+  if #entries == 0 then entries = claim_from_dead() end
+  if #entries > 0 then return result('again', delivered, relinked(entries)) end
+end
+
+-- Returns the next entries of the stream, as far as they are linked and no entry that arrived out
+-- of order belongs between them; nothing if the stream lacks the next entry.
+local function read_linked(start)
+  local entries = relinked(read_group('>'))
+  local out_of_order = tonumber(out_of_order_after(start, 1)[1] or math.huge)
+  local linked, reached = 0, start
+  for index, entry in ipairs(entries) do
+    local id = number_of(entry[1])
+    if link_of(entry) > reached or id > out_of_order then break end
+    linked, reached = index, id
+  end
+  if linked == #entries then
+    if linked == 0 and out_of_order < math.huge then return nil end
+    return entries
+  end
+  for index = linked + 1, #entries do
+    redis.call('XACK', STREAM, name, entries[index][1])
+    entries[index] = nil
+  end
+  move_group(name, reached)
+  if linked > 0 then return entries end
+end
+
+local function end_replay(at)
+  redis.call('HDEL', META, 'late:' .. name, 'catcher:' .. name)
+  move_group(name, at)
+end
+
+local replayed = replay_position(name)
+if replayed then
+  local replayer = redis.call('HGET', META, 'catcher:' .. name)
+  if replayer and replayer ~= consumer and alive(replayer) then return result('wait', last, {}) end
+  local following = entries_after(replayed, 1)[1]
+  local joins_stream = not following or (link_of(following) <= replayed
+    and redis.call('HEXISTS', OUT_OF_ORDER, fmt_int(number_of(following[1]))) == 0)
+  if joins_stream then
+    end_replay(replayed)
+    delivered = replayed
+  end
+end
+if not replay_position(name) then
+  local entries = read_linked(delivered)
+  if entries then return result('next', delivered, entries) end
+  replayed = delivered
+  redis.call('HSET', META, 'late:' .. name, fmt_int(delivered))
+end
+redis.call('HSET', META, 'catcher:' .. name, consumer)
+return result('catch up', replayed, entries_after(replayed, limit))

@@ -1,0 +1,19 @@
+-- Extends the life of owners, and removes dead ones.
+--
+-- KEYS: the owners that are alive, by the time at which they expire; the number of deaths.
+-- ARGV: session timeout in microseconds, how many owners are dead, their names, then the names of
+--       those that are alive.
+-- Returns the number of deaths so far.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local first_alive = 3 + ARGV[2]
+for index = 3, first_alive - 1 do
+  if redis.call('ZREM', KEYS[1], ARGV[index]) == 1 then redis.call('INCR', KEYS[2]) end
+end
+for index = first_alive, #ARGV do
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[1]), ARGV[index])
+end
+local expired = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
+if expired > 0 then redis.call('INCRBY', KEYS[2], expired) end
+return tonumber(redis.call('GET', KEYS[2]) or '0')
