@@ -59,7 +59,7 @@ async def _lives(kind: str, way: str, lives: int) -> Outcome:
 
     with tempfile.TemporaryDirectory() as folder:
         async with FakeServices(seed=SEED) as fake:
-            fake.listen(count)
+            fake.subscribe(count)
             keys = (fake.peerbet_key, fake.personal_key)
             place = Place(fake.peerbet_url, fake.pythbots_url, *keys)
             file = str(Path(folder) / "kept")

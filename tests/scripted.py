@@ -31,12 +31,12 @@ import msgspec
 from pythpeer import Rate, Session
 from pythpeer.testing.chat import ChatLine, FakeChat
 from pythpeer.testing.directory import Chats, Users
-from pythpeer.testing.habits import QuirkOptions, Quirks, habits_from
+from pythpeer.testing.habits import QuirkOptions, Quirks, make_quirks
 from pythpeer.testing.incoming import IncomingRequest
 from pythpeer.testing.keys import ApiKeys
 from pythpeer.testing.mail import FakeMail, StoredMail
 from pythpeer.testing.pythbots import FakePythBots
-from pythpeer.testing.replies import RefusedError, php_json
+from pythpeer.testing.replies import RejectedError, php_json
 
 Order = Literal["ascending", "descending", "shuffled"]
 Window = Literal["newest", "oldest"]
@@ -107,11 +107,11 @@ class Scripted:
         self, *, shown_as: Callable[[str], str] = str, **habits: Unpack[QuirkOptions]
     ) -> None:
         self.shown_as = shown_as
-        self.habits = habits_from(Quirks(names={"date": None, "from_id": None}), **habits)
+        self.habits = make_quirks(Quirks(names={"date": None, "from_id": None}), **habits)
         users, chance = Users(), random.Random(7)
-        self.chat = FakeChat(habits=lambda: self.habits, date=lambda: DATE, rng=chance)
+        self.chat = FakeChat(quirks=lambda: self.habits, date=lambda: DATE, rng=chance)
         self.mail = FakeMail(
-            users, users.ensure(USER), habits=lambda: self.habits, date=lambda: DATE, rng=chance
+            users, users.ensure(USER), quirks=lambda: self.habits, date=lambda: DATE, rng=chance
         )
         self._pythbots = FakePythBots(
             users, Chats(users), self.mail, ApiKeys(), lambda: self.habits
@@ -130,7 +130,7 @@ class Scripted:
 
     def adopt(self, **habits: Unpack[QuirkOptions]) -> None:
         """Change habits, from the next request on."""
-        self.habits = habits_from(self.habits, **habits)
+        self.habits = make_quirks(self.habits, **habits)
 
     def say(self, many: int = 1, *, step: int = 1) -> int:
         """Add *many* messages, ids *step* apart, and return the last id."""
@@ -169,7 +169,7 @@ class Scripted:
     @property
     def letters(self) -> list[StoredMail]:
         """All mail in the box."""
-        return self.mail.box
+        return self.mail.inbox
 
     def deliver(self, *texts: str, sender: str = "alice") -> None:
         """Put unread mail into the box."""
@@ -257,7 +257,7 @@ class Scripted:
                     return self._pythbots.answer(call)
                 case _:
                     return {"success": True}
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             return refusal.document
 
     def _answer_chat(self, kind: str, call: IncomingRequest) -> object:

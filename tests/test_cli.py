@@ -299,7 +299,7 @@ def test_all_mail(configured: FakeServices, run: Run) -> None:
     head, row = run("mail", "all").out.splitlines()
     assert head == "sent\tfrom\tread\ttext"
     assert row.split("\t")[1:] == ["alice", "no", "a mail"]
-    (mail,) = configured.mail.box
+    (mail,) = configured.mail.inbox
     assert not mail.read
 
 

@@ -133,7 +133,7 @@ async def test_it_only_reads_and_keeps_the_pace() -> None:
         assert fake.violations == []
         targets = " ".join(arrival.target for arrival in fake.requests)
         assert not any(word in targets for word in ("readnew", "message=", "msg=", "=set"))
-        assert not any(letter.read for letter in fake.mail.box)
+        assert not any(letter.read for letter in fake.mail.inbox)
         assert len(fake.requests) <= 15
 
 
@@ -719,15 +719,15 @@ def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> 
 def test_judging_never_raises(found: Any) -> None:
     """Each judge takes any JSON there is, in the place of what it is made for."""
     findings = [
-        *chat.judge_fields(found),
-        *chat.judge_list(found, 300),
-        *chat.judge_overlap(found, 5),
-        chat.judge_window(found, [1, 2, 3, 4], 2),
-        *(each for model in MODELS for each in bots.judge_object(model, found)),
-        *(each for model in MODELS for each in bots.judge_list(model, found)),
-        *bots.judge_mail(found),
-        bots.judge_marks(found, found),
-        bots.judge_null(found),
+        *chat.check_fields(found),
+        *chat.check_list(found, 300),
+        *chat.check_overlap(found, 5),
+        chat.check_window(found, [1, 2, 3, 4], 2),
+        *(each for model in MODELS for each in bots.check_object(model, found)),
+        *(each for model in MODELS for each in bots.check_list(model, found)),
+        *bots.check_mail(found),
+        bots.check_marks_read(found, found),
+        bots.ambiguous_empty_finding(found),
     ]
     assert CANARY not in repr(findings)
 
@@ -750,14 +750,14 @@ def test_documented_fields_that_are_missing() -> None:
         "users_online": 1,
         "message_list": [whole | dict.fromkeys(BITS, 0), whole],
     }
-    status, text = judged(*chat.judge_fields(page))["peerbet.chat.missing"]
+    status, text = judged(*chat.check_fields(page))["peerbet.chat.missing"]
     assert (status, text.count("in 1 of 2 messages")) == (WARNING, 3)
     page["message_list"] = [{"by": "a", "msg": "b"}]
-    found = judged(*chat.judge_fields(page))
+    found = judged(*chat.check_fields(page))
     assert found["peerbet.chat.missing"][0] is PROBLEM
     assert found["peerbet.chat.unreadable"][1].startswith("1 of 1 messages cannot be read")
     del page["users_online"]
-    assert "users_online" in judged(*chat.judge_fields(page))["peerbet.chat.missing"][1]
+    assert "users_online" in judged(*chat.check_fields(page))["peerbet.chat.missing"][1]
 
 
 BITS = ("bot", "my", "me")
@@ -774,7 +774,7 @@ def test_types_that_surprise() -> None:
         **dict.fromkeys(BITS, True),
     }
     page: Any = {"status": "1", "users_online": None, "message_list": {"0": message}, CANARY: 1}
-    status, text = judged(*chat.judge_fields(page))["peerbet.chat.types"]
+    status, text = judged(*chat.check_fields(page))["peerbet.chat.types"]
     assert status is NOTE
     for named in (
         *("status (digits)", "users_online (null)", "message_list (object)", "id (digits)"),
@@ -782,7 +782,7 @@ def test_types_that_surprise() -> None:
     ):
         assert named in text
     assert (
-        "1 whose names are not shown" in judged(*chat.judge_fields(page))["peerbet.chat.unknown"][1]
+        "1 whose names are not shown" in judged(*chat.check_fields(page))["peerbet.chat.unknown"][1]
     )
 
 
@@ -791,14 +791,14 @@ def test_dates_that_no_model_can_read() -> None:
     mails: Any = [
         {"id": 1, "from": "a", "from_id": 2, "message": "b", "date": 1700000000, "read": 0}
     ]
-    status, text = judged(*bots.judge_mail(mails))["pythbots.mail.unreadable"]
+    status, text = judged(*bots.check_mail(mails))["pythbots.mail.unreadable"]
     assert (status, "sent_at (integer)" in text) == (WARNING, True)
 
 
 def test_null_in_a_field_is_no_surprise() -> None:
     """Nobody has a nickname: that is nothing to be read, and not what cannot be."""
     user: Any = {"id": 1, "username": "a", "nickname": None}
-    found = judged(*bots.judge_object(bots.USER, user))
+    found = judged(*bots.check_object(bots.USER, user))
     assert found["pythbots.userinfo.unreadable"][0] is OK
     assert "nickname" not in found["pythbots.userinfo.missing"][1]
 
@@ -806,7 +806,7 @@ def test_null_in_a_field_is_no_surprise() -> None:
 def test_an_object_within_an_object_is_read_there() -> None:
     """The names within are the ones that count."""
     inner: Any = {"id": 1, "username": "a", "shoes": 3}
-    found = judged(*bots.judge_object(bots.USER, {"data": inner}))
+    found = judged(*bots.check_object(bots.USER, {"data": inner}))
     assert found["pythbots.userinfo.form"][0] is NOTE
     assert found["pythbots.userinfo.unknown"][1].endswith("1 whose names are not shown")
 
@@ -814,7 +814,7 @@ def test_an_object_within_an_object_is_read_there() -> None:
 def test_an_object_beside_what_is_read_is_not_taken_for_it() -> None:
     """A user with a room is not the room."""
     user: Any = {"id": 1, "username": "a", "room": {"id": 9, "name": "b"}}
-    found = judged(*bots.judge_object(bots.USER, user))
+    found = judged(*bots.check_object(bots.USER, user))
     assert "pythbots.userinfo.form" not in found
     assert "id" not in found["pythbots.userinfo.unknown"][1].split(": ")[1]
 
@@ -822,23 +822,23 @@ def test_an_object_beside_what_is_read_is_not_taken_for_it() -> None:
 def test_staff_by_rank() -> None:
     """Several lists, by the ranks in them."""
     staff: Any = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
-    found = judged(*bots.judge_list(bots.STAFF, staff))
+    found = judged(*bots.check_list(bots.STAFF, staff))
     assert "several, by name" in found["pythbots.crank.form"][1]
 
 
 def test_things_in_a_list_that_are_none_of_it() -> None:
     """They are counted."""
-    found = judged(*bots.judge_list(bots.MAIL, [{"id": 1, "message": "a"}, 7, None]))
+    found = judged(*bots.check_list(bots.MAIL, [{"id": 1, "message": "a"}, 7, None]))
     assert found["pythbots.mail.strays"][1].startswith("2 of 3")
 
 
 def test_mail_that_does_not_say_whether_it_was_read() -> None:
     """Then nobody can tell what reading does to it."""
     mails: Any = [{"id": 2, "message": "a"}, {"id": 2, "message": "b"}]
-    assert bots.judge_marks(mails, mails).status is SKIPPED
-    assert judged(*bots.judge_mail(mails))["pythbots.mail.ids"][1].endswith("some are the same")
+    assert bots.check_marks_read(mails, mails).status is SKIPPED
+    assert judged(*bots.check_mail(mails))["pythbots.mail.ids"][1].endswith("some are the same")
     bare: Any = [{"message": "a"}, {"message": "b"}]
-    assert "taken as it comes" in judged(*bots.judge_mail(bare))["pythbots.mail.order"][1]
+    assert "taken as it comes" in judged(*bots.check_mail(bare))["pythbots.mail.order"][1]
 
 
 def test_windows_that_are_neither() -> None:
@@ -848,11 +848,11 @@ def test_windows_that_are_neither() -> None:
         return {"message_list": [{"id": number} for number in numbers]}
 
     known = [1, 2, 3, 4, 5, 6]
-    assert chat.judge_window(page(3, 4), known, 2).status is WARNING
-    assert chat.judge_window(page(), known, 2).status is WARNING
-    assert "last does not count" in chat.judge_window(page(2, 3, 4), known, 2).text
-    assert chat.judge_window(page(2, 3), known, 2).status is OK
-    assert chat.judge_window(page(7, 8), known, 2).status is NOTE
+    assert chat.check_window(page(3, 4), known, 2).status is WARNING
+    assert chat.check_window(page(), known, 2).status is WARNING
+    assert "last does not count" in chat.check_window(page(2, 3, 4), known, 2).text
+    assert chat.check_window(page(2, 3), known, 2).status is OK
+    assert chat.check_window(page(7, 8), known, 2).status is NOTE
 
 
 # -- what is kept of answers ----------------------------------------------------------------------

@@ -49,7 +49,7 @@ async def test_a_mailbox_stays_whose_it_is(fake: FakeServices, client: Client) -
     fake.mail.deliver("tiro", "first")
     fake.users.add(fake.username, user_id=77)
     await client.get(f"{MAIL}&id=77&message=note")
-    assert [letter.text for letter in fake.mail.box] == ["first", "note"]
+    assert [letter.text for letter in fake.mail.inbox] == ["first", "note"]
 
 
 async def test_sessions_of_several_users(fake: FakeServices) -> None:

@@ -60,7 +60,7 @@ async def test_people_whisper_beep_and_write_mail(fake: FakeServices) -> None:
     alice.says("psst", to="bob").says("beep", bot=True).mails("hello").mails("hi", to="bob")
     private, beep = fake.chat.messages
     assert (private.to, private.bot, beep.to, beep.bot) == ("bob", False, "", True)
-    assert [letter.text for letter in fake.mail.box] == ["hello"]
+    assert [letter.text for letter in fake.mail.inbox] == ["hello"]
     assert [letter.text for letter in fake.mail.of("bob").inbox] == ["hi"]
 
 
@@ -68,7 +68,7 @@ async def test_mail_comes_on_a_timetable_too(fake: FakeServices) -> None:
     """Every so often, until the services are closed."""
     fake.people.add("alice").mails("hello", after=60.0, every=60.0)
     await asyncio.sleep(601.0)
-    assert len(fake.mail.box) == 10
+    assert len(fake.mail.inbox) == 10
     assert len(fake.people._timers) == 1
 
 
@@ -196,7 +196,7 @@ async def test_one_can_listen_to_all_of_it(fake: FakeServices) -> None:
     lines: list[ChatLine] = []
     letters: list[tuple[Person, StoredMail]] = []
     deaf = fake.chat.subscribe(lines.append)
-    blind = fake.mail.listen(lambda *mail: letters.append(mail))
+    blind = fake.mail.subscribe(lambda *mail: letters.append(mail))
     fake.chat.say("alice", "hello")
     fake.mail.deliver("alice", "hello", to="bob")
     deaf()
@@ -247,7 +247,7 @@ async def test_a_script_is_played(stopped: FakeServices) -> None:
         await asyncio.sleep(60.0)
     _, beep, private = fake.chat.messages
     assert (beep.sender, beep.bot, private.to) == ("hal", True, fake.username)
-    assert [letter.text for letter in fake.mail.box] == ["Dinner?"]
+    assert [letter.text for letter in fake.mail.inbox] == ["Dinner?"]
     assert moments(fake) == [0, 2, 4]
 
 
@@ -280,7 +280,7 @@ async def test_invented_people_live_for_ever() -> None:
     assert set(plain) < set(texts)
     assert texts[2] == "!dice"
     assert 10 < texts.count("!dice") < len(texts) / 3
-    assert len(fake.mail.box) > 10
+    assert len(fake.mail.inbox) > 10
     assert not re.search(r"\{\w+\}", " ".join(texts))
 
 

@@ -36,7 +36,7 @@ from helpers import REAL, UNLIMITED, VIRTUAL, little_to_collect
 
 import pythpeer.testing
 from pythpeer import Rate, Session
-from pythpeer.testing import DEFAULT_RATES, Arrival, FakeServices, SentMail
+from pythpeer.testing import DEFAULT_RATES, FakeServices, RecordedRequest, SentMail
 
 pytestmark = pytest.mark.anyio
 
@@ -350,7 +350,7 @@ async def test_mail_is_sent_by_name_or_by_id(
     """A mail goes to `user=` a name or `id=` a number, and is on record."""
     assert await client.get(f"{MAIL}&{recipient}&message=hi%20there") == {"success": True}
     assert fake.mail.sent == [SentMail("tiro", "hi there")]
-    assert fake.mail.box == []
+    assert fake.mail.inbox == []
 
 
 @pytest.mark.parametrize("recipient", ["user=nobody", "user=221192", "id=tiro", "id=1"])
@@ -418,7 +418,7 @@ async def test_mail_needs_the_personal_key(fake: FakeServices, client: Client, k
         answer = await client.get(f"/api/mail.php?{key}{rest}")
         assert answer == {"error": "Invalid personal key"}
     assert fake.mail.sent == []
-    assert not fake.mail.box[0].read
+    assert not fake.mail.inbox[0].read
 
 
 async def test_the_personal_key_can_be_spelt_otherwise() -> None:
@@ -499,7 +499,7 @@ async def test_dates_follow_the_clock() -> None:
         fake.mail.deliver("alice", "later too")
     now, later = (datetime.fromisoformat(line.date) for line in fake.chat.messages)
     assert later - now == timedelta(seconds=90)
-    assert fake.mail.box[0].date == fake.chat.messages[-1].date
+    assert fake.mail.inbox[0].date == fake.chat.messages[-1].date
 
 
 async def test_dates_begin_with_todays() -> None:
@@ -640,12 +640,12 @@ async def test_each_request_is_heard_of_when_it_has_had_its_effect(
     fake: FakeServices, client: Client
 ) -> None:
     """Judged and recorded, before its answer leaves; until nobody wants to hear more."""
-    heard: list[tuple[Arrival, int, int]] = []
+    heard: list[tuple[RecordedRequest, int, int]] = []
 
-    def listener(arrival: Arrival) -> None:
+    def listener(arrival: RecordedRequest) -> None:
         heard.append((arrival, len(fake.chat.messages), len(fake.violations)))
 
-    unlisten = fake.listen(listener)
+    unlisten = fake.subscribe(listener)
     await client.get(SET + "&msg=hi")
     await client.get(SET + "&msg=a+b")
     assert heard == [(fake.requests[0], 1, 0), (fake.requests[1], 2, 1)]

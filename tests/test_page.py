@@ -116,7 +116,7 @@ async def test_the_greeting_is_all_that_a_bot_needs(
     """Its environment leads a session here, with keys that open this fake."""
     hello = listener.now["hello"]
     assert hello["bot"] == fake.username
-    assert hello["longest"] == 250
+    assert hello["max_text"] == 250
     for name, value in hello["environment"].items():
         monkeypatch.setenv(name, value)
     async with Session.from_env() as session:
@@ -168,10 +168,10 @@ async def test_mail_is_shown_as_read_once_it_was_fetched(
     """Delivered on the page, fetched by a bot, and answered by it."""
     assert await tab.ask("mail", {"sender": "guest", "text": "hello"}) == (200, {"id": 1})
     mail = await listener.until("mail")
-    assert (mail["unread"], mail["box"][0]["read"]) == (1, False)
+    assert (mail["unread"], mail["inbox"][0]["read"]) == (1, False)
     await client.get(f"{MAIL}&readnew")
     mail = await listener.until("mail")
-    assert (mail["unread"], mail["box"][0]["read"]) == (0, True)
+    assert (mail["unread"], mail["inbox"][0]["read"]) == (0, True)
     await client.get(f"{MAIL}&user=guest&message=thanks")
     assert (await listener.until("mail"))["sent"] == [["guest", "thanks"]]
 
@@ -182,7 +182,7 @@ async def test_requests_are_counted_and_show_no_key(client: Client, listener: Li
     await listener.until("requests")
     await client.get(f"{CHAT}get&mid=1")
     requests = await listener.until("requests")
-    assert requests["asked"] == {"peerbet.chat.set": 1, "peerbet.chat.get": 1}
+    assert requests["counts"] == {"peerbet.chat.set": 1, "peerbet.chat.get": 1}
     assert [one["target"] for one in requests["latest"]] == [
         "/api/chat/?action=get&mid=1",
         "/api/chat/?action=set&key=***&msg=hi",
@@ -286,8 +286,8 @@ async def test_what_is_said_reaches_the_chat_as_it_is(fake: FakeServices, tab: T
         ("mail", {"sender": "guest", "text": ""}),
         ("mail", {"sender": "", "text": "hello"}),
         ("users", {"username": ""}),
-        ("trouble", {"target": "peerbet", "kind": "worse"}),
-        ("trouble", {"target": "everything", "kind": "slow"}),
+        ("faults", {"target": "peerbet", "kind": "worse"}),
+        ("faults", {"target": "everything", "kind": "slow"}),
         ("flood", {"messages": 10**9}),
     ],
 )
@@ -300,7 +300,7 @@ async def test_what_cannot_be_done_is_said(
     assert status == 400
     assert answer.keys() == {"error"}
     assert answer["error"]
-    assert (fake.chat.messages, fake.mail.box, fake.faults.constant) == ([], [], {})
+    assert (fake.chat.messages, fake.mail.inbox, fake.faults.constant) == ([], [], {})
     assert list(fake.users) == users
 
 
@@ -335,11 +335,11 @@ async def test_each_kind_of_trouble_can_be_made_and_ended(
     fake: FakeServices, tab: Tab, listener: Listener, target: str, kind: str
 ) -> None:
     """For each endpoint by itself: that one has it, and nothing else."""
-    assert (await tab.ask("trouble", {"target": target, "kind": kind}))[0] == 200
-    assert await listener.until("trouble") == {target: kind}
+    assert (await tab.ask("faults", {"target": target, "kind": kind}))[0] == 200
+    assert await listener.until("faults") == {target: kind}
     assert list(fake.faults.constant) == [target]
-    await tab.ask("trouble", {"target": target, "kind": "normal"})
-    assert await listener.until("trouble") == {}
+    await tab.ask("faults", {"target": target, "kind": "normal"})
+    assert await listener.until("faults") == {}
     assert fake.faults.constant == {}
 
 
@@ -350,7 +350,7 @@ async def test_trouble_is_what_it_says(
     fake: FakeServices, client: Client, tab: Tab, kind: str, status: int, seconds: float
 ) -> None:
     """Slow answers come late, errors have their status."""
-    await tab.ask("trouble", {"target": "peerbet", "kind": kind})
+    await tab.ask("faults", {"target": "peerbet", "kind": kind})
     before = fake.clock()
     assert await client.status(f"{CHAT}get") == status
     assert seconds <= fake.clock() - before < seconds + 0.5
@@ -360,11 +360,11 @@ async def test_garbage_is_no_json_and_lost_is_done(
     fake: FakeServices, client: Client, tab: Tab
 ) -> None:
     """A post whose answer is lost is in the chat; one that meets a closed door is not."""
-    await tab.ask("trouble", {"target": "peerbet.chat.get", "kind": "garbage"})
+    await tab.ask("faults", {"target": "peerbet.chat.get", "kind": "garbage"})
     with pytest.raises(ValueError, match="truncated"):
         await client.get(f"{CHAT}get")
     for kind, done in (("lost", ["hi"]), ("down", ["hi"])):
-        await tab.ask("trouble", {"target": "peerbet.chat.set", "kind": kind})
+        await tab.ask("faults", {"target": "peerbet.chat.set", "kind": kind})
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await client.get(SET + "&msg=hi")
         # aiohttp repeats a GET by itself, so it may be there twice.
@@ -378,16 +378,16 @@ async def test_a_service_that_is_down_refuses_and_comes_back(
     """Connections are refused at the one and not at the other; it comes back where it was."""
     url = fake.peerbet_url
     for _ in range(2):  # the second time it is down already
-        await tab.ask("trouble", {"target": "peerbet", "kind": "down"})
-    assert await listener.until("trouble") == {"peerbet": "down"}
+        await tab.ask("faults", {"target": "peerbet", "kind": "down"})
+    assert await listener.until("faults") == {"peerbet": "down"}
     with pytest.raises(aiohttp.ClientConnectorError):
         await client.status(f"{CHAT}get")
     assert await client.status("/api/userinfo.php?user=tiro") == 200
-    await tab.ask("trouble", {"target": "peerbet", "kind": "error"})
-    assert await listener.until("trouble") == {"peerbet": "error"}
+    await tab.ask("faults", {"target": "peerbet", "kind": "error"})
+    assert await listener.until("faults") == {"peerbet": "error"}
     assert await client.status(f"{CHAT}get") == 503
     await tab.ask("normal")
-    assert await listener.until("trouble") == {}
+    assert await listener.until("faults") == {}
     assert await client.status(f"{CHAT}get") == 200
     assert fake.peerbet_url == url
 
@@ -396,13 +396,13 @@ async def test_a_service_whose_port_was_taken_stays_down(
     fake: FakeServices, client: Client, tab: Tab, listener: Listener
 ) -> None:
     """It is said which port, and it comes back once that is free."""
-    await tab.ask("trouble", {"target": "peerbet", "kind": "down"})
+    await tab.ask("faults", {"target": "peerbet", "kind": "down"})
     port = int(fake.peerbet_url.rpartition(":")[2])
     async with FakeServices(peerbet_port=port):
         status, answer = await tab.ask("normal")
         assert status == 503
         assert f":{port}:" in answer["error"]
-    assert await listener.until("trouble") == {"peerbet": "down"}
+    assert await listener.until("faults") == {"peerbet": "down"}
     assert await tab.ask("normal") == (200, {})
     assert await client.status(f"{CHAT}get") == 200
 
@@ -410,10 +410,10 @@ async def test_a_service_whose_port_was_taken_stays_down(
 async def test_all_goes_back_to_normal_at_once(fake: FakeServices, tab: Tab) -> None:
     """Whoever made the trouble, and what is none of the page's kinds is shown as such."""
     fake.faults.always("pythbots.mail", Fault.hang())
-    await tab.ask("trouble", {"target": "pythbots", "kind": "down"})
-    await tab.ask("trouble", {"target": "peerbet.chat.set", "kind": "slow"})
+    await tab.ask("faults", {"target": "pythbots", "kind": "down"})
+    await tab.ask("faults", {"target": "peerbet.chat.set", "kind": "slow"})
     async with tab.http.get(f"{tab.page.url}api/events") as response:
-        assert await Listener(response).until("trouble") == {
+        assert await Listener(response).until("faults") == {
             "pythbots": "down",
             "pythbots.mail": "other",
             "peerbet.chat.set": "slow",
@@ -596,7 +596,7 @@ async def test_another_life_is_told_from_the_last(fake: FakeServices, tab: Tab) 
     lives = set()
     for _ in range(2):
         async with Page(fake) as page, tab.http.get(f"{page.url}api/events") as response:
-            lives.add((await Listener(response).until("hello"))["life"])
+            lives.add((await Listener(response).until("hello"))["instance_id"])
     assert len(lives) == 2
 
 

@@ -101,7 +101,7 @@ async def test_whatever_people_write_is_text(fake: FakeServices, tab: Browser) -
     fake.chat.say("bob", "psst", to="pythpeer")
     fake.mail.deliver(EVIL, EVIL)
     await tab.shows(EVIL, "#log")
-    for panel, place in (("mail", "#box"), ("users", "#users")):
+    for panel, place in (("mail", "#inbox"), ("users", "#users")):
         await tab.run(f"document.querySelector('#tab-{panel}').click()")
         await tab.shows(EVIL, place)
     await tab.shows("private to pythpeer", "#log .private")
@@ -125,28 +125,28 @@ async def test_the_keyboard_is_enough(fake: FakeServices, tab: Browser) -> None:
     ring = "getComputedStyle(document.activeElement).outlineStyle"
     assert await tab.run(ring) == "solid"
     await tab.press("ArrowRight")
-    assert await tab.focused() == "tab-trouble"
+    assert await tab.focused() == "tab-faults"
     await tab.tab_to("peerbet")
     await tab.press("ArrowDown")
-    await tab.shows("1", "#tab-trouble")
+    await tab.shows("1", "#tab-faults")
     assert fake.faults.constant.keys() == {"peerbet"}
     await tab.tab_to("normal")
     await tab.press("Enter")
-    await tab.until("!document.querySelector('#tab-trouble b').textContent")
+    await tab.until("!document.querySelector('#tab-faults b').textContent")
     assert fake.faults.constant == {}
 
-    await tab.tab_to("tab-trouble", shift=True)
+    await tab.tab_to("tab-faults", shift=True)
     await tab.press("ArrowRight")
     await tab.tab_to("text")
     await tab.write("hello")
     await tab.press("Enter")
-    await tab.shows("unread", "#box")
-    assert [letter.text for letter in fake.mail.box] == ["hello"]
+    await tab.shows("unread", "#inbox")
+    assert [letter.text for letter in fake.mail.inbox] == ["hello"]
 
 
 async def test_the_fault_panel_is_felt_by_the_bot(fake: FakeServices, tab: Browser) -> None:
     """Down, it hears nothing; back to normal, it answers what was said meanwhile."""
-    await tab.run("document.querySelector('#tab-trouble').click()")
+    await tab.run("document.querySelector('#tab-faults').click()")
     choose = """
         (() => {
             const choice = document.querySelector(`[name="peerbet"]`);
@@ -173,11 +173,11 @@ async def test_mail_is_answered_and_shown_as_read(fake: FakeServices, tab: Brows
     await tab.run("document.querySelector('#deliver textarea').focus()")
     await tab.write("are you there?")
     await tab.press("Enter")
-    await tab.shows("unread", "#box")
+    await tab.shows("unread", "#inbox")
     async with bot(fake):
         await tab.shows("to guest", "#sent")
         await tab.shows("thank you", "#sent")
-        await tab.until("!document.querySelector('#box .unread')")
+        await tab.until("!document.querySelector('#inbox .unread')")
 
 
 async def test_a_flood_leaves_a_gap_that_is_seen(fake: FakeServices, tab: Browser) -> None:
@@ -207,13 +207,13 @@ async def test_it_survives_a_reload(fake: FakeServices, tab: Browser) -> None:
     await tab.tab_to("text")
     await tab.write("half a thou")
     await tab.run("document.querySelector('#tab-users').click()")
-    await tab.run("document.querySelector('#introduce [name=username]').focus()")
+    await tab.run("document.querySelector('#user [name=username]').focus()")
     await tab.write("somebody")
     await tab.reload()
     await tab.shows("hello", "#log")
     assert await tab.run("document.querySelector('#text').value") == "half a thou"
     assert await tab.run("document.querySelector('[name=sender]').value") == "zoe"
-    assert await tab.run("document.querySelector('#introduce [name=username]').value") == "somebody"
+    assert await tab.run("document.querySelector('#user [name=username]').value") == "somebody"
     assert await tab.run("document.querySelector('#tab-users').ariaSelected") == "true"
     assert await tab.run("document.querySelectorAll('.message').length") == 1
 
@@ -284,7 +284,7 @@ async def test_it_looks_well(fake: FakeServices, tab: Browser, tmp_path: Path) -
             assert struct.unpack(">II", picture[16:24]) == (width, height)
             for whole in ("document.documentElement", "document.querySelector('#scroller')"):
                 assert await tab.run(f"{whole}.scrollWidth <= {whole}.clientWidth"), name
-            for panel in ("bot", "trouble", "mail", "users"):
+            for panel in ("bot", "faults", "mail", "users"):
                 await tab.run(f"document.querySelector('#tab-{panel}').click()")
                 assert await tab.run(CONTRAST) == [], (name, panel)
 

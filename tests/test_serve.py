@@ -127,7 +127,7 @@ async def test_a_signal_at_any_moment_ends_it_well(serve: Serve, number: signal.
     async with aiohttp.ClientSession() as http:
         headers = {"Origin": command.page.rstrip("/"), "Content-Type": "application/json"}
         down = b'{"target": "peerbet", "kind": "down"}'
-        async with http.post(f"{command.page}api/trouble", data=down, headers=headers) as answer:
+        async with http.post(f"{command.page}api/faults", data=down, headers=headers) as answer:
             assert answer.status == 200
         assert await command.end(number) == (0, "")
 

@@ -22,20 +22,20 @@ from .show import is_interactive
 
 __all__ = ["WIDE", "Dashboard", "gauge", "timeline"]
 
-ENDPOINTS: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
+TITLES: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
 
-FRAME: Final = 0.2
+FRAME_INTERVAL: Final = 0.2
 """Seconds between two pictures."""
 
 SECONDS_PER_COLUMN: Final = 0.25
 """Seconds that one column of a timeline stands for."""
 
-LONGEST: Final = 80
+MAX_COLUMNS: Final = 80
 MIN_HEIGHT: Final = 14
 """From this many lines on, a terminal has room for more than the last line of the board."""
 
 MARGIN: Final = 39
-BESIDE_NARROW: Final = 13
+NARROW_MARGIN: Final = 13
 """Columns that everything beside a timeline takes; on a narrow terminal there is less of it."""
 
 WIDE: Final = 64
@@ -63,7 +63,7 @@ class Dashboard:
     def __enter__(self) -> Self:
         if is_interactive(self._console):
             self._live.start()
-            self._draw()
+            self._refresh()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -71,9 +71,9 @@ class Dashboard:
             self._timer.cancel()
             self._live.stop()
 
-    def _draw(self) -> None:
+    def _refresh(self) -> None:
         self._live.update(self.render(), refresh=True)
-        self._timer = asyncio.get_running_loop().call_later(FRAME, self._draw)
+        self._timer = asyncio.get_running_loop().call_later(FRAME_INTERVAL, self._refresh)
 
     def render(self) -> Group:
         """The board at this moment."""
@@ -86,7 +86,7 @@ class Dashboard:
 
     def _pacing(self, width: int) -> Table:
         wide = width >= WIDE
-        columns = min(LONGEST, width - (MARGIN if wide else BESIDE_NARROW))
+        columns = min(MAX_COLUMNS, width - (MARGIN if wide else NARROW_MARGIN))
         grid = Table.grid(padding=(0, 1, 0, 0))
         for style in ("bold", "", "bar", "", "dim"):
             grid.add_column(style=style, no_wrap=True)
@@ -97,7 +97,7 @@ class Dashboard:
             "",
             "closest",
         )
-        rows = [self._row(name, columns) for name in ENDPOINTS]
+        rows = [self._row(name, columns) for name in TITLES]
         for cells in (tuple(Text(title, "dim") for title in titles), *rows):
             grid.add_row(*cells[: 5 if wide else 3])
         return grid
@@ -111,7 +111,7 @@ class Dashboard:
         line.highlight_regex(r"[●*]", "bold not dim")
         closest = min((after - before for before, after in pairwise(times)), default=None)
         return (
-            ENDPOINTS[name],
+            TITLES[name],
             line,
             gauge(_level(limiter, times, now), ascii_only=ascii_only),
             _state(limiter),

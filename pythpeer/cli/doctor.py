@@ -92,13 +92,13 @@ class _ReportPrinter:
             return
         service, _, check = finding.check.partition(".")
         if service != self._service:
-            self._headline(SERVICES[service])
+            self._print_heading(SERVICES[service])
             self._service = service
         self._named_so_far[finding.status].append(finding.check)
-        self._row(Text(finding.status.value, STYLES[finding.status]), check, finding.text)
+        self._print_row(Text(finding.status.value, STYLES[finding.status]), check, finding.text)
         if finding.advice is not None:
             arrow = "->" if self._screen.options.ascii_only else "→"
-            self._row(Text(arrow, "dim", justify="right"), "", finding.advice)
+            self._print_row(Text(arrow, "dim", justify="right"), "", finding.advice)
 
     def close(self, report: Report) -> None:
         """What the answers looked like, and the sum of it all."""
@@ -110,9 +110,9 @@ class _ReportPrinter:
             fields = {"version": report.version, "status": report.status.value, **many}
             write_json("report", fields)
             return
-        self._headline("What the answers looked like (types and lengths only)")
+        self._print_heading("What the answers looked like (types and lengths only)")
         for each in report.shapes:
-            self._shape(each)
+            self._print_shape(each)
         self._print(Text())
         many_in_words = ", ".join(f"{counts[status]} {status.value}" for status in Status)
         worst = "".join(map(self._named, (Status.PROBLEM, Status.WARNING)))
@@ -123,13 +123,13 @@ class _ReportPrinter:
         names = ", ".join(self._named_so_far[status])
         return f"; {status.value}: {names}" if names else ""
 
-    def _headline(self, text: str) -> None:
+    def _print_heading(self, text: str) -> None:
         self._print(Text(f"\n{text}" if self._service else text, "bold"))
 
-    def _shape(self, each: Shape) -> None:
+    def _print_shape(self, each: Shape) -> None:
         self._print(Text.assemble((f"  {each.name}: ", "dim"), each.shape))
 
-    def _row(self, mark: Text, check: str, text: str) -> None:
+    def _print_row(self, mark: Text, check: str, text: str) -> None:
         """A row of columns on a terminal; elsewhere a line, however long."""
         if not self._screen.is_terminal:
             self._print(Text(f"{mark.plain:>7}  {check}{': ' if check else ''}{text}"))
@@ -146,8 +146,8 @@ class _ReportPrinter:
         self._screen.print(grid)
 
     def _print(self, text: Text) -> None:
-        _lines(self._screen, text)
+        _print_lines(self._screen, text)
 
 
-def _lines(output: Console, text: Text) -> None:
+def _print_lines(output: Console, text: Text) -> None:
     output.print(text, soft_wrap=not output.is_terminal)

@@ -19,13 +19,13 @@ from .show import is_interactive, make_console
 
 __all__ = ["Progress"]
 
-MOMENT: Final = 0.4
+SHOW_AFTER: Final = 0.4
 """Seconds after which something takes long."""
 
-FRAME: Final = 0.1
+FRAME_INTERVAL: Final = 0.1
 """Seconds between two pictures."""
 
-WIDTH: Final = 20
+BAR_WIDTH: Final = 20
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -47,7 +47,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if is_interactive(self._screen):
-            self._timer = asyncio.get_running_loop().call_later(MOMENT, self._draw)
+            self._timer = asyncio.get_running_loop().call_later(SHOW_AFTER, self._refresh)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -69,7 +69,7 @@ class Progress:
 
         return note
 
-    def _draw(self) -> None:
+    def _refresh(self) -> None:
         if self._live is None:
             self._live = Live(
                 console=self._screen,
@@ -81,7 +81,7 @@ class Progress:
             self._live.start()
         self._frame += 1
         self._live.update(self.line(self._screen.width), refresh=True)
-        self._timer = asyncio.get_running_loop().call_later(FRAME, self._draw)
+        self._timer = asyncio.get_running_loop().call_later(FRAME_INTERVAL, self._refresh)
 
     def line(self, width: int) -> Text:
         """What there is to say at this moment, in *width* columns."""
@@ -89,9 +89,9 @@ class Progress:
         spinner = "|/-\\" if ascii_only else SPINNER
         text = Text(f"{spinner[self._frame % len(spinner)]} {self._doing}", no_wrap=True)
         if self._parts > 1:
-            filled = bar(self._done / self._parts, WIDTH, ascii_only=ascii_only)
+            filled = bar(self._done / self._parts, BAR_WIDTH, ascii_only=ascii_only)
             text.append(f" {self._done} of {self._parts} ")
-            text.append(filled.ljust(WIDTH, "." if ascii_only else "─"), "bar")
+            text.append(filled.ljust(BAR_WIDTH, "." if ascii_only else "─"), "bar")
         text.append(f", {self._waiting_for()}", "dim")
         text.truncate(width - 1, overflow="ellipsis")
         return text

@@ -20,7 +20,7 @@ from . import ending
 
 __all__ = ["prompt_key", "read_text"]
 
-MOMENT: Final = 0.05
+POLL_INTERVAL: Final = 0.05
 """Seconds between two looks."""
 
 MAX_INPUT: Final = 1 << 20
@@ -76,7 +76,7 @@ async def _read(descriptor: int) -> bytes:
         # Windows can only wait for sockets.
         if sys.platform == "win32" or select.select([descriptor], [], [], 0)[0]:
             return os.read(descriptor, CHUNK_SIZE)
-        await asyncio.sleep(MOMENT)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ __all__ = ["Rows"]
 WIDE: Final = 64
 """From this many columns on, names stand in a column of their own."""
 
-NAMES: Final = 12
+NAME_WIDTH: Final = 12
 """How many columns that is."""
 
 
@@ -82,7 +82,7 @@ class Rows:
         else:
             bar = "|" if self.screen.options.ascii_only else "│"
             grid.add_column(width=7)
-            grid.add_column(width=NAMES, justify="right", no_wrap=True, overflow="ellipsis")
+            grid.add_column(width=NAME_WIDTH, justify="right", no_wrap=True, overflow="ellipsis")
             grid.add_column(width=1)
             grid.add_column(ratio=1)
             grid.add_row(Text(sent, "dim"), mark, who, Text(bar, tint), text)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-PEOPLE: Final = (2.0, 7.0)
+PEOPLE_PACE: Final = (2.0, 7.0)
 """The fewest and the most seconds between two things that people do: time to read along."""
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
@@ -68,7 +68,7 @@ def serve(
         pythbots_port=pythbots_port,
     )
     if people:
-        fake.people.live(pace=PEOPLE)
+        fake.people.live(pace=PEOPLE_PACE)
     notices: asyncio.Queue[Notice] = asyncio.Queue()
     page = Page(fake, port=port, on_notice=notices.put_nowait)
     with contextlib.suppress(ending.Interrupted):  # that is how to stop it
@@ -89,7 +89,7 @@ async def _serve(
         if json:
             write_json("serving", {"page": page.url, "environment": fake.environment})
         else:
-            _introduce(page.url, fake.environment)
+            _print_intro(page.url, fake.environment)
         with ending.stop_when_pipe_closes():
             while True:
                 _show(await notices.get(), json=json)
@@ -103,7 +103,7 @@ def _show(notice: Notice, *, json: bool) -> None:
         print(sanitize(text), flush=True)
 
 
-def _introduce(url: str, environment: dict[str, str]) -> None:
+def _print_intro(url: str, environment: dict[str, str]) -> None:
     """Say where everything is, so that it can be copied into a shell."""
     setting = "set" if sys.platform == "win32" else "export"
     lines = (

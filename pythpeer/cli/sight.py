@@ -21,13 +21,13 @@ from .watching import Rates, items, parse_key
 
 __all__ = ["TopScreen"]
 
-ROWS: Final = 10
+MAX_ROWS: Final = 10
 """How many of the last messages are shown where there is no end to the screen."""
 
 WIDE: Final = 72
 """From this many columns on, everything is shown."""
 
-BAR: Final = 12
+BAR_WIDTH: Final = 12
 """Columns of the bar for what a name has not read yet."""
 
 FULL_LAG: Final = 300
@@ -64,19 +64,19 @@ class TopScreen:
     """Takes surveys, and draws what has become of them."""
 
     def __init__(self, what: str) -> None:
-        self._what = what
+        self._store_name = what
         self._rates = Rates()
-        self._survey = StoreSnapshot((), ())
+        self._snapshot = StoreSnapshot((), ())
 
     def add(self, now: float, survey: StoreSnapshot) -> None:
         """Take account of what there was at *now*, in seconds."""
         self._rates.add(now, survey)
-        self._survey = survey
+        self._snapshot = survey
 
     def render(self, size: ConsoleDimensions | None) -> RenderableType:
         """The screen, of that size or as long as it gets."""
         wide = size is None or size.width >= WIDE
-        survey = self._survey
+        survey = self._snapshot
         parts: list[RenderableType] = [self._title(size)]
         if not survey.logs and not survey.endpoints:
             parts.append(Text("\nNothing is in this store yet.", "dim"))
@@ -86,13 +86,13 @@ class TopScreen:
             parts += [Text(), self._endpoints(wide=wide)]
         names = sum(len(log.readers) or 1 for log in survey.logs)
         taken = 2 + (names + 3) * bool(survey.logs) + (len(survey.endpoints) + 3)
-        rows = ROWS if size is None else max(0, size.height - taken - 1)
+        rows = MAX_ROWS if size is None else max(0, size.height - taken - 1)
         latest = list(self._latest(rows, wide=wide))
         return Group(*parts, Text(), *latest)
 
     def _title(self, size: ConsoleDimensions | None) -> Text:
         text = Text("pythpeer top", "bold")
-        text.append(f" · {self._what} · {datetime.now():%H:%M:%S}", "dim")
+        text.append(f" · {self._store_name} · {datetime.now():%H:%M:%S}", "dim")
         if size is not None:
             text.append(" · Ctrl-C stops", "dim")
             text.truncate(size.width, overflow="ellipsis")
@@ -101,7 +101,7 @@ class TopScreen:
 
     def _logs(self, *, wide: bool) -> Table:
         table = _table(LOGS, wide=wide)
-        for log in self._survey.logs:
+        for log in self._snapshot.logs:
             what = _title_of(log.topic, wide=wide)
             if log.pending_fetches:
                 what.append(f" {log.pending_fetches} in doubt", "gap")
@@ -119,7 +119,7 @@ class TopScreen:
 
     def _endpoints(self, *, wide: bool) -> Table:
         table = _table(ENDPOINTS, wide=wide)
-        for one in self._survey.endpoints:
+        for one in self._snapshot.endpoints:
             row = (
                 _title_of(one.key, wide=wide),
                 f"{one.requests:,}",
@@ -135,8 +135,8 @@ class TopScreen:
         """The last items of all logs, most room for those of which there are most."""
         if not rows:
             return
-        share = max(1, rows // max(1, len(self._survey.logs)))
-        for log in self._survey.logs:
+        share = max(1, rows // max(1, len(self._snapshot.logs)))
+        for log in self._snapshot.logs:
             for id, item in items(log)[-share:]:
                 yield _line(log, id, item, wide=wide)
 
@@ -161,9 +161,9 @@ def _cells(
 def _title_of(name: str, *, wide: bool) -> Text:
     told = parse_key(name)
     if not wide:
-        return Text(told.what.partition(".")[2] or told.what, "bold")
-    what = Text(told.what, "bold")
-    return what.append(f" {told.where} {told.account}", "dim")
+        return Text(told.name.partition(".")[2] or told.name, "bold")
+    what = Text(told.name, "bold")
+    return what.append(f" {told.host} {told.account}", "dim")
 
 
 def _rate(per_minute: float | None) -> str:
@@ -173,13 +173,13 @@ def _rate(per_minute: float | None) -> str:
 def _lag(lag: int, *, wide: bool) -> Text:
     text = Text(f"{lag:,}", "gap" if lag >= FULL_LAG else "")
     if wide and lag:
-        text.append(f" {bar(min(1.0, lag / FULL_LAG), BAR)}", "bar")
+        text.append(f" {bar(min(1.0, lag / FULL_LAG), BAR_WIDTH)}", "bar")
     return text
 
 
 def _line(log: LogSnapshot, id: int, item: ChatMessage | Mail | None, *, wide: bool) -> Text:
     if item is None:
-        return Text(f"{parse_key(log.topic).what} {id:,}: could not be read", "dim")
+        return Text(f"{parse_key(log.topic).name} {id:,}: could not be read", "dim")
     line = Text(no_wrap=True, overflow="ellipsis")
     sent = f"{item.sent_at:%H:%M:%S}" if item.sent_at else "--:--:--"
     line.append(f"{sent} " if wide else "", "dim")

@@ -27,8 +27,8 @@ _AnyMapping = Mapping[object, object]
 MIN_WRAP: Final = 10
 """Up to this length, dates for example, words in tables are not broken."""
 
-LONGEST: Final = 40
-SHORTEST: Final = 4
+MAX_BAR: Final = 40
+MIN_BAR: Final = 4
 """How many columns a bar has at most, and how many it takes for one to be worth drawing."""
 
 
@@ -98,8 +98,8 @@ def table(
         return
     drawn = _build_table(header, lines, bold, ())
     room = output.width - _size(drawn, output).maximum - 3
-    if any(bars) and room >= SHORTEST:
-        drawn = _build_table(header, lines, bold, _bar_column(bars, min(LONGEST, room), output))
+    if any(bars) and room >= MIN_BAR:
+        drawn = _build_table(header, lines, bold, _bar_column(bars, min(MAX_BAR, room), output))
     if header and _size(drawn, output).minimum > output.width:
         _print_stacked(header, lines, bold, output)
     else:

@@ -27,10 +27,10 @@ from .sight import TopScreen
 
 __all__ = ["top"]
 
-LATEST: Final = 50
+MAX_LATEST: Final = 50
 """How many of the last items are asked for: a tall terminal's worth."""
 
-ENDLESS: Final = 10_000
+UNLIMITED_WIDTH: Final = 10_000
 """Columns where there is no terminal, and nothing to be cut."""
 
 
@@ -61,7 +61,7 @@ async def top(
         drawn = live if is_interactive(console) and not json else contextlib.nullcontext()
         with drawn, ending.stop_when_pipe_closes():
             for at in count(1):
-                survey = await watched.snapshot(LATEST)
+                survey = await watched.snapshot(MAX_LATEST)
                 sight.add(time.monotonic(), survey)
                 if json:
                     write_json("survey", msgspec.to_builtins(survey))
@@ -73,7 +73,7 @@ async def top(
         if not json and console.is_terminal:
             console.print(sight.render(console.size))
         elif not json:
-            console.width = ENDLESS
+            console.width = UNLIMITED_WIDTH
             console.print(sight.render(None))
 
 

@@ -18,7 +18,7 @@ __all__ = ["Label", "Rates", "items", "parse_key"]
 WINDOW = 60.0
 """Seconds over which rates are taken, as soon as that much has been watched."""
 
-ITEMS: Mapping[str, type[ChatMessage | Mail]] = {
+ITEM_TYPES: Mapping[str, type[ChatMessage | Mail]] = {
     "peerbet.chat": ChatMessage,
     "pythbots.mail": Mail,
 }
@@ -27,8 +27,8 @@ ITEMS: Mapping[str, type[ChatMessage | Mail]] = {
 class Label(NamedTuple):
     """What a topic or a key is about, in the words of the screen."""
 
-    what: str
-    where: str
+    name: str
+    host: str
     account: str
 
 
@@ -67,7 +67,7 @@ class Rates:
 
 def items(log: LogSnapshot) -> Sequence[tuple[int, ChatMessage | Mail | None]]:
     """The last items of a log with their ids; ``None`` for those that cannot be read."""
-    kind = ITEMS.get(parse_key(log.topic).what)
+    kind = ITEM_TYPES.get(parse_key(log.topic).name)
     return [(one.id, _item(one, kind)) for one in log.latest]
 
 

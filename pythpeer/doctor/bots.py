@@ -18,7 +18,7 @@ from ..wire import Json, JsonObject
 from .redact import allowed_field, type_name
 from .report import Finding, Status
 
-__all__ = ["MAIL", "STAFF", "STATS", "USER", "Model", "judge_list", "judge_mail", "judge_marks"]
+__all__ = ["MAIL", "STAFF", "STATS", "USER", "Model", "check_list", "check_mail"]
 
 PROBES: Final[tuple[Json, ...]] = (None, "1", "0", "2012-12-12 21:12:21", "words", {})
 MAX_RECORDS: Final = 20
@@ -93,29 +93,29 @@ def _unwrapped(model: Model, document: JsonObject) -> JsonObject:
 # -- fields and types -----------------------------------------------------------------------------
 
 
-def judge_object(model: Model, document: Json) -> Iterator[Finding]:
+def check_object(model: Model, document: Json) -> Iterator[Finding]:
     """What the one object of an answer has, lacks and calls things."""
     if isinstance(document, dict) and _unwrapped(model, document) is not document:
         text = "the object stands one level down in another: read there"
         yield Finding(f"{model.name}.form", Status.NOTE, text)
     record = _trace_fields(model, document)
     if record is not None:
-        yield from _judge_records(model, [record])
+        yield from _check_records(model, [record])
 
 
-def _judge_records(model: Model, records: Sequence[_Record]) -> Iterator[Finding]:
+def _check_records(model: Model, records: Sequence[_Record]) -> Iterator[Finding]:
     fields = list(records[0].values)
     fed = {each for record in records for names in record.fed_by.values() for each in names}
     # A staff list by rank has its ranks beside the records, and models may get a value so.
     fed |= {each for record in records for each in fields if record.values.get(each) is not None}
     missing = [each for each in fields if each not in fed]
-    yield _missing(model, missing)
-    yield _unknown(model, records)
-    yield _unreadable(model, records)
-    yield _types(model, records)
+    yield _check_missing(model, missing)
+    yield _check_unknown(model, records)
+    yield _check_unreadable(model, records)
+    yield _check_types(model, records)
 
 
-def _missing(model: Model, missing: Sequence[str]) -> Finding:
+def _check_missing(model: Model, missing: Sequence[str]) -> Finding:
     check = f"{model.name}.missing"
     if not missing:
         return Finding(check, Status.OK, "every field of the model is found")
@@ -130,7 +130,7 @@ def _missing(model: Model, missing: Sequence[str]) -> Finding:
     )
 
 
-def _unknown(model: Model, records: Sequence[_Record]) -> Finding:
+def _check_unknown(model: Model, records: Sequence[_Record]) -> Finding:
     check = f"{model.name}.unknown"
     names = {name for record in records for name in record.raw}
     names -= {name for record in records for name, fed in record.fed_by.items() if fed}
@@ -143,7 +143,7 @@ def _unknown(model: Model, records: Sequence[_Record]) -> Finding:
     return Finding(check, Status.NOTE, text)
 
 
-def _unreadable(model: Model, records: Sequence[_Record]) -> Finding:
+def _check_unreadable(model: Model, records: Sequence[_Record]) -> Finding:
     check = f"{model.name}.unreadable"
     odd = {
         f"{each} ({type_name(record.raw[name])})"
@@ -162,7 +162,7 @@ def _unreadable(model: Model, records: Sequence[_Record]) -> Finding:
     )
 
 
-def _types(model: Model, records: Sequence[_Record]) -> Finding:
+def _check_types(model: Model, records: Sequence[_Record]) -> Finding:
     check = f"{model.name}.types"
     numbers: set[str] = set()
     bits: set[str] = set()
@@ -189,14 +189,14 @@ def _types(model: Model, records: Sequence[_Record]) -> Finding:
 # -- lists ----------------------------------------------------------------------------------------
 
 
-def judge_list(model: Model, document: Json) -> Iterator[Finding]:
+def check_list(model: Model, document: Json) -> Iterator[Finding]:
     """The form of a list, and the fields of what is in it."""
-    yield _form(model, document)
+    yield _check_form(model, document)
     items = [item for item, _ in elements(document)]
     records = [_trace_fields(model, item) for item in items[:MAX_RECORDS]]
     known = [record for record in records if record is not None and record.values]
     if known:
-        yield from _judge_records(model, known)
+        yield from _check_records(model, known)
     strange = sum(not isinstance(item, (dict, str)) for item in items)
     if strange:
         yield Finding(
@@ -215,7 +215,7 @@ def elements(document: Json) -> list[tuple[Json, str]]:
         return []
 
 
-def _form(model: Model, document: Json) -> Finding:
+def _check_form(model: Model, document: Json) -> Finding:
     check = f"{model.name}.form"
     parts: list[str] = []
     found = document
@@ -244,7 +244,7 @@ def _is_empty_value(value: Json) -> bool:
     return value is None or value is False or value == ""
 
 
-def judge_null(document: Json) -> Finding:
+def ambiguous_empty_finding(document: Json) -> Finding:
     """An empty mailbox that the models cannot tell from damage."""
     form = "null" if document is None else type_name(document)
     return Finding(
@@ -257,18 +257,18 @@ def judge_null(document: Json) -> Finding:
     )
 
 
-def judge_mail(document: Json) -> Iterator[Finding]:
+def check_mail(document: Json) -> Iterator[Finding]:
     """What the list of all mail tells: form, fields, ids, order, and how "none" looks."""
-    yield from judge_list(MAIL, document)
+    yield from check_list(MAIL, document)
     mails = _mails(document)
     if not mails:
         yield Finding("pythbots.mail.empty", Status.OK, "an empty mailbox can be read as one")
         return
     text = "how an empty list looks is not known: there is mail, and readnew is never asked here"
     yield Finding("pythbots.mail.empty", Status.SKIPPED, text)
-    yield _ids(mails)
+    yield _check_ids(mails)
     if len(mails) > 1:
-        yield _order(mails)
+        yield _check_order(mails)
 
 
 def _mails(document: Json) -> list[Mail]:
@@ -276,7 +276,7 @@ def _mails(document: Json) -> list[Mail]:
     return [mail for mail in found if mail is not None]
 
 
-def _ids(mails: Sequence[Mail]) -> Finding:
+def _check_ids(mails: Sequence[Mail]) -> Finding:
     check = "pythbots.mail.ids"
     having = sum(mail.id is not None for mail in mails)
     if having == len(mails):
@@ -291,7 +291,7 @@ def _ids(mails: Sequence[Mail]) -> Finding:
     )
 
 
-def _order(mails: Sequence[Mail]) -> Finding:
+def _check_order(mails: Sequence[Mail]) -> Finding:
     check = "pythbots.mail.order"
     order: list[object] = [mail.id for mail in mails]
     if None in order:
@@ -310,7 +310,7 @@ def has_unread(document: Json) -> bool:
     return any(mail.is_read is False for mail in _mails(document))
 
 
-def judge_marks(first: Json, second: Json) -> Finding:
+def check_marks_read(first: Json, second: Json) -> Finding:
     """Whether ``readall`` marks mail as read: from two answers, one right after the other."""
     check = "pythbots.mail.marks"
     mails = _mails(first)

@@ -15,19 +15,19 @@ from ..wire import Json
 from .redact import allowed_field, type_name
 from .report import Finding, Status
 
-__all__ = ["ids", "items", "judge_fields", "judge_list", "judge_overlap", "judge_window"]
+__all__ = ["check_fields", "check_list", "check_overlap", "check_window", "ids", "items"]
 
-PAGE: Final = 50
+DEFAULT_PAGE: Final = 50
 """How many messages come without ``mid`` and ``last``, as documented."""
 
-TOP: Final[Mapping[str, frozenset[str]]] = {
+PAGE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "status": frozenset({"integer"}),
     "users_online": frozenset({"integer"}),
     "message_list": frozenset({"list"}),
 }
 _TEXT: Final = frozenset({"text", "digits", "date"})
 _BIT: Final = frozenset({"integer"})
-MESSAGE: Final[Mapping[str, frozenset[str]]] = {
+MESSAGE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "id": frozenset({"integer"}),
     "by": _TEXT,
     "to": _TEXT,
@@ -39,7 +39,7 @@ MESSAGE: Final[Mapping[str, frozenset[str]]] = {
 }
 """The fields of a message, and the types they are documented with."""
 
-NEEDED: Final = frozenset({"id", "by", "msg"})
+REQUIRED_FIELDS: Final = frozenset({"id", "by", "msg"})
 """Without these a message cannot be read."""
 
 
@@ -60,17 +60,17 @@ def ids(document: Json) -> list[int]:
 # -- fields and types -----------------------------------------------------------------------------
 
 
-def judge_fields(document: Json) -> Iterator[Finding]:
+def check_fields(document: Json) -> Iterator[Finding]:
     """Fields that are missing, that are not known, and types that are not the documented ones."""
     if not isinstance(document, dict):
         return
     messages = [item for item in items(document) if isinstance(item, dict)]
-    missing = [name for name in TOP if name not in document]
+    missing = [name for name in PAGE_FIELDS if name not in document]
     # Of a message too: what one has, all should have.
-    absent = {name: sum(name not in each for each in messages) for name in MESSAGE}
-    yield _missing(missing, absent, len(messages))
-    yield _unknown(document, messages)
-    yield _types(document, messages)
+    absent = {name: sum(name not in each for each in messages) for name in MESSAGE_FIELDS}
+    yield _check_missing(missing, absent, len(messages))
+    yield _check_unknown(document, messages)
+    yield _check_types(document, messages)
     strays = len(items(document)) - len(messages)
     unread = strays + sum(_is_unreadable(each) for each in messages)
     if unread:
@@ -87,7 +87,7 @@ def _is_unreadable(message: Mapping[str, Json]) -> bool:
     return parse_id(message.get("id")) is None or no_text
 
 
-def _missing(top: Sequence[str], absent: Mapping[str, int], many: int) -> Finding:
+def _check_missing(top: Sequence[str], absent: Mapping[str, int], many: int) -> Finding:
     check = "peerbet.chat.missing"
     gone = [
         *top,
@@ -95,7 +95,7 @@ def _missing(top: Sequence[str], absent: Mapping[str, int], many: int) -> Findin
     ]
     if not gone:
         return Finding(check, Status.OK, "every documented field is there")
-    grave = "message_list" in top or any(absent[name] for name in NEEDED)
+    grave = "message_list" in top or any(absent[name] for name in REQUIRED_FIELDS)
     return Finding(
         check,
         Status.PROBLEM if grave else Status.WARNING,
@@ -104,9 +104,9 @@ def _missing(top: Sequence[str], absent: Mapping[str, int], many: int) -> Findin
     )
 
 
-def _unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
-    names = {name for name in document if name not in TOP}
-    names |= {name for each in messages for name in each if name not in MESSAGE}
+def _check_unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
+    names = {name for name in document if name not in PAGE_FIELDS}
+    names |= {name for each in messages for name in each if name not in MESSAGE_FIELDS}
     if not names:
         return Finding("peerbet.chat.unknown", Status.OK, "no field that is not documented")
     shown = sorted(filter(None, map(allowed_field, names)))
@@ -116,14 +116,14 @@ def _unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]
     return Finding("peerbet.chat.unknown", Status.NOTE, text)
 
 
-def _types(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
+def _check_types(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
     check = "peerbet.chat.types"
     odd = [
         f"{name} ({type_name(document[name])})"
-        for name, documented in TOP.items()
+        for name, documented in PAGE_FIELDS.items()
         if name in document and type_name(document[name]) not in documented
     ]
-    for name, documented in MESSAGE.items():
+    for name, documented in MESSAGE_FIELDS.items():
         found = {type_name(each[name]) for each in messages if name in each} - documented
         if found:
             odd.append(f"{name} ({' or '.join(sorted(found))})")
@@ -141,21 +141,21 @@ def _types(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]])
 # -- the list: its form, its order, its length ----------------------------------------------------
 
 
-def judge_list(document: Json, asked: int) -> Iterator[Finding]:
+def check_list(document: Json, asked: int) -> Iterator[Finding]:
     """The order of a page, its length, ids that come twice and ids that are left out."""
     found = ids(document)
     form = document.get("message_list") if isinstance(document, dict) else None
     if isinstance(form, dict) and form:
         text = "an object with numbers for keys in the place of a list: read as one"
         yield Finding("peerbet.chat.list", Status.NOTE, text)
-    yield _length(len(set(found)), asked)
+    yield _check_count(len(set(found)), asked)
     if len(set(found)) > 1:
-        yield _order(found)
-        yield _repeats(found)
-        yield _contiguity(found)
+        yield _check_order(found)
+        yield _check_duplicates(found)
+        yield _check_contiguous(found)
 
 
-def _length(many: int, asked: int) -> Finding:
+def _check_count(many: int, asked: int) -> Finding:
     check = "peerbet.chat.count"
     text = f"{many} messages where at most {asked} were asked for"
     if many <= asked:
@@ -163,7 +163,7 @@ def _length(many: int, asked: int) -> Finding:
     return Finding(check, Status.NOTE, f"{text}: all of them are read")
 
 
-def _order(found: Sequence[int]) -> Finding:
+def _check_order(found: Sequence[int]) -> Finding:
     check = "peerbet.chat.order"
     once = list(dict.fromkeys(found))
     if once == sorted(once):
@@ -172,7 +172,7 @@ def _order(found: Sequence[int]) -> Finding:
     return Finding(check, Status.NOTE, f"{way}: sorted here")
 
 
-def _repeats(found: Sequence[int]) -> Finding:
+def _check_duplicates(found: Sequence[int]) -> Finding:
     check = "peerbet.chat.repeats"
     more = len(found) - len(set(found))
     if not more:
@@ -180,7 +180,7 @@ def _repeats(found: Sequence[int]) -> Finding:
     return Finding(check, Status.NOTE, f"{more} messages repeated in one answer: taken once")
 
 
-def _contiguity(found: Sequence[int]) -> Finding:
+def _check_contiguous(found: Sequence[int]) -> Finding:
     holes = max(found) - min(found) + 1 - len(set(found))
     if not holes:
         return Finding("peerbet.chat.ids", Status.OK, "contiguous")
@@ -191,7 +191,7 @@ def _contiguity(found: Sequence[int]) -> Finding:
 # -- what comes after a message id ----------------------------------------------------------------
 
 
-def judge_overlap(document: Json, mid: int) -> Iterator[Finding]:
+def check_overlap(document: Json, mid: int) -> Iterator[Finding]:
     """What comes after the newest message: nothing, or *mid* and what is before it once more."""
     again = {id for id in ids(document) if id <= mid}
     check = "peerbet.chat.overlap"
@@ -201,10 +201,10 @@ def judge_overlap(document: Json, mid: int) -> Iterator[Finding]:
     else:
         yield Finding(check, Status.OK, "an answer after mid begins behind mid")
     if isinstance(document, dict) and not items(document) and "message_list" in document:
-        yield _emptiness(document["message_list"])
+        yield _check_empty_list(document["message_list"])
 
 
-def _emptiness(found: Json) -> Finding:
+def _check_empty_list(found: Json) -> Finding:
     check = "peerbet.chat.empty"
     if found == []:
         return Finding(check, Status.OK, "an empty list is []")
@@ -212,7 +212,7 @@ def _emptiness(found: Json) -> Finding:
     return Finding(check, Status.NOTE, f"an empty list is {form}: read as one")
 
 
-def judge_window(document: Json, known: Sequence[int], last: int) -> Finding:
+def check_window(document: Json, known: Sequence[int], last: int) -> Finding:
     """Which messages come where more came after ``mid`` than were asked for.
 
     *known* are the ids of an earlier page, ascending; the first of them was ``mid``.

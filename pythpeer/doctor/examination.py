@@ -33,7 +33,7 @@ __all__ = ["examine"]
 
 T = TypeVar("T")
 
-SPELLINGS: Final = ("personalkey", "personal_key")
+PARAM_NAMES: Final = ("personalkey", "personal_key")
 """How the mail service may call the parameter of the personal key."""
 
 UNKNOWN_USER: Final = "pythpeer-doctor-asks-for-nobody"
@@ -87,7 +87,7 @@ class _Checkup:
         self._session = session
         self._watch = watch
         self._findings: list[Finding] = []
-        self._seen: list[Exchange] = []
+        self._exchanges: list[Exchange] = []
         self._chat_key = session.peerbet._key
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ class _Checkup:
 
     def report(self) -> Report:
         """What was found."""
-        read = [seen for seen in self._seen if seen.document is not NO_JSON]
+        read = [seen for seen in self._exchanges if seen.document is not NO_JSON]
         return Report(
             version(),
             tuple(self._findings),
@@ -147,7 +147,7 @@ class _Checkup:
                 loop.time() - started,
                 datetime.now(UTC),
             )
-        self._seen.append(seen)
+        self._exchanges.append(seen)
         return seen
 
     async def check_connectivity(self, service: str, endpoint: Endpoint[T]) -> bool:
@@ -174,14 +174,14 @@ class _Checkup:
             self._add(failure_finding("peerbet.chat.public", seen))
         else:
             many = len(set(chat.ids(_json_of(seen))))
-            text = f"can be read without a key: {many} messages, {chat.PAGE} are documented"
-            status = Status.OK if many <= chat.PAGE else Status.NOTE
+            text = f"can be read without a key: {many} messages, {chat.DEFAULT_PAGE} are documented"
+            status = Status.OK if many <= chat.DEFAULT_PAGE else Status.NOTE
             self._add(Finding("peerbet.chat.public", status, text))
         page = await self._page_with_key()
         if page is None:
             return
         found = _json_of(page)
-        self._add(*chat.judge_fields(found), *chat.judge_list(found, MAX_LAST))
+        self._add(*chat.check_fields(found), *chat.check_list(found, MAX_LAST))
         await self._check_after(sorted(set(chat.ids(found))))
 
     async def _page_with_key(self) -> Exchange | None:
@@ -213,7 +213,7 @@ class _Checkup:
         if newest.error is not None:
             self._add(failure_finding("peerbet.chat.overlap", newest))
         else:
-            self._add(*chat.judge_overlap(_json_of(newest), known[-1]))
+            self._add(*chat.check_overlap(_json_of(newest), known[-1]))
         if len(known) < WINDOW_SIZE + 2:
             self._add_skipped(
                 "peerbet.chat.window", "there are too few messages to see which come first"
@@ -223,7 +223,7 @@ class _Checkup:
         if oldest.error is not None:
             self._add(failure_finding("peerbet.chat.window", oldest))
         else:
-            self._add(chat.judge_window(_json_of(oldest), known, WINDOW_SIZE))
+            self._add(chat.check_window(_json_of(oldest), known, WINDOW_SIZE))
 
     async def _ask_after(self, name: str, mid: int, last: int) -> Exchange:
         params: dict[str, Param] = {"key": self._chat_key, "mid": mid, "last": last}
@@ -247,7 +247,7 @@ class _Checkup:
                 self._add(failure_finding(f"{model.name}.answer", seen))
                 continue
             self._add(Finding(f"{model.name}.answer", Status.OK, f"{name}: can be read"))
-            judge = bots.judge_list if model is bots.STAFF else bots.judge_object
+            judge = bots.check_list if model is bots.STAFF else bots.check_object
             self._add(*judge(model, _json_of(seen)))
         self._add(_api_key(answers, given=pythbots._headers is not None))
         if answers[0].error is None:
@@ -271,23 +271,23 @@ class _Checkup:
         if not wanted:
             self._add_skipped(check, "mail was not to be looked at")
             return
-        seen, spelling = await self._find_spelling()
+        seen, spelling = await self._find_param_name()
         if seen.is_api_error:
             self._add(_refused_key(check, "PYTHPEER_PERSONAL_KEY", seen))
             return
         if _is_unread(seen) and bots.is_ambiguous_empty(_json_of(seen)):
-            self._add(self._accepted(spelling), bots.judge_null(_json_of(seen)))
+            self._add(self._accepted(spelling), bots.ambiguous_empty_finding(_json_of(seen)))
             return
         if seen.error is not None:
             self._add(failure_finding("pythbots.mail.answer", seen))
             return
-        self._add(self._accepted(spelling), *bots.judge_mail(_json_of(seen)))
+        self._add(self._accepted(spelling), *bots.check_mail(_json_of(seen)))
         await self._check_marks_read(seen, spelling)
 
-    async def _find_spelling(self) -> tuple[Exchange, str]:
+    async def _find_param_name(self) -> tuple[Exchange, str]:
         """Ask for all mail in one spelling after the other, until one is not refused."""
         configured = self._session.pythbots._key_param
-        spellings = list(dict.fromkeys((configured, *SPELLINGS)))
+        spellings = list(dict.fromkeys((configured, *PARAM_NAMES)))
         seen, spelling = await self._all_mail("mail", configured), configured
         for other in spellings[1:]:
             if not seen.is_api_error:
@@ -306,7 +306,7 @@ class _Checkup:
         check = "pythbots.personal-key"
         configured = self._session.pythbots._key_param
         if spelling == configured:
-            shown = spelling if spelling in SPELLINGS else "as it was set"
+            shown = spelling if spelling in PARAM_NAMES else "as it was set"
             return Finding(check, Status.OK, f"accepted; the parameter is spelled {shown}")
         return Finding(
             check,
@@ -319,20 +319,20 @@ class _Checkup:
     async def _check_marks_read(self, first: Exchange, spelling: str) -> None:
         if not bots.has_unread(_json_of(first)):
             found = _json_of(first)
-            self._add(bots.judge_marks(found, found))
+            self._add(bots.check_marks_read(found, found))
             return
         # The first reading did whatever reading does; another one does no more.
         second = await self._all_mail("mail again", spelling)
         if second.error is not None:
             self._add(failure_finding("pythbots.mail.marks", second))
         else:
-            self._add(bots.judge_marks(_json_of(first), _json_of(second)))
+            self._add(bots.check_marks_read(_json_of(first), _json_of(second)))
 
     # -- in the end -------------------------------------------------------------------------------
 
     def finish_service(self, service: str) -> None:
         """What can be said of a service once all its answers are in."""
-        answers = [seen for seen in self._seen if seen.endpoint.startswith(service)]
+        answers = [seen for seen in self._exchanges if seen.endpoint.startswith(service)]
         self._add(*common_findings(service, answers))
 
 

@@ -175,7 +175,7 @@ class _Redactor:
     """Replaces values so that what is equal, and what is greater, stays so."""
 
     def __init__(self, document: Json, *, refusal: bool) -> None:
-        self._refusal = refusal
+        self._is_rejection = refusal
         self._texts: dict[str, int] = {}
         self.too_deep = False
         numbers: set[int] = set()
@@ -237,7 +237,7 @@ class _Redactor:
             return f"{self._dates[date]:%Y-%m-%d %H:%M:%S}"
         if _DIGITS.fullmatch(value):
             return str(self._numbers[int(value)])
-        if self._refusal:
+        if self._is_rejection:
             return redact_words(value)
         number = self._texts.setdefault(value, len(self._texts) + 1)
         length = next((high for high in _LENGTHS if len(value) <= high), _LENGTHS[-1])

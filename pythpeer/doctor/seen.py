@@ -37,7 +37,7 @@ SLOW_AFTER: Final = 5.0
 MAX_CLOCK_SKEW: Final = 30.0
 """Seconds by which clocks may differ before certificates and dates suffer."""
 
-PAGE: Final = re.compile(rb"<(?:!doctype|html|head|body|script)\b", re.IGNORECASE)
+HTML: Final = re.compile(rb"<(?:!doctype|html|head|body|script)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Exchange:
     @property
     def is_html(self) -> bool:
         """Whether it is a page for people in the place of an answer."""
-        return self.document is NO_JSON and PAGE.search(self.body[:4096]) is not None
+        return self.document is NO_JSON and HTML.search(self.body[:4096]) is not None
 
     @property
     def error_text(self) -> str:
@@ -99,16 +99,16 @@ def failure_finding(check: str, seen: Exchange) -> Finding:
     """Why there is no answer that the models could read, and what to do about it."""
     error = seen.error
     if isinstance(error, RateLimitedError):
-        return _asked_too_often(check, error)
+        return _throttled(check, error)
     if seen.is_html:
-        return _page(check, seen)
+        return _html_page(check, seen)
     text, advice = _explain(seen, error)
     # A refusal that is not about a key: a chat that is not opted in, for one.
     status = Status.WARNING if type(error) is ApiError else Status.PROBLEM
     return Finding(check, status, f"{seen.name}: {text}", advice)
 
 
-def _asked_too_often(check: str, error: RateLimitedError) -> Finding:
+def _throttled(check: str, error: RateLimitedError) -> Finding:
     when = "" if error.retry_after is None else f" for {error.retry_after:.0f} s"
     who = "the limiter lets nothing through" if error.status is None else "asked too often"
     return Finding(
@@ -119,7 +119,7 @@ def _asked_too_often(check: str, error: RateLimitedError) -> Finding:
     )
 
 
-def _page(check: str, seen: Exchange) -> Finding:
+def _html_page(check: str, seen: Exchange) -> Finding:
     return Finding(
         check,
         Status.PROBLEM,
@@ -182,15 +182,15 @@ def common_findings(service: str, answers: Sequence[Exchange]) -> Iterator[Findi
     heard = [seen for seen in answers if seen.status is not None]
     if not heard:
         return
-    yield _speed(service, heard)
-    yield _clock(service, heard)
+    yield _check_speed(service, heard)
+    yield _check_clock(service, heard)
     read = [seen for seen in heard if seen.document is not NO_JSON]
     if read:
-        yield _content_type(service, read)
+        yield _check_content_type(service, read)
         yield _check_extra_output(service, read)
 
 
-def _speed(service: str, heard: Sequence[Exchange]) -> Finding:
+def _check_speed(service: str, heard: Sequence[Exchange]) -> Finding:
     slowest = max(heard, key=lambda seen: seen.seconds)
     text = f"the slowest answer of {len(heard)} took {slowest.seconds:.2f} s ({slowest.name})"
     if slowest.seconds < SLOW_AFTER:
@@ -203,7 +203,7 @@ def _speed(service: str, heard: Sequence[Exchange]) -> Finding:
     )
 
 
-def _clock(service: str, heard: Sequence[Exchange]) -> Finding:
+def _check_clock(service: str, heard: Sequence[Exchange]) -> Finding:
     check = f"{service}.clock"
     offsets = [
         offset
@@ -236,7 +236,7 @@ def _offset(date: str, at: datetime | None) -> float | None:
     return (at - theirs).total_seconds()
 
 
-def _content_type(service: str, read: Sequence[Exchange]) -> Finding:
+def _check_content_type(service: str, read: Sequence[Exchange]) -> Finding:
     check = f"{service}.content-type"
     types = {
         (seen.headers or {}).get("Content-Type", "").partition(";")[0].strip().lower()
