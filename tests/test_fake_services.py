@@ -466,7 +466,7 @@ async def test_virtual_time_moves_the_fake() -> None:
             await asyncio.sleep(pause)
             await client.get(f"{SET}&msg=hi")
         assert [str(violation) for violation in fake.violations] == [
-            "peerbet.chat.set: came 0.500 s too early (1 every 1 s, 1 at once) [pace]"
+            "peerbet.chat.set: 0.500 s too early (1 every 1 s, bursts of 1) [pace]"
         ]
         times = [datetime.fromisoformat(line.date) for line in fake.chat.messages]
         assert times[2] - times[1] == timedelta(hours=1)

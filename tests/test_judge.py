@@ -164,7 +164,7 @@ async def arrivals(
 async def test_one_request_a_second(target: str) -> None:
     """Chat and mail may be asked once every second, and a request too early says by how much."""
     found = await arrivals([0.0, 1.0, 1.6, 2.6, 3.7], target)
-    assert found == [(1.6, "came 0.400 s too early (1 every 1 s, 1 at once)")]
+    assert found == [(1.6, "0.400 s too early (1 every 1 s, bursts of 1)")]
 
 
 @pytest.mark.parametrize(

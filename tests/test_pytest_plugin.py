@@ -214,7 +214,7 @@ def test_broken_rules_end_a_test_with_an_error(run: Run, way: str) -> None:
     outcome = run(BROKEN.format(mark=mark), *options, conftest=conftest)
     assert outcome.numbers == {"passed": 2, "error": 1}, outcome.text
     assert "ERROR at teardown of TestHaste.test_told" in outcome.text
-    assert "peerbet.chat.get: came 1.000 s too early" in outcome.text
+    assert "peerbet.chat.get: 1.000 s too early" in outcome.text
     assert "pythpeer/testing" not in outcome.text
 
 
@@ -238,7 +238,12 @@ MISTAKEN = "pytestmark = [pytest.mark.asyncio, pytest.mark.fake_services('shuffl
         (LONELY, "", WITHOUT, "mark them with anyio, or install pytest-asyncio"),
         (ONE.format(MARK.format("anyio")), TRIO, WITHOUT, "pythpeer needs asyncio"),
         (ONE.format(MARK.format("anyio")), "", AUTO, "use its strict mode"),
-        (ONE.format(MISTAKEN), "", FUNCTION, "fake_services takes arguments by name only"),
+        (
+            ONE.format(MISTAKEN),
+            "",
+            FUNCTION,
+            "arguments of the marker fake_services must be given by name",
+        ),
         (ONE.format(""), "", (*FUNCTION, "-p", "no:pythpeer"), "fixture 'fake_services' not found"),
     ],
     ids=["nobody", "trio", "auto and anyio", "argument", "opted out"],

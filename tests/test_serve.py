@@ -164,7 +164,7 @@ async def test_broken_rules_are_shown(serve: Serve) -> None:
         "kind": "violation",
         "endpoint": "peerbet",
         "rule": "path",
-        "text": "no such path",
+        "text": "unknown path",
     }
 
 

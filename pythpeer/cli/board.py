@@ -1,6 +1,6 @@
-"""The board under the rows of the demonstration: what was asked when, and what the limiters do.
+"""The dashboard of the demonstration: when each endpoint was requested, and its limiter's state.
 
-It shows what the fake services have seen, not what the session believes to have sent.
+It shows the requests that the fake services received, not those that the session counts.
 """
 
 from __future__ import annotations
@@ -25,29 +25,32 @@ __all__ = ["WIDE", "Dashboard", "gauge", "timeline"]
 TITLES: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
 
 FRAME_INTERVAL: Final = 0.2
-"""Seconds between two pictures."""
+"""Seconds between two updates."""
 
 SECONDS_PER_COLUMN: Final = 0.25
-"""Seconds that one column of a timeline stands for."""
+"""Seconds that one column of a timeline represents."""
 
 MAX_COLUMNS: Final = 80
+"""The most columns of a timeline."""
+
 MIN_HEIGHT: Final = 14
-"""From this many lines on, a terminal has room for more than the last line of the board."""
+"""Lines of a terminal from which more than the last line of the dashboard is shown."""
 
 MARGIN: Final = 39
 NARROW_MARGIN: Final = 13
-"""Columns that everything beside a timeline takes; on a narrow terminal there is less of it."""
+"""Columns for everything except the timeline; a narrow terminal shows less."""
 
 WIDE: Final = 64
+"""Columns of a terminal from which everything is shown."""
 
 GAUGE_WIDTH: Final = 5
 """Columns of a gauge."""
 
 
 class Dashboard:
-    """Keeps itself at the bottom of a terminal, and is gone in the end: ``with Board(...)``.
+    """A display at the bottom of a terminal, removed at the end: ``with Dashboard(...)``.
 
-    *counts* is asked for the last line. Where nothing can be drawn anew there is no board.
+    *counts* returns the text of the last line. Without an interactive terminal nothing is shown.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Dashboard:
         self._counts = counts
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._timer: asyncio.TimerHandle | None = None
+        """The next update; ``None`` as long as nothing is shown."""
 
     def __enter__(self) -> Self:
         if is_interactive(self._console):
@@ -76,7 +80,7 @@ class Dashboard:
         self._timer = asyncio.get_running_loop().call_later(FRAME_INTERVAL, self._refresh)
 
     def render(self) -> Group:
-        """The board at this moment."""
+        """Return the dashboard in its present state."""
         width = self._console.width
         status = Text(f" Ctrl-C stops · {self._counts()} ", "reverse", no_wrap=True)
         status.truncate(width - 4, overflow="ellipsis")  # leaves room for a ^C
@@ -92,7 +96,7 @@ class Dashboard:
             grid.add_column(style=style, no_wrap=True)
         titles = (
             "",
-            f"asked, the last {columns * SECONDS_PER_COLUMN:.0f} s",
+            f"requests, the last {columns * SECONDS_PER_COLUMN:.0f} s",
             "token",
             "",
             "closest",
@@ -103,9 +107,9 @@ class Dashboard:
         return grid
 
     def _row(self, name: str, columns: int) -> tuple[Text | str, ...]:
-        """One endpoint: when it was asked, its token, who waits for that, the shortest interval."""
+        """Return the cells of one endpoint: requests, token, state, and the shortest interval."""
         ascii_only = self._console.options.ascii_only
-        times = [one.at for one in self._fake.requests if one.endpoint == name]
+        times = [request.at for request in self._fake.requests if request.endpoint == name]
         now, limiter = self._fake.clock(), self._session.limiters[name]
         line = Text(timeline(times, now, columns, ascii_only=ascii_only), "dim")
         line.highlight_regex(r"[●*]", "bold not dim")
@@ -120,7 +124,7 @@ class Dashboard:
 
 
 def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bool = False) -> str:
-    """The time until *now*, which is at the right, with a mark for each request."""
+    """Return the time until *now*, which is at the right, with a mark for each request."""
     empty, mark = ".*" if ascii_only else "·●"
     cells = [empty] * columns
     for at in times:
@@ -131,14 +135,14 @@ def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bo
 
 
 def gauge(level: float, *, ascii_only: bool = False) -> str:
-    """How much of a token there is, from 0 to 1."""
+    """Return a gauge that is filled to *level*, from 0 to 1."""
     full, empty = "#." if ascii_only else "▰▱"
     filled = int(max(0.0, min(1.0, level)) * GAUGE_WIDTH)
     return full * filled + empty * (GAUGE_WIDTH - filled)
 
 
 def _level(limiter: Limiter, times: Sequence[float], now: float) -> float:
-    """The share of the interval that has passed since the last request."""
+    """Return the share of the interval that has passed since the last request."""
     if limiter.paused_for:
         return 0.0
     if limiter.available or not times:
@@ -151,4 +155,4 @@ def _state(limiter: Limiter) -> str:
         return f"paused {limiter.paused_for:.0f} s"
     if limiter.waiting:
         return f"{limiter.waiting} waiting"
-    return "ready" if limiter.available else "asking"
+    return "ready" if limiter.available else "requesting"
