@@ -183,7 +183,7 @@ def test_a_narrow_terminal_wraps(
 def test_a_terminal_is_told_what_is_going_on(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """Before the first row there is nothing to see: so it says what it waits for, on stderr."""
+    """Before the first row, the command prints on stderr what it waits for."""
     configured.mail.deliver("alice", "a mail")
     terminal(80)
     result = run("mail", "watch", "--messages", "1")
@@ -573,7 +573,7 @@ def test_an_import_that_fails_otherwise_is_a_bug(run: Run, monkeypatch: pytest.M
 
 @needs_signals
 def test_the_demo_as_json(spawn: Spawn) -> None:
-    """As many rows as were asked for, of both kinds, and nothing else; it ends by itself."""
+    """It prints the requested number of rows, of both kinds, and nothing else; then it ends."""
     options = ("--json", "--messages", "6", "--seed", "1")
     result = spawn("demo", *options, virtual_time=True).finish()
     assert (result.code, result.err) == (0, "")
@@ -603,7 +603,7 @@ def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
     assert "\x1b" not in result.out
     assert re.search(r" (\w+): !ping\n(.*\n)*.* pythpeer \(bot\): pong\n", result.out)
     last = result.out.splitlines()[-1]
-    assert re.fullmatch(r"messages: \d+, mails: \d+, pings answered: \d+, .*rules: 0", last)
+    assert re.fullmatch(r"messages: \d+, mails: \d+, replies to !ping: \d+, .*rules: 0", last)
 
 
 @pytest.mark.usefixtures("virtual_time")
@@ -706,7 +706,7 @@ def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, monkeypatch: pytest.Monkey
         result = process.finish()
     assert result == (130, "", "")
     assert one_line(said)
-    assert "waiting for the answer" in said
+    assert "waiting for the response" in said
 
 
 @needs_signals

@@ -144,11 +144,11 @@ async def test_what_to_do_stands_below(fake: FakeServices, run: Run) -> None:
     result = await run()
     lines = result.out.splitlines()
     at = lines.index(
-        "problem  personal-key: accepted only where its parameter is spelled personal_key, which "
-        "it is not here"
+        "problem  personal-key: accepted only with the parameter personal_key, which "
+        "is not the configured one"
     )
     assert lines[at + 1].strip(" →->") == (
-        "set PYTHPEER_PERSONAL_KEY_PARAM=personal_key, or make sessions with"
+        "set PYTHPEER_PERSONAL_KEY_PARAM=personal_key, or create sessions with"
         ' Session(personal_key_param="personal_key")'
     )
     assert lines[-1].endswith("; problem: pythbots.personal-key")

@@ -166,7 +166,7 @@ def test_commands_share_the_pace_in_a_store(
 @pytest.mark.parametrize(
     ("store", "code", "said"),
     [
-        ("redis://user:canary@host", 2, "an address goes in PYTHPEER_STORE"),
+        ("redis://user:canary@host", 2, "set PYTHPEER_STORE for a URL"),
         ("/nowhere/at/all.sqlite", 1, ""),
     ],
 )

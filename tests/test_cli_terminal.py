@@ -50,7 +50,7 @@ def keyless(configured: FakeServices, monkeypatch: pytest.MonkeyPatch) -> FakeSe
 def test_a_key_is_asked_for_on_a_terminal(keyless: FakeServices, on_terminal: OnTerminal) -> None:
     """It is not shown as it is typed, and never after that; blanks round it are no part of it."""
     process = on_terminal("mail", "send", "alice", "hello")
-    process.read_until("personal key (it is not shown): ")
+    process.read_until("personal key (not displayed): ")
     assert not termios.tcgetattr(process.fd)[3] & termios.ECHO
     process.type(f" {PERSONAL_KEY}\n")
     assert process.finish() == 0
@@ -80,7 +80,9 @@ def test_no_key_is_an_answer_too(keyless: FakeServices, on_terminal: OnTerminal,
     process.read_until(": ")
     process.type(keys)
     assert process.finish() == 2
-    assert process.shown.endswith("\r\npythpeer: mail needs a key: set PYTHPEER_PERSONAL_KEY\r\n")
+    assert process.shown.endswith(
+        "\r\npythpeer: mail requires a key: set PYTHPEER_PERSONAL_KEY\r\n"
+    )
 
 
 def test_an_impossible_key_is_one_line(keyless: FakeServices, on_terminal: OnTerminal) -> None:
@@ -117,7 +119,7 @@ def test_where_nobody_sees_the_question_it_is_not_asked(
     os.close(writer)
     with os.fdopen(reader) as errors:
         assert process.finish() == 2
-        assert errors.read() == "pythpeer: mail needs a key: set PYTHPEER_PERSONAL_KEY\n"
+        assert errors.read() == "pythpeer: mail requires a key: set PYTHPEER_PERSONAL_KEY\n"
     assert process.shown == ""
 
 
@@ -125,7 +127,7 @@ def test_where_nobody_sees_the_question_it_is_not_asked(
 
 
 def test_long_text_is_posted_in_parts(configured: FakeServices, run: Run) -> None:
-    """There is an id for each, and no progress where there is no terminal."""
+    """Each part has an id, and there is no progress without a terminal."""
     result = run("chat", "post", LONG, "--bot")
     assert result == (0, "1\n2\n", "")
     assert " ".join(line.text for line in configured.chat.messages) == LONG.strip()
@@ -149,7 +151,7 @@ def test_progress_is_shown_on_a_terminal(configured: FakeServices, on_terminal: 
     """How far it is and what it waits for, on one line, which is gone in the end."""
     process = on_terminal("chat", "post", LONG, columns=100)
     process.read_until("posting 1 of 2")
-    process.read_until("waiting for its turn: one every 1 s")
+    process.read_until("waiting for a token: one every 1 s")
     assert process.finish() == 0
     assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")
     assert unstyled(process.shown).endswith("1\r\n2\r\n")
@@ -207,7 +209,7 @@ def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
 def test_text_from_stdin(
     configured: FakeServices, spawn: Spawn, text: bytes, code: int, said: str
 ) -> None:
-    """It is UTF-8 and there is an end to it, or it is refused."""
+    """It must be UTF-8 and of limited size, otherwise it is an error."""
     reader, writer = os.pipe()
 
     def write() -> None:
@@ -252,9 +254,9 @@ def test_without_stdin_there_is_no_text(configured: FakeServices) -> None:
 
 
 def test_ctrl_c_ends_the_wait_for_stdin(configured: FakeServices, on_terminal: OnTerminal) -> None:
-    """A pipe, or a person, may take for ever."""
+    """A pipe, or a user, may take any time."""
     process = on_terminal("chat", "post", "-")
-    process.read_until("Ctrl-D on a line of its own ends it")
+    process.read_until("Ctrl-D on an empty line ends it")
     process.type("not yet the end\n")
     process.read_until("not yet the end")
     process.type("\x03")
@@ -332,7 +334,7 @@ def test_leaving_at_once_shows_the_cursor_that_progress_hid(
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
         with Path(os.devnull).open("w") as nowhere:
             process = on_terminal("mail", "all", stdout=nowhere.fileno())
-        process.read_until("waiting for the answer")
+        process.read_until("waiting for the response")
         process.type("\x03")
         assert process.finish() == 130
     assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")

@@ -84,8 +84,8 @@ def cut(lines: list[str], beginning: str) -> list[str]:
 def test_names_are_taken_apart() -> None:
     """What, where and for whom; the digest of an account is cut, and may be missing."""
     assert parse_key(GET) == Label("peerbet.chat.get", "peerbet.org", "0123")
-    assert parse_key("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "nobody")
-    assert parse_key("whatever") == Label("whatever", "", "nobody")
+    assert parse_key("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "no key")
+    assert parse_key("whatever") == Label("whatever", "", "no key")
 
 
 def test_rates_are_those_of_the_last_minute() -> None:
@@ -148,7 +148,7 @@ def test_the_screen_tells_rates_lag_and_pacing() -> None:
     assert [line.split() for line in lines if "bot  " in line] == [["bot", "1,000", "0"]]
     assert cut(lines, "pythbots.mail") == [
         *("pythbots.mail", "pythbots.org", "0123"),
-        *("2", "in", "doubt", "not", "polled", "0", "0.0", "no", "name", "yet"),
+        *("fetches", "pending:", "2", "not", "polled", "0", "0.0", "no", "name", "yet"),
     ]
     assert cut(lines, "peerbet.chat.get")[-4:] == ["8", "60.0", "12", "s"]
 
@@ -174,7 +174,7 @@ def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -
 
 def test_an_empty_store_says_so() -> None:
     """Instead of tables without rows."""
-    assert "Nothing is in this store yet." in drawn(StoreSnapshot((), ()))
+    assert "This store is empty." in drawn(StoreSnapshot((), ()))
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_it_looks_once_where_there_is_no_terminal(run: Run, file: Path) -> None:
+def test_without_a_terminal_there_is_one_snapshot(run: Run, file: Path) -> None:
     """And prints what a terminal would show, without an escape."""
     code, out, err = run("top", "--store", str(file))
     assert (code, err) == (0, "")
@@ -213,7 +213,7 @@ def test_it_looks_once_where_there_is_no_terminal(run: Run, file: Path) -> None:
 def test_each_look_is_a_line_of_json(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The survey as it is; the environment names the store as well."""
     monkeypatch.setenv("PYTHPEER_STORE", str(file))
-    result = run("top", "--json", "--looks", "2", "--interval", "0.1")
+    result = run("top", "--json", "--count", "2", "--interval", "0.1")
     assert result.code == 0
     first, second = result.rows
     assert first == second
@@ -226,9 +226,9 @@ def test_each_look_is_a_line_of_json(run: Run, file: Path, monkeypatch: pytest.M
 
 def test_to_watch_changes_nothing(run: Run, file: Path) -> None:
     """No place is moved, nothing is polled, and nobody is asked anything."""
-    before = run("top", "--store", str(file), "--json", "--looks", "1").out
-    run("top", "--store", str(file), "--looks", "3", "--interval", "0.1")
-    assert run("top", "--store", str(file), "--json", "--looks", "1").out == before
+    before = run("top", "--store", str(file), "--json", "--count", "1").out
+    run("top", "--store", str(file), "--count", "3", "--interval", "0.1")
+    assert run("top", "--store", str(file), "--json", "--count", "1").out == before
 
 
 @pytest.mark.parametrize("how", ["nothing", "memory", "missing", "damaged", "often", "address"])
@@ -258,3 +258,10 @@ def test_on_a_terminal_it_stays_until_ctrl_c(on_terminal: OnTerminal, file: Path
     process.type("\x03")
     assert process.finish() in (0, 130)
     assert process.shown.count("\x1b[?1049h") == process.shown.count("\x1b[?1049l") == 1
+
+
+def test_the_old_name_of_count_is_an_alias(run: Run, file: Path) -> None:
+    """`--looks` is what `--count` was called."""
+    new = run("top", "--store", str(file), "--json", "--count", "2", "--interval", "0.1")
+    old = run("top", "--store", str(file), "--json", "--looks", "2", "--interval", "0.1")
+    assert (old.code, old.out.count("\n")) == (new.code, new.out.count("\n")) == (0, 2)

@@ -188,36 +188,36 @@ class Sign(NamedTuple):
 
 
 VARIANTS: Final[Mapping[str, Sign]] = {
-    "window newest": Sign({"window": "newest"}, "peerbet.chat.window", NOTE, "the newest come"),
-    "window oldest": Sign({"window": "oldest"}, "peerbet.chat.window", OK, "the oldest come"),
+    "window newest": Sign({"window": "newest"}, "peerbet.chat.window", NOTE, "the newest are sent"),
+    "window oldest": Sign({"window": "oldest"}, "peerbet.chat.window", OK, "the oldest are sent"),
     "overlap of one": Sign({"overlap": 1}, "peerbet.chat.overlap", NOTE, "mid itself"),
     "overlap of three": Sign({"overlap": 3}, "peerbet.chat.overlap", NOTE, "3 messages up to mid"),
     "repeat": Sign({"repeat": 2}, "peerbet.chat.repeats", NOTE, "9 messages repeated"),
     "order descending": Sign({"order": "descending"}, "peerbet.chat.order", NOTE, "descending"),
-    "order shuffled": Sign({"order": "shuffled"}, "peerbet.chat.order", NOTE, "in no order"),
+    "order shuffled": Sign({"order": "shuffled"}, "peerbet.chat.order", NOTE, "unsorted"),
     "order of mail": Sign({"order": "descending"}, "pythbots.mail.order", NOTE, "descending"),
     "numbered chat": Sign({"numbered": True}, "peerbet.chat.list", NOTE, "numbers for keys"),
     "numbered staff": Sign({"numbered": True}, "pythbots.crank.form", NOTE, "numbers for keys"),
     "numbered mail": Sign({"numbered": True}, "pythbots.mail.form", NOTE, "numbers for keys"),
-    "wrapped staff": Sign({"wrapped": True}, "pythbots.crank.form", NOTE, "one level down"),
-    "wrapped mail": Sign({"wrapped": True}, "pythbots.mail.form", NOTE, "one level down"),
+    "wrapped staff": Sign({"wrapped": True}, "pythbots.crank.form", NOTE, "inside an object"),
+    "wrapped mail": Sign({"wrapped": True}, "pythbots.mail.form", NOTE, "inside an object"),
     "empty list": Sign({"empty": "list"}, "peerbet.chat.empty", OK, "[]"),
     "empty null": Sign({"empty": "null"}, "peerbet.chat.empty", NOTE, "null"),
     "empty object": Sign({"empty": "object"}, "peerbet.chat.empty", NOTE, "{}"),
     "numbers_as_strings in chat": Sign(
-        {"numbers_as_strings": True}, "peerbet.chat.types", NOTE, "numbers come as strings"
+        {"numbers_as_strings": True}, "peerbet.chat.types", NOTE, "numbers are strings"
     ),
     "numbers_as_strings in staff": Sign(
-        {"numbers_as_strings": True}, "pythbots.crank.types", NOTE, "numbers come as strings"
+        {"numbers_as_strings": True}, "pythbots.crank.types", NOTE, "numbers are strings"
     ),
     "numbers_as_strings in mail": Sign(
-        {"numbers_as_strings": True}, "pythbots.mail.types", NOTE, "bits come as strings"
+        {"numbers_as_strings": True}, "pythbots.mail.types", NOTE, "bits are strings"
     ),
     "bits_as_booleans in chat": Sign(
-        {"bits_as_booleans": True}, "peerbet.chat.types", NOTE, "bits come as booleans"
+        {"bits_as_booleans": True}, "peerbet.chat.types", NOTE, "bits are booleans"
     ),
     "bits_as_booleans in mail": Sign(
-        {"bits_as_booleans": True}, "pythbots.mail.types", OK, "bits come as booleans"
+        {"bits_as_booleans": True}, "pythbots.mail.types", OK, "bits are booleans"
     ),
     "mail_ids": Sign({"mail_ids": False}, "pythbots.mail.ids", NOTE, "3 of 3 mails have no id"),
     "readall_marks": Sign(
@@ -249,7 +249,7 @@ VARIANTS: Final[Mapping[str, Sign]] = {
         {"personal_key_param": "personal_key"},
         "pythbots.personal-key",
         PROBLEM,
-        "only where its parameter is spelled personal_key",
+        "only with the parameter personal_key",
     ),
     "refusal_status": Sign(
         {"refusal_status": 403}, "pythbots.refusals", OK, '("User not found", HTTP status 403)'
@@ -295,24 +295,24 @@ async def test_the_right_spelling_is_found_from_either_side() -> None:
         assert (found.status, found.advice) == (
             PROBLEM,
             (
-                "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or make sessions with"
+                "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or create sessions with"
                 ' Session(personal_key_param="personalkey")'
             ),
         )
     report = await examined(
         {"personal_key_param": "personal_key"}, personal_key_param="personal_key"
     )
-    assert finding(report, "pythbots.personal-key").text.endswith("spelled personal_key")
+    assert finding(report, "pythbots.personal-key").text.endswith("the parameter is personal_key")
 
 
 @pytest.mark.parametrize("options", [{}, {"wrapped": True}])
 async def test_an_empty_mailbox_as_null_is_a_problem(options: Mapping[str, Any]) -> None:
-    """A stream would settle for ever: nothing tells it that the answer is whole."""
+    """A stream would recover lost mail indefinitely: nothing tells it that the answer is whole."""
     async with FakeServices(empty="null", **options) as fake:
         report = await report_on(fake)
     found = finding(report, "pythbots.mail.null")
     assert found.status is PROBLEM
-    assert "settle for ever" in found.text
+    assert "recover lost mail indefinitely" in found.text
     assert finding(report, "pythbots.personal-key").status is OK
 
 
@@ -355,7 +355,10 @@ async def test_a_chat_of_few_words_shows_no_window() -> None:
 
 async def test_messages_that_come_meanwhile_change_nothing() -> None:
     """The window is still recognised when the chat goes on."""
-    for window, words_of_it in (("oldest", "the oldest come"), ("newest", "the newest come")):
+    for window, words_of_it in (
+        ("oldest", "the oldest are sent"),
+        ("newest", "the newest are sent"),
+    ):
         async with services(window=window) as fake:
             fake.people.add("alice").says("hello", every=0.4)
             async with fake.session() as session:
@@ -384,7 +387,7 @@ async def test_keys_that_are_wrong() -> None:
     assert '("Invalid key", HTTP status 200)' in finding(report, "peerbet.key").text
     assert finding(report, "peerbet.chat.types").status is OK
     assert finding(report, "peerbet.chat.window").status is NOTE
-    assert "the API key is refused" in finding(report, "pythbots.api-key").text
+    assert "the API key is rejected" in finding(report, "pythbots.api-key").text
     assert finding(report, "pythbots.personal-key").status is PROBLEM
 
 
@@ -411,9 +414,9 @@ async def test_an_api_key_without_a_permission() -> None:
         report = await report_on(fake, pythbots_api_key=API_KEY)
     found = finding(report, "pythbots.api-key")
     assert found.status is PROBLEM
-    assert 'has no right to: staff ("no access", HTTP status 200)' in found.text
+    assert 'has no permission for: staff ("no access", HTTP status 200)' in found.text
     assert finding(report, "pythbots.personal-key").status is PROBLEM
-    assert "API key needs the right" in (finding(report, "pythbots.personal-key").advice or "")
+    assert "API key needs permission" in (finding(report, "pythbots.personal-key").advice or "")
 
 
 @pytest.mark.parametrize("limit", ["per_hour", "per_day", "per_week", "per_month"])
@@ -425,7 +428,7 @@ async def test_an_api_key_that_is_used_up(limit: str) -> None:
         report = await report_on(fake, pythbots_api_key=API_KEY)
     assert finding(report, "pythbots.userinfo.answer").status is OK
     found = finding(report, "pythbots.crank.answer")
-    assert (found.status, "asked too often" in found.text) == (WARNING, True)
+    assert (found.status, "throttled by the service" in found.text) == (WARNING, True)
 
 
 # -- faults ---------------------------------------------------------------------------------------
@@ -446,32 +449,32 @@ FAULTS: Final[Mapping[str, Met]] = {
     "drop": Met(Fault.drop(), PROBLEM, "the connection broke before the answer"),
     "reset": Met(Fault.reset(), PROBLEM, "the connection broke before the answer"),
     "cut": Met(Fault.cut(), PROBLEM, "the connection broke within the body"),
-    "hang": Met(Fault.hang(), PROBLEM, "no whole answer within the time limit"),
+    "hang": Met(Fault.hang(), PROBLEM, "no complete response within the time limit"),
     "slow": Met(Fault.slow(7.0), OK, "can be read"),
     "after": Met(Fault.html().after(1.0), PROBLEM, "a web page (HTTP status 200)"),
     "http": Met(Fault.http(503), PROBLEM, "web page (HTTP status 503)"),
-    "http bare": Met(Fault(status=500, body=b""), PROBLEM, "500: the service is in trouble"),
+    "http bare": Met(Fault(status=500, body=b""), PROBLEM, "500: the service has a failure"),
     "not found": Met(Fault(status=404, body=b""), PROBLEM, "HTTP status 404"),
-    "too_many": Met(Fault.too_many(3600), WARNING, "asked too often for 3600 s"),
+    "too_many": Met(Fault.too_many(3600), WARNING, "throttled by the service for 3600 s"),
     "html": Met(Fault.html(), PROBLEM, "a web page (HTTP status 200)"),
     "portal": Met(Fault.garbage(PORTAL), PROBLEM, "a web page (HTTP status 200)"),
     "guard": Met(Fault(status=403, body=PORTAL), PROBLEM, "a web page (HTTP status 403)"),
     "garbage": Met(Fault.garbage(), PROBLEM, "no JSON, or damaged JSON"),
-    "empty": Met(Fault.garbage(b""), PROBLEM, "an empty answer"),
-    "another shape": Met(Fault.garbage(b'"word"'), PROBLEM, "another shape than the models expect"),
-    "too large": Met(Fault.garbage(b" " * 2_000_000), PROBLEM, "over 1048576 bytes"),
+    "empty": Met(Fault.garbage(b""), PROBLEM, "an empty response"),
+    "another shape": Met(Fault.garbage(b'"word"'), PROBLEM, "JSON of an unexpected shape"),
+    "too large": Met(Fault.garbage(b" " * 2_000_000), PROBLEM, "more than 1048576 bytes"),
     "redirect": Met(
         Fault(status=302, body=b"", headers=(("Location", f"https://{CANARY}.example/?{CANARY}"),)),
         PROBLEM,
-        "HTTP status 302: sent on to another host, which is never followed",
+        "HTTP status 302: redirect to another host, not followed",
     ),
     "redirect nearby": Met(
         Fault(status=301, body=b"", headers=(("Location", f"/{CANARY}"),)),
         PROBLEM,
-        "HTTP status 301: sent on elsewhere",
+        "HTTP status 301: redirect to another address",
     ),
-    "refusal": Met(Fault.refusal(f"no {CANARY} today"), WARNING, 'refused ("no … today"'),
-    "denial": Met(Fault.refusal("no access", status=403), PROBLEM, "refused, over a key"),
+    "refusal": Met(Fault.refusal(f"no {CANARY} today"), WARNING, 'API error ("no … today"'),
+    "denial": Met(Fault.refusal("no access", status=403), PROBLEM, "access denied"),
 }
 
 
@@ -581,11 +584,15 @@ def _days(days: float) -> datetime:
 @pytest.mark.parametrize(
     ("tls", "status", "text"),
     [
-        (lambda: serving(expires=_days(300)), OK, "is trusted, and ends in 300 days"),
-        (lambda: serving(expires=_days(5)), WARNING, "ends in 5 days"),
+        (lambda: serving(expires=_days(300)), OK, "is trusted, and expires in 300 days"),
+        (lambda: serving(expires=_days(5)), WARNING, "expires in 5 days"),
         (lambda: serving(expires=_days(-5)), PROBLEM, "it has expired"),
-        (lambda: serving(by=trustme.CA()), PROBLEM, "an authority that is not trusted here"),
-        (lambda: serving("127.0.0.2"), PROBLEM, "it is another host's"),
+        (
+            lambda: serving(by=trustme.CA()),
+            PROBLEM,
+            "an authority that is not trusted on this machine",
+        ),
+        (lambda: serving("127.0.0.2"), PROBLEM, "it is the certificate of another host"),
         (old_tls, PROBLEM, "no TLS connection"),
     ],
     ids=["good", "soon", "expired", "unknown authority", "other host", "old"],
@@ -823,7 +830,7 @@ def test_staff_by_rank() -> None:
     """Several lists, by the ranks in them."""
     staff: Any = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
     found = judged(*bots.check_list(bots.STAFF, staff))
-    assert "several, by name" in found["pythbots.crank.form"][1]
+    assert "several lists, by name" in found["pythbots.crank.form"][1]
 
 
 def test_things_in_a_list_that_are_none_of_it() -> None:
@@ -836,9 +843,9 @@ def test_mail_that_does_not_say_whether_it_was_read() -> None:
     """Then nobody can tell what reading does to it."""
     mails: Any = [{"id": 2, "message": "a"}, {"id": 2, "message": "b"}]
     assert bots.check_marks_read(mails, mails).status is SKIPPED
-    assert judged(*bots.check_mail(mails))["pythbots.mail.ids"][1].endswith("some are the same")
+    assert judged(*bots.check_mail(mails))["pythbots.mail.ids"][1].endswith("some are equal")
     bare: Any = [{"message": "a"}, {"message": "b"}]
-    assert "taken as it comes" in judged(*bots.check_mail(bare))["pythbots.mail.order"][1]
+    assert "not sorted" in judged(*bots.check_mail(bare))["pythbots.mail.order"][1]
 
 
 def test_windows_that_are_neither() -> None:
@@ -850,7 +857,7 @@ def test_windows_that_are_neither() -> None:
     known = [1, 2, 3, 4, 5, 6]
     assert chat.check_window(page(3, 4), known, 2).status is WARNING
     assert chat.check_window(page(), known, 2).status is WARNING
-    assert "last does not count" in chat.check_window(page(2, 3, 4), known, 2).text
+    assert "last has no effect" in chat.check_window(page(2, 3, 4), known, 2).text
     assert chat.check_window(page(2, 3), known, 2).status is OK
     assert chat.check_window(page(7, 8), known, 2).status is NOTE
 

@@ -49,7 +49,7 @@ def test_habits_are_given_read_and_shown() -> None:
     ],
 )
 def test_what_is_no_habit_is_refused(wrong: dict[str, Any], words: str) -> None:
-    """A misspelt habit, or a value that it cannot have, is an error that names it."""
+    """A misspelt quirk, or a value that it cannot have, is an error that names it."""
     with pytest.raises(InvalidRequestError, match=words):
         FakeServices(**wrong)
     fake = FakeServices()
@@ -261,7 +261,7 @@ VARIANTS: list[QuirkOptions] = [
 
 
 def test_every_habit_is_tried_with_the_library() -> None:
-    """No habit is left out, but the one that a session cannot see through: mails without ids."""
+    """No quirk is left out, but the one that a session cannot see through: mails without ids."""
     tried = {name for variant in VARIANTS for name in variant}
     assert tried | {"mail_ids"} == set(Quirks.__struct_fields__)
 
@@ -317,7 +317,7 @@ async def test_a_session_reads_mails_that_have_no_ids(*, marks: bool) -> None:
 
 def test_habits_are_a_value() -> None:
     """They are frozen, and turn into JSON and back."""
-    habits = Quirks(order="shuffled", names={"from": None})
+    quirks = Quirks(order="shuffled", names={"from": None})
     with pytest.raises(AttributeError):
-        habits.order = "ascending"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
-    assert msgspec.json.decode(msgspec.json.encode(habits), type=Quirks) == habits
+        quirks.order = "ascending"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    assert msgspec.json.decode(msgspec.json.encode(quirks), type=Quirks) == quirks

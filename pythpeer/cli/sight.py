@@ -106,7 +106,7 @@ class TopScreen:
         for log in self._snapshot.logs:
             title = _title_of(log.topic, wide=wide)
             if log.pending_fetches:
-                title.append(f" {log.pending_fetches} pending", "gap")
+                title.append(f" fetches pending: {log.pending_fetches}", "gap")
             if not log.has_leader:
                 title.append(" not polled", "dim")
             first = (title, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))

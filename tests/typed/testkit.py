@@ -48,7 +48,7 @@ async def bot_answers(fake_services: FakeServices, pythpeer_session: Session) ->
 
 
 async def start_a_fake() -> None:
-    habits: QuirkOptions = {"order": "shuffled", "mail_ids": False, "prefix": BOM + PHP_WARNING}
+    quirks: QuirkOptions = {"order": "shuffled", "mail_ids": False, "prefix": BOM + PHP_WARNING}
     services = FakeServices(
         rates=DEFAULT_RATES,
         username="me",
@@ -57,7 +57,7 @@ async def start_a_fake() -> None:
         pythbots_api_key=None,
         now=datetime(2012, 12, 12),
         seed="x",
-        **habits,
+        **quirks,
     )
     async with services as entered:
         assert_type(entered, FakeServices)
@@ -210,24 +210,24 @@ async def bring_people_to_life(fake: FakeServices) -> None:
     assert_type(people.stop(), None)
 
 
-async def switch_habits(fake: FakeServices) -> None:
-    habits = assert_type(fake.quirks, Quirks)
-    assert_type(habits.window, Literal["newest", "oldest"])
-    assert_type(habits.overlap, int)
-    assert_type(habits.repeat, int)
-    assert_type(habits.order, Literal["ascending", "descending", "shuffled"])
-    assert_type(habits.numbered, bool)
-    assert_type(habits.wrapped, bool)
-    assert_type(habits.empty, Literal["list", "null", "object"])
-    assert_type(habits.numbers_as_strings, bool)
-    assert_type(habits.bits_as_booleans, bool)
-    assert_type(habits.mail_ids, bool)
-    assert_type(habits.readall_marks, bool)
-    assert_type(habits.names, Mapping[str, str | None])
-    assert_type(habits.personal_key_param, str)
-    assert_type(habits.refusal_status, int)
-    assert_type(habits.prefix, str)
-    assert_type(habits.content_type, str)
+async def switch_quirks(fake: FakeServices) -> None:
+    quirks = assert_type(fake.quirks, Quirks)
+    assert_type(quirks.window, Literal["newest", "oldest"])
+    assert_type(quirks.overlap, int)
+    assert_type(quirks.repeat, int)
+    assert_type(quirks.order, Literal["ascending", "descending", "shuffled"])
+    assert_type(quirks.numbered, bool)
+    assert_type(quirks.wrapped, bool)
+    assert_type(quirks.empty, Literal["list", "null", "object"])
+    assert_type(quirks.numbers_as_strings, bool)
+    assert_type(quirks.bits_as_booleans, bool)
+    assert_type(quirks.mail_ids, bool)
+    assert_type(quirks.readall_marks, bool)
+    assert_type(quirks.names, Mapping[str, str | None])
+    assert_type(quirks.personal_key_param, str)
+    assert_type(quirks.refusal_status, int)
+    assert_type(quirks.prefix, str)
+    assert_type(quirks.content_type, str)
     assert_type(DEFAULT_RATES, Mapping[str, Rate])
 
 
