@@ -1,6 +1,6 @@
 """Checks of the Peerbet chat's responses. Pure.
 
-Each function takes documents as they were received and returns findings. It must not raise for any
+Each function takes unchanged documents and returns findings. It must not raise for any
 JSON.
 """
 

@@ -35,29 +35,38 @@ MAX_TEXT: Final = 250
 
 
 class ChatLine(msgspec.Struct, frozen=True):
-    """One message: ``to`` is empty if it is for everyone, ``date`` is ``yyyy-MM-dd HH:mm:ss``."""
+    """One message."""
 
     id: int
+    """The id, greater than those of all earlier messages."""
+
     sender: str
+    """The sender's username."""
+
     to: str
+    """The recipient's username of a private message; empty if it is for everyone."""
+
     text: str
+    """The text, unchanged."""
+
     date: str
+    """The services' date, ``yyyy-MM-dd HH:mm:ss``."""
+
     bot: bool
+    """Whether it is marked as a bot's message."""
 
 
 class FakeChat:
-    """The chat. ``messages`` are all messages, in order; their ids are 1, 2, 3 ...
-
-    Messages may also be appended directly, with ids in ascending order: the next message that is
-    posted gets an id after theirs. ``users_online`` is the number in every response, and may be
-    set.
-    """
+    """The chat, whose messages have the ids 1, 2, 3 ..."""
 
     def __init__(
         self, *, quirks: Callable[[], Quirks], date: Callable[[], str], rng: Random
     ) -> None:
         self.messages: list[ChatLine] = []
+        """All messages in order. They may also be appended directly, with ids in ascending order:
+        the next message that is posted gets an id after theirs."""
         self.users_online = 1
+        """The number of users online in every response; may be set."""
         self._quirks = quirks
         self._date = date
         self._rng = rng
@@ -66,6 +75,7 @@ class FakeChat:
         self._last_id = 0
         """The highest id that was given to a message; it never decreases."""
         self._listeners: list[Callable[[ChatLine], None]] = []
+        """The callers of `subscribe`, called with each message."""
 
     def register(self, user: str, key: str) -> None:
         """Accept *key* as that of *user*: to post, and to see private messages from and to them."""

@@ -21,23 +21,47 @@ class Person(msgspec.Struct, frozen=True):
     """One user, with the fields that ``userinfo.php`` shows."""
 
     id: int
+    """The id, unique among users."""
+
     username: str
+    """The name, unique in any case."""
+
     nickname: str
+    """The displayed name."""
+
     avatar: str
+    """The URL of the picture."""
+
     powers: tuple[str, ...]
+    """Names of powers."""
+
     chats: tuple[str, ...]
+    """Names of chats."""
+
     rank: str
+    """The rank."""
+
     online: bool
+    """Whether the user is online."""
 
 
 class Staff(msgspec.Struct, frozen=True):
-    """One member of a chat's staff, as ``crank.php`` shows it; ``time_held`` is in seconds."""
+    """One member of a chat's staff, with the fields that ``crank.php`` shows."""
 
     id: int
+    """The user's id."""
+
     username: str
+    """The user's name."""
+
     rank: str
+    """The rank in the chat, such as ``"Main Owner"``."""
+
     avatar: str
+    """The URL of the user's picture."""
+
     time_held: int
+    """Seconds for which the rank has been held."""
 
 
 class Users:

@@ -54,10 +54,6 @@ response to the last request.
 class FakeServices(AsyncContextOnly):
     """Both services, each on a loopback port of its own, while ``async with`` lasts.
 
-    ``chat``, ``mail``, ``users``, ``chats`` and ``api_keys`` hold the state of the services.
-    ``people`` are users who act by themselves. ``faults`` are failures on purpose. ``requests``
-    are the latest requests, without keys. ``violations`` are the rules that requests broke.
-
     Undocumented behaviour is a quirk, given as a keyword argument: ``order="shuffled"``,
     ``mail_ids=False`` and so on, as described by `Quirks`.
 
@@ -97,22 +93,30 @@ class FakeServices(AsyncContextOnly):
         **quirks: Unpack[QuirkOptions],
     ) -> None:
         self.username = username
+        """The name of the fake's own user."""
         self.peerbet_key = peerbet_key
+        """That user's key for Peerbet."""
         self.personal_key = personal_key
+        """That user's key for the mail of PythBots."""
         self.pythbots_api_key = pythbots_api_key
+        """The API key of its sessions, ``None`` without one."""
         self._quirks = make_quirks(Quirks(), **quirks)
+        """The present quirks; `set_quirks` replaces them."""
         self._rates = rates
         self._given_clock = clock
         self._given_now = now
         self._set_clock(clock or time.monotonic)
 
         self.users: Final = Users()
+        """The users of PythBots."""
         self.chats: Final = Chats(self.users)
+        """The chats of PythBots, with their staff and statistics."""
         seed_directory(self.users, self.chats)
         owner = self.users.ensure(username)
         self.chat: Final = FakeChat(
             quirks=self._get_quirks, date=self._get_date, rng=Random(f"{seed} chat")
         )
+        """The chat of Peerbet."""
         self.mail: Final = FakeMail(
             self.users,
             owner,
@@ -120,13 +124,18 @@ class FakeServices(AsyncContextOnly):
             date=self._get_date,
             rng=Random(f"{seed} mail"),
         )
+        """The mailboxes of PythBots."""
         self.register(username, peerbet_key=peerbet_key, personal_key=personal_key)
         self.api_keys: Final = ApiKeys()
+        """The API keys of PythBots."""
         if pythbots_api_key is not None:
             self.api_keys.add(pythbots_api_key)
         self.people: Final = People(self.chat, self.mail, owner=owner, rng=Random(f"{seed} people"))
+        """Users who act by themselves."""
         self.faults: Final = Faults(Random(f"{seed} faults"))
+        """Failures on purpose."""
         self.requests: list[RecordedRequest] = []
+        """The latest requests, without keys; each request appends to them."""
         self._checker = RequestChecker(
             rates,
             personal_key=lambda: self._quirks.personal_key_param,

@@ -1,4 +1,4 @@
-"""Requests as they were received: what is requested of which endpoint; and a record without keys.
+"""Incoming requests: what is requested of which endpoint; and a record of them without keys.
 
 Parameters are read as PHP reads them: ``+`` is a space, the last of equal names wins, a bare name
 is an empty value, and bytes that are not UTF-8 are replaced.
@@ -30,14 +30,14 @@ class RecordedRequest(msgspec.Struct, frozen=True):
     """When it was received, in seconds of the fake's clock."""
 
     target: str
-    """Path and query as they were received, with ``***`` in place of every key."""
+    """The raw path and query, with ``***`` in place of every key."""
 
     fault: Fault | None = None
     """The fault that was scripted for it."""
 
 
 class IncomingRequest:
-    """One request as it was received.
+    """One incoming request.
 
     It holds keys, so no reference to it may be kept after it was answered.
     """

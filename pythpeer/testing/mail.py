@@ -18,34 +18,47 @@ __all__ = ["FakeMail", "Mailbox", "SentMail", "StoredMail"]
 
 
 class StoredMail(msgspec.Struct, frozen=True):
-    """One mail in a mailbox; ``date`` is ``yyyy-MM-dd HH:mm:ss``."""
+    """One mail in an inbox."""
 
     id: int
+    """The id, unique among all mails."""
+
     sender: str
+    """The sender's username."""
+
     sender_id: int
+    """The sender's id."""
+
     text: str
+    """The text, unchanged."""
+
     date: str
+    """The services' date of the delivery, ``yyyy-MM-dd HH:mm:ss``."""
+
     read: bool = False
+    """Whether it was marked as read."""
 
 
 class SentMail(NamedTuple):
-    """One mail that a client sent: the recipient's username, even if sent by id, and the text."""
+    """One mail that a client sent."""
 
     recipient: str
+    """The recipient's username, also if it was sent to an id."""
+
     text: str
+    """The text, unchanged."""
 
 
 class Mailbox:
-    """One user's mail.
-
-    ``inbox`` are the mails for the owner, in the order of delivery; ``sent`` are those that the
-    owner sent by the API.
-    """
+    """One user's mail."""
 
     def __init__(self, owner: Person) -> None:
         self.owner = owner
+        """The user whose mail it is."""
         self.inbox: list[StoredMail] = []
+        """The mails for the owner, in the order of delivery."""
         self.sent: list[SentMail] = []
+        """The mails that the owner sent by the API."""
 
     @property
     def box(self) -> list[StoredMail]:

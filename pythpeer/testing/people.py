@@ -1,7 +1,7 @@
 """`People`: users who act by themselves, at given times, from a script, or in reply to others.
 
 They need no task, because the event loop's timers run them. One seed decides whatever is left to
-chance, so the same people say the same things again.
+chance, so with an equal seed the same people send the same messages.
 """
 
 from __future__ import annotations
@@ -31,12 +31,19 @@ DEFAULT_PACE: Final = (0.15, 1.2)
 
 
 class Heard(NamedTuple):
-    """A message that an `Actor` reacts to: sender, text, kind, and the match of the pattern."""
+    """A message to which an `Actor` replies."""
 
     sender: str
+    """The sender's username."""
+
     text: str
+    """The text."""
+
     where: Literal["chat", "private", "mail"]
+    """The kind of message."""
+
     match: re.Match[str]
+    """The match of the pattern in the text."""
 
 
 Reply = str | Callable[[Heard], str | None]

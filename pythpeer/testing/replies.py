@@ -39,9 +39,16 @@ class FakeResponse(msgspec.Struct, frozen=True):
     """A whole HTTP response."""
 
     status: int
+    """The HTTP status."""
+
     body: bytes
+    """The body."""
+
     content_type: str
+    """The type, without a charset."""
+
     headers: tuple[tuple[str, str], ...] = ()
+    """Names and values of other headers."""
 
 
 def php_json(document: object, quirks: Quirks) -> bytes:

@@ -28,11 +28,16 @@ _ROLE: Final = re.compile(r"\{(\w+)\}")
 
 
 class ScriptLine(NamedTuple):
-    """One line of a script: who sends it, in which way, and its text."""
+    """One line of a script."""
 
     role: str
+    """The sender, or a role that `with_cast` replaces by a person."""
+
     how: How
+    """The kind of message."""
+
     text: str
+    """The text, in which ``{role}`` stands for a person."""
 
     def with_cast(self, cast: Mapping[str, str]) -> ScriptLine:
         """Return the line with people in place of roles: as its sender, and for ``{role}``."""
