@@ -401,7 +401,7 @@ def test_wrong_usage_is_one_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "error_text"),
     [
         (["chat", "post", "x"], {}, "PYTHPEER_PEERBET_KEY"),
         (["mail", "all"], {}, "PYTHPEER_PERSONAL_KEY"),
@@ -417,7 +417,7 @@ def test_wrong_configuration_is_one_line_and_code_2(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     environment: Mapping[str, str],
-    said: str,
+    error_text: str,
 ) -> None:
     """It names what to set, and shows no key."""
     for name, value in environment.items():
@@ -425,7 +425,7 @@ def test_wrong_configuration_is_one_line_and_code_2(
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
     assert one_line(result.err)
-    assert said in result.err
+    assert error_text in result.err
 
 
 def test_help_documents_exit_codes_and_environment(run: Run) -> None:
@@ -703,12 +703,12 @@ def test_a_second_ctrl_c_exits_immediately(spawn: Spawn, monkeypatch: pytest.Mon
         assert process.stderr is not None
         wait_for(lambda: server.asked)
         process.send_signal(signal.SIGINT)
-        said = process.stderr.readline()
+        error_text = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         result = process.finish()
     assert result == (130, "", "")
-    assert one_line(said)
-    assert "waiting for the response" in said
+    assert one_line(error_text)
+    assert "waiting for the response" in error_text
 
 
 @needs_signals

@@ -164,19 +164,19 @@ def test_commands_share_the_pacing_of_a_store(
 
 
 @pytest.mark.parametrize(
-    ("store", "code", "said"),
+    ("store", "code", "error_text"),
     [
         ("redis://user:canary@host", 2, "set PYTHPEER_STORE for a URL"),
         ("/nowhere/at/all.sqlite", 1, ""),
     ],
 )
 def test_an_unusable_store_is_one_line(
-    configured: FakeServices, run: Run, store: str, code: int, said: str
+    configured: FakeServices, run: Run, store: str, code: int, error_text: str
 ) -> None:
     """A URL may contain a password, so it is rejected as an argument, and not printed."""
     result = run("user", "tiro", "--store", store)
     assert (result.code, result.out, len(result.err.splitlines())) == (code, "", 1)
-    assert said in result.err
+    assert error_text in result.err
     assert configured.requests == []
 
 

@@ -197,7 +197,7 @@ def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "said"),
+    ("text", "code", "error_text"),
     [
         (b"hello\r\n", 0, ""),
         (b"\xff", 2, "byte 0"),
@@ -207,7 +207,7 @@ def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
     ids=["text", "no UTF-8", "nothing", "too much"],
 )
 def test_text_from_stdin(
-    configured: FakeServices, spawn: Spawn, text: bytes, code: int, said: str
+    configured: FakeServices, spawn: Spawn, text: bytes, code: int, error_text: str
 ) -> None:
     """It must be UTF-8 and of limited size, otherwise it is an error."""
     reader, writer = os.pipe()
@@ -224,7 +224,7 @@ def test_text_from_stdin(
     result = process.finish()
     writing.join()
     assert result.code == code
-    assert said in result.err
+    assert error_text in result.err
     assert (result.err == "") is (code == 0)
 
 

@@ -73,10 +73,10 @@ def services(**options: Any) -> FakeServices:
 
 async def report_on(fake: FakeServices, **overrides: Any) -> Report:
     """Examine running services, and check that nothing was changed in them."""
-    said = list(fake.chat.messages)
+    messages = list(fake.chat.messages)
     async with fake.session(**overrides) as session:
         report = await examine(session)
-    assert fake.chat.messages == said
+    assert fake.chat.messages == messages
     assert fake.mail.sent == []
     assert all_that_shows(report)
     return report

@@ -76,14 +76,14 @@ async def test_chance_is_decided_by_the_seed() -> None:
     """A random time is within its limits, and equal for equal seeds."""
 
     async def times(seed: int) -> list[float]:
-        heard: list[float] = []
+        received: list[float] = []
         loop = asyncio.get_running_loop()
         async with FakeServices(seed=seed) as fake:
             start = loop.time()
-            fake.chat.subscribe(lambda line: heard.append(round(loop.time() - start, 6)))
+            fake.chat.subscribe(lambda line: received.append(round(loop.time() - start, 6)))
             fake.people.add("alice").says("tick", after=(1.0, 2.0), every=(3.0, 9.0))
             await asyncio.sleep(3600.0)
-        return heard
+        return received
 
     first = await times(1)
     assert first == await times(1)
@@ -156,19 +156,19 @@ async def test_replies_are_sent_as_the_message_was(fake: FakeServices) -> None:
 
 async def test_a_reply_may_depend_on_the_message(fake: FakeServices) -> None:
     """It is made when it is due, from the sender, the text, the kind, and the match."""
-    heard: list[tuple[str, str, str]] = []
+    received: list[tuple[str, str, str]] = []
 
     def reply(what: Heard) -> str | None:
-        heard.append((what.sender, what.text, what.where))
+        received.append((what.sender, what.text, what.where))
         return None if what.match[1] == "nobody" else f"hi {what.match[1]}, says {what.sender}"
 
     fake.people.add("alice").answers(r"greet (\w+)", reply).answers("", "something else")
     fake.chat.say("bob", "greet carol")
     fake.chat.say("bob", "greet nobody")
-    assert heard == []
+    assert received == []
     await asyncio.sleep(2.0)
     assert lines_of(fake)[2:] == [("alice", "hi carol, says bob")]
-    assert heard == [("bob", "greet carol", "chat"), ("bob", "greet nobody", "chat")]
+    assert received == [("bob", "greet carol", "chat"), ("bob", "greet nobody", "chat")]
 
 
 async def test_two_people_may_talk_to_each_other(fake: FakeServices) -> None:

@@ -642,18 +642,18 @@ async def test_listeners_receive_each_request_after_its_effect(
     fake: FakeServices, client: Client
 ) -> None:
     """It is checked and recorded, and not yet answered; until the listener unsubscribes."""
-    heard: list[tuple[RecordedRequest, int, int]] = []
+    received: list[tuple[RecordedRequest, int, int]] = []
 
     def listener(arrival: RecordedRequest) -> None:
-        heard.append((arrival, len(fake.chat.messages), len(fake.violations)))
+        received.append((arrival, len(fake.chat.messages), len(fake.violations)))
 
     unlisten = fake.subscribe(listener)
     await client.get(SET + "&msg=hi")
     await client.get(SET + "&msg=a+b")
-    assert heard == [(fake.requests[0], 1, 0), (fake.requests[1], 2, 1)]
+    assert received == [(fake.requests[0], 1, 0), (fake.requests[1], 2, 1)]
     unlisten()
     await client.get(f"{CHAT}get")
-    assert len(heard) == 2
+    assert len(received) == 2
 
 
 async def test_messages_after_an_id_can_be_read(fake: FakeServices) -> None:

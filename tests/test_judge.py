@@ -173,30 +173,30 @@ async def test_one_request_a_second(target: str) -> None:
 async def test_look_ups_allow_bursts_of_three(target: str) -> None:
     """Look-ups have three tokens at most, and one more every second."""
     found = await arrivals([0.0, 0.0, 0.0, 0.5, 1.5, 10.0, 10.0, 10.0, 10.9], target)
-    assert [moment for moment, _ in found] == [0.5, 10.9]
+    assert [at for at, _ in found] == [0.5, 10.9]
 
 
 async def test_nothing_saves_up_with_a_burst_of_one() -> None:
     """A long pause allows one request, not two."""
-    assert [moment for moment, _ in await arrivals([0.0, 60.0, 60.5])] == [60.5]
+    assert [at for at, _ in await arrivals([0.0, 60.0, 60.5])] == [60.5]
 
 
 async def test_a_millisecond_early_is_in_time() -> None:
     """Timers are not exact; more than 1 ms is too early."""
     assert await arrivals([0.0, 0.9995, 1.999]) == []
-    assert [moment for moment, _ in await arrivals([0.0, 0.998])] == [0.998]
+    assert [at for at, _ in await arrivals([0.0, 0.998])] == [0.998]
 
 
 async def test_early_requests_do_not_accumulate() -> None:
     """Each interval is checked separately: after a flood, one second is enough."""
-    assert [moment for moment, _ in await arrivals([0.0, 0.1, 0.2, 1.2, 2.2])] == [0.1, 0.2]
+    assert [at for at, _ in await arrivals([0.0, 0.1, 0.2, 1.2, 2.2])] == [0.1, 0.2]
 
 
 async def test_the_rates_can_be_changed() -> None:
     """`rates` sets the rate of an endpoint; the guard, a client's precaution, has no effect."""
     rates = {"peerbet.chat.get": Rate(0.25, burst=2, guard=9.0)}
     found = await arrivals([0.0, 0.0, 0.25, 0.4], rates=rates)
-    assert [moment for moment, _ in found] == [0.4]
+    assert [at for at, _ in found] == [0.4]
     assert await arrivals([0.0] * 9, rates={"peerbet.chat.get": Rate(0.0)}) == []
 
 

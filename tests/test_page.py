@@ -34,10 +34,12 @@ class Tab:
         self.http = http
         self.origin = page.url.removesuffix("/")
 
-    async def post_action(self, what: str, wish: object = None, **headers: str) -> tuple[int, Any]:
+    async def post_action(
+        self, what: str, content: object = None, **headers: str
+    ) -> tuple[int, Any]:
         """Return the status and the document of an action."""
         whole = {"Origin": self.origin, "Content-Type": "application/json", **headers}
-        body = wish if isinstance(wish, bytes) else json.dumps(wish or {}).encode()
+        body = content if isinstance(content, bytes) else json.dumps(content or {}).encode()
         url = f"{self.page.url}api/{what}"
         async with self.http.post(url, data=body, headers=whole) as response:
             return response.status, json.loads(await response.read() or b"null")
@@ -274,7 +276,7 @@ async def test_messages_reach_the_chat_unchanged(fake: FakeServices, tab: Tab) -
 
 
 @pytest.mark.parametrize(
-    ("what", "wish"),
+    ("what", "content"),
     [
         ("say", {"sender": "guest", "text": ""}),
         ("say", {"sender": "guest", "text": "x" * 251}),
@@ -296,11 +298,11 @@ async def test_messages_reach_the_chat_unchanged(fake: FakeServices, tab: Tab) -
     ],
 )
 async def test_invalid_actions_are_errors(
-    fake: FakeServices, tab: Tab, what: str, wish: object
+    fake: FakeServices, tab: Tab, what: str, content: object
 ) -> None:
     """The error has a text, and nothing is changed."""
     users = list(fake.users)
-    status, answer = await tab.post_action(what, wish)
+    status, answer = await tab.post_action(what, content)
     assert status == 400
     assert answer.keys() == {"error"}
     assert answer["error"]
@@ -457,9 +459,9 @@ async def test_actions_of_other_pages_are_rejected(
 
 async def test_another_port_is_another_page(fake: FakeServices, tab: Tab) -> None:
     """Other servers on this machine have other pages."""
-    wish = {"sender": "guest", "text": "hello"}
+    content = {"sender": "guest", "text": "hello"}
     for origin in (fake.peerbet_url, fake.pythbots_url, "http://localhost"):
-        assert (await tab.post_action("say", wish, Origin=origin))[0] == 403
+        assert (await tab.post_action("say", content, Origin=origin))[0] == 403
     assert fake.chat.messages == []
 
 
@@ -475,17 +477,17 @@ async def test_a_post_without_an_origin_is_rejected(fake: FakeServices, tab: Tab
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
 async def test_a_post_of_a_form_is_rejected(fake: FakeServices, tab: Tab, kind: str) -> None:
     """What a browser sends without permission is not JSON."""
-    wish = {"sender": "guest", "text": "hello"}
-    assert (await tab.post_action("say", wish, **{"Content-Type": kind}))[0] == 400
+    content = {"sender": "guest", "text": "hello"}
+    assert (await tab.post_action("say", content, **{"Content-Type": kind}))[0] == 400
     assert fake.chat.messages == []
 
 
 async def test_it_accepts_both_names_of_this_machine(fake: FakeServices, tab: Tab) -> None:
     """As 127.0.0.1 and as localhost, each with its own origin."""
     host = tab.origin.removeprefix("http://").replace("127.0.0.1", "localhost")
-    wish = {"sender": "guest", "text": "hello"}
-    assert (await tab.post_action("say", wish, Host=host, Origin=f"http://{host}"))[0] == 200
-    assert (await tab.post_action("say", wish, Host=host))[0] == 403
+    content = {"sender": "guest", "text": "hello"}
+    assert (await tab.post_action("say", content, Host=host, Origin=f"http://{host}"))[0] == 200
+    assert (await tab.post_action("say", content, Host=host))[0] == 403
     assert len(fake.chat.messages) == 1
 
 

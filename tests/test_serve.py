@@ -37,7 +37,7 @@ class Serving:
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
     async def next_line(self) -> str:
         """Return the next line."""
@@ -45,8 +45,8 @@ class Serving:
         async with asyncio.timeout(LIMIT):
             line = await asyncio.to_thread(self.process.stdout.readline)
         assert line.endswith("\n")
-        self.said.append(line.rstrip("\n"))
-        return self.said[-1]
+        self.lines.append(line.rstrip("\n"))
+        return self.lines[-1]
 
     async def ready(self) -> Self:
         """Wait until it has printed its URLs."""
@@ -66,13 +66,13 @@ class Serving:
 
     @property
     def text(self) -> str:
-        return "\n".join(self.said)
+        return "\n".join(self.lines)
 
     async def end(self, number: signal.Signals) -> tuple[int | None, str]:
         """Send a signal; return the exit code, and all of stderr."""
         self.process.send_signal(number)
         out, err = await asyncio.to_thread(self.process.communicate)
-        self.said += out.splitlines()
+        self.lines += out.splitlines()
         return self.process.returncode, err
 
 

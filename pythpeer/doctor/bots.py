@@ -229,7 +229,7 @@ def _check_form(model: Model, document: Json) -> Finding:
     if as_list(document) is None and isinstance(document, dict):
         lists = [value for value in document.values() if as_list(value) is not None]
         parts.append("inside an object" if len(lists) == 1 else "several lists, by name")
-        empty = lists[0] if lists else []
+        empty: Json = lists[0] if lists else []
         content = next((value for value in lists if value), empty)
     if isinstance(content, dict):
         parts.insert(0, "an object with numbers for keys" if content else "an empty object")

@@ -16,7 +16,6 @@ from ..wire import Rate
 __all__ = [
     "DEFAULT_RATES",
     "ENDPOINTS",
-    "ENDPOINT_NAMES",
     "FAULT_NAMES",
     "LABELS",
     "PERSONAL_KEY",
@@ -121,8 +120,6 @@ ENDPOINTS: Final = (
 """All endpoints, in the order in which they are shown."""
 
 _BY_NAME: Final = {endpoint.name: endpoint for endpoint in ENDPOINTS}
-
-ENDPOINT_NAMES: Final[Collection[str]] = _BY_NAME.keys()
 
 DEFAULT_RATES: Final[Mapping[str, Rate]] = {endpoint.name: endpoint.rate for endpoint in ENDPOINTS}
 """How often each endpoint may be requested with one key, unless `FakeServices` has other rates.
