@@ -33,7 +33,7 @@ async def take(chromium: str) -> bytes:
             stream = session.peerbet.chat_stream()
             waiting = asyncio.ensure_future(anext(stream))
             await tab.open(page.url)
-            await tab.shows("Your bot is here")
+            await tab.shows("Your bot is connected")
             await tab.write("!ping")
             await tab.press("Enter")
             await waiting

@@ -85,7 +85,7 @@ async def test_post_a_message_and_see_the_reply(fake: FakeServices, tab: Browser
         await tab.shows("!ping", "#log .own")
         await tab.shows("pong", "#log .account")
         await tab.shows("bot", "#log .account .chip")
-        await tab.shows("Your bot is here", "#presence")
+        await tab.shows("Your bot is connected", "#presence")
         assert await tab.focused() == "text"
         assert await tab.run("document.querySelector('#text').value") == ""
     assert [(line.sender, line.text) for line in fake.chat.messages] == [
@@ -155,7 +155,7 @@ async def test_faults_apply_to_the_bot(fake: FakeServices, tab: Browser) -> None
         })()
     """
     async with bot(fake):
-        await tab.shows("Your bot is here", "#presence")
+        await tab.shows("Your bot is connected", "#presence")
         await tab.run(choose.replace("KIND", "down"))
         await tab.until("document.querySelector('[name=\"peerbet\"]').className === 'set'")
         await tab.write("!ping")
@@ -187,7 +187,7 @@ async def test_a_flood_leaves_a_gap_that_is_shown(fake: FakeServices, tab: Brows
         await tab.press("Enter")
         await tab.shows("pong", "#log .account")
         await tab.run("document.querySelector('#flood').click()")
-        await tab.shows("to be noticed", "#noticed")
+        await tab.shows("notices", "#noticed")
         await tab.shows("did not fit", "#log .aside")
         await tab.run("document.querySelector('#noticed').click()")
         await tab.shows("peerbet.chat.get [gap]", "#notices")
