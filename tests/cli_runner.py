@@ -20,7 +20,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
-from fork_server import LIMIT, Forked, ForkServer
+from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
 from patient import make_patient
 
 from pythpeer.cli import ending, main
@@ -76,7 +76,7 @@ def threaded(service: AbstractAsyncContextManager[T]) -> Generator[T]:
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
-    assert started.wait(LIMIT)
+    assert started.wait(HANG_TIMEOUT)
     running, loop = box[0]
     try:
         yield running
@@ -144,7 +144,7 @@ def fork_server() -> Iterator[ForkServer]:
         yield server
 
 
-class Process(Forked):
+class Process(ForkedProcess):
     """A command as a process, with what is found out about every one of them.
 
     Warnings are errors in it. Options are those of `Forked`.
@@ -290,7 +290,7 @@ def run_python(source: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Wait until an event has happened in another thread."""
-    pause, end = threading.Event(), time.monotonic() + LIMIT
+    pause, end = threading.Event(), time.monotonic() + HANG_TIMEOUT
     while not condition():
         assert time.monotonic() < end, "it never happened"
         pause.wait(0.01)

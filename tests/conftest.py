@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 import redis_server
 from fake_client import Client, connect
-from helpers import DEEP, PATIENT, REAL, UNLIMITED, VIRTUAL, Backend, examples
+from helpers import DEEP, SHORT_BACKOFF, REAL, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
 from scripted import Scripted
 from stores import STORES, NewStore
@@ -38,7 +38,7 @@ pytest_plugins = ("costs",)
 pytest.register_assert_rewrite("cli_runner", "processes", "browser")
 
 
-ONCE: Final = frozenset(
+RUN_ONCE: Final = frozenset(
     f"test_{name}"
     for name in (
         *("benchmark_calls", "benchmark_day", "benchmark_decoding", "benchmark_limiter"),
@@ -53,7 +53,7 @@ ONCE: Final = frozenset(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests of the modules in `ONCE`."""
     for item in items:
-        if item.path.stem in ONCE:
+        if item.path.stem in RUN_ONCE:
             item.add_marker("once")
 
 
@@ -99,7 +99,7 @@ async def services() -> AsyncIterator[Scripted]:
 @pytest.fixture
 async def session(new_store: NewStore, services: Scripted) -> AsyncIterator[Session]:
     """A session with short back-offs for `services`, on each kind of store in turn."""
-    async with services.session(retry=PATIENT, store=new_store()) as session:
+    async with services.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         yield session
 
 

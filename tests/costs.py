@@ -18,10 +18,10 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-LIMIT: Final = 2.0
+MAX_SECONDS: Final = 2.0
 """Seconds of CPU; a test over this must give the reason in its docstring."""
 
-SHOWN: Final = 12
+LISTED_FILES: Final = 12
 """How many files are listed; the rest is one line."""
 
 KEY: Final = "cpu"
@@ -40,7 +40,7 @@ def cpu_time() -> float:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Note when a test begins: its fixtures count."""
-    item.stash[_begun] = cpu_time()
+    item.stash[_started] = cpu_time()
     return (yield)
 
 
@@ -51,7 +51,7 @@ def pytest_runtest_makereport(
     """Attach the CPU time to the last report of a test: xdist carries it to the terminal."""
     report = yield
     if call.when == "teardown":
-        report.user_properties.append((KEY, cpu_time() - item.stash[_begun]))
+        report.user_properties.append((KEY, cpu_time() - item.stash[_started]))
     return report
 
 
@@ -73,16 +73,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("CPU time of the tests")
     ranked = sorted(files.items(), key=lambda pair: -pair[1])
-    for file, seconds in ranked[:SHOWN]:
+    for file, seconds in ranked[:LISTED_FILES]:
         terminalreporter.line(f"{seconds:7.1f} s  {counts[file]:5} tests  {file}")
-    if rest := ranked[SHOWN:]:
+    if rest := ranked[LISTED_FILES:]:
         total = sum(seconds for _, seconds in rest)
         many = sum(counts[file] for file, _ in rest)
         terminalreporter.line(f"{total:7.1f} s  {many:5} tests  in {len(rest)} other files")
     terminalreporter.line(f"{sum(tests.values()):7.1f} s  {len(tests):5} tests  in all")
     for test, seconds in sorted(tests.items(), key=lambda pair: -pair[1]):
-        if seconds > LIMIT:
-            terminalreporter.line(f"{seconds:7.1f} s of CPU, over {LIMIT:g} s: {test}")
+        if seconds > MAX_SECONDS:
+            terminalreporter.line(f"{seconds:7.1f} s of CPU, over {MAX_SECONDS:g} s: {test}")
 
 
-_begun: Final = pytest.StashKey[float]()
+_started: Final = pytest.StashKey[float]()

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from fault_cells import STREAMS, loses
-from faults import TABLE, TIMEOUT, WAYS, Fault, Kind
+from fault_cells import STREAMS, may_lose_items
+from faults import TABLE, TIMEOUT, REPRODUCTIONS, FaultRow, Expectation
 from raw_server import CALLS
 
 from pythpeer import Effect, OutcomeUnknownError
@@ -64,57 +64,57 @@ CALLS_OF: Final = {
 def page() -> str:
     """The whole page."""
     text = TOP.format(
-        ways=len(WAYS),
+        ways=len(REPRODUCTIONS),
         calls=len(CALLS),
         streams=len(STREAMS),
-        cells=len(WAYS) * (len(CALLS) + len(STREAMS)),
-        reads=called(CALLS_OF[Effect.READ]),
-        consumes=called(CALLS_OF[Effect.CONSUME]),
-        writes=called(CALLS_OF[Effect.WRITE]),
+        cells=len(REPRODUCTIONS) * (len(CALLS) + len(STREAMS)),
+        reads=format_calls(CALLS_OF[Effect.READ]),
+        consumes=format_calls(CALLS_OF[Effect.CONSUME]),
+        writes=format_calls(CALLS_OF[Effect.WRITE]),
     )
     for title, group in TABLE.items():
-        text += HEAD.format(title=title) + "".join(map(row, group))
+        text += HEAD.format(title=title) + "".join(map(format_row, group))
     return text
 
 
-def called(names: Iterable[str]) -> str:
+def format_calls(names: Iterable[str]) -> str:
     """Calls, as a user calls them."""
     return ", ".join("your own" if name.startswith("own_") else f"`{name}()`" for name in names)
 
 
-def row(fault: Fault) -> str:
+def format_row(fault: FaultRow) -> str:
     """One line of a table."""
     cells = (
-        fault.words + delay(fault),
-        *(cell(fault, effect) for effect in Effect),
-        streams(fault),
+        fault.title + format_delay(fault),
+        *(format_cell(fault, effect) for effect in Effect),
+        format_streams(fault),
     )
     return f"| {' | '.join(cells)} |\n"
 
 
-def delay(fault: Fault) -> str:
+def format_delay(fault: FaultRow) -> str:
     """How long it takes to find out."""
-    if not fault.after:
+    if not fault.seconds:
         return ""
-    return " (after `timeout`)" if fault.after == TIMEOUT else f" (after {fault.after:g} s)"
+    return " (after `timeout`)" if fault.seconds == TIMEOUT else f" (after {fault.seconds:g} s)"
 
 
-def cell(fault: Fault, effect: Effect) -> str:
+def format_cell(fault: FaultRow, effect: Effect) -> str:
     """What calls of this effect get, and then those for which it is otherwise."""
-    kinds: dict[Kind, list[str]] = {}
+    kinds: dict[Expectation, list[str]] = {}
     for name in CALLS_OF[effect]:
-        kinds.setdefault(fault.but.get(name, fault.kind), []).append(name)
+        kinds.setdefault(fault.overrides.get(name, fault.expectation), []).append(name)
     if len(kinds) == 1:
-        return outcome(fault, next(iter(kinds)), effect)
-    usual = outcome(fault, fault.kind, effect)
-    rest = {outcome(fault, kind, effect): names for kind, names in kinds.items()}
+        return format_outcome(fault, next(iter(kinds)), effect)
+    usual = format_outcome(fault, fault.expectation, effect)
+    rest = {format_outcome(fault, kind, effect): names for kind, names in kinds.items()}
     rest.pop(usual, None)
-    return "; ".join([usual, *(f"{called(names)}: {words}" for words, names in rest.items())])
+    return "; ".join([usual, *(f"{format_calls(names)}: {words}" for words, names in rest.items())])
 
 
-def outcome(fault: Fault, kind: Kind, effect: Effect) -> str:
+def format_outcome(fault: FaultRow, kind: Expectation, effect: Effect) -> str:
     """What a call gets, in words."""
-    error = kind.read if effect is Effect.READ else kind.once
+    error = kind.read if effect is Effect.READ else kind.single_attempt
     if error is None:
         return "understood"
     words = f"`{error.__name__}`"
@@ -122,33 +122,33 @@ def outcome(fault: Fault, kind: Kind, effect: Effect) -> str:
         words = f"repeated, then {words}"
     if not kind.sent:
         words += ", not sent"
-    return words + (status(fault) if error is OutcomeUnknownError else "")
+    return words + (format_status(fault) if error is OutcomeUnknownError else "")
 
 
-def status(fault: Fault) -> str:
+def format_status(fault: FaultRow) -> str:
     """Which status there was, if any."""
-    told = {way.status for way in fault.ways.values()}
+    told = {way.status for way in fault.reproductions.values()}
     if told == {None}:
         return ""
     if len(told) > 1:
         return ", with the status"
-    hasty = any(way.hasty for way in fault.ways.values())
+    hasty = any(way.status_optional for way in fault.reproductions.values())
     return f", status {told.pop()}{' or none' if hasty else ''}"
 
 
-def streams(fault: Fault) -> str:
+def format_streams(fault: FaultRow) -> str:
     """What the streams do; how they differ, where they do."""
-    chat, mail = (fault.but.get(name, fault.kind) for name in STREAMS)
+    chat, mail = (fault.overrides.get(name, fault.expectation) for name in STREAMS)
     if chat.stream != mail.stream:
-        return f"chat {chat.stream}; mail {mail.stream}{settles(mail, ' and ')}"
+        return f"chat {chat.stream}; mail {mail.stream}{format_recovery(mail, ' and ')}"
     if chat.stream == "raises" and chat.read:
         return f"raise `{chat.read.__name__}`"
-    return {"waits": "wait", "goes on": "go on"}[chat.stream] + settles(mail, "; mail ")
+    return {"waits": "wait", "goes on": "go on"}[chat.stream] + format_recovery(mail, "; mail ")
 
 
-def settles(kind: Kind, before: str) -> str:
+def format_recovery(kind: Expectation, before: str) -> str:
     """Whether the mail stream looks for what may be lost."""
-    return f"{before}settles" if loses("unread_mail", kind) else ""
+    return f"{before}settles" if may_lose_items("unread_mail", kind) else ""
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from typing import IO, Any, Final, NoReturn, Self
 
 from fork_client import ask
 
-LIMIT: Final = 60.0
+HANG_TIMEOUT: Final = 60.0
 """Seconds after which a process is taken for one that hangs."""
 
 
@@ -63,7 +63,7 @@ class ForkServer:
         self._folder.cleanup()
 
 
-class Forked:
+class ForkedProcess:
     """A process that *server* forks: as much of `subprocess.Popen` as the tests use, as text.
 
     The streams are pipes; *stdin* is ``/dev/null`` unless given. All of them may be descriptors.
@@ -111,7 +111,7 @@ class Forked:
             self.wait()
         return self.returncode
 
-    def wait(self, timeout: float = LIMIT) -> int:
+    def wait(self, timeout: float = HANG_TIMEOUT) -> int:
         """Wait for its end, and return the exit code."""
         if self.returncode is None:
             if not select.select([self._connection], [], [], timeout)[0]:
@@ -121,7 +121,7 @@ class Forked:
             self._connection.close()
         return self.returncode
 
-    def communicate(self, timeout: float = LIMIT) -> tuple[str, str]:
+    def communicate(self, timeout: float = HANG_TIMEOUT) -> tuple[str, str]:
         """What it says until its end, on stdout and stderr."""
         said = {"stdout": "", "stderr": ""}
 
@@ -198,7 +198,7 @@ def supervise(connection: socket.socket) -> dict[str, Any]:
     return order | {"streams": streams}
 
 
-def obey(order: dict[str, Any]) -> None:
+def run_order(order: dict[str, Any]) -> None:
     """Be the process that was asked for."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(order["folder"])
@@ -233,7 +233,7 @@ def obey(order: dict[str, Any]) -> None:
         from pythpeer.cli import signals
 
         make_patient()
-        signals.NOTICE_AFTER = LIMIT
+        signals.NOTICE_AFTER = HANG_TIMEOUT
     if order.get("virtual_time"):
         from pythpeer.cli import ending
         from pythpeer.testing import VirtualTimeLoop
@@ -253,7 +253,7 @@ def main() -> NoReturn:
     for module in modules:
         importlib.import_module(module)
     gc.freeze()  # no process need look at what it shares with the others
-    obey(serve(path))
+    run_order(serve(path))
     sys.exit()
 
 

@@ -40,7 +40,7 @@ def examples(many: int) -> int:
 UNLIMITED: Final = MappingProxyType(dict.fromkeys(DEFAULT_RATES, Rate(0.0)))
 """No pacing, for tests about something else."""
 
-PATIENT: Final = Retry(max_delay=2.0)
+SHORT_BACKOFF: Final = Retry(max_delay=2.0)
 """Short back-offs, so that little time passes."""
 
 # -- event loops ----------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ async def run_loop_turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def settle(seconds: float = 1.0) -> None:
+async def wait_for_io(seconds: float = 1.0) -> None:
     """Let everything arrive that is being sent."""
     await asyncio.sleep(seconds)
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import pytest
 
-LEFT_OUT: Final = (
+DISABLED_PLUGINS: Final = (
     *("randomly", "hypothesispytest", "cacheprovider"),
     *("xdist", "faulthandler"),  # they would disturb the run that this test belongs to
 )
@@ -15,7 +15,7 @@ LEFT_OUT: Final = (
 class Outcome(NamedTuple):
     """How a run ended: numbers by kind, and all that was printed."""
 
-    numbers: dict[str, int]
+    counts: dict[str, int]
     text: str
 
 
@@ -24,7 +24,7 @@ def run_pytest(pytester: pytest.Pytester, *options: str) -> Outcome:
 
     Plugins and modules that were not imported before are imported anew each time.
     """
-    plugins = [part for name in LEFT_OUT for part in ("-p", f"no:{name}")]
+    plugins = [part for name in DISABLED_PLUGINS for part in ("-p", f"no:{name}")]
     result = pytester.runpytest_inprocess("-W", "error", "--strict-markers", *plugins, *options)
     text = f"{result.stdout}\n{result.stderr}"
     try:

@@ -18,12 +18,12 @@ RATES: Final = {
     name: Rate(law.interval, law.burst, PATIENCE) for name, law in DEFAULT_RATES.items()
 }
 
-original: Final = Session.from_env
+original_from_env: Final = Session.from_env
 
 
 def from_env(**options: Any) -> Session:
     """A session as the environment says, that is patient."""
-    return original(**{"rates": RATES, **options})
+    return original_from_env(**{"rates": RATES, **options})
 
 
 def make_patient(replace: Callable[[object, str, object], None] = setattr) -> None:

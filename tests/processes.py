@@ -21,13 +21,13 @@ from helpers import wait_until
 
 FORKER: Final = Path(__file__).with_name("forker.py")
 
-LIMIT: Final = 60.0
+HANG_TIMEOUT: Final = 60.0
 """Seconds after which something that is waited for counts as never happening."""
 
 needs_fork: Final = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 
 
-class Lines:
+class AppendedLines:
     """The lines of a file to which others append, as far as they are whole; each is read once."""
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class Process:
 
     def __init__(self, pid: int, said: Path, errors: Path) -> None:
         self.pid = pid
-        self.said = Lines(said)
+        self.output = AppendedLines(said)
         self._errors = errors
 
     @property
@@ -61,7 +61,7 @@ class Process:
         return self._errors.read_text(encoding="utf-8")
 
     @property
-    def lives(self) -> bool:
+    def is_alive(self) -> bool:
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
@@ -72,9 +72,9 @@ class Process:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
 
-    async def over(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait for its end."""
-        await wait_until(lambda: not self.lives, problem="a process does not end")
+        await wait_until(lambda: not self.is_alive, problem="a process does not end")
 
 
 class Forker:
@@ -150,6 +150,6 @@ class Delays:
     def mean(self) -> float:
         return self._total / max(1, self._count)
 
-    def beyond(self, seconds: float) -> float:
+    def allowed(self, seconds: float) -> float:
         """How long something may take here that takes *seconds* on a machine of its own."""
         return seconds + self.WAKES * self.worst

@@ -37,7 +37,7 @@ from pythpeer.testing import VirtualTimeLoop
 # -- the server -----------------------------------------------------------------------------------
 
 
-class Asked(NamedTuple):
+class RecordedRequest(NamedTuple):
     """One request as it came: its head, the connection it came on, and the loop's time."""
 
     head: bytes
@@ -58,7 +58,7 @@ class Asked(NamedTuple):
         return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
 
 
-class Peer:
+class Connection:
     """A connection, as the server sees it."""
 
     def __init__(
@@ -75,10 +75,10 @@ class Peer:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def gone(self) -> None:
+    async def wait_closed(self) -> None:
         """Wait until the client closes the connection. It has nothing more to say on it."""
         while data := await self.reader.read(65536):
-            self._server.stray += data
+            self._server.unexpected += data
 
     def close(self) -> None:
         """Close the connection in good order, once everything is written (FIN)."""
@@ -113,7 +113,7 @@ class Peer:
 class Step(NamedTuple):
     """What the server does with one request, or with one connection before it says anything."""
 
-    run: Callable[[Peer], Awaitable[None]]
+    run: Callable[[Connection], Awaitable[None]]
     reads: bool = True
 
 
@@ -124,28 +124,28 @@ class RawServer:
         self._steps = steps
         self._tls = tls
         self._port = port
-        self._turn = 0
+        self._step_index = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
         """Where it listens."""
-        self.asked: list[Asked] = []
+        self.requests: list[RecordedRequest] = []
         """Every request whose head came whole."""
-        self.connections = 0
+        self.connection_count = 0
         """How many connections were made in all."""
-        self._peers: list[Peer] = []
-        self.stray = b""
+        self._connections: list[Connection] = []
+        self.unexpected = b""
         """What clients sent after their request, where a step looked for it."""
 
     @property
-    def peers(self) -> list[Peer]:
+    def open_connections(self) -> list[Connection]:
         """The connections that are open."""
-        return [peer for peer in self._peers if peer.is_open]
+        return [peer for peer in self._connections if peer.is_open]
 
     @property
     def targets(self) -> list[str]:
         """The targets of all requests, in order."""
-        return [asked.target for asked in self.asked]
+        return [asked.target for asked in self.requests]
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(
@@ -169,26 +169,26 @@ class RawServer:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        task = asyncio.ensure_future(self._serve(self.connections, Peer(self, reader, writer)))
+        self.connection_count += 1
+        task = asyncio.ensure_future(self._serve(self.connection_count, Connection(self, reader, writer)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, connection: int, peer: Peer) -> None:
-        self._peers.append(peer)
+    async def _serve(self, connection: int, peer: Connection) -> None:
+        self._connections.append(peer)
         try:
             while peer.is_open:
-                if self._steps[self._turn].reads:
+                if self._steps[self._step_index].reads:
                     peer.head = await peer.reader.readuntil(b"\r\n\r\n")
                     now = asyncio.get_running_loop().time()
-                    self.asked.append(Asked(peer.head, connection, now))
-                step = self._steps[self._turn]
-                self._turn = min(self._turn + 1, len(self._steps) - 1)
+                    self.requests.append(RecordedRequest(peer.head, connection, now))
+                step = self._steps[self._step_index]
+                self._step_index = min(self._step_index + 1, len(self._steps) - 1)
                 await step.run(peer)
         except (OSError, EOFError):
             pass  # the client went away
         finally:
-            self._peers.remove(peer)
+            self._connections.remove(peer)
             if not peer.writer.is_closing():
                 peer.writer.transport.abort()
             with contextlib.suppress(OSError):
@@ -232,7 +232,7 @@ def error_page(status: int, headers: Headers = ()) -> Step:
     return answer(b"<html><body><h1>Sorry</h1></body></html>", status, headers)
 
 
-def refusal(message: str, status: int = 200) -> Step:
+def api_error(message: str, status: int = 200) -> Step:
     """What the services say when they say no."""
     return answer(json.dumps({"status": 0, "message": message, "error": message}).encode(), status)
 
@@ -245,7 +245,7 @@ def send(data: bytes) -> Step:
 def drop(data: bytes = b"", *, reads: bool = True) -> Step:
     """Write *data*, then close the connection (FIN); with ``reads=False`` before any request."""
 
-    async def run(peer: Peer) -> None:
+    async def run(peer: Connection) -> None:
         await peer.send(data)
         peer.close()
 
@@ -255,7 +255,7 @@ def drop(data: bytes = b"", *, reads: bool = True) -> Step:
 def reset(data: bytes = b"", *, reads: bool = True) -> Step:
     """Write *data*, then break the connection (RST); with ``reads=False`` before any request."""
 
-    async def run(peer: Peer) -> None:
+    async def run(peer: Connection) -> None:
         if data:
             await peer.send(data)
             await asyncio.sleep(0.01)  # a reset overtakes what it follows
@@ -267,17 +267,17 @@ def reset(data: bytes = b"", *, reads: bool = True) -> Step:
 def hang(data: bytes = b"") -> Step:
     """Write *data*, and then nothing more."""
 
-    async def run(peer: Peer) -> None:
+    async def run(peer: Connection) -> None:
         await peer.send(data)
-        await peer.gone()
+        await peer.wait_closed()
 
     return Step(run)
 
 
-def drip(data: bytes, every: float, *, first: bytes = b"", then: bytes = b"") -> Step:
+def trickle(data: bytes, every: float, *, first: bytes = b"", then: bytes = b"") -> Step:
     """Write *first*, then *data* byte by byte, then *then* for ever: every so many seconds."""
 
-    async def run(peer: Peer) -> None:
+    async def run(peer: Connection) -> None:
         if first:
             await peer.send(first)
         for byte in data:
@@ -286,7 +286,7 @@ def drip(data: bytes, every: float, *, first: bytes = b"", then: bytes = b"") ->
         while then:
             await peer.send(then)
             await asyncio.sleep(every)
-        await peer.gone()
+        await peer.wait_closed()
 
     return Step(run)
 
@@ -297,7 +297,7 @@ def flood(head: bytes, data: bytes, counter: list[int] | None = None) -> Step:
     The client has its turn after each piece: how many come does not depend on network buffers.
     """
 
-    async def run(peer: Peer) -> None:
+    async def run(peer: Connection) -> None:
         await peer.send(head)
         while True:
             await peer.send(data)
@@ -317,7 +317,7 @@ def echo(reply: Callable[[str], bytes]) -> Step:
 
 
 @contextlib.contextmanager
-def refusing() -> Iterator[str]:
+def closed_port() -> Iterator[str]:
     """The URL of a port that refuses connections."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # taken, but nobody listens
@@ -325,7 +325,7 @@ def refusing() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def black_hole() -> Iterator[str]:
+def unresponsive_port() -> Iterator[str]:
     """The URL of a port where connecting leads to nothing at all: its backlog is full."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
@@ -338,7 +338,7 @@ def black_hole() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-class Town(VirtualTimeLoop):
+class StubDnsLoop(VirtualTimeLoop):
     """A loop that knows the addresses of names itself, unless it is told not to.
 
     Every name has two, and nobody listens at the first.
@@ -346,13 +346,13 @@ class Town(VirtualTimeLoop):
 
     def __init__(self) -> None:
         super().__init__()
-        self.names_are_known = True
-        self.names_are_told = asyncio.Event()
-        self.names_are_told.set()
+        self.hosts_exist = True
+        self.dns_responds = asyncio.Event()
+        self.dns_responds.set()
 
     async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
-        await self.names_are_told.wait()
-        if not self.names_are_known:
+        await self.dns_responds.wait()
+        if not self.hosts_exist:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [
             (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
@@ -361,56 +361,56 @@ class Town(VirtualTimeLoop):
 
 
 @contextlib.contextmanager
-def nameless() -> Iterator[str]:
+def unresolvable_host() -> Iterator[str]:
     """A URL whose host has no address, in a `Town`."""
     town = asyncio.get_running_loop()
-    assert isinstance(town, Town)
-    with refusing() as url:
-        town.names_are_known = False
+    assert isinstance(town, StubDnsLoop)
+    with closed_port() as url:
+        town.hosts_exist = False
         yield url.replace("127.0.0.1", "localhost")
-        town.names_are_known = True
+        town.hosts_exist = True
 
 
 @contextlib.contextmanager
-def silent_names() -> Iterator[str]:
+def hanging_dns() -> Iterator[str]:
     """A URL whose host may have an address, in a `Town` where nobody says which."""
     town = asyncio.get_running_loop()
-    assert isinstance(town, Town)
-    with refusing() as url:
-        town.names_are_told.clear()
+    assert isinstance(town, StubDnsLoop)
+    with closed_port() as url:
+        town.dns_responds.clear()
         yield url.replace("127.0.0.1", "localhost")
-        town.names_are_told.set()
+        town.dns_responds.set()
 
 
 # -- TLS ------------------------------------------------------------------------------------------
 
 
 @functools.cache
-def authority() -> trustme.CA:
+def local_ca() -> trustme.CA:
     """Whose certificates the tests trust."""
     return trustme.CA()
 
 
 @functools.cache
-def trusting() -> ssl.SSLContext:
+def client_context() -> ssl.SSLContext:
     """What a user gives who trusts the authority."""
     context = ssl.create_default_context()
-    authority().configure_trust(context)
+    local_ca().configure_trust(context)
     return context
 
 
-def serving(
+def server_context(
     name: str = "127.0.0.1", by: trustme.CA | None = None, expires: datetime | None = None
 ) -> ssl.SSLContext:
     """What a server uses for whose *name* an authority has vouched."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    (by or authority()).issue_cert(name, not_after=expires).configure_cert(context)
+    (by or local_ca()).issue_cert(name, not_after=expires).configure_cert(context)
     return context
 
 
-def old_tls() -> ssl.SSLContext:
+def legacy_server_context() -> ssl.SSLContext:
     """What a server uses that speaks no version of TLS from 1.2 on."""
-    context = serving()
+    context = server_context()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = ssl.TLSVersion.TLSv1
@@ -419,13 +419,13 @@ def old_tls() -> ssl.SSLContext:
 
 
 @contextlib.asynccontextmanager
-async def no_trust(
+async def untrusted_tls(
     step: Step, tls: Callable[[], ssl.SSLContext] | None = None
 ) -> AsyncIterator[str]:
     """The https URL of a server that nobody who looks at its TLS would talk to."""
     async with RawServer(step, tls=tls() if tls else None) as server:
         yield server.url.replace("http:", "https:")
-        assert server.asked == []
+        assert server.requests == []
 
 
 # -- what is asked --------------------------------------------------------------------------------
@@ -454,10 +454,10 @@ class Call(NamedTuple):
     run: Callable[[Session, str], Awaitable[object]]
 
 
-USERS_KEY: Final = Secret("users-key")
+CUSTOM_KEY: Final = Secret("users-key")
 
 
-def users_own(effect: Effect, key: Secret = USERS_KEY) -> Call:
+def custom_call(effect: Effect, key: Secret = CUSTOM_KEY) -> Call:
     """A call of an endpoint that the user declares, with a key of the user's own."""
     name = f"own.{effect.value}"
 
@@ -485,16 +485,16 @@ CALLS: Final[Mapping[str, Call]] = MappingProxyType(
         "staff": pythbots(Effect.READ, "crank", lambda bots: bots.staff(220531305)),
         "stats": pythbots(Effect.READ, "cstats", lambda bots: bots.stats(220531305)),
         "all_mail": pythbots(Effect.READ, "mail", lambda bots: bots.all_mail()),
-        "own_read": users_own(Effect.READ),
+        "own_read": custom_call(Effect.READ),
         "unread_mail": pythbots(Effect.CONSUME, "mail", lambda bots: bots.unread_mail()),
-        "own_consume": users_own(Effect.CONSUME),
+        "own_consume": custom_call(Effect.CONSUME),
         "post": peerbet(Effect.WRITE, "set", lambda chat: chat.post("hello there")),
         "send_mail": pythbots(Effect.WRITE, "mail", lambda bots: bots.send_mail("a", "b c")),
-        "own_write": users_own(Effect.WRITE),
+        "own_write": custom_call(Effect.WRITE),
     }
 )
 READS: Final = [name for name, call in CALLS.items() if call.effect is Effect.READ]
-ONCE: Final = [name for name, call in CALLS.items() if call.effect is not Effect.READ]
+SINGLE_ATTEMPT: Final = [name for name, call in CALLS.items() if call.effect is not Effect.READ]
 
 
 async def failure(name: str, session: Session, url: str) -> PythpeerError:

@@ -49,7 +49,7 @@ FAST = Rate(1.0, 1, 0.0)
 """The documented interval, to the millisecond: no guard, so that polls can be counted."""
 
 
-class Fault(msgspec.Struct, frozen=True):
+class ScriptedFault(msgspec.Struct, frozen=True):
     """What happens to one request instead of an answer, or before it."""
 
     effect: bool = True
@@ -71,24 +71,24 @@ class Fault(msgspec.Struct, frozen=True):
     """Seconds from then until a posted message is shown."""
 
 
-OK = Fault()
-DROP = Fault(end="drop")
-RESET = Fault(end="reset")
-DROP_UNSEEN = Fault(effect=False, end="drop")
-CUT = Fault(end="cut")
-HANG = Fault(end="hang")
-GARBAGE = Fault(body=b'[{"id": 1, "message"')
-EMPTY = Fault(body=b"")
-HTML = Fault(body=b"<!DOCTYPE html><html><body>[]</body></html>")
-ERROR_500 = Fault(status=500, body=b"<html>Internal Server Error</html>")
-ERROR_503 = Fault(effect=False, status=503, body=b"")
-TOO_MANY = Fault(effect=False, status=429, body=b"")
-REFUSED = Fault(effect=False, body=b'{"error": "come back later"}')
-DENIED = Fault(effect=False, body=b'{"error": "no access"}')
-NOT_FOUND = Fault(effect=False, status=404, body=b"")
+OK = ScriptedFault()
+DROP = ScriptedFault(end="drop")
+RESET = ScriptedFault(end="reset")
+DROP_UNSEEN = ScriptedFault(effect=False, end="drop")
+CUT = ScriptedFault(end="cut")
+HANG = ScriptedFault(end="hang")
+GARBAGE = ScriptedFault(body=b'[{"id": 1, "message"')
+EMPTY = ScriptedFault(body=b"")
+HTML = ScriptedFault(body=b"<!DOCTYPE html><html><body>[]</body></html>")
+ERROR_500 = ScriptedFault(status=500, body=b"<html>Internal Server Error</html>")
+ERROR_503 = ScriptedFault(effect=False, status=503, body=b"")
+TOO_MANY = ScriptedFault(effect=False, status=429, body=b"")
+REFUSED = ScriptedFault(effect=False, body=b'{"error": "come back later"}')
+DENIED = ScriptedFault(effect=False, body=b'{"error": "no access"}')
+NOT_FOUND = ScriptedFault(effect=False, status=404, body=b"")
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RecordedCall(msgspec.Struct, frozen=True):
     """One request as it came in."""
 
     kind: str
@@ -106,19 +106,19 @@ class Scripted:
     def __init__(
         self, *, shown_as: Callable[[str], str] = str, **habits: Unpack[QuirkOptions]
     ) -> None:
-        self.shown_as = shown_as
-        self.habits = make_quirks(Quirks(names={"date": None, "from_id": None}), **habits)
+        self._transform_text = shown_as
+        self.quirks = make_quirks(Quirks(names={"date": None, "from_id": None}), **habits)
         users, chance = Users(), random.Random(7)
-        self.chat = FakeChat(quirks=lambda: self.habits, date=lambda: DATE, rng=chance)
+        self.chat = FakeChat(quirks=lambda: self.quirks, date=lambda: DATE, rng=chance)
         self.mail = FakeMail(
-            users, users.ensure(USER), quirks=lambda: self.habits, date=lambda: DATE, rng=chance
+            users, users.ensure(USER), quirks=lambda: self.quirks, date=lambda: DATE, rng=chance
         )
         self._pythbots = FakePythBots(
-            users, Chats(users), self.mail, ApiKeys(), lambda: self.habits
+            users, Chats(users), self.mail, ApiKeys(), lambda: self.quirks
         )
-        self.requests: list[Asked] = []
-        self.faults: defaultdict[str, deque[Fault]] = defaultdict(deque)
-        self.constant: dict[str, Fault] = {}
+        self.requests: list[RecordedCall] = []
+        self.faults: defaultdict[str, deque[ScriptedFault]] = defaultdict(deque)
+        self.default_faults: dict[str, ScriptedFault] = {}
         """Faults that happen every time, once `faults` are used up."""
         self._documents: dict[int, object] = {}
         self._hidden: set[int] = set()
@@ -128,9 +128,9 @@ class Scripted:
 
     # -- what a test does -------------------------------------------------------------------------
 
-    def adopt(self, **habits: Unpack[QuirkOptions]) -> None:
+    def set_quirks(self, **habits: Unpack[QuirkOptions]) -> None:
         """Change habits, from the next request on."""
-        self.habits = make_quirks(self.habits, **habits)
+        self.quirks = make_quirks(self.quirks, **habits)
 
     def say(self, many: int = 1, *, step: int = 1) -> int:
         """Add *many* messages, ids *step* apart, and return the last id."""
@@ -167,7 +167,7 @@ class Scripted:
         return max(last, *self._hidden) if self._hidden else last
 
     @property
-    def letters(self) -> list[StoredMail]:
+    def mails(self) -> list[StoredMail]:
         """All mail in the box."""
         return self.mail.inbox
 
@@ -176,11 +176,11 @@ class Scripted:
         for text in texts:
             self.mail.deliver(sender, text)
 
-    def script(self, kind: str, *faults: Fault) -> None:
+    def script(self, kind: str, *faults: ScriptedFault) -> None:
         """Let the next requests of this *kind* meet these faults, one each."""
         self.faults[kind].extend(faults)
 
-    def asked(self, *kinds: str) -> list[Asked]:
+    def asked(self, *kinds: str) -> list[RecordedCall]:
         """The requests of these kinds so far."""
         return [request for request in self.requests if request.kind in kinds]
 
@@ -232,18 +232,18 @@ class Scripted:
             "peerbet" if of_peerbet else "pythbots", "GET", target, {}, loop.time()
         )
         kind = call.kind.rpartition(".")[2]
-        self.requests.append(Asked(kind, call.params, call.at))
+        self.requests.append(RecordedCall(kind, call.params, call.at))
         queue = self.faults[kind]
-        fault = queue.popleft() if queue else self.constant.get(kind, OK)
+        fault = queue.popleft() if queue else self.default_faults.get(kind, OK)
         loop.call_later(fault.before, self._act, connection, kind, call, fault)
 
-    def _act(self, connection: _Connection, kind: str, call: IncomingRequest, fault: Fault) -> None:
+    def _act(self, connection: _Connection, kind: str, call: IncomingRequest, fault: ScriptedFault) -> None:
         body = fault.body
         if fault.effect:
             document = self._answer(kind, call)
             if fault.hidden:
                 self._hide(fault.hidden)
-            body = php_json(document, self.habits) if body is None else body
+            body = php_json(document, self.quirks) if body is None else body
         loop = asyncio.get_running_loop()
         loop.call_later(fault.after, connection.finish, fault, body or b"")
 
@@ -253,7 +253,7 @@ class Scripted:
                 case "get" | "set":
                     return self._answer_chat(kind, call)
                 case "readnew" | "readall":
-                    self.mail.register(USER, call.params[self.habits.personal_key_param])
+                    self.mail.register(USER, call.params[self.quirks.personal_key_param])
                     return self._pythbots.answer(call)
                 case _:
                     return {"success": True}
@@ -266,7 +266,7 @@ class Scripted:
         answer = self.chat.answer(call)
         if kind == "set":
             posted = self.chat.messages[-1]
-            shown = msgspec.structs.replace(posted, text=self.shown_as(posted.text))
+            shown = msgspec.structs.replace(posted, text=self._transform_text(posted.text))
             self.chat.messages[-1] = shown
         elif self._documents:
             page: Any = answer["message_list"]
@@ -322,7 +322,7 @@ class _Connection(asyncio.Protocol):
             head, _, self._received = self._received.partition(b"\r\n\r\n")
             self._services.receive(self, head.split(b" ", 2)[1].decode())
 
-    def finish(self, fault: Fault, body: bytes) -> None:
+    def finish(self, fault: ScriptedFault, body: bytes) -> None:
         if self.transport.is_closing() or fault.end == "hang":
             return
         if fault.end == "reset":

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import anyio
 import anyio.lowlevel
 import pytest
-from faults import DROPS
+from faults import DROPPED_RESPONSES
 from helpers import now
 from raw_server import (
     CALLS,
@@ -23,14 +23,14 @@ from raw_server import (
     RawServer,
     Step,
     answer,
-    drip,
+    trickle,
     drop,
     error_page,
     failure,
     hang,
     http,
     open_session,
-    refusing,
+    closed_port,
     send,
 )
 
@@ -62,7 +62,7 @@ async def outcome(name: str, step: Step) -> PythpeerError:
     """What a call ends in that is answered so; it is asked once, whatever it is."""
     async with RawServer(step) as server, open_session(server.url) as session:
         error = await failure(name, session, server.url)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
         assert error.endpoint == CALLS[name].endpoint
         return error
 
@@ -113,7 +113,7 @@ async def test_a_request_line_is_to_the_letter(name: str) -> None:
     run, target = TARGETS[name]
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await run(session)
-        assert [asked.head.split(b"\r\n")[0] for asked in server.asked] == [
+        assert [asked.head.split(b"\r\n")[0] for asked in server.requests] == [
             f"GET {target} HTTP/1.1".encode()
         ]
 
@@ -124,7 +124,7 @@ async def test_the_api_key_goes_to_pythbots_only(name: str) -> None:
     run, target = TARGETS[name]
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await run(session)
-        keys = [value for header, value in server.asked[0].headers if header == "X-API-Key"]
+        keys = [value for header, value in server.requests[0].headers if header == "X-API-Key"]
         assert keys == ([] if target.startswith(PEERBET) else ["api-key"])
         assert "api-key" not in server.targets[0]
 
@@ -142,7 +142,7 @@ async def test_keys_that_are_not_given_are_not_sent() -> None:
                 error = await failure(name, session, server.url)
                 assert isinstance(error, InvalidRequestError)
         assert server.targets == ["/api/chat/?action=get", "/api/userinfo.php?user=tiro"]
-        assert b"api-key" not in server.asked[1].head.lower()
+        assert b"api-key" not in server.requests[1].head.lower()
 
 
 async def test_the_personal_key_can_be_spelled_otherwise() -> None:
@@ -167,7 +167,7 @@ async def test_an_endpoint_of_ones_own_gets_no_key() -> None:
         endpoint = Endpoint("dice", f"{server.url}/api/dice/", query={"action": "roll"})
         await session.call(endpoint, n=3, none=None, key=Secret("k/1"), yes=True, half=0.5)
         assert server.targets == ["/api/dice/?action=roll&n=3&key=k%2F1&yes=1&half=0.5"]
-        assert b"api-key" not in server.asked[0].head.lower()
+        assert b"api-key" not in server.requests[0].head.lower()
 
 
 # -- what came of it ------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ async def test_a_session_that_is_not_open_asks_nothing(name: str) -> None:
             pass
         assert isinstance(await failure(name, session, server.url), SessionClosedError)
         assert all(limiter.available for limiter in session.limiters.values())
-        assert server.connections == 0
+        assert server.connection_count == 0
 
 
 async def test_a_closed_session_says_so_before_anybody_waits() -> None:
@@ -229,7 +229,7 @@ async def test_a_read_is_tried_so_often(attempts: int, fault: str) -> None:
     ):
         error = await failure("user", session, server.url)
         assert isinstance(error, (TransportError, HttpStatusError))
-        assert len(server.asked) == attempts
+        assert len(server.requests) == attempts
 
 
 async def test_four_attempts_are_the_default() -> None:
@@ -239,7 +239,7 @@ async def test_four_attempts_are_the_default() -> None:
         open_session(server.url, retry=Retry()) as session,
     ):
         await failure("user", session, server.url)
-        assert len(server.asked) == 4
+        assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize("name", READS)
@@ -251,7 +251,7 @@ async def test_a_read_that_succeeds_at_last_succeeds(name: str) -> None:
         open_session(server.url, retry=Retry(len(steps))) as session,
     ):
         await CALLS[name].run(session, server.url)
-        assert len(server.asked) == len(steps)
+        assert len(server.requests) == len(steps)
 
 
 async def test_a_read_that_timed_out_is_tried_again() -> None:
@@ -267,7 +267,7 @@ async def test_a_read_that_timed_out_is_tried_again() -> None:
 
 async def test_a_read_that_never_left_is_tried_again() -> None:
     """A refused connection is as good a reason as any other."""
-    with refusing() as url:
+    with closed_port() as url:
         async with open_session(url, retry=Retry(3, base_delay=8.0)) as session:
             random.seed(7)
             start = now()
@@ -287,7 +287,7 @@ async def test_attempts_are_spread_over_the_whole_step() -> None:
             open_session(server.url, retry=Retry(5, base_delay=2.0, max_delay=7.0)) as session,
         ):
             await failure("user", session, server.url)
-            times = [asked.at for asked in server.asked]
+            times = [asked.at for asked in server.requests]
             waits.append([later - earlier for earlier, later in pairwise(times)])
     for step, spread in zip((2.0, 4.0, 7.0, 7.0), zip(*waits, strict=True), strict=True):
         assert 0.0 <= min(spread) < step / 4
@@ -304,7 +304,7 @@ async def test_a_read_waits_as_long_as_it_is_told_to(name: str) -> None:
         open_session(server.url, retry=Retry(3, base_delay=0.0)) as session,
     ):
         await CALLS[name].run(session, server.url)
-        first, second, third = (asked.at for asked in server.asked)
+        first, second, third = (asked.at for asked in server.requests)
         assert second - first == pytest.approx(7.0, abs=0.1)
         assert second - first >= 7.0
         assert third - second == pytest.approx(9.0, abs=0.1)
@@ -323,13 +323,13 @@ async def test_a_wait_that_is_too_long_is_told_at_once(name: str) -> None:
         assert isinstance(error, RateLimitedError)
         assert (error.status, error.retry_after) == (429, 61.0)
         assert now() - start < 0.01
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
         again = await failure(name, session, server.url)
         assert isinstance(again, RateLimitedError)
         assert again.status is None
         assert again.retry_after == pytest.approx(61.0, abs=0.1)
         assert now() - start < 0.01
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_a_service_that_is_down_is_left_alone_as_long_as_it_asks() -> None:
@@ -340,7 +340,7 @@ async def test_a_service_that_is_down_is_left_alone_as_long_as_it_asks() -> None
         open_session(server.url, retry=Retry(3, base_delay=0.0)) as session,
     ):
         await session.pythbots.user("tiro")
-        first, second = (asked.at for asked in server.asked)
+        first, second = (asked.at for asked in server.requests)
         assert 7.0 <= second - first < 7.1
 
 
@@ -373,7 +373,7 @@ async def test_what_is_asked_for_counts_although_the_page_is_damaged(
                 assert type(error) is (RateLimitedError if status == 429 else OutcomeUnknownError)
                 assert error.status == status
                 await session.peerbet.post("again")
-            first, second = (asked.at for asked in server.asked)
+            first, second = (asked.at for asked in server.requests)
             assert second - first >= 7.0
 
 
@@ -385,7 +385,7 @@ async def test_a_refused_write_holds_up_the_next_one() -> None:
         assert isinstance(error, RateLimitedError)
         assert error.retry_after == 5.0
         assert await session.peerbet.post("again") == 7
-        first, second = (asked.at for asked in server.asked)
+        first, second = (asked.at for asked in server.requests)
         assert second - first >= 5.0
 
 
@@ -397,7 +397,7 @@ SLOW: Final = {"pythbots.userinfo": Rate(30.0), "peerbet.chat.set": Rate(30.0)}
 @pytest.mark.parametrize("name", ["user", "post"])
 async def test_a_request_that_never_left_gives_its_token_back(name: str) -> None:
     """Nothing was asked, so the next call need not wait."""
-    with refusing() as url:
+    with closed_port() as url:
         async with open_session(url, rates=SLOW) as session:
             start = now()
             for _ in range(5):
@@ -412,11 +412,11 @@ async def test_a_request_that_never_left_gives_its_token_back(name: str) -> None
 @pytest.mark.parametrize("name", ["user", "post"])
 async def test_a_request_that_may_have_left_keeps_its_token(name: str, fault: str) -> None:
     """The service may have counted it, so the next call waits its turn."""
-    async with RawServer(DROPS[fault]) as server, open_session(server.url, rates=SLOW) as session:
+    async with RawServer(DROPPED_RESPONSES[fault]) as server, open_session(server.url, rates=SLOW) as session:
         await failure(name, session, server.url)
         assert session.limiters[CALLS[name].endpoint].available == 0
         await failure(name, session, server.url)
-        first, second = (asked.at for asked in server.asked)
+        first, second = (asked.at for asked in server.requests)
         assert second - first >= 30.0
 
 
@@ -444,7 +444,7 @@ async def test_waiting_for_a_token_is_not_charged_to_the_time_limit(name: str) -
     ):
         await CALLS[name].run(session, server.url)
         await CALLS[name].run(session, server.url)
-        assert server.asked[1].at - server.asked[0].at >= 30.0
+        assert server.requests[1].at - server.requests[0].at >= 30.0
 
 
 async def test_an_answer_makes_the_wait_for_the_next_one_shorter() -> None:
@@ -452,14 +452,14 @@ async def test_an_answer_makes_the_wait_for_the_next_one_shorter() -> None:
     rate = Rate(10.0, guard=5.0)
     async with (
         RawServer(
-            answer(), drip(b"", 0.0, first=http(200, GOOD[:9], length=99)), answer()
+            answer(), trickle(b"", 0.0, first=http(200, GOOD[:9], length=99)), answer()
         ) as server,
         open_session(server.url, rates={"pythbots.userinfo": rate}, timeout=8.0) as session,
     ):
         await session.pythbots.user("tiro")
         await failure("user", session, server.url)
         await session.pythbots.user("tiro")
-        times = [asked.at for asked in server.asked]
+        times = [asked.at for asked in server.requests]
         assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx(
             [10.0] * 2, abs=0.1
         )
@@ -474,7 +474,7 @@ async def test_a_request_without_an_answer_is_followed_at_a_distance() -> None:
     ):
         await failure("user", session, server.url)
         await session.pythbots.user("tiro")
-        first, second = (asked.at for asked in server.asked)
+        first, second = (asked.at for asked in server.requests)
         assert second - first == pytest.approx(15.0, abs=0.1)
 
 
@@ -487,7 +487,7 @@ async def test_each_attempt_takes_a_token() -> None:
         ) as session,
     ):
         await failure("user", session, server.url)
-        times = [asked.at for asked in server.asked]
+        times = [asked.at for asked in server.requests]
         assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx(
             [10.0] * 3, abs=0.1
         )
@@ -518,7 +518,7 @@ STAGES: Final = {
     "silence": hang(),
     "within the head": hang(b"HTTP/1.1 200 OK\r\nContent-"),
     "within the body": hang(http(200, GOOD[:9], length=99)),
-    "by drips": drip(GOOD, 0.7, first=http(200, b"", length=99)),
+    "by drips": trickle(GOOD, 0.7, first=http(200, b"", length=99)),
 }
 
 CANCELLABLE: Final = [name for name in CALLS if name != "unread_mail"]
@@ -550,7 +550,7 @@ async def test_a_time_limit_of_the_callers_own_works(name: str, stage: str) -> N
             assert cancelling() == 0
             assert now() - start == pytest.approx(6.0, abs=0.01)
             await CALLS[name].run(session, server.url)
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -570,8 +570,8 @@ async def test_a_cancelled_call_is_cancelled(name: str, stage: str) -> None:
         assert now() == start
         assert task.cancelled()
         await asyncio.sleep(0.1)
-        assert server.peers == []
-        assert len(server.asked) == 1
+        assert server.open_connections == []
+        assert len(server.requests) == 1
 
 
 async def test_a_call_cancelled_between_attempts_asks_no_more() -> None:
@@ -584,13 +584,13 @@ async def test_a_call_cancelled_between_attempts_asks_no_more() -> None:
             async with asyncio.timeout(0.5):
                 await CALLS["user"].run(session, server.url)
         await asyncio.sleep(5000.0)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("way", ["asyncio", "anyio", "task"])
 async def test_unread_mail_is_fetched_to_the_end(way: str) -> None:
     """A consuming read goes on although its caller is cancelled, and what it brought is kept."""
-    slow = drip(b'[{"id":5,"message":"hi"}]', 0.1, first=http(200, b"", length=25))
+    slow = trickle(b'[{"id":5,"message":"hi"}]', 0.1, first=http(200, b"", length=25))
     got: tuple[Mail, ...] = ()
     async with RawServer(slow, answer(b"[]")) as server, open_session(server.url) as session:
         start = now()

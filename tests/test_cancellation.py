@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 from helpers import DEEP
-from scripted import DROP, ERROR_500, Fault, Scripted
+from scripted import DROP, ERROR_500, ScriptedFault, Scripted
 from stores import NewStore, told
 
 from pythpeer import ChatMessage, Mail, Retry, Session, Stream
@@ -71,7 +71,7 @@ async def live(stream: Stream[Any], seen: list[int], *, ack: bool, close: bool) 
             await stream.aclose()
 
 
-FAULTS: Final = {"slow": Fault(after=0.2), "500": ERROR_500, "drop": DROP}
+FAULTS: Final = {"slow": ScriptedFault(seconds=0.2), "500": ERROR_500, "drop": DROP}
 
 
 @pytest.mark.parametrize("what", ["chat", "mail"])
@@ -94,7 +94,7 @@ async def test_whoever_goes_on_has_everything_in_order(
 
 
 async def _live_and_be_cut(
-    what: str, at: int, fault: Fault, new_store: NewStore, *, heir: bool
+    what: str, at: int, fault: ScriptedFault, new_store: NewStore, *, heir: bool
 ) -> bool:
     """One life, cut off at its *at*-th await. Says whether it came to its end before that."""
     before = asyncio.all_tasks()
@@ -107,7 +107,7 @@ async def _live_and_be_cut(
                 pass  # a place for the name, before anything is there
             for number in range(1, ITEMS + 1):
                 asyncio.get_running_loop().call_later(0.4 * number, come, services, what, number)
-            services.script("get" if what == "chat" else "readnew", Fault(), fault)
+            services.script("get" if what == "chat" else "readnew", ScriptedFault(), fault)
             seen: list[int] = []
             stream = stream_of(session, what)
             work = live(stream, seen, ack=at % 2 == 1, close=heir)

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from helpers import (
     DEEP,
-    PATIENT,
+    SHORT_BACKOFF,
     assert_nothing_more,
     examples,
     logged_levels,
@@ -22,7 +22,7 @@ from helpers import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from raw_server import RawServer, answer, open_session, serving, trusting
+from raw_server import RawServer, answer, open_session, server_context, client_context
 from scripted import (
     CUT,
     DENIED,
@@ -34,7 +34,7 @@ from scripted import (
     NOT_FOUND,
     REFUSED,
     TOO_MANY,
-    Fault,
+    ScriptedFault,
     Order,
     Scripted,
     Window,
@@ -66,7 +66,7 @@ TRANSIENT: Final = {
     "503": ERROR_503,
     "429": TOO_MANY,
     "refused": REFUSED,
-    "not a list": Fault(body=b'{"status": 1, "users_online": 1, "message_list": 5}'),
+    "not a list": ScriptedFault(body=b'{"status": 1, "users_online": 1, "message_list": 5}'),
 }
 """One of each kind: the fault table has the rest."""
 
@@ -265,7 +265,7 @@ async def test_a_gap_can_be_raised(
 
 async def test_a_gap_counts_different_ids(session: Session, services: Scripted) -> None:
     """Three hundred lines that repeat a hundred messages are not a full answer."""
-    services.adopt(repeat=3)
+    services.set_quirks(repeat=3)
     services.say(100, step=5)
     stream = session.peerbet.chat_stream(after=2)
     await take_ids(stream, 100)
@@ -372,7 +372,7 @@ async def test_a_newest_message_without_an_id_is_no_place(
 
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
 async def test_a_transient_failure_is_waited_out(
-    fault: Fault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
+    fault: ScriptedFault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each kind, three in a row: one WARNING, one INFO, and every message once."""
     caplog.set_level(logging.INFO)
@@ -387,7 +387,7 @@ async def test_a_transient_failure_is_waited_out(
 
 @pytest.mark.parametrize("fault", TRANSIENT.values(), ids=TRANSIENT.keys())
 async def test_finding_a_place_waits_failures_out_too(
-    fault: Fault, services: Scripted, session: Session
+    fault: ScriptedFault, services: Scripted, session: Session
 ) -> None:
     """A stream that starts from now on does so however long it takes to learn where that is."""
     services.say(3)
@@ -416,23 +416,23 @@ async def test_a_service_that_is_away_is_waited_for(
 async def test_a_retry_after_is_kept_to(services: Scripted, session: Session) -> None:
     """No poll leaves before the time the service asked for is over."""
     services.say()
-    services.script("get", Fault(status=429, headers="Retry-After: 90\r\n", body=b""))
+    services.script("get", ScriptedFault(status=429, headers="Retry-After: 90\r\n", body=b""))
     assert await take_ids(session.peerbet.chat_stream(after=0), 1, within=120.0) == [1]
     assert services.requests[1].at - services.requests[0].at >= 90.0
 
 
 @pytest.mark.parametrize(("fault", "kind"), FATAL.values(), ids=FATAL.keys())
 async def test_what_will_not_pass_is_raised_every_time(
-    fault: Fault, kind: type[PythpeerError], services: Scripted, session: Session
+    fault: ScriptedFault, kind: type[PythpeerError], services: Scripted, session: Session
 ) -> None:
     """It reaches every stream that waits, whenever it is asked; once mended, both go on."""
-    services.constant["get"] = fault
+    services.default_faults["get"] = fault
     streams = [session.peerbet.chat_stream(after=0) for _ in range(2)]
     for _ in range(2):
         found = await asyncio.gather(*(take_ids(s, 1) for s in streams), return_exceptions=True)
         assert [type(error) for error in found] == [kind, kind]
         assert {getattr(error, "endpoint", None) for error in found} == {"peerbet.chat.get"}
-    del services.constant["get"]
+    del services.default_faults["get"]
     services.say()
     assert await asyncio.gather(*(take_ids(stream, 1) for stream in streams)) == [[1], [1]]
 
@@ -441,8 +441,8 @@ async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
     """Its certificate is raised whenever the stream is asked, with at least a second between."""
     loop = asyncio.get_running_loop()
     async with (
-        RawServer(answer(), tls=serving(by=trustme.CA())) as server,
-        open_session(server.url, ssl_context=trusting()) as session,
+        RawServer(answer(), tls=server_context(by=trustme.CA())) as server,
+        open_session(server.url, ssl_context=client_context()) as session,
     ):
         stream = session.peerbet.chat_stream(after=0)
         start = loop.time()
@@ -451,12 +451,12 @@ async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
                 await anext(stream)
             assert (caught.value.sent, caught.value.untrusted) == (False, True)
         assert loop.time() - start >= 4.0
-        assert server.asked == []
+        assert server.requests == []
 
 
 # -- cancellation ---------------------------------------------------------------------------------
 
-FAULTS: Final = st.sampled_from([DROP, CUT, HANG, GARBAGE, ERROR_500, TOO_MANY, Fault(after=0.4)])
+FAULTS: Final = st.sampled_from([DROP, CUT, HANG, GARBAGE, ERROR_500, TOO_MANY, ScriptedFault(seconds=0.4)])
 CUTS: Final = st.tuples(
     st.integers(0, 40).map(lambda number: number / 10),
     st.sampled_from(["anyio", "asyncio", "task"]),
@@ -479,7 +479,7 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
     new_store: NewStore,
     cuts: list[tuple[float, Literal["anyio", "asyncio", "task"]]],
     times: list[tuple[int, int]],
-    faults: list[Fault],
+    faults: list[ScriptedFault],
     window: Window,
     overlap: int,
     order: Order,
@@ -487,7 +487,7 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
     """However the stream is cancelled and the service fails: each message once, in order."""
     async with (
         Scripted(window=window, overlap=overlap, order=order) as services,
-        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
+        services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
     ):
         services.script("get", *faults)
         for tenths, step in times:
@@ -589,9 +589,9 @@ async def test_closing_the_session_ends_its_streams(
     if doing == "waiting for a token":
         session.limiters["peerbet.chat.get"].pause(1000)
     elif doing == "waiting for an answer":
-        services.constant["get"] = HANG
+        services.default_faults["get"] = HANG
     else:
-        services.constant["get"] = ERROR_500
+        services.default_faults["get"] = ERROR_500
     streams = [session.peerbet.chat_stream(after=0) for _ in range(3)]
     waits = [asyncio.ensure_future(take_ids(stream, 1, 1e4)) for stream in streams]
     await asyncio.sleep(500)

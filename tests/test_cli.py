@@ -36,7 +36,7 @@ from cli_runner import (
     unstyled,
     wait_for,
 )
-from raw_server import RawServer, drop, hang, refusing
+from raw_server import RawServer, drop, hang, closed_port
 
 from pythpeer import Rate
 from pythpeer.cli import demo, ending
@@ -461,7 +461,7 @@ def test_an_api_error_is_one_line_and_code_1(
 
 def test_no_connection_is_one_line_and_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that was certainly not sent is not an unknown outcome."""
-    with refusing() as url:
+    with closed_port() as url:
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", url)
         monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
         result = run("chat", "post", "hello")
@@ -475,7 +475,7 @@ def test_an_unknown_outcome_is_code_3(run: Run, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", server.url)
         monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
         result = run("chat", "post", "hello")
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     assert (result.code, result.out) == (3, "")
     assert one_line(result.err)
 
@@ -685,7 +685,7 @@ def test_an_interrupted_message_may_have_been_sent(
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", server.url)
         process = spawn("chat", "post", "hello")
-        wait_for(lambda: server.asked)
+        wait_for(lambda: server.requests)
         process.send_signal(signal.SIGINT)
         result = process.finish()
     assert (result.code, result.out) == (130, "")
@@ -701,7 +701,7 @@ def test_a_second_ctrl_c_exits_immediately(spawn: Spawn, monkeypatch: pytest.Mon
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
         process = spawn("mail", "watch", patient=False)
         assert process.stderr is not None
-        wait_for(lambda: server.asked)
+        wait_for(lambda: server.requests)
         process.send_signal(signal.SIGINT)
         error_text = process.stderr.readline()
         process.send_signal(signal.SIGINT)

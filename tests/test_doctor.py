@@ -25,7 +25,7 @@ import trustme
 from helpers import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from raw_server import RawServer, answer, hang, old_tls, open_session, serving, trusting
+from raw_server import RawServer, answer, hang, legacy_server_context, open_session, server_context, client_context
 from test_shapes import SHAPED
 
 from pythpeer import InvalidRequestError, SessionClosedError
@@ -614,35 +614,35 @@ def _days(days: float) -> datetime:
 @pytest.mark.parametrize(
     ("tls", "status", "text"),
     [
-        (lambda: serving(expires=_days(300)), OK, "is trusted, and expires in 300 days"),
-        (lambda: serving(expires=_days(5)), WARNING, "expires in 5 days"),
-        (lambda: serving(expires=_days(-5)), PROBLEM, "it has expired"),
+        (lambda: server_context(expires=_days(300)), OK, "is trusted, and expires in 300 days"),
+        (lambda: server_context(expires=_days(5)), WARNING, "expires in 5 days"),
+        (lambda: server_context(expires=_days(-5)), PROBLEM, "it has expired"),
         (
-            lambda: serving(by=trustme.CA()),
+            lambda: server_context(by=trustme.CA()),
             PROBLEM,
             "an authority that is not trusted on this machine",
         ),
-        (lambda: serving("127.0.0.2"), PROBLEM, "it is the certificate of another host"),
-        (old_tls, PROBLEM, "no TLS connection"),
+        (lambda: server_context("127.0.0.2"), PROBLEM, "it is the certificate of another host"),
+        (legacy_server_context, PROBLEM, "no TLS connection"),
     ],
     ids=["good", "soon", "expired", "unknown authority", "other host", "old"],
 )
 async def test_certificates(tls: Any, status: Status, text: str) -> None:
     """Whether they are trusted, the reason if not, and when they expire."""
     async with RawServer(answer(b"{}"), tls=tls()) as server:
-        async with open_session(server.url, ssl_context=trusting()) as session:
+        async with open_session(server.url, ssl_context=client_context()) as session:
             report = await examine(session)
-        assert (server.asked == []) is (status is PROBLEM)
+        assert (server.requests == []) is (status is PROBLEM)
     found = finding(report, "peerbet.tls")
     assert (found.status, text in found.text) == (status, True), found
 
 
 async def test_a_certificate_is_not_trusted_by_default() -> None:
     """By default a session trusts the system's authorities only."""
-    async with RawServer(answer(b"{}"), tls=serving()) as server:
+    async with RawServer(answer(b"{}"), tls=server_context()) as server:
         async with open_session(server.url) as session:
             report = await examine(session)
-        assert server.asked == []
+        assert server.requests == []
     assert "the certificate is not trusted" in finding(report, "pythbots.tls").text
 
 
@@ -670,7 +670,7 @@ async def test_it_can_be_cancelled_at_any_moment() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
     shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     assert CANARY not in "".join(shown.format())
 

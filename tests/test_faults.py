@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 import pytest
-from fault_cells import GOOD, STREAMS, ask, expected, expected_of_stream, watch
+from fault_cells import NO_FAULT, STREAMS, run_call, expected_call, expected_stream, run_stream
 from fault_page import PATH, page
-from faults import FAULTS, MAX_BODY, TABLE, TIMEOUT, WAYS, Fault
+from faults import FAULTS, MAX_BODY, TABLE, TIMEOUT, REPRODUCTIONS, FaultRow
 from helpers import DEEP
-from raw_server import CALLS, Town
+from raw_server import CALLS, StubDnsLoop
 
 from pythpeer import Effect, PythpeerError
 
@@ -25,7 +25,7 @@ each_fault = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys()
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, object]]:
     """A loop that can be without a name server."""
-    return ("asyncio", {"loop_factory": Town})
+    return ("asyncio", {"loop_factory": StubDnsLoop})
 
 
 # -- cells ----------------------------------------------------------------------------------------
@@ -38,32 +38,32 @@ PLAIN: Final[dict[str, object]] = {}
 async def plain(name: str) -> object:
     """What a call gets where nothing is wrong."""
     if name not in PLAIN:
-        PLAIN[name] = (await ask(name, GOOD))[1]
+        PLAIN[name] = (await run_call(name, NO_FAULT))[1]
     return PLAIN[name]
 
 
-def asked_in(fault: Fault, way_name: str) -> list[str]:
+def asked_in(fault: FaultRow, way_name: str) -> list[str]:
     """The calls that meet this way: all of them, unless it is a fault's second or later one.
 
     In the small run such a way meets two calls of each effect, which change from way to way, and
     those for which the fault is something else.
     """
-    number = list(fault.ways).index(way_name)
+    number = list(fault.reproductions).index(way_name)
     if DEEP or number == 0:
         return list(CALLS)
     effects = [[name for name, call in CALLS.items() if call.effect is effect] for effect in Effect]
     turns = [names[(number + at) % len(names)] for names in effects for at in (0, 1)]
-    return list(dict.fromkeys([*turns, *fault.but]))
+    return list(dict.fromkeys([*turns, *fault.overrides]))
 
 
 @each_fault
-async def test_a_call_gets_what_the_contract_says(fault: Fault) -> None:
+async def test_a_call_gets_what_the_contract_says(fault: FaultRow) -> None:
     """Its error and what that tells, or the answer; how often it was asked; how long it took."""
-    whole = fault.kind.whole and not fault.kind.read
-    for way_name, way in fault.ways.items():
-        cells = {name: await ask(name, way) for name in asked_in(fault, way_name)}
+    whole = fault.expectation.complete and not fault.expectation.read
+    for way_name, way in fault.reproductions.items():
+        cells = {name: await run_call(name, way) for name in asked_in(fault, way_name)}
         got = {name: cell for name, (cell, _) in cells.items()}
-        assert got == {name: expected(name, fault, way) for name in cells}, way_name
+        assert got == {name: expected_call(name, fault, way) for name in cells}, way_name
         for name, (_, result) in cells.items():
             if isinstance(result, PythpeerError):
                 examine(result)
@@ -81,11 +81,11 @@ def examine(error: PythpeerError) -> None:
 
 
 @each_fault
-async def test_a_stream_does_what_the_contract_says(fault: Fault) -> None:
+async def test_a_stream_does_what_the_contract_says(fault: FaultRow) -> None:
     """It waits, raises or goes on, looks for what may be lost, and then the next item comes."""
-    for way_name, way in fault.ways.items():
-        seen = {name: await watch(name, way) for name in STREAMS}
-        assert seen == {name: expected_of_stream(name, fault, way) for name in STREAMS}, way_name
+    for way_name, way in fault.reproductions.items():
+        seen = {name: await run_stream(name, way) for name in STREAMS}
+        assert seen == {name: expected_stream(name, fault, way) for name in STREAMS}, way_name
 
 
 def essence(found: object, plain: object) -> object:
@@ -126,7 +126,7 @@ def essence(found: object, plain: object) -> object:
 )
 async def test_an_error_says_what_broke_in_words_of_its_own(way: str, text: str) -> None:
     """The texts of errors tell the kinds of failure apart."""
-    _, error = await ask("user", WAYS[way])
+    _, error = await run_call("user", REPRODUCTIONS[way])
     assert str(error) == f"pythbots.userinfo: {text}"
 
 
@@ -136,16 +136,16 @@ async def test_an_error_says_what_broke_in_words_of_its_own(way: str, text: str)
 def test_every_way_has_a_name_of_its_own() -> None:
     """No fault, and no way to bring one about, stands in the shadow of another."""
     assert len(FAULTS) == sum(map(len, TABLE.values()))
-    assert len(WAYS) == sum(len(fault.ways) for fault in FAULTS.values())
-    assert all(fault.ways for fault in FAULTS.values())
+    assert len(REPRODUCTIONS) == sum(len(fault.reproductions) for fault in FAULTS.values())
+    assert all(fault.reproductions for fault in FAULTS.values())
 
 
 def test_every_exception_is_one() -> None:
     """What is said to be otherwise is a call's, and is otherwise."""
     for fault in FAULTS.values():
-        assert set(fault.but) <= set(CALLS)
-        assert fault.kind not in fault.but.values()
-        assert set(fault.but) < set(CALLS)
+        assert set(fault.overrides) <= set(CALLS)
+        assert fault.expectation not in fault.overrides.values()
+        assert set(fault.overrides) < set(CALLS)
 
 
 # -- the page -------------------------------------------------------------------------------------

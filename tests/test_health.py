@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from raw_server import CALLS, RawServer, answer, drop, error_page, hang, open_session, refusal
+from raw_server import CALLS, RawServer, answer, drop, error_page, hang, open_session, api_error
 from scripted import DENIED, DROP_UNSEEN, ERROR_503, FAST, GARBAGE, Scripted
 
 from pythpeer import (
@@ -92,7 +92,7 @@ async def test_failures_in_a_row_are_counted_until_one_succeeds() -> None:
 
 async def test_a_no_is_an_answer_but_for_a_key_refused() -> None:
     """A service that does not know a user is well; one that refuses the key is not."""
-    steps = refusal("User not found"), refusal("who are you", 401)
+    steps = api_error("User not found"), api_error("who are you", 401)
     async with RawServer(*steps) as server, open_session(server.url) as session:
         with pytest.raises(PythpeerError):
             await session.pythbots.user("nobody")
@@ -251,7 +251,7 @@ async def test_a_stream_that_waits_a_failure_out_says_so() -> None:
 async def test_a_stream_that_was_refused_says_so() -> None:
     """Also what is raised is a failure, each time."""
     async with Scripted() as services, services.session() as session:
-        services.constant["get"] = DENIED
+        services.default_faults["get"] = DENIED
         async with session.peerbet.chat_stream(after=0) as stream:
             for failures in (1, 2):
                 with pytest.raises(AccessDeniedError):

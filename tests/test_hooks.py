@@ -20,10 +20,10 @@ from raw_server import (
     error_page,
     hang,
     open_session,
-    refusal,
-    refusing,
+    api_error,
+    closed_port,
 )
-from scripted import DROP_UNSEEN, OK, Fault, Scripted
+from scripted import DROP_UNSEEN, OK, ScriptedFault, Scripted
 
 from pythpeer import (
     FLAG,
@@ -84,7 +84,7 @@ async def test_a_request_is_told_of_before_and_after() -> None:
         open_session(server.url, on_request=seen.append, on_response=seen.append) as session,
     ):
         await session.peerbet.messages(after=7)
-        assert not server.asked[1:]
+        assert not server.requests[1:]
     url = f"{server.url}/api/chat/?action=get&key=***&mid=7"
     before, after = seen
     assert before == RequestEvent("peerbet.chat.get", url, 1, 0.0)
@@ -113,8 +113,8 @@ async def test_the_wait_for_a_token_is_told() -> None:
 
 ENDS: Final[dict[str, tuple[Step, int | None, str, str | None]]] = {
     "answer": (answer(), 200, "ok", None),
-    "refusal": (refusal("not today"), 200, "refused", "ApiError"),
-    "key refused": (refusal("who are you", 401), 401, "refused", "AccessDeniedError"),
+    "refusal": (api_error("not today"), 200, "refused", "ApiError"),
+    "key refused": (api_error("who are you", 401), 401, "refused", "AccessDeniedError"),
     "too many": (error_page(429), 429, "limited", "RateLimitedError"),
     "server error": (error_page(500), 500, "failed", "HttpStatusError"),
     "garbage": (answer(b"{"), 200, "failed", "DecodeError"),
@@ -393,7 +393,7 @@ async def test_an_interrupt_passes_and_gives_the_token_back() -> None:
         with pytest.raises(KeyboardInterrupt):
             await session.peerbet.messages()
         assert session.limiters["peerbet.chat.get"].available == 1
-        assert server.asked == []
+        assert server.requests == []
 
 
 # -- hooks that take their time -------------------------------------------------------------------
@@ -415,7 +415,7 @@ async def test_a_slow_hook_delays_no_call() -> None:
         assert loop.time() - start < 0.5
         await asyncio.sleep(35.0)
         assert seen == [("0", 10), ("1", 20), ("2", 30)]
-        assert len(asyncio.all_tasks()) == 2 + len(server.peers)  # this, and the test's runner
+        assert len(asyncio.all_tasks()) == 2 + len(server.open_connections)  # this, and the test's runner
 
 
 async def test_closing_leaves_hooks_a_second(caplog: pytest.LogCaptureFixture) -> None:
@@ -592,7 +592,7 @@ async def test_a_hook_and_a_telemetry_are_both_told(caplog: pytest.LogCaptureFix
 async def test_a_refused_connection_is_told() -> None:
     """There was no request, but somebody wanted one."""
     seen: list[ResponseEvent] = []
-    with refusing() as url:
+    with closed_port() as url:
         async with open_session(url, on_response=seen.append) as session:
             with pytest.raises(PythpeerError):
                 await session.peerbet.post("hello")
@@ -603,7 +603,7 @@ async def test_a_fault_of_a_poll_is_an_outcome_like_any_other() -> None:
     """What a stream waits out is seen by those who look on."""
     seen: list[ResponseEvent] = []
     async with Scripted() as services, services.session(on_response=seen.append) as session:
-        services.script("readnew", Fault(body=b"[{"), OK)
+        services.script("readnew", ScriptedFault(body=b"[{"), OK)
         services.deliver("hello")
         async with session.pythbots.mail_stream() as stream:
             await anext(stream)

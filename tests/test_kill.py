@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Self
 
 import pytest
 from helpers import real_time, wait_until
-from processes import LIMIT, Forker, Lines, Process, needs_fork
+from processes import HANG_TIMEOUT, Forker, AppendedLines, Process, needs_fork
 from scripted import (
     CUT,
     DROP,
@@ -27,7 +27,7 @@ from scripted import (
     OK,
     REFUSED,
     RESET,
-    Fault,
+    ScriptedFault,
     Scripted,
     _Connection,
 )
@@ -57,10 +57,10 @@ class Moody(Scripted):
     def receive(self, connection: _Connection, target: str) -> None:
         fault = OK
         if not self.well:
-            late = Fault(before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02))
+            late = ScriptedFault(before=self.chance.uniform(0, 0.02), seconds=self.chance.uniform(0, 0.02))
             fault = self.chance.choice((*FAULTS, *[late] * 3 * len(FAULTS)))
         for kind in ("get", "readnew", "readall"):
-            self.constant[kind] = fault
+            self.default_faults[kind] = fault
         super().receive(connection, target)
 
     async def be_busy(self) -> None:
@@ -98,7 +98,7 @@ class Reader:
         self._forker = forker
         self._arguments = (url, folder, timeout)
         self._folder = folder
-        self._book = Lines(folder / "book")
+        self._book = AppendedLines(folder / "book")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -115,9 +115,9 @@ class Reader:
 
     async def die(self) -> None:
         assert self._process is not None
-        assert self._process.lives
+        assert self._process.is_alive
         self._process.kill()
-        await self._process.over()
+        await self._process.wait_ended()
         assert self._process.errors == ""
 
     @property
@@ -187,7 +187,7 @@ def _wanted(services: Scripted) -> dict[str, set[str]]:
     return {
         "chat-1": chat,
         "chat-2": chat,
-        "mail": {letter.text for letter in services.letters},
+        "mail": {letter.text for letter in services.mails},
     }
 
 
@@ -226,7 +226,7 @@ def _judge_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
         if following is not None and following.life == note.life:
             acknowledged.add(note.what)
     seen = Counter(note.what for note in notes)
-    assert set(seen) == {letter.text for letter in services.letters}
+    assert set(seen) == {letter.text for letter in services.mails}
     unmarked = Counter(note.what for note in notes if not note.recovered)
     again = sum(unmarked.values()) - len(unmarked)
     assert again <= LIVES + 1  # one for each life that ended before it asked for the next one
@@ -238,9 +238,9 @@ async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
     """The service has marked the mail as read, its answer reaches nobody; the next life has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
-    services.script("readnew", Fault(after=LIMIT))
-    async with services, Reader(forker, services.url, folder, timeout=2 * LIMIT) as reader:
-        await wait_until(lambda: all(letter.read for letter in services.letters))
+    services.script("readnew", ScriptedFault(seconds=HANG_TIMEOUT))
+    async with services, Reader(forker, services.url, folder, timeout=2 * HANG_TIMEOUT) as reader:
+        await wait_until(lambda: all(letter.read for letter in services.mails))
         await reader.die()
         assert not reader.read("mail")
         assert not services.asked("readall")

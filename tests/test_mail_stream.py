@@ -12,7 +12,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
-from helpers import DEEP, PATIENT, examples, schedule, take
+from helpers import DEEP, SHORT_BACKOFF, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -30,7 +30,7 @@ from scripted import (
     OK,
     REFUSED,
     TOO_MANY,
-    Fault,
+    ScriptedFault,
     Scripted,
 )
 from stores import NewStore, WrappedStore, told
@@ -65,10 +65,10 @@ LOST: Final = {
     "empty": EMPTY,
     "a page": HTML,
     "500": ERROR_500,
-    "502 with a list": Fault(status=502, body=b"[]"),
-    "not a list": Fault(body=b'{"result": 5}'),
-    "too large": Fault(body=b"[" + b" " * 2_000_000 + b"]"),
-    "a list that is cut off": Fault(body=b'Warning: x in y on line 1\n[]\n{"id": 1, "mes'),
+    "502 with a list": ScriptedFault(status=502, body=b"[]"),
+    "not a list": ScriptedFault(body=b'{"result": 5}'),
+    "too large": ScriptedFault(body=b"[" + b" " * 2_000_000 + b"]"),
+    "a list that is cut off": ScriptedFault(body=b'Warning: x in y on line 1\n[]\n{"id": 1, "mes'),
 }
 """What can become of an answer after the service has marked its mail as read."""
 
@@ -218,7 +218,7 @@ BY_TURNS: Final = [
     ("fault", "new_store", "mail_ids"), BY_TURNS, indirect=["new_store", "mail_ids"]
 )
 async def test_a_lost_answer_loses_no_mail(
-    fault: Fault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
+    fault: ScriptedFault, services: Scripted, session: Session, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is found in the history and marked ``recovered``; with ids it comes once."""
     caplog.set_level(logging.INFO)
@@ -237,13 +237,13 @@ async def test_a_lost_answer_loses_no_mail(
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
 async def test_the_history_is_asked_until_it_arrives_whole(
-    new_store: NewStore, fault: Fault, plain: Scripted
+    new_store: NewStore, fault: ScriptedFault, plain: Scripted
 ) -> None:
     """Nothing is settled by a history that was lost itself."""
     plain.script("readnew", DROP)
     plain.script("readall", fault, fault, REFUSED, fault)
     plain.deliver("one", "two")
-    async with plain.session(retry=PATIENT, store=new_store()) as session:
+    async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         found = await take(stream, 2) + await all_of(stream)
     assert seen(*found) == [("one", True), ("two", True)]
@@ -257,7 +257,7 @@ async def test_mail_that_was_never_consumed_comes_once_with_ids(
     services.script("readnew", DROP_UNSEEN)
     services.deliver("one")
     found = seen(*await all_of(session.pythbots.mail_stream()))
-    again = not services.habits.mail_ids and not services.habits.readall_marks
+    again = not services.quirks.mail_ids and not services.quirks.readall_marks
     assert found == [("one", True)] * (2 if again else 1)
 
 
@@ -270,7 +270,7 @@ async def test_identical_mails_are_counted(services: Scripted, session: Session)
     services.deliver("hi", "hi")
     assert seen(*await all_of(stream)) == [("hi", True)] * 2
     services.deliver("hi")  # without an id it may be one of the two
-    assert seen(*await all_of(stream)) == [("hi", not services.habits.mail_ids)]
+    assert seen(*await all_of(stream)) == [("hi", not services.quirks.mail_ids)]
 
 
 async def test_old_mail_of_the_same_words_is_not_taken_for_lost(
@@ -286,7 +286,7 @@ async def test_old_mail_of_the_same_words_is_not_taken_for_lost(
 
 @pytest.mark.parametrize(("fault", "kind"), REFUSALS.values(), ids=REFUSALS.keys())
 async def test_a_refusal_does_not_ask_for_the_history(
-    fault: Fault, kind: type[PythpeerError], services: Scripted, session: Session
+    fault: ScriptedFault, kind: type[PythpeerError], services: Scripted, session: Session
 ) -> None:
     """The service said that it handed nothing out, so ``readnew`` will do."""
     services.script("readnew", fault)
@@ -320,8 +320,8 @@ async def test_a_connection_refused_does_not_ask_for_the_history(
 )
 async def test_transient_failures_are_waited_out(
     new_store: NewStore,
-    unread: tuple[Fault, ...],
-    history: tuple[Fault, ...],
+    unread: tuple[ScriptedFault, ...],
+    history: tuple[ScriptedFault, ...],
     plain: Scripted,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -330,7 +330,7 @@ async def test_transient_failures_are_waited_out(
     plain.script("readnew", *unread)
     plain.script("readall", *history)
     plain.deliver("one")
-    async with plain.session(retry=PATIENT, store=new_store()) as session:
+    async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         assert texts(*await take(stream, 1), *await all_of(stream)) == ["one"]
     levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
@@ -340,12 +340,12 @@ async def test_transient_failures_are_waited_out(
 async def test_a_refused_key_is_raised_every_time(new_store: NewStore, plain: Scripted) -> None:
     """To every stream that waits, whenever it is asked; once mended, all go on."""
     async with plain.session(store=new_store()) as session:
-        plain.constant["readnew"] = DENIED
+        plain.default_faults["readnew"] = DENIED
         streams = [session.pythbots.mail_stream(name=name) for name in ("one", "other")]
         for _ in range(2):
             found = await asyncio.gather(*(take(s, 1) for s in streams), return_exceptions=True)
             assert [type(error) for error in found] == [AccessDeniedError] * 2
-        plain.constant.clear()
+        plain.default_faults.clear()
         plain.deliver("mail")
         assert [texts(*await take(stream, 1)) for stream in streams] == [["mail"]] * 2
 
@@ -358,7 +358,7 @@ async def test_a_cancelled_stream_loses_no_mail(
     how: How, services: Scripted, session: Session
 ) -> None:
     """The read is ended in peace: its mail is in the log, and no history is needed."""
-    services.script("readnew", Fault(after=2.0))
+    services.script("readnew", ScriptedFault(seconds=2.0))
     services.deliver("one", "two")
     stream = session.pythbots.mail_stream()
     found: list[Mail] = []
@@ -390,7 +390,7 @@ async def test_cancelled_again_and_again_it_still_ends_its_read(
     services: Scripted, session: Session
 ) -> None:
     """A native cancellation that is repeated does not get through the shield."""
-    services.script("readnew", Fault(after=2.0))
+    services.script("readnew", ScriptedFault(seconds=2.0))
     services.deliver("one")
     stream = session.pythbots.mail_stream()
     task = asyncio.ensure_future(anext(stream))
@@ -410,7 +410,7 @@ async def test_a_direct_call_that_is_cancelled_leaves_its_mail_to_the_next(
 ) -> None:
     """While it waits for its token it has consumed nothing; later the next call returns it."""
     await session.pythbots.all_mail()  # the next token is due a second later
-    services.script("readnew", Fault(after=2.0))
+    services.script("readnew", ScriptedFault(seconds=2.0))
     services.deliver("one")
     returned: list[Mail] = []
 
@@ -440,7 +440,7 @@ async def test_unread_mail_is_returned_once(services: Scripted, session: Session
 
 @pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
 async def test_a_lost_answer_is_an_error_and_the_next_call_returns_its_mail(
-    new_store: NewStore, fault: Fault, plain: Scripted
+    new_store: NewStore, fault: ScriptedFault, plain: Scripted
 ) -> None:
     """`OutcomeUnknownError`, nothing repeated; then the mail, ``recovered``."""
     plain.script("readnew", fault)
@@ -482,7 +482,7 @@ async def test_mail_fetched_directly_reaches_the_streams(
     assert texts(*await task) == ["one", "two"]
     services.deliver("three")
     assert texts(*await session.pythbots.unread_mail())[-1] == "three"
-    services.constant["readnew"] = DENIED  # no stream gets anything by itself from here on
+    services.default_faults["readnew"] = DENIED  # no stream gets anything by itself from here on
     wanted = ["one", "two", "three"]
     assert texts(*await take(session.pythbots.mail_stream(name="me"), 3)) == wanted
     assert texts(*await take(waiting, 1)) == ["three"]
@@ -652,7 +652,7 @@ async def test_a_read_is_on_record_before_it_is_sent(
 ) -> None:
     """So a crash at any moment of it is known of; it is cleared by a whole answer only."""
     store = Watched(new_store())
-    plain.script("readnew", Fault(before=1.0, after=1.0, end=end))
+    plain.script("readnew", ScriptedFault(before=1.0, seconds=1.0, end=end))
     async with plain.session(store=store) as session:
         reading = asyncio.ensure_future(session.pythbots.unread_mail())
         for _ in range(3):
@@ -684,7 +684,7 @@ async def test_a_read_that_takes_effect_late_loses_no_mail(
 ) -> None:
     """Another session settled meanwhile; what was read after that has to be found too."""
     store = new_store()
-    services.script("readnew", Fault(before=4.8, end="drop"))
+    services.script("readnew", ScriptedFault(before=4.8, end="drop"))
     async with (
         services.session(store=store, timeout=20.0) as one,
         services.session(store=store, timeout=20.0) as other,
@@ -719,7 +719,7 @@ async def test_no_task_is_left_over(new_store: NewStore, plain: Scripted) -> Non
     before, store = asyncio.all_tasks(), new_store()
     async with plain.session(store=store) as session:
         plain.deliver("one")
-        plain.script("readnew", Fault(after=2.0))
+        plain.script("readnew", ScriptedFault(seconds=2.0))
         stream = session.pythbots.mail_stream()
         for how in HOWS:
             await limited(lambda: anext(stream), 0.5, how)
@@ -739,7 +739,7 @@ async def test_bad_mail_hides_no_neighbours(
 ) -> None:
     """It is skipped, logged and counted, once each."""
     body = b'[{"id": 1, "message": "one"}, 5, null, {"id": 2, "message": "two"}, [1]]'
-    plain.script("readnew", Fault(body=body))
+    plain.script("readnew", ScriptedFault(body=body))
     async with plain.session(store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         assert texts(*await all_of(stream)) == ["one", "two"]
@@ -754,7 +754,7 @@ async def test_what_looks_like_an_id_but_is_none_loses_no_mail(
 ) -> None:
     """Different mails under one id (it may be the sender's) are different mails."""
     body = f'[{{"id": {id}, "message": "one"}}, {{"id": {id}, "message": "two"}}]'
-    plain.script("readnew", Fault(body=body.encode()))
+    plain.script("readnew", ScriptedFault(body=body.encode()))
     async with plain.session(store=new_store()) as session:
         found = await all_of(session.pythbots.mail_stream())
         assert sorted(map(str, texts(*found))) == ["one", "two"]
@@ -765,7 +765,7 @@ async def test_what_looks_like_an_id_but_is_none_loses_no_mail(
 FAULTS: Final = st.sampled_from(
     [
         *(OK, DROP, DROP_UNSEEN, CUT, HANG, GARBAGE, HTML, ERROR_500, ERROR_503, TOO_MANY, REFUSED),
-        *(Fault(after=0.7), Fault(before=0.7), Fault(before=0.7, end="drop")),
+        *(ScriptedFault(seconds=0.7), ScriptedFault(before=0.7), ScriptedFault(before=0.7, end="drop")),
     ]
 )
 DELIVERIES: Final = st.lists(
@@ -797,8 +797,8 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     new_store: NewStore,
     ids: bool,
     marks: bool,
-    unread_faults: list[Fault],
-    history_faults: list[Fault],
+    unread_faults: list[ScriptedFault],
+    history_faults: list[ScriptedFault],
     deliveries: list[tuple[int, str]],
     steps: list[tuple[str, float, How]],
 ) -> None:
@@ -808,7 +808,7 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     """
     async with (
         Scripted(mail_ids=ids, readall_marks=marks) as services,
-        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
+        services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
     ):
         services.script("readnew", *unread_faults)
         services.script("readall", *history_faults)
@@ -834,11 +834,11 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
                 await limited(one if what == "stream" else direct, limit, how)
         await asyncio.sleep(12)
         found += await all_of(stream, 30.0)
-        wanted = Counter(letter.text for letter in services.letters)
+        wanted = Counter(letter.text for letter in services.mails)
         assert Counter(texts(*found)) >= wanted
         if ids:
             assert sorted(mail.id or 0 for mail in found) == [
-                letter.id for letter in services.letters
+                letter.id for letter in services.mails
             ]
         if any(what == "new session" for what, _, _ in steps):
             return  # what a later session has to mark is the sessions' part above

@@ -10,10 +10,10 @@ from typing import Literal
 
 import anyio
 import pytest
-from helpers import PATIENT, assert_nothing_more, examples, schedule, take
+from helpers import SHORT_BACKOFF, assert_nothing_more, examples, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from scripted import DENIED, DROP, ERROR_500, FAST, HANG, Fault, Scripted
+from scripted import DENIED, DROP, ERROR_500, FAST, HANG, ScriptedFault, Scripted
 from stores import NewStore, told
 
 from pythpeer import (
@@ -120,7 +120,7 @@ async def test_a_busy_stream_does_not_starve_a_slow_one(
     new_store: NewStore, services: Scripted
 ) -> None:
     """Mail every second, answered at once, and a chat whose answers take their time: both come."""
-    services.constant["get"] = Fault(after=0.4)
+    services.default_faults["get"] = ScriptedFault(seconds=0.4)
     async with services.session(store=new_store()) as session:
         for second in range(60):
             schedule(second + 0.9, services.deliver, f"mail {second}")
@@ -134,8 +134,8 @@ async def test_a_failing_stream_does_not_starve_a_slow_one(
     new_store: NewStore, services: Scripted
 ) -> None:
     """One whose key is refused raises, again and again; the other's items come in between."""
-    services.constant["get"] = Fault(after=0.4)
-    services.constant["readnew"] = DENIED
+    services.default_faults["get"] = ScriptedFault(seconds=0.4)
+    services.default_faults["readnew"] = DENIED
     async with services.session(store=new_store()) as session:
         services.say(3)
         merged = both(session)
@@ -152,7 +152,7 @@ async def test_a_hanging_mail_poll_does_not_hold_up_the_chat(
 ) -> None:
     """A consuming read goes on by itself; what it brings is there when it is over."""
     loop = asyncio.get_running_loop()
-    services.script("readnew", Fault(after=30.0))
+    services.script("readnew", ScriptedFault(seconds=30.0))
     services.deliver("mail")
     async with services.session(timeout=60.0, store=new_store()) as session:
         merged = both(session)
@@ -253,7 +253,7 @@ async def test_skipped_messages_of_all_are_counted(services: Scripted, session: 
     """`skipped` is the sum of the streams' own."""
     services.say()
     services.show(2, {"id": 2})
-    services.script("readnew", Fault(body=b'[5, {"id": 1, "message": "mail"}]'))
+    services.script("readnew", ScriptedFault(body=b'[5, {"id": 1, "message": "mail"}]'))
     merged = both(session)
     assert sorted(map(str, await take_labels(merged, 2))) == ["1", "mail"]
     await assert_nothing_more(merged)
@@ -264,12 +264,12 @@ async def test_an_error_is_raised_whenever_it_is_asked_again(
     services: Scripted, session: Session
 ) -> None:
     """And what the other stream has comes all the same, once it has something."""
-    services.constant["readnew"] = DENIED
+    services.default_faults["readnew"] = DENIED
     merged = both(session)
     for _ in range(3):
         with pytest.raises(AccessDeniedError):
             await take_labels(merged, 1)
-    del services.constant["readnew"]
+    del services.default_faults["readnew"]
     services.say()
     services.deliver("mail")
     assert sorted(map(str, await take_labels(merged, 2))) == ["1", "mail"]
@@ -278,7 +278,7 @@ async def test_an_error_is_raised_whenever_it_is_asked_again(
 async def test_an_error_does_not_hide_an_item(services: Scripted, session: Session) -> None:
     """Where one stream fails while another has something, that comes, and the error later."""
     services.say(3)
-    services.constant["readnew"] = DENIED
+    services.default_faults["readnew"] = DENIED
     merged = both(session)
     found: list[int | str] = []
     errors = 0
@@ -297,13 +297,13 @@ async def test_transient_failures_are_each_stream_s_own(
     services: Scripted, session: Session
 ) -> None:
     """While one waits its failures out, the other goes on."""
-    services.constant["readnew"] = ERROR_500
-    services.constant["readall"] = ERROR_500
+    services.default_faults["readnew"] = ERROR_500
+    services.default_faults["readall"] = ERROR_500
     merged = both(session)
     for second in range(5):
         schedule(second + 0.5, services.say)
     assert await take_labels(merged, 5, within=10.0) == [1, 2, 3, 4, 5]
-    services.constant.clear()
+    services.default_faults.clear()
     services.deliver("mail")
     assert await take_labels(merged, 1) == ["mail"]
 
@@ -340,15 +340,15 @@ Cut = tuple[float, Literal["anyio", "asyncio", "task"]]
         max_size=8,
     ),
     st.lists(st.tuples(st.integers(0, 60), st.booleans()), max_size=12),
-    st.lists(st.sampled_from([Fault(after=0.3), DROP, HANG, ERROR_500]), max_size=3),
+    st.lists(st.sampled_from([ScriptedFault(seconds=0.3), DROP, HANG, ERROR_500]), max_size=3),
 )
 async def test_asking_can_be_cancelled_anywhere(
-    new_store: NewStore, cuts: list[Cut], times: list[tuple[int, bool]], faults: list[Fault]
+    new_store: NewStore, cuts: list[Cut], times: list[tuple[int, bool]], faults: list[ScriptedFault]
 ) -> None:
     """Whenever and however: of each stream everything is there afterwards, once, in order."""
     async with (
         Scripted() as services,
-        services.session(retry=PATIENT, timeout=2.0, store=new_store()) as session,
+        services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
     ):
         services.script("get", *faults)
         services.script("readnew", *faults)
@@ -381,7 +381,7 @@ async def test_asking_can_be_cancelled_anywhere(
         await assert_nothing_more(merged, 3.0)
         assert [item for item in found if isinstance(item, int)] == services.ids
         assert [item for item in found if isinstance(item, str)] == [
-            letter.text for letter in services.letters
+            letter.text for letter in services.mails
         ]
         await merged.aclose()
 
@@ -393,7 +393,7 @@ async def test_no_task_is_left_over(new_store: NewStore, services: Scripted) -> 
         merged = both(session)
         services.say()
         await take_labels(merged, 1)
-        services.script("readnew", Fault(after=3.0))
+        services.script("readnew", ScriptedFault(seconds=3.0))
         services.deliver("mail")
         await assert_nothing_more(merged, 2.5)
         await merged.aclose()
@@ -406,7 +406,7 @@ async def test_mail_is_kept_when_the_merged_stream_is_closed_in_its_read(
     services: Scripted, session: Session
 ) -> None:
     """Closing waits for a consuming read, whose mail comes to the next stream."""
-    services.script("readnew", Fault(after=3.0))
+    services.script("readnew", ScriptedFault(seconds=3.0))
     services.deliver("mail")
     merged = both(session)
     await assert_nothing_more(merged, 1.0)

@@ -26,8 +26,8 @@ from raw_server import (
     error_page,
     hang,
     open_session,
-    refusal,
-    refusing,
+    api_error,
+    closed_port,
 )
 from scripted import DROP_UNSEEN, FAST, Scripted
 
@@ -127,8 +127,8 @@ async def test_a_request_is_a_client_span(collector: Collector) -> None:
 
 
 FAILURES: Final[dict[str, tuple[Step, int | None, str, str]]] = {
-    "refusal": (refusal("not today"), 200, "ApiError", "refused"),
-    "key refused": (refusal("who are you", 401), 401, "401", "refused"),
+    "refusal": (api_error("not today"), 200, "ApiError", "refused"),
+    "key refused": (api_error("who are you", 401), 401, "401", "refused"),
     "too many": (error_page(429), 429, "429", "limited"),
     "server error": (error_page(500), 500, "500", "failed"),
     "garbage": (answer(b"{"), 200, "DecodeError", "failed"),
@@ -282,7 +282,7 @@ async def test_without_a_provider_nothing_comes_of_it() -> None:
         open_session(server.url, telemetry=OpenTelemetry()) as session,
     ):
         await session.peerbet.messages()
-        assert [name for name, _ in server.asked[0].headers if name.lower() == "traceparent"] == []
+        assert [name for name, _ in server.requests[0].headers if name.lower() == "traceparent"] == []
 
 
 # -- other people's instrumentation ---------------------------------------------------------------
@@ -320,7 +320,7 @@ async def test_instrumented_aiohttp_exports_no_key(asked_for: bool, collector: C
             assert [span.name for span in ours] == ["GET pythbots.mail"] * (4 if asked_for else 0)
             assert not [span for span in ours if key in span.to_json()]
             assert [target.count(key) for target in server.targets] == [1] * 4
-            heads = b"".join(asked.head for asked in server.asked).lower()
+            heads = b"".join(asked.head for asked in server.requests).lower()
             assert b"traceparent" not in heads
             # That it is at work, and would have shown the key:
             async with aiohttp.ClientSession() as client:
@@ -331,7 +331,7 @@ async def test_instrumented_aiohttp_exports_no_key(asked_for: bool, collector: C
 
 async def test_instrumented_aiohttp_sees_no_refused_connection(collector: Collector) -> None:
     """Nor a request that never left, whose error has the URL in it."""
-    with instrumented(collector), refusing() as url:
+    with instrumented(collector), closed_port() as url:
         async with open_session(url) as session:
             with pytest.raises(PythpeerError):
                 await session.pythbots.all_mail()

@@ -16,15 +16,15 @@ import pytest
 from helpers import now
 from raw_server import (
     GOOD,
-    Peer,
+    Connection,
     RawServer,
     Step,
     answer,
-    black_hole,
+    unresponsive_port,
     drop,
     http,
     open_session,
-    refusing,
+    closed_port,
 )
 from scripted import Scripted
 from stores import NewStore
@@ -75,7 +75,7 @@ class Service:
         self._travel = travel
         self._thinking = thinking
 
-    async def serve(self, peer: Peer) -> None:
+    async def serve(self, peer: Connection) -> None:
         await asyncio.sleep(self._travel())
         self.arrivals.append(now())
         await asyncio.sleep(self._thinking())
@@ -244,7 +244,7 @@ async def test_repetitions_are_paced_too() -> None:
         retry = Retry(attempts=4, base_delay=0.0)
         async with paced_session(server.url, retry=retry) as session:
             await asyncio.gather(session.peerbet.messages(), session.peerbet.messages())
-        times = [asked.at for asked in server.asked]
+        times = [asked.at for asked in server.requests]
     assert len(times) == 5
     assert min(later - earlier for earlier, later in pairwise(times)) >= 1.0 - PRECISE
 
@@ -314,7 +314,7 @@ async def test_an_answer_that_does_not_come_does_not_stop_the_others() -> None:
 @pytest.mark.parametrize("call", ["messages", "post"])
 async def test_a_refused_connection_costs_no_token(call: str) -> None:
     """A request that certainly never left gives its token back, at once and to whoever waits."""
-    with refusing() as url:
+    with closed_port() as url:
         async with paced_session(url) as session:
             limiter = session.limiters[f"peerbet.chat.{'get' if call == 'messages' else 'set'}"]
             arguments = () if call == "messages" else ("hi",)
@@ -348,7 +348,7 @@ async def test_a_refund_is_no_extra_token() -> None:
 
 async def test_a_connection_that_never_comes_about_costs_no_token() -> None:
     """Nothing was written when connecting took too long."""
-    with black_hole() as url:
+    with unresponsive_port() as url:
         async with paced_session(url) as session:
             with pytest.raises(TransportError) as caught:
                 await session.peerbet.messages()
@@ -358,7 +358,7 @@ async def test_a_connection_that_never_comes_about_costs_no_token() -> None:
 
 async def test_a_call_cancelled_while_connecting_costs_no_token() -> None:
     """Cancelled before its request was written, it gives its token to the next in line."""
-    with black_hole() as url:
+    with unresponsive_port() as url:
         async with paced_session(url) as session:
             call = asyncio.create_task(session.peerbet.messages())
             await asyncio.sleep(1)
@@ -389,7 +389,7 @@ async def test_nobody_goes_before_a_retry_after() -> None:
         retry = Retry(attempts=2)
         async with paced_session(server.url, retry=retry) as session:
             await asyncio.gather(*(session.peerbet.messages() for _ in range(5)))
-        times = [asked.at for asked in server.asked]
+        times = [asked.at for asked in server.requests]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert len(gaps) == 5
     assert gaps[1] == pytest.approx(30.0, abs=0.1)
@@ -409,14 +409,14 @@ async def test_a_retry_after_sends_the_impatient_away() -> None:
                 assert error.retry_after is not None
                 assert error.retry_after >= 89.9
             assert now() - start < 0.5
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_after_a_429_more_distance_is_kept() -> None:
     """A service that counts more strictly than the guard allows for is given more room."""
     allowed_from = [0.0]
 
-    async def strict(peer: Peer) -> None:
+    async def strict(peer: Connection) -> None:
         early = now() < allowed_from[0]
         allowed_from[0] = now() + 1.2
         await asyncio.sleep(2.0)

@@ -25,7 +25,7 @@ from scripted import (
     OK,
     REFUSED,
     TOO_MANY,
-    Fault,
+    ScriptedFault,
     Scripted,
 )
 
@@ -352,7 +352,7 @@ async def test_a_post_without_an_answer_may_have_happened(step: Any) -> None:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.peerbet.post("hi")
         assert caught.value.endpoint == "peerbet.chat.set"
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_a_refused_post_did_not_happen() -> None:
@@ -451,7 +451,7 @@ async def test_a_bad_long_post_costs_nothing(
 )
 @pytest.mark.parametrize("posted", range(4))
 async def test_no_part_follows_one_that_failed(
-    posted: int, fault: Fault, kind: type[PythpeerError]
+    posted: int, fault: ScriptedFault, kind: type[PythpeerError]
 ) -> None:
     """Its own error is raised, with a note of how many parts were posted before it."""
     async with Scripted() as services, services.session() as session:

@@ -34,7 +34,7 @@ from scripted import (
     OK,
     REFUSED,
     TOO_MANY,
-    Fault,
+    ScriptedFault,
     Order,
     Scripted,
     Window,
@@ -68,17 +68,17 @@ DONE: Final = {
     "garbage": GARBAGE,
     "empty": EMPTY,
     "html": HTML,
-    "no id": Fault(body=b'{"status":1}'),
+    "no id": ScriptedFault(body=b'{"status":1}'),
     "500": ERROR_500,
-    "503": Fault(status=503, body=b""),
+    "503": ScriptedFault(status=503, body=b""),
 }
 """The message is there, and the answer does not say so."""
 
 NOT_DONE: Final = {
     "dropped": DROP_UNSEEN,
-    "silence": Fault(effect=False, end="hang"),
-    "garbage": Fault(effect=False, body=b"garbage"),
-    "500": Fault(effect=False, status=500, body=b""),
+    "silence": ScriptedFault(effect=False, end="hang"),
+    "garbage": ScriptedFault(effect=False, body=b"garbage"),
+    "500": ScriptedFault(effect=False, status=500, body=b""),
     "503": ERROR_503,
 }
 """The message is not there, and the answer does not say so either."""
@@ -119,7 +119,7 @@ async def unknown(posting: Awaitable[object]) -> OutcomeUnknownError:
 
 @pytest.mark.parametrize("fault", DONE.values(), ids=DONE)
 async def test_a_post_that_arrived_is_found(
-    services: Scripted, session: Session, fault: Fault
+    services: Scripted, session: Session, fault: ScriptedFault
 ) -> None:
     """Whatever came in place of an answer, the id is that of the message in the chat."""
     services.say(3)
@@ -131,7 +131,7 @@ async def test_a_post_that_arrived_is_found(
 
 @pytest.mark.parametrize("fault", NOT_DONE.values(), ids=NOT_DONE)
 async def test_a_post_that_did_not_arrive_stays_unknown(
-    services: Scripted, session: Session, fault: Fault
+    services: Scripted, session: Session, fault: ScriptedFault
 ) -> None:
     """It is looked for a few times; that it may still arrive can never be excluded."""
     services.say(3)
@@ -157,7 +157,7 @@ async def test_an_answer_is_as_good_as_ever(services: Scripted, session: Session
     ids=["refused", "denied", "429"],
 )
 async def test_a_clear_no_is_not_looked_into(
-    services: Scripted, session: Session, fault: Fault, kind: type[PythpeerError]
+    services: Scripted, session: Session, fault: ScriptedFault, kind: type[PythpeerError]
 ) -> None:
     """It did not happen, and the service says so."""
     services.script("set", fault)
@@ -180,7 +180,7 @@ async def test_a_refused_connection_sends_nothing(services: Scripted, session: S
     """What certainly never left is no unknown outcome."""
     reading = session.limiters["peerbet.chat.get"]
     services.say(1)
-    services.constant["get"] = Fault(after=0.5)
+    services.default_faults["get"] = ScriptedFault(seconds=0.5)
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     session.limiters["peerbet.chat.set"].pause(2)
     await asyncio.sleep(1.5)
@@ -199,7 +199,7 @@ async def test_a_message_may_become_visible_late(
 ) -> None:
     """The chat is read again for some seconds, and no longer."""
     services.say(3)
-    services.script("set", Fault(end="drop", hidden=hidden))
+    services.script("set", ScriptedFault(end="drop", hidden=hidden))
     post = session.peerbet.post(TEXT, confirm=True)
     if found:
         assert await post == 4
@@ -227,7 +227,7 @@ async def test_reading_is_an_ordinary_call(services: Scripted, session: Session)
     ids=["denied", "garbage", "404"],
 )
 async def test_reading_fails_before_anything_is_sent(
-    services: Scripted, session: Session, fault: Fault, kind: type[PythpeerError]
+    services: Scripted, session: Session, fault: ScriptedFault, kind: type[PythpeerError]
 ) -> None:
     """Then that is the error, and the post can be tried again without a doubt."""
     services.script("get", fault)
@@ -243,7 +243,7 @@ async def test_a_newest_message_without_an_id_is_no_beginning(
 ) -> None:
     """What came before the post could not be told from what came after."""
     body = {"status": 1, "users_online": 1, "message_list": [{"msg": "what am I?"}]}
-    services.script("get", Fault(body=json.dumps(body).encode()))
+    services.script("get", ScriptedFault(body=json.dumps(body).encode()))
     with pytest.raises(DecodeError, match="newest message"):
         await session.peerbet.post(TEXT, confirm=True)
     assert sent(services) == []
@@ -272,7 +272,7 @@ async def test_the_first_message_of_all_is_found(services: Scripted, session: Se
     ids=["denied", "garbage", "404"],
 )
 async def test_reading_back_fails(
-    services: Scripted, session: Session, fault: Fault, words: str
+    services: Scripted, session: Session, fault: ScriptedFault, words: str
 ) -> None:
     """The outcome is as unknown as before, and a note says why."""
     services.script("get", OK, fault)
@@ -289,7 +289,7 @@ async def test_reading_back_fails_for_good(services: Scripted) -> None:
     """It is given up when the policy gives up."""
     async with services.session(retry=Retry(attempts=2)) as session:
         services.script("get", OK)
-        services.constant["get"] = ERROR_500
+        services.default_faults["get"] = ERROR_500
         services.script("set", DROP)
         error = await unknown(session.peerbet.post(TEXT, confirm=True))
     assert "500" in notes(error)
@@ -299,7 +299,7 @@ async def test_reading_back_fails_for_good(services: Scripted) -> None:
 
 async def test_a_long_pause_is_not_waited_for(services: Scripted, session: Session) -> None:
     """A token for reading that would come too late is a failure like any other."""
-    services.script("set", Fault(end="drop", after=1))
+    services.script("set", ScriptedFault(end="drop", seconds=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     session.limiters["peerbet.chat.get"].pause(600)
@@ -329,7 +329,7 @@ async def test_the_session_is_closed_before(services: Scripted, session: Session
 
 async def test_the_notes_are_pickled_with_the_error(services: Scripted, session: Session) -> None:
     """Errors travel between processes with all that they say."""
-    services.script("set", Fault(effect=False, status=502))
+    services.script("set", ScriptedFault(effect=False, status=502))
     error = await unknown(session.peerbet.post(TEXT, confirm=True))
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), notes(copy), copy.status) == (str(error), notes(error), 502)
@@ -364,7 +364,7 @@ async def test_what_only_looks_like_it_is_not_taken(
     services: Scripted, session: Session, bits: dict[str, int]
 ) -> None:
     """A message of somebody else, or a private one, is not what was posted."""
-    services.script("set", Fault(effect=False, end="drop", after=1))
+    services.script("set", ScriptedFault(effect=False, end="drop", seconds=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     services.post(TEXT, **bits)
@@ -374,7 +374,7 @@ async def test_what_only_looks_like_it_is_not_taken(
 
 async def test_it_is_found_among_what_looks_like_it(services: Scripted, session: Session) -> None:
     """Somebody else's, a private one, one of other words, and then it."""
-    services.script("set", Fault(end="drop", before=1))
+    services.script("set", ScriptedFault(end="drop", before=1))
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     services.post(TEXT, my=0)
@@ -452,7 +452,7 @@ async def test_more_messages_came_than_fit_a_page(
     """All pages are turned where there are more; what the service does not show is not found."""
     async with Scripted(window=window) as services, services.session() as session:
         first = services.say(5)
-        services.script("set", Fault(end="drop", before=1, after=1))
+        services.script("set", ScriptedFault(end="drop", before=1, seconds=1))
         post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
         await asyncio.sleep(0.5)
         services.say(before, step=2)
@@ -470,7 +470,7 @@ async def test_more_messages_came_than_fit_a_page(
 async def test_a_page_is_full_of_bad_messages_too(bad: object) -> None:
     """What cannot be decoded takes up room on a page: the next one is turned."""
     async with Scripted(window="oldest") as services, services.session() as session:
-        services.script("set", Fault(end="drop", before=1))
+        services.script("set", ScriptedFault(end="drop", before=1))
         post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
         await asyncio.sleep(0.5)
         services.say(300)
@@ -519,7 +519,7 @@ async def test_a_slow_answer_has_the_first_say(
     services: Scripted, session: Session, confirm: bool, slow_first: bool
 ) -> None:
     """A message in the chat may be that of a post whose answer is still on its way."""
-    slow, lost = Fault(after=4), Fault(effect=False, end="drop", after=0.5)
+    slow, lost = ScriptedFault(seconds=4), ScriptedFault(effect=False, end="drop", seconds=0.5)
     services.script("set", *((slow, lost) if slow_first else (lost, slow)))
     posts = []
     for is_slow in (slow_first, not slow_first):
@@ -539,7 +539,7 @@ async def test_a_post_that_starts_meanwhile_is_not_waited_for(
     services: Scripted, session: Session
 ) -> None:
     """Only those that were sent before the page was read can be on it."""
-    services.script("set", DROP, Fault(before=3))
+    services.script("set", DROP, ScriptedFault(before=3))
     first = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(0.5)
     session.limiters["peerbet.chat.set"].pause(2)
@@ -568,7 +568,7 @@ async def test_posts_of_other_words_are_not_waited_for(
 async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session) -> None:
     """A message that was answered, and is shown only now, is not that of a later post."""
     services.say(1)
-    services.script("set", Fault(hidden=2), DROP_UNSEEN)
+    services.script("set", ScriptedFault(hidden=2), DROP_UNSEEN)
     assert await session.peerbet.post(TEXT) == 2
     await unknown(session.peerbet.post(TEXT, confirm=True))
     assert sent(services) == [TEXT] * 2
@@ -577,8 +577,8 @@ async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session)
 async def test_a_found_id_is_taken(services: Scripted, session: Session) -> None:
     """The same holds where it was no answer that told the id."""
     services.say(1)
-    services.script("set", Fault(end="drop"), DROP_UNSEEN)
-    services.script("get", OK, OK, Fault(body=PAGE_OF_ONE))
+    services.script("set", ScriptedFault(end="drop"), DROP_UNSEEN)
+    services.script("get", OK, OK, ScriptedFault(body=PAGE_OF_ONE))
     assert await session.peerbet.post(TEXT, confirm=True) == 2
     await unknown(session.peerbet.post(TEXT, confirm=True))
     assert sent(services) == [TEXT] * 2
@@ -603,7 +603,7 @@ async def test_only_the_latest_posts_are_remembered() -> None:
 
 
 faults = st.builds(
-    Fault,
+    ScriptedFault,
     effect=st.booleans(),
     end=st.sampled_from(["answer", "drop", "cut"]),
     body=st.sampled_from([None, b"", b"garbage"]),
@@ -624,7 +624,7 @@ posts = st.tuples(st.sampled_from(["a", "b", " a "]), st.booleans(), faults)
     st.integers(0, 2),
 )
 async def test_no_id_is_given_twice(
-    schedule: list[tuple[str, bool, Fault]], window: Window, overlap: int
+    schedule: list[tuple[str, bool, ScriptedFault]], window: Window, overlap: int
 ) -> None:
     """Whatever is posted at once and whatever becomes of it: one id for one post, of its text.
 
@@ -696,13 +696,13 @@ async def cut_off(work: Coroutine[Any, Any, object], at: int) -> bool:
 HISTORIES: Final = {
     "answered": OK,
     "found": DROP,
-    "found late": Fault(end="drop", hidden=3.0),
+    "found late": ScriptedFault(end="drop", hidden=3.0),
     "not found": DROP_UNSEEN,
 }
 
 
 @pytest.mark.parametrize("fault", HISTORIES.values(), ids=HISTORIES)
-async def test_a_post_can_be_cancelled_at_any_moment(fault: Fault) -> None:
+async def test_a_post_can_be_cancelled_at_any_moment(fault: ScriptedFault) -> None:
     """At each of its awaits: nothing is sent twice, nothing hangs, the next post is as good."""
     at, happened = 0, True
     while happened:
@@ -728,7 +728,7 @@ async def test_a_cancelled_post_lets_others_go_on() -> None:
     at, happened = 0, True
     while happened:
         async with Scripted() as services, services.session() as session:
-            services.script("set", Fault(before=0.5, after=3), DROP_UNSEEN)
+            services.script("set", ScriptedFault(before=0.5, seconds=3), DROP_UNSEEN)
             first = asyncio.ensure_future(cut_off(session.peerbet.post(TEXT), at))
             other = session.peerbet.post(TEXT, confirm=True)
             with anyio.fail_after(20):
@@ -746,7 +746,7 @@ async def test_whoever_waits_for_another_post_can_be_cancelled() -> None:
     at, happened = 0, True
     while happened:
         async with Scripted() as services, services.session() as session:
-            services.script("set", Fault(before=0.5, after=4), DROP_UNSEEN)
+            services.script("set", ScriptedFault(before=0.5, seconds=4), DROP_UNSEEN)
             first = asyncio.ensure_future(session.peerbet.post(TEXT))
             await asyncio.sleep(0.2)
             happened = await cut_off(session.peerbet.post(TEXT, confirm=True), at)

@@ -18,7 +18,7 @@ from typing import Final
 import pytest
 from helpers import real_time, wait_until
 from processes import Delays, Forker, Process, needs_fork
-from scripted import Fault, Scripted
+from scripted import ScriptedFault, Scripted
 
 pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes, needs_fork]
 pytest_plugins = ("processes",)
@@ -33,11 +33,11 @@ class Worker:
     def __init__(self, process: Process) -> None:
         self._process = process
         self.kill = process.kill
-        self.over = process.over
+        self.over = process.wait_ended
 
     @property
     def said(self) -> list[str]:
-        return self._process.said()
+        return self._process.output()
 
     async def says(self, what: str) -> None:
         await wait_until(lambda: what in self.said, problem=f"nobody says {what}")
@@ -75,7 +75,7 @@ def working(forker: Forker, services: Scripted, folder: Path) -> Working:
         finally:
             for process in processes:
                 process.kill()
-                await process.over()
+                await process.wait_ended()
                 assert process.errors == ""
 
     return working
@@ -97,7 +97,7 @@ async def test_programs_share_one_pace_and_each_gets_its_share(
     services: Scripted, working: Working
 ) -> None:
     """No gap is short although all of them ask all the time, and nobody is left out."""
-    services.constant["get"] = Fault(after=0.005)
+    services.default_faults["get"] = ScriptedFault(seconds=0.005)
     async with working("call 1", "call 2", "call 3"), Delays() as delays:
         services.requests.clear()
         await wait_until(lambda: len(services.requests) >= 60)
@@ -123,7 +123,7 @@ async def test_a_killed_program_holds_nobody_up_for_long(
             killed = time.monotonic()
             services.requests.clear()
             await wait_until(lambda: len(services.requests) > 2)
-            assert time.monotonic() - killed < delays.beyond(3.0)
+            assert time.monotonic() - killed < delays.allowed(3.0)
             assert short_gaps(services, "get") == []
 
 
@@ -157,12 +157,12 @@ async def test_another_takes_over_from_a_killed_poller(
         killed = time.monotonic()
         services.say(5)
         await wait_until(lambda: len(workers[1].items) == 10)
-        assert time.monotonic() - killed < delays.beyond(4.0)
+        assert time.monotonic() - killed < delays.allowed(4.0)
         async with working("chat one") as again:
             began = time.monotonic()
             services.say(1)
             await wait_until(lambda: len(again[0].items) >= 6)
-            assert time.monotonic() - began < delays.beyond(4.0)
+            assert time.monotonic() - began < delays.allowed(4.0)
             items = [int(item) for item in again[0].items]
     last = int(workers[0].items[-1])
     assert items in (list(range(last, 12)), list(range(last + 1, 12)))

@@ -158,7 +158,7 @@ def test_the_fixtures_work_with_each_plugin(run: Run, way: Runner) -> None:
     """In the loop of the test, on the ordinary clock, with each plugin."""
     suite = SUITE.format(mark=way.mark, patience=0.1)
     outcome = run(suite, *way.options, conftest=way.conftest)
-    assert outcome.numbers == {"passed": 5}, outcome.text
+    assert outcome.counts == {"passed": 5}, outcome.text
 
 
 @pytest.mark.parametrize("way", VIRTUAL_WAYS.values(), ids=VIRTUAL_WAYS)
@@ -166,7 +166,7 @@ def test_the_fixtures_work_on_virtual_time(run: Run, way: Runner) -> None:
     """As each plugin configures other event loops."""
     suite = SUITE.format(mark=way.mark, patience=60.0) + VIRTUAL
     outcome = run(suite, *way.options, conftest=way.conftest)
-    assert outcome.numbers == {"passed": 6}, outcome.text
+    assert outcome.counts == {"passed": 6}, outcome.text
 
 
 @pytest.mark.parametrize("scope", ["module", "session"])
@@ -174,14 +174,14 @@ def test_loops_may_last_longer_than_tests(run: Run, scope: str) -> None:
     """For every scope of pytest-asyncio's loops, the fixtures are in the test's loop."""
     suite = SUITE.format(mark=MARK.format("asyncio"), patience=0.1)
     outcome = run(suite, *FUNCTION, "-o", f"asyncio_default_test_loop_scope={scope}")
-    assert outcome.numbers == {"passed": 5}, outcome.text
+    assert outcome.counts == {"passed": 5}, outcome.text
 
 
 def test_a_test_may_have_a_loop_of_another_scope(run: Run) -> None:
     """Its mark takes precedence over the configuration."""
     suite = SUITE.format(mark=MARK.format('asyncio(loop_scope="module")'), patience=0.1)
     outcome = run(suite, *FUNCTION, "-o", "asyncio_default_test_loop_scope=session")
-    assert outcome.numbers == {"passed": 5}, outcome.text
+    assert outcome.counts == {"passed": 5}, outcome.text
 
 
 # -- what can go wrong ----------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_broken_rules_end_a_test_with_an_error(run: Run, way: str) -> None:
     """The error lists the rules only, unless the test has cleared them."""
     mark, conftest, options = VIRTUAL_WAYS[way]
     outcome = run(BROKEN.format(mark=mark), *options, conftest=conftest)
-    assert outcome.numbers == {"passed": 2, "error": 1}, outcome.text
+    assert outcome.counts == {"passed": 2, "error": 1}, outcome.text
     assert "ERROR at teardown of TestHaste.test_told" in outcome.text
     assert "peerbet.chat.get: 1.000 s too early" in outcome.text
     assert "pythpeer/testing" not in outcome.text
@@ -254,7 +254,7 @@ def test_what_cannot_work_has_an_explanation(
     """One line of advice, for each such test."""
     outcome = run(suite, *options, conftest=conftest)
     assert words in outcome.text
-    assert "passed" not in outcome.numbers
+    assert "passed" not in outcome.counts
     assert "INTERNALERROR" not in outcome.text
 
 

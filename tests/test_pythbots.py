@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from raw_server import RawServer, answer, drop, hang, open_session
-from scripted import DROP, Fault, Scripted
+from scripted import DROP, ScriptedFault, Scripted
 
 from pythpeer import (
     AccessDeniedError,
@@ -280,7 +280,7 @@ async def test_any_answer_that_may_be_success_will_do(body: bytes) -> None:
     """What a sent mail is answered with is documented nowhere."""
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         await session.pythbots.send_mail("alice", "hi")
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ async def test_mail_without_an_answer_may_have_been_sent(step: Any) -> None:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.pythbots.send_mail("alice", "hi")
         assert caught.value.endpoint == "pythbots.mail"
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 # -- reading mail ---------------------------------------------------------------------------------
@@ -420,10 +420,10 @@ async def test_max_wait_holds_beside_a_stream_too(session: Session) -> None:
 @pytest.mark.parametrize("mail_ids", [True, False], ids=["ids", "no-ids"])
 @pytest.mark.parametrize(
     "fault",
-    [DROP, Fault(status=500), Fault(body=b"<html>"), Fault(body=b""), Fault(end="hang")],
+    [DROP, ScriptedFault(status=500), ScriptedFault(body=b"<html>"), ScriptedFault(body=b""), ScriptedFault(end="hang")],
     ids=["dropped", "500", "html", "empty", "hung"],
 )
-async def test_mail_of_a_lost_answer_comes_with_the_next_call(fault: Fault, mail_ids: bool) -> None:
+async def test_mail_of_a_lost_answer_comes_with_the_next_call(fault: ScriptedFault, mail_ids: bool) -> None:
     """The service marked it as read, nobody saw it: it is found in the history, and marked."""
     async with Scripted(mail_ids=mail_ids) as services, services.session() as session:
         services.deliver("first", "second")
@@ -443,7 +443,7 @@ async def test_mail_of_a_cancelled_call_comes_with_the_next() -> None:
     """The request goes on to its end, and what it brought is returned by the next call."""
     async with Scripted() as services, services.session() as session:
         services.deliver("first")
-        services.script("readnew", Fault(after=2.0))
+        services.script("readnew", ScriptedFault(seconds=2.0))
         task = asyncio.create_task(session.pythbots.unread_mail())
         await asyncio.sleep(1.0)
         task.cancel()
@@ -600,7 +600,7 @@ async def test_the_personal_key_goes_to_mail_only(
         async with open_session(server.url) as session:
             with contextlib.suppress(DecodeError, OutcomeUnknownError):
                 await call(session)
-        head = server.asked[0].head.decode()
+        head = server.requests[0].head.decode()
         assert ("personal-key" in head) is ("mail.php" in head)
         assert "peerbet-key" not in head
 
@@ -634,7 +634,7 @@ async def test_a_refused_read_of_mail_is_over() -> None:
     """After a clear no the next call asks for unread mail again, not for the history."""
     async with Scripted() as services, services.session() as session:
         services.deliver("first")
-        services.script("readnew", Fault(effect=False, body=b'{"error": "no access"}'))
+        services.script("readnew", ScriptedFault(effect=False, body=b'{"error": "no access"}'))
         with pytest.raises(AccessDeniedError):
             await session.pythbots.unread_mail()
         assert texts(await session.pythbots.unread_mail()) == ["first"]

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 import pytest
 import redis_server
 from helpers import real_time, wait_until
-from processes import LIMIT, Delays, Forker, Lines, Process, needs_fork
+from processes import HANG_TIMEOUT, Delays, Forker, AppendedLines, Process, needs_fork
 from scripted import HANG, Scripted
 
 pytestmark = [
@@ -61,7 +61,7 @@ class Team:
         self._forker = forker
         self._arguments = (service, server, folder / "book", timeout)
         self._folder = folder
-        self._book = Lines(folder / "book")
+        self._book = AppendedLines(folder / "book")
         self.workers: list[Process] = []
 
     def start(self) -> Process:
@@ -81,7 +81,7 @@ class Team:
 
     async def kill(self, worker: Process) -> None:
         worker.kill()
-        await worker.over()
+        await worker.wait_ended()
         self.workers.remove(worker)
 
     def notes(self) -> list[Note]:
@@ -156,7 +156,7 @@ async def traffic(services: Scripted) -> AsyncIterator[None]:
 
 def all_done(team: Team, services: Scripted, first: int) -> bool:
     chat = {str(id) for id in services.ids if id > first}
-    mail = {letter.text for letter in services.letters}
+    mail = {letter.text for letter in services.mails}
     return chat <= team.done("chat").keys() and mail <= team.done("mail").keys()
 
 
@@ -190,11 +190,11 @@ async def test_workers_are_killed_and_nothing_is_lost(
                     await team.kill(worker)
             ended = time.monotonic()
             await team.until(lambda: all_done(team, services, first), "something is lost")
-            assert time.monotonic() - ended < delays.beyond(TAKEOVER + 1.0)
+            assert time.monotonic() - ended < delays.allowed(TAKEOVER + 1.0)
             # What a worker had in hand is done again by another, and nothing else.
             assert team.twice() <= len(old) * 60
             assert len({note.worker for note in team.notes() if note.kind == "chat"}) >= 3
-        assert longest(services, began, "get") < delays.beyond(TAKEOVER + 0.5)
+        assert longest(services, began, "get") < delays.allowed(TAKEOVER + 0.5)
         assert shortest(services, "get") >= 0.199
         assert shortest(services, "readnew", "readall") >= 0.199
 
@@ -218,7 +218,7 @@ async def test_a_dead_worker_s_items_are_taken_over_in_time(
         await team.kill(victim)
         died = time.monotonic()
         await team.until(lambda: all_done(team, services, first), "something is lost")
-        assert time.monotonic() - died < delays.beyond(TAKEOVER)
+        assert time.monotonic() - died < delays.allowed(TAKEOVER)
 
 
 async def test_mail_survives_the_death_of_who_asked_for_it(
@@ -230,12 +230,12 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
     """
     async with (
         Scripted() as services,
-        team_of(2, services, server, forker=forker, timeout=10 * LIMIT) as team,
+        team_of(2, services, server, forker=forker, timeout=10 * HANG_TIMEOUT) as team,
     ):
         services.script("readnew", HANG)
         services.deliver("precious")
         # Whoever asked and hangs is one of the two; the other one waits for news.
-        await team.until(lambda: services.letters[0].read, "nobody asks")
+        await team.until(lambda: services.mails[0].read, "nobody asks")
         old = list(team.workers)
         await team.hire()
         assert "precious" not in team.done("mail")

@@ -30,7 +30,7 @@ import pytest
 import redis_server
 import trustme
 from helpers import REAL, VIRTUAL, Backend, now, take_ids, wait_until
-from processes import LIMIT, Delays
+from processes import HANG_TIMEOUT, Delays
 from redis_virtual import VirtualRedisStore
 
 from pythpeer import (
@@ -182,7 +182,7 @@ async def all_of(reader: Reader[Line], place: int = 0) -> list[int]:
 
 def within(seconds: float, *, exact: bool) -> asyncio.Timeout:
     """So long may it take on virtual time; on real time there is a limit for what hangs."""
-    return asyncio.timeout(seconds if exact else LIMIT)
+    return asyncio.timeout(seconds if exact else HANG_TIMEOUT)
 
 
 async def heard(store: RedisStore) -> bool:
@@ -258,7 +258,7 @@ async def test_a_stream_that_is_left_hands_on_what_it_had(
     await second.seek_if_new(0)
     assert await got(first, ack=False) == [1]
     assert await got(second) == [2]
-    news = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * LIMIT))
+    news = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
     await wait_until(lambda: heard(other))
     await first.leave()
     async with within(1.0, exact=exact):
@@ -285,7 +285,7 @@ async def test_what_a_dead_program_had_goes_to_another(
         return
     assert found == []
     die(one)
-    news = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * LIMIT))
+    news = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
     async with within(2.0, exact=exact):
         await news  # the others are woken, although there is nothing new
     assert await got(second) == [1]
@@ -302,7 +302,7 @@ async def test_a_stream_that_was_let_go_is_as_good_as_dead(
     assert await got(first, ack=False) == [1]
     del first
     gc.collect()
-    await wait_until(lambda: got(second), 2.0 if exact else LIMIT)
+    await wait_until(lambda: got(second), 2.0 if exact else HANG_TIMEOUT)
 
 
 async def test_a_read_that_was_cut_off_loses_nothing(one: RedisStore) -> None:
@@ -357,7 +357,7 @@ async def test_an_acknowledgement_is_on_record_soon(
     reader = one.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     assert await got(reader) == [1]
-    await wait_until(lambda: other.log(CHAT).reader("team").position(), 1.0 if exact else LIMIT)
+    await wait_until(lambda: other.log(CHAT).reader("team").position(), 1.0 if exact else HANG_TIMEOUT)
 
 
 async def test_a_name_catches_up_on_what_the_stream_lacks(
@@ -546,7 +546,7 @@ async def test_streams_of_a_name_share_a_room(one: RedisStore, other: RedisStore
     for start in range(1, 61, 10):
         room.ids += range(start, start + 10)
         await asyncio.sleep(0.03)
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(HANG_TIMEOUT):
         await done.wait()
     for follower in followers:
         follower.cancel()
@@ -632,7 +632,7 @@ async def test_programs_share_a_token(one: RedisStore, other: RedisStore, exact:
         for _ in range(8):
             await send(limiter, sent[name])
 
-    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_TIMEOUT), asyncio.TaskGroup() as group:
         group.create_task(work("one", one))
         group.create_task(work("other", other))
     found = gaps(sent["one"] + sent["other"])
@@ -651,7 +651,7 @@ async def test_a_burst_is_shared_too(one: RedisStore, other: RedisStore, exact: 
     else:
         await redis_server.owe_nothing(one)
     sent: list[float] = []
-    async with asyncio.timeout(LIMIT), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_TIMEOUT), asyncio.TaskGroup() as group:
         for limiter in limiters * 3:
             group.create_task(send(limiter, sent))
     sent.sort()
@@ -664,7 +664,7 @@ async def test_a_token_that_was_not_used_is_another_s(
     one: RedisStore, other: RedisStore, exact: bool
 ) -> None:
     """A request that never left gives it back at once."""
-    rate = Rate(1.0 if exact else 10 * LIMIT)
+    rate = Rate(1.0 if exact else 10 * HANG_TIMEOUT)
     if not exact:
         await redis_server.owe_nothing(one)
     first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
@@ -702,12 +702,12 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
     first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
     await send(second, [])
     began = now()
-    first.pause(0.7 if exact else 10 * LIMIT)
+    first.pause(0.7 if exact else 10 * HANG_TIMEOUT)
 
     async def paused() -> bool:
         return (await other.snapshot()).endpoints[0].paused_for > 0.0
 
-    await wait_until(paused, 0.1 if exact else LIMIT)
+    await wait_until(paused, 0.1 if exact else HANG_TIMEOUT)
     with pytest.raises(RateLimitedError) as caught:
         await second.acquire(Priority.CALL, max_wait=0.2)
     retry_after = caught.value.retry_after
@@ -715,7 +715,7 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
     if exact:
         assert retry_after == pytest.approx(0.65, abs=0.1)
     else:
-        assert 9 * LIMIT < retry_after <= 10 * LIMIT
+        assert 9 * HANG_TIMEOUT < retry_after <= 10 * HANG_TIMEOUT
         first, second = one.limiter("l", "n", rate), other.limiter("l", "n", rate)
         await send(second, [])
         began = now()
@@ -738,17 +738,17 @@ async def test_whoever_gives_up_leaves_nothing_behind(one: RedisStore, other: Re
         wait.cancel()
         if isinstance(permit := (await asyncio.gather(wait, return_exceptions=True))[0], Permit):
             permit.close()
-        async with Delays() as delays, asyncio.timeout(LIMIT):
+        async with Delays() as delays, asyncio.timeout(HANG_TIMEOUT):
             began = now()
             await send(second, [])
-            assert now() - began < delays.beyond(0.25)
+            assert now() - began < delays.allowed(0.25)
 
 
 async def test_accounts_and_endpoints_are_paced_apart(one: RedisStore) -> None:
     """One key, one bucket."""
-    rate = Rate(10 * LIMIT)
+    rate = Rate(10 * HANG_TIMEOUT)
     await redis_server.owe_nothing(one)
-    async with asyncio.timeout(LIMIT):
+    async with asyncio.timeout(HANG_TIMEOUT):
         await send(one.limiter("a", "n", rate), [])
         await send(one.limiter("b", "n", rate), [])
 
@@ -907,8 +907,8 @@ async def test_whoever_waits_for_a_connection_waits_no_longer_than_for_an_answer
 
 async def test_a_server_that_is_not_there_is_said_at_once() -> None:
     """A session does not open, and says which server it was."""
-    store = RedisStore("redis://127.0.0.1:1/0", patience=10 * LIMIT)
-    async with asyncio.timeout(LIMIT):
+    store = RedisStore("redis://127.0.0.1:1/0", patience=10 * HANG_TIMEOUT)
+    async with asyncio.timeout(HANG_TIMEOUT):
         with pytest.raises(StoreError, match=r"redis://127.0.0.1:1/0 cannot be reached") as caught:
             await Session(store=store).open()
     assert caught.value.transient
@@ -922,8 +922,8 @@ async def test_a_wrong_password_is_said_and_not_shown(tmp_path: Path) -> None:
     with redis_server.real_server(tmp_path, password="right-one") as server:
         for password in (f":{CANARY}@", f"user:{CANARY}@", ""):
             address = f"redis://{password}127.0.0.1:{server.port}/0"
-            store = RedisStore(address, patience=10 * LIMIT)
-            async with asyncio.timeout(LIMIT):
+            store = RedisStore(address, patience=10 * HANG_TIMEOUT)
+            async with asyncio.timeout(HANG_TIMEOUT):
                 with pytest.raises(StoreError, match="refuses the user name or the pass") as caught:
                     await store.open()
             assert not caught.value.transient
@@ -972,7 +972,7 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(
 @redis_server.needs_a_server
 async def test_a_call_waits_a_moment_for_a_server(server: redis_server.RealServer) -> None:
     """And fails with a `StoreError` if it does not come back."""
-    store = RedisStore(server.url, patience=LIMIT)
+    store = RedisStore(server.url, patience=HANG_TIMEOUT)
     await store.open()
     log = store.log(CHAT)
     await log.append(lines(1))
@@ -985,8 +985,8 @@ async def test_a_call_waits_a_moment_for_a_server(server: redis_server.RealServe
     async with Delays() as delays:
         with pytest.raises(StoreError, match="cannot be reached") as caught:
             await log.append(lines(3))
-        assert now() - began < delays.beyond(0.8)
-    store._link._patience = LIMIT
+        assert now() - began < delays.allowed(0.8)
+    store._link._patience = HANG_TIMEOUT
     assert caught.value.__context__ is None
     server.start()
     assert [draft.id for draft in await log.append(lines(3))] == [3]
@@ -1027,7 +1027,7 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(
     server: redis_server.RealServer,
 ) -> None:
     """An answer has its time limit, and what was asked then is done once, if at all."""
-    store = RedisStore(server.url, timeout=LIMIT, patience=0.3)
+    store = RedisStore(server.url, timeout=HANG_TIMEOUT, patience=0.3)
     await store.open()
     log = store.log(MAIL)
     await log.append([NewEntry(Line(1), identity="1")])
@@ -1036,7 +1036,7 @@ async def test_a_server_that_hangs_is_not_waited_for_for_ever(
     with pytest.raises(StoreError, match=r"no answer within 0\.1 s"):
         await log.append([NewEntry(Line(2), identity="2")])
     asyncio.get_running_loop().call_later(0.25, server.signal, signal.SIGCONT)
-    store._link._patience = LIMIT
+    store._link._patience = HANG_TIMEOUT
     await log.append([NewEntry(Line(3), identity="3")])
     found = [e.item.id for e in await log.reader(None).read(0, 10) if e.item]
     assert found.count(3) == 1
@@ -1073,7 +1073,7 @@ async def test_a_replica_is_not_written_but_waited_for(
     """Until it is the first: so it is when another takes over."""
     from redis.asyncio import Redis
 
-    store = RedisStore(server.url, patience=LIMIT)
+    store = RedisStore(server.url, patience=HANG_TIMEOUT)
     await store.open()
     async with Redis.from_url(server.url) as client:
         await client.replicaof("127.0.0.1", "1")
@@ -1379,13 +1379,13 @@ async def test_a_dead_program_s_announcement_counts_at_once(
     """It is settled when the death shows, and once more when its time is over."""
     began, announced = now(), 0
     seconds = 0.0
-    for seconds in (2.5,) if exact else (1.2, 6.0, LIMIT):  # a longer time if this is too slow
+    for seconds in (2.5,) if exact else (1.2, 6.0, HANG_TIMEOUT):  # a longer time if this is too slow
         began = now()
         log = one.log(MAIL)  # which is kept, for to let go of it is to die
         announced = await log.begin_fetch(seconds)
         assert not await other.log(MAIL).lost_fetches()
         die(one)
-        await wait_until(other.log(MAIL).lost_fetches, term + 0.1 if exact else LIMIT)
+        await wait_until(other.log(MAIL).lost_fetches, term + 0.1 if exact else HANG_TIMEOUT)
         assert now() - began >= term - 0.001
         assert list(await other.log(MAIL).lost_fetches()) == [announced]
         await other.log(MAIL).append([], completes=[announced])
@@ -1393,7 +1393,7 @@ async def test_a_dead_program_s_announcement_counts_at_once(
             break
         await other.log(MAIL).append([], completes=[announced])
     assert not await other.log(MAIL).lost_fetches()
-    await wait_until(other.log(MAIL).lost_fetches, seconds if exact else 2 * LIMIT)
+    await wait_until(other.log(MAIL).lost_fetches, seconds if exact else 2 * HANG_TIMEOUT)
     assert now() - began >= seconds - 0.001
     assert list(await other.log(MAIL).lost_fetches()) == [announced]
 
@@ -1402,17 +1402,17 @@ async def test_a_dead_program_s_lead_is_free_at_once(
     one: RedisStore, other: RedisStore, exact: bool, term: float
 ) -> None:
     """Nobody waits for its time to be over."""
-    assert await one.log(CHAT).acquire_lease(10 * LIMIT)
-    assert not await other.log(CHAT).acquire_lease(10 * LIMIT)
+    assert await one.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
+    assert not await other.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
     die(one)
-    await wait_until(lambda: other.log(CHAT).acquire_lease(10 * LIMIT), 2.0 if exact else LIMIT)
+    await wait_until(lambda: other.log(CHAT).acquire_lease(10 * HANG_TIMEOUT), 2.0 if exact else HANG_TIMEOUT)
 
 
 async def test_closing_hands_everything_back(
     program: Callable[[], RedisStore], exact: bool
 ) -> None:
     """What a program had in hand, another has at once: items, tokens, the place in the line."""
-    one, other, rate = program(), program(), Rate(1.0 if exact else 10 * LIMIT)
+    one, other, rate = program(), program(), Rate(1.0 if exact else 10 * HANG_TIMEOUT)
     await one.open()
     await other.open()
     if not exact:
@@ -1439,7 +1439,7 @@ async def test_nothing_runs_when_nothing_is_in_hand(one: RedisStore, exact: bool
     async def still() -> bool:
         return one._pulse._timer is None and one._pulse._task is None
 
-    await wait_until(still, 0.5 if exact else LIMIT)
+    await wait_until(still, 0.5 if exact else HANG_TIMEOUT)
 
 
 def test_a_store_can_move_to_another_loop(url: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers import take_ids
-from scripted import Fault, Scripted, Window
+from scripted import ScriptedFault, Scripted, Window
 
 from pythpeer import Gap, GapError, OutcomeUnknownError, SqliteStore
 
@@ -118,7 +118,7 @@ async def test_mail_that_a_direct_call_has_returned_is_not_returned_again(path: 
         async with services.session(store=SqliteStore(path)) as session:
             assert [mail.text for mail in await session.pythbots.unread_mail()] == ["one", "two"]
         services.deliver("three")
-        services.script("readnew", Fault(end="drop"))
+        services.script("readnew", ScriptedFault(end="drop"))
         async with services.session(store=SqliteStore(path)) as session:
             with pytest.raises(OutcomeUnknownError):
                 await session.pythbots.unread_mail()

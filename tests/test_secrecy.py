@@ -26,7 +26,7 @@ from urllib.parse import quote, quote_plus, unquote
 import anyio
 import msgspec
 import pytest
-from faults import BROKEN, DROPS, NOT_DOCUMENTED, TOO_LATE, steps
+from faults import BROKEN, DROPPED_RESPONSES, NOT_DOCUMENTED, TIMED_OUT, steps_of
 from helpers import DEEP, little_to_collect
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
@@ -39,19 +39,19 @@ from raw_server import (
     GOOD,
     Call,
     Headers,
-    Peer,
+    Connection,
     RawServer,
     Step,
     answer,
-    black_hole,
+    unresponsive_port,
     drop,
     error_page,
     hang,
     http,
     open_session,
-    refusal,
-    refusing,
-    users_own,
+    api_error,
+    closed_port,
+    custom_call,
 )
 
 from pythpeer import (
@@ -92,7 +92,7 @@ OWN_KEY: Final = f"own{WORD}{MARKS}z"
 
 KEYED: Final[Mapping[str, Call]] = MappingProxyType(
     {
-        name: users_own(call.effect, Secret(OWN_KEY)) if name.startswith("own_") else call
+        name: custom_call(call.effect, Secret(OWN_KEY)) if name.startswith("own_") else call
         for name, call in CALLS.items()
     }
 )
@@ -295,8 +295,8 @@ async def scrutinise(
 STATUSES: Final[Mapping[str, Step]] = MappingProxyType(
     {f"status {status}": error_page(status) for status in (302, 404, 401, 403, 429, 500, 503)}
 )
-BAD: Final[Mapping[str, Step]] = MappingProxyType({**steps(BROKEN, NOT_DOCUMENTED), **STATUSES})
-SILENT: Final = steps(TOO_LATE)
+BAD: Final[Mapping[str, Step]] = MappingProxyType({**steps_of(BROKEN, NOT_DOCUMENTED), **STATUSES})
+SILENT: Final = steps_of(TIMED_OUT)
 
 
 @pytest.mark.parametrize("fault", BAD)
@@ -307,8 +307,8 @@ async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptur
     debugged = DEBUGGED if DEEP else DEBUGGED[way : way + 1]
     async with RawServer(BAD[fault]) as server:
         await scrutinise(server.url, caplog, debugged=debugged)
-        assert all(shows(asked.head) for asked in server.asked)
-        assert len(server.asked) == len(TYPICAL) + len(debugged)
+        assert all(shows(asked.head) for asked in server.requests)
+        assert len(server.requests) == len(TYPICAL) + len(debugged)
 
 
 @pytest.mark.parametrize("fault", SILENT)
@@ -320,10 +320,10 @@ async def test_no_timeout_shows_a_key(fault: str, caplog: pytest.LogCaptureFixtu
 
 async def test_no_refused_connection_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
     """Nor does one that is never made, or has no trust."""
-    with refusing() as url:
+    with closed_port() as url:
         await scrutinise(url, caplog)
         await scrutinise(url.replace("http:", "https:"), caplog)
-    with black_hole() as url:
+    with unresponsive_port() as url:
         await scrutinise(url, caplog)
         await scrutinise(url, caplog, timeout=1.0)
 
@@ -346,7 +346,7 @@ async def test_no_body_over_the_limit_shows_a_key(caplog: pytest.LogCaptureFixtu
 
 async def test_no_repetition_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
     """Nor does trying again."""
-    async with RawServer(*DROPS.values(), answer(b"", 429, [("Retry-After", "3")])) as server:
+    async with RawServer(*DROPPED_RESPONSES.values(), answer(b"", 429, [("Retry-After", "3")])) as server:
         await scrutinise(server.url, caplog, retry=Retry(10, base_delay=0.1))
 
 
@@ -403,7 +403,7 @@ FORMS: Final[Mapping[str, Callable[[str], str]]] = MappingProxyType(
 def echoing(reply: Callable[[str], bytes], form: str) -> Step:
     """Answer with what *reply* makes of the keys that came, written in that form."""
 
-    async def run(peer: Peer) -> None:
+    async def run(peer: Connection) -> None:
         keys = spoken(peer.head.decode("latin-1")) or ["nothing"]
         await peer.send(reply(" ".join(FORMS[form](key) for key in keys)))
 
@@ -523,7 +523,7 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
     steps = (
         *(echoing(words, form) for form in FORMS),
         echoing(lambda echo: http(200, echo.encode()), "raw"),
-        *DROPS.values(),
+        *DROPPED_RESPONSES.values(),
         hang(),
         echoing(with_words(200, "no access with"), "raw"),
     )
@@ -543,7 +543,7 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
                 await anext(stream)
             examine(refused.value)
             assert not shows(repr(stream))
-            assert len(server.asked) >= len(steps)
+            assert len(server.requests) >= len(steps)
         assert any(record.levelno == logging.WARNING for record in caplog.records)
 
 
@@ -644,17 +644,17 @@ async def test_nobody_who_looks_on_sees_a_key(fault: str, caplog: pytest.LogCapt
     """Not in an event, a span, a metric, in health, or in what is logged of a broken hook."""
     async with RawServer(FAULTS[fault]) as server:
         await look_on(server.url, caplog, timeout=3.0)
-        assert server.asked
+        assert server.requests
 
 
 async def test_nobody_sees_a_key_of_a_request_that_never_left(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Where connections are refused, lead nowhere, or are not trusted."""
-    with refusing() as url:
+    with closed_port() as url:
         await look_on(url, caplog)
         await look_on(url.replace("http:", "https:"), caplog)
-    with black_hole() as url:
+    with unresponsive_port() as url:
         await look_on(url, caplog, timeout=1.0)
 
 
@@ -737,7 +737,7 @@ async def test_no_cancelled_request_shows_a_key(
     """The frames through which a cancellation passes are those that held the key."""
     async with RawServer(SILENT[fault]) as server:
         await interrupt(way, server.url, caplog)
-        assert len(server.asked) == len(TYPICAL)
+        assert len(server.requests) == len(TYPICAL)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -745,7 +745,7 @@ async def test_no_cancelled_connection_shows_a_key(
     way: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor do those of a request that waits for its connection."""
-    with black_hole() as url:
+    with unresponsive_port() as url:
         await interrupt(way, url, caplog)
 
 
@@ -993,4 +993,4 @@ def test_the_search_finds_what_is_there() -> None:
     assert unquote(lower_case(OWN_KEY)) == OWN_KEY
     examine(ValueError("nothing of interest"))
     assert GOOD.isascii()
-    assert isinstance(refusal("no"), Step)
+    assert isinstance(api_error("no"), Step)

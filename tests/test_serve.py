@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import aiohttp
 import pytest
 from cli_runner import Process, Spawn, needs_signals
-from fork_server import LIMIT
+from fork_server import HANG_TIMEOUT
 from helpers import real_time
 from inner_pytest import run_pytest
 
@@ -42,7 +42,7 @@ class Serving:
     async def next_line(self) -> str:
         """Return the next line."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(HANG_TIMEOUT):
             line = await asyncio.to_thread(self.process.stdout.readline)
         assert line.endswith("\n")
         self.lines.append(line.rstrip("\n"))
@@ -200,7 +200,7 @@ def test_it_ends_when_its_pipe_is_closed() -> None:
         while b"Ctrl-C stops" not in process.stdout.readline():
             pass
         process.stdout.close()
-        assert process.wait(LIMIT) == 0
+        assert process.wait(HANG_TIMEOUT) == 0
         assert process.stderr.read() == b""
 
 
@@ -265,6 +265,6 @@ def test_a_missing_browser_is_reported(
         monkeypatch.delitem(sys.modules, module, raising=False)
     tests = Path(__file__).with_name("test_page_browser.py")
     outcome = run_pytest(pytester, "-q", str(tests), "-k", "keyboard")
-    assert outcome.numbers["skipped"] == 1
-    assert outcome.numbers.keys() <= {"skipped", "deselected"}
+    assert outcome.counts["skipped"] == 1
+    assert outcome.counts.keys() <= {"skipped", "deselected"}
     assert re.search(r"NOT TRIED.*\n.*there is no chromium on this machine", outcome.text)

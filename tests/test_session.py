@@ -16,7 +16,7 @@ import anyio
 import msgspec
 import pytest
 from helpers import UNLIMITED, now, run_loop_turns
-from raw_server import RawServer, answer, drop, hang, open_session, refusal
+from raw_server import RawServer, answer, drop, hang, open_session, api_error
 from scripted import Scripted
 from stores import NewStore
 
@@ -275,7 +275,7 @@ def test_two_runs_one_after_the_other() -> None:
 async def test_no_task_outlives_a_call() -> None:
     """After calls of every kind, failed and cancelled ones too, there are the tasks of before."""
     async with Scripted() as services:
-        services.letters.clear()
+        services.mails.clear()
         before = asyncio.all_tasks()
         async with services.session() as session:
             assert asyncio.all_tasks() == before
@@ -350,11 +350,11 @@ async def test_closing_ends_those_who_wait_to_try_again() -> None:
         session = await open_session(server.url, retry=retry).open()
         reading = asyncio.create_task(session.peerbet.messages())
         await asyncio.sleep(0.001)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
         await session.aclose()
         with pytest.raises((SessionClosedError, HttpStatusError)):
             await reading
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_closing_one_session_leaves_the_other_alone(new_store: NewStore) -> None:
@@ -394,7 +394,7 @@ async def test_keys_are_text_or_secrets(key: str | Secret) -> None:
         async with open_session(server.url, **options) as session:  # type: ignore[arg-type]
             await session.peerbet.post("hi")
             await session.pythbots.send_mail("bob", "hi")
-        chat, mail = server.asked
+        chat, mail = server.requests
         assert chat.target == "/api/chat/?action=set&key=text&msg=hi"
         assert mail.target == "/api/mail.php?personalkey=text&user=bob&message=hi"
         assert ("X-API-Key", "text") in mail.headers
@@ -663,7 +663,7 @@ async def wire_of(session: Session, server: RawServer) -> tuple[str, str, str | 
     async with session:
         await session.peerbet.post("hi")
         await session.pythbots.send_mail("bob", "hi")
-    chat, mail = server.asked
+    chat, mail = server.requests
     key = chat.target.partition("&key=")[2].partition("&")[0]
     personal = mail.target.partition("personalkey=")[2].partition("&")[0]
     return key, personal, dict(mail.headers).get("X-API-Key")
@@ -693,7 +693,7 @@ async def test_from_env_spells_the_personal_key_s_parameter(
         for options in (SessionOptions(pythbots_url=url), by_hand):
             async with Session.from_env(**options) as session:
                 await session.pythbots.send_mail("bob", "hi")
-        first, second = (asked.target for asked in server.asked)
+        first, second = (asked.target for asked in server.requests)
     assert "personal_key=mail-key" in first
     assert "own=mail-key" in second
 
@@ -802,7 +802,7 @@ async def test_rates_override_the_pace_of_a_users_endpoint() -> None:
         for _ in range(3):
             await session.call(own)
         assert session.limiters["own"].rate == Rate(5.0)
-        times = [asked.at for asked in server.asked]
+        times = [asked.at for asked in server.requests]
         assert [times[1] - times[0], times[2] - times[1]] == pytest.approx([5.0, 5.0], abs=0.1)
 
 
@@ -812,7 +812,7 @@ async def test_a_users_endpoint_is_paced_by_its_own_rate() -> None:
         plain, slow = Endpoint("plain", server.url), Endpoint("slow", server.url, rate=Rate(3.0, 2))
         for endpoint in (plain, plain, slow, slow, slow):
             await session.call(endpoint)
-        times = [asked.at - server.asked[0].at for asked in server.asked]
+        times = [asked.at - server.requests[0].at for asked in server.requests]
         assert times == pytest.approx([0, 1, 1, 1, 4], abs=0.1)
         assert session.limiters["plain"].rate == Rate(1.0)
 
@@ -822,7 +822,7 @@ async def test_two_endpoints_of_one_name_share_a_bucket() -> None:
     async with RawServer(answer(b"{}")) as server, Session() as session:
         await session.call(Endpoint("own", f"{server.url}/one"))
         await session.call(Endpoint("own", f"{server.url}/two"))
-        assert server.asked[1].at - server.asked[0].at >= 0.999
+        assert server.requests[1].at - server.requests[0].at >= 0.999
 
 
 async def test_two_rates_for_one_name_are_an_error() -> None:
@@ -834,7 +834,7 @@ async def test_two_rates_for_one_name_are_an_error() -> None:
             await session.call(Endpoint("own", server.url, rate=Rate(2.0)))
         assert caught.value.endpoint == "own"
         assert session.limiters["own"].available == available
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_two_rates_for_one_name_are_settled_by_rates() -> None:
@@ -982,7 +982,7 @@ async def test_no_key_is_added_to_a_users_endpoint() -> None:
     """The session's keys are for its services."""
     async with RawServer(answer(b"{}")) as server, open_session(server.url) as session:
         await session.call(Endpoint("own", f"{server.url}/"), a=1)
-        head = server.asked[0].head.decode().lower()
+        head = server.requests[0].head.decode().lower()
         assert "-key" not in head
 
 
@@ -1011,7 +1011,7 @@ async def test_bad_parameters_are_errors_before_a_token_is_spent(params: dict[st
             await session.call(own, **params)
         assert caught.value.endpoint == "own"
         assert session.limiters["own"].available == 1
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("endpoint", ["own", None, "http://127.0.0.1/", Endpoint], ids=repr)
@@ -1070,13 +1070,13 @@ async def test_the_services_refusals_are_recognised(
         assert type(caught.value) is kind
         assert (caught.value.message, caught.value.status) == (words, status)
         assert caught.value.endpoint == "own"
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_a_refusal_for_asking_too_often_is_recognised() -> None:
     """The service's own words for it are a `RateLimitedError`; the next keeps its distance."""
     once = Session(retry=Retry(attempts=1))
-    async with RawServer(refusal("Request limit reached")) as server, once as session:
+    async with RawServer(api_error("Request limit reached")) as server, once as session:
         with pytest.raises(RateLimitedError) as caught:
             await session.call(Endpoint("own", server.url))
         assert (caught.value.status, caught.value.retry_after) == (200, None)
@@ -1088,7 +1088,7 @@ async def test_a_read_is_repeated() -> None:
     script = (drop(), answer(b"", 503), answer(b"{}"))
     async with RawServer(*script) as server, Session() as session:
         assert await session.call(Endpoint("own", server.url)) == {}
-        times = [asked.at for asked in server.asked]
+        times = [asked.at for asked in server.requests]
         assert len(times) == 3
         assert times[1] - times[0] >= 0.999
         assert times[2] - times[1] >= 0.999
@@ -1101,7 +1101,7 @@ async def test_a_read_is_not_repeated_for_ever() -> None:
         with pytest.raises(HttpStatusError) as caught:
             await session.call(Endpoint("own", server.url, rate=Rate(0.0)))
         assert caught.value.status == 500
-        assert len(server.asked) == 3
+        assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("effect", [Effect.WRITE, Effect.CONSUME])
@@ -1119,7 +1119,7 @@ async def test_what_changes_the_server_is_never_repeated(
             await session.call(Endpoint("own", server.url, effect=effect), a=1)
         assert (caught.value.status, caught.value.endpoint) == (status, "own")
         await asyncio.sleep(60)
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_a_429_within_max_wait_is_waited_out() -> None:
@@ -1127,7 +1127,7 @@ async def test_a_429_within_max_wait_is_waited_out() -> None:
     too_many = answer(b"", 429, [("Retry-After", "20")])
     async with RawServer(too_many, answer(b"{}")) as server, Session() as session:
         assert await session.call(Endpoint("own", server.url)) == {}
-        assert server.asked[1].at - server.asked[0].at >= 19.999
+        assert server.requests[1].at - server.requests[0].at >= 19.999
 
 
 async def test_a_429_beyond_max_wait_is_raised() -> None:
@@ -1142,7 +1142,7 @@ async def test_a_429_beyond_max_wait_is_raised() -> None:
             assert caught.value.status == status
             assert caught.value.retry_after == pytest.approx(61, abs=0.1)
         assert now() - start < 0.5
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
         session.limiters["own"].pause(0)
         await asyncio.sleep(61)
         assert await session.call(own) == {}

@@ -25,7 +25,7 @@ from full_disk import no_file_over
 from helpers import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from scripted import Fault, Scripted
+from scripted import ScriptedFault, Scripted
 
 from pythpeer import (
     InvalidRequestError,
@@ -171,7 +171,7 @@ async def test_no_key_is_in_it(path: Path) -> None:
         services.say(3)
         services.deliver("one")
         error = f'{{"error": "no access for {key}"}}'.encode()
-        services.script("readnew", Fault(body=error, effect=False))
+        services.script("readnew", ScriptedFault(body=error, effect=False))
         session = services.session(
             store=SqliteStore(path), peerbet_key=key, personal_key=key, pythbots_api_key=key
         )

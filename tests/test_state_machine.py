@@ -26,7 +26,7 @@ from scripted import (
     OK,
     REFUSED,
     RESET,
-    Fault,
+    ScriptedFault,
     Scripted,
     Window,
 )
@@ -54,7 +54,7 @@ class Rule(NamedTuple):
     what: str
     number: int = 0
     name: str = "one"
-    fault: Fault = OK
+    fault: ScriptedFault = OK
 
 
 FAULTS: Final = st.sampled_from(
@@ -66,8 +66,8 @@ FAULTS: Final = st.sampled_from(
         GARBAGE,
         ERROR_500,
         REFUSED,
-        Fault(after=0.7),
-        Fault(before=0.7),
+        ScriptedFault(seconds=0.7),
+        ScriptedFault(before=0.7),
     ]
 )
 NAMED: Final = st.sampled_from(NAMES)
@@ -218,7 +218,7 @@ class World:
                     break
             assert set(consumer.seen) == set(ids)
             mails = Counter(mail.text for mail in consumer.mails)
-            assert mails >= Counter(letter.text for letter in self.services.letters)
+            assert mails >= Counter(letter.text for letter in self.services.mails)
         for kinds in (("get",), ("readnew", "readall")):
             times = [asked.at for asked in self.services.asked(*kinds)]
             gaps = [later - earlier for earlier, later in itertools.pairwise(times)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
-from fork_server import LIMIT, Forked, ForkServer
+from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
 from helpers import real_time
 from scripted import HANG, Scripted
 
@@ -63,7 +63,7 @@ class Stopper(NamedTuple):
 
         A signal comes once chat and mail have been polled so often, and *last* has been said.
         """
-        process = Forked(
+        process = ForkedProcess(
             *(self.server, self.services.url, str(path), loop, way),
             program=str(STOPPER),
             folder=Path(path).parent if path != "memory" else None,
@@ -79,7 +79,7 @@ class Stopper(NamedTuple):
 
         reading = asyncio.ensure_future(asyncio.to_thread(read))
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(HANG_TIMEOUT):
                 for number in signals:
                     for kinds in (("get",), ("readnew", "readall")):
                         while len(self.services.asked(*kinds)) < polls or last not in ["", *said]:
@@ -136,11 +136,11 @@ async def test_a_request_under_way_does_not_keep_it(
     path = tmp_path / "store.sqlite"
     async with busy() as services:
         services.script("readnew", HANG)
-        services.constant["get"] = HANG
+        services.default_faults["get"] = HANG
         stopper = Stopper(server, services)
         _, _, errors = await stopper.stopped(path, "asyncio", way, number, last="")
         assert errors == ""
-        services.constant.clear()
+        services.default_faults.clear()
         _, said, errors = await stopper.again(path, "mail 1")
     assert errors == ""
     assert "mail 1" in said

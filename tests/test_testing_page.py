@@ -39,7 +39,7 @@ def test_every_block_has_a_title() -> None:
 def test_the_page_as_it_stands(folder: Path, pytester: pytest.Pytester) -> None:
     """Saved and run, all of its tests pass; an hour of chat takes its seconds."""
     outcome = run_pytest(pytester, "-p", "no:asyncio")
-    assert outcome.numbers == {"passed": 11}, outcome.text
+    assert outcome.counts == {"passed": 11}, outcome.text
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
@@ -53,7 +53,7 @@ def test_the_page_with_pytest_asyncio(folder: Path, pytester: pytest.Pytester, m
     scope = "asyncio_default_fixture_loop_scope=function"
     options = ("-p", "no:anyio", "--asyncio-mode", mode, "-o", scope, "-k", "not hour")
     outcome = run_pytest(pytester, *options)
-    assert outcome.numbers == {"passed": 10, "deselected": 1}, outcome.text
+    assert outcome.counts == {"passed": 10, "deselected": 1}, outcome.text
 
 
 def test_the_tests_of_the_page_can_fail(folder: Path, pytester: pytest.Pytester) -> None:
@@ -66,7 +66,7 @@ def test_the_tests_of_the_page_can_fail(folder: Path, pytester: pytest.Pytester)
         assert right in text
         (folder / "bot.py").write_text(text.replace(right, wrong), encoding="utf-8")
         outcome = run_pytest(pytester, "-p", "no:asyncio", "-k", "not hour", "test_bot.py")
-        assert outcome.numbers["failed"] == failed, outcome.text
+        assert outcome.counts["failed"] == failed, outcome.text
 
 
 def test_the_rehearsal(folder: Path) -> None:

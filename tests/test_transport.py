@@ -12,8 +12,8 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import pytest
-from faults import DROPS, TOO_LATE, WAYS, bomb, steps
-from helpers import examples, now, settle
+from faults import DROPPED_RESPONSES, TIMED_OUT, REPRODUCTIONS, gzip_bomb, steps_of
+from helpers import examples, now, wait_for_io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import (
@@ -21,13 +21,13 @@ from raw_server import (
     DEFLATE,
     GOOD,
     GZIP,
-    ONCE,
+    SINGLE_ATTEMPT,
     READS,
-    Peer,
+    Connection,
     RawServer,
     Step,
     answer,
-    black_hole,
+    unresponsive_port,
     chunked,
     drop,
     failure,
@@ -35,8 +35,8 @@ from raw_server import (
     hang,
     http,
     open_session,
-    serving,
-    trusting,
+    server_context,
+    client_context,
 )
 
 import pythpeer.transport
@@ -59,7 +59,7 @@ from pythpeer.transport import LIMIT_PER_HOST, RawResponse, _strip_tracebacks
 pytestmark = pytest.mark.anyio
 
 MAX_BODY: Final = 4096
-SILENT: Final = steps(TOO_LATE)
+SILENT: Final = steps_of(TIMED_OUT)
 
 
 def own(url: str, **more: Any) -> Endpoint[dict[str, object]]:
@@ -70,15 +70,15 @@ def own(url: str, **more: Any) -> Endpoint[dict[str, object]]:
 # -- one attempt ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", DROPS)
+@pytest.mark.parametrize("fault", DROPPED_RESPONSES)
 async def test_a_read_is_sent_once_on_a_reused_connection(fault: str) -> None:
     """A connection that served before and then breaks is no reason to ask twice either."""
     for name in READS:
-        async with RawServer(answer(), DROPS[fault]) as server, open_session(server.url) as session:
+        async with RawServer(answer(), DROPPED_RESPONSES[fault]) as server, open_session(server.url) as session:
             await CALLS[name].run(session, server.url)
             error = await failure(name, session, server.url)
-            await settle(0.1)
-            assert [asked.connection for asked in server.asked] == [1, 1]
+            await wait_for_io(0.1)
+            assert [asked.connection for asked in server.requests] == [1, 1]
         assert isinstance(error, TransportError)
         assert error.sent is True
 
@@ -87,8 +87,8 @@ async def test_a_repeated_attempt_would_be_answered() -> None:
     """A second attempt hits a service that works again, and still nobody makes one."""
     async with RawServer(drop(), answer()) as server, open_session(server.url) as session:
         await failure("post", session, server.url)
-        await settle(0.1)
-        assert len(server.asked) == 1
+        await wait_for_io(0.1)
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -99,16 +99,16 @@ async def test_a_service_that_closes_before_reading_costs_one_attempt(name: str)
         open_session(server.url) as session,
     ):
         error = await failure(name, session, server.url)
-        await settle(0.1)
-        assert server.connections == 1
-        assert server.asked == []
+        await wait_for_io(0.1)
+        assert server.connection_count == 1
+        assert server.requests == []
     assert isinstance(error, TransportError)
 
 
 # -- connections ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("name", SINGLE_ATTEMPT)
 async def test_what_must_not_be_repeated_has_a_connection_of_its_own(name: str) -> None:
     """Writes and consuming reads never share a connection, and say so in their head."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
@@ -116,11 +116,11 @@ async def test_what_must_not_be_repeated_has_a_connection_of_its_own(name: str) 
         for _ in range(3):
             await CALLS[name].run(session, server.url)
             await CALLS["user"].run(session, server.url)
-        await settle(0.1)
-        alone = [asked for asked in server.asked if ("Connection", "close") in asked.headers]
+        await wait_for_io(0.1)
+        alone = [asked for asked in server.requests if ("Connection", "close") in asked.headers]
         assert [asked.connection for asked in alone] == [2, 3, 4]
-        assert [asked.connection for asked in server.asked] == [1, 2, 1, 3, 1, 4, 1]
-        assert len(server.peers) == 1
+        assert [asked.connection for asked in server.requests] == [1, 2, 1, 3, 1, 4, 1]
+        assert len(server.open_connections) == 1
 
 
 async def test_reads_share_a_connection() -> None:
@@ -128,7 +128,7 @@ async def test_reads_share_a_connection() -> None:
     async with RawServer(answer()) as server, open_session(server.url) as session:
         for name in READS * 2:
             await CALLS[name].run(session, server.url)
-        assert server.connections == 1
+        assert server.connection_count == 1
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -145,17 +145,17 @@ async def test_an_idle_connection_is_kept_for_a_while(
         await CALLS["user"].run(session, server.url)
         await asyncio.sleep(idle)
         await CALLS["user"].run(session, server.url)
-        assert server.connections == connections
+        assert server.connection_count == connections
 
 
 async def test_a_connection_closed_by_the_service_is_not_used_again() -> None:
     """A read after the service closed an idle connection takes another, without an error."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
-        server.peers[0].close()
-        await settle(0.1)
+        server.open_connections[0].close()
+        await wait_for_io(0.1)
         await CALLS["user"].run(session, server.url)
-        assert [asked.connection for asked in server.asked] == [1, 2]
+        assert [asked.connection for asked in server.requests] == [1, 2]
 
 
 async def test_a_connection_closed_at_the_last_moment_costs_no_second_attempt() -> None:
@@ -165,21 +165,21 @@ async def test_a_connection_closed_at_the_last_moment_costs_no_second_attempt() 
         open_session(server.url, retry=Retry(attempts=2)) as session,
     ):
         await CALLS["user"].run(session, server.url)
-        server.peers[0].close_now()
+        server.open_connections[0].close_now()
         await CALLS["user"].run(session, server.url)
-        assert [asked.connection for asked in server.asked] == [1, 2]
+        assert [asked.connection for asked in server.requests] == [1, 2]
 
 
-@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("name", SINGLE_ATTEMPT)
 async def test_what_must_not_be_repeated_never_meets_a_stale_connection(name: str) -> None:
     """A write never fails because of a connection that was closed while it was idle."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
         await CALLS[name].run(session, server.url)
-        for peer in server.peers:
+        for peer in server.open_connections:
             peer.close_now()
         await CALLS[name].run(session, server.url)
-        assert [asked.connection for asked in server.asked] == [1, 2, 3]
+        assert [asked.connection for asked in server.requests] == [1, 2, 3]
 
 
 STRAYS: Final = {
@@ -193,7 +193,7 @@ STRAYS: Final = {
 def numbered(stray: bytes, *, later: float | None) -> Step:
     """Answer with the id that was asked for, and send *stray* with it or some time after it."""
 
-    async def run(peer: Peer) -> None:
+    async def run(peer: Connection) -> None:
         id = peer.head.partition(b"user=")[2].partition(b" ")[0]
         data = http(200, b'{"id":%s}' % id)
         if later is None:
@@ -215,9 +215,9 @@ async def test_an_answer_nobody_asked_for_reaches_nobody(stray: str) -> None:
     ):
         for id in range(1, 6):
             assert (await session.pythbots.user(id)).id == id
-            await settle(0.1)
+            await wait_for_io(0.1)
         if stray != "half a head":
-            assert server.connections == 5
+            assert server.connection_count == 5
 
 
 @pytest.mark.parametrize("later", [None, 0.0])
@@ -235,8 +235,8 @@ async def test_what_comes_with_an_answer_is_not_the_next_one(
                 assert (await session.pythbots.user(id)).id == id
             except TransportError:
                 assert stray == "junk"
-            await settle(0.1)
-        assert len(server.asked) == 5
+            await wait_for_io(0.1)
+        assert len(server.requests) == 5
 
 
 async def test_an_answer_nobody_asked_for_reaches_nobody_at_the_last_moment() -> None:
@@ -246,8 +246,8 @@ async def test_an_answer_nobody_asked_for_reaches_nobody_at_the_last_moment() ->
         open_session(server.url, retry=Retry(attempts=3)) as session,
     ):
         assert (await session.pythbots.user(1)).id == 1
-        await settle(0.1)
-        server.peers[0].send_now(STRAYS["a second answer"])
+        await wait_for_io(0.1)
+        server.open_connections[0].send_now(STRAYS["a second answer"])
         assert (await session.pythbots.user(2)).id == 2
 
 
@@ -259,10 +259,10 @@ async def test_a_connection_left_over_after_a_failure_is_closed() -> None:
         open_session(server.url, max_body=MAX_BODY) as session,
     ):
         assert isinstance(await failure("user", session, server.url), ResponseTooLargeError)
-        await settle(0.1)
-        assert server.peers == []
+        await wait_for_io(0.1)
+        assert server.open_connections == []
         await CALLS["user"].run(session, server.url)
-        assert [asked.connection for asked in server.asked] == [1, 2]
+        assert [asked.connection for asked in server.requests] == [1, 2]
 
 
 async def test_waiting_for_a_connection_is_not_sending() -> None:
@@ -273,7 +273,7 @@ async def test_waiting_for_a_connection_is_not_sending() -> None:
         assert all(isinstance(error, RequestTimeoutError) for error in errors)
         sent = [isinstance(error, TransportError) and error.sent for error in errors]
         assert sent == [True] * LIMIT_PER_HOST + [False]
-        assert len(server.asked) == LIMIT_PER_HOST
+        assert len(server.requests) == LIMIT_PER_HOST
 
 
 # -- what goes out --------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ async def test_a_head_has_exactly_what_it_needs(name: str) -> None:
     """Each header of a request is wanted there: no cookie, no referer, no other decoder."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS[name].run(session, server.url)
-        headers = server.asked[0].headers
+        headers = server.requests[0].headers
     agent = dict(headers)["User-Agent"]
     assert agent.startswith("pythpeer/")
     expected = {
@@ -295,7 +295,7 @@ async def test_a_head_has_exactly_what_it_needs(name: str) -> None:
     }
     if CALLS[name].endpoint.startswith("pythbots."):
         expected.add(("X-API-Key", "api-key"))
-    if name in ONCE:
+    if name in SINGLE_ATTEMPT:
         expected.add(("Connection", "close"))
     assert sorted(headers) == sorted(expected)
 
@@ -341,7 +341,7 @@ async def test_text_that_cannot_be_sent_is_refused(text: str) -> None:
     async with RawServer(answer()) as server, open_session(server.url) as session:
         with pytest.raises(InvalidRequestError):
             await session.peerbet.post(text)
-        assert server.connections == 0
+        assert server.connection_count == 0
 
 
 @pytest.mark.parametrize(
@@ -363,8 +363,8 @@ async def test_cookies_are_not_sent_back() -> None:
         async with open_session(url) as session:
             for name in [*CALLS, *CALLS]:
                 await CALLS[name].run(session, url)
-        assert len(server.asked) == 2 * len(CALLS)
-        assert not [asked for asked in server.asked if b"cookie" in asked.head.lower()]
+        assert len(server.requests) == 2 * len(CALLS)
+        assert not [asked for asked in server.requests if b"cookie" in asked.head.lower()]
 
 
 async def test_proxy_and_netrc_variables_are_not_read(
@@ -384,9 +384,9 @@ async def test_proxy_and_netrc_variables_are_not_read(
         async with open_session(server.url) as session:
             for name in CALLS:
                 await CALLS[name].run(session, server.url)
-        assert proxy.connections == 0
-        assert len(server.asked) == len(CALLS)
-        assert not [asked for asked in server.asked if b"authorization" in asked.head.lower()]
+        assert proxy.connection_count == 0
+        assert len(server.requests) == len(CALLS)
+        assert not [asked for asked in server.requests if b"authorization" in asked.head.lower()]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -398,12 +398,12 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
                 step = answer(b"", status, [("Location", location)])
                 async with RawServer(step) as server, open_session(server.url) as session:
                     error = await failure(name, session, server.url)
-                    await settle(0.1)
-                    assert len(server.asked) == 1
+                    await wait_for_io(0.1)
+                    assert len(server.requests) == 1
                     assert isinstance(error, HttpStatusError)
                     assert error.status == status
                     assert location not in f"{error} {error!r} {vars(error)}"
-            assert elsewhere.connections == 0
+            assert elsewhere.connection_count == 0
 
 
 # -- what comes back ------------------------------------------------------------------------------
@@ -469,7 +469,7 @@ async def test_a_body_may_have_exactly_so_many_bytes(framing: str) -> None:
     steps = [drop(FRAMINGS[framing](body)) for body in (fits, fits + b" ")]
     async with RawServer(*steps) as server, open_session(server.url, max_body=MAX_BODY) as session:
         await CALLS["user"].run(session, server.url)
-        await settle(0.1)
+        await wait_for_io(0.1)
         error = await failure("user", session, server.url)
         assert isinstance(error, ResponseTooLargeError)
         assert error.limit == MAX_BODY
@@ -485,8 +485,8 @@ async def test_a_body_without_end_is_not_read_on(head: bytes) -> None:
         open_session(server.url) as session,
     ):
         assert isinstance(await failure("user", session, server.url), ResponseTooLargeError)
-        await settle(0.1)
-        assert server.peers == []
+        await wait_for_io(0.1)
+        assert server.open_connections == []
     assert sum(taken) < 32 * 2**20
 
 
@@ -494,7 +494,7 @@ async def test_a_body_without_end_is_not_read_on(head: bytes) -> None:
 @pytest.mark.parametrize("framed", [True, False], ids=["length", "chunks"])
 async def test_a_gzip_bomb_does_not_go_off(name: str, framed: bool) -> None:
     """A small body that unpacks to a huge one costs little more memory than the limit."""
-    body = bomb(300)
+    body = gzip_bomb(300)
     assert len(body) < 2**20
     data = http(200, body, GZIP) if framed else chunked(body, headers=GZIP)
     async with RawServer(drop(data)) as server, open_session(server.url) as session:
@@ -504,7 +504,7 @@ async def test_a_gzip_bomb_does_not_go_off(name: str, framed: bool) -> None:
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert isinstance(error, OutcomeUnknownError if name in ONCE else ResponseTooLargeError)
+    assert isinstance(error, OutcomeUnknownError if name in SINGLE_ATTEMPT else ResponseTooLargeError)
     assert peak < 12 * 2**20
 
 
@@ -514,7 +514,7 @@ async def test_a_gzip_bomb_does_not_go_off(name: str, framed: bool) -> None:
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_time_limit_while_connecting_is_certainly_nothing_sent(name: str) -> None:
     """A time limit that passes before there is a connection says that nothing was sent."""
-    with black_hole() as url:
+    with unresponsive_port() as url:
         async with open_session(url, timeout=1.5) as session:
             start = now()
             error = await failure(name, session, url)
@@ -528,25 +528,25 @@ async def test_a_time_limit_while_connecting_is_certainly_nothing_sent(name: str
 
 async def test_a_private_authority_can_be_trusted() -> None:
     """With an ``ssl_context`` that knows its authority, a service is talked to as any other."""
-    async with RawServer(answer(), tls=serving()) as server:
+    async with RawServer(answer(), tls=server_context()) as server:
         assert server.url.startswith("https://")
-        async with open_session(server.url, ssl_context=trusting()) as session:
+        async with open_session(server.url, ssl_context=client_context()) as session:
             for name in CALLS:
                 await CALLS[name].run(session, server.url)
-        assert len(server.asked) == len(CALLS)
-        assert server.connections == 1 + len(ONCE)
-        assert server.peers == []
+        assert len(server.requests) == len(CALLS)
+        assert server.connection_count == 1 + len(SINGLE_ATTEMPT)
+        assert server.open_connections == []
 
 
 async def test_a_session_with_tls_closes_without_loose_ends() -> None:
     """Closing right after a write leaves no connection that somebody else has to close."""
-    async with RawServer(answer(), tls=serving()) as server:
-        session = await open_session(server.url, ssl_context=trusting()).open()
+    async with RawServer(answer(), tls=server_context()) as server:
+        session = await open_session(server.url, ssl_context=client_context()).open()
         await CALLS["post"].run(session, server.url)
         start = now()
         await session.aclose()
         assert 0.0 < now() - start < 0.1
-        assert server.peers == []
+        assert server.open_connections == []
 
 
 @pytest.mark.parametrize(
@@ -597,19 +597,19 @@ async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -
             for _ in range(LIMIT_PER_HOST)
         ]
         await asyncio.sleep(1.5)
-        assert len(server.peers) == len(server.asked) == LIMIT_PER_HOST
+        assert len(server.open_connections) == len(server.requests) == LIMIT_PER_HOST
         start = now()
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(error, asyncio.CancelledError) for error in ended)
         assert now() == start
-        await settle(0.1)
-        assert server.peers == []
+        await wait_for_io(0.1)
+        assert server.open_connections == []
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
                 await CALLS[name].run(session, server.url)
-        assert len(server.asked) == LIMIT_PER_HOST + 1
+        assert len(server.requests) == LIMIT_PER_HOST + 1
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -618,13 +618,13 @@ async def test_closing_the_session_ends_its_requests(name: str) -> None:
     async with RawServer(hang()) as server:
         session = await open_session(server.url, retry=Retry(attempts=3, base_delay=0.0)).open()
         task = asyncio.ensure_future(CALLS[name].run(session, server.url))
-        await settle(0.1)
+        await wait_for_io(0.1)
         start = now()
         await session.aclose()
         with pytest.raises(PythpeerError):
             await task
         assert now() == start
-        assert len(server.asked) == 1
+        assert len(server.requests) == 1
 
 
 async def test_a_session_leaves_no_connection_behind() -> None:
@@ -634,18 +634,18 @@ async def test_a_session_leaves_no_connection_behind() -> None:
         for round in (1, 2):
             async with session:
                 await CALLS["user"].run(session, server.url)
-                assert server.connections == round
-            await settle(0.1)
-            assert server.peers == []
+                assert server.connection_count == round
+            await wait_for_io(0.1)
+            assert server.open_connections == []
 
 
 async def test_a_connection_changed_to_another_protocol_is_given_back() -> None:
     """After ``101 Switching Protocols`` nothing is kept, however often it comes."""
-    async with RawServer(WAYS["101, no body"].step) as server, open_session(server.url) as session:
+    async with RawServer(REPRODUCTIONS["101, no body"].step) as server, open_session(server.url) as session:
         for _ in range(LIMIT_PER_HOST + 1):
             assert isinstance(await failure("user", session, server.url), HttpStatusError)
-            await settle(0.1)
-            assert server.peers == []
+            await wait_for_io(0.1)
+            assert server.open_connections == []
 
 
 def test_forgetting_frames_reaches_the_whole_chain() -> None:
@@ -691,4 +691,4 @@ async def test_connections_are_reused_where_there_is_no_poll(
     async with RawServer(numbered(b"", later=None)) as server, open_session(server.url) as session:
         for id in range(1, 4):
             assert (await session.pythbots.user(id)).id == id
-        assert len(server.peers) == 1
+        assert len(server.open_connections) == 1
