@@ -56,7 +56,7 @@ class _Scenario:
         self.posted: list[tuple[int, str]] = []
         self.requests = 0
         self.chance: Final = random.Random(SEED)
-        fake.listen(self._count)
+        fake.subscribe(self._count)
 
     def _count(self, _: object) -> None:
         self.requests += 1

@@ -1,4 +1,4 @@
-"""Headless Chromium, driven through its DevTools protocol, as far as tests of the page need it."""
+"""Headless Chromium, controlled by the DevTools protocol, for the tests of the page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import pytest
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
-PATIENCE: Final = 60.0
+WAIT_TIMEOUT: Final = 60.0
 """Seconds after which something on the page counts as never happening."""
 
 KEYS: Final = {
@@ -35,7 +35,7 @@ SHIFT: Final = 8
 
 
 class Browser:
-    """One tab. ``errors`` is what the page has complained of: exceptions, broken policies."""
+    """One tab. ``errors`` are those of the page: exceptions, violated policies."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -57,19 +57,19 @@ class Browser:
                     self.errors.append(entry["text"])
 
     async def call(self, method: str, **params: object) -> Any:
-        """Have the browser do something, and return what comes of it."""
+        """Call a method of the browser, and return its result."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json(
             {"id": number, "method": method, "params": params, **self._session}
         )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(WAIT_TIMEOUT):
             document = await answer
         assert "error" not in document, document
         return document["result"]
 
     async def attach(self) -> None:
-        """Begin with an empty tab."""
+        """Open an empty tab."""
         self._context = await self.call("Target.createBrowserContext")
         target = await self.call("Target.createTarget", url="about:blank", **self._context)
         found = await self.call("Target.attachToTarget", flatten=True, **target)
@@ -78,7 +78,7 @@ class Browser:
             await self.call(f"{domain}.enable")
 
     async def close(self) -> None:
-        """End, with all that the tab has stored."""
+        """Close the tab, and delete its data."""
         self._session = {}
         await self.call("Target.disposeBrowserContext", **self._context)
 
@@ -100,9 +100,9 @@ class Browser:
         return answer["result"].get("value")
 
     async def until(self, script: str) -> None:
-        """Look again and again until *script* comes to something true."""
+        """Evaluate *script* repeatedly until its value is true."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + PATIENCE
+        end = loop.time() + WAIT_TIMEOUT
         while loop.time() < end:
             if await self.run(f"Boolean({script})"):
                 return
@@ -111,7 +111,7 @@ class Browser:
         raise AssertionError(f"never: {script}\nerrors: {self.errors}\non the page:\n{shown}")
 
     async def shows(self, text: str, within: str = "body") -> None:
-        """Wait until *text* is to be read in an element that *within* selects."""
+        """Wait until *text* is visible in an element that *within* selects."""
         elements = f"[...document.querySelectorAll({json.dumps(within)})]"
         await self.until(f"{elements}.some(one => one.innerText.includes({json.dumps(text)}))")
 
@@ -124,16 +124,16 @@ class Browser:
                 )
 
     async def write(self, text: str) -> None:
-        """Type into whatever has the focus."""
+        """Type into the element that has the focus."""
         await self.call("Input.insertText", text=text)
 
     async def focused(self) -> str:
-        """What has the focus, as its id or else its name."""
+        """Return the id of the element that has the focus, or else its name."""
         element = "document.activeElement"
         return str(await self.run(f"{element}.id || {element}.name || {element}.textContent"))
 
     async def tab_to(self, wanted: str, *, shift: bool = False) -> list[str]:
-        """Press Tab until *wanted* has the focus; return what had it on the way."""
+        """Press Tab until *wanted* has the focus; return the elements that had it before."""
         way: list[str] = []
         while await self.focused() != wanted:
             assert len(way) < 40, way
@@ -142,7 +142,7 @@ class Browser:
         return way
 
     async def look(self, width: int, height: int, scheme: str = "light") -> bytes:
-        """Take a picture (PNG) of the page as it looks in a window of this size."""
+        """Return a screenshot (PNG) of the page in a window of this size."""
         await self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -161,7 +161,7 @@ class Browser:
 
 @contextmanager
 def running_chromium() -> Iterator[str]:
-    """Chromium while it runs, as the address where tabs of it are to be had."""
+    """Run Chromium, and return the address of its protocol."""
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
@@ -189,11 +189,11 @@ def running_chromium() -> Iterator[str]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _address(process: subprocess.Popen[bytes], place: Path) -> str:
-    """What Chromium puts down in *place* once it can be talked to."""
-    end = time.monotonic() + PATIENCE
+def _address(process: subprocess.Popen[bytes], port_file: Path) -> str:
+    """Return the address that Chromium writes to a file in *port_file* when it is ready."""
+    end = time.monotonic() + WAIT_TIMEOUT
     while time.monotonic() < end and process.poll() is None:
-        if place.exists() and len(words := place.read_text("utf-8").split()) == 2:
+        if port_file.exists() and len(words := port_file.read_text("utf-8").split()) == 2:
             return f"ws://127.0.0.1:{words[0]}{words[1]}"
         time.sleep(0.02)
     raise AssertionError("Chromium did not start")
@@ -201,14 +201,14 @@ def _address(process: subprocess.Popen[bytes], place: Path) -> str:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[str]:
-    """One Chromium for all tests of a run: it takes long to start."""
+    """One Chromium for all tests of a run, because its start takes long."""
     with running_chromium() as address:
         yield address
 
 
 @asynccontextmanager
 async def browser(chromium: str) -> AsyncIterator[Browser]:
-    """An empty tab that knows of no other, in the Chromium at this address, while it lasts."""
+    """Open an empty tab without data of others, in the Chromium at this address."""
     async with (
         aiohttp.ClientSession() as http,
         http.ws_connect(chromium, max_msg_size=0) as socket,

@@ -1,4 +1,4 @@
-"""How the tests run the command ``pythpeer``: in this process, as a process, on a terminal."""
+"""Runs the command ``pythpeer`` for tests: in this process, as a process, on a terminal."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX 
 
 
 class Result(NamedTuple):
-    """What a command came to."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -57,14 +57,14 @@ class Result(NamedTuple):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The output as NDJSON: every line of it, whole."""
+        """Return the output as NDJSON: every line of it."""
         assert self.out == "" or self.out.endswith("\n")
         return [json.loads(line) for line in self.out.splitlines()]
 
 
 @contextlib.contextmanager
 def threaded(service: AbstractAsyncContextManager[T]) -> Generator[T]:
-    """Run *service* in a thread with a loop of its own."""
+    """Run *service* in a thread with a separate loop."""
     started, over = threading.Event(), asyncio.Event()
     box: list[tuple[T, asyncio.AbstractEventLoop]] = []
 
@@ -87,14 +87,14 @@ def threaded(service: AbstractAsyncContextManager[T]) -> Generator[T]:
 
 @pytest.fixture
 def threaded_fake() -> Iterator[FakeServices]:
-    """The fake services, with canaries for keys."""
+    """The fake services, with canaries as keys."""
     with threaded(FakeServices(peerbet_key=PEERBET_KEY, personal_key=PERSONAL_KEY)) as running:
         yield running
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own: no keys, no colours, no terminal, 80 columns."""
+    """Remove the developer's settings: keys, colours, terminal; 80 columns."""
     for name in list(os.environ):
         if name.startswith(("PYTHPEER_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS", "LINES")):
             monkeypatch.delenv(name)
@@ -106,7 +106,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def configured(
     threaded_fake: FakeServices, environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> FakeServices:
-    """The fake services, with an environment that leads to them."""
+    """The fake services, with an environment that has their URLs and keys."""
     fake = threaded_fake
     monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
     monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
@@ -121,7 +121,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(environment: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Run a command in this process. No key is ever in what it says."""
+    """Run a command in this process, and check that its output contains no key."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
 
@@ -139,7 +139,7 @@ def run(environment: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Run]:
 
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
-    """The server that forks commands: what they import is imported once."""
+    """The server that forks commands, so that their imports happen once."""
     with ForkServer(*IMPORTED) as server:
         yield server
 
@@ -154,7 +154,7 @@ class Process(ForkedProcess):
         super().__init__(server, *arguments, **COMMAND | options)
 
     def finish(self, out: str = "") -> Result:
-        """Wait for its end; *out* is what was read of its output before."""
+        """Wait for the end; *out* is the output that was read before."""
         rest, err = self.communicate()
         out += rest
         assert "canary" not in out + err
@@ -169,7 +169,7 @@ Spawn = Callable[..., Process]
 
 @pytest.fixture
 def spawn(environment: None, fork_server: ForkServer) -> Iterator[Spawn]:
-    """Start commands as processes, and leave none behind."""
+    """Start commands as processes, and stop them at the end."""
     with contextlib.ExitStack() as started:
 
         def start(*arguments: str, **options: Any) -> Process:
@@ -181,7 +181,7 @@ def spawn(environment: None, fork_server: ForkServer) -> Iterator[Spawn]:
 
 
 class Terminal:
-    """A command as a process with a terminal of its own, of so many columns."""
+    """A command as a process with a separate terminal, of a given number of columns."""
 
     def __init__(
         self,
@@ -222,7 +222,7 @@ class Terminal:
         return self.process.returncode
 
     def close(self) -> None:
-        """Let go of the terminal, and of the process if need be."""
+        """Close the terminal, and end the process if necessary."""
         self.process.close()
         os.close(self.fd)
 
@@ -238,7 +238,7 @@ OnTerminal = Callable[..., Terminal]
 
 @pytest.fixture
 def on_terminal(environment: None, fork_server: ForkServer) -> Iterator[OnTerminal]:
-    """Start commands on terminals, and leave none behind."""
+    """Start commands on terminals, and stop them at the end."""
     with contextlib.ExitStack() as started:
 
         def start(*arguments: str, **options: Any) -> Terminal:
@@ -251,7 +251,7 @@ def on_terminal(environment: None, fork_server: ForkServer) -> Iterator[OnTermin
 
 @pytest.fixture
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands in this process run on virtual time: for those that ask nobody outside of it."""
+    """Commands in this process run on virtual time; they must not use other processes."""
     monkeypatch.setattr(ending, "LOOP_FACTORY", VirtualTimeLoop)
 
 
@@ -268,17 +268,17 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def cells(line: str) -> int:
-    """How many columns a line takes on a terminal."""
+    """Return how many columns a line takes on a terminal."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
 
 
 def unstyled(text: str) -> str:
-    """Text without its colours."""
+    """Return text without its colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def one_line(text: str) -> bool:
-    """Whether it is one error as users are to see them."""
+    """Return whether it is one line of an error, as users are to read it."""
     return re.fullmatch(r"pythpeer: [^\n]+\n", text) is not None
 
 
@@ -289,7 +289,7 @@ def run_python(source: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Wait until something has happened in another thread."""
+    """Wait until an event has happened in another thread."""
     pause, end = threading.Event(), time.monotonic() + HANG_TIMEOUT
     while not condition():
         assert time.monotonic() < end, "it never happened"

@@ -1,4 +1,4 @@
-"""A client that asks `FakeServices` byte for byte, and what the tests of them have in common."""
+"""A client that sends raw requests to `FakeServices`, and helpers of the tests of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INFO = "/api/userinfo.php?user="
 
 
 class Client:
-    """Sends queries as they are, byte for byte, and decodes what comes back."""
+    """Sends raw queries, byte for byte, and decodes the responses."""
 
     def __init__(self, fake: FakeServices, http: aiohttp.ClientSession) -> None:
         self.fake = fake
@@ -41,13 +41,13 @@ class Client:
             return response.status
 
     async def ids(self, query: str = "") -> list[int]:
-        """The ids of the messages that a get with this much more of a query answers."""
+        """Return the ids of the messages in the response to a get with this query added."""
         answer = await self.get(f"{CHAT}get{query}")
         return [message["id"] for message in answer["message_list"]]
 
 
-class Hand:
-    """A clock that stands still until it is moved, in seconds."""
+class ManualClock:
+    """A clock that stands still until it is advanced, in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -57,7 +57,7 @@ class Hand:
 
 
 def connect() -> aiohttp.ClientSession:
-    """A client session for a test that makes its fake itself."""
+    """Open a client session for a test that creates its fake itself."""
     return aiohttp.ClientSession(headers={"User-Agent": "test"})
 
 

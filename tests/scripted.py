@@ -30,12 +30,12 @@ import msgspec
 from pythpeer import Rate, Session
 from pythpeer.testing.chat import ChatLine, FakeChat
 from pythpeer.testing.directory import Chats, Users
-from pythpeer.testing.habits import QuirkOptions, Quirks, habits_from
+from pythpeer.testing.habits import QuirkOptions, Quirks, make_quirks
 from pythpeer.testing.incoming import IncomingRequest
 from pythpeer.testing.keys import ApiKeys
 from pythpeer.testing.mail import FakeMail, StoredMail
 from pythpeer.testing.pythbots import FakePythBots
-from pythpeer.testing.replies import RefusedError, php_json
+from pythpeer.testing.replies import RejectedError, php_json
 
 Order = Literal["ascending", "descending", "shuffled"]
 Window = Literal["newest", "oldest"]
@@ -111,12 +111,12 @@ class Scripted:
         self, *, transform_text: Callable[[str], str] = str, **quirks: Unpack[QuirkOptions]
     ) -> None:
         self._transform_text = transform_text
-        self.quirks = habits_from(Quirks(names={"date": None, "from_id": None}), **quirks)
+        self.quirks = make_quirks(Quirks(names={"date": None, "from_id": None}), **quirks)
         """Changed by `set_quirks`; each request is answered with the current ones."""
         users, rng = Users(), random.Random(7)
-        self.chat = FakeChat(habits=lambda: self.quirks, date=lambda: DATE, rng=rng)
+        self.chat = FakeChat(quirks=lambda: self.quirks, date=lambda: DATE, rng=rng)
         self.mail = FakeMail(
-            users, users.ensure(USER), habits=lambda: self.quirks, date=lambda: DATE, rng=rng
+            users, users.ensure(USER), quirks=lambda: self.quirks, date=lambda: DATE, rng=rng
         )
         self._pythbots = FakePythBots(
             users, Chats(users), self.mail, ApiKeys(), lambda: self.quirks
@@ -142,7 +142,7 @@ class Scripted:
 
     def set_quirks(self, **quirks: Unpack[QuirkOptions]) -> None:
         """Change these quirks, from the next request on."""
-        self.quirks = habits_from(self.quirks, **quirks)
+        self.quirks = make_quirks(self.quirks, **quirks)
 
     def say(self, count: int = 1, *, step: int = 1) -> int:
         """Add *count* messages with ids *step* apart, and return the last id."""
@@ -273,7 +273,7 @@ class Scripted:
                     return self._pythbots.answer(call)
                 case _:
                     return {"success": True}
-        except RefusedError as refusal:
+        except RejectedError as refusal:
             return refusal.document
 
     def _answer_chat(self, kind: str, call: IncomingRequest) -> object:

@@ -1,4 +1,4 @@
-"""The command ``pythpeer``: what it prints, how it ends, and what it never does.
+"""The command ``pythpeer``: its output, its exit codes, and what it must never print.
 
 Most tests run the command in this process, against fake services in a thread. Where the end of a
 process is the point, it is a process.
@@ -74,13 +74,13 @@ EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]b[/bold] \u202eright\x9b2J\x07\
         ("half \ud83d a pair", "half  a pair"),
     ],
 )
-def test_what_a_terminal_would_obey_is_taken_out(text: str, cleaned: str) -> None:
-    """Sequences go whole; breaks of lines become blanks; everything to be seen stays."""
+def test_control_sequences_are_removed(text: str, cleaned: str) -> None:
+    """Control sequences are removed whole, line breaks become spaces, the rest is kept."""
     assert sanitize(text) == cleaned
 
 
-def test_json_keeps_all_of_it_and_yet_is_harmless() -> None:
-    """NDJSON is one line, means what it meant, and has nothing in it that a terminal obeys."""
+def test_json_is_complete_and_has_no_control_characters() -> None:
+    """A row of NDJSON is one line, complete, and without control characters."""
     row = {"text": EVIL + "\ud83d\u2028\x7f\U000e0041 日本 👩‍👩‍👧"}
     line = json_line(row)
     assert json.loads(line) == row
@@ -93,7 +93,7 @@ def test_json_keeps_all_of_it_and_yet_is_harmless() -> None:
 def test_messages_are_data(
     configured: FakeServices, run: Run, terminal: Callable[[int], None], columns: int | None
 ) -> None:
-    """No markup is interpreted and no sequence passed on, on a terminal or off it."""
+    """No markup is interpreted and no sequence is printed, on a terminal and in a pipe."""
     configured.chat.say("\x1b[5m[red]mallory[/red]", EVIL)
     if columns:
         terminal(columns)
@@ -111,7 +111,7 @@ def test_messages_are_data(
 
 
 def test_tail_prints_a_line_for_each_message(configured: FakeServices, run: Run) -> None:
-    """Off a terminal: time, sender, marks and text, as plain as can be, however long."""
+    """In a pipe: time, sender, labels and text, in one plain line of any length."""
     configured.chat.say("alice", "hello " * 40)
     configured.chat.say("bob", "psst", to="pythpeer")
     configured.chat.say("robot", "beep", bot=True)
@@ -130,7 +130,7 @@ def test_tail_prints_a_line_for_each_message(configured: FakeServices, run: Run)
 
 
 def test_tail_as_json_has_the_public_fields(configured: FakeServices, run: Run) -> None:
-    """Those of the model, and no names of the wire's."""
+    """The fields are those of the model, not the raw ones."""
     configured.chat.say("bob", "psst", to="pythpeer")
     result = run("chat", "tail", "--after", "0", "--messages", "1", "--json")
     (row,) = result.rows
@@ -150,7 +150,7 @@ def test_tail_as_json_has_the_public_fields(configured: FakeServices, run: Run) 
 def test_a_terminal_gets_columns_and_colours(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """Names stand in a column, each in its colour, and the text wraps beside them."""
+    """Names have a column and a colour, and the text wraps in its column."""
     for sender in ("alice", "bob", "alice", "a-name-much-too-long-for-it"):
         configured.chat.say(sender, "so many words " * 10)
     configured.chat.say("robot", "短い", bot=True)
@@ -170,7 +170,7 @@ def test_a_terminal_gets_columns_and_colours(
 def test_a_narrow_terminal_wraps(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """Nothing runs over the edge, and what belongs to a row hangs under it."""
+    """No line is wider than the terminal, and continuation lines are indented."""
     configured.chat.say("alice", "so many words " * 10)
     terminal(40)
     result = run("chat", "tail", "--after", "0", "--messages", "1")
@@ -180,10 +180,10 @@ def test_a_narrow_terminal_wraps(
     assert all(line.startswith(" " * 9) for line in lines[1:])
 
 
-def test_a_terminal_is_told_what_is_going_on(
+def test_a_terminal_shows_what_the_command_waits_for(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """Before the first row there is nothing to see: so it says what it waits for, on stderr."""
+    """Before the first row, the command prints on stderr what it waits for."""
     configured.mail.deliver("alice", "a mail")
     terminal(80)
     result = run("mail", "watch", "--messages", "1")
@@ -193,7 +193,7 @@ def test_a_terminal_is_told_what_is_going_on(
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_colours_can_be_had_off(
+def test_colours_can_be_disabled(
     configured: FakeServices,
     run: Run,
     terminal: Callable[[int], None],
@@ -201,7 +201,7 @@ def test_colours_can_be_had_off(
     name: str,
     value: str,
 ) -> None:
-    """Then a terminal gets no escape at all."""
+    """With ``NO_COLOR`` a terminal receives no escape sequence."""
     configured.chat.say("alice", "hello")
     terminal(80)
     monkeypatch.setenv(name, value)
@@ -210,10 +210,10 @@ def test_colours_can_be_had_off(
     assert "\x1b" not in result.out
 
 
-def test_tail_says_a_new_day(
+def test_tail_prints_a_new_date(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """A terminal shows times only, so the day stands above where it is not today."""
+    """A terminal shows times only, so a date other than today is printed above."""
     configured.chat.say("alice", "hello")
     long_ago = type(configured.chat.messages[0])(
         1, "alice", "", "hello", "2001-02-03 04:05:06", False
@@ -224,8 +224,8 @@ def test_tail_says_a_new_day(
     assert "Saturday 2001-02-03" in result.out
 
 
-def test_post_says_the_id(configured: FakeServices, run: Run) -> None:
-    """The text goes out as it is, once."""
+def test_post_prints_the_id(configured: FakeServices, run: Run) -> None:
+    """The text is sent unchanged, once."""
     assert run("chat", "post", "[b]hi[/b] & +%") == (0, "1\n", "")
     (line,) = configured.chat.messages
     assert (line.sender, line.text, line.bot) == ("pythpeer", "[b]hi[/b] & +%", False)
@@ -261,13 +261,13 @@ def test_send_takes_a_name_or_an_id(
     assert configured.mail.sent == [(recipient, "a text")]
 
 
-def test_send_says_so(configured: FakeServices, run: Run) -> None:
-    """Without ``--json`` it is a word."""
+def test_send_prints_a_confirmation(configured: FakeServices, run: Run) -> None:
+    """Without ``--json`` it prints one word."""
     assert run("mail", "send", "alice", "a text") == (0, "sent\n", "")
 
 
 def test_watch_shows_unread_mail(configured: FakeServices, run: Run) -> None:
-    """Mail that waits comes at once, with the whole object beside the model's fields."""
+    """Unread mail is shown immediately, with the raw object in addition to the model's fields."""
     configured.mail.deliver("alice", "a mail")
     configured.mail.deliver("bob", "another")
     first, second = run("mail", "watch", "--messages", "2", "--json").rows
@@ -277,7 +277,7 @@ def test_watch_shows_unread_mail(configured: FakeServices, run: Run) -> None:
 
 
 def test_watch_in_words(configured: FakeServices, run: Run) -> None:
-    """A mail is marked as one."""
+    """A mail has a label."""
     configured.mail.deliver("alice", "a mail")
     assert run("mail", "watch", "--messages", "1").out.endswith(" alice (mail): a mail\n")
 
@@ -299,7 +299,7 @@ def test_all_mail(configured: FakeServices, run: Run) -> None:
     head, row = run("mail", "all").out.splitlines()
     assert head == "sent\tfrom\tread\ttext"
     assert row.split("\t")[1:] == ["alice", "no", "a mail"]
-    (mail,) = configured.mail.box
+    (mail,) = configured.mail.inbox
     assert not mail.read
 
 
@@ -331,7 +331,7 @@ def test_look_ups(
     value: object,
     text: str,
 ) -> None:
-    """Plain lines with what the model knows and what else was sent; or NDJSON with ``raw``."""
+    """Plain lines with the model's fields and the other raw ones; or NDJSON with ``raw``."""
     assert text in run(*command).out
     row = run(*command, "--json").rows[0]
     assert row["kind"] == kind
@@ -342,7 +342,7 @@ def test_look_ups(
 def test_tables_fit_the_terminal(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """A terminal gets a table as narrow as itself, with nothing cut off."""
+    """A table is not wider than the terminal, and nothing is cut off."""
     configured.mail.deliver("alice", "[bold]" + "so many words " * 10)
     terminal(50)
     out = ""
@@ -355,7 +355,7 @@ def test_tables_fit_the_terminal(
 
 
 def test_values_of_every_shape_have_a_form(configured: FakeServices, run: Run) -> None:
-    """PythBots' answers are not documented: whatever is in them can be shown."""
+    """PythBots' responses are undocumented: every value in them can be printed."""
     configured.chats.add(7, nested={"a": [1, {"b": None}]}, flag=True, nothing=None, empty=[])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     out = run("stats", "7").out
     assert 'nested\t{"a":[1,{"b":null}]}\n' in out
@@ -392,7 +392,7 @@ def test_values_of_every_shape_have_a_form(configured: FakeServices, run: Run) -
 def test_wrong_usage_is_one_line_and_code_2(
     configured: FakeServices, run: Run, arguments: list[str]
 ) -> None:
-    """And nothing is sent."""
+    """Nothing is sent."""
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
     assert one_line(result.err)
@@ -401,7 +401,7 @@ def test_wrong_usage_is_one_line_and_code_2(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "said"),
+    ("arguments", "environment", "error_text"),
     [
         (["chat", "post", "x"], {}, "PYTHPEER_PEERBET_KEY"),
         (["mail", "all"], {}, "PYTHPEER_PERSONAL_KEY"),
@@ -417,7 +417,7 @@ def test_wrong_configuration_is_one_line_and_code_2(
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     environment: Mapping[str, str],
-    said: str,
+    error_text: str,
 ) -> None:
     """It names what to set, and shows no key."""
     for name, value in environment.items():
@@ -425,11 +425,11 @@ def test_wrong_configuration_is_one_line_and_code_2(
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
     assert one_line(result.err)
-    assert said in result.err
+    assert error_text in result.err
 
 
 def test_help_documents_exit_codes_and_environment(run: Run) -> None:
-    """On every level there is help, and it is no error to ask for it, or for nothing."""
+    """Every level has a help text, and its exit code is 0."""
     out = run("--help").out
     for word in ("Exit codes", "130", "outcome unknown", "PYTHPEER_PEERBET_KEY", "demo", "mail"):
         assert word in out
@@ -438,17 +438,17 @@ def test_help_documents_exit_codes_and_environment(run: Run) -> None:
 
 
 def test_version(run: Run) -> None:
-    """It is one line."""
+    """The version is one line."""
     assert re.fullmatch(r"pythpeer [0-9][^\s]*\n", run("--version").out)
 
 
 # -- failures -------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_one_line_and_code_1(
+def test_an_api_error_is_one_line_and_code_1(
     configured: FakeServices, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service's own words."""
+    """The line contains the service's error text."""
     result = run("user", "nobody-at-all")
     assert (result.code, result.out) == (1, "")
     assert one_line(result.err)
@@ -460,7 +460,7 @@ def test_a_refusal_is_one_line_and_code_1(
 
 
 def test_no_connection_is_one_line_and_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that certainly never left is no unknown outcome."""
+    """A message that was certainly not sent is not an unknown outcome."""
     with closed_port() as url:
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", url)
         monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
@@ -481,7 +481,7 @@ def test_an_unknown_outcome_is_code_3(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_streams_log_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that goes on trying says so on stderr, and rows go on afterwards."""
+    """A stream that retries logs that on stderr, and rows resume afterwards."""
     page = {
         "status": 1,
         "users_online": 1,
@@ -498,8 +498,10 @@ def test_what_streams_log_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert "recovered after" in info
 
 
-def test_what_others_log_is_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is for developers, and no error of the command."""
+def test_log_records_of_other_packages_are_not_shown(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log records of other packages are for developers."""
 
     def log(self: demo.Demo) -> int:
         logging.getLogger("asyncio").warning("for developers")
@@ -511,7 +513,7 @@ def test_what_others_log_is_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_bug_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody expected has a name, and a way to see more."""
+    """An unexpected exception is named, with a way to see its traceback."""
     monkeypatch.setattr(demo.Demo, "run", lambda self: {"a": 1}[str(self)])
     result = run("demo")
     assert (result.code, result.out) == (1, "")
@@ -520,7 +522,7 @@ def test_a_bug_is_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_bug_has_its_traceback_in_development_mode() -> None:
-    """``python -X dev`` is for those who want to know where."""
+    """``python -X dev`` shows it."""
     source = """
 import sys
 from pythpeer.cli import demo, ending, main
@@ -534,14 +536,14 @@ sys.exit(main(["demo"]))
 
 
 def test_output_may_be_any_text_stream(run: Run) -> None:
-    """Whoever calls `main` may have put something else in the place of stdout."""
+    """A caller of `main` may have replaced stdout."""
     with contextlib.redirect_stdout(io.StringIO()) as output:
         assert run("--version") == (0, "", "")
     assert output.getvalue().startswith("pythpeer ")
 
 
 def test_the_extra_is_named_where_it_is_missing() -> None:
-    """Without cyclopts or rich there is one line of advice; and the library needs neither."""
+    """Without cyclopts or rich there is one line of advice, and the library still works."""
     source = """
 import sys
 import pythpeer
@@ -559,7 +561,7 @@ sys.exit(main())
 
 
 def test_an_import_that_fails_otherwise_is_a_bug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To install the extra would be no help, so nobody is told to."""
+    """Installing the extra would not help, so it is not suggested."""
     monkeypatch.setitem(sys.modules, "pythpeer.cli.app", None)
     result = run("--version")
     assert (result.code, result.out) == (1, "")
@@ -573,7 +575,7 @@ def test_an_import_that_fails_otherwise_is_a_bug(run: Run, monkeypatch: pytest.M
 
 @needs_signals
 def test_the_demo_as_json(spawn: Spawn) -> None:
-    """As many rows as were asked for, of both kinds, and nothing else; it ends by itself."""
+    """It prints the requested number of rows, of both kinds, and nothing else; then it ends."""
     options = ("--json", "--messages", "6", "--seed", "1")
     result = spawn("demo", *options, virtual_time=True).finish()
     assert (result.code, result.err) == (0, "")
@@ -588,7 +590,7 @@ def test_the_demo_as_json(spawn: Spawn) -> None:
 
 @needs_signals
 def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
-    """It says what it is and how to stop it; stopped, it sums up, and that is no failure."""
+    """It prints what it is and how to stop it; after Ctrl-C a summary, and the exit code is 0."""
     process = spawn("demo", "--seed", "2", virtual_time=True)
     assert process.stdout is not None
     out = ""
@@ -603,12 +605,12 @@ def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
     assert "\x1b" not in result.out
     assert re.search(r" (\w+): !ping\n(.*\n)*.* pythpeer \(bot\): pong\n", result.out)
     last = result.out.splitlines()[-1]
-    assert re.fullmatch(r"messages: \d+, mails: \d+, pings answered: \d+, .*rules: 0", last)
+    assert re.fullmatch(r"messages: \d+, mails: \d+, replies to !ping: \d+, .*rules: 0", last)
 
 
 @pytest.mark.usefixtures("virtual_time")
 def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> None:
-    """A line at the bottom says how to stop, is gone at the end, and the cursor is back."""
+    """The last line shows how to stop it; at the end it is removed, and the cursor visible."""
     terminal(60)
     result = run("demo", "--messages", "3", "--seed", "3")
     assert result.code == 0
@@ -617,8 +619,8 @@ def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> No
     assert "Ctrl-C" not in result.out.splitlines()[-1]
 
 
-def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]) -> None:
-    """Every scene is played, and again once all have been; the session breaks no rule over it."""
+def test_the_conversation_of_the_demo_never_ends(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every scene is played, repeatedly, and the session breaks no rule."""
     played = demo.Demo(Rows(json=True), 200, 4)
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         runner.run(played._play())
@@ -635,7 +637,7 @@ def test_people_never_run_out_of_things_to_say(capfd: pytest.CaptureFixture[str]
 
 @pytest.mark.usefixtures("virtual_time")
 def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The judge is a real one: where the pace is too fast it finds something."""
+    """The requests are really checked: a rate that is too high is a violation."""
     patient = FakeServices.session
     hasty = dict.fromkeys(DEFAULT_RATES, Rate(0.5))
     monkeypatch.setattr(FakeServices, "session", lambda fake: patient(fake, rates=hasty))
@@ -651,10 +653,10 @@ def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.Monkey
 
 @needs_signals
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_command_says_so_by_its_code(
+def test_an_interrupted_command_has_its_exit_code(
     configured: FakeServices, spawn: Spawn, number: signal.Signals, code: int
 ) -> None:
-    """Nothing else comes of it: no traceback, no noise."""
+    """There is no traceback and no other output."""
     configured.chat.say("alice", "hello")
     process = spawn("chat", "tail", "--after", "0", "--json")
     assert process.stdout is not None
@@ -665,10 +667,10 @@ def test_an_interrupted_command_says_so_by_its_code(
     assert len(result.rows) == 1
 
 
-def test_the_prompt_comes_on_a_line_of_its_own(
+def test_the_prompt_is_on_a_separate_line(
     terminal: Callable[[int], None], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A terminal shows ^C where the cursor was; what follows belongs on the next line."""
+    """A terminal shows ^C at the cursor, so a line break follows."""
     terminal(80)
     assert ending.report_error(ending.Interrupted(signal.SIGINT)) == 130
     assert capfd.readouterr() == ("", "\n")
@@ -678,7 +680,7 @@ def test_the_prompt_comes_on_a_line_of_its_own(
 def test_an_interrupted_message_may_have_been_sent(
     spawn: Spawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request is on its way: nobody knows, and that is said."""
+    """The request was written: the outcome is unknown, which is printed."""
     monkeypatch.setenv("PYTHPEER_PEERBET_KEY", PEERBET_KEY)
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PEERBET_URL", server.url)
@@ -692,8 +694,8 @@ def test_an_interrupted_message_may_have_been_sent(
 
 
 @needs_signals
-def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one waits for mail that the service has marked as read already, and says so."""
+def test_a_second_ctrl_c_exits_immediately(spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one waits for mail that is marked as read already, and prints that."""
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
@@ -701,18 +703,18 @@ def test_a_second_ctrl_c_leaves_at_once(spawn: Spawn, monkeypatch: pytest.Monkey
         assert process.stderr is not None
         wait_for(lambda: server.requests)
         process.send_signal(signal.SIGINT)
-        said = process.stderr.readline()
+        error_text = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         result = process.finish()
     assert result == (130, "", "")
-    assert one_line(said)
-    assert "waiting for the answer" in said
+    assert one_line(error_text)
+    assert "waiting for the response" in error_text
 
 
 @needs_signals
 @pytest.mark.parametrize("on_terminal", [False, True], ids=["pipe", "terminal"])
-def test_leaving_at_once_leaves_the_terminal_in_order(on_terminal: bool) -> None:
-    """The cursor that something may have hidden is shown again; a pipe has no cursor."""
+def test_an_immediate_exit_restores_the_terminal(on_terminal: bool) -> None:
+    """A hidden cursor is shown again; a pipe has none."""
     source = """
 import signal
 from pythpeer.cli import signals
@@ -739,8 +741,8 @@ print("not reached")
 
 @needs_signals
 @pytest.mark.parametrize("module", ["asyncio", "pythpeer.errors", "anyio", "cyclopts", "aiohttp"])
-def test_a_signal_during_imports_is_minded(module: str) -> None:
-    """Whatever is being imported as it comes: that is done in peace, and then it is obeyed."""
+def test_a_signal_during_imports_is_handled(module: str) -> None:
+    """The import is completed, whichever it is, and then the command ends."""
     source = f"""
 import signal, sys
 import pythpeer.cli
@@ -759,8 +761,8 @@ sys.exit(pythpeer.cli.main(["chat", "tail"]))
 
 
 @needs_signals
-def test_a_signal_that_comes_twice_at_once_is_one() -> None:
-    """Wrappers pass on what the terminal sent to everybody: that is no wish to leave at once."""
+def test_two_signals_at_the_same_time_count_as_one() -> None:
+    """Wrappers forward a signal that the terminal sent to all processes."""
     source = """
 import atexit, signal, sys
 from pythpeer.cli import main, signals
@@ -781,8 +783,8 @@ sys.exit(main(["chat", "tail"]))
 
 
 @needs_signals
-def test_a_command_is_ended_once() -> None:
-    """A pipe that is closed while an interrupted command tidies up does not interrupt that."""
+def test_a_command_is_cancelled_once() -> None:
+    """A pipe that is closed during the clean-up after a signal does not interrupt that."""
     source = """
 import asyncio, os, signal, sys
 from pythpeer.cli import ending, signals
@@ -817,7 +819,7 @@ except ending.Interrupted as error:
 def test_a_closed_pipe_ends_it_quietly(
     configured: FakeServices, spawn: Spawn, *, silent: bool
 ) -> None:
-    """``| head -1``: nothing is left to do, even if no further row ever comes."""
+    """``| head -1``: the command ends, even if there is never another row."""
     configured.chat.say("alice", "hello")
     if not silent:
         configured.chat.say("bob", "hello " * 40)
@@ -832,7 +834,7 @@ def test_a_closed_pipe_ends_it_quietly(
 
 @needs_signals
 def test_help_into_a_closed_pipe_ends_quietly(spawn: Spawn) -> None:
-    """What rich prints is no exception."""
+    """The output of rich is no exception."""
     reader, writer = os.pipe()
     os.close(reader)
     process = spawn("--help", stdout=writer)
@@ -841,8 +843,8 @@ def test_help_into_a_closed_pipe_ends_quietly(spawn: Spawn) -> None:
 
 
 @needs_signals
-def test_signals_are_minded_from_the_first_import_to_the_end() -> None:
-    """One that comes while modules are imported is obeyed after that, and a late one is not."""
+def test_signals_are_handled_from_the_first_import_to_the_end() -> None:
+    """A signal during imports takes effect after them; one after the end has no effect."""
     source = """
 import atexit, signal, sys
 import pythpeer.cli
@@ -863,7 +865,7 @@ sys.exit(pythpeer.cli.main(["chat", "tail"]))
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_one_line(spawn: Spawn) -> None:
-    """Output that cannot be written is a failure, said once."""
+    """Output that cannot be written is a failure, printed once."""
     with Path("/dev/full").open("w") as full:
         process = spawn("--version", stdout=full.fileno())
         result = process.finish()
@@ -873,7 +875,7 @@ def test_a_full_disk_is_one_line(spawn: Spawn) -> None:
 
 @needs_signals
 def test_without_any_output_it_still_works(configured: FakeServices) -> None:
-    """Closed standard streams are no reason to fail, or to write into some other file."""
+    """With closed standard streams it does not fail, and writes to no other file."""
     command = '"$0" -m pythpeer chat post hello >&- 2>&-'
     done = subprocess.run(["sh", "-c", command, sys.executable], check=False)
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""``pythpeer completion``: the scripts are whole, and know every command and option."""
+"""``pythpeer completion``: the scripts are valid, and contain every command and option."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIONS = ("after", "name", "messages", "store", "json", "bot", "confirm", "seed
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_script_knows_every_command(run: Run, shell: str) -> None:
-    """And every option that has a name."""
+    """It contains every option that has a name, too."""
     result = run("completion", shell)
     assert (result.code, result.err) == (0, "")
     for word in (*WORDS, *OPTIONS, "completion"):
@@ -26,7 +26,7 @@ def test_a_script_knows_every_command(run: Run, shell: str) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_its_shell_accepts_it(run: Run, shell: str) -> None:
-    """Shells that are not on this machine cannot be asked."""
+    """Shells that are not installed are skipped."""
     script = run("completion", shell).out
     found = shutil.which(shell)
     if found is not None:
@@ -37,7 +37,7 @@ def test_its_shell_accepts_it(run: Run, shell: str) -> None:
 
 
 def complete(script: str, *words: str) -> set[str]:
-    """What bash proposes for the last of *words*."""
+    """Return what bash proposes for the last of *words*."""
     asked = " ".join(f"'{word}'" for word in words)
     program = f"""{script}
 COMP_WORDS=({asked}); COMP_CWORD={len(words) - 1}; COMP_LINE="${{COMP_WORDS[*]}}"
@@ -59,7 +59,7 @@ def test_bash_completes(run: Run) -> None:
 
 
 def test_another_shell_is_wrong_usage(run: Run) -> None:
-    """The line names those that there are."""
+    """The line names the supported ones."""
     result = run("completion", "tcsh")
     assert result.code == 2
     assert "fish" in result.err

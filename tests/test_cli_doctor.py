@@ -1,4 +1,4 @@
-"""``pythpeer doctor``: the report on a terminal, in a pipe and as JSON, its exit codes, its files.
+"""``pythpeer doctor``: the report on a terminal, in a pipe and as JSON; exit codes; files.
 
 The command runs as the coroutine that it is, on virtual time; how a process ends is tried with
 services that are down, which takes none.
@@ -33,7 +33,7 @@ PERSONAL_KEY: Final = f"{CANARY}-of-pythbots"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the developer's own: no keys, no colours, no width."""
+    """Remove the developer's settings: keys, colours, width."""
     for name in list(os.environ):
         if name.startswith(("PYTHPEER_", "FORCE_COLOR", "NO_COLOR", "TTY_", "COLUMNS", "LINES")):
             monkeypatch.delenv(name)
@@ -71,7 +71,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Run:
-    """Run the command; nobody's text and no key is in what it says."""
+    """Run the command, and check that its output contains no key and no text of a user."""
 
     async def run_here(**options: Any) -> Result:
         code = await doctor(**options)
@@ -94,7 +94,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 async def test_all_is_well(fake: FakeServices, run: Run) -> None:
-    """A line for each finding, however long, under its service; what it looked like; the sum."""
+    """A line for each finding under its service; then the shapes and the summary."""
     result = await run()
     assert result.code == 0
     lines = result.out.splitlines()
@@ -111,7 +111,7 @@ async def test_all_is_well(fake: FakeServices, run: Run) -> None:
 
 
 async def test_the_report_as_json(fake: FakeServices, run: Run) -> None:
-    """An object on each line: the findings as they come, the shapes, and the sum at the end."""
+    """An object on each line: the findings, the shapes, and the summary at the end."""
     result = await run(json=True)
     kinds = [row["kind"] for row in result.rows]
     assert list(dict.fromkeys(kinds)) == ["finding", "shape", "report"]
@@ -126,7 +126,7 @@ async def test_the_report_as_json(fake: FakeServices, run: Run) -> None:
 
 
 async def test_exit_codes(fake: FakeServices, run: Run) -> None:
-    """0 where all is well, 4 where there are warnings only, 1 where there is a problem."""
+    """0 without problems, 4 with warnings only, 1 with a problem."""
     assert (await run()).code == 0
     fake.set_quirks(readall_marks=True)
     warned = await run()
@@ -138,24 +138,24 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
     assert broken.rows[-1]["status"] == "problem"
 
 
-async def test_what_to_do_stands_below(fake: FakeServices, run: Run) -> None:
-    """An arrow, and the advice; the names of what is wrong come once more at the end."""
+async def test_advice_is_below_the_finding(fake: FakeServices, run: Run) -> None:
+    """An arrow and the advice; the failed checks are repeated at the end."""
     fake.set_quirks(personal_key_param="personal_key")
     result = await run()
     lines = result.out.splitlines()
     at = lines.index(
-        "problem  personal-key: accepted only where its parameter is spelled personal_key, which "
-        "it is not here"
+        "problem  personal-key: accepted only with the parameter personal_key, which "
+        "is not the configured one"
     )
     assert lines[at + 1].strip(" →->") == (
-        "set PYTHPEER_PERSONAL_KEY_PARAM=personal_key, or make sessions with"
+        "set PYTHPEER_PERSONAL_KEY_PARAM=personal_key, or create sessions with"
         ' Session(personal_key_param="personal_key")'
     )
     assert lines[-1].endswith("; problem: pythbots.personal-key")
 
 
 async def test_mail_and_look_ups_are_the_users_choice(fake: FakeServices, run: Run) -> None:
-    """Whom and what to look up, and whether the mailbox is read."""
+    """Options select the user, the chat, and whether the mailbox is read."""
     result = await run(user="bob", chat=7, no_mail=True, json=True)
     checks = {row["check"]: row["status"] for row in result.rows if row["kind"] == "finding"}
     assert checks["pythbots.crank.answer"] == "warning"
@@ -167,7 +167,7 @@ async def test_mail_and_look_ups_are_the_users_choice(fake: FakeServices, run: R
 async def test_on_a_terminal(
     fake: FakeServices, run: Run, terminal: Callable[[int], None], columns: int
 ) -> None:
-    """Columns where they fit, colours, and nothing over the edge."""
+    """Columns if they fit, colours, and no line wider than the terminal."""
     fake.set_quirks(readall_marks=True)
     terminal(columns)
     result = await run()
@@ -191,7 +191,7 @@ async def test_without_colour(
 
 
 async def test_samples_are_captured(fake: FakeServices, run: Run, tmp_path: Path) -> None:
-    """In a folder of their own, beside those of the last time; how many is said on stderr."""
+    """They are added to those of earlier runs; their number is printed on stderr."""
     folder = tmp_path / "new"
     result = await run(capture=folder)
     files = sorted(folder.rglob("*.json"))
@@ -202,10 +202,10 @@ async def test_samples_are_captured(fake: FakeServices, run: Run, tmp_path: Path
     assert len(list(folder.rglob("*.json"))) == 2 * len(files)
 
 
-async def test_a_folder_that_cannot_be_is_said_before_anything_is_asked(
+async def test_an_unusable_folder_is_an_error_before_the_first_request(
     fake: FakeServices, tmp_path: Path
 ) -> None:
-    """Half a minute later would be too late."""
+    """The error is printed before the first request."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InvalidRequestError, match="cannot be written"):
         await doctor(capture=tmp_path / "file")
@@ -216,16 +216,16 @@ async def test_a_folder_that_cannot_be_is_said_before_anything_is_asked(
 
 
 @pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that leads to services that are down."""
+def services_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment with the URLs of services that are down."""
     for name in ("PYTHPEER_PEERBET_URL", "PYTHPEER_PYTHBOTS_URL"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
 
 
 @needs_signals
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("services_down")
 def test_services_that_are_down(spawn: Spawn) -> None:
-    """A report all the same, and the exit code of a problem."""
+    """There is still a report, and the exit code of a problem."""
     code, out, err = spawn("doctor").finish()
     assert (code, err) == (1, "")
     assert out.count("no connection to 127.0.0.1:9") == 2
@@ -233,7 +233,7 @@ def test_services_that_are_down(spawn: Spawn) -> None:
 
 
 @needs_signals
-@pytest.mark.usefixtures("nobody")
+@pytest.mark.usefixtures("services_down")
 def test_wrong_usage_and_a_reader_who_leaves(spawn: Spawn) -> None:
     """One clear line and code 2; nothing and code 0."""
     code, out, err = spawn("doctor", "--chat", "many").finish()
@@ -253,7 +253,7 @@ PAGE: Final = Path(__file__).parent.parent / "docs" / "how-to" / "doctor.md"
 async def test_the_page_shows_what_is_printed(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example on the page is the report on services as they are here, line by line."""
+    """The example in the documentation is the report on these fake services, line by line."""
     async with FakeServices(
         personal_key_param="personal_key",
         numbers_as_strings=True,
@@ -269,11 +269,11 @@ async def test_the_page_shows_what_is_printed(
         monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
         assert await doctor() == 1
     shown = PAGE.read_text(encoding="utf-8").partition("```text\n")[2].partition("```\n")[0]
-    assert unvaried(shown) == unvaried(capfd.readouterr().out)
+    assert without_variants(shown) == without_variants(capfd.readouterr().out)
 
 
-def unvaried(report: str) -> str:
-    """A report without what differs from run to run."""
+def without_variants(report: str) -> str:
+    """Return a report without what differs between runs."""
     report = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:8000", report).replace("->", "→ ")
     report = re.sub(r"took \S+ s \(.*?\)|\(\d+\.\d+ s\)", "in no time", report)
     return re.sub(r"pythpeer \S+:", "pythpeer:", report)

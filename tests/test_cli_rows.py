@@ -1,4 +1,4 @@
-"""What the command line prints: rows and gaps, their colours, and tables with bars."""
+"""The output of the command line: rows and gaps, their colours, and tables with bars."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUNDS = {"black": (0, 0, 0), "dark": (30, 30, 30), "solarized": (253, 246, 227
 
 
 def luminance(colour: tuple[int, int, int]) -> float:
-    """As WCAG defines it."""
+    """Return the luminance as defined by WCAG."""
     parts = [part / 255 for part in colour]
     linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -35,7 +35,7 @@ def luminance(colour: tuple[int, int, int]) -> float:
 @pytest.mark.parametrize("hue", HUES)
 @pytest.mark.parametrize("ground", GROUNDS.values(), ids=list(GROUNDS))
 def test_colours_can_be_read_on_dark_and_on_light(hue: int, ground: tuple[int, int, int]) -> None:
-    """The contrast is that which WCAG asks of large text, or all but."""
+    """The contrast is nearly that which WCAG requires of large text, or higher."""
     steps = (0, 95, 135, 175, 215, 255)
     red, green, blue = (hue - 16) // 36, (hue - 16) // 6 % 6, (hue - 16) % 6
     lights = sorted((luminance((steps[red], steps[green], steps[blue])), luminance(ground)))
@@ -43,7 +43,7 @@ def test_colours_can_be_read_on_dark_and_on_light(hue: int, ground: tuple[int, i
 
 
 def test_a_sender_keeps_their_colour() -> None:
-    """It depends on nothing but the name, and all colours are used."""
+    """It depends on the name only, and all colours are used."""
     assert sender_style("alice") == "sender.5"
     found = {sender_style(f"user{number}") for number in range(500)}
     assert found == {f"sender.{number}" for number in range(SENDERS)}
@@ -57,7 +57,7 @@ def test_a_terminal_of_sixteen_colours_has_its_own(
     terminal: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those of 256 would come out as near ones, white on white perhaps."""
+    """Those of 256 would be replaced by similar ones, perhaps white on white."""
     configured.chat.say("alice", "hello")
     terminal(80)
     monkeypatch.setenv("TERM", "xterm")
@@ -78,7 +78,7 @@ def gap(configured: FakeServices) -> FakeServices:
 
 
 def test_a_gap_is_a_row_in_its_place(gap: FakeServices, run: Run) -> None:
-    """Off a terminal it is on stderr as well, for what is piped may be seen by nobody."""
+    """In a pipe it is on stderr as well, because the user may not see the pipe's output."""
     result = run("chat", "tail", "--after", "10", "--messages", "2")
     first, second, third = result.out.splitlines()
     assert first == "- … up to 40 messages may be missing"
@@ -95,10 +95,10 @@ def test_a_gap_as_json(gap: FakeServices, run: Run) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 40])
-def test_a_gap_on_a_terminal_is_said_once(
+def test_a_gap_on_a_terminal_is_printed_once(
     gap: FakeServices, run: Run, terminal: Callable[[int], None], columns: int
 ) -> None:
-    """The row says it, so no warning comes between the rows."""
+    """The row shows it, so there is no warning between the rows."""
     terminal(columns)
     result = run("chat", "tail", "--after", "10", "--messages", "1")
     assert "… up to 40 messages" in unstyled(result.out).splitlines()[0]
@@ -106,7 +106,7 @@ def test_a_gap_on_a_terminal_is_said_once(
 
 
 def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:
-    """There is a singular."""
+    """The singular is correct."""
     for number in range(311):
         configured.chat.say("alice", f"line {number}")
     out = run("chat", "tail", "--after", "10", "--messages", "1").out
@@ -116,10 +116,10 @@ def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:
 # -- a name, and a store --------------------------------------------------------------------------
 
 
-def test_a_named_tail_goes_on_where_it_stopped(
+def test_a_named_tail_resumes_where_it_stopped(
     configured: FakeServices, run: Run, tmp_path: Path
 ) -> None:
-    """What was shown does not come again, what came meanwhile does."""
+    """Messages that were shown are not repeated; those since then are shown."""
     durable = ("--name", "me", "--store", str(tmp_path / "store.sqlite"), "--messages")
     configured.chat.say("alice", "one")
     assert "one" in run("chat", "tail", "--after", "0", *durable, "1").out
@@ -128,10 +128,10 @@ def test_a_named_tail_goes_on_where_it_stopped(
     assert (result.err, result.out[20:]) == ("", "alice: two\n")
 
 
-def test_a_named_watch_goes_on_where_it_stopped(
+def test_a_named_watch_resumes_where_it_stopped(
     configured: FakeServices, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mail that was fetched and not shown is shown then; the variable names a store as well."""
+    """Mail that was fetched but not shown is shown; the variable names a store as well."""
     monkeypatch.setenv("PYTHPEER_STORE", str(tmp_path / "store.sqlite"))
     configured.mail.deliver("alice", "one")
     configured.mail.deliver("alice", "two")
@@ -141,20 +141,20 @@ def test_a_named_watch_goes_on_where_it_stopped(
 
 
 @pytest.mark.parametrize("store", [(), ("--store", "memory")])
-def test_a_name_without_a_store_is_warned_of(
+def test_a_name_without_a_store_is_a_warning(
     configured: FakeServices, run: Run, store: tuple[str, ...]
 ) -> None:
-    """It is forgotten at the end, which is not what anybody wants."""
+    """The position is lost on exit, which is hardly intended."""
     configured.mail.deliver("alice", "one")
     result = run("mail", "watch", "--name", "me", "--messages", "1", *store)
     assert result.code == 0
     assert "--store FILE" in result.err
 
 
-def test_commands_share_the_pace_in_a_store(
+def test_commands_share_the_pacing_of_a_store(
     configured: FakeServices, run: Run, tmp_path: Path
 ) -> None:
-    """One after the other, they keep the interval between them."""
+    """Successive commands keep the interval between their requests."""
     store = ("--store", str(tmp_path / "store.sqlite"))
     for text in ("one", "two"):
         assert run("chat", "post", text, *store).code == 0
@@ -164,27 +164,27 @@ def test_commands_share_the_pace_in_a_store(
 
 
 @pytest.mark.parametrize(
-    ("store", "code", "said"),
+    ("store", "code", "error_text"),
     [
-        ("redis://user:canary@host", 2, "an address goes in PYTHPEER_STORE"),
+        ("redis://user:canary@host", 2, "set PYTHPEER_STORE for a URL"),
         ("/nowhere/at/all.sqlite", 1, ""),
     ],
 )
-def test_a_store_that_cannot_be_had_is_one_line(
-    configured: FakeServices, run: Run, store: str, code: int, said: str
+def test_an_unusable_store_is_one_line(
+    configured: FakeServices, run: Run, store: str, code: int, error_text: str
 ) -> None:
-    """An address, which may have a password in it, is no argument, and is not repeated."""
+    """A URL may contain a password, so it is rejected as an argument, and not printed."""
     result = run("user", "tiro", "--store", store)
     assert (result.code, result.out, len(result.err.splitlines())) == (code, "", 1)
-    assert said in result.err
+    assert error_text in result.err
     assert configured.requests == []
 
 
 # -- bars -----------------------------------------------------------------------------------------
 
 
-def test_numbers_of_a_kind_are_compared() -> None:
-    """Those whose names have a word in common; one by itself, text and flags have no bar."""
+def test_comparable_numbers_have_fractions() -> None:
+    """Their names share a word; a single number, text and flags have no bar."""
     fields = {
         "messages": 100,
         "messagesToday": 25,
@@ -205,8 +205,8 @@ def test_numbers_of_a_kind_are_compared() -> None:
 
 
 @given(st.floats(0.0, 1.0), st.integers(1, 60), st.booleans())
-def test_a_bar_fits_and_is_never_nothing(share: float, width: int, ascii_only: bool) -> None:
-    """However long, it is as long as the share to within a column, and something is visible."""
+def test_a_bar_fits_and_is_never_empty(share: float, width: int, ascii_only: bool) -> None:
+    """Its length is the share to within a column, and never 0."""
     drawn = bar(share, width, ascii_only=ascii_only)
     assert len(drawn) <= width
     assert abs(len(drawn) - share * width) <= 1
@@ -217,7 +217,7 @@ def test_a_bar_fits_and_is_never_nothing(share: float, width: int, ascii_only: b
 def test_statistics_have_bars_on_a_terminal(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """What can be compared stands together, and numbers within a number's place are a chart."""
+    """Comparable numbers are adjacent, and a series of numbers is a chart."""
     hours = {"00": 4, "12": 16}
     configured.chats.add(7, messages=1000, active_users=5, messages_today=250, by_hour=hours)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     terminal(40)
@@ -239,7 +239,7 @@ def test_statistics_have_bars_on_a_terminal(
 def test_statistics_of_any_shape_can_be_drawn(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """A list of numbers is a chart too; of zeros, of one, or of anything else it is none."""
+    """A list of numbers is a chart; one of zeros, of one number, or of other values is not."""
     configured.chats.add(7, days=[1, 2], none=[0, 0], one=[1], mixed={"a": 1, "b": "c"})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     terminal(80)
     out = unstyled(run("stats", "7").out)
@@ -251,7 +251,7 @@ def test_statistics_of_any_shape_can_be_drawn(
 def test_staff_have_bars_on_a_terminal(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """The longer a rank has been held, the longer; off a terminal there are none."""
+    """The bar is proportional to the time in office; a pipe shows none."""
     terminal(80)
     lines = unstyled(run("staff", CHAT).out).splitlines()[2:]
     bars = [line.count("█") for line in lines]
@@ -272,7 +272,7 @@ def test_staff_without_numbers_have_none(
 def test_a_table_without_room_for_columns_is_stacked(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
-    """At 30 columns every field is still there, each on a line."""
+    """At 30 columns every field is on a line of its own."""
     terminal(30)
     configured.mail.deliver("alice", "so many words " * 5)
     staff_out, mail_out = (unstyled(run(*command).out) for command in (STAFF, ("mail", "all")))

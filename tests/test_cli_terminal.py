@@ -1,4 +1,4 @@
-"""The command line on a terminal: keys that are asked for, progress, the board, and Ctrl-C."""
+"""The command line on a terminal: input of keys, progress, the dashboard, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ LONG = "so many words " * 30
 
 @pytest.fixture
 def keyless(configured: FakeServices, monkeypatch: pytest.MonkeyPatch) -> FakeServices:
-    """The fake services, with an environment that leads to them and has no keys."""
+    """The fake services, with an environment that has their URLs but no keys."""
     monkeypatch.delenv("PYTHPEER_PEERBET_KEY")
     monkeypatch.delenv("PYTHPEER_PERSONAL_KEY")
     return configured
 
 
 def test_a_key_is_asked_for_on_a_terminal(keyless: FakeServices, on_terminal: OnTerminal) -> None:
-    """It is not shown as it is typed, and never after that; blanks round it are no part of it."""
+    """It is never displayed, and surrounding spaces are removed."""
     process = on_terminal("mail", "send", "alice", "hello")
-    process.read_until("personal key (it is not shown): ")
+    process.read_until("personal key (not displayed): ")
     assert not termios.tcgetattr(process.fd)[3] & termios.ECHO
     process.type(f" {PERSONAL_KEY}\n")
     assert process.finish() == 0
@@ -61,7 +61,7 @@ def test_a_key_is_asked_for_on_a_terminal(keyless: FakeServices, on_terminal: On
 def test_text_from_a_pipe_does_not_hide_the_terminal(
     keyless: FakeServices, on_terminal: OnTerminal
 ) -> None:
-    """The key is asked for at the terminal, the text taken from stdin."""
+    """The key is read from the terminal, the text from stdin."""
     reader, writer = os.pipe()
     os.write(writer, "grüße\n\n".encode())
     os.close(writer)
@@ -74,17 +74,19 @@ def test_text_from_a_pipe_does_not_hide_the_terminal(
 
 
 @pytest.mark.parametrize("keys", ["\n", "\x04", " \t\n"])
-def test_no_key_is_an_answer_too(keyless: FakeServices, on_terminal: OnTerminal, keys: str) -> None:
-    """Then it is the same line, and the same code, as without a terminal."""
+def test_empty_input_is_no_key(keyless: FakeServices, on_terminal: OnTerminal, keys: str) -> None:
+    """The line and the exit code are those without a terminal."""
     process = on_terminal("mail", "all")
     process.read_until(": ")
     process.type(keys)
     assert process.finish() == 2
-    assert process.shown.endswith("\r\npythpeer: mail needs a key: set PYTHPEER_PERSONAL_KEY\r\n")
+    assert process.shown.endswith(
+        "\r\npythpeer: mail requires a key: set PYTHPEER_PERSONAL_KEY\r\n"
+    )
 
 
-def test_an_impossible_key_is_one_line(keyless: FakeServices, on_terminal: OnTerminal) -> None:
-    """It says what is wrong with it, and shows nothing of it."""
+def test_an_invalid_key_is_one_line(keyless: FakeServices, on_terminal: OnTerminal) -> None:
+    """The error describes the problem without the key."""
     process = on_terminal("mail", "all")
     process.read_until(": ")
     process.type("canary\x01\n")
@@ -96,7 +98,7 @@ def test_an_impossible_key_is_one_line(keyless: FakeServices, on_terminal: OnTer
 def test_ctrl_c_at_the_question_restores_the_echo(
     keyless: FakeServices, on_terminal: OnTerminal, number: signal.Signals, code: int
 ) -> None:
-    """The shell that comes after it can be typed in as before."""
+    """The shell after it shows what is typed."""
     process = on_terminal("mail", "all")
     process.read_until(": ")
     if number == signal.SIGINT:
@@ -108,16 +110,16 @@ def test_ctrl_c_at_the_question_restores_the_echo(
     assert keyless.requests == []
 
 
-def test_where_nobody_sees_the_question_it_is_not_asked(
+def test_without_stderr_on_the_terminal_there_is_no_question(
     keyless: FakeServices, on_terminal: OnTerminal
 ) -> None:
-    """With stderr in a file there is one line in that file."""
+    """With stderr in a file, there is one line in that file."""
     reader, writer = os.pipe()
     process = on_terminal("mail", "all", stderr=writer)
     os.close(writer)
     with os.fdopen(reader) as errors:
         assert process.finish() == 2
-        assert errors.read() == "pythpeer: mail needs a key: set PYTHPEER_PERSONAL_KEY\n"
+        assert errors.read() == "pythpeer: mail requires a key: set PYTHPEER_PERSONAL_KEY\n"
     assert process.shown == ""
 
 
@@ -125,7 +127,7 @@ def test_where_nobody_sees_the_question_it_is_not_asked(
 
 
 def test_long_text_is_posted_in_parts(configured: FakeServices, run: Run) -> None:
-    """There is an id for each, and no progress where there is no terminal."""
+    """Each part has an id, and there is no progress without a terminal."""
     result = run("chat", "post", LONG, "--bot")
     assert result == (0, "1\n2\n", "")
     assert " ".join(line.text for line in configured.chat.messages) == LONG.strip()
@@ -133,7 +135,7 @@ def test_long_text_is_posted_in_parts(configured: FakeServices, run: Run) -> Non
 
 
 def test_long_blank_text_is_no_text(configured: FakeServices, run: Run) -> None:
-    """It would come to no part at all, and nobody would know."""
+    """It has no parts, so it is rejected."""
     result = run("chat", "post", " " * 300)
     assert (result.code, result.out) == (2, "")
     assert one_line(result.err)
@@ -146,17 +148,17 @@ def test_long_text_as_json(configured: FakeServices, run: Run) -> None:
 
 
 def test_progress_is_shown_on_a_terminal(configured: FakeServices, on_terminal: OnTerminal) -> None:
-    """How far it is and what it waits for, on one line, which is gone in the end."""
+    """One line shows the parts done and what it waits for; at the end it is removed."""
     process = on_terminal("chat", "post", LONG, columns=100)
     process.read_until("posting 1 of 2")
-    process.read_until("waiting for its turn: one every 1 s")
+    process.read_until("waiting for a token: one every 1 s")
     assert process.finish() == 0
     assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")
     assert unstyled(process.shown).endswith("1\r\n2\r\n")
 
 
 def test_progress_stays_out_of_files(configured: FakeServices, on_terminal: OnTerminal) -> None:
-    """What is piped has ids in it and nothing else; people still see the progress."""
+    """The output in the pipe is ids only; the progress is on the terminal."""
     reader, writer = os.pipe()
     process = on_terminal("chat", "post", LONG, columns=30, stdout=writer)
     os.close(writer)
@@ -166,10 +168,10 @@ def test_progress_stays_out_of_files(configured: FakeServices, on_terminal: OnTe
         assert output.read() == "1\n2\n"
 
 
-def test_an_interrupted_long_text_says_what_was_posted(
+def test_an_interrupted_long_text_prints_what_was_posted(
     configured: FakeServices, on_terminal: OnTerminal
 ) -> None:
-    """The ids so far come out, and that there may be another one."""
+    """The ids so far are printed, and that another one may exist."""
     process = on_terminal("chat", "post", LONG, columns=60)
     process.read_until("posting 1 of 2")
     process.type("\x03")
@@ -178,8 +180,8 @@ def test_an_interrupted_long_text_says_what_was_posted(
     assert len(configured.chat.messages) <= 2
 
 
-def test_a_long_text_that_fails_says_how_far_it_came(configured: FakeServices, run: Run) -> None:
-    """Nothing is posted after the part of which nobody knows."""
+def test_a_long_text_that_fails_prints_the_parts_so_far(configured: FakeServices, run: Run) -> None:
+    """Nothing is posted after the part whose outcome is unknown."""
     configured.faults.add("peerbet.chat.set", Fault(), Fault.drop())
     result = run("chat", "post", LONG)
     assert (result.code, result.out) == (3, "1\n")
@@ -188,14 +190,14 @@ def test_a_long_text_that_fails_says_how_far_it_came(configured: FakeServices, r
 
 
 def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
-    """Its answer is lost, and it is found."""
+    """Its response is lost, and it is found."""
     configured.faults.add("peerbet.chat.set", Fault.drop())
     assert run("chat", "post", "hello", "--confirm") == (0, "1\n", "")
     assert len(configured.chat.messages) == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "said"),
+    ("text", "code", "error_text"),
     [
         (b"hello\r\n", 0, ""),
         (b"\xff", 2, "byte 0"),
@@ -205,9 +207,9 @@ def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
     ids=["text", "no UTF-8", "nothing", "too much"],
 )
 def test_text_from_stdin(
-    configured: FakeServices, spawn: Spawn, text: bytes, code: int, said: str
+    configured: FakeServices, spawn: Spawn, text: bytes, code: int, error_text: str
 ) -> None:
-    """It is UTF-8 and there is an end to it, or it is refused."""
+    """It must be UTF-8 and of limited size, otherwise it is an error."""
     reader, writer = os.pipe()
 
     def write() -> None:
@@ -222,21 +224,21 @@ def test_text_from_stdin(
     result = process.finish()
     writing.join()
     assert result.code == code
-    assert said in result.err
+    assert error_text in result.err
     assert (result.err == "") is (code == 0)
 
 
 @pytest.mark.parametrize("arguments", [["chat", "post", "x", "-"], ["mail", "send", "alice"]])
 def test_there_is_one_text(configured: FakeServices, run: Run, arguments: list[str]) -> None:
-    """Neither two of them nor none."""
+    """Two texts are an error, and so is none."""
     result = run(*arguments)
     assert (result.code, result.out) == (2, "")
     assert "give one text" in result.err
     assert configured.requests == []
 
 
-def test_a_hyphen_can_be_said(configured: FakeServices, run: Run) -> None:
-    """After ``--``, like everything that looks like an option."""
+def test_a_hyphen_can_be_posted(configured: FakeServices, run: Run) -> None:
+    """After ``--``, as for every text that looks like an option."""
     assert run("chat", "post", "--", "-").code == 0
     assert [line.text for line in configured.chat.messages] == ["-"]
 
@@ -252,9 +254,9 @@ def test_without_stdin_there_is_no_text(configured: FakeServices) -> None:
 
 
 def test_ctrl_c_ends_the_wait_for_stdin(configured: FakeServices, on_terminal: OnTerminal) -> None:
-    """A pipe, or a person, may take for ever."""
+    """A pipe, or a user, may take any time."""
     process = on_terminal("chat", "post", "-")
-    process.read_until("Ctrl-D on a line of its own ends it")
+    process.read_until("Ctrl-D on an empty line ends it")
     process.type("not yet the end\n")
     process.read_until("not yet the end")
     process.type("\x03")
@@ -266,7 +268,7 @@ def test_ctrl_c_ends_the_wait_for_stdin(configured: FakeServices, on_terminal: O
 
 
 @pytest.mark.parametrize("columns", [100, 40])
-def test_the_board_shows_pacing(on_terminal: OnTerminal, columns: int) -> None:
+def test_the_dashboard_shows_pacing(on_terminal: OnTerminal, columns: int) -> None:
     """Every endpoint has a line, no line is too long, and Ctrl-C leaves the summary."""
     process = on_terminal("demo", "--seed", "3", columns=columns, lines=30, virtual_time=True)
     process.read_until("pong")
@@ -285,7 +287,7 @@ def test_the_board_shows_pacing(on_terminal: OnTerminal, columns: int) -> None:
 
 
 def test_a_low_terminal_gets_the_last_line_only(on_terminal: OnTerminal) -> None:
-    """The rows are what it is about."""
+    """The rest of the lines is for the rows."""
     options = ("--seed", "3", "--messages", "2")
     process = on_terminal("demo", *options, columns=100, lines=10, virtual_time=True)
     assert process.finish() == 0
@@ -293,10 +295,10 @@ def test_a_low_terminal_gets_the_last_line_only(on_terminal: OnTerminal) -> None
     assert "token" not in process.shown
 
 
-def test_a_dumb_terminal_gets_no_board(
+def test_a_dumb_terminal_gets_no_dashboard(
     on_terminal: OnTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor any other escape."""
+    """It receives no other escape sequence, either."""
     monkeypatch.setenv("TERM", "dumb")
     options = ("--seed", "3", "--messages", "2")
     process = on_terminal("demo", *options, columns=30, virtual_time=True)
@@ -307,14 +309,14 @@ def test_a_dumb_terminal_gets_no_board(
 
 
 def test_a_timeline_ends_now() -> None:
-    """A column is a quarter of a second; what is older than the line is left out."""
+    """A column is a quarter of a second; older requests are omitted."""
     assert timeline([0.0, 9.1, 9.99], 10.0, 8) == "····●··●"
     assert timeline([], 10.0, 4, ascii_only=True) == "...."
     assert timeline([10.0], 10.0, 4, ascii_only=True) == "...*"
 
 
 def test_a_gauge_fills() -> None:
-    """From nothing to all, and no further."""
+    """From empty to full, and not further."""
     levels = (-1.0, 0.0, 0.5, 1.0, 7.0)
     assert [gauge(level) for level in levels] == ["▱▱▱▱▱", "▱▱▱▱▱", "▰▰▱▱▱", "▰▰▰▰▰", "▰▰▰▰▰"]
     assert gauge(0.4, ascii_only=True) == "##..."
@@ -323,16 +325,16 @@ def test_a_gauge_fills() -> None:
 # -- leaving --------------------------------------------------------------------------------------
 
 
-def test_leaving_at_once_shows_the_cursor_that_progress_hid(
+def test_an_immediate_exit_shows_the_cursor_that_progress_hid(
     on_terminal: OnTerminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Progress is drawn on stderr, so it is there that the cursor has to come back."""
+    """Progress is on stderr, so the cursor is made visible there."""
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
         with Path(os.devnull).open("w") as nowhere:
             process = on_terminal("mail", "all", stdout=nowhere.fileno())
-        process.read_until("waiting for the answer")
+        process.read_until("waiting for the response")
         process.type("\x03")
         assert process.finish() == 130
     assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")

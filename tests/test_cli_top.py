@@ -1,4 +1,4 @@
-"""``pythpeer top``: what it makes of a store, that it changes nothing in it, and how it ends."""
+"""``pythpeer top``: its screen, its JSON, that it changes nothing in a store, and its end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GET = "peerbet.chat.get https://peerbet.org/api/chat/get 0123456789abcdef"
 
 
 def log(topic: str = CHAT, head: int = 0, **fields: object) -> LogSnapshot:
-    """The survey of a log of which nothing but *fields* is worth telling."""
+    """Return the snapshot of a log with these *fields* and defaults."""
     whole = {
         "length": head,
         "has_leader": True,
@@ -44,17 +44,17 @@ def asked(requests: int, *, paused: float = 0.0) -> EndpointSnapshot:
 
 
 def stored(text: str) -> str:
-    """A message as stores keep it."""
+    """Return a message as stores keep it."""
     message = ChatMessage(
         id=1, sender="ann", text=text, to="", date="", is_bot=False, is_mine=False, is_private=False
     )
     return msgspec.json.encode(message).decode()
 
 
-def shown(*surveys: StoreSnapshot, width: int, height: int) -> str:
-    """The screen behind surveys that came one second after the other."""
+def screen_after(*snapshots: StoreSnapshot, width: int, height: int) -> str:
+    """Return the screen after snapshots at intervals of one second."""
     sight = TopScreen("bot.sqlite")
-    for at, one in enumerate(surveys):
+    for at, one in enumerate(snapshots):
         sight.add(float(at), one)
     console = Console(
         file=io.StringIO(), width=width, height=height, theme=THEME_256, color_system=None
@@ -64,32 +64,32 @@ def shown(*surveys: StoreSnapshot, width: int, height: int) -> str:
     return capture.get()
 
 
-def drawn(*surveys: StoreSnapshot, width: int = 100, height: int = 30) -> list[str]:
-    """Its lines, of which there are no more than fit."""
-    lines = shown(*surveys, width=width, height=height).splitlines()
+def render(*snapshots: StoreSnapshot, width: int = 100, height: int = 30) -> list[str]:
+    """Return its lines, of which no more are returned than fit."""
+    lines = screen_after(*snapshots, width=width, height=height).splitlines()
     assert len(lines) <= height
     assert max(map(len, lines)) <= width
     return [line.rstrip() for line in lines]
 
 
-def cut(lines: list[str], beginning: str) -> list[str]:
-    """The words of the one line that begins so."""
+def words_of(lines: list[str], beginning: str) -> list[str]:
+    """Return the words of the only line that begins with *start*."""
     (line,) = [line for line in lines if line.startswith(beginning)]
     return line.split()
 
 
-# -- what is made of surveys ----------------------------------------------------------------------
+# -- screens of snapshots ------------------------------------------------------------------------
 
 
-def test_names_are_taken_apart() -> None:
-    """What, where and for whom; the digest of an account is cut, and may be missing."""
+def test_keys_are_parsed() -> None:
+    """Name, host and account; the digest of an account is shortened, and may be missing."""
     assert parse_key(GET) == Label("peerbet.chat.get", "peerbet.org", "0123")
-    assert parse_key("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "nobody")
-    assert parse_key("whatever") == Label("whatever", "", "nobody")
+    assert parse_key("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "no key")
+    assert parse_key("whatever") == Label("whatever", "", "no key")
 
 
 def test_rates_are_those_of_the_last_minute() -> None:
-    """From the second look on; what is older than a minute counts no more."""
+    """They exist from the second snapshot on; snapshots older than a minute do not count."""
     rates = Rates()
     rates.add(0.0, StoreSnapshot((log(head=10),), (asked(5),)))
     assert rates.per_minute(CHAT) is None
@@ -101,16 +101,16 @@ def test_rates_are_those_of_the_last_minute() -> None:
     assert rates.per_minute(CHAT) == 0.0
 
 
-def test_what_begins_anew_has_no_rate() -> None:
-    """A store that was emptied counts from the beginning."""
+def test_counts_that_decrease_have_no_rate() -> None:
+    """A store that was emptied counts from 0."""
     rates = Rates()
     rates.add(0.0, StoreSnapshot((log(head=10),), ()))
     rates.add(1.0, StoreSnapshot((log(head=1),), ()))
     assert rates.per_minute(CHAT) is None
 
 
-def test_items_are_read_as_what_they_are() -> None:
-    """Chat and mail, and nothing where one is damaged or of a kind that is not known."""
+def test_items_are_decoded() -> None:
+    """Chat and mail; ``None`` for damaged ones and for unknown topics."""
     ((id, message),) = items(log(latest=(LatestItem(7, stored("hi")),)))
     assert (id, message) == (7, msgspec.json.decode(stored("hi"), type=ChatMessage))
     assert message is not None
@@ -129,41 +129,41 @@ def test_items_are_read_as_what_they_are() -> None:
 # -- the screen -----------------------------------------------------------------------------------
 
 
-def test_the_screen_tells_rates_lag_and_pacing() -> None:
-    """A line for each name of a log and for each endpoint, with what is out of order in words."""
+def test_the_screen_shows_rates_lag_and_pacing() -> None:
+    """A line for each name of a log and for each endpoint, with what needs attention."""
     names = (ReaderSnapshot("archive", 100, 900), ReaderSnapshot("bot", 1000, 0))
-    survey = StoreSnapshot(
+    snapshot = StoreSnapshot(
         (log(head=1000, readers=names), log(MAIL, has_leader=False, pending_fetches=2)), (asked(7),)
     )
     later = StoreSnapshot(
         (log(head=1002, readers=names), log(MAIL, has_leader=False, pending_fetches=2)),
         (asked(8, paused=12.3),),
     )
-    lines = drawn(survey, later, width=140)
+    lines = render(snapshot, later, width=140)
     assert lines[0].startswith("pythpeer top · bot.sqlite · ")
-    assert cut(lines, "peerbet.chat ") == [
+    assert words_of(lines, "peerbet.chat ") == [
         *("peerbet.chat", "peerbet.org", "0123", "1,002", "120.0", "archive", "100", "900"),
         "█" * 12,
     ]
     assert [line.split() for line in lines if "bot  " in line] == [["bot", "1,000", "0"]]
-    assert cut(lines, "pythbots.mail") == [
+    assert words_of(lines, "pythbots.mail") == [
         *("pythbots.mail", "pythbots.org", "0123"),
-        *("2", "in", "doubt", "not", "polled", "0", "0.0", "no", "name", "yet"),
+        *("fetches", "pending:", "2", "not", "polled", "0", "0.0", "no", "name", "yet"),
     ]
-    assert cut(lines, "peerbet.chat.get")[-4:] == ["8", "60.0", "12", "s"]
+    assert words_of(lines, "peerbet.chat.get")[-4:] == ["8", "60.0", "12", "s"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 71, 72, 100, 200])
 @pytest.mark.parametrize("height", [3, 10, 30])
 def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -> None:
-    """Whatever there is to show; the last messages have the room that is left."""
+    """For every snapshot; the latest items use the remaining lines."""
     text = stored("so many words, and \x1b[31mred")
     latest = tuple(LatestItem(id, text) for id in range(1, 51))
     full = StoreSnapshot(
         (log(head=10**9, readers=(ReaderSnapshot("x" * 90, 1, 5),), latest=latest), log(MAIL)),
         (asked(10**9, paused=9.0),),
     )
-    screen = shown(full, width=width, height=height)
+    screen = screen_after(full, width=width, height=height)
     lines = screen.splitlines()
     assert max(map(len, lines)) <= width
     assert "\x1b" not in screen
@@ -172,9 +172,9 @@ def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -
         assert sum("so many" in line or "ann" in line for line in lines) >= 3
 
 
-def test_an_empty_store_says_so() -> None:
-    """Instead of tables without rows."""
-    assert "Nothing is in this store yet." in drawn(StoreSnapshot((), ()))
+def test_an_empty_store_is_named_as_such() -> None:
+    """There are no tables without rows."""
+    assert "This store is empty." in render(StoreSnapshot((), ()))
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_an_empty_store_says_so() -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """The store of a bot that has read two messages, and was behind when it was stopped."""
+    """The store of a bot that has read two messages, and had a lag when it was stopped."""
     path = tmp_path / "bot.sqlite"
 
     async def main() -> None:
@@ -199,8 +199,8 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_it_looks_once_where_there_is_no_terminal(run: Run, file: Path) -> None:
-    """And prints what a terminal would show, without an escape."""
+def test_without_a_terminal_there_is_one_snapshot(run: Run, file: Path) -> None:
+    """It prints what a terminal would show, without escape sequences."""
     code, out, err = run("top", "--store", str(file))
     assert (code, err) == (0, "")
     assert out.startswith(f"pythpeer top · {file} · ")
@@ -210,10 +210,12 @@ def test_it_looks_once_where_there_is_no_terminal(run: Run, file: Path) -> None:
     assert words[-7:] == ["not", "polled", "2", "bot", "1", "1", "▏"]
 
 
-def test_each_look_is_a_line_of_json(run: Run, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The survey as it is; the environment names the store as well."""
+def test_each_snapshot_is_a_line_of_json(
+    run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot unchanged; the environment names the store as well."""
     monkeypatch.setenv("PYTHPEER_STORE", str(file))
-    result = run("top", "--json", "--looks", "2", "--interval", "0.1")
+    result = run("top", "--json", "--count", "2", "--interval", "0.1")
     assert result.code == 0
     first, second = result.rows
     assert first == second
@@ -224,16 +226,16 @@ def test_each_look_is_a_line_of_json(run: Run, file: Path, monkeypatch: pytest.M
     assert first["endpoints"][0]["requests"] == 1
 
 
-def test_to_watch_changes_nothing(run: Run, file: Path) -> None:
-    """No place is moved, nothing is polled, and nobody is asked anything."""
-    before = run("top", "--store", str(file), "--json", "--looks", "1").out
-    run("top", "--store", str(file), "--looks", "3", "--interval", "0.1")
-    assert run("top", "--store", str(file), "--json", "--looks", "1").out == before
+def test_watching_changes_nothing(run: Run, file: Path) -> None:
+    """No position is changed, nothing is polled, no request is made."""
+    before = run("top", "--store", str(file), "--json", "--count", "1").out
+    run("top", "--store", str(file), "--count", "3", "--interval", "0.1")
+    assert run("top", "--store", str(file), "--json", "--count", "1").out == before
 
 
 @pytest.mark.parametrize("how", ["nothing", "memory", "missing", "damaged", "often", "address"])
 def test_what_cannot_be_watched_is_one_line(run: Run, tmp_path: Path, how: str) -> None:
-    """Of usage, but for a file that is none of ours."""
+    """It is wrong usage, except for a file that is not a store."""
     path = tmp_path / "x.sqlite"
     arguments = {
         "nothing": [],
@@ -252,9 +254,16 @@ def test_what_cannot_be_watched_is_one_line(run: Run, tmp_path: Path, how: str) 
 
 @needs_signals
 def test_on_a_terminal_it_stays_until_ctrl_c(on_terminal: OnTerminal, file: Path) -> None:
-    """On a screen of its own; what was there last is left behind."""
+    """It uses a separate screen; the last state remains after the end."""
     process = on_terminal("top", "--store", str(file), "--interval", "0.1", columns=90)
     process.read_until("hello")
     process.type("\x03")
     assert process.finish() in (0, 130)
     assert process.shown.count("\x1b[?1049h") == process.shown.count("\x1b[?1049l") == 1
+
+
+def test_the_old_name_of_count_is_an_alias(run: Run, file: Path) -> None:
+    """`--looks` is the old name of `--count`."""
+    new = run("top", "--store", str(file), "--json", "--count", "2", "--interval", "0.1")
+    old = run("top", "--store", str(file), "--json", "--looks", "2", "--interval", "0.1")
+    assert (old.code, old.out.count("\n")) == (new.code, new.out.count("\n")) == (0, 2)

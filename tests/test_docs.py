@@ -152,7 +152,7 @@ def test_the_page_shows_the_output_of_serve(
         "PYTHPEER_PEERBET_KEY": fake.peerbet_key,
         "PYTHPEER_PERSONAL_KEY": fake.personal_key,
     }
-    serve._introduce(Page(fake, port=defaults["port"]).url, environment)
+    serve._print_intro(Page(fake, port=defaults["port"]).url, environment)
     page_text = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out in page_text
 

@@ -1,7 +1,7 @@
-"""The doctor: every variant of the services is recognised and named, every fault has its own line.
+"""The doctor: every variant of the services is recognised, every fault has a finding of its own.
 
-The services are the test kit's, whose switches are what nobody documents. Whatever they hold that
-is anybody's has a canary in it, and no canary is in what comes out.
+The services are those of the test kit, with their quirks. All data of users contain a canary, which
+must not be in a report.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ OK, NOTE, WARNING, PROBLEM, SKIPPED = (
 
 @pytest.fixture(autouse=True)
 def no_canary_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """At no level."""
+    """No log record of any level contains a canary."""
     caplog.set_level(logging.DEBUG)
     yield
     assert CANARY not in caplog.text
 
 
 def services(**options: Any) -> FakeServices:
-    """Fake services in which a chat is going on and a mailbox is not empty."""
+    """Fake services with messages in the chat and mails in the mailbox."""
     fake = FakeServices(**{**KEYS, **options})
     for number in range(8):
         fake.chat.say(f"{CANARY} {number % 3}", f"{CANARY} says {number}")
@@ -80,18 +80,18 @@ def services(**options: Any) -> FakeServices:
 
 
 async def report_on(fake: FakeServices, **overrides: Any) -> Report:
-    """Examine services that are running, and see that nothing was done to them."""
-    said = list(fake.chat.messages)
+    """Examine running services, and check that nothing was changed in them."""
+    messages = list(fake.chat.messages)
     async with fake.session(**overrides) as session:
         report = await examine(session)
-    assert fake.chat.messages == said
+    assert fake.chat.messages == messages
     assert fake.mail.sent == []
     assert all_that_shows(report)
     return report
 
 
 def all_that_shows(report: Report) -> str:
-    """Everything that a report gives out, in which no canary is."""
+    """Return all texts of a report, and check that they contain no canary."""
     shown = [repr(report), json.dumps(report.as_json()), *map(repr, report.samples)]
     text = "\n".join(shown) + b"".join(each.body for each in report.samples).decode()
     assert CANARY not in text
@@ -114,7 +114,7 @@ def finding(report: Report, check: str) -> Finding:
 
 
 async def test_services_as_documented_are_well() -> None:
-    """No warning, no problem; what is worth a note is what no document says."""
+    """There is no warning and no problem; notes are on undocumented behaviour."""
     report = await examined({})
     assert report.status is NOTE
     notes = {each.check for each in report.findings if each.status is NOTE}
@@ -132,8 +132,8 @@ async def test_services_as_documented_are_well() -> None:
     assert all((each.advice is not None) == (each.status is WARNING) for each in report.findings)
 
 
-async def test_it_only_reads_and_keeps_the_pace() -> None:
-    """Nothing that posts, sends or consumes is asked; what was unread still is."""
+async def test_it_only_reads_and_keeps_the_rates() -> None:
+    """No post, no mail, no destructive read; unread mail stays unread."""
     async with services(pythbots_api_key=API_KEY) as fake:
         started = asyncio.get_running_loop().time()
         await report_on(fake)
@@ -141,19 +141,19 @@ async def test_it_only_reads_and_keeps_the_pace() -> None:
         assert fake.violations == []
         targets = " ".join(arrival.target for arrival in fake.requests)
         assert not any(word in targets for word in ("readnew", "message=", "msg=", "=set"))
-        assert not any(letter.read for letter in fake.mail.box)
+        assert not any(letter.read for letter in fake.mail.inbox)
         assert len(fake.requests) <= 15
 
 
-async def test_findings_are_told_as_they_come() -> None:
-    """Whoever watches has seen each of them, in order, by the end."""
+async def test_watch_receives_each_finding() -> None:
+    """`watch` has received each of them, in order, by the end."""
     watched: list[Finding] = []
     async with services() as fake, fake.session() as session:
         report = await examine(session, watch=watched.append)
     assert tuple(watched) == report.findings
 
 
-async def test_mail_is_left_alone_on_demand() -> None:
+async def test_mail_can_be_excluded() -> None:
     """Reading it may mark it."""
     async with services() as fake, fake.session() as session:
         report = await examine(session, mail=False)
@@ -161,8 +161,8 @@ async def test_mail_is_left_alone_on_demand() -> None:
         assert "pythbots.mail" not in {arrival.endpoint for arrival in fake.requests}
 
 
-async def test_without_keys_there_is_less_to_see() -> None:
-    """What is missing is skipped, with the variable to set, and is no fault."""
+async def test_without_keys_some_checks_are_skipped() -> None:
+    """Checks without a key are skipped, and the variable is named; that is not a warning."""
     async with services() as fake:
         report = await report_on(fake, peerbet_key=None, personal_key=None)
     assert finding(report, "peerbet.key").status is SKIPPED
@@ -171,8 +171,8 @@ async def test_without_keys_there_is_less_to_see() -> None:
     assert report.status is NOTE
 
 
-async def test_a_session_that_is_not_open_says_so() -> None:
-    """And wrong arguments do, before anything is looked at."""
+async def test_a_session_that_is_not_open_is_an_error() -> None:
+    """It is an error before any check, and so are wrong arguments."""
     async with services() as fake:
         with pytest.raises(SessionClosedError):
             await examine(fake.session())
@@ -186,8 +186,8 @@ async def test_a_session_that_is_not_open_says_so() -> None:
 # -- every variant is recognised ------------------------------------------------------------------
 
 
-class Sign(NamedTuple):
-    """By what a variant is recognised: the finding that changes, and words in it."""
+class ExpectedFinding(NamedTuple):
+    """The finding by which a variant is recognised, and a text in it."""
 
     options: Mapping[str, Any]
     check: str
@@ -195,91 +195,121 @@ class Sign(NamedTuple):
     words: str
 
 
-VARIANTS: Final[Mapping[str, Sign]] = {
-    "window newest": Sign({"window": "newest"}, "peerbet.chat.window", NOTE, "the newest come"),
-    "window oldest": Sign({"window": "oldest"}, "peerbet.chat.window", OK, "the oldest come"),
-    "overlap of one": Sign({"overlap": 1}, "peerbet.chat.overlap", NOTE, "mid itself"),
-    "overlap of three": Sign({"overlap": 3}, "peerbet.chat.overlap", NOTE, "3 messages up to mid"),
-    "repeat": Sign({"repeat": 2}, "peerbet.chat.repeats", NOTE, "9 messages repeated"),
-    "order descending": Sign({"order": "descending"}, "peerbet.chat.order", NOTE, "descending"),
-    "order shuffled": Sign({"order": "shuffled"}, "peerbet.chat.order", NOTE, "in no order"),
-    "order of mail": Sign({"order": "descending"}, "pythbots.mail.order", NOTE, "descending"),
-    "numbered chat": Sign({"numbered": True}, "peerbet.chat.list", NOTE, "numbers for keys"),
-    "numbered staff": Sign({"numbered": True}, "pythbots.crank.form", NOTE, "numbers for keys"),
-    "numbered mail": Sign({"numbered": True}, "pythbots.mail.form", NOTE, "numbers for keys"),
-    "wrapped staff": Sign({"wrapped": True}, "pythbots.crank.form", NOTE, "one level down"),
-    "wrapped mail": Sign({"wrapped": True}, "pythbots.mail.form", NOTE, "one level down"),
-    "empty list": Sign({"empty": "list"}, "peerbet.chat.empty", OK, "[]"),
-    "empty null": Sign({"empty": "null"}, "peerbet.chat.empty", NOTE, "null"),
-    "empty object": Sign({"empty": "object"}, "peerbet.chat.empty", NOTE, "{}"),
-    "numbers_as_strings in chat": Sign(
-        {"numbers_as_strings": True}, "peerbet.chat.types", NOTE, "numbers come as strings"
+VARIANTS: Final[Mapping[str, ExpectedFinding]] = {
+    "window newest": ExpectedFinding(
+        {"window": "newest"}, "peerbet.chat.window", NOTE, "the newest are sent"
     ),
-    "numbers_as_strings in staff": Sign(
-        {"numbers_as_strings": True}, "pythbots.crank.types", NOTE, "numbers come as strings"
+    "window oldest": ExpectedFinding(
+        {"window": "oldest"}, "peerbet.chat.window", OK, "the oldest are sent"
     ),
-    "numbers_as_strings in mail": Sign(
-        {"numbers_as_strings": True}, "pythbots.mail.types", NOTE, "bits come as strings"
+    "overlap of one": ExpectedFinding({"overlap": 1}, "peerbet.chat.overlap", NOTE, "mid itself"),
+    "overlap of three": ExpectedFinding(
+        {"overlap": 3}, "peerbet.chat.overlap", NOTE, "3 messages up to mid"
     ),
-    "bits_as_booleans in chat": Sign(
-        {"bits_as_booleans": True}, "peerbet.chat.types", NOTE, "bits come as booleans"
+    "repeat": ExpectedFinding({"repeat": 2}, "peerbet.chat.repeats", NOTE, "9 messages repeated"),
+    "order descending": ExpectedFinding(
+        {"order": "descending"}, "peerbet.chat.order", NOTE, "descending"
     ),
-    "bits_as_booleans in mail": Sign(
-        {"bits_as_booleans": True}, "pythbots.mail.types", OK, "bits come as booleans"
+    "order shuffled": ExpectedFinding(
+        {"order": "shuffled"}, "peerbet.chat.order", NOTE, "unsorted"
     ),
-    "mail_ids": Sign({"mail_ids": False}, "pythbots.mail.ids", NOTE, "3 of 3 mails have no id"),
-    "readall_marks": Sign(
+    "order of mail": ExpectedFinding(
+        {"order": "descending"}, "pythbots.mail.order", NOTE, "descending"
+    ),
+    "numbered chat": ExpectedFinding(
+        {"numbered": True}, "peerbet.chat.list", NOTE, "numbers for keys"
+    ),
+    "numbered staff": ExpectedFinding(
+        {"numbered": True}, "pythbots.crank.form", NOTE, "numbers for keys"
+    ),
+    "numbered mail": ExpectedFinding(
+        {"numbered": True}, "pythbots.mail.form", NOTE, "numbers for keys"
+    ),
+    "wrapped staff": ExpectedFinding(
+        {"wrapped": True}, "pythbots.crank.form", NOTE, "inside an object"
+    ),
+    "wrapped mail": ExpectedFinding(
+        {"wrapped": True}, "pythbots.mail.form", NOTE, "inside an object"
+    ),
+    "empty list": ExpectedFinding({"empty": "list"}, "peerbet.chat.empty", OK, "[]"),
+    "empty null": ExpectedFinding({"empty": "null"}, "peerbet.chat.empty", NOTE, "null"),
+    "empty object": ExpectedFinding({"empty": "object"}, "peerbet.chat.empty", NOTE, "{}"),
+    "numbers_as_strings in chat": ExpectedFinding(
+        {"numbers_as_strings": True}, "peerbet.chat.types", NOTE, "numbers are strings"
+    ),
+    "numbers_as_strings in staff": ExpectedFinding(
+        {"numbers_as_strings": True}, "pythbots.crank.types", NOTE, "numbers are strings"
+    ),
+    "numbers_as_strings in mail": ExpectedFinding(
+        {"numbers_as_strings": True}, "pythbots.mail.types", NOTE, "bits are strings"
+    ),
+    "bits_as_booleans in chat": ExpectedFinding(
+        {"bits_as_booleans": True}, "peerbet.chat.types", NOTE, "bits are booleans"
+    ),
+    "bits_as_booleans in mail": ExpectedFinding(
+        {"bits_as_booleans": True}, "pythbots.mail.types", OK, "bits are booleans"
+    ),
+    "mail_ids": ExpectedFinding(
+        {"mail_ids": False}, "pythbots.mail.ids", NOTE, "3 of 3 mails have no id"
+    ),
+    "readall_marks": ExpectedFinding(
         {"readall_marks": True}, "pythbots.mail.marks", WARNING, "3 unread before it, 0 after"
     ),
-    "readall does not mark": Sign(
+    "readall does not mark": ExpectedFinding(
         {"readall_marks": False}, "pythbots.mail.marks", OK, "leaves unread mail unread"
     ),
-    "names that are unknown": Sign(
+    "names that are unknown": ExpectedFinding(
         {"names": {"from": "author", "from_id": "author_id"}},
         "pythbots.mail.missing",
         WARNING,
         "sender",
     ),
-    "names that are unknown, shown": Sign(
+    "names that are unknown, shown": ExpectedFinding(
         {"names": {"from": "author"}}, "pythbots.mail.unknown", NOTE, "author"
     ),
-    "names that could be somebody's": Sign(
+    "names that could be somebody's": ExpectedFinding(
         {"names": {"from": CANARY}}, "pythbots.mail.unknown", NOTE, "1 whose names are not shown"
     ),
-    "names that are known": Sign(
+    "names that are known": ExpectedFinding(
         {"names": {"from": "sender", "message": "text"}}, "pythbots.mail.missing", OK, "every field"
     ),
-    "names left out": Sign({"names": {"rank": None}}, "pythbots.crank.missing", WARNING, "rank"),
-    "names left out, of no need": Sign(
+    "names left out": ExpectedFinding(
+        {"names": {"rank": None}}, "pythbots.crank.missing", WARNING, "rank"
+    ),
+    "names left out, of no need": ExpectedFinding(
         {"names": {"read": None}}, "pythbots.mail.missing", NOTE, "is_read"
     ),
-    "personal_key_param": Sign(
+    "personal_key_param": ExpectedFinding(
         {"personal_key_param": "personal_key"},
         "pythbots.personal-key",
         PROBLEM,
-        "only where its parameter is spelled personal_key",
+        "only with the parameter personal_key",
     ),
-    "refusal_status": Sign(
+    "refusal_status": ExpectedFinding(
         {"refusal_status": 403}, "pythbots.refusals", OK, '("User not found", HTTP status 403)'
     ),
-    "prefix BOM": Sign({"prefix": BOM}, "peerbet.around", NOTE, "a byte-order mark"),
-    "prefix PHP": Sign({"prefix": PHP_WARNING}, "pythbots.around", WARNING, "PHP's warnings"),
-    "prefix of both": Sign(
+    "prefix BOM": ExpectedFinding({"prefix": BOM}, "peerbet.around", NOTE, "a byte-order mark"),
+    "prefix PHP": ExpectedFinding(
+        {"prefix": PHP_WARNING}, "pythbots.around", WARNING, "PHP's warnings"
+    ),
+    "prefix of both": ExpectedFinding(
         {"prefix": BOM + PHP_WARNING}, "peerbet.around", WARNING, "a byte-order mark, and"
     ),
-    "content_type": Sign(
+    "content_type": ExpectedFinding(
         {"content_type": "application/json"}, "peerbet.content-type", OK, "application/json"
     ),
-    "content_type text": Sign(
+    "content_type text": ExpectedFinding(
         {"content_type": "text/plain"}, "peerbet.content-type", NOTE, "text/plain"
     ),
-    "content_type odd": Sign({"content_type": CANARY}, "pythbots.content-type", NOTE, "another"),
+    "content_type odd": ExpectedFinding(
+        {"content_type": CANARY}, "pythbots.content-type", NOTE, "another"
+    ),
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 async def test_every_variant_is_recognised(variant: str) -> None:
-    """Each by a finding that names it; nothing else turns into a problem by it."""
+    """Each has a finding of its own, and causes no problem elsewhere."""
     sign = VARIANTS[variant]
     # The session is the user's: it knows nothing of how the service spells a parameter.
     report = await examined(sign.options, personal_key_param="personalkey")
@@ -290,43 +320,43 @@ async def test_every_variant_is_recognised(variant: str) -> None:
 
 
 def test_the_table_has_every_variant_there_is() -> None:
-    """A new switch of the test kit is a new row."""
+    """A new quirk of the test kit requires a new row."""
     switched = {name for sign in VARIANTS.values() for name in sign.options}
     assert switched == set(Quirks.__struct_fields__)
 
 
-async def test_the_right_spelling_is_found_from_either_side() -> None:
-    """Also where the session was told the newer one, or one that is neither."""
+async def test_the_right_parameter_name_is_found() -> None:
+    """For either parameter name in the session, and for one that is neither."""
     for configured in ("personal_key", "key_of_mine"):
         report = await examined({}, personal_key_param=configured)
         found = finding(report, "pythbots.personal-key")
         assert (found.status, found.advice) == (
             PROBLEM,
             (
-                "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or make sessions with"
+                "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or create sessions with"
                 ' Session(personal_key_param="personalkey")'
             ),
         )
     report = await examined(
         {"personal_key_param": "personal_key"}, personal_key_param="personal_key"
     )
-    assert finding(report, "pythbots.personal-key").text.endswith("spelled personal_key")
+    assert finding(report, "pythbots.personal-key").text.endswith("the parameter is personal_key")
 
 
 @pytest.mark.parametrize("options", [{}, {"wrapped": True}])
 async def test_an_empty_mailbox_as_null_is_a_problem(options: Mapping[str, Any]) -> None:
-    """A stream would settle for ever: nothing tells it that the answer is whole."""
+    """A stream would recover lost mail indefinitely, because it treats that as damaged."""
     async with FakeServices(empty="null", **options) as fake:
         report = await report_on(fake)
     found = finding(report, "pythbots.mail.null")
     assert found.status is PROBLEM
-    assert "settle for ever" in found.text
+    assert "recover lost mail indefinitely" in found.text
     assert finding(report, "pythbots.personal-key").status is OK
 
 
 @pytest.mark.parametrize("body", ["null", '{"mail": null}', '{"count": 0, "mail": null}', '""'])
 async def test_null_is_recognised_in_every_form(body: str) -> None:
-    """Wherever it stands, and with whatever beside it."""
+    """In every position, with any other fields."""
     async with services() as fake:
         fake.faults.always("pythbots.mail", Fault.garbage(body.encode()))
         report = await report_on(fake)
@@ -335,7 +365,7 @@ async def test_null_is_recognised_in_every_form(body: str) -> None:
 
 @pytest.mark.parametrize("empty", ["list", "object"])
 async def test_an_empty_mailbox_is_well_otherwise(empty: Any) -> None:
-    """There is a list, and nothing in it."""
+    """It is a list without elements."""
     async with FakeServices(empty=empty) as fake:
         report = await report_on(fake)
     assert finding(report, "pythbots.mail.empty").status is OK
@@ -344,15 +374,15 @@ async def test_an_empty_mailbox_is_well_otherwise(empty: Any) -> None:
 
 
 async def test_an_empty_chat_is_well() -> None:
-    """What cannot be seen in it is skipped."""
+    """Checks that require messages are skipped."""
     async with FakeServices() as fake:
         report = await report_on(fake)
     assert finding(report, "peerbet.chat.overlap").status is SKIPPED
     assert report.status is NOTE
 
 
-async def test_a_chat_of_few_words_shows_no_window() -> None:
-    """Which messages come first takes more of them than fit."""
+async def test_a_chat_of_few_messages_shows_no_window() -> None:
+    """The check of the window requires more messages than a response contains."""
     async with FakeServices() as fake:
         for _ in range(3):
             fake.chat.say("alice", "hello")
@@ -361,9 +391,12 @@ async def test_a_chat_of_few_words_shows_no_window() -> None:
     assert finding(report, "peerbet.chat.overlap").status is OK
 
 
-async def test_messages_that_come_meanwhile_change_nothing() -> None:
-    """The window is still recognised when the chat goes on."""
-    for window, words_of_it in (("oldest", "the oldest come"), ("newest", "the newest come")):
+async def test_new_messages_during_the_examination_change_nothing() -> None:
+    """The window is still recognised if there are new messages."""
+    for window, words_of_it in (
+        ("oldest", "the oldest are sent"),
+        ("newest", "the newest are sent"),
+    ):
         async with services(window=window) as fake:
             fake.people.add("alice").says("hello", every=0.4)
             async with fake.session() as session:
@@ -375,7 +408,7 @@ async def test_messages_that_come_meanwhile_change_nothing() -> None:
 
 
 async def test_keys_that_are_accepted() -> None:
-    """By what only they could show, where there is such a thing."""
+    """They are recognised by what only the key's owner receives, if there is such a thing."""
     report = await examined({"pythbots_api_key": API_KEY})
     assert "messages are marked (1 on the page)" in finding(report, "peerbet.key").text
     assert finding(report, "pythbots.api-key").text == "accepted by 3 of 3 look-ups"
@@ -383,7 +416,7 @@ async def test_keys_that_are_accepted() -> None:
 
 
 async def test_keys_that_are_wrong() -> None:
-    """Each is named, and what can be read without it is read all the same."""
+    """Each is named, and whatever does not need it is still checked."""
     async with services(pythbots_api_key=API_KEY) as fake:
         wrong = f"{CANARY}-wrong"
         keys = ("peerbet_key", "personal_key", "pythbots_api_key")
@@ -392,12 +425,12 @@ async def test_keys_that_are_wrong() -> None:
     assert '("Invalid key", HTTP status 200)' in finding(report, "peerbet.key").text
     assert finding(report, "peerbet.chat.types").status is OK
     assert finding(report, "peerbet.chat.window").status is NOTE
-    assert "the API key is refused" in finding(report, "pythbots.api-key").text
+    assert "the API key is rejected" in finding(report, "pythbots.api-key").text
     assert finding(report, "pythbots.personal-key").status is PROBLEM
 
 
-async def test_a_wrong_personal_key_is_tried_in_both_spellings() -> None:
-    """So the spelling cannot be what is wrong."""
+async def test_a_wrong_personal_key_is_tried_with_both_parameter_names() -> None:
+    """So the parameter's name cannot be the cause."""
     async with services() as fake:
         report = await report_on(fake, personal_key=f"{CANARY}-wrong")
         asked = [each.target for each in fake.requests if each.endpoint == "pythbots.mail"]
@@ -405,7 +438,7 @@ async def test_a_wrong_personal_key_is_tried_in_both_spellings() -> None:
     assert finding(report, "pythbots.personal-key").status is PROBLEM
 
 
-async def test_an_api_key_that_is_asked_for_and_missing() -> None:
+async def test_an_api_key_that_is_required_and_missing() -> None:
     """The variable to set is named."""
     report = await examined({"pythbots_api_key": API_KEY}, pythbots_api_key=None)
     found = finding(report, "pythbots.api-key")
@@ -413,27 +446,27 @@ async def test_an_api_key_that_is_asked_for_and_missing() -> None:
 
 
 async def test_an_api_key_without_a_permission() -> None:
-    """The endpoints are named that it may not ask."""
+    """The endpoints without permission are named."""
     async with services() as fake:
         fake.api_keys.add(API_KEY, endpoints=["pythbots.userinfo", "pythbots.cstats"])
         report = await report_on(fake, pythbots_api_key=API_KEY)
     found = finding(report, "pythbots.api-key")
     assert found.status is PROBLEM
-    assert 'has no right to: staff ("no access", HTTP status 200)' in found.text
+    assert 'has no permission for: staff ("no access", HTTP status 200)' in found.text
     assert finding(report, "pythbots.personal-key").status is PROBLEM
-    assert "API key needs the right" in (finding(report, "pythbots.personal-key").advice or "")
+    assert "API key needs permission" in (finding(report, "pythbots.personal-key").advice or "")
 
 
 @pytest.mark.parametrize("limit", ["per_hour", "per_day", "per_week", "per_month"])
 async def test_an_api_key_that_is_used_up(limit: str) -> None:
-    """That is no fault of the key, but of the hour."""
+    """Its limit is the cause, not the key itself."""
     async with services() as fake:
         used_up: dict[str, Any] = {limit: 1}
         fake.api_keys.add(API_KEY, **used_up)
         report = await report_on(fake, pythbots_api_key=API_KEY)
     assert finding(report, "pythbots.userinfo.answer").status is OK
     found = finding(report, "pythbots.crank.answer")
-    assert (found.status, "asked too often" in found.text) == (WARNING, True)
+    assert (found.status, "throttled by the service" in found.text) == (WARNING, True)
 
 
 # -- faults ---------------------------------------------------------------------------------------
@@ -442,50 +475,50 @@ PORTAL: Final = f"<!DOCTYPE html><html><body>Welcome, {CANARY}</body></html>".en
 LONG_AGO: Final = format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True)
 
 
-class Met(NamedTuple):
-    """A fault that every request meets, and the words in the finding of a look-up."""
+class FaultCase(NamedTuple):
+    """A fault that applies to every request, and the text in the finding of a look-up."""
 
     fault: Fault
     status: Status
     words: str
 
 
-FAULTS: Final[Mapping[str, Met]] = {
-    "drop": Met(Fault.drop(), PROBLEM, "the connection broke before the response"),
-    "reset": Met(Fault.reset(), PROBLEM, "the connection broke before the response"),
-    "cut": Met(Fault.cut(), PROBLEM, "the connection broke within the body"),
-    "hang": Met(Fault.hang(), PROBLEM, "no whole answer within the time limit"),
-    "slow": Met(Fault.slow(7.0), OK, "can be read"),
-    "after": Met(Fault.html().after(1.0), PROBLEM, "a web page (HTTP status 200)"),
-    "http": Met(Fault.http(503), PROBLEM, "web page (HTTP status 503)"),
-    "http bare": Met(Fault(status=500, body=b""), PROBLEM, "500: the service is in trouble"),
-    "not found": Met(Fault(status=404, body=b""), PROBLEM, "HTTP status 404"),
-    "too_many": Met(Fault.too_many(3600), WARNING, "asked too often for 3600 s"),
-    "html": Met(Fault.html(), PROBLEM, "a web page (HTTP status 200)"),
-    "portal": Met(Fault.garbage(PORTAL), PROBLEM, "a web page (HTTP status 200)"),
-    "guard": Met(Fault(status=403, body=PORTAL), PROBLEM, "a web page (HTTP status 403)"),
-    "garbage": Met(Fault.garbage(), PROBLEM, "no JSON, or damaged JSON"),
-    "empty": Met(Fault.garbage(b""), PROBLEM, "an empty answer"),
-    "another shape": Met(Fault.garbage(b'"word"'), PROBLEM, "another shape than the models expect"),
-    "too large": Met(Fault.garbage(b" " * 2_000_000), PROBLEM, "over 1048576 bytes"),
-    "redirect": Met(
+FAULTS: Final[Mapping[str, FaultCase]] = {
+    "drop": FaultCase(Fault.drop(), PROBLEM, "the connection broke before the answer"),
+    "reset": FaultCase(Fault.reset(), PROBLEM, "the connection broke before the answer"),
+    "cut": FaultCase(Fault.cut(), PROBLEM, "the connection broke within the body"),
+    "hang": FaultCase(Fault.hang(), PROBLEM, "no complete response within the time limit"),
+    "slow": FaultCase(Fault.slow(7.0), OK, "can be read"),
+    "after": FaultCase(Fault.html().after(1.0), PROBLEM, "a web page (HTTP status 200)"),
+    "http": FaultCase(Fault.http(503), PROBLEM, "web page (HTTP status 503)"),
+    "http bare": FaultCase(Fault(status=500, body=b""), PROBLEM, "500: the service has a failure"),
+    "not found": FaultCase(Fault(status=404, body=b""), PROBLEM, "HTTP status 404"),
+    "too_many": FaultCase(Fault.too_many(3600), WARNING, "throttled by the service for 3600 s"),
+    "html": FaultCase(Fault.html(), PROBLEM, "a web page (HTTP status 200)"),
+    "portal": FaultCase(Fault.garbage(PORTAL), PROBLEM, "a web page (HTTP status 200)"),
+    "guard": FaultCase(Fault(status=403, body=PORTAL), PROBLEM, "a web page (HTTP status 403)"),
+    "garbage": FaultCase(Fault.garbage(), PROBLEM, "no JSON, or damaged JSON"),
+    "empty": FaultCase(Fault.garbage(b""), PROBLEM, "an empty response"),
+    "another shape": FaultCase(Fault.garbage(b'"word"'), PROBLEM, "JSON of an unexpected shape"),
+    "too large": FaultCase(Fault.garbage(b" " * 2_000_000), PROBLEM, "more than 1048576 bytes"),
+    "redirect": FaultCase(
         Fault(status=302, body=b"", headers=(("Location", f"https://{CANARY}.example/?{CANARY}"),)),
         PROBLEM,
-        "HTTP status 302: sent on to another host, which is never followed",
+        "HTTP status 302: redirect to another host, not followed",
     ),
-    "redirect nearby": Met(
+    "redirect nearby": FaultCase(
         Fault(status=301, body=b"", headers=(("Location", f"/{CANARY}"),)),
         PROBLEM,
-        "HTTP status 301: sent on elsewhere",
+        "HTTP status 301: redirect to another address",
     ),
-    "refusal": Met(Fault.refusal(f"no {CANARY} today"), WARNING, 'refused ("no … today"'),
-    "denial": Met(Fault.refusal("no access", status=403), PROBLEM, "refused, over a key"),
+    "refusal": FaultCase(Fault.refusal(f"no {CANARY} today"), WARNING, 'API error ("no … today"'),
+    "denial": FaultCase(Fault.refusal("no access", status=403), PROBLEM, "access denied"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 async def test_every_fault_has_its_own_line(name: str) -> None:
-    """On both services, and the report goes on to its end."""
+    """On both services; the examination is completed."""
     met = FAULTS[name]
     async with services() as fake:
         fake.faults.always("peerbet", met.fault)
@@ -507,13 +540,13 @@ async def test_every_fault_has_its_own_line(name: str) -> None:
 
 
 def test_the_table_has_every_fault_there_is() -> None:
-    """A new way for the test kit to go wrong is a new row."""
+    """A new fault of the test kit requires a new row."""
     made = {name for name, value in vars(Fault).items() if isinstance(value, classmethod)}
     assert made | {"after"} <= FAULTS.keys()
 
 
 async def test_slow_services_are_called_slow() -> None:
-    """Whoever is kept waiting learns for how long."""
+    """The finding contains the time."""
     async with services() as fake:
         fake.faults.always("pythbots.crank", Fault.slow(7.0))
         report = await report_on(fake)
@@ -538,7 +571,7 @@ async def test_slow_services_are_called_slow() -> None:
     ids=["ahead", "behind", "none"],
 )
 async def test_a_clock_that_is_off(date: str, status: Status, text: str) -> None:
-    """By the date that every answer carries."""
+    """It is compared with the date of every response."""
     async with services() as fake:
         fake.faults.always("pythbots", Fault(headers=(("Date", date),)))
         report = await report_on(fake)
@@ -560,7 +593,7 @@ async def test_a_chat_that_is_not_opted_in_is_no_problem() -> None:
 
 
 async def test_a_service_that_is_down() -> None:
-    """Nothing is asked there; the other one is looked at all the same."""
+    """It receives no request; the other one is still examined."""
     async with services() as fake, fake.session() as session, fake.outage("peerbet"):
         report = await examine(session)
     assert finding(report, "peerbet.tcp").status is PROBLEM
@@ -569,8 +602,8 @@ async def test_a_service_that_is_down() -> None:
     assert report.status is PROBLEM
 
 
-async def test_a_name_that_nobody_knows() -> None:
-    """Said as such, before anything is asked."""
+async def test_an_unresolvable_name() -> None:
+    """It is a finding before any request."""
     async with open_session("https://nobody.invalid") as session:
         report = await examine(session)
     assert [each.check for each in report.findings] == [
@@ -589,17 +622,21 @@ def _days(days: float) -> datetime:
 @pytest.mark.parametrize(
     ("tls", "status", "text"),
     [
-        (lambda: server_context(expires=_days(300)), OK, "is trusted, and ends in 300 days"),
-        (lambda: server_context(expires=_days(5)), WARNING, "ends in 5 days"),
+        (lambda: server_context(expires=_days(300)), OK, "is trusted, and expires in 300 days"),
+        (lambda: server_context(expires=_days(5)), WARNING, "expires in 5 days"),
         (lambda: server_context(expires=_days(-5)), PROBLEM, "it has expired"),
-        (lambda: server_context(ca=trustme.CA()), PROBLEM, "an authority that is not trusted here"),
-        (lambda: server_context("127.0.0.2"), PROBLEM, "it is another host's"),
+        (
+            lambda: server_context(ca=trustme.CA()),
+            PROBLEM,
+            "an authority that is not trusted on this machine",
+        ),
+        (lambda: server_context("127.0.0.2"), PROBLEM, "it is the certificate of another host"),
         (legacy_server_context, PROBLEM, "no TLS connection"),
     ],
     ids=["good", "soon", "expired", "unknown authority", "other host", "old"],
 )
 async def test_certificates(tls: Any, status: Status, text: str) -> None:
-    """Whether they are trusted, why not, and for how long they are."""
+    """Whether they are trusted, the reason if not, and when they expire."""
     async with RawServer(answer(b"{}"), tls=tls()) as server:
         async with open_session(server.url, ssl_context=client_context()) as session:
             report = await examine(session)
@@ -608,8 +645,8 @@ async def test_certificates(tls: Any, status: Status, text: str) -> None:
     assert (found.status, text in found.text) == (status, True), found
 
 
-async def test_a_certificate_is_not_trusted_without_being_told_to() -> None:
-    """A session of no particular trust has the system's."""
+async def test_a_certificate_is_not_trusted_by_default() -> None:
+    """By default a session trusts the system's authorities only."""
     async with RawServer(answer(b"{}"), tls=server_context()) as server:
         async with open_session(server.url) as session:
             report = await examine(session)
@@ -618,7 +655,7 @@ async def test_a_certificate_is_not_trusted_without_being_told_to() -> None:
 
 
 async def test_a_port_that_speaks_no_tls() -> None:
-    """It breaks off, or says nothing at all."""
+    """It closes the connection, or never responds."""
     async with (
         RawServer(answer(b"{}")) as server,
         open_session(server.url.replace("http:", "https:")) as session,
@@ -633,8 +670,8 @@ async def test_a_port_that_speaks_no_tls() -> None:
     assert finding(report, "peerbet.tls").status is PROBLEM
 
 
-async def test_giving_up_is_possible_at_any_moment() -> None:
-    """No key is in the frames that a cancellation leaves behind."""
+async def test_it_can_be_cancelled_at_any_moment() -> None:
+    """The frames of a cancellation contain no key."""
     async with RawServer(hang()) as server, open_session(server.url, **KEYS) as session:
         task = asyncio.ensure_future(examine(session))
         await asyncio.sleep(1.0)
@@ -647,7 +684,7 @@ async def test_giving_up_is_possible_at_any_moment() -> None:
 
 
 async def test_a_failure_of_the_watcher_shows_no_key() -> None:
-    """What is raised in the middle of it has frames with answers in them, which show none."""
+    """The frames of its exception contain responses, but the repr of those shows none."""
 
     def watch(found: Finding) -> None:
         if found.check == "pythbots.mail.ids":
@@ -707,8 +744,8 @@ MAILS = st.lists(
 @given(chat=DOCUMENTS | PAGES, lookup=DOCUMENTS, mail=DOCUMENTS | MAILS)
 @example(chat={"message_list": [{"id": 2**63}]}, lookup=None, mail=None)
 @example(chat={"message_list": [{"id": -7}]}, lookup={"": ""}, mail=[{"id": 2**70}])
-def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> None:
-    """Any JSON for an answer, and the doctor ends with a report in which nothing of it shows."""
+def test_for_any_response_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> None:
+    """For any JSON there is a report, which contains nothing of the JSON."""
 
     async def main() -> Report:
         async with FakeServices(**KEYS) as fake:
@@ -724,18 +761,18 @@ def test_whatever_comes_there_is_a_report(chat: Any, lookup: Any, mail: Any) -> 
 
 @settings(max_examples=examples(300))
 @given(DOCUMENTS | PAGES | MAILS)
-def test_judging_never_raises(found: Any) -> None:
-    """Each judge takes any JSON there is, in the place of what it is made for."""
+def test_checks_never_raise(found: Any) -> None:
+    """Each check accepts any JSON."""
     findings = [
-        *chat.judge_fields(found),
-        *chat.judge_list(found, 300),
-        *chat.judge_overlap(found, 5),
-        chat.judge_window(found, [1, 2, 3, 4], 2),
-        *(each for model in MODELS for each in bots.judge_object(model, found)),
-        *(each for model in MODELS for each in bots.judge_list(model, found)),
-        *bots.judge_mail(found),
-        bots.judge_marks(found, found),
-        bots.judge_null(found),
+        *chat.check_fields(found),
+        *chat.check_list(found, 300),
+        *chat.check_overlap(found, 5),
+        chat.check_window(found, [1, 2, 3, 4], 2),
+        *(each for model in MODELS for each in bots.check_object(model, found)),
+        *(each for model in MODELS for each in bots.check_list(model, found)),
+        *bots.check_mail(found),
+        bots.check_marks_read(found, found),
+        bots.ambiguous_empty_finding(found),
     ]
     assert CANARY not in repr(findings)
 
@@ -746,33 +783,33 @@ MODELS = (bots.USER, bots.STAFF, bots.STATS, bots.MAIL)
 # -- what is missing, unknown, or of another type -------------------------------------------------
 
 
-def judged(*findings: Finding) -> dict[str, tuple[Status, str]]:
+def texts_by_check(*findings: Finding) -> dict[str, tuple[Status, str]]:
     return {each.check: (each.status, each.text) for each in findings}
 
 
 def test_documented_fields_that_are_missing() -> None:
-    """Without an id, a sender or a text a message is lost; the rest can be done without."""
+    """Without an id, a sender or a text a message is lost; the other fields are optional."""
     whole: Any = {"id": 1, "by": "a", "to": "", "msg": "b", "date": "2020-02-02 02:02:02"}
     page: Any = {
         "status": 1,
         "users_online": 1,
         "message_list": [whole | dict.fromkeys(BITS, 0), whole],
     }
-    status, text = judged(*chat.judge_fields(page))["peerbet.chat.missing"]
+    status, text = texts_by_check(*chat.check_fields(page))["peerbet.chat.missing"]
     assert (status, text.count("in 1 of 2 messages")) == (WARNING, 3)
     page["message_list"] = [{"by": "a", "msg": "b"}]
-    found = judged(*chat.judge_fields(page))
+    found = texts_by_check(*chat.check_fields(page))
     assert found["peerbet.chat.missing"][0] is PROBLEM
     assert found["peerbet.chat.unreadable"][1].startswith("1 of 1 messages cannot be read")
     del page["users_online"]
-    assert "users_online" in judged(*chat.judge_fields(page))["peerbet.chat.missing"][1]
+    assert "users_online" in texts_by_check(*chat.check_fields(page))["peerbet.chat.missing"][1]
 
 
 BITS = ("bot", "my", "me")
 
 
-def test_types_that_surprise() -> None:
-    """Each field is named with what it is instead, and never with what is in it."""
+def test_unexpected_types() -> None:
+    """Each field is named with its type, and never with its value."""
     message: Any = {
         "id": "1",
         "by": None,
@@ -782,7 +819,7 @@ def test_types_that_surprise() -> None:
         **dict.fromkeys(BITS, True),
     }
     page: Any = {"status": "1", "users_online": None, "message_list": {"0": message}, CANARY: 1}
-    status, text = judged(*chat.judge_fields(page))["peerbet.chat.types"]
+    status, text = texts_by_check(*chat.check_fields(page))["peerbet.chat.types"]
     assert status is NOTE
     for named in (
         *("status (digits)", "users_online (null)", "message_list (object)", "id (digits)"),
@@ -790,77 +827,80 @@ def test_types_that_surprise() -> None:
     ):
         assert named in text
     assert (
-        "1 whose names are not shown" in judged(*chat.judge_fields(page))["peerbet.chat.unknown"][1]
+        "1 whose names are not shown"
+        in texts_by_check(*chat.check_fields(page))["peerbet.chat.unknown"][1]
     )
 
 
 def test_dates_that_no_model_can_read() -> None:
-    """A number of seconds in the place of a date is a value lost, and is called so."""
+    """A number of seconds instead of a date is an unreadable value."""
     mails: Any = [
         {"id": 1, "from": "a", "from_id": 2, "message": "b", "date": 1700000000, "read": 0}
     ]
-    status, text = judged(*bots.judge_mail(mails))["pythbots.mail.unreadable"]
+    status, text = texts_by_check(*bots.check_mail(mails))["pythbots.mail.unreadable"]
     assert (status, "sent_at (integer)" in text) == (WARNING, True)
 
 
 def test_null_in_a_field_is_no_surprise() -> None:
-    """Nobody has a nickname: that is nothing to be read, and not what cannot be."""
+    """A nickname may be null, which is not unreadable."""
     user: Any = {"id": 1, "username": "a", "nickname": None}
-    found = judged(*bots.judge_object(bots.USER, user))
+    found = texts_by_check(*bots.check_object(bots.USER, user))
     assert found["pythbots.userinfo.unreadable"][0] is OK
     assert "nickname" not in found["pythbots.userinfo.missing"][1]
 
 
 def test_an_object_within_an_object_is_read_there() -> None:
-    """The names within are the ones that count."""
+    """The fields of the inner one count."""
     inner: Any = {"id": 1, "username": "a", "shoes": 3}
-    found = judged(*bots.judge_object(bots.USER, {"data": inner}))
+    found = texts_by_check(*bots.check_object(bots.USER, {"data": inner}))
     assert found["pythbots.userinfo.form"][0] is NOTE
     assert found["pythbots.userinfo.unknown"][1].endswith("1 whose names are not shown")
 
 
-def test_an_object_beside_what_is_read_is_not_taken_for_it() -> None:
-    """A user with a room is not the room."""
+def test_an_object_in_a_field_is_not_the_record() -> None:
+    """A user's avatar object is not the user."""
     user: Any = {"id": 1, "username": "a", "room": {"id": 9, "name": "b"}}
-    found = judged(*bots.judge_object(bots.USER, user))
+    found = texts_by_check(*bots.check_object(bots.USER, user))
     assert "pythbots.userinfo.form" not in found
     assert "id" not in found["pythbots.userinfo.unknown"][1].split(": ")[1]
 
 
 def test_staff_by_rank() -> None:
-    """Several lists, by the ranks in them."""
+    """Several lists, by rank."""
     staff: Any = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
-    found = judged(*bots.judge_list(bots.STAFF, staff))
-    assert "several, by name" in found["pythbots.crank.form"][1]
+    found = texts_by_check(*bots.check_list(bots.STAFF, staff))
+    assert "several lists, by name" in found["pythbots.crank.form"][1]
 
 
-def test_things_in_a_list_that_are_none_of_it() -> None:
-    """They are counted."""
-    found = judged(*bots.judge_list(bots.MAIL, [{"id": 1, "message": "a"}, 7, None]))
+def test_elements_that_are_not_objects() -> None:
+    """Elements that are not objects are counted."""
+    found = texts_by_check(*bots.check_list(bots.MAIL, [{"id": 1, "message": "a"}, 7, None]))
     assert found["pythbots.mail.strays"][1].startswith("2 of 3")
 
 
-def test_mail_that_does_not_say_whether_it_was_read() -> None:
-    """Then nobody can tell what reading does to it."""
+def test_mail_without_a_read_mark() -> None:
+    """The effect of reading cannot be seen."""
     mails: Any = [{"id": 2, "message": "a"}, {"id": 2, "message": "b"}]
-    assert bots.judge_marks(mails, mails).status is SKIPPED
-    assert judged(*bots.judge_mail(mails))["pythbots.mail.ids"][1].endswith("some are the same")
+    assert bots.check_marks_read(mails, mails).status is SKIPPED
+    assert texts_by_check(*bots.check_mail(mails))["pythbots.mail.ids"][1].endswith(
+        "some are equal"
+    )
     bare: Any = [{"message": "a"}, {"message": "b"}]
-    assert "taken as it comes" in judged(*bots.judge_mail(bare))["pythbots.mail.order"][1]
+    assert "not sorted" in texts_by_check(*bots.check_mail(bare))["pythbots.mail.order"][1]
 
 
 def test_windows_that_are_neither() -> None:
-    """What fits no rule is worth a report, and what ignores ``last`` is told from it."""
+    """An unknown window should be reported; one that ignores ``last`` is a different case."""
 
     def page(*numbers: int) -> Any:
         return {"message_list": [{"id": number} for number in numbers]}
 
     known = [1, 2, 3, 4, 5, 6]
-    assert chat.judge_window(page(3, 4), known, 2).status is WARNING
-    assert chat.judge_window(page(), known, 2).status is WARNING
-    assert "last does not count" in chat.judge_window(page(2, 3, 4), known, 2).text
-    assert chat.judge_window(page(2, 3), known, 2).status is OK
-    assert chat.judge_window(page(7, 8), known, 2).status is NOTE
+    assert chat.check_window(page(3, 4), known, 2).status is WARNING
+    assert chat.check_window(page(), known, 2).status is WARNING
+    assert "last has no effect" in chat.check_window(page(2, 3, 4), known, 2).text
+    assert chat.check_window(page(2, 3), known, 2).status is OK
+    assert chat.check_window(page(7, 8), known, 2).status is NOTE
 
 
 # -- what is kept of answers ----------------------------------------------------------------------
@@ -869,7 +909,7 @@ def test_windows_that_are_neither() -> None:
 @settings(max_examples=examples(300))
 @given(DOCUMENTS | PAGES | MAILS)
 def test_samples_keep_the_types_and_nothing_else(found: Any) -> None:
-    """The same shape, no canary, and made anew it is the same."""
+    """The shape is equal, there is no canary, and redacting again gives the same."""
     body = redact(found)
     assert body is not None
     assert CANARY.encode() not in body
@@ -879,7 +919,7 @@ def test_samples_keep_the_types_and_nothing_else(found: Any) -> None:
 
 
 def _types(found: Any) -> Any:
-    """The types of everything in order, without any name."""
+    """Return the types of everything in order, without names."""
     if isinstance(found, list):
         return [_types(inner) for inner in found]
     if isinstance(found, dict):
@@ -889,7 +929,7 @@ def _types(found: Any) -> Any:
 
 @given(st.lists(st.integers(), unique=True), st.lists(st.dates(), unique=True))
 def test_samples_keep_the_order(numbers: list[int], days: list[Any]) -> None:
-    """Of numbers of either sign, and of dates; small numbers are no secret, and stay."""
+    """Of numbers of either sign, and of dates; small numbers are kept as harmless."""
     dates = [f"{day} 12:00:00" for day in days]
     texts = [str(number) for number in numbers if abs(number) < 10**18]
     found: Any = [numbers, texts, dates]
@@ -908,8 +948,8 @@ def _ranks(values: list[Any]) -> list[int]:
     return [sorted(values).index(value) for value in values]
 
 
-def test_samples_keep_no_number_of_anybodys() -> None:
-    """An id is somebody's, as a number, as a string and as the name of a field."""
+def test_samples_keep_no_id() -> None:
+    """An id is replaced, as a number, as a string and as the name of a field."""
     body = redact([221192, "221192", {"221192": 1}, 42, "2024-02-29 12:34:56"])
     assert body is not None
     assert json.loads(body) == [
@@ -922,7 +962,7 @@ def test_samples_keep_no_number_of_anybodys() -> None:
 
 
 def test_samples_keep_which_texts_are_equal() -> None:
-    """Mail without ids is told apart by what it says."""
+    """Mail without ids is identified by its contents."""
     body = redact(["hello there", "hello there", "good morning", "Owner", "https://a.example/b"])
     assert body is not None
     first, second, third, rank, link = json.loads(body)
@@ -930,8 +970,8 @@ def test_samples_keep_which_texts_are_equal() -> None:
     assert (rank, link[:20]) == ("Owner", "https://example.com/")
 
 
-def test_answers_without_end_are_not_kept() -> None:
-    """What is nested too deeply to be looked at is in no sample, and its shape has an end."""
+def test_responses_nested_too_deeply_are_not_kept() -> None:
+    """What is nested too deeply has no sample, and its shape is limited."""
     deep: Any = 1
     for _ in range(900):
         deep = [deep]
@@ -941,27 +981,27 @@ def test_answers_without_end_are_not_kept() -> None:
 
 @pytest.mark.parametrize("name", ["from", "from_id", "messageList", "mail-id", "userID", "is_read"])
 def test_names_that_interfaces_use_are_shown(name: str) -> None:
-    """In whichever way they are spelled."""
+    """In every notation."""
     assert allowed_field(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "7", "tiro", "id7", "id\n", "ïd", "user_tiro", "x" * 99])
 def test_other_names_are_not(name: str) -> None:
-    """They could be a user's; how long they are is all that is said."""
+    """They could be a user's; only their length is shown."""
     assert allowed_field(name) is None
     assert re.fullmatch(
         r"\{id: integer, \(a name of .* characters\): integer\}", describe_types({"id": 1, name: 2})
     )
 
 
-def test_words_of_a_refusal() -> None:
-    """Those that interfaces use; whatever stands between them is left out."""
+def test_words_of_an_api_error() -> None:
+    """The listed words are kept, everything else is omitted."""
     assert redact_words(f"Invalid key {CANARY} {CANARY}: no access.") == "Invalid key … no access."
     assert redact_words(CANARY) == "…"
 
 
 async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
-    """One for each answer, read by the models as the answer was, for the owner's eyes, only new."""
+    """One for each response, which models read like the response; private, never overwritten."""
     report = await examined({"pythbots_api_key": API_KEY, "order": "shuffled", "prefix": BOM})
     paths = write_samples(report.samples, tmp_path / "new")
     assert {path.parent.name for path in paths} == SHAPED.keys() - {"peerbet.chat.set"}
@@ -978,8 +1018,8 @@ async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:
     assert len(again) == len(paths)
 
 
-async def test_a_sample_says_what_the_answer_said() -> None:
-    """The doctor makes the same of the sample as of the answer, whatever the variant."""
+async def test_a_sample_has_the_findings_of_the_response() -> None:
+    """The findings on a sample are those on the response, for every variant."""
     for sign in VARIANTS.values():
         async with services(**sign.options) as fake, fake.session() as session:
             report = await examine(session)
@@ -992,13 +1032,13 @@ async def test_a_sample_says_what_the_answer_said() -> None:
 
 
 def without_names(text: str) -> str:
-    """A shape, with every name that is not shown in the same words."""
+    """Return a shape with one text in place of every name that is not shown."""
     text = re.sub(r"\(a name of [^)]*\)", "*", text)
     return re.sub(r"unlisted_\d+", "*", text)
 
 
 def test_samples_that_cannot_be_written(tmp_path: Path) -> None:
-    """One clear error, which names no foreign one."""
+    """One clear error, without the text of another exception."""
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     with pytest.raises(InvalidRequestError, match="cannot be written"):
         write_samples((), tmp_path / "file")

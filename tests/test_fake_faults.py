@@ -1,4 +1,4 @@
-"""Faults that are scripted happen on the wire, to the requests that they are meant for."""
+"""Scripted faults happen on the wire, to the requests for which they are scripted."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ GET = f"{CHAT}get"
 POST = f"{SET}&msg=hi"
 
 
-async def answer_to(fake: FakeServices, target: str) -> tuple[bytes, str]:
-    """Every byte that comes back, and how it ends: ``"FIN"``, ``"RST"``, or ``"open"``."""
+async def response_to(fake: FakeServices, target: str) -> tuple[bytes, str]:
+    """Return every byte of the response, and its end: ``"FIN"``, ``"RST"``, or ``"open"``."""
     peerbet = target.startswith("/api/chat")
     port = (fake.peerbet_url if peerbet else fake.pythbots_url).rpartition(":")[2]
     reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
@@ -58,35 +58,35 @@ async def answer_to(fake: FakeServices, target: str) -> tuple[bytes, str]:
 @pytest.mark.parametrize(
     ("fault", "end"), [(Fault.drop, "FIN"), (Fault.reset, "RST"), (Fault.hang, "open")]
 )
-async def test_a_fault_may_leave_no_answer(
+async def test_a_fault_may_leave_no_response(
     fake: FakeServices, fault: Callable[..., Fault], end: str, *, effect: bool
 ) -> None:
-    """The connection is closed, broken or kept, without a byte; the effect is as said."""
+    """The connection is closed, reset or kept, without a byte; the effect is as scripted."""
     fake.faults.add("peerbet.chat.set", fault(effect=effect))
-    assert await answer_to(fake, POST) == (b"", end)
+    assert await response_to(fake, POST) == (b"", end)
     assert len(fake.chat.messages) == effect
-    received, end = await answer_to(fake, POST)
+    received, end = await response_to(fake, POST)
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert (len(fake.chat.messages), end) == (effect + 1, "open")
 
 
 @pytest.mark.parametrize("effect", [True, False])
 async def test_a_body_may_be_cut(fake: FakeServices, *, effect: bool) -> None:
-    """The head promises the whole body, half of it comes, and then the end."""
-    whole, _ = await answer_to(fake, GET)
+    """The header has the whole length, half of the body is sent, then the connection is closed."""
+    whole, _ = await response_to(fake, GET)
     fake.faults.add("peerbet.chat", Fault.cut(effect=effect), times=2)
-    received, end = await answer_to(fake, GET)
+    received, end = await response_to(fake, GET)
     head, _, body = received.partition(b"\r\n\r\n")
     assert end == "FIN"
     promised = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
     assert len(body) == promised // 2 > 0
     assert body in whole or not effect
-    await answer_to(fake, POST)
+    await response_to(fake, POST)
     assert len(fake.chat.messages) == effect
 
 
-async def test_an_answer_may_be_late(fake: FakeServices, client: Client) -> None:
-    """The effect is at once, the answer after the delay, and so is any other end."""
+async def test_a_response_may_be_delayed(fake: FakeServices, client: Client) -> None:
+    """The effect is immediate, the response is delayed, and so is any other end."""
     fake.faults.add("peerbet.chat.set", Fault.slow(30.0), Fault.reset().after(2.0).after(3.0))
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -95,7 +95,7 @@ async def test_an_answer_may_be_late(fake: FakeServices, client: Client) -> None
     assert len(fake.chat.messages) == 1
     assert await post == {"status": 1, "mid": 1}
     assert loop.time() - start == pytest.approx(30.0)
-    assert await answer_to(fake, POST) == (b"", "RST")
+    assert await response_to(fake, POST) == (b"", "RST")
     assert loop.time() - start == pytest.approx(35.0)
 
 
@@ -111,7 +111,7 @@ async def test_an_answer_may_be_late(fake: FakeServices, client: Client) -> None
         (Fault.html(effect=False), 200, None, False),
     ],
 )
-async def test_a_page_of_html_may_come(
+async def test_a_response_may_be_an_html_page(
     fake: FakeServices,
     client: Client,
     fault: Fault,
@@ -120,7 +120,7 @@ async def test_a_page_of_html_may_come(
     *,
     effect: bool,
 ) -> None:
-    """With a status, and with word of when to come again."""
+    """With a status, and with a ``Retry-After``."""
     fake.faults.add("peerbet.chat.set", fault)
     async with client.http.get(client.url(POST)) as response:
         assert response.status == status
@@ -130,7 +130,7 @@ async def test_a_page_of_html_may_come(
 
 
 async def test_the_body_may_be_any(fake: FakeServices, client: Client) -> None:
-    """Garbage is what one says it is, and a refusal is in the words of both services."""
+    """Garbage is the given body, and an API error has the form of both services."""
     fake.faults.add("pythbots", Fault.garbage(), Fault.garbage(b"\xff"), Fault.refusal("not now"))
     for body in (b'[{"id": 1, "mess', b"\xff"):
         async with client.http.get(client.url(f"{INFO}tiro")) as response:
@@ -139,8 +139,8 @@ async def test_the_body_may_be_any(fake: FakeServices, client: Client) -> None:
     assert answer == {"status": 0, "message": "not now", "error": "not now"}
 
 
-async def test_a_fault_of_ones_own(fake: FakeServices, client: Client) -> None:
-    """Every part of an answer can be set by itself; what is not is the service's own."""
+async def test_a_custom_fault(fake: FakeServices, client: Client) -> None:
+    """Every part of a response can be set; by default it is the service's own."""
     fake.faults.add("peerbet", Fault(status=203, headers=(("X-Cache", "HIT"),)))
     async with client.http.get(client.url(GET)) as response:
         assert (response.status, response.headers["X-Cache"]) == (203, "HIT")
@@ -148,15 +148,15 @@ async def test_a_fault_of_ones_own(fake: FakeServices, client: Client) -> None:
 
 
 async def test_a_client_that_leaves_frees_the_service() -> None:
-    """Nothing goes on for somebody who is not there any more, and closing waits for nobody."""
+    """A request of a client that disconnected ends, and closing does not wait for it."""
     before = asyncio.all_tasks()
     async with FakeServices(rates=UNLIMITED) as fake:
         fake.faults.add("peerbet", Fault.hang(), Fault.slow(3600.0))
-        assert (await answer_to(fake, GET))[1] == (await answer_to(fake, GET))[1] == "open"
+        assert (await response_to(fake, GET))[1] == (await response_to(fake, GET))[1] == "open"
         await asyncio.sleep(0.1)
         assert asyncio.all_tasks() == before
         fake.faults.add("peerbet", Fault.hang())
-        hanging = asyncio.ensure_future(answer_to(fake, GET))
+        hanging = asyncio.ensure_future(response_to(fake, GET))
         await asyncio.sleep(1.0)
         start = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() == pytest.approx(start, abs=0.2)
@@ -164,18 +164,18 @@ async def test_a_client_that_leaves_frees_the_service() -> None:
 
 
 async def test_nothing_is_logged(fake: FakeServices, caplog: pytest.LogCaptureFixture) -> None:
-    """Faults are no errors of the fake's."""
+    """Faults are not errors of the fake."""
     faults = (Fault.drop(), Fault.reset(), Fault.cut(), Fault.hang())
     fake.faults.add("peerbet", *faults, *(fault.after(1.0) for fault in faults))
     for _ in range(8):
-        await answer_to(fake, GET)
+        await response_to(fake, GET)
     assert caplog.records == []
 
 
-async def test_the_record_tells_of_faults(fake: FakeServices, client: Client) -> None:
-    """Which fault a request met stands beside it; the judge judges it all the same."""
+async def test_faults_are_recorded(fake: FakeServices, client: Client) -> None:
+    """The record contains the fault of a request, which is still checked."""
     fake.faults.add("peerbet", Fault.drop(effect=False))
-    await answer_to(fake, f"{SET}&msg=a+b")
+    await response_to(fake, f"{SET}&msg=a+b")
     await client.get(GET)
     assert [arrival.fault for arrival in fake.requests] == [Fault.drop(effect=False), None]
     assert [violation.rule for violation in fake.violations] == ["encoding"]
@@ -189,20 +189,20 @@ async def statuses(client: Client, *targets: str) -> list[int]:
 
 
 async def test_faults_come_one_by_one(fake: FakeServices, client: Client) -> None:
-    """In the order in which they were added, and *times* over; then all is well."""
+    """In the order in which they were added, *times* times; then there is none."""
     fake.faults.add("peerbet.chat.get", Fault.http(500), Fault.http(501), times=2)
     fake.faults.add("peerbet.chat.get", Fault.http(502))
     assert await statuses(client, *[GET] * 6) == [500, 501, 500, 501, 502, 200]
 
 
-async def test_faults_are_met_by_their_endpoint_alone(fake: FakeServices, client: Client) -> None:
-    """Others do not meet them, and do not use them up."""
+async def test_faults_apply_to_their_endpoint_only(fake: FakeServices, client: Client) -> None:
+    """Requests of other endpoints have no fault, and do not use it up."""
     fake.faults.add("pythbots.userinfo", Fault.http(503))
     assert await statuses(client, GET, f"{MAIL}&readnew", f"{INFO}tiro") == [200, 200, 503]
 
 
-async def test_mail_has_three_kinds(fake: FakeServices, client: Client) -> None:
-    """Sending and both ways of reading can be meant, together or each alone."""
+async def test_mail_has_three_operations(fake: FakeServices, client: Client) -> None:
+    """Sending and both kinds of reading can be selected together or separately."""
     targets = (f"{MAIL}&user=tiro&message=hi", f"{MAIL}&readnew", f"{MAIL}&readall")
     fake.faults.always("pythbots.mail.send", Fault.http(501))
     fake.faults.always("pythbots.mail.readnew", Fault.http(502))
@@ -213,8 +213,8 @@ async def test_mail_has_three_kinds(fake: FakeServices, client: Client) -> None:
     assert await statuses(client, *targets) == [501, 502, 503]
 
 
-async def test_the_closer_name_comes_first(fake: FakeServices, client: Client) -> None:
-    """First what was added, then what is always so; in each, the closer name before the wider."""
+async def test_the_longer_name_precedes(fake: FakeServices, client: Client) -> None:
+    """Added faults precede constant ones; in each, the longer name precedes the shorter."""
     fake.faults.always("peerbet", Fault.http(501))
     fake.faults.always("peerbet.chat.get", Fault.http(502))
     fake.faults.add("peerbet", Fault.http(503))
@@ -223,14 +223,16 @@ async def test_the_closer_name_comes_first(fake: FakeServices, client: Client) -
     assert await statuses(client, f"{CHAT}delete", "/favicon.ico") == [501, 404]
 
 
-async def test_a_service_may_be_wide_of_the_path(fake: FakeServices, client: Client) -> None:
-    """A fault for the whole service is met by what there is not, too."""
+async def test_a_fault_of_a_service_applies_to_unknown_paths(
+    fake: FakeServices, client: Client
+) -> None:
+    """A fault of the whole service applies to unknown paths, too."""
     fake.faults.add("pythbots", Fault.http(503))
     assert await statuses(client, "/favicon.ico", "/favicon.ico") == [503, 404]
 
 
 async def test_chance_is_decided_by_the_seed() -> None:
-    """A fault that is met by part of the requests is met by the same ones for the same seed."""
+    """With equal seeds, a fault with a chance applies to the same requests."""
 
     async def met(seed: int) -> list[int]:
         async with FakeServices(rates=UNLIMITED, seed=seed) as fake, connect() as http:
@@ -244,7 +246,7 @@ async def test_chance_is_decided_by_the_seed() -> None:
 
 
 async def test_faults_can_be_cleared(fake: FakeServices, client: Client) -> None:
-    """All at once, or those for a name and whatever begins with it."""
+    """All of them, or those for a name and whatever begins with it."""
     fake.faults.always("pythbots", Fault.http(503))
     fake.faults.always("pythbots.mail.readnew", Fault.http(503))
     fake.faults.add("pythbots.mail", Fault.http(503))
@@ -256,8 +258,8 @@ async def test_faults_can_be_cleared(fake: FakeServices, client: Client) -> None
     assert await statuses(client, GET, f"{INFO}tiro") == [200, 200]
 
 
-def test_faults_show_what_is_to_come() -> None:
-    """What is to happen, and what always happens, can be read off."""
+def test_scripted_faults_can_be_read() -> None:
+    """The faults to come and the constant ones can be read."""
     fake = FakeServices()
     assert repr(fake.faults) == "<Faults none>"
     fake.faults.add("peerbet.chat.set", Fault.drop(effect=False), Fault.slow(2.0))
@@ -269,8 +271,8 @@ def test_faults_show_what_is_to_come() -> None:
     )
 
 
-def test_faults_that_cannot_be_are_refused() -> None:
-    """A name that there is not, no times at all, no chance, a negative delay."""
+def test_invalid_faults_are_rejected() -> None:
+    """An unknown name, no times, an invalid chance, a negative delay."""
     faults = FakeServices().faults
     wrong: list[tuple[str, Callable[[], object]]] = [
         ("peerbet.chat.got", lambda: faults.add("peerbet.chat.got", Fault.drop())),
@@ -290,7 +292,7 @@ def test_faults_that_cannot_be_are_refused() -> None:
 
 
 async def test_an_outage_refuses_connections(fake: FakeServices, client: Client) -> None:
-    """Those there were are gone, new ones are refused, and then it is all as before."""
+    """Open connections are dropped, new ones are refused, and then everything works again."""
     url = fake.peerbet_url
     assert await client.ids() == []
     async with fake.outage("peerbet"):
@@ -307,7 +309,7 @@ async def test_an_outage_refuses_connections(fake: FakeServices, client: Client)
 
 
 async def test_closing_ends_an_outage() -> None:
-    """Who closes the services during one has closed them."""
+    """Services that are closed during an outage stay closed."""
     fake = FakeServices()
     await fake.start()
     async with fake.outage():
@@ -348,7 +350,7 @@ NO_RETRY = Retry(attempts=1)
 async def test_a_session_reports_each_fault(
     fake: FakeServices, fault: Fault, read: type[PythpeerError], write: type[PythpeerError]
 ) -> None:
-    """A read fails, and of a write nobody knows, as the errors say it."""
+    """A read fails, and the outcome of a write is unknown, as the errors state."""
     calls: list[tuple[Callable[[Session], Awaitable[Any]], type[PythpeerError]]] = [
         (get, read),
         (post, write),
@@ -362,7 +364,7 @@ async def test_a_session_reports_each_fault(
 
 
 async def test_a_stream_outlives_every_fault() -> None:
-    """Whatever goes wrong for half an hour, messages come once, in order, and no pace breaks."""
+    """With half an hour of faults, messages are delivered once, in order, and no rule is broken."""
     async with FakeServices(seed=5) as fake, fake.session(timeout=5.0) as session:
         faults = [Fault.drop(), Fault.reset(), Fault.cut(), Fault.hang(), Fault.http(503)]
         faults += [Fault.html(), Fault.garbage(), Fault.too_many(3), Fault.slow(4.0)]

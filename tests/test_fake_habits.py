@@ -1,4 +1,4 @@
-"""What is documented nowhere can be switched, and a session makes the same of it either way."""
+"""Undocumented behaviour can be switched, and a session returns the same with each quirk."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STATS = "/api/cstats.php?chatid=220531305"
 # -- the switches ---------------------------------------------------------------------------------
 
 
-def test_every_habit_can_be_given_by_name() -> None:
-    """What `FakeServices` takes is what `Habits` has, no more and no less."""
+def test_every_quirk_can_be_given_by_name() -> None:
+    """The arguments of `FakeServices` are exactly the fields of `Quirks`."""
     assert set(QuirkOptions.__annotations__) == set(Quirks.__struct_fields__)
 
 
-def test_habits_are_given_read_and_shown() -> None:
-    """They are what was asked for, and their repr shows only what is out of the ordinary."""
+def test_quirks_are_given_read_and_shown() -> None:
+    """They are as given, and their repr shows those that differ from the default."""
     fake = FakeServices(order="shuffled", mail_ids=False)
     assert fake.quirks == Quirks(order="shuffled", mail_ids=False)
     assert repr(fake.quirks) == "Quirks(order='shuffled', mail_ids=False)"
@@ -48,8 +48,8 @@ def test_habits_are_given_read_and_shown() -> None:
         ({"windw": "newest"}, "windw"),
     ],
 )
-def test_what_is_no_habit_is_refused(wrong: dict[str, Any], words: str) -> None:
-    """A misspelt habit, or a value that it cannot have, is an error that names it."""
+def test_unknown_quirks_are_rejected(wrong: dict[str, Any], words: str) -> None:
+    """A misspelt quirk, or an invalid value, is an error that names it."""
     with pytest.raises(InvalidRequestError, match=words):
         FakeServices(**wrong)
     fake = FakeServices()
@@ -58,8 +58,8 @@ def test_what_is_no_habit_is_refused(wrong: dict[str, Any], words: str) -> None:
     assert fake.quirks == Quirks()
 
 
-async def test_habits_can_change_while_it_runs(fake: FakeServices, client: Client) -> None:
-    """From the next request on, and those that are not named stay as they are."""
+async def test_quirks_can_change_while_it_runs(fake: FakeServices, client: Client) -> None:
+    """From the next request on; quirks that are not named do not change."""
     say(fake, 3)
     assert await client.ids() == [1, 2, 3]
     fake.set_quirks(order="descending")
@@ -71,8 +71,8 @@ async def test_habits_can_change_while_it_runs(fake: FakeServices, client: Clien
 # -- what is on the wire --------------------------------------------------------------------------
 
 
-async def test_the_oldest_after_mid_may_come(fake: FakeServices, client: Client) -> None:
-    """With `window="oldest"`, an answer has the oldest messages after `mid`."""
+async def test_the_oldest_after_mid_may_be_returned(fake: FakeServices, client: Client) -> None:
+    """With `window="oldest"`, a response has the oldest messages after `mid`."""
     fake.set_quirks(window="oldest")
     say(fake, 310)
     assert await client.ids("&mid=5") == list(range(6, 306))
@@ -80,8 +80,8 @@ async def test_the_oldest_after_mid_may_come(fake: FakeServices, client: Client)
     assert await client.ids("&last=2") == [309, 310]
 
 
-async def test_mid_itself_may_come_again(fake: FakeServices, client: Client) -> None:
-    """With `overlap`, so many messages up to `mid` come again, of those that the reader can see."""
+async def test_mid_itself_may_be_repeated(fake: FakeServices, client: Client) -> None:
+    """With `overlap`, that many messages up to `mid` are repeated, of those the reader can see."""
     fake.set_quirks(overlap=2)
     say(fake, 4)
     fake.chat.say("alice", "psst", to="bob")
@@ -93,15 +93,15 @@ async def test_mid_itself_may_come_again(fake: FakeServices, client: Client) -> 
     assert await client.ids() == [1, 2, 3, 4, 6, 7]
 
 
-async def test_messages_may_stand_in_an_answer_twice(fake: FakeServices, client: Client) -> None:
-    """With `repeat`, each message of the page comes so often."""
+async def test_messages_may_be_duplicated_in_a_response(fake: FakeServices, client: Client) -> None:
+    """With `repeat`, a response has each message that many times."""
     fake.set_quirks(repeat=2)
     say(fake, 3)
     assert await client.ids("&last=2") == [2, 2, 3, 3]
 
 
 async def test_shuffled_is_the_same_for_the_same_seed() -> None:
-    """Messages and mails come in an order that only the seed decides."""
+    """The order of messages and mails depends on the seed only."""
 
     async def orders(seed: int) -> list[list[int]]:
         options = QuirkOptions(order="shuffled")
@@ -120,10 +120,8 @@ async def test_shuffled_is_the_same_for_the_same_seed() -> None:
     assert [sorted(order) for order in first] == [list(range(1, 21))] * 3
 
 
-async def test_mail_may_come_in_any_order_and_without_ids(
-    fake: FakeServices, client: Client
-) -> None:
-    """`order` is also that of mail, and with `mail_ids=False` no mail has an id."""
+async def test_mail_may_be_in_any_order_and_without_ids(fake: FakeServices, client: Client) -> None:
+    """`order` applies to mail, too, and with `mail_ids=False` no mail has an id."""
     fake.set_quirks(order="descending", mail_ids=False)
     fake.mail.deliver("tiro", "first")
     fake.mail.deliver("tiro", "second")
@@ -141,7 +139,7 @@ async def test_reading_all_mail_may_mark_it(fake: FakeServices, client: Client) 
 
 
 async def test_lists_may_be_objects(fake: FakeServices, client: Client) -> None:
-    """With `numbered`, every list has numbers for keys, as PHP makes of some arrays."""
+    """With `numbered`, the keys of every list are numbers, as PHP makes of some arrays."""
     fake.set_quirks(numbered=True)
     say(fake, 2)
     chat = (await client.get(f"{CHAT}get"))["message_list"]
@@ -150,8 +148,8 @@ async def test_lists_may_be_objects(fake: FakeServices, client: Client) -> None:
     assert (await client.get(f"{MAIL}&readall")) == []
 
 
-async def test_lists_may_stand_one_level_down(fake: FakeServices, client: Client) -> None:
-    """With `wrapped`, that is so for lists of PythBots; the one of the chat is documented."""
+async def test_lists_may_be_inside_an_object(fake: FakeServices, client: Client) -> None:
+    """With `wrapped`, PythBots' lists are inside an object; the chat's list is documented."""
     fake.set_quirks(wrapped=True)
     assert len((await client.get(STAFF))["data"]) == 3
     assert await client.get(f"{MAIL}&readnew") == {"data": []}
@@ -163,14 +161,14 @@ async def test_lists_may_stand_one_level_down(fake: FakeServices, client: Client
 async def test_an_empty_list_may_be_anything(
     fake: FakeServices, client: Client, empty: Any, shown: object
 ) -> None:
-    """`empty` says what stands where there is nothing to list."""
+    """`empty` is the JSON of an empty list."""
     fake.set_quirks(empty=empty)
     assert (await client.get(f"{CHAT}get"))["message_list"] == shown
     assert await client.get(f"{MAIL}&readnew") == shown
 
 
 async def test_numbers_may_be_strings(fake: FakeServices, client: Client) -> None:
-    """With `numbers_as_strings`, whatever is a number otherwise is a string, bits too."""
+    """With `numbers_as_strings`, every number is a string, and every bit as well."""
     fake.set_quirks(numbers_as_strings=True)
     assert await client.get(f"{SET}&msg=hi") == {"status": "1", "mid": "1"}
     answer = await client.get(f"{CHAT}get")
@@ -182,7 +180,7 @@ async def test_numbers_may_be_strings(fake: FakeServices, client: Client) -> Non
 
 
 async def test_bits_may_be_booleans(fake: FakeServices, client: Client) -> None:
-    """With `bits_as_booleans`, they are true and false, whatever numbers are."""
+    """With `bits_as_booleans`, they are true and false, for every form of numbers."""
     fake.set_quirks(bits_as_booleans=True, numbers_as_strings=True)
     fake.chat.say("alice", "beep", bot=True)
     fake.mail.deliver("alice", "hello")
@@ -192,7 +190,7 @@ async def test_bits_may_be_booleans(fake: FakeServices, client: Client) -> None:
 
 
 async def test_fields_of_pythbots_may_have_other_names(fake: FakeServices, client: Client) -> None:
-    """With `names`, fields have other ones, or are left out."""
+    """With `names`, fields have other names, or are omitted."""
     fake.set_quirks(names={"from": "sender", "avatar": None, "messages": "total"})
     fake.mail.deliver("alice", "hello")
     (mail,) = await client.get(f"{MAIL}&readall")
@@ -202,16 +200,16 @@ async def test_fields_of_pythbots_may_have_other_names(fake: FakeServices, clien
     assert (await client.get(STATS))["total"] == 125_000
 
 
-async def test_the_personal_key_may_be_spelt_otherwise(fake: FakeServices, client: Client) -> None:
-    """`personal_key_param` is the name that is asked for; the other is no good then."""
+async def test_the_personal_key_may_have_another_name(fake: FakeServices, client: Client) -> None:
+    """`personal_key_param` is the required name; the other one is invalid then."""
     fake.set_quirks(personal_key_param="personal_key")
     assert await client.get(f"/api/mail.php?personal_key={fake.personal_key}&readnew") == []
     assert "error" in await client.get(f"{MAIL}&readnew")
     assert [violation.rule for violation in fake.violations] == ["key"]
 
 
-async def test_refusals_may_have_a_status(fake: FakeServices, client: Client) -> None:
-    """`refusal_status` is around every no that has no status for a reason."""
+async def test_api_errors_may_have_a_status(fake: FakeServices, client: Client) -> None:
+    """`refusal_status` is the status of every API error that has no specific one."""
     fake.set_quirks(refusal_status=403)
     assert await client.status(f"{CHAT}get&key=wrong") == 403
     assert await client.status("/api/userinfo.php?user=nobody") == 403
@@ -226,7 +224,7 @@ async def test_refusals_may_have_a_status(fake: FakeServices, client: Client) ->
 async def test_something_may_be_printed_before_the_json(
     fake: FakeServices, client: Client, prefix: str, printed: bytes
 ) -> None:
-    """`prefix` comes first, and what the answers say that they are is `content_type`."""
+    """`prefix` precedes the JSON, and `content_type` is the type of responses."""
     fake.set_quirks(prefix=prefix, content_type="application/json")
     async with client.http.get(client.url(STATS)) as response:
         body = await response.read()
@@ -260,15 +258,15 @@ VARIANTS: list[QuirkOptions] = [
 ]
 
 
-def test_every_habit_is_tried_with_the_library() -> None:
-    """No habit is left out, but the one that a session cannot see through: mails without ids."""
+def test_every_quirk_is_tried_with_the_library() -> None:
+    """All but the one that a session cannot compensate: mails without ids."""
     tried = {name for variant in VARIANTS for name in variant}
     assert tried | {"mail_ids"} == set(Quirks.__struct_fields__)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "-".join(variant) or "none")
-async def test_a_session_makes_the_same_of_every_habit(variant: QuirkOptions) -> None:
-    """Messages, people and mails are the same whatever the services are like."""
+async def test_a_session_returns_the_same_for_every_quirk(variant: QuirkOptions) -> None:
+    """Messages, people and mails are equal for all quirks."""
     async with FakeServices(rates=UNLIMITED, **variant) as fake, fake.session() as session:
         assert (await session.peerbet.messages()).messages == ()
         assert await session.pythbots.unread_mail() == ()
@@ -299,14 +297,14 @@ async def test_a_session_makes_the_same_of_every_habit(variant: QuirkOptions) ->
 
 
 async def test_a_session_takes_null_for_an_empty_chat() -> None:
-    """PHP writes that for a list that was never made."""
+    """PHP writes that for a list that was never created."""
     async with FakeServices(empty="null") as fake, fake.session() as session:
         assert (await session.peerbet.messages()).messages == ()
 
 
 @pytest.mark.parametrize("marks", [False, True])
 async def test_a_session_reads_mails_that_have_no_ids(*, marks: bool) -> None:
-    """Then mails are told apart by what stands in them."""
+    """Mails are then identified by their contents."""
     options = QuirkOptions(mail_ids=False, readall_marks=marks)
     async with FakeServices(rates=UNLIMITED, **options) as fake, fake.session() as session:
         fake.mail.deliver("tiro", "hello")
@@ -315,9 +313,9 @@ async def test_a_session_reads_mails_that_have_no_ids(*, marks: bool) -> None:
         assert [(mail.id, mail.text) for mail in mails] == [(None, "hello"), (None, "hello again")]
 
 
-def test_habits_are_a_value() -> None:
-    """They are frozen, and turn into JSON and back."""
-    habits = Quirks(order="shuffled", names={"from": None})
+def test_quirks_are_a_value() -> None:
+    """They are frozen, and can be converted to JSON and back."""
+    quirks = Quirks(order="shuffled", names={"from": None})
     with pytest.raises(AttributeError):
-        habits.order = "ascending"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
-    assert msgspec.json.decode(msgspec.json.encode(habits), type=Quirks) == habits
+        quirks.order = "ascending"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    assert msgspec.json.decode(msgspec.json.encode(quirks), type=Quirks) == quirks

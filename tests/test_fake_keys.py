@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fake_client import CHAT, INFO, MAIL, Client, Hand, connect
+from fake_client import CHAT, INFO, MAIL, Client, ManualClock, connect
 from helpers import UNLIMITED
 
 from pythpeer import AccessDeniedError, InvalidRequestError, RateLimitedError
@@ -20,7 +20,7 @@ STATS = "/api/cstats.php?chatid=220531305"
 
 
 async def test_every_user_has_a_mailbox_of_their_own(fake: FakeServices, client: Client) -> None:
-    """A personal key opens that user's mail, and no other."""
+    """A personal key opens that user's mailbox, and no other."""
     fake.mail.register("bob", "key-of-bob")
     fake.mail.deliver("alice", "for bob", to="bob")
     fake.mail.deliver("alice", "for the fake's own user")
@@ -32,7 +32,7 @@ async def test_every_user_has_a_mailbox_of_their_own(fake: FakeServices, client:
 
 
 async def test_mail_arrives_at_other_users(fake: FakeServices, client: Client) -> None:
-    """Who sent it is whose key it was; it waits in the box of whoever has no key yet."""
+    """The sender is the key's user; it is delivered even if the recipient has no key yet."""
     fake.mail.register("bob", "key-of-bob")
     await client.get("/api/mail.php?personalkey=key-of-bob&user=alice&message=hi")
     await client.get(f"{MAIL}&user=Bob&message=hello")
@@ -44,16 +44,16 @@ async def test_mail_arrives_at_other_users(fake: FakeServices, client: Client) -
     assert (mail["from"], mail["message"]) == ("bob", "hi")
 
 
-async def test_a_mailbox_stays_whose_it_is(fake: FakeServices, client: Client) -> None:
-    """A user that is changed by being added again keeps their mail."""
+async def test_a_replaced_user_keeps_the_mailbox(fake: FakeServices, client: Client) -> None:
+    """A user that is replaced by `add` keeps the mailbox."""
     fake.mail.deliver("tiro", "first")
     fake.users.add(fake.username, user_id=77)
     await client.get(f"{MAIL}&id=77&message=note")
-    assert [letter.text for letter in fake.mail.box] == ["first", "note"]
+    assert [letter.text for letter in fake.mail.inbox] == ["first", "note"]
 
 
 async def test_sessions_of_several_users(fake: FakeServices) -> None:
-    """`fake.session("alice")` is hers: her messages, her private ones, and her mail."""
+    """`fake.session("alice")` has her messages, her private ones, and her mail."""
     async with fake.session("alice") as alice, fake.session("bob") as bob:
         await alice.peerbet.post("hello, bob")
         fake.chat.say("alice", "psst", to="bob")
@@ -70,8 +70,8 @@ async def test_sessions_of_several_users(fake: FakeServices) -> None:
 # -- API keys -------------------------------------------------------------------------------------
 
 
-async def test_every_api_key_that_was_added_is_good(fake: FakeServices, client: Client) -> None:
-    """There may be several; with the first one, PythBots begins to ask for one."""
+async def test_every_api_key_that_was_added_is_valid(fake: FakeServices, client: Client) -> None:
+    """There may be several; from the first one on, PythBots requires one."""
     assert "error" not in await client.get(f"{INFO}tiro")
     for key in ("one", "other"):
         fake.api_keys.add(key)
@@ -83,7 +83,7 @@ async def test_every_api_key_that_was_added_is_good(fake: FakeServices, client: 
 
 
 async def test_an_api_key_has_permissions(fake: FakeServices, client: Client) -> None:
-    """It is good for the endpoints it was given, and has no access to others."""
+    """It is valid for the given endpoints, and has no access to others."""
     fake.api_keys.add("key", endpoints=["pythbots.userinfo", "pythbots.mail"])
     key = {"X-API-Key": "key"}
     assert "error" not in await client.get(f"{INFO}tiro", **key)
@@ -107,21 +107,21 @@ async def test_an_api_key_has_permissions(fake: FakeServices, client: Client) ->
 async def test_an_api_key_has_limits(
     limits: dict[str, Any], moments: list[float], refused: list[float]
 ) -> None:
-    """So many requests in any hour, day, week or month; one that was refused does not count."""
-    hand = Hand()
+    """So many requests in any hour, day, week or month; a rejected one does not count."""
+    clock = ManualClock()
     found = []
-    async with FakeServices(rates=UNLIMITED, clock=hand) as fake, connect() as http:
+    async with FakeServices(rates=UNLIMITED, clock=clock) as fake, connect() as http:
         client = Client(fake, http)
         fake.api_keys.add("key", **limits)
-        for hand.now in moments:
+        for clock.now in moments:
             answer = await client.get(f"{INFO}tiro", **{"X-API-Key": "key"})
             if answer == {"error": "Request limit reached"}:
-                found.append(hand.now)
+                found.append(clock.now)
     assert found == refused
 
 
-async def test_limits_start_afresh_with_the_clock() -> None:
-    """A fake that is started again counts by another clock, and so anew."""
+async def test_limits_are_reset_with_the_clock() -> None:
+    """A fake that is started again has another clock, so its counts start at 0."""
     fake = FakeServices(rates=UNLIMITED)
     fake.api_keys.add("key", per_hour=1)
     for _ in range(2):
@@ -130,8 +130,8 @@ async def test_limits_start_afresh_with_the_clock() -> None:
             assert "error" not in answer
 
 
-def test_what_no_key_can_have_is_refused() -> None:
-    """Endpoints that there are not, and limits that are no numbers."""
+def test_invalid_rights_are_rejected() -> None:
+    """Unknown endpoints, and limits that are not numbers."""
     fake = FakeServices()
     for endpoint in ("pythbots.users", "peerbet.chat.get"):
         with pytest.raises(InvalidRequestError, match=endpoint):
@@ -141,8 +141,8 @@ def test_what_no_key_can_have_is_refused() -> None:
     assert not fake.api_keys
 
 
-async def test_a_session_understands_the_refusals(fake: FakeServices) -> None:
-    """A wrong key and a missing permission are about the key, a limit is about the pace."""
+async def test_a_session_classifies_the_api_errors(fake: FakeServices) -> None:
+    """A wrong key and a missing permission deny access; a limit throttles."""
     fake.api_keys.add("key", endpoints=["pythbots.userinfo"], per_hour=1)
     for wrong in ("wrong", None):
         async with fake.session(pythbots_api_key=wrong) as session:
@@ -156,8 +156,8 @@ async def test_a_session_understands_the_refusals(fake: FakeServices) -> None:
             await session.pythbots.user("tiro")
 
 
-async def test_no_api_key_is_kept(fake: FakeServices, client: Client) -> None:
-    """Wherever a key stands in a request, it is not in the record."""
+async def test_no_api_key_is_recorded(fake: FakeServices, client: Client) -> None:
+    """The record contains no key, in whatever part of a request it was."""
     fake.api_keys.add("canary")
     fake.mail.register("bob", "secret-of-bob")
     await client.status(f"{INFO}canary")

@@ -1,4 +1,4 @@
-"""People of the fake services talk by themselves, and the same again for the same seed."""
+"""People of the fake services act by themselves, and repeat that for equal seeds."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ def lines_of(fake: FakeServices) -> list[tuple[str, str]]:
     return [(line.sender, line.text) for line in fake.chat.messages]
 
 
-def moments(fake: FakeServices) -> list[float]:
-    """The seconds after which things were said, as far as dates show them."""
+def posting_times(fake: FakeServices) -> list[float]:
+    """Return after how many seconds the messages were posted, to the precision of dates."""
     dates = [datetime.fromisoformat(line.date) for line in fake.chat.messages]
     return [(date - datetime(2030, 1, 1)).total_seconds() for date in dates]
 
 
 @pytest.fixture
 def stopped() -> FakeServices:
-    """Fake services that have not been started, and will be at the beginning of 2030."""
+    """Fake services that are not started, whose date is the beginning of 2030."""
     return FakeServices(rates=UNLIMITED, now=datetime(2030, 1, 1))
 
 
 # -- a timetable ----------------------------------------------------------------------------------
 
 
-async def test_people_talk_on_a_timetable(stopped: FakeServices) -> None:
-    """At once, after a while, or again and again, whether told before the start or after."""
+async def test_people_post_at_scheduled_times(stopped: FakeServices) -> None:
+    """Immediately, after a while, or repeatedly, scheduled before or after the start."""
     stopped.people.add("alice").says("now").says("later", after=5.0)
     assert lines_of(stopped) == [("alice", "now")]
     async with stopped as fake:
@@ -51,39 +51,39 @@ async def test_people_talk_on_a_timetable(stopped: FakeServices) -> None:
         ("bob", "tick"),
         ("bob", "tick"),
     ]
-    assert moments(fake) == [0, 1, 5, 11, 21]
+    assert posting_times(fake) == [0, 1, 5, 11, 21]
 
 
-async def test_people_whisper_beep_and_write_mail(fake: FakeServices) -> None:
-    """Private and bot messages and mails go where they are meant to."""
+async def test_people_send_private_messages_bot_messages_and_mails(fake: FakeServices) -> None:
+    """Private messages, bot messages and mails have their recipients."""
     alice = fake.people.add("alice")
     alice.says("psst", to="bob").says("beep", bot=True).mails("hello").mails("hi", to="bob")
     private, beep = fake.chat.messages
     assert (private.to, private.bot, beep.to, beep.bot) == ("bob", False, "", True)
-    assert [letter.text for letter in fake.mail.box] == ["hello"]
+    assert [letter.text for letter in fake.mail.inbox] == ["hello"]
     assert [letter.text for letter in fake.mail.of("bob").inbox] == ["hi"]
 
 
-async def test_mail_comes_on_a_timetable_too(fake: FakeServices) -> None:
-    """Every so often, until the services are closed."""
+async def test_mail_is_sent_at_scheduled_times(fake: FakeServices) -> None:
+    """Repeatedly, until the services are closed."""
     fake.people.add("alice").mails("hello", after=60.0, every=60.0)
     await asyncio.sleep(601.0)
-    assert len(fake.mail.box) == 10
+    assert len(fake.mail.inbox) == 10
     assert len(fake.people._timers) == 1
 
 
 async def test_chance_is_decided_by_the_seed() -> None:
-    """A time that is between two is the same again for the same seed, and between them."""
+    """A random time is within its limits, and equal for equal seeds."""
 
     async def times(seed: int) -> list[float]:
-        heard: list[float] = []
+        received: list[float] = []
         loop = asyncio.get_running_loop()
         async with FakeServices(seed=seed) as fake:
             start = loop.time()
-            fake.chat.subscribe(lambda line: heard.append(round(loop.time() - start, 6)))
+            fake.chat.subscribe(lambda line: received.append(round(loop.time() - start, 6)))
             fake.people.add("alice").says("tick", after=(1.0, 2.0), every=(3.0, 9.0))
             await asyncio.sleep(3600.0)
-        return heard
+        return received
 
     first = await times(1)
     assert first == await times(1)
@@ -95,7 +95,7 @@ async def test_chance_is_decided_by_the_seed() -> None:
 
 
 async def test_the_same_person_is_the_same(fake: FakeServices) -> None:
-    """A name stands for one person, who is a user of PythBots as well."""
+    """A name is one person, who is a user of PythBots as well."""
     alice = fake.people.add("alice")
     assert fake.people.add("alice") is alice
     assert repr(alice) == "<Actor alice>"
@@ -103,8 +103,8 @@ async def test_the_same_person_is_the_same(fake: FakeServices) -> None:
     assert fake.users.by_name("newcomer") is not None
 
 
-async def test_people_go_home(stopped: FakeServices) -> None:
-    """When the services close, or by `stop`, nothing more is said; there is no timer left."""
+async def test_people_stop(stopped: FakeServices) -> None:
+    """After the services are closed, or after `stop`, nothing is sent and no timer is left."""
     async with stopped as fake:
         alice = fake.people.add("alice").says("tick", after=1.0, every=1.0)
         await asyncio.sleep(2.5)
@@ -121,8 +121,8 @@ async def test_people_go_home(stopped: FakeServices) -> None:
 # -- answers --------------------------------------------------------------------------------------
 
 
-async def test_people_answer(fake: FakeServices) -> None:
-    """What is found in what others say is answered after a while, by whoever knows an answer."""
+async def test_people_reply(fake: FakeServices) -> None:
+    """A person replies after a while to messages in which the pattern is found."""
     fake.people.add("alice").answers(r"\bping\b", "pong")
     fake.people.add("bob").answers("nothing", "never")
     fake.chat.say("carol", "is this a !ping or what")
@@ -133,8 +133,8 @@ async def test_people_answer(fake: FakeServices) -> None:
     assert lines_of(fake)[2:] == [("alice", "pong")]
 
 
-async def test_nobody_answers_themselves(fake: FakeServices) -> None:
-    """Not in the chat, and not by mail."""
+async def test_people_do_not_reply_to_themselves(fake: FakeServices) -> None:
+    """Neither in the chat nor by mail."""
     fake.people.add("alice").answers("hello", "hello hello", after=0.0).says("hello")
     fake.people.add("alice").mails("hello", to="alice")
     await asyncio.sleep(60.0)
@@ -142,8 +142,8 @@ async def test_nobody_answers_themselves(fake: FakeServices) -> None:
     assert len(fake.mail.of("alice").inbox) == 1
 
 
-async def test_answers_go_back_the_way_they_came(fake: FakeServices) -> None:
-    """A private message is answered in private, a mail by mail, and others hear nothing of it."""
+async def test_replies_are_sent_as_the_message_was(fake: FakeServices) -> None:
+    """The reply to a private message is private, and that to a mail is a mail."""
     for name in ("alice", "bob"):
         fake.people.add(name).answers("hello", f"{name} here", after=2.0)
     fake.chat.say("carol", "hello", to="alice")
@@ -154,25 +154,25 @@ async def test_answers_go_back_the_way_they_came(fake: FakeServices) -> None:
     assert [letter.text for letter in fake.mail.of("carol").inbox] == ["bob here"]
 
 
-async def test_an_answer_may_depend_on_what_was_heard(fake: FakeServices) -> None:
-    """It is made when it is due, out of who said what, where, and what the pattern found."""
-    heard: list[tuple[str, str, str]] = []
+async def test_a_reply_may_depend_on_the_message(fake: FakeServices) -> None:
+    """It is made when it is due, from the sender, the text, the kind, and the match."""
+    received: list[tuple[str, str, str]] = []
 
     def reply(what: Heard) -> str | None:
-        heard.append((what.sender, what.text, what.where))
+        received.append((what.sender, what.text, what.where))
         return None if what.match[1] == "nobody" else f"hi {what.match[1]}, says {what.sender}"
 
     fake.people.add("alice").answers(r"greet (\w+)", reply).answers("", "something else")
     fake.chat.say("bob", "greet carol")
     fake.chat.say("bob", "greet nobody")
-    assert heard == []
+    assert received == []
     await asyncio.sleep(2.0)
     assert lines_of(fake)[2:] == [("alice", "hi carol, says bob")]
-    assert heard == [("bob", "greet carol", "chat"), ("bob", "greet nobody", "chat")]
+    assert received == [("bob", "greet carol", "chat"), ("bob", "greet nobody", "chat")]
 
 
 async def test_two_people_may_talk_to_each_other(fake: FakeServices) -> None:
-    """Each answer is heard by the other one, for as long as that goes on."""
+    """Each reply causes the next one."""
     fake.people.add("alice").answers("tick", "tock")
     fake.people.add("bob").answers("tock", "tick").says("tick")
     await asyncio.sleep(60.5)
@@ -180,8 +180,8 @@ async def test_two_people_may_talk_to_each_other(fake: FakeServices) -> None:
     assert len(fake.chat.messages) == 61
 
 
-async def test_people_answer_a_bot(fake: FakeServices) -> None:
-    """What a session posts and sends is heard like anything else."""
+async def test_people_reply_to_a_bot(fake: FakeServices) -> None:
+    """They react to what a session posts and sends as to other messages."""
     fake.people.add("alice").says("!dice").answers("rolled", "lucky!").answers("thanks", "welcome")
     async with fake.session() as session:
         await session.peerbet.post("you rolled 6", bot=True)
@@ -191,12 +191,12 @@ async def test_people_answer_a_bot(fake: FakeServices) -> None:
     assert lines_of(fake)[-1] == ("alice", "lucky!")
 
 
-async def test_one_can_listen_to_all_of_it(fake: FakeServices) -> None:
-    """`listen` tells of each message and each mail, until one has heard enough."""
+async def test_listeners_receive_everything(fake: FakeServices) -> None:
+    """Listeners receive each message and each mail, until they unsubscribe."""
     lines: list[ChatLine] = []
     letters: list[tuple[Person, StoredMail]] = []
     deaf = fake.chat.subscribe(lines.append)
-    blind = fake.mail.listen(lambda *mail: letters.append(mail))
+    blind = fake.mail.subscribe(lambda *mail: letters.append(mail))
     fake.chat.say("alice", "hello")
     fake.mail.deliver("alice", "hello", to="bob")
     deaf()
@@ -208,7 +208,7 @@ async def test_one_can_listen_to_all_of_it(fake: FakeServices) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("action", "words"),
     [
         (lambda alice: alice.answers("(", "x"), "regular expression"),
         (lambda alice: alice.answers("x", "x", after=-1.0), "pace"),
@@ -217,12 +217,12 @@ async def test_one_can_listen_to_all_of_it(fake: FakeServices) -> None:
         (lambda alice: alice.mails("x", every=(0.0, 5.0)), "every"),
     ],
 )
-def test_what_nobody_can_do_is_refused(told: object, words: str) -> None:
-    """No pattern, no time, or all the time."""
+def test_invalid_actions_are_rejected(action: object, words: str) -> None:
+    """An invalid pattern, an invalid time, an interval of 0."""
     fake = FakeServices()
-    assert callable(told)
+    assert callable(action)
     with pytest.raises(InvalidRequestError, match=words):
-        told(fake.people.add("alice"))
+        action(fake.people.add("alice"))
     assert fake.chat.messages == []
 
 
@@ -230,7 +230,7 @@ def test_what_nobody_can_do_is_refused(told: object, words: str) -> None:
 
 
 async def test_a_script_is_played(stopped: FakeServices) -> None:
-    """Line after line, each the way it is meant, the first one at once."""
+    """Line by line, each of its kind, the first one immediately."""
     async with stopped as fake:
         fake.people.play(
             """
@@ -247,12 +247,12 @@ async def test_a_script_is_played(stopped: FakeServices) -> None:
         await asyncio.sleep(60.0)
     _, beep, private = fake.chat.messages
     assert (beep.sender, beep.bot, private.to) == ("hal", True, fake.username)
-    assert [letter.text for letter in fake.mail.box] == ["Dinner?"]
-    assert moments(fake) == [0, 2, 4]
+    assert [letter.text for letter in fake.mail.inbox] == ["Dinner?"]
+    assert posting_times(fake) == [0, 2, 4]
 
 
 def test_scripts_are_read_scene_by_scene() -> None:
-    """Blank lines stand between scenes, and how many does not matter."""
+    """One or more blank lines separate scenes."""
     assert read_scenes("\n\na: x\nb> y: z\n\n\n  c@ w  \n") == [
         [ScriptLine("a", "chat", "x"), ScriptLine("b", "private", "y: z")],
         [ScriptLine("c", "mail", "w")],
@@ -261,16 +261,16 @@ def test_scripts_are_read_scene_by_scene() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["hello", "alice hello", "alice:hello", "alice! hello"])
-def test_what_is_no_script_is_refused(wrong: str) -> None:
-    """The line that is none is shown, and nothing is played."""
+def test_an_invalid_script_is_rejected(wrong: str) -> None:
+    """The error shows the invalid line, and nothing is played."""
     fake = FakeServices()
     with pytest.raises(InvalidRequestError, match=re.escape(repr(wrong.strip()))):
         fake.people.play(f"alice: hello\n{wrong}")
     assert fake.chat.messages == []
 
 
-async def test_invented_people_live_for_ever() -> None:
-    """Everybody says everything, by and by, and now and then a command for a bot."""
+async def test_invented_people_talk_indefinitely() -> None:
+    """All of them send all lines, and sometimes a command for a bot."""
     async with FakeServices(seed=4) as fake:
         fake.people.live(command="!dice")
         await asyncio.sleep(600.0)
@@ -280,12 +280,12 @@ async def test_invented_people_live_for_ever() -> None:
     assert set(plain) < set(texts)
     assert texts[2] == "!dice"
     assert 10 < texts.count("!dice") < len(texts) / 3
-    assert len(fake.mail.box) > 10
+    assert len(fake.mail.inbox) > 10
     assert not re.search(r"\{\w+\}", " ".join(texts))
 
 
-async def test_invented_people_live_the_same_life_again() -> None:
-    """For the same seed, whatever else is left to chance."""
+async def test_invented_people_repeat_a_conversation() -> None:
+    """For equal seeds."""
 
     async def life(seed: int) -> list[tuple[str, str]]:
         async with FakeServices(seed=seed) as fake:

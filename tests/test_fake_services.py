@@ -1,4 +1,4 @@
-"""`FakeServices` answers as the services document it, keeps a record, and starts and stops well.
+"""`FakeServices` responds as documented, records requests, and starts and stops well.
 
 The client here is a bare aiohttp session, so that every byte of a query is the test's own.
 """
@@ -27,7 +27,7 @@ from fake_client import (
     MAIL,
     SET,
     Client,
-    Hand,
+    ManualClock,
     connect,
     on_virtual_time,
     say,
@@ -36,22 +36,22 @@ from helpers import REAL, UNLIMITED, VIRTUAL, little_to_collect
 
 import pythpeer.testing
 from pythpeer import Rate, Session
-from pythpeer.testing import DEFAULT_RATES, Arrival, FakeServices, SentMail
+from pythpeer.testing import DEFAULT_RATES, FakeServices, RecordedRequest, SentMail
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=[REAL, VIRTUAL], ids=["real", "virtual"])
 def anyio_backend(request: pytest.FixtureRequest) -> object:
-    """Everything holds on the ordinary event loop and on one with virtual time."""
+    """Every test runs on the ordinary event loop and on one with virtual time."""
     return request.param
 
 
 # -- reading the chat -----------------------------------------------------------------------------
 
 
-async def test_an_answer_has_the_documented_shape(fake: FakeServices, client: Client) -> None:
-    """Fields, bits and dates of an answer are those of the documentation's example."""
+async def test_a_response_has_the_documented_shape(fake: FakeServices, client: Client) -> None:
+    """Fields, bits and dates are those of the documentation's example."""
     fake.chat.users_online = 7
     fake.chat.say("System", "This is a test message")
     answer = await client.get(f"{CHAT}get")
@@ -74,31 +74,31 @@ async def test_an_answer_has_the_documented_shape(fake: FakeServices, client: Cl
     }
 
 
-async def test_answers_look_like_php(fake: FakeServices, client: Client) -> None:
-    """JSON comes as text/html, in ASCII, with escaped slashes."""
+async def test_responses_look_like_php(fake: FakeServices, client: Client) -> None:
+    """JSON has the type text/html, is in ASCII, and has escaped slashes."""
     fake.chat.say("alice", "a/b é")
     async with client.http.get(client.url(f"{CHAT}get")) as response:
         assert response.content_type == "text/html"
         assert rb'"msg":"a\/b \u00e9"' in await response.read()
 
 
-async def test_without_mid_the_newest_50_come(fake: FakeServices, client: Client) -> None:
-    """Without a last id, an answer has the 50 newest messages, in ascending order."""
+async def test_without_mid_the_newest_50_are_returned(fake: FakeServices, client: Client) -> None:
+    """Without a last id, a response has the 50 newest messages, in ascending order."""
     say(fake, 60)
     assert await client.ids() == list(range(11, 61))
 
 
 @pytest.mark.parametrize(("last", "many"), [(1, 1), (60, 60), (300, 300), (301, 300), (9999, 300)])
-async def test_last_is_how_many_come(
+async def test_last_is_the_number_of_messages(
     fake: FakeServices, client: Client, last: int, many: int
 ) -> None:
-    """`last` asks for that many of the newest messages, and gets at most 300."""
+    """`last` is the number of newest messages, at most 300."""
     say(fake, 310)
     assert await client.ids(f"&last={last}") == list(range(311 - many, 311))
 
 
 async def test_mid_is_the_last_id_seen(fake: FakeServices, client: Client) -> None:
-    """With `mid`, an answer has what came after it, without it."""
+    """With `mid`, a response has the messages after it, without it."""
     say(fake, 60)
     assert await client.ids("&mid=57") == [58, 59, 60]
     assert await client.ids("&mid=60") == []
@@ -106,17 +106,17 @@ async def test_mid_is_the_last_id_seen(fake: FakeServices, client: Client) -> No
     assert await client.ids("&mid=0") == list(range(1, 61))
 
 
-async def test_the_newest_after_mid_come_where_there_are_too_many(
+async def test_the_newest_after_mid_are_returned_if_there_are_too_many(
     fake: FakeServices, client: Client
 ) -> None:
-    """Of more messages after `mid` than an answer holds, the newest come."""
+    """If more messages follow `mid` than a response holds, the newest are returned."""
     say(fake, 310)
     assert await client.ids("&mid=5") == list(range(11, 311))
     assert await client.ids("&mid=5&last=2") == [309, 310]
 
 
-async def test_the_oldest_after_mid_come_if_asked_for() -> None:
-    """With `window="oldest"`, an answer has the oldest messages after `mid`."""
+async def test_the_oldest_after_mid_are_returned_with_that_quirk() -> None:
+    """With `window="oldest"`, a response has the oldest messages after `mid`."""
     async with FakeServices(rates=UNLIMITED, window="oldest") as fake, connect() as http:
         client = Client(fake, http)
         say(fake, 310)
@@ -125,10 +125,10 @@ async def test_the_oldest_after_mid_come_if_asked_for() -> None:
         assert await client.ids("&last=2") == [309, 310]
 
 
-async def test_a_message_gets_an_id_after_those_that_were_put_there(
+async def test_a_message_gets_an_id_after_those_that_were_appended(
     fake: FakeServices, client: Client
 ) -> None:
-    """Ids of a chat may leap; no id is given twice, even if its message is gone."""
+    """Ids may have gaps; no id is used twice, even if its message was removed."""
     fake.chat.say("alice", "one")
     fake.chat.messages.append(msgspec.structs.replace(fake.chat.messages[0], id=7))
     assert fake.chat.say("alice", "eight") == 8
@@ -138,7 +138,7 @@ async def test_a_message_gets_an_id_after_those_that_were_put_there(
 
 
 async def test_a_window_is_newest_or_oldest() -> None:
-    """Anything else is an error at construction."""
+    """Other values are an error in the constructor."""
     with pytest.raises(ValueError, match="window"):
         FakeServices(window="latest")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
@@ -151,8 +151,10 @@ async def test_numbers_are_int32(client: Client, query: str) -> None:
     assert answer["message"].startswith("Invalid ")
 
 
-async def test_bits_tell_bots_and_ones_own_messages(fake: FakeServices, client: Client) -> None:
-    """`bot` is set on what a bot said, `my` on what the key's user said."""
+async def test_bits_mark_messages_of_bots_and_of_the_user(
+    fake: FakeServices, client: Client
+) -> None:
+    """`bot` is set on messages of bots, `my` on those of the key's user."""
     fake.chat.say("alice", "beep", bot=True)
     fake.chat.say(fake.username, "hello")
     answer = await client.get(f"{CHAT}get&key={fake.peerbet_key}")
@@ -170,7 +172,7 @@ async def test_without_a_key_no_message_is_mine(fake: FakeServices, client: Clie
 async def test_private_messages_are_for_sender_and_recipient(
     fake: FakeServices, client: Client
 ) -> None:
-    """A private message is seen with a key of its sender or its recipient, and has `me` set."""
+    """A private message is visible with a key of its sender or its recipient, and has `me`."""
     fake.chat.register("alice", "key-of-alice")
     fake.chat.register("bob", "key-of-bob")
     fake.chat.say("alice", "psst", to=fake.username)
@@ -182,15 +184,15 @@ async def test_private_messages_are_for_sender_and_recipient(
     assert (message["to"], message["me"], message["my"]) == (fake.username, 1, 0)
 
 
-async def test_private_messages_of_others_take_no_place(fake: FakeServices, client: Client) -> None:
-    """What a reader cannot see does not count among the `last` messages either."""
+async def test_private_messages_of_others_do_not_count(fake: FakeServices, client: Client) -> None:
+    """Messages that a reader cannot see do not count among the `last` ones."""
     say(fake, 2)
     fake.chat.say("alice", "psst", to="bob")
     assert await client.ids("&last=2") == [1, 2]
 
 
-async def test_a_wrong_key_is_refused_when_reading(client: Client) -> None:
-    """Reading with a key that nobody has fails; HTTP itself says 200."""
+async def test_a_wrong_key_is_rejected_when_reading(client: Client) -> None:
+    """Reading with an unknown key is an API error, with HTTP status 200."""
     assert await client.get(f"{CHAT}get&key=wrong") == {"status": 0, "message": "Invalid key"}
     assert await client.status(f"{CHAT}get&key=wrong") == 200
 
@@ -199,7 +201,7 @@ async def test_a_wrong_key_is_refused_when_reading(client: Client) -> None:
 
 
 async def test_set_posts_a_message(fake: FakeServices, client: Client) -> None:
-    """A message is posted under the name of the key's user, and answered with its id."""
+    """A message is posted under the name of the key's user, and the response has its id."""
     say(fake, 4)
     target = f"{CHAT}set&key={fake.peerbet_key}&msg=a%2Bb%20%C3%A9%F0%9F%98%80"
     assert await client.get(target) == {"status": 1, "mid": 5}
@@ -211,14 +213,14 @@ async def test_set_posts_a_message(fake: FakeServices, client: Client) -> None:
 async def test_bot_is_off_unless_set(
     fake: FakeServices, client: Client, query: str, bot: bool
 ) -> None:
-    """A message is a bot's if the request says so."""
+    """A message is marked as a bot's if the request requires it."""
     await client.get(f"{CHAT}set&key={fake.peerbet_key}&msg=hi{query}")
     assert fake.chat.messages[-1].bot is bot
 
 
 @pytest.mark.parametrize("key", ["", "&key=", "&key=wrong"])
-async def test_posting_needs_a_key(fake: FakeServices, client: Client, key: str) -> None:
-    """Without a key that somebody has, nothing is posted."""
+async def test_posting_requires_a_key(fake: FakeServices, client: Client, key: str) -> None:
+    """Without a valid key nothing is posted."""
     answer = await client.get(f"{CHAT}set{key}&msg=hi")
     assert answer == {"status": 0, "message": "Invalid key"}
     assert fake.chat.messages == []
@@ -228,21 +230,21 @@ async def test_posting_needs_a_key(fake: FakeServices, client: Client, key: str)
 async def test_a_message_has_1_to_250_characters(
     fake: FakeServices, client: Client, query: str
 ) -> None:
-    """Too little and too much text is refused."""
+    """Empty and too long texts are API errors."""
     answer = await client.get(f"{CHAT}set&key={fake.peerbet_key}{query}")
     assert answer["status"] == 0
     assert fake.chat.messages == []
 
 
 async def test_characters_are_counted_not_bytes(fake: FakeServices, client: Client) -> None:
-    """250 characters are allowed, whatever they take on the wire."""
+    """250 characters are allowed, for any number of bytes."""
     await client.get(f"{CHAT}set&key={fake.peerbet_key}&msg={quote('😀' * 250)}")
     assert fake.chat.messages[-1].text == "😀" * 250
 
 
 @pytest.mark.parametrize("action", ["", "delete"])
-async def test_an_unknown_action_is_refused(client: Client, action: str) -> None:
-    """There is get and set, and nothing else."""
+async def test_an_unknown_action_is_an_error(client: Client, action: str) -> None:
+    """There are only get and set."""
     assert await client.get(CHAT + action) == {"status": 0, "message": "Unknown action"}
 
 
@@ -251,7 +253,7 @@ async def test_an_unknown_action_is_refused(client: Client, action: str) -> None
 
 @pytest.mark.parametrize("user", ["tiro", "TIRO", "221192"])
 async def test_users_are_found_by_name_and_by_id(client: Client, user: str) -> None:
-    """The documentation's example user is there, under both."""
+    """The documentation's example user exists, under both."""
     assert await client.get(f"/api/userinfo.php?user={user}") == {
         "id": 221192,
         "username": "tiro",
@@ -288,7 +290,7 @@ async def test_a_missing_parameter_is_an_error(client: Client, target: str) -> N
 
 
 async def test_users_can_be_added(fake: FakeServices, client: Client) -> None:
-    """A test can add a user, and change one by adding it again."""
+    """A test can add a user, and replace one by adding it again."""
     first = fake.users.add("dora", nickname="Dora", online=True)
     assert fake.users.add("Dora").id == first.id
     assert fake.users.add("eve", user_id=first.id).id == first.id
@@ -323,7 +325,7 @@ async def test_statistics_are_numbers(client: Client) -> None:
 async def test_a_chat_that_has_not_opted_in_shows_no_staff(
     fake: FakeServices, client: Client
 ) -> None:
-    """Only the staff needs opting in; the statistics are there without."""
+    """Its statistics are still available."""
     fake.chats.add(7, opted_in=False, messages=3)
     fake.chats.appoint(7, "newcomer", "Owner")
     assert await client.get("/api/crank.php?chatid=7") == {"error": "Chat has not opted in"}
@@ -336,7 +338,7 @@ async def test_a_chat_that_has_not_opted_in_shows_no_staff(
 
 @pytest.mark.parametrize("page", ["crank", "cstats"])
 async def test_an_unknown_chat_is_an_error(client: Client, page: str) -> None:
-    """A chat that is not there is an `error` string."""
+    """An unknown chat is an `error` string."""
     assert "error" in await client.get(f"/api/{page}.php?chatid=1")
 
 
@@ -347,24 +349,24 @@ async def test_an_unknown_chat_is_an_error(client: Client, page: str) -> None:
 async def test_mail_is_sent_by_name_or_by_id(
     fake: FakeServices, client: Client, recipient: str
 ) -> None:
-    """A mail goes to `user=` a name or `id=` a number, and is on record."""
+    """A mail is sent to `user=` a name or `id=` a number, and is recorded."""
     assert await client.get(f"{MAIL}&{recipient}&message=hi%20there") == {"success": True}
     assert fake.mail.sent == [SentMail("tiro", "hi there")]
-    assert fake.mail.box == []
+    assert fake.mail.inbox == []
 
 
 @pytest.mark.parametrize("recipient", ["user=nobody", "user=221192", "id=tiro", "id=1"])
-async def test_mail_to_nobody_is_an_error(
+async def test_mail_to_an_unknown_user_is_an_error(
     fake: FakeServices, client: Client, recipient: str
 ) -> None:
-    """A name is no id, an id is no name, and who is unknown gets no mail."""
+    """A name is not an id, an id is not a name, and an unknown user receives no mail."""
     answer = await client.get(f"{MAIL}&{recipient}&message=hi")
     assert answer == {"error": "User not found"}
     assert fake.mail.sent == []
 
 
 async def test_unread_mail_is_marked_as_read(fake: FakeServices, client: Client) -> None:
-    """`readnew` hands out each mail once."""
+    """`readnew` returns each mail once."""
     assert await client.get(f"{MAIL}&readnew") == []
     assert fake.mail.deliver("tiro", "first") == 1
     (mail,) = await client.get(f"{MAIL}&readnew")
@@ -376,7 +378,7 @@ async def test_unread_mail_is_marked_as_read(fake: FakeServices, client: Client)
 
 
 async def test_all_mail_is_not_marked_as_read(fake: FakeServices, client: Client) -> None:
-    """`readall` hands out everything, read and unread, and leaves it so."""
+    """`readall` returns all mail, read and unread, and does not change that."""
     fake.mail.deliver("tiro", "first")
     await client.get(f"{MAIL}&readnew")
     fake.mail.deliver("alice", "second")
@@ -386,7 +388,7 @@ async def test_all_mail_is_not_marked_as_read(fake: FakeServices, client: Client
     assert len(await client.get(f"{MAIL}&readnew")) == 1
 
 
-async def test_all_mail_is_marked_as_read_if_asked_for() -> None:
+async def test_all_mail_is_marked_as_read_with_that_quirk() -> None:
     """With `readall_marks`, `readall` leaves nothing unread."""
     async with FakeServices(rates=UNLIMITED, readall_marks=True) as fake, connect() as http:
         client = Client(fake, http)
@@ -395,15 +397,15 @@ async def test_all_mail_is_marked_as_read_if_asked_for() -> None:
         assert await client.get(f"{MAIL}&readnew") == []
 
 
-async def test_mail_to_oneself_arrives(fake: FakeServices, client: Client) -> None:
-    """The key's owner gets what they send to themselves."""
+async def test_mail_to_oneself_is_delivered(fake: FakeServices, client: Client) -> None:
+    """The key's owner receives mail from themselves."""
     await client.get(f"{MAIL}&user={fake.username}&message=note")
     (mail,) = await client.get(f"{MAIL}&readnew")
     assert (mail["from"], mail["message"]) == (fake.username, "note")
 
 
-async def test_a_stranger_who_writes_becomes_a_user(fake: FakeServices, client: Client) -> None:
-    """Whoever has written can be looked up and answered."""
+async def test_an_unknown_sender_becomes_a_user(fake: FakeServices, client: Client) -> None:
+    """The sender of a mail can be looked up and written to."""
     fake.mail.deliver("stranger", "hello")
     (mail,) = await client.get(f"{MAIL}&readnew")
     person = await client.get(f"/api/userinfo.php?user={mail['from_id']}")
@@ -411,18 +413,18 @@ async def test_a_stranger_who_writes_becomes_a_user(fake: FakeServices, client: 
 
 
 @pytest.mark.parametrize("key", ["", "personalkey=", "personalkey=wrong"])
-async def test_mail_needs_the_personal_key(fake: FakeServices, client: Client, key: str) -> None:
-    """Without the personal key, mail is neither read nor sent."""
+async def test_mail_requires_the_personal_key(fake: FakeServices, client: Client, key: str) -> None:
+    """Without the personal key, mail can be neither read nor sent."""
     fake.mail.deliver("tiro", "first")
     for rest in ("&readnew", "&readall", "&user=tiro&message=hi"):
         answer = await client.get(f"/api/mail.php?{key}{rest}")
         assert answer == {"error": "Invalid personal key"}
     assert fake.mail.sent == []
-    assert not fake.mail.box[0].read
+    assert not fake.mail.inbox[0].read
 
 
-async def test_the_personal_key_can_be_spelt_otherwise() -> None:
-    """`personal_key_param` is the name that is asked for; the other is no good then."""
+async def test_the_personal_key_can_have_another_name() -> None:
+    """`personal_key_param` is the required name; the other one is invalid then."""
     async with (
         FakeServices(rates=UNLIMITED, personal_key_param="personal_key") as fake,
         connect() as http,
@@ -434,8 +436,8 @@ async def test_the_personal_key_can_be_spelt_otherwise() -> None:
 
 
 @pytest.mark.parametrize("page", ["userinfo.php?user=tiro", "cstats.php?chatid=220531305"])
-async def test_an_api_key_is_demanded_if_there_is_one(page: str) -> None:
-    """With an API key configured, nothing of PythBots is had without it."""
+async def test_an_api_key_is_required_if_there_is_one(page: str) -> None:
+    """If there is an API key, PythBots responds to no request without one."""
     async with (
         FakeServices(rates=UNLIMITED, pythbots_api_key="the-api-key") as fake,
         connect() as http,
@@ -449,8 +451,8 @@ async def test_an_api_key_is_demanded_if_there_is_one(page: str) -> None:
         assert [violation.rule for violation in fake.violations] == ["key"]
 
 
-async def test_an_api_key_that_nobody_asked_for_does_no_harm(client: Client) -> None:
-    """By default there is no API key, and it does not matter who sends one."""
+async def test_an_api_key_that_is_not_required_has_no_effect(client: Client) -> None:
+    """By default there is no API key, and one in a request has no effect."""
     assert "error" not in await client.get(f"{INFO}tiro", **{"X-API-Key": "some-key"})
 
 
@@ -459,14 +461,14 @@ async def test_an_api_key_that_nobody_asked_for_does_no_harm(client: Client) -> 
 
 @on_virtual_time
 async def test_virtual_time_moves_the_fake() -> None:
-    """On a loop with virtual time, that is the time by which requests are paced and dated."""
+    """On a loop with virtual time, rates and dates follow it."""
     async with FakeServices() as fake, connect() as http:
         client = Client(fake, http)
         for pause in (0.0, 1.0, 3600.0, 0.5):
             await asyncio.sleep(pause)
             await client.get(f"{SET}&msg=hi")
         assert [str(violation) for violation in fake.violations] == [
-            "peerbet.chat.set: came 0.500 s too early (1 every 1 s, 1 at once) [pace]"
+            "peerbet.chat.set: 0.500 s too early (1 every 1 s, bursts of 1) [pace]"
         ]
         times = [datetime.fromisoformat(line.date) for line in fake.chat.messages]
         assert times[2] - times[1] == timedelta(hours=1)
@@ -475,7 +477,7 @@ async def test_virtual_time_moves_the_fake() -> None:
 
 
 async def test_the_loops_clock_is_the_default() -> None:
-    """An asyncio loop is asked for the time itself."""
+    """The time is that of an asyncio loop."""
     async with FakeServices() as fake:
         assert fake.clock == asyncio.get_running_loop().time
 
@@ -483,27 +485,27 @@ async def test_the_loops_clock_is_the_default() -> None:
 @pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not to be had everywhere")
 @pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True})], ids=["uvloop"])
 async def test_uvloops_clock_is_not_used() -> None:
-    """The machine's clock is used instead: uvloop reads its own only once per turn."""
+    """The machine's clock is used instead, because uvloop updates its own once per iteration."""
     async with FakeServices(rates=UNLIMITED) as fake, connect() as http:
         assert fake.clock is time.monotonic
         assert await Client(fake, http).ids() == []
 
 
 async def test_dates_follow_the_clock() -> None:
-    """A message's date is as many seconds later as its clock says."""
-    hand = Hand()
-    async with FakeServices(clock=hand) as fake:
+    """A message's date advances by as many seconds as the clock."""
+    clock = ManualClock()
+    async with FakeServices(clock=clock) as fake:
         fake.chat.say("alice", "now")
-        hand.now = 90.0
+        clock.now = 90.0
         fake.chat.say("alice", "later")
         fake.mail.deliver("alice", "later too")
     now, later = (datetime.fromisoformat(line.date) for line in fake.chat.messages)
     assert later - now == timedelta(seconds=90)
-    assert fake.mail.box[0].date == fake.chat.messages[-1].date
+    assert fake.mail.inbox[0].date == fake.chat.messages[-1].date
 
 
 async def test_dates_begin_with_todays() -> None:
-    """Whatever the clock starts from, dates start from the present one, in UTC."""
+    """Whatever the clock starts with, dates start with the present one, in UTC."""
     fake = FakeServices()
     fake.chat.say("alice", "before the start")
     async with fake:
@@ -517,7 +519,7 @@ async def test_dates_begin_with_todays() -> None:
 
 
 async def test_requests_are_recorded(fake: FakeServices, client: Client) -> None:
-    """The record has the endpoint, the time and the target of each request, as received."""
+    """The record has the endpoint, the time and the raw target of each request."""
     before = fake.clock()
     await client.get(f"{CHAT}get&mid=5")
     await client.get(f"{INFO}%74iro")
@@ -534,7 +536,7 @@ async def test_requests_are_recorded(fake: FakeServices, client: Client) -> None
 async def test_the_record_is_bounded(
     fake: FakeServices, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the latest requests are kept."""
+    """Only the latest requests are recorded."""
     monkeypatch.setattr("pythpeer.testing.fake.MAX_RECORDED", 2)
     for mid in range(5):
         await client.get(f"{CHAT}get&mid={mid}")
@@ -555,16 +557,16 @@ async def test_the_record_is_bounded(
         "/fake-peerbet-key",
     ],
 )
-async def test_no_key_is_kept(fake: FakeServices, client: Client, target: str) -> None:
-    """Neither the record nor a violation shows a key, whoever's and wherever it was."""
+async def test_no_key_is_recorded(fake: FakeServices, client: Client, target: str) -> None:
+    """Neither the record nor a violation contains a key of any user, wherever it was."""
     await client.status(target)
     shown = f"{fake.requests} {fake.violations} {fake!r}"
     assert "***" in shown
     assert not re.search("canary|fake-peerbet-key|fake-personal-key", shown)
 
 
-async def test_no_form_of_a_key_is_kept() -> None:
-    """A key that has to be encoded is found as it is and as it was encoded."""
+async def test_no_form_of_a_key_is_recorded() -> None:
+    """A key that must be encoded is removed in its raw and in its encoded form."""
     async with FakeServices(rates=UNLIMITED, peerbet_key="can/ary+1") as fake, connect() as http:
         client = Client(fake, http)
         await client.status(f"{INFO}can%2Fary%2B1")
@@ -575,7 +577,7 @@ async def test_no_form_of_a_key_is_kept() -> None:
 async def test_no_key_is_logged(
     fake: FakeServices, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Even a request that is no HTTP leaves no trace of its key in the logs."""
+    """Even a request that is not HTTP leaves no key in the logs."""
     caplog.set_level(logging.DEBUG)
     assert await client.status(f"{SET}&msg=a b") == 400
     assert await client.status(f"{SET}&msg=ab") == 200
@@ -591,13 +593,13 @@ def port(url: str) -> int:
 
 @pytest.fixture(scope="module")
 def quick_collections() -> Iterator[None]:
-    """Spare the collector, which `open_sockets` calls, what other tests have left."""
+    """Exclude what other tests have left from the garbage collections of `open_sockets`."""
     with little_to_collect():
         yield
 
 
 def open_sockets() -> set[int]:
-    """The descriptors of all new open sockets, also of those that nothing but the loop holds."""
+    """Return the descriptors of all new open sockets, also of those that only the loop holds."""
     gc.collect()
     return {one.fileno() for one in gc.get_objects() if isinstance(one, socket.socket)} - {-1}
 
@@ -611,7 +613,7 @@ async def test_each_service_has_a_loopback_port(fake: FakeServices) -> None:
 
 
 async def test_ports_can_be_chosen() -> None:
-    """Each service listens where it is told to, and one whose port is taken does not start."""
+    """Each service listens on the given port; it does not start if that is in use."""
     async with FakeServices() as first:
         urls = (first.peerbet_url, first.pythbots_url)
         with pytest.raises(OSError, match="in use"):
@@ -622,8 +624,8 @@ async def test_ports_can_be_chosen() -> None:
             assert (second.peerbet_url, second.pythbots_url) == urls
 
 
-async def test_the_environment_leads_a_session_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With all keys that it takes; there is none while it is not running."""
+async def test_the_environment_configures_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has all keys; it does not exist while the fake is not running."""
     fake = FakeServices(pythbots_api_key="the api key")
     with pytest.raises(RuntimeError, match="not running"):
         _ = fake.environment
@@ -636,26 +638,26 @@ async def test_the_environment_leads_a_session_there(monkeypatch: pytest.MonkeyP
     assert fake.violations == []
 
 
-async def test_each_request_is_heard_of_when_it_has_had_its_effect(
+async def test_listeners_receive_each_request_after_its_effect(
     fake: FakeServices, client: Client
 ) -> None:
-    """Judged and recorded, before its answer leaves; until nobody wants to hear more."""
-    heard: list[tuple[Arrival, int, int]] = []
+    """It is checked and recorded, and not yet answered; until the listener unsubscribes."""
+    received: list[tuple[RecordedRequest, int, int]] = []
 
-    def listener(arrival: Arrival) -> None:
-        heard.append((arrival, len(fake.chat.messages), len(fake.violations)))
+    def listener(arrival: RecordedRequest) -> None:
+        received.append((arrival, len(fake.chat.messages), len(fake.violations)))
 
-    unlisten = fake.listen(listener)
+    unlisten = fake.subscribe(listener)
     await client.get(SET + "&msg=hi")
     await client.get(SET + "&msg=a+b")
-    assert heard == [(fake.requests[0], 1, 0), (fake.requests[1], 2, 1)]
+    assert received == [(fake.requests[0], 1, 0), (fake.requests[1], 2, 1)]
     unlisten()
     await client.get(f"{CHAT}get")
-    assert len(heard) == 2
+    assert len(received) == 2
 
 
-async def test_what_was_said_behind_a_message_can_be_asked_for(fake: FakeServices) -> None:
-    """In order, private messages and all; the date of the services is that of the next one."""
+async def test_messages_after_an_id_can_be_read(fake: FakeServices) -> None:
+    """In order, with private messages; the services' date is that of the next one."""
     say(fake, 3)
     fake.chat.say("alice", "psst", to="bob")
     assert [line.id for line in fake.chat.after(2)] == [3, 4]
@@ -666,7 +668,7 @@ async def test_what_was_said_behind_a_message_can_be_asked_for(fake: FakeService
 
 
 async def test_it_can_be_started_and_closed_by_hand() -> None:
-    """There are no URLs before the start and after the close, and closing twice does no harm."""
+    """There are no URLs before the start and after the close; closing twice has no effect."""
     fake = FakeServices()
     with pytest.raises(RuntimeError, match="not running"):
         _ = fake.peerbet_url
@@ -683,8 +685,8 @@ async def test_it_can_be_started_and_closed_by_hand() -> None:
 
 
 async def test_it_can_be_started_again() -> None:
-    """What was said stays, and the pace starts afresh."""
-    fake = FakeServices(clock=Hand())
+    """Messages are kept, and the rates are reset."""
+    fake = FakeServices(clock=ManualClock())
     for run in (1, 2):
         async with fake, connect() as http:
             await Client(fake, http).get(f"{SET}&msg=run%20{run}")
@@ -693,7 +695,7 @@ async def test_it_can_be_started_again() -> None:
 
 
 async def test_it_can_be_left_in_another_task() -> None:
-    """Test fixtures enter in one task and leave in another."""
+    """Test fixtures enter in one task and exit in another."""
     fake = await asyncio.create_task(FakeServices().__aenter__())
     async with connect() as http:
         assert await Client(fake, http).ids() == []
@@ -703,7 +705,7 @@ async def test_it_can_be_left_in_another_task() -> None:
 @pytest.mark.parametrize("turns", range(12))
 @pytest.mark.usefixtures("quick_collections")
 async def test_a_start_can_be_cancelled(turns: int) -> None:
-    """In whichever turn of the loop that happens, no socket is left behind."""
+    """In any iteration of the loop, no socket is left open."""
     before = open_sockets()
     loop = asyncio.get_running_loop()
     fake = FakeServices()
@@ -722,8 +724,8 @@ async def test_a_start_can_be_cancelled(turns: int) -> None:
     assert open_sockets() == before
 
 
-class OnePort(asyncio.SelectorEventLoop):
-    """A loop on a machine that has one port left, until more are set free."""
+class FailingPortLoop(asyncio.SelectorEventLoop):
+    """A loop on a machine with one free port, until more are released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -738,11 +740,13 @@ class OnePort(asyncio.SelectorEventLoop):
         return self.servers[-1]
 
 
-@pytest.mark.parametrize("anyio_backend", [("asyncio", {"loop_factory": OnePort})], ids=["ports"])
+@pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"loop_factory": FailingPortLoop})], ids=["ports"]
+)
 async def test_a_start_that_fails_closes_what_it_opened() -> None:
-    """Where the second port cannot be had the first one is given back, and one can try again."""
+    """If the second port is not available, the first one is released; a retry is possible."""
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, OnePort)
+    assert isinstance(loop, FailingPortLoop)
     fake = FakeServices(rates=UNLIMITED)
     with pytest.raises(OSError, match=r"cannot listen on 127\.0\.0\.1:0: "):
         await fake.start()
@@ -756,7 +760,7 @@ async def test_a_start_that_fails_closes_what_it_opened() -> None:
 
 
 async def test_it_runs_no_task_of_its_own() -> None:
-    """Started and unasked, there is nothing that runs; closed, nothing that goes on."""
+    """Without requests no task runs; after closing none is left."""
     before = asyncio.all_tasks()
     async with FakeServices(rates=UNLIMITED) as fake:
         assert asyncio.all_tasks() == before
@@ -767,8 +771,8 @@ async def test_it_runs_no_task_of_its_own() -> None:
 
 
 @on_virtual_time
-async def test_closing_waits_for_nobody() -> None:
-    """Connections kept alive, half-asking, never asking and never reading are dropped at once."""
+async def test_closing_does_not_wait() -> None:
+    """Idle connections, partial requests, and clients that do not read are dropped immediately."""
     async with FakeServices(rates=UNLIMITED) as fake, connect() as http:
         say(fake, 300)
         await Client(fake, http).get(f"{CHAT}get")
@@ -791,7 +795,7 @@ async def test_closing_waits_for_nobody() -> None:
 
 
 async def test_it_can_be_left_by_cancellation() -> None:
-    """Leaving a scope that is cancelled frees the ports and drops the connections all the same."""
+    """Leaving a cancelled scope still frees the ports and drops the connections."""
     before = asyncio.all_tasks()
     urls: list[str] = []
     with anyio.CancelScope() as scope:
@@ -808,7 +812,7 @@ async def test_it_can_be_left_by_cancellation() -> None:
 
 
 async def test_its_repr_shows_its_state(fake: FakeServices, client: Client) -> None:
-    """One can see whether it runs, and whether anything was wrong."""
+    """It shows whether it runs, and how many violations there were."""
     await client.status("/favicon.ico")
     assert repr(fake) == "<FakeServices running, violations=1>"
     await fake.aclose()
@@ -819,7 +823,7 @@ async def test_its_repr_shows_its_state(fake: FakeServices, client: Client) -> N
 
 
 async def test_a_session_is_ready_to_use(fake: FakeServices) -> None:
-    """`fake.session()` has the URLs and the keys, and asks for nothing wrongly."""
+    """`fake.session()` has the URLs and the keys, and breaks no rule."""
     fake.mail.deliver("tiro", "first")
     async with fake.session() as session:
         assert await session.peerbet.post("hello there") == 1
@@ -833,29 +837,29 @@ async def test_a_session_is_ready_to_use(fake: FakeServices) -> None:
     assert fake.violations == []
 
 
-async def test_a_session_counts_from_the_last_answer() -> None:
-    """A busy machine cannot make it break a rule; where the fake has rates, it has those."""
+async def test_a_session_counts_from_the_last_response() -> None:
+    """A busy machine cannot make it break a rule; rates of the fake apply to it."""
     rates = {"pythbots.mail": Rate(0.25, burst=2)}
     async with FakeServices(rates=rates) as fake:
         limiters = fake.session().limiters
         assert {name: limiter.rate for name, limiter in limiters.items()} == {
             **{
-                name: Rate(law.interval, law.burst, guard=5.0)
-                for name, law in DEFAULT_RATES.items()
+                name: Rate(rate.interval, rate.burst, guard=5.0)
+                for name, rate in DEFAULT_RATES.items()
             },
             **rates,
         }
 
 
 async def test_a_sessions_settings_can_be_overridden(fake: FakeServices) -> None:
-    """What is given to `fake.session()` wins over what is preset."""
+    """Arguments of `fake.session()` take precedence."""
     fake.chat.say(fake.username, "mine")
     async with fake.session(peerbet_key=None) as session:
         assert [m.is_mine for m in (await session.peerbet.messages()).messages] == [False]
 
 
 def test_all_names_are_there_and_sorted() -> None:
-    """What the package offers is what it lists."""
+    """The package has the names in its list."""
     names = pythpeer.testing.__all__
     assert all(hasattr(pythpeer.testing, name) for name in names)
     assert names == sorted(names, key=lambda name: (not name.isupper(), name))

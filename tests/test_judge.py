@@ -1,4 +1,4 @@
-"""The judge of the fake services tells on clients that ask too early, or badly."""
+"""The request checker reports requests that are too early or incorrect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import get_args
 
 import aiohttp
 import pytest
-from fake_client import CHAT, INFO, MAIL, SET, Client, Hand, connect
+from fake_client import CHAT, INFO, MAIL, SET, Client, ManualClock, connect
 
 from pythpeer import Rate
 from pythpeer.testing import FakeServices, Rule, Violation
@@ -67,7 +67,7 @@ BAD: list[tuple[str, str, Rule]] = [
 async def test_good_requests_are_no_violations(
     fake: FakeServices, client: Client, target: str
 ) -> None:
-    """What is documented can be asked without a word from the judge."""
+    """Documented requests cause no violation."""
     assert "error" not in await client.get(target)
     assert fake.violations == []
 
@@ -76,7 +76,7 @@ async def test_good_requests_are_no_violations(
 async def test_bad_requests_are_violations(
     fake: FakeServices, client: Client, target: str, endpoint: str, rule: Rule
 ) -> None:
-    """Each thing that is wrong with a request is reported once, with the endpoint's name."""
+    """Each error in a request is reported once, with the endpoint's name."""
     await client.status(target)
     assert [(found.endpoint, found.rule) for found in fake.violations] == [(endpoint, rule)]
 
@@ -85,7 +85,7 @@ async def test_bad_requests_are_violations(
 async def test_bytes_that_no_url_has_are_violations(
     fake: FakeServices, client: Client, text: str
 ) -> None:
-    """A raw space or non-ASCII byte is reported, of the service at least if it cannot be read."""
+    """A raw space or non-ASCII byte is reported; of the service, if it cannot be parsed."""
     await client.status(f"{SET}&msg={text}")
     (violation,) = fake.violations
     assert violation.rule == "encoding"
@@ -93,7 +93,7 @@ async def test_bytes_that_no_url_has_are_violations(
 
 
 async def test_flags_are_understood_even_with_a_value(fake: FakeServices, client: Client) -> None:
-    """`readnew=` is a violation, and works all the same, as in PHP."""
+    """`readnew=` is a violation, and has its effect, as in PHP."""
     fake.mail.deliver("tiro", "first")
     assert len(await client.get(f"{MAIL}&readnew=")) == 1
 
@@ -106,33 +106,33 @@ async def test_a_plus_is_a_space(fake: FakeServices, client: Client) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "HEAD", "PUT"])
 async def test_everything_is_a_get(fake: FakeServices, client: Client, method: str) -> None:
-    """Any other method is a violation, is refused, and has no effect."""
+    """Any other method is a violation, is rejected, and has no effect."""
     assert await client.status(f"{SET}&msg=hi", method) == 405
     assert [violation.rule for violation in fake.violations] == ["method"]
     assert fake.chat.messages == []
 
 
 async def test_aiohttps_own_user_agent_is_a_violation(fake: FakeServices) -> None:
-    """A client says who it is; aiohttp's default name is not that."""
+    """A client must have a User-Agent of its own."""
     async with aiohttp.ClientSession() as http:
         await Client(fake, http).get(f"{CHAT}get")
     assert [violation.rule for violation in fake.violations] == ["agent"]
 
 
 async def test_a_request_can_be_wrong_in_several_ways(fake: FakeServices, client: Client) -> None:
-    """Everything that is wrong is reported."""
+    """Every broken rule is reported."""
     await client.status("/api/mail.php?readnew=&message=+", "POST")
     found = {violation.rule for violation in fake.violations}
     assert found == {"encoding", "flag", "method", "key"}
 
 
 def test_every_rule_is_tested() -> None:
-    """No rule is without an example in this file."""
+    """Every rule has an example in this file."""
     assert {rule for _, _, rule in BAD} | {"pace", "method", "agent"} == set(get_args(Rule))
 
 
 async def test_violations_read_well() -> None:
-    """A violation is a frozen value, whose text names the endpoint, the fault and the rule."""
+    """A violation is a frozen value, whose text has the endpoint, the detail and the rule."""
     violation = Violation("pythbots.mail", "flag", "readnew is a bare flag")
     assert str(violation) == "pythbots.mail: readnew is a bare flag [flag]"
     assert pickle.loads(pickle.dumps(violation)) == violation
@@ -146,14 +146,14 @@ async def test_violations_read_well() -> None:
 async def arrivals(
     moments: list[float], target: str = f"{CHAT}get", rates: dict[str, Rate] | None = None
 ) -> list[tuple[float, str]]:
-    """Ask at those moments; return which of them were too early, and what was said of each."""
-    hand = Hand()
+    """Send requests at those times; return which of them were too early, with the details."""
+    clock = ManualClock()
     found: list[tuple[float, str]] = []
-    async with FakeServices(clock=hand, rates=rates) as fake, connect() as http:
+    async with FakeServices(clock=clock, rates=rates) as fake, connect() as http:
         client = Client(fake, http)
-        for hand.now in moments:
+        for clock.now in moments:
             await client.status(target)
-            found += ((hand.now, violation.detail) for violation in fake.violations)
+            found += ((clock.now, violation.detail) for violation in fake.violations)
             fake.violations.clear()
     return found
 
@@ -162,53 +162,53 @@ async def arrivals(
     "target", [f"{CHAT}get", f"{SET}&msg=hi", f"{MAIL}&readnew"], ids=["get", "set", "mail"]
 )
 async def test_one_request_a_second(target: str) -> None:
-    """Chat and mail may be asked once every second, and a request too early says by how much."""
+    """Chat and mail allow one request per second; an early one is reported with the seconds."""
     found = await arrivals([0.0, 1.0, 1.6, 2.6, 3.7], target)
-    assert found == [(1.6, "came 0.400 s too early (1 every 1 s, 1 at once)")]
+    assert found == [(1.6, "0.400 s too early (1 every 1 s, bursts of 1)")]
 
 
 @pytest.mark.parametrize(
     "target", [f"{INFO}tiro", "/api/crank.php?chatid=1", "/api/cstats.php?chatid=1"]
 )
-async def test_look_ups_may_come_three_at_once(target: str) -> None:
-    """Look-ups have three tokens saved at most, and get one back every second."""
+async def test_look_ups_allow_bursts_of_three(target: str) -> None:
+    """Look-ups have three tokens at most, and one more every second."""
     found = await arrivals([0.0, 0.0, 0.0, 0.5, 1.5, 10.0, 10.0, 10.0, 10.9], target)
-    assert [moment for moment, _ in found] == [0.5, 10.9]
+    assert [at for at, _ in found] == [0.5, 10.9]
 
 
 async def test_nothing_saves_up_with_a_burst_of_one() -> None:
-    """A long pause earns one request, not two."""
-    assert [moment for moment, _ in await arrivals([0.0, 60.0, 60.5])] == [60.5]
+    """A long pause allows one request, not two."""
+    assert [at for at, _ in await arrivals([0.0, 60.0, 60.5])] == [60.5]
 
 
 async def test_a_millisecond_early_is_in_time() -> None:
-    """Timers are not exact; more than 1 ms is too early for all that."""
+    """Timers are not exact; more than 1 ms is too early."""
     assert await arrivals([0.0, 0.9995, 1.999]) == []
-    assert [moment for moment, _ in await arrivals([0.0, 0.998])] == [0.998]
+    assert [at for at, _ in await arrivals([0.0, 0.998])] == [0.998]
 
 
-async def test_being_early_runs_up_no_debt() -> None:
-    """Each gap is judged by itself: after a flood, one second is enough again."""
-    assert [moment for moment, _ in await arrivals([0.0, 0.1, 0.2, 1.2, 2.2])] == [0.1, 0.2]
+async def test_early_requests_do_not_accumulate() -> None:
+    """Each interval is checked separately: after a flood, one second is enough."""
+    assert [at for at, _ in await arrivals([0.0, 0.1, 0.2, 1.2, 2.2])] == [0.1, 0.2]
 
 
-async def test_the_law_can_be_changed() -> None:
-    """`rates` sets the law for an endpoint; the guard, a client's caution, is no part of it."""
+async def test_the_rates_can_be_changed() -> None:
+    """`rates` sets the rate of an endpoint; the guard, a client's precaution, has no effect."""
     rates = {"peerbet.chat.get": Rate(0.25, burst=2, guard=9.0)}
     found = await arrivals([0.0, 0.0, 0.25, 0.4], rates=rates)
-    assert [moment for moment, _ in found] == [0.4]
+    assert [at for at, _ in found] == [0.4]
     assert await arrivals([0.0] * 9, rates={"peerbet.chat.get": Rate(0.0)}) == []
 
 
-async def test_the_law_knows_its_endpoints() -> None:
-    """A misspelt endpoint name is an error, not a law for nobody."""
+async def test_unknown_endpoints_have_no_rate() -> None:
+    """A misspelt endpoint name is an error."""
     with pytest.raises(ValueError, match=r"peerbet\.chat\.got"):
         FakeServices(rates={"peerbet.chat.got": Rate(1.0)})
 
 
-async def test_endpoints_and_keys_are_paced_apart() -> None:
-    """Each endpoint has a pace of its own, and so has each key on it."""
-    async with FakeServices(clock=Hand()) as fake, connect() as http:
+async def test_endpoints_and_keys_have_separate_tokens() -> None:
+    """Each endpoint has a separate rate, and so has each key."""
+    async with FakeServices(clock=ManualClock()) as fake, connect() as http:
         client = Client(fake, http)
         fake.chat.register("alice", "key-of-alice")
         await client.get(f"{CHAT}get")
@@ -221,9 +221,9 @@ async def test_endpoints_and_keys_are_paced_apart() -> None:
         assert [violation.rule for violation in fake.violations] == ["pace"]
 
 
-async def test_flags_of_mail_share_one_pace() -> None:
+async def test_operations_of_mail_share_one_rate() -> None:
     """Sending and reading mail are one endpoint."""
-    async with FakeServices(clock=Hand()) as fake, connect() as http:
+    async with FakeServices(clock=ManualClock()) as fake, connect() as http:
         client = Client(fake, http)
         await client.get(f"{MAIL}&readnew")
         await client.get(f"{MAIL}&user=tiro&message=hi")

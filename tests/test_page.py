@@ -1,4 +1,4 @@
-"""The page of ``pythpeer serve`` as HTTP: what it tells, what it does, and what it refuses."""
+"""The page of ``pythpeer serve`` over HTTP: its events, its actions, and what it rejects."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ pytestmark = pytest.mark.anyio
 
 
 class Tab:
-    """What one page hears and asks for."""
+    """What one page receives and requests."""
 
     def __init__(self, page: Page, http: aiohttp.ClientSession) -> None:
         self.page = page
         self.http = http
         self.origin = page.url.removesuffix("/")
 
-    async def ask(self, what: str, wish: object = None, **headers: str) -> tuple[int, Any]:
-        """The status and the document that come of asking for something to be done."""
+    async def post_action(
+        self, what: str, content: object = None, **headers: str
+    ) -> tuple[int, Any]:
+        """Return the status and the document of an action."""
         whole = {"Origin": self.origin, "Content-Type": "application/json", **headers}
-        body = wish if isinstance(wish, bytes) else json.dumps(wish or {}).encode()
+        body = content if isinstance(content, bytes) else json.dumps(content or {}).encode()
         url = f"{self.page.url}api/{what}"
         async with self.http.post(url, data=body, headers=whole) as response:
             return response.status, json.loads(await response.read() or b"null")
@@ -48,15 +50,15 @@ class Tab:
 
 
 class Listener:
-    """The news, read event by event; ``now`` is the latest content of each section."""
+    """The events, read one by one; ``now`` is the latest content of each section."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.now: dict[str, Any] = {}
         self.lines: list[dict[str, Any]] = []
 
-    async def hear(self) -> str | None:
-        """The name of the next event; ``None`` when there are no more."""
+    async def next_event(self) -> str | None:
+        """Return the name of the next event; ``None`` at the end."""
         name = None
         while line := (await self._response.content.readline()).decode().rstrip("\n"):
             kind, _, rest = line.partition(": ")
@@ -75,8 +77,8 @@ class Listener:
         return name
 
     async def until(self, name: str) -> Any:
-        """Listen until there is news of this section, and return them."""
-        while await self.hear() != name:
+        """Read events until one of this section, and return its content."""
+        while await self.next_event() != name:
             assert not self._response.content.at_eof(), f"no {name} came"
         return self.now[name]
 
@@ -100,7 +102,7 @@ async def tab(page: Page) -> AsyncIterator[Tab]:
 
 @pytest.fixture
 async def listener(tab: Tab) -> AsyncIterator[Listener]:
-    """One that has heard the greeting, and how everything is."""
+    """A listener that has received the first event of each section."""
     async with tab.http.get(f"{tab.page.url}api/events") as response:
         listener = Listener(response)
         await listener.until("requests")
@@ -110,13 +112,13 @@ async def listener(tab: Tab) -> AsyncIterator[Listener]:
 # -- what it tells --------------------------------------------------------------------------------
 
 
-async def test_the_greeting_is_all_that_a_bot_needs(
+async def test_the_first_event_is_all_that_a_bot_requires(
     fake: FakeServices, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its environment leads a session here, with keys that open this fake."""
+    """Its environment configures a session, with keys that are valid for this fake."""
     hello = listener.now["hello"]
     assert hello["bot"] == fake.username
-    assert hello["longest"] == 250
+    assert hello["max_text"] == 250
     for name, value in hello["environment"].items():
         monkeypatch.setenv(name, value)
     async with Session.from_env() as session:
@@ -125,8 +127,8 @@ async def test_the_greeting_is_all_that_a_bot_needs(
     assert fake.violations == []
 
 
-async def test_messages_are_told_as_they_come(fake: FakeServices, listener: Listener) -> None:
-    """Whoever says them, with what marks them; each once."""
+async def test_pages_receive_each_message(fake: FakeServices, listener: Listener) -> None:
+    """Of every sender, with its labels, once each."""
     fake.chat.say("alice", "hello")
     await listener.until("chat")
     fake.chat.say("bob", "psst", to="pythpeer")
@@ -139,8 +141,10 @@ async def test_messages_are_told_as_they_come(fake: FakeServices, listener: List
     ]
 
 
-async def test_a_page_that_comes_late_begins_with_the_latest(fake: FakeServices, tab: Tab) -> None:
-    """It is told 300 messages at most, and what else there is as it is now."""
+async def test_a_page_that_connects_later_begins_with_the_latest(
+    fake: FakeServices, tab: Tab
+) -> None:
+    """It receives 300 messages at most, and the present state of the rest."""
     say(fake, 400)
     fake.mail.deliver("bob", "hello")
     async with tab.http.get(f"{tab.page.url}api/events") as response:
@@ -151,12 +155,14 @@ async def test_a_page_that_comes_late_begins_with_the_latest(fake: FakeServices,
     assert {user["username"] for user in listener.now["users"]} >= {"tiro", "alice", "bob"}
 
 
-async def test_every_page_hears_all(fake: FakeServices, tab: Tab, listener: Listener) -> None:
-    """What is said in one is seen in the other."""
+async def test_every_page_receives_everything(
+    fake: FakeServices, tab: Tab, listener: Listener
+) -> None:
+    """What is posted on one is shown on the other."""
     async with tab.http.get(f"{tab.page.url}api/events") as response:
         other = Listener(response)
         await other.until("requests")
-        await tab.ask("say", {"sender": "guest", "text": "both?"})
+        await tab.post_action("say", {"sender": "guest", "text": "both?"})
         for each in (listener, other):
             await each.until("chat")
             assert [line["text"] for line in each.lines] == ["both?"]
@@ -165,43 +171,43 @@ async def test_every_page_hears_all(fake: FakeServices, tab: Tab, listener: List
 async def test_mail_is_shown_as_read_once_it_was_fetched(
     client: Client, tab: Tab, listener: Listener
 ) -> None:
-    """Delivered on the page, fetched by a bot, and answered by it."""
-    assert await tab.ask("mail", {"sender": "guest", "text": "hello"}) == (200, {"id": 1})
+    """Delivered by the page, fetched by a bot, and replied to by it."""
+    assert await tab.post_action("mail", {"sender": "guest", "text": "hello"}) == (200, {"id": 1})
     mail = await listener.until("mail")
-    assert (mail["unread"], mail["box"][0]["read"]) == (1, False)
+    assert (mail["unread"], mail["inbox"][0]["read"]) == (1, False)
     await client.get(f"{MAIL}&readnew")
     mail = await listener.until("mail")
-    assert (mail["unread"], mail["box"][0]["read"]) == (0, True)
+    assert (mail["unread"], mail["inbox"][0]["read"]) == (0, True)
     await client.get(f"{MAIL}&user=guest&message=thanks")
     assert (await listener.until("mail"))["sent"] == [["guest", "thanks"]]
 
 
 async def test_requests_are_counted_and_show_no_key(client: Client, listener: Listener) -> None:
-    """What is asked of which endpoint, the latest first."""
+    """The number of requests of each endpoint, and the latest first."""
     await client.get(SET + "&msg=hi")
     await listener.until("requests")
     await client.get(f"{CHAT}get&mid=1")
     requests = await listener.until("requests")
-    assert requests["asked"] == {"peerbet.chat.set": 1, "peerbet.chat.get": 1}
+    assert requests["counts"] == {"peerbet.chat.set": 1, "peerbet.chat.get": 1}
     assert [one["target"] for one in requests["latest"]] == [
         "/api/chat/?action=get&mid=1",
         "/api/chat/?action=set&key=***&msg=hi",
     ]
 
 
-async def test_somebody_who_has_gone_is_noticed(tab: Tab) -> None:
-    """Where nothing happens, something is sent all the same now and then."""
+async def test_a_lost_connection_is_detected(tab: Tab) -> None:
+    """Without events, a comment is sent from time to time."""
     async with tab.http.get(f"{tab.page.url}api/events") as response:
         listener = Listener(response)
-        while await listener.hear() != "beat":
+        while await listener.next_event() != "beat":
             assert not response.content.at_eof()
 
 
 # -- what is to be noticed ------------------------------------------------------------------------
 
 
-async def test_a_broken_rule_is_told_with_the_time(notices: list[Notice]) -> None:
-    """On the page, and to whoever started it."""
+async def test_a_broken_rule_is_a_notice_with_its_time(notices: list[Notice]) -> None:
+    """On the page, and to the listener of the server."""
     async with FakeServices() as fake, Page(fake, on_notice=notices.append) as page, connect() as h:
         tab, client = Tab(page, h), Client(fake, h)
         for _ in range(2):
@@ -216,7 +222,7 @@ async def test_a_broken_rule_is_told_with_the_time(notices: list[Notice]) -> Non
         fake.violations.clear()
         await client.get(f"{CHAT}get")
         assert len(notices) == 2
-        await tab.ask("forget")
+        await tab.post_action("forget")
         async with h.get(f"{page.url}api/events") as response:
             assert await Listener(response).until("notices") == {"total": 0, "latest": []}
 
@@ -225,7 +231,7 @@ async def test_a_broken_rule_is_told_with_the_time(notices: list[Notice]) -> Non
     ("query", "missed"),
     [("&mid=1", 49), ("&mid=1&last=100", 249), ("&mid=60", 0), ("", 0), ("&mid=0", 0)],
 )
-async def test_a_gap_is_told(
+async def test_a_gap_is_a_notice(
     fake: FakeServices,
     client: Client,
     page: Page,
@@ -233,7 +239,7 @@ async def test_a_gap_is_told(
     query: str,
     missed: int,
 ) -> None:
-    """Messages behind the last one seen that did not fit into the answer, private ones aside."""
+    """Public messages after the last id that did not fit into the response."""
     say(fake, 350)
     fake.chat.say("alice", "psst", to="bob")
     await client.get(f"{CHAT}get{query}")
@@ -246,9 +252,9 @@ async def test_a_gap_is_told(
 async def test_a_flood_leaves_a_gap(
     client: Client, tab: Tab, listener: Listener, notices: list[Notice]
 ) -> None:
-    """The button that makes more messages than an answer holds does."""
+    """The button makes more messages than a response can hold."""
     await client.get(SET + "&msg=hi")
-    await tab.ask("flood")
+    await tab.post_action("flood")
     await client.get(f"{CHAT}get&mid=1")
     assert [(notice.kind, notice.endpoint) for notice in notices] == [("gap", "peerbet.chat.get")]
     await listener.until("notices")
@@ -258,11 +264,11 @@ async def test_a_flood_leaves_a_gap(
 # -- what it does ---------------------------------------------------------------------------------
 
 
-async def test_what_is_said_reaches_the_chat_as_it_is(fake: FakeServices, tab: Tab) -> None:
-    """Markup, bidi, emoji and all; to everyone or to the bot alone."""
+async def test_messages_reach_the_chat_unchanged(fake: FakeServices, tab: Tab) -> None:
+    """Markup, bidi, emoji; to everyone or to the bot only."""
     text = "<script>alert('1')</script> \u202e 👩‍👩‍👧 & more"
-    assert await tab.ask("say", {"sender": " guest ", "text": text}) == (200, {"id": 1})
-    await tab.ask("say", {"sender": "guest", "text": "psst", "to": "pythpeer", "bot": True})
+    assert await tab.post_action("say", {"sender": " guest ", "text": text}) == (200, {"id": 1})
+    await tab.post_action("say", {"sender": "guest", "text": "psst", "to": "pythpeer", "bot": True})
     assert [(line.sender, line.text, line.to, line.bot) for line in fake.chat.messages] == [
         ("guest", text, "", False),
         ("guest", "psst", "pythpeer", True),
@@ -270,7 +276,7 @@ async def test_what_is_said_reaches_the_chat_as_it_is(fake: FakeServices, tab: T
 
 
 @pytest.mark.parametrize(
-    ("what", "wish"),
+    ("what", "content"),
     [
         ("say", {"sender": "guest", "text": ""}),
         ("say", {"sender": "guest", "text": "x" * 251}),
@@ -286,27 +292,29 @@ async def test_what_is_said_reaches_the_chat_as_it_is(fake: FakeServices, tab: T
         ("mail", {"sender": "guest", "text": ""}),
         ("mail", {"sender": "", "text": "hello"}),
         ("users", {"username": ""}),
-        ("trouble", {"target": "peerbet", "kind": "worse"}),
-        ("trouble", {"target": "everything", "kind": "slow"}),
+        ("faults", {"target": "peerbet", "kind": "worse"}),
+        ("faults", {"target": "everything", "kind": "slow"}),
         ("flood", {"messages": 10**9}),
     ],
 )
-async def test_what_cannot_be_done_is_said(
-    fake: FakeServices, tab: Tab, what: str, wish: object
+async def test_invalid_actions_are_errors(
+    fake: FakeServices, tab: Tab, what: str, content: object
 ) -> None:
-    """In words, with nothing done."""
+    """The error has a text, and nothing is changed."""
     users = list(fake.users)
-    status, answer = await tab.ask(what, wish)
+    status, answer = await tab.post_action(what, content)
     assert status == 400
     assert answer.keys() == {"error"}
     assert answer["error"]
-    assert (fake.chat.messages, fake.mail.box, fake.faults.constant) == ([], [], {})
+    assert (fake.chat.messages, fake.mail.inbox, fake.faults.constant) == ([], [], {})
     assert list(fake.users) == users
 
 
-async def test_what_is_too_large_is_not_read(fake: FakeServices, tab: Tab) -> None:
-    """However it goes on."""
-    status, _ = await tab.ask("say", b'{"sender": "guest", "text": "hello"}' + b" " * 20_000)
+async def test_large_bodies_are_not_read(fake: FakeServices, tab: Tab) -> None:
+    """Whatever the body contains."""
+    status, _ = await tab.post_action(
+        "say", b'{"sender": "guest", "text": "hello"}' + b" " * 20_000
+    )
     assert status == 413
     assert fake.chat.messages == []
 
@@ -314,13 +322,13 @@ async def test_what_is_too_large_is_not_read(fake: FakeServices, tab: Tab) -> No
 async def test_users_are_added_and_changed(
     fake: FakeServices, tab: Tab, listener: Listener
 ) -> None:
-    """Under their name, and what is looked up then is what was said."""
-    assert (await tab.ask("users", {"username": "zoe", "online": True}))[0] == 200
+    """By their name; a look-up returns the new fields."""
+    assert (await tab.post_action("users", {"username": "zoe", "online": True}))[0] == 200
     users = await listener.until("users")
     assert [user["online"] for user in users if user["username"] == "zoe"] == [True]
     async with fake.session() as session:
         assert (await session.pythbots.user("zoe")).rank == "User"
-        await tab.ask("users", {"username": "zoe", "rank": "Owner"})
+        await tab.post_action("users", {"username": "zoe", "rank": "Owner"})
         user = await session.pythbots.user("zoe")
     assert (user.rank, user.online) == ("Owner", False)
     assert sum(user["username"] == "zoe" for user in await listener.until("users")) == 1
@@ -331,40 +339,40 @@ async def test_users_are_added_and_changed(
 
 @pytest.mark.parametrize("target", [target for target in TARGETS if "." in target])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "normal"])
-async def test_each_kind_of_trouble_can_be_made_and_ended(
+async def test_each_kind_of_fault_can_be_set_and_cleared(
     fake: FakeServices, tab: Tab, listener: Listener, target: str, kind: str
 ) -> None:
-    """For each endpoint by itself: that one has it, and nothing else."""
-    assert (await tab.ask("trouble", {"target": target, "kind": kind}))[0] == 200
-    assert await listener.until("trouble") == {target: kind}
+    """For each target separately: it has the fault, and no other one."""
+    assert (await tab.post_action("faults", {"target": target, "kind": kind}))[0] == 200
+    assert await listener.until("faults") == {target: kind}
     assert list(fake.faults.constant) == [target]
-    await tab.ask("trouble", {"target": target, "kind": "normal"})
-    assert await listener.until("trouble") == {}
+    await tab.post_action("faults", {"target": target, "kind": "normal"})
+    assert await listener.until("faults") == {}
     assert fake.faults.constant == {}
 
 
 @pytest.mark.parametrize(
     ("kind", "status", "seconds"), [("slow", 200, 3.0), ("error", 503, 0.0), ("limited", 429, 0.0)]
 )
-async def test_trouble_is_what_it_says(
+async def test_faults_have_their_effect(
     fake: FakeServices, client: Client, tab: Tab, kind: str, status: int, seconds: float
 ) -> None:
-    """Slow answers come late, errors have their status."""
-    await tab.ask("trouble", {"target": "peerbet", "kind": kind})
+    """Slow responses are delayed, error pages have their status."""
+    await tab.post_action("faults", {"target": "peerbet", "kind": kind})
     before = fake.clock()
     assert await client.status(f"{CHAT}get") == status
     assert seconds <= fake.clock() - before < seconds + 0.5
 
 
-async def test_garbage_is_no_json_and_lost_is_done(
+async def test_garbage_is_not_json_and_a_lost_response_has_its_effect(
     fake: FakeServices, client: Client, tab: Tab
 ) -> None:
-    """A post whose answer is lost is in the chat; one that meets a closed door is not."""
-    await tab.ask("trouble", {"target": "peerbet.chat.get", "kind": "garbage"})
+    """A post whose response is lost is in the chat; one that cannot connect is not."""
+    await tab.post_action("faults", {"target": "peerbet.chat.get", "kind": "garbage"})
     with pytest.raises(ValueError, match="truncated"):
         await client.get(f"{CHAT}get")
     for kind, done in (("lost", ["hi"]), ("down", ["hi"])):
-        await tab.ask("trouble", {"target": "peerbet.chat.set", "kind": kind})
+        await tab.post_action("faults", {"target": "peerbet.chat.set", "kind": kind})
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await client.get(SET + "&msg=hi")
         # aiohttp repeats a GET by itself, so it may be there twice.
@@ -375,19 +383,19 @@ async def test_garbage_is_no_json_and_lost_is_done(
 async def test_a_service_that_is_down_refuses_and_comes_back(
     fake: FakeServices, client: Client, tab: Tab, listener: Listener
 ) -> None:
-    """Connections are refused at the one and not at the other; it comes back where it was."""
+    """It alone refuses connections; afterwards it is on the same port."""
     url = fake.peerbet_url
     for _ in range(2):  # the second time it is down already
-        await tab.ask("trouble", {"target": "peerbet", "kind": "down"})
-    assert await listener.until("trouble") == {"peerbet": "down"}
+        await tab.post_action("faults", {"target": "peerbet", "kind": "down"})
+    assert await listener.until("faults") == {"peerbet": "down"}
     with pytest.raises(aiohttp.ClientConnectorError):
         await client.status(f"{CHAT}get")
     assert await client.status("/api/userinfo.php?user=tiro") == 200
-    await tab.ask("trouble", {"target": "peerbet", "kind": "error"})
-    assert await listener.until("trouble") == {"peerbet": "error"}
+    await tab.post_action("faults", {"target": "peerbet", "kind": "error"})
+    assert await listener.until("faults") == {"peerbet": "error"}
     assert await client.status(f"{CHAT}get") == 503
-    await tab.ask("normal")
-    assert await listener.until("trouble") == {}
+    await tab.post_action("normal")
+    assert await listener.until("faults") == {}
     assert await client.status(f"{CHAT}get") == 200
     assert fake.peerbet_url == url
 
@@ -395,30 +403,30 @@ async def test_a_service_that_is_down_refuses_and_comes_back(
 async def test_a_service_whose_port_was_taken_stays_down(
     fake: FakeServices, client: Client, tab: Tab, listener: Listener
 ) -> None:
-    """It is said which port, and it comes back once that is free."""
-    await tab.ask("trouble", {"target": "peerbet", "kind": "down"})
+    """The error names the port, and once that is free the outage can be ended."""
+    await tab.post_action("faults", {"target": "peerbet", "kind": "down"})
     port = int(fake.peerbet_url.rpartition(":")[2])
     async with FakeServices(peerbet_port=port):
-        status, answer = await tab.ask("normal")
+        status, answer = await tab.post_action("normal")
         assert status == 503
         assert f":{port}:" in answer["error"]
-    assert await listener.until("trouble") == {"peerbet": "down"}
-    assert await tab.ask("normal") == (200, {})
+    assert await listener.until("faults") == {"peerbet": "down"}
+    assert await tab.post_action("normal") == (200, {})
     assert await client.status(f"{CHAT}get") == 200
 
 
-async def test_all_goes_back_to_normal_at_once(fake: FakeServices, tab: Tab) -> None:
-    """Whoever made the trouble, and what is none of the page's kinds is shown as such."""
+async def test_all_faults_can_be_cleared(fake: FakeServices, tab: Tab) -> None:
+    """For faults set by other means, too; one that is not a kind of the page is shown as such."""
     fake.faults.always("pythbots.mail", Fault.hang())
-    await tab.ask("trouble", {"target": "pythbots", "kind": "down"})
-    await tab.ask("trouble", {"target": "peerbet.chat.set", "kind": "slow"})
+    await tab.post_action("faults", {"target": "pythbots", "kind": "down"})
+    await tab.post_action("faults", {"target": "peerbet.chat.set", "kind": "slow"})
     async with tab.http.get(f"{tab.page.url}api/events") as response:
-        assert await Listener(response).until("trouble") == {
+        assert await Listener(response).until("faults") == {
             "pythbots": "down",
             "pythbots.mail": "other",
             "peerbet.chat.set": "slow",
         }
-    assert await tab.ask("normal") == (200, {})
+    assert await tab.post_action("normal") == (200, {})
     assert fake.faults.constant == {}
 
 
@@ -439,26 +447,26 @@ async def test_all_goes_back_to_normal_at_once(fake: FakeServices, tab: Tab) -> 
     ],
     ids=str,
 )
-async def test_other_pages_get_nothing_done(
+async def test_actions_of_other_pages_are_rejected(
     fake: FakeServices, tab: Tab, headers: dict[str, str]
 ) -> None:
-    """Neither across sites, nor under a name that was made to lead here."""
-    status, answer = await tab.ask("say", {"sender": "guest", "text": "hello"}, **headers)
+    """Neither from another site, nor under a host name that resolves to this machine."""
+    status, answer = await tab.post_action("say", {"sender": "guest", "text": "hello"}, **headers)
     assert status == 403
     assert "this machine" in answer["error"]
     assert fake.chat.messages == []
 
 
 async def test_another_port_is_another_page(fake: FakeServices, tab: Tab) -> None:
-    """What else runs on this machine has pages of its own."""
-    wish = {"sender": "guest", "text": "hello"}
+    """Other servers on this machine have other pages."""
+    content = {"sender": "guest", "text": "hello"}
     for origin in (fake.peerbet_url, fake.pythbots_url, "http://localhost"):
-        assert (await tab.ask("say", wish, Origin=origin))[0] == 403
+        assert (await tab.post_action("say", content, Origin=origin))[0] == 403
     assert fake.chat.messages == []
 
 
-async def test_a_post_without_an_origin_is_refused(fake: FakeServices, tab: Tab) -> None:
-    """Browsers name one with every post."""
+async def test_a_post_without_an_origin_is_rejected(fake: FakeServices, tab: Tab) -> None:
+    """Browsers send one with every POST."""
     async with tab.http.post(
         f"{tab.page.url}api/say", json={"sender": "guest", "text": "hello"}
     ) as response:
@@ -467,26 +475,24 @@ async def test_a_post_without_an_origin_is_refused(fake: FakeServices, tab: Tab)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
-async def test_a_post_as_forms_make_them_is_refused(
-    fake: FakeServices, tab: Tab, kind: str
-) -> None:
-    """What needs no leave of the browser to be sent is not JSON."""
-    wish = {"sender": "guest", "text": "hello"}
-    assert (await tab.ask("say", wish, **{"Content-Type": kind}))[0] == 400
+async def test_a_post_of_a_form_is_rejected(fake: FakeServices, tab: Tab, kind: str) -> None:
+    """What a browser sends without permission is not JSON."""
+    content = {"sender": "guest", "text": "hello"}
+    assert (await tab.post_action("say", content, **{"Content-Type": kind}))[0] == 400
     assert fake.chat.messages == []
 
 
-async def test_it_goes_by_either_name_of_this_machine(fake: FakeServices, tab: Tab) -> None:
+async def test_it_accepts_both_names_of_this_machine(fake: FakeServices, tab: Tab) -> None:
     """As 127.0.0.1 and as localhost, each with its own origin."""
     host = tab.origin.removeprefix("http://").replace("127.0.0.1", "localhost")
-    wish = {"sender": "guest", "text": "hello"}
-    assert (await tab.ask("say", wish, Host=host, Origin=f"http://{host}"))[0] == 200
-    assert (await tab.ask("say", wish, Host=host))[0] == 403
+    content = {"sender": "guest", "text": "hello"}
+    assert (await tab.post_action("say", content, Host=host, Origin=f"http://{host}"))[0] == 200
+    assert (await tab.post_action("say", content, Host=host))[0] == 403
     assert len(fake.chat.messages) == 1
 
 
-async def test_other_pages_hear_nothing(tab: Tab) -> None:
-    """A link may lead to the page; its news are for itself."""
+async def test_other_pages_cannot_read_the_events(tab: Tab) -> None:
+    """They may link to the page, but not read its events."""
     assert await tab.status(**{"Sec-Fetch-Site": "cross-site"}) == 200
     assert await tab.status("api/events", **{"Sec-Fetch-Site": "cross-site"}) == 403
     assert await tab.status("api/events", **{"Sec-Fetch-Site": "same-site"}) == 403
@@ -496,8 +502,8 @@ async def test_other_pages_hear_nothing(tab: Tab) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "page.js", "api/events", "nowhere"])
-async def test_every_answer_is_under_a_strict_policy(tab: Tab, path: str) -> None:
-    """Nothing runs, loads or frames but the page's own, and nothing is kept."""
+async def test_every_response_has_a_strict_policy(tab: Tab, path: str) -> None:
+    """Only the page's files may run, load or frame, and nothing is cached."""
     async with tab.http.get(tab.page.url + path) as response:
         headers = response.headers
     policy = headers["Content-Security-Policy"].split("; ")
@@ -514,8 +520,8 @@ async def test_every_answer_is_under_a_strict_policy(tab: Tab, path: str) -> Non
 # -- its files ------------------------------------------------------------------------------------
 
 
-async def test_there_are_four_files_and_no_way_out(tab: Tab) -> None:
-    """Each with its kind; whatever else is asked for is not there."""
+async def test_there_are_four_files_only(tab: Tab) -> None:
+    """Each with its type; no other path exists."""
     for path, (name, kind) in page_server.FILES.items():
         async with tab.http.get(tab.page.url + path.lstrip("/")) as response:
             assert (response.status, response.content_type) == (200, kind)
@@ -527,8 +533,8 @@ async def test_there_are_four_files_and_no_way_out(tab: Tab) -> None:
     assert await tab.status(method="PUT", Origin=tab.origin) == 405
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
-    """No address but its own, neither script nor style in the markup, a label for each field."""
+def test_the_page_requires_no_other_host() -> None:
+    """No URL of another host, no script or style in the markup, a label for each field."""
     home = files("pythpeer.testing.page").joinpath("static")
     texts = {name: home.joinpath(name).read_text("utf-8") for name, _ in page_server.FILES.values()}
     for name, text in texts.items():
@@ -562,7 +568,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
 
 
 async def test_a_port_can_be_chosen_and_taken(fake: FakeServices, page: Page) -> None:
-    """It says so when it is taken, leaves nothing open, and can be had once it is free."""
+    """A port in use is an error that names it, leaves nothing open, and can be retried."""
     port = int(page.url.rstrip("/").rpartition(":")[2])
     with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: "):
         async with Page(fake, port=port):
@@ -572,8 +578,8 @@ async def test_a_port_can_be_chosen_and_taken(fake: FakeServices, page: Page) ->
         assert again.url == page.url
 
 
-async def test_it_closes_at_once_with_pages_open(fake: FakeServices) -> None:
-    """Whoever listens comes to the end of the news, and the fake is left as it was."""
+async def test_it_closes_immediately_with_pages_open(fake: FakeServices) -> None:
+    """The events of every page end, and the fake is unchanged."""
     async with (
         connect() as http,
         Page(fake) as page,
@@ -584,26 +590,26 @@ async def test_it_closes_at_once_with_pages_open(fake: FakeServices) -> None:
         before = asyncio.get_running_loop().time()
         await page.__aexit__(None, None, None)
         assert asyncio.get_running_loop().time() - before < 0.5
-        assert await listener.hear() is None
+        assert await listener.next_event() is None
         assert response.content.at_eof()
     fake.chat.say("alice", "anyone?")
     assert not fake._listeners
     assert len(fake.chat._listeners) == len(fake.mail._listeners) == 1  # the people's
 
 
-async def test_another_life_is_told_from_the_last(fake: FakeServices, tab: Tab) -> None:
-    """A page that finds another server where its own was begins anew."""
+async def test_another_server_has_another_instance_id(fake: FakeServices, tab: Tab) -> None:
+    """A page that connects to another server discards its contents."""
     lives = set()
     for _ in range(2):
         async with Page(fake) as page, tab.http.get(f"{page.url}api/events") as response:
-            lives.add((await Listener(response).until("hello"))["life"])
+            lives.add((await Listener(response).until("hello"))["instance_id"])
     assert len(lives) == 2
 
 
-async def test_half_a_character_does_not_end_the_news(
+async def test_half_a_character_does_not_end_the_events(
     fake: FakeServices, listener: Listener
 ) -> None:
-    """What has no UTF-8 is told all the same."""
+    """Text without a UTF-8 encoding is still sent."""
     fake.chat.say("alice", "half \ud83d a pair")
     await listener.until("chat")
     assert listener.lines[0]["text"] == "half \ud83d a pair"

@@ -1,4 +1,4 @@
-"""The page of ``pythpeer serve`` in a real browser: what a newcomer does there, and sees.
+"""The page of ``pythpeer serve`` in a real browser: what a user does there, and sees.
 
 In real time, with a real bot of ten lines. Pictures of the page are left in pytest's temporary
 folder, to be looked at.
@@ -30,8 +30,8 @@ pytestmark = [
 
 pytest_plugins = ("browser",)
 
-QUICK: Final = {name: Rate(0.1, law.burst, 600.0) for name, law in DEFAULT_RATES.items()}
-"""How often a bot may ask here: it is not how long it has to wait that is tested."""
+QUICK: Final = {name: Rate(0.1, rate.burst, 600.0) for name, rate in DEFAULT_RATES.items()}
+"""Rates at which the bot need not wait, because its waiting is not tested here."""
 
 EVIL: Final = "<script>document.title = 'mallory'</script><img src=x onerror=alert(1)>"
 
@@ -44,7 +44,7 @@ async def fake() -> AsyncIterator[FakeServices]:
 
 @pytest.fixture
 async def tab(fake: FakeServices, chromium: str) -> AsyncIterator[Browser]:
-    """A browser that shows the page, and has nothing to complain about in the end."""
+    """A browser that shows the page, and has no errors at the end."""
     async with Page(fake) as page, browser(chromium) as tab:
         await tab.open(page.url)
         await tab.shows("PYTHPEER_PEERBET_URL", "#environment")
@@ -54,7 +54,7 @@ async def tab(fake: FakeServices, chromium: str) -> AsyncIterator[Browser]:
 
 @contextlib.asynccontextmanager
 async def bot(fake: FakeServices) -> AsyncIterator[None]:
-    """One that answers !ping, and mail."""
+    """A bot that replies to !ping, and to mail."""
 
     async def chat(session: Session) -> None:
         async for message in session.peerbet.chat_stream(after=0):
@@ -75,8 +75,8 @@ async def bot(fake: FakeServices) -> AsyncIterator[None]:
             await asyncio.wait(tasks)
 
 
-async def test_say_something_and_see_the_bot_answer(fake: FakeServices, tab: Browser) -> None:
-    """The cursor is in the right place already: write, Enter, and the answer appears."""
+async def test_post_a_message_and_see_the_reply(fake: FakeServices, tab: Browser) -> None:
+    """The cursor is in the field: write, press Enter, and the reply appears."""
     await tab.shows("No bot yet", "#presence")
     assert await tab.focused() == "text"
     async with bot(fake):
@@ -85,7 +85,7 @@ async def test_say_something_and_see_the_bot_answer(fake: FakeServices, tab: Bro
         await tab.shows("!ping", "#log .own")
         await tab.shows("pong", "#log .account")
         await tab.shows("bot", "#log .account .chip")
-        await tab.shows("Your bot is here", "#presence")
+        await tab.shows("Your bot is connected", "#presence")
         assert await tab.focused() == "text"
         assert await tab.run("document.querySelector('#text').value") == ""
     assert [(line.sender, line.text) for line in fake.chat.messages] == [
@@ -96,21 +96,21 @@ async def test_say_something_and_see_the_bot_answer(fake: FakeServices, tab: Bro
 
 
 async def test_whatever_people_write_is_text(fake: FakeServices, tab: Browser) -> None:
-    """In the chat, in mails, in names: markup is to be read, and does nothing."""
+    """In the chat, in mails, in names: markup is shown as text, and has no effect."""
     fake.chat.say(EVIL, EVIL)
     fake.chat.say("bob", "psst", to="pythpeer")
     fake.mail.deliver(EVIL, EVIL)
     await tab.shows(EVIL, "#log")
-    for panel, place in (("mail", "#box"), ("users", "#users")):
+    for panel, selector in (("mail", "#inbox"), ("users", "#users")):
         await tab.run(f"document.querySelector('#tab-{panel}').click()")
-        await tab.shows(EVIL, place)
+        await tab.shows(EVIL, selector)
     await tab.shows("private to pythpeer", "#log .private")
     assert await tab.run("document.title") == "pythpeer serve"
     assert await tab.run("document.querySelectorAll('main :is(script, img)').length") == 0
 
 
 async def test_the_keyboard_is_enough(fake: FakeServices, tab: Browser) -> None:
-    """Names, private messages, the tabs and what is in them: Tab, arrows, Enter; focus is seen."""
+    """Names, private messages, tabs and contents: Tab, arrows, Enter; visible focus."""
     assert await tab.tab_to("sender", shift=True) == ["bot", "to", "sender"]
     await tab.write("zoe")
     await tab.press("Tab")
@@ -125,28 +125,28 @@ async def test_the_keyboard_is_enough(fake: FakeServices, tab: Browser) -> None:
     ring = "getComputedStyle(document.activeElement).outlineStyle"
     assert await tab.run(ring) == "solid"
     await tab.press("ArrowRight")
-    assert await tab.focused() == "tab-trouble"
+    assert await tab.focused() == "tab-faults"
     await tab.tab_to("peerbet")
     await tab.press("ArrowDown")
-    await tab.shows("1", "#tab-trouble")
+    await tab.shows("1", "#tab-faults")
     assert fake.faults.constant.keys() == {"peerbet"}
     await tab.tab_to("normal")
     await tab.press("Enter")
-    await tab.until("!document.querySelector('#tab-trouble b').textContent")
+    await tab.until("!document.querySelector('#tab-faults b').textContent")
     assert fake.faults.constant == {}
 
-    await tab.tab_to("tab-trouble", shift=True)
+    await tab.tab_to("tab-faults", shift=True)
     await tab.press("ArrowRight")
     await tab.tab_to("text")
     await tab.write("hello")
     await tab.press("Enter")
-    await tab.shows("unread", "#box")
-    assert [letter.text for letter in fake.mail.box] == ["hello"]
+    await tab.shows("unread", "#inbox")
+    assert [letter.text for letter in fake.mail.inbox] == ["hello"]
 
 
-async def test_the_fault_panel_is_felt_by_the_bot(fake: FakeServices, tab: Browser) -> None:
-    """Down, it hears nothing; back to normal, it answers what was said meanwhile."""
-    await tab.run("document.querySelector('#tab-trouble').click()")
+async def test_faults_apply_to_the_bot(fake: FakeServices, tab: Browser) -> None:
+    """While down, it receives nothing; back to normal, it replies to what was posted before."""
+    await tab.run("document.querySelector('#tab-faults').click()")
     choose = """
         (() => {
             const choice = document.querySelector(`[name="peerbet"]`);
@@ -155,7 +155,7 @@ async def test_the_fault_panel_is_felt_by_the_bot(fake: FakeServices, tab: Brows
         })()
     """
     async with bot(fake):
-        await tab.shows("Your bot is here", "#presence")
+        await tab.shows("Your bot is connected", "#presence")
         await tab.run(choose.replace("KIND", "down"))
         await tab.until("document.querySelector('[name=\"peerbet\"]').className === 'set'")
         await tab.write("!ping")
@@ -168,26 +168,26 @@ async def test_the_fault_panel_is_felt_by_the_bot(fake: FakeServices, tab: Brows
 
 
 async def test_mail_is_answered_and_shown_as_read(fake: FakeServices, tab: Browser) -> None:
-    """What is delivered is unread until the bot has fetched it, and its answer appears."""
+    """A delivered mail is unread until the bot has fetched it, and its reply appears."""
     await tab.run("document.querySelector('#tab-mail').click()")
     await tab.run("document.querySelector('#deliver textarea').focus()")
     await tab.write("are you there?")
     await tab.press("Enter")
-    await tab.shows("unread", "#box")
+    await tab.shows("unread", "#inbox")
     async with bot(fake):
         await tab.shows("to guest", "#sent")
         await tab.shows("thank you", "#sent")
-        await tab.until("!document.querySelector('#box .unread')")
+        await tab.until("!document.querySelector('#inbox .unread')")
 
 
-async def test_a_flood_leaves_a_gap_that_is_seen(fake: FakeServices, tab: Browser) -> None:
-    """In the chat and in the list of what is to be noticed, which can be cleared."""
+async def test_a_flood_leaves_a_gap_that_is_shown(fake: FakeServices, tab: Browser) -> None:
+    """In the chat and in the list of notices, which can be cleared."""
     async with bot(fake):
         await tab.write("!ping")
         await tab.press("Enter")
         await tab.shows("pong", "#log .account")
         await tab.run("document.querySelector('#flood').click()")
-        await tab.shows("to be noticed", "#noticed")
+        await tab.shows("notices", "#noticed")
         await tab.shows("did not fit", "#log .aside")
         await tab.run("document.querySelector('#noticed').click()")
         await tab.shows("peerbet.chat.get [gap]", "#notices")
@@ -198,7 +198,7 @@ async def test_a_flood_leaves_a_gap_that_is_seen(fake: FakeServices, tab: Browse
 
 
 async def test_it_survives_a_reload(fake: FakeServices, tab: Browser) -> None:
-    """The name, what was being written, the tab: all as they were, and the chat once."""
+    """The name, the unsent text and the tab are unchanged, and messages are not duplicated."""
     await tab.write("hello")
     await tab.press("Enter")
     await tab.shows("hello", "#log")
@@ -207,19 +207,19 @@ async def test_it_survives_a_reload(fake: FakeServices, tab: Browser) -> None:
     await tab.tab_to("text")
     await tab.write("half a thou")
     await tab.run("document.querySelector('#tab-users').click()")
-    await tab.run("document.querySelector('#introduce [name=username]').focus()")
+    await tab.run("document.querySelector('#user [name=username]').focus()")
     await tab.write("somebody")
     await tab.reload()
     await tab.shows("hello", "#log")
     assert await tab.run("document.querySelector('#text').value") == "half a thou"
     assert await tab.run("document.querySelector('[name=sender]').value") == "zoe"
-    assert await tab.run("document.querySelector('#introduce [name=username]').value") == "somebody"
+    assert await tab.run("document.querySelector('#user [name=username]').value") == "somebody"
     assert await tab.run("document.querySelector('#tab-users').ariaSelected") == "true"
     assert await tab.run("document.querySelectorAll('.message').length") == 1
 
 
-async def test_it_connects_again_by_itself(fake: FakeServices, chromium: str) -> None:
-    """It says when it is cut off, and shows another life of the services as such."""
+async def test_it_reconnects_automatically(fake: FakeServices, chromium: str) -> None:
+    """It shows when it is disconnected, and discards the contents of the old server."""
     fake.chat.say("alice", "the first")
     async with browser(chromium) as tab:
         async with Page(fake) as page:
@@ -246,8 +246,8 @@ async def test_it_connects_again_by_itself(fake: FakeServices, chromium: str) ->
                 assert await tab.run("document.querySelectorAll('.message').length") == 1
 
 
-async def test_what_is_too_long_is_said(fake: FakeServices, tab: Browser) -> None:
-    """Characters are counted as the service does, and nothing that was written is lost."""
+async def test_a_text_that_is_too_long_is_an_error(fake: FakeServices, tab: Browser) -> None:
+    """Characters are counted as the service does, and the unsent text is kept."""
     await tab.write("👍" * 251)
     await tab.shows("-1 left", "#left")
     await tab.press("Enter")
@@ -269,7 +269,7 @@ LOOKS: Final = {
 
 
 async def test_it_looks_well(fake: FakeServices, tab: Browser, tmp_path: Path) -> None:
-    """Light, dark, narrow: nothing runs over the edge, and words stand out from their ground."""
+    """Light, dark, narrow: nothing overflows, and the contrast of text is sufficient."""
     async with bot(fake):
         fake.chat.say("mika", "morning, ana! is the new bot in yet?")
         fake.chat.say("oskar", "psst, are you really a bot?", to="pythpeer")
@@ -284,7 +284,7 @@ async def test_it_looks_well(fake: FakeServices, tab: Browser, tmp_path: Path) -
             assert struct.unpack(">II", picture[16:24]) == (width, height)
             for whole in ("document.documentElement", "document.querySelector('#scroller')"):
                 assert await tab.run(f"{whole}.scrollWidth <= {whole}.clientWidth"), name
-            for panel in ("bot", "trouble", "mail", "users"):
+            for panel in ("bot", "faults", "mail", "users"):
                 await tab.run(f"document.querySelector('#tab-{panel}').click()")
                 assert await tab.run(CONTRAST) == [], (name, panel)
 

@@ -108,8 +108,8 @@ FUNCTION = ("-o", "asyncio_default_fixture_loop_scope=function")
 AUTO = (*FUNCTION, "--asyncio-mode=auto")
 
 
-class Way(NamedTuple):
-    """One way to run async tests: the suite's mark, a conftest, and options for pytest."""
+class Runner(NamedTuple):
+    """One kind of async tests: the suite's mark, a conftest, and options for pytest."""
 
     mark: str
     conftest: str
@@ -117,20 +117,20 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "anyio": Way(MARK.format("anyio"), ANYIO.format(backend='"asyncio"'), WITHOUT),
-    "anyio beside pytest-asyncio": Way(
+    "anyio": Runner(MARK.format("anyio"), ANYIO.format(backend='"asyncio"'), WITHOUT),
+    "anyio beside pytest-asyncio": Runner(
         MARK.format("anyio"),
         ANYIO.format(backend='("asyncio", {})'),
         FUNCTION,
     ),
-    "strict": Way(MARK.format("asyncio"), "", (*FUNCTION, "-p", "no:anyio")),
-    "strict beside anyio": Way(MARK.format("asyncio"), "", (*FUNCTION, "--asyncio-mode=strict")),
-    "auto": Way("", "", AUTO),
+    "strict": Runner(MARK.format("asyncio"), "", (*FUNCTION, "-p", "no:anyio")),
+    "strict beside anyio": Runner(MARK.format("asyncio"), "", (*FUNCTION, "--asyncio-mode=strict")),
+    "auto": Runner("", "", AUTO),
 }
 VIRTUAL_WAYS = {
-    "anyio": Way(MARK.format("anyio"), ANYIO_VIRTUAL, WITHOUT),
-    "strict": Way(MARK.format("asyncio"), ASYNCIO_VIRTUAL, FUNCTION),
-    "auto": Way("", ASYNCIO_VIRTUAL, AUTO),
+    "anyio": Runner(MARK.format("anyio"), ANYIO_VIRTUAL, WITHOUT),
+    "strict": Runner(MARK.format("asyncio"), ASYNCIO_VIRTUAL, FUNCTION),
+    "auto": Runner("", ASYNCIO_VIRTUAL, AUTO),
 }
 
 
@@ -139,7 +139,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(pytester: pytest.Pytester) -> Run:
-    """Run a suite in a folder of its own, with warnings as errors."""
+    """Run a suite in a separate folder, with warnings as errors."""
 
     def run(suite: str, *options: str, conftest: str = "") -> Outcome:
         for name, text in (("test_suite.py", suite), ("conftest.py", conftest)):
@@ -154,16 +154,16 @@ def run(pytester: pytest.Pytester) -> Run:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_the_fixtures_work_whoever_runs_the_tests(run: Run, way: Way) -> None:
-    """In the loop of the test, on the ordinary clock, with plugins of each kind."""
+def test_the_fixtures_work_with_each_plugin(run: Run, way: Runner) -> None:
+    """In the loop of the test, on the ordinary clock, with each plugin."""
     suite = SUITE.format(mark=way.mark, patience=0.1)
     outcome = run(suite, *way.options, conftest=way.conftest)
     assert outcome.counts == {"passed": 5}, outcome.text
 
 
 @pytest.mark.parametrize("way", VIRTUAL_WAYS.values(), ids=VIRTUAL_WAYS)
-def test_the_fixtures_work_on_virtual_time(run: Run, way: Way) -> None:
-    """In the way that each plugin has for other event loops."""
+def test_the_fixtures_work_on_virtual_time(run: Run, way: Runner) -> None:
+    """As each plugin configures other event loops."""
     suite = SUITE.format(mark=way.mark, patience=60.0) + VIRTUAL
     outcome = run(suite, *way.options, conftest=way.conftest)
     assert outcome.counts == {"passed": 6}, outcome.text
@@ -171,14 +171,14 @@ def test_the_fixtures_work_on_virtual_time(run: Run, way: Way) -> None:
 
 @pytest.mark.parametrize("scope", ["module", "session"])
 def test_loops_may_last_longer_than_tests(run: Run, scope: str) -> None:
-    """Whichever scope pytest-asyncio's loops have, the fixtures are in the test's own."""
+    """For every scope of pytest-asyncio's loops, the fixtures are in the test's loop."""
     suite = SUITE.format(mark=MARK.format("asyncio"), patience=0.1)
     outcome = run(suite, *FUNCTION, "-o", f"asyncio_default_test_loop_scope={scope}")
     assert outcome.counts == {"passed": 5}, outcome.text
 
 
-def test_a_test_may_ask_for_a_loop_of_another_scope(run: Run) -> None:
-    """Its mark says so, and wins over what is configured."""
+def test_a_test_may_have_a_loop_of_another_scope(run: Run) -> None:
+    """Its mark takes precedence over the configuration."""
     suite = SUITE.format(mark=MARK.format('asyncio(loop_scope="module")'), patience=0.1)
     outcome = run(suite, *FUNCTION, "-o", "asyncio_default_test_loop_scope=session")
     assert outcome.counts == {"passed": 5}, outcome.text
@@ -209,12 +209,12 @@ class TestHaste:
 
 @pytest.mark.parametrize("way", ["anyio", "strict"])
 def test_broken_rules_end_a_test_with_an_error(run: Run, way: str) -> None:
-    """It says which and nothing else, unless the test has cleared them."""
+    """The error lists the rules only, unless the test has cleared them."""
     mark, conftest, options = VIRTUAL_WAYS[way]
     outcome = run(BROKEN.format(mark=mark), *options, conftest=conftest)
     assert outcome.counts == {"passed": 2, "error": 1}, outcome.text
     assert "ERROR at teardown of TestHaste.test_told" in outcome.text
-    assert "peerbet.chat.get: came 1.000 s too early" in outcome.text
+    assert "peerbet.chat.get: 1.000 s too early" in outcome.text
     assert "pythpeer/testing" not in outcome.text
 
 
@@ -238,23 +238,28 @@ MISTAKEN = "pytestmark = [pytest.mark.asyncio, pytest.mark.fake_services('shuffl
         (LONELY, "", WITHOUT, "mark them with anyio, or install pytest-asyncio"),
         (ONE.format(MARK.format("anyio")), TRIO, WITHOUT, "pythpeer needs asyncio"),
         (ONE.format(MARK.format("anyio")), "", AUTO, "use its strict mode"),
-        (ONE.format(MISTAKEN), "", FUNCTION, "fake_services takes arguments by name only"),
+        (
+            ONE.format(MISTAKEN),
+            "",
+            FUNCTION,
+            "arguments of the marker fake_services must be given by name",
+        ),
         (ONE.format(""), "", (*FUNCTION, "-p", "no:pythpeer"), "fixture 'fake_services' not found"),
     ],
     ids=["nobody", "trio", "auto and anyio", "argument", "opted out"],
 )
-def test_what_cannot_work_says_why(
+def test_what_cannot_work_has_an_explanation(
     run: Run, suite: str, conftest: str, options: tuple[str, ...], words: str
 ) -> None:
-    """One line of advice, for each test that asked."""
+    """One line of advice, for each such test."""
     outcome = run(suite, *options, conftest=conftest)
     assert words in outcome.text
     assert "passed" not in outcome.counts
     assert "INTERNALERROR" not in outcome.text
 
 
-def test_the_plugin_introduces_itself(run: Run) -> None:
-    """Its markers and fixtures are explained where pytest lists them."""
+def test_the_plugin_documents_itself(run: Run) -> None:
+    """Pytest lists its markers and fixtures with explanations."""
     markers = run("", "--markers", *WITHOUT).text
     assert "@pytest.mark.fake_services(**options): arguments of FakeServices" in markers
     assert "@pytest.mark.pythpeer_session(**options): arguments of Session" in markers
@@ -265,6 +270,6 @@ def test_the_plugin_introduces_itself(run: Run) -> None:
 
 
 def test_the_plugin_is_light() -> None:
-    """Every test run imports it, so it imports neither aiohttp nor what only commands need."""
+    """Every test run imports it, so it imports neither aiohttp nor the command line."""
     heavy = {"aiohttp", "yarl", "pytest_asyncio", "cyclopts", "rich", "sqlite3", "hypothesis"}
     assert imported_by("import pythpeer.testing.plugin") & heavy == set()

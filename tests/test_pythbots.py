@@ -320,10 +320,10 @@ async def test_unread_mail_is_fetched_once(fake: FakeServices, session: Session)
     first, second = await session.pythbots.unread_mail()
     assert (first.id, first.sender, first.sender_id, first.text) == (1, "alice", 101, "first")
     assert (second.id, second.sender, second.sender_id, second.text) == (2, "bob", 102, "second")
-    assert first.sent_at == datetime.strptime(fake.mail.box[0].date, "%Y-%m-%d %H:%M:%S")
+    assert first.sent_at == datetime.strptime(fake.mail.inbox[0].date, "%Y-%m-%d %H:%M:%S")
     assert (first.is_read, first.recovered) == (False, False)
     assert first.raw["message"] == "first"
-    assert all(letter.read for letter in fake.mail.box)
+    assert all(letter.read for letter in fake.mail.inbox)
     assert await session.pythbots.unread_mail() == ()
     fake.mail.deliver("alice", "third")
     assert texts(await session.pythbots.unread_mail()) == ["third"]
@@ -481,7 +481,7 @@ async def test_a_call_cancelled_in_line_consumes_nothing(
         await task
     await asyncio.sleep(5)
     assert len(fake.requests) == 1
-    assert not fake.mail.box[0].read
+    assert not fake.mail.inbox[0].read
     assert texts(await session.pythbots.unread_mail()) == ["first"]
 
 

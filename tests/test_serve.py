@@ -1,4 +1,4 @@
-"""The command ``pythpeer serve``: what it prints, whom it answers, and how it ends."""
+"""The command ``pythpeer serve``: its output, its connections, and its end."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ pytest_plugins = ("cli_runner", "pytester")
 
 
 class Serving:
-    """The command as a process, and what it has said so far."""
+    """The command as a process, and its output so far."""
 
     def __init__(self, process: Process) -> None:
         self.process = process
-        self.said: list[str] = []
+        self.lines: list[str] = []
 
-    async def hear(self) -> str:
-        """The next line."""
+    async def next_line(self) -> str:
+        """Return the next line."""
         assert self.process.stdout is not None
         async with asyncio.timeout(HANG_TIMEOUT):
             line = await asyncio.to_thread(self.process.stdout.readline)
         assert line.endswith("\n")
-        self.said.append(line.rstrip("\n"))
-        return self.said[-1]
+        self.lines.append(line.rstrip("\n"))
+        return self.lines[-1]
 
     async def ready(self) -> Self:
-        """Wait until it has introduced itself."""
-        while "Ctrl-C stops" not in await self.hear():
+        """Wait until it has printed its URLs."""
+        while "Ctrl-C stops" not in await self.next_line():
             pass
         return self
 
@@ -61,18 +61,18 @@ class Serving:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What is to be set in the shell, as a shell reads it."""
+        """Return the environment as a shell would read it."""
         return dict(re.findall(r"^  (?:export|set) (PYTHPEER_\w+)=(\S+)$", self.text, re.MULTILINE))
 
     @property
     def text(self) -> str:
-        return "\n".join(self.said)
+        return "\n".join(self.lines)
 
     async def end(self, number: signal.Signals) -> tuple[int | None, str]:
-        """Send a signal; the exit code, and all that it had to complain about."""
+        """Send a signal; return the exit code, and all of stderr."""
         self.process.send_signal(number)
         out, err = await asyncio.to_thread(self.process.communicate)
-        self.said += out.splitlines()
+        self.lines += out.splitlines()
         return self.process.returncode, err
 
 
@@ -81,7 +81,7 @@ Serve = Callable[..., Serving]
 
 @pytest.fixture
 def serve(spawn: Spawn) -> Serve:
-    """``pythpeer serve`` with everything on that complains of what was left open."""
+    """``pythpeer serve`` with all warnings about resources that are left open."""
     return lambda *arguments: Serving(spawn("serve", *arguments))
 
 
@@ -89,10 +89,10 @@ def serve(spawn: Spawn) -> Serve:
 @real_time
 @pytest.mark.processes
 @needs_signals
-async def test_it_says_where_it_is_answers_and_stops(
+async def test_it_prints_its_urls_serves_and_stops(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lines lead a bot and a browser there; Ctrl-C ends it well, with a page open."""
+    """The lines have the URLs; Ctrl-C ends it with code 0, with a page open."""
     command = await serve(*FREE).ready()
     for name, value in command.environment.items():
         monkeypatch.setenv(name, value)
@@ -117,17 +117,17 @@ async def test_it_says_where_it_is_answers_and_stops(
 @needs_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_at_any_moment_ends_it_well(serve: Serve, number: signal.Signals) -> None:
-    """From the moment that signals are minded: while it starts, and with trouble under way."""
+    """From the first import on: during the start, and during an outage."""
     for lines in (1, 4):
         command = serve(*FREE, "--people")
         for _ in range(lines):
-            await command.hear()
+            await command.next_line()
         assert await command.end(number) == (0, "")
     command = await serve(*FREE).ready()
     async with aiohttp.ClientSession() as http:
         headers = {"Origin": command.page.rstrip("/"), "Content-Type": "application/json"}
         down = b'{"target": "peerbet", "kind": "down"}'
-        async with http.post(f"{command.page}api/trouble", data=down, headers=headers) as answer:
+        async with http.post(f"{command.page}api/faults", data=down, headers=headers) as answer:
             assert answer.status == 200
         assert await command.end(number) == (0, "")
 
@@ -137,7 +137,7 @@ async def test_a_signal_at_any_moment_ends_it_well(serve: Serve, number: signal.
 @pytest.mark.processes
 @needs_signals
 async def test_broken_rules_are_shown(serve: Serve) -> None:
-    """As lines, or as JSON; and with --pace 0 no pace is too fast."""
+    """As lines, or as JSON; and with --pace 0 no rate is too high."""
 
     async def ask(url: str, times: int) -> None:
         async with aiohttp.ClientSession(headers={"User-Agent": "test"}) as http:
@@ -147,9 +147,9 @@ async def test_broken_rules_are_shown(serve: Serve) -> None:
 
     command = await serve(*FREE).ready()
     await ask(command.environment["PYTHPEER_PEERBET_URL"], 20)  # a busy machine may be slow at one
-    assert re.search(r"peerbet\.chat\.get: came .* too early .*\[pace\]$", await command.hear())
+    assert re.search(r"peerbet\.chat\.get: \S+ s too early .*\[pace\]$", await command.next_line())
     command = serve(*FREE, "--json", "--pace", "0")
-    row: dict[str, Any] = json.loads(await command.hear())
+    row: dict[str, Any] = json.loads(await command.next_line())
     assert row["kind"] == "serving"
     assert row["page"].startswith("http://127.0.0.1:")
     url = row["environment"]["PYTHPEER_PEERBET_URL"]
@@ -158,13 +158,13 @@ async def test_broken_rules_are_shown(serve: Serve) -> None:
         aiohttp.ClientSession(headers={"User-Agent": "test"}) as http,
         http.get(f"{url}/nowhere"),
     ):
-        row = json.loads(await command.hear())
+        row = json.loads(await command.next_line())
     assert row.pop("date").startswith("20")
     assert row == {
         "kind": "violation",
         "endpoint": "peerbet",
         "rule": "path",
-        "text": "no such path",
+        "text": "unknown path",
     }
 
 
@@ -172,12 +172,12 @@ async def test_broken_rules_are_shown(serve: Serve) -> None:
 @real_time
 @pytest.mark.processes
 @needs_signals
-async def test_people_talk_if_asked_to(serve: Serve) -> None:
-    """The same people say the same things for the same seed."""
+async def test_people_talk_with_that_option(serve: Serve) -> None:
+    """For equal seeds they say the same."""
     openings: list[list[tuple[str, str]]] = []
     for _ in range(2):
         command = serve(*FREE, "--people", "--seed", "5", "--json")
-        row = json.loads(await command.hear())
+        row = json.loads(await command.next_line())
         async with Session(peerbet_url=row["environment"]["PYTHPEER_PEERBET_URL"]) as session:
             page = await session.peerbet.messages()
         openings.append([(message.sender, message.text) for message in page.messages])
@@ -187,8 +187,8 @@ async def test_people_talk_if_asked_to(serve: Serve) -> None:
 
 @pytest.mark.processes
 @needs_signals
-def test_it_ends_when_nobody_reads_on() -> None:
-    """As every command: a closed pipe is no failure; nor are warnings while it is imported."""
+def test_it_ends_when_its_pipe_is_closed() -> None:
+    """A closed pipe is not a failure, and neither are warnings during imports."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "pythpeer", "serve", *FREE],
         stdout=subprocess.PIPE,
@@ -209,7 +209,7 @@ def test_it_ends_when_nobody_reads_on() -> None:
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    """The command minds signals; they are given back."""
+    """The command installs signal handlers; they are restored."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.getsignal(number) for number in numbers]
     yield
@@ -220,7 +220,7 @@ def signals() -> Iterator[None]:
 @pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("option", ["--port", "--peerbet-port", "--pythbots-port"])
 def test_a_port_that_is_taken_is_one_line(option: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """It says which, and how to choose another: that is wrong usage, no failure of a service."""
+    """It names the port and the options: that is wrong usage, not a failure of a service."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -248,17 +248,17 @@ def test_a_port_that_is_taken_is_one_line(option: str, capfd: pytest.CaptureFixt
     ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    """And nothing is served."""
+    """Nothing is served."""
     assert main(["serve", *FREE, *arguments]) == 2
     out, err = capfd.readouterr()
     assert out == ""
     assert re.fullmatch(r"pythpeer: [^\n]+\n", err)
 
 
-def test_a_missing_browser_is_said_loudly(
+def test_a_missing_browser_is_reported(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the page's tests cannot run, the end of the test run says so."""
+    """If the page's tests cannot run, the summary of the test run reports it."""
     monkeypatch.setenv("PATH", str(pytester.path))
     monkeypatch.setenv("COLUMNS", "100")
     for module in ("browser", "test_page_browser"):  # which may have found one before
@@ -267,4 +267,4 @@ def test_a_missing_browser_is_said_loudly(
     outcome = run_pytest(pytester, "-q", str(tests), "-k", "keyboard")
     assert outcome.counts["skipped"] == 1
     assert outcome.counts.keys() <= {"skipped", "deselected"}
-    assert re.search(r"NOT RUN.*\n.*there is no chromium on this machine", outcome.text)
+    assert re.search(r"NOT TRIED.*\n.*there is no chromium on this machine", outcome.text)

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.anyio
 T = TypeVar("T")
 
 
-def dawdle() -> None:
-    """Take some real time, in a thread."""
+def sleep_in_thread() -> None:
+    """Sleep for some real time, in a thread."""
     threading.Event().wait(0.02)
 
 
@@ -32,7 +32,7 @@ def dawdle() -> None:
 
 
 async def test_an_hour_takes_a_moment() -> None:
-    """Whoever waits for the clock alone does not wait."""
+    """Waiting for the clock only takes no real time."""
     begun, start = time.perf_counter(), now()
     for _ in range(60):
         await asyncio.sleep(60.0)
@@ -41,7 +41,7 @@ async def test_an_hour_takes_a_moment() -> None:
 
 
 async def test_timers_fire_in_their_order() -> None:
-    """Sleepers wake at their own moments, whoever was first to lie down."""
+    """Tasks wake at their times, in any order of their sleeps."""
     woken: list[tuple[float, float]] = []
     start = now()
 
@@ -56,7 +56,7 @@ async def test_timers_fire_in_their_order() -> None:
 
 
 def test_the_class_is_a_loop_factory() -> None:
-    """Each loop has a clock of its own, which begins with 0."""
+    """Each loop has a separate clock, which begins with 0."""
     for _ in range(2):
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             assert runner.get_loop().time() == 0.0
@@ -65,7 +65,7 @@ def test_the_class_is_a_loop_factory() -> None:
 
 
 def test_the_clock_can_begin_anywhere() -> None:
-    """What *start* says is the time before anything was waited for."""
+    """*start* is the time at the beginning."""
 
     async def main() -> float:
         return now()
@@ -85,8 +85,8 @@ def test_decimals_add_up() -> None:
 
 
 @pytest.mark.parametrize("early", [1e-10, 4e-10, 9e-10, 1e-9, 1e-6])
-async def test_a_moment_can_be_shorter_than_any_decimal(early: float) -> None:
-    """Who finds it is too early by less than the clock shows, and waits again, gets there."""
+async def test_a_wait_can_be_shorter_than_any_decimal(early: float) -> None:
+    """A task that is early by less than the rounding, and waits again, is not stuck."""
     due = now() + 1.0 + early
     for _ in range(10):
         if now() >= due:
@@ -100,20 +100,20 @@ async def test_a_moment_can_be_shorter_than_any_decimal(early: float) -> None:
 
 
 async def in_a_thread() -> None:
-    await asyncio.to_thread(dawdle)
+    await asyncio.to_thread(sleep_in_thread)
 
 
 async def by_an_executor() -> None:
-    await asyncio.get_running_loop().run_in_executor(None, dawdle)
+    await asyncio.get_running_loop().run_in_executor(None, sleep_in_thread)
 
 
-async def two_at_once() -> None:
-    await asyncio.gather(asyncio.to_thread(lambda: None), asyncio.to_thread(dawdle))
+async def two_at_the_same_time() -> None:
+    await asyncio.gather(asyncio.to_thread(lambda: None), asyncio.to_thread(sleep_in_thread))
 
 
-@pytest.mark.parametrize("call", [in_a_thread, by_an_executor, two_at_once])
+@pytest.mark.parametrize("call", [in_a_thread, by_an_executor, two_at_the_same_time])
 async def test_the_clock_waits_for_threads(call: Callable[[], Coroutine[None, None, None]]) -> None:
-    """What is done in a thread takes none of the clock's time, however soon a timer is due."""
+    """A call in a thread takes no virtual time, however soon a timer is due."""
     start = now()
     async with asyncio.timeout(1e-6):
         await call()
@@ -121,7 +121,7 @@ async def test_the_clock_waits_for_threads(call: Callable[[], Coroutine[None, No
 
 
 async def test_the_clock_waits_for_a_store(tmp_path: Path) -> None:
-    """What a `SqliteStore` does on its thread takes no time, so that a time limit cannot pass."""
+    """The thread of a `SqliteStore` takes no virtual time, so no time limit passes."""
     async with FakeServices() as fake:
         fake.chat.say("alice", "hello")
         start = now()
@@ -133,8 +133,8 @@ async def test_the_clock_waits_for_a_store(tmp_path: Path) -> None:
         assert now() == start
 
 
-def test_a_call_nobody_waits_for_holds_nothing_up() -> None:
-    """Once a call in a thread was given up, time goes on while that thread is still at work."""
+def test_a_cancelled_call_does_not_stop_the_clock() -> None:
+    """After a call in a thread is cancelled, time advances although the thread still runs."""
     release, ended = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -153,16 +153,16 @@ def test_a_call_nobody_waits_for_holds_nothing_up() -> None:
 
 
 def test_the_end_of_a_loop_waits_for_its_threads() -> None:
-    """However long a thread works after the last line, Python's limit for that does not pass."""
+    """Python's time limit for that does not pass, however long a thread takes."""
 
     async def main() -> None:
-        asyncio.get_running_loop().run_in_executor(None, dawdle).cancel()
+        asyncio.get_running_loop().run_in_executor(None, sleep_in_thread).cancel()
 
     run_on_virtual_time(main())
 
 
 def test_a_thread_may_wait_for_the_clock() -> None:
-    """After *patience* seconds time goes on all the same: a thread may be waiting for just that."""
+    """After *patience* seconds time advances, because the thread may be waiting for that."""
 
     async def main() -> float:
         loop = asyncio.get_running_loop()
@@ -177,11 +177,11 @@ def test_a_thread_may_wait_for_the_clock() -> None:
 
 
 async def test_without_a_timer_there_is_real_waiting() -> None:
-    """Where only something from without can go on, that is waited for."""
+    """If only a socket or a thread can wake the loop, it waits for that."""
     called, loop, start = asyncio.Event(), asyncio.get_running_loop(), now()
 
     def call() -> None:
-        dawdle()
+        sleep_in_thread()
         loop.call_soon_threadsafe(called.set)
 
     threading.Thread(target=call).start()
@@ -192,8 +192,8 @@ async def test_without_a_timer_there_is_real_waiting() -> None:
 # -- sockets --------------------------------------------------------------------------------------
 
 
-async def test_answers_come_before_time_goes_on() -> None:
-    """What is on its way between two sockets of the process arrives before the next timer."""
+async def test_packets_arrive_before_time_advances() -> None:
+    """Packets between two sockets of the process arrive before the next timer."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():

@@ -1,7 +1,7 @@
-"""The command ``pythpeer``, which comes with the extra ``cli``.
+"""The command ``pythpeer``, which requires the extra ``cli``.
 
-This is only its door. What stands behind it is imported once signals are minded, for that takes
-time; and nothing else in the package imports any of it, or cyclopts, or rich.
+This is only its entry point. The rest is imported after the signal handlers are installed, because
+importing takes time. Nothing else in the package may import any of it, or cyclopts, or rich.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 from . import signals
 
-TYPE_CHECKING = False  # as type checkers take it; `typing` would take time
+TYPE_CHECKING = False  # known to type checkers; importing `typing` takes time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that *arguments* ask for, by default ``sys.argv``'s; return its exit code."""
+    """Run the command in *arguments*, by default those of ``sys.argv``; return its exit code."""
     signals.install()
     from . import ending
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except (Exception, signals.Interrupted) as error:  # noqa: BLE001  # each has its exit code
+    except (Exception, signals.Interrupted) as error:  # noqa: BLE001  # each has an exit code
         code = ending.report_error(error)
     ending.teardown()
     return code
@@ -41,6 +41,6 @@ def _run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise
-        ending.print_error("the command line needs an extra: pip install 'pythpeer[cli]'")
+        ending.print_error("the command line requires an extra: pip install 'pythpeer[cli]'")
         return ending.USAGE
     return run(arguments)

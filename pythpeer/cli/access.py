@@ -1,7 +1,7 @@
-"""The session that a command works with: its keys, and the store that it shares with others.
+"""The session of a command: its keys, and its store.
 
-A key comes from the environment, or from the person at the terminal. It is never an argument, which
-other users of the machine could read, and it is never printed.
+A key is read from the environment or from the terminal. It is never an argument, which other users
+of the machine could read, and it is never printed.
 """
 
 from __future__ import annotations
@@ -28,12 +28,19 @@ __all__ = [
 
 
 class Key(NamedTuple):
-    """A key that a command cannot do without: ``what`` needs it, and where it is looked for."""
+    """A key that a command requires."""
 
     purpose: str
+    """What requires it, in words."""
+
     title: str
+    """Its name in words."""
+
     option: Literal["peerbet_key", "personal_key"]
+    """The argument of `Session`."""
+
     variable: str
+    """The environment variable that contains it."""
 
 
 PEERBET_KEY: Final = Key("posting", "Peerbet key", "peerbet_key", "PYTHPEER_PEERBET_KEY")
@@ -42,21 +49,22 @@ PERSONAL_KEY: Final = Key("mail", "personal key", "personal_key", "PYTHPEER_PERS
 
 @contextlib.asynccontextmanager
 async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator[Session]:
-    """An open session, with *key* if the command needs one; *store* wins over the environment.
+    """Open a session, with *key* if the command requires one.
 
-    Raises `InvalidRequestError` where the key is not to be had.
+    *store* takes precedence over the environment. Raises `InvalidRequestError` if the key is
+    neither in the environment nor given at the terminal.
     """
     options: SessionOptions = {}
     reject_store_url(store)
     if store is not None:
-        found = store_from_url(store)
-        if isinstance(found, InvalidRequestError):
-            raise found
-        options["store"] = found
+        opened_store = store_from_url(store)
+        if isinstance(opened_store, PythpeerError):
+            raise opened_store
+        options["store"] = opened_store
     if key is not None and not _is_set(key.variable):
-        typed = await prompt_key(f"{key.title} (it is not shown): ")
+        typed = await prompt_key(f"{key.title} (not displayed): ")
         if typed is None:
-            raise InvalidRequestError(f"{key.purpose} needs a key: set {key.variable}")
+            raise InvalidRequestError(f"{key.purpose} requires a key: set {key.variable}")
         if isinstance(typed, PythpeerError):
             raise typed
         options[key.option] = typed
@@ -65,20 +73,20 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
 
 
 def reject_store_url(store: str | None) -> None:
-    """Refuse an address as ``--store``: there may be a password in it."""
+    """Raise `InvalidRequestError` for a URL as ``--store``, because it may contain a password."""
     if store is not None and "://" in store:
-        raise InvalidRequestError("--store takes a file; an address goes in PYTHPEER_STORE")
+        raise InvalidRequestError("--store must be a file; set PYTHPEER_STORE for a URL")
 
 
 def store_name(store: str | None) -> str:
-    """What names the store: ``--store``, or else the environment."""
+    """Return the name of the store: ``--store``, else the environment's, else ``"memory"``."""
     return store or os.environ.get("PYTHPEER_STORE", "").strip() or "memory"
 
 
 def warn_if_volatile(store: str | None, name: str | None) -> None:
-    """Say that a name is of no use without a store that lasts."""
+    """Print a warning if a position has a name, but the store does not outlast the command."""
     if name and store_name(store) == "memory":
-        ending.print_error("the place of this name is forgotten at the end: --store FILE keeps it")
+        ending.print_error("the position of this name is lost on exit; use --store FILE to keep it")
 
 
 def _is_set(variable: str) -> bool:

@@ -1,6 +1,6 @@
-"""The command line as a whole: its help, its commands, and how one of them is found and run.
+"""The whole command line: its help, its commands, and the selection of one of them.
 
-A command is registered here with one line. What it does stands in a file of its own.
+Each command is registered here with one line, and has a module of its own.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from .top import top
 __all__ = ["app", "run"]
 
 HELP: Final = """\
-Talk on Peerbet chat, read and send PythBots mail, look people and chats up.
+Use the Peerbet chat, read and send PythBots mail, look up users and chats.
 
-Try it first: "pythpeer demo" needs no key and no network. Nor does
-"pythpeer serve", which is there to try your own bot against.
+"pythpeer demo" is a first trial without a key or a network, and so is
+"pythpeer serve", with which you can try your own bot.
 
-Keys and addresses come from the environment, never from arguments. A key
-that is needed and not set is asked for on a terminal, and not shown there.
-  PYTHPEER_PEERBET_KEY        to post, and to see private messages
+Keys and URLs are read from the environment, never from arguments. A key
+that is required and not set is read from the terminal, without an echo.
+  PYTHPEER_PEERBET_KEY        to post, and to read private messages
   PYTHPEER_PERSONAL_KEY       for mail
-  PYTHPEER_PYTHBOTS_API_KEY   for PythBots, where it asks for one
-  PYTHPEER_PEERBET_URL        another address of Peerbet
-  PYTHPEER_PYTHBOTS_URL       another address of PythBots
-  PYTHPEER_STORE              where places and pacing are kept: a file, or a redis:// URL
+  PYTHPEER_PYTHBOTS_API_KEY   for PythBots, if it requires one
+  PYTHPEER_PEERBET_URL        another URL of Peerbet
+  PYTHPEER_PYTHBOTS_URL       another URL of PythBots
+  PYTHPEER_STORE              the store of positions and pacing: a file, or a redis:// URL
 
 Exit codes:
-  0    done; also if nobody reads on, or if the demo or serve was interrupted
-  1    the service or the network failed, or said no
-  2    wrong usage or configuration: nothing was sent
+  0    success; also if the output is closed, or demo or serve is interrupted
+  1    the service or the network failed, or there was an API error
+  2    invalid usage or configuration: nothing was sent
   3    outcome unknown: it may have been sent, and was not repeated
   130  interrupted by Ctrl-C (143 by SIGTERM); a message may have been sent
 """
@@ -68,15 +68,15 @@ app.command(completion)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a command and return its exit code. Raises what it failed with."""
+    """Run a command and return its exit code. Raises the error that it fails with."""
     try:
         command, bound, _ = app.parse_args(
             arguments, console=make_console(), print_error=False, exit_on_error=False
         )
     except CycloptsError as error:
-        fault = str(error)
+        reason = str(error)
     else:
         result = command(*bound.args, **bound.kwargs)
         code = ending.run(result) if inspect.iscoroutine(result) else result
         return code if isinstance(code, int) else 0
-    raise InvalidRequestError(f"{fault} (--help shows how)")
+    raise InvalidRequestError(f"{reason} (see --help)")

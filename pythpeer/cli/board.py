@@ -1,6 +1,6 @@
-"""The board under the rows of the demonstration: what was asked when, and what the limiters do.
+"""The dashboard of the demonstration: when each endpoint was requested, and its limiter's state.
 
-It shows what the fake services have seen, not what the session believes to have sent.
+It shows the requests that the fake services received, not those that the session counts.
 """
 
 from __future__ import annotations
@@ -22,32 +22,35 @@ from .show import is_interactive
 
 __all__ = ["WIDE", "Dashboard", "gauge", "timeline"]
 
-ENDPOINTS: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
+TITLES: Final = {"peerbet.chat.get": "chat", "pythbots.mail": "mail", "peerbet.chat.set": "post"}
 
-FRAME: Final = 0.2
-"""Seconds between two pictures."""
+FRAME_INTERVAL: Final = 0.2
+"""Seconds between two updates."""
 
 SECONDS_PER_COLUMN: Final = 0.25
-"""Seconds that one column of a timeline stands for."""
+"""Seconds that one column of a timeline represents."""
 
-LONGEST: Final = 80
+MAX_COLUMNS: Final = 80
+"""The most columns of a timeline."""
+
 MIN_HEIGHT: Final = 14
-"""From this many lines on, a terminal has room for more than the last line of the board."""
+"""Lines of a terminal from which more than the last line of the dashboard is shown."""
 
 MARGIN: Final = 39
-BESIDE_NARROW: Final = 13
-"""Columns that everything beside a timeline takes; on a narrow terminal there is less of it."""
+NARROW_MARGIN: Final = 13
+"""Columns for everything except the timeline; a narrow terminal shows less."""
 
 WIDE: Final = 64
+"""Columns of a terminal from which everything is shown."""
 
 GAUGE_WIDTH: Final = 5
 """Columns of a gauge."""
 
 
 class Dashboard:
-    """Keeps itself at the bottom of a terminal, and is gone in the end: ``with Board(...)``.
+    """A display at the bottom of a terminal, removed at the end: ``with Dashboard(...)``.
 
-    *counts* is asked for the last line. Where nothing can be drawn anew there is no board.
+    *counts* returns the text of the last line. Without an interactive terminal nothing is shown.
     """
 
     def __init__(
@@ -59,11 +62,12 @@ class Dashboard:
         self._counts = counts
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._timer: asyncio.TimerHandle | None = None
+        """The next update; ``None`` as long as nothing is shown."""
 
     def __enter__(self) -> Self:
         if is_interactive(self._console):
             self._live.start()
-            self._draw()
+            self._refresh()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -71,12 +75,12 @@ class Dashboard:
             self._timer.cancel()
             self._live.stop()
 
-    def _draw(self) -> None:
+    def _refresh(self) -> None:
         self._live.update(self.render(), refresh=True)
-        self._timer = asyncio.get_running_loop().call_later(FRAME, self._draw)
+        self._timer = asyncio.get_running_loop().call_later(FRAME_INTERVAL, self._refresh)
 
     def render(self) -> Group:
-        """The board at this moment."""
+        """Return the dashboard in its present state."""
         width = self._console.width
         status = Text(f" Ctrl-C stops · {self._counts()} ", "reverse", no_wrap=True)
         status.truncate(width - 4, overflow="ellipsis")  # leaves room for a ^C
@@ -86,32 +90,32 @@ class Dashboard:
 
     def _pacing(self, width: int) -> Table:
         wide = width >= WIDE
-        columns = min(LONGEST, width - (MARGIN if wide else BESIDE_NARROW))
+        columns = min(MAX_COLUMNS, width - (MARGIN if wide else NARROW_MARGIN))
         grid = Table.grid(padding=(0, 1, 0, 0))
         for style in ("bold", "", "bar", "", "dim"):
             grid.add_column(style=style, no_wrap=True)
         titles = (
             "",
-            f"asked, the last {columns * SECONDS_PER_COLUMN:.0f} s",
+            f"requests, the last {columns * SECONDS_PER_COLUMN:.0f} s",
             "token",
             "",
             "closest",
         )
-        rows = [self._row(name, columns) for name in ENDPOINTS]
+        rows = [self._row(name, columns) for name in TITLES]
         for cells in (tuple(Text(title, "dim") for title in titles), *rows):
             grid.add_row(*cells[: 5 if wide else 3])
         return grid
 
     def _row(self, name: str, columns: int) -> tuple[Text | str, ...]:
-        """One endpoint: when it was asked, its token, who waits for that, the shortest interval."""
+        """Return the cells of one endpoint: requests, token, state, and the shortest interval."""
         ascii_only = self._console.options.ascii_only
-        times = [one.at for one in self._fake.requests if one.endpoint == name]
+        times = [request.at for request in self._fake.requests if request.endpoint == name]
         now, limiter = self._fake.clock(), self._session.limiters[name]
         line = Text(timeline(times, now, columns, ascii_only=ascii_only), "dim")
         line.highlight_regex(r"[●*]", "bold not dim")
         closest = min((after - before for before, after in pairwise(times)), default=None)
         return (
-            ENDPOINTS[name],
+            TITLES[name],
             line,
             gauge(_level(limiter, times, now), ascii_only=ascii_only),
             _state(limiter),
@@ -120,7 +124,7 @@ class Dashboard:
 
 
 def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bool = False) -> str:
-    """The time until *now*, which is at the right, with a mark for each request."""
+    """Return the time until *now*, which is at the right, with a mark for each request."""
     empty, mark = ".*" if ascii_only else "·●"
     cells = [empty] * columns
     for at in times:
@@ -131,14 +135,14 @@ def timeline(times: Sequence[float], now: float, columns: int, *, ascii_only: bo
 
 
 def gauge(level: float, *, ascii_only: bool = False) -> str:
-    """How much of a token there is, from 0 to 1."""
+    """Return a gauge that is filled to *level*, from 0 to 1."""
     full, empty = "#." if ascii_only else "▰▱"
     filled = int(max(0.0, min(1.0, level)) * GAUGE_WIDTH)
     return full * filled + empty * (GAUGE_WIDTH - filled)
 
 
 def _level(limiter: Limiter, times: Sequence[float], now: float) -> float:
-    """The share of the interval that has passed since the last request."""
+    """Return the share of the interval that has passed since the last request."""
     if limiter.paused_for:
         return 0.0
     if limiter.available or not times:
@@ -151,4 +155,4 @@ def _state(limiter: Limiter) -> str:
         return f"paused {limiter.paused_for:.0f} s"
     if limiter.waiting:
         return f"{limiter.waiting} waiting"
-    return "ready" if limiter.available else "asking"
+    return "ready" if limiter.available else "requesting"

@@ -26,14 +26,14 @@ async def tail(
     *,
     after: Annotated[
         int | None,
-        Parameter(help="Start after this message id, 0 for the oldest; by default from now on."),
+        Parameter(help="Start after this message id, 0 for the oldest; by default with new ones."),
     ] = None,
     name: Name = None,
     messages: Messages = None,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
-    """Show chat messages as they come, until Ctrl-C."""
+    """Show chat messages as they are received, until Ctrl-C."""
     warn_if_volatile(store, name)
     async with connected(store) as session:
         stream = session.peerbet.chat_stream(after=after, name=name, on_gap="raise")
@@ -42,23 +42,23 @@ async def tail(
 
 @chat.command
 async def post(
-    text: Annotated[str | None, Parameter(help="What to say.")] = None,
+    text: Annotated[str | None, Parameter(help="The message.")] = None,
     /,
     *,
     stdin: Stdin = False,
-    bot: Annotated[bool, Flag, Parameter(help="Mark it as a bot's.")] = False,
+    bot: Annotated[bool, Flag, Parameter(help="Mark it as the message of a bot.")] = False,
     confirm: Annotated[
-        bool, Flag, Parameter(help="If no answer says whether it was posted, look for it.")
+        bool, Flag, Parameter(help="If the outcome is unknown, look for it in the chat.")
     ] = False,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
     """Post a message, once, and print its id.
 
-    Text of more than 250 characters is posted in parts that break at words, about one a second,
-    and there is an id for each.
+    Text of more than 250 characters is posted in parts that end between words, about one a
+    second, and the id of each is printed.
     """
-    words = await read_text(text, stdin=stdin)
+    message = await read_text(text, stdin=stdin)
     posted: list[int] = []
     try:
         async with connected(store, PEERBET_KEY) as session:
@@ -66,12 +66,12 @@ async def post(
                 warn_if_interrupted(),
                 Progress(session.limiters["peerbet.chat.set"], "posting") as progress,
             ):
-                if len(words) <= MAX_TEXT or not words.strip():  # which has no parts
-                    posted.append(await session.peerbet.post(words, bot=bot, confirm=confirm))
+                if len(message) <= MAX_TEXT or not message.strip():  # no parts
+                    posted.append(await session.peerbet.post(message, bot=bot, confirm=confirm))
                 else:
-                    progress.count(words)
+                    progress.count(message)
                     await session.peerbet.post_long(
-                        words, bot=bot, confirm=confirm, on_part=progress.on_part(posted)
+                        message, bot=bot, confirm=confirm, on_part=progress.on_part(posted)
                     )
     finally:
         for id in posted:

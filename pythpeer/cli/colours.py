@@ -1,7 +1,6 @@
-"""The colours of the command line: what each is for, and what it is on which terminal. Pure.
+"""The colours of the command line: the style of each kind of text, by the terminal. Pure.
 
-Nothing is told by colour alone, and every colour can be read on a dark ground as well as on a light
-one.
+No information is shown by colour only, and every colour is readable on dark and light backgrounds.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from rich.theme import Theme
 __all__ = ["THEME_16", "THEME_256", "sender_style"]
 
 HUES: Final = (167, 166, 64, 136, 33, 29, 99, 131, 198, 31, 169, 133, 30)
-"""Of a terminal's 256 colours those of many hues, neither very dark nor very light."""
+"""Colours of a 256-colour terminal, of many hues, neither very dark nor very light."""
 
 ANSI: Final = ("red", "green", "blue", "magenta", "cyan")
-"""What a terminal of 16 colours calls its own, as its owner has them look."""
+"""Colours of a 16-colour terminal, whose user defines how they look."""
 
 SENDERS: Final = len(HUES)
 
 
 def sender_style(name: str) -> str:
-    """The style of a sender: always the same, in every program on every day."""
+    """Return the style of a sender, which is the same in every program and run."""
     return f"sender.{crc32(name.encode('utf-8', 'replace')) % SENDERS}"
 
 

@@ -1,4 +1,4 @@
-"""``pythpeer completion``: the script that teaches a shell the commands and their options."""
+"""``pythpeer completion``: the script with which a shell completes commands and options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["completion"]
 
 
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="Which shell it is for.")], /
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")], /
 ) -> None:
     """Print the script that completes commands and options in a shell.
 

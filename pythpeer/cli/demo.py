@@ -1,8 +1,8 @@
-"""``pythpeer demo``: the real session against the fake services, with invented people in them.
+"""``pythpeer demo``: a real session with the fake services, in which invented people talk.
 
-Everything goes over HTTP on this machine, and the fake services judge each request by the pace and
-the encoding that the real ones document. On a terminal a board under the rows shows when which
-service was asked, and what the limiters do.
+Everything uses HTTP on this machine, and the fake services check each request for the documented
+rate and encoding. On a terminal, a dashboard under the rows shows when each endpoint was requested,
+and the state of its limiter.
 """
 
 from __future__ import annotations
@@ -24,23 +24,21 @@ from .rows import Rows
 __all__ = ["Demo", "demo"]
 
 MAX_SHOWN: Final = 5
-"""How many broken rules are named; the summary counts them all."""
+"""How many broken rules are printed; the summary counts all of them."""
 
 
 def demo(
     *,
     messages: Messages = None,
     json: Json = False,
-    seed: Annotated[
-        int | None, Parameter(help="Have the same people say the same things again.")
-    ] = None,
+    seed: Annotated[int | None, Parameter(help="Repeat the conversation of this number.")] = None,
 ) -> int:
-    """Watch a chat and a mailbox come alive, against fake services on this machine."""
+    """Follow a chat and a mailbox, with fake services on this machine."""
     return Demo(Rows(json=json), messages, seed).run()
 
 
 class Demo:
-    """One run of the demonstration: shows rows until it has shown *limit* or is interrupted."""
+    """One run of the demonstration: shows rows until there are *limit* or it is interrupted."""
 
     def __init__(self, rows: Rows, limit: int | None, seed: int | None) -> None:
         self._rows = rows
@@ -51,7 +49,7 @@ class Demo:
 
     def run(self) -> int:
         """Run it, and return the exit code: 1 if the session broke a rule of the services."""
-        with contextlib.suppress(ending.Interrupted):  # that is how to stop it
+        with contextlib.suppress(ending.Interrupted):  # the usual end
             ending.run(self._play())
         if not self._rows.json:
             self._print(f"{self._counts()}, violations of the services' rules: ", "bold", end="")
@@ -73,7 +71,7 @@ class Demo:
                 self._violations = [str(violation) for violation in fake.violations]
 
     async def _watch(self, session: Session, fake: FakeServices) -> None:
-        """The program that this is a demonstration of, and the counting."""
+        """Run the program that is demonstrated, and count the rows."""
         stream = merge(session.peerbet.chat_stream(after=0), session.pythbots.mail_stream())
         async with stream:
             with ending.stop_when_pipe_closes(), self._board(session, fake):
@@ -86,16 +84,16 @@ class Demo:
                     if self._shown == self._limit:
                         return
 
-    # -- what people see --------------------------------------------------------------------------
+    # -- output -------------------------------------------------------------------------------
 
     def _print_intro(self) -> None:
         if self._rows.json:
             return
         end = f"It ends after {self._limit} rows." if self._limit else "Ctrl-C stops it."
-        self._print("pythpeer demo: a chat and a mailbox, both faked on this machine", "bold")
+        self._print("pythpeer demo: a fake chat and a fake mailbox on this machine", "bold")
         self._print(
-            "Invented people talk. A real session polls over HTTP, once a second each, shows what"
-            f" comes, and answers !ping. {end}"
+            "Invented people talk. A real session polls over HTTP, once a second each, shows new"
+            f" messages, and replies to !ping. {end}"
         )
         self._print("")
 
@@ -123,7 +121,7 @@ class Demo:
         return self._messages + self._mails
 
     def _counts(self) -> str:
-        return f"messages: {self._messages}, mails: {self._mails}, pings answered: {self._pongs}"
+        return f"messages: {self._messages}, mails: {self._mails}, replies to !ping: {self._pongs}"
 
     def _count(self, item: ChatMessage | Mail) -> None:
         if isinstance(item, Mail):

@@ -1,6 +1,6 @@
-"""How a command ends: exit codes, errors as one line, signals, and pipes that nobody reads.
+"""How a command ends: exit codes, errors of one line, signals, and pipes whose reader is gone.
 
-Must not import cyclopts or rich: it is what says that they are missing.
+Must not import cyclopts or rich, because it reports that they are missing.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ USAGE: Final = 2
 UNKNOWN: Final = 3
 
 LOOP_FACTORY: Callable[[], asyncio.AbstractEventLoop] | None = None
-"""What makes the event loop of a command; ``None`` is asyncio's own choice."""
+"""Makes the event loop of a command; ``None`` is asyncio's default."""
 
 
 def print_error(text: str) -> None:
-    """Say something on stderr, as one line."""
-    with contextlib.suppress(OSError, ValueError):  # nobody listens there either
+    """Print a text on stderr, as one line."""
+    with contextlib.suppress(OSError, ValueError):  # stderr is closed
         print(f"pythpeer: {' '.join(sanitize(text).split())}", file=sys.stderr, flush=True)
 
 
 def report_error(error: BaseException) -> int:
-    """Say what went wrong, and return the exit code for it."""
+    """Print an error, and return its exit code."""
     match error:
         case Interrupted():
             if sys.stderr.isatty():
-                print(file=sys.stderr)  # behind the ^C that the terminal shows
+                print(file=sys.stderr)  # after the ^C of the terminal
             return SIGNAL_EXIT_BASE + error.number
         case PythpeerError():
             print_error("; ".join([str(error), *getattr(error, "__notes__", [])]))
@@ -62,7 +62,7 @@ def report_error(error: BaseException) -> int:
             return UNKNOWN if isinstance(error, OutcomeUnknownError) else FAILED
         case BrokenPipeError():
             _silence_stdout()
-            return 0  # whoever closed the pipe has all they wanted
+            return 0  # the reader of the pipe needs no more
         case OSError():
             _silence_stdout()
             print_error(error.strerror or type(error).__name__)
@@ -70,27 +70,27 @@ def report_error(error: BaseException) -> int:
         case _:
             if sys.flags.dev_mode:
                 raise error
-            print_error(f"unexpected {type(error).__name__}: {error} (python -X dev shows where)")
+            print_error(f"unexpected {type(error).__name__}: {error} (see python -X dev)")
             return FAILED
 
 
 def _silence_stdout() -> None:
-    """Let the rest of the output go nowhere: Python would try, and complain, once more at exit."""
+    """Discard the rest of the output, because Python would try to flush it at exit, and fail."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
 
 
 # -- before and after -----------------------------------------------------------------------------
 
 
 class _StderrHandler(logging.Handler):
-    """Shows what the library logs like errors; what others do is for developers."""
+    """Prints log records of this package as errors, and those of others in development mode."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if hasattr(record, "before") and sys.stdout.isatty():
-            return  # the rows on the same terminal say so, in its place among them
+            return  # a row on the same terminal shows it
         if record.name.startswith("pythpeer") or sys.flags.dev_mode:
             print_error(record.getMessage())
 
@@ -100,7 +100,7 @@ _package_logger: Final = logging.getLogger("pythpeer")
 
 
 def setup() -> None:
-    """Mind streams and logs, before anything else is done. Signals are minded already."""
+    """Set up stdout, stderr and logging, before anything else; signal handlers are installed."""
     if sys.stdout is None:  # closed by the shell
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     if sys.stderr is None:
@@ -113,7 +113,7 @@ def setup() -> None:
 
 
 def teardown() -> None:
-    """There is an exit code: let no signal spoil it, and no log record come after it."""
+    """Ignore signals and log records, because the exit code is decided."""
     SIGNALS.ignore = True
     logging.getLogger().removeHandler(_handler)
     _package_logger.setLevel(logging.NOTSET)
@@ -123,16 +123,23 @@ def teardown() -> None:
 
 
 class _Runner:
-    """What runs at the moment, and how it is stopped."""
+    """Runs one command at a time, and stops it on a signal or when its pipe is closed.
+
+    `reset` must be called before each `run`.
+    """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         self.pipe_closed = False
+        """Whether the reader of stdout closed it; `on_pipe_closed` sets it."""
         self._stopped = False
+        """Whether the command was cancelled, which happens once only."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the command, once it runs."""
         self._task: asyncio.Task[Any] | None = None
+        """The task of the command, once it runs."""
 
     def run(self, command: Coroutine[Any, Any, T]) -> T:
         try:
@@ -152,24 +159,24 @@ class _Runner:
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         SIGNALS.on_signal = self._stop_soon
-        if SIGNALS.number:  # it came while there was no loop yet
+        if SIGNALS.number:  # a signal was received before there was a loop
             raise asyncio.CancelledError
         return await command
 
     def _stop_soon(self) -> None:
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: the command is over
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the command has ended
                 self._loop.call_soon_threadsafe(self.stop)
 
     def stop(self) -> None:
-        """Cancel the command, once, and say so if its end takes a while."""
+        """Cancel the command, once, and print a notice if it does not end soon."""
         if self._loop is not None and self._task is not None and not self._stopped:
             self._stopped = True
             self._task.cancel()
             self._loop.call_later(
                 signals.NOTICE_AFTER,
                 print_error,
-                "waiting for the answer to a request; Ctrl-C leaves at once",
+                "waiting for the response to a request; Ctrl-C exits immediately",
             )
 
     def on_pipe_closed(self, loop: asyncio.AbstractEventLoop, descriptor: int) -> None:
@@ -182,22 +189,22 @@ _command: Final = _Runner()
 
 
 def run(command: Coroutine[Any, Any, T]) -> T:
-    """Run *command* in an event loop of its own. Raises `Interrupted` where a signal ended it."""
+    """Run *command* in a new event loop. Raises `Interrupted` if a signal ended it."""
     _command.reset()
     return _command.run(command)
 
 
 @contextlib.contextmanager
 def stop_when_pipe_closes() -> Generator[None]:
-    """End the running command when nobody reads its output any more, although it is silent.
+    """Cancel the running command when the reader of its output closes the pipe.
 
-    Writing would tell, but the next row may be hours away.
+    Writing would detect that as well, but the next row may be hours away.
     """
     loop, descriptor = asyncio.get_running_loop(), -1
     with contextlib.suppress(OSError, ValueError, NotImplementedError):
         output = sys.stdout.fileno()
         if stat.S_ISFIFO(os.fstat(output).st_mode):
-            # The end that is written to becomes readable only when the other one is closed.
+            # The writing end of a pipe becomes readable only when the reading end is closed.
             loop.add_reader(output, _command.on_pipe_closed, loop, output)
             descriptor = output
     try:

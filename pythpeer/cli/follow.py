@@ -1,4 +1,4 @@
-"""Following a stream until there are enough rows, nobody reads on, or Ctrl-C."""
+"""Follows a stream until there are enough rows, the output is closed, or Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["follow"]
 
 
 async def follow(
-    stream: Stream[ChatMessage | Mail], rows: Rows, messages: int | None, what: str
+    stream: Stream[ChatMessage | Mail], rows: Rows, messages: int | None, subject: str
 ) -> None:
-    """Show what comes, each at once, and acknowledge it once it is out."""
+    """Print each item when it is received, and acknowledge it after it was printed."""
     if rows.screen.is_terminal and not rows.json and sys.stderr.isatty():
-        ending.print_error(f"following {what}; Ctrl-C stops")
+        ending.print_error(f"following {subject}; Ctrl-C stops")
     shown = 0
     async with stream:
         with ending.stop_when_pipe_closes():

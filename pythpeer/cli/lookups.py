@@ -1,4 +1,4 @@
-"""``pythpeer user``, ``staff`` and ``stats``: what PythBots knows."""
+"""``pythpeer user``, ``staff`` and ``stats``: look-ups in PythBots."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ ChatId = Annotated[int, Parameter(help="The chat's number.")]
 
 
 async def user(
-    who: Annotated[str, Parameter(help="A user name, or a user id.")],
+    name_or_id: Annotated[str, Parameter(help="A user name, or a user id.")],
     /,
     *,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
-    """Look somebody up."""
+    """Look up a user."""
     async with connected(store) as session:
-        with Progress(session.limiters["pythbots.userinfo"], "asking"):
-            found = await session.pythbots.user(who)
+        with Progress(session.limiters["pythbots.userinfo"], "requesting"):
+            result = await session.pythbots.user(name_or_id)
     if json:
-        write_json("user", as_json(found))
+        write_json("user", as_json(result))
     else:
-        print_facts(found)
+        print_facts(result)
 
 
 async def staff(chat_id: ChatId, /, *, store: StorePath = None, json: Json = False) -> None:
-    """List the staff of a chat that is opted in, with bars for how long a rank has been held."""
+    """List the staff of a chat that has opted in, with bars for the time in office."""
     async with connected(store) as session:
-        with Progress(session.limiters["pythbots.crank"], "asking"):
+        with Progress(session.limiters["pythbots.crank"], "requesting"):
             members = await session.pythbots.staff(chat_id)
     if json:
-        for one in members:
-            write_json("staff", as_json(one))
+        for member in members:
+            write_json("staff", as_json(member))
         return
-    rows = [(one.id, one.username, one.rank, one.time_held) for one in members]
-    held = [as_number(one.time_held) or 0.0 for one in members]
-    longest = max(held, default=0.0)
-    bars = [amount / longest for amount in held] if longest else []
+    rows = [(member.id, member.username, member.rank, member.time_held) for member in members]
+    seconds = [as_number(member.time_held) or 0.0 for member in members]
+    longest = max(seconds, default=0.0)
+    bars = [amount / longest for amount in seconds] if longest else []
     table(("id", "username", "rank", "held for"), rows, bars=bars)
 
 
 async def stats(chat_id: ChatId, /, *, store: StorePath = None, json: Json = False) -> None:
-    """Show a chat's statistics, with bars for numbers that can be compared."""
+    """Show a chat's statistics, with bars for comparable numbers."""
     async with connected(store) as session:
-        with Progress(session.limiters["pythbots.cstats"], "asking"):
-            found = await session.pythbots.stats(chat_id)
+        with Progress(session.limiters["pythbots.cstats"], "requesting"):
+            result = await session.pythbots.stats(chat_id)
     if json:
-        write_json("stats", as_json(found))
+        write_json("stats", as_json(result))
     else:
-        print_statistics(found)
+        print_statistics(result)

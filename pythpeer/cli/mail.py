@@ -31,10 +31,10 @@ async def watch(
     store: StorePath = None,
     json: Json = False,
 ) -> None:
-    """Show unread mail, and new mail as it comes, until Ctrl-C.
+    """Show unread mail, and new mail as it is received, until Ctrl-C.
 
-    The service marks mail as read when it hands it out. What was not shown any more because the
-    command ended comes the next time if there is a store, and is in "pythpeer mail all" anyway.
+    The service marks mail as read when it sends it. Mail that was not shown because the command
+    ended is shown the next time if there is a store, and is in "pythpeer mail all" in any case.
     """
     warn_if_volatile(store, name)
     async with connected(store, PERSONAL_KEY) as session:
@@ -45,20 +45,20 @@ async def watch(
 @mail.command
 async def send(
     to: Annotated[str, Parameter(help="A user name, or a user id in digits.")],
-    text: Annotated[str | None, Parameter(help="What to say.")] = None,
+    text: Annotated[str | None, Parameter(help="The text.")] = None,
     /,
     *,
     stdin: Stdin = False,
-    user: Annotated[bool, Flag, Parameter(help="TO is a name, although it is digits.")] = False,
+    user: Annotated[bool, Flag, Parameter(help="TO is a name, not an id.")] = False,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
     """Send a mail, once."""
     recipient = int(to) if to.isascii() and to.isdigit() and not user else to
-    words = await read_text(text, stdin=stdin)
+    message = await read_text(text, stdin=stdin)
     async with connected(store, PERSONAL_KEY) as session:
         with warn_if_interrupted(), Progress(session.limiters[ENDPOINT], "sending"):
-            await session.pythbots.send_mail(recipient, words)
+            await session.pythbots.send_mail(recipient, message)
     if json:
         write_json("sent", {"to": recipient})
     else:
@@ -67,14 +67,16 @@ async def send(
 
 @mail.command(name="all")
 async def all_mail(*, store: StorePath = None, json: Json = False) -> None:
-    """List all mail, read and unread. Whether that marks any as read is not documented."""
+    """List all mail, read and unread. Whether that marks mail as read is undocumented."""
     async with connected(store, PERSONAL_KEY) as session:
-        with Progress(session.limiters[ENDPOINT], "asking for mail"):
+        with Progress(session.limiters[ENDPOINT], "requesting mail"):
             mails = await session.pythbots.all_mail()
     if json:
-        for one in mails:
-            write_json("mail", as_json(one))
+        for item in mails:
+            write_json("mail", as_json(item))
     else:
-        rows = [(one.sent_at, one.sender or one.sender_id, one.is_read, one.text) for one in mails]
-        unread = [number for number, one in enumerate(mails) if one.is_read is False]
+        rows = [
+            (item.sent_at, item.sender or item.sender_id, item.is_read, item.text) for item in mails
+        ]
+        unread = [number for number, item in enumerate(mails) if item.is_read is False]
         table(("sent", "from", "read", "text"), rows, bold=unread)

@@ -1,4 +1,4 @@
-"""Options that several commands have, spelled and explained once."""
+"""The options that several commands have."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Flag: Final = Parameter(negative=(), show_default=False)
 
 Json = Annotated[bool, Flag, Parameter(help="Print one JSON object on each line.")]
 
-Stdin = Annotated[bool, Flag, Parameter(name="-", help="Take the text from stdin.")]
-"""A lone hyphen is an option to cyclopts: so it is one here."""
+Stdin = Annotated[bool, Flag, Parameter(name="-", help="Read the text from stdin.")]
+"""A single hyphen is an option for cyclopts, so it is declared as one."""
 
 Messages = Annotated[
     int | None, Parameter(validator=Number(gte=1), help="End after this many rows.")
@@ -22,13 +22,15 @@ Messages = Annotated[
 
 Name = Annotated[
     str | None,
-    Parameter(help="Go on where the last command of this name stopped, if the store has that."),
+    Parameter(
+        help="Resume where the last command of this name stopped, if the store has its position."
+    ),
 ]
 
 StorePath = Annotated[
     str | None,
     Parameter(
         name="--store",
-        help="Remember places and share the pace in this file; PYTHPEER_STORE is the default.",
+        help="Keep positions and pacing in this file; PYTHPEER_STORE is the default.",
     ),
 ]

@@ -1,7 +1,7 @@
-"""Text for a terminal or a pipe, whoever wrote it. Pure, and without rich.
+"""Makes texts from other users safe for a terminal or a pipe. Pure, and without rich.
 
-Names and messages are data from strangers. Nothing in them may move the cursor, colour the screen,
-turn the line around, or look like the beginning of another row.
+Names and messages are untrusted. Nothing in them may move the cursor, colour the screen, reverse
+the line, or look like the beginning of another row.
 """
 
 from __future__ import annotations
@@ -26,27 +26,25 @@ _BREAKS: Final = "\t\n\v\f\r\x85\u2028\u2029"
 
 
 def _is_safe(character: str) -> bool:
-    """Whether it is no control, no invisible formatting (bidi overrides), no half of a pair."""
+    """Return whether it is not a control, invisible formatting (bidi), or half of a pair."""
     if character.isprintable() or character in _JOINERS:
         return True
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def sanitize(text: str) -> str:
-    """Take out of *text* whatever a terminal would obey; breaks of lines become blanks."""
+    """Return *text* without what a terminal would interpret; line breaks become spaces."""
     if text.isprintable():
         return text
     text = _SEQUENCE.sub("", text)
-    return "".join(
-        character if _is_safe(character) else " " if character in _BREAKS else ""
-        for character in text
-    )
+    safe = (" " if character in _BREAKS else character for character in text)
+    return "".join(filter(_is_safe, safe))
 
 
 def json_line(row: Mapping[str, object]) -> bytes:
-    """Encode *row* as one line of JSON in UTF-8.
+    """Return *row* as one line of JSON in UTF-8.
 
-    It stays what it was: what `clean` would take out is escaped.
+    The JSON is equivalent: what `sanitize` would remove is escaped.
     """
     text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     if not text.isprintable():

@@ -1,6 +1,6 @@
-"""A line at the bottom of a terminal, while something takes longer than a moment.
+"""A line at the bottom of a terminal, while an operation takes longer than `SHOW_AFTER`.
 
-It goes to stderr, and only if that is a terminal: nothing of it ever gets into a pipe or a file.
+It is written to stderr, and only if that is a terminal, so it is never in a pipe or a file.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from .show import is_interactive, make_console
 
 __all__ = ["Progress"]
 
-MOMENT: Final = 0.4
-"""Seconds after which something takes long."""
+SHOW_AFTER: Final = 0.4
+"""Seconds after which the line appears."""
 
-FRAME: Final = 0.1
-"""Seconds between two pictures."""
+FRAME_INTERVAL: Final = 0.1
+"""Seconds between two updates."""
 
-WIDTH: Final = 20
+BAR_WIDTH: Final = 20
+"""Columns of the bar for the parts that are done."""
+
 SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 class Progress:
-    """Says what is *doing*, how far it is, and what it waits for: ``with Progress(...)``.
+    """Shows what is *doing*, how many parts are done, and what it waits for.
 
-    *limiter* is that of the endpoint that is asked.
+    It is used as ``with Progress(...)``; *limiter* is that of the endpoint that is requested.
     """
 
     def __init__(self, limiter: Limiter, doing: str) -> None:
@@ -40,14 +42,19 @@ class Progress:
         self._doing = doing
         self._screen = make_console(stderr=True)
         self._parts = 1
+        """How many parts there are; `count` sets it."""
         self._done = 0
+        """How many parts are done."""
         self._frame = 0
+        """The number of the update, which selects the character of the spinner."""
         self._live: Live | None = None
+        """The line, once it has appeared."""
         self._timer: asyncio.TimerHandle | None = None
+        """The next update; ``None`` without an interactive terminal."""
 
     def __enter__(self) -> Self:
         if is_interactive(self._screen):
-            self._timer = asyncio.get_running_loop().call_later(MOMENT, self._draw)
+            self._timer = asyncio.get_running_loop().call_later(SHOW_AFTER, self._refresh)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -57,19 +64,19 @@ class Progress:
             self._live.stop()
 
     def count(self, text: str) -> None:
-        """There are as many steps as *text* has parts."""
+        """Set the number of parts to those of *text*."""
         self._parts = len(split_text(text))
 
     def on_part(self, posted: list[int]) -> Callable[[int], None]:
-        """What is to be called with the id of each part: it is put down in *posted*."""
+        """Return a function that appends the id of each part to *posted*, and counts the part."""
 
-        def note(id: int) -> None:
+        def record(id: int) -> None:
             posted.append(id)
             self._done += 1
 
-        return note
+        return record
 
-    def _draw(self) -> None:
+    def _refresh(self) -> None:
         if self._live is None:
             self._live = Live(
                 console=self._screen,
@@ -81,17 +88,17 @@ class Progress:
             self._live.start()
         self._frame += 1
         self._live.update(self.line(self._screen.width), refresh=True)
-        self._timer = asyncio.get_running_loop().call_later(FRAME, self._draw)
+        self._timer = asyncio.get_running_loop().call_later(FRAME_INTERVAL, self._refresh)
 
     def line(self, width: int) -> Text:
-        """What there is to say at this moment, in *width* columns."""
+        """Return the line in its present state, for a terminal of *width* columns."""
         ascii_only = self._screen.options.ascii_only
         spinner = "|/-\\" if ascii_only else SPINNER
         text = Text(f"{spinner[self._frame % len(spinner)]} {self._doing}", no_wrap=True)
         if self._parts > 1:
-            filled = bar(self._done / self._parts, WIDTH, ascii_only=ascii_only)
+            filled = bar(self._done / self._parts, BAR_WIDTH, ascii_only=ascii_only)
             text.append(f" {self._done} of {self._parts} ")
-            text.append(filled.ljust(WIDTH, "." if ascii_only else "─"), "bar")
+            text.append(filled.ljust(BAR_WIDTH, "." if ascii_only else "─"), "bar")
         text.append(f", {self._waiting_for()}", "dim")
         text.truncate(width - 1, overflow="ellipsis")
         return text
@@ -99,7 +106,7 @@ class Progress:
     def _waiting_for(self) -> str:
         limiter = self._limiter
         if limiter.paused_for:
-            return f"the service asks to wait {limiter.paused_for:.0f} s"
+            return f"throttled by the service for {limiter.paused_for:.0f} s"
         if limiter.waiting:
-            return f"waiting for its turn: one every {limiter.rate.interval:g} s"
-        return "waiting for the answer"
+            return f"waiting for a token: one every {limiter.rate.interval:g} s"
+        return "waiting for the response"

@@ -1,7 +1,7 @@
-"""What people type and other programs pipe in, read so that Ctrl-C works while it is waited for.
+"""Reads stdin and the terminal in such a way that Ctrl-C works during the wait.
 
-Signal handlers raise nothing here, so a read that blocks could not be interrupted: what is to be
-read is looked for every now and then instead, and the event loop does the rest.
+Signal handlers raise nothing here, so a blocking read could not be interrupted. Instead, input is
+polled for, and the event loop runs in between.
 """
 
 from __future__ import annotations
@@ -20,68 +20,69 @@ from . import ending
 
 __all__ = ["prompt_key", "read_text"]
 
-MOMENT: Final = 0.05
-"""Seconds between two looks."""
+POLL_INTERVAL: Final = 0.05
+"""Seconds between two polls."""
 
 MAX_INPUT: Final = 1 << 20
-"""Bytes of text that are taken."""
+"""The most bytes of text."""
 
 CHUNK_SIZE: Final = 1 << 16
+"""The most bytes of one read."""
 
 
 async def read_text(argument: str | None, *, stdin: bool) -> str:
-    """The text that a command is about: its argument, or all of stdin, as UTF-8.
+    """Return the text of a command: its argument, or all of stdin, as UTF-8.
 
-    Line breaks at the end of stdin are no part of it. Raises `InvalidRequestError` where there is
-    neither or both, or stdin has no text in it, or more than is sensible.
+    Line breaks at the end of stdin are removed. Raises `InvalidRequestError` if there is neither or
+    both, or if stdin is not UTF-8 or has more than `MAX_INPUT` bytes.
     """
     if not stdin and argument is not None:
         return argument
     if not stdin or argument is not None:
-        raise InvalidRequestError("give one text, or - to take it from stdin (--help shows how)")
+        raise InvalidRequestError("give one text, or - to read it from stdin (see --help)")
     if sys.stdin is None:
-        raise InvalidRequestError("there is no stdin to read from")
+        raise InvalidRequestError("stdin is closed")
     if sys.stdin.isatty():
-        ending.print_error("type the text; Ctrl-D on a line of its own ends it")
+        ending.print_error("type the text; Ctrl-D on an empty line ends it")
     data = bytearray()
-    while piece := await _read(sys.stdin.fileno()):
-        data += piece
+    while chunk := await _read(sys.stdin.fileno()):
+        data += chunk
         if len(data) > MAX_INPUT:
             raise InvalidRequestError(f"stdin has more than {MAX_INPUT} bytes")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        where = error.start
+        position = error.start
     else:
         return text.rstrip("\r\n")
-    raise InvalidRequestError(f"stdin is no UTF-8: see its byte {where}")
+    raise InvalidRequestError(f"stdin is not UTF-8: see its byte {position}")
 
 
-async def prompt_key(what: str) -> Result[Secret | None]:
-    """Ask the person at the terminal for a key, which is not shown as it is typed.
+async def prompt_key(question: str) -> Result[Secret | None]:
+    """Ask for a key at the terminal, without an echo.
 
-    ``None`` where there is no terminal to ask on, or nothing was typed. *what* is the question.
-    An error comes back as a value, for a frame to raise in which there is no key.
+    Returns ``None`` if there is no terminal, or if the input is empty. An error is returned, so
+    that it is raised in a frame that does not contain the key.
     """
     with _no_echo() as terminal:
         if terminal is None:
             return None
-        os.write(terminal, what.encode())
+        os.write(terminal, question.encode())
         return Secret.try_wrap((await _read(terminal)).decode("utf-8", "replace").strip() or None)
 
 
 async def _read(descriptor: int) -> bytes:
-    """Wait for what comes next; nothing is the end."""
+    """Wait for the next bytes, and return them; empty at the end."""
     while True:
         # Windows can only wait for sockets.
         if sys.platform == "win32" or select.select([descriptor], [], [], 0)[0]:
             return os.read(descriptor, CHUNK_SIZE)
-        await asyncio.sleep(MOMENT)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 @contextlib.contextmanager
 def _no_echo() -> Generator[int | None]:
-    """The terminal that belongs to this process, if people see stderr there, without its echo."""
+    """Open the terminal of this process without its echo; ``None`` if stderr is not shown there."""
     if sys.platform == "win32" or not sys.stderr.isatty():
         yield None
         return
@@ -98,7 +99,7 @@ def _no_echo() -> Generator[int | None]:
         termios.tcsetattr(terminal, termios.TCSAFLUSH, silent)
         yield terminal
     finally:
-        # Flushed, so that the rest of what was pasted does not end up as a command of the shell.
+        # Flushed, so that the rest of a pasted text does not become a command of the shell.
         termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
         os.write(terminal, b"\n")
         os.close(terminal)

@@ -1,4 +1,4 @@
-"""Rows: chat messages, mails and the gaps between them, as they come."""
+"""Rows: chat messages, mails and the gaps between them, in their order of arrival."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from .show import as_json, make_console, write_json
 __all__ = ["Rows"]
 
 WIDE: Final = 64
-"""From this many columns on, names stand in a column of their own."""
+"""Columns of a terminal from which names have a column of their own."""
 
-NAMES: Final = 12
-"""How many columns that is."""
+NAME_WIDTH: Final = 12
+"""The width of that column."""
 
 
 class Rows:
-    """Prints chat messages and mails as they come, each at once: ``rows.show(item)``."""
+    """Prints each chat message and mail immediately: ``rows.show(item)``."""
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
         self.screen: Final[Console] = make_console()
         self._day = datetime.now().date()
+        """The date of the last row; a new one is printed before the next row."""
 
     def show(self, item: ChatMessage | Mail) -> None:
-        """Print one row and flush it."""
+        """Print one row, and flush it."""
         if self.json:
             write_json("mail" if isinstance(item, Mail) else "chat", as_json(item))
         elif self.screen.is_terminal:
@@ -46,7 +47,7 @@ class Rows:
             )
 
     def show_gap(self, after: int | None, before: int | None) -> None:
-        """Print that messages may be missing between two ids, and flush it."""
+        """Print that messages may be missing between two ids, and flush that."""
         if self.json:
             write_json("gap", {"after": after, "before": before})
             return
@@ -61,31 +62,37 @@ class Rows:
         if item.sent_at and item.sent_at.date() != self._day:
             self._day = item.sent_at.date()
             self.screen.print(Text(f"{self._day:%A %Y-%m-%d}", "dim"))
-        who = Text(_sender(item), sender_style(item.sender or ""))
+        sender = Text(_sender(item), sender_style(item.sender or ""))
         style = "italic" if isinstance(item, Mail) else ""
         text = Text(sanitize(item.text or ""), style)
         sent = f"{item.sent_at:%H:%M:%S}" if item.sent_at else "--:--:--"
-        tint = _style(item)
+        label_style = _style(item)
         self._draw_row(
-            sent, Text(_label(item), tint), who, tint, text, Text(_label_suffix(item), tint)
+            sent,
+            Text(_label(item), label_style),
+            sender,
+            label_style,
+            text,
+            Text(_label_suffix(item), label_style),
         )
 
     def _draw_row(
-        self, sent: str, mark: Text, who: Text, tint: str, text: Text, marked: Text
+        self, sent: str, label: Text, sender: Text, style: str, text: Text, suffix: Text
     ) -> None:
-        """Print columns, or where there is no room for them a paragraph behind the time."""
+        """Print columns, or on a narrow terminal one paragraph after the time."""
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(width=8)
         if self.screen.width < WIDE:
             grid.add_column(ratio=1)
-            grid.add_row(Text(sent, "dim"), who + marked + Text(": " if who else "", "dim") + text)
+            colon = Text(": " if sender else "", "dim")
+            grid.add_row(Text(sent, "dim"), sender + suffix + colon + text)
         else:
             bar = "|" if self.screen.options.ascii_only else "│"
             grid.add_column(width=7)
-            grid.add_column(width=NAMES, justify="right", no_wrap=True, overflow="ellipsis")
+            grid.add_column(width=NAME_WIDTH, justify="right", no_wrap=True, overflow="ellipsis")
             grid.add_column(width=1)
             grid.add_column(ratio=1)
-            grid.add_row(Text(sent, "dim"), mark, who, Text(bar, tint), text)
+            grid.add_row(Text(sent, "dim"), label, sender, Text(bar, style), text)
         self.screen.print(grid)
 
 
@@ -98,18 +105,21 @@ def _sender(item: ChatMessage | Mail) -> str:
 
 
 def _label(item: ChatMessage | Mail) -> str:
-    """What kind of message it is, in a word or two; nothing for ordinary chat."""
+    """Return the kind of message in a word or two, empty for ordinary chat."""
     if isinstance(item, Mail):
         return "mail again" if item.recovered else "mail"
-    return " ".join(["private"] * item.is_private + ["bot"] * item.is_bot)
+    kinds = (("private", item.is_private), ("bot", item.is_bot))
+    return " ".join(kind for kind, applies in kinds if applies)
 
 
 def _label_suffix(item: ChatMessage | Mail) -> str:
-    mark = _label(item)
-    return f" ({mark})" if mark else ""
+    label = _label(item)
+    return f" ({label})" if label else ""
 
 
 def _style(item: ChatMessage | Mail) -> str:
     if isinstance(item, Mail):
         return "mail"
-    return "private" if item.is_private else "bot" if item.is_bot else "dim"
+    if item.is_private:
+        return "private"
+    return "bot" if item.is_bot else "dim"

@@ -1,7 +1,7 @@
-"""``pythpeer serve``: the fake services as a process, and a web page to chat in.
+"""``pythpeer serve``: the fake services as a process, with a web page for their chat.
 
-It listens on loopback and nowhere else. The keys that it prints are made up: they open nothing but
-the fake services.
+It listens on loopback only. The keys that it prints are invented, and valid for the fake services
+only.
 """
 
 from __future__ import annotations
@@ -29,37 +29,35 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-PEOPLE: Final = (2.0, 7.0)
-"""The fewest and the most seconds between two things that people do: time to read along."""
+PEOPLE_PACE: Final = (2.0, 7.0)
+"""The minimum and maximum of seconds between two actions of people, slow enough to read."""
 
 Port = Annotated[int, Parameter(validator=Number(gte=0, lte=65_535))]
 
 
 def serve(
     *,
-    port: Annotated[Port, Parameter(help="Where the page is; 0 is a free port.")] = 8400,
-    peerbet_port: Annotated[Port, Parameter(help="Where Peerbet is.")] = 8401,
-    pythbots_port: Annotated[Port, Parameter(help="Where PythBots is.")] = 8402,
-    people: Annotated[bool, Flag, Parameter(help="Have invented people talk.")] = False,
+    port: Annotated[Port, Parameter(help="The port of the page; 0 is a free one.")] = 8400,
+    peerbet_port: Annotated[Port, Parameter(help="The port of Peerbet.")] = 8401,
+    pythbots_port: Annotated[Port, Parameter(help="The port of PythBots.")] = 8402,
+    people: Annotated[bool, Flag, Parameter(help="Let invented people talk.")] = False,
     pace: Annotated[
         float | None,
         Parameter(
             validator=Number(gte=0),
-            help="The seconds between two requests to each endpoint, 0 for any pace; by default"
-            " what the services document. Whoever is faster is served, and told of.",
+            help="Seconds between two requests to each endpoint, 0 for no limit; by default the"
+            " documented ones. Earlier requests are served, and reported.",
         ),
     ] = None,
-    seed: Annotated[
-        int | None, Parameter(help="Have the same people say the same things again.")
-    ] = None,
+    seed: Annotated[int | None, Parameter(help="Repeat the conversation of this number.")] = None,
     json: Json = False,
 ) -> int:
     """Serve the fake services to your bot, with a page to chat in, until Ctrl-C.
 
-    It prints the page's address, the environment that leads a bot here, and
+    It prints the page's URL, the environment with which a bot uses it, and
     every rule of the services that a bot breaks.
     """
-    from ..testing.page import Page  # late: no other command needs aiohttp's server
+    from ..testing.page import Page  # no other command needs aiohttp's server
 
     fake = FakeServices(
         rates=None if pace is None else dict.fromkeys(DEFAULT_RATES, Rate(pace)),
@@ -68,10 +66,10 @@ def serve(
         pythbots_port=pythbots_port,
     )
     if people:
-        fake.people.live(pace=PEOPLE)
+        fake.people.live(pace=PEOPLE_PACE)
     notices: asyncio.Queue[Notice] = asyncio.Queue()
     page = Page(fake, port=port, on_notice=notices.put_nowait)
-    with contextlib.suppress(ending.Interrupted):  # that is how to stop it
+    with contextlib.suppress(ending.Interrupted):  # the usual end
         ending.run(_serve(fake, page, notices, json=json))
     return 0
 
@@ -89,7 +87,7 @@ async def _serve(
         if json:
             write_json("serving", {"page": page.url, "environment": fake.environment})
         else:
-            _introduce(page.url, fake.environment)
+            _print_intro(page.url, fake.environment)
         with ending.stop_when_pipe_closes():
             while True:
                 _show(await notices.get(), json=json)
@@ -103,19 +101,19 @@ def _show(notice: Notice, *, json: bool) -> None:
         print(sanitize(text), flush=True)
 
 
-def _introduce(url: str, environment: dict[str, str]) -> None:
-    """Say where everything is, so that it can be copied into a shell."""
+def _print_intro(url: str, environment: dict[str, str]) -> None:
+    """Print the page's URL and the environment, to be copied into a shell."""
     setting = "set" if sys.platform == "win32" else "export"
     lines = (
-        ("pythpeer serve: Peerbet and PythBots, faked, for this machine alone", "bold"),
+        ("pythpeer serve: fake Peerbet and PythBots, for this machine only", "bold"),
         ("", ""),
         (f"Chat with your bot:  {url}", ""),
         ("", ""),
-        ("Lead your bot here, in the shell that you start it from:", ""),
+        ("Connect your bot, in the shell from which you start it:", ""),
         ("", ""),
         *((f"  {setting} {name}={value}", "") for name, value in environment.items()),
         ("", ""),
-        ("Rules of the services that it breaks are shown here. Ctrl-C stops.", ""),
+        ("Rules of the services that it breaks are printed here. Ctrl-C stops.", ""),
     )
     output = make_console()
     for text, style in lines:

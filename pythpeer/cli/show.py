@@ -1,7 +1,7 @@
-"""Where the commands print: a terminal or a pipe, as text or as JSON.
+"""The output of commands: a terminal or a pipe, as text or as JSON.
 
-Three forms of the same. On a terminal: columns and colours, wrapped to its width. Elsewhere: plain
-lines, one for each row. With ``--json``: one JSON object on each line.
+There are three forms. On a terminal: columns and colours, wrapped to its width. Elsewhere: one
+plain line for each row. With ``--json``: one JSON object on each line.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["as_json", "is_interactive", "make_console", "write_json"]
 
 
 class _Console(Console):
-    """A rich console that interprets nothing it is given, and leaves broken pipes to us."""
+    """A rich console that raises an error for a broken pipe instead of exiting."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """The terminal, if stdout is one; without it, or with ``NO_COLOR``, there are no escapes."""
+    """Return the console; without a terminal, or with ``NO_COLOR``, it prints no escapes."""
     console = _Console(
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         force_terminal=(sys.stderr if stderr else sys.stdout).isatty(),
@@ -42,25 +42,25 @@ def make_console(*, stderr: bool = False) -> Console:
         stderr=stderr,
     )
     if console.is_dumb_terminal:
-        # rich thinks that all of them have 80 columns.
+        # rich assumes 80 columns for all of them.
         console.size = ConsoleDimensions(*get_terminal_size())
     console.push_theme(THEME_16 if console.color_system == "standard" else THEME_256)
     return console
 
 
 def is_interactive(console: Console) -> bool:
-    """Whether it is a terminal on which what was printed can be drawn anew."""
+    """Return whether it is a terminal on which printed lines can be replaced."""
     return console.is_terminal and not console.is_dumb_terminal
 
 
 def write_json(kind: str, fields: Mapping[str, object]) -> None:
-    """Print one row of NDJSON, in UTF-8 whatever the terminal's encoding is."""
+    """Print one row of NDJSON, in UTF-8 for every encoding of the terminal."""
     sys.stdout.buffer.write(json_line({"kind": kind, **fields}))
     sys.stdout.buffer.flush()
 
 
 def as_json(item: ChatMessage | Mail | User | StaffMember | ChatStats) -> dict[str, Any]:
-    """The public fields of a model."""
+    """Return the public fields of a model."""
     if not isinstance(item, ChatMessage):
         fields: dict[str, Any] = msgspec.to_builtins(item)
         return fields

@@ -1,4 +1,4 @@
-"""What is seen of a running bot: the screen of ``pythpeer top``."""
+"""The screen of ``pythpeer top``: logs, endpoints and the latest items of a store."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .watching import Rates, items, parse_key
 
 __all__ = ["TopScreen"]
 
-ROWS: Final = 10
-"""How many of the last messages are shown where there is no end to the screen."""
+MAX_ROWS: Final = 10
+"""How many of the latest items are shown on a screen without a height."""
 
 WIDE: Final = 72
-"""From this many columns on, everything is shown."""
+"""Columns of a terminal from which everything is shown."""
 
-BAR: Final = 12
-"""Columns of the bar for what a name has not read yet."""
+BAR_WIDTH: Final = 12
+"""Columns of the bar for the lag of a reader."""
 
 FULL_LAG: Final = 300
-"""Items behind at which that bar is full: what the chat service keeps."""
+"""The lag at which that bar is full: the messages that the chat service stores."""
 
 
 class Column(NamedTuple):
-    """A column of a table; a narrow screen does without those to *spare*."""
+    """A column of a table; a narrow screen omits *optional* ones."""
 
     title: str
     justify: JustifyMethod = "right"
@@ -47,52 +47,54 @@ LOGS: Final = (
     Column("last id"),
     Column("new/min", optional=True),
     Column("name", "left"),
-    Column("at", optional=True),
-    Column("behind", "left"),
+    Column("position", optional=True),
+    Column("lag", "left"),
 )
 ENDPOINTS: Final = (
     Column("endpoint", "left"),
     Column("requests"),
     Column("per min"),
-    Column("in hand", optional=True),
+    Column("outstanding", optional=True),
     Column("waiting", optional=True),
     Column("paused", optional=True),
 )
 
 
 class TopScreen:
-    """Takes surveys, and draws what has become of them."""
+    """Receives snapshots of a store, and renders the latest of them with rates."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, store_name: str) -> None:
+        self._store_name = store_name
         self._rates = Rates()
-        self._survey = StoreSnapshot((), ())
+        self._snapshot = StoreSnapshot((), ())
 
-    def add(self, now: float, survey: StoreSnapshot) -> None:
-        """Take account of what there was at *now*, in seconds."""
-        self._rates.add(now, survey)
-        self._survey = survey
+    def add(self, now: float, snapshot: StoreSnapshot) -> None:
+        """Add the snapshot of *now*, in seconds of any steady clock."""
+        self._rates.add(now, snapshot)
+        self._snapshot = snapshot
 
     def render(self, size: ConsoleDimensions | None) -> RenderableType:
-        """The screen, of that size or as long as it gets."""
+        """Return the screen, of that size, or of unlimited size."""
         wide = size is None or size.width >= WIDE
-        survey = self._survey
+        snapshot = self._snapshot
         parts: list[RenderableType] = [self._title(size)]
-        if not survey.logs and not survey.endpoints:
-            parts.append(Text("\nNothing is in this store yet.", "dim"))
-        if survey.logs:
+        if not snapshot.logs and not snapshot.endpoints:
+            parts.append(Text("\nThis store is empty.", "dim"))
+        if snapshot.logs:
             parts += [Text(), self._logs(wide=wide)]
-        if survey.endpoints:
+        if snapshot.endpoints:
             parts += [Text(), self._endpoints(wide=wide)]
-        names = sum(len(log.readers) or 1 for log in survey.logs)
-        taken = 2 + (names + 3) * bool(survey.logs) + (len(survey.endpoints) + 3)
-        rows = ROWS if size is None else max(0, size.height - taken - 1)
+        names = sum(len(log.readers) or 1 for log in snapshot.logs)
+        used = 2 + len(snapshot.endpoints) + 3
+        if snapshot.logs:
+            used += names + 3
+        rows = MAX_ROWS if size is None else max(0, size.height - used - 1)
         latest = list(self._latest(rows, wide=wide))
         return Group(*parts, Text(), *latest)
 
     def _title(self, size: ConsoleDimensions | None) -> Text:
         text = Text("pythpeer top", "bold")
-        text.append(f" · {self._what} · {datetime.now():%H:%M:%S}", "dim")
+        text.append(f" · {self._store_name} · {datetime.now():%H:%M:%S}", "dim")
         if size is not None:
             text.append(" · Ctrl-C stops", "dim")
             text.truncate(size.width, overflow="ellipsis")
@@ -101,16 +103,16 @@ class TopScreen:
 
     def _logs(self, *, wide: bool) -> Table:
         table = _table(LOGS, wide=wide)
-        for log in self._survey.logs:
-            what = _title_of(log.topic, wide=wide)
+        for log in self._snapshot.logs:
+            title = _title_of(log.topic, wide=wide)
             if log.pending_fetches:
-                what.append(f" {log.pending_fetches} in doubt", "gap")
+                title.append(f" fetches pending: {log.pending_fetches}", "gap")
             if not log.has_leader:
-                what.append(" not polled", "dim")
-            first = (what, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
+                title.append(" not polled", "dim")
+            first = (title, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
             names: list[tuple[RenderableType, ...]] = [
-                (sanitize(one.name), f"{one.position:,}", _lag(one.lag, wide=wide))
-                for one in log.readers
+                (sanitize(reader.name), f"{reader.position:,}", _lag(reader.lag, wide=wide))
+                for reader in log.readers
             ]
             for at, name in enumerate(names or [(Text("no name yet", "dim"), "", "")]):
                 row = (*(first if at == 0 else ("", "", "")), *name)
@@ -119,24 +121,24 @@ class TopScreen:
 
     def _endpoints(self, *, wide: bool) -> Table:
         table = _table(ENDPOINTS, wide=wide)
-        for one in self._survey.endpoints:
+        for endpoint in self._snapshot.endpoints:
             row = (
-                _title_of(one.key, wide=wide),
-                f"{one.requests:,}",
-                _rate(self._rates.per_minute(one.key)),
-                str(one.outstanding or ""),
-                str(one.waiting or ""),
-                Text(f"{one.paused_for:.0f} s" if one.paused_for else "", "gap"),
+                _title_of(endpoint.key, wide=wide),
+                f"{endpoint.requests:,}",
+                _rate(self._rates.per_minute(endpoint.key)),
+                str(endpoint.outstanding or ""),
+                str(endpoint.waiting or ""),
+                Text(f"{endpoint.paused_for:.0f} s" if endpoint.paused_for else "", "gap"),
             )
             table.add_row(*_cells(row, ENDPOINTS, wide=wide))
         return table
 
     def _latest(self, rows: int, *, wide: bool) -> Iterator[RenderableType]:
-        """The last items of all logs, most room for those of which there are most."""
+        """Yield the latest items of all logs, with equal shares of the rows."""
         if not rows:
             return
-        share = max(1, rows // max(1, len(self._survey.logs)))
-        for log in self._survey.logs:
+        share = max(1, rows // max(1, len(self._snapshot.logs)))
+        for log in self._snapshot.logs:
             for id, item in items(log)[-share:]:
                 yield _line(log, id, item, wide=wide)
 
@@ -159,11 +161,11 @@ def _cells(
 
 
 def _title_of(name: str, *, wide: bool) -> Text:
-    told = parse_key(name)
+    label = parse_key(name)
     if not wide:
-        return Text(told.what.partition(".")[2] or told.what, "bold")
-    what = Text(told.what, "bold")
-    return what.append(f" {told.where} {told.account}", "dim")
+        return Text(label.name.partition(".")[2] or label.name, "bold")
+    title = Text(label.name, "bold")
+    return title.append(f" {label.host} {label.account}", "dim")
 
 
 def _rate(per_minute: float | None) -> str:
@@ -173,20 +175,19 @@ def _rate(per_minute: float | None) -> str:
 def _lag(lag: int, *, wide: bool) -> Text:
     text = Text(f"{lag:,}", "gap" if lag >= FULL_LAG else "")
     if wide and lag:
-        text.append(f" {bar(min(1.0, lag / FULL_LAG), BAR)}", "bar")
+        text.append(f" {bar(min(1.0, lag / FULL_LAG), BAR_WIDTH)}", "bar")
     return text
 
 
 def _line(log: LogSnapshot, id: int, item: ChatMessage | Mail | None, *, wide: bool) -> Text:
     if item is None:
-        return Text(f"{parse_key(log.topic).what} {id:,}: could not be read", "dim")
+        return Text(f"{parse_key(log.topic).name} {id:,}: undecodable", "dim")
     line = Text(no_wrap=True, overflow="ellipsis")
     sent = f"{item.sent_at:%H:%M:%S}" if item.sent_at else "--:--:--"
     line.append(f"{sent} " if wide else "", "dim")
     if isinstance(item, Mail):
         line.append("mail ", "mail")
-    who = sanitize(item.sender or "?")
-    line.append(who, sender_style(item.sender or ""))
+    line.append(sanitize(item.sender or "?"), sender_style(item.sender or ""))
     line.append(": ", "dim")
     line.append(" ".join(sanitize(item.text or "").split()))
     return line

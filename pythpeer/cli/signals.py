@@ -1,7 +1,7 @@
-"""SIGINT and SIGTERM, minded from the first moment on.
+"""The handler of SIGINT and SIGTERM, installed before everything else.
 
-Importing takes time, and Ctrl-C in the midst of it would end in a traceback. So this comes before
-all other imports, and must not import what takes time itself.
+Importing takes time, and Ctrl-C during an import would end in a traceback. So this module is
+imported first, and must not import modules that take time themselves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 
-TYPE_CHECKING = False  # as type checkers take it; `typing` would take time
+TYPE_CHECKING = False  # known to type checkers; importing `typing` takes time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,17 +23,18 @@ SIGNAL_EXIT_BASE = 128
 """What shells add to a signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
 
 DEBOUNCE = 0.5
-"""Seconds within which a second signal is taken for the first: wrappers pass on what the terminal
-sent to everybody already."""
+"""Seconds within which a second signal is ignored, because wrappers forward a signal that the
+terminal sent to all processes already."""
 
 NOTICE_AFTER = 1.0
-"""Seconds after which it is said that a command that is to end has not ended yet."""
+"""Seconds after which a notice is printed if a command that was stopped has not ended."""
 
 SHOW_CURSOR = b"\x1b[?25h"
+"""The escape sequence that makes the cursor visible again."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM came; ``number`` is which."""
+    """SIGINT or SIGTERM was received; ``number`` is which."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -43,18 +44,19 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """The handler of SIGINT and SIGTERM.
 
-    The first ends the command in good order, another one ends the process at once. Nothing is ever
-    raised from here: within an import or a callback that would be lost, or do damage.
-
-    ``number`` is that of the first one, 0 before it. Once something runs that can be stopped, its
-    way to be is in ``stop``. When it is ``over``, signals change nothing any more.
+    The first signal ends the command in good order, a second one ends the process immediately. The
+    handler never raises: in an import or a callback, an exception would be lost or do damage.
     """
 
     def __init__(self) -> None:
         self.ignore: bool = False
+        """Whether signals have no effect any more, because the exit code is decided."""
         self.number: int = 0
+        """The number of the first signal, 0 before it."""
         self.on_signal: Callable[[], None] | None = None
+        """Called with the first signal: stops the command while one runs."""
         self._since = 0.0
+        """When the first signal was received, in seconds of `time.monotonic`."""
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.ignore:
@@ -73,12 +75,12 @@ SIGNALS = Signals()
 
 
 def install() -> None:
-    """Have both signals come here from now on, as if none ever had."""
+    """Install the handler of both signals, in its initial state."""
     Signals.__init__(SIGNALS)
     try:
         signal.signal(signal.SIGINT, SIGNALS)
         signal.signal(signal.SIGTERM, SIGNALS)
-    except ValueError:  # not the main thread: signals are another's business
+    except ValueError:  # not the main thread, which alone can handle signals
         return
 
 

@@ -1,4 +1,4 @@
-"""Tables and lists of facts, with bars where people would rather look than read."""
+"""Tables and lists of facts, with bars next to comparable numbers."""
 
 from __future__ import annotations
 
@@ -25,43 +25,46 @@ __all__ = ["known_facts", "print_facts", "print_statistics", "table"]
 _AnyMapping = Mapping[object, object]
 
 MIN_WRAP: Final = 10
-"""Up to this length, dates for example, words in tables are not broken."""
+"""The longest word that is not broken in a table, such as a date."""
 
-LONGEST: Final = 40
-SHORTEST: Final = 4
-"""How many columns a bar has at most, and how many it takes for one to be worth drawing."""
+MAX_BAR: Final = 40
+MIN_BAR: Final = 4
+"""The most and the fewest columns of a bar; it is omitted if there are fewer."""
 
 
 def print_facts(item: User) -> None:
-    """Print what is known of one thing: the model's fields, then what else the service sent."""
+    """Print a user: the model's fields, then the other fields that the service sent."""
     table((), list(known_facts(item).items()))
 
 
 def known_facts(item: User | ChatStats) -> dict[str, Any]:
-    """What is known of one thing, by name, without what the service said in other words only."""
-    known = {
+    """Return fields by name: the model's, then the raw ones that have another name."""
+    fields = {
         name: getattr(item, name)
         for name in item.__struct_fields__
         if name != "raw" and getattr(item, name) is not None
     }
-    said = {_plain(name) for name in known}
-    others = {name: value for name, value in item.raw.items() if _plain(name) not in said}
-    return known | others
+    names = {_plain(name) for name in fields}
+    others = {name: value for name, value in item.raw.items() if _plain(name) not in names}
+    return fields | others
 
 
 def print_statistics(item: ChatStats) -> None:
-    """Print statistics: numbers of a kind with bars, and what has numbers in it as charts."""
-    found = known_facts(item)
+    """Print statistics: comparable numbers with bars, and series of numbers as charts."""
+    facts = known_facts(item)
     output = make_console()
     if not output.is_terminal:
-        table((), list(found.items()))
+        table((), list(facts.items()))
         return
-    charts = {name: chart for name, value in found.items() if (chart := _series(value))}
-    names = [name for name in found if name not in charts]
-    near = dict.fromkeys(other for name in names for other in comparable(name, names) or [name])
-    single = {name: found[name] for name in near}
-    shared = fractions(single)
-    table((), _columns(single), bars=[shared.get(name) for name in single])
+    series = {name: _series(value) for name, value in facts.items()}
+    charts = {name: chart for name, chart in series.items() if chart}
+    names = [name for name in facts if name not in charts]
+    # Comparable numbers one under the other.
+    groups = [comparable(name, names) or [name] for name in names]
+    grouped = dict.fromkeys(name for group in groups for name in group)
+    single = {name: facts[name] for name in grouped}
+    shares = fractions(single)
+    table((), _columns(single), bars=[shares.get(name) for name in single])
     for name, chart in charts.items():
         top = max(chart.values())
         output.print(Text(f"\n{sanitize(name)}", "bold"), soft_wrap=True)
@@ -69,7 +72,7 @@ def print_statistics(item: ChatStats) -> None:
 
 
 def _columns(fields: Mapping[str, object]) -> list[tuple[str, object]]:
-    """Names and values, whole numbers with commas and one under the other."""
+    """Return names and values, numbers with commas and aligned to the right."""
     numbers = {name: f"{value:,}" for name, value in fields.items() if as_number(value) is not None}
     width = max(map(len, numbers.values()), default=0)
     return [
@@ -85,10 +88,14 @@ def table(
     bold: Sequence[int] = (),
     bars: Sequence[float | None] = (),
 ) -> None:
-    """Print a table: of columns on a terminal, of lines with tabs in them elsewhere.
+    """Print a table: columns on a terminal, else lines with tabs.
 
-    *header* may be empty. *bold* are the numbers of the rows to bring out. *bars* has a share from
-    0 to 1 for each row that gets a bar at its end, if there is room and a terminal.
+    Args:
+        header: The titles of the columns; may be empty.
+        rows: The rows.
+        bold: The indices of rows that are emphasized.
+        bars: For each row a share from 0 to 1, drawn as a bar if there is space on a terminal;
+            ``None`` for a row without a bar.
     """
     output = make_console()
     lines = [[_cell(value) for value in row] for row in rows]
@@ -96,25 +103,25 @@ def table(
         for line in (header, *lines) if header else lines:
             print("\t".join(line), flush=True)
         return
-    drawn = _build_table(header, lines, bold, ())
-    room = output.width - _size(drawn, output).maximum - 3
-    if any(bars) and room >= SHORTEST:
-        drawn = _build_table(header, lines, bold, _bar_column(bars, min(LONGEST, room), output))
-    if header and _size(drawn, output).minimum > output.width:
+    built = _build_table(header, lines, bold, ())
+    space = output.width - _size(built, output).maximum - 3
+    if any(bars) and space >= MIN_BAR:
+        built = _build_table(header, lines, bold, _bar_column(bars, min(MAX_BAR, space), output))
+    if header and _size(built, output).minimum > output.width:
         _print_stacked(header, lines, bold, output)
     else:
-        output.print(drawn)
+        output.print(built)
 
 
-def _size(drawn: Table, output: Console) -> Measurement:
-    """How many columns a table takes at least and at most, however many there are."""
-    return output.measure(drawn, options=output.options.update(width=sys.maxsize))
+def _size(built: Table, output: Console) -> Measurement:
+    """Return how many columns a table needs at least and at most, on a terminal of any width."""
+    return output.measure(built, options=output.options.update(width=sys.maxsize))
 
 
 def _print_stacked(
     header: Sequence[str], lines: Sequence[Sequence[str]], bold: Sequence[int], output: Console
 ) -> None:
-    """Print the rows one under the other, where there is no room for columns side by side."""
+    """Print the rows as lists of facts, if the terminal is too narrow for columns."""
     for at, line in enumerate(lines):
         pairs = [pair for pair in zip(header, line, strict=True) if pair[1]]
         output.print(_build_table((), pairs, range(len(pairs)) if at in bold else (), ()))
@@ -125,18 +132,18 @@ def _build_table(
     header: Sequence[str],
     lines: Sequence[Sequence[str]],
     bold: Sequence[int],
-    pictures: Sequence[Text],
+    bar_column: Sequence[Text],
 ) -> Table:
-    drawn = Table(box=SIMPLE_HEAD, show_header=bool(header), show_edge=False, pad_edge=False)
+    built = Table(box=SIMPLE_HEAD, show_header=bool(header), show_edge=False, pad_edge=False)
     for name, *column in zip_longest(header, *lines, fillvalue=""):
         longest = max(map(len, " ".join([name, *column]).split()), default=1)
-        drawn.add_column(Text(name, "bold"), overflow="fold", min_width=min(longest, MIN_WRAP))
-    if pictures:
-        drawn.add_column("", no_wrap=True)
+        built.add_column(Text(name, "bold"), overflow="fold", min_width=min(longest, MIN_WRAP))
+    if bar_column:
+        built.add_column("", no_wrap=True)
     for at, line in enumerate(lines):
-        cells = (*map(Text, line), *pictures[at : at + 1])
-        drawn.add_row(*cells, style="bold" if at in bold else None)
-    return drawn
+        cells = (*map(Text, line), *bar_column[at : at + 1])
+        built.add_row(*cells, style="bold" if at in bold else None)
+    return built
 
 
 def _bar_column(bars: Sequence[float | None], width: int, output: Console) -> list[Text]:
@@ -145,7 +152,7 @@ def _bar_column(bars: Sequence[float | None], width: int, output: Console) -> li
 
 
 def _series(value: object) -> dict[str, int | float]:
-    """A mapping or a list of numbers by name, which make a chart; nothing where it is none."""
+    """Return a mapping or a list of numbers as a chart, by name; empty if it is not one."""
     if isinstance(value, Mapping):
         named = [(str(name), amount) for name, amount in cast("_AnyMapping", value).items()]
     elif isinstance(value, list):

@@ -1,15 +1,15 @@
-"""``pythpeer top``: a running bot, watched through its store.
+"""``pythpeer top``: shows a running bot by the snapshots of its store.
 
-It looks and changes nothing: it is no poller, asks the services nothing, and takes no token.
+It changes nothing: it does not poll, makes no request to the services, and uses no token.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncGenerator
-from itertools import count
 from typing import Annotated, Final
 
 import msgspec
@@ -27,11 +27,11 @@ from .sight import TopScreen
 
 __all__ = ["top"]
 
-LATEST: Final = 50
-"""How many of the last items are asked for: a tall terminal's worth."""
+MAX_LATEST: Final = 50
+"""How many of the latest items a snapshot contains: enough for a tall terminal."""
 
-ENDLESS: Final = 10_000
-"""Columns where there is no terminal, and nothing to be cut."""
+UNLIMITED_WIDTH: Final = 10_000
+"""Columns without a terminal, so that nothing is cut."""
 
 
 async def top(
@@ -40,55 +40,61 @@ async def top(
         str | None, Parameter(help="The bot's store, a file; PYTHPEER_STORE is the default.")
     ] = None,
     interval: Annotated[
-        float, Parameter(validator=Number(gte=0.1), help="Seconds between two looks.")
+        float, Parameter(validator=Number(gte=0.1), help="Seconds between two snapshots.")
     ] = 1.0,
-    looks: Annotated[
-        int | None, Parameter(validator=Number(gte=1), help="End after this many looks.")
+    count: Annotated[
+        int | None,
+        Parameter(
+            name=("--count", "--looks"),
+            validator=Number(gte=1),
+            help="End after this many snapshots. --looks is the old name.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Watch a running bot: rates, lag, pacing and the last messages, until Ctrl-C.
+    """Watch a running bot: rates, lag, pacing and the latest items, until Ctrl-C.
 
-    Without a terminal it looks once.
+    Without a terminal there is one snapshot.
     """
     reject_store_url(store)
     console = make_console()
-    if looks is None and not json and not console.is_terminal:
-        looks = 1
+    if count is None and not json and not console.is_terminal:
+        count = 1
     async with _opened(store_name(store)) as watched:
-        sight = TopScreen(str(watched.path) if isinstance(watched, SqliteStore) else repr(watched))
+        screen = TopScreen(str(watched.path) if isinstance(watched, SqliteStore) else repr(watched))
         live = Live(console=console, auto_refresh=False, screen=True)
-        drawn = live if is_interactive(console) and not json else contextlib.nullcontext()
-        with drawn, ending.stop_when_pipe_closes():
-            for at in count(1):
-                survey = await watched.snapshot(LATEST)
-                sight.add(time.monotonic(), survey)
+        display = live if is_interactive(console) and not json else contextlib.nullcontext()
+        with display, ending.stop_when_pipe_closes():
+            for number in itertools.count(1):
+                snapshot = await watched.snapshot(MAX_LATEST)
+                screen.add(time.monotonic(), snapshot)
                 if json:
-                    write_json("survey", msgspec.to_builtins(survey))
+                    # The kind of row is "survey", because programs that read it depend on it.
+                    write_json("survey", msgspec.to_builtins(snapshot))
                 elif live.is_started:
-                    live.update(sight.render(console.size), refresh=True)
-                if at == looks:
+                    live.update(screen.render(console.size), refresh=True)
+                if number == count:
                     break
                 await asyncio.sleep(interval)
         if not json and console.is_terminal:
-            console.print(sight.render(console.size))
+            console.print(screen.render(console.size))
         elif not json:
-            console.width = ENDLESS
-            console.print(sight.render(None))
+            console.width = UNLIMITED_WIDTH
+            console.print(screen.render(None))
 
 
 @contextlib.asynccontextmanager
 async def _opened(name: str) -> AsyncGenerator[Store]:
-    """The store *name*, which must be there. Raises `InvalidRequestError` where there is none."""
+    """Open the store *name*, which must exist. Raises `InvalidRequestError` otherwise."""
     store = store_from_url(name)
     if isinstance(store, InvalidRequestError):
         raise store
     if isinstance(store, MemoryStore):
         raise InvalidRequestError(
-            "a store that other programs can see is needed: --store FILE, or PYTHPEER_STORE"
+            "a store that other programs can open is required: --store FILE, or PYTHPEER_STORE"
         )
     if isinstance(store, SqliteStore) and not store.path.exists():
-        raise InvalidRequestError(f"there is no {name}: a bot with that store makes it")
+        raise InvalidRequestError(f"{name} does not exist: a bot with that store creates it")
     await store.open()
     try:
         yield store

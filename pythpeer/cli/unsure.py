@@ -1,4 +1,4 @@
-"""What is said of a message that an interruption caught on its way."""
+"""A warning about a message during whose request the command was interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["warn_if_interrupted"]
 
 @contextlib.contextmanager
 def warn_if_interrupted() -> Generator[None]:
-    """Tell the truth about a message that an interruption caught on its way."""
+    """Print that the outcome is unknown if the command is cancelled within the context."""
     try:
         yield
     except asyncio.CancelledError:

@@ -1,4 +1,4 @@
-"""What ``pythpeer top`` makes of surveys: rates, and names that people can read. Pure."""
+"""Rates from snapshots, and readable names, for ``pythpeer top``. Pure."""
 
 from __future__ import annotations
 
@@ -16,65 +16,75 @@ from ..stores.survey import LatestItem, LogSnapshot, StoreSnapshot
 __all__ = ["Label", "Rates", "items", "parse_key"]
 
 WINDOW = 60.0
-"""Seconds over which rates are taken, as soon as that much has been watched."""
+"""Seconds over which rates are computed, once that much time has passed."""
 
-ITEMS: Mapping[str, type[ChatMessage | Mail]] = {
+ITEM_TYPES: Mapping[str, type[ChatMessage | Mail]] = {
     "peerbet.chat": ChatMessage,
     "pythbots.mail": Mail,
 }
 
 
 class Label(NamedTuple):
-    """What a topic or a key is about, in the words of the screen."""
+    """The parts of a topic or of a key, as the screen shows them."""
 
-    what: str
-    where: str
+    name: str
+    """What it is, such as ``"peerbet.chat"``."""
+
+    host: str
+    """The host of the service, with its port."""
+
     account: str
+    """The beginning of the digest of the key, ``"no key"`` without one."""
 
 
 def parse_key(text: str) -> Label:
-    """Take the name of a topic or an endpoint apart: what it is, where, and for whom."""
-    what, _, rest = text.partition(" ")
-    where, _, account = rest.rpartition(" ")
-    return Label(what, urlsplit(where).netloc, account[:4] if account else "nobody")
+    """Return the parts of the name of a topic or an endpoint: name, host and account."""
+    name, _, rest = text.partition(" ")
+    url, _, account = rest.rpartition(" ")
+    return Label(name, urlsplit(url).netloc, account[:4] if account else "no key")
 
 
 class Rates:
-    """The counts of the last minute: ``add`` each survey as it comes, and ask for rates."""
+    """The counts of the last minute: `add` snapshots, then ask for rates.
+
+    Snapshots must be added in the order of their times.
+    """
 
     def __init__(self) -> None:
         self._counts: deque[tuple[float, Mapping[str, int]]] = deque()
+        """The time in seconds and the counts by name of each snapshot, the oldest first."""
 
-    def add(self, now: float, survey: StoreSnapshot) -> None:
-        """Take account of what there was at *now*, in seconds."""
-        counts = {log.topic: log.head for log in survey.logs}
-        counts |= {endpoint.key: endpoint.requests for endpoint in survey.endpoints}
+    def add(self, now: float, snapshot: StoreSnapshot) -> None:
+        """Add the snapshot of *now*, in seconds of any steady clock."""
+        counts = {log.topic: log.head for log in snapshot.logs}
+        counts |= {endpoint.key: endpoint.requests for endpoint in snapshot.endpoints}
         self._counts.append((now, counts))
         while len(self._counts) > 2 and self._counts[1][0] <= now - WINDOW:
             self._counts.popleft()
 
     def per_minute(self, name: str) -> float | None:
-        """By how much a log's head or an endpoint's requests go up; ``None`` before that is known.
+        """Return the increase per minute of a log's head, or of an endpoint's requests.
 
-        What was counted anew meanwhile, in a store that was emptied, is not known either.
+        Returns ``None`` if it is unknown: with fewer than two snapshots, or if the count decreased
+        because the store was emptied.
         """
-        known = [(at, counts[name]) for at, counts in self._counts if name in counts]
-        if len(known) < 2 or known[-1][0] <= known[0][0]:
+        counted = [(at, counts[name]) for at, counts in self._counts if name in counts]
+        if len(counted) < 2 or counted[-1][0] <= counted[0][0]:
             return None
-        (since, before), (now, after) = known[0], known[-1]
+        (since, before), (now, after) = counted[0], counted[-1]
         return (after - before) / (now - since) * 60.0 if after >= before else None
 
 
 def items(log: LogSnapshot) -> Sequence[tuple[int, ChatMessage | Mail | None]]:
-    """The last items of a log with their ids; ``None`` for those that cannot be read."""
-    kind = ITEMS.get(parse_key(log.topic).what)
-    return [(one.id, _item(one, kind)) for one in log.latest]
+    """Return the latest items of a log with their ids; ``None`` for undecodable ones."""
+    kind = ITEM_TYPES.get(parse_key(log.topic).name)
+    return [(entry.id, _item(entry, kind)) for entry in log.latest]
 
 
-def _item(one: LatestItem, kind: type[ChatMessage | Mail] | None) -> ChatMessage | Mail | None:
-    if one.item is None or kind is None:
+def _item(entry: LatestItem, kind: type[ChatMessage | Mail] | None) -> ChatMessage | Mail | None:
+    if entry.item is None or kind is None:
         return None
     try:
-        return msgspec.json.decode(one.item, type=kind)
+        return msgspec.json.decode(entry.item, type=kind)
     except (ValueError, RecursionError):
         return None

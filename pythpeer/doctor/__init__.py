@@ -1,10 +1,10 @@
-"""Whether the services are what the models expect: read-only checks, for somebody with real keys.
+"""Read-only checks of the real services: whether they are what the models expect.
 
-`examine` asks both services a little, by reading only, and returns a `Report` that can be pasted
-anywhere: it holds no key, no name, no id and no text of anybody's. Its samples, redacted likewise,
-go to files with `write_samples`.
+`examine` makes a few requests, of reads only, with the keys of a session. It returns a `Report`
+that can be published: it contains no key, no name, no id and no text of any user. `write_samples`
+writes its samples, redacted in the same way, to files.
 
-Nothing in here posts, sends mail, or asks with ``readnew``.
+Nothing in this package may post, send mail, or request ``readnew``.
 """
 
 from __future__ import annotations

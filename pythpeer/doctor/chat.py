@@ -1,7 +1,7 @@
-"""What pages of the Peerbet chat tell about the service. Pure.
+"""Checks of the Peerbet chat's responses. Pure.
 
-Each function takes documents as they came, whatever is in them, and returns findings; it must not
-raise for any JSON there is.
+Each function takes unchanged documents and returns findings. It must not raise for any
+JSON.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ..wire import Json
 from .redact import allowed_field, type_name
 from .report import Finding, Status
 
-__all__ = ["ids", "items", "judge_fields", "judge_list", "judge_overlap", "judge_window"]
+__all__ = ["check_fields", "check_list", "check_overlap", "check_window", "ids", "items"]
 
-PAGE: Final = 50
-"""How many messages come without ``mid`` and ``last``, as documented."""
+DEFAULT_PAGE: Final = 50
+"""Messages in a response without ``mid`` and ``last``, as documented."""
 
-TOP: Final[Mapping[str, frozenset[str]]] = {
+PAGE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "status": frozenset({"integer"}),
     "users_online": frozenset({"integer"}),
     "message_list": frozenset({"list"}),
 }
 _TEXT: Final = frozenset({"text", "digits", "date"})
 _BIT: Final = frozenset({"integer"})
-MESSAGE: Final[Mapping[str, frozenset[str]]] = {
+MESSAGE_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "id": frozenset({"integer"}),
     "by": _TEXT,
     "to": _TEXT,
@@ -37,47 +37,46 @@ MESSAGE: Final[Mapping[str, frozenset[str]]] = {
     "my": _BIT,
     "me": _BIT,
 }
-"""The fields of a message, and the types they are documented with."""
+"""The fields of a message, with their documented types."""
 
-NEEDED: Final = frozenset({"id", "by", "msg"})
-"""Without these a message cannot be read."""
+REQUIRED_FIELDS: Final = frozenset({"id", "by", "msg"})
+"""Fields without which a message cannot be read."""
 
 
 def items(document: Json) -> list[Json]:
-    """The messages of a page, as they came."""
-    found = document.get("message_list") if isinstance(document, dict) else None
-    if isinstance(found, dict):
-        return list(found.values())
-    return found if isinstance(found, list) else []
+    """Return the messages of a page unchanged."""
+    messages = document.get("message_list") if isinstance(document, dict) else None
+    if isinstance(messages, dict):
+        return list(messages.values())
+    return messages if isinstance(messages, list) else []
 
 
 def ids(document: Json) -> list[int]:
-    """The ids of a page's messages, in their order; none that could not be asked behind."""
-    found = (parse_id(item.get("id")) for item in items(document) if isinstance(item, dict))
-    return [id for id in found if id is not None]
+    """Return the ids of a page's messages, in their order, without invalid ones."""
+    parsed = (parse_id(item.get("id")) for item in items(document) if isinstance(item, dict))
+    return [id for id in parsed if id is not None]
 
 
 # -- fields and types -----------------------------------------------------------------------------
 
 
-def judge_fields(document: Json) -> Iterator[Finding]:
-    """Fields that are missing, that are not known, and types that are not the documented ones."""
+def check_fields(document: Json) -> Iterator[Finding]:
+    """Check for missing fields, unknown fields, and types other than the documented ones."""
     if not isinstance(document, dict):
         return
     messages = [item for item in items(document) if isinstance(item, dict)]
-    missing = [name for name in TOP if name not in document]
-    # Of a message too: what one has, all should have.
-    absent = {name: sum(name not in each for each in messages) for name in MESSAGE}
-    yield _missing(missing, absent, len(messages))
-    yield _unknown(document, messages)
-    yield _types(document, messages)
-    strays = len(items(document)) - len(messages)
-    unread = strays + sum(_is_unreadable(each) for each in messages)
-    if unread:
+    missing = [name for name in PAGE_FIELDS if name not in document]
+    absent = {name: sum(name not in message for message in messages) for name in MESSAGE_FIELDS}
+    yield _check_missing(missing, absent, len(messages))
+    yield _check_unknown(document, messages)
+    yield _check_types(document, messages)
+    not_objects = len(items(document)) - len(messages)
+    unreadable = not_objects + sum(map(_is_unreadable, messages))
+    if unreadable:
         yield Finding(
             "peerbet.chat.unreadable",
             Status.WARNING,
-            f"{unread} of {len(items(document))} messages cannot be read, and would be skipped",
+            f"{unreadable} of {len(items(document))} messages cannot be read, and would be skipped",
             "please report it, with a sample (--capture)",
         )
 
@@ -87,158 +86,166 @@ def _is_unreadable(message: Mapping[str, Json]) -> bool:
     return parse_id(message.get("id")) is None or no_text
 
 
-def _missing(top: Sequence[str], absent: Mapping[str, int], many: int) -> Finding:
+def _check_missing(top: Sequence[str], absent: Mapping[str, int], messages: int) -> Finding:
     check = "peerbet.chat.missing"
-    gone = [
-        *top,
-        *(f"{name} (in {times} of {many} messages)" for name, times in absent.items() if times),
-    ]
-    if not gone:
-        return Finding(check, Status.OK, "every documented field is there")
-    grave = "message_list" in top or any(absent[name] for name in NEEDED)
+    missing = list(top)
+    for name, count in absent.items():
+        if count:
+            missing.append(f"{name} (in {count} of {messages} messages)")
+    if not missing:
+        return Finding(check, Status.OK, "every documented field is present")
+    severe = "message_list" in top or any(absent[name] for name in REQUIRED_FIELDS)
     return Finding(
         check,
-        Status.PROBLEM if grave else Status.WARNING,
-        f"documented fields are missing: {', '.join(gone)}",
+        Status.PROBLEM if severe else Status.WARNING,
+        f"documented fields are missing: {', '.join(missing)}",
         "please report it, with a sample (--capture)",
     )
 
 
-def _unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
-    names = {name for name in document if name not in TOP}
-    names |= {name for each in messages for name in each if name not in MESSAGE}
+def _check_unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
+    names = {name for name in document if name not in PAGE_FIELDS}
+    names |= {name for message in messages for name in message if name not in MESSAGE_FIELDS}
     if not names:
-        return Finding("peerbet.chat.unknown", Status.OK, "no field that is not documented")
+        return Finding("peerbet.chat.unknown", Status.OK, "no undocumented field")
     shown = sorted(filter(None, map(allowed_field, names)))
     hidden = len(names) - len(shown)
-    listed = ", ".join([*shown[:20], *([f"{hidden} whose names are not shown"] * bool(hidden))])
-    text = f"fields that are not documented, and are not read: {listed}"
+    listed = shown[:20]
+    if hidden:
+        listed.append(f"{hidden} whose names are not shown")
+    text = f"undocumented fields, which are not read: {', '.join(listed)}"
     return Finding("peerbet.chat.unknown", Status.NOTE, text)
 
 
-def _types(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
+def _check_types(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
     check = "peerbet.chat.types"
-    odd = [
+    deviations = [
         f"{name} ({type_name(document[name])})"
-        for name, documented in TOP.items()
+        for name, documented in PAGE_FIELDS.items()
         if name in document and type_name(document[name]) not in documented
     ]
-    for name, documented in MESSAGE.items():
-        found = {type_name(each[name]) for each in messages if name in each} - documented
-        if found:
-            odd.append(f"{name} ({' or '.join(sorted(found))})")
-    if not odd:
+    for name, documented in MESSAGE_FIELDS.items():
+        types = {type_name(message[name]) for message in messages if name in message}
+        if types - documented:
+            deviations.append(f"{name} ({' or '.join(sorted(types - documented))})")
+    if not deviations:
         return Finding(check, Status.OK, "as documented")
     hints: list[str] = []
-    if any("(digits" in each for each in odd):
-        hints.append("numbers come as strings")
-    if any("(boolean" in each for each in odd):
-        hints.append("bits come as booleans")
+    if any("(digits" in deviation for deviation in deviations):
+        hints.append("numbers are strings")
+    if any("(boolean" in deviation for deviation in deviations):
+        hints.append("bits are booleans")
     hint = f" ({', '.join(hints)})" if hints else ""
-    return Finding(check, Status.NOTE, f"otherwise than documented{hint}: {', '.join(odd)}")
+    return Finding(check, Status.NOTE, f"not as documented{hint}: {', '.join(deviations)}")
 
 
 # -- the list: its form, its order, its length ----------------------------------------------------
 
 
-def judge_list(document: Json, asked: int) -> Iterator[Finding]:
-    """The order of a page, its length, ids that come twice and ids that are left out."""
-    found = ids(document)
+def check_list(document: Json, last: int) -> Iterator[Finding]:
+    """Check a page's form, order and length, and for repeated and missing ids.
+
+    *last* is how many messages were requested at most.
+    """
+    page_ids = ids(document)
     form = document.get("message_list") if isinstance(document, dict) else None
     if isinstance(form, dict) and form:
-        text = "an object with numbers for keys in the place of a list: read as one"
+        text = "the list is an object with numbers for keys: accepted"
         yield Finding("peerbet.chat.list", Status.NOTE, text)
-    yield _length(len(set(found)), asked)
-    if len(set(found)) > 1:
-        yield _order(found)
-        yield _repeats(found)
-        yield _contiguity(found)
+    yield _check_count(len(set(page_ids)), last)
+    if len(set(page_ids)) > 1:
+        yield _check_order(page_ids)
+        yield _check_duplicates(page_ids)
+        yield _check_contiguous(page_ids)
 
 
-def _length(many: int, asked: int) -> Finding:
+def _check_count(count: int, last: int) -> Finding:
     check = "peerbet.chat.count"
-    text = f"{many} messages where at most {asked} were asked for"
-    if many <= asked:
+    text = f"{count} messages where at most {last} were requested"
+    if count <= last:
         return Finding(check, Status.OK, text)
     return Finding(check, Status.NOTE, f"{text}: all of them are read")
 
 
-def _order(found: Sequence[int]) -> Finding:
+def _check_order(page_ids: Sequence[int]) -> Finding:
     check = "peerbet.chat.order"
-    once = list(dict.fromkeys(found))
-    if once == sorted(once):
+    distinct = list(dict.fromkeys(page_ids))
+    if distinct == sorted(distinct):
         return Finding(check, Status.OK, "ascending by id")
-    way = "descending by id" if once == sorted(once, reverse=True) else "in no order"
-    return Finding(check, Status.NOTE, f"{way}: sorted here")
+    descending = distinct == sorted(distinct, reverse=True)
+    order = "descending by id" if descending else "unsorted"
+    return Finding(check, Status.NOTE, f"{order}: sorted here")
 
 
-def _repeats(found: Sequence[int]) -> Finding:
+def _check_duplicates(page_ids: Sequence[int]) -> Finding:
     check = "peerbet.chat.repeats"
-    more = len(found) - len(set(found))
-    if not more:
-        return Finding(check, Status.OK, "each message once in an answer")
-    return Finding(check, Status.NOTE, f"{more} messages repeated in one answer: taken once")
+    duplicates = len(page_ids) - len(set(page_ids))
+    if not duplicates:
+        return Finding(check, Status.OK, "each message once in a response")
+    return Finding(
+        check, Status.NOTE, f"{duplicates} messages repeated in one response: delivered once"
+    )
 
 
-def _contiguity(found: Sequence[int]) -> Finding:
-    holes = max(found) - min(found) + 1 - len(set(found))
-    if not holes:
+def _check_contiguous(page_ids: Sequence[int]) -> Finding:
+    missing = max(page_ids) - min(page_ids) + 1 - len(set(page_ids))
+    if not missing:
         return Finding("peerbet.chat.ids", Status.OK, "contiguous")
-    text = f"{holes} ids left out within the page (private messages of others?)"
+    text = f"{missing} ids missing within the page (private messages of other users?)"
     return Finding("peerbet.chat.ids", Status.NOTE, text)
 
 
-# -- what comes after a message id ----------------------------------------------------------------
+# -- responses after a message id -----------------------------------------------------------------
 
 
-def judge_overlap(document: Json, mid: int) -> Iterator[Finding]:
-    """What comes after the newest message: nothing, or *mid* and what is before it once more."""
-    again = {id for id in ids(document) if id <= mid}
+def check_overlap(document: Json, mid: int) -> Iterator[Finding]:
+    """Check a response after *mid*, the newest message: whether it repeats messages."""
+    repeated = {id for id in ids(document) if id <= mid}
     check = "peerbet.chat.overlap"
-    if again:
-        which = "mid itself" if again == {mid} else f"{len(again)} messages up to mid"
-        yield Finding(check, Status.NOTE, f"an answer after mid has {which} again: left out here")
+    if repeated:
+        which = "mid itself" if repeated == {mid} else f"{len(repeated)} messages up to mid"
+        yield Finding(check, Status.NOTE, f"a response after mid repeats {which}: skipped here")
     else:
-        yield Finding(check, Status.OK, "an answer after mid begins behind mid")
+        yield Finding(check, Status.OK, "a response after mid begins after mid")
     if isinstance(document, dict) and not items(document) and "message_list" in document:
-        yield _emptiness(document["message_list"])
+        yield _check_empty_list(document["message_list"])
 
 
-def _emptiness(found: Json) -> Finding:
+def _check_empty_list(value: Json) -> Finding:
     check = "peerbet.chat.empty"
-    if found == []:
+    if value == []:
         return Finding(check, Status.OK, "an empty list is []")
-    form = "null" if found is None else "{}" if found == {} else type_name(found)
-    return Finding(check, Status.NOTE, f"an empty list is {form}: read as one")
+    form = "{}" if value == {} else type_name(value)
+    return Finding(check, Status.NOTE, f"an empty list is {form}: accepted")
 
 
-def judge_window(document: Json, known: Sequence[int], last: int) -> Finding:
-    """Which messages come where more came after ``mid`` than were asked for.
+def check_window(document: Json, known: Sequence[int], last: int) -> Finding:
+    """Check which messages a response contains if more than *last* follow ``mid``.
 
     *known* are the ids of an earlier page, ascending; the first of them was ``mid``.
     """
     check = "peerbet.chat.window"
     after = sorted({id for id in ids(document) if id > known[0]})
     if len(after) > last:
-        text = f"{len(after)} messages came where last was {last}: last does not count after mid"
+        text = f"{len(after)} messages where last was {last}: last has no effect after mid"
         return Finding(check, Status.NOTE, text)
     if after and after == list(known[1 : 1 + len(after)]):
         return Finding(
             check,
             Status.OK,
-            "the oldest come first where there are more than fit: no gap, however long a program "
-            "was away",
+            "the oldest are sent if more follow than fit: no gap, however long a program was "
+            "stopped",
         )
     if after and after[-1] >= known[-1]:
         return Finding(
             check,
             Status.NOTE,
-            f"the newest come where there are more than fit: who is away for more than {MAX_LAST} "
-            "messages has a gap, which streams report",
+            f"the newest are sent if more follow than fit: a program that is stopped for more than "
+            f"{MAX_LAST} messages has a gap, which streams report",
         )
     return Finding(
         check,
         Status.WARNING,
-        "what comes after mid is neither the oldest nor the newest",
+        "the messages after mid are neither the oldest nor the newest",
         "please report it, with a sample (--capture)",
     )

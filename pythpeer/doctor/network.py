@@ -1,6 +1,6 @@
-"""Getting as far as a service's door: its name, its port, its certificate.
+"""Connectivity checks of one service: DNS, TCP, TLS.
 
-No request is made here, and no key goes anywhere: the connection is closed once it stands.
+No request is made and no key is sent: each connection is closed as soon as it is open.
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ from .report import Finding, Status
 __all__ = ["check_connectivity"]
 
 STEP_TIMEOUT: Final = 10.0
-"""Seconds for each step."""
+"""Seconds within which each step must succeed."""
 
 EXPIRY_WARNING_DAYS: Final = 14
-"""Days before its end from which on a certificate is worth a warning."""
+"""Days before its expiry from which a certificate is a warning."""
 
 REASONS: Final = {
     9: "it is not valid yet: this machine's clock may be wrong",
     10: "it has expired, or this machine's clock is wrong",
     18: "it is self-signed",
-    19: "it is signed by an authority that is not trusted here",
-    20: "it is signed by an authority that is not trusted here",
-    21: "it is signed by an authority that is not trusted here",
-    62: "it is another host's",
-    64: "it is another host's",
+    19: "it is signed by an authority that is not trusted on this machine",
+    20: "it is signed by an authority that is not trusted on this machine",
+    21: "it is signed by an authority that is not trusted on this machine",
+    62: "it is the certificate of another host",
+    64: "it is the certificate of another host",
 }
-"""OpenSSL's numbers for why a certificate is not trusted: its own words name hosts."""
+"""OpenSSL's codes for why a certificate is not trusted; its own texts contain host names."""
 
 
 async def check_connectivity(
     service: str, url: str, context: ssl.SSLContext | None
 ) -> list[Finding]:
-    """Look up, connect, and check the certificate. Ends with the first problem."""
+    """Resolve the name, connect, check the certificate; stop at the first problem."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     secure = parts.scheme.lower() == "https"
     port = parts.port or (443 if secure else 80)
-    found = [await _check_dns(service, host, port)]
-    if found[-1].status is Status.OK:
-        found.append(await _connect(service, host, port))
-    if found[-1].status is Status.PROBLEM:
-        return found
+    findings = [await _check_dns(service, host, port)]
+    if findings[-1].status is Status.OK:
+        findings.append(await _connect(service, host, port))
+    if findings[-1].status is Status.PROBLEM:
+        return findings
     if secure:
         tls = await _check_tls(service, host, port, context or ssl.create_default_context())
     else:
         tls = Finding(f"{service}.tls", Status.NOTE, "no TLS: plain http to this machine")
-    return [*found, tls]
+    return [*findings, tls]
 
 
 async def _check_dns(service: str, host: str, port: int) -> Finding:
     check = f"{service}.dns"
     try:
         with anyio.fail_after(STEP_TIMEOUT):
-            found = await asyncio.get_running_loop().getaddrinfo(host, port)
+            resolved = await asyncio.get_running_loop().getaddrinfo(host, port)
     except (OSError, UnicodeError):  # a TimeoutError is an OSError
-        found = []
-    addresses = len({address[4][0] for address in found})
+        resolved = []
+    addresses = len({address[4][0] for address in resolved})
     if addresses:
         return Finding(check, Status.OK, f"{host} has {addresses} address(es)")
     return Finding(
@@ -83,18 +83,18 @@ async def _connect(service: str, host: str, port: int) -> Finding:
         with anyio.fail_after(STEP_TIMEOUT):
             _, writer = await asyncio.open_connection(host, port)
     except TimeoutError:
-        why = f"no connection to {host}:{port} within {STEP_TIMEOUT:.0f} s"
+        text = f"no connection to {host}:{port} within {STEP_TIMEOUT:.0f} s"
     except OSError:
-        why = f"no connection to {host}:{port}"
+        text = f"no connection to {host}:{port}"
     else:
-        taken = loop.time() - started
+        seconds = loop.time() - started
         await _close(writer)
-        return Finding(check, Status.OK, f"{host}:{port} accepts connections ({taken:.2f} s)")
+        return Finding(check, Status.OK, f"{host}:{port} accepts connections ({seconds:.2f} s)")
     return Finding(
         check,
         Status.PROBLEM,
-        why,
-        "the service is down, or a firewall is between; proxies of the environment are not used",
+        text,
+        "the service is down, or a firewall blocks it; proxies of the environment are not used",
     )
 
 
@@ -110,11 +110,11 @@ async def _check_tls(service: str, host: str, port: int, context: ssl.SSLContext
             Status.PROBLEM,
             f"the certificate is not trusted: {reason}",
             "no key was sent. Behind a company's proxy, or with a private authority, give Session "
-            "an ssl_context that knows it; else do not go on",
+            "an ssl_context that trusts it; otherwise do not continue",
         )
     except (OSError, EOFError):
-        text = "no TLS connection: it broke off, or the versions do not fit"
-        return Finding(check, Status.PROBLEM, text, "see whether this is the right port")
+        text = "no TLS connection: it was closed, or there is no common version"
+        return Finding(check, Status.PROBLEM, text, "check whether this is the right port")
     certificate: dict[str, object] = writer.get_extra_info("peercert") or {}
     version = writer.get_extra_info("ssl_object").version()
     await _close(writer)
@@ -127,10 +127,10 @@ def _expiry(check: str, version: str, ends: str) -> Finding:
     except ValueError:
         return Finding(check, Status.OK, f"{version}, the certificate is trusted")
     days = (end - datetime.now(UTC)).days
-    text = f"{version}, the certificate is trusted, and ends in {days} days ({end:%Y-%m-%d})"
+    text = f"{version}, the certificate is trusted, and expires in {days} days ({end:%Y-%m-%d})"
     if days > EXPIRY_WARNING_DAYS:
         return Finding(check, Status.OK, text)
-    advice = "it is the service's to renew; after that day nothing works"
+    advice = "the service must renew it; after that day nothing works"
     return Finding(check, Status.WARNING, text, advice)
 
 

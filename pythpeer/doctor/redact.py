@@ -1,8 +1,8 @@
-"""Taking out of answers whatever is anybody's: names, texts, ids, dates, keys. Pure.
+"""Removes all data of users from responses: names, texts, ids, dates, keys. Pure.
 
-Nothing gets through by looking harmless. A field's name, or a word of a refusal, is let through if
-it is one of the words listed here; everything else is replaced by something of the same type and
-length class. So a key or a text cannot get through either, wherever a service puts it.
+The rule is a list of allowed words, not a list of secrets: the name of a field, or a word of an API
+error, is kept if it consists of words listed here; everything else is replaced by a value of the
+same type and length class. So no key and no text is kept, wherever a service puts it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..wire import Json
 __all__ = ["MAX_DEPTH", "allowed_field", "describe_types", "redact", "redact_words", "type_name"]
 
 MAX_DEPTH: Final = 24
-"""How many levels of an answer are looked at."""
+"""The most levels of a response that are redacted; a deeper one is discarded."""
 
 _WORDS: Final = frozenset(
     re.findall(
@@ -46,7 +46,7 @@ _WORDS: Final = frozenset(
     """,
     )
 )
-"""What APIs of this kind call things, and say."""
+"""Words in the field names and error texts of APIs of this kind."""
 
 _PART: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _KEPT_VALUES: Final = frozenset(
@@ -55,7 +55,7 @@ _KEPT_VALUES: Final = frozenset(
         *("main owner", "owner", "moderator", "member", "guest", "error", "ok", "success"),
     }
 )
-"""Values that models give a meaning to, or that are documented."""
+"""Values that the models interpret, or that are documented."""
 
 _DIGITS: Final = re.compile(r"[+-]?[0-9]{1,19}")
 _NO_DATE: Final = "0000-00-00 00:00:00"
@@ -65,7 +65,7 @@ _LENGTHS: Final = (2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
 
 
 def allowed_field(name: str) -> str | None:
-    """A field's name if it is made of listed words, else ``None``: it could be a user's."""
+    """Return a field's name if it consists of listed words, else ``None``: it may be a user's."""
     bare = re.sub("[_ -]", "", name)
     parts = _PART.findall(name)
     if not name.isascii() or not parts or len(name) > 40 or "".join(parts) != bare:
@@ -74,9 +74,9 @@ def allowed_field(name: str) -> str | None:
 
 
 def redact_words(text: str) -> str:
-    """What a service said when it refused: the listed words of it, and dots for the others."""
-    found = re.findall(r"[\w'@.-]+", text[:400])
-    shown = [word if word.lower().rstrip(".") in _WORDS else "…" for word in found[:20]]
+    """Return the listed words of an error text, with ellipses for the others."""
+    words = re.findall(r"[\w'@.-]+", text[:400])
+    shown = [word if word.lower().rstrip(".") in _WORDS else "…" for word in words[:20]]
     return re.sub("…(?: …)+", "…", " ".join(shown))
 
 
@@ -84,7 +84,7 @@ def redact_words(text: str) -> str:
 
 
 def type_name(value: Json) -> str:
-    """What *value* is, in one word."""
+    """Return the type of *value* in one word."""
     match value:
         case None:
             return "null"
@@ -105,12 +105,12 @@ def type_name(value: Json) -> str:
 
 
 def describe_types(value: Json) -> str:
-    """The types of a whole answer, such as ``{status: integer, message_list: 50 x {...}}``."""
+    """Return the types in a document, such as ``{status: integer, message_list: 50 x {...}}``."""
     return _shape([value], 6)
 
 
 def _shape(values: list[Json], depth: int) -> str:
-    """The types of all *values*, which stand in the same place."""
+    """Return the types of *values*, which have the same position in the document."""
     kinds = sorted({type_name(value) for value in values} - {"list", "object"})
     lists = [value for value in values if isinstance(value, list)]
     if lists:
@@ -126,8 +126,8 @@ def _shape(values: list[Json], depth: int) -> str:
 
 def _object(objects: list[dict[str, Json]], depth: int) -> str:
     columns: dict[str, list[Json]] = {}
-    for each in objects:
-        for name, value in list(each.items())[:100]:
+    for fields in objects:
+        for name, value in list(fields.items())[:100]:
             columns.setdefault(name, []).append(value)
     if not columns:
         return "empty object"
@@ -160,10 +160,10 @@ def _length_class(length: int) -> str:
 
 
 def redact(document: Json, *, refusal: bool = False) -> bytes | None:
-    """Encode *document* with everything replaced that is anybody's; ``None`` if it is too deep.
+    """Encode *document* with all data of users replaced; ``None`` if it is nested too deeply.
 
-    Structure, types, the order of numbers and of dates, and whether texts are equal, are kept. The
-    words of a *refusal* are kept as far as they are listed, since they decide which error it is.
+    Structure, types, the order of numbers and of dates, and the equality of texts are kept. Of a
+    *refusal*, an API error, the listed words are kept, because they decide which error it is.
     """
     redactor = _Redactor(document, refusal=refusal)
     if redactor.too_deep:
@@ -172,10 +172,10 @@ def redact(document: Json, *, refusal: bool = False) -> bytes | None:
 
 
 class _Redactor:
-    """Replaces values so that what is equal, and what is greater, stays so."""
+    """Replaces values so that equal ones stay equal, and greater ones stay greater."""
 
     def __init__(self, document: Json, *, refusal: bool) -> None:
-        self._refusal = refusal
+        self._is_rejection = refusal
         self._texts: dict[str, int] = {}
         self.too_deep = False
         numbers: set[int] = set()
@@ -210,7 +210,7 @@ class _Redactor:
             case int():
                 return self._numbers[value]
             case float():
-                return 0.5 if value > 0 else -0.5 if value < 0 else 0.0
+                return _sign(value) / 2
             case str():
                 return self._text(value)
             case list():
@@ -222,11 +222,12 @@ class _Redactor:
         replaced: dict[str, Json] = {}
         for number, (name, inner) in enumerate(value.items(), start=1):
             if _DIGITS.fullmatch(name):
-                known = str(self._numbers[int(name)])
+                replacement = str(self._numbers[int(name)])
             else:
-                known = allowed_field(name) or f"unlisted_{number}"
-            # "7" and "07" would be one.
-            replaced[f"unlisted_{number}" if known in replaced else known] = self.replace(inner)
+                replacement = allowed_field(name) or f"unlisted_{number}"
+            if replacement in replaced:  # "7" and "07" are the same number
+                replacement = f"unlisted_{number}"
+            replaced[replacement] = self.replace(inner)
         return replaced
 
     def _text(self, value: str) -> str:
@@ -237,7 +238,7 @@ class _Redactor:
             return f"{self._dates[date]:%Y-%m-%d %H:%M:%S}"
         if _DIGITS.fullmatch(value):
             return str(self._numbers[int(value)])
-        if self._refusal:
+        if self._is_rejection:
             return redact_words(value)
         number = self._texts.setdefault(value, len(self._texts) + 1)
         length = next((high for high in _LENGTHS if len(value) <= high), _LENGTHS[-1])
@@ -246,8 +247,13 @@ class _Redactor:
         return begin.ljust(min(length, 250), "x")
 
 
+def _sign(value: float) -> float:
+    """Return 1, 0 or -1; 0 for NaN."""
+    return float(value > 0) - float(value < 0)
+
+
 def _order_preserving(numbers: Iterable[int]) -> dict[int, int]:
-    """Each number with another of as many digits, in the same order. Less than ten stays."""
+    """Return a number of as many digits for each number, in the same order; digits are kept."""
     ranked: dict[int, int] = {}
     counts: dict[int, int] = {}
     for number in sorted(numbers, key=abs):

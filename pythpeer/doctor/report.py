@@ -1,12 +1,13 @@
-"""What an examination found, as values that can be pasted anywhere. Pure.
+"""The findings of an examination, as values that can be published. Pure.
 
-Every text in here is made of this package's own words, of numbers, of host names, and of what
-`redact` lets through. No key, name or message of anybody's must ever get into one.
+Every text is made of this package's own words, of numbers, of host names, and of what `redact`
+allows. No key, name or message of a user must ever be in one.
 """
 
 from __future__ import annotations
 
 import enum
+import warnings
 from typing import Final
 
 import msgspec
@@ -17,80 +18,102 @@ __all__ = ["Finding", "Report", "Sample", "Shape", "Status"]
 
 
 class Status(enum.Enum):
-    """What a finding means for whoever runs a program with this library."""
+    """What a finding means for the user of a program with this library."""
 
     OK = "ok"
-    """As it should be."""
+    """As expected."""
 
     NOTE = "note"
-    """Not documented, or otherwise than documented, and taken as it comes: nothing to do."""
+    """Undocumented, or not as documented, and supported: there is nothing to do."""
 
     WARNING = "warning"
-    """Something is missing, or will go wrong some day."""
+    """Something is missing, or will fail later."""
 
     PROBLEM = "problem"
     """Something does not work."""
 
     SKIPPED = "skipped"
-    """Not looked at; the text says why."""
+    """Not checked; the text is the reason."""
 
 
 SEVERITY: Final = (Status.SKIPPED, Status.OK, Status.NOTE, Status.WARNING, Status.PROBLEM)
+"""Every status, in ascending order of severity."""
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     check: str
-    """What was looked at: a name that stays the same, such as ``"pythbots.mail.null"``."""
+    """The name of the check, which is stable, such as ``"pythbots.mail.null"``."""
 
     status: Status
+    """How severe it is."""
 
     text: str
-    """What was found."""
+    """The result in words."""
 
     advice: str | None = None
-    """What to do about it, where there is something to do."""
+    """What to do about it; ``None`` if there is nothing to do."""
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """What one kind of answer looked like: types, lengths and the names of fields."""
+    """The types, lengths and field names of one kind of response."""
 
     name: str
+    """What was requested."""
+
     shape: str
+    """The types, such as ``{status: integer, message_list: 50 x {...}}``."""
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """One answer with everything in it replaced that is anybody's."""
+    """One response in which all data of users is replaced."""
 
     endpoint: str
+    """The name of the endpoint."""
+
     name: str
+    """What was requested, as a part of a file's name."""
+
     body: bytes
+    """The redacted JSON."""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """All that an examination found, in the order in which it was found."""
+    """All results of an examination."""
 
     version: str
     """The version of this library."""
 
     findings: tuple[Finding, ...]
+    """The results of the checks, in their order."""
+
     shapes: tuple[Shape, ...] = ()
+    """The shapes of the responses, in their order."""
+
     samples: tuple[Sample, ...] = ()
-    """For `write_samples`; not part of what `as_json` gives."""
+    """The redacted responses, for `write_samples`; `as_json` omits them."""
 
     @property
     def status(self) -> Status:
-        """The gravest of all findings."""
-        found = (finding.status for finding in self.findings)
-        return max(found, key=SEVERITY.index, default=Status.SKIPPED)
+        """The status of the most severe finding; ``SKIPPED`` without findings."""
+        statuses = (finding.status for finding in self.findings)
+        return max(statuses, key=SEVERITY.index, default=Status.SKIPPED)
 
     def find(self, check: str) -> Finding | None:
-        """The finding of this name, or ``None`` where it was not looked at."""
-        return next((each for each in self.findings if each.check == check), None)
+        """Return the finding of the check of this name, ``None`` if there is none."""
+        return next((finding for finding in self.findings if finding.check == check), None)
+
+    def of(self, check: str) -> Finding | None:
+        """Deprecated name of `find`."""
+        text = (
+            "Report.of() is deprecated and will be removed in the next version; use Report.find()"
+        )
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return self.find(check)
 
     def as_json(self) -> JsonObject:
-        """The report as what JSON can hold, without the samples."""
+        """Return the report as JSON values, without the samples."""
         fields: JsonObject = msgspec.to_builtins(
             {
                 "version": self.version,

@@ -1,6 +1,6 @@
-"""One answer as it came, and what can be said of any answer whatever was asked. Pure.
+"""`Exchange`: one request and its response; and the checks that apply to every response. Pure.
 
-An answer's own words get no further than `redact` lets them.
+Texts of a response are shown only as far as `redact` allows.
 """
 
 from __future__ import annotations
@@ -32,63 +32,69 @@ from .report import Finding, Status
 __all__ = ["Exchange", "common_findings", "failure_finding"]
 
 SLOW_AFTER: Final = 5.0
-"""Seconds from which on an answer is slow: bots feel it."""
+"""Seconds from which a response counts as slow."""
 
 MAX_CLOCK_SKEW: Final = 30.0
-"""Seconds by which clocks may differ before certificates and dates suffer."""
+"""Seconds by which the clocks may differ without an effect on certificates and dates."""
 
-PAGE: Final = re.compile(rb"<(?:!doctype|html|head|body|script)\b", re.IGNORECASE)
+HTML: Final = re.compile(rb"<(?:!doctype|html|head|body|script)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What came of one request."""
+    """One request and its response, or the failure of it."""
 
     name: str
-    """What was asked, in a word or two; also what its sample is called."""
+    """What was requested, in a word or two; also the name of its sample."""
 
     endpoint: str
+    """The name of the endpoint."""
+
     result: object
-    """What the models make of it: a value, or the error."""
+    """The decoded result, or the error."""
 
     status: int | None = None
-    """The HTTP status; ``None`` without an answer."""
+    """The HTTP status; ``None`` without a response."""
 
     headers: Mapping[str, str] | None = None
+    """The headers of the response."""
+
     body: bytes = b""
+    """The body as received."""
+
     document: Json | NoJson = NO_JSON
-    """The body as JSON, read leniently."""
+    """The body as JSON, parsed leniently."""
 
     seconds: float = 0.0
-    """How long it took, from the token to the last byte."""
+    """Seconds from the token to the last byte."""
 
     at: datetime | None = None
-    """When it was here, by our clock."""
+    """When the response was complete, by this machine's clock."""
 
-    # Not the generated one: it would show headers and body.
+    # The generated one would show headers and body.
     def __repr__(self) -> str:
-        return f"<Seen {self.name}>"
+        return f"<Exchange {self.name}>"
 
     @property
     def error(self) -> PythpeerError | None:
-        """What it failed with."""
+        """The error, ``None`` if it succeeded."""
         return self.result if isinstance(self.result, PythpeerError) else None
 
     @property
     def is_api_error(self) -> bool:
-        """Whether the service said no in its own words, and not a page in front of it."""
+        """Whether the response is an API error of the service, not a web page."""
         return isinstance(self.result, ApiError) and not self.is_html
 
     @property
     def is_html(self) -> bool:
-        """Whether it is a page for people in the place of an answer."""
-        return self.document is NO_JSON and PAGE.search(self.body[:4096]) is not None
+        """Whether the response is a web page instead of JSON."""
+        return self.document is NO_JSON and HTML.search(self.body[:4096]) is not None
 
     @property
     def error_text(self) -> str:
-        """A refusal's words, as far as they can be shown."""
-        said = self.result.message if isinstance(self.result, ApiError) else ""
-        shown = redact_words(said)
+        """The text of an API error as far as it can be shown, and the HTTP status."""
+        message = self.result.message if isinstance(self.result, ApiError) else ""
+        shown = redact_words(message)
         return f' ("{shown}", HTTP status {self.status})' if shown else f" (status {self.status})"
 
 
@@ -96,147 +102,147 @@ class Exchange:
 
 
 def failure_finding(check: str, seen: Exchange) -> Finding:
-    """Why there is no answer that the models could read, and what to do about it."""
+    """Return why there is no readable response, and what to do about it."""
     error = seen.error
     if isinstance(error, RateLimitedError):
-        return _asked_too_often(check, error)
+        return _throttled(check, error)
     if seen.is_html:
-        return _page(check, seen)
+        return _html_page(check, seen)
     text, advice = _explain(seen, error)
-    # A refusal that is not about a key: a chat that is not opted in, for one.
+    # An API error without a relation to a key, such as a chat that is not opted in, is a warning.
     status = Status.WARNING if type(error) is ApiError else Status.PROBLEM
     return Finding(check, status, f"{seen.name}: {text}", advice)
 
 
-def _asked_too_often(check: str, error: RateLimitedError) -> Finding:
-    when = "" if error.retry_after is None else f" for {error.retry_after:.0f} s"
-    who = "the limiter lets nothing through" if error.status is None else "asked too often"
+def _throttled(check: str, error: RateLimitedError) -> Finding:
+    duration = "" if error.retry_after is None else f" for {error.retry_after:.0f} s"
+    reason = "the limiter has no token" if error.status is None else "throttled by the service"
     return Finding(
         check,
         Status.WARNING,
-        f"{who}{when}: not looked at any further",
+        f"{reason}{duration}: not checked further",
         "run this again later; other programs with the same key count as well",
     )
 
 
-def _page(check: str, seen: Exchange) -> Finding:
+def _html_page(check: str, seen: Exchange) -> Finding:
     return Finding(
         check,
         Status.PROBLEM,
-        f"{seen.name}: a web page (HTTP status {seen.status}) in the place of JSON",
-        "something stands between: log in to the network (a captive portal), or the service's own "
-        "guard wants a browser; open its address in one to see which",
+        f"{seen.name}: a web page (HTTP status {seen.status}) instead of JSON",
+        "something intercepts requests: a network that requires a login (captive portal), or the "
+        "service's protection against bots; open its address in a browser to find out",
     )
 
 
 def _explain(seen: Exchange, error: PythpeerError | None) -> tuple[str, str]:
     match error:
         case RequestTimeoutError():
-            return "no whole answer within the time limit", "try again; the service may be busy"
+            return (
+                "no complete response within the time limit",
+                "try again; the service may be busy",
+            )
         case TransportError():
-            # One of the transport's own few sentences, without a word from the error behind it.
-            return str(error.args[0]), "try again; if it stays so, something between is at fault"
+            # One of the transport's own texts, which contains nothing of the error that caused it.
+            return str(error.args[0]), "try again; if it persists, the network is the cause"
         case ResponseTooLargeError():
-            return f"the answer is over {error.limit} bytes", "raise max_body"
+            return f"the response has more than {error.limit} bytes", "raise max_body"
         case AccessDeniedError():
-            return f"refused, over a key{seen.error_text}", "check the key, and what it may do"
+            return f"access denied{seen.error_text}", "check the key, and its permissions"
         case ApiError():
-            return f"refused{seen.error_text}", "see whether the words name the reason"
+            return f"API error{seen.error_text}", "its text may name the reason"
         case HttpStatusError(status=status) if status is not None and 300 <= status < 400:
             return _redirect(seen, status)
         case HttpStatusError(status=status) if status is not None and status >= 500:
-            return f"HTTP status {status}: the service is in trouble", "try again later"
+            return f"HTTP status {status}: the service has a failure", "try again later"
         case HttpStatusError(status=status):
             return f"HTTP status {status}", "check the service's address in the settings"
         case _ if seen.document is NO_JSON:
-            empty = "an empty answer" if not seen.body.strip() else "no JSON, or damaged JSON"
-            return empty, "try again; if it stays so, please report it"
+            text = "no JSON, or damaged JSON" if seen.body.strip() else "an empty response"
+            return text, "try again; if it persists, please report it"
         case _:
-            found = seen.document
-            what = type_name(found) if found in (None, [], {}) else describe_types(found)
+            is_empty = seen.document in (None, [], {})
+            types = type_name(seen.document) if is_empty else describe_types(seen.document)
             return (
-                f"JSON of another shape than the models expect: {what}",
+                f"JSON of an unexpected shape: {types}",
                 "please report it, with a sample (--capture)",
             )
 
 
 def _redirect(seen: Exchange, status: int) -> tuple[str, str]:
-    """Redirects are never followed: the key would go where it leads."""
+    """Explain a redirect, which is never followed because its target would receive the key."""
     try:
         host = urlsplit((seen.headers or {}).get("Location", "")).hostname
     except ValueError:
         host = None
-    where = "to another host" if host else "elsewhere"
+    target = "another host" if host else "another address"
     advice = (
-        "log in to the network if it asks for that; else put the service's new address in the "
+        "log in to the network if it requires that; otherwise set the service's new address in the "
         "settings (PYTHPEER_PEERBET_URL, PYTHPEER_PYTHBOTS_URL)"
     )
-    return f"HTTP status {status}: sent on {where}, which is never followed", advice
+    return f"HTTP status {status}: redirect to {target}, not followed", advice
 
 
-# -- what is around the answers of one service ----------------------------------------------------
+# -- all responses of one service ----------------------------------------------------
 
 
-def common_findings(service: str, answers: Sequence[Exchange]) -> Iterator[Finding]:
-    """Speed, clock, content type, and what is printed around the JSON."""
-    heard = [seen for seen in answers if seen.status is not None]
-    if not heard:
+def common_findings(service: str, exchanges: Sequence[Exchange]) -> Iterator[Finding]:
+    """Check speed, clock, content type, and output around the JSON."""
+    answered = [seen for seen in exchanges if seen.status is not None]
+    if not answered:
         return
-    yield _speed(service, heard)
-    yield _clock(service, heard)
-    read = [seen for seen in heard if seen.document is not NO_JSON]
+    yield _check_speed(service, answered)
+    yield _check_clock(service, answered)
+    read = [seen for seen in answered if seen.document is not NO_JSON]
     if read:
-        yield _content_type(service, read)
+        yield _check_content_type(service, read)
         yield _check_extra_output(service, read)
 
 
-def _speed(service: str, heard: Sequence[Exchange]) -> Finding:
-    slowest = max(heard, key=lambda seen: seen.seconds)
-    text = f"the slowest answer of {len(heard)} took {slowest.seconds:.2f} s ({slowest.name})"
+def _check_speed(service: str, answered: Sequence[Exchange]) -> Finding:
+    slowest = max(answered, key=lambda seen: seen.seconds)
+    text = f"the slowest response of {len(answered)} took {slowest.seconds:.2f} s ({slowest.name})"
     if slowest.seconds < SLOW_AFTER:
         return Finding(f"{service}.speed", Status.OK, text)
     return Finding(
         f"{service}.speed",
         Status.WARNING,
         f"slow: {text}",
-        "nothing is lost by it; if it stays so, give Session a longer timeout",
+        "nothing is lost by that; if it persists, give Session a longer timeout",
     )
 
 
-def _clock(service: str, heard: Sequence[Exchange]) -> Finding:
+def _check_clock(service: str, answered: Sequence[Exchange]) -> Finding:
     check = f"{service}.clock"
-    offsets = [
-        offset
-        for seen in heard
-        if (offset := _offset((seen.headers or {}).get("Date", ""), seen.at)) is not None
-    ]
+    dates = [((seen.headers or {}).get("Date", ""), seen.at) for seen in answered]
+    offsets = [offset for date, at in dates for offset in _offset(date, at)]
     if not offsets:
-        return Finding(check, Status.NOTE, "the answers carry no date to compare clocks by")
+        return Finding(check, Status.NOTE, "the responses have no date to compare clocks with")
     offset = min(offsets, key=abs)
     if abs(offset) <= MAX_CLOCK_SKEW:
         return Finding(check, Status.OK, f"within {MAX_CLOCK_SKEW:.0f} s of the service's")
-    which = "ahead of" if offset > 0 else "behind"
+    relation = "ahead of" if offset > 0 else "behind"
     return Finding(
         check,
         Status.WARNING,
-        f"this machine's clock is {abs(offset):.0f} s {which} the service's",
-        "have the clock set by the network (NTP): certificates are judged by it",
+        f"this machine's clock is {abs(offset):.0f} s {relation} the service's",
+        "set the clock by the network (NTP), because certificates depend on it",
     )
 
 
-def _offset(date: str, at: datetime | None) -> float | None:
-    """Seconds by which our clock is ahead of *date*."""
+def _offset(date: str, at: datetime | None) -> Sequence[float]:
+    """Return the seconds by which *at* is ahead of *date*; empty if either is unknown."""
     try:
-        theirs = parsedate_to_datetime(date)
+        sent = parsedate_to_datetime(date)
     except (ValueError, TypeError, OverflowError):
-        return None
+        return ()
     if at is None:
-        return None
-    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
-    return (at - theirs).total_seconds()
+        return ()
+    sent = sent if sent.tzinfo else sent.replace(tzinfo=UTC)
+    return ((at - sent).total_seconds(),)
 
 
-def _content_type(service: str, read: Sequence[Exchange]) -> Finding:
+def _check_content_type(service: str, read: Sequence[Exchange]) -> Finding:
     check = f"{service}.content-type"
     types = {
         (seen.headers or {}).get("Content-Type", "").partition(";")[0].strip().lower()
@@ -244,35 +250,37 @@ def _content_type(service: str, read: Sequence[Exchange]) -> Finding:
     }
     if types == {"application/json"}:
         return Finding(check, Status.OK, "application/json")
-    known = sorted(found for found in types if found in _TYPES)
-    text = " and ".join([*known, *(["another"] if types - _TYPES else [])])
-    return Finding(check, Status.NOTE, f"the JSON says that it is {text}: read all the same")
+    names = sorted(types & _TYPES)
+    if types - _TYPES:
+        names.append("another type")
+    return Finding(check, Status.NOTE, f"Content-Type is {' and '.join(names)}: accepted")
 
 
 _TYPES: Final = frozenset({"application/json", "text/html", "text/plain", "text/json"})
+"""The types that are shown by name."""
 
 
 def _check_extra_output(service: str, read: Sequence[Exchange]) -> Finding:
     check = f"{service}.around"
-    marked = [seen for seen in read if seen.body.startswith(b"\xef\xbb\xbf")]
-    printed = [
+    with_bom = [seen for seen in read if seen.body.startswith(b"\xef\xbb\xbf")]
+    with_output = [
         seen for seen in read if not _is_plain(seen.body.removeprefix(b"\xef\xbb\xbf").strip())
     ]
-    if printed:
+    if with_output:
         return Finding(
             check,
             Status.WARNING,
-            f"{_bom_prefix(marked)}something is printed around or in the JSON that is no JSON "
-            f"(PHP's warnings, or control characters), in {len(printed)} of {len(read)} answers",
-            "it is looked past; whoever runs the service may want to know",
+            f"{_bom_prefix(with_bom)}output that is not JSON around or in it (PHP's warnings, or "
+            f"control characters), in {len(with_output)} of {len(read)} responses",
+            "it is ignored; report it to the operator of the service",
         )
-    if marked:
-        return Finding(check, Status.NOTE, "a byte-order mark before the JSON: looked past")
+    if with_bom:
+        return Finding(check, Status.NOTE, "a byte-order mark before the JSON: ignored")
     return Finding(check, Status.OK, "the JSON is plain")
 
 
-def _bom_prefix(marked: Sequence[Exchange]) -> str:
-    return "a byte-order mark, and " if marked else ""
+def _bom_prefix(with_bom: Sequence[Exchange]) -> str:
+    return "a byte-order mark, and " if with_bom else ""
 
 
 def _is_plain(body: bytes) -> bool:

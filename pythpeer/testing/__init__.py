@@ -1,4 +1,4 @@
-"""The public test kit: both services on loopback, and a judge of how they are asked.
+"""The public test kit: both services on loopback, and a checker of every request to them.
 
 It is used like this:
 
@@ -7,20 +7,23 @@ It is used like this:
         page = await session.peerbet.messages()
         assert not fake.violations
 
-Everything here is for tests and demonstrations; nothing of it is needed to talk to the services. It
-imports no more than a session does until the services start, for its pytest plugin stands in every
-test run.
+Everything here is for tests and demonstrations; sessions do not need it. The pytest plugin imports
+this package in every test run, so until the services start it must import no more than a session.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from .chat import ChatLine, FakeChat
+from .deprecation import warn_renamed
 from .directory import Chats, Person, Staff, Users
+from .endpoints import DEFAULT_RATES
 from .fake import FakeServices
 from .faults import Fault, Faults
 from .habits import BOM, PHP_WARNING, QuirkOptions, Quirks
-from .incoming import Arrival
-from .judge import DEFAULT_RATES, Rule, Violation
+from .incoming import RecordedRequest
+from .judge import Rule, Violation
 from .keys import ApiKeys
 from .mail import FakeMail, Mailbox, SentMail, StoredMail
 from .people import Actor, Heard, Pace, People
@@ -32,7 +35,6 @@ __all__ = [
     "PHP_WARNING",
     "Actor",
     "ApiKeys",
-    "Arrival",
     "ChatLine",
     "Chats",
     "FakeChat",
@@ -47,6 +49,7 @@ __all__ = [
     "Person",
     "QuirkOptions",
     "Quirks",
+    "RecordedRequest",
     "Rule",
     "SentMail",
     "Staff",
@@ -55,3 +58,28 @@ __all__ = [
     "Violation",
     "VirtualTimeLoop",
 ]
+
+RENAMED: Final = {
+    "Arrival": "RecordedRequest",
+    "HabitOptions": "QuirkOptions",
+    "Habits": "Quirks",
+    "LAW": "DEFAULT_RATES",
+    "Letter": "StoredMail",
+}
+"""Old names that work for one version, and the names that replace them."""
+
+if TYPE_CHECKING:
+    Arrival = RecordedRequest
+    HabitOptions = QuirkOptions
+    Habits = Quirks
+    LAW = DEFAULT_RATES
+    Letter = StoredMail
+else:
+
+    def __getattr__(name: str) -> object:
+        """Return what an old name stands for, and warn. Raises ``AttributeError``."""
+        if name not in RENAMED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        new = RENAMED[name]
+        warn_renamed(f"{__name__}.{name}", f"{__name__}.{new}")
+        return globals()[new]

@@ -1,8 +1,8 @@
-"""The Peerbet chat, v1.0: who said what, and what a reader gets to see of it.
+"""The Peerbet chat, v1.0: its messages, and the pages that a reader receives.
 
 Documented: 50 messages without ``mid``, ``last`` at most 300, ``msg`` at most 250 characters, bits
-as 0 and 1, and the shape of the answers. Not documented, and so decided here: ids count from 1,
-and a wrong key is refused. What else is documented nowhere is a habit (`Habits`).
+as 0 and 1, and the fields of responses. Undocumented and decided here: ids count from 1, and a
+wrong key is an API error. Whatever else is undocumented is a quirk (`Quirks`).
 """
 
 from __future__ import annotations
@@ -17,56 +17,68 @@ from typing import Final
 
 import msgspec
 
+from .deprecation import warn_renamed
 from .habits import Quirks
 from .incoming import IncomingRequest
-from .replies import RefusedError, as_bit, as_php_list, ordered
+from .replies import RejectedError, as_bit, as_php_list, ordered
 
 __all__ = ["ChatLine", "FakeChat"]
 
 DEFAULT_PAGE: Final = 50
-"""How many messages there are without ``mid`` and ``last``."""
+"""Messages in a response without ``mid`` and ``last``."""
 
 MAX_PAGE: Final = 300
-"""How many messages there are in one answer at most."""
+"""The most messages in one response."""
 
 MAX_TEXT: Final = 250
-"""How many characters one message has at most."""
+"""The most characters in one message."""
 
 
 class ChatLine(msgspec.Struct, frozen=True):
-    """One message: ``to`` is empty when it is for everyone, ``date`` is ``yyyy-MM-dd HH:mm:ss``."""
+    """One message."""
 
     id: int
+    """The id, greater than those of all earlier messages."""
+
     sender: str
+    """The sender's username."""
+
     to: str
+    """The recipient's username of a private message; empty if it is for everyone."""
+
     text: str
+    """The text, unchanged."""
+
     date: str
+    """The services' date, ``yyyy-MM-dd HH:mm:ss``."""
+
     bot: bool
+    """Whether it is marked as a bot's message."""
 
 
 class FakeChat:
-    """The chat room. ``messages`` is all that was said, in order; ids are 1, 2, 3 ...
-
-    Messages may also be put there directly, with ids in ascending order: the next one said gets an
-    id after theirs.
-
-    ``users_online`` is the number that the answers carry; set it at will.
-    """
+    """The chat, whose messages have the ids 1, 2, 3 ..."""
 
     def __init__(
-        self, *, habits: Callable[[], Quirks], date: Callable[[], str], rng: Random
+        self, *, quirks: Callable[[], Quirks], date: Callable[[], str], rng: Random
     ) -> None:
         self.messages: list[ChatLine] = []
+        """All messages in order. They may also be appended directly, with ids in ascending order:
+        the next message that is posted gets an id after theirs."""
         self.users_online = 1
-        self._habits = habits
+        """The number of users online in every response; may be set."""
+        self._quirks = quirks
         self._date = date
-        self._chance = rng
+        self._rng = rng
         self._users: dict[str, str] = {}
+        """Usernames by key; `register` adds to them."""
         self._last_id = 0
+        """The highest id that was given to a message; it never decreases."""
         self._listeners: list[Callable[[ChatLine], None]] = []
+        """The callers of `subscribe`, called with each message."""
 
     def register(self, user: str, key: str) -> None:
-        """Let *user* in with *key*: to post, and to see the private messages from and to them."""
+        """Accept *key* as that of *user*: to post, and to see private messages from and to them."""
         self._users[key] = user
 
     @property
@@ -75,9 +87,9 @@ class FakeChat:
         return self._users.keys()
 
     def say(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int:
-        """Add a message, private if *to* names a user, and return its id."""
-        shown = self.messages[-1].id if self.messages else 0
-        self._last_id = max(self._last_id, shown) + 1
+        """Add a message and return its id. It is private if *to* is a username."""
+        newest = self.messages[-1].id if self.messages else 0
+        self._last_id = max(self._last_id, newest) + 1
         line = ChatLine(self._last_id, sender, to, text, self._date(), bot)
         self.messages.append(line)
         for listener in tuple(self._listeners):
@@ -85,76 +97,81 @@ class FakeChat:
         return line.id
 
     def after(self, id: int) -> list[ChatLine]:
-        """The messages behind the one with this id, in order."""
+        """Return the messages after the one with this id, in order."""
         return self.messages[bisect_right(self.messages, id, key=attrgetter("id")) :]
 
     def subscribe(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:
-        """Have *listener* called with each message from now on, until what is returned is called.
+        """Call *listener* with each message from now on, until the returned function is called.
 
-        It is called before the message's sender is answered, and should return soon.
+        It is called before the sender receives a response, and must return soon.
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def listen(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:
+        """Deprecated name of `subscribe`."""
+        warn_renamed("FakeChat.listen()", "FakeChat.subscribe()")
+        return self.subscribe(listener)
+
     def answer(self, call: IncomingRequest) -> dict[str, object]:
-        """Answer one request. Raises `RefusedError`."""
+        """Return the JSON document for one request. Raises `RejectedError`."""
         match call.endpoint:
             case "peerbet.chat.get":
                 return self._get(call)
             case "peerbet.chat.set":
                 return self._set(call)
             case _:
-                raise _refusal("Unknown action")
+                raise _rejected("Unknown action")
 
     def _get(self, call: IncomingRequest) -> dict[str, object]:
         reader = self._user(call)
         last, mid = _int32_param(call, "last"), _int32_param(call, "mid")
         if last is not None and last < 1:
-            raise _refusal("Invalid last")
-        habits = self._habits()
-        lines = ordered(self._page(reader, mid, last), habits, self._chance)
+            raise _rejected("Invalid last")
+        quirks = self._quirks()
+        lines = ordered(self._page(reader, mid, last), quirks, self._rng)
         return {
             "status": 1,
             "users_online": self.users_online,
-            "message_list": as_php_list([_as_json(line, reader, habits) for line in lines], habits),
+            "message_list": as_php_list([_as_json(line, reader, quirks) for line in lines], quirks),
         }
 
     def _page(self, reader: str | None, mid: int | None, last: int | None) -> list[ChatLine]:
-        habits = self._habits()
+        quirks = self._quirks()
         start = 0 if mid is None else bisect_right(self.messages, mid, key=attrgetter("id"))
-        seen = [line for line in self.messages[start:] if _can_see(reader, line)]
-        if habits.overlap:
+        visible = [line for line in self.messages[start:] if _can_see(reader, line)]
+        if quirks.overlap:
             before = (line for line in reversed(self.messages[:start]) if _can_see(reader, line))
-            seen[:0] = reversed(list(islice(before, habits.overlap)))
+            visible[:0] = reversed(list(islice(before, quirks.overlap)))
         size = min(last or (DEFAULT_PAGE if mid is None else MAX_PAGE), MAX_PAGE)
-        oldest = mid is not None and habits.window == "oldest"
-        page = seen[:size] if oldest else seen[-size:]
-        return [line for line in page for _ in range(habits.repeat)]
+        oldest = mid is not None and quirks.window == "oldest"
+        page = visible[:size] if oldest else visible[-size:]
+        return [line for line in page for _ in range(quirks.repeat)]
 
     def _set(self, call: IncomingRequest) -> dict[str, object]:
         sender = self._user(call)
         if sender is None:
-            raise _refusal("Invalid key")
+            raise _rejected("Invalid key")
         text = call.params.get("msg", "")
         if not text:
-            raise _refusal("Message is empty")
+            raise _rejected("Message is empty")
         if len(text) > MAX_TEXT:
-            raise _refusal(f"Message is too long, {MAX_TEXT} characters at most")
+            raise _rejected(f"Message is too long, {MAX_TEXT} characters at most")
         bot = call.params.get("bot", "").lower() in ("1", "true")
         return {"status": 1, "mid": self.say(sender, text, bot=bot)}
 
     def _user(self, call: IncomingRequest) -> str | None:
-        """The user whose key the request carries, ``None`` without one."""
+        """Return the user whose key the request carries, ``None`` without a key."""
         key = call.params.get("key")
         if not key:
             return None
         if key not in self._users:
-            raise _refusal("Invalid key")
+            raise _rejected("Invalid key")
         return self._users[key]
 
 
-def _refusal(words: str) -> RefusedError:
-    return RefusedError({"status": 0, "message": words})
+def _rejected(message: str) -> RejectedError:
+    return RejectedError({"status": 0, "message": message})
 
 
 def _int32_param(call: IncomingRequest, name: str) -> int | None:
@@ -162,7 +179,7 @@ def _int32_param(call: IncomingRequest, name: str) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"-?[0-9]{1,10}", text) or not -(2**31) <= int(text) < 2**31:
-        raise _refusal(f"Invalid {name}")
+        raise _rejected(f"Invalid {name}")
     return int(text)
 
 
@@ -170,15 +187,15 @@ def _can_see(reader: str | None, line: ChatLine) -> bool:
     return not line.to or reader in (line.sender, line.to)
 
 
-def _as_json(line: ChatLine, reader: str | None, habits: Quirks) -> dict[str, object]:
-    """Shape a message for *reader*, as documented."""
+def _as_json(line: ChatLine, reader: str | None, quirks: Quirks) -> dict[str, object]:
+    """Return the fields of a message for *reader*, as documented."""
     return {
         "id": line.id,
         "by": line.sender,
         "to": line.to,
         "msg": line.text,
         "date": line.date,
-        "bot": as_bit(line.bot, habits),
-        "my": as_bit(line.sender == reader, habits),
-        "me": as_bit(bool(line.to), habits),
+        "bot": as_bit(line.bot, quirks),
+        "my": as_bit(line.sender == reader, quirks),
+        "me": as_bit(bool(line.to), quirks),
     }

@@ -1,7 +1,7 @@
-"""Who and what PythBots knows: people, and chats with their staff and statistics.
+"""The users of PythBots, and its chats with their staff and statistics.
 
-Which facts there are is documented; the names of the fields and their types are not, so these are
-natural choices.
+Documented is which facts there are. The names and types of the fields are not, so these are natural
+choices.
 """
 
 from __future__ import annotations
@@ -18,26 +18,50 @@ DAY: Final = 86_400
 
 
 class Person(msgspec.Struct, frozen=True):
-    """One user, field by field as ``userinfo.php`` shows it."""
+    """One user, with the fields that ``userinfo.php`` shows."""
 
     id: int
+    """The id, unique among users."""
+
     username: str
+    """The name, unique in any case."""
+
     nickname: str
+    """The displayed name."""
+
     avatar: str
+    """The URL of the picture."""
+
     powers: tuple[str, ...]
+    """Names of powers."""
+
     chats: tuple[str, ...]
+    """Names of chats."""
+
     rank: str
+    """The rank."""
+
     online: bool
+    """Whether the user is online."""
 
 
 class Staff(msgspec.Struct, frozen=True):
-    """One member of a chat's staff, as ``crank.php`` shows it. ``time_held`` is in seconds."""
+    """One member of a chat's staff, with the fields that ``crank.php`` shows."""
 
     id: int
+    """The user's id."""
+
     username: str
+    """The user's name."""
+
     rank: str
+    """The rank in the chat, such as ``"Main Owner"``."""
+
     avatar: str
+    """The URL of the user's picture."""
+
     time_held: int
+    """Seconds for which the rank has been held."""
 
 
 class Users:
@@ -58,10 +82,21 @@ class Users:
         rank: str = "User",
         online: bool = False,
     ) -> Person:
-        """Add a user, in the place of whoever had that name or id before."""
-        known = self.by_name(username)
+        """Add a user and return it; replaces users who have the same name or id.
+
+        Args:
+            username: The name, unique in any case.
+            user_id: The id; by default that of the user replaced, or the next free one.
+            nickname: The displayed name, by default *username*.
+            avatar: The URL of a picture; by default an invented one.
+            powers: Names of powers.
+            chats: Names of chats.
+            rank: The rank.
+            online: Whether the user is online.
+        """
+        namesake = self.by_name(username)
         if user_id is None:
-            user_id = known.id if known else self._next_id()
+            user_id = namesake.id if namesake else self._next_id()
         person = Person(
             id=user_id,
             username=username,
@@ -72,36 +107,36 @@ class Users:
             rank=rank,
             online=online,
         )
-        replaced = (known, self.by_id(user_id))
-        self._people = [*(one for one in self._people if one not in replaced), person]
+        replaced = (namesake, self.by_id(user_id))
+        self._people = [*(other for other in self._people if other not in replaced), person]
         return person
 
     def _next_id(self) -> int:
-        return 1 + max((one.id for one in self._people), default=0)
+        return 1 + max((person.id for person in self._people), default=0)
 
     def __iter__(self) -> Iterator[Person]:
         return iter(self._people)
 
     def by_name(self, username: str) -> Person | None:
-        """The user of that name."""
+        """Return the user of that name, in any case; ``None`` if there is none."""
         name = username.casefold()
-        return next((one for one in self._people if one.username.casefold() == name), None)
+        return next((user for user in self._people if user.username.casefold() == name), None)
 
     def by_id(self, user_id: int | str) -> Person | None:
-        """The user with that id, given as a number or in digits."""
-        return next((one for one in self._people if str(one.id) == str(user_id)), None)
+        """Return the user with that id, also as a text of digits; ``None`` if there is none."""
+        return next((user for user in self._people if str(user.id) == str(user_id)), None)
 
     def find(self, user: str) -> Person | None:
-        """The user of that name or, failing that, with that id."""
+        """Return the user of that name, or else the one with that id; ``None`` if there is none."""
         return self.by_name(user) or self.by_id(user)
 
     def ensure(self, username: str) -> Person:
-        """The user of that name, added if there is none."""
+        """Return the user of that name, who is added if necessary."""
         return self.by_name(username) or self.add(username)
 
 
 class Chat(msgspec.Struct):
-    """One chat. Only one that has ``opted_in`` shows its staff."""
+    """One chat. Its staff is shown only if it has ``opted_in``."""
 
     opted_in: bool
     stats: dict[str, int]
@@ -116,25 +151,29 @@ class Chats:
         self._chats: dict[str, Chat] = {}
 
     def add(self, chat_id: int, *, opted_in: bool = True, **stats: int) -> None:
-        """Add a chat without staff. Only one that has *opted_in* shows its staff.
+        """Add a chat without staff, whose staff is shown only if it has *opted_in*.
 
-        *stats* come beside, or in the place of, ``messages`` and ``active_users``, which are 0.
+        *stats* are statistics in addition to ``messages`` and ``active_users``, which are 0 by
+        default.
         """
         self._chats[str(chat_id)] = Chat(opted_in, {"messages": 0, "active_users": 0, **stats})
 
     def appoint(self, chat_id: int, username: str, rank: str, *, time_held: int = 0) -> None:
-        """Give *username* a rank, such as ``"Main Owner"``, held for *time_held* seconds."""
+        """Add *username* to the staff, with a rank held for *time_held* seconds.
+
+        Raises ``KeyError`` for an unknown chat.
+        """
         person = self._users.ensure(username)
         member = Staff(person.id, person.username, rank, person.avatar, time_held)
         self._chats[str(chat_id)].staff.append(member)
 
     def by_id(self, chat_id: str) -> Chat | None:
-        """The chat with that id, given in digits."""
+        """Return the chat with that id, a text of digits; ``None`` if there is none."""
         return self._chats.get(chat_id)
 
 
 def seed_directory(users: Users, chats: Chats) -> None:
-    """Put in what the documentation's examples ask for: a user, a chat, and some company."""
+    """Add the user and the chat of the documentation's examples, and two more users."""
     users.add(
         "tiro",
         user_id=221192,

@@ -1,4 +1,4 @@
-"""`FakeServices`: Peerbet and PythBots on loopback, as documented, with a judge at the door."""
+"""`FakeServices`: Peerbet and PythBots on loopback, as documented; every request is checked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from ..misuse import AsyncContextOnly
 from ..session import Session, SessionOptions
 from ..wire import Rate
 from .chat import FakeChat
+from .deprecation import warn_renamed
 from .directory import Chats, Users, seed_directory
+from .endpoints import DEFAULT_RATES, SERVICES, Service
 from .faults import ERROR_PAGE, Fault, Faults
-from .habits import QuirkOptions, Quirks, habits_from
-from .incoming import Arrival, IncomingRequest, Service, redacted
-from .judge import DEFAULT_RATES, RequestChecker, Violation
+from .habits import QuirkOptions, Quirks, make_quirks
+from .incoming import IncomingRequest, RecordedRequest, redacted
+from .judge import RequestChecker, Violation
 from .keys import ApiKeys
 from .mail import FakeMail
 from .people import People
 from .pythbots import FakePythBots
-from .replies import FakeResponse, RefusedError, php_json
+from .replies import FakeResponse, RejectedError, php_json
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -38,34 +40,41 @@ if TYPE_CHECKING:
 __all__ = ["FakeServices"]
 
 MAX_RECORDED: Final = 10_000
-"""How many of the latest requests are kept in the record."""
+"""How many of the latest requests are recorded."""
 
 SESSION_GUARD: Final = 5.0
-"""The guard of the sessions made here, in seconds. Service and client share an event loop, and on a
-busy machine the one may see a request later than a guard for a network allows. With this one, each
-interval counts from the answer to the last request."""
+"""The guard of the sessions of `FakeServices.session`, in seconds.
 
-SERVICES: Final[tuple[Service, ...]] = ("peerbet", "pythbots")
+Services and client share an event loop, and on a busy machine a request may be received later after
+it was written than the guard for a network allows. With this guard, each interval counts from the
+response to the last request.
+"""
 
 
 class FakeServices(AsyncContextOnly):
     """Both services, each on a loopback port of its own, while ``async with`` lasts.
 
-    - ``rates`` is the law per endpoint name, `LAW` where it is silent.
-    - ``username`` is whose ``peerbet_key`` and ``personal_key`` these are. PythBots demands an API
-      key only if ``pythbots_api_key`` is given, or one is added to ``api_keys``.
-    - ``clock`` returns seconds and never goes back; by default it is the event loop's, so virtual
-      time moves the fake too. ``now`` is the date at the start, by default today's, in UTC.
-    - ``seed`` decides everything that is left to chance: the same for the same seed.
-    - ``peerbet_port`` and ``pythbots_port`` are where they listen, by default on free ports. One
-      that is taken is an ``OSError`` when they start, which says so.
-    - What is documented nowhere is a habit: ``order="shuffled"``, ``mail_ids=False`` and so on, as
-      `Habits` describes them.
+    Undocumented behaviour is a quirk, given as a keyword argument: ``order="shuffled"``,
+    ``mail_ids=False`` and so on, as described by `Quirks`.
 
-    ``chat``, ``mail``, ``users``, ``chats`` and ``api_keys`` hold what the services know.
-    ``people`` say and answer things by themselves. ``faults`` is what goes wrong on purpose.
-    ``requests`` records the latest requests, without keys. ``violations`` is everything that was
-    wrong with any.
+    Args:
+        rates: The rate of each endpoint by its name; `DEFAULT_RATES` for those not in it.
+        username: The fake's own user, who has ``peerbet_key`` and ``personal_key``.
+        peerbet_key: That user's key for Peerbet.
+        personal_key: That user's key for the mail of PythBots.
+        pythbots_api_key: An API key. PythBots requires one only if it is given, or if one is added
+            to ``api_keys``.
+        clock: Returns seconds, and never decreases. By default it is the event loop's clock, so
+            that virtual time applies to the fake, too.
+        now: The date and time at the start, in UTC; by default the current one.
+        seed: Decides whatever is left to chance: equal seeds give equal results.
+        peerbet_port: The port of Peerbet; 0, the default, selects a free one.
+        pythbots_port: The same for PythBots.
+        **quirks: Undocumented behaviour, as described by `Quirks`.
+
+    Raises:
+        InvalidRequestError: A quirk or the name of an endpoint is unknown.
+        OSError: When the services start, if a port is in use; the message contains the port.
     """
 
     def __init__(
@@ -81,51 +90,67 @@ class FakeServices(AsyncContextOnly):
         seed: int | str = 0,
         peerbet_port: int = 0,
         pythbots_port: int = 0,
-        **habits: Unpack[QuirkOptions],
+        **quirks: Unpack[QuirkOptions],
     ) -> None:
         self.username = username
+        """The name of the fake's own user."""
         self.peerbet_key = peerbet_key
+        """That user's key for Peerbet."""
         self.personal_key = personal_key
+        """That user's key for the mail of PythBots."""
         self.pythbots_api_key = pythbots_api_key
-        self._habits = habits_from(Quirks(), **habits)
+        """The API key of its sessions, ``None`` without one."""
+        self._quirks = make_quirks(Quirks(), **quirks)
+        """The present quirks; `set_quirks` replaces them."""
         self._rates = rates
         self._given_clock = clock
         self._given_now = now
         self._set_clock(clock or time.monotonic)
 
         self.users: Final = Users()
+        """The users of PythBots."""
         self.chats: Final = Chats(self.users)
+        """The chats of PythBots, with their staff and statistics."""
         seed_directory(self.users, self.chats)
         owner = self.users.ensure(username)
         self.chat: Final = FakeChat(
-            habits=self._get_habits, date=self._get_date, rng=Random(f"{seed} chat")
+            quirks=self._get_quirks, date=self._get_date, rng=Random(f"{seed} chat")
         )
+        """The chat of Peerbet."""
         self.mail: Final = FakeMail(
             self.users,
             owner,
-            habits=self._get_habits,
+            quirks=self._get_quirks,
             date=self._get_date,
             rng=Random(f"{seed} mail"),
         )
+        """The mailboxes of PythBots."""
         self.register(username, peerbet_key=peerbet_key, personal_key=personal_key)
         self.api_keys: Final = ApiKeys()
+        """The API keys of PythBots."""
         if pythbots_api_key is not None:
             self.api_keys.add(pythbots_api_key)
         self.people: Final = People(self.chat, self.mail, owner=owner, rng=Random(f"{seed} people"))
+        """Users who act by themselves."""
         self.faults: Final = Faults(Random(f"{seed} faults"))
-        self.requests: list[Arrival] = []
-        self._judge = RequestChecker(
+        """Failures on purpose."""
+        self.requests: list[RecordedRequest] = []
+        """The latest requests, without keys; each request appends to them."""
+        self._checker = RequestChecker(
             rates,
-            personal_key=lambda: self._habits.personal_key_param,
+            personal_key=lambda: self._quirks.personal_key_param,
             api_key=lambda: bool(self.api_keys),
         )
         self._pythbots = FakePythBots(
-            self.users, self.chats, self.mail, self.api_keys, self._get_habits
+            self.users, self.chats, self.mail, self.api_keys, self._get_quirks
         )
         self._ports: dict[Service, int] = {"peerbet": peerbet_port, "pythbots": pythbots_port}
         self._servers: dict[Service, LoopbackServer] = {}
-        self._listeners: list[Callable[[Arrival], None]] = []
+        """The servers that were started; `start` and `outage` set them, `aclose` removes them."""
+        self._listeners: list[Callable[[RecordedRequest], None]] = []
+        """The callers of `subscribe`, called with each request."""
         self._running = False
+        """Whether `start` was called, and `aclose` was not called after it."""
 
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped"
@@ -133,33 +158,44 @@ class FakeServices(AsyncContextOnly):
 
     @property
     def quirks(self) -> Quirks:
-        """How the services behave where nothing is documented."""
-        return self._habits
+        """The undocumented behaviour of the services at present."""
+        return self._quirks
 
-    def set_quirks(self, **habits: Unpack[QuirkOptions]) -> None:
-        """Change habits, from the next request on. Raises `InvalidRequestError`."""
-        self._habits = habits_from(self._habits, **habits)
+    def set_quirks(self, **quirks: Unpack[QuirkOptions]) -> None:
+        """Change quirks, effective for the next request. Raises `InvalidRequestError`."""
+        self._quirks = make_quirks(self._quirks, **quirks)
+
+    @property
+    def habits(self) -> Quirks:
+        """Deprecated name of `quirks`."""
+        warn_renamed("FakeServices.habits", "FakeServices.quirks")
+        return self._quirks
+
+    def adopt(self, **quirks: Unpack[QuirkOptions]) -> None:
+        """Deprecated name of `set_quirks`."""
+        warn_renamed("FakeServices.adopt()", "FakeServices.set_quirks()")
+        self.set_quirks(**quirks)
 
     @property
     def violations(self) -> list[Violation]:
-        """What was wrong with the requests so far, in their order. Clear it to start afresh."""
-        return self._judge.violations
+        """The rules that requests broke so far, in the order of the requests; may be cleared."""
+        return self._checker.violations
 
     @property
     def peerbet_url(self) -> str:
-        """The base URL of the fake Peerbet. Raises ``RuntimeError`` while it is not running."""
+        """The base URL of the fake Peerbet. Raises ``RuntimeError`` if it is not running."""
         return self._url("peerbet")
 
     @property
     def pythbots_url(self) -> str:
-        """The base URL of the fake PythBots. Raises ``RuntimeError`` while it is not running."""
+        """The base URL of the fake PythBots. Raises ``RuntimeError`` if it is not running."""
         return self._url("pythbots")
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that lead ``Session.from_env()`` here, such as ``PYTHPEER_PEERBET_URL``.
+        """The environment variables with which ``Session.from_env()`` uses this fake.
 
-        Raises ``RuntimeError`` while it is not running.
+        They are ``PYTHPEER_PEERBET_URL`` and so on. Raises ``RuntimeError`` if it is not running.
         """
         variables = {
             "PYTHPEER_PEERBET_URL": self.peerbet_url,
@@ -171,36 +207,48 @@ class FakeServices(AsyncContextOnly):
             variables["PYTHPEER_PYTHBOTS_API_KEY"] = self.pythbots_api_key
         return variables
 
-    def listen(self, listener: Callable[[Arrival], None]) -> Callable[[], None]:
-        """Have *listener* called with each request from now on, until what is returned is called.
+    def subscribe(self, listener: Callable[[RecordedRequest], None]) -> Callable[[], None]:
+        """Call *listener* with each request from now on, until the returned function is called.
 
-        It is called once the request was judged and has had its effect, before it is answered, and
-        should return soon.
+        It is called after the request was checked and had its effect, before the response is sent,
+        and must return soon.
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def listen(self, listener: Callable[[RecordedRequest], None]) -> Callable[[], None]:
+        """Deprecated name of `subscribe`."""
+        warn_renamed("FakeServices.listen()", "FakeServices.subscribe()")
+        return self.subscribe(listener)
+
     def register(self, username: str, *, peerbet_key: str, personal_key: str) -> None:
-        """Give *username* a key for Peerbet, and one for the mail of PythBots."""
+        """Make two keys valid for *username*: one for Peerbet, one for the mail of PythBots."""
         self.chat.register(username, peerbet_key)
         self.mail.register(username, personal_key)
 
     def session(
         self, username: str | None = None, /, **overrides: Unpack[SessionOptions]
     ) -> Session:
-        """Make a `Session` with the URLs, the keys and the rates of this fake, not yet open.
+        """Return a new `Session`, not yet open, with the URLs, keys and rates of this fake.
 
-        *username* is whose session it is, with keys made up on the spot; by default that of the
-        fake's own user. *overrides* are arguments of `Session`, and win. Where neither the fake
-        nor they say otherwise, intervals are counted from the last answer.
+        Args:
+            username: The user whose keys it has, which are made up and registered; by default the
+                fake's own user.
+            **overrides: Arguments of `Session` that replace those of the fake.
+
+        Raises:
+            RuntimeError: The fake is not running.
+            InvalidRequestError: An argument is invalid.
+
+        Unless the fake or *overrides* have other rates, intervals count from the last response.
         """
         keys = (self.peerbet_key, self.personal_key)
         if username is not None:
             keys = (f"fake-peerbet-key-of-{username}", f"fake-personal-key-of-{username}")
             self.register(username, peerbet_key=keys[0], personal_key=keys[1])
-        patient = {
-            name: Rate(law.interval, law.burst, SESSION_GUARD)
-            for name, law in DEFAULT_RATES.items()
+        default_rates = {
+            name: Rate(rate.interval, rate.burst, SESSION_GUARD)
+            for name, rate in DEFAULT_RATES.items()
         }
         settings: SessionOptions = {
             "peerbet_url": self.peerbet_url,
@@ -208,8 +256,8 @@ class FakeServices(AsyncContextOnly):
             "peerbet_key": keys[0],
             "personal_key": keys[1],
             "pythbots_api_key": self.pythbots_api_key,
-            "personal_key_param": self._habits.personal_key_param,
-            "rates": {**patient, **(self._rates or {})},
+            "personal_key_param": self._quirks.personal_key_param,
+            "rates": {**default_rates, **(self._rates or {})},
         }
         return Session(**(settings | overrides))
 
@@ -228,28 +276,31 @@ class FakeServices(AsyncContextOnly):
         await self.aclose()
 
     async def start(self) -> None:
-        """Open both ports. What was said and mailed before, or in an earlier run, stays."""
+        """Open both ports. Messages and mails of before, also of an earlier run, are kept.
+
+        Raises ``RuntimeError`` if it is running, and ``OSError`` if a port is in use.
+        """
         if self._running:
             raise RuntimeError("the fake services are running already")
         self._running = True
         loop = asyncio.get_running_loop()
         self._set_clock(self._given_clock or loop_clock(loop))
-        self._judge.reset()
+        self._checker.reset()
         self.api_keys.reset()
         try:
-            # Shielded, for a cancelled `create_server` leaves its socket to nobody.
+            # Shielded, because a cancelled `create_server` leaves its socket open.
             with anyio.CancelScope(shield=True):
                 for service in SERVICES:
                     await self._listen(service, self._ports[service])
         except BaseException:
             await self.aclose()
             raise
-        self.people._start(loop)
+        self.people.start(loop)
 
     async def aclose(self) -> None:
-        """Close both ports and every connection at once. Does nothing the second time.
+        """Close both ports and every connection immediately. Does nothing the second time.
 
-        People go home: what they were still to say is not said.
+        What people were still to do is not done.
         """
         self._running = False
         self.people.stop()
@@ -260,7 +311,10 @@ class FakeServices(AsyncContextOnly):
 
     @asynccontextmanager
     async def outage(self, *services: Service) -> AsyncGenerator[None]:
-        """Drop every connection and refuse new ones while it lasts, of one service or of both."""
+        """Drop every connection and refuse new ones, of both services or of those given.
+
+        That ends with the context, which raises ``OSError`` if a port is in use then.
+        """
         down = services or SERVICES
         with anyio.CancelScope(shield=True):
             for service in down:
@@ -273,10 +327,10 @@ class FakeServices(AsyncContextOnly):
                     await self._listen(service, self._servers[service].port)
 
     async def _listen(self, service: Service, port: int) -> None:
-        # Late: a test run that uses no fake need not import aiohttp for it.
+        # Imported here, so that a test run without a fake does not import aiohttp.
         from .server import LoopbackServer
 
-        malformed = partial(self._judge.report_malformed, service)
+        malformed = partial(self._checker.report_malformed, service)
         server = LoopbackServer(partial(self._respond, service), malformed, port)
         self._servers[service] = server
         await server.start()
@@ -286,30 +340,30 @@ class FakeServices(AsyncContextOnly):
             raise RuntimeError("the fake services are not running: `async with` starts them")
         return f"http://127.0.0.1:{self._servers[service].port}"
 
-    # -- answering --------------------------------------------------------------------------------
+    # -- responding -------------------------------------------------------------------------------
 
     def _respond(
         self, service: Service, request: web.BaseRequest
     ) -> tuple[FakeResponse, Fault | None]:
-        # `raw_path` is the target as it was received; the other attributes show it decoded.
+        # `raw_path` is the target as received; the other attributes are decoded.
         at, target = self.clock(), request.raw_path
         call = IncomingRequest(service, request.method, target, request.headers, at)
         fault = self.faults.next_for(call.kind)
-        arrival = self._record(call, target, fault)
-        self._judge.check(call)
+        recorded = self._record(call, target, fault)
+        self._checker.check(call)
         status, body = (200, ERROR_PAGE)
         if fault is None or fault.effect:
             status, body = self._answer(call)
         for listener in tuple(self._listeners):
-            listener(arrival)
-        return FakeResponse(status, body, self._habits.content_type), fault
+            listener(recorded)
+        return FakeResponse(status, body, self._quirks.content_type), fault
 
-    def _record(self, call: IncomingRequest, target: str, fault: Fault | None) -> Arrival:
+    def _record(self, call: IncomingRequest, target: str, fault: Fault | None) -> RecordedRequest:
         keys = (*self.chat.keys, *self.mail.keys, *self.api_keys.keys)
-        arrival = Arrival(call.endpoint, call.at, redacted(target, keys), fault)
-        self.requests.append(arrival)
+        recorded = RecordedRequest(call.endpoint, call.at, redacted(target, keys), fault)
+        self.requests.append(recorded)
         del self.requests[:-MAX_RECORDED]
-        return arrival
+        return recorded
 
     def _answer(self, call: IncomingRequest) -> tuple[int, bytes]:
         if "." not in call.endpoint:
@@ -318,13 +372,13 @@ class FakeServices(AsyncContextOnly):
             return 405, b"<html><body><h1>405 Method Not Allowed</h1></body></html>"
         service = self.chat if call.endpoint.startswith("peerbet.") else self._pythbots
         try:
-            return 200, php_json(service.answer(call), self._habits)
-        except RefusedError as refusal:
-            status = refusal.status or self._habits.refusal_status
-            return status, php_json(refusal.document, self._habits)
+            return 200, php_json(service.answer(call), self._quirks)
+        except RejectedError as refusal:
+            status = refusal.status or self._quirks.refusal_status
+            return status, php_json(refusal.document, self._quirks)
 
-    def _get_habits(self) -> Quirks:
-        return self._habits
+    def _get_quirks(self) -> Quirks:
+        return self._quirks
 
     def _get_date(self) -> str:
         return self.date
@@ -337,6 +391,6 @@ class FakeServices(AsyncContextOnly):
 
     @property
     def date(self) -> str:
-        """The services' date and time, ``yyyy-MM-dd HH:mm:ss``: it goes on as the clock does."""
+        """The services' date and time, ``yyyy-MM-dd HH:mm:ss``, which advances with the clock."""
         now = self._epoch + timedelta(seconds=self.clock())
         return now.strftime("%Y-%m-%d %H:%M:%S")

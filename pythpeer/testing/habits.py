@@ -1,7 +1,7 @@
-"""What no document says about the services, and so may turn out either way: as switches.
+"""`Quirks`: what is undocumented about the services, as switches.
 
 Every default is what is documented or, where nothing is, what is most natural. A client that gets
-the same out of all of them is ready for whichever the real services have.
+the same results with all of them works with the real services, whichever they have.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import InvalidRequestError
 
-__all__ = ["BOM", "PHP_WARNING", "QuirkOptions", "Quirks", "habits_from"]
+__all__ = ["BOM", "PHP_WARNING", "QuirkOptions", "Quirks", "make_quirks"]
 
 BOM: Final = "\ufeff"
 """A byte-order mark, for ``prefix``: a PHP file that was saved with one prints it first."""
@@ -22,7 +22,7 @@ PHP_WARNING: Final = (
     "<br />\n<b>Warning</b>:  Undefined array key 3 in <b>/var/www/api.php</b> on line <b>7</b>"
     "<br />\n"
 )
-"""What PHP prints when something is odd and nobody switched it off, for ``prefix``."""
+"""A warning as PHP prints it unless its configuration forbids that, for ``prefix``."""
 
 Window = Literal["newest", "oldest"]
 Order = Literal["ascending", "descending", "shuffled"]
@@ -30,7 +30,7 @@ Empty = Literal["list", "null", "object"]
 
 
 class QuirkOptions(TypedDict, total=False):
-    """The habits that `FakeServices` can be given, each as described in `Habits`."""
+    """The quirks as keyword arguments, each as described in `Quirks`."""
 
     window: Window
     overlap: int
@@ -53,31 +53,31 @@ class QuirkOptions(TypedDict, total=False):
 class Quirks(
     msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True, forbid_unknown_fields=True
 ):
-    """How the services behave where nothing is documented. `FakeServices` takes each by name."""
+    """The undocumented behaviour of the fake services; `FakeServices` takes each field by name."""
 
     window: Window = "newest"
-    """Which messages come where there are more after ``mid`` than one answer holds."""
+    """Which messages a response contains where more follow ``mid`` than it can hold."""
 
     overlap: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """How many messages up to ``mid`` come once more: 1 is ``mid`` itself."""
+    """How many messages up to ``mid`` a response repeats: 1 is ``mid`` itself."""
 
     repeat: Annotated[int, msgspec.Meta(ge=1)] = 1
-    """How often each message stands in an answer."""
+    """How often a response contains each message."""
 
     order: Order = "ascending"
-    """In which order messages and mails come, by their ids."""
+    """The order of messages and mails in a response, by their ids."""
 
     numbered: bool = False
-    """Whether a list is an object with numbers for keys, as PHP makes of some arrays."""
+    """Whether a list is an object whose keys are numbers, as PHP makes of some arrays."""
 
     wrapped: bool = False
-    """Whether the lists of PythBots, of staff and mails, stand one level down in an object."""
+    """Whether PythBots' lists, of staff and of mails, are inside an object."""
 
     empty: Empty = "list"
-    """What an empty list is: ``[]``, ``null`` or ``{}``."""
+    """The JSON of an empty list: ``[]``, ``null`` or ``{}``."""
 
     numbers_as_strings: bool = False
-    """Whether numbers, and bits with them, are strings: ``"1"``."""
+    """Whether numbers, and bits as well, are strings: ``"1"``."""
 
     bits_as_booleans: bool = False
     """Whether bits are ``true`` and ``false`` instead of 1 and 0."""
@@ -89,26 +89,25 @@ class Quirks(
     """Whether ``readall`` marks mail as read."""
 
     names: Mapping[str, str | None] = {}
-    """Other names for fields of PythBots, such as ``{"from": "sender"}``; ``None`` leaves one
-    out."""
+    """Other names of PythBots' fields, such as ``{"from": "sender"}``; ``None`` omits a field."""
 
     personal_key_param: Annotated[str, msgspec.Meta(min_length=1)] = "personalkey"
-    """How the parameter for the personal key is spelled; ``personal_key`` is the likely other."""
+    """The name of the parameter for the personal key; ``personal_key`` is as likely."""
 
     refusal_status: Annotated[int, msgspec.Meta(ge=200, le=499)] = 200
-    """The HTTP status around a refusal that has no other for a reason."""
+    """The HTTP status of API errors that have no specific one."""
 
     prefix: str = ""
-    """What is printed before the JSON: `BOM`, `PHP_WARNING`, or both."""
+    """Text before the JSON: `BOM`, `PHP_WARNING`, or both."""
 
     content_type: str = "text/html"
-    """What the answers say that they are."""
+    """The ``Content-Type`` of responses."""
 
 
-def habits_from(old: Quirks, **changes: Unpack[QuirkOptions]) -> Quirks:
-    """Return *old* with *changes*. Raises `InvalidRequestError` for what is no habit."""
+def make_quirks(old: Quirks, **changes: Unpack[QuirkOptions]) -> Quirks:
+    """Return *old* with *changes*. Raises `InvalidRequestError` for an unknown or invalid quirk."""
     try:
         return msgspec.convert({**msgspec.structs.asdict(old), **changes}, Quirks)
     except msgspec.ValidationError as error:
-        words = str(error)
-    raise InvalidRequestError(f"no such habit: {words}")
+        reason = str(error)
+    raise InvalidRequestError(f"unknown quirk: {reason}")

@@ -1,8 +1,9 @@
-"""What real services may not check, and this kit does: pace, encoding, completeness.
+"""`RequestChecker`: checks each request for what the services document: rate, encoding, parameters.
 
-The law of pacing is written out here once more on purpose: a judge that shared its arithmetic with
-the limiter would share its mistakes. A `Rate`'s ``guard`` is the client's own caution, no part of
-the law. No detail of a violation shows a parameter's value, so none can show a key.
+The real services may check less. The arithmetic of the rates is repeated here on purpose: a checker
+that shared it with the limiter would share its mistakes. The ``guard`` of a `Rate` is a precaution
+of the client, so it is not checked. The text of a violation contains no parameter's value, so it
+contains no key.
 """
 
 from __future__ import annotations
@@ -16,25 +17,13 @@ import msgspec
 
 from ..errors import InvalidRequestError
 from ..wire import Rate
-from .incoming import IncomingRequest, Service
+from .endpoints import DEFAULT_RATES, PERSONAL_KEY, Service, required_params
+from .incoming import IncomingRequest
 
-__all__ = ["DEFAULT_RATES", "RequestChecker", "Rule", "Violation"]
-
-DEFAULT_RATES: Final[Mapping[str, Rate]] = {
-    "peerbet.chat.get": Rate(1.0),
-    "peerbet.chat.set": Rate(1.0),
-    "pythbots.userinfo": Rate(1.0, burst=3),
-    "pythbots.crank": Rate(1.0, burst=3),
-    "pythbots.cstats": Rate(1.0, burst=3),
-    "pythbots.mail": Rate(1.0),
-}
-"""How fast each endpoint may be asked with one key, where `FakeServices` is not told otherwise.
-
-Peerbet documents its intervals; PythBots only asks not to send "too many requests too fast".
-"""
+__all__ = ["RequestChecker", "Rule", "Violation"]
 
 TOLERANCE: Final = 0.001
-"""The number of seconds by which a request may be early: timers are not exact."""
+"""Seconds by which a request may be early and still be allowed: timers are not exact."""
 
 Rule = Literal[
     "action",
@@ -48,33 +37,44 @@ Rule = Literal[
     "parameter",
     "path",
 ]
-"""What a request can be guilty of.
+"""The rules that a request can break.
 
-``pace``: it came too early. ``encoding``: its query is not RFC 3986 with UTF-8. ``flag``: a bare
-flag was given a value. ``key-in-url``: the API key travelled in the URL. ``agent``: it went out
-under aiohttp's own name. ``key``, ``parameter``: one that it needs is missing. ``action``,
-``path``: there is no such thing to ask. ``method``: it is no GET.
+``pace``: it was received before the rate allows it. ``encoding``: its query is not RFC 3986 with
+UTF-8. ``flag``: a bare flag has a value. ``key-in-url``: the API key is in the URL. ``agent``: it
+has aiohttp's own User-Agent. ``key``, ``parameter``: a required one is missing. ``action``,
+``path``: there is no such endpoint. ``method``: it is not a GET.
 """
 
-Fault = tuple[Rule, str]
+Detail = tuple[Rule, str]
+"""A broken rule, and in what way it was broken."""
 
 
 class Violation(msgspec.Struct, frozen=True):
-    """One thing that was wrong with one request to ``endpoint``: the ``rule``, and in what way."""
+    """One rule that one request broke."""
 
     endpoint: str
+    """The endpoint's name, or that of the service if it has no such endpoint."""
+
     rule: Rule
+    """The rule that was broken."""
+
     detail: str
+    """In what way, in words, without the values of parameters."""
 
     def __str__(self) -> str:
         return f"{self.endpoint}: {self.detail} [{self.rule}]"
 
 
 class RequestChecker:
-    """Looks at every request and writes down what is wrong with it.
+    """Checks every request, and records the rules that it breaks.
 
-    ``personal_key`` says how the parameter is called that carries the personal key, and ``api_key``
-    whether PythBots is to be asked with an API key.
+    Args:
+        rates: The rate of each endpoint by its name; `DEFAULT_RATES` for those not in it.
+        personal_key: Returns the name of the parameter that carries the personal key.
+        api_key: Returns whether PythBots requires an API key.
+
+    Raises:
+        InvalidRequestError: *rates* contains an unknown endpoint.
     """
 
     def __init__(
@@ -86,38 +86,39 @@ class RequestChecker:
     ) -> None:
         unknown = sorted((rates or {}).keys() - DEFAULT_RATES.keys())
         if unknown:
-            raise InvalidRequestError(f"no such endpoint: {', '.join(unknown)}")
+            raise InvalidRequestError(f"unknown endpoint: {', '.join(unknown)}")
         self.violations: list[Violation] = []
+        """All violations so far, in the order of their requests; its user may clear it."""
         self._rates = {**DEFAULT_RATES, **(rates or {})}
         self._personal_key = personal_key
         self._api_key = api_key
         self._buckets: dict[tuple[str, int], _Bucket] = {}
+        """The tokens by endpoint and hashed key, so that no key is kept after its request."""
 
     def reset(self) -> None:
-        """Forget when requests came: the clock is another one now."""
+        """Forget when requests were received, because those times are of another clock."""
         self._buckets.clear()
 
     def check(self, call: IncomingRequest) -> None:
-        """Judge one request. To be called once for each, in the order in which they came."""
-        for faults in (self._pace(call), check_encoding(call), self._check_presence(call)):
-            self.violations += (Violation(call.endpoint, *fault) for fault in faults)
+        """Check one request. Must be called once for each, in the order in which they came."""
+        for details in (self._check_rate(call), check_encoding(call), self._check_presence(call)):
+            self.violations += (Violation(call.endpoint, *detail) for detail in details)
 
     def report_malformed(self, service: Service) -> None:
-        """Take down a request that was refused before it could be read."""
-        detail = "no well-formed HTTP request: a space or other forbidden byte in its target?"
+        """Record a request that could not be parsed."""
+        detail = "not a well-formed HTTP request: a space or other forbidden byte in its target?"
         self.violations.append(Violation(service, "encoding", detail))
 
-    def _pace(self, call: IncomingRequest) -> Iterator[Fault]:
+    def _check_rate(self, call: IncomingRequest) -> Iterator[Detail]:
         rate = self._rates.get(call.endpoint)
         if rate is None or not rate.interval:
             return
-        # Hashed, so that no key outlives its request here.
         identity = (call.endpoint, hash(self._key(call)))
         bucket = self._buckets.setdefault(identity, _Bucket(rate, call.at))
-        early = bucket.take(call.at)
+        early = bucket.seconds_early(call.at)
         if early > TOLERANCE:
-            allowed = f"1 every {rate.interval:g} s, {rate.burst} at once"
-            yield "pace", f"came {early:.3f} s too early ({allowed})"
+            allowed = f"1 every {rate.interval:g} s, bursts of {rate.burst}"
+            yield "pace", f"{early:.3f} s too early ({allowed})"
 
     def _key(self, call: IncomingRequest) -> str | None:
         if call.endpoint.startswith("peerbet."):
@@ -126,41 +127,30 @@ class RequestChecker:
             return call.params.get(self._personal_key())
         return call.api_key
 
-    def _check_presence(self, call: IncomingRequest) -> Iterator[Fault]:
+    def _check_presence(self, call: IncomingRequest) -> Iterator[Detail]:
         if call.endpoint == "peerbet.chat":
-            yield "action", "an action that is neither get nor set"
+            yield "action", "action must be get or set"
         elif call.endpoint not in self._rates:
-            yield "path", "no such path"
+            yield "path", "unknown path"
             return
         if call.method != "GET":
-            yield "method", f"a {call.method} where everything is a GET"
+            yield "method", f"{call.method} instead of GET"
         if self._api_key() and call.endpoint.startswith("pythbots.") and not call.api_key:
             yield "key", "the API key is missing"
-        for name in self._required_params(call):
-            if not any(call.params.get(choice) for choice in name.split(" or ")):
-                rule: Rule = "key" if name in ("key", self._personal_key()) else "parameter"
-                yield rule, f"{name} is missing"
+        yield from self._missing_params(call)
 
-    def _required_params(self, call: IncomingRequest) -> tuple[str, ...]:
-        """The parameters that this call must have, by its endpoint."""
-        match call.endpoint:
-            case "peerbet.chat.set":
-                return ("key", "msg")
-            case "pythbots.userinfo":
-                return ("user",)
-            case "pythbots.crank" | "pythbots.cstats":
-                return ("chatid",)
-            case "pythbots.mail":
-                reads = call.params.keys() & {"readnew", "readall"}
-                return (self._personal_key(), *(() if reads else ("user or id", "message")))
-            case _:
-                return ()
+    def _missing_params(self, call: IncomingRequest) -> Iterator[Detail]:
+        for names in required_params(call.endpoint, call.params):
+            rule: Rule = "key" if names in (("key",), (PERSONAL_KEY,)) else "parameter"
+            spelled = [self._personal_key() if name == PERSONAL_KEY else name for name in names]
+            if not any(call.params.get(name) for name in spelled):
+                yield rule, f"{' or '.join(spelled)} is missing"
 
 
 class _Bucket:
     """The tokens of one endpoint and one key, as the service counts them.
 
-    A request that comes too early empties the bucket; it does not run up a debt.
+    A request that is too early leaves no tokens, and never fewer than none.
     """
 
     __slots__ = ("_at", "_burst", "_interval", "_tokens")
@@ -171,35 +161,35 @@ class _Bucket:
         self._tokens = float(rate.burst)
         self._at = now
 
-    def take(self, now: float) -> float:
-        """Take a token at *now*, and return by how many seconds that was too early."""
+    def seconds_early(self, now: float) -> float:
+        """Use one token at *now*; return by how many seconds the request was too early."""
         tokens = min(self._burst, self._tokens + (now - self._at) / self._interval)
         self._at = now
         self._tokens = max(0.0, tokens - 1)
         return max(0.0, (1 - tokens) * self._interval)
 
 
-_STRAY = re.compile(r"[^A-Za-z0-9\-._~%=&]")
+_FORBIDDEN = re.compile(r"[^A-Za-z0-9\-._~%=&]")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def check_encoding(call: IncomingRequest) -> Iterator[Fault]:
-    """Find what is wrong with the bytes of a request, whatever they ask for."""
-    if _STRAY.search(call.query):
-        stray = " ".join(sorted(map(ascii, set(_STRAY.findall(call.query)))))
-        yield "encoding", f"raw in the query: {stray}"
+def check_encoding(call: IncomingRequest) -> Iterator[Detail]:
+    """Yield what is wrong with the bytes of a request, for every endpoint alike."""
+    if _FORBIDDEN.search(call.query):
+        forbidden = " ".join(sorted(map(ascii, set(_FORBIDDEN.findall(call.query)))))
+        yield "encoding", f"not percent-encoded in the query: {forbidden}"
     if _BROKEN_ESCAPE.search(call.query):
-        yield "encoding", "a % in the query without two hexadecimal digits after it"
+        yield "encoding", "a % without two hexadecimal digits after it in the query"
     pieces = call.query.split("&")
     if not all(_is_utf8(piece) for piece in pieces):
-        yield "encoding", "percent-encoded bytes in the query that are not UTF-8"
+        yield "encoding", "percent-encoded bytes that are not UTF-8 in the query"
     for flag in ("readnew", "readall"):
         if any(piece.startswith(f"{flag}=") for piece in pieces):
-            yield "flag", f"{flag} is a bare flag, without a = and a value"
+            yield "flag", f"{flag} must be a bare flag, without = and a value"
     if "api_key" in call.params:
-        yield "key-in-url", "the API key belongs in the X-API-Key header"
+        yield "key-in-url", "the API key must be in the X-API-Key header"
     if "aiohttp/" in call.headers.get("User-Agent", ""):
-        yield "agent", "aiohttp's own User-Agent"
+        yield "agent", "User-Agent is aiohttp's own"
 
 
 def _is_utf8(piece: str) -> bool:

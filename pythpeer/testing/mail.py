@@ -1,4 +1,4 @@
-"""The PythBots mail: a mailbox for each user, open to whoever has that user's personal key."""
+"""The PythBots mail: a mailbox for each user, opened by that user's personal key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from .deprecation import warn_renamed
 from .directory import Person, Users
 from .habits import Quirks
 from .replies import as_bit, as_php_list, ordered, renamed
@@ -17,40 +18,63 @@ __all__ = ["FakeMail", "Mailbox", "SentMail", "StoredMail"]
 
 
 class StoredMail(msgspec.Struct, frozen=True):
-    """One mail in the box; ``date`` is ``yyyy-MM-dd HH:mm:ss``."""
+    """One mail in an inbox."""
 
     id: int
+    """The id, unique among all mails."""
+
     sender: str
+    """The sender's username."""
+
     sender_id: int
+    """The sender's id."""
+
     text: str
+    """The text, unchanged."""
+
     date: str
+    """The services' date of the delivery, ``yyyy-MM-dd HH:mm:ss``."""
+
     read: bool = False
+    """Whether it was marked as read."""
 
 
 class SentMail(NamedTuple):
-    """What a client sent: the recipient's username, however it was addressed, and the text."""
+    """One mail that a client sent."""
 
     recipient: str
+    """The recipient's username, also if it was sent to an id."""
+
     text: str
+    """The text, unchanged."""
 
 
 class Mailbox:
-    """One user's mail: ``box`` is what came, in order; ``sent`` is what they sent by the API."""
+    """One user's mail."""
 
     def __init__(self, owner: Person) -> None:
         self.owner = owner
+        """The user whose mail it is."""
         self.inbox: list[StoredMail] = []
+        """The mails for the owner, in the order of delivery."""
         self.sent: list[SentMail] = []
+        """The mails that the owner sent by the API."""
 
-    def _mark_all(self) -> None:
-        """Mark everything as read."""
-        self.inbox[:] = [msgspec.structs.replace(letter, read=True) for letter in self.inbox]
+    @property
+    def box(self) -> list[StoredMail]:
+        """Deprecated name of ``inbox``."""
+        warn_renamed("Mailbox.box", "Mailbox.inbox")
+        return self.inbox
+
+    def mark_all_read(self) -> None:
+        """Mark all mails in the inbox as read."""
+        self.inbox[:] = [msgspec.structs.replace(mail, read=True) for mail in self.inbox]
 
 
 class FakeMail:
-    """All mailboxes; ``box`` and ``sent`` are those of the fake's own user.
+    """All mailboxes; ``inbox`` and ``sent`` are those of the fake's own user.
 
-    Mail between users arrives, whether or not they have a key.
+    A mail between users is delivered whether or not they have a key.
     """
 
     def __init__(
@@ -58,37 +82,45 @@ class FakeMail:
         users: Users,
         owner: Person,
         *,
-        habits: Callable[[], Quirks],
+        quirks: Callable[[], Quirks],
         date: Callable[[], str],
         rng: Random,
     ) -> None:
         self._users = users
         self._owner = Mailbox(owner)
-        self._habits = habits
+        self._quirks = quirks
         self._date = date
-        self._chance = rng
-        self._boxes = {owner.username.casefold(): self._owner}
+        self._rng = rng
+        self._mailboxes = {owner.username.casefold(): self._owner}
+        """The mailboxes by username in lower case; `of` adds to them."""
         self._keys: dict[str, Mailbox] = {}
+        """The mailboxes by personal key; `register` adds to them."""
         self._ids = count(1)
         self._listeners: list[Callable[[Person, StoredMail], None]] = []
 
     @property
+    def inbox(self) -> list[StoredMail]:
+        """The mails for the fake's own user, in the order of delivery."""
+        return self._owner.inbox
+
+    @property
     def box(self) -> list[StoredMail]:
-        """What came for the fake's own user, in order."""
+        """Deprecated name of ``inbox``."""
+        warn_renamed("FakeMail.box", "FakeMail.inbox")
         return self._owner.inbox
 
     @property
     def sent(self) -> list[SentMail]:
-        """What the fake's own user sent."""
+        """The mails that the fake's own user sent."""
         return self._owner.sent
 
     def of(self, username: str) -> Mailbox:
-        """The mailbox of *username*, who becomes a user if unknown."""
+        """Return the mailbox of *username*, who becomes a user if unknown."""
         person = self._users.ensure(username)
-        return self._boxes.setdefault(person.username.casefold(), Mailbox(person))
+        return self._mailboxes.setdefault(person.username.casefold(), Mailbox(person))
 
     def register(self, username: str, key: str) -> Mailbox:
-        """Open the mailbox of *username* to whoever has *key*."""
+        """Make *key* a personal key of *username*, and return the mailbox that it opens."""
         self._keys[key] = mailbox = self.of(username)
         return mailbox
 
@@ -97,67 +129,72 @@ class FakeMail:
         """The personal keys of all users."""
         return self._keys.keys()
 
-    def _opened_by(self, key: str | None) -> Mailbox | None:
-        """The mailbox that *key* opens."""
+    def opened_by(self, key: str | None) -> Mailbox | None:
+        """Return the mailbox that *key* opens, ``None`` if there is none."""
         return None if key is None else self._keys.get(key)
 
     def deliver(self, sender: str, text: str, *, to: str | None = None) -> int:
-        """Put an unread mail into a box, and return its id. An unknown sender becomes a user.
+        """Put an unread mail into an inbox and return its id. An unknown sender becomes a user.
 
-        It is for the fake's own user, or for *to*.
+        The recipient is *to*, by default the fake's own user.
         """
         mailbox = self._owner if to is None else self.of(to)
         author = self._users.ensure(sender)
-        letter = StoredMail(next(self._ids), author.username, author.id, text, self._date())
-        mailbox.inbox.append(letter)
+        mail = StoredMail(next(self._ids), author.username, author.id, text, self._date())
+        mailbox.inbox.append(mail)
         for listener in tuple(self._listeners):
-            listener(mailbox.owner, letter)
-        return letter.id
+            listener(mailbox.owner, mail)
+        return mail.id
 
-    def listen(self, listener: Callable[[Person, StoredMail], None]) -> Callable[[], None]:
-        """Have *listener* called with the recipient and each mail from now on.
+    def subscribe(self, listener: Callable[[Person, StoredMail], None]) -> Callable[[], None]:
+        """Call *listener* with the recipient and each mail from now on.
 
-        That ends when what is returned is called. It should return soon.
+        That ends when the returned function is called. *listener* must return soon.
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def listen(self, listener: Callable[[Person, StoredMail], None]) -> Callable[[], None]:
+        """Deprecated name of `subscribe`."""
+        warn_renamed("FakeMail.listen()", "FakeMail.subscribe()")
+        return self.subscribe(listener)
+
     # -- what the API does ------------------------------------------------------------------------
 
-    def _send(self, mailbox: Mailbox, recipient: Person, text: str) -> None:
-        """Take a mail from the owner of *mailbox*, who may also write to themselves."""
+    def send(self, mailbox: Mailbox, recipient: Person, text: str) -> None:
+        """Send a mail from the owner of *mailbox*, to any user including the owner."""
         mailbox.sent.append(SentMail(recipient.username, text))
         self.deliver(mailbox.owner.username, text, to=recipient.username)
 
-    def _read_new(self, mailbox: Mailbox) -> object:
-        """Hand out the unread mail as it is, and mark it as read."""
-        shown = self._shown([letter for letter in mailbox.inbox if not letter.read])
-        mailbox._mark_all()
-        return shown
+    def read_new(self, mailbox: Mailbox) -> object:
+        """Return the unread mail in its state before this call, and mark it as read."""
+        document = self._as_json([mail for mail in mailbox.inbox if not mail.read])
+        mailbox.mark_all_read()
+        return document
 
-    def _read_all(self, mailbox: Mailbox) -> object:
-        """Hand out all mail as it is. Whether that marks it as read is a habit."""
-        shown = self._shown(mailbox.inbox)
-        if self._habits().readall_marks:
-            mailbox._mark_all()
-        return shown
+    def read_all(self, mailbox: Mailbox) -> object:
+        """Return all mail in its state before this call. Marking it as read is a quirk."""
+        document = self._as_json(mailbox.inbox)
+        if self._quirks().readall_marks:
+            mailbox.mark_all_read()
+        return document
 
-    def _shown(self, letters: list[StoredMail]) -> object:
-        habits = self._habits()
+    def _as_json(self, mails: list[StoredMail]) -> object:
+        quirks = self._quirks()
         return as_php_list(
-            [_fields(letter, habits) for letter in ordered(letters, habits, self._chance)], habits
+            [_as_fields(mail, quirks) for mail in ordered(mails, quirks, self._rng)], quirks
         )
 
 
-def _fields(letter: StoredMail, habits: Quirks) -> dict[str, object]:
+def _as_fields(mail: StoredMail, quirks: Quirks) -> dict[str, object]:
     fields: dict[str, object] = {
-        "id": letter.id,
-        "from": letter.sender,
-        "from_id": letter.sender_id,
-        "message": letter.text,
-        "date": letter.date,
-        "read": as_bit(letter.read, habits),
+        "id": mail.id,
+        "from": mail.sender,
+        "from_id": mail.sender_id,
+        "message": mail.text,
+        "date": mail.date,
+        "read": as_bit(mail.read, quirks),
     }
-    if not habits.mail_ids:
+    if not quirks.mail_ids:
         del fields["id"]
-    return renamed(fields, habits)
+    return renamed(fields, quirks)

@@ -1,7 +1,7 @@
-"""People who talk by themselves: on a timetable, from a script, or when they are spoken to.
+"""`People`: users who act by themselves, at given times, from a script, or in reply to others.
 
-They live by the event loop's timers and need no task. Whatever is left to chance comes from one
-seed, so the same people say the same things again.
+They need no task, because the event loop's timers run them. One seed decides whatever is left to
+chance, so with an equal seed the same people send the same messages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from random import Random
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Protocol, Self
 
 from ..errors import InvalidRequestError
 from ..wire import check_seconds
@@ -24,50 +24,76 @@ from .script import ScriptLine, read_scenes
 __all__ = ["Actor", "Heard", "Pace", "People"]
 
 Pace = float | tuple[float, float]
-"""A number of seconds, or the least and the most of them."""
+"""A number of seconds, or the minimum and the maximum of a random number of seconds."""
 
-PACE: Final = (0.15, 1.2)
-"""The fewest and the most seconds between two things that invented people do."""
+DEFAULT_PACE: Final = (0.15, 1.2)
+"""The minimum and the maximum of seconds between two things that invented people do."""
 
 
 class Heard(NamedTuple):
-    """What somebody reacts to: who said it and where, and what of it their pattern matched."""
+    """A message to which an `Actor` replies."""
 
     sender: str
+    """The sender's username."""
+
     text: str
+    """The text."""
+
     where: Literal["chat", "private", "mail"]
+    """The kind of message."""
+
     match: re.Match[str]
+    """The match of the pattern in the text."""
 
 
 Reply = str | Callable[[Heard], str | None]
+"""A text, or a function that returns one, or ``None`` for no reply."""
+
+
+class _Say(Protocol):
+    def __call__(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int: ...
+
+
+class _Deliver(Protocol):
+    def __call__(self, sender: str, text: str, *, to: str | None = None) -> int: ...
+
+
+class _Schedule(Protocol):
+    def __call__(self, pace: Pace, action: Callable[[], object]) -> None: ...
 
 
 class People:
-    """Everybody who is not a client of the fake services.
+    """All users who are not clients of the fake services.
 
-    They begin to live when the services start, and go home when those are closed.
+    They act only while the services run: what is due before then is done at the start, and what is
+    still due when the services are closed is not done.
     """
 
     def __init__(self, chat: FakeChat, mail: FakeMail, *, owner: Person, rng: Random) -> None:
         self._chat = chat
         self._mail = mail
         self._owner = owner
-        self._chance = rng
+        self._rng = rng
         self._actors: dict[str, Actor] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: list[tuple[float, Callable[[], object]]] = []
+        """The event loop of the services while they run, else ``None``."""
+        self._delayed: list[tuple[float, Callable[[], object]]] = []
+        """Actions scheduled before the services run, each with its seconds after the start."""
         self._timers: set[asyncio.TimerHandle] = set()
-        chat.subscribe(self._hear_chat)
-        mail.listen(self._hear_mail)
+        """The timers of actions that are still to be done; each removes itself when it fires."""
+        chat.subscribe(self._on_chat)
+        mail.subscribe(self._on_mail)
 
     def add(self, name: str) -> Actor:
-        """The person of that name, who comes in if they are not there yet."""
-        return self._actors.setdefault(name, Actor(self, name))
+        """Return the person of that name, who is added if necessary."""
+        self._mail.of(name)
+        actor = Actor(name, say=self._chat.say, deliver=self._mail.deliver, schedule=self.schedule)
+        return self._actors.setdefault(name, actor)
 
     def play(
-        self, script: str, *, cast: Mapping[str, str] | None = None, pace: Pace = PACE
+        self, script: str, *, cast: Mapping[str, str] | None = None, pace: Pace = DEFAULT_PACE
     ) -> None:
-        """Have a script played, one line after another with *pace* between them.
+        """Play a script, one line after another with *pace* between them.
 
         Such as:
 
@@ -75,41 +101,41 @@ class People:
             bob> psst, are you a bot?
             alice@ Will you have dinner with us, {bob}?
 
-        ``:`` is said to everyone, ``*`` as a bot, ``>`` to the fake's own user alone, and ``@`` is
-        a mail to them. *cast* has people for roles, also where a role stands in braces. The first
-        line is said at once. Raises `InvalidRequestError`.
+        ``:`` is a message to everyone, ``*`` one as a bot, ``>`` a private one to the fake's own
+        user, and ``@`` a mail to that user. *cast* maps roles to people, also where a role is in
+        braces. The first line is sent immediately. Raises `InvalidRequestError`.
         """
         _check_pace(pace)
         lines = (line for scene in read_scenes(script) for line in scene)
         self._next_line((line.with_cast(cast or {}) for line in lines), pace)
 
-    def live(self, *, pace: Pace = PACE, command: str | None = "!ping") -> None:
-        """Have invented people talk for ever, and say *command* to a bot every now and then."""
+    def live(self, *, pace: Pace = DEFAULT_PACE, command: str | None = "!ping") -> None:
+        """Let invented people talk indefinitely, and sometimes send *command* to a bot."""
         _check_pace(pace)
         self._next_line(self._endless_script(command), pace)
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to live, in *loop*. The fake services do this when they start."""
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the timers in *loop*. The fake services call this when they start."""
         self._loop = loop
-        waiting, self._waiting = self._waiting, []
-        for seconds, action in waiting:
-            self._schedule(seconds, action)
+        delayed, self._delayed = self._delayed, []
+        for seconds, action in delayed:
+            self.schedule(seconds, action)
 
     def stop(self) -> None:
-        """Go home: whatever was still to be said is not said."""
+        """Cancel everything that is still to be done."""
         self._loop = None
-        self._waiting.clear()
+        self._delayed.clear()
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
 
-    def _schedule(self, pace: Pace, action: Callable[[], object]) -> None:
-        """Do something by and by, or at once if that is now."""
-        seconds = self._chance.uniform(*pace) if isinstance(pace, tuple) else pace
+    def schedule(self, pace: Pace, action: Callable[[], object]) -> None:
+        """Call *action* after *pace*, or immediately if that is 0."""
+        seconds = self._rng.uniform(*pace) if isinstance(pace, tuple) else pace
         if not seconds:
             action()
         elif self._loop is None:
-            self._waiting.append((seconds, action))
+            self._delayed.append((seconds, action))
         else:
 
             def fire() -> None:
@@ -120,59 +146,61 @@ class People:
             self._timers.add(timer)
 
     def _perform(self, line: ScriptLine) -> None:
-        """Say *line* now."""
+        """Send *line* now."""
         match line.how:
             case "chat" | "bot":
-                self._chat.say(line.who, line.text, bot=line.how == "bot")
+                self._chat.say(line.role, line.text, bot=line.how == "bot")
             case "private":
-                self._chat.say(line.who, line.text, to=self._owner.username)
+                self._chat.say(line.role, line.text, to=self._owner.username)
             case "mail":
-                self._mail.deliver(line.who, line.text)
+                self._mail.deliver(line.role, line.text)
 
     def _next_line(self, lines: Generator[ScriptLine], pace: Pace) -> None:
         line = next(lines, None)
         if line is not None:
             self._perform(line)
-            self._schedule(pace, partial(self._next_line, lines, pace))
+            self.schedule(pace, partial(self._next_line, lines, pace))
 
     def _endless_script(self, command: str | None) -> Generator[ScriptLine]:
-        """The opening, then all scenes in any order, and again, each with another cast."""
-        scenes, likely = read_scenes(OPENING), 1.0
+        """Yield the opening, then all scenes in random order, again and again, with new casts."""
+        scenes, command_chance = read_scenes(OPENING), 1.0
         while True:
             for scene in scenes:
-                cast = dict(zip("abc", self._chance.sample(CAST, 3), strict=True))
+                cast = dict(zip("abc", self._rng.sample(CAST, 3), strict=True))
                 yield from (line.with_cast(cast) for line in scene)
-                if command is not None and self._chance.random() < likely:
+                if command is not None and self._rng.random() < command_chance:
                     yield ScriptLine(cast["c"], "chat", command)
-            scenes, likely = read_scenes(SCENES), 0.5
-            self._chance.shuffle(scenes)
+            scenes, command_chance = read_scenes(SCENES), 0.5
+            self._rng.shuffle(scenes)
 
-    # -- hearing ----------------------------------------------------------------------------------
+    # -- reacting to messages ---------------------------------------------------------------------
 
-    def _hear_chat(self, line: ChatLine) -> None:
+    def _on_chat(self, line: ChatLine) -> None:
         for actor in tuple(self._actors.values()):
             if line.sender != actor.name and line.to in ("", actor.name):
-                actor._react(line.sender, line.text, "private" if line.to else "chat")
+                actor.react(line.sender, line.text, "private" if line.to else "chat")
 
-    def _hear_mail(self, recipient: Person, letter: StoredMail) -> None:
+    def _on_mail(self, recipient: Person, mail: StoredMail) -> None:
         actor = self._actors.get(recipient.username)
-        if actor is not None and letter.sender != actor.name:
-            actor._react(letter.sender, letter.text, "mail")
+        if actor is not None and mail.sender != actor.name:
+            actor.react(mail.sender, mail.text, "mail")
 
 
 class Actor:
-    """One person, told what to do.
+    """One person, whose actions are scheduled by method calls.
 
-    Each method returns the person, so that one can go on:
+    Each method returns the person, so that calls can be chained:
 
         fake.people.add("alice").says("!ping", after=2.0).answers("pong", "thank you")
     """
 
-    def __init__(self, people: People, name: str) -> None:
-        self._people = people
+    def __init__(self, name: str, *, say: _Say, deliver: _Deliver, schedule: _Schedule) -> None:
         self.name = name
+        self._say = say
+        self._deliver = deliver
+        self._schedule = schedule
         self._answers: list[tuple[re.Pattern[str], Reply, Pace]] = []
-        people._mail.of(name)
+        """Pattern, reply and delay of each reaction; the first pattern that is found decides."""
 
     def __repr__(self) -> str:
         return f"<Actor {self.name}>"
@@ -186,9 +214,9 @@ class Actor:
         after: Pace = 0.0,
         every: Pace | None = None,
     ) -> Self:
-        """Say something, to *to* alone if given: now or *after* some seconds, and then *every*."""
+        """Post a message, private if *to* is given: now or *after* some seconds, then *every*."""
         return self._schedule_action(
-            partial(self._people._chat.say, self.name, text, to=to, bot=bot), after, every
+            partial(self._say, self.name, text, to=to, bot=bot), after, every
         )
 
     def mails(
@@ -199,33 +227,31 @@ class Actor:
         after: Pace = 0.0,
         every: Pace | None = None,
     ) -> Self:
-        """Send a mail, by default to the fake's own user: now or *after*, and then *every*."""
-        return self._schedule_action(
-            partial(self._people._mail.deliver, self.name, text, to=to), after, every
-        )
+        """Send a mail, by default to the fake's own user: now or *after*, then *every*."""
+        return self._schedule_action(partial(self._deliver, self.name, text, to=to), after, every)
 
     def answers(self, pattern: str, reply: Reply, *, after: Pace = 1.0) -> Self:
-        """Whenever somebody else says or mails something that *pattern* is found in, say *reply*.
+        """Reply whenever another user sends a message or a mail in which *pattern* is found.
 
-        It goes back the way it came: to everyone, in private, or by mail. *reply* is a text, or
-        makes one out of what was `Heard`, or ``None`` for no answer. Of several patterns the first
-        that is found counts. Raises `InvalidRequestError`.
+        The reply is sent as the message was: to everyone, in private, or by mail. *reply* is a
+        text, or a function that is called with what was `Heard` and returns a text, or ``None`` for
+        no reply. Of several patterns the first that is found decides. Raises `InvalidRequestError`.
         """
         _check_pace(after)
         try:
             compiled = re.compile(pattern)
         except re.error:
-            raise InvalidRequestError(f"no regular expression: {pattern!r}") from None
+            raise InvalidRequestError(f"not a regular expression: {pattern!r}") from None
         self._answers.append((compiled, reply, after))
         return self
 
-    def _react(self, sender: str, text: str, where: Literal["chat", "private", "mail"]) -> None:
-        """React to what somebody said, if there is anything to say."""
+    def react(self, sender: str, text: str, where: Literal["chat", "private", "mail"]) -> None:
+        """Schedule the reply to a message, if any pattern is found in it."""
         for pattern, reply, after in self._answers:
             match = pattern.search(text)
             if match:
                 heard = Heard(sender, text, where, match)
-                self._people._schedule(after, partial(self._reply, heard, reply))
+                self._schedule(after, partial(self._reply, heard, reply))
                 return
 
     def _reply(self, heard: Heard, reply: Reply) -> None:
@@ -233,30 +259,30 @@ class Actor:
         if text is None:
             return
         if heard.where == "mail":
-            self._people._mail.deliver(self.name, text, to=heard.sender)
+            self._deliver(self.name, text, to=heard.sender)
         else:
             to = heard.sender if heard.where == "private" else ""
-            self._people._chat.say(self.name, text, to=to)
+            self._say(self.name, text, to=to)
 
     def _schedule_action(
         self, action: Callable[[], object], after: Pace, every: Pace | None
     ) -> Self:
         _check_pace(after)
         if every is not None and not _check_pace(every):
-            raise InvalidRequestError("every is more than 0 seconds")
+            raise InvalidRequestError("every must be more than 0 seconds")
 
         def act() -> None:
             action()
             if every is not None:
-                self._people._schedule(every, act)
+                self._schedule(every, act)
 
-        self._people._schedule(after, act)
+        self._schedule(after, act)
         return self
 
 
 def _check_pace(pace: Pace) -> float:
-    """Return the least that *pace* can be. Raises `InvalidRequestError`."""
+    """Return the minimum of *pace* in seconds. Raises `InvalidRequestError`."""
     if isinstance(pace, tuple):
-        least, most = (check_seconds("a pace", seconds) for seconds in pace)
-        return min(least, most)
-    return check_seconds("a pace", pace)
+        minimum, maximum = (check_seconds("pace", seconds) for seconds in pace)
+        return min(minimum, maximum)
+    return check_seconds("pace", pace)

@@ -1,9 +1,10 @@
 """The pytest plugin: `fake_services` and `pythpeer_session`, for async tests of bots.
 
-Async fixtures are not pytest's own: each plugin that runs async tests has its way with them, and an
-event loop that no other knows. So the fixtures that open something exist once for each plugin, and
-those with the public names choose when a test is set up. This module is imported whenever pytest
-starts: it must import no more than the package does. ``-p no:pythpeer`` leaves it out.
+pytest itself has no async fixtures: each plugin that runs async tests handles them differently, in
+an event loop of its own. So the fixtures that open something exist once for each plugin, and the
+fixtures with the public names select one of them during the setup of a test. This module is
+imported whenever pytest starts, so it must import no more than the package does.
+``-p no:pythpeer`` disables it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Announce the markers, and add the fixtures for pytest-asyncio where that is at work."""
+    """Register the markers, and the fixtures for pytest-asyncio if that plugin is active."""
     for marker, arguments in (("fake_services", "FakeServices"), ("pythpeer_session", "Session")):
         line = f"{marker}(**options): arguments of {arguments} for the fixture of this name"
         config.addinivalue_line("markers", line)
@@ -42,8 +43,8 @@ def fake_services(request: pytest.FixtureRequest) -> Iterator[FakeServices]:
     """`FakeServices` that are running in the event loop of the test.
 
     ``@pytest.mark.fake_services(order="shuffled")`` gives arguments; those of a module, a class and
-    a test add up. A test during which a rule of the services was broken ends with an error: clear
-    ``fake_services.violations`` where that was meant to happen.
+    a test are combined. A test during which a rule of the services is broken ends with an error:
+    clear ``fake_services.violations`` if that was intended.
     """
     fake: FakeServices = request.getfixturevalue(_fixture_for(request, "fake_services"))
     yield fake
@@ -63,13 +64,13 @@ def pythpeer_session(request: pytest.FixtureRequest) -> Session:
 
 
 def _fixture_for(request: pytest.FixtureRequest, name: str) -> str:
-    """The fixture that does it in the way of the plugin that runs the test."""
+    """Return the name of the fixture for the plugin that runs the test."""
     if "anyio_backend" in request.fixturenames:
         backend = request.getfixturevalue("anyio_backend")
         if "asyncio" not in (backend, backend[0]):
-            pytest.fail("pythpeer needs asyncio: have the fixture anyio_backend say so")
+            pytest.fail("pythpeer needs asyncio: the fixture anyio_backend must return it")
         if _asyncio_mode(request.config) == "auto":
-            pytest.fail("pytest-asyncio's auto mode takes anyio's tests over: use its strict mode")
+            pytest.fail("pytest-asyncio's auto mode also runs anyio's tests: use its strict mode")
         return f"_{name}_of_anyio"
     if request.config.pluginmanager.has_plugin("pythpeer-asyncio"):
         marker = request.node.get_closest_marker("asyncio")
@@ -86,18 +87,18 @@ def _asyncio_mode(config: pytest.Config) -> str:
 
 
 def _options(request: pytest.FixtureRequest, marker: str) -> dict[str, Any]:
-    """What the markers of this name say, the closest one last."""
+    """Return the arguments of all markers of this name; those closest to the test win."""
     options: dict[str, Any] = {}
     for mark in reversed(list(request.node.iter_markers(marker))):
         if mark.args:
-            pytest.fail(f"the marker {marker} takes arguments by name only")
+            pytest.fail(f"arguments of the marker {marker} must be given by name")
         options |= mark.kwargs
     return options
 
 
 @asynccontextmanager
 async def running_services(request: pytest.FixtureRequest) -> AsyncGenerator[FakeServices]:
-    """`FakeServices` as the test's markers want them, while the test runs."""
+    """Run `FakeServices` with the arguments of the test's markers."""
     async with FakeServices(**_options(request, "fake_services")) as fake:
         yield fake
 
@@ -106,12 +107,12 @@ async def running_services(request: pytest.FixtureRequest) -> AsyncGenerator[Fak
 async def open_session(
     request: pytest.FixtureRequest, fake_services: FakeServices
 ) -> AsyncGenerator[Session]:
-    """A `Session` as the test's markers want it, while the test runs."""
+    """Open a `Session` with the arguments of the test's markers."""
     async with fake_services.session(**_options(request, "pythpeer_session")) as session:
         yield session
 
 
-# What depends on its backend is taken in hand by anyio's plugin.
+# anyio's plugin runs async fixtures that depend on `anyio_backend`.
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""The plugin's fixtures in the way of pytest-asyncio: one for each scope that a loop can have.
+"""The plugin's fixtures for pytest-asyncio: one for each scope that an event loop can have.
 
-They are marked as pytest-asyncio's own, which is what its strict mode asks for. It is imported only
-where pytest-asyncio is at work.
+They are made with pytest-asyncio's own decorator, which its strict mode requires. This module must
+be imported only if pytest-asyncio is active.
 """
 
 from __future__ import annotations

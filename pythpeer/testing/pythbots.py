@@ -1,7 +1,7 @@
-"""The PythBots API: users, staff, statistics and mail behind four PHP pages.
+"""The PythBots API: users, staff, statistics and mail, served by four PHP pages.
 
-A refusal is ``{"error": "..."}``, with status 400 where a parameter is missing. Where there are API
-keys, every request has to carry one.
+An API error is ``{"error": "..."}``, with status 400 where a parameter is missing. If there are API
+keys, every request must carry one.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .habits import Quirks
 from .incoming import IncomingRequest
 from .keys import ApiKeys
 from .mail import FakeMail, Mailbox
-from .replies import RefusedError, as_php_list, renamed
+from .replies import RejectedError, as_php_list, renamed
 
 __all__ = ["FakePythBots"]
 
 
 class FakePythBots:
-    """Answers requests from what the directory and the mailboxes hold."""
+    """Answers requests with the contents of the directory and of the mailboxes."""
 
     def __init__(
         self,
@@ -29,22 +29,22 @@ class FakePythBots:
         chats: Chats,
         mail: FakeMail,
         api_keys: ApiKeys,
-        habits: Callable[[], Quirks],
+        quirks: Callable[[], Quirks],
     ) -> None:
         self._users = users
         self._chats = chats
         self._mail = mail
         self._api_keys = api_keys
-        self._habits = habits
+        self._quirks = quirks
 
     def answer(self, call: IncomingRequest) -> object:
-        """Answer one request. Raises `RefusedError`."""
+        """Return the JSON document for one request. Raises `RejectedError`."""
         self._api_keys.check(call.api_key, call.endpoint, call.at)
         match call.endpoint:
             case "pythbots.userinfo":
                 return self._userinfo(call)
             case "pythbots.crank":
-                return self._in_a_list(self._crank(call))
+                return self._wrapped(self._crank(call))
             case "pythbots.cstats":
                 return self._cstats(call)
             case _:
@@ -53,36 +53,36 @@ class FakePythBots:
     def _userinfo(self, call: IncomingRequest) -> object:
         person = self._users.find(_required(call, "user"))
         if person is None:
-            raise _refusal("User not found")
-        return renamed(msgspec.to_builtins(person), self._habits())
+            raise _rejected("User not found")
+        return renamed(msgspec.to_builtins(person), self._quirks())
 
     def _crank(self, call: IncomingRequest) -> object:
         chat = self._chats.by_id(_required(call, "chatid"))
         if chat is None or not chat.opted_in:
-            raise _refusal("Chat has not opted in")
-        habits = self._habits()
+            raise _rejected("Chat has not opted in")
+        quirks = self._quirks()
         return as_php_list(
-            [renamed(msgspec.to_builtins(one), habits) for one in chat.staff], habits
+            [renamed(msgspec.to_builtins(member), quirks) for member in chat.staff], quirks
         )
 
     def _cstats(self, call: IncomingRequest) -> object:
         chat = self._chats.by_id(_required(call, "chatid"))
         if chat is None:
-            raise _refusal("Chat not found")
-        return renamed(chat.stats, self._habits())
+            raise _rejected("Chat not found")
+        return renamed(chat.stats, self._quirks())
 
     def _answer_mail(self, call: IncomingRequest) -> object:
-        mailbox = self._mail._opened_by(call.params.get(self._habits().personal_key_param))
+        mailbox = self._mail.opened_by(call.params.get(self._quirks().personal_key_param))
         if mailbox is None:
-            raise _refusal("Invalid personal key")
+            raise _rejected("Invalid personal key")
         if "readnew" in call.params:
-            return self._in_a_list(self._mail._read_new(mailbox))
+            return self._wrapped(self._mail.read_new(mailbox))
         if "readall" in call.params:
-            return self._in_a_list(self._mail._read_all(mailbox))
+            return self._wrapped(self._mail.read_all(mailbox))
         return self._send(call, mailbox)
 
-    def _in_a_list(self, answer: object) -> object:
-        return {"data": answer} if self._habits().wrapped else answer
+    def _wrapped(self, document: object) -> object:
+        return {"data": document} if self._quirks().wrapped else document
 
     def _send(self, call: IncomingRequest, mailbox: Mailbox) -> object:
         text = _required(call, "message")
@@ -91,17 +91,17 @@ class FakePythBots:
         else:
             recipient = self._users.by_id(_required(call, "id"))
         if recipient is None:
-            raise _refusal("User not found")
-        self._mail._send(mailbox, recipient, text)
+            raise _rejected("User not found")
+        self._mail.send(mailbox, recipient, text)
         return {"success": True}
 
 
-def _refusal(words: str, status: int | None = None) -> RefusedError:
-    return RefusedError({"error": words}, status=status)
+def _rejected(message: str, status: int | None = None) -> RejectedError:
+    return RejectedError({"error": message}, status=status)
 
 
 def _required(call: IncomingRequest, name: str) -> str:
     value = call.params.get(name)
     if not value:
-        raise _refusal(f"Missing {name}", status=400)
+        raise _rejected(f"Missing {name}", status=400)
     return value

@@ -1,4 +1,4 @@
-"""How the fake services say yes and no: as PHP does, with the habits that they have."""
+"""Responses of the fake services: JSON as PHP writes it, varied by the quirks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .habits import Quirks
 
 __all__ = [
     "FakeResponse",
-    "RefusedError",
+    "RejectedError",
     "as_bit",
     "as_php_list",
     "ordered",
@@ -26,8 +26,8 @@ T = TypeVar("T")
 _EMPTY: Final[Mapping[str, object]] = {"list": (), "null": None, "object": {}}
 
 
-class RefusedError(Exception):
-    """A service says no: ``document`` is the body, ``status`` the HTTP status if it has its own."""
+class RejectedError(Exception):
+    """A service returns an API error: its body, and its HTTP status if it has a specific one."""
 
     def __init__(self, document: object, *, status: int | None = None) -> None:
         super().__init__(document)
@@ -36,20 +36,27 @@ class RefusedError(Exception):
 
 
 class FakeResponse(msgspec.Struct, frozen=True):
-    """A whole answer of HTTP."""
+    """A whole HTTP response."""
 
     status: int
+    """The HTTP status."""
+
     body: bytes
+    """The body."""
+
     content_type: str
+    """The type, without a charset."""
+
     headers: tuple[tuple[str, str], ...] = ()
+    """Names and values of other headers."""
 
 
-def php_json(document: object, habits: Quirks) -> bytes:
+def php_json(document: object, quirks: Quirks) -> bytes:
     r"""Encode *document* as PHP's ``json_encode`` does: ASCII only, compact, ``/`` as ``\/``."""
-    if habits.numbers_as_strings:
+    if quirks.numbers_as_strings:
         document = _with_strings(document)
     text = json.dumps(document, separators=(",", ":")).replace("/", "\\/")
-    return (habits.prefix + text).encode()
+    return (quirks.prefix + text).encode()
 
 
 def _with_strings(value: object) -> object:
@@ -61,14 +68,14 @@ def _with_strings(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def as_bit(value: bool, habits: Quirks) -> object:  # noqa: FBT001  # what it encodes
-    """A bit as the services write it."""
-    return value if habits.bits_as_booleans else int(value)
+def as_bit(value: bool, quirks: Quirks) -> object:  # noqa: FBT001  # what it encodes
+    """Return a bit as the services write it."""
+    return value if quirks.bits_as_booleans else int(value)
 
 
-def ordered(ascending: Sequence[T], habits: Quirks, rng: Random) -> list[T]:
-    """What comes in ascending order, in the order of the habits."""
-    match habits.order:
+def ordered(ascending: Sequence[T], quirks: Quirks, rng: Random) -> list[T]:
+    """Return items that are in *ascending* order, in the order that the quirks choose."""
+    match quirks.order:
         case "ascending":
             return list(ascending)
         case "descending":
@@ -77,16 +84,16 @@ def ordered(ascending: Sequence[T], habits: Quirks, rng: Random) -> list[T]:
             return rng.sample(ascending, len(ascending))
 
 
-def as_php_list(items: Sequence[object], habits: Quirks) -> object:
-    """A list, or what PHP makes of one."""
+def as_php_list(items: Sequence[object], quirks: Quirks) -> object:
+    """Return a list, or what PHP makes of one."""
     if not items:
-        return _EMPTY[habits.empty]
-    if habits.numbered:
+        return _EMPTY[quirks.empty]
+    if quirks.numbered:
         return {str(number): item for number, item in enumerate(items)}
     return list(items)
 
 
-def renamed(fields: Mapping[str, object], habits: Quirks) -> dict[str, object]:
-    """*fields* under the names of the habits, without those that have none."""
-    named = ((habits.names.get(name, name), value) for name, value in fields.items())
+def renamed(fields: Mapping[str, object], quirks: Quirks) -> dict[str, object]:
+    """Return *fields* under the names that the quirks choose, without the fields that they omit."""
+    named = ((quirks.names.get(name, name), value) for name, value in fields.items())
     return {name: value for name, value in named if name is not None}

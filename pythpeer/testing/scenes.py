@@ -1,7 +1,8 @@
-"""The invented people of the demonstration, and what they talk about: a script for `People.play`.
+"""The invented people of the demonstration, and their conversations: a script for `People.play`.
 
-A line is said by one of the cast: ``a: text`` to everyone, ``a* text`` as a bot, ``a> text`` to the
-fake's own user alone, ``a@ text`` by mail. Blank lines stand between scenes.
+A line begins with a role of the cast: ``a: text`` is a message to everyone, ``a* text`` one as a
+bot, ``a> text`` a private one to the fake's own user, ``a@ text`` a mail. Blank lines separate
+scenes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One HTTP server on one loopback port, which stops at once and logs no request.
+"""One HTTP server on one loopback port, which stops immediately and logs no request.
 
-There is no task of its own here: the event loop accepts connections, and each of them is served by
-a task that ends with it. Faults are real: what is closed, broken or cut here is so on the wire.
+It starts no task that outlives a connection: the event loop accepts connections, and a task for
+each serves it until it ends. Faults are real: what is closed, reset or cut here is so on the wire.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 def _hides_request(record: logging.LogRecord) -> bool:
-    """Drop what aiohttp logs of requests it cannot read: their targets, and the keys in them."""
+    """Drop log records of requests that aiohttp cannot parse: they show targets, and so keys."""
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
@@ -39,9 +39,9 @@ logger.addFilter(_hides_request)
 
 
 class LoopbackServer:
-    """Serves *answer* on 127.0.0.1, and calls *malformed* where a request could not be read.
+    """Serves *answer* on 127.0.0.1, and calls *malformed* for requests that cannot be parsed.
 
-    It listens on *port*, or on a free one where that is 0.
+    It listens on *port*, or on a free one if that is 0.
     """
 
     def __init__(
@@ -53,25 +53,27 @@ class LoopbackServer:
         self._answer = answer
         self._malformed = malformed
         self._runner: web.ServerRunner | None = None
+        """The server of aiohttp between `start` and `aclose`."""
         self.port: int = port
+        """The port; `start` sets it to the one that was selected."""
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen. Raises an ``OSError`` with the port in its message."""
         server = web.Server(
             self._serve,
             request_factory=self._request,
-            handler_cancellation=True,  # nobody is kept waiting for a client that has gone
+            handler_cancellation=True,  # a client that disconnected needs no response
             access_log=None,
             logger=logger,
         )
-        # Nothing is left to wait for once the connections are aborted; aiohttp takes 0 for "wait
-        # for ever".
+        # Once the connections are aborted, there is nothing to wait for; 0 would mean "wait
+        # indefinitely" to aiohttp.
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         self.port = await listen(self._runner, self.port)
 
     async def aclose(self) -> None:
-        """Stop listening and drop every connection, whatever it is doing."""
+        """Stop listening and drop every connection, in any state."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
@@ -81,19 +83,19 @@ class LoopbackServer:
         await runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method == "UNKNOWN":  # aiohttp 4 asks for an answer to it, 3 gives its own
+        if request.method == "UNKNOWN":  # aiohttp 4 calls this for it, 3 responds itself
             return web.Response(status=400)
-        reply, fault = self._answer(request)
+        response, fault = self._answer(request)
         if fault is None:
-            return _response(reply)
+            return _as_aiohttp(response)
         if fault.delay:
             await asyncio.sleep(fault.delay)
-        reply = _apply_fault(reply, fault)
+        response = _apply_fault(response, fault)
         match fault.end:
             case "answer":
-                return _response(reply)
+                return _as_aiohttp(response)
             case "cut":
-                return await _cut(request, reply)
+                return await _cut(request, response)
             case "hang":
                 await asyncio.get_running_loop().create_future()
             case "reset":
@@ -103,7 +105,7 @@ class LoopbackServer:
                 _transport(request).abort()
             case "drop":
                 _transport(request).close()
-        return web.Response()  # which is written to nobody
+        return web.Response()  # the connection is closed: it is not sent
 
     def _request(
         self,
@@ -112,21 +114,21 @@ class LoopbackServer:
         protocol: web.RequestHandler,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
-        *refusal: object,
+        *parser_error: object,
     ) -> web.BaseRequest:
-        # *refusal* is what aiohttp 4 adds: the error of a request that its parser refused, or None.
-        # aiohttp's stand-in for a message that its parser refused; no parser lets such a method by.
+        # aiohttp 4 adds *parser_error*: the error of a request that its parser rejected, or None.
+        # The method of aiohttp's placeholder for a message that its parser rejected.
         if message.method == "UNKNOWN":
             self._malformed()
         loop = asyncio.get_running_loop()
-        more: dict[str, Any] = {"pre_handler_error": refusal[0]} if refusal else {}
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, **more)
+        extra: dict[str, Any] = {"pre_handler_error": parser_error[0]} if parser_error else {}
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, **extra)
 
 
 async def listen(runner: web.BaseRunner, port: int) -> int:
-    """Have a runner that is set up listen on loopback, and return on which port.
+    """Make a runner that is set up listen on loopback, and return the port.
 
-    Raises an ``OSError`` that says which port it was.
+    Raises an ``OSError`` with the port in its message.
     """
     try:
         await web.TCPSite(runner, HOST, port).start()
@@ -136,35 +138,35 @@ async def listen(runner: web.BaseRunner, port: int) -> int:
     return int(runner.addresses[0][1])
 
 
-def _apply_fault(reply: FakeResponse, fault: Fault) -> FakeResponse:
+def _apply_fault(response: FakeResponse, fault: Fault) -> FakeResponse:
     return FakeResponse(
-        status=reply.status if fault.status is None else fault.status,
-        body=reply.body if fault.body is None else fault.body,
-        content_type=reply.content_type,
+        status=response.status if fault.status is None else fault.status,
+        body=response.body if fault.body is None else fault.body,
+        content_type=response.content_type,
         headers=fault.headers,
     )
 
 
-def _response(reply: FakeResponse) -> web.Response:
+def _as_aiohttp(response: FakeResponse) -> web.Response:
     return web.Response(
-        status=reply.status,
-        body=reply.body,
-        content_type=reply.content_type,
+        status=response.status,
+        body=response.body,
+        content_type=response.content_type,
         charset="utf-8",
-        headers=reply.headers,
+        headers=response.headers,
     )
 
 
-async def _cut(request: web.BaseRequest, reply: FakeResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=reply.status, headers=reply.headers)
-    response.content_type = reply.content_type
-    response.content_length = len(reply.body)
+async def _cut(request: web.BaseRequest, fake_response: FakeResponse) -> web.StreamResponse:
+    response = web.StreamResponse(status=fake_response.status, headers=fake_response.headers)
+    response.content_type = fake_response.content_type
+    response.content_length = len(fake_response.body)
     await response.prepare(request)
-    await response.write(reply.body[: len(reply.body) // 2])
+    await response.write(fake_response.body[: len(fake_response.body) // 2])
     _transport(request).close()
     return response
 
 
 def _transport(request: web.BaseRequest) -> asyncio.Transport:
-    # Not gone: that would have cancelled the request's task.
+    # Not None: a lost connection would have cancelled the request's task.
     return cast("asyncio.Transport", request.transport)

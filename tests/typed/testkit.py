@@ -14,7 +14,6 @@ from pythpeer.testing import (
     PHP_WARNING,
     Actor,
     ApiKeys,
-    Arrival,
     ChatLine,
     Chats,
     FakeChat,
@@ -29,6 +28,7 @@ from pythpeer.testing import (
     Person,
     QuirkOptions,
     Quirks,
+    RecordedRequest,
     Rule,
     SentMail,
     Staff,
@@ -70,7 +70,7 @@ async def start_a_fake() -> None:
     assert_type(services.pythbots_url, str)
     assert_type(services.environment, dict[str, str])
     assert_type(services.date, str)
-    assert_type(services.listen(lambda arrival: print(arrival.target))(), None)
+    assert_type(services.subscribe(lambda arrival: print(arrival.target))(), None)
     assert_type(services.register("bob", peerbet_key="k", personal_key="k"), None)
     assert_type(services.set_quirks(window="oldest"), None)
     assert_type(await services.aclose(), None)
@@ -79,7 +79,7 @@ async def start_a_fake() -> None:
 async def look_at_what_happened(session: Session, fake: FakeServices) -> None:
     fake.faults.add("peerbet.chat.get", Fault.slow(0.1))
     await session.peerbet.messages()
-    for arrival in assert_type(fake.requests, list[Arrival]):
+    for arrival in assert_type(fake.requests, list[RecordedRequest]):
         assert_type(arrival.endpoint, str)
         assert_type(arrival.at, float)
         assert_type(arrival.target, str)
@@ -112,7 +112,7 @@ async def talk_and_mail(fake: FakeServices) -> None:
     box = assert_type(mail.of("bob"), Mailbox)
     assert_type(box.owner, Person)
     assert_type(box.sent, list[SentMail])
-    for letter in (*mail.box, *box.inbox):
+    for letter in (*mail.inbox, *box.inbox):
         assert_type(letter, StoredMail)
         assert_type(letter.id, int)
         assert_type(letter.sender, str)
@@ -123,7 +123,7 @@ async def talk_and_mail(fake: FakeServices) -> None:
     sent = SentMail("bob", "hello")
     assert_type(sent.recipient, str)
     assert_type(sent.text, str)
-    assert_type(mail.listen(lambda person, letter: print(person.username, letter.text))(), None)
+    assert_type(mail.subscribe(lambda person, letter: print(person.username, letter.text))(), None)
 
 
 async def know_people_and_chats(fake: FakeServices) -> None:

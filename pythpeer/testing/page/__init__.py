@@ -1,10 +1,11 @@
-"""A web page to chat in with the fake services: what ``pythpeer serve`` shows.
+"""A web page for a chat with the fake services: what ``pythpeer serve`` shows.
 
     async with FakeServices() as fake, Page(fake) as page:
         print(page.url)
 
-It is for a developer's own browser on the same machine. Other web pages get nothing out of it and
-nothing into it. Not imported by the rest of the test kit, for it needs aiohttp's server at once.
+It is for a developer's browser on the same machine. Other web pages can neither read its contents
+nor change anything. The rest of the test kit must not import it, because it imports aiohttp's
+server immediately.
 """
 
 from __future__ import annotations

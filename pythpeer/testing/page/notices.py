@@ -1,4 +1,4 @@
-"""What a bot's developer should notice: broken rules, and messages that a bot can not have seen."""
+"""Notices for the developer of a bot: broken rules, and messages that the bot cannot have read."""
 
 from __future__ import annotations
 
@@ -11,73 +11,80 @@ import msgspec
 
 from ..chat import MAX_PAGE
 from ..fake import FakeServices
-from ..incoming import Arrival
+from ..incoming import RecordedRequest
 
 __all__ = ["Notice", "Notices"]
 
-KEPT: Final = 200
-"""How many of the latest notices are kept."""
+MAX_NOTICES: Final = 200
+"""How many of the latest notices are stored."""
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """One thing to notice about a request to ``endpoint``; ``rule`` is ``gap`` or a broken one.
-
-    ``date`` is the services' own.
-    """
+    """One notice about a request."""
 
     kind: Literal["violation", "gap"]
+    """Whether the request broke a rule, or its response leaves a gap."""
+
     endpoint: str
+    """The endpoint's name."""
+
     rule: str
+    """The rule that was broken, or ``"gap"``."""
+
     text: str
+    """What happened, in words."""
+
     date: str
+    """When, by the date of the services."""
 
 
 class Notices:
-    """Collects notices from *fake* until it is closed: ``latest`` are kept, ``total`` counts all.
-
-    *listener* is called with each.
-    """
+    """Collects notices from *fake* until it is closed, and calls *listener* with each."""
 
     def __init__(self, fake: FakeServices, listener: Callable[[Notice], object]) -> None:
         self._fake = fake
         self._listener = listener
-        self._judged = len(fake.violations)
+        self._checked = len(fake.violations)
+        """How many of the fake's violations were looked at."""
         self._last = fake.violations[-1] if fake.violations else None
-        self._unlisten = fake.listen(self._look)
+        """The last of those; another one in its position shows that the list was cleared."""
+        self._unsubscribe = fake.subscribe(self._on_request)
         self.latest: list[Notice] = []
+        """The latest notices, at most `MAX_NOTICES`."""
         self.total: int = 0
+        """How many notices there were since the start, or since `clear`."""
 
     def close(self) -> None:
-        """Collect no more. Does nothing the second time."""
+        """Stop collecting. Does nothing the second time."""
         with contextlib.suppress(ValueError):
-            self._unlisten()
+            self._unsubscribe()
 
     def clear(self) -> None:
-        """Forget all there were."""
+        """Remove all notices."""
         self.latest.clear()
         self.total = 0
 
-    def _look(self, arrival: Arrival) -> None:
+    def _on_request(self, recorded: RecordedRequest) -> None:
         violations = self._fake.violations
-        known = violations[self._judged - 1] if 0 < self._judged <= len(violations) else None
-        if known is not self._last:
-            self._judged = 0  # their owner has cleared them
-        for violation in violations[self._judged :]:
+        last = violations[self._checked - 1] if 0 < self._checked <= len(violations) else None
+        if last is not self._last:
+            self._checked = 0  # the list was cleared
+        for violation in violations[self._checked :]:
             self._add("violation", violation.endpoint, violation.rule, violation.detail)
             self._last = violation
-        self._judged = len(violations)
-        missed = self._missed(arrival)
+        self._checked = len(violations)
+        missed = self._missed(recorded)
         if missed:
-            text = f"{missed} messages did not fit into the answer, and were not seen"
-            self._add("gap", arrival.endpoint, "gap", text)
+            text = f"{missed} messages did not fit into the response, and were not read"
+            self._add("gap", recorded.endpoint, "gap", text)
 
-    def _missed(self, arrival: Arrival) -> int:
-        """How many messages for everyone came after the last one seen, but not into the answer."""
-        if arrival.endpoint != "peerbet.chat.get" or arrival.fault is not None:
+    def _missed(self, recorded: RecordedRequest) -> int:
+        """Return how many public messages follow ``mid`` but are not in the response."""
+        if recorded.endpoint != "peerbet.chat.get" or recorded.fault is not None:
             return 0
-        query = parse_qs(urlsplit(arrival.target).query)
+        query = parse_qs(urlsplit(recorded.target).query)
         mid, last = (query.get(name, [""])[0] for name in ("mid", "last"))
-        # The oldest that are left leave no gap: the next answer begins where this one ends.
+        # If the oldest are sent, there is no gap: the next response begins where this one ends.
         if not mid.isdecimal() or int(mid) < 1 or self._fake.quirks.window == "oldest":
             return 0
         lines = self._fake.chat.after(int(mid))
@@ -87,6 +94,6 @@ class Notices:
     def _add(self, kind: Literal["violation", "gap"], endpoint: str, rule: str, text: str) -> None:
         notice = Notice(kind, endpoint, rule, text, self._fake.date)
         self.latest.append(notice)
-        del self.latest[:-KEPT]
+        del self.latest[:-MAX_NOTICES]
         self.total += 1
         self._listener(notice)

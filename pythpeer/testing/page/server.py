@@ -1,8 +1,8 @@
-"""The HTTP side of the page: its files, its news, and what it asks to be done.
+"""The HTTP server of the page: its files, its events, and its actions.
 
-Whatever else is open in the browser can send requests here too. So nothing is answered under a name
-that is not this machine's (DNS rebinding), nothing is done for a page that is not this one (its
-``Origin``), and the browser is told to run, frame and load nothing but the page's own files.
+Whatever else is open in the browser can send requests here, too. So requests for a host name that
+is not this machine's are rejected (DNS rebinding), and so are actions of other pages (by their
+``Origin``); and headers forbid the browser to run, frame and load anything but the page's files.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        # With these not even a mistake of the page's own can make markup out of a message.
+        # With these, even a mistake in the page's script cannot turn a message into markup.
         "require-trusted-types-for 'script'; trusted-types 'none'"
     ),
     "Cache-Control": "no-store",
@@ -54,23 +54,23 @@ HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 
-LARGEST: Final = 16_384
-"""How many bytes a request's body may have."""
+MAX_BODY: Final = 16_384
+"""The most bytes in the body of a request."""
 
 KEEPALIVE_INTERVAL: Final = 15.0
-"""After so many seconds without news something is sent all the same: it shows who has gone."""
+"""Seconds without an event after which a comment is sent, which detects lost connections."""
 
 FLOOD_SIZE: Final = 350
-"""How many messages a flood has: more than one answer of the chat holds."""
+"""Messages in a flood: more than one response of the chat can hold."""
 
-# -- what the page can ask for --------------------------------------------------------------------
+# -- the bodies of actions -----------------------------------------------------------------------
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=40, pattern=r"\S")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
 
 class SayBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Say something in the chat, to everyone or to one user alone."""
+    """Post a chat message, to everyone or to one user."""
 
     sender: Name
     text: Text
@@ -79,14 +79,14 @@ class SayBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class MailBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Put a mail into the bot's box."""
+    """Put a mail into the bot's inbox."""
 
     sender: Name
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
 
 
 class UserBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Add a user, or change the one of that name."""
+    """Add a user, or replace the one of that name."""
 
     username: Name
     rank: Name = "User"
@@ -94,14 +94,14 @@ class UserBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Have one target in trouble."""
+    """Set the fault of one target."""
 
     target: str
     kind: str
 
 
 class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What needs no further words."""
+    """The body of an action without parameters."""
 
 
 # -- the server -----------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
 class Page(AsyncContextOnly):
     """Serves the page for *fake*, which is running, on *port* while ``async with`` lasts.
 
-    *port* 0 is a free one; one that is taken is an ``OSError``, which says so. *on_notice* is
-    called with whatever a bot's developer should notice.
+    *port* 0 selects a free one. Raises ``OSError`` if the port is in use. *on_notice* is called
+    with each `Notice`.
     """
 
     def __init__(
@@ -135,17 +135,17 @@ class Page(AsyncContextOnly):
         return f"http://{HOST}:{self._port}/"
 
     async def __aenter__(self) -> Self:
-        self._trouble = FaultPanel(self._fake)
-        self._news = EventFeed(self._fake, self._trouble, self._on_notice)
+        self._fault_panel = FaultPanel(self._fake)
+        self._feed = EventFeed(self._fake, self._fault_panel, self._on_notice)
         application = web.Application(
-            middlewares=[self._security_middleware()], client_max_size=LARGEST, logger=logger
+            middlewares=[self._security_middleware()], client_max_size=MAX_BODY, logger=logger
         )
-        application.router.add_get("/api/events", self._events)
-        application.router.add_get("/{path:.*}", self._file)
+        application.router.add_get("/api/events", self._serve_events)
+        application.router.add_get("/{path:.*}", self._serve_file)
         for name, action in self._actions().items():
             application.router.add_post(f"/api/{name}", action)
         application.on_response_prepare.append(_add_security_headers)
-        # Readers of news come to their end by themselves when those are closed.
+        # Closing the feed ends the readers, so there is little to wait for.
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         try:
             with anyio.CancelScope(shield=True):
@@ -162,23 +162,25 @@ class Page(AsyncContextOnly):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._news.close()
+        self._feed.close()
         with anyio.CancelScope(shield=True):
             await self._runner.cleanup()
 
     def _security_middleware(self) -> Middleware:
         @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        async def secure(request: web.Request, handler: Handler) -> web.StreamResponse:
             if not self._is_ours(request):
-                return _answer({"error": "this is for the page itself, on this machine"}, 403)
+                return _json_response(
+                    {"error": "only the page itself may send this, on this machine"}, 403
+                )
             try:
                 return await handler(request)
             except web.HTTPException as error:
-                return _answer({"error": error.reason}, error.status)
+                return _json_response({"error": error.reason}, error.status)
             except (InvalidRequestError, msgspec.DecodeError, UnicodeDecodeError) as error:
-                return _answer({"error": str(error)}, 400)
+                return _json_response({"error": str(error)}, 400)
 
-        return guard
+        return secure
 
     def _is_ours(self, request: web.Request) -> bool:
         host = request.headers.get("Host", "")
@@ -187,29 +189,29 @@ class Page(AsyncContextOnly):
         origin = request.headers.get("Origin")
         if request.method == "POST" or origin is not None:
             return origin == f"http://{host}"
-        # Links may lead to the page from anywhere; to read its news takes the page.
+        # Links to the page may be anywhere; its events are for the page only.
         site = request.headers.get("Sec-Fetch-Site", "none")
         return not request.path.startswith("/api/") or site in ("same-origin", "none")
 
-    async def _file(self, request: web.Request) -> web.Response:
+    async def _serve_file(self, request: web.Request) -> web.Response:
         if request.path not in self._files:
             raise web.HTTPNotFound
         body, kind = self._files[request.path]
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Tell the news for as long as somebody listens: server-sent events."""
+    async def _serve_events(self, request: web.Request) -> web.StreamResponse:
+        """Send events until the page disconnects or the feed is closed."""
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        reader = EventReader(self._news)
+        reader = EventReader(self._feed)
         with contextlib.suppress(ClientConnectionResetError):  # the page was closed
             await response.write(b"retry: 1000\n\n")
-            while not self._news.closed:
+            while not self._feed.closed:
                 try:
                     async with asyncio.timeout(KEEPALIVE_INTERVAL):
                         events = await reader.next()
                 except TimeoutError:
-                    await response.write(b": still here\n\n")
+                    await response.write(b": keep-alive\n\n")
                     continue
                 for name, data in events:
                     await response.write(b"event: %b\ndata: %b\n\n" % (name.encode(), data))
@@ -221,66 +223,66 @@ class Page(AsyncContextOnly):
         async def say(request: web.Request) -> web.Response:
             body = await _read(request, SayBody)
             id = self._fake.chat.say(body.sender.strip(), body.text, to=body.to, bot=body.bot)
-            return _answer({"id": id})
+            return _json_response({"id": id})
 
         async def mail(request: web.Request) -> web.Response:
             body = await _read(request, MailBody)
-            return _answer({"id": self._fake.mail.deliver(body.sender.strip(), body.text)})
+            return _json_response({"id": self._fake.mail.deliver(body.sender.strip(), body.text)})
 
         async def users(request: web.Request) -> web.Response:
             body = await _read(request, UserBody)
             person = self._fake.users.add(body.username.strip(), rank=body.rank, online=body.online)
-            return _answer({"id": person.id})
+            return _json_response({"id": person.id})
 
-        async def trouble(request: web.Request) -> web.Response:
+        async def faults(request: web.Request) -> web.Response:
             body = await _read(request, FaultBody)
-            return await self._make_trouble(lambda: self._trouble.set(body.target, body.kind))
+            return await self._change_faults(lambda: self._fault_panel.set(body.target, body.kind))
 
         async def normal(request: web.Request) -> web.Response:
             await _read(request, EmptyBody)
-            return await self._make_trouble(self._trouble.clear)
+            return await self._change_faults(self._fault_panel.clear)
 
         async def flood(request: web.Request) -> web.Response:
             await _read(request, EmptyBody)
             for number in range(FLOOD_SIZE):
                 self._fake.chat.say("flood", f"message {number + 1} of {FLOOD_SIZE}")
-            return _answer({"messages": FLOOD_SIZE})
+            return _json_response({"messages": FLOOD_SIZE})
 
         async def forget(request: web.Request) -> web.Response:
             await _read(request, EmptyBody)
-            self._news.notices.clear()
-            return _answer({})
+            self._feed.notices.clear()
+            return _json_response({})
 
-        actions = (say, mail, users, trouble, normal, flood, forget)
+        actions = (say, mail, users, faults, normal, flood, forget)
         return {action.__name__: self._then_wake(action) for action in actions}
 
     def _then_wake(self, action: Handler) -> Handler:
-        """The same action, after which every page looks for changes."""
+        """Return the same action, after which every page looks for changes."""
 
         async def act(request: web.Request) -> web.StreamResponse:
             try:
                 return await action(request)
             finally:
-                self._news.wake()
+                self._feed.wake()
 
         return act
 
-    async def _make_trouble(self, make: Callable[[], Awaitable[None]]) -> web.Response:
+    async def _change_faults(self, change: Callable[[], Awaitable[None]]) -> web.Response:
         try:
-            await make()
+            await change()
         except OSError as error:
-            return _answer({"error": f"still down: {error.strerror}"}, 503)
-        return _answer({})
+            return _json_response({"error": f"still down: {error.strerror}"}, 503)
+        return _json_response({})
 
 
 async def _read(request: web.Request, kind: type[T]) -> T:
-    """The body of a request. What is not JSON, said to be JSON, is refused."""
+    """Return the body of a request. Raises `InvalidRequestError` unless its type is JSON."""
     if request.content_type != "application/json":
-        raise InvalidRequestError("the body has to be application/json")
+        raise InvalidRequestError("Content-Type must be application/json")
     return msgspec.json.decode(await request.read(), type=kind)
 
 
-def _answer(document: Mapping[str, object], status: int = 200) -> web.Response:
+def _json_response(document: Mapping[str, object], status: int = 200) -> web.Response:
     return web.Response(
         status=status, body=msgspec.json.encode(document), content_type="application/json"
     )

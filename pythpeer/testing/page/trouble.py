@@ -1,6 +1,6 @@
-"""The fault panel: which trouble there is, by service or by what is asked of it.
+"""The fault panel: which fault each service has, and each thing that can be requested of it.
 
-It sets the faults that `FakeServices.faults` has, and shows them whoever set them.
+It sets the faults of `FakeServices.faults`, and shows those that were set by other means, too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final
 import anyio
 
 from ...errors import InvalidRequestError
-from ..fake import SERVICES, FakeServices
+from ..endpoints import LABELS, SERVICES, Service
+from ..fake import FakeServices
 from ..faults import Fault
-from ..incoming import Service
 
 __all__ = ["KINDS", "TARGETS", "FaultPanel"]
 
@@ -23,28 +23,17 @@ DOWN: Final = "down"
 
 KINDS: Final[Mapping[str, str]] = {
     NORMAL: "Normal",
-    "slow": "Slow: 3 s late",
+    "slow": "Slow: 3 s",
     DOWN: "Down",
     "error": "Error page, status 503",
     "limited": "Too many requests, status 429",
-    "garbage": "Garbage for an answer",
-    "lost": "Done, but the answer is lost",
+    "garbage": "Garbage instead of JSON",
+    "lost": "Performed, but the response is lost",
 }
-"""Every kind of trouble, in words."""
+"""Every kind of fault, in words."""
 
-TARGETS: Final[Mapping[str, str]] = {
-    "peerbet": "Peerbet",
-    "peerbet.chat.get": "Read the chat",
-    "peerbet.chat.set": "Post",
-    "pythbots": "PythBots",
-    "pythbots.userinfo": "User info",
-    "pythbots.crank": "Staff",
-    "pythbots.cstats": "Statistics",
-    "pythbots.mail.send": "Send mail",
-    "pythbots.mail.readnew": "Read new mail",
-    "pythbots.mail.readall": "Read all mail",
-}
-"""Everything that can be in trouble, in words. A service stands for all that is asked of it."""
+TARGETS: Final = LABELS
+"""What can have a fault, in words: a service, or one thing that it does."""
 
 FAULTS: Final[Mapping[str, Fault]] = {
     "slow": Fault.slow(3.0),
@@ -60,58 +49,60 @@ _SERVICES: Final[Mapping[str, Service]] = {name: name for name in SERVICES}
 
 
 class FaultPanel:
-    """Makes trouble at *fake*, and ends it. A service that is down refuses connections."""
+    """Sets the faults of *fake*, and clears them. A service that is down refuses connections."""
 
     def __init__(self, fake: FakeServices) -> None:
         self._fake = fake
         self._outages: dict[Service, AsyncExitStack] = {}
-        self._turn = anyio.Lock()
+        """The outages that this panel started; closing one ends it."""
+        self._lock = anyio.Lock()
+        """One change at a time, because starting and ending an outage awaits."""
 
     @property
     def now(self) -> dict[str, str]:
-        """The kind of trouble by target, without what is normal; ``other`` is none of `KINDS`."""
+        """The kind of fault by target, without normal ones; ``other`` is a fault not in `KINDS`."""
         names = {fault: kind for kind, fault in FAULTS.items()}
         constant = self._fake.faults.constant
         kinds = {name: names.get(fault, "other") for name, fault in constant.items()}
         return kinds | dict.fromkeys(self._outages, DOWN)
 
     async def set(self, target: str, kind: str) -> None:
-        """Have *target* in trouble of this *kind*, or back to normal with all that belongs to it.
+        """Set a fault for *target*, or clear all faults of it and of what belongs to it.
 
-        Raises `InvalidRequestError`, and ``OSError`` where a service cannot come back because its
-        port is taken: then it is still down.
+        Raises `InvalidRequestError` for an unknown one, and ``OSError`` where the outage of a
+        service cannot be ended because its port is taken: then the service is still down.
         """
         if target not in TARGETS or kind not in KINDS:
-            raise InvalidRequestError(f"there is no {kind!r} of {target!r}")
-        async with self._turn:
+            raise InvalidRequestError(f"unknown fault {kind!r} for {target!r}")
+        async with self._lock:
             service = _SERVICES.get(target)
             if service is not None:
                 if kind == DOWN:
-                    await self._take_down(service)
+                    await self._start_outage(service)
                     return
-                await self._bring_back(service)
+                await self._end_outage(service)
             if kind == NORMAL:
                 self._fake.faults.clear(target)
             else:
                 self._fake.faults.always(target, FAULTS[kind])
 
     async def clear(self) -> None:
-        """Have everything back to normal. Raises as `make` does."""
+        """Clear all faults. Raises as `set` does."""
         for service in SERVICES:
             await self.set(service, NORMAL)
 
-    async def _take_down(self, service: Service) -> None:
+    async def _start_outage(self, service: Service) -> None:
         if service not in self._outages:
             outage = AsyncExitStack()
             await outage.enter_async_context(self._fake.outage(service))
             self._outages[service] = outage
 
-    async def _bring_back(self, service: Service) -> None:
+    async def _end_outage(self, service: Service) -> None:
         outage = self._outages.pop(service, None)
         if outage is None:
             return
         try:
             await outage.aclose()
         except OSError:
-            await self._take_down(service)
+            await self._start_outage(service)
             raise

@@ -1,16 +1,17 @@
-// The page of `pythpeer serve`. Everything that anybody wrote is inserted as text, never as markup:
-// the page's policy (trusted types) would not let it be done otherwise either.
+// The page of `pythpeer serve`. Texts of users are inserted as text, never as markup: the page's
+// policy (trusted types) forbids anything else.
 
-const KEPT = 1000; // messages on the page
-const AWAY = 5; // seconds without a request after which no bot is taken to be there
+const MAX_MESSAGES = 1000; // messages on the page
+const BOT_TIMEOUT = 5; // seconds without a request after which the bot counts as disconnected
+
 const $ = (id) => document.getElementById(id);
 
-let hello = null; // what the services are, since the last connection
-let skew = 0; // this clock less theirs, in seconds
-let lastMessage = 0;
-let lastNotice = 0;
-let waiting = []; // notices that are still to be shown among the messages
-let lastAsked = null;
+let hello = null; // the section of this name: what does not change while the server runs
+let skew = 0; // the browser's clock minus the services' clock, in seconds
+let lastMessage = 0; // the id of the newest message on the page
+let lastNotice = 0; // how many notices the page has received
+let waiting = []; // notices that are not yet among the messages
+let lastRequest = null; // when the newest request was received, by the services' clock
 
 // -- making elements --
 
@@ -45,11 +46,11 @@ function list(id, none, items) {
   $(none).hidden = items.length > 0;
 }
 
-// -- what is remembered over a reload --
+// -- form fields, kept over a reload --
 
 const memory = {
   get: (name) => { try { return sessionStorage.getItem(name); } catch { return null; } },
-  set: (name, value) => { try { sessionStorage.setItem(name, value); } catch { /* then it is not */ } },
+  set: (name, value) => { try { sessionStorage.setItem(name, value); } catch { /* storage is disabled */ } },
 };
 
 function remember(form) {
@@ -62,26 +63,26 @@ function remember(form) {
   }
 }
 
-// -- asking for something to be done --
+// -- actions --
 
 let alertTimer = 0;
 
-function complain(text) {
+function showError(text) {
   $("alert").textContent = text;
   $("alert").hidden = false;
   clearTimeout(alertTimer);
   alertTimer = setTimeout(() => { $("alert").hidden = true; }, 8000);
 }
 
-async function ask(what, wish = {}) {
+async function post(action, body = {}) {
   try {
-    const answer = await fetch(`/api/${what}`, {
-      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(wish),
+    const response = await fetch(`/api/${action}`, {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
     });
-    if (answer.ok) { $("alert").hidden = true; return true; }
-    complain((await answer.json()).error);
+    if (response.ok) { $("alert").hidden = true; return true; }
+    showError((await response.json()).error);
   } catch {
-    complain("Nothing was done: pythpeer serve does not answer.");
+    showError("Nothing was changed: pythpeer serve does not respond.");
   }
   return false;
 }
@@ -112,7 +113,7 @@ function messageElement(line, before) {
     words("p", "text", line.text));
 }
 
-let before = null;
+let before = null; // the message above the next one, unless a notice is between
 
 function showChat(lines) {
   const log = $("log");
@@ -130,7 +131,7 @@ function showChat(lines) {
   for (const notice of notices) { fragment.append(noticeElement(notice)); before = null; }
   if (!fragment.childNodes.length) return;
   log.append(fragment);
-  while (log.childElementCount > KEPT) log.firstElementChild.remove();
+  while (log.childElementCount > MAX_MESSAGES) log.firstElementChild.remove();
   $("empty").hidden = true;
   if (follow) toEnd();
   else $("newest").hidden = false;
@@ -142,7 +143,7 @@ const say = $("say");
 remember(say);
 
 function count() {
-  const left = (hello?.longest ?? 250) - [...$("text").value].length;
+  const left = (hello?.max_text ?? 250) - [...$("text").value].length;
   $("left").textContent = left < 50 ? `${left} left` : "";
   $("left").classList.toggle("over", left < 0);
 }
@@ -152,12 +153,12 @@ $("try").addEventListener("click", () => { $("text").value = "!ping"; say.reques
 say.addEventListener("submit", async (event) => {
   event.preventDefault();
   const { sender, to, bot, text } = say.elements;
-  const said = text.value;
-  if (!said.trim()) return;
+  const message = text.value;
+  if (!message.trim()) return;
   text.value = "";
   text.focus();
   toEnd();
-  if (!await ask("say", { sender: sender.value, to: to.value && hello.bot, bot: bot.checked, text: said }) && !text.value) text.value = said;
+  if (!await post("say", { sender: sender.value, to: to.value && hello.bot, bot: bot.checked, text: message }) && !text.value) text.value = message;
   memory.set("say.text", text.value);
   count();
 });
@@ -165,22 +166,22 @@ say.addEventListener("submit", async (event) => {
 // -- the bot --
 
 function showPresence() {
-  const seconds = lastAsked === null ? Infinity : Date.now() / 1000 - lastAsked - skew;
-  const text = lastAsked === null ? "No bot yet" : seconds < AWAY ? "Your bot is here" : "Your bot has gone quiet";
-  $("presence").classList.toggle("here", seconds < AWAY);
+  const seconds = lastRequest === null ? Infinity : Date.now() / 1000 - lastRequest - skew;
+  const text = lastRequest === null ? "No bot yet" : seconds < BOT_TIMEOUT ? "Your bot is connected" : "Your bot is silent";
+  $("presence").classList.toggle("here", seconds < BOT_TIMEOUT);
   const label = $("presence").lastElementChild;
   if (label.textContent !== text) label.textContent = text;
 }
 
 setInterval(showPresence, 1000);
 
-function showRequests({ asked, latest }) {
-  lastAsked = latest[0]?.at ?? null;
+function showRequests({ counts, latest }) {
+  lastRequest = latest[0]?.at ?? null;
   showPresence();
-  const names = Object.keys(asked).sort();
-  $("asked").replaceChildren(...names.flatMap((name) => [words("dt", "", name), words("dd", "", `${asked[name]}`)]));
-  list("requests", "no-requests", latest.map((one) => make("li", { className: one.fault ? "faulty" : "" },
-    words("span", "body mono", one.target + (one.fault ? " (in trouble)" : "")), clock(one.date))));
+  const names = Object.keys(counts).sort();
+  $("counts").replaceChildren(...names.flatMap((name) => [words("dt", "", name), words("dd", "", `${counts[name]}`)]));
+  list("requests", "no-requests", latest.map((request) => make("li", { className: request.fault ? "faulty" : "" },
+    words("span", "body mono", request.target + (request.fault ? " (fault)" : "")), clock(request.date))));
 }
 
 function showNotices({ total, latest }) {
@@ -191,14 +192,14 @@ function showNotices({ total, latest }) {
   if (waiting.length) setTimeout(showChat, 0, []);
   $("noticed").hidden = $("forget").hidden = total === 0;
   $("noticed").firstElementChild.textContent = total;
-  $("noticed").ariaLabel = `${total} to be noticed`;
+  $("noticed").ariaLabel = `${total} notices`;
   $("tab-bot").lastElementChild.textContent = total || "";
   list("notices", "no-notices", latest.slice(-30).reverse().map((notice) => make("li", {},
     body([words("span", "", `${notice.endpoint} [${notice.rule}]`), clock(notice.date)], notice.text))));
 }
 
 $("noticed").addEventListener("click", () => { select("bot"); $("tab-bot").focus(); $("notices").scrollIntoView({ block: "nearest" }); });
-$("forget").addEventListener("click", () => { $("tab-bot").focus(); ask("forget"); });
+$("forget").addEventListener("click", () => { $("tab-bot").focus(); post("forget"); });
 $("copy").addEventListener("click", async () => {
   try {
     await navigator.clipboard.writeText($("environment").textContent);
@@ -210,9 +211,9 @@ $("copy").addEventListener("click", async () => {
   setTimeout(() => { $("copy").textContent = "Copy"; }, 2000);
 });
 
-// -- trouble --
+// -- faults --
 
-function makeTargets() {
+function makeFaultChoices() {
   const groups = new Map();
   for (const [target, label] of Object.entries(hello.targets)) {
     const [service] = target.split(".");
@@ -221,39 +222,39 @@ function makeTargets() {
     const options = Object.entries(hello.kinds).map(([kind, text]) => make("option", { value: kind, textContent: text }));
     const choice = make("select", { name: target }, ...options);
     choice.addEventListener("change", async () => {
-      if (!await ask("trouble", { target, kind: choice.value })) showTrouble(trouble);
+      if (!await post("faults", { target, kind: choice.value })) showFaults(faults);
     });
     groups.get(service).append(make("label", { className: whole ? "whole" : "" }, words("span", "", label), choice));
   }
   $("targets").replaceChildren(...groups.values());
 }
 
-let trouble = {};
+let faults = {};
 
-function showTrouble(now) {
-  trouble = now;
+function showFaults(now) {
+  faults = now;
   for (const choice of $("targets").querySelectorAll("select")) {
     const [service] = choice.name.split(".");
     const kind = now[choice.name] ?? "normal";
-    choice.options[0].textContent = choice.name !== service && now[service] ? "As the service" : hello.kinds.normal;
+    choice.options[0].textContent = choice.name !== service && now[service] ? "Same as the service" : hello.kinds.normal;
     choice.querySelector("[value=other]")?.remove();
     if (kind === "other") choice.append(make("option", { value: "other", textContent: "Other" }));
     choice.value = kind;
     choice.classList.toggle("set", kind !== "normal");
   }
-  $("tab-trouble").lastElementChild.textContent = Object.keys(now).length || "";
+  $("tab-faults").lastElementChild.textContent = Object.keys(now).length || "";
 }
 
-$("normal").addEventListener("click", () => ask("normal"));
-$("flood").addEventListener("click", () => ask("flood"));
+$("normal").addEventListener("click", () => post("normal"));
+$("flood").addEventListener("click", () => post("flood"));
 
 // -- mail and users --
 
-function showMail({ box, unread, sent }) {
+function showMail({ inbox, unread, sent }) {
   $("tab-mail").lastElementChild.textContent = unread || "";
-  list("box", "no-box", box.toReversed().map((letter) => make("li", { className: letter.read ? "" : "unread" },
-    avatar(letter.sender),
-    body([words("span", "", letter.sender), state(letter.read ? "read" : "unread"), clock(letter.date)], letter.text))));
+  list("inbox", "no-inbox", inbox.toReversed().map((mail) => make("li", { className: mail.read ? "" : "unread" },
+    avatar(mail.sender),
+    body([words("span", "", mail.sender), state(mail.read ? "read" : "unread"), clock(mail.date)], mail.text))));
   list("sent", "no-sent", sent.toReversed().map(([recipient, text]) => make("li", {},
     avatar(recipient),
     body([words("span", "", `to ${recipient}`)], text))));
@@ -265,14 +266,14 @@ function showUsers(users) {
     body([words("span", "", `${user.rank}, id ${user.id}`), state(user.online ? "online" : "offline")], user.username))));
 }
 
-for (const [id, clears] of [["deliver", "text"], ["introduce", "username"]]) {
+for (const [id, clears] of [["deliver", "text"], ["user", "username"]]) {
   const form = $(id);
   remember(form);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const wish = {};
-    for (const field of form.elements) if (field.name) wish[field.name] = field.type === "checkbox" ? field.checked : field.value;
-    if (!await ask(id === "deliver" ? "mail" : "users", wish)) return;
+    const fields = {};
+    for (const field of form.elements) if (field.name) fields[field.name] = field.type === "checkbox" ? field.checked : field.value;
+    if (!await post(id === "deliver" ? "mail" : "users", fields)) return;
     form.elements[clears].value = "";
     memory.set(`${id}.${clears}`, "");
     form.elements[clears].focus();
@@ -285,7 +286,7 @@ $("deliver").elements.text.addEventListener("keydown", (event) => {
   $("deliver").requestSubmit();
 });
 
-// -- tabs: one stop of the Tab key, arrows within --
+// -- tabs: the Tab key stops once, arrow keys move between them --
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
@@ -313,26 +314,26 @@ for (const [at, tab] of tabs.entries()) {
 
 select(tabs.some((tab) => tab.id === `tab-${memory.get("tab")}`) ? memory.get("tab") : "bot");
 
-// -- news --
+// -- events --
 
-function greet(news) {
-  if (hello?.life !== news.life) {
+function showHello(sent) {
+  if (hello?.instance_id !== sent.instance_id) {
     $("log").replaceChildren();
     $("empty").hidden = false;
     lastMessage = lastNotice = 0;
     waiting = [];
     before = null;
   }
-  const again = hello?.life === news.life;
-  hello = news;
-  skew = Date.now() / 1000 - news.now;
-  $("environment").textContent = Object.entries(news.environment).map(([name, value]) => `export ${name}=${value}`).join("\n");
-  $("say").elements.to.options[1].textContent = `${news.bot} alone`;
-  if (!again) makeTargets();
+  const sameServer = hello?.instance_id === sent.instance_id;
+  hello = sent;
+  skew = Date.now() / 1000 - sent.now;
+  $("environment").textContent = Object.entries(sent.environment).map(([name, value]) => `export ${name}=${value}`).join("\n");
+  $("say").elements.to.options[1].textContent = `only ${sent.bot}`;
+  if (!sameServer) makeFaultChoices();
   count();
 }
 
-const SECTIONS = { hello: greet, chat: showChat, mail: showMail, users: showUsers, trouble: showTrouble, notices: showNotices, requests: showRequests };
+const SECTIONS = { hello: showHello, chat: showChat, mail: showMail, users: showUsers, faults: showFaults, notices: showNotices, requests: showRequests };
 
 function connect() {
   const source = new EventSource("/api/events");
