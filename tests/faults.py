@@ -887,10 +887,10 @@ API_ERRORS: Final = (
                 answer(b'{"success":false,"message":"%b"}' % MESSAGE.encode()), 200, MESSAGE
             ),
             "status 0 alone": Reproduction(
-                answer(b'{"status":0}'), 200, "refused without a reason"
+                answer(b'{"status":0}'), 200, "rejected without an error message"
             ),
             "error in numbers": Reproduction(
-                answer(b'{"error":{"code":5}}'), 200, "refused without a reason"
+                answer(b'{"error":{"code":5}}'), 200, "rejected without an error message"
             ),
         },
     ),

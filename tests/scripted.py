@@ -182,7 +182,7 @@ class Scripted:
     @property
     def mails(self) -> list[StoredMail]:
         """All mails in the mailbox, read or not."""
-        return self.mail.box
+        return self.mail.inbox
 
     def deliver(self, *texts: str, sender: str = "alice") -> None:
         """Add one unread mail for each text."""

@@ -484,8 +484,8 @@ class FaultCase(NamedTuple):
 
 
 FAULTS: Final[Mapping[str, FaultCase]] = {
-    "drop": FaultCase(Fault.drop(), PROBLEM, "the connection broke before the answer"),
-    "reset": FaultCase(Fault.reset(), PROBLEM, "the connection broke before the answer"),
+    "drop": FaultCase(Fault.drop(), PROBLEM, "the connection broke before the response"),
+    "reset": FaultCase(Fault.reset(), PROBLEM, "the connection broke before the response"),
     "cut": FaultCase(Fault.cut(), PROBLEM, "the connection broke within the body"),
     "hang": FaultCase(Fault.hang(), PROBLEM, "no complete response within the time limit"),
     "slow": FaultCase(Fault.slow(7.0), OK, "can be read"),

@@ -267,4 +267,4 @@ def test_a_missing_browser_is_reported(
     outcome = run_pytest(pytester, "-q", str(tests), "-k", "keyboard")
     assert outcome.counts["skipped"] == 1
     assert outcome.counts.keys() <= {"skipped", "deselected"}
-    assert re.search(r"NOT TRIED.*\n.*there is no chromium on this machine", outcome.text)
+    assert re.search(r"NOT RUN.*\n.*there is no chromium on this machine", outcome.text)

@@ -34,7 +34,7 @@ from pythpeer.stores import (
 
 pytestmark = pytest.mark.anyio
 
-SAMPLES: Final = Path(__file__).parent / "samples" / "stores"
+SAMPLES: Final = Path(__file__).parent / "stores_samples"
 
 WRITTEN_AT: Final = 703.5
 """What the loop's clock showed when the samples were written."""

@@ -42,6 +42,11 @@ INTERNAL = {
     *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
     *(f"{stream}.{name}" for stream in STREAMS for name in MERGING),
     "MergedStream.busy",
+    *("Actor.react", "FakeMail.opened_by", "FakeMail.read_all", "FakeMail.read_new"),
+    *("FakeMail.send", "Mailbox.mark_all_read", "People.schedule", "Secret.try_wrap"),
+    # Old names.
+    *("FakeChat.listen", "FakeMail.listen", "FakeServices.listen", "FakeServices.adopt"),
+    *("FakeServices.habits", "MemoryStore.survey", "SqliteStore.survey"),
 }
 """Members with public names that are for internal use."""
 
