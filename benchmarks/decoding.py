@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 
 from pythpeer import ChatMessage, Endpoint, PythpeerError
-from pythpeer.answers import try_parse_response
 from pythpeer.peerbet import make_read_endpoint
+from pythpeer.wire.responses import try_parse_response
 
 from .chart import Bars
 from .competitors.decoding import Candidate, load_candidates

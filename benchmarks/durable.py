@@ -19,14 +19,14 @@ from typing import Final
 import msgspec
 
 from pythpeer import ChatMessage, MemoryStore, PythpeerError, Rate, Retry, SqliteStore
-from pythpeer.feed import Poller, Pollers
-from pythpeer.line import Priority
-from pythpeer.polling import link_entries
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores import RedisStore
 from pythpeer.stores.base import Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite.database import Durability
 from pythpeer.stores.sqlite.worker import Worker
-from pythpeer.streams import Stream
+from pythpeer.streams.gaps import link_entries
+from pythpeer.streams.poller import Poller, Pollers
+from pythpeer.streams.stream import Stream
 
 from .chart import Bars
 from .measure import interleave

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
 from pythpeer import Limiter, Rate, Session
-from pythpeer.line import Priority
+from pythpeer.pacing.queue import Priority
 
 from .competitors.installed import OURS
 from .competitors.limiting import Candidate, Get, load_candidates

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Unpack
 
 from pythpeer import PythpeerError
 from pythpeer.testing import FakeServices, Fault, VirtualTimeLoop
-from pythpeer.testing.habits import QuirkOptions
+from pythpeer.testing.quirks import QuirkOptions
 
 from .chart import Bars
 from .competitors.bare_loops import FAILURES

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from pythpeer import ChatMessage, MemoryStore, PythpeerError, Rate, Retry
-from pythpeer.feed import Poller, Pollers
-from pythpeer.line import Priority
-from pythpeer.polling import link_entries
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores.base import Log, Store, Topic
-from pythpeer.streams import Stream
+from pythpeer.streams.gaps import link_entries
+from pythpeer.streams.poller import Poller, Pollers
+from pythpeer.streams.stream import Stream
 
 from .competitors import streaming
 from .competitors.installed import OURS

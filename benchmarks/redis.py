@@ -20,10 +20,10 @@ import msgspec
 from redis.asyncio import Redis
 
 from pythpeer import ChatMessage, Rate
-from pythpeer.feed import LEASE
-from pythpeer.line import Priority
-from pythpeer.polling import link_entries
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores import RedisStore, Topic
+from pythpeer.streams.gaps import link_entries
+from pythpeer.streams.poller import LEASE
 
 from .chart import Bars
 from .client_processes import begin, start

@@ -29,11 +29,11 @@ from pythpeer import (
     TransportError,
     merge,
 )
-from pythpeer.feed import Poller, Pollers
-from pythpeer.line import Priority
-from pythpeer.polling import link_entries
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores.base import Log, Store, Topic
-from pythpeer.streams import Stream
+from pythpeer.streams.gaps import link_entries
+from pythpeer.streams.poller import Poller, Pollers
+from pythpeer.streams.stream import Stream
 
 from .durable import TEXT, message
 from .inprocess_server import answered, resident, serving

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Final, TypeVar, cast
 import anyio
 import msgspec
 
-from .answers import parse_retry_after, try_parse_response
 from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError, Result
 from .health import OutcomeTracker
 from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
-from .limiter import Limiter, Permit, loop_clock
-from .line import Priority
+from .pacing.limiter import Limiter, Permit, loop_clock
+from .pacing.queue import Priority
 from .retry import Retry, classify_failure
-from .wire import Effect, Endpoint, Request
+from .wire.endpoints import Effect, Endpoint
+from .wire.request import Request
+from .wire.responses import parse_retry_after, try_parse_response
 
 if TYPE_CHECKING:
     from .transport import RawResponse, Transport  # not at run time, because it imports aiohttp

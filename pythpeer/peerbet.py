@@ -19,30 +19,23 @@ from typing import Annotated, Final
 
 import msgspec
 
-from .answers import canonical_json, parse_date
 from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
-from .feed import Poller, Pollers, log_skipped, store_items
-from .line import Priority
-from .polling import link_entries
+from .pacing.bucket import Rate
+from .pacing.queue import Priority
 from .posting import Poster, ReadBack
 from .secret import Secret
-from .shapes import to_bool, to_int, to_text
 from .splitting import split_text
 from .stores.base import Log, Topic
-from .streams import OnGap, Stream
-from .wire import (
-    INT32_MAX,
-    Effect,
-    Endpoint,
-    Json,
-    Param,
-    ParsedEndpoint,
-    Rate,
-    Request,
-    check_integer,
-    check_text,
-)
+from .streams.gaps import link_entries
+from .streams.poller import Poller, Pollers, log_skipped, store_items
+from .streams.stream import OnGap, Stream
+from .validation import INT32_MAX, check_integer, check_text
+from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
+from .wire.fields import parse_date, to_bool, to_int, to_text
+from .wire.lenient_json import canonical_json
+from .wire.query import Json, Param
+from .wire.request import Request
 
 __all__ = ["ChatMessage", "ChatPage", "ChatStream", "Peerbet"]
 

@@ -16,8 +16,8 @@ import msgspec
 
 from .calls import Caller
 from .errors import OutcomeUnknownError, PythpeerError
-from .line import Priority
-from .wire import Request
+from .pacing.queue import Priority
+from .wire.request import Request
 
 __all__ = ["PostResponse", "Poster", "ReadBack"]
 

@@ -32,17 +32,20 @@ from .hooks import (
     StoreEvent,
     Telemetry,
 )
-from .limiter import Limiter
+from .pacing.bucket import Rate
+from .pacing.limiter import Limiter
 from .peerbet import ChatMessage, ChatPage, ChatStream, Peerbet
-from .polling import Gap
 from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
 from .retry import Retry
 from .secret import Secret
 from .session import Session, SessionOptions
 from .splitting import split_text
 from .stores import MemoryStore, SqliteStore
-from .streams import MergedStream, Stream, merge
-from .wire import FLAG, Effect, Endpoint, Json, JsonObject, Param, Rate
+from .streams.gaps import Gap
+from .streams.merged import MergedStream, merge
+from .streams.stream import Stream
+from .wire.endpoints import Effect, Endpoint
+from .wire.query import FLAG, Json, JsonObject, Param
 
 __all__ = [
     "FLAG",

@@ -21,28 +21,20 @@ from typing import Final, TypeVar, cast
 
 import msgspec
 
-from .answers import canonical_json
 from .calls import Caller
-from .consuming import DecodedItem, DestructiveSource
 from .errors import InvalidRequestError
-from .feed import Poller, Pollers
+from .pacing.bucket import Rate
 from .secret import Secret
-from .shapes import Fields, list_parser, object_parser, parse_success
 from .stores.base import Topic
-from .streams import Stream
-from .wire import (
-    FLAG,
-    Effect,
-    Endpoint,
-    Json,
-    JsonObject,
-    Param,
-    ParsedEndpoint,
-    Rate,
-    Request,
-    check_integer,
-    check_text,
-)
+from .streams.destructive import DecodedItem, DestructiveSource
+from .streams.poller import Poller, Pollers
+from .streams.stream import Stream
+from .validation import check_integer, check_text
+from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
+from .wire.fields import Fields, list_parser, object_parser, parse_success
+from .wire.lenient_json import canonical_json
+from .wire.query import FLAG, Json, JsonObject, Param
+from .wire.request import Request
 
 __all__ = ["ChatStats", "Mail", "MailStream", "PythBots", "StaffMember", "User"]
 

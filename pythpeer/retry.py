@@ -23,7 +23,8 @@ from .errors import (
     StoreError,
     TransportError,
 )
-from .wire import Effect, check_integer, check_seconds
+from .validation import check_integer, check_seconds
+from .wire.endpoints import Effect
 
 __all__ = ["Retry", "backoff", "classify_failure", "is_transient"]
 

@@ -15,27 +15,22 @@ import msgspec
 
 from .calls import Caller
 from .errors import InvalidRequestError, PythpeerError, SessionClosedError
-from .feed import Pollers
 from .health import EndpointHealth, OutcomeTracker, SessionHealth, utc_now
 from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
-from .limiter import Limiter
 from .misuse import AsyncContextOnly
+from .pacing.bucket import Rate
+from .pacing.limiter import Limiter
 from .peerbet import Peerbet
 from .pythbots import PythBots
 from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store, store_from_url
+from .streams.poller import Pollers
+from .validation import check_integer, check_seconds, check_text, check_url
 from .version import version
-from .wire import (
-    Endpoint,
-    Param,
-    Rate,
-    Request,
-    check_integer,
-    check_seconds,
-    check_text,
-    check_url,
-)
+from .wire.endpoints import Endpoint
+from .wire.query import Param
+from .wire.request import Request
 
 if TYPE_CHECKING:
     from .transport import Transport

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from .errors import InvalidRequestError
-from .wire import check_integer
+from .validation import check_integer
 
 __all__ = ["split_text"]
 

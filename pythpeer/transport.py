@@ -38,8 +38,10 @@ from .errors import (
     Result,
     TransportError,
 )
-from .limiter import Permit
-from .wire import Effect, Request, render_query
+from .pacing.limiter import Permit
+from .wire.endpoints import Effect
+from .wire.query import render_query
+from .wire.request import Request
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection

@@ -23,7 +23,7 @@ import pytest
 from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
 from patient import make_patient
 
-from pythpeer.cli import ending, main
+from pythpeer.cli import main, runtime
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 T = TypeVar("T")
@@ -252,7 +252,7 @@ def on_terminal(environment: None, fork_server: ForkServer) -> Iterator[OnTermin
 @pytest.fixture
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands in this process run on virtual time; they must not use other processes."""
-    monkeypatch.setattr(ending, "LOOP_FACTORY", VirtualTimeLoop)
+    monkeypatch.setattr(runtime, "LOOP_FACTORY", VirtualTimeLoop)
 
 
 @pytest.fixture

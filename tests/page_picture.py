@@ -13,7 +13,7 @@ from typing import Final
 from browser import browser, running_chromium
 
 from pythpeer.testing import FakeServices
-from pythpeer.testing.page import Page
+from pythpeer.testing.web import Page
 
 PICTURE: Final = Path(__file__).parent.parent / "docs" / "how-to" / "serve.png"
 SCRIPT: Final = """

@@ -30,12 +30,12 @@ import msgspec
 from pythpeer import Rate, Session
 from pythpeer.testing.chat import ChatLine, FakeChat
 from pythpeer.testing.directory import Chats, Users
-from pythpeer.testing.habits import QuirkOptions, Quirks, make_quirks
-from pythpeer.testing.incoming import IncomingRequest
 from pythpeer.testing.keys import ApiKeys
 from pythpeer.testing.mail import FakeMail, StoredMail
 from pythpeer.testing.pythbots import FakePythBots
-from pythpeer.testing.replies import RejectedError, php_json
+from pythpeer.testing.quirks import QuirkOptions, Quirks, make_quirks
+from pythpeer.testing.requests import IncomingRequest
+from pythpeer.testing.responses import RejectedError, php_json
 
 Order = Literal["ascending", "descending", "shuffled"]
 Window = Literal["newest", "oldest"]

@@ -11,7 +11,7 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 from redis_virtual import VirtualRedisStore
 
 from pythpeer import MemoryStore, Rate, SqliteStore
-from pythpeer.limiter import Limiter
+from pythpeer.pacing.limiter import Limiter
 from pythpeer.stores import Entry, Log, NewEntry, Reader, Store, StoreSnapshot, Topic
 
 __all__ = ["STORES", "InterceptingStore", "StoreFactory", "flush_events"]

@@ -28,17 +28,12 @@ from pythpeer import (
     RateLimitedError,
     Secret,
 )
-from pythpeer.answers import (
-    MAX_NESTING,
-    NO_JSON,
-    parse_date,
-    parse_json,
-    parse_retry_after,
-    try_parse_response,
-)
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
 from pythpeer.pythbots import crank_endpoint, cstats_endpoint, userinfo_endpoint
-from pythpeer.wire import ParsedEndpoint
+from pythpeer.wire.endpoints import ParsedEndpoint
+from pythpeer.wire.fields import parse_date
+from pythpeer.wire.lenient_json import MAX_NESTING, NO_JSON, parse_json
+from pythpeer.wire.responses import parse_retry_after, try_parse_response
 
 BASE = "https://example.com"
 SAMPLES = Path(__file__).parent / "samples"

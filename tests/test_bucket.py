@@ -14,8 +14,7 @@ from helpers import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pythpeer.bucket import MAX_GUARD, SUCCESSES_TO_NARROW, Bucket
-from pythpeer.wire import Rate
+from pythpeer.pacing.bucket import MAX_GUARD, SUCCESSES_TO_NARROW, Bucket, Rate
 
 EPS = 1e-6
 

@@ -39,9 +39,10 @@ from cli_runner import (
 from raw_server import RawServer, closed_port, drop, hang
 
 from pythpeer import Rate
-from pythpeer.cli import demo, ending
-from pythpeer.cli.plain import json_line, sanitize
-from pythpeer.cli.rows import Rows
+from pythpeer.cli import runtime
+from pythpeer.cli.demo import command as demo
+from pythpeer.cli.output.rows import Rows
+from pythpeer.cli.output.sanitize import json_line, sanitize
 from pythpeer.testing import DEFAULT_RATES, FakeServices, VirtualTimeLoop
 from pythpeer.testing.scenes import SCENES
 
@@ -525,8 +526,9 @@ def test_a_bug_has_its_traceback_in_development_mode() -> None:
     """``python -X dev`` shows it."""
     source = """
 import sys
-from pythpeer.cli import demo, ending, main
-demo.Demo.run = lambda self: {"a": 1}[self]
+from pythpeer.cli import main
+from pythpeer.cli.demo import command
+command.Demo.run = lambda self: {"a": 1}[self]
 sys.exit(main(["demo"]))
 """
     done = run_python(source, "-X", "dev")
@@ -672,7 +674,7 @@ def test_the_prompt_is_on_a_separate_line(
 ) -> None:
     """A terminal shows ^C at the cursor, so a line break follows."""
     terminal(80)
-    assert ending.report_error(ending.Interrupted(signal.SIGINT)) == 130
+    assert runtime.report_error(runtime.Interrupted(signal.SIGINT)) == 130
     assert capfd.readouterr() == ("", "\n")
 
 
@@ -787,17 +789,17 @@ def test_a_command_is_cancelled_once() -> None:
     """A pipe that is closed during the clean-up after a signal does not interrupt that."""
     source = """
 import asyncio, os, signal, sys
-from pythpeer.cli import ending, signals
+from pythpeer.cli import runtime, signals
 
 async def command():
-    with ending.stop_when_pipe_closes():
+    with runtime.stop_when_pipe_closes():
         signal.raise_signal(signal.SIGTERM)
         try:
             await asyncio.sleep(30)
         finally:
             os.close(reader)
             await asyncio.sleep(0.2)
-            ending.print_error(f"tidied up, pipe closed: {ending._command.pipe_closed}")
+            runtime.print_error(f"tidied up, pipe closed: {runtime._command.pipe_closed}")
 
 reader, writer = os.pipe()
 os.dup2(writer, 1)
@@ -805,9 +807,9 @@ os.close(writer)
 signals.NOTICE_AFTER = 60.0
 signals.install()
 try:
-    ending.run(command())
-except ending.Interrupted as error:
-    sys.exit(ending.report_error(error))
+    runtime.run(command())
+except runtime.Interrupted as error:
+    sys.exit(runtime.report_error(error))
 """
     done = run_python(source)
     assert (done.returncode, done.stdout) == (143, "")

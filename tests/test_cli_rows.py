@@ -11,8 +11,8 @@ from cli_runner import CHAT, Run, cells, unstyled
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythpeer.cli.bars import bar, fractions
-from pythpeer.cli.colours import HUES, SENDERS, THEME_16, THEME_256, sender_style
+from pythpeer.cli.output.bars import bar, fractions
+from pythpeer.cli.output.colours import HUES, SENDERS, THEME_16, THEME_256, sender_style
 from pythpeer.testing import FakeServices
 
 pytest_plugins = ("cli_runner",)

@@ -27,7 +27,7 @@ from cli_runner import (
 )
 from raw_server import RawServer, hang
 
-from pythpeer.cli.board import gauge, timeline
+from pythpeer.cli.demo.dashboard import gauge, timeline
 from pythpeer.testing import FakeServices, Fault
 
 pytest_plugins = ("cli_runner",)

@@ -12,9 +12,9 @@ from cli_runner import OnTerminal, Run, needs_signals, one_line
 from rich.console import Console, ConsoleDimensions
 
 from pythpeer import ChatMessage, Mail, SqliteStore
-from pythpeer.cli.colours import THEME_256
-from pythpeer.cli.sight import TopScreen
-from pythpeer.cli.watching import Label, Rates, items, parse_key
+from pythpeer.cli.output.colours import THEME_256
+from pythpeer.cli.top.rates import Label, Rates, items, parse_key
+from pythpeer.cli.top.screen import TopScreen
 from pythpeer.stores import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 

@@ -12,13 +12,7 @@ import pytest
 
 import pythpeer.testing
 from pythpeer.doctor import Finding, Report, Status
-from pythpeer.testing import (
-    ChatLine,
-    FakeServices,
-    Person,
-    RecordedRequest,
-    StoredMail,
-)
+from pythpeer.testing import ChatLine, FakeServices, Person, RecordedRequest, StoredMail
 
 
 def deprecated(old: str, new: str) -> pytest.WarningsRecorder:

@@ -20,7 +20,7 @@ import pytest
 from pythpeer import SessionHealth
 from pythpeer.cli import serve
 from pythpeer.testing import FakeServices
-from pythpeer.testing.page import Page
+from pythpeer.testing.web import Page
 
 pytestmark = pytest.mark.anyio
 

@@ -37,10 +37,12 @@ from raw_server import (
 from test_shapes import SHAPED
 
 from pythpeer import InvalidRequestError, SessionClosedError
-from pythpeer.answers import try_parse_response
-from pythpeer.doctor import Finding, Report, Sample, Status, bots, chat, examine, write_samples
+from pythpeer.doctor import Finding, Report, Sample, Status, examine, write_samples
+from pythpeer.doctor import peerbet as chat
+from pythpeer.doctor import pythbots as bots
 from pythpeer.doctor.redact import allowed_field, describe_types, redact, redact_words, type_name
 from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Quirks, VirtualTimeLoop
+from pythpeer.wire.responses import try_parse_response
 
 pytestmark = pytest.mark.anyio
 

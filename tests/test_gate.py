@@ -10,8 +10,9 @@ import pytest
 from helpers import now
 
 from pythpeer import Rate, RateLimitedError, SessionClosedError, StoreError
-from pythpeer.limiter import Grant, Limiter, Permit
-from pythpeer.line import Priority
+from pythpeer.pacing.backend import Grant
+from pythpeer.pacing.limiter import Limiter, Permit
+from pythpeer.pacing.queue import Priority
 
 pytestmark = pytest.mark.anyio
 

@@ -45,7 +45,7 @@ from pythpeer import (
     Telemetry,
 )
 from pythpeer.hooks import CLOSE_TIMEOUT, MAX_PENDING
-from pythpeer.wire import Request
+from pythpeer.wire.request import Request
 
 pytestmark = pytest.mark.anyio
 

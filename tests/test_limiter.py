@@ -22,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, Limiter, Rate, RateLimitedError, SessionClosedError
-from pythpeer.limiter import Permit, loop_clock
-from pythpeer.line import Priority
+from pythpeer.pacing.limiter import Permit, loop_clock
+from pythpeer.pacing.queue import Priority
 from pythpeer.testing import VirtualTimeLoop
 
 pytestmark = pytest.mark.anyio

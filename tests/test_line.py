@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import RateLimitedError
-from pythpeer.line import Priority, Waiter, WaitQueue
+from pythpeer.pacing.queue import Priority, Waiter, WaitQueue
 
 pytestmark = pytest.mark.anyio
 

@@ -49,7 +49,7 @@ from pythpeer import (
     SessionClosedError,
     TransportError,
 )
-from pythpeer.line import Priority
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores import Log, Store, Topic
 
 pytestmark = pytest.mark.anyio

@@ -16,9 +16,9 @@ from fake_client import CHAT, MAIL, SET, Client, connect, say
 
 from pythpeer import Session
 from pythpeer.testing import FakeServices, Fault
-from pythpeer.testing.page import Notice, Page
-from pythpeer.testing.page import server as page_server
-from pythpeer.testing.page.trouble import KINDS, TARGETS
+from pythpeer.testing.web import Notice, Page
+from pythpeer.testing.web import server as page_server
+from pythpeer.testing.web.fault_panel import KINDS, TARGETS
 
 pytestmark = pytest.mark.anyio
 
@@ -525,7 +525,7 @@ async def test_there_are_four_files_only(tab: Tab) -> None:
     for path, (name, kind) in page_server.FILES.items():
         async with tab.http.get(tab.page.url + path.lstrip("/")) as response:
             assert (response.status, response.content_type) == (200, kind)
-            shipped = files("pythpeer.testing.page").joinpath("static", name)
+            shipped = files("pythpeer.testing.web").joinpath("static", name)
             assert await response.read() == shipped.read_bytes()
     for path in ("index.html", "../server.py", "%2e%2e/server.py", "..%2fserver.py", "static", "a"):
         assert await tab.status(path) == 404
@@ -535,7 +535,7 @@ async def test_there_are_four_files_only(tab: Tab) -> None:
 
 def test_the_page_requires_no_other_host() -> None:
     """No URL of another host, no script or style in the markup, a label for each field."""
-    home = files("pythpeer.testing.page").joinpath("static")
+    home = files("pythpeer.testing.web").joinpath("static")
     texts = {name: home.joinpath(name).read_text("utf-8") for name, _ in page_server.FILES.values()}
     for name, text in texts.items():
         addresses = re.findall(r"""//[^\s"'`]+""", text)

@@ -41,11 +41,11 @@ from pythpeer import (
     PythpeerError,
     RateLimitedError,
     Session,
-    shapes,
     split_text,
 )
 from pythpeer.peerbet import _parse_message
 from pythpeer.testing import FakeServices
+from pythpeer.wire import fields as shapes
 
 pytestmark = pytest.mark.anyio
 

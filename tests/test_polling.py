@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythpeer.polling import Gap, link_entries
+from pythpeer.streams.gaps import Gap, link_entries
 
 ids = st.integers(min_value=0, max_value=60)
 pages = st.dictionaries(ids, st.none() | st.text(max_size=2), max_size=12)

@@ -18,9 +18,9 @@ from redis import Redis
 from redis_virtual import EPOCH, Commands
 
 from pythpeer import Rate
-from pythpeer.bucket import BucketState
+from pythpeer.pacing.bucket import BucketState
+from pythpeer.pacing.shared import TOKEN_TTL, SharedBucket, _State
 from pythpeer.stores.redis.scripts import script
-from pythpeer.stores.shared import TOKEN_TTL, SharedBucket, _State
 
 TICK: Final = 1 / 64
 KEYS: Final = ("state", "server", "alive")

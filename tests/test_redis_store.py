@@ -47,15 +47,18 @@ from pythpeer import (
     Session,
     StoreError,
     Stream,
-    feed,
 )
-from pythpeer.feed import LEASE, Poller
-from pythpeer.limiter import Limiter, Permit
-from pythpeer.line import Priority
-from pythpeer.polling import link_entries
+from pythpeer.pacing.limiter import Limiter, Permit
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores import DIRECT, Entry, Log, NewEntry, Reader, RedisStore, Topic, store_from_url
-from pythpeer.stores.redis import gate, log, pulse, readers, survey
-from pythpeer.stores.redis.link import MAX_CONNECTIONS
+from pythpeer.stores.redis import heartbeat as pulse
+from pythpeer.stores.redis import log, readers
+from pythpeer.stores.redis import pacing_backend as gate
+from pythpeer.stores.redis import snapshot as survey
+from pythpeer.stores.redis.connection import MAX_CONNECTIONS
+from pythpeer.streams import poller as feed
+from pythpeer.streams.gaps import link_entries
+from pythpeer.streams.poller import LEASE, Poller
 
 pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
@@ -1027,8 +1030,8 @@ async def test_streams_keep_retrying_while_the_server_is_not_reachable(
     await stream.aclose()
     await store.aclose()
     messages = [record.message for record in caplog.records if record.name == "pythpeer.streams"]
-    assert len([text for text in messages if "goes on trying" in text]) == 1
-    assert len([text for text in messages if "is back" in text]) == 1
+    assert len([text for text in messages if "keeps retrying" in text]) == 1
+    assert len([text for text in messages if "recovered" in text]) == 1
 
 
 @redis_server.needs_a_server

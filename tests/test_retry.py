@@ -29,8 +29,8 @@ from pythpeer import (
     StoreError,
     TransportError,
 )
-from pythpeer.answers import try_parse_response
 from pythpeer.retry import backoff, classify_failure, is_transient
+from pythpeer.wire.responses import try_parse_response
 
 NAME = "pythbots.mail"
 

@@ -71,7 +71,7 @@ from pythpeer import (
     Telemetry,
 )
 from pythpeer.otel import OpenTelemetry
-from pythpeer.wire import Request
+from pythpeer.wire.request import Request
 
 pytestmark = pytest.mark.anyio
 

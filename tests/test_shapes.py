@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import AccessDeniedError, ApiError, DecodeError, Effect, Endpoint, RateLimitedError
-from pythpeer.answers import try_parse_response
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
 from pythpeer.pythbots import (
     crank_endpoint,
@@ -26,7 +25,8 @@ from pythpeer.pythbots import (
     parse_mails,
     userinfo_endpoint,
 )
-from pythpeer.shapes import Fields, list_parser, object_parser, parse_success
+from pythpeer.wire.fields import Fields, list_parser, object_parser, parse_success
+from pythpeer.wire.responses import try_parse_response
 
 BASE = "https://example.com"
 SAMPLES = Path(__file__).parent / "samples"

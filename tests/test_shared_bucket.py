@@ -14,15 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pythpeer import Rate
-from pythpeer.bucket import Bucket, BucketState
-from pythpeer.stores.shared import (
-    RECHECK_INTERVAL,
-    TOKEN_TTL,
-    TURN_GRACE,
-    SharedBucket,
-    endpoint_snapshot,
-)
-from pythpeer.stores.survey import EndpointSnapshot
+from pythpeer.pacing.bucket import Bucket, BucketState
+from pythpeer.pacing.shared import RECHECK_INTERVAL, TOKEN_TTL, TURN_GRACE, SharedBucket
+from pythpeer.stores.snapshot import EndpointSnapshot, endpoint_snapshot
 
 RATE: Final = Rate(1.0, guard=0.05)
 

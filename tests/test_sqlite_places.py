@@ -13,7 +13,7 @@ from full_disk import no_file_over
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pythpeer.stores.sqlite.places import GROWTH_SIZE, AckFile
+from pythpeer.stores.sqlite.ack_file import GROWTH_SIZE, AckFile
 
 OWNER: Final = b"database"
 SIZE: Final = 16

@@ -27,19 +27,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scripted import Scripted, ScriptedFault
 
-from pythpeer import (
-    InvalidRequestError,
-    MemoryStore,
-    Rate,
-    Session,
-    SqliteStore,
-    StoreError,
-)
-from pythpeer.line import Priority
+from pythpeer import InvalidRequestError, MemoryStore, Rate, Session, SqliteStore, StoreError
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores import EndpointSnapshot, Entry, Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
+from pythpeer.stores.sqlite import log_state as shelf_module
 from pythpeer.stores.sqlite import owner as owner_module
-from pythpeer.stores.sqlite import shelf as shelf_module
 
 pytestmark = pytest.mark.anyio
 

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from stores import STORES
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, StoreError
-from pythpeer.line import Priority
-from pythpeer.polling import link_entries
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores import (
     DIRECT,
     EndpointSnapshot,
@@ -34,6 +33,7 @@ from pythpeer.stores import (
     StoreSnapshot,
     Topic,
 )
+from pythpeer.streams.gaps import link_entries
 
 pytestmark = pytest.mark.anyio
 

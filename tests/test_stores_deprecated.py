@@ -11,7 +11,7 @@ import pytest
 
 import pythpeer.stores
 from pythpeer import Rate
-from pythpeer.limiter import Limiter
+from pythpeer.pacing.limiter import Limiter
 from pythpeer.stores import (
     EndpointSnapshot,
     Entry,

@@ -20,7 +20,7 @@ from fakeredis import FakeRedis
 from redis_virtual import VirtualRedisStore
 
 from pythpeer import Rate
-from pythpeer.line import Priority
+from pythpeer.pacing.queue import Priority
 from pythpeer.stores import (
     DIRECT,
     EndpointSnapshot,

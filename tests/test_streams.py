@@ -37,9 +37,9 @@ from pythpeer import (
     Stream,
     TransportError,
 )
-from pythpeer.feed import LEASE, Poller
-from pythpeer.polling import link_entries
 from pythpeer.stores import Log, RedisStore, Store, Topic
+from pythpeer.streams.gaps import link_entries
+from pythpeer.streams.poller import LEASE, Poller
 
 pytestmark = pytest.mark.anyio
 

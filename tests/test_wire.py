@@ -18,15 +18,10 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from pythpeer import FLAG, Effect, Endpoint, InvalidRequestError, Param, Rate, Secret
-from pythpeer.wire import (
-    INT32_MAX,
-    ParsedEndpoint,
-    Request,
-    check_integer,
-    check_text,
-    check_url,
-    render_query,
-)
+from pythpeer.validation import INT32_MAX, check_integer, check_text, check_url
+from pythpeer.wire.endpoints import ParsedEndpoint
+from pythpeer.wire.query import render_query
+from pythpeer.wire.request import Request
 
 BASE = "https://example.com/api/"
 CANARY = "c4n4ry/K3y+%=& é"

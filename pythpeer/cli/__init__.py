@@ -21,26 +21,26 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in *arguments*, by default those of ``sys.argv``; return its exit code."""
     signals.install()
-    from . import ending
+    from . import runtime
 
-    ending.setup()
+    runtime.setup()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except (Exception, signals.Interrupted) as error:  # noqa: BLE001  # each has an exit code
-        code = ending.report_error(error)
-    ending.teardown()
+        code = runtime.report_error(error)
+    runtime.teardown()
     return code
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from . import ending
+    from . import runtime
 
     try:
         from .app import run
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise
-        ending.print_error("the command line requires an extra: pip install 'pythpeer[cli]'")
-        return ending.USAGE
+        runtime.print_error("the command line requires an extra: pip install 'pythpeer[cli]'")
+        return runtime.USAGE
     return run(arguments)

@@ -13,16 +13,16 @@ from cyclopts import App, CycloptsError
 
 from .. import InvalidRequestError
 from ..version import version
-from . import ending
+from . import runtime
 from .chat import chat
-from .completion import completion
-from .demo import demo
+from .completion import add_completion
+from .demo.command import demo
 from .doctor import doctor
 from .lookups import staff, stats, user
 from .mail import mail
+from .output.console import make_console
 from .serve import serve
-from .show import make_console
-from .top import top
+from .top.command import top
 
 __all__ = ["app", "run"]
 
@@ -64,7 +64,7 @@ app.command(staff)
 app.command(stats)
 app.command(top)
 app.command(doctor)
-app.command(completion)
+add_completion(app)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -77,6 +77,6 @@ def run(arguments: Sequence[str]) -> int:
         reason = str(error)
     else:
         result = command(*bound.args, **bound.kwargs)
-        code = ending.run(result) if inspect.iscoroutine(result) else result
+        code = runtime.run(result) if inspect.iscoroutine(result) else result
         return code if isinstance(code, int) else 0
     raise InvalidRequestError(f"{reason} (see --help)")

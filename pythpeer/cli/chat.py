@@ -7,13 +7,13 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 from ..peerbet import MAX_TEXT
-from .access import PEERBET_KEY, connected, warn_if_volatile
+from .connect import PEERBET_KEY, connected, warn_if_volatile
 from .follow import follow
+from .input import read_text
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
-from .progress import Progress
-from .reading import read_text
-from .rows import Rows
-from .show import write_json
+from .output.console import write_json
+from .output.progress import Progress
+from .output.rows import Rows
 from .unsure import warn_if_interrupted
 
 __all__ = ["chat"]

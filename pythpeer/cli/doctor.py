@@ -15,17 +15,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ..doctor import Finding, Report, Shape, Status, examine, write_samples
-from . import ending
-from .access import connected
+from . import runtime
+from .connect import connected
 from .options import Flag, Json, StorePath
-from .show import make_console, write_json
+from .output.console import make_console, write_json
 
 __all__ = ["doctor"]
 
 WARNINGS: Final = 4
 """The exit code where there are warnings, and no problem."""
 
-CODES: Final = {Status.PROBLEM: ending.FAILED, Status.WARNING: WARNINGS}
+CODES: Final = {Status.PROBLEM: runtime.FAILED, Status.WARNING: WARNINGS}
 
 STYLES: Final = {
     Status.OK: "green",
@@ -72,7 +72,7 @@ async def doctor(
     printer.close(report)
     if capture is not None:
         count = len(write_samples(report.samples, capture))
-        ending.print_error(f"{count} redacted samples are in {capture}")
+        runtime.print_error(f"{count} redacted samples are in {capture}")
     return CODES.get(report.status, 0)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from .. import ChatMessage, GapError, Mail, Stream
-from . import ending
-from .rows import Rows
+from . import runtime
+from .output.rows import Rows
 
 __all__ = ["follow"]
 
@@ -16,10 +16,10 @@ async def follow(
 ) -> None:
     """Print each item when it is received, and acknowledge it after it was printed."""
     if rows.screen.is_terminal and not rows.json and sys.stderr.isatty():
-        ending.print_error(f"following {subject}; Ctrl-C stops")
+        runtime.print_error(f"following {subject}; Ctrl-C stops")
     shown = 0
     async with stream:
-        with ending.stop_when_pipe_closes():
+        with runtime.stop_when_pipe_closes():
             while shown != messages:
                 try:
                     item = await anext(stream)

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from .access import connected
-from .bars import as_number
+from .connect import connected
 from .options import Json, StorePath
-from .progress import Progress
-from .show import as_json, write_json
-from .tables import print_facts, print_statistics, table
+from .output.bars import as_number
+from .output.console import as_json, write_json
+from .output.progress import Progress
+from .output.tables import print_facts, print_statistics, table
 
 __all__ = ["staff", "stats", "user"]
 

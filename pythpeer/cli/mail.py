@@ -6,14 +6,14 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from .access import PERSONAL_KEY, connected, warn_if_volatile
+from .connect import PERSONAL_KEY, connected, warn_if_volatile
 from .follow import follow
+from .input import read_text
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
-from .progress import Progress
-from .reading import read_text
-from .rows import Rows
-from .show import as_json, write_json
-from .tables import table
+from .output.console import as_json, write_json
+from .output.progress import Progress
+from .output.rows import Rows
+from .output.tables import table
 from .unsure import warn_if_interrupted
 
 __all__ = ["mail"]

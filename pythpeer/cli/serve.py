@@ -19,13 +19,13 @@ from rich.text import Text
 
 from .. import InvalidRequestError, Rate
 from ..testing import DEFAULT_RATES, FakeServices
-from . import ending
+from . import runtime
 from .options import Flag, Json
-from .plain import sanitize
-from .show import make_console, write_json
+from .output.console import make_console, write_json
+from .output.sanitize import sanitize
 
 if TYPE_CHECKING:
-    from ..testing.page import Notice, Page
+    from ..testing.web import Notice, Page
 
 __all__ = ["serve"]
 
@@ -57,7 +57,7 @@ def serve(
     It prints the page's URL, the environment with which a bot uses it, and
     every rule of the services that a bot breaks.
     """
-    from ..testing.page import Page  # no other command needs aiohttp's server
+    from ..testing.web import Page  # no other command needs aiohttp's server
 
     fake = FakeServices(
         rates=None if pace is None else dict.fromkeys(DEFAULT_RATES, Rate(pace)),
@@ -69,8 +69,8 @@ def serve(
         fake.people.live(pace=PEOPLE_PACE)
     notices: asyncio.Queue[Notice] = asyncio.Queue()
     page = Page(fake, port=port, on_notice=notices.put_nowait)
-    with contextlib.suppress(ending.Interrupted):  # the usual end
-        ending.run(_serve(fake, page, notices, json=json))
+    with contextlib.suppress(runtime.Interrupted):  # the usual end
+        runtime.run(_serve(fake, page, notices, json=json))
     return 0
 
 
@@ -88,7 +88,7 @@ async def _serve(
             write_json("serving", {"page": page.url, "environment": fake.environment})
         else:
             _print_intro(page.url, fake.environment)
-        with ending.stop_when_pipe_closes():
+        with runtime.stop_when_pipe_closes():
             while True:
                 _show(await notices.get(), json=json)
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Generator
 
-from . import ending
+from . import runtime
 
 __all__ = ["warn_if_interrupted"]
 
@@ -17,5 +17,5 @@ def warn_if_interrupted() -> Generator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        ending.print_error("interrupted: the message may or may not have been sent")
+        runtime.print_error("interrupted: the message may or may not have been sent")
         raise

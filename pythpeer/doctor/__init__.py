@@ -9,8 +9,8 @@ Nothing in this package may post, send mail, or request ``readnew``.
 
 from __future__ import annotations
 
-from .examination import examine
+from .capture import write_samples
+from .checkup import examine
 from .report import Finding, Report, Sample, Shape, Status
-from .samples import write_samples
 
 __all__ = ["Finding", "Report", "Sample", "Shape", "Status", "examine", "write_samples"]

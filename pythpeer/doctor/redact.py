@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
-from ..answers import parse_date
-from ..wire import Json
+from ..wire.fields import parse_date
+from ..wire.query import Json
 
 __all__ = ["MAX_DEPTH", "allowed_field", "describe_types", "redact", "redact_words", "type_name"]
 

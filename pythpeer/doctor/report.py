@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from ..wire import JsonObject
+from ..wire.query import JsonObject
 
 __all__ = ["Finding", "Report", "Sample", "Shape", "Status"]
 

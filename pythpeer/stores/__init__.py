@@ -9,8 +9,8 @@ from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
 from .deprecated import CLASSES, warn_renamed
 from .memory import MemoryStore
 from .redis import RedisStore
+from .snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from .sqlite import SqliteStore
-from .survey import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 
 __all__ = [
     "DIRECT",

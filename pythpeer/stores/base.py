@@ -19,8 +19,8 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from ..errors import StoreError
-from ..limiter import Limiter
-from ..wire import Rate
+from ..pacing.bucket import Rate
+from ..pacing.limiter import Limiter
 from .deprecated import (
     DeprecatedLogNames,
     DeprecatedNewEntryNames,
@@ -28,7 +28,7 @@ from .deprecated import (
     DeprecatedStoreNames,
     DeprecatedTopicNames,
 )
-from .survey import StoreSnapshot
+from .snapshot import StoreSnapshot
 
 __all__ = ["DIRECT", "Entry", "Log", "NewEntry", "Reader", "Store", "Topic"]
 

@@ -12,12 +12,12 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
-from ..limiter import Limiter, loop_clock
-from ..wire import check_integer
+from ..pacing.limiter import Limiter, loop_clock
+from ..validation import check_integer
 from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
 from .new_entries import Copies, assign_id, is_better_link
-from .news import Notifier
-from .survey import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
+from .notify import Notifier
+from .snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 
 __all__ = ["MemoryStore"]
 

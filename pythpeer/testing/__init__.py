@@ -16,17 +16,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .chat import ChatLine, FakeChat
+from .checker import Rule, Violation
 from .deprecation import warn_renamed
 from .directory import Chats, Person, Staff, Users
 from .endpoints import DEFAULT_RATES
 from .fake import FakeServices
 from .faults import Fault, Faults
-from .habits import BOM, PHP_WARNING, QuirkOptions, Quirks
-from .incoming import RecordedRequest
-from .judge import Rule, Violation
 from .keys import ApiKeys
 from .mail import FakeMail, Mailbox, SentMail, StoredMail
 from .people import Actor, Heard, Pace, People
+from .quirks import BOM, PHP_WARNING, QuirkOptions, Quirks
+from .requests import RecordedRequest
 from .virtual import VirtualTimeLoop
 
 __all__ = [

@@ -18,9 +18,9 @@ from typing import Final
 import msgspec
 
 from .deprecation import warn_renamed
-from .habits import Quirks
-from .incoming import IncomingRequest
-from .replies import RejectedError, as_bit, as_php_list, ordered
+from .quirks import Quirks
+from .requests import IncomingRequest
+from .responses import RejectedError, as_bit, as_php_list, ordered
 
 __all__ = ["ChatLine", "FakeChat"]
 

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from ..wire import Rate
+from ..pacing.bucket import Rate
 
 __all__ = [
     "DEFAULT_RATES",

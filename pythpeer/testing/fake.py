@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 
 import anyio
 
-from ..limiter import loop_clock
 from ..misuse import AsyncContextOnly
+from ..pacing.bucket import Rate
+from ..pacing.limiter import loop_clock
 from ..session import Session, SessionOptions
-from ..wire import Rate
 from .chat import FakeChat
+from .checker import RequestChecker, Violation
 from .deprecation import warn_renamed
 from .directory import Chats, Users, seed_directory
 from .endpoints import DEFAULT_RATES, SERVICES, Service
 from .faults import ERROR_PAGE, Fault, Faults
-from .habits import QuirkOptions, Quirks, make_quirks
-from .incoming import IncomingRequest, RecordedRequest, redacted
-from .judge import RequestChecker, Violation
 from .keys import ApiKeys
 from .mail import FakeMail
 from .people import People
 from .pythbots import FakePythBots
-from .replies import FakeResponse, RejectedError, php_json
+from .quirks import QuirkOptions, Quirks, make_quirks
+from .requests import IncomingRequest, RecordedRequest, redacted
+from .responses import FakeResponse, RejectedError, php_json
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -16,7 +16,7 @@ from typing import Final, Literal, Self
 import msgspec
 
 from ..errors import InvalidRequestError
-from ..wire import check_integer, check_seconds
+from ..validation import check_integer, check_seconds
 from .endpoints import FAULT_NAMES, prefixes
 
 __all__ = ["Fault", "Faults"]

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from ..errors import InvalidRequestError
-from ..wire import check_integer
+from ..validation import check_integer
 from .endpoints import ENDPOINTS
-from .replies import RejectedError
+from .responses import RejectedError
 
 __all__ = ["ApiKeys"]
 

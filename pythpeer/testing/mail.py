@@ -11,8 +11,8 @@ import msgspec
 
 from .deprecation import warn_renamed
 from .directory import Person, Users
-from .habits import Quirks
-from .replies import as_bit, as_php_list, ordered, renamed
+from .quirks import Quirks
+from .responses import as_bit, as_php_list, ordered, renamed
 
 __all__ = ["FakeMail", "Mailbox", "SentMail", "StoredMail"]
 

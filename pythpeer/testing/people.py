@@ -14,7 +14,7 @@ from random import Random
 from typing import Final, Literal, NamedTuple, Protocol, Self
 
 from ..errors import InvalidRequestError
-from ..wire import check_seconds
+from ..validation import check_seconds
 from .chat import ChatLine, FakeChat
 from .directory import Person
 from .mail import FakeMail, StoredMail

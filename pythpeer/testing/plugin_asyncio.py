@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from ..session import Session
 from .fake import FakeServices
-from .plugin import open_session, running_services
+from .plugin_contexts import open_session, running_services
 
 __all__: list[str] = []
 

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import msgspec
 
 from .directory import Chats, Users
-from .habits import Quirks
-from .incoming import IncomingRequest
 from .keys import ApiKeys
 from .mail import FakeMail, Mailbox
-from .replies import RejectedError, as_php_list, renamed
+from .quirks import Quirks
+from .requests import IncomingRequest
+from .responses import RejectedError, as_php_list, renamed
 
 __all__ = ["FakePythBots"]
 

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 
 from .faults import Fault
-from .replies import FakeResponse
+from .responses import FakeResponse
 
 __all__ = ["HOST", "LoopbackServer", "listen"]
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
 from ..base import DIRECT, Log, NewEntry, Reader
-from .link import Argument
-from .pulse import SESSION_TIMEOUT, to_microseconds
+from .connection import Argument
+from .heartbeat import SESSION_TIMEOUT, to_microseconds
+from .log_state import LogState
 from .readers import GroupReader, StandaloneReader
-from .shelf import LogState
 
 __all__ = ["RedisLog"]
 

@@ -17,9 +17,9 @@ from typing import Final, Generic, TypeVar
 
 from ...errors import StoreError
 from ..base import DIRECT, Entry, Reader
-from .link import Argument
-from .pulse import SESSION_TIMEOUT, to_microseconds
-from .shelf import LogState
+from .connection import Argument
+from .heartbeat import SESSION_TIMEOUT, to_microseconds
+from .log_state import LogState
 
 __all__ = ["GroupReader", "StandaloneReader"]
 

@@ -9,18 +9,20 @@ from typing import Any, Final, TypeVar, cast
 import anyio
 
 from ...errors import InvalidRequestError, PythpeerError, StoreError
-from ...limiter import Limiter
+from ...pacing.bucket import Rate
+from ...pacing.limiter import Limiter
 from ...secret import Secret
-from ...wire import Rate, check_integer, check_seconds, check_text
+from ...validation import check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
-from ..survey import StoreSnapshot
+from ..snapshot import StoreSnapshot
 from .address import Address, read_address
-from .gate import RedisPacing
-from .link import Connections
+from .connection import Connections
+from .heartbeat import Heartbeat
+from .keys import Keys
 from .log import RedisLog
-from .pulse import Heartbeat
-from .shelf import Keys, LogState
-from .survey import read_snapshot
+from .log_state import LogState
+from .pacing_backend import RedisPacing
+from .snapshot import read_snapshot
 
 __all__ = ["RedisStore"]
 

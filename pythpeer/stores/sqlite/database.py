@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from ...errors import StoreError
-from ...limiter import loop_clock
-from .places import AckFile
+from ...pacing.limiter import loop_clock
+from .ack_file import AckFile
 from .worker import Worker
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..base import Entry, Log, NewEntry, Reader
+from .log_state import LogState
 from .owner import OwnerId, is_alive
-from .shelf import LogState
 
 if TYPE_CHECKING:
     import sqlite3

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import anyio
 
 from ...errors import InvalidRequestError, StoreError
-from ...limiter import Limiter
-from ...wire import Rate, check_integer
+from ...pacing.bucket import Rate
+from ...pacing.limiter import Limiter
+from ...validation import check_integer
 from ..base import Log, Store, Topic
-from ..survey import StoreSnapshot
+from ..snapshot import StoreSnapshot
 from .database import Database, Durability
-from .gate import SqlitePacing
 from .log import SqliteLog
-from .shelf import LogState
-from .survey import read_snapshot
+from .log_state import LogState
+from .pacing_backend import SqlitePacing
+from .snapshot import read_snapshot
 
 if TYPE_CHECKING:
     import sqlite3

@@ -1,0 +1,7 @@
+"""The command ``pythpeer demo``."""
+
+from __future__ import annotations
+
+from .command import demo
+
+__all__ = ["demo"]

@@ -1,0 +1,130 @@
+"""``pythpeer demo``: a real session with the fake services, in which invented people talk.
+
+Everything uses HTTP on this machine, and the fake services check each request for the documented
+rate and encoding. On a terminal, a dashboard under the rows shows when each endpoint was requested,
+and the state of its limiter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from ... import ChatMessage, Mail, Session, merge
+from ...testing import FakeServices
+from .. import runtime
+from ..options import Json, Messages
+from ..output.rows import Rows
+from .dashboard import WIDE, Dashboard
+
+__all__ = ["Demo", "demo"]
+
+MAX_SHOWN: Final = 5
+"""How many broken rules are printed; the summary counts all of them."""
+
+
+def demo(
+    *,
+    messages: Messages = None,
+    json: Json = False,
+    seed: Annotated[int | None, Parameter(help="Repeat the conversation of this number.")] = None,
+) -> int:
+    """Follow a chat and a mailbox, with fake services on this machine."""
+    return Demo(Rows(json=json), messages, seed).run()
+
+
+class Demo:
+    """One run of the demonstration: shows rows until there are *limit* or it is interrupted."""
+
+    def __init__(self, rows: Rows, limit: int | None, seed: int | None) -> None:
+        self._rows = rows
+        self._limit = limit
+        self._seed = random.randrange(2**32) if seed is None else seed
+        self._messages = self._mails = self._pongs = 0
+        self._violations: list[str] = []
+
+    def run(self) -> int:
+        """Run it, and return the exit code: 1 if the session broke a rule of the services."""
+        with contextlib.suppress(runtime.Interrupted):  # the usual end
+            runtime.run(self._play())
+        if not self._rows.json:
+            self._print(f"{self._counts()}, violations of the services' rules: ", "bold", end="")
+            self._print(
+                str(len(self._violations)), "bold red" if self._violations else "bold green"
+            )
+        for violation in self._violations[:MAX_SHOWN]:
+            runtime.print_error(violation)
+        return runtime.FAILED if self._violations else 0
+
+    async def _play(self) -> None:
+        self._print_intro()
+        async with FakeServices(seed=self._seed) as fake:
+            fake.people.live()
+            try:
+                async with fake.session() as session:
+                    await self._watch(session, fake)
+            finally:
+                self._violations = [str(violation) for violation in fake.violations]
+
+    async def _watch(self, session: Session, fake: FakeServices) -> None:
+        """Run the program that is demonstrated, and count the rows."""
+        stream = merge(session.peerbet.chat_stream(after=0), session.pythbots.mail_stream())
+        async with stream:
+            with runtime.stop_when_pipe_closes(), self._board(session, fake):
+                async for item in stream:
+                    self._rows.show(item)
+                    self._count(item)
+                    if isinstance(item, ChatMessage) and item.text == "!ping":
+                        await session.peerbet.post("pong", bot=True)
+                        self._pongs += 1
+                    if self._shown == self._limit:
+                        return
+
+    # -- output -------------------------------------------------------------------------------
+
+    def _print_intro(self) -> None:
+        if self._rows.json:
+            return
+        end = f"It ends after {self._limit} rows." if self._limit else "Ctrl-C stops it."
+        self._print("pythpeer demo: a fake chat and a fake mailbox on this machine", "bold")
+        self._print(
+            "Invented people talk. A real session polls over HTTP, once a second each, shows new"
+            f" messages, and replies to !ping. {end}"
+        )
+        self._print("")
+
+    def _print(self, text: str, style: str = "", end: str = "\n") -> None:
+        self._rows.screen.print(Text(text, style), end=end, soft_wrap=not self._terminal)
+
+    @property
+    def _terminal(self) -> bool:
+        return self._rows.screen.is_terminal
+
+    def _board(
+        self, session: Session, fake: FakeServices
+    ) -> contextlib.AbstractContextManager[object]:
+        if self._rows.json:
+            return contextlib.nullcontext()
+
+        def status() -> str:
+            counts = self._counts() if self._rows.screen.width >= WIDE else f"{self._shown} rows"
+            return f"{counts}, rules broken: {len(fake.violations)}"
+
+        return Dashboard(self._rows.screen, session, fake, status)
+
+    @property
+    def _shown(self) -> int:
+        return self._messages + self._mails
+
+    def _counts(self) -> str:
+        return f"messages: {self._messages}, mails: {self._mails}, replies to !ping: {self._pongs}"
+
+    def _count(self, item: ChatMessage | Mail) -> None:
+        if isinstance(item, Mail):
+            self._mails += 1
+        else:
+            self._messages += 1

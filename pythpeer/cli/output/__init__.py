@@ -1,0 +1,1 @@
+"""What the commands print: rows, tables, bars and JSON."""

@@ -1,0 +1,76 @@
+"""The output of commands: a terminal or a pipe, as text or as JSON.
+
+There are three forms. On a terminal: columns and colours, wrapped to its width. Elsewhere: one
+plain line for each row. With ``--json``: one JSON object on each line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from shutil import get_terminal_size
+from typing import Any
+
+import msgspec
+from rich.console import Console, ConsoleDimensions
+
+from ...peerbet import ChatMessage
+from ...pythbots import ChatStats, Mail, StaffMember, User
+from .colours import THEME_16, THEME_256
+from .sanitize import json_line
+
+__all__ = ["as_json", "is_interactive", "make_console", "write_json"]
+
+
+class _Console(Console):
+    """A rich console that raises an error for a broken pipe instead of exiting."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return the console; without a terminal, or with ``NO_COLOR``, it prints no escapes."""
+    console = _Console(
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        force_terminal=(sys.stderr if stderr else sys.stdout).isatty(),
+        no_color=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        stderr=stderr,
+    )
+    if console.is_dumb_terminal:
+        # rich assumes 80 columns for all of them.
+        console.size = ConsoleDimensions(*get_terminal_size())
+    console.push_theme(THEME_16 if console.color_system == "standard" else THEME_256)
+    return console
+
+
+def is_interactive(console: Console) -> bool:
+    """Return whether it is a terminal on which printed lines can be replaced."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def write_json(kind: str, fields: Mapping[str, object]) -> None:
+    """Print one row of NDJSON, in UTF-8 for every encoding of the terminal."""
+    sys.stdout.buffer.write(json_line({"kind": kind, **fields}))
+    sys.stdout.buffer.flush()
+
+
+def as_json(item: ChatMessage | Mail | User | StaffMember | ChatStats) -> dict[str, Any]:
+    """Return the public fields of a model."""
+    if not isinstance(item, ChatMessage):
+        fields: dict[str, Any] = msgspec.to_builtins(item)
+        return fields
+    return {
+        "id": item.id,
+        "sender": item.sender,
+        "recipient": item.recipient,
+        "text": item.text,
+        "sent_at": item.sent_at and item.sent_at.isoformat(),
+        "is_bot": item.is_bot,
+        "is_mine": item.is_mine,
+        "is_private": item.is_private,
+    }

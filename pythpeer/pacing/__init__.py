@@ -1,0 +1,1 @@
+"""Pacing: token buckets, wait queues and limiters. It knows neither HTTP nor stores."""

@@ -1,0 +1,357 @@
+"""`LogState`: one log in the file: its rows, and a cache of its last entries.
+
+The entries of a page, and all that belongs to them, are written in one transaction, with one job of
+the database's thread. The last entries that this process appended stay in memory, so that a stream
+at the end of its log needs no job to read.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from heapq import merge
+from itertools import islice
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from ..base import Entry, NewEntry, Topic
+from ..new_entries import Copies, assign_id, is_better_link
+from ..notify import Notifier
+from .database import Database, data_version
+from .positions import Checkpointed, ReaderPositions
+
+if TYPE_CHECKING:
+    import sqlite3
+
+__all__ = ["LogState"]
+
+logger: Final = logging.getLogger("pythpeer.stores")
+
+T = TypeVar("T")
+
+CACHE_SIZE: Final = 600
+"""The number of entries in the cache, the last that this process appended: two full pages."""
+
+
+class PendingFetch(NamedTuple):
+    """A fetch intent in the file."""
+
+    number: int
+    owner: str
+    until: float
+    """The time until which the read can take effect, by the database's clock."""
+
+    completed: int
+    """1 if it was completed by another owner before that time, else 0."""
+
+
+# Entries in order and out of order have separate statements: numbers and texts are passed to SQLite
+# directly, while the sqlite3 module searches for an adapter for each None and each bool.
+INSERT: Final = "INSERT OR IGNORE INTO entry (log, id, after, gap, item) VALUES (?, ?, ?, ?, ?)"
+INSERT_OUT_OF_ORDER: Final = (
+    "INSERT OR IGNORE INTO entry (log, id, after, gap, item, late, latecomer)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+
+CHECKPOINT_EVERY: Final = 50
+"""The number of appended pages after which positions are written into the database as well, in case
+the file of positions is lost."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+_Row = tuple[int, int, int, int, str | None]
+"""The parameters of `INSERT`."""
+
+
+class _AppendResult(NamedTuple, Generic[T]):
+    """The result of an append."""
+
+    added: Sequence[NewEntry[T]]
+    """The entries that were new."""
+
+    tail: Sequence[Entry[T]]
+    """Those at the end of the log that may be cached: linked, and without a gap."""
+
+    out_of_order_count: int
+    """The number of entries that have ever arrived out of order, with these."""
+
+    checkpointed: Checkpointed
+
+
+class LogState(Generic[T]):
+    """One log of the file, shared by all its handles in this process.
+
+    Methods that take a connection run on the thread of the database, the others in the event loop.
+
+    Invariants: what was read from the log's row is the state at `_version`; the cache holds linked
+    entries without gaps, and is only used while no entry has arrived out of order since it was
+    filled, and while it ends at `head`.
+    """
+
+    def __init__(
+        self,
+        topic: Topic[T],
+        database: Database,
+        *,
+        max_length: int | None,
+        durable: bool,
+    ) -> None:
+        self.topic = topic
+        self.notifier: Final = Notifier()
+        """Notified when this process has appended."""
+        self.head: int = 0
+        """The highest id of the log, as last read or appended by the thread."""
+        self.readers: Final = ReaderPositions(database, self.ensure_row, durable=durable)
+        self.database = database
+        self._max_length = max_length
+        """The number of entries to keep, or ``None`` for all."""
+        self._decode = msgspec.json.Decoder(topic.item).decode
+        self._id = 0
+        """The id of the log's row; 0 if there is none. Set by the thread."""
+        self._length = 0
+        """The number of entries, as last read by the thread."""
+        self._out_of_order_count = 0
+        """The number of entries that have ever arrived out of order. Set by the thread."""
+        self._version = -1
+        """The database's version when the row was last read, -1 before. Set by the thread."""
+        self._append_count = 0
+        """The number of appends by this process, for `CHECKPOINT_EVERY`. Set by the thread."""
+        self._checked_at_rollbacks = -1
+        """The number of rollbacks when positions were last compared with the head: a rollback may
+        have undone it. Set by the thread."""
+        self._cache: deque[Entry[T]] = deque(maxlen=min(CACHE_SIZE, max_length or CACHE_SIZE))
+        """The last appended entries. Changed by `append`, in the event loop."""
+        self._out_of_order_at_cache = 0
+        """``_out_of_order_count`` when the cache was last changed."""
+
+    def ensure_row(self, db: sqlite3.Connection) -> int:
+        """Start a write: insert the log's row if there is none. Returns its id."""
+        self._refresh(db)
+        if not self._id:
+            inserted = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
+            self._id = inserted.lastrowid or 0
+        if self.topic.destructive and self._checked_at_rollbacks != self.database.rollbacks:
+            self.readers.clamp_to_head(self.head, self._id, db)
+            self._checked_at_rollbacks = self.database.rollbacks
+        return self._id
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
+        """Return at most *limit* entries with ids over *after*, ascending."""
+        entries = self._cached(after, limit)
+        if entries is None:
+            entries = await self.database.read(partial(self._select, after, limit))
+        return entries
+
+    def _cached(self, after: int, limit: int) -> Sequence[Entry[T]] | None:
+        """Return the entries from the cache, or ``None`` if the file must be read."""
+        cache = self._cache
+        is_complete = self._out_of_order_at_cache == self._out_of_order_count
+        if is_complete and cache and cache[0].after <= after < cache[-1].id == self.head:
+            start = bisect_right(cache, after, key=attrgetter("id"))
+            return [cache[index] for index in range(start, min(start + limit, len(cache)))]
+        if after >= self.head and self.is_current():
+            return ()
+        return None
+
+    def is_current(self) -> bool:
+        """Return whether certainly no other process has written since the row was read."""
+        return self._version == self.database.version
+
+    async def refresh(self) -> int:
+        """Read the log's row again. Returns the head."""
+        return await self.database.read(self._refresh)
+
+    def _refresh(self, db: sqlite3.Connection) -> int:
+        self._version = data_version(db)  # before the row: a later commit changes it again
+        row = db.execute(
+            "SELECT id, head, length, latecomers FROM log WHERE topic = ?", (self.topic.name,)
+        ).fetchone()
+        self._id, self.head, self._length, self._out_of_order_count = row or (0, 0, 0, 0)
+        return self.head
+
+    def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
+        self._refresh(db)
+        rows = db.execute(
+            "SELECT id, after, gap, item FROM entry WHERE log = ? AND id > ? ORDER BY id LIMIT ?",
+            (self._id, after, limit),
+        )
+        return [
+            Entry(id, link, bool(gap), self._read_item(id, item)) for id, link, gap, item in rows
+        ]
+
+    def _read_item(self, id: int, text: str | None) -> T | None:
+        try:
+            return None if text is None else self._decode(text)
+        except (ValueError, RecursionError):
+            about = {"log": self.topic.name, "item": id}
+            logger.warning("%s: item %d is damaged in the store", *about.values(), extra=about)
+            return None
+
+    async def pending_fetches(self) -> Sequence[PendingFetch]:
+        """Return all fetch intents of the log."""
+
+        def job(db: sqlite3.Connection) -> Sequence[PendingFetch]:
+            self._refresh(db)
+            query = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
+            return [PendingFetch(*row) for row in db.execute(query, (self._id,))]
+
+        return await self.database.read(job)
+
+    # -- appending --------------------------------------------------------------------------------
+
+    async def append(
+        self, entries: Sequence[NewEntry[T]], finish: Callable[[sqlite3.Connection], object]
+    ) -> Sequence[NewEntry[T]]:
+        """Append those of *entries* that are new, and return them.
+
+        *finish* is called in the same transaction.
+        """
+        result = await self.database.write(partial(self._append, entries, finish))
+        self.readers.mark_checkpointed(result.checkpointed)
+        if result.added:
+            cache = self._cache
+            out_of_order = result.out_of_order_count != self._out_of_order_at_cache
+            is_linked = bool(result.tail and cache) and result.tail[0].after == cache[-1].id
+            if out_of_order or not is_linked:
+                cache.clear()
+            cache.extend(result.tail)
+            self._out_of_order_at_cache = result.out_of_order_count
+            self.notifier.notify_all()
+        return result.added
+
+    def _append(
+        self,
+        new_entries: Sequence[NewEntry[T]],
+        finish: Callable[[sqlite3.Connection], object],
+        db: sqlite3.Connection,
+    ) -> _AppendResult[T]:
+        log = self.ensure_row(db)
+        added: list[NewEntry[T]] = []
+        tail: list[Entry[T]] = []
+        rows: list[_Row] = []
+        for new in new_entries:
+            entry = self._entry(new, db)
+            if entry is None:
+                continue
+            if entry.id > self.head:
+                rows.append(self._row(entry))  # the file cannot have this id
+            else:
+                self._insert(rows, db)  # the id may be among them
+                if not self._insert_out_of_order(entry, db):
+                    continue
+            added.append(new)
+            # A later page may replace a link with a gap, and it is then replaced in the file only.
+            if entry.gap or entry.after < self.head or (tail and tail[-1].id != entry.after):
+                tail.clear()
+            if not entry.gap and entry.after >= self.head:
+                tail.append(entry)
+            self.head = max(self.head, entry.id)
+        self._insert(rows, db)
+        length = self._length + len(added)
+        length -= self._trim(length, len(new_entries), db)
+        db.execute(
+            "UPDATE log SET head = ?, length = ?, latecomers = ? WHERE id = ?",
+            (self.head, length, self._out_of_order_count, log),
+        )
+        finish(db)
+        self._append_count += 1
+        checkpointed: Checkpointed = ()
+        if self._append_count % CHECKPOINT_EVERY == 0:
+            checkpointed = self.readers.checkpoint(db)
+        return _AppendResult(added, tail, self._out_of_order_count, checkpointed)
+
+    def _entry(self, new: NewEntry[T], db: sqlite3.Connection) -> Entry[T] | None:
+        """Return the entry to insert; ``None`` if it has no id and enough copies were seen."""
+        if new.id is not None:
+            return Entry(new.id, new.after, new.gap, new.item)
+        row = db.execute(
+            "SELECT copies, doubtful FROM seen WHERE log = ? AND key = ?",
+            (self._id, new.identity),
+        ).fetchone()
+        decision = assign_id(new, self.head, Copies(*row) if row else Copies())
+        if decision is None:
+            return None
+        entry, copies = decision
+        db.execute(
+            "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)", (self._id, new.identity, *copies)
+        )
+        return entry
+
+    def _row(self, entry: Entry[T]) -> _Row:
+        text = None
+        try:
+            if entry.item is not None:
+                text = _encode(entry.item).decode()
+        except (ValueError, RecursionError):
+            about = {"log": self.topic.name, "item": entry.id}
+            logger.warning("%s: item %d cannot be encoded", *about.values(), extra=about)
+        return (self._id, entry.id, entry.after, int(entry.gap), text)
+
+    def _insert(self, rows: list[_Row], db: sqlite3.Connection) -> None:
+        """Insert *rows*, and clear the list."""
+        if rows:
+            db.executemany(INSERT, rows)
+            rows.clear()
+
+    def _insert_out_of_order(self, entry: Entry[T], db: sqlite3.Connection) -> bool:
+        """Insert an entry below the head, or improve the link of the stored one.
+
+        Returns whether its id was new.
+        """
+        row = (*self._row(entry), self.head, self._out_of_order_count)
+        if db.execute(INSERT_OUT_OF_ORDER, row).rowcount:
+            self._out_of_order_count += 1
+            return True
+        stored_after, stored_gap = db.execute(
+            "SELECT after, gap FROM entry WHERE log = ? AND id = ?", (self._id, entry.id)
+        ).fetchone()
+        if is_better_link(
+            gap=entry.gap, after=entry.after, than_gap=bool(stored_gap), than_after=stored_after
+        ):
+            db.execute(
+                "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ?",
+                (entry.after, int(entry.gap), self._id, entry.id),
+            )
+        return False
+
+    def _trim(self, length: int, batch: int, db: sqlite3.Connection) -> int:
+        """Delete the entries that arrived first, but none of the last *batch*. Returns how many."""
+        if self._max_length is None:
+            return 0
+        excess = length - max(self._max_length, batch)
+        if excess <= 0:
+            return 0
+        acknowledged = self.readers.max_stored(self._id, db) if self.topic.destructive else None
+        rows = [
+            (self._id, id)
+            for id in self._oldest(excess, db)
+            if acknowledged is None or id <= acknowledged
+        ]
+        db.executemany("DELETE FROM entry WHERE log = ? AND id = ?", rows)
+        return len(rows)
+
+    def _oldest(self, count: int, db: sqlite3.Connection) -> Iterator[int]:
+        """Yield the ids of the *count* entries that arrived first, in the order of arrival."""
+        in_order = db.execute(
+            "SELECT id, 0, id FROM entry WHERE log = ? AND late IS NULL ORDER BY id LIMIT ?",
+            (self._id, count),
+        ).fetchall()
+        out_of_order = db.execute(
+            "SELECT late, 1, id FROM entry WHERE log = ? AND late IS NOT NULL"
+            " ORDER BY late, latecomer LIMIT ?",
+            (self._id, count),
+        ).fetchall()
+        arrived = merge(in_order, out_of_order, key=_arrival_order)
+        return (row[2] for row in islice(arrived, count))
+
+
+def _arrival_order(row: tuple[int, int, int]) -> tuple[int, int]:
+    """Return the sort key: the head at the arrival; at the same head those in order are first."""
+    return row[:2]

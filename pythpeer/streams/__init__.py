@@ -1,0 +1,15 @@
+"""Streams: polling, gaps, acknowledgement, destructive reads and merging."""
+
+from __future__ import annotations
+
+from ..deprecation import moved
+
+__getattr__ = moved(
+    __name__,
+    {
+        "MergedStream": "pythpeer.streams.merged",
+        "OnGap": "pythpeer.streams.stream",
+        "Stream": "pythpeer.streams.stream",
+        "merge": "pythpeer.streams.merged",
+    },
+)

@@ -1,0 +1,345 @@
+"""Streams: async iterators over the items of a log, and several of them merged into one.
+
+A stream does no HTTP. It reads its log from its position, and asks its poller for more when the
+log has nothing after that position.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+from typing import Final, Generic, Literal, Self, TypeVar
+
+from ..errors import GapError, InvalidRequestError, StoreError
+from ..health import StreamHealth, utc_now
+from ..hooks import DeliveryEvent
+from ..misuse import AsyncContextOnly, AsyncIterationOnly
+from ..retry import is_transient
+from ..stores.base import Entry
+from ..validation import check_integer, check_text
+from .gaps import Gap
+from .guard import ResourceGuard
+from .poller import Cursor, Poller
+
+__all__ = ["BATCH_SIZE", "MAX_GAPS", "OnGap", "Stream"]
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+BATCH_SIZE: Final = 100
+"""Entries that a stream reads from its log at a time."""
+
+MAX_GAPS: Final = 1000
+"""How many gaps a stream keeps; older ones are dropped."""
+
+OnGap = Literal["log", "raise"]
+"""What a stream does about a gap: log it and continue, or also raise `GapError` once."""
+
+
+class _Mergeable(abc.ABC, Generic[T_co]):
+    """What a merged stream needs from each of its streams. Internal: users never call it."""
+
+    busy: bool
+    """Whether a task iterates over the stream at this moment; set by `ResourceGuard` only."""
+
+    @property
+    @abc.abstractmethod
+    def is_ready(self) -> bool:
+        """Whether `pop` returns an item, or raises for a gap, without waiting."""
+
+    @property
+    @abc.abstractmethod
+    def is_closed(self) -> bool:
+        """Whether the stream has been closed."""
+
+    @property
+    @abc.abstractmethod
+    def in_flight(self) -> bool:
+        """Whether a request for this stream has been sent, which a cancellation would waste."""
+
+    @abc.abstractmethod
+    async def fill(self) -> None:
+        """Wait until the stream is ready or closed. Raises what polling fails with permanently."""
+
+    @abc.abstractmethod
+    def pop(self) -> T_co:
+        """Return the next item. Raises `GapError`, or ``StopAsyncIteration`` without an item."""
+
+    @abc.abstractmethod
+    def acknowledge(self) -> None:
+        """Acknowledge the item that was popped last, if it is not acknowledged yet."""
+
+
+class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
+    """Items of one kind as they arrive, in order, each once: ``async for item in stream``.
+
+    An item is acknowledged when the next one is requested, or by `ack`. Leaving the loop and
+    `aclose` do not acknowledge it: a later stream of the same name returns that item again.
+    Cancelling the wait for an item loses nothing. Transient failures are retried after a back-off;
+    any other error (for example a rejected key) is raised, and raised again at the next request.
+
+    A stream is used by one task at a time; another task gets an `InvalidRequestError`.
+    """
+
+    # Invariants: the buffer is filled only while it is empty, with ids in ascending order, none
+    # above the cursor's position. `_unacked` is the id of the item returned last, or None; every
+    # item before it is acknowledged. A closed stream has an empty buffer and never fills it again.
+
+    def __init__(
+        self,
+        poller: Poller[T_co],
+        *,
+        after: int | None = None,
+        name: str | None = None,
+        on_gap: OnGap = "log",
+    ) -> None:
+        self._after = None if after is None else check_integer("after", after, 0)
+        """The position that the user gave, ``None`` without one. Never changes."""
+        self._name = None if name is None else check_text("name", name, 200)
+        """The name under which the store keeps the position, ``None`` without one."""
+        if on_gap not in ("log", "raise"):
+            raise InvalidRequestError('on_gap must be "log" or "raise"')
+        self._on_gap = on_gap
+        """What to do about a gap. Never changes."""
+        self._poller = poller
+        """Polls for this stream, and for all others of the same log."""
+        self._reader = poller.log.reader(name)
+        """Reads entries from the log, and stores what was acknowledged."""
+        self._cursor = Cursor()
+        """How far entries have been read into the buffer; the poller changes it too."""
+        self._started = False
+        """Whether the initial position is known and stored; set once, by `_init_position`."""
+        self._buffer: deque[tuple[int, T_co]] = deque()
+        """Items that were read and not returned yet, with their ids. `_ingest` appends."""
+        self._unacked: int | None = None
+        """The id of the item returned last, until it is acknowledged; ``None`` otherwise."""
+        self._acknowledged: int | None = None
+        """The id acknowledged last; the initial position at first, ``None`` before that."""
+        self.busy = False
+        self._closed = False
+        """Whether `aclose` was called."""
+        self._gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
+        """The latest gaps, for `gaps`."""
+        self._pending_gaps: deque[Gap] = deque()
+        """Gaps for which `GapError` is still to be raised, in order."""
+        self._undecodable = 0
+        """Undecodable entries that were read from the log."""
+        self._skipped_base = poller.skipped
+        """The poller's count of undecodable items without an id when the stream was made."""
+        poller.streams[self] = None
+
+    # -- what users call --------------------------------------------------------------------------
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The latest 1000 gaps, in order: the service may have had more than it could show."""
+        return tuple(self._gaps)
+
+    @property
+    def skipped(self) -> int:
+        """How many items were skipped because they could not be decoded."""
+        return self._undecodable + self._poller.skipped - self._skipped_base
+
+    def health(self) -> StreamHealth:
+        """Return the state of the stream at this moment. Sends no request and reads no store."""
+        poller, now = self._poller, utc_now()
+        seconds_to_poll = poller.next_poll
+        next_poll = None
+        if seconds_to_poll is not None:
+            next_poll = now + timedelta(seconds=seconds_to_poll)
+        position = self._acknowledged if self._unacked is None else self._unacked
+        # Undecodable entries count as read too, once no item before them is left in the buffer.
+        read_up_to = position if self._buffer else self._cursor.position
+        return StreamHealth(
+            endpoint=poller.source.name,
+            name=self._name,
+            closed=self._closed or poller.closed,
+            last_success=poller.outcomes.last_success,
+            failures=poller.outcomes.failures,
+            last_error=poller.outcomes.last_error,
+            polling=poller.in_flight,
+            next_poll=next_poll,
+            cursor=position,
+            lag=0 if read_up_to is None else max(0, poller.newest - read_up_to),
+            gaps=len(self._gaps),
+            skipped=self.skipped,
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        if self.busy or self._closed or self._poller.closed or not self._buffer:
+            with ResourceGuard(self):
+                if not self._closed:
+                    self._poller.ensure_open()
+                    self.acknowledge()
+                await self.fill()
+                return self.pop()
+        # The buffer has an item: no other task can run before it is returned, so no guard.
+        self.acknowledge()
+        return self.pop()
+
+    async def ack(self) -> None:
+        """Acknowledge the item returned last; on return that is stored."""
+        self.acknowledge()
+        await self._reader.flush()
+
+    async def aclose(self) -> None:
+        """Close the stream. The item returned last stays unacknowledged. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._buffer.clear()
+            self._poller.streams.pop(self, None)
+            if not self._poller.closed:  # a closing session stores it, and its store may be closed
+                await self._reader.leave()
+
+    async def __aenter__(self) -> Self:
+        """Find the initial position, so that the stream returns all that arrives from now on."""
+        with ResourceGuard(self):
+            self._poller.ensure_open()
+            while not await self._retrying(self._init_position):
+                self._poller.ensure_open()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        name = f" {self._name!r}" if self._name else ""
+        state = "closed" if self._closed else f"at {self._cursor.position}"
+        return f"<Stream of {self._poller.source.name}{name}, {state}>"
+
+    # -- what merging calls -----------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Internal, for `merge`."""
+        return bool(self._buffer)
+
+    @property
+    def is_closed(self) -> bool:
+        """Internal, for `merge`."""
+        return self._closed
+
+    @property
+    def in_flight(self) -> bool:
+        """Internal, for `merge`."""
+        return self._poller.in_flight
+
+    async def fill(self) -> None:
+        """Internal, for `merge`."""
+        while not self._buffer and not self._closed:
+            self._poller.ensure_open()
+            await self._retrying(self._read_or_poll)
+
+    def pop(self) -> T_co:
+        """Internal, for `merge`."""
+        if not self._buffer:
+            raise StopAsyncIteration
+        if self._pending_gaps and self._pending_gaps[0].before <= self._buffer[0][0]:
+            gap = self._pending_gaps.popleft()
+            raise GapError(
+                f"messages may be missing between {gap.after} and {gap.before}",
+                endpoint=self._poller.source.name,
+                after=gap.after,
+                before=gap.before,
+            )
+        self._unacked, item = self._buffer.popleft()
+        return item
+
+    def acknowledge(self) -> None:
+        """Internal, for `merge`."""
+        if self._unacked is not None:
+            self._reader.ack(self._unacked)
+            self._acknowledged, self._unacked = self._unacked, None
+
+    # -- how it works -----------------------------------------------------------------------------
+
+    async def _init_position(self) -> None:
+        """Find the initial position, and store it for a stream with a name."""
+        if self._started or self._closed:
+            return
+        cursor = self._cursor
+        if cursor.position is None:
+            cursor.position = self._after
+        if cursor.position is None:
+            cursor.position = await self._reader.position()
+        if cursor.position is None:
+            cursor.position = await self._poller.source.initial_position(self._poller.log)
+            cursor.may_be_incomplete = cursor.position is None
+        while cursor.position is None:
+            await self._poller.wait_for_more(cursor)
+        if self._after is None:
+            await self._reader.seek_if_new(cursor.position)
+        else:
+            await self._reader.seek(cursor.position)
+        self._acknowledged = cursor.position
+        self._started = True
+
+    async def _read_or_poll(self) -> None:
+        """Read entries from the log into the buffer, or wait for a poll where there are none."""
+        await self._init_position()
+        entries = await self._reader.read(self._cursor.position or 0, BATCH_SIZE)
+        if self._reader.group_position is not None:
+            self._cursor.position = self._reader.group_position
+        if not self._ingest(entries):
+            await self._poller.wait_for_more(self._cursor)
+
+    async def _retrying(self, step: Callable[[], Awaitable[object]]) -> bool:
+        """Run *step* once and return True, or back off after a transient error of the store."""
+        try:
+            await step()
+        except StoreError as error:
+            if not is_transient(error):
+                raise
+            failure = error.with_traceback(None)
+        else:
+            return True
+        await self._poller.back_off(failure)
+        return False
+
+    def _ingest(self, entries: Iterable[Entry[T_co]]) -> bool:
+        """Buffer *entries* up to the first break in their chain. Returns whether any was taken."""
+        cursor = self._cursor
+        before = position = cursor.position or 0
+        for entry in entries:
+            chain_broken = entry.after > position
+            if chain_broken and cursor.confirmed_at != position:
+                cursor.may_be_incomplete = True
+                break  # entries are missing in between, and the service may still have them
+            # after=0 asks for the oldest item available: no gap before it. Any other stream at 0
+            # started when the chat was empty: items since then may be missing.
+            counts_as_gap = position > 0 or self._after is None
+            if (chain_broken or entry.gap) and counts_as_gap and position < entry.id - 1:
+                self._record_gap(Gap(position, entry.id))
+            cursor.may_be_incomplete = False
+            position = cursor.position = entry.id
+            if entry.item is None:
+                self._undecodable += 1
+            else:
+                self._buffer.append((entry.id, entry.item))
+        self._poller.update_newest(position)
+        if self._poller.hooks.delivery and position != before:
+            self._emit_delivery()
+        return position != before
+
+    def _emit_delivery(self) -> None:
+        """Notify the hooks of the items that were buffered."""
+        poller, items = self._poller, len(self._buffer)
+        event = DeliveryEvent(poller.source.name, self._name, items, self._lag)
+        for listener in poller.hooks.delivery:
+            listener(event)
+
+    @property
+    def _lag(self) -> int:
+        """How many ids the cursor is behind the newest id known to the poller."""
+        return max(0, self._poller.newest - (self._cursor.position or 0))
+
+    def _record_gap(self, gap: Gap) -> None:
+        self._gaps.append(gap)
+        self._poller.report_gap(gap)
+        if self._on_gap == "raise":
+            self._pending_gaps.append(gap)

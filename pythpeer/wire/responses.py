@@ -1,0 +1,241 @@
+"""Parsing of responses: status and body become a result or an error. Pure.
+
+Errors are returned as values, and raised by a frame that holds neither body nor keys.
+
+The services are written in PHP. Their JSON can be sent as ``text/html``, after a byte-order mark,
+between PHP's warnings, and with control characters in its strings. Plain JSON takes the fast path.
+Other bodies are parsed leniently, but always to their end, and no JSON is extracted from an HTML
+page.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, TypeVar
+from urllib.parse import quote, quote_plus
+
+import msgspec
+
+from ..errors import (
+    AccessDeniedError,
+    ApiError,
+    DecodeError,
+    HttpStatusError,
+    PythpeerError,
+    RateLimitedError,
+    Result,
+)
+from ..secret import Secret
+from .endpoints import Endpoint
+from .lenient_json import _WHITESPACE, NO_JSON, NoJson, _nests_too_deeply, parse_json
+from .query import Json
+
+__all__ = ["MAX_EXCERPT", "GetSecrets", "parse_retry_after", "try_parse_response"]
+
+T = TypeVar("T")
+
+MAX_EXCERPT: Final = 200
+"""Maximum number of characters of a body in an error."""
+
+
+GetSecrets = Callable[[], Iterable[Secret]]
+"""Returns the keys that an error must not show."""
+
+
+def try_parse_response(
+    endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
+) -> Result[T]:
+    """Return the result of a response, or the error that its status and its body mean.
+
+    *secrets* returns the keys that an error must not show.
+    """
+    if 200 <= status < 300:
+        status_means_success = endpoint.status_means_success
+        try:
+            if _nests_too_deeply(body):
+                raise RecursionError  # noqa: TRY301  # as a decoder does when its stack is full
+            result = endpoint.decode(body)
+            if endpoint.decode_rejects_errors or not _may_be_error(result, body):
+                return result
+            document = msgspec.json.decode(body)
+            if _error_text(document, status_means_success=status_means_success) is None:
+                return result
+        except (ValueError, RecursionError):
+            pass  # the lenient parser distinguishes an error message from damage
+        return _try_parse_leniently(endpoint, status, body, secrets)
+    message = None
+    if 400 <= status < 500:
+        value = parse_json(body)
+        message = _error_text(value, status_means_success=True) or _message_field(value) or None
+    if status == 429:
+        text = _redacted_excerpt(message, secrets) if message else "too many requests"
+        return RateLimitedError(text, endpoint=endpoint.name, status=status)
+    if message is not None or status in (401, 403):
+        return _api_error(endpoint.name, status, _redacted_excerpt(message or "", secrets))
+    return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
+
+
+def _try_parse_leniently(
+    endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
+) -> Result[T]:
+    value = parse_json(body)
+    message = _error_text(value, status_means_success=endpoint.status_means_success)
+    if message is not None:
+        return _api_error(endpoint.name, status, _redacted_excerpt(message, secrets))
+    problem = "the response is not JSON"
+    if value is not NO_JSON:
+        try:
+            return endpoint.convert(value)
+        except (ValueError, RecursionError):
+            problem = "the response is not the documented JSON"
+    excerpt = _redacted_excerpt(body.decode("utf-8", "replace"), secrets)
+    return DecodeError(problem, endpoint=endpoint.name, excerpt=excerpt)
+
+
+# -- API errors -----------------------------------------------------------------------------------
+
+_RATE_LIMIT_WORDS = re.compile(
+    r"limit (?:is |was |has been )?(?:reached|exceeded)|rate.?limit|slow down"
+    r"|too (?:many (?:requests|calls|queries|attempts)|fast|often|quickly)",
+    re.IGNORECASE,
+)
+_ACCESS_WORDS = re.compile(
+    r"\bkeys?\b|personal.?key|api.?key|\baccess\b|permission|credential|\btoken\b"
+    r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed|logged? ?in",
+    re.IGNORECASE,
+)
+_FALSE_VALUES: Final = (0, "0", "false", "False", "error", "fail", "failed")
+"""Values of ``status`` and ``success`` that mean an error; 0 is equal to ``False``."""
+
+_ENVELOPE_FIELDS: Final = frozenset({"status", "success", "message", "error", "code"})
+"""Fields of an error envelope; an object with any other field holds data."""
+
+
+def _may_be_error(result: object, body: bytes) -> bool:
+    """Return whether a decoded response must be checked for an error envelope.
+
+    A type whose fields all have defaults accepts ``{"error": "no access"}`` silently.
+    """
+    if body.startswith(b"["):
+        return False
+    if b'"status"' in body and getattr(result, "status", None) == 1:
+        return b'"error"' in body
+    return b'"error"' in body or b'"message"' in body or b'"s' in body  # status, success
+
+
+def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | None:
+    """Return the error message if *value* is an error envelope, else ``None``.
+
+    Peerbet's envelope has ``status`` 0 and a ``message``, that of PythBots an ``error`` string.
+    """
+    if not isinstance(value, dict):
+        return None
+    error, status = value.get("error"), value.get("status")
+    if status == 1 and not error and "success" not in value:
+        return None
+    message = _message_field(value) or "rejected without an error message"
+    if isinstance(error, str) and error not in ("", "0", "false"):
+        return error
+    if error and not isinstance(error, str):
+        return message
+    if status in _FALSE_VALUES or value.get("success", True) in _FALSE_VALUES:
+        return message if status_means_success or value.keys() <= _ENVELOPE_FIELDS else None
+    # The sign-in call of Peerbet's family rejects with a ``message`` and no other field.
+    return message if status_means_success and value.keys() == {"message"} else None
+
+
+def _message_field(value: Json | NoJson) -> str:
+    """Return the object's ``message`` if it is text, else an empty string."""
+    message = value.get("message") if isinstance(value, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+def _api_error(endpoint: str, status: int, message: str) -> PythpeerError:
+    if _RATE_LIMIT_WORDS.search(message):
+        return RateLimitedError(message, endpoint=endpoint, status=status)
+    denied = status in (401, 403) or _ACCESS_WORDS.search(message)
+    error_type = AccessDeniedError if denied else ApiError
+    text = message or f"HTTP status {status}"
+    return error_type(text, endpoint=endpoint, message=message, status=status)
+
+
+# -- excerpts for errors --------------------------------------------------------------------------
+
+
+def _redacted_excerpt(text: str, secrets: GetSecrets) -> str:
+    """Return the printable beginning of *text*, with every form of every key replaced.
+
+    A service can echo a key unchanged, percent-encoded once or twice in either case, or escaped for
+    JSON or HTML.
+    """
+    forms: set[str] = set()
+    for secret in secrets():
+        key = secret.reveal()
+        once = quote(key, safe="")
+        escaped = json.dumps(key)[1:-1]
+        bare = json.dumps(key, ensure_ascii=False)[1:-1]
+        forms |= {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
+        forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
+        forms |= {html.escape(key), html.escape(key, quote=False)}
+    text = _masked(text, forms, 4 * MAX_EXCERPT).strip(_WHITESPACE)[:MAX_EXCERPT]
+    return "".join(character if character.isprintable() else " " for character in text).strip()
+
+
+def _masked(text: str, forms: Collection[str], limit: int) -> str:
+    """Return the first *limit* characters of *text* after replacing every form in it by ``***``.
+
+    The text is cut after replacing, because a part of a key would not be found. Only as much of it
+    is searched as the result needs, because a body can have millions of characters.
+    """
+    if not forms:
+        return text[:limit]
+    longest_first = sorted(forms, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+    max_length = len(longest_first[0])
+    masked, start = "", 0
+    while start < len(text) and len(masked) < limit:
+        end = start + limit - len(masked)
+        match = pattern.search(text, start, end + max_length)
+        if match is None or match.start() >= end:
+            masked += text[start:end]
+            break
+        masked += text[start : match.start()] + "***"
+        start = match.end()
+        # A form that begins within this one may end after it.
+        while match := pattern.search(text, match.start() + 1, start + max_length):
+            if match.start() >= start:
+                break
+            start = max(start, match.end())
+    return masked[:limit]
+
+
+# -- Retry-After ----------------------------------------------------------------------------------
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a ``Retry-After`` header, or ``None`` without a valid one.
+
+    The value can be seconds, with or without a fraction, or an HTTP date. A date is compared with
+    the ``Date`` of the response, so that the clocks need not agree. (RFC 9110, section 10.2.3)
+    """
+    value = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
+        return float(value)
+    due = _http_date(value)
+    if due is None:
+        return None
+    now = _http_date(headers.get("Date", "")) or datetime.now(UTC)
+    return max(0.0, (due - now).total_seconds())
+
+
+def _http_date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
