@@ -74,7 +74,7 @@ async def examine(
         SessionClosedError: The session is not open.
         StoreError: The session's pacing backend failed.
     """
-    diagnostics = session._diagnostics()  # raises if the session is not open
+    diagnostics = session._diagnostics()  # noqa: SLF001  # no part of the public face
     check_integer("chat_id", chat_id, 1)
     if not isinstance(user, str):
         check_integer("user", user, 1)
