@@ -39,7 +39,7 @@ from pythpeer import (
 )
 from pythpeer.stores import Log, RedisStore, Store, Topic
 from pythpeer.streams.gaps import link_entries
-from pythpeer.streams.poller import LEASE, Poller
+from pythpeer.streams.poller import LEASE, Cursor, Poller
 
 pytestmark = pytest.mark.anyio
 
@@ -416,6 +416,20 @@ async def test_every_stream_gets_everything_after_its_position_once_in_order(
 
         for after, taken in await asyncio.gather(*map(read, positions)):
             assert taken == [id for id in source.ids if id > after]
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_full_page_confirms_no_position_behind_its_start(full: bool) -> None:
+    """What follows a later position may lie behind the end of the page."""
+    poller = poller_of(MemorySource())
+    cursors = {position: Cursor() for position in (2, 5)}
+    for position, cursor in cursors.items():
+        cursor.position = position
+        poller._waiting[cursor] = None
+    poller.confirm(2, full=full)
+    confirmed = {position for position, cursor in cursors.items() if not cursor.may_be_incomplete}
+    assert confirmed == ({2} if full else {2, 5})
+    assert {cursors[position].confirmed_at for position in confirmed} == confirmed
 
 
 @async_property
