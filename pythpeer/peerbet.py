@@ -116,7 +116,8 @@ class Peerbet:
         self._caller = caller
         self._pollers = pollers
         self._key = key
-        self.read_endpoint, self.post_endpoint = make_read_endpoint(url), make_post_endpoint(url)
+        self.read_endpoint: Final[Endpoint[_Page]] = make_read_endpoint(url)
+        self.post_endpoint: Final[Endpoint[_PostResponse]] = make_post_endpoint(url)
         account = key.fingerprint() if key else "nobody"
         self.endpoint_accounts: Final = (
             (self.read_endpoint, account),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..deprecation import moved
 
-__getattr__ = moved(
+__getattr__: Callable[[str], object] = moved(
     __name__,
     {
         "Effect": "pythpeer.wire.endpoints",

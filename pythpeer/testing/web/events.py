@@ -82,7 +82,8 @@ class EventFeed:
 
     def wake(self) -> None:
         """Wake every reader, so that it looks for changes."""
-        changed, self.changed = self.changed, asyncio.Event()
+        changed = self.changed
+        self.changed = asyncio.Event()
         changed.set()
 
     def _on_request(self, recorded: RecordedRequest) -> None:
