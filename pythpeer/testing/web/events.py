@@ -64,7 +64,7 @@ class EventFeed:
         self.notices: Final = Notices(fake, on_notice)
         self.closed: bool = False
         """Whether `close` was called: readers end then."""
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
         """Set at the next change, and then replaced by a new one."""
         self._unsubscribe = [
             fake.subscribe(self._on_request),
