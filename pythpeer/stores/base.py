@@ -13,6 +13,7 @@ entries are missing between the two (trimmed, or never fetched), and the service
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Collection, Sequence
 from typing import Final, Generic, TypeVar
 
@@ -127,13 +128,22 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
     def ack(self, position: int) -> None:
         """Acknowledge all items up to and including *position*.
 
-        All readers of this store object see it immediately. It is stored with the next `read` or
-        `flush`, so that acknowledging a batch costs one transaction.
+        All readers of this store object see it immediately. It is stored at once where that costs
+        little, else with the next `read` or `flush`; see `is_behind`.
         """
 
     @abc.abstractmethod
     async def flush(self) -> None:
         """Store pending acknowledgements."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `flush` must be called before the next item is returned.
+
+        Otherwise a killed program could get several acknowledged items again. ``False`` where that
+        is not promised, and where an acknowledgement was stored already.
+        """
+        return False
 
     # -- where streams of one name share its items ------------------------------------------------
 
@@ -173,6 +183,14 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
         Completes the fetch intents *completes* in the same transaction.
         """
+
+    @property
+    def retry_interval(self) -> float:
+        """Seconds after which a stream tries again at the latest, after a failure of the store.
+
+        Infinity leaves it to the retry policy of the session.
+        """
+        return math.inf
 
     @abc.abstractmethod
     async def max_acknowledged(self) -> int:

@@ -226,7 +226,7 @@ class Poller(Generic[T]):
         self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
         """Consecutive failed polls."""
         self._store_failures = _FailureBackoff(
-            source.name, f"{source.name}: the store", retry.max_delay
+            source.name, f"{source.name}: the store", min(retry.max_delay, log.retry_interval)
         )
         """Consecutive failures of the store, of streams that read it as well."""
         self.newest: int = 0
