@@ -383,17 +383,20 @@ class Database:
         if not self._read_only:
             create_file(path)
         check_files(path)
-        self._connection = db = (
-            self._connect(path) if self._read_only else self._connect_for_writing(path)
-        )
-        try:
-            self._retry_while_busy(lambda: verify(db, self.path))
-            if self._read_only:
-                return
-            self._prepare(db, path)
-            self._wal = WalFile(path)
+        self._retry_while_busy(lambda: self._open_connection(path))
+        if not self._read_only:
             for name in names:
                 self.stored_name(name)
+
+    def _open_connection(self, path: str) -> None:
+        try:
+            if self._read_only:
+                self._connection = self._connect(path)
+                verify(self._connection, self.path)
+            else:
+                self._connection = self._connect_for_writing(path)
+                self._prepare(self._connection, path)
+                self._wal = WalFile(path)
         except BaseException:
             self._close()
             raise
@@ -416,10 +419,10 @@ class Database:
         return connection
 
     def _prepare(self, db: sqlite3.Connection, path: str) -> None:
-        """Set the connection up for writing, and update the schema."""
+        """Check the file, set it up for writing, and update the schema."""
+        verify(db, self.path)
         # If several processes switch to the log at the same time, it fails for all but one of them.
-        mode = self._retry_while_busy(lambda: db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-        if mode != "wal":
+        if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise store_error(self.path, "cannot be shared where it is: choose a local disk")
         positions_path, is_old = path + "-places", pragma(db, "user_version") == 1
         self._salt = self._transaction(lambda db: migrate(db, positions_path), "now")
