@@ -1,7 +1,7 @@
 """A program that reads chat and mail from sources of its own, until its power is cut.
 
-It is run with ``power_cut.c`` preloaded. Its arguments are the path of the store, the durability and
-a file to which it appends a line for each event: when, what, and the id.
+It is run with ``power_cut.c`` preloaded. Its arguments are the path of the store, the durability, a
+file to which it appends a line for each event (when, what, and the id), and what it reads.
 """
 
 from __future__ import annotations
@@ -74,17 +74,19 @@ async def follow(pollers: Pollers, topic: Topic[int], source: Source) -> None:
             await asyncio.sleep(random.uniform(0.0, 0.01))
 
 
-async def main(path: str, durability: str, report: str) -> None:
+async def main(path: str, durability: str, report: str, *kinds: str) -> None:
     descriptor = os.open(report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     store = SqliteStore(path, durability="full" if durability == "full" else "normal")
     await store.open()
     pollers = Pollers()
     pollers.open(store, Retry())
-    await asyncio.gather(
-        follow(pollers, CHAT, Source("chat", descriptor)),
-        follow(pollers, MAIL, MailSource("mail", descriptor)),
-        do_other_work(),
-    )
+    follows = {
+        "chat": follow(pollers, CHAT, Source("chat", descriptor)),
+        "mail": follow(pollers, MAIL, MailSource("mail", descriptor)),
+    }
+    for kind in follows.keys() - kinds:
+        follows.pop(kind).close()
+    await asyncio.gather(*follows.values(), do_other_work())
 
 
 async def do_other_work() -> None:
