@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from ...errors import StoreError
 from ...pacing.limiter import loop_clock
 from ..fingerprints import stored_name
-from .failures import primary_code, store_error, to_store_error
+from .failures import is_busy, is_full, store_error, to_store_error
 from .files import WalFile, check_files, create_file
 from .schema import migrate, pragma, verify
 from .worker import Worker
@@ -57,13 +57,13 @@ SYNC_DELAY: Final = 0.5
 """Seconds after a commit until it is synced, with those that followed: it must be on the disk after
 one second."""
 
-CHECKPOINT_INTERVAL: Final = 1000
-"""The number of transactions after which the write-ahead log is copied into the database."""
+CHECKPOINT_INTERVAL: Final = 500
+"""The pages after which the write-ahead log is copied into the database, each of 4 KiB."""
 
-TRANSACTIONS_PER_JOB: Final = 8
-"""What a transaction on the thread counts as, because it is larger than one on the event loop."""
+PAGES_PER_WRITE: Final = 6
+"""The pages that a transaction adds to the write-ahead log, about, where it appends entries."""
 
-MAX_WAL_SIZE: Final = 4 * 2**20
+MAX_WAL_SIZE: Final = 2 * 2**20
 """The bytes to which the write-ahead log is truncated when it was copied completely."""
 
 READERS_TIMEOUT: Final = 100
@@ -113,8 +113,8 @@ class Database:
         """The number of completed jobs. Changed by the thread."""
         self._unsynced = False
         """Whether a commit is to be synced soon. Set with the commit, cleared by the thread."""
-        self._commits = 0
-        """The transactions since the last checkpoint. Changed with each commit."""
+        self._pages = 0
+        """The pages since the last checkpoint, about. Changed with each commit."""
         self._on_commit: list[Callable[[], object]] = []
         """What is called when the current transaction is committed. Changed by jobs."""
         self._busy_since: float | None = None
@@ -164,7 +164,7 @@ class Database:
         """
         _abandoned.extend((self._connection, self._checkpointer, self._wal, self._worker))
         self._connection = self._checkpointer = self._wal = self._worker = None
-        self._submitted = self._completed = self._commits = 0
+        self._submitted = self._completed = self._pages = 0
         self._unsynced, self._busy_since = False, None
 
     def stored_name(self, name: str) -> str:
@@ -237,9 +237,11 @@ class Database:
         try:
             result = work(connection)
         except Exception as error:
-            return _BUSY if self._is_busy(error) else to_store_error(error, self.path)
+            if is_busy(error) or is_full(error):
+                return _BUSY  # the thread can wait, or make room
+            return to_store_error(error, self.path)
         if sync is not None:
-            self._committed(sync, 1)
+            self._committed(sync, PAGES_PER_WRITE if sync == "soon" else 1)
         return result
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -275,7 +277,7 @@ class Database:
         """Call *callback* when the transaction of the job that is being executed is committed."""
         self._on_commit.append(callback)
 
-    def _committed(self, sync: Sync, weight: int) -> None:
+    def _committed(self, sync: Sync, pages: int) -> None:
         """Arrange for what must follow a commit: a sync, and now and then a checkpoint."""
         worker = self._worker
         if worker is None:
@@ -283,16 +285,10 @@ class Database:
         if sync == "soon" and not self._unsynced:
             self._unsynced = True
             worker.start_timer(SYNC_DELAY)
-        self._commits += weight
-        if self._commits >= CHECKPOINT_INTERVAL:
-            self._commits = 0
+        self._pages += pages
+        if self._pages >= CHECKPOINT_INTERVAL:
+            self._pages = 0
             worker.submit_nowait(self._checkpoint)
-
-    def _is_busy(self, error: Exception) -> bool:
-        import sqlite3
-
-        is_sqlite = isinstance(error, sqlite3.OperationalError)
-        return is_sqlite and primary_code(error) == sqlite3.SQLITE_BUSY
 
     # -- on the thread ----------------------------------------------------------------------------
 
@@ -315,12 +311,22 @@ class Database:
         if sync == "now":
             db.execute("PRAGMA synchronous = FULL")
         try:
-            result = self._retry_while_busy(lambda: self._execute(job, db))
+            result = self._execute_or_make_room(job, db)
         finally:
             if sync == "now":
                 db.execute("PRAGMA synchronous = NORMAL")
-        self._committed(sync, TRANSACTIONS_PER_JOB)
+        self._committed(sync, PAGES_PER_WRITE)
         return result
+
+    def _execute_or_make_room(self, job: Job[T], db: sqlite3.Connection) -> T:
+        """Execute *job*, on a full disk once more after the write-ahead log was started again."""
+        try:
+            return self._retry_while_busy(lambda: self._execute(job, db))
+        except Exception as error:
+            if not is_full(error):
+                raise
+        self._checkpoint("TRUNCATE")
+        return self._retry_while_busy(lambda: self._execute(job, db))
 
     def _retry_while_busy(self, work: Callable[[], T]) -> T:
         """Execute *work* again while another program has the file locked, for a limited time."""
@@ -329,7 +335,7 @@ class Database:
             try:
                 result = work()
             except Exception as error:
-                if not self._is_busy(error):
+                if not is_busy(error):
                     raise
                 now = time.monotonic()
                 if self._busy_since is None:
@@ -356,7 +362,7 @@ class Database:
             self._unsynced = True
             self._require_worker().start_timer(SYNC_DELAY)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, mode: Literal["RESTART", "TRUNCATE"] = "RESTART") -> None:
         """Copy the write-ahead log into the database, and start it again if all of it was copied.
 
         The first write after that syncs the header of the log. It is made here, because the next
@@ -367,15 +373,15 @@ class Database:
         try:
             if self._checkpointer is None:
                 self._checkpointer = self._connect_for_writing(os.path.realpath(self.path))
-            self._checkpoint_by(self._checkpointer)
+            self._checkpoint_by(self._checkpointer, mode)
         except Exception:  # noqa: BLE001  # locked, or no room: the next one copies all
             logger.debug("a checkpoint failed", exc_info=True)
 
-    def _checkpoint_by(self, db: sqlite3.Connection) -> None:
+    def _checkpoint_by(self, db: sqlite3.Connection, mode: str) -> None:
         db.execute(f"PRAGMA busy_timeout = {READERS_TIMEOUT}")
         db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # nearly all, while others write
-        is_busy, _, _ = db.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        if not is_busy:
+        was_busy, _, _ = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if not was_busy:
             db.execute("UPDATE store SET checkpoints = checkpoints + 1")
 
     def _open(self, names: Iterable[str]) -> None:

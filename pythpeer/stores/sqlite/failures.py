@@ -10,7 +10,7 @@ from ...errors import StoreError
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["damaged_error", "primary_code", "store_error", "to_store_error"]
+__all__ = ["damaged_error", "is_busy", "is_full", "store_error", "to_store_error"]
 
 
 def store_error(path: Path, reason: str, *, transient: bool = False) -> StoreError:
@@ -45,7 +45,7 @@ def to_store_error(error: Exception, path: Path) -> StoreError:
 def _sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     import sqlite3
 
-    code = primary_code(error)
+    code = _primary_code(error)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_MISMATCH):
         return damaged_error(path)
     passing = {
@@ -68,7 +68,22 @@ def _sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
     return store_error(path, reason)
 
 
-def primary_code(error: sqlite3.Error) -> int:
+def is_busy(error: Exception) -> bool:
+    """Return whether another connection is writing, so that a later try can succeed."""
+    import sqlite3
+
+    return isinstance(error, sqlite3.Error) and _primary_code(error) == sqlite3.SQLITE_BUSY
+
+
+def is_full(error: Exception) -> bool:
+    """Return whether there may be no room on the disk: a quota is reported as an I/O error."""
+    import sqlite3
+
+    codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return isinstance(error, sqlite3.Error) and _primary_code(error) in codes
+
+
+def _primary_code(error: sqlite3.Error) -> int:
     """Return the primary code of an error: the last byte. The bytes before it are a detail."""
     import sqlite3
 
