@@ -655,8 +655,9 @@ async def test_a_step_of_the_wall_clock_changes_no_pacing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Between two programs on one file. It is logged once, and an interval is neither short nor
-    as long as the step; where the system has no boot id, one may be an interval longer.
+    """Between two programs on one file. It is logged once, and no interval is short.
+
+    None is as long as the step either; where the system has no boot id, one may be twice as long.
     """
     if not has_boot_id:
         monkeypatch.setattr(schema_module, "boot_id", str)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -52,6 +52,10 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
     destructive: bool = False
     """Whether the service forgets what it has returned. Items of such a log that no reader has
     acknowledged are never trimmed."""
+
+    mark_recovered: Callable[[T], T] | None = None
+    """Returns a copy of an item that is marked as possibly returned before. A store on a disk uses
+    it after a power failure, which can undo the last acknowledgements."""
 
 
 class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True):

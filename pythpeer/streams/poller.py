@@ -295,6 +295,7 @@ class Poller(Generic[T]):
         # Cleared before `_needs_poll` is read: a stream that starts to wait later sets it again.
         self._wake_up.clear()
         try:
+            await self._sleep_until(self._store_failures.not_before)  # the lease is in the store
             if not self.closed and not (self._needs_poll or await self.log.acquire_lease(LEASE)):
                 await self._wait_for_append()
                 self._store_failures.succeeded()
@@ -335,6 +336,7 @@ class Poller(Generic[T]):
 
     async def back_off(self, error: StoreError) -> None:
         """Count a transient failure of the store, and wait until its back-off is over."""
+        self.outcomes.record(error)
         self._store_failures.failed(error)
         await self._sleep_until(self._not_before)
 

@@ -236,7 +236,7 @@ class Database:
             return _BUSY
         try:
             result = work(connection)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # returned as an error of ours
             if is_busy(error) or is_full(error):
                 return _BUSY  # the thread can wait, or make room
             return to_store_error(error, self.path)
@@ -296,7 +296,7 @@ class Database:
         """Return an error as a value: raised here, its context would be an exception of sqlite3."""
         try:
             return work()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # returned as an error of ours
             return to_store_error(error, self.path)
         finally:
             self._completed += 1
@@ -342,15 +342,12 @@ class Database:
                     self._busy_since = started
                 if now >= max(self._busy_since + BUSY_TIMEOUT, started + BUSY_RETRY):
                     raise
-                self._require_worker().run_timer()
+                if self._worker is not None:
+                    self._worker.run_timer()
             else:
                 self._busy_since = None
                 return result
             time.sleep(min(0.02, 0.001 + (now - started) / 10))
-
-    def _require_worker(self) -> Worker:
-        assert self._worker is not None, "it exists while a job is executed"
-        return self._worker
 
     def _sync(self) -> None:
         """Sync what was committed until now. If that fails, it is tried again."""
@@ -359,8 +356,9 @@ class Database:
             if self._wal is not None:
                 self._wal.sync()
         except OSError:
-            self._unsynced = True
-            self._require_worker().start_timer(SYNC_DELAY)
+            if self._worker is not None:
+                self._unsynced = True
+                self._worker.start_timer(SYNC_DELAY)
 
     def _checkpoint(self, mode: Literal["RESTART", "TRUNCATE"] = "RESTART") -> None:
         """Copy the write-ahead log into the database, and start it again if all of it was copied.
@@ -374,7 +372,7 @@ class Database:
             if self._checkpointer is None:
                 self._checkpointer = self._connect_for_writing(os.path.realpath(self.path))
             self._checkpoint_by(self._checkpointer, mode)
-        except Exception:  # noqa: BLE001  # locked, or no room: the next one copies all
+        except Exception:  # locked, or no room: the next one copies all
             logger.debug("a checkpoint failed", exc_info=True)
 
     def _checkpoint_by(self, db: sqlite3.Connection, mode: str) -> None:
@@ -399,6 +397,7 @@ class Database:
             if self._read_only:
                 self._connection = self._connect(path)
                 verify(self._connection, self.path)
+                self._reject_empty(self._connection)
             else:
                 self._connection = self._connect_for_writing(path)
                 self._prepare(self._connection, path)
@@ -406,6 +405,10 @@ class Database:
         except BaseException:
             self._close()
             raise
+
+    def _reject_empty(self, db: sqlite3.Connection) -> None:
+        if not pragma(db, "user_version"):
+            raise store_error(self.path, "is empty: a program that uses it fills it")
 
     def _connect(self, path: str) -> sqlite3.Connection:
         import sqlite3

@@ -1,4 +1,4 @@
-"""Failures of SQLite and of the file system, as `StoreError`: which of them pass, and what to do."""
+"""Failures of SQLite and the file system, as `StoreError`: which of them pass, and what to do."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`LogState`: one log in the file: its rows, and a cache of its last entries.
 
-The entries of a page, and all that belongs to them, are written in one transaction. The last entries
-that this process appended stay in memory, so that a stream at the end of its log does not read the
-file.
+The entries of a page, and all that belongs to them, are written in one transaction. The last
+entries that this process appended stay in memory, so that a stream at the end of its log does not
+read the file.
 """
 
 from __future__ import annotations
@@ -113,6 +113,9 @@ class LogState(Generic[T]):
         self._decode = msgspec.json.Decoder(topic.item).decode
         self._id = 0
         """The id of the log's row; 0 if there is none. Set by jobs."""
+        self._suspect = 0
+        """The id up to which items may have been acknowledged before a power failure. Set by
+        jobs."""
         self._length = 0
         """The number of entries, as last read by a job."""
         self._out_of_order_count = 0
@@ -168,9 +171,16 @@ class LogState(Generic[T]):
     def _refresh(self, db: sqlite3.Connection) -> int:
         self._version = data_version(db)  # before the row: a later commit changes it again
         row = db.execute(
-            "SELECT id, head, length, latecomers FROM log WHERE topic = ?", (self.stored_name,)
+            "SELECT id, suspect, head, length, latecomers FROM log WHERE topic = ?",
+            (self.stored_name,),
         ).fetchone()
-        self._id, self.head, self._length, self._out_of_order_count = row or (0, 0, 0, 0)
+        self._id, self._suspect, self.head, self._length, self._out_of_order_count = row or (
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         return self.head
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
@@ -185,11 +195,14 @@ class LogState(Generic[T]):
 
     def _read_item(self, id: int, text: str | None) -> T | None:
         try:
-            return None if text is None else self._decode(text)
+            item = None if text is None else self._decode(text)
         except (ValueError, RecursionError):
             about = {"log": self.stored_name, "item": id}
             logger.warning("%s: item %d is damaged in the store", *about.values(), extra=about)
             return None
+        if item is not None and id <= self._suspect and self.topic.mark_recovered is not None:
+            return self.topic.mark_recovered(item)
+        return item
 
     async def pending_fetches(self) -> Sequence[PendingFetch]:
         """Return all fetch intents of the log."""
@@ -197,7 +210,10 @@ class LogState(Generic[T]):
         def job(db: sqlite3.Connection) -> Sequence[PendingFetch]:
             self._refresh(db)
             query = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
-            return [PendingFetch(*row) for row in db.execute(query, (self._id,))]
+            return [
+                PendingFetch(number, str(owner), float(until), completed)
+                for number, owner, until, completed in db.execute(query, (self._id,))
+            ]
 
         return await self.database.read(job)
 

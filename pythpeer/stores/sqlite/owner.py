@@ -36,7 +36,7 @@ _local_owners: Final[weakref.WeakValueDictionary[str, OwnerId]] = weakref.WeakVa
 it is garbage-collected."""
 
 BOOT_ID_FILE: Final = Path("/proc/sys/kernel/random/boot_id")
-PID_NAMESPACE: Final = "/proc/self/ns/pid"
+PID_NAMESPACE: Final = Path("/proc/self/ns/pid")
 
 
 @lru_cache(maxsize=1)
@@ -52,7 +52,7 @@ def boot_id() -> str:
 def _scope() -> str:
     """Return a digest of where a process id is unique: this boot, machine and pid namespace."""
     try:
-        namespace = os.readlink(PID_NAMESPACE)
+        namespace = str(PID_NAMESPACE.readlink())
     except OSError:
         namespace = ""
     text = f"{boot_id()} {namespace} {socket.gethostname() if not namespace else ''}"

@@ -8,7 +8,7 @@ an older epoch are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -60,9 +60,7 @@ class ReaderPositions:
     change nothing in this object, because their transaction may be rolled back.
     """
 
-    def __init__(
-        self, database: Database, ensure_row: Callable[[sqlite3.Connection], int]
-    ) -> None:
+    def __init__(self, database: Database, ensure_row: Callable[[sqlite3.Connection], int]) -> None:
         self._database = database
         self._ensure_row = ensure_row
         self._states: dict[str, ReaderState] = {}
@@ -170,8 +168,8 @@ class ReaderPositions:
 def stored_positions(log: int, db: sqlite3.Connection) -> Iterator[tuple[str, StoredPosition]]:
     """Yield the row of each name that reads *log*."""
     query = "SELECT name, slot, epoch, place FROM reader WHERE log = ?"
-    for name, *row in db.execute(query, (log,)).fetchall():
-        yield name, StoredPosition(*row)
+    for name, slot, epoch, position in db.execute(query, (log,)).fetchall():
+        yield name, StoredPosition(slot, int(epoch), int(position))
 
 
 def max_stored(log: int, db: sqlite3.Connection) -> int:

@@ -96,6 +96,8 @@ MIGRATIONS: Final = (
     ALTER TABLE store ADD COLUMN boot_id TEXT NOT NULL DEFAULT '';
     -- Changed by each checkpoint, so that there is something to write.
     ALTER TABLE store ADD COLUMN checkpoints INTEGER NOT NULL DEFAULT 0;
+    -- The head when the machine booted: entries up to it may have been acknowledged before.
+    ALTER TABLE log ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX in_order ON entry (log, id) WHERE late IS NULL;
     """,
 )
@@ -211,7 +213,8 @@ def _adjust_times(db: sqlite3.Connection, offset: float, boot: str, new_offset: 
         rebooted = abs(step) > CLOCK_STEP
     if rebooted:
         # The monotonic clock has restarted, and all owners from before are dead.
-        db.execute("UPDATE log SET leader = NULL, leads_until = 0")
+        # After a power failure, the last acknowledgements may be missing.
+        db.execute("UPDATE log SET leader = NULL, leads_until = 0, suspect = head")
         db.execute("UPDATE announcement SET until = 0")
         db.execute("UPDATE pace SET state = x''")  # undecodable: treated as used up
 

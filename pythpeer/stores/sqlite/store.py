@@ -164,9 +164,7 @@ class SqliteStore(Store):
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """Return the present content of the file, with the last *latest* items of each log."""
         database = self._database
-        return await database.read(
-            lambda db: read_snapshot(db, database.now(), latest)
-        )
+        return await database.read(lambda db: read_snapshot(db, database.now(), latest))
 
     def __repr__(self) -> str:
         state = "open" if self._sessions else "closed"

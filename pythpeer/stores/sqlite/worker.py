@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import math
 import os
 import threading
@@ -137,10 +138,8 @@ _LOOP_CLOSED: Final = RuntimeError
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
-    try:
+    with contextlib.suppress(_LOOP_CLOSED):  # no caller waits any more
         loop.call_soon_threadsafe(function, *args)
-    except _LOOP_CLOSED:
-        pass  # no caller waits any more
 
 
 def _finish(future: asyncio.Future[T], result: T) -> None:
