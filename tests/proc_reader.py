@@ -15,6 +15,9 @@ from typing import Final
 
 import pythpeer.transport  # so that the fork server imports it, not each process
 from pythpeer import ChatMessage, Mail, Rate, Retry, Session, SqliteStore, Stream
+from pythpeer.stores import fingerprints
+
+fingerprints.SCRYPT_COST = 2  # as in the other processes of the tests
 
 assert pythpeer.transport is not None
 

@@ -13,6 +13,9 @@ from typing import Final
 
 import pythpeer.transport  # so that the fork server imports it, not each process
 from pythpeer import Mail, Rate, Session, SqliteStore
+from pythpeer.stores import fingerprints
+
+fingerprints.SCRYPT_COST = 2  # as in the other processes of the tests
 
 assert pythpeer.transport is not None
 
