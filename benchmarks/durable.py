@@ -264,8 +264,10 @@ async def _transactions() -> Table:
         f"Statements that begin a transaction for {messages:,} messages, by size of a poll",
         ("messages per poll", "acknowledged by", "polls", "transactions", "per poll"),
         notes=[
-            "One per poll appends; the others open and close the store, or renew the lease. An "
-            "acknowledgement is one statement without them."
+            (
+                "One per poll appends; the others open and close the store, or renew the lease. "
+                "An acknowledgement is one statement without them."
+            )
         ],
     )
     for batch in (1, 50):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -413,6 +415,31 @@ async def test_each_store_has_a_salt_of_its_own(tmp_path: Path) -> None:
     assert len(names) == 2
     files = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())  # noqa: ASYNC240
     assert digest.encode() not in files
+
+
+async def test_fingerprints_are_computed_on_the_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of a second session with other keys: each of them takes long."""
+    threads: list[str] = []
+    scrypt = hashlib.scrypt
+
+    def traced(*args: Any, **kwargs: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        return scrypt(*args, **kwargs)
+
+    monkeypatch.setattr(hashlib, "scrypt", traced)
+    store = SqliteStore(path)
+    async with Scripted() as services:
+        services.say(1)
+        one = services.session(store=store, peerbet_key="one", personal_key=None)
+        async with one:
+            another = services.session(store=store, peerbet_key="another", personal_key=None)
+            async with another:
+                for session in (one, another):
+                    assert (await session.peerbet.messages()).messages
+    assert len(threads) >= 2
+    assert set(threads) == {"pythpeer-store"}
 
 
 async def test_after_a_power_failure_mail_is_marked(

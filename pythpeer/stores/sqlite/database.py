@@ -133,16 +133,13 @@ class Database:
         """Whether the file was opened by the process that this one was forked from."""
         return self.is_open and self._pid != os.getpid()
 
-    async def open(self, names: Iterable[str] = ()) -> None:
-        """Open the file, which is created if it does not exist.
-
-        *names* are those that `stored_name` will be asked for: some of them are slow to compute.
-        """
+    async def open(self) -> None:
+        """Open the file, which is created if it does not exist."""
         self.now = loop_clock(asyncio.get_running_loop())
         self._worker = Worker("pythpeer-store", self._sync)
         self._pid = os.getpid()
         try:
-            await self._run(lambda: self._open(list(names)))
+            await self._run(self._open)
         except BaseException:
             await self.aclose()
             raise
@@ -166,6 +163,10 @@ class Database:
         self._connection = self._checkpointer = self._wal = self._worker = None
         self._submitted = self._completed = self._pages = 0
         self._unsynced, self._busy_since = False, None
+
+    async def prepare(self, names: Iterable[str]) -> None:
+        """Compute the stored names of *names*, some of which take long, on the thread."""
+        await self._run(lambda: [self.stored_name(name) for name in names])
 
     def stored_name(self, name: str) -> str:
         """Return what the file has for *name*, of a topic or of a limiter."""
@@ -382,15 +383,12 @@ class Database:
         if not was_busy:
             db.execute("UPDATE store SET checkpoints = checkpoints + 1")
 
-    def _open(self, names: Iterable[str]) -> None:
+    def _open(self) -> None:
         path = os.path.realpath(self.path)  # SQLite creates its own files next to that, too
         if not self._read_only:
             create_file(path)
         check_files(path)
         self._retry_while_busy(lambda: self._open_connection(path))
-        if not self._read_only:
-            for name in names:
-                self.stored_name(name)
 
     def _open_connection(self, path: str) -> None:
         try:

@@ -100,24 +100,35 @@ class SqliteStore(Store):
         Raises:
             StoreError: if the file cannot be used.
         """
-        if self._database.is_forked:
-            self._sessions, self._loop = 0, None
-            self._database.abandon()
+        self._abandon_if_forked()
         async with self._open_lock():
             if not self._sessions:
                 self._logs.clear()
                 for pacing in self._pacing:
                     pacing.reset()
-                await self._database.open([pacing.key for pacing in self._pacing])
+                await self._database.open()
+            try:
+                await self._database.prepare([pacing.key for pacing in self._pacing])
+            except BaseException:
+                if not self._sessions:
+                    await self._database.aclose()
+                raise
             self._sessions += 1
 
     async def aclose(self) -> None:
         """Close the store for one session. The last one closes the file."""
+        self._abandon_if_forked()
         with anyio.CancelScope(shield=True):
             async with self._open_lock():
                 self._sessions = max(0, self._sessions - 1)
                 if not self._sessions and self._database.is_open:
                     await self._close()
+
+    def _abandon_if_forked(self) -> None:
+        """Forget sessions of the process that this one was forked from."""
+        if self._database.is_forked:
+            self._sessions, self._loop = 0, None
+            self._database.abandon()
 
     def _open_lock(self) -> asyncio.Lock:
         """Return the lock of the running event loop."""
