@@ -7,7 +7,7 @@ import gc
 import inspect
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
@@ -104,6 +104,24 @@ async def wait_until(
             return
         assert now() < end, problem
         await asyncio.sleep(0.002)
+
+
+async def run_together(cases: Mapping[str, Coroutine[Any, Any, object]]) -> None:
+    """Run independent cases at the same time, because each of them waits most of its time.
+
+    A failure cancels the others, and has the name of its case as a note.
+    """
+
+    async def run_case(name: str, case: Coroutine[Any, Any, object]) -> None:
+        try:
+            await case
+        except BaseException as error:
+            error.add_note(f"case: {name}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        for name, case in cases.items():
+            group.create_task(run_case(name, case))
 
 
 # -- items of streams -----------------------------------------------------------------------------
