@@ -146,7 +146,7 @@ class FakeServices(AsyncContextOnly):
         )
         self._ports: dict[Service, int] = {"peerbet": peerbet_port, "pythbots": pythbots_port}
         self._servers: dict[Service, LoopbackServer] = {}
-        """The servers that were started; `start` and `outage` set them, `aclose` removes them."""
+        """The servers that were started; `start` sets them, `aclose` removes them."""
         self._listeners: list[Callable[[RecordedRequest], None]] = []
         """The callers of `subscribe`, called with each request."""
         self._running = False
@@ -313,18 +313,19 @@ class FakeServices(AsyncContextOnly):
     async def outage(self, *services: Service) -> AsyncGenerator[None]:
         """Drop every connection and refuse new ones, of both services or of those given.
 
-        That ends with the context, which raises ``OSError`` if a port is in use then.
+        The ports stay reserved until that ends with the context. In the rare case that another
+        program gets one as the outage starts, the context raises ``OSError`` if it is in use then.
         """
         down = services or SERVICES
         with anyio.CancelScope(shield=True):
             for service in down:
-                await self._servers[service].aclose()
+                await self._servers[service].suspend()
         try:
             yield
         finally:
             with anyio.CancelScope(shield=True):
                 for service in down if self._running else ():
-                    await self._listen(service, self._servers[service].port)
+                    await self._servers[service].start()
 
     async def _listen(self, service: Service, port: int) -> None:
         # Imported here, so that a test run without a fake does not import aiohttp.
