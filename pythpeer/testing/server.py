@@ -54,7 +54,7 @@ class LoopbackServer:
         self._answer = answer
         self._malformed = malformed
         self._runner: web.ServerRunner | None = None
-        """The server of aiohttp while it listens; `start` sets it, `suspend` and `aclose` reset it."""
+        """The server of aiohttp. Set by `start`, reset by `suspend` and `aclose`."""
         self._reserved: socket.socket | None = None
         """Keeps the port while the server is suspended. Set by `suspend`, reset by the others."""
         self.port: int = port
