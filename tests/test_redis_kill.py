@@ -246,10 +246,12 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
         await team.until(lambda: services.mails[0].read, "nobody asks")
         old = list(team.workers)
         await team.hire()
-        assert "precious" not in team.done("mail")
+        # On a machine that is so busy that a heartbeat comes too late, a worker counts as dead.
+        assert services.asked("readall") or "precious" not in team.done("mail")
         for worker in old:
             await team.kill(worker)
         await team.until(lambda: "precious" in team.done("mail"), "mail is lost")
+        assert services.asked("readall")  # in the history, because its response reached no process
 
 
 async def test_the_server_is_killed_and_nothing_is_lost(
