@@ -317,8 +317,8 @@ async def test_every_variant_is_recognised(variant: str) -> None:
     report = await examined(sign.options, personal_key_param="personalkey")
     found = finding(report, sign.check)
     assert (found.status, sign.words in found.text) == (sign.status, True), found
-    problems = [each.check for each in report.findings if each.status is PROBLEM]
-    assert problems == ([sign.check] if sign.status is PROBLEM else [])
+    failed_checks = [each.check for each in report.findings if each.status is PROBLEM]
+    assert failed_checks == ([sign.check] if sign.status is PROBLEM else [])
 
 
 def test_the_table_has_every_variant_there_is() -> None:
@@ -474,7 +474,7 @@ async def test_an_api_key_that_is_used_up(limit: str) -> None:
 # -- faults ---------------------------------------------------------------------------------------
 
 PORTAL: Final = f"<!DOCTYPE html><html><body>Welcome, {CANARY}</body></html>".encode()
-LONG_AGO: Final = format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True)
+OLD_DATE: Final = format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True)
 
 
 class FaultCase(NamedTuple):
@@ -521,23 +521,25 @@ FAULTS: Final[Mapping[str, FaultCase]] = {
 @pytest.mark.parametrize("name", FAULTS)
 async def test_every_fault_has_its_own_line(name: str) -> None:
     """On both services; the examination is completed."""
-    met = FAULTS[name]
+    met_fault = FAULTS[name]
     async with services() as fake:
-        fake.faults.always("peerbet", met.fault)
-        fake.faults.always("pythbots", met.fault)
+        fake.faults.always("peerbet", met_fault.fault)
+        fake.faults.always("pythbots", met_fault.fault)
         report = await report_on(fake)
     looked_up, read = (
         finding(report, "pythbots.userinfo.answer"),
         report.find("peerbet.chat.public"),
     )
-    assert (looked_up.status, met.words in looked_up.text) == (met.status, True), looked_up
+    assert (looked_up.status, met_fault.words in looked_up.text) == (met_fault.status, True), (
+        looked_up
+    )
     assert read is not None
     if name == "denial":  # no key was sent there, and none is needed by the documentation
         assert (read.status, "documented as optional" in read.text) == (WARNING, True)
     elif name == "slow":
         assert read.status is OK
     else:
-        assert (read.status, met.words in read.text) == (met.status, True), read
+        assert (read.status, met_fault.words in read.text) == (met_fault.status, True), read
     assert report.find("pythbots.personal-key") or report.find("pythbots.mail.answer")
 
 
@@ -562,7 +564,7 @@ async def test_slow_services_are_called_slow() -> None:
 @pytest.mark.parametrize(
     ("date", "status", "text"),
     [
-        (LONG_AGO, WARNING, "s ahead of the service's"),
+        (OLD_DATE, WARNING, "s ahead of the service's"),
         (
             format_datetime(datetime.now(UTC) + timedelta(hours=3), usegmt=True),
             WARNING,

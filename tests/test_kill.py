@@ -19,14 +19,14 @@ from fork_server import HANG_TIMEOUT, ForkServer
 from helpers import real_time, wait_until
 from processes import AppendedLines, Process, needs_fork
 from scripted import (
+    API_ERROR,
     CUT,
     DROP,
-    DROP_UNSEEN,
+    DROP_WITHOUT_EFFECT,
     ERROR_500,
     GARBAGE,
     HANG,
     OK,
-    REFUSED,
     RESET,
     Scripted,
     ScriptedFault,
@@ -44,20 +44,20 @@ pytest_plugins = ("processes",)
 LIVES: Final = 15
 """Times that each reader is killed; with four habits of the service that is 60 in all."""
 
-FAULTS: Final = (DROP, DROP_UNSEEN, RESET, CUT, HANG, GARBAGE, ERROR_500, REFUSED)
+FAULTS: Final = (DROP, DROP_WITHOUT_EFFECT, RESET, CUT, HANG, GARBAGE, ERROR_500, API_ERROR)
 
 
-class Moody(Scripted):
+class UnreliableServices(Scripted):
     """Answers one request in four badly, and the others after uneven delays."""
 
     def __init__(self, chance: random.Random, *, mail_ids: bool, readall_marks: bool) -> None:
         super().__init__(mail_ids=mail_ids, readall_marks=readall_marks)
         self.chance = chance
-        self.well = False
+        self.is_reliable = False
 
     def receive(self, connection: _Connection, target: str) -> None:
         fault = OK
-        if not self.well:
+        if not self.is_reliable:
             late = ScriptedFault(
                 before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02)
             )
@@ -81,16 +81,16 @@ class Moody(Scripted):
 
     def unread(self) -> int:
         """How many messages came after the one that was last known to whoever asked."""
-        known = int(self.asked("get")[-1].params.get("mid", 0))
-        return sum(id > known for id in self.ids)
+        last_id = int(self.asked("get")[-1].params.get("mid", 0))
+        return sum(id > last_id for id in self.ids)
 
 
 class Note(NamedTuple):
     """A line of the reader's book."""
 
-    life: str
+    process_id: str
     kind: str
-    what: str
+    text: str
     recovered: bool
 
 
@@ -101,7 +101,7 @@ class Reader:
         self._server = server
         self._arguments = (url, folder, timeout)
         self._folder = folder
-        self._book = AppendedLines(folder / "book")
+        self._log = AppendedLines(folder / "book")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,14 +109,14 @@ class Reader:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.die()
+        await self.kill()
 
     def live(self) -> None:
         self._process = Process(
             *(self._server, "proc_reader", *self._arguments), folder=self._folder, name="reader"
         )
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         assert self._process is not None
         assert self._process.is_alive
         self._process.kill()
@@ -126,18 +126,18 @@ class Reader:
     @property
     def lines(self) -> int:
         """How many lines the book has."""
-        return len(self._book())
+        return len(self._log())
 
     def notes(self) -> Iterator[Note]:
-        for line in self._book():
-            life, kind, what, recovered = line.split(" ")
-            yield Note(life, kind, what, recovered == "1")
+        for line in self._log():
+            process_id, kind, text, recovered = line.split(" ")
+            yield Note(process_id, kind, text, recovered == "1")
 
     def read(self, kind: str) -> list[Note]:
         return [note for note in self.notes() if note.kind == kind]
 
     def seen(self, kind: str) -> set[str]:
-        return {note.what for note in self.read(kind)}
+        return {note.text for note in self.read(kind)}
 
 
 @pytest.mark.parametrize("marks", [True, False], ids=["readall marks", "readall leaves"])
@@ -152,34 +152,36 @@ async def test_a_killed_reader_loses_nothing(
     seed = request.config.getoption("randomly_seed", None)
     chance = random.Random(f"{seed} {ids} {marks}")
     async with (
-        Moody(chance, mail_ids=ids, readall_marks=marks) as services,
+        UnreliableServices(chance, mail_ids=ids, readall_marks=marks) as services,
         Reader(process_server, services.url, folder) as reader,
     ):
         # What comes from then on is the readers' own.
         await wait_until(lambda: len(reader.read("began")) == 3)
         busy = asyncio.ensure_future(services.be_busy())
         for number in range(LIVES):
-            await _a_moment(chance, number, services, reader)
-            await reader.die()
+            await _random_progress(chance, number, services, reader)
+            await reader.kill()
             reader.live()
         busy.cancel()
-        services.well = True
+        services.is_reliable = True
         wanted = _wanted(services)
         await wait_until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
         for name in ("chat-1", "chat-2"):
-            _judge_chat(services, reader, name)
-        _judge_mail(services, reader, ids=ids)
+            _check_chat(services, reader, name)
+        _check_mail(services, reader, ids=ids)
 
 
-async def _a_moment(chance: random.Random, number: int, services: Scripted, reader: Reader) -> None:
+async def _random_progress(
+    chance: random.Random, number: int, services: Scripted, reader: Reader
+) -> None:
     """Let a life come to somewhere in its work, whatever time that takes.
 
     What it does shows in requests and in the book. One life in five is killed while it begins.
     """
     if number % 5 != 4:
-        began = len(services.requests) + reader.lines
+        start = len(services.requests) + reader.lines
         steps = chance.randrange(1, 40)
-        await wait_until(lambda: len(services.requests) + reader.lines >= began + steps)
+        await wait_until(lambda: len(services.requests) + reader.lines >= start + steps)
         await asyncio.sleep(chance.uniform(0.0, 0.005))
     else:
         await asyncio.sleep(chance.uniform(0.0, 0.05))
@@ -194,14 +196,14 @@ def _wanted(services: Scripted) -> dict[str, set[str]]:
     }
 
 
-def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
+def _check_chat(services: Scripted, reader: Reader, name: str) -> None:
     notes = [note for note in reader.notes() if note.kind in (name, "acknowledged")]
     acknowledged = 0  # in earlier lives
     here: list[int] = []
     duplicates = 0
     seen: set[int] = set()
     for note, following in itertools.zip_longest(notes, notes[1:]):
-        id = int(note.what)
+        id = int(note.text)
         if note.kind == name:
             assert id > acknowledged, f"{id} came again although {acknowledged} was acknowledged"
             assert not here or id > here[-1], "out of order"
@@ -211,7 +213,7 @@ def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
         elif name == "chat-2":
             assert id == here[-1]
             acknowledged = id
-        if following is None or following.life != note.life:
+        if following is None or following.process_id != note.process_id:
             # Whatever had a successor in its life was acknowledged in it.
             acknowledged = max([acknowledged, *here[:-1]])
             here.clear()
@@ -219,19 +221,19 @@ def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
     assert duplicates <= LIVES + 1
 
 
-def _judge_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
+def _check_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
     notes = reader.read("mail")
     acknowledged: set[str] = set()
     for note, following in itertools.zip_longest(notes, notes[1:]):
-        if note.what in acknowledged:
-            assert note.recovered, f"{note.what} came again, and did not say that it may"
-            assert not ids, f"{note.what} came again although it has an id"
-        if following is not None and following.life == note.life:
-            acknowledged.add(note.what)
-    seen = Counter(note.what for note in notes)
+        if note.text in acknowledged:
+            assert note.recovered, f"{note.text} came again, and did not say that it may"
+            assert not ids, f"{note.text} came again although it has an id"
+        if following is not None and following.process_id == note.process_id:
+            acknowledged.add(note.text)
+    seen = Counter(note.text for note in notes)
     assert set(seen) == {letter.text for letter in services.mails}
-    unmarked = Counter(note.what for note in notes if not note.recovered)
-    again = sum(unmarked.values()) - len(unmarked)
+    first_reads = Counter(note.text for note in notes if not note.recovered)
+    again = sum(first_reads.values()) - len(first_reads)
     assert again <= LIVES + 1  # one for each life that ended before it asked for the next one
 
 
@@ -247,7 +249,7 @@ async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
         Reader(process_server, services.url, folder, timeout=2 * HANG_TIMEOUT) as reader,
     ):
         await wait_until(lambda: all(letter.read for letter in services.mails))
-        await reader.die()
+        await reader.kill()
         assert not reader.read("mail")
         assert not services.asked("readall")
         reader.live()
@@ -255,5 +257,5 @@ async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
         services.deliver("three")
         await wait_until(lambda: "three" in reader.seen("mail"))
     assert services.asked("readall")
-    found = [(note.what, note.recovered) for note in reader.read("mail")]
-    assert found == [("one", True), ("two", True), ("three", False)]
+    read_mails = [(note.text, note.recovered) for note in reader.read("mail")]
+    assert read_mails == [("one", True), ("two", True), ("three", False)]

@@ -50,7 +50,7 @@ class Note(NamedTuple):
 
     worker: int
     kind: str
-    what: str
+    text: str
 
 
 class Team:
@@ -62,7 +62,7 @@ class Team:
         self._process_server = process_server
         self._arguments = (service, server, folder / "book", timeout)
         self._folder = folder
-        self._book = AppendedLines(folder / "book")
+        self._log = AppendedLines(folder / "book")
         self.workers: list[Process] = []
 
     def start(self) -> Process:
@@ -74,10 +74,10 @@ class Team:
         self.workers.append(worker)
         return worker
 
-    async def hire(self, many: int = 1) -> None:
+    async def start_workers(self, count: int = 1) -> None:
         """Have more workers, who are ready then."""
-        new = {self.start().pid for _ in range(many)}
-        await self.until(lambda: self._ready(new) == 2 * many, "a worker does not start")
+        new = {self.start().pid for _ in range(count)}
+        await self.until(lambda: self._ready(new) == 2 * count, "a worker does not start")
 
     def _ready(self, workers: set[int]) -> int:
         return sum(note.kind == "ready" for note in self.notes() if note.worker in workers)
@@ -88,22 +88,22 @@ class Team:
         self.workers.remove(worker)
 
     def notes(self) -> list[Note]:
-        return [Note(int(line[0]), line[1], line[2]) for line in map(str.split, self._book())]
+        return [Note(int(line[0]), line[1], line[2]) for line in map(str.split, self._log())]
 
     def done(self, kind: str) -> Counter[str]:
-        return Counter(note.what for note in self.notes() if note.kind == kind)
+        return Counter(note.text for note in self.notes() if note.kind == kind)
 
     def done_by(self, worker: Process) -> int:
         """How much one worker has done."""
         return sum(note.kind != "ready" for note in self.notes() if note.worker == worker.pid)
 
-    def twice(self) -> int:
+    def repeats(self) -> int:
         """How much was done more than once."""
         counts = (*self.done("chat").values(), *self.done("mail").values())
         return sum(count - 1 for count in counts)
 
-    async def until(self, true: Callable[[], object], otherwise: str) -> None:
-        await wait_until(true, problem=otherwise)
+    async def until(self, true: Callable[[], object], message: str) -> None:
+        await wait_until(true, problem=message)
         for worker in self.workers:
             assert "Traceback" not in worker.errors, worker.errors
 
@@ -122,7 +122,7 @@ class Team:
 
 @asynccontextmanager
 async def team_of(
-    many: int,
+    count: int,
     services: Scripted,
     server: redis_server.RealServer,
     *,
@@ -131,7 +131,7 @@ async def team_of(
 ) -> AsyncIterator[Team]:
     team = Team(process_server, services.url, server.url, server.folder.parent, timeout)
     try:
-        await team.hire(many)
+        await team.start_workers(count)
         yield team
     finally:
         for worker in list(team.workers):
@@ -166,12 +166,12 @@ def all_done(team: Team, services: Scripted, first: int) -> bool:
 def shortest(services: Scripted, *kinds: str) -> float:
     """The shortest time between two requests to one endpoint."""
     times = [asked.at for asked in services.asked(*kinds)]
-    return min(later - earlier for earlier, later in itertools.pairwise(times))
+    return min(later - previous for previous, later in itertools.pairwise(times))
 
 
 def longest(services: Scripted, since: float, *kinds: str) -> float:
     times = [asked.at for asked in services.asked(*kinds) if asked.at >= since]
-    return max(later - earlier for earlier, later in itertools.pairwise(times))
+    return max(later - previous for previous, later in itertools.pairwise(times))
 
 
 async def test_workers_are_killed_and_nothing_is_lost(
@@ -187,10 +187,10 @@ async def test_workers_are_killed_and_nothing_is_lost(
             team_of(3, services, server, process_server=process_server) as team,
             Delays() as delays,
         ):
-            first, began = services.newest, asyncio.get_running_loop().time()
+            first, start = services.newest, asyncio.get_running_loop().time()
             old = list(team.workers)
             async with traffic(services):
-                await team.hire()
+                await team.start_workers()
                 for worker in old:
                     await team.does_more(worker, random.randrange(1, 20))
                     await team.kill(worker)
@@ -198,9 +198,9 @@ async def test_workers_are_killed_and_nothing_is_lost(
             await team.until(lambda: all_done(team, services, first), "something is lost")
             assert time.monotonic() - ended < delays.allowed(TAKEOVER + 1.0)
             # What a worker had in hand is done again by another, and nothing else.
-            assert team.twice() <= len(old) * 60
+            assert team.repeats() <= len(old) * 60
             assert len({note.worker for note in team.notes() if note.kind == "chat"}) >= 3
-        assert longest(services, began, "get") < delays.allowed(TAKEOVER + 0.5)
+        assert longest(services, start, "get") < delays.allowed(TAKEOVER + 0.5)
         assert shortest(services, "get") >= 0.199
         assert shortest(services, "readnew", "readall") >= 0.199
 
@@ -215,16 +215,16 @@ async def test_a_dead_worker_s_items_are_taken_over_in_time(
         Delays() as delays,
     ):
         first = services.newest
-        victim = team.workers[0]
+        killed = team.workers[0]
         while True:  # until it is seen with work in hand
             services.say(120)
-            await team.does_more(victim, 1)
+            await team.does_more(killed, 1)
             if not all_done(team, services, first):
                 break
-        await team.kill(victim)
-        died = time.monotonic()
+        await team.kill(killed)
+        killed_at = time.monotonic()
         await team.until(lambda: all_done(team, services, first), "something is lost")
-        assert time.monotonic() - died < delays.allowed(TAKEOVER)
+        assert time.monotonic() - killed_at < delays.allowed(TAKEOVER)
 
 
 async def test_mail_survives_the_death_of_who_asked_for_it(
@@ -245,7 +245,7 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
         # Whoever asked and hangs is one of the two; the other one waits for news.
         await team.until(lambda: services.mails[0].read, "nobody asks")
         old = list(team.workers)
-        await team.hire()
+        await team.start_workers()
         assert "precious" not in team.done("mail")
         for worker in old:
             await team.kill(worker)
@@ -267,7 +267,7 @@ async def test_the_server_is_killed_and_nothing_is_lost(
                     server.start()
                     await team.gets_on()
             await team.until(lambda: all_done(team, services, first), "something is lost")
-            assert team.twice() <= 2 * 2 * 60
+            assert team.repeats() <= 2 * 2 * 60
         assert shortest(services, "get") >= 0.199
         assert shortest(services, "readnew", "readall") >= 0.199
 

@@ -78,7 +78,9 @@ async def test_bad_requests_are_violations(
 ) -> None:
     """Each error in a request is reported once, with the endpoint's name."""
     await client.status(target)
-    assert [(found.endpoint, found.rule) for found in fake.violations] == [(endpoint, rule)]
+    assert [(violation.endpoint, violation.rule) for violation in fake.violations] == [
+        (endpoint, rule)
+    ]
 
 
 @pytest.mark.parametrize("text", ["a b", "é"])
@@ -122,8 +124,8 @@ async def test_aiohttps_own_user_agent_is_a_violation(fake: FakeServices) -> Non
 async def test_a_request_can_be_wrong_in_several_ways(fake: FakeServices, client: Client) -> None:
     """Every broken rule is reported."""
     await client.status("/api/mail.php?readnew=&message=+", "POST")
-    found = {violation.rule for violation in fake.violations}
-    assert found == {"encoding", "flag", "method", "key"}
+    rules = {violation.rule for violation in fake.violations}
+    assert rules == {"encoding", "flag", "method", "key"}
 
 
 def test_every_rule_is_tested() -> None:
@@ -144,18 +146,18 @@ async def test_violations_read_well() -> None:
 
 
 async def arrivals(
-    moments: list[float], target: str = f"{CHAT}get", rates: dict[str, Rate] | None = None
+    times: list[float], target: str = f"{CHAT}get", rates: dict[str, Rate] | None = None
 ) -> list[tuple[float, str]]:
     """Send requests at those times; return which of them were too early, with the details."""
     clock = ManualClock()
-    found: list[tuple[float, str]] = []
+    early: list[tuple[float, str]] = []
     async with FakeServices(clock=clock, rates=rates) as fake, connect() as http:
         client = Client(fake, http)
-        for clock.now in moments:
+        for clock.now in times:
             await client.status(target)
-            found += ((clock.now, violation.detail) for violation in fake.violations)
+            early += ((clock.now, violation.detail) for violation in fake.violations)
             fake.violations.clear()
-    return found
+    return early
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,12 @@ def test_reveals_what_it_was_given(text: str) -> None:
 
 
 @given(keys, keys)
-def test_equality_is_that_of_the_texts(one: str, other: str) -> None:
+def test_equality_is_that_of_the_texts(first: str, second: str) -> None:
     """Two secrets are equal when their texts are, and equal ones hash alike."""
-    assert (Secret(one) == Secret(other)) is (one == other)
-    assert (Secret(one) != Secret(other)) is (one != other)
-    assert Secret(one) == Secret(one)
-    assert hash(Secret(one)) == hash(Secret(one))
+    assert (Secret(first) == Secret(second)) is (first == second)
+    assert (Secret(first) != Secret(second)) is (first != second)
+    assert Secret(first) == Secret(first)
+    assert hash(Secret(first)) == hash(Secret(first))
 
 
 def test_a_secret_is_not_equal_to_its_text() -> None:
@@ -150,9 +150,9 @@ def test_copies_are_the_same_object() -> None:
 
 
 @given(keys, keys)
-def test_fingerprints_distinguish_keys(one: str, other: str) -> None:
+def test_fingerprints_distinguish_keys(first: str, second: str) -> None:
     """Equal keys have equal fingerprints, different keys different ones."""
-    assert (Secret(one).fingerprint() == Secret(other).fingerprint()) is (one == other)
+    assert (Secret(first).fingerprint() == Secret(second).fingerprint()) is (first == second)
 
 
 def test_a_fingerprint_is_no_key() -> None:
