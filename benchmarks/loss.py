@@ -314,9 +314,9 @@ def _killed_table(runs: int) -> Table:
         ],
         chart=Bars("program", ("lost", "duplicated"), by="service"),
     )
-    for what, candidate, counts, requests in asyncio.run(kill(runs)):
+    for setup, candidate, counts, requests in asyncio.run(kill(runs)):
         target: tuple[Cell, Cell] = None, None
         if "SqliteStore" in candidate:
             target = "0 lost, 0 doubled", not (counts.lost or counts.duplicated)
-        table.add(what, candidate, counts.of, counts.lost, counts.duplicated, requests, *target)
+        table.add(setup, candidate, counts.of, counts.lost, counts.duplicated, requests, *target)
     return table

@@ -261,9 +261,9 @@ async def _takeover(url: str, rounds: int) -> Table:
         item, lease = await _kill_worker(url)
         item_times.append(item)
         leases.append(lease)
-    for what, durations in (("a pending item", item_times), ("the lease", leases)):
-        table.add(what, statistics.median(durations), max(durations), "<= 2", max(durations) <= 2.0)
-        table.samples[f"{what} s"] = durations
+    for name, durations in (("a pending item", item_times), ("the lease", leases)):
+        table.add(name, statistics.median(durations), max(durations), "<= 2", max(durations) <= 2.0)
+        table.samples[f"{name} s"] = durations
     return table
 
 

@@ -26,7 +26,7 @@ WAYS: Final = {
 }
 
 MAX_RESIDENT_GROWTH: Final = 2 * 2**20
-"""Bytes by which a process may grow from the first sample to the last."""
+"""Bytes by which a process may grow between the first sample and the last."""
 
 MAX_TRACED_GROWTH: Final = 64 * 2**10
 """Bytes by which traced allocations may grow: less than an object for every fourth poll."""

@@ -79,7 +79,7 @@ def gap(configured: FakeServices) -> FakeServices:
     return configured
 
 
-def test_a_gap_is_a_row_in_its_place(gap: FakeServices, run: Run) -> None:
+def test_a_gap_is_a_row_at_its_position(gap: FakeServices, run: Run) -> None:
     """In a pipe it is on stderr as well, because the user may not see the pipe's output."""
     result = run("chat", "tail", "--after", "10", "--messages", "2")
     first, second, third = result.out.splitlines()

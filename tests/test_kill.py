@@ -1,4 +1,4 @@
-"""A reader is killed at random moments, and nothing is lost, and nothing acknowledged comes again.
+"""A reader is killed at random times; nothing is lost, and nothing acknowledged is redelivered.
 
 The reader is a process with a `SqliteStore`, the services live on here and answer badly. Real
 processes, real time; which moments these are follows from the run's ``--randomly-seed``.
@@ -42,7 +42,7 @@ pytestmark = [
 pytest_plugins = ("processes",)
 
 LIVES: Final = 15
-"""Times that each reader is killed; with four habits of the service that is 60 in all."""
+"""Times that each reader is killed; with four quirks of the service that is 60 in all."""
 
 FAULTS: Final = (DROP, DROP_WITHOUT_EFFECT, RESET, CUT, HANG, GARBAGE, ERROR_500, API_ERROR)
 
@@ -67,9 +67,9 @@ class UnreliableServices(Scripted):
         super().receive(connection, target)
 
     async def be_busy(self) -> None:
-        """Have people talk and write, for as long as nobody asks for quiet.
+        """Add messages and mails until this is cancelled.
 
-        They wait for readers who are slow: of more than an answer holds, some would be lost.
+        It waits for a slow reader: of more than a response holds, some would be lost.
         """
         for number in itertools.count():
             await asyncio.sleep(self.chance.uniform(0.001, 0.02))
@@ -80,13 +80,13 @@ class UnreliableServices(Scripted):
                 self.deliver(f"mail-{number}")
 
     def unread(self) -> int:
-        """How many messages came after the one that was last known to whoever asked."""
+        """Return how many messages are newer than the position of the last request."""
         last_id = int(self.asked("get")[-1].params.get("mid", 0))
         return sum(id > last_id for id in self.ids)
 
 
 class Note(NamedTuple):
-    """A line of the reader's book."""
+    """A line of the log of a reader."""
 
     process_id: str
     kind: str
@@ -95,7 +95,7 @@ class Note(NamedTuple):
 
 
 class Reader:
-    """The process, one life of it at a time, and the book it keeps."""
+    """A process, which is killed and started again, and the log that it writes."""
 
     def __init__(self, server: ForkServer, url: str, folder: Path, *, timeout: float = 0.3) -> None:
         self._server = server
@@ -125,7 +125,7 @@ class Reader:
 
     @property
     def lines(self) -> int:
-        """How many lines the book has."""
+        """The number of lines in the log."""
         return len(self._log())
 
     def notes(self) -> Iterator[Note]:
@@ -174,9 +174,9 @@ async def test_a_killed_reader_loses_nothing(
 async def _random_progress(
     chance: random.Random, number: int, services: Scripted, reader: Reader
 ) -> None:
-    """Let a life come to somewhere in its work, whatever time that takes.
+    """Wait until a process is at a random step of its work.
 
-    What it does shows in requests and in the book. One life in five is killed while it begins.
+    Requests and lines of the log are steps. One process in five is killed while it starts.
     """
     if number % 5 != 4:
         start = len(services.requests) + reader.lines
@@ -198,7 +198,7 @@ def _wanted(services: Scripted) -> dict[str, set[str]]:
 
 def _check_chat(services: Scripted, reader: Reader, name: str) -> None:
     notes = [note for note in reader.notes() if note.kind in (name, "acknowledged")]
-    acknowledged = 0  # in earlier lives
+    acknowledged = 0  # by earlier processes
     here: list[int] = []
     duplicates = 0
     seen: set[int] = set()
@@ -214,7 +214,7 @@ def _check_chat(services: Scripted, reader: Reader, name: str) -> None:
             assert id == here[-1]
             acknowledged = id
         if following is None or following.process_id != note.process_id:
-            # Whatever had a successor in its life was acknowledged in it.
+            # The process acknowledged each item before it asked for the next one.
             acknowledged = max([acknowledged, *here[:-1]])
             here.clear()
     assert seen == set(services.ids)
@@ -226,7 +226,7 @@ def _check_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
     acknowledged: set[str] = set()
     for note, following in itertools.zip_longest(notes, notes[1:]):
         if note.text in acknowledged:
-            assert note.recovered, f"{note.text} came again, and did not say that it may"
+            assert note.recovered, f"{note.text} came again, and is not marked as recovered"
             assert not ids, f"{note.text} came again although it has an id"
         if following is not None and following.process_id == note.process_id:
             acknowledged.add(note.text)
@@ -234,13 +234,15 @@ def _check_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
     assert set(seen) == {letter.text for letter in services.mails}
     first_reads = Counter(note.text for note in notes if not note.recovered)
     again = sum(first_reads.values()) - len(first_reads)
-    assert again <= LIVES + 1  # one for each life that ended before it asked for the next one
+    assert (
+        again <= LIVES + 1
+    )  # one for each process that was killed before it asked for the next one
 
 
 async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
     folder: Path, process_server: ForkServer
 ) -> None:
-    """The service has marked the mail as read, its answer reaches nobody; the next life has it."""
+    """The service marked the mail as read, and the response is lost; the next process has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
     services.script("readnew", ScriptedFault(after=HANG_TIMEOUT))

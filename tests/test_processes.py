@@ -1,6 +1,6 @@
 """Several programs of one machine on one file: they keep one pace, and lose nothing of each other.
 
-Real processes, real time; the services judge when each request came.
+Real processes, real time; the services record when each request arrived.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def _asked(services: Scripted, count: int) -> None:
 async def test_programs_share_one_pace_and_each_gets_its_share(
     services: Scripted, working: Working
 ) -> None:
-    """No gap is short although all of them ask all the time, and nobody is left out."""
+    """No gap is short although all of them ask all the time, and each has its share."""
     services.default_faults["get"] = ScriptedFault(after=0.005)
     async with working("call 1", "call 2", "call 3"), Delays() as delays:
         services.requests.clear()
@@ -110,10 +110,10 @@ async def test_programs_share_one_pace_and_each_gets_its_share(
     assert (last - first) / 59 < 3 * INTERVAL + 3 * delays.mean
 
 
-async def test_a_killed_program_holds_nobody_up_for_long(
+async def test_a_killed_program_delays_no_other_for_long(
     services: Scripted, working: Working
 ) -> None:
-    """Whatever it had in hand, or whichever place in the line, the others go on soon."""
+    """With a token or in the queue, wherever it was killed: the others continue soon."""
     async with working("call 1", "call 2", "call 3") as workers, Delays() as delays:
         for worker in workers[1:]:
             asked = len(services.requests)
@@ -129,7 +129,7 @@ async def test_a_killed_program_holds_nobody_up_for_long(
 
 
 async def test_one_program_polls_for_all(services: Scripted, working: Working) -> None:
-    """Each name is told everything once, by as many polls as one program would make."""
+    """Each name receives each item once, by as many polls as one program would make."""
     async with working("chat one", "chat two", "chat three") as workers:
         for worker in workers:
             await worker.wait_for_output("following")
@@ -147,7 +147,7 @@ async def test_one_program_polls_for_all(services: Scripted, working: Working) -
 async def test_another_takes_over_from_a_killed_poller(
     services: Scripted, working: Working
 ) -> None:
-    """In about two seconds, with everything that was said meanwhile; a new life gets it too."""
+    """In about two seconds, with all messages of that time; a new process receives them too."""
     async with working("chat one", "chat two") as workers, Delays() as delays:
         for worker in workers:
             await worker.wait_for_output("following")
@@ -172,7 +172,7 @@ async def test_another_takes_over_from_a_killed_poller(
 async def test_mail_that_one_program_fetched_reaches_the_stream_of_another(
     services: Scripted, working: Working
 ) -> None:
-    """Each of them once, whoever asked for it; and no request is too early for the two."""
+    """Each mail once, whichever program fetched it; and no request of the two is too early."""
     async with working("mail me") as (follower,):
         await follower.wait_for_output("following")
         texts: list[str] = []

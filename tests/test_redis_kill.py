@@ -46,7 +46,7 @@ def server(folder: Path) -> Iterator[redis_server.RealServer]:
 
 
 class Note(NamedTuple):
-    """A line of the book: who put down what."""
+    """A line of the log: which worker did what."""
 
     worker: int
     kind: str
@@ -54,7 +54,7 @@ class Note(NamedTuple):
 
 
 class Team:
-    """Several workers, and the book they all keep."""
+    """Several workers, and the log to which all of them write."""
 
     def __init__(
         self, process_server: ForkServer, service: str, server: str, folder: Path, timeout: float
@@ -139,7 +139,7 @@ async def team_of(
 
 
 async def be_busy(services: Scripted) -> None:
-    """Have people talk and write for as long as nobody asks for quiet."""
+    """Add messages and mails until this is cancelled."""
     for number in itertools.count():
         services.say(3)
         if number % 5 == 0:
@@ -179,7 +179,7 @@ async def test_workers_are_killed_and_nothing_is_lost(
 ) -> None:
     """One after the other, so that the one that polls is among them; others take over in time.
 
-    It takes long because workers follow real time, several at once.
+    It takes long because workers follow real time, several at the same time.
     """
     async with Scripted() as services:
         services.say(5)
@@ -197,7 +197,7 @@ async def test_workers_are_killed_and_nothing_is_lost(
             ended = time.monotonic()
             await team.until(lambda: all_done(team, services, first), "something is lost")
             assert time.monotonic() - ended < delays.allowed(TAKEOVER + 1.0)
-            # What a worker had in hand is done again by another, and nothing else.
+            # Unacknowledged items of a worker are done again by another, and nothing else.
             assert team.repeats() <= len(old) * 60
             assert len({note.worker for note in team.notes() if note.kind == "chat"}) >= 3
         assert longest(services, start, "get") < delays.allowed(TAKEOVER + 0.5)
@@ -208,7 +208,7 @@ async def test_workers_are_killed_and_nothing_is_lost(
 async def test_a_dead_worker_s_items_are_taken_over_in_time(
     server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
-    """Nobody waits for longer than two seconds after the death, at the settings as they are."""
+    """Within two seconds of its death, with the default settings."""
     async with (
         Scripted() as services,
         team_of(2, services, server, process_server=process_server) as team,
@@ -216,7 +216,7 @@ async def test_a_dead_worker_s_items_are_taken_over_in_time(
     ):
         first = services.newest
         killed = team.workers[0]
-        while True:  # until it is seen with work in hand
+        while True:  # until it has unacknowledged items
             services.say(120)
             await team.does_more(killed, 1)
             if not all_done(team, services, first):
@@ -227,12 +227,12 @@ async def test_a_dead_worker_s_items_are_taken_over_in_time(
         assert time.monotonic() - killed_at < delays.allowed(TAKEOVER)
 
 
-async def test_mail_survives_the_death_of_who_asked_for_it(
+async def test_mail_survives_the_death_of_the_process_that_fetched_it(
     server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
     """The service marked it as read, and the answer went to a dead process.
 
-    Whoever waited for the answer would do so for longer than this waits for the mail.
+    A worker that waited for the answer would wait for longer than the test waits for the mail.
     """
     async with (
         Scripted() as services,
@@ -242,7 +242,7 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
     ):
         services.script("readnew", HANG)
         services.deliver("precious")
-        # Whoever asked and hangs is one of the two; the other one waits for news.
+        # One of the two waits for the response, the other one for an append.
         await team.until(lambda: services.mails[0].read, "nobody asks")
         old = list(team.workers)
         await team.start_workers()
@@ -255,12 +255,12 @@ async def test_mail_survives_the_death_of_who_asked_for_it(
 async def test_the_server_is_killed_and_nothing_is_lost(
     server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
-    """Twice, in the middle of work. Nothing acknowledged comes again, nothing leaves too early."""
+    """Twice, during work. Nothing acknowledged is redelivered, nothing is sent too early."""
     async with Scripted() as services:
         async with team_of(2, services, server, process_server=process_server) as team:
             first = services.newest
             async with traffic(services):
-                for away in (0.05, 0.6):  # and longer than a call is patient
+                for away in (0.05, 0.6):  # the second is longer than a call waits for Redis
                     await team.gets_on()
                     server.kill()
                     await asyncio.sleep(away)
@@ -275,7 +275,7 @@ async def test_the_server_is_killed_and_nothing_is_lost(
 async def test_the_server_comes_back_empty_and_nothing_is_lost(
     server: redis_server.RealServer, process_server: ForkServer
 ) -> None:
-    """The chat is asked for again, mail is looked for in its history, and nobody is too early."""
+    """The chat is read again, mail is read from its history, and no request is too early."""
     async with Scripted() as services:
         async with team_of(2, services, server, process_server=process_server) as team:
             first = services.newest

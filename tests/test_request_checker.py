@@ -165,8 +165,8 @@ async def arrivals(
 )
 async def test_one_request_a_second(target: str) -> None:
     """Chat and mail allow one request per second; an early one is reported with the seconds."""
-    found = await arrivals([0.0, 1.0, 1.6, 2.6, 3.7], target)
-    assert found == [(1.6, "0.400 s too early (1 every 1 s, bursts of 1)")]
+    early = await arrivals([0.0, 1.0, 1.6, 2.6, 3.7], target)
+    assert early == [(1.6, "0.400 s too early (1 every 1 s, bursts of 1)")]
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ async def test_one_request_a_second(target: str) -> None:
 )
 async def test_look_ups_allow_bursts_of_three(target: str) -> None:
     """Look-ups have three tokens at most, and one more every second."""
-    found = await arrivals([0.0, 0.0, 0.0, 0.5, 1.5, 10.0, 10.0, 10.0, 10.9], target)
-    assert [at for at, _ in found] == [0.5, 10.9]
+    early = await arrivals([0.0, 0.0, 0.0, 0.5, 1.5, 10.0, 10.0, 10.0, 10.9], target)
+    assert [at for at, _ in early] == [0.5, 10.9]
 
 
 async def test_nothing_saves_up_with_a_burst_of_one() -> None:
@@ -197,8 +197,8 @@ async def test_early_requests_do_not_accumulate() -> None:
 async def test_the_rates_can_be_changed() -> None:
     """`rates` sets the rate of an endpoint; the guard, a client's precaution, has no effect."""
     rates = {"peerbet.chat.get": Rate(0.25, burst=2, guard=9.0)}
-    found = await arrivals([0.0, 0.0, 0.25, 0.4], rates=rates)
-    assert [at for at, _ in found] == [0.4]
+    early = await arrivals([0.0, 0.0, 0.25, 0.4], rates=rates)
+    assert [at for at, _ in early] == [0.4]
     assert await arrivals([0.0] * 9, rates={"peerbet.chat.get": Rate(0.0)}) == []
 
 

@@ -64,7 +64,7 @@ def found_in(text: str, file: str = "pythpeer/sample.py", area: str = "package")
     """What is found in a file: line and text of each."""
     hits, unused = find_retired([read_source(file, area, text)], ())
     assert unused == []
-    return [f"{hit.line} {hit.found}" for hit in hits]
+    return [f"{hit.line} {hit.text}" for hit in hits]
 
 
 def names_in(source: Source) -> set[str]:
@@ -290,7 +290,7 @@ def test_an_exception_excuses_what_it_names() -> None:
         Allowed("somebody", "pythpeer/*.py", "", "of another pattern"),
     ]
     hits, left = find_retired([source], [used, *unused])
-    assert [hit.found for hit in hits] == ["nobody", "whoever"]
+    assert [hit.text for hit in hits] == ["nobody", "whoever"]
     assert left == unused
 
 
