@@ -32,7 +32,7 @@ BARE: Final = "msgspec"
 TARGET: Final = 0.8
 """Minimum speed of pythpeer with a page, relative to bare msgspec."""
 
-ELSEWHERE: Final = "https://example.com"
+OTHER_URL: Final = "https://example.com"
 BROKEN: Final = 150
 """Index of the broken message of the page."""
 
@@ -69,8 +69,8 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _ours() -> Candidate:
-    chat = make_read_endpoint(ELSEWHERE)
-    small = Endpoint("benchmark.roll", ELSEWHERE, answer=Roll)
+    chat = make_read_endpoint(OTHER_URL)
+    small = Endpoint("benchmark.roll", OTHER_URL, answer=Roll)
 
     def read(endpoint: Endpoint[T], body: bytes) -> T:
         answer = try_parse_response(endpoint, 200, body, list)
@@ -140,7 +140,7 @@ def damaged_pages() -> dict[str, Damage]:
     whole: list[dict[str, Any]] = copy.deepcopy(MESSAGES)
     others = [*whole[:BROKEN], *whole[BROKEN + 1 :]]
 
-    def said(text: str) -> list[dict[str, Any]]:
+    def page_of(text: str) -> list[dict[str, Any]]:
         return _changed(whole, msg=text)
 
     def page(messages: object) -> bytes:
@@ -155,9 +155,9 @@ def damaged_pages() -> dict[str, Damage]:
     return {
         "an id is not a number": Damage(page(_changed(whole, id="none")), others),
         "a text is missing": Damage(page(without), others),
-        "a lone surrogate": Damage(page(said("a\ud83d")), said("a\ufffd")),
-        "invalid UTF-8": Damage(page(said("a!")).replace(b"a!", b"a\xff"), said("a\ufffd")),
-        "a raw line break": Damage(page(said("a!")).replace(b"a!", b"a\n"), said("a\n")),
+        "a lone surrogate": Damage(page(page_of("a\ud83d")), page_of("a\ufffd")),
+        "invalid UTF-8": Damage(page(page_of("a!")).replace(b"a!", b"a\xff"), page_of("a\ufffd")),
+        "a raw line break": Damage(page(page_of("a!")).replace(b"a!", b"a\n"), page_of("a\n")),
         "an object for a list": Damage(page(by_number), whole),
         "a warning before the JSON": Damage(warning + page(whole), whole),
         "half of the page": Damage(PAGE[: len(PAGE) // 2], []),
@@ -213,7 +213,7 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
     cases = damaged_pages()
     outcomes: dict[str, list[Outcome]] = {name: [] for name in candidates}
     max_ms = dict.fromkeys(candidates, 0.0)
-    for said, damage in cases.items():
+    for damage_name, damage in cases.items():
         work = {
             name: _repeated(_without_errors(candidate.page), damage.body, count)
             for name, candidate in candidates.items()
@@ -225,8 +225,8 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
             max_ms[name] = max(max_ms[name], ms)
             result = outcome(candidate, damage)
             outcomes[name].append(result)
-            by_damage.add(said, name, *result, ms, *_target_cells(name, result, best))
-            by_damage.samples[f"{said} {name} s"] = times[name].wall
+            by_damage.add(damage_name, name, *result, ms, *_target_cells(name, result, best))
+            by_damage.samples[f"{damage_name} {name} s"] = times[name].wall
     best = Outcome(sum(len(damage.messages) for damage in cases.values()), 0)
     whole = Table(
         f"Messages kept from a damaged page of 300, {len(cases)} kinds of damage together",
@@ -264,8 +264,8 @@ def _without_errors(decode: Callable[[bytes], object]) -> Callable[[bytes], obje
 
 
 def _repeated(decode: Callable[[bytes], object], body: bytes, count: int) -> Any:
-    async def all_of_them() -> None:
+    async def decode_all() -> None:
         for _ in range(count):
             decode(body)
 
-    return all_of_them
+    return decode_all
