@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, Secret
+from pythpeer.secret import account_of
 
 CANARY = "c4n4ry/K3y+%=&"
 
@@ -259,3 +260,10 @@ def test_the_old_name_of_try_wrap_still_works() -> None:
         assert Secret.wrap(CANARY) == Secret(CANARY)
     with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
         assert isinstance(Secret.wrap(""), InvalidRequestError)
+
+
+def test_the_account_of_a_key_is_the_one_that_stores_have() -> None:
+    """Another name would make the positions and logs of an existing store unreachable."""
+    key = Secret("x")
+    assert account_of(key) == key.fingerprint() == "57a901a378659f51"
+    assert account_of(None) == "nobody"
