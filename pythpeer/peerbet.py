@@ -24,7 +24,7 @@ from .errors import DecodeError, InvalidRequestError, PythpeerError
 from .pacing.bucket import Rate
 from .pacing.queue import Priority
 from .posting import Poster, ReadBack
-from .secret import Secret
+from .secret import Secret, account_of
 from .splitting import split_text
 from .stores.base import Log, Topic
 from .streams.gaps import link_entries
@@ -118,7 +118,7 @@ class Peerbet:
         self._key = key
         self.read_endpoint: Final[Endpoint[_Page]] = make_read_endpoint(url)
         self.post_endpoint: Final[Endpoint[_PostResponse]] = make_post_endpoint(url)
-        account = key.fingerprint() if key else "nobody"
+        account = account_of(key)
         self.endpoint_accounts: Final = (
             (self.read_endpoint, account),
             (self.post_endpoint, account),

@@ -1,4 +1,4 @@
-"""The old place of `pythpeer.Gap`, for one version."""
+"""The old module of `pythpeer.Gap`, for one version."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ import msgspec
 from .calls import Caller
 from .errors import InvalidRequestError
 from .pacing.bucket import Rate
-from .secret import Secret
+from .secret import Secret, account_of
 from .stores.base import Topic
 from .streams.destructive import DecodedItem, DestructiveSource
 from .streams.poller import Poller, Pollers
@@ -151,8 +151,8 @@ class PythBots:
         self.send_endpoint: Final = mail_endpoint(url, parse_success, Effect.WRITE)
         self.unread_endpoint: Final = mail_endpoint(url, parse_mails, Effect.CONSUME)
         self.history_endpoint: Final = mail_endpoint(url, parse_mails, Effect.READ)
-        mail_account = personal_key.fingerprint() if personal_key else "nobody"
-        lookup_account = api_key.fingerprint() if api_key else "nobody"
+        mail_account = account_of(personal_key)
+        lookup_account = account_of(api_key)
         self.endpoint_accounts: Final = (
             (self.send_endpoint, mail_account),
             (self.user_endpoint, lookup_account),

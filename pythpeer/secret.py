@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import warnings
-from typing import NoReturn, SupportsIndex, final
+from typing import Final, NoReturn, SupportsIndex, final
 from urllib.parse import quote
 
 from .errors import InvalidRequestError, Result
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "account_of"]
+
+ANONYMOUS_ACCOUNT: Final = "nobody"
+"""The account of requests without a key. It is part of keys in stores, so its text is fixed."""
 
 
 def _problem(value: object) -> str | None:
@@ -112,3 +115,8 @@ class Secret:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")
+
+
+def account_of(key: Secret | None) -> str:
+    """Return the name under which stores keep what belongs to the account of a key."""
+    return key.fingerprint() if key else ANONYMOUS_ACCOUNT

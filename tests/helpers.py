@@ -170,7 +170,7 @@ def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
 
 
 @contextmanager
-def little_to_collect() -> Iterator[None]:
+def frozen_collector() -> Iterator[None]:
     """Exclude the objects that exist now from garbage collection while the block lasts.
 
     A collection of all objects of a test run takes a tenth of a second.

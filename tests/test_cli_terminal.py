@@ -280,8 +280,8 @@ def test_the_dashboard_shows_pacing(on_terminal: OnTerminal, columns: int) -> No
         assert title in plain
     assert ("closest" in plain) is (columns == 100)
     assert ("1 waiting" in plain) is (columns == 100)
-    drawn = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", plain).splitlines()
-    assert all(cells(line) <= columns for line in drawn)
+    screen_lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", plain).splitlines()
+    assert all(cells(line) <= columns for line in screen_lines)
     assert " ".join(plain.split()).endswith("violations of the services' rules: 0")
     assert process.shown.rindex("\x1b[?25h") > process.shown.rindex("\x1b[?25l")
 
@@ -332,8 +332,8 @@ def test_an_immediate_exit_shows_the_cursor_that_progress_hid(
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
     with threaded(RawServer(hang())) as server:
         monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", server.url)
-        with Path(os.devnull).open("w") as nowhere:
-            process = on_terminal("mail", "all", stdout=nowhere.fileno())
+        with Path(os.devnull).open("w") as null_file:
+            process = on_terminal("mail", "all", stdout=null_file.fileno())
         process.read_until("waiting for the response")
         process.type("\x03")
         assert process.finish() == 130

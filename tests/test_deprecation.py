@@ -23,8 +23,8 @@ def test_an_old_path_leads_to_the_same_object(module: str, name: str) -> None:
     """The warning names the path to use, and points at the line that uses the old one."""
     text = rf"^{module}\.{name} is deprecated, use pythpeer\.{name}$"
     with pytest.warns(DeprecationWarning, match=text) as caught:
-        found = getattr(import_module(module), name)
-    assert found is getattr(pythpeer, name)
+        value = getattr(import_module(module), name)
+    assert value is getattr(pythpeer, name)
     assert caught[0].filename == __file__
 
 

@@ -61,11 +61,11 @@ def main_of(program: str) -> Callable[[], Awaitable[None]]:
     return main
 
 
-async def run(program: str, *acts: Callable[[], object], seconds: float = 4.0) -> None:
-    """Run a program, call *acts* one after the other, and cancel it if it does not end."""
+async def run(program: str, *actions: Callable[[], object], seconds: float = 4.0) -> None:
+    """Run a program, call *actions* one after the other, and cancel it if it does not end."""
     task = asyncio.ensure_future(main_of(program)())
-    for act in (lambda: None, *acts):
-        act()
+    for action in (lambda: None, *actions):
+        action()
         await asyncio.wait([task], timeout=seconds)
     ended = task.done()
     task.cancel()
@@ -128,13 +128,13 @@ async def test_the_bot_of_the_serve_page_answers_its_visitor(
     """A message posted on the page of ``pythpeer serve`` is answered by name."""
     async with Page(fake) as page, aiohttp.ClientSession() as http:
 
-        async def say() -> None:
+        async def post_message() -> None:
             body = {"sender": "guest", "text": "!ping"}
             origin = {"Origin": page.url.rstrip("/")}
             async with http.post(f"{page.url}api/say", json=body, headers=origin) as answer:
                 assert answer.status == 200
 
-        await run(PROGRAMS["how-to/serve 0"], lambda: asyncio.ensure_future(say()))
+        await run(PROGRAMS["how-to/serve 0"], lambda: asyncio.ensure_future(post_message()))
     assert texts(fake) == ["!ping", "pong, guest"]
 
 

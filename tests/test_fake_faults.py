@@ -235,14 +235,14 @@ async def test_a_fault_of_a_service_applies_to_unknown_paths(
 async def test_chance_is_decided_by_the_seed() -> None:
     """With equal seeds, a fault with a chance applies to the same requests."""
 
-    async def met(seed: int) -> list[int]:
+    async def failed_requests(seed: int) -> list[int]:
         async with FakeServices(rates=UNLIMITED, seed=seed) as fake, connect() as http:
             fake.faults.always("peerbet", Fault.http(503), chance=0.3)
             return await statuses(Client(fake, http), *[GET] * 100)
 
-    first = await met(1)
-    assert first == await met(1)
-    assert first != await met(2)
+    first = await failed_requests(1)
+    assert first == await failed_requests(1)
+    assert first != await failed_requests(2)
     assert 10 < Counter(first)[503] < 50
 
 

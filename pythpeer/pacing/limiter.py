@@ -1,8 +1,8 @@
-"""Limiter: callers wait for a token of an endpoint, and can be cancelled at any moment.
+"""Limiter: callers wait for a token, or receive an error: too long a wait, a closed session.
 
 One `Limiter` paces one endpoint. A caller receives a `Permit`, and reports to it when the request
-head was written and when the response arrived. `Bucket` does the arithmetic, and `WaitQueue` keeps
-the order.
+head was written and when the response arrived; a waiter can be cancelled at any moment. `Bucket`
+does the arithmetic, and `WaitQueue` keeps the order.
 
 Where a store paces several processes together, a token that is due in this process must be granted
 by their `PacingBackend` too. The limiter asks it on behalf of the queue: the waiter that is first

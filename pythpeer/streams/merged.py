@@ -1,4 +1,4 @@
-"""One stream of several."""
+"""`MergedStream`: the items of several streams, as one stream."""
 
 from __future__ import annotations
 

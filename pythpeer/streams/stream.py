@@ -1,4 +1,4 @@
-"""Streams: async iterators over the items of a log, and several of them merged into one.
+"""Streams: async iterators over the items of a log; each reports its deliveries to hooks.
 
 A stream does no HTTP. It reads its log from its position, and asks its poller for more when the
 log has nothing after that position.

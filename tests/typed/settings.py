@@ -61,9 +61,9 @@ class MySession(Session):
 
 
 async def open_and_close() -> None:
-    mine = assert_type(MySession.from_env(), MySession)
-    assert_type(await mine.open(), MySession)
-    assert_type(await mine.aclose(), None)
+    own_session = assert_type(MySession.from_env(), MySession)
+    assert_type(await own_session.open(), MySession)
+    assert_type(await own_session.aclose(), None)
     async with MySession() as entered:
         assert_type(entered, MySession)
 
