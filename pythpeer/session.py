@@ -282,17 +282,21 @@ class Session(AsyncContextOnly):
             hooks=self._hooks,
         )
         """Runs all calls."""
+        self._peerbet_url = check_url("peerbet_url", peerbet_url).rstrip("/")
+        """The address of Peerbet."""
+        self._pythbots_url = check_url("pythbots_url", pythbots_url).rstrip("/")
+        """The address of PythBots."""
         self._peerbet = Peerbet(
             self._caller,
             self._pollers,
-            url=check_url("peerbet_url", peerbet_url).rstrip("/"),
+            url=self._peerbet_url,
             key=self._keys.peerbet,
         )
         """The client of Peerbet."""
         self._pythbots = PythBots(
             self._caller,
             self._pollers,
-            url=check_url("pythbots_url", pythbots_url).rstrip("/"),
+            url=self._pythbots_url,
             personal_key=self._keys.personal,
             api_key=self._keys.pythbots_api,
             personal_key_param=personal_key_param,
@@ -351,6 +355,36 @@ class Session(AsyncContextOnly):
     def limiters(self) -> Mapping[str, Limiter]:
         """The limiters by endpoint name; a custom endpoint is included from its first call on."""
         return MappingProxyType(self._limiters)
+
+    def describe(self) -> str:
+        """Return one line for a log: the hosts, which keys are set, and the store; no secret."""
+        keys = {
+            "Peerbet": self._keys.peerbet,
+            "personal": self._keys.personal,
+            "PythBots API": self._keys.pythbots_api,
+        }
+        kinds = [kind for kind, key in keys.items() if key is not None]
+        return (
+            f"Peerbet at {self._peerbet_url}, PythBots at {self._pythbots_url}; "
+            f"keys: {', '.join(kinds) or 'none'}; store: {self._store}"
+        )
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called since the session was opened."""
+        return self._pollers.stop.made
+
+    def stop(self) -> None:
+        """End every stream of the session. Idempotent; safe in signal handlers and other threads.
+
+        ``async for`` ends when it asks for the next item: the item it has counts as acknowledged. A
+        stream that waits ends immediately, and a stream that is used later returns no item. Calls
+        and posts continue. Opening the session again clears the request; on a session that is not
+        open it has no effect.
+        """
+        loop = self._loop
+        if self._transport is not None and loop is not None and not loop.is_closed():
+            self._pollers.stop.make(loop)
 
     def health(self) -> SessionHealth:
         """Return the state of endpoints and streams at this moment; msgspec encodes it as JSON.
