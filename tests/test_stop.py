@@ -122,7 +122,7 @@ async def test_a_merged_stream_that_waits_ends(services: Scripted, session: Sess
 async def test_a_merged_stream_continues_with_another_session(
     services: Scripted, session: Session
 ) -> None:
-    """The streams of a session that stops end; those of others go on."""
+    """The streams of a session that stops end; those of others continue."""
     async with services.session() as other:
         both = merge(
             session.peerbet.chat_stream(after=0),

@@ -458,7 +458,7 @@ class Pollers:
         limiter_wait: Callable[[str], float] = lambda _: 0.0,
     ) -> None:
         self.stop: Final = StopRequest()
-        """The session's request to end all streams. `open` withdraws it."""
+        """The session's request to end all streams. `open` clears it."""
         self._hooks = hooks
         """The session's hooks, passed to each poller."""
         self._limiter_wait = limiter_wait
@@ -477,7 +477,7 @@ class Pollers:
         self._pollers.clear()  # left over if an event loop closed before the session did
         self._store = store
         self._retry = retry
-        self.stop.withdraw()
+        self.stop.clear()
 
     def get(self, topic: Topic[T], make_source: Callable[[], PollSource[T]]) -> Poller[T]:
         """Return the poller of *topic*; a new one polls the source that *make_source* returns.

@@ -33,7 +33,7 @@ class StopRequest:
         # The loop may be blocked in its selector, which a signal handler does not wake up.
         loop.call_soon_threadsafe(self._cancel_waits)
 
-    def withdraw(self) -> None:
+    def clear(self) -> None:
         """Let streams return items again: the session was opened anew."""
         self.made = False
 
