@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 
 import anyio
 
+from ..deprecation import warn_renamed
 from ..misuse import AsyncContextOnly
 from ..pacing.bucket import Rate
 from ..pacing.limiter import loop_clock
 from ..session import Session, SessionOptions
 from .chat import FakeChat
 from .checker import RequestChecker, Violation
-from .deprecation import warn_renamed
 from .directory import Chats, Users, seed_directory
 from .endpoints import DEFAULT_RATES, SERVICES, Service
 from .faults import ERROR_PAGE, Fault, Faults
