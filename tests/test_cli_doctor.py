@@ -6,17 +6,16 @@ services that are down, which takes none.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
-from cli_runner import Spawn, needs_signals
+from cli_runner import Result, Spawn, needs_signals
 
 from pythpeer import InvalidRequestError
 from pythpeer.cli.doctor import doctor
@@ -52,18 +51,6 @@ async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
             fake.chat.say(CANARY, f"{CANARY} {number}")
         fake.mail.deliver(CANARY, CANARY)
         yield fake
-
-
-class Result(NamedTuple):
-    """What the command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 Run = Callable[..., Any]
