@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from proc_session import log_line, open_log, session_at
+from proc_session import log_line, make_session, open_log
 
 from pythpeer import ChatMessage, Mail, Rate, Retry, SqliteStore, Stream
 
@@ -38,7 +38,7 @@ async def follow(stream: Stream[ChatMessage] | Stream[Mail], kind: str, log: int
 async def main(url: str, folder: str, timeout: str) -> None:
     logging.disable(logging.WARNING)  # the services fail often, and stderr must stay empty
     log = open_log(Path(folder, "book"))
-    session = session_at(
+    session = make_session(
         url,
         "reader",
         rates=RATES,

@@ -11,7 +11,7 @@ import sys
 from typing import Final
 
 import redis.asyncio  # so that the fork server imports it, not each process
-from proc_session import log_line, open_log, session_at
+from proc_session import log_line, make_session, open_log
 
 from pythpeer import ChatMessage, Mail, Rate, Retry, Stream
 from pythpeer.stores import RedisStore
@@ -32,7 +32,7 @@ async def follow(stream: Stream[ChatMessage] | Stream[Mail], log: int) -> None:
 
 async def main(service: str, server: str, path: str, timeout: str) -> None:
     log = open_log(path)
-    session = session_at(
+    session = make_session(
         service,
         "scripted-key",
         rates=RATES,

@@ -13,7 +13,7 @@ from pythpeer.stores import Store
 assert pythpeer.transport is not None
 
 
-def session_at(
+def make_session(
     url: str,
     key: str,
     *,

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from proc_session import print_line, session_at
+from proc_session import make_session, print_line
 
 from pythpeer import MemoryStore, Rate, SqliteStore, merge
 
@@ -30,7 +30,7 @@ async def main(url: str, path: str, ending: str) -> None:
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     store = MemoryStore() if path == "memory" else SqliteStore(path)
-    session = session_at(url, "stopped", rates=RATES, timeout=1.0, store=store)
+    session = make_session(url, "stopped", rates=RATES, timeout=1.0, store=store)
     async with session:
         after = None if RESTARTED.exists() else 0
         chat = session.peerbet.chat_stream(after=after, name="me")

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from typing import Final
 
-from proc_session import print_line, session_at
+from proc_session import make_session, print_line
 
 from pythpeer import Mail, Rate, SqliteStore
 
@@ -22,7 +22,7 @@ RATES: Final = dict.fromkeys(
 
 
 async def main(url: str, path: str, task: str, detail: str = "") -> None:
-    session = session_at(url, "worker", rates=RATES, timeout=10.0, store=SqliteStore(path))
+    session = make_session(url, "worker", rates=RATES, timeout=10.0, store=SqliteStore(path))
     async with session:
         print_line("ready")
         match task:
