@@ -49,7 +49,7 @@ class IncomingRequest:
     ) -> None:
         path, _, query = target.partition("?")
         self.query: Final[str] = query
-        """The query string, as it was sent."""
+        """The raw query string."""
         self.method: Final[str] = method
         """The HTTP method."""
         self.headers: Final[Mapping[str, str]] = headers
