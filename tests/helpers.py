@@ -7,6 +7,7 @@ import gc
 import inspect
 import logging
 import os
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -17,6 +18,7 @@ import pytest
 
 import pythpeer
 from pythpeer import Rate, Retry, Session, SessionOptions
+from pythpeer.deprecation import REMOVED_IN
 from pythpeer.running import Bot
 from pythpeer.testing import DEFAULT_RATES, VirtualTimeLoop
 
@@ -143,6 +145,15 @@ async def assert_nothing_more(stream: Items[T], within: float = 5.0) -> None:
     """Fail if an item arrives within this many seconds."""
     with pytest.raises(TimeoutError):
         await take(stream, 1, within)
+
+
+# -- old names ------------------------------------------------------------------------------------
+
+
+def warns_renamed(old: str, new: str) -> pytest.WarningsRecorder:
+    """Expect the warning that *old* is *new* now, with its whole text."""
+    text = f"{old} is now {new}; the old name will be removed in version {REMOVED_IN}"
+    return pytest.warns(DeprecationWarning, match=f"^{re.escape(text)}$")
 
 
 # -- logging and memory ---------------------------------------------------------------------------

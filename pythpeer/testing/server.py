@@ -51,7 +51,9 @@ class LoopbackServer:
         port: int,
     ) -> None:
         self._answer = answer
+        """Returns the response and the fault of a request."""
         self._malformed = malformed
+        """Called for a request that cannot be parsed."""
         self._runner: web.ServerRunner | None = None
         """The server of aiohttp between `start` and `aclose`."""
         self.port: int = port
