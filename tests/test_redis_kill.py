@@ -103,9 +103,14 @@ class Team:
         return sum(count - 1 for count in counts)
 
     async def until(self, true: Callable[[], object], message: str) -> None:
-        await wait_until(true, problem=message)
-        for worker in self.workers:
-            assert "Traceback" not in worker.errors, worker.errors
+        """Wait until *true* returns a true value. Fails immediately if a worker fails."""
+
+        def check() -> object:
+            for worker in self.workers:
+                assert "Traceback" not in worker.errors, worker.errors
+            return true()
+
+        await wait_until(check, problem=message)
 
     async def does_more(self, worker: Process, items: int) -> None:
         """Wait until one worker has done so many more items."""

@@ -52,7 +52,9 @@ class LoopbackServer:
         port: int,
     ) -> None:
         self._answer = answer
+        """Returns the response and the fault of a request."""
         self._malformed = malformed
+        """Called for a request that cannot be parsed."""
         self._runner: web.ServerRunner | None = None
         """The server of aiohttp. Set by `start`, reset by `suspend` and `aclose`."""
         self._reserved: socket.socket | None = None
