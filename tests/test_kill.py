@@ -162,8 +162,8 @@ async def test_a_killed_reader_loses_nothing(
                 _check_chat(services, reader, name)
             _check_mail(services, reader, ids=ids)
 
-    habits = itertools.product((True, False), repeat=2)
-    await run_together({f"{ids=} {marks=}": check(ids, marks) for ids, marks in habits})
+    quirks = itertools.product((True, False), repeat=2)
+    await run_together({f"{ids=} {marks=}": check(ids, marks) for ids, marks in quirks})
 
 
 async def _kill_repeatedly(
