@@ -81,6 +81,9 @@ class StreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
     """Number of items so far that could not be decoded."""
 
+    restarts: int = 0
+    """How often the service has started its ids anew while the stream followed it."""
+
 
 class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Health of a session, with its endpoints and its open streams."""

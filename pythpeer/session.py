@@ -74,6 +74,8 @@ class SessionOptions(TypedDict, total=False):
     """Where positions, logs and pacing are kept."""
     max_body: int
     """Bytes of a response body at most."""
+    idle_check: float
+    """Seconds without news after which a chat stream looks for the newest message."""
     ssl_context: ssl.SSLContext | None
     """A TLS context, for a private certificate authority."""
     on_request: Hook[RequestEvent] | None
@@ -186,6 +188,9 @@ class Session(AsyncContextOnly):
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
         max_body: Bytes of a response body at most; by default 1 MiB.
+        idle_check: Seconds without news after which a chat stream looks for the newest message, in
+            place of another poll, to notice that the service has started its ids anew; 0 never
+            does.
         ssl_context: A TLS context, for a private certificate authority. The check of certificates
             cannot be switched off otherwise.
         on_request: A hook that is called before each request is sent.
@@ -225,6 +230,7 @@ class Session(AsyncContextOnly):
         max_wait: float = 60.0,
         store: Store | None = None,
         max_body: int = 1_048_576,
+        idle_check: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
         on_request: Hook[RequestEvent] | None = None,
         on_response: Hook[ResponseEvent] | None = None,
@@ -287,6 +293,7 @@ class Session(AsyncContextOnly):
             self._pollers,
             url=check_url("peerbet_url", peerbet_url).rstrip("/"),
             key=self._keys.peerbet,
+            idle_check=check_seconds("idle_check", idle_check),
         )
         """The client of Peerbet."""
         self._pythbots = PythBots(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InvalidRequestError
-from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
+from .base import DIRECT, Entry, Log, LogTail, NewEntry, Reader, Store, Topic
 from .deprecated import CLASSES, warn_renamed
 from .memory import MemoryStore
 from .redis import RedisStore
@@ -19,6 +19,7 @@ __all__ = [
     "LatestItem",
     "Log",
     "LogSnapshot",
+    "LogTail",
     "MemoryStore",
     "NewEntry",
     "Reader",

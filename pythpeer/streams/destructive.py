@@ -54,8 +54,8 @@ class DestructiveSource(Generic[T]):
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
     """
 
-    # Invariants: `_idle` is cleared from the moment a fetch intent may be stored until its result is
-    # stored, so there is at most one destructive read at a time. It stays cleared while a direct
+    # Invariants: `_idle` is cleared from the moment a fetch intent may be stored until its result
+    # is stored, so there is at most one destructive read at a time. It stays cleared while a direct
     # call reads its result from the log.
 
     def __init__(
@@ -87,6 +87,10 @@ class DestructiveSource(Generic[T]):
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
         return await log.max_acknowledged()
+
+    async def position_after(self, log: Log[T], after: int) -> int | None:
+        """Return the same: the ids of such a log are its own."""
+        return after
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Fetch unread items into the log. Returns an error as a value."""

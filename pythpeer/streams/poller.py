@@ -26,6 +26,7 @@ from ..hooks import GapEvent, Hooks, StoreEvent
 from ..pacing.limiter import loop_clock
 from ..retry import Retry, backoff, is_transient
 from ..stores.base import Log, NewEntry, Store, Topic
+from ..stores.ids import first_position, service_id
 from .gaps import Gap
 
 __all__ = ["Cursor", "PollSource", "Poller", "Pollers", "log_skipped", "store_items"]
@@ -80,8 +81,12 @@ async def store_items(
     received: int | None = None,
     undecodable: int = 0,
     completes: Collection[int] = (),
-) -> None:
+    head: int | None = None,
+) -> Sequence[NewEntry[T]] | None:
     """Append the result of a poll to the log, log what is undecodable, and notify the hooks.
+
+    Returns what was new. If *head* is given and the log has another one, nothing happens, and the
+    result is ``None``.
 
     *received* is how many items the response had, where that differs from the number of *entries*.
     *undecodable* is how many further items were undecodable and had no id. *completes* are the
@@ -89,7 +94,13 @@ async def store_items(
     """
     now = loop_clock(asyncio.get_running_loop())
     started = now()
-    added = await log.append(entries, completes=completes)
+    if head is None:
+        added = await log.append(entries, completes=completes)
+    else:
+        appended = await log.append_at(head, entries)
+        if appended is None:
+            return None
+        added = appended
     duration = now() - started
     added_undecodable = sum(entry.item is None for entry in added)
     for _ in range(added_undecodable):
@@ -106,6 +117,7 @@ async def store_items(
         )
         for listener in hooks.store:
             listener(event)
+    return added
 
 
 def log_skipped(name: str) -> None:
@@ -123,6 +135,9 @@ class PollSource(Protocol[T]):
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the position of a new stream, or ``None`` where a poll has to find it."""
+
+    async def position_after(self, log: Log[T], after: int) -> int | None:
+        """Return the position after a user's id, or ``None`` where a poll has to come first."""
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Poll the service once and append the result to the log. Returns an error as a value.
@@ -247,6 +262,8 @@ class Poller(Generic[T]):
         `_try_poll_once` resets it."""
         self._reported_gaps: deque[Gap] = deque(maxlen=MAX_REPORTED_GAPS)
         """The latest gaps that were logged."""
+        self._reported_numbering = 0
+        """The first position of the latest numbering that was logged."""
         self._next_round_at = 0.0
         """Loop time before which no round polls, after a permanent transport error."""
 
@@ -399,6 +416,12 @@ class Poller(Generic[T]):
         positions = [cursor.position for cursor in self._waiting if cursor.position is not None]
         return min(positions, default=0)
 
+    @property
+    def max_position(self) -> int:
+        """The highest position of the streams that wait; 0 without any."""
+        positions = [cursor.position for cursor in self._waiting if cursor.position is not None]
+        return max(positions, default=0)
+
     def set_initial_position(self, position: int) -> None:
         """Give *position* to the waiting streams that have none, because they start from now."""
         for cursor in self._waiting:
@@ -410,16 +433,40 @@ class Poller(Generic[T]):
     def confirm(self, after: int, *, full: bool) -> None:
         """The log now has what the service returned for ids over *after*.
 
-        Confirms the streams at *after*; unless the response was *full*, also those after it.
+        Confirms the streams at *after*; unless the response was *full*, also those after it. If
+        *after* is the first position of a numbering, also those in an earlier one.
         """
+        is_first = after == first_position(after)
         for cursor in self._waiting:
-            if cursor.position == after or (not full and (cursor.position or 0) > after):
+            position = cursor.position or 0
+            if position == after or (is_first if position < after else not full):
                 cursor.confirmed_at = cursor.position
                 cursor.may_be_incomplete = False
 
     def update_newest(self, newest: int) -> None:
         """An item with the id *newest* exists."""
         self.newest = max(self.newest, newest)
+
+    def lag(self, position: int) -> int:
+        """Return how many ids a position is behind the newest one that is known."""
+        newest = service_id(self.newest)
+        if first_position(position) < first_position(self.newest):
+            return newest  # the ids have started anew since
+        return max(0, newest - service_id(position))
+
+    def report_restart(self, position: int) -> None:
+        """Log a WARNING, once for each time that the service starts its ids anew.
+
+        *position* belongs to the new numbering.
+        """
+        numbering = first_position(position)
+        if numbering > self._reported_numbering:
+            self._reported_numbering = numbering
+            logger.warning(
+                "%s: the service has started its ids anew; streams continue with the new ones",
+                self.source.name,
+                extra={"endpoint": self.source.name},
+            )
 
     def report_gap(self, gap: Gap) -> None:
         """Log a WARNING and notify the hooks, once for each gap, even if many streams find it."""
