@@ -387,6 +387,7 @@ class Session(AsyncContextOnly):
             waiting=limiter.waiting,
             next_token=limiter.next_token,
             paused_for=limiter.paused_for,
+            failing_since=outcomes.failing_since,
         )
 
     async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:

@@ -81,6 +81,8 @@ class KnownTail:
             self._holes.clear()
         self.ids.clear()
         for entry in entries:
+            if first_position(entry.id) < first_position(head):
+                continue
             self._add(entry.id, entry.after, is_gap=entry.gap or entry.id <= previous, now=now)
         self.head = head
 
@@ -101,7 +103,7 @@ class KnownTail:
         self.head = max(self.head, id)
         first = max(number + 1, newest - LATE_IDS)
         left_out = any(missing not in self.ids for missing in range(first, newest))
-        if number and left_out and not is_gap:
+        if left_out and not is_gap and after >= first_position(id):
             self._holes.append(_Hole(first, newest - 1, now + LATE_SECONDS))
 
     def is_late(self, number: int, now: float) -> bool:
@@ -116,11 +118,12 @@ class KnownTail:
         It is lower than the position while an item below the position may still arrive late.
         """
         number = service_id(after)
-        self._holes = [hole for hole in self._holes if now < hole.until]
+        oldest = self.newest - LATE_IDS
+        self._holes = [hole for hole in self._holes if now < hole.until and hole.last > oldest]
         if first_position(after) != first_position(self.head):
             return number
         lowest = min((hole.first - 1 for hole in self._holes), default=number)
-        return min(number, max(lowest, self.newest - LATE_IDS))
+        return min(number, max(lowest, oldest))
 
     def position_after(self, base: int, number: int) -> int:
         """Return the position after which the items with ids over *number* are.

@@ -105,8 +105,9 @@ class NumberedSource(Generic[T]):
         """Returns the date of an item, ``None`` without one."""
         self._tail = KnownTail()
         """The end of the log. Replaced by `_load_tail`, extended by `_append`."""
-        self._loaded = False
-        """Whether `_tail` was read from the log."""
+        self._loaded_at = -1
+        """The newest id that streams had seen when `_tail` was last read from the log; -1 before.
+        Changed by `_load_tail`."""
         self._min_base = 0
         """The first position of a numbering that the log does not have yet. Set by a look."""
         self._look_at: float | None = None
@@ -128,8 +129,8 @@ class NumberedSource(Generic[T]):
 
         Before the first look, the log may have the items of an earlier numbering.
         """
-        if not self._loaded:
-            await self._load_tail(log)
+        if self._loaded_at < 0:
+            await self._load_tail(log, 0)
         if self._look_at is None and self._tail.head and self._idle_check < math.inf:
             return None
         base = max(self._min_base, first_position(self._tail.head))
@@ -154,9 +155,9 @@ class NumberedSource(Generic[T]):
     # -- the items after a position ---------------------------------------------------------------
 
     async def _try_read(self, poller: Poller[T], permit: Permit) -> PythpeerError | None:
-        if not self._loaded:
+        if self._loaded_at < 0 or poller.newest > max(self._tail.head, self._loaded_at):
             try:
-                await self._load_tail(poller.log)
+                await self._load_tail(poller.log, poller.newest)
             except BaseException:
                 permit.close()
                 raise
@@ -200,7 +201,9 @@ class NumberedSource(Generic[T]):
             )
             if added is not None:
                 break
-            await self._load_tail(poller.log)  # another session has appended meanwhile
+            await self._load_tail(
+                poller.log, poller.newest
+            )  # another session has appended meanwhile
         self._tail.extend(added, _now())
         poller.update_newest(self._tail.head)
         return bool(added)
@@ -229,10 +232,11 @@ class NumberedSource(Generic[T]):
         poller.skipped += count
         return count
 
-    async def _load_tail(self, log: Log[T]) -> None:
+    async def _load_tail(self, log: Log[T], newest: int) -> None:
+        """Read the end of the log, which has at least the entry *newest* that a stream has seen."""
         stored = await log.tail(KNOWN_IDS)
         self._tail.load(stored.head, stored.entries, _now())
-        self._loaded = True
+        self._loaded_at = newest
 
     # -- the newest item --------------------------------------------------------------------------
 
@@ -254,7 +258,7 @@ class NumberedSource(Generic[T]):
     async def _take_newest(self, poller: Poller[T], newest: _Newest[T]) -> None:
         """Notice a new numbering, and give new streams their position."""
         log = poller.log
-        await self._load_tail(log)
+        await self._load_tail(log, poller.newest)
         position = max(self._tail.head, poller.max_position, self._min_base)
         if (
             self._idle_check < math.inf
@@ -268,7 +272,7 @@ class NumberedSource(Generic[T]):
             # So that the next session can tell a new numbering from a deleted message.
             entry = NewEntry(newest.item, id=newest.id, after=max(0, newest.id - 1))
             if newest.id and await log.append_at(0, [entry]):
-                await self._load_tail(log)
+                await self._load_tail(log, poller.newest)
         poller.set_initial_position(max(position, generation(position) | newest.id))
 
     async def _is_restart(self, log: Log[T], position: int, newest: _Newest[T]) -> bool:

@@ -42,6 +42,9 @@ BASE_DELAY: Final = 1.0
 """Seconds that the first back-off takes at most; doubled for each further failure. Also the seconds
 between two rounds after a permanent transport error."""
 
+WARNING_INTERVAL: Final = 600.0
+"""Seconds after which a failure that continues is logged again."""
+
 MAX_REPORTED_GAPS: Final = 64
 """How many of the latest gaps a poller remembers, to log each of them once."""
 
@@ -170,9 +173,12 @@ class _PollRound:
 
 
 class _FailureBackoff:
-    """Counts consecutive failures of one kind, with a back-off; logs the first and the recovery."""
+    """Counts consecutive failures of one kind, with a back-off.
 
-    __slots__ = ("_endpoint", "_max_delay", "_name", "failures", "not_before")
+    Logs the first failure, one every `WARNING_INTERVAL`, and the recovery.
+    """
+
+    __slots__ = ("_endpoint", "_max_delay", "_name", "_warn_at", "failures", "not_before")
 
     def __init__(self, endpoint: str, name: str, max_delay: float) -> None:
         self._endpoint = endpoint
@@ -185,14 +191,22 @@ class _FailureBackoff:
         """Consecutive failures; 0 after a success."""
         self.not_before = 0.0
         """Loop time before which nothing is tried again. Set by `failed`."""
+        self._warn_at = 0.0
+        """Loop time from which the next failure is logged again. Set by `failed`."""
 
     def failed(self, error: PythpeerError) -> float:
         """Count one more failure. Returns the back-off in seconds."""
         self.failures += 1
         delay = backoff(self.failures, BASE_DELAY, self._max_delay)
-        self.not_before = asyncio.get_running_loop().time() + delay
-        if self.failures == 1:
-            extra = {"endpoint": self._endpoint, "error": type(error).__name__}
+        now = asyncio.get_running_loop().time()
+        self.not_before = now + delay
+        if self.failures == 1 or now >= self._warn_at:
+            self._warn_at = now + WARNING_INTERVAL
+            extra = {
+                "endpoint": self._endpoint,
+                "error": type(error).__name__,
+                "failures": self.failures,
+            }
             logger.warning("%s; the stream keeps retrying", error, extra=extra)
         return delay
 
@@ -315,6 +329,7 @@ class Poller(Generic[T]):
             if not self.closed and not (self._needs_poll or await self.log.acquire_lease(LEASE)):
                 await self._wait_for_append()
                 self._store_failures.succeeded()
+                self.outcomes.forget_failures()  # another session polls now
                 # Polls in this round if a stream needs it: until the next round, that stream might
                 # have stopped waiting and started again, each time too late.
                 if not self._needs_poll:
@@ -332,10 +347,14 @@ class Poller(Generic[T]):
             self.in_flight = False
         if error is not None and self.closed:
             return self._closed_error()  # closing the session made the poll fail
+        is_first_success = error is None and self.outcomes.last_success is None
         self.outcomes.record(error)
         if error is not None and not is_transient(error):
             return error
         if error is None:
+            if is_first_success:
+                extra = {"endpoint": self.source.name}
+                logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
             self._store_failures.succeeded()
             self._service_failures.succeeded()
         elif isinstance(error, StoreError):
@@ -352,6 +371,7 @@ class Poller(Generic[T]):
 
     async def back_off(self, error: StoreError) -> None:
         """Count a transient failure of the store, and wait until its back-off is over."""
+        self.outcomes.record(error)
         self._store_failures.failed(error)
         await self._sleep_until(self._not_before)
 

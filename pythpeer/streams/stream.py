@@ -168,6 +168,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             last_success=poller.outcomes.last_success,
             failures=poller.outcomes.failures,
             last_error=poller.outcomes.last_error,
+            failing_since=poller.outcomes.failing_since,
             polling=poller.in_flight,
             next_poll=next_poll,
             cursor=None if position is None else service_id(position),
@@ -330,6 +331,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             chain_broken = entry.after > start
             if chain_broken and cursor.confirmed_at != position:
                 cursor.may_be_incomplete = True
+                self._poller.update_newest(entry.id)
                 break  # entries are missing in between, and the service may still have them
             # after=0 asks for the oldest item available: no gap before it. Any other stream at 0
             # started when the chat was empty: items since then may be missing.

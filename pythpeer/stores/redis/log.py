@@ -57,10 +57,10 @@ class RedisLog(Log[T]):
         """Append those of *entries* that are new, and return them."""
         if not entries and not completes:
             return ()
-        added = await self._state.append(self._owner, entries, completes) or ()
+        added = await self._state.append(self._owner, entries, completes)
         for fetch in completes:
             self._heartbeat.stop(self._owner, fetch)
-        return added
+        return () if added is None else added
 
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]

@@ -51,7 +51,8 @@ class SqliteLog(Log[T]):
         if not entries and not completes:
             return ()
         finish = partial(self._complete_fetches, completes, self._state.database.now())
-        return await self._state.append(entries, finish) or ()
+        added = await self._state.append(entries, finish)
+        return () if added is None else added
 
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]
