@@ -32,7 +32,7 @@ from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store
 from .streams.poller import Pollers
-from .validation import check_integer, check_url
+from .validation import check_integer, check_seconds, check_url
 from .version import version
 from .wire.endpoints import Endpoint
 from .wire.query import Param
@@ -103,6 +103,9 @@ class Session(AsyncContextOnly):
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
         max_body: Bytes of a response body at most; by default 1 MiB.
+        idle_check: Seconds without a message after which a chat stream looks for the newest one, in
+            place of another poll, to notice that the service has started its ids anew; 0 never
+            does.
         ssl_context: A TLS context, for a private certificate authority. The check of certificates
             cannot be switched off otherwise.
         on_request: A hook that is called before each request is sent.
@@ -142,6 +145,7 @@ class Session(AsyncContextOnly):
         max_wait: float = 60.0,
         store: Store | None = None,
         max_body: int = 1_048_576,
+        idle_check: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
         on_request: Hook[RequestEvent] | None = None,
         on_response: Hook[ResponseEvent] | None = None,
@@ -208,6 +212,7 @@ class Session(AsyncContextOnly):
             self._pollers,
             url=self._peerbet_url,
             key=self._keys.peerbet,
+            idle_check=check_seconds("idle_check", idle_check),
         )
         """The client of Peerbet."""
         self._pythbots = PythBots(
@@ -314,6 +319,7 @@ class Session(AsyncContextOnly):
             waiting=limiter.waiting,
             next_token=limiter.next_token,
             paused_for=limiter.paused_for,
+            failing_since=outcomes.failing_since,
         )
 
     async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:
