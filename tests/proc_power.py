@@ -30,6 +30,9 @@ class Source:
         self.name: Final = name
         self._report = report
 
+    async def position_after(self, log: Log[int], after: int) -> int | None:
+        return after
+
     async def initial_position(self, log: Log[int]) -> int | None:
         return 0
 

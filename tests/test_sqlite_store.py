@@ -86,10 +86,10 @@ def threads() -> set[threading.Thread]:
     return set(threading.enumerate())
 
 
-async def becomes_true(happened: Callable[[], bool]) -> bool:
+async def wait_for_condition(condition: Callable[[], bool]) -> bool:
     """Return whether it happens soon: other threads need real time."""
     for _ in range(500):
-        if happened():
+        if condition():
             return True
         time.sleep(0.01)  # noqa: ASYNC251
         await asyncio.sleep(0)
@@ -250,7 +250,7 @@ def _garbage(path: Path) -> None:
     path.write_bytes(b"this is no database, whatever it may be called" * 40)
 
 
-def _damaged(path: Path) -> None:
+def _corrupted(path: Path) -> None:
     _valid(path)
     data = bytearray(path.read_bytes())
     data[8192:24576] = os.urandom(16384)
@@ -267,7 +267,7 @@ def _foreign(path: Path) -> None:
         other.execute("CREATE TABLE recipes (cake TEXT)")
 
 
-def _newer(path: Path) -> None:
+def _later_version(path: Path) -> None:
     _valid(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 99")
@@ -288,10 +288,10 @@ def _file_as_folder(path: Path) -> None:
 
 REJECTED: Final = {
     "garbage": (_garbage, "damaged"),
-    "damaged": (_damaged, "damaged"),
+    "damaged": (_corrupted, "damaged"),
     "truncated": (_truncated, "damaged"),
     "foreign": (_foreign, "another program's"),
-    "newer": (_newer, "upgrade pythpeer"),
+    "newer": (_later_version, "upgrade pythpeer"),
     "a folder": (_folder, "directory"),
     "missing folder": (_missing_folder, "No such file"),
     "a file as the folder": (_file_as_folder, "Not a directory"),
@@ -320,7 +320,7 @@ def test_an_unusable_file_is_rejected_and_not_changed(case: str, tmp_path: Path)
             assert "closed" in repr(store)
 
     asyncio.run(use())
-    assert asyncio.run(becomes_true(lambda: threads() <= before_all))
+    assert asyncio.run(wait_for_condition(lambda: threads() <= before_all))
     assert before is None or path.read_bytes() == before
 
 
@@ -686,10 +686,10 @@ async def test_a_step_of_the_wall_clock_changes_no_pacing(
         assert f"{step:.0f} s" in caplog.text
 
 
-@pytest.mark.parametrize("reboots", [True, False])
+@pytest.mark.parametrize("after_reboot", [True, False])
 @pytest.mark.parametrize("state", [b"", b"\xff", b"[]"], ids=["none", "garbage", "another"])
 async def test_undecodable_pacing_counts_as_all_tokens_used(
-    path: Path, state: bytes, reboots: bool, monkeypatch: pytest.MonkeyPatch
+    path: Path, state: bytes, after_reboot: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Earlier requests are unknown, so all tokens may have been used; after that it continues."""
     rate = Rate(2.0, burst=3, guard=0.5)
@@ -697,7 +697,7 @@ async def test_undecodable_pacing_counts_as_all_tokens_used(
         (await store.make_limiter("key", "chat", rate).acquire(Priority.CALL)).on_written()
     with closing(sqlite3.connect(path)) as db, db:
         assert db.execute("UPDATE pace SET state = ?", (state,)).rowcount == 1
-    if reboots:
+    if after_reboot:
         monkeypatch.setattr(schema_module, "boot_id", lambda: "another boot")
     async with opened(path) as store:
         assert (await store.snapshot()).endpoints == (EndpointSnapshot("key", 0, 0, 0, 0.0),)
@@ -707,7 +707,7 @@ async def test_undecodable_pacing_counts_as_all_tokens_used(
             assert 6.5 <= anyio.current_time() - start < 7.0
 
 
-FETCH_AND_DIE: Final = """
+FETCH_AND_KILL: Final = """
 import asyncio, os, signal, sys
 from pythpeer import SqliteStore
 from pythpeer.stores import Topic
@@ -725,7 +725,7 @@ asyncio.run(main())
 
 async def test_the_fetch_of_a_killed_program_is_lost_now_and_once_more_later(path: Path) -> None:
     """Its request may still be under way until its time is over."""
-    (number,) = map(int, run_process(FETCH_AND_DIE, path))
+    (number,) = map(int, run_process(FETCH_AND_KILL, path))
     async with opened(path) as store:
         log = store.log(MAIL)
         assert list(await log.lost_fetches()) == [number]
@@ -858,7 +858,7 @@ async def test_several_sessions_may_open_it_at_the_same_time(path: Path) -> None
         await store.aclose()
         await store.log(CHAT).append(notes(1))
     await store.aclose()
-    assert await becomes_true(lambda: not thread.is_alive())
+    assert await wait_for_condition(lambda: not thread.is_alive())
     with pytest.raises(StoreError, match="not open"):
         await store.log(CHAT).append(notes(2))
 
@@ -875,9 +875,9 @@ async def test_several_stores_may_create_the_file_at_the_same_time(tmp_path: Pat
             await store.aclose()
 
 
-@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("iterations", range(8))
 @pytest.mark.parametrize("how", ["task", "scope"])
-async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> None:
+async def test_opening_can_be_cancelled(path: Path, iterations: int, how: str) -> None:
     """After any number of loop turns: no thread remains, and it can be opened again."""
     store, before, scope = SqliteStore(path), threads(), anyio.CancelScope()
 
@@ -886,7 +886,7 @@ async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> Non
             await store.open()
 
     task = asyncio.ensure_future(open_it())
-    for _ in range(turns):
+    for _ in range(iterations):
         await asyncio.sleep(0)
     if how == "task":
         task.cancel()
@@ -895,7 +895,7 @@ async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> Non
     await asyncio.wait([task])
     if not task.cancelled() and not scope.cancelled_caught:
         await store.aclose()
-    assert await becomes_true(lambda: threads() <= before)
+    assert await wait_for_condition(lambda: threads() <= before)
     assert "closed" in repr(store)
     async with opened(path) as other:
         assert await ids(other.log(CHAT)) == []
@@ -996,8 +996,11 @@ async def test_two_stores_on_a_file_behave_like_one_in_memory(
     path = tmp_path / f"{time.monotonic_ns()}.sqlite"
     model = MemoryStore(max_length=length)
     expected = model.log(CHAT)
-    async with opened(path, max_length=length) as one, opened(path, max_length=length) as other:
-        stores: list[Store] = [one, other]
+    async with (
+        opened(path, max_length=length) as first_store,
+        opened(path, max_length=length) as other,
+    ):
+        stores: list[Store] = [first_store, other]
         own: list[list[int]] = [[], []]
 
         async def check(index: int, after: int = 0) -> None:
@@ -1034,8 +1037,8 @@ async def test_two_stores_on_a_file_behave_like_one_in_memory(
 
 async def test_an_entry_out_of_order_is_not_hidden_by_the_cache(path: Path) -> None:
     """A message that the service returned after later ones, to this store or to another."""
-    async with opened(path) as one, opened(path) as other:
-        log = one.log(CHAT)
+    async with opened(path) as first_store, opened(path) as other:
+        log = first_store.log(CHAT)
         await log.append([NewEntry(Note("note 9"), id=9, after=0)])
         await other.log(CHAT).append(notes(4))
         await log.reader("me").seek(0)

@@ -23,7 +23,7 @@ __all__ = ["SALT_SIZE", "has_digest", "make_salt", "stored_name"]
 SALT_SIZE: Final = 16
 """The bytes of a salt."""
 
-SCRYPT_COST: Final = 2**14
+SCRYPT_COST = 2**14
 """scrypt's parameter n: with r = 8, a fingerprint takes 16 MiB and about 50 ms."""
 
 FINGERPRINT_SIZE: Final = 16

@@ -177,6 +177,9 @@ class SqliteStore(Store):
         database = self._database
         return await database.read(lambda db: read_snapshot(db, database.now(), latest))
 
+    def __str__(self) -> str:
+        return f"file {str(self._database.path)!r}"
+
     def __repr__(self) -> str:
         state = "open" if self._sessions else "closed"
         return f"<SqliteStore {str(self._database.path)!r}, {state}>"
