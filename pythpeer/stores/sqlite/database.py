@@ -57,13 +57,13 @@ SYNC_DELAY: Final = 0.5
 """Seconds after a commit until it is synced, with those that followed: it must be on the disk after
 one second."""
 
-CHECKPOINT_INTERVAL: Final = 500
+CHECKPOINT_INTERVAL: Final = 1000
 """The pages after which the write-ahead log is copied into the database, each of 4 KiB."""
 
-PAGES_PER_WRITE: Final = 6
+PAGES_PER_WRITE: Final = 4
 """The pages that a transaction adds to the write-ahead log, about, where it appends entries."""
 
-MAX_WAL_SIZE: Final = 2 * 2**20
+MAX_WAL_SIZE: Final = 4 * 2**20
 """The bytes to which the write-ahead log is truncated when it was copied completely."""
 
 READERS_TIMEOUT: Final = 100
