@@ -1,8 +1,10 @@
-"""The public names of ``pythpeer``: a separate module, so that they are loaded on first use."""
+"""The public names of ``pythpeer``, for type checkers.
+
+At run time `pythpeer` imports each name from its module on first use, by a table of its own. The
+tests compare the table with these imports.
+"""
 
 from __future__ import annotations
-
-import logging
 
 from .errors import (
     AccessDeniedError,
@@ -44,6 +46,7 @@ from .stores import MemoryStore, SqliteStore
 from .streams.gaps import Gap
 from .streams.merged import MergedStream, merge
 from .streams.stream import Stream
+from .version import __version__
 from .wire.endpoints import Effect, Endpoint
 from .wire.query import FLAG, Json, JsonObject, Param
 
@@ -101,9 +104,7 @@ __all__ = [
     "Telemetry",
     "TransportError",
     "User",
+    "__version__",
     "merge",
     "split_text",
 ]
-
-# No output, unless the program configures logging.
-logging.getLogger(__package__).addHandler(logging.NullHandler())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import ssl
@@ -27,7 +28,7 @@ from .secret import Secret
 from .stores import MemoryStore, Store, store_from_url
 from .streams.poller import Pollers
 from .validation import check_integer, check_seconds, check_text, check_url
-from .version import version
+from .version import __version__
 from .wire.endpoints import Endpoint
 from .wire.query import Param
 from .wire.request import Request
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "SessionOptions"]
 
 T = TypeVar("T")
+
+# No output, unless the program configures logging.
+logging.getLogger(__package__).addHandler(logging.NullHandler())
 
 KEY_VARIABLES: Final = {
     "peerbet_key": "PYTHPEER_PEERBET_KEY",
@@ -422,7 +426,7 @@ class Session(AsyncContextOnly):
                 await self._store.open()
                 self._store_open = True
             self._transport = Transport(
-                user_agent=f"pythpeer/{version()}",
+                user_agent=f"pythpeer/{__version__}",
                 timeout=self._timeout,
                 max_body=self._max_body,
                 ssl_context=self._ssl_context,

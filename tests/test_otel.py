@@ -33,7 +33,7 @@ from scripted import DROP_UNSEEN, FAST, Scripted
 
 from pythpeer import PythpeerError, Rate, Retry
 from pythpeer.otel import OpenTelemetry
-from pythpeer.version import version
+from pythpeer.version import __version__
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +123,7 @@ async def test_a_request_is_a_client_span(collector: Collector) -> None:
     assert 1.5 <= seconds(span) < 1.7
     scope = span.instrumentation_scope
     assert scope is not None
-    assert (scope.name, scope.version) == ("pythpeer", version())
+    assert (scope.name, scope.version) == ("pythpeer", __version__)
 
 
 FAILURES: Final[dict[str, tuple[Step, int | None, str, str]]] = {

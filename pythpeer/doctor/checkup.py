@@ -18,7 +18,7 @@ from ..peerbet import MAX_LAST
 from ..secret import Secret
 from ..session import Diagnostics, Session
 from ..validation import check_integer, check_text
-from ..version import version
+from ..version import __version__
 from ..wire.endpoints import Endpoint
 from ..wire.lenient_json import NO_JSON, parse_json
 from ..wire.query import FLAG, Json, Param
@@ -115,7 +115,7 @@ class _Checkup:
         """Return the report of all checks so far."""
         read = [seen for seen in self._exchanges if seen.document is not NO_JSON]
         return Report(
-            version(),
+            __version__,
             tuple(self._findings),
             tuple(Shape(seen.name, describe_types(_json_of(seen))) for seen in read),
             tuple(sample for sample in map(_sample, read) if sample is not None),
