@@ -291,7 +291,7 @@ def docs_picture(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
-    session.install(".[redis]", *group("bench"), *group("competitors"))
+    session.install(".[cli,redis]", *group("bench"), *group("competitors"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

@@ -407,6 +407,9 @@ class Session(AsyncContextOnly):
     async def open(self) -> Self:
         """Open the session in the running event loop, and return it. Idempotent.
 
+        The first session that a process opens imports aiohttp, which blocks the event loop for some
+        tenths of a second. A program in which that matters can import aiohttp at its start.
+
         Raises:
             SessionClosedError: If the session is open in another event loop.
             StoreError: If the store cannot be opened.
