@@ -97,7 +97,7 @@ def _measure_commands(rounds: int) -> Table:
         "Time of a command that only prints",
         ("command", "wall ms", "CPU ms", "ratio", "CPU ratio"),
         notes=[
-            f"Medians of {rounds} alternating runs of fresh interpreters, the interpreter included.",
+            f"Medians of {rounds} alternating runs of fresh interpreters, included in the time.",
             "ratio, CPU ratio: beside a bare interpreter.",
         ],
         chart=Bars("command", ("wall ms", "CPU ms")),
