@@ -45,6 +45,9 @@ PATH: Final = "/api/chat/"
 MAX_TEXT: Final = 250
 """Characters of one message at most, as documented."""
 
+DENIED_HINT: Final = "set peerbet_key, or PYTHPEER_PEERBET_KEY, to a key that is valid"
+"""What to do if the key is rejected."""
+
 MAX_LAST: Final = 300
 """Messages on one page at most, as documented."""
 
@@ -435,12 +438,13 @@ def make_read_endpoint(url: str) -> Endpoint[_Page]:
         rate=Rate(1.0),
         parse=_parse_page,
         parse_fast=_parse_page_fast,
+        denied_hint=DENIED_HINT,
     )
 
 
 def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
     """Make the endpoint of ``action=set``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
-    return Endpoint(
+    endpoint = Endpoint(
         "peerbet.chat.set",
         url + PATH,
         query={"action": "set"},
@@ -448,6 +452,8 @@ def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
         rate=Rate(1.0),
         answer=_PostResponse,
     )
+    endpoint.denied_hint = DENIED_HINT
+    return endpoint
 
 
 _decode_page: Final = msgspec.json.Decoder(_DocumentedPage, strict=False).decode

@@ -22,7 +22,7 @@ from .misuse import AsyncContextOnly
 from .pacing.bucket import Rate
 from .pacing.limiter import Limiter
 from .peerbet import Peerbet
-from .pythbots import PythBots
+from .pythbots import KEY_PARAM, PythBots
 from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store, store_from_url
@@ -181,7 +181,8 @@ class Session(AsyncContextOnly):
         pythbots_api_key: The API key of PythBots, ASCII only. It is sent in a header.
         peerbet_url: The address of Peerbet: https, or plain http to this machine.
         pythbots_url: The address of PythBots: https, or plain http to this machine.
-        personal_key_param: The name of the mail service's parameter for the personal key.
+        personal_key_param: The name of the mail service's parameter for the personal key: by
+            default ``"personal_key"``. The documentation shows it as ``personalkey``.
         rates: Rates by endpoint name, in place of the defaults.
         retry: The retry policy for failed reads.
         timeout: Seconds of one attempt at most, header and body, counted from its token; more than
@@ -222,7 +223,7 @@ class Session(AsyncContextOnly):
         pythbots_api_key: str | Secret | None = None,
         peerbet_url: str = "https://www.peerbet.org",
         pythbots_url: str = "https://pythbots.com",
-        personal_key_param: str = "personalkey",
+        personal_key_param: str = KEY_PARAM,
         rates: Mapping[str, Rate] | None = None,
         retry: Retry = Retry(),
         timeout: float = 20.0,

@@ -263,7 +263,7 @@ async def test_mail_is_measured(collector: Collector) -> None:
             await anext(stream)
     assert collector.counted("pythpeer.messages", "pythpeer.endpoint") == {"pythbots.mail": 2}
     (span,) = collector.spans
-    assert str(attributes(span)["url.full"]).endswith("/api/mail.php?personalkey=***&readnew")
+    assert str(attributes(span)["url.full"]).endswith("/api/mail.php?personal_key=***&readnew")
 
 
 async def test_one_telemetry_serves_several_sessions(collector: Collector) -> None:

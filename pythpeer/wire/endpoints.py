@@ -59,6 +59,7 @@ class Endpoint(Generic[T_co]):
         "_decoder",
         "answer",
         "decode_rejects_errors",
+        "denied_hint",
         "effect",
         "name",
         "query",
@@ -70,6 +71,9 @@ class Endpoint(Generic[T_co]):
 
     decode_rejects_errors: bool
     """Whether `decode` raises ``ValueError`` for an error envelope."""
+
+    denied_hint: str
+    """What a user can do if the service rejects the key, for the text of the error; or empty."""
 
     status_means_success: bool
     """Whether a ``status`` of 0 always means an API error. On PythBots it can be data (the online
@@ -130,6 +134,7 @@ class Endpoint(Generic[T_co]):
         """Type of the result."""
         self.status_means_success = True
         self.decode_rejects_errors = False
+        self.denied_hint = ""
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
         except (TypeError, NameError, AttributeError, ValueError) as error:
@@ -171,6 +176,7 @@ class ParsedEndpoint(Endpoint[T_co]):
         effect: Effect = Effect.READ,
         rate: Rate = Rate(1.0),
         status_means_success: bool = True,
+        denied_hint: str = "",
     ) -> None:
         # `answer` is not used, because `decode` and `convert` are both overridden.
         answer = cast("type[T_co]", object)
@@ -179,6 +185,7 @@ class ParsedEndpoint(Endpoint[T_co]):
         self._parse_fast = parse_fast
         self.decode_rejects_errors: bool = parse_fast is not None
         self.status_means_success = status_means_success
+        self.denied_hint = denied_hint
 
     def decode(self, body: bytes) -> T_co:
         """Parse a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""

@@ -96,14 +96,17 @@ scroller.addEventListener("scroll", () => { if (atEnd()) $("newest").hidden = tr
 $("newest").addEventListener("click", () => { toEnd(); $("text").focus(); });
 new ResizeObserver(() => { if ($("newest").hidden) toEnd(); }).observe(scroller);
 
+// The services compare names without case.
+const sameName = (one, other) => one.toLowerCase() === other.toLowerCase();
+
 function messageElement(line, before) {
-  const own = line.sender === $("say").elements.sender.value.trim();
+  const own = sameName(line.sender, $("say").elements.sender.value.trim());
   const chips = [];
   if (line.bot) chips.push(make("span", { className: "chip", textContent: "bot" }));
   if (line.to) chips.push(words("span", "chip private", `private to ${line.to}`));
   const classes = ["message"];
   if (own) classes.push("own");
-  if (line.sender === hello.bot) classes.push("account");
+  if (sameName(line.sender, hello.bot)) classes.push("account");
   if (line.to) classes.push("private");
   const same = ["sender", "to", "bot"].every((name) => before?.[name] === line[name]);
   if (same && before.date.slice(0, 16) === line.date.slice(0, 16)) classes.push("more");
