@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .public import __all__ as __all__
 else:  # not for type checkers: they would accept any name because of `__getattr__`
     _MODULES = {
+        "dice": "DiceRoll DiceStats",
         "errors": """
             AccessDeniedError ApiError DecodeError GapError HttpStatusError InvalidRequestError
             OutcomeUnknownError PythpeerError RateLimitedError RequestTimeoutError

@@ -6,6 +6,7 @@ tests compare the table with these imports.
 
 from __future__ import annotations
 
+from .dice import DiceRoll, DiceStats
 from .errors import (
     AccessDeniedError,
     ApiError,
@@ -60,6 +61,8 @@ __all__ = [
     "ChatStream",
     "DecodeError",
     "DeliveryEvent",
+    "DiceRoll",
+    "DiceStats",
     "Effect",
     "Endpoint",
     "EndpointHealth",

@@ -52,6 +52,7 @@ pytestmark = pytest.mark.anyio
 ENDPOINTS = [
     "peerbet.chat.get",
     "peerbet.chat.set",
+    "peerbet.dice.roll",
     "pythbots.cstats",
     "pythbots.crank",
     "pythbots.mail",
@@ -413,8 +414,7 @@ async def test_the_personal_keys_parameter_can_be_spelled_otherwise() -> None:
 async def test_a_rejected_personal_key_names_the_spelling_and_the_option() -> None:
     """The key may be right, and the name of its parameter wrong."""
     async with FakeServices(personal_key_param="personalkey") as fake:
-        options = {"personal_key_param": "personal_key"}
-        async with fake.session(**options) as session:
+        async with fake.session(personal_key_param="personal_key") as session:
             for call in (
                 session.pythbots.all_mail(),
                 session.pythbots.unread_mail(),
@@ -434,8 +434,7 @@ async def test_a_rejected_personal_key_names_the_spelling_and_the_option() -> No
 async def test_a_rejected_key_names_the_variable() -> None:
     """So do posts, reads of the chat, and look-ups."""
     async with FakeServices(pythbots_api_key="another") as fake:
-        options = {"peerbet_key": "dead", "pythbots_api_key": "wrong"}
-        async with fake.session(**options) as session:
+        async with fake.session(peerbet_key="dead", pythbots_api_key="wrong") as session:
             with pytest.raises(AccessDeniedError, match=r"Invalid key \(.*PYTHPEER_PEERBET_KEY"):
                 await session.peerbet.post("hi")
             with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PEERBET_KEY"):

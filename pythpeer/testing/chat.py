@@ -82,6 +82,10 @@ class FakeChat:
         """Accept *key* as that of *user*: to post, and to see private messages from and to them."""
         self._users[key] = user
 
+    def user_of(self, key: str) -> str | None:
+        """Return the user who has *key*, ``None`` if there is none."""
+        return self._users.get(key)
+
     @property
     def keys(self) -> Collection[str]:
         """The keys of all users."""

@@ -32,6 +32,7 @@ from ..errors import (
 )
 from ..secret import Secret
 from .endpoints import Endpoint
+from .fields import to_int
 from .lenient_json import _WHITESPACE, NO_JSON, NoJson, _nests_too_deeply, parse_json
 from .query import Json
 
@@ -85,6 +86,8 @@ def _try_parse_leniently(
 ) -> Result[T]:
     value = parse_json(body)
     message = _error_text(value, status_means_success=endpoint.status_means_success)
+    if message is None and endpoint.any_status_is_error and not _is_success(value):
+        message = _message_field(value) or None
     if message is not None:
         return _api_error(endpoint, status, _redacted_excerpt(message, secrets))
     problem = "the response is not JSON"
@@ -148,6 +151,10 @@ def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | No
         return message if status_means_success or value.keys() <= _ENVELOPE_FIELDS else None
     # The sign-in call of Peerbet's family rejects with a ``message`` and no other field.
     return message if status_means_success and value.keys() == {"message"} else None
+
+
+def _is_success(value: Json | NoJson) -> bool:
+    return isinstance(value, dict) and to_int(value.get("status")) == 1
 
 
 def _message_field(value: Json | NoJson) -> str:

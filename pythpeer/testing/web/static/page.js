@@ -263,6 +263,15 @@ function showMail({ inbox, unread, sent }) {
     body([words("span", "", `to ${recipient}`)], text))));
 }
 
+function showDice({ balance, rolls }) {
+  $("balance").textContent = balance;
+  $("tab-dice").lastElementChild.textContent = rolls.length || "";
+  list("rolls", "no-rolls", rolls.toReversed().map((roll) => make("li", { className: roll.won ? "won" : "" },
+    avatar(roll.user),
+    body([words("span", "", roll.user), state(roll.won ? "won" : "lost"), clock(roll.date)],
+      `${roll.roll} ${roll.target}: bet ${roll.bet}, payout ${roll.payout} (currency ${roll.currency})`))));
+}
+
 function showUsers(users) {
   $("users").replaceChildren(...users.map((user) => make("li", { className: user.online ? "online" : "" },
     avatar(user.username),
@@ -336,7 +345,7 @@ function showHello(sent) {
   count();
 }
 
-const SECTIONS = { hello: showHello, chat: showChat, mail: showMail, users: showUsers, faults: showFaults, notices: showNotices, requests: showRequests };
+const SECTIONS = { hello: showHello, chat: showChat, mail: showMail, dice: showDice, users: showUsers, faults: showFaults, notices: showNotices, requests: showRequests };
 
 function connect() {
   const source = new EventSource("/api/events");
