@@ -103,7 +103,7 @@ def test_amounts_never_have_an_exponent(amount: Decimal, precision: int) -> None
             whole, _, decimals = text.partition(".")
             assert whole.isdigit()
             assert len(decimals) == 8
-    assert Decimal(text) == amount
+            assert Decimal(text) == amount
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ VARIABLES = ["PEERBET_KEY", "PERSONAL_KEY", "PYTHBOTS_API_KEY", "PEERBET_URL", "
 EVERY_WAY: dict[str, Callable[[Session], Awaitable[object]]] = {
     "messages": lambda session: session.peerbet.messages(),
     "post": lambda session: session.peerbet.post("hi"),
+    "roll": lambda session: session.peerbet.roll("0.1", target=50, side="low"),
     "user": lambda session: session.pythbots.user("tiro"),
     "staff": lambda session: session.pythbots.staff(1),
     "stats": lambda session: session.pythbots.stats(1),
@@ -413,38 +414,42 @@ async def test_the_personal_keys_parameter_can_be_spelled_otherwise() -> None:
 
 async def test_a_rejected_personal_key_names_the_spelling_and_the_option() -> None:
     """The key may be right, and the name of its parameter wrong."""
-    async with FakeServices(personal_key_param="personalkey") as fake:
-        async with fake.session(personal_key_param="personal_key") as session:
-            for call in (
-                session.pythbots.all_mail(),
-                session.pythbots.unread_mail(),
-                session.pythbots.send_mail("tiro", "hi"),
-            ):
-                with pytest.raises(AccessDeniedError) as raised:
-                    await call
-                assert raised.value.message == "Invalid personal key"
-                assert str(raised.value).endswith(
-                    "Invalid personal key (the personal key was sent as personal_key:"
-                    " personal_key_param, or PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling)"
-                )
-            with pytest.raises(AccessDeniedError, match="personal_key_param"):
-                await anext(session.pythbots.mail_stream())
+    async with (
+        FakeServices(personal_key_param="personalkey") as fake,
+        fake.session(personal_key_param="personal_key") as session,
+    ):
+        for call in (
+            session.pythbots.all_mail(),
+            session.pythbots.unread_mail(),
+            session.pythbots.send_mail("tiro", "hi"),
+        ):
+            with pytest.raises(AccessDeniedError) as raised:
+                await call
+            assert raised.value.message == "Invalid personal key"
+            assert str(raised.value).endswith(
+                "Invalid personal key (the personal key was sent as personal_key:"
+                " personal_key_param, or PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling)"
+            )
+        with pytest.raises(AccessDeniedError, match="personal_key_param"):
+            await anext(session.pythbots.mail_stream())
 
 
 async def test_a_rejected_key_names_the_variable() -> None:
     """So do posts, reads of the chat, and look-ups."""
-    async with FakeServices(pythbots_api_key="another") as fake:
-        async with fake.session(peerbet_key="dead", pythbots_api_key="wrong") as session:
-            with pytest.raises(AccessDeniedError, match=r"Invalid key \(.*PYTHPEER_PEERBET_KEY"):
-                await session.peerbet.post("hi")
-            with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PEERBET_KEY"):
-                await session.peerbet.messages()
-            with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PYTHBOTS_API_KEY"):
-                await session.pythbots.user("tiro")
-            fake.set_quirks(dead_key="ignored")
-            assert (await session.peerbet.messages()).messages == ()
-            with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PEERBET_KEY"):
-                await session.peerbet.post("hi")
+    async with (
+        FakeServices(pythbots_api_key="another") as fake,
+        fake.session(peerbet_key="dead", pythbots_api_key="wrong") as session,
+    ):
+        with pytest.raises(AccessDeniedError, match=r"Invalid key \(.*PYTHPEER_PEERBET_KEY"):
+            await session.peerbet.post("hi")
+        with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PEERBET_KEY"):
+            await session.peerbet.messages()
+        with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PYTHBOTS_API_KEY"):
+            await session.pythbots.user("tiro")
+        fake.set_quirks(dead_key="ignored")
+        assert (await session.peerbet.messages()).messages == ()
+        with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PEERBET_KEY"):
+            await session.peerbet.post("hi")
         assert fake.chat.messages == []
 
 
@@ -811,7 +816,8 @@ def test_limiters_are_there_from_the_start() -> None:
     assert sorted(limiters) == sorted(ENDPOINTS)
     for name, limiter in limiters.items():
         lookup = name in ("pythbots.userinfo", "pythbots.crank", "pythbots.cstats")
-        assert limiter.rate == Rate(1.0, burst=3 if lookup else 1)
+        interval = 2.0 if name == "peerbet.dice.roll" else 1.0
+        assert limiter.rate == Rate(interval, burst=3 if lookup else 1)
         assert (limiter.name, limiter.waiting) == (name, 0)
         assert limiter.available == limiter.rate.burst
 

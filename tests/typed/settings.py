@@ -17,6 +17,7 @@ from pythpeer import (
     Session,
     SessionOptions,
     SqliteStore,
+    __version__,
 )
 from pythpeer.stores import (
     EndpointSnapshot,
@@ -31,6 +32,7 @@ from pythpeer.stores import (
 async def set_everything() -> None:
     options: SessionOptions = {"timeout": 5.0, "max_wait": 30, "peerbet_key": "key"}
     assert_type(Session(**options), Session)
+    assert_type(__version__, str)
     assert_type(
         Session(
             peerbet_key=Secret("key"),
