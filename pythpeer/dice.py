@@ -20,17 +20,18 @@ import msgspec
 
 from .errors import InvalidRequestError, OutcomeUnknownError
 from .pacing.bucket import Rate
-from .secret import Secret
 from .validation import check_integer
 from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
 from .wire.fields import to_decimal, to_int, to_text
 from .wire.query import Json, JsonObject, Param
-from .wire.request import Request
 
-__all__ = ["DiceRoll", "DiceStats", "Side", "make_roll_endpoint", "roll_request", "unknown_roll"]
+__all__ = ["DiceRoll", "DiceStats", "Side", "make_roll_endpoint", "roll_params", "unknown_roll"]
 
 Side = Literal["low", "high"]
 """Which rolls win: those below the target, or those above it."""
+
+NAME: Final = "peerbet.dice.roll"
+"""The name of the endpoint."""
 
 ROLL_RATE: Final = Rate(2.0)
 """One roll in 2 s, which keeps both intervals that are known: 1 s and 2 s."""
@@ -109,7 +110,7 @@ class DiceRoll(msgspec.Struct, frozen=True, kw_only=True):
 def make_roll_endpoint(url: str, denied_hint: str) -> Endpoint[DiceRoll]:
     """Make the endpoint of ``action=roll``. https://www.peerbet.org/developers/peerbet_v1/?type=dice."""
     return ParsedEndpoint(
-        "peerbet.dice.roll",
+        NAME,
         f"{url}/api/dice/",
         query={"action": "roll"},
         effect=Effect.WRITE,
@@ -122,35 +123,27 @@ def make_roll_endpoint(url: str, denied_hint: str) -> Endpoint[DiceRoll]:
     )
 
 
-def roll_request(
-    endpoint: Endpoint[DiceRoll],
-    key: Secret | None,
+def roll_params(
     *,
     bet: Decimal | int | str,
     target: Decimal | int | str,
     side: Side,
     seed: int,
-    currency: int,
-    stats: bool,
-) -> Request[DiceRoll]:
-    """Make the request of a roll. Raises `InvalidRequestError` if an argument is not valid."""
-    name = endpoint.name
-    if key is None:
-        raise InvalidRequestError(
-            "a roll needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY", endpoint=name
-        )
-    check_integer("currency", currency, 1, endpoint=name)
+    currency: int = BITCOIN,
+    stats: bool = False,
+) -> dict[str, Param]:
+    """Return the parameters of a roll, without the key. Raises `InvalidRequestError`."""
+    check_integer("currency", currency, 1, endpoint=NAME)
     min_bet = MIN_BITCOIN_BET if currency == BITCOIN else MIN_BET
-    sent_bet = fixed_point("bet", bet, BET_STEP, min_bet, None, name)
-    sent_target = fixed_point("target", target, TARGET_STEP, TARGET_STEP, MAX_TARGET, name)
+    sent_bet = fixed_point("bet", bet, BET_STEP, min_bet)
+    sent_target = fixed_point("target", target, TARGET_STEP, TARGET_STEP, MAX_TARGET)
     if side not in ("low", "high"):
-        raise InvalidRequestError('side must be "low" or "high"', endpoint=name)
-    check_integer("seed", seed, 1, MAX_SEED, endpoint=name)
+        raise InvalidRequestError('side must be "low" or "high"', endpoint=NAME)
+    check_integer("seed", seed, 1, MAX_SEED, endpoint=NAME)
     if not isinstance(stats, bool):
         type_name = type(stats).__name__
-        raise InvalidRequestError(f"stats must be a bool, not {type_name}", endpoint=name)
-    params: dict[str, Param] = {
-        "key": key,
+        raise InvalidRequestError(f"stats must be a bool, not {type_name}", endpoint=NAME)
+    return {
         "roll": 0 if side == "low" else 1,
         "target": sent_target,
         "cur": currency,
@@ -158,7 +151,6 @@ def roll_request(
         "seed": seed,
         "stat": "on" if stats else None,
     }
-    return Request(endpoint, params)
 
 
 _EXACT: Final = Context(prec=20, traps=[InvalidOperation, Inexact])
@@ -172,15 +164,14 @@ def fixed_point(
     value: object,
     step: Decimal,
     low: Decimal,
-    high: Decimal | None,
-    endpoint: str | None = None,
+    high: Decimal | None = None,
 ) -> str:
     """Return *value* with exactly the decimals of *step*, and without an exponent.
 
     It must be from *low* to *high* (``None`` for no limit). Raises `InvalidRequestError`; never
     rounds.
     """
-    number = _exact_number(name, value, endpoint)
+    number = _exact_number(name, value)
     problem = None
     try:
         fitted = number.quantize(step, context=_EXACT)
@@ -193,10 +184,10 @@ def fixed_point(
             return f"{fitted:f}"
         upper = "or more" if high is None else f"to {high:f}"
         problem = f"must be {'from ' if high is not None else ''}{low:f} {upper}"
-    raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
+    raise InvalidRequestError(f"{name} {problem}", endpoint=NAME)
 
 
-def _exact_number(name: str, value: object, endpoint: str | None) -> Decimal:
+def _exact_number(name: str, value: object) -> Decimal:
     if isinstance(value, float):
         problem = (
             "must not be a float, which is not the number that it is written as: "
@@ -210,7 +201,7 @@ def _exact_number(name: str, value: object, endpoint: str | None) -> Decimal:
         problem = "must be a finite number"
     else:
         return Decimal(value)
-    raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
+    raise InvalidRequestError(f"{name} {problem}", endpoint=NAME)
 
 
 def unknown_roll(error: OutcomeUnknownError) -> OutcomeUnknownError:

@@ -28,7 +28,7 @@ from .dice import (
     DiceRoll,
     Side,
     make_roll_endpoint,
-    roll_request,
+    roll_params,
     unknown_roll,
 )
 from .errors import DecodeError, InvalidRequestError, OutcomeUnknownError, PythpeerError
@@ -277,9 +277,12 @@ class Peerbet:
             OutcomeUnknownError: If the roll may or may not have happened.
             PythpeerError: If the roll failed; it has not happened.
         """
-        request = roll_request(
-            self.roll_endpoint,
-            self._key,
+        if self._key is None:
+            raise InvalidRequestError(
+                "a roll needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
+                endpoint=self.roll_endpoint.name,
+            )
+        params = roll_params(
             bet=bet,
             target=target,
             side=side,
@@ -287,6 +290,7 @@ class Peerbet:
             currency=currency,
             stats=stats,
         )
+        request = Request(self.roll_endpoint, {"key": self._key, **params})
         try:
             result = await self._caller.call(request)
         except OutcomeUnknownError as error:

@@ -99,7 +99,7 @@ def test_amounts_never_have_an_exponent(amount: Decimal, precision: int) -> None
     with localcontext() as context:
         context.prec = precision
         for value in (amount, amount.normalize() if precision > 30 else amount, f"{amount:f}"):
-            text = fixed_point("bet", value, Decimal("0.00000001"), Decimal("0.0000001"), None)
+            text = fixed_point("bet", value, Decimal("0.00000001"), Decimal("0.0000001"))
             whole, _, decimals = text.partition(".")
             assert whole.isdigit()
             assert len(decimals) == 8

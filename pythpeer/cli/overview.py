@@ -19,7 +19,7 @@ Use the Peerbet chat, read and send PythBots mail, look up users and chats.
 
 Keys and URLs are read from the environment, never from arguments. A key \
 that is required and not set is read from the terminal, without an echo.
-  PYTHPEER_PEERBET_KEY        to post, and to read private messages
+  PYTHPEER_PEERBET_KEY        to post, to read private messages, to roll
   PYTHPEER_PERSONAL_KEY       for mail
   PYTHPEER_PYTHBOTS_API_KEY   for PythBots, if it requires one
   PYTHPEER_PEERBET_URL        another URL of Peerbet
@@ -44,6 +44,7 @@ COMMANDS = {
         "demo.command:demo",
         "Follow a chat and a mailbox, with fake services on this machine.",
     ),
+    "dice": ("dice:dice", "Roll the dice of Peerbet. THIS SPENDS MONEY."),
     "doctor": (
         "doctor:doctor",
         "Compare both services, with your keys, with what this library expects.",

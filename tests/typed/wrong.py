@@ -60,7 +60,7 @@ async def spend_floats(session: Session) -> None:
     await session.peerbet.roll(0.1, target=50, side="low")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await session.peerbet.roll("0.1", target=49.5, side="low")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await session.peerbet.roll("0.1", target=50, side="up")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await session.peerbet.roll("0.1", 50, "low")  # type: ignore[misc, call-arg]  # pyright: ignore[reportCallIssue]
+    await session.peerbet.roll("0.1", 50, "low")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def await_too_much(session: Session) -> None:
