@@ -23,6 +23,7 @@ else:  # not for type checkers: they would accept any name because of `__getattr
         "peerbet": "ChatMessage ChatPage ChatStream Peerbet",
         "pythbots": "ChatStats Mail MailStream PythBots StaffMember User",
         "retry": "Retry",
+        "running": "run",
         "secret": "Secret",
         "session": "Session SessionOptions",
         "splitting": "split_text",

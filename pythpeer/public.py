@@ -40,6 +40,7 @@ from .pacing.limiter import Limiter
 from .peerbet import ChatMessage, ChatPage, ChatStream, Peerbet
 from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
 from .retry import Retry
+from .running import run
 from .secret import Secret
 from .session import Session, SessionOptions
 from .splitting import split_text
@@ -109,5 +110,6 @@ __all__ = [
     "User",
     "__version__",
     "merge",
+    "run",
     "split_text",
 ]

@@ -269,7 +269,7 @@ function showDice({ balance, rolls }) {
   list("rolls", "no-rolls", rolls.toReversed().map((roll) => make("li", { className: roll.won ? "won" : "" },
     avatar(roll.user),
     body([words("span", "", roll.user), state(roll.won ? "won" : "lost"), clock(roll.date)],
-      `${roll.roll} ${roll.target}: bet ${roll.bet}, payout ${roll.payout} (currency ${roll.currency})`))));
+      `${roll.roll}, target ${roll.target}: bet ${roll.bet}, payout ${roll.payout} (currency ${roll.currency})`))));
 }
 
 function showUsers(users) {
