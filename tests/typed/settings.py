@@ -76,6 +76,7 @@ async def open_and_close() -> None:
 
 
 async def my_bot(session: Session) -> int:
+    session.stop()  # as a signal does: the test of this program has to end
     async for message in session.peerbet.chat_stream():
         print(message.text)
     return 1
