@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
@@ -27,13 +28,13 @@ from .options import (
 from .pacing.bucket import Rate
 from .pacing.limiter import Limiter
 from .peerbet import Peerbet
-from .pythbots import PythBots
+from .pythbots import KEY_PARAM, PythBots
 from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store
 from .streams.poller import Pollers
 from .validation import check_integer, check_seconds, check_url
-from .version import version
+from .version import __version__
 from .wire.endpoints import Endpoint
 from .wire.query import Param
 from .wire.request import Request
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "SessionOptions"]
 
 T = TypeVar("T")
+
+# No output, unless the program configures logging.
+logging.getLogger(__package__).addHandler(logging.NullHandler())
 
 
 class Diagnostics(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +98,8 @@ class Session(AsyncContextOnly):
         pythbots_api_key: The API key of PythBots, ASCII only. It is sent in a header.
         peerbet_url: The address of Peerbet: https, or plain http to this machine.
         pythbots_url: The address of PythBots: https, or plain http to this machine.
-        personal_key_param: The name of the mail service's parameter for the personal key.
+        personal_key_param: The name of the mail service's parameter for the personal key: by
+            default ``"personal_key"``. The documentation shows it as ``personalkey``.
         rates: Rates by endpoint name, in place of the defaults.
         retry: The retry policy for failed reads.
         timeout: Seconds of one attempt at most, header and body, counted from its token; more than
@@ -138,7 +143,7 @@ class Session(AsyncContextOnly):
         pythbots_api_key: str | Secret | None = None,
         peerbet_url: str = "https://www.peerbet.org",
         pythbots_url: str = "https://pythbots.com",
-        personal_key_param: str = "personalkey",
+        personal_key_param: str = KEY_PARAM,
         rates: Mapping[str, Rate] | None = None,
         retry: Retry = Retry(),
         timeout: float = 20.0,
@@ -343,6 +348,9 @@ class Session(AsyncContextOnly):
     async def open(self) -> Self:
         """Open the session in the running event loop, and return it. Idempotent.
 
+        The first session that a process opens imports aiohttp, which blocks the event loop for some
+        tenths of a second. A program in which that matters can import aiohttp at its start.
+
         Raises:
             SessionClosedError: If the session is open in another event loop.
             StoreError: If the store cannot be opened.
@@ -362,7 +370,7 @@ class Session(AsyncContextOnly):
                 await self._store.open()
                 self._store_open = True
             self._transport = Transport(
-                user_agent=f"pythpeer/{version()}",
+                user_agent=f"pythpeer/{__version__}",
                 timeout=self._timeout,
                 max_body=self._max_body,
                 ssl_context=self._ssl_context,
