@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import anyio
@@ -275,6 +277,20 @@ async def test_the_write_ahead_log_shrinks_after_a_slow_reader(
             assert wal.stat().st_size > 2 * database_module.MAX_WAL_SIZE
         await append(1201)
         assert wal.stat().st_size < 2 * database_module.MAX_WAL_SIZE
+
+
+async def test_on_a_small_disk_the_write_ahead_log_is_small(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the log would fill the disk, and leave no room to copy it into the database."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 2**20))
+    async with opened(path) as store:
+        log = store.log(CHAT)
+        for id in range(1, 301):
+            await log.append(messages(id))
+            if not id % 20:
+                await execute_jobs(store)
+        assert path.with_name(path.name + "-wal").stat().st_size < 2**20
 
 
 # -- processes ------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -58,7 +59,14 @@ SYNC_DELAY: Final = 0.5
 one second."""
 
 CHECKPOINT_INTERVAL: Final = 1000
-"""The pages after which the write-ahead log is copied into the database, each of 4 KiB."""
+"""The pages after which the write-ahead log is copied into the database, each of 4 KiB; fewer on a
+disk with little room, so that the log does not fill it."""
+
+MIN_CHECKPOINT_INTERVAL: Final = 50
+"""The pages after which it is copied on a disk without room."""
+
+BYTES_PER_PAGE: Final = 16 * 4096
+"""The bytes of free space for each page of `CHECKPOINT_INTERVAL`."""
 
 PAGES_PER_WRITE: Final = 4
 """The pages that a transaction adds to the write-ahead log, about, where it appends entries."""
@@ -113,6 +121,8 @@ class Database:
         """The number of completed jobs. Changed by the thread."""
         self._unsynced = False
         """Whether a commit is to be synced soon. Set with the commit, cleared by the thread."""
+        self._checkpoint_interval = CHECKPOINT_INTERVAL
+        """The pages after which a checkpoint is made. Set by the thread when it opens the file."""
         self._pages = 0
         """The pages since the last checkpoint, about. Changed with each commit."""
         self._on_commit: list[Callable[[], object]] = []
@@ -287,7 +297,7 @@ class Database:
             self._unsynced = True
             worker.start_timer(SYNC_DELAY)
         self._pages += pages
-        if self._pages >= CHECKPOINT_INTERVAL:
+        if self._pages >= self._checkpoint_interval:
             self._pages = 0
             worker.submit_nowait(self._checkpoint)
 
@@ -388,6 +398,8 @@ class Database:
         if not self._read_only:
             create_file(path)
         check_files(path)
+        room = shutil.disk_usage(Path(path).parent).free // BYTES_PER_PAGE
+        self._checkpoint_interval = min(CHECKPOINT_INTERVAL, max(MIN_CHECKPOINT_INTERVAL, room))
         self._retry_while_busy(lambda: self._open_connection(path))
 
     def _open_connection(self, path: str) -> None:
