@@ -26,7 +26,7 @@ from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store, store_from_url
 from .streams.poller import Pollers
-from .validation import check_integer, check_seconds, check_text, check_url
+from .validation import INT32_MAX, check_integer, check_seconds, check_text, check_url
 from .version import version
 from .wire.endpoints import Endpoint
 from .wire.query import Param
@@ -74,6 +74,8 @@ class SessionOptions(TypedDict, total=False):
     """Where positions, logs and pacing are kept."""
     max_body: int
     """Bytes of a response body at most."""
+    max_header: int
+    """Bytes of one header of a response at most."""
     ssl_context: ssl.SSLContext | None
     """A TLS context, for a private certificate authority."""
     on_request: Hook[RequestEvent] | None
@@ -186,6 +188,8 @@ class Session(AsyncContextOnly):
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
         max_body: Bytes of a response body at most; by default 1 MiB.
+        max_header: Bytes of one header of a response at most; by default 16 KiB. A response has at
+            most 128 headers.
         ssl_context: A TLS context, for a private certificate authority. The check of certificates
             cannot be switched off otherwise.
         on_request: A hook that is called before each request is sent.
@@ -225,6 +229,7 @@ class Session(AsyncContextOnly):
         max_wait: float = 60.0,
         store: Store | None = None,
         max_body: int = 1_048_576,
+        max_header: int = 16_384,
         ssl_context: ssl.SSLContext | None = None,
         on_request: Hook[RequestEvent] | None = None,
         on_response: Hook[ResponseEvent] | None = None,
@@ -249,6 +254,8 @@ class Session(AsyncContextOnly):
             raise InvalidRequestError("timeout must be more than 0 seconds")
         self._max_body = check_integer("max_body", max_body, 1)
         """Bytes of a response body at most."""
+        self._max_header = check_integer("max_header", max_header, 1, INT32_MAX)
+        """Bytes of one header of a response at most."""
         self._ssl_context = ssl_context
         """The user's TLS context."""
         if ssl_context is not None:
@@ -378,6 +385,7 @@ class Session(AsyncContextOnly):
             failures=outcomes.failures,
             last_error=outcomes.last_error,
             waiting=limiter.waiting,
+            waiting_for_connection=self._transport.waiting(name) if self._transport else 0,
             next_token=limiter.next_token,
             paused_for=limiter.paused_for,
         )
@@ -425,6 +433,7 @@ class Session(AsyncContextOnly):
                 user_agent=f"pythpeer/{version()}",
                 timeout=self._timeout,
                 max_body=self._max_body,
+                max_header=self._max_header,
                 ssl_context=self._ssl_context,
             )
             self._hooks.reset()

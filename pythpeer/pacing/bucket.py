@@ -202,6 +202,20 @@ class Bucket:
         self._start_times[index] = now
         return True
 
+    def spent_again(self, number: int, now: float) -> bool:
+        """Record that request *number*, which has no response, is written for the second time.
+
+        Its start time is that of the second one. Returns ``False``, and changes nothing, where
+        the token that depends on the first one can be reserved already.
+        """
+        if not number:
+            return True
+        index = number - self._first_number
+        if not 0 <= index or now >= self._start_times[index] + self.rate.interval:
+            return False
+        self._start_times[index] = now + self.guard
+        return True
+
     def has_unanswered(self, now: float) -> bool:
         """Return whether a response can still make a token available earlier."""
         return any(start > now for start in self._start_times)

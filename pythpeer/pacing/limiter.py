@@ -85,6 +85,16 @@ class Permit:
         if self._spend_number is None and not self._released:
             self._spend_number = self.limiter.permit_written(self._bucket, self._ticket)
 
+    def on_written_again(self) -> bool:
+        """Record that the same request is being written for the second time now.
+
+        Returns ``False``, and it must not be written, where the next request may be due already.
+        """
+        spend_number = self._spend_number
+        return spend_number is not None and self.limiter.permit_written_again(
+            self._bucket, spend_number
+        )
+
     def on_answered(self, status: int | None = None) -> None:
         """Record that the head of the response has arrived, with this HTTP *status*."""
         self.status = status
@@ -316,6 +326,15 @@ class Limiter:
             self._backend.written(ticket, bucket.guard)
         self._dispatch()
         return spend_number
+
+    def permit_written_again(self, bucket: Bucket, spend_number: int) -> bool:
+        """Record that the request of a `Permit` is written again, unless it is too late."""
+        if not bucket.spent_again(spend_number, self._now()):
+            return False
+        if self._backend is not None:
+            # The later of the two counts in every process: at least the interval passes after it.
+            self._backend.pause(self.rate.interval + bucket.guard)
+        return True
 
     def permit_answered(self, bucket: Bucket, spend_number: int, ticket: int) -> None:
         """Record that the request of a `Permit` was answered."""
