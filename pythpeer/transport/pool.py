@@ -98,6 +98,20 @@ class Host:
                 self.occupy(endpoint)
                 waiter.set_result(None)
 
+    def close_expired(self, now: float) -> list[float]:
+        """Close the connections that were idle for too long. Returns when the others will be."""
+        idle, self.idle = self.idle, []
+        ends: list[float] = []
+        for connection in idle:
+            # The sum is what the timer is set to: a difference could be less by a rounding error.
+            end = (connection.idle_since or 0.0) + KEEPALIVE_TIMEOUT
+            if end > now and connection.can_be_kept:
+                self.idle.append(connection)
+                ends.append(end)
+            else:
+                connection.close()
+        return ends
+
     def keepalive(self, now: float) -> float:
         """Return the number of seconds for which an idle connection is used again."""
         if now - self._learned_at > LEARNED_FOR:
@@ -216,19 +230,11 @@ class Pool:
         """Close the connections that were idle for too long."""
         self._sweep_timer = None
         now = self._loop.time()
-        oldest = now
+        ends: list[float] = []
         for host in self._hosts.values():
-            kept: list[Connection] = []
-            for connection in host.idle:
-                since = connection.idle_since or 0.0
-                if now - since < KEEPALIVE_TIMEOUT and connection.can_be_kept:
-                    kept.append(connection)
-                    oldest = min(oldest, since)
-                else:
-                    connection.close()
-            host.idle = kept
-        if oldest < now:
-            self._sweep_timer = self._loop.call_at(oldest + KEEPALIVE_TIMEOUT, self._sweep)
+            ends += host.close_expired(now)
+        if ends:
+            self._sweep_timer = self._loop.call_at(min(ends), self._sweep)
 
     async def aclose(self) -> None:
         """Close every connection."""
