@@ -161,7 +161,7 @@ def run_interrupted(loop_name: str, name: str, fault: str, at: int) -> bool:
         with threaded_server(FAULTS[fault]) as url:
             task = loop.create_task(call_interrupted(name, url, interruption))
             loop.call_later(2.0, loop.stop)
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(RuntimeError, asyncio.CancelledError):
                 loop.run_until_complete(task)
     except InterruptError as error:
         examine_frames(error)

@@ -202,19 +202,23 @@ class Bucket:
         self._start_times[index] = now
         return True
 
-    def spent_again(self, number: int, now: float) -> bool:
-        """Record that request *number*, which has no response, is written for the second time.
+    def postpone(self, number: int, now: float) -> float | None:
+        """Return the seconds after which request *number*, unanswered, may be written once more.
 
-        Its start time is that of the second one. Returns ``False``, and changes nothing, where
-        the token that depends on the first one can be reserved already.
+        The service may have counted the first one, and will count the second: that is written when
+        the next token would be due, and the next token depends on it. Returns ``None``, and changes
+        nothing, where the next token can be reserved already.
         """
         if not number:
-            return True
+            return 0.0
         index = number - self._first_number
-        if not 0 <= index or now >= self._start_times[index] + self.rate.interval:
-            return False
-        self._start_times[index] = now + self.guard
-        return True
+        if index < 0:
+            return None
+        due = self._start_times[index] + self.rate.interval
+        if now >= due:
+            return None
+        self._start_times[index] = due + self.guard
+        return due - now
 
     def has_unanswered(self, now: float) -> bool:
         """Return whether a response can still make a token available earlier."""

@@ -85,15 +85,13 @@ class Permit:
         if self._spend_number is None and not self._released:
             self._spend_number = self.limiter.permit_written(self._bucket, self._ticket)
 
-    def on_written_again(self) -> bool:
-        """Record that the same request is being written for the second time now.
+    def postpone(self) -> float | None:
+        """Return the seconds after which the same request may be written once more.
 
-        Returns ``False``, and it must not be written, where the next request may be due already.
+        ``None`` where the next token may have been granted, so that it would follow too soon.
         """
         spend_number = self._spend_number
-        return spend_number is not None and self.limiter.permit_written_again(
-            self._bucket, spend_number
-        )
+        return None if spend_number is None else self.limiter.postpone(self._bucket, spend_number)
 
     def on_answered(self, status: int | None = None) -> None:
         """Record that the head of the response has arrived, with this HTTP *status*."""
@@ -327,14 +325,12 @@ class Limiter:
         self._dispatch()
         return spend_number
 
-    def permit_written_again(self, bucket: Bucket, spend_number: int) -> bool:
-        """Record that the request of a `Permit` is written again, unless it is too late."""
-        if not bucket.spent_again(spend_number, self._now()):
-            return False
-        if self._backend is not None:
-            # The later of the two counts in every process: at least the interval passes after it.
-            self._backend.pause(self.rate.interval + bucket.guard)
-        return True
+    def postpone(self, bucket: Bucket, spend_number: int) -> float | None:
+        """Do what `Permit.postpone` does, for every process."""
+        delay = bucket.postpone(spend_number, self._now())
+        if delay and self._backend is not None:
+            self._backend.pause(delay + bucket.guard + bucket.rate.interval)
+        return delay
 
     def permit_answered(self, bucket: Bucket, spend_number: int, ticket: int) -> None:
         """Record that the request of a `Permit` was answered."""

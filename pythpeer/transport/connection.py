@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
 
     def reuse(self, now: float) -> None:
         """End the idle time."""
-        self.was_idle = now - (self.idle_since or now)
+        self.was_idle = 0.0 if self.idle_since is None else now - self.idle_since
         self.idle_since = None
         self.reused = True
 

@@ -7,6 +7,7 @@ is closed afterwards: a connection that fails because it was idle too long must 
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from typing import Final
 
@@ -64,8 +65,8 @@ class Host:
         self._keepalive = KEEPALIVE_TIMEOUT
         """Seconds for which an idle connection is used again: shortened by `on_stale`."""
 
-        self._learned_at = 0.0
-        """When it was shortened, in seconds of the event loop."""
+        self._learned_at = -math.inf
+        """When it was shortened, in seconds of the event loop; minus infinity where never."""
 
     def admits(self, endpoint: str) -> bool:
         """Return whether a request of this endpoint may use one more connection.

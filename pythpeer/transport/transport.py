@@ -174,8 +174,10 @@ class Transport:
         try:
             head = await self._try_send_head(attempt, route, connection)
             if head is None:
+                await self._await_second_turn(attempt)
                 connection = await pool.replace(host, connection)
-                head = await self._send_again(attempt, route, connection)
+                connection.send(render_head(route, attempt.request))
+                head = await connection.read_head()
             message, payload = head
             body = await self._try_read(attempt, message, payload)
             keep = not route.single_use and payload.at_eof()
@@ -204,20 +206,21 @@ class Transport:
             return None
 
     @staticmethod
-    async def _send_again(
-        attempt: Attempt, route: Route, connection: Connection
-    ) -> tuple[Message, Payload]:
-        """Write a read for the second time, with the same token.
+    async def _await_second_turn(attempt: Attempt) -> None:
+        """Wait until a read may be written for the second time, with the same token.
 
-        The service may have received the first one, and may count either of them. The next token
-        therefore depends on this one, which is later, and there is no second one where a token that
-        depends on the first may have been granted.
+        The service may have received the first one, so the interval lies between the two, and
+        between the second one and the next request. Without pacing there is nothing to wait for.
         """
-        if not attempt.permit.on_written_again():
+        name = attempt.request.endpoint.name
+        delay = attempt.permit.postpone()
+        if delay is None:
             raise ConnectionResetError
-        logger.debug("%s: sent again, its kept connection was closed", attempt.request.endpoint.name)
-        connection.send(render_head(route, attempt.request))
-        return await connection.read_head()
+        logger.debug(
+            "%s: the kept connection was closed, sending again", name, extra={"endpoint": name}
+        )
+        if delay:
+            await asyncio.sleep(delay)
 
     async def _try_read(
         self, attempt: Attempt, message: Message, payload: Payload
