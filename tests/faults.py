@@ -685,9 +685,7 @@ BODY: Final = (
         {
             "junk behind": send(http(200, DOCUMENT) + b"666\r\n"),
             "junk behind chunks": send(chunked(DOCUMENT) + b"\0\1\2"),
-            "junk behind, with an interim response": send(
-                CONTINUE + http(200, DOCUMENT) + b"junk"
-            ),
+            "junk behind, with an interim response": send(CONTINUE + http(200, DOCUMENT) + b"junk"),
             "half a head behind": send(http(200, DOCUMENT) + b"HTTP/1.1 200 OK\r\nContent-"),
             "junk behind, and the end": drop(
                 http(200, DOCUMENT, [("Connection", "close")]) + b"666\r\n"

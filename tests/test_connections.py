@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any, Final
 
 import anyio
@@ -299,7 +300,7 @@ async def test_there_is_no_second_request_where_the_next_token_may_be_taken() ->
             await asyncio.sleep(0.01)
             group.start_soon(session.call, called)
         times = [request.at for request in server.requests]
-        assert all(after - before >= 1.0 for before, after in zip(times, times[1:], strict=False))
+        assert all(after - before >= 1.0 for before, after in pairwise(times))
         assert len(times) == 4
 
 

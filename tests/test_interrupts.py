@@ -1,8 +1,8 @@
 """An interrupt at any line of a call shows no key: Ctrl-C, or a signal handler that raises.
 
-A trace function raises it at one line of the call, a later one each time, until the call ends before
-that line. The lines are those of every file: of this package, of asyncio, and of aiohttp. The server
-runs in a thread of its own, because its frames hold the requests.
+A trace function raises it at one line of the call, a later one each time, until the call ends
+before that line. The lines are those of every file: of this package, of asyncio, and of aiohttp.
+The server runs in a thread of its own, because its frames hold the requests.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def run_interrupted(loop_name: str, name: str, fault: str, at: int) -> bool:
         sys.settrace(None)
         loop.close()
         logging.getLogger("asyncio").removeHandler(log)
-        for error in log.errors:
-            examine_frames(error)
+        for logged in log.errors:
+            examine_frames(logged)
     return interruption.raised
 
 

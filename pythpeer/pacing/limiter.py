@@ -91,7 +91,11 @@ class Permit:
         ``None`` where the next token may have been granted, so that it would follow too soon.
         """
         spend_number = self._spend_number
-        return None if spend_number is None else self.limiter.postpone(self._bucket, spend_number)
+        return (
+            None
+            if spend_number is None
+            else self.limiter.permit_postponed(self._bucket, spend_number)
+        )
 
     def on_answered(self, status: int | None = None) -> None:
         """Record that the head of the response has arrived, with this HTTP *status*."""
@@ -325,7 +329,7 @@ class Limiter:
         self._dispatch()
         return spend_number
 
-    def postpone(self, bucket: Bucket, spend_number: int) -> float | None:
+    def permit_postponed(self, bucket: Bucket, spend_number: int) -> float | None:
         """Do what `Permit.postpone` does, for every process."""
         delay = bucket.postpone(spend_number, self._now())
         if delay and self._backend is not None:

@@ -1,4 +1,4 @@
-"""Transport: one attempt of one request, on connections that aiohttp opens and whose responses it parses.
+"""Transport: one attempt of one request. aiohttp opens the connections and parses the responses.
 
 - `transport`: one attempt within its time limit; failures become values of `errors`.
 - `exchange`: one request written to a connection, and its response read.

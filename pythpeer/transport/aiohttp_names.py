@@ -107,7 +107,7 @@ class Target:
         "url",
     )
 
-    def __init__(self, url: URL, tls: ssl.SSLContext | bool) -> None:
+    def __init__(self, url: URL, *, tls: ssl.SSLContext | bool) -> None:
         self.url = url.origin()
         self.host = url.raw_host or ""
         self.port = url.port or 0

@@ -1,7 +1,7 @@
-"""The connections of a transport: which one serves a request, how many there are, how long they live.
+"""The connections of a transport: their number, which one serves a request, and how long they live.
 
-Reads take an idle connection if there is one. Writes and destructive reads take a new one each, which
-is closed afterwards: a connection that fails because it was idle too long must not fail them.
+Reads take an idle connection if there is one. Writes and destructive reads take a new one each,
+which is closed afterwards: they must not fail because a connection was idle for too long.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Pool:
 
     def host(self, url: URL) -> Host:
         """Return the connections to the host of *url*."""
-        target = Target(url, self._tls)
+        target = Target(url, tls=self._tls)
         key = target.host, target.port, target.is_ssl()
         return self._hosts.setdefault(key, Host(target))
 

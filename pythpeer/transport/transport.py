@@ -233,9 +233,7 @@ class Transport:
             attempt.response = RawResponse(status, message.headers, b"")
         if status == 101:  # the bytes that follow are of another protocol
             return b""
-        return await try_read_body(
-            message, payload, self._max_body, attempt.request.endpoint.name
-        )
+        return await try_read_body(message, payload, self._max_body, attempt.request.endpoint.name)
 
     async def aclose(self) -> None:
         """Close every connection. Requests that are under way fail."""
