@@ -35,7 +35,8 @@ INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
     *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
-    *("Limiter.permit_answered", "Limiter.permit_released", "Limiter.permit_written"),
+    *("Limiter.permit_answered", "Limiter.permit_postponed"),
+    *("Limiter.permit_released", "Limiter.permit_written"),
     *("Limiter.in_hand", "Limiter.dismiss"),  # old names
     *("MemoryStore.make_limiter", "SqliteStore.make_limiter"),
     *("ApiKeys.check", "ApiKeys.reset", "Faults.next_for"),
