@@ -6,7 +6,6 @@ Where one fails, aiohttp has changed what the sentence says, and `pythpeer/trans
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -108,7 +107,7 @@ async def connected(url: str | None = None) -> AsyncIterator[Open]:
 
 async def open_error(url: str) -> BaseException:
     """What opening a connection to *url* raises."""
-    with pytest.raises(Exception) as caught:  # noqa: PT012
+    with pytest.raises(Exception) as caught:
         async with connected(url):
             pass
     return caught.value
@@ -192,6 +191,16 @@ async def _parses() -> None:
         message, _ = await connection.handler.read()
         assert message.code == 418
         assert message.headers.get("x-name") == message.headers["X-NAME"] == "value"
+
+
+@check("RawResponseMessage.compression")
+async def _names_the_compression() -> None:
+    expected = {"gzip": "gzip", "deflate": "deflate", "x-gzip": None, "identity": None}
+    for encoding, compression in expected.items():
+        async with connected() as connection:
+            data = http(200, b"ab", [("Content-Encoding", encoding)], length=9)
+            message, _ = await connection.response(data)
+            assert message.compression == compression
 
 
 @check("ResponseHandler.connection_lost")
@@ -283,7 +292,7 @@ async def _read_all(body: Any) -> None:
 
 @check("ServerDisconnectedError")
 async def _fails_a_head() -> None:
-    for error in (None, ConnectionResetError(104, "reset"), socket.timeout()):
+    for error in (None, ConnectionResetError(104, "reset"), TimeoutError()):
         async with connected() as connection:
             connection.prepare()
             connection.handler.connection_lost(error)

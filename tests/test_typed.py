@@ -34,7 +34,8 @@ MERGING = ("is_ready", "is_closed", "in_flight", "fill", "pop", "acknowledge", "
 INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
-    *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
+    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.fail_waiters"),
+    *("MemoryStore.log", "SqliteStore.log"),
     *("Limiter.permit_answered", "Limiter.permit_postponed"),
     *("Limiter.permit_released", "Limiter.permit_written"),
     *("Limiter.in_hand", "Limiter.dismiss"),  # old names

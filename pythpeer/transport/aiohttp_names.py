@@ -73,6 +73,7 @@ RELIED_ON: Final[Mapping[str, str]] = MappingProxyType(
             "is true unless the response was whole, was the only one, and permits another request"
         ),
         "RawResponseMessage.code": "is the status",
+        "RawResponseMessage.compression": "is the encoding that is removed from the body, or None",
         "RawResponseMessage.headers": "is a mapping of names without case",
         "StreamReader.is_eof": "is true as soon as the whole body has arrived",
         "StreamReader.at_eof": "is true as soon as the whole body was returned",
@@ -134,6 +135,8 @@ class Message(Protocol):
 
     @property
     def code(self) -> int: ...
+    @property
+    def compression(self) -> str | None: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
 

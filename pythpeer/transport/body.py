@@ -30,7 +30,7 @@ async def try_read_body(
         return _too_large(limit, endpoint)
     else:
         body = await _read_parts(payload, limit)
-    if encoding == "x-gzip":
+    if encoding in ("gzip", "x-gzip") and not message.compression:
         body = _gunzip(body, limit)
     return body if len(body) <= limit else _too_large(limit, endpoint)
 
@@ -53,7 +53,8 @@ def _announced_size(headers: Mapping[str, str]) -> int:
 def _gunzip(data: bytes, limit: int) -> bytes:
     """Return *data* decompressed, or more than *limit* bytes of it.
 
-    aiohttp decompresses ``gzip``, but not its old name ``x-gzip`` (RFC 9110, section 8.4.1.3).
+    aiohttp decompresses ``gzip``, but not its old name ``x-gzip`` (RFC 9110, section 8.4.1.3), and
+    not every version of it a name with white space around it.
     """
     unpacker = zlib.decompressobj(wbits=31)
     try:
