@@ -194,7 +194,7 @@ async def test_only_a_read_goes_out_again(name: str) -> None:
 
 @pytest.mark.parametrize("step", [drop(), reset()], ids=["fin", "rst"])
 async def test_a_read_goes_out_twice_at_most(step: Step) -> None:
-    """Where the new connection is closed as well, the read fails; one that was not kept at once."""
+    """Where the new connection is closed as well, the read fails."""
     async with RawServer(answer(), step) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
         for count in (3, 4):

@@ -26,7 +26,7 @@ async def try_read_body(
         body = payload.read_nowait()
         if not payload.at_eof():
             body += await _read_parts(payload, limit - len(body))
-    elif _announced_size(message.headers) > limit:
+    elif _content_length(message.headers) > limit:
         return _too_large(limit, endpoint)
     else:
         body = await _read_parts(payload, limit)
@@ -46,7 +46,7 @@ async def _read_parts(payload: Payload, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _announced_size(headers: Mapping[str, str]) -> int:
+def _content_length(headers: Mapping[str, str]) -> int:
     return int(headers.get(hdrs.CONTENT_LENGTH, 0))
 
 
