@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import pytest
 import uvloop
-from helpers import DEEP, little_to_collect
+from helpers import DEEP, frozen_collector
 from raw_server import http
 from test_secrecy import KEYED, chain, keyed_session, leaks
 
@@ -194,7 +194,7 @@ def ignoring_unclosed() -> Iterator[None]:
 def test_an_interrupt_at_a_line_shows_no_key(name: str, fault: str, loop: str) -> None:
     """Whatever it interrupts: the call, the event loop, the connector or the parser."""
     at = (list(FAULTS).index(fault) * 31 + len(name)) % STRIDE
-    with little_to_collect(), ignoring_unclosed():
+    with frozen_collector(), ignoring_unclosed():
         while run_interrupted(loop, name, fault, at):
             at += STRIDE
     assert at > 200
