@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -36,6 +37,7 @@ from pythpeer import (
     RequestTimeoutError,
     Retry,
     Session,
+    SqliteStore,
     TransportError,
 )
 from pythpeer.transport.pool import LEARNED_FOR, LIMIT_PER_ENDPOINT, LIMIT_PER_HOST
@@ -259,7 +261,10 @@ async def times_of(session: Session, server: RawServer, count: int) -> list[floa
     return [request.at for request in server.requests[earlier:]]
 
 
-async def test_the_interval_lies_on_both_sides_of_the_second_request() -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["one process", "a shared store"])
+async def test_the_interval_lies_on_both_sides_of_the_second_request(
+    shared: bool, folder: Path
+) -> None:
     """The service may have received the first one too: it never sees two within an interval."""
 
     async def run(connection: Connection) -> None:
@@ -269,7 +274,9 @@ async def test_the_interval_lies_on_both_sides_of_the_second_request() -> None:
     late = Step(lambda connection: _after(0.2, connection.send, http(200, GOOD)))
     async with (
         RawServer(answer(GOOD), Step(run), late, answer(GOOD)) as server,
-        open_session(server.url) as session,
+        open_session(
+            server.url, store=SqliteStore(folder / "store") if shared else None
+        ) as session,
     ):
         await times_of(session, server, 1)
         first, second, third = await times_of(session, server, 2)

@@ -86,15 +86,18 @@ async def test_a_limit_within_another_one(outer: float) -> None:
 async def test_an_error_passes_through() -> None:
     """Also where the limit passes while it is raised."""
     deadlines = Deadlines(1.0)
-    with pytest.raises(LookupError):
-        with deadlines.start():
-            raise LookupError
-    with pytest.raises(LookupError):
+    with pytest.raises(LookupError), deadlines.start():
+        raise LookupError
+
+    async def fail_at_the_limit() -> None:
         with deadlines.start():
             try:
                 await asyncio.sleep(9.0)
             except asyncio.CancelledError:
                 raise LookupError from None
+
+    with pytest.raises(LookupError):
+        await fail_at_the_limit()
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
