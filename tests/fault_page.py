@@ -49,8 +49,7 @@ tests fail. (`tests/faults.py` contains the table, `tests/test_faults.py` checks
 - **Accepted**: there is a result, and the streams **continue** with it.
 
 `timeout`, `max_wait`, `max_body` and `max_header` are options of `Session`. The meaning of each
-error:
-[errors](errors.md).
+error: [errors](errors.md).
 """
 
 HEAD: Final = """
