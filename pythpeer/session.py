@@ -32,7 +32,7 @@ from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store
 from .streams.poller import Pollers
-from .validation import INT32_MAX, check_integer, check_url
+from .validation import INT32_MAX, check_integer, check_seconds, check_url
 from .version import version
 from .wire.endpoints import Endpoint
 from .wire.query import Param
@@ -105,6 +105,9 @@ class Session(AsyncContextOnly):
         max_body: Bytes of a response body at most; by default 1 MiB.
         max_header: Bytes of one header of a response at most; by default 16 KiB. A response has at
             most 128 headers.
+        idle_check: Seconds without a message after which a chat stream looks for the newest one, in
+            place of another poll, to notice that the service has started its ids anew; 0 never
+            does.
         ssl_context: A TLS context, for a private certificate authority. The check of certificates
             cannot be switched off otherwise.
         on_request: A hook that is called before each request is sent.
@@ -145,6 +148,7 @@ class Session(AsyncContextOnly):
         store: Store | None = None,
         max_body: int = 1_048_576,
         max_header: int = 16_384,
+        idle_check: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
         on_request: Hook[RequestEvent] | None = None,
         on_response: Hook[ResponseEvent] | None = None,
@@ -213,6 +217,7 @@ class Session(AsyncContextOnly):
             self._pollers,
             url=self._peerbet_url,
             key=self._keys.peerbet,
+            idle_check=check_seconds("idle_check", idle_check),
         )
         """The client of Peerbet."""
         self._pythbots = PythBots(
@@ -320,6 +325,7 @@ class Session(AsyncContextOnly):
             waiting_for_connection=self._transport.waiting(name) if self._transport else 0,
             next_token=limiter.next_token,
             paused_for=limiter.paused_for,
+            failing_since=outcomes.failing_since,
         )
 
     async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:

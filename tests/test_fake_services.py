@@ -50,6 +50,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 # -- reading the chat -----------------------------------------------------------------------------
 
 
+async def test_ids_can_start_higher() -> None:
+    """`skip_to` sets the next id, and never goes back."""
+    async with FakeServices() as fake:
+        fake.chat.skip_to(1000)
+        assert [fake.chat.say("alice", "one"), fake.chat.say("alice", "two")] == [1000, 1001]
+        fake.chat.skip_to(7)
+        assert fake.chat.say("alice", "three") == 1002
+
+
 async def test_a_response_has_the_documented_shape(fake: FakeServices, client: Client) -> None:
     """Fields, bits and dates are those of the documentation's example."""
     fake.chat.users_online = 7
