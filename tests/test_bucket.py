@@ -496,6 +496,7 @@ def test_a_postponed_request_keeps_the_interval_on_both_sides(
 ) -> None:
     """It leaves when the next token would be due, and that token is due an interval after it."""
     bucket = Bucket(Rate(interval, burst, guard))
+    number, due = 0, 0.0
     for _ in range(burst):
         bucket.reserve()
         number = bucket.spend(0.0)
