@@ -95,7 +95,7 @@ async def test_mail_positions_are_kept_where_the_key_is_spelled_differently(
             msgspec.structs.replace(mail, read=True) for mail in fake.mail.inbox[:3]
         ]
         with closing(sqlite3.connect(path)) as db, db:
-            old_url = "http://127.0.0.1:46675"
+            old_url = "http://127.0.0.1:35625"
             db.execute("UPDATE log SET topic = replace(topic, ?, ?)", (old_url, fake.pythbots_url))
             db.execute("UPDATE store SET boot = 0")  # as after a reboot
         async with fake.session(store=SqliteStore(path)) as session:
