@@ -17,11 +17,8 @@ import signal
 import ssl
 import subprocess
 import sys
-import traceback
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -62,7 +59,7 @@ from pythpeer.streams.poller import LEASE, Poller
 
 pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
-CANARY: Final = "hunter2-canary"
+CANARY: Final = redis_server.CANARY
 HOME: Final = Path(__file__).parent.parent
 
 
@@ -797,7 +794,7 @@ def test_an_invalid_address_is_rejected(url: str) -> None:
     """Immediately, and with a text that contains no part of it."""
     with pytest.raises(InvalidRequestError) as caught:
         RedisStore(url)
-    assert not leaks(caught.value)
+    assert not redis_server.leaks(caught.value)
     del url
 
 
@@ -820,17 +817,6 @@ def test_options_are_checked(options: dict[str, object]) -> None:
         RedisStore("redis://localhost", **options)  # type: ignore[arg-type]
 
 
-def leaks(error: BaseException | None) -> bool:
-    """Return whether the password is in an error: in its text, its attributes or its frames."""
-    if error is None:
-        return False
-    text = [str(error), repr(error.args), repr(vars(error))]
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename.startswith(str(HOME / "pythpeer")):
-            text += [f"{name}={value!r}" for name, value in frame.f_locals.items()]
-    return CANARY in "".join(text) or leaks(error.__context__) or leaks(error.__cause__)
-
-
 def test_the_environment_can_name_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """With each scheme; an error does not contain its URL."""
     for scheme in ("redis", "rediss", "valkey"):
@@ -839,7 +825,7 @@ def test_the_environment_can_name_a_server(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PYTHPEER_STORE", f"redis://:{CANARY}@h:1/x")
     with pytest.raises(InvalidRequestError, match="PYTHPEER_STORE") as caught:
         Session.from_env()
-    assert not leaks(caught.value)
+    assert not redis_server.leaks(caught.value)
     assert isinstance(store_from_url("memory"), MemoryStore)
 
 
@@ -937,7 +923,7 @@ async def test_a_wrong_password_is_an_error_that_does_not_contain_it(tmp_path: P
                 with pytest.raises(StoreError, match="rejects the user name or the pass") as caught:
                     await store.open()
             assert not caught.value.transient
-            assert not leaks(caught.value)
+            assert not redis_server.leaks(caught.value)
         store = RedisStore(server.url)
         await store.open()
         await store.log(CHAT).append(new_items(1))
@@ -953,7 +939,7 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(ca))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    fake = MisbehavingRedis(context=context)
+    fake = redis_server.MisbehavingRedis(context=context)
     async with fake:
         address = fake.url.replace("redis://", "rediss://")
         good = RedisStore(f"{address}?ssl_ca_certs={ca}")
@@ -962,7 +948,7 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
         await good.aclose()
         with pytest.raises(StoreError, match="cannot be reached") as caught:
             await RedisStore(address).open()
-        assert not leaks(caught.value)
+        assert not redis_server.leaks(caught.value)
 
 
 async def test_a_server_that_lost_the_scripts_receives_them_again(
@@ -1121,52 +1107,6 @@ async def test_all_keys_are_on_one_node_of_a_cluster(tmp_path: Path) -> None:
         await store.aclose()
 
 
-class MisbehavingRedis:
-    """A server with given responses to scripts, and with those of a server to other commands."""
-
-    def __init__(
-        self, *answers: bytes, version: str = "7.0.0", context: ssl.SSLContext | None = None
-    ) -> None:
-        self._context = context
-        self.answers = deque(answers)
-        self.version = version
-        self.scripts = 0
-        self._writers: list[asyncio.StreamWriter] = []
-
-    async def __aenter__(self) -> RedisStore:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"redis://:{CANARY}@127.0.0.1:{port}/0"
-        self.store = RedisStore(self.url, patience=0.3)
-        return self.store
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.store._connections.aclose()
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        await asyncio.sleep(0.01)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                words: list[bytes] = []
-                for _ in range(int((await reader.readuntil(b"\r\n"))[1:])):
-                    size = int((await reader.readuntil(b"\r\n"))[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2])
-                writer.write(self._answer(words) + b"\r\n")
-
-    def _answer(self, words: list[bytes]) -> bytes:
-        if words[0] == b"INFO":
-            text = f"redis_version:{self.version}\r\nrun_id:x".encode()
-            return b"$%d\r\n%s" % (len(text), text)
-        if words[0] == b"EVALSHA":
-            self.scripts += 1
-            return self.answers.popleft() if self.answers else b":7"
-        return b"+OK"
-
-
 @pytest.mark.parametrize(
     ("response", "text", "transient", "calls"),
     [
@@ -1175,7 +1115,17 @@ class MisbehavingRedis:
         (b"-CLUSTERDOWN Hash slot not served", "a cluster that is not complete", True, 2),
         (b"-MISCONF Redis is configured to save", "cannot save to its disk", True, 1),
         (b"-OOM command not allowed when used memory", "no memory left", True, 1),
-        (b"-NOPERM this user has no permissions", "rejects the user name", False, 1),
+        (b"-NOPERM this user has no permissions", "does not permit the user", False, 1),
+        (b"-BUSY Redis is busy running a script", "busy with a slow script", True, 2),
+        (b"-NOREPLICAS Not enough good replicas", "too few replicas", True, 2),
+        (b"-MASTERDOWN Link with MASTER is down", "no connection to its primary", True, 2),
+        (b"-ASK 1729 127.0.0.1:1", "moving the keys", True, 2),
+        (b"-TRYAGAIN Multiple keys request", "moving the keys", True, 2),
+        (b"-ERR max number of clients reached", "no more connections", True, 2),
+        (b"-ERR Error running script: Script killed by user", "ended a script", True, 2),
+        (b"-UNBLOCKED force unblock", "changed its role", True, 2),
+        (b"-MOVED what", "cannot be reached", True, 2),
+        (b"-MOVED 1 host:99999999", "redirects repeatedly", True, 2),
         (b"-WRONGTYPE Operation against a key, " + CANARY.encode(), r"\*\*\*", False, 1),
     ],
 )
@@ -1184,14 +1134,14 @@ async def test_errors_of_a_server_are_mapped(
     response: bytes, text: str, transient: bool, calls: int, exact: bool
 ) -> None:
     """Whether it is transient, whether there is a retry, and the advice in the text."""
-    fake = MisbehavingRedis(*[response] * 20)
+    fake = redis_server.MisbehavingRedis(*[response] * 20)
     async with fake as store:
         await store.open()
         with pytest.raises(StoreError, match=text) as caught:
             await store.log(CHAT).max_acknowledged()
         assert caught.value.transient == transient
         assert (fake.scripts > 1) == (calls > 1)
-        assert not leaks(caught.value)
+        assert not redis_server.leaks(caught.value)
         assert caught.value.__context__ is None
         fake.answers.clear()
         assert await store.log(CHAT).max_acknowledged() == 7
@@ -1199,10 +1149,10 @@ async def test_errors_of_a_server_are_mapped(
 
 async def test_a_redirection_of_a_cluster_is_followed() -> None:
     """By the next attempt, and by all later calls."""
-    there = MisbehavingRedis()
+    there = redis_server.MisbehavingRedis()
     async with there:
         port = there.url.rpartition(":")[2].partition("/")[0].encode()
-        here = MisbehavingRedis(b"-MOVED 42 127.0.0.1:" + port)
+        here = redis_server.MisbehavingRedis(b"-MOVED 42 127.0.0.1:" + port)
         async with here as store:
             await store.open()
             assert await store.log(CHAT).max_acknowledged() == 7
@@ -1213,7 +1163,7 @@ async def test_a_redirection_of_a_cluster_is_followed() -> None:
 
 async def test_a_server_that_is_too_old_is_an_error() -> None:
     """With its version, and the oldest supported one."""
-    async with MisbehavingRedis(version="6.2.14") as store:
+    async with redis_server.MisbehavingRedis(version="6.2.14") as store:
         with pytest.raises(StoreError, match=r"has version 6\.2\.14, and 7\.0 is the oldest"):
             await store.open()
 
@@ -1230,7 +1180,7 @@ async def test_a_store_that_is_not_open_raises_errors(one: RedisStore) -> None:
 
 async def test_an_acknowledgement_that_cannot_be_stored_at_the_end_is_an_error() -> None:
     """None is lost silently."""
-    fake = MisbehavingRedis()
+    fake = redis_server.MisbehavingRedis()
     async with fake as store:
         await store.open()
         store.log(CHAT).reader(None).ack(3)
