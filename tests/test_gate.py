@@ -254,3 +254,43 @@ def test_another_loop_starts_with_a_new_request_to_the_backend() -> None:
     asyncio.run(abandon())
     asyncio.run(use_it())
     assert backend.asked == 2
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), ValueError("x"), MemoryError()])
+async def test_any_error_of_a_backend_ends_the_waiting(error: Exception) -> None:
+    """As a `StoreError`, in every caller. The next caller asks the backend again."""
+    backend = FakePacingBackend(error, latency=0.1)
+    limiter = Limiter("x", Rate(1.0), backend)
+    waiting = [asyncio.ensure_future(limiter.acquire(Priority.CALL, 5.0)) for _ in range(3)]
+    for waiter in waiting:
+        with pytest.raises(StoreError, match=f"failed with {type(error).__name__}") as caught:
+            await waiter
+        assert caught.value.endpoint == "x"
+        assert not caught.value.transient
+    assert now() == pytest.approx(0.1)
+    use(await limiter.acquire(Priority.CALL, 5.0))
+    assert backend.asked == 2
+
+
+async def test_a_grant_that_is_none_ends_the_waiting() -> None:
+    """An error within the limiter is not different."""
+
+    class NoGrant(FakePacingBackend):
+        async def acquire(self) -> Grant:
+            return None  # type: ignore[return-value]
+
+    with pytest.raises(StoreError, match="failed with AttributeError"):
+        await Limiter("x", Rate(1.0), NoGrant()).acquire(Priority.CALL)
+
+
+async def test_cancelling_all_tasks_lets_no_caller_wait() -> None:
+    """Also the task that asks the backend; a caller that shields itself gets an error."""
+    backend = FakePacingBackend(latency=1.0)
+    limiter = Limiter("x", Rate(1.0), backend)
+    waiter = asyncio.ensure_future(limiter.acquire(Priority.CALL))
+    await asyncio.sleep(0.5)
+    assert limiter._backend_task is not None
+    limiter._backend_task.cancel()
+    with pytest.raises(StoreError, match="was interrupted"):
+        await waiter
+    use(await limiter.acquire(Priority.CALL))

@@ -21,9 +21,9 @@ from typing import Final
 
 import anyio
 
-from ..errors import PythpeerError, RateLimitedError, SessionClosedError
+from ..errors import PythpeerError, RateLimitedError, SessionClosedError, StoreError
 from ..validation import check_seconds
-from .backend import PacingBackend
+from .backend import Grant, PacingBackend
 from .bucket import Bucket, Rate
 from .queue import Priority, Waiter, WaitQueue
 
@@ -350,20 +350,36 @@ class Limiter:
     async def _ask_backend(self, backend: PacingBackend) -> None:
         failure: PythpeerError | None = None
         try:
-            grant = await backend.acquire()
+            self._on_grant(await backend.acquire())
         except PythpeerError as error:
             failure = error.with_traceback(None)
-        else:
-            now = self._now()
-            self._backend_retry_at = now + grant.retry_in if grant.retry_in else -math.inf
-            self._ticket = None if grant.retry_in else grant.ticket
-            if grant.paused_for:
-                self._bucket.pause(now + grant.paused_for)
+        except Exception as error:  # noqa: BLE001  # it is the store's: callers must not wait on
+            failure = self._backend_error(f"failed with {type(error).__name__}")
+        except BaseException:
+            if self._backend_task is asyncio.current_task():  # cancelled by others
+                self._end_backend_ask(self._backend_error("was interrupted", transient=True))
+            raise
+        self._end_backend_ask(failure)
+
+    def _on_grant(self, grant: Grant) -> None:
+        """Take a token that was granted, or the time of the next try."""
+        now = self._now()
+        self._backend_retry_at = now + grant.retry_in if grant.retry_in else -math.inf
+        self._ticket = None if grant.retry_in else grant.ticket
+        if grant.paused_for:
+            self._bucket.pause(now + grant.paused_for)
+
+    def _end_backend_ask(self, failure: PythpeerError | None) -> None:
+        """Continue after the backend was asked; raise a *failure* in every caller that waits."""
         self._backend_task = None
         if failure is not None:
             self._backend_retry_at = -math.inf
             self._fail_all(failure)
         self._dispatch()
+
+    def _backend_error(self, problem: str, *, transient: bool = False) -> StoreError:
+        text = f"the pacing of the store {problem}"
+        return StoreError(text, endpoint=self.name, transient=transient)
 
     async def _cancel_backend_ask(self, task: asyncio.Task[None]) -> None:
         """Cancel the task that asks the backend, because no caller waits any more."""
