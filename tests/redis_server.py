@@ -248,3 +248,48 @@ class MisbehavingRedis:
             self.scripts += 1
             return self.answers.popleft() if self.answers else b":7"
         return b"+OK"
+
+
+class LosingProxy:
+    """A proxy for a server. It loses the responses to chosen commands, and then the connection."""
+
+    def __init__(self, url: str) -> None:
+        self._port = int(url.rpartition(":")[2].partition("/")[0])
+        self._url = self.url = url
+        self.lose: deque[bytes] = deque()
+        """What the next commands contain whose responses are lost, in their order."""
+        self.lost = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return self._url.replace(f":{self._port}/", f":{port}/")
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            while data := await reader.read(1 << 20):
+                downstream.write(data)
+                response = await upstream.read(1 << 20)
+                if self.lose and self.lose[0] in data:
+                    self.lose.popleft()
+                    self.lost += 1
+                    break
+                writer.write(response)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            downstream.close()

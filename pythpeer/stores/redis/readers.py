@@ -127,15 +127,15 @@ class GroupReader(Reader[T]):
         """See `group_position`. Changed by `read`."""
         self._batch: _BatchSizer[T] = _BatchSizer()
         self._pending: deque[int] = deque()
-        """The ids that were returned and are not acknowledged, ascending per batch."""
+        """The ids that were returned and are not acknowledged, ascending per batch. Each read
+        reports them: what else is pending for this reader on the server was in a response that was
+        lost, and is returned again."""
         self._acks: dict[int, None] = {}
         """The acknowledged ids that are not stored yet, in order."""
         self._position_to_write: int | None = None
         """The acknowledged position that is not stored yet, for items that were not pending."""
         self._is_catching_up = False
         """Whether the last entries were a replay of what the stream lacks: they are not pending."""
-        self._redeliver = False
-        """Whether the response to the last read was lost, so that its items must be returned."""
         self._flushing: asyncio.Task[None] | None = None
         """The task that stores acknowledgements soon. Started by `ack`."""
         weakref.finalize(self, state.heartbeat.report_dead, self._consumer).atexit = False
@@ -179,14 +179,13 @@ class GroupReader(Reader[T]):
         args: list[Argument] = [self.name, self._consumer, to_microseconds(SESSION_TIMEOUT)]
         args += [min(limit, self._batch.next_size), after]
         args += ["" if self._epoch is None else self._epoch]
-        args += [int(self._redeliver), "" if position is None else position, *acks]
-        self._redeliver = True  # until the response has arrived
+        args += [len(self._pending), *self._pending]
+        args += ["" if position is None else position, *acks]
         self._state.heartbeat.keep_alive(self._consumer, "reading")
         self._state.readers.add(self)
         mode, self._epoch, head, group_position, raw_entries = await self._state.run_script(
             "group_read", *self._state.script_head, *args
         )
-        self._redeliver = False
         self._acks_written(acks, position)
         self._state.head = max(self._state.head, head)
         self._is_catching_up = mode == b"catch up"
@@ -195,11 +194,12 @@ class GroupReader(Reader[T]):
             entries = _relinked(entries)
             group_position = entries[0].after
         self._group_position = group_position
-        self._pending.extend(entry.id for entry in entries)
         self._batch.start(len(entries))
-        if not self._is_catching_up:
-            # An undecodable entry contains nothing that could be lost.
-            self._acks.update((entry.id, None) for entry in entries if entry.item is None)
+        for entry in entries:
+            if entry.item is not None or self._is_catching_up:
+                self._pending.append(entry.id)
+            else:  # an undecodable entry contains nothing that could be lost
+                self._acks[entry.id] = None
         return entries
 
     def ack(self, position: int) -> None:
@@ -209,7 +209,10 @@ class GroupReader(Reader[T]):
         """
         pending, acks, ack_count = self._pending, self._acks, len(self._acks)
         while pending and pending[0] <= position:
-            acks[pending.popleft()] = None
+            id = pending.popleft()
+            acks[id] = None
+            if id == position:
+                break  # smaller ids after it are of a batch that was read later
         if self._is_catching_up or len(acks) == ack_count:
             self._position_to_write = max(position, self._position_to_write or 0)
         self._state.readers.add(self)
