@@ -145,8 +145,6 @@ async def test_the_host_of_a_certificate_is_checked(tmp_path: Path) -> None:
     fake = MisbehavingRedis(context=context)
     async with fake:
         store = RedisStore(f"{fake.url.replace('redis://', 'rediss://')}?ssl_ca_certs={ca}")
-        connection = store._connections._new_connection()
-        assert connection.ssl_context.check_hostname
         with pytest.raises(StoreError, match="cannot be reached"):
             await store.open()
         assert fake.commands == []

@@ -16,6 +16,7 @@ from typing import Final
 
 from ...errors import StoreError
 from .connection import Argument, Connections
+from .keys import Keys
 from .scripts import script
 
 __all__ = ["SESSION_TIMEOUT", "Heartbeat", "to_microseconds"]
@@ -39,9 +40,9 @@ class Heartbeat:
     running event loop; there is at most one of each.
     """
 
-    def __init__(self, connections: Connections, alive: str, deaths: str) -> None:
+    def __init__(self, connections: Connections, keys: Keys) -> None:
         self._connections = connections
-        self._keys = (alive, deaths)
+        self._keys = (keys.alive, keys.deaths, keys.server)
         self._process = os.urandom(6).hex()
         """The part of the owners' names that identifies this object."""
         self._owner_numbers = itertools.count(1)

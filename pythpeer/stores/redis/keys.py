@@ -33,7 +33,7 @@ class Keys(NamedTuple):
 
     @property
     def server(self) -> str:
-        """The id of the server's run, and since when it runs."""
+        """The id of the server's run, since when it runs, and the time of the store."""
         return f"{self.tag}:server"
 
     def bucket(self, key: str) -> tuple[str, str, str]:
@@ -43,4 +43,5 @@ class Keys(NamedTuple):
     def log(self, topic: str) -> tuple[str, ...]:
         """Return the keys of the scripts about a log, in their order: the stream is the first."""
         parts = ("log", "meta", "links", "late", "late-ids", "late-order", "seen", "announced")
-        return (*(f"{self.tag}:{part}:{topic}" for part in parts), self.alive, self.deaths)
+        names = (f"{self.tag}:{part}:{topic}" for part in parts)
+        return (*names, self.alive, self.deaths, self.server)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import weakref
+from collections import deque
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Final, Generic, TypeVar
 
@@ -36,11 +37,28 @@ def _mark_retrieved(task: asyncio.Future[object]) -> None:
         task.exception()
 
 
+class _Change:
+    """A call of a script that changes a log, which is sent until the server has executed it."""
+
+    __slots__ = ("appended", "args", "keys", "script")
+
+    def __init__(self, script: str, keys: Sequence[str], args: list[Argument]) -> None:
+        self.script: Final = script
+        """The name of the script."""
+        self.keys: Final = keys
+        self.args: Final = args
+        """The arguments, without what is known of the log."""
+        self.appended: Sequence[int] = ()
+        """The indices of the entries that were new. Set by `LogState`."""
+
+
 class LogState(Generic[T]):
     """One log on the server, as known in this process, and the calls of its scripts.
 
-    Invariant: ``head`` never decreases while the server keeps the log. Scripts receive it in order
-    to detect that the server has lost the end of the log.
+    Invariants: ``head`` never decreases while the server keeps the log. Scripts receive it, with
+    the run of the server, in order to detect that the server has lost the end of the log. What a
+    destructive read returned, or that its response was lost, is kept here until the server has it,
+    because a server that forgets does not know that there was a read.
     """
 
     def __init__(
@@ -56,6 +74,15 @@ class LogState(Generic[T]):
         self.heartbeat = heartbeat
         self.head: int = 0
         """The highest id that was seen in the log. Changed by reads and appends."""
+        self._known: str = "0"
+        """What scripts receive as known of the log: the head, and the run of the server."""
+        self._unsettled: deque[_Change] = deque()
+        """The changes that the server does not have yet, in their order. Added by `append` and
+        `lose_fetch`, removed by `settle`."""
+        self._settling = asyncio.Lock()
+        """Held while changes are sent. Replaced in another event loop."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the lock."""
         self.readers: weakref.WeakSet[Reader[T]] = weakref.WeakSet()
         """The readers with pending items or acknowledgements. Added and removed by themselves."""
         self._background_tasks: set[asyncio.Future[object]] = set()
@@ -76,7 +103,22 @@ class LogState(Generic[T]):
     @property
     def script_head(self) -> tuple[Argument, Argument]:
         """The first arguments of scripts that need the end of the log."""
-        return self.head, self._destructive
+        return self._known, self._destructive
+
+    @property
+    def known(self) -> str:
+        """What is known of the log, for `read`."""
+        return self._known
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether there are changes that the server does not have yet."""
+        return bool(self._unsettled)
+
+    def update_head(self, known: bytes) -> None:
+        """Take over what a script returned as known of the log."""
+        self._known = known.decode()
+        self.head = int(known.partition(b" ")[0])
 
     def run_in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Run *work* as a task, without waiting. An error is ignored."""
@@ -95,32 +137,72 @@ class LogState(Generic[T]):
         return await self.connections.run_script(script(name, with_common=True), self._keys, args)
 
     async def read(
-        self, after: int, limit: int | None, meta_field: str, acknowledged: int | None
+        self, after: int, limit: int | None, meta_field: str, acknowledged: int | None, known: str
     ) -> Sequence[Entry[T]]:
-        """Return entries after a position, and store the *acknowledged* one in *meta_field*."""
+        """Return entries after a position, and store the *acknowledged* one in *meta_field*.
+
+        *known* is what was known when the position was read.
+        """
         max_entries = "" if limit is None else limit
         acknowledged_up_to = "" if acknowledged is None else acknowledged
-        result: tuple[int, list[RawEntry]] = await self.run_script(
-            "read", *self.script_head, after, max_entries, meta_field, acknowledged_up_to
+        result: tuple[bytes, list[RawEntry]] = await self.run_script(
+            "read", *self.script_head, after, max_entries, meta_field, acknowledged_up_to, known
         )
-        self.head = result[0]
+        self.update_head(result[0])
         return self.entries(result[1])
 
     async def append(
         self, owner: str, entries: Sequence[NewEntry[T]], completes: Collection[int]
     ) -> Sequence[NewEntry[T]]:
-        """Append those of *entries* that are new, and return them."""
-        args: list[Argument] = [
-            *(*self.script_head, self._max_length, owner),
-            *(len(completes), *completes),
-        ]
+        """Append those of *entries* that are new, and return them.
+
+        If that fails for a log that is read destructively, they are appended later, by `settle`.
+        """
+        args: list[Argument] = [self._max_length, owner, len(completes), *completes]
         for new in entries:
             args += self._encode_entry(new)
-        keys = (*self._keys, f"{self._tag}:done:{os.urandom(8).hex()}")
-        append = script("append", with_common=True)
-        result: list[int] = await self.connections.run_script(append, keys, args)
-        self.head = result[0]
-        return [entries[index] for index in result[1:]]
+        done = f"{self._tag}:done:{os.urandom(8).hex()}"
+        indices = await self._change(_Change("append", (*self._keys, done), args))
+        return [entries[index] for index in indices]
+
+    async def lose_fetch(self, owner: str, fetch: int) -> None:
+        """Mark a fetch intent as lost, later if that fails now."""
+        args: list[Argument] = ["lose fetch", owner, fetch]
+        await self._change(_Change("lease_and_fetches", self._keys, args))
+
+    async def settle(self) -> None:
+        """Send the changes that the server does not have yet."""
+        while self._unsettled:
+            async with self._lock():
+                if self._unsettled:
+                    await self._send(self._unsettled[0])
+                    self._unsettled.popleft()
+
+    async def _change(self, change: _Change) -> Sequence[int]:
+        """Send a change after all earlier ones. Returns the indices of appended entries."""
+        if not self._destructive:
+            return await self._send(change)
+        self._unsettled.append(change)
+        await self.settle()
+        return change.appended
+
+    def _lock(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._settling = loop, asyncio.Lock()
+        return self._settling
+
+    async def _send(self, change: _Change) -> Sequence[int]:
+        args = change.args
+        if change.script == "append":
+            args = [*self.script_head, *args]
+        result = await self.connections.run_script(
+            script(change.script, with_common=True), change.keys, args
+        )
+        if change.script == "append":
+            self.update_head(result[0])
+            change.appended = result[1:]
+        return change.appended
 
     def _encode_entry(self, new: NewEntry[T]) -> tuple[Argument, ...]:
         item = self._encode_item(new.item, new.id)

@@ -93,10 +93,11 @@ class RedisStore(Store):
             timeout=timeout,
             max_wait=check_seconds("patience", patience),
         )
-        self._heartbeat = Heartbeat(self._connections, self._keys.alive, self._keys.deaths)
+        self._heartbeat = Heartbeat(self._connections, self._keys)
         self._max_length = max_length
         self._logs: dict[str, LogState[Any]] = {}
-        """The logs by topic. Added by `log`, and cleared when the first session is opened."""
+        """The logs by topic. Added by `log`. When the first session is opened, only those are kept
+        whose last results the server does not have yet."""
         self._pacing: list[RedisPacing] = []
         """The pacing backends of all limiters. Added by `make_limiter`, never removed."""
         self._lock = asyncio.Lock()
@@ -112,7 +113,7 @@ class RedisStore(Store):
             self._lock = asyncio.Lock()  # the present one may belong to another event loop
         async with self._lock:
             if not self._sessions:
-                self._logs.clear()
+                self._logs = {name: log for name, log in self._logs.items() if log.has_unsettled}
                 await self._connections.open()
             self._sessions += 1
 
@@ -139,10 +140,11 @@ class RedisStore(Store):
             raise failure
 
     def _closing_steps(self) -> list[Callable[[], Awaitable[None]]]:
+        settling = [state.settle for state in self._logs.values()]
         background = [state.wait_background for state in self._logs.values()]
         readers = [reader for state in self._logs.values() for reader in state.readers]
         reader_closes = [reader.leave for reader in readers]
-        return [*background, *reader_closes, *(pacing.close for pacing in self._pacing)]
+        return [*settling, *background, *reader_closes, *(pacing.close for pacing in self._pacing)]
 
     def log(self, topic: Topic[T]) -> Log[T]:
         """Return a handle to the log of *topic*, shared by all programs with this prefix."""

@@ -1,15 +1,15 @@
 -- Appends what is new among entries, and completes fetch intents.
 --
--- ARGV: known head, whether reads are destructive ("1"), the number of entries to keep or "",
+-- ARGV: what the client knows, whether reads are destructive ("1"), the number of entries to keep or "",
 --       owner, the number of completed fetch intents, their numbers, then for each new entry either
 --         "n", id, after, gap, item                        with an id of the service
 --         "l", identity, max copies, from history, item, as duplicate      without an id
 --       where items are JSON, or "" if undecodable.
--- Returns the head, and the indices (from 0) of the entries that were new. If the response was lost
--- and the call is repeated it returns the same: KEYS[11] keeps it for a minute.
+-- Returns what it knows from now on, and the indices (from 0) of the entries that were new. If the response was lost
+-- and the call is repeated it returns the same: KEYS[12] keeps it for some minutes.
 
-local DONE = KEYS[11]
-local known, destructive, owner = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[4]
+local DONE = KEYS[12]
+local known, destructive, owner = ARGV[1], ARGV[2] == '1', ARGV[4]
 local max_length = optional(ARGV[3])
 
 local done = redis.call('GET', DONE)
@@ -167,6 +167,6 @@ for arg = 6, 5 + ARGV[5] do
   end
 end
 
-table.insert(added, 1, last)
-redis.call('SET', DONE, cjson.encode(added), 'PX', 60000)
+table.insert(added, 1, known_from(last))
+redis.call('SET', DONE, cjson.encode(added), 'PX', 600000)
 return added

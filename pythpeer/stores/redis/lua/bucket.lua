@@ -39,8 +39,7 @@ local TURN_GRACE = 500000       -- how late a waiter may ask again and keep its 
 local RECHECK_INTERVAL = 20000  -- when to ask again while an outstanding token is not written
 local STATE_TTL = 3600000000    -- how long the state is kept after its last effect
 
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+local now = store_time(SERVER, owner == '')
 
 local function fmt_int(number)
   return string.format('%.0f', number)

@@ -1,10 +1,10 @@
 -- Returns the next items for one reader of a group, whose readers share the items of a name.
 --
--- ARGV: known head, whether reads are destructive ("1"), name, consumer, its session timeout in
+-- ARGV: what the client knows, whether reads are destructive ("1"), name, consumer, its session timeout in
 --       microseconds, limit, the position of the reader, the epoch of the name that it knows or "",
 --       the number of its pending items that it has received, their ids, then what it acknowledges:
 --       a position or "", and ids.
--- Returns a mode, the epoch, the head, the position of the group, and entries. The modes:
+-- Returns a mode, the epoch, what the client knows from now on, the position of the group, and entries. The modes:
 --   "next"      the next items of the group, in the order of the log
 --   "again"     items that were returned before: to a dead reader, or to this one in a response that
 --               was lost
@@ -14,16 +14,16 @@
 local destructive, name, consumer = ARGV[2] == '1', ARGV[3], ARGV[4]
 local limit, position = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local last = head_since(tonumber(ARGV[1]), destructive)
+local last = head_since(ARGV[1], destructive)
 if not group(name) then make_group(name, position) end  -- the server has lost it
 local held, acks = {}, 10 + ARGV[9]
 for index = 10, acks - 1 do held[ARGV[index] .. '-0'] = true end
-acknowledge(name, optional(ARGV[8]), optional(ARGV[acks]), rest(acks + 1))
+acknowledge(name, ARGV[8], optional(ARGV[acks]), rest(acks + 1))
 keep_alive(consumer, tonumber(ARGV[5]))
 local delivered, pending = group(name)
 
 local function result(mode, group_position, entries)
-  return {mode, epoch(name), last, group_position, entries}
+  return {mode, epoch(name), known_from(last), group_position, entries}
 end
 
 local function read_group()

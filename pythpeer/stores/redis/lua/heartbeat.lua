@@ -1,12 +1,11 @@
 -- Extends the life of owners, and removes dead ones.
 --
--- KEYS: the owners that are alive, by the time at which they expire; the number of deaths.
+-- KEYS: the owners that are alive, by the time at which they expire; the number of deaths; the server.
 -- ARGV: session timeout in microseconds, how many owners are dead, their names, then the names of
 --       those that are alive.
 -- Returns the number of deaths so far.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+local now = store_time(KEYS[3])
 local first_alive = 3 + ARGV[2]
 for index = 3, first_alive - 1 do
   if redis.call('ZREM', KEYS[1], ARGV[index]) == 1 then redis.call('INCR', KEYS[2]) end

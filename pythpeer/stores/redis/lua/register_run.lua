@@ -5,7 +5,6 @@
 -- KEYS: the server's run. ARGV: the id of its present run.
 
 if redis.call('HGET', KEYS[1], 'run') ~= ARGV[1] then
-  local time = redis.call('TIME')
-  local now = string.format('%.0f', time[1] * 1000000 + time[2])
+  local now = string.format('%.0f', store_time(KEYS[1]))
   redis.call('HSET', KEYS[1], 'run', ARGV[1], 'since', now)
 end
