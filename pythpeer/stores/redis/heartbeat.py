@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Final
 
 from ...errors import StoreError
+from .clock import ServerClock
 from .connection import Argument, Connections
 from .keys import Keys
 from .scripts import script
@@ -40,8 +41,9 @@ class Heartbeat:
     running event loop; there is at most one of each.
     """
 
-    def __init__(self, connections: Connections, keys: Keys) -> None:
+    def __init__(self, connections: Connections, keys: Keys, clock: ServerClock) -> None:
         self._connections = connections
+        self._clock = clock
         self._keys = (keys.alive, keys.deaths, keys.server)
         self._process = os.urandom(6).hex()
         """The part of the owners' names that identifies this object."""
@@ -135,11 +137,15 @@ class Heartbeat:
     async def _send(self) -> None:
         dead, self._unreported_dead = self._unreported_dead, []
         args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(dead), *dead, *self._owners]
+        sent = self._clock.now()
         try:
-            deaths = await self._connections.run_script(script("heartbeat"), self._keys, args)
+            deaths, *reading = await self._connections.run_script(
+                script("heartbeat"), self._keys, args
+            )
         except BaseException:
             self._unreported_dead += dead
             raise
+        self._clock.observe(sent, *reading)
         self._update_deaths(deaths)
 
     def _update_deaths(self, deaths: int) -> None:

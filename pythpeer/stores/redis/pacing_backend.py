@@ -18,6 +18,7 @@ from ...errors import StoreError
 from ...pacing.backend import Grant
 from ...pacing.bucket import Rate
 from ...pacing.limiter import loop_clock
+from .clock import ServerClock
 from .connection import Argument, Connections
 from .heartbeat import SESSION_TIMEOUT, Heartbeat, to_microseconds
 from .scripts import script
@@ -53,9 +54,15 @@ class RedisPacing:
     """
 
     def __init__(
-        self, connections: Connections, heartbeat: Heartbeat, keys: Sequence[str], rate: Rate
+        self,
+        connections: Connections,
+        heartbeat: Heartbeat,
+        clock: ServerClock,
+        keys: Sequence[str],
+        rate: Rate,
     ) -> None:
         self._connections = connections
+        self._clock = clock
         self._heartbeat = heartbeat
         self._keys = tuple(keys)
         self._owner = heartbeat.new_owner()
@@ -174,7 +181,7 @@ class RedisPacing:
             if not pending and not request:
                 return 0, 0
             now = loop_clock(loop)()
-            args: list[Argument] = []
+            args: list[Argument] = [*self._clock.limit()]
             for happened_at, event in pending:
                 args += _with_age(event, to_microseconds(now - happened_at))
             args += request
@@ -184,7 +191,8 @@ class RedisPacing:
             for sent in pending:
                 if self._outbox and self._outbox[0] is sent:
                     self._outbox.popleft()
-            wait, paused = (result, 0) if isinstance(result, int) else result
+            wait, paused, *reading = result
+            self._clock.observe(now, *reading)
             return wait, paused
 
 

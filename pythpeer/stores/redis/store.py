@@ -16,6 +16,7 @@ from ...validation import check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
 from ..snapshot import StoreSnapshot
 from .address import Address, read_address
+from .clock import ServerClock
 from .connection import Connections
 from .heartbeat import Heartbeat
 from .keys import Keys
@@ -93,7 +94,8 @@ class RedisStore(Store):
             timeout=timeout,
             max_wait=check_seconds("patience", patience),
         )
-        self._heartbeat = Heartbeat(self._connections, self._keys)
+        self._clock = ServerClock(address)
+        self._heartbeat = Heartbeat(self._connections, self._keys, self._clock)
         self._max_length = max_length
         self._logs: dict[str, LogState[Any]] = {}
         """The logs by topic. Added by `log`. When the first session is opened, only those are kept
@@ -159,7 +161,9 @@ class RedisStore(Store):
         """Create a limiter that shares its tokens with the other programs."""
         if not rate.interval:
             return Limiter(name, rate)
-        pacing = RedisPacing(self._connections, self._heartbeat, self._keys.bucket(key), rate)
+        pacing = RedisPacing(
+            self._connections, self._heartbeat, self._clock, self._keys.bucket(key), rate
+        )
         self._pacing.append(pacing)
         return Limiter(name, rate, pacing)
 

@@ -5,23 +5,31 @@
 -- "since" (see register_run.lua):
 --   clock   the time of the store, as it was at some recent moment
 --   offset  by how much the time of the store is ahead of the server's clock; 0 if missing
--- With `read_only` nothing is stored.
+--   steps   how often bucket.lua has found that the clock was set forward; 0 if missing
 
 local CLOCK_RESOLUTION = 100000  -- how far the stored time may lag behind, to save writes
+local MAX_SILENCE = 900000       -- owners that are alive run scripts more often
 
-local function store_time(server, read_only)
+-- Returns the time, and the offset. Without `alive`, the key of the owners, nothing is stored.
+--
+-- If no script ran for a while, the server stood still or its clock was set forward, or no owner is
+-- alive. No owner could report then, so that time is not part of its session timeout.
+local function store_time(server, alive)
   local time = redis.call('TIME')
   local kept = redis.call('HMGET', server, 'clock', 'offset')
-  local last, offset = tonumber(kept[1] or '0') or 0, tonumber(kept[2] or '0') or 0
+  local last, offset = tonumber(kept[1] or '') or 0, tonumber(kept[2] or '') or 0
   local now = time[1] * 1000000 + time[2] + offset
   if now < last then
-    if not read_only then
-      redis.call('HSET', server, 'offset', string.format('%.0f', offset + last - now))
-    end
-    return last
-  end
-  if now > last + CLOCK_RESOLUTION and not read_only then
+    offset, now = offset + last - now, last
+    if alive then redis.call('HSET', server, 'offset', string.format('%.0f', offset)) end
+  elseif alive and now > last + CLOCK_RESOLUTION then
     redis.call('HSET', server, 'clock', string.format('%.0f', now))
+    if last > 0 and now > last + MAX_SILENCE then
+      local owners = redis.call('ZRANGE', alive, string.format('(%.0f', last), '+inf', 'BYSCORE')
+      for _, owner in ipairs(owners) do
+        redis.call('ZINCRBY', alive, string.format('%.0f', now - last), owner)
+      end
+    end
   end
-  return now
+  return now, offset
 end

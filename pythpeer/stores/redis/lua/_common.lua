@@ -38,7 +38,7 @@ local OWNER_PREFIX = 'pythpeer-'
 local read_only = false
 
 local function now()
-  return store_time(SERVER, read_only)
+  return (store_time(SERVER, not read_only and ALIVE))
 end
 
 local function fmt_int(number)

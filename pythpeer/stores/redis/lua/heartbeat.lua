@@ -3,9 +3,9 @@
 -- KEYS: the owners that are alive, by the time at which they expire; the number of deaths; the server.
 -- ARGV: session timeout in microseconds, how many owners are dead, their names, then the names of
 --       those that are alive.
--- Returns the number of deaths so far.
+-- Returns the number of deaths so far, the time of the store, its offset and its steps.
 
-local now = store_time(KEYS[3])
+local now, offset = store_time(KEYS[3], KEYS[1])
 local first_alive = 3 + ARGV[2]
 for index = 3, first_alive - 1 do
   if redis.call('ZREM', KEYS[1], ARGV[index]) == 1 then redis.call('INCR', KEYS[2]) end
@@ -15,4 +15,5 @@ for index = first_alive, #ARGV do
 end
 local expired = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 if expired > 0 then redis.call('INCRBY', KEYS[2], expired) end
-return tonumber(redis.call('GET', KEYS[2]) or '0')
+local steps = redis.call('HGET', KEYS[3], 'steps') or '0'
+return {tonumber(redis.call('GET', KEYS[2]) or '0'), now, offset, tonumber(steps)}
