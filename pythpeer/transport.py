@@ -110,7 +110,11 @@ class _Connector(aiohttp.TCPConnector):
             if not probe.is_readable(connection):
                 break
             connection.close()  # it received unsolicited data while it was idle
-        permit.on_written()
+        try:
+            permit.on_written()
+        except BaseException:
+            connection.release()  # nothing was written: the token has expired
+            raise
         return connection
 
 

@@ -45,7 +45,7 @@ from pythpeer import (
     StoreError,
     Stream,
 )
-from pythpeer.pacing.limiter import Limiter, Permit
+from pythpeer.pacing.limiter import Limiter, Permit, TokenExpiredError
 from pythpeer.pacing.queue import Priority
 from pythpeer.stores import DIRECT, Entry, Log, NewEntry, Reader, RedisStore, Topic, store_from_url
 from pythpeer.stores.redis import heartbeat as pulse
@@ -701,6 +701,25 @@ async def test_an_outstanding_token_of_a_dead_program_counts_as_used(
     took = now() - started
     assert took >= session_timeout + rate.interval - 0.01
     assert not exact or took < session_timeout + rate.interval + 0.6
+
+
+@pytest.mark.parametrize("exact", [True], ids=["virtual time"])
+async def test_a_program_that_stood_still_does_not_use_its_token(
+    one: RedisStore, other: RedisStore, exact: bool
+) -> None:
+    """Another one may have it. While there are heartbeats, a token is held for long."""
+    limiter, others = (store.limiter("k", "x", Rate(1.0)) for store in (one, other))
+    permit = await limiter.acquire(Priority.CALL)
+    await asyncio.sleep(20.0)
+    permit.on_written()
+    permit.close()
+    permit = await limiter.acquire(Priority.CALL)
+    stop_heartbeats(one)
+    await asyncio.sleep(pulse.SESSION_TIMEOUT + 0.01)
+    with pytest.raises(TokenExpiredError):
+        permit.on_written()
+    permit.close()
+    (await others.acquire(Priority.CALL)).close()
 
 
 async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: bool) -> None:

@@ -51,6 +51,9 @@ class Heartbeat:
         self._owners: dict[str, dict[object, float]] = {}
         """For each owner the reasons to keep it alive, each with the time of the loop at which it
         ends. Changed by `keep_alive`, `stop` and `report_dead`."""
+        self._beats: dict[str, float] = {}
+        """For each of these owners the time of the loop at which its last heartbeat was sent that
+        has arrived. Set by `_send`, removed by `stop` and `report_dead`."""
         self._unreported_dead: list[str] = []
         """The owners that are dead, which the server does not know yet. Added by `report_dead`,
         possibly on another thread; removed by `_send`."""
@@ -79,18 +82,25 @@ class Heartbeat:
         reasons.pop(reason, None)
         if not reasons:
             self._owners.pop(owner, None)
+            self._beats.pop(owner, None)
+
+    def last_beat(self, owner: str) -> float:
+        """Return the time of the loop at which the last heartbeat of *owner* was sent."""
+        return self._beats.get(owner, -math.inf)
 
     def report_dead(self, owner: str) -> None:
         """Report *owner* as dead with the next heartbeat.
 
         Can be called by the garbage collector, on any thread.
         """
+        self._beats.pop(owner, None)
         if self._owners.pop(owner, None) is not None:
             self._unreported_dead.append(owner)
 
     async def aclose(self) -> None:
         """Stop all heartbeats."""
         self._owners.clear()
+        self._beats.clear()
         self._unreported_dead.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -136,8 +146,8 @@ class Heartbeat:
 
     async def _send(self) -> None:
         dead, self._unreported_dead = self._unreported_dead, []
-        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(dead), *dead, *self._owners]
-        sent = self._clock.now()
+        sent, owners = self._clock.now(), list(self._owners)
+        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(dead), *dead, *owners]
         try:
             deaths, *reading = await self._connections.run_script(
                 script("heartbeat"), self._keys, args
@@ -146,6 +156,7 @@ class Heartbeat:
             self._unreported_dead += dead
             raise
         self._clock.observe(sent, *reading)
+        self._beats.update((owner, sent) for owner in owners if owner in self._owners)
         self._update_deaths(deaths)
 
     def _update_deaths(self, deaths: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
@@ -77,8 +78,9 @@ class RedisPacing:
         self._fixed_args: tuple[Argument, ...] = (self._owner, *times)
         """The first arguments of each call of the script."""
         self._ticket_numbers = itertools.count(1)
-        self._outstanding: set[int] = set()
-        """The tickets that were granted, and whose requests were not written yet."""
+        self._outstanding: dict[int, float] = {}
+        """The tickets that were granted, and whose requests were not written yet; with the time of
+        the loop at which the token was requested."""
         self._outbox: deque[_Event] = deque()
         """The events that are not sent yet. Added by `_enqueue`, removed by `_send`."""
         self._lock = asyncio.Lock()
@@ -94,6 +96,7 @@ class RedisPacing:
     async def acquire(self) -> Grant:
         """Request a token. Until it is granted, the process keeps its position in the queue."""
         ticket = next(self._ticket_numbers)
+        asked = self._clock.now()
         self._is_queued = True
         try:
             wait, paused = await self._send(Op.ACQUIRE, ticket)
@@ -103,9 +106,19 @@ class RedisPacing:
             raise
         if not wait:
             self._is_queued = False
-            self._outstanding.add(ticket)
+            self._outstanding[ticket] = asked
             self._heartbeat.keep_alive(self._owner, ticket)
         return Grant(wait / 1e6, ticket, paused / 1e6)
+
+    def is_held(self, ticket: int) -> bool:
+        """Return whether the server has certainly not taken this process for dead.
+
+        The process counts as alive for the session timeout, after the request for the token and
+        after each heartbeat.
+        """
+        asked = self._outstanding.get(ticket, -math.inf)
+        alive_since = max(asked, self._heartbeat.last_beat(self._owner))
+        return self._clock.now() < alive_since + SESSION_TIMEOUT
 
     def written(self, ticket: int, guard: float) -> None:
         """Record that the request of *ticket* is being written now."""
@@ -142,7 +155,7 @@ class RedisPacing:
             await self._send()
 
     def _forget(self, ticket: int) -> None:
-        self._outstanding.discard(ticket)
+        self._outstanding.pop(ticket, None)
         self._heartbeat.stop(self._owner, ticket)
 
     # -- sending ----------------------------------------------------------------------------------
