@@ -39,6 +39,10 @@ Argument = bytes | str | int
 MIN_VERSION: Final = 7
 """The oldest supported version of the server."""
 
+_inherited: Final[list[Any]] = []
+"""The connections of a parent process. To close one would end its registration with the parent's
+event loop, which both processes share."""
+
 MAX_CONNECTIONS: Final = 8
 """The number of commands that are under way at the same time, and of idle connections that are kept
 open. A command that waits for an append has a separate connection, one for each log that a session
@@ -147,6 +151,12 @@ class Connections:
             await self.aclose()
             raise outcome.error
         self._was_accepted = True
+
+    def reset_after_fork(self) -> None:
+        """Use none of the connections in a child process, and close none."""
+        _inherited.extend(self._idle)
+        self._idle = []
+        self._open, self._loop = False, None
 
     async def aclose(self) -> None:
         """Close idle connections. Others are closed after their command."""

@@ -46,7 +46,8 @@ class Heartbeat:
         self._clock = clock
         self._keys = (keys.alive, keys.deaths, keys.server)
         self._process = os.urandom(6).hex()
-        """The part of the owners' names that identifies this object."""
+        """The part of the owners' names that identifies this object in this process. Changed by
+        `reset_after_fork`."""
         self._owner_numbers = itertools.count(1)
         self._owners: dict[str, dict[object, float]] = {}
         """For each owner the reasons to keep it alive, each with the time of the loop at which it
@@ -65,6 +66,15 @@ class Heartbeat:
         """Sends a heartbeat; ``None`` between two of them."""
         self.death_event: asyncio.Event = asyncio.Event()
         """Set, and replaced by a new event, when an owner of any process has died."""
+
+    def reset_after_fork(self) -> None:
+        """Have no owners in a child process: those so far belong to the parent."""
+        self._process = os.urandom(6).hex()
+        self._owners.clear()
+        self._beats.clear()
+        self._unreported_dead.clear()
+        self._timer = self._task = None
+        self.death_event = asyncio.Event()
 
     def new_owner(self) -> str:
         """Return a name that is unique among all processes."""

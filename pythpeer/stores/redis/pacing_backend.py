@@ -66,8 +66,6 @@ class RedisPacing:
         self._clock = clock
         self._heartbeat = heartbeat
         self._keys = tuple(keys)
-        self._owner = heartbeat.new_owner()
-        """The name of this limiter on the server."""
         self._script = script("bucket")
         times = (
             to_microseconds(rate.interval),
@@ -75,7 +73,14 @@ class RedisPacing:
             to_microseconds(rate.guard),
             to_microseconds(SESSION_TIMEOUT),
         )
-        self._fixed_args: tuple[Argument, ...] = (self._owner, *times)
+        self._rate_args: tuple[Argument, ...] = times
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Start as another limiter: tokens and events so far belong to a parent process."""
+        self._owner = self._heartbeat.new_owner()
+        """The name of this limiter on the server."""
+        self._fixed_args: tuple[Argument, ...] = (self._owner, *self._rate_args)
         """The first arguments of each call of the script."""
         self._ticket_numbers = itertools.count(1)
         self._outstanding: dict[int, float] = {}

@@ -14,6 +14,7 @@ from ...pacing.limiter import Limiter
 from ...secret import Secret
 from ...validation import check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
+from ..forks import reset_after_fork
 from ..snapshot import StoreSnapshot
 from .address import Address, read_address
 from .clock import ServerClock
@@ -104,6 +105,16 @@ class RedisStore(Store):
         """The pacing backends of all limiters. Added by `make_limiter`, never removed."""
         self._lock = asyncio.Lock()
         """Held while connections are being opened or closed."""
+        reset_after_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Be another program in a child process: no session of the parent is open in it."""
+        self._sessions = 0
+        self._logs.clear()
+        self._connections.reset_after_fork()
+        self._heartbeat.reset_after_fork()
+        for pacing in self._pacing:
+            pacing.reset_after_fork()
 
     async def open(self) -> None:
         """Check that the server can be used by one more session.
