@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import pytest
 import redis_server
@@ -20,10 +20,12 @@ from pythpeer.stores import RedisStore
 
 pytestmark = [pytest.mark.processes, needs_fork]
 
+T = TypeVar("T")
+
 RATE: Final = Rate(0.15, guard=0.0)
 
 
-def in_child(work: Callable[[], object]) -> Callable[[], object]:
+def in_child(work: Callable[[], list[T]]) -> Callable[[], list[T]]:
     """Run *work* in a child process now; return a function that waits for its result."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -34,11 +36,12 @@ def in_child(work: Callable[[], object]) -> Callable[[], object]:
             os._exit(0)
     os.close(writing)
 
-    def result() -> object:
+    def result() -> list[T]:
         with os.fdopen(reading, "rb") as pipe:
             text = pipe.read()
         os.waitpid(child, 0)
-        return json.loads(text)
+        values: list[T] = json.loads(text)
+        return values
 
     return result
 
@@ -68,7 +71,7 @@ def test_a_child_has_another_identity() -> None:
     before = identity(store)[1:]
     names = [*identity(store)]
     for result in [in_child(lambda: identity(store)) for _ in range(2)]:
-        names += result()  # type: ignore[operator]
+        names += result()
     assert len(names) == len(set(names)) == 6
     assert identity(store)[1:] == before
 
@@ -84,7 +87,8 @@ def test_children_share_the_tokens(redis_url: Callable[[str], str]) -> None:
         await store.open()
         connections = len(store._connections._idle)
         results = [in_child(lambda: asyncio.Runner().run(use_tokens(store, 3))) for _ in range(2)]
-        await asyncio.to_thread(lambda: [times.extend(result()) for result in results])  # type: ignore[arg-type, func-returns-value]
+        for result in results:
+            times += await asyncio.to_thread(result)
         assert len(store._connections._idle) == connections
         times += await use_tokens(store, 1)
         await store.aclose()
