@@ -29,9 +29,13 @@ HEARTBEAT_INTERVAL: Final = 0.3
 """Seconds between two heartbeats."""
 
 
+MAX_SECONDS: Final = 1e9
+"""The longest time that scripts receive, 30 years: their numbers are exact up to 2**53."""
+
+
 def to_microseconds(seconds: float) -> int:
-    """Convert to whole microseconds, the unit of the scripts."""
-    return int(seconds * 1_000_000)
+    """Convert to whole microseconds, the unit of the scripts. Infinity is a very long time."""
+    return int(min(seconds, MAX_SECONDS) * 1_000_000)
 
 
 class Heartbeat:

@@ -146,7 +146,13 @@ class LogState(Generic[T]):
         max_entries = "" if limit is None else limit
         acknowledged_up_to = "" if acknowledged is None else acknowledged
         result: tuple[bytes, list[RawEntry]] = await self.run_script(
-            "read", *self.script_head, after, max_entries, meta_field, acknowledged_up_to, known
+            "read",
+            *self.script_head,
+            after,
+            max_entries,
+            meta_field,
+            acknowledged_up_to,
+            known,
         )
         self.update_head(result[0])
         return self.entries(result[1])

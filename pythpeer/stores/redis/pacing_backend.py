@@ -26,6 +26,9 @@ from .scripts import script
 
 __all__ = ["Op", "RedisPacing"]
 
+MAX_BURST: Final = 1000
+"""The number of tokens that the server stores at most, because it stores a time for each."""
+
 MAX_OUTBOX: Final = 256
 """The number of events that are kept while the server is not reachable. Older ones are dropped,
 because they no longer matter."""
@@ -69,7 +72,7 @@ class RedisPacing:
         self._script = script("bucket")
         times = (
             to_microseconds(rate.interval),
-            rate.burst,
+            min(rate.burst, MAX_BURST),
             to_microseconds(rate.guard),
             to_microseconds(SESSION_TIMEOUT),
         )

@@ -108,7 +108,8 @@ end
 
 local function trim_stream(length)
   local excess = redis.call('XLEN', STREAM) - length
-  if destructive and excess > 0 then
+  if excess <= 0 then return end
+  if destructive then
     local deletable, max_id = 0, max_deletable()
     for _, entry in ipairs(redis.call('XRANGE', STREAM, '-', '+', 'COUNT', excess)) do
       if number_of(entry[1]) > max_id then break end

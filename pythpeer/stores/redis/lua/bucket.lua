@@ -39,6 +39,7 @@ local TOKEN_TTL = 30000000      -- after this time an outstanding token counts a
 local TURN_GRACE = 500000       -- how late a waiter may ask again and keep its rank in the queue
 local RECHECK_INTERVAL = 20000  -- when to ask again while an outstanding token is not written
 local STATE_TTL = 3600000000    -- how long the state is kept after its last effect
+local MAX_TTL = 1e15            -- the longest time for which Redis can keep a key
 
 local now, offset = store_time(SERVER, owner ~= '' and ALIVE)
 
@@ -268,5 +269,5 @@ local last = starts[#starts] and starts[#starts][2] or now
 local ttl = math.max(paused, due, last, now) - now + interval * (burst + 1) + STATE_TTL
 local state = string.format('%s|%d|%d|%d|%.0f|%.0f|%s|%s|%s|%s', since, requests, burst, saved, due,
   paused, write(starts), write(outstanding), write(queue), write(cancelled))
-redis.call('SET', STATE, state, 'PX', math.ceil(ttl / 1000))
+redis.call('SET', STATE, state, 'PX', math.ceil(math.min(ttl, MAX_TTL) / 1000))
 return {wait, math.ceil(math.max(0, paused - now)), now, offset, steps}
