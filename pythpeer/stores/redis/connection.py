@@ -24,6 +24,7 @@ from .server_errors import (
     NO_SCRIPT,
     REJECTIONS,
     error_code,
+    is_about_data,
     is_response,
     is_reusable,
     strip_tracebacks,
@@ -97,10 +98,19 @@ def _driver() -> dict[str, Any]:
 class _Failure:
     """The reason why there is no response."""
 
-    __slots__ = ("error", "retryable", "stale")
+    __slots__ = ("error", "malformed", "retryable", "stale")
 
-    def __init__(self, error: StoreError, *, retryable: bool = False, stale: bool = False) -> None:
+    def __init__(
+        self,
+        error: StoreError,
+        *,
+        retryable: bool = False,
+        stale: bool = False,
+        malformed: bool = False,
+    ) -> None:
         self.error: Final = error
+        self.malformed: Final = malformed
+        """Whether a script has failed because of what is stored."""
         self.retryable: Final = retryable
         """Whether another attempt may succeed."""
         self.stale: Final = stale
@@ -193,6 +203,12 @@ class Connections:
                 was_stale = True
                 continue
             wait = random.uniform(backoff / 2, backoff)
+            if outcome.malformed:
+                outcome = self._failure(
+                    f"has malformed data under the key {self._shown(str(keys[0]))}, or under"
+                    " another one with this end: another program has written there",
+                    transient=False,
+                )
             if not outcome.retryable or loop.time() + wait > end:
                 break
             await asyncio.sleep(wait)
@@ -287,7 +303,12 @@ class Connections:
         stale = stale and failure.retryable and not is_response(error)
         if self._node != node or stale:
             await self._discard_idle()
-        return _Failure(failure.error, retryable=failure.retryable, stale=stale)
+        return _Failure(
+            failure.error,
+            retryable=failure.retryable,
+            stale=stale,
+            malformed=not failure.retryable and is_about_data(error),
+        )
 
     def _take_idle(self) -> Connection | None:
         self._rebind()

@@ -230,7 +230,7 @@ class LogState(Generic[T]):
         decode = self._decode
         entries: list[Entry[T]] = []
         for raw_id, fields in raw_entries:
-            id = int(raw_id[:-2])
+            id = int(raw_id.partition(b"-")[0])
             if not fields:
                 logger.warning(
                     "%s: item %d was trimmed before it was delivered", self.topic.name, id
@@ -243,5 +243,8 @@ class LogState(Generic[T]):
                     item = decode(fields[-1])
                 except (ValueError, RecursionError):
                     logger.warning("%s: item %d is damaged in the store", self.topic.name, id)
-            entries.append(Entry(id, int(fields[1]), fields[2:3] == [b"gap"], item))
+            after = fields[1] if fields[0] == b"after" else b""
+            # An entry of another writer has no link. It is undecodable, and hides nothing.
+            link = int(after) if after.isdigit() else id - 1
+            entries.append(Entry(id, link, fields[2:3] == [b"gap"], item))
         return entries

@@ -9,6 +9,7 @@ __all__ = [
     "NO_SCRIPT",
     "REJECTIONS",
     "error_code",
+    "is_about_data",
     "is_response",
     "is_reusable",
     "strip_tracebacks",
@@ -57,6 +58,10 @@ CODES_OF_TEXTS: Final = {
 error of a command in its own words."""
 
 
+MALFORMED_TEXTS: Final = ("user_script", "WRONGTYPE", "Error running script")
+"""What the errors of a script contain that failed itself."""
+
+
 def error_code(error: Exception) -> str:
     """Return the code of an error: the first word of its text, or the class that replaces it.
 
@@ -87,6 +92,14 @@ def error_code(error: Exception) -> str:
     return next(
         (code for part, code in CODES_OF_TEXTS.items() if part in text), text.partition(" ")[0]
     )
+
+
+def is_about_data(error: Exception) -> bool:
+    """Return whether a script failed because of what is stored: another writer has changed it."""
+    text = str(error)
+    if not is_response(error) or error_code(error) in ERRORS:
+        return False
+    return any(part in text for part in MALFORMED_TEXTS)
 
 
 def is_response(error: Exception) -> bool:

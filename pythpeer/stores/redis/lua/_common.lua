@@ -149,8 +149,10 @@ local function make_entry(id, after, gap, item)
   return {fmt_int(id) .. '-0', fields}
 end
 
+-- Returns the link of an entry. One that another program has written has none: it follows directly.
 local function link_of(entry)
-  return tonumber(entry[2][2]), entry[2][3] == 'gap'
+  local after = entry[2][1] == 'after' and tonumber(entry[2][2])
+  return after or number_of(entry[1]) - 1, entry[2][3] == 'gap'
 end
 
 -- Replaces links of entries by the better ones that are stored apart from the stream.
