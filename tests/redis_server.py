@@ -36,7 +36,7 @@ PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 """The path of the real server, if this machine has one."""
 
 CANARY: Final = "hunter2-canary"
-"""The password of `MisbehavingRedis`."""
+"""The password of `FaultyRedis`."""
 
 TOOL: Final = shutil.which("redis-cli") or shutil.which("valkey-cli")
 """The path of its command-line client."""
@@ -128,7 +128,7 @@ def real_server(folder: Path, *options: str, password: str = "") -> Iterator[Rea
         server.kill()
 
 
-async def let_all_tokens_be_available(store: RedisStore) -> None:
+async def make_tokens_available(store: RedisStore) -> None:
     """Let the server count as running for long, so that all tokens are available."""
     await store._connections.run_script(
         Script("redis.call('HSET', KEYS[1], 'since', 0)"), (store._keys.server,), ()
@@ -183,7 +183,7 @@ def leaks(error: BaseException | None) -> bool:
     return CANARY in "".join(text) or leaks(error.__context__) or leaks(error.__cause__)
 
 
-class MisbehavingRedis:
+class FaultyRedis:
     """A server with given responses to scripts, and with those of a server to other commands."""
 
     def __init__(

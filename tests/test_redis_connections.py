@@ -17,7 +17,7 @@ import redis_server
 import trustme
 from fork_server import HANG_TIMEOUT
 from helpers import REAL, now, wait_until
-from redis_server import CANARY, MisbehavingRedis
+from redis_server import CANARY, FaultyRedis
 
 from pythpeer import StoreError
 from pythpeer.stores import RedisStore, Topic
@@ -57,7 +57,7 @@ async def keep_idle(store: RedisStore, count: int) -> None:
 @pytest.mark.parametrize("anyio_backend", LOOPS)
 async def test_connections_that_were_reset_are_replaced_at_once(anyio_backend: object) -> None:
     """Whatever the event loop raises for them; after one is found, the others are not tried."""
-    fake = MisbehavingRedis()
+    fake = FaultyRedis()
     async with fake as store:
         await store.open()
         await keep_idle(store, 8)
@@ -72,7 +72,7 @@ async def test_connections_that_were_reset_are_replaced_at_once(anyio_backend: o
 
 async def test_silent_connections_cost_one_time_limit() -> None:
     """Not one for each; and the call succeeds although that is longer than its patience."""
-    fake = MisbehavingRedis()
+    fake = FaultyRedis()
     async with fake:
         store = RedisStore(fake.url, timeout=0.3, patience=0.0)
         await store.open()
@@ -86,7 +86,7 @@ async def test_silent_connections_cost_one_time_limit() -> None:
 
 async def test_a_failing_server_is_not_asked_without_a_pause() -> None:
     """Only the first idle connection that is found dead is replaced without a back-off."""
-    fake = MisbehavingRedis()
+    fake = FaultyRedis()
     async with fake as store:
         await store.open()
         fake.reset()
@@ -113,7 +113,7 @@ async def open_within(store: RedisStore, how: str) -> None:
 @pytest.mark.parametrize("how", ["task", "asyncio.timeout", "anyio.fail_after"])
 async def test_a_cancelled_connection_does_not_show_the_password(how: str) -> None:
     """In no frame of the cancellation, wherever it arrives in redis-py."""
-    fake = MisbehavingRedis()
+    fake = FaultyRedis()
     fake.silent = True
     async with fake as store:
         task = asyncio.ensure_future(store.open())
@@ -131,7 +131,7 @@ async def test_a_cancelled_connection_does_not_show_the_password(how: str) -> No
 
 async def test_redis_py_warns_about_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """Not at a connection with a password either."""
-    async with MisbehavingRedis() as store:
+    async with FaultyRedis() as store:
         await store.open()
     assert [record for record in caplog.records if record.name.startswith("redis")] == []
 
@@ -142,7 +142,7 @@ async def test_the_host_of_a_certificate_is_checked(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(ca))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("other.example").configure_cert(context)
-    fake = MisbehavingRedis(context=context)
+    fake = FaultyRedis(context=context)
     async with fake:
         store = RedisStore(f"{fake.url.replace('redis://', 'rediss://')}?ssl_ca_certs={ca}")
         with pytest.raises(StoreError, match="cannot be reached"):
@@ -172,7 +172,7 @@ async def test_a_password_that_is_being_changed_is_waited_for(tmp_path: Path) ->
 
 async def test_what_a_server_responds_is_shown_without_control_characters() -> None:
     """A terminal would obey them. The password is hidden in both spellings."""
-    fake = MisbehavingRedis(b"-ERR unknown \x1b[2J\xe2\x80\xae " + CANARY.encode())
+    fake = FaultyRedis(b"-ERR unknown \x1b[2J\xe2\x80\xae " + CANARY.encode())
     async with fake as store:
         await store.open()
         with pytest.raises(StoreError, match="unknown") as caught:
@@ -183,7 +183,7 @@ async def test_what_a_server_responds_is_shown_without_control_characters() -> N
 
 async def test_a_failed_call_leaves_no_reference_cycle() -> None:
     """The exception of redis-py would keep a dropped reader, and with it its items, alive."""
-    fake = MisbehavingRedis(b"-NOSCRIPT No matching script", b"-ERR no")
+    fake = FaultyRedis(b"-NOSCRIPT No matching script", b"-ERR no")
 
     class Marker:
         """Stands in the frame of the caller."""

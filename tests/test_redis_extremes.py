@@ -113,16 +113,3 @@ async def test_rates(server: VirtualRedisStore, rate: Rate, available: bool) -> 
     await asyncio.sleep(1.0)
     assert (await server.snapshot()).endpoints[0].paused_for > 1e8
     assert now() < 120.0
-
-
-async def test_the_last_position(server: VirtualRedisStore) -> None:
-    """A stream after the last possible id waits, as on every other store."""
-    async with FakeServices() as fake:
-        url = f"redis://127.0.0.1:{server._socket.getsockname()[1]}/0"
-        async with fake.session(store=RedisStore(url)) as session:
-            for name in ("bot", None):
-                async with session.peerbet.chat_stream(name=name, after=INT32_MAX) as stream:
-                    fake.chat.say("alice", "hello")
-                    with pytest.raises(TimeoutError):
-                        async with asyncio.timeout(5.0):
-                            await anext(stream)

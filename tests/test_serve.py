@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,7 @@ from inner_pytest import run_pytest
 
 from pythpeer import Session
 from pythpeer.cli import main
+from pythpeer.cli.serve import FIRST_SECOND
 
 FREE: Final = ("--port", "0", "--peerbet-port", "0", "--pythbots-port", "0")
 
@@ -93,11 +95,13 @@ async def test_it_prints_its_urls_serves_and_stops(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lines have the URLs; Ctrl-C ends it with code 0, with a page open."""
+    started = int(time.time())
     command = await serve(*FREE).ready()
     for name, value in command.environment.items():
         monkeypatch.setenv(name, value)
     async with Session.from_env() as session, aiohttp.ClientSession() as http:
-        assert await session.peerbet.post("hello") == 1
+        first = await session.peerbet.post("hello")
+        assert started <= first + FIRST_SECOND <= time.time()  # above the ids of earlier runs
         async with http.get(command.page) as page, http.get(f"{command.page}api/events") as sse:
             assert "pythpeer serve" in await page.text()
             assert (await sse.content.readline()).startswith(b"retry")
@@ -174,15 +178,15 @@ async def test_broken_rules_are_shown(serve: Serve) -> None:
 @needs_signals
 async def test_people_talk_with_that_option(serve: Serve) -> None:
     """For equal seeds they say the same."""
-    openings: list[list[tuple[str, str]]] = []
+    conversations: list[list[tuple[str, str]]] = []
     for _ in range(2):
         command = serve(*FREE, "--people", "--seed", "5", "--json")
         row = json.loads(await command.next_line())
         async with Session(peerbet_url=row["environment"]["PYTHPEER_PEERBET_URL"]) as session:
             page = await session.peerbet.messages()
-        openings.append([(message.sender, message.text) for message in page.messages])
-    assert openings[0][0] == openings[1][0]
-    assert openings[0][0][1] == "good morning, everyone"
+        conversations.append([(message.sender, message.text) for message in page.messages])
+    assert conversations[0][0] == conversations[1][0]
+    assert conversations[0][0][1] == "good morning, everyone"
 
 
 @pytest.mark.processes

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ..testing.web import Notice, Page
 
 __all__ = ["serve"]
+
+FIRST_SECOND: Final = 1_577_836_800
+"""The beginning of 2020, in seconds after 1970. Counted from there, ids are Int32 until 2088."""
 
 PEOPLE_PACE: Final = (2.0, 7.0)
 """The minimum and maximum of seconds between two actions of people, slow enough to read."""
@@ -65,6 +69,7 @@ def serve(
         peerbet_port=peerbet_port,
         pythbots_port=pythbots_port,
     )
+    fake.chat.skip_to(_first_id(time.time()))
     if people:
         fake.people.live(pace=PEOPLE_PACE)
     notices: asyncio.Queue[Notice] = asyncio.Queue()
@@ -72,6 +77,15 @@ def serve(
     with contextlib.suppress(runtime.Interrupted):  # the usual end
         runtime.run(_serve(fake, page, notices, json=json))
     return 0
+
+
+def _first_id(seconds: float) -> int:
+    """Return the id of the first message of a run that begins *seconds* after 1970.
+
+    It is above those of earlier runs, so that a bot whose store outlives them continues: a run has
+    fewer messages than it lasts seconds.
+    """
+    return int(seconds) - FIRST_SECOND
 
 
 async def _serve(

@@ -1,4 +1,4 @@
-"""Streams: async iterators over the items of a log, and several of them merged into one.
+"""Streams: async iterators over the items of a log; each reports its deliveries to hooks.
 
 A stream does no HTTP. It reads its log from its position, and asks its poller for more when the
 log has nothing after that position.
@@ -18,6 +18,7 @@ from ..hooks import DeliveryEvent
 from ..misuse import AsyncContextOnly, AsyncIterationOnly
 from ..retry import is_transient
 from ..stores.base import Entry
+from ..stores.ids import first_position, service_id
 from ..validation import check_integer, check_text
 from .gaps import Gap
 from .guard import ResourceGuard
@@ -51,8 +52,8 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @property
     @abc.abstractmethod
-    def is_closed(self) -> bool:
-        """Whether the stream has been closed."""
+    def has_ended(self) -> bool:
+        """Whether the stream returns no more items: it was closed, or its session is stopping."""
 
     @property
     @abc.abstractmethod
@@ -61,7 +62,7 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @abc.abstractmethod
     async def fill(self) -> None:
-        """Wait until the stream is ready or closed. Raises what polling fails with permanently."""
+        """Wait until the stream is ready or has ended. Raises an error that is permanent."""
 
     @abc.abstractmethod
     def pop(self) -> T_co:
@@ -69,7 +70,7 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @abc.abstractmethod
     def acknowledge(self) -> None:
-        """Acknowledge the item that was popped last, if it is not acknowledged yet."""
+        """Acknowledge the item that was popped last, unless it is, or the stream was closed."""
 
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
@@ -79,6 +80,8 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     `aclose` do not acknowledge it: a later stream of the same name returns that item again.
     Cancelling the wait for an item loses nothing. Transient failures are retried after a back-off;
     any other error (for example a rejected key) is raised, and raised again at the next request.
+    The loop ends when the stream was closed, or after `Session.stop`: then the item returned last
+    is acknowledged.
 
     A stream is used by one task at a time; another task gets an `InvalidRequestError`.
     """
@@ -122,8 +125,11 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         """Whether `aclose` was called."""
         self._gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
         """The latest gaps, for `gaps`."""
-        self._pending_gaps: deque[Gap] = deque()
-        """Gaps for which `GapError` is still to be raised, in order."""
+        self._pending_gaps: deque[tuple[int, Gap]] = deque()
+        """Gaps for which `GapError` is still to be raised, in order, each with the id of the entry
+        after it."""
+        self._restarts = 0
+        """How often an entry was the first of a new numbering."""
         self._undecodable = 0
         """Undecodable entries that were read from the log."""
         self._skipped_base = poller.skipped
@@ -136,6 +142,11 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     def gaps(self) -> tuple[Gap, ...]:
         """The latest 1000 gaps, in order: the service may have had more than it could show."""
         return tuple(self._gaps)
+
+    @property
+    def restarts(self) -> int:
+        """How often the service has started its ids anew while this stream followed it."""
+        return self._restarts
 
     @property
     def skipped(self) -> int:
@@ -159,11 +170,13 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             last_success=poller.outcomes.last_success,
             failures=poller.outcomes.failures,
             last_error=poller.outcomes.last_error,
+            failing_since=poller.outcomes.failing_since,
             polling=poller.in_flight,
             next_poll=next_poll,
-            cursor=position,
-            lag=0 if read_up_to is None else max(0, poller.newest - read_up_to),
+            cursor=None if position is None else service_id(position),
+            lag=0 if read_up_to is None else poller.lag(read_up_to),
             gaps=len(self._gaps),
+            restarts=self._restarts,
             skipped=self.skipped,
         )
 
@@ -171,12 +184,15 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         return self
 
     async def __anext__(self) -> T_co:
-        if self.busy or self._closed or self._poller.closed or not self._buffer:
+        poller = self._poller
+        if self.busy or self._closed or poller.closed or poller.stop.made or not self._buffer:
             with ResourceGuard(self):
                 if not self._closed:
-                    self._poller.ensure_open()
-                    self.acknowledge()
+                    poller.ensure_open()
+                self.acknowledge()
                 await self.fill()
+                if self.has_ended:
+                    raise StopAsyncIteration
                 return self.pop()
         # The buffer has an item: no other task can run before it is returned, so no guard.
         self.acknowledge()
@@ -184,7 +200,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
 
     async def ack(self) -> None:
         """Acknowledge the item returned last; on return that is stored."""
-        self.acknowledge()
+        self._acknowledge_last()
         await self._reader.flush()
 
     async def aclose(self) -> None:
@@ -200,8 +216,9 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         """Find the initial position, so that the stream returns all that arrives from now on."""
         with ResourceGuard(self):
             self._poller.ensure_open()
-            while not await self._retrying(self._init_position):
-                self._poller.ensure_open()
+            with self._poller.stop.ends_wait():
+                while not self.has_ended and not await self._retrying(self._init_position):
+                    self._poller.ensure_open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -217,12 +234,12 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     @property
     def is_ready(self) -> bool:
         """Internal, for `merge`."""
-        return bool(self._buffer)
+        return bool(self._buffer) and not self.has_ended
 
     @property
-    def is_closed(self) -> bool:
+    def has_ended(self) -> bool:
         """Internal, for `merge`."""
-        return self._closed
+        return self._closed or self._poller.stop.made
 
     @property
     def in_flight(self) -> bool:
@@ -231,16 +248,15 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
 
     async def fill(self) -> None:
         """Internal, for `merge`."""
-        while not self._buffer and not self._closed:
-            self._poller.ensure_open()
-            await self._retrying(self._read_or_poll)
+        with self._poller.stop.ends_wait():
+            while not self._buffer and not self.has_ended:
+                self._poller.ensure_open()
+                await self._retrying(self._read_or_poll)
 
     def pop(self) -> T_co:
         """Internal, for `merge`."""
-        if not self._buffer:
-            raise StopAsyncIteration
-        if self._pending_gaps and self._pending_gaps[0].before <= self._buffer[0][0]:
-            gap = self._pending_gaps.popleft()
+        if self._pending_gaps and self._pending_gaps[0][0] <= self._buffer[0][0]:
+            _, gap = self._pending_gaps.popleft()
             raise GapError(
                 f"messages may be missing between {gap.after} and {gap.before}",
                 endpoint=self._poller.source.name,
@@ -252,6 +268,10 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
 
     def acknowledge(self) -> None:
         """Internal, for `merge`."""
+        if not self._closed:
+            self._acknowledge_last()
+
+    def _acknowledge_last(self) -> None:
         if self._unacked is not None:
             self._reader.ack(self._unacked)
             self._acknowledged, self._unacked = self._unacked, None
@@ -263,13 +283,13 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         if self._started or self._closed:
             return
         cursor = self._cursor
-        if cursor.position is None:
-            cursor.position = self._after
-        if cursor.position is None:
+        if cursor.position is None and self._after is None:
             cursor.position = await self._reader.position()
-        if cursor.position is None:
+        if cursor.position is None and self._after is None:
             cursor.position = await self._poller.source.initial_position(self._poller.log)
             cursor.may_be_incomplete = cursor.position is None
+        if self._after is not None:
+            cursor.position = await self._position_after(self._after)
         while cursor.position is None:
             await self._poller.wait_for_more(cursor)
         if self._after is None:
@@ -278,6 +298,15 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             await self._reader.seek(cursor.position)
         self._acknowledged = cursor.position
         self._started = True
+
+    async def _position_after(self, after: int) -> int:
+        """Return the position after a user's id, which may need a poll."""
+        poller, cursor = self._poller, self._cursor
+        while (position := await poller.source.position_after(poller.log, after)) is None:
+            cursor.position = None
+            await poller.wait_for_more(cursor)
+            cursor.may_be_incomplete = True
+        return position
 
     async def _read_or_poll(self) -> None:
         """Read entries from the log into the buffer, or wait for a poll where there are none."""
@@ -306,15 +335,21 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         cursor = self._cursor
         before = position = cursor.position or 0
         for entry in entries:
-            chain_broken = entry.after > position
+            # A new numbering begins at its first position, wherever the one before has ended.
+            start = max(position, first_position(entry.id))
+            chain_broken = entry.after > start
             if chain_broken and cursor.confirmed_at != position:
                 cursor.may_be_incomplete = True
+                self._poller.update_newest(entry.id)
                 break  # entries are missing in between, and the service may still have them
             # after=0 asks for the oldest item available: no gap before it. Any other stream at 0
             # started when the chat was empty: items since then may be missing.
-            counts_as_gap = position > 0 or self._after is None
-            if (chain_broken or entry.gap) and counts_as_gap and position < entry.id - 1:
-                self._record_gap(Gap(position, entry.id))
+            counts_as_gap = service_id(position) > 0 or self._after is None
+            if (chain_broken or entry.gap) and counts_as_gap and start < entry.id - 1:
+                self._record_gap(start, entry.id)
+            if start > position and service_id(position):
+                self._restarts += 1
+                self._poller.report_restart(entry.id)
             cursor.may_be_incomplete = False
             position = cursor.position = entry.id
             if entry.item is None:
@@ -329,17 +364,18 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     def _emit_delivery(self) -> None:
         """Notify the hooks of the items that were buffered."""
         poller, items = self._poller, len(self._buffer)
-        event = DeliveryEvent(poller.source.name, self._name, items, self._lag)
+        lag = poller.lag(self._cursor.position or 0)
+        event = DeliveryEvent(poller.source.name, self._name, items, lag)
         for listener in poller.hooks.delivery:
             listener(event)
 
-    @property
-    def _lag(self) -> int:
-        """How many ids the cursor is behind the newest id known to the poller."""
-        return max(0, self._poller.newest - (self._cursor.position or 0))
-
-    def _record_gap(self, gap: Gap) -> None:
+    def _record_gap(self, position: int, id: int) -> None:
+        """Record that items may be missing between a position and the entry *id*."""
+        after, before = service_id(position), service_id(id)
+        if after >= before - 1:
+            return
+        gap = Gap(after, before)
         self._gaps.append(gap)
         self._poller.report_gap(gap)
         if self._on_gap == "raise":
-            self._pending_gaps.append(gap)
+            self._pending_gaps.append((id, gap))

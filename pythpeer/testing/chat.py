@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from .deprecation import warn_renamed
+from ..deprecation import warn_renamed
 from .quirks import Quirks
 from .requests import IncomingRequest
 from .responses import RejectedError, as_bit, as_php_list, ordered
@@ -57,7 +57,7 @@ class ChatLine(msgspec.Struct, frozen=True):
 
 
 class FakeChat:
-    """The chat, whose messages have the ids 1, 2, 3 ..."""
+    """The chat, whose messages have the ids 1, 2, 3 ..., unless `skip_to` is called."""
 
     def __init__(
         self, *, quirks: Callable[[], Quirks], date: Callable[[], str], rng: Random
@@ -95,6 +95,10 @@ class FakeChat:
         for listener in tuple(self._listeners):
             listener(line)
         return line.id
+
+    def skip_to(self, id: int) -> None:
+        """Give the next message this id, or a higher one if messages have higher ones already."""
+        self._last_id = max(self._last_id, id - 1)
 
     def after(self, id: int) -> list[ChatLine]:
         """Return the messages after the one with this id, in order."""

@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from ..base import Entry, NewEntry, Reader, Topic
+from ..base import Entry, LogTail, NewEntry, Reader, Topic
 from .connection import Argument, Connections
 from .heartbeat import Heartbeat
 from .keys import Keys
@@ -48,8 +48,9 @@ class _Change:
         self.keys: Final = keys
         self.args: Final = args
         """The arguments, without what is known of the log."""
-        self.appended: Sequence[int] = ()
-        """The indices of the entries that were new. Set by `LogState`."""
+        self.appended: Sequence[int] | None = ()
+        """The indices of the entries that were new; ``None`` if the log did not have the expected
+        head. Set by `LogState`."""
 
 
 class LogState(Generic[T]):
@@ -157,19 +158,35 @@ class LogState(Generic[T]):
         self.update_head(result[0])
         return self.entries(result[1])
 
+    async def tail(self, limit: int) -> LogTail[T]:
+        """Return the head, and the last *limit* entries, ascending."""
+        result: tuple[int, list[RawEntry]] = await self.run_script("tail", limit)
+        self.head = result[0]
+        return LogTail(result[0], self.entries(result[1]))
+
     async def append(
-        self, owner: str, entries: Sequence[NewEntry[T]], completes: Collection[int]
-    ) -> Sequence[NewEntry[T]]:
+        self,
+        owner: str,
+        entries: Sequence[NewEntry[T]],
+        completes: Collection[int],
+        expected_head: int | None = None,
+    ) -> Sequence[NewEntry[T]] | None:
         """Append those of *entries* that are new, and return them.
 
+        If *expected_head* is given and is not the head, nothing happens, and the result is
+        ``None``.
         If that fails for a log that is read destructively, they are appended later, by `settle`.
         """
-        args: list[Argument] = [self._max_length, owner, len(completes), *completes]
+        args: list[Argument] = [
+            *(self._max_length, owner),
+            "" if expected_head is None else expected_head,
+            *(len(completes), *completes),
+        ]
         for new in entries:
             args += self._encode_entry(new)
         done = f"{self._tag}:done:{os.urandom(8).hex()}"
         indices = await self._change(_Change("append", (*self._keys, done), args))
-        return [entries[index] for index in indices]
+        return None if indices is None else [entries[index] for index in indices]
 
     async def lose_fetch(self, owner: str, fetch: int) -> None:
         """Mark a fetch intent as lost, later if that fails now."""
@@ -184,7 +201,7 @@ class LogState(Generic[T]):
                     await self._send(self._unsettled[0])
                     self._unsettled.popleft()
 
-    async def _change(self, change: _Change) -> Sequence[int]:
+    async def _change(self, change: _Change) -> Sequence[int] | None:
         """Send a change after all earlier ones. Returns the indices of appended entries."""
         if not self._destructive:
             return await self._send(change)
@@ -198,14 +215,16 @@ class LogState(Generic[T]):
             self._loop, self._settling = loop, asyncio.Lock()
         return self._settling
 
-    async def _send(self, change: _Change) -> Sequence[int]:
+    async def _send(self, change: _Change) -> Sequence[int] | None:
         args = change.args
         if change.script == "append":
             args = [*self.script_head, *args]
         result = await self.connections.run_script(
             script(change.script, with_common=True), change.keys, args
         )
-        if change.script == "append":
+        if change.script == "append" and result is None:
+            change.appended = None
+        elif change.script == "append":
             self.update_head(result[0])
             change.appended = result[1:]
         return change.appended

@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..base import DIRECT
-from ..snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
-from ..snapshot import endpoint_snapshot as survey_endpoint
+from ..ids import service_id
+from ..snapshot import (
+    EndpointSnapshot,
+    LatestItem,
+    LogSnapshot,
+    ReaderSnapshot,
+    StoreSnapshot,
+    endpoint_snapshot,
+)
 from .ack_file import AckFile
 from .log import ANONYMOUS
 from .owner import is_alive
@@ -38,16 +45,22 @@ def _logs(
     return [
         LogSnapshot(
             topic=topic,
-            head=head,
+            head=service_id(head),
             length=length,
             has_leader=leader is not None and now < lease_until and is_alive(leader),
             pending_fetches=_count(db, COUNT_FETCHES, log),
             readers=tuple(
-                ReaderSnapshot(name, stored.position, _count(db, COUNT_AFTER, log, stored.position))
+                ReaderSnapshot(
+                    name,
+                    service_id(stored.position),
+                    _count(db, COUNT_AFTER, log, stored.position),
+                )
                 for name, stored in sorted(stored_positions(log, db, ack_file))
                 if name not in (DIRECT, ANONYMOUS)
             ),
-            latest=tuple(LatestItem(*row) for row in reversed(_latest(db, log, latest))),
+            latest=tuple(
+                LatestItem(service_id(id), item) for id, item in reversed(_latest(db, log, latest))
+            ),
         )
         for log, topic, head, length, leader, lease_until in rows
     ]
@@ -69,4 +82,4 @@ def _latest(db: sqlite3.Connection, log: int, count: int) -> list[tuple[int, str
 
 def _endpoints(db: sqlite3.Connection, now: float) -> list[EndpointSnapshot]:
     rows = db.execute("SELECT key, state FROM pace ORDER BY key").fetchall()
-    return [survey_endpoint(key, state, now, is_alive) for key, state in rows]
+    return [endpoint_snapshot(key, state, now, is_alive) for key, state in rows]
