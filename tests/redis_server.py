@@ -244,6 +244,8 @@ class FaultyRedis:
         if words[0] == b"INFO":
             text = f"redis_version:{self.version}\r\nrun_id:x".encode()
             return b"$%d\r\n%s" % (len(text), text)
+        if words[0] == b"EVAL":  # register_run
+            return b"*2\r\n$32\r\n" + 16 * b"00" + b"\r\n$1\r\n1"
         if words[0] == b"EVALSHA":
             self.scripts += 1
             return self.answers.popleft() if self.answers else b":7"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
 from .address import Address
+from .keys import Keys
 from .scripts import Script, script
 from .server_errors import (
     ERRORS,
@@ -121,16 +122,17 @@ class Connections:
     """The connections of a store to the server at *address*.
 
     *timeout* limits the wait for one response, *max_wait* the time for which a call retries while
-    the server is not reachable; both are in seconds. *run_key* is the key for the server's run.
+    the server is not reachable; both are in seconds. *keys* has the key for the server's run, and
+    the salt.
 
     Invariants: a connection is either idle or used by one command; after an error or a
     cancellation, when a response may still arrive on it, it is discarded. When one idle connection
     is found dead, all of them are discarded, because the same event has probably ended them all.
     """
 
-    def __init__(self, address: Address, *, run_key: str, timeout: float, max_wait: float) -> None:
+    def __init__(self, address: Address, keys: Keys, *, timeout: float, max_wait: float) -> None:
         self._address = address
-        self._run_key = run_key
+        self._keys = keys
         self._timeout = timeout
         self._max_wait = max_wait
         self._node: tuple[str, int] | None = None
@@ -143,6 +145,8 @@ class Connections:
         """The open connections that no command uses."""
         self._open = False
         """Whether commands are allowed. Changed by `open` and `aclose`."""
+        self.has_renamed = False
+        """Whether the keys of version 0.1 have been renamed. Read at each new connection."""
         self._was_accepted = False
         """Whether the server has accepted the credentials since `open`. A rejection after that is
         transient: the password is being changed. Changed by `open`."""
@@ -233,13 +237,24 @@ class Connections:
         cursor: Argument = 0
         while True:
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            outcome = await self._execute(_pack_command(b"", 0, command))
-            if isinstance(outcome, _Failure):
-                raise outcome.error
-            cursor, keys = outcome
+            cursor, keys = await self._execute_or_raise(*command)
             names += [key.decode("utf-8", "replace") for key in keys]
             if not int(cursor):
                 return names
+
+    async def rename_keys(self) -> None:
+        """Rename the keys of version 0.1, whose names contain the digest of a key."""
+        for name in set(await self.scan(self._keys.tag)):
+            new_name = self._keys.stored(name)
+            if new_name != name:
+                await self._execute_or_raise("RENAMENX", name, new_name)
+        await self._execute_or_raise("HSET", self._keys.server, "renamed", 1)
+
+    async def _execute_or_raise(self, *words: Argument) -> Any:
+        outcome = await self._execute(_pack_command(b"", 0, words))
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return outcome
 
     # -- one attempt ------------------------------------------------------------------------------
 
@@ -394,8 +409,12 @@ class Connections:
                 f"has version {version}, and {MIN_VERSION}.0 is the oldest supported one"
             )
         run = server.get("run_id", "")
-        await connection.send_command("EVAL", script("register_run").text, 1, self._run_key, run)
-        await connection.read_response()
+        text, salt = script("register_run").text, self._keys.salt.hex()
+        await connection.send_command("EVAL", text, 1, self._keys.server, run, salt)
+        response = await connection.read_response()
+        if isinstance(response, list):
+            self._keys.salt = bytes.fromhex(response[0].decode())
+            self.has_renamed = response[1] == b"1"
 
     # -- errors -----------------------------------------------------------------------------------
 

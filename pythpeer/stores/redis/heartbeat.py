@@ -49,6 +49,8 @@ class Heartbeat:
         self._connections = connections
         self._clock = clock
         self._keys = (keys.alive, keys.deaths, keys.server)
+        self._names = keys
+        """The names of all keys, with the salt."""
         self._process = os.urandom(6).hex()
         """The part of the owners' names that identifies this object in this process. Changed by
         `reset_after_fork`."""
@@ -161,7 +163,8 @@ class Heartbeat:
     async def _send(self) -> None:
         dead, self._unreported_dead = self._unreported_dead, []
         sent, owners = self._clock.now(), list(self._owners)
-        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(dead), *dead, *owners]
+        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), self._names.salt.hex()]
+        args += [len(dead), *dead, *owners]
         try:
             deaths, *reading = await self._connections.run_script(
                 script("heartbeat"), self._keys, args

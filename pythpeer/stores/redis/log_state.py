@@ -88,13 +88,23 @@ class LogState(Generic[T]):
         """The readers with pending items or acknowledgements. Added and removed by themselves."""
         self._background_tasks: set[asyncio.Future[object]] = set()
         """The tasks of `run_in_background` that are not done."""
-        self._keys = keys.log(topic.name)
+        self._names = keys
         self._tag = keys.tag
         self._max_length = "" if max_length is None else max_length
         """The number of entries to keep, as the scripts expect it."""
         self._destructive = int(topic.destructive)
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(topic.item).decode
+
+    @property
+    def _keys(self) -> tuple[str, ...]:
+        """The keys of the log. They change if a server that was emptied has another salt."""
+        return self._names.log(self.topic.name)
+
+    @property
+    def name(self) -> str:
+        """The name of the topic as it is stored, for messages."""
+        return self._names.stored(self.topic.name)
 
     @property
     def stream(self) -> str:
@@ -241,7 +251,7 @@ class LogState(Generic[T]):
             return b"" if item is None else self._encode(item)
         except (ValueError, RecursionError):
             number = "without an id" if id is None else id
-            logger.warning("%s: item %s cannot be encoded", self.topic.name, number)
+            logger.warning("%s: item %s cannot be encoded", self.name, number)
             return b""
 
     def entries(self, raw_entries: Sequence[RawEntry]) -> list[Entry[T]]:
@@ -251,9 +261,7 @@ class LogState(Generic[T]):
         for raw_id, fields in raw_entries:
             id = int(raw_id.partition(b"-")[0])
             if not fields:
-                logger.warning(
-                    "%s: item %d was trimmed before it was delivered", self.topic.name, id
-                )
+                logger.warning("%s: item %d was trimmed before it was delivered", self.name, id)
                 entries.append(Entry(id, id - 1, gap=True, item=None))
                 continue
             item: T | None = None
@@ -261,7 +269,7 @@ class LogState(Generic[T]):
                 try:
                     item = decode(fields[-1])
                 except (ValueError, RecursionError):
-                    logger.warning("%s: item %d is damaged in the store", self.topic.name, id)
+                    logger.warning("%s: item %d is damaged in the store", self.name, id)
             after = fields[1] if fields[0] == b"after" else b""
             # An entry of another writer has no link. It is undecodable, and hides nothing.
             link = int(after) if after.isdigit() else id - 1

@@ -11,7 +11,6 @@ import asyncio
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -22,6 +21,7 @@ from ...pacing.limiter import loop_clock
 from .clock import ServerClock
 from .connection import Argument, Connections
 from .heartbeat import SESSION_TIMEOUT, Heartbeat, to_microseconds
+from .keys import Keys
 from .scripts import script
 
 __all__ = ["Op", "RedisPacing"]
@@ -51,7 +51,7 @@ age instead of the time."""
 
 
 class RedisPacing:
-    """The pacing backend of one endpoint and account, whose state is stored under *keys*.
+    """The pacing backend of one endpoint and account, which *key* identifies among *keys*.
 
     Invariants: events are sent in their order, and removed after the server has processed them; one
     call of the script is under way at a time; no event from one event loop is sent in another.
@@ -62,13 +62,16 @@ class RedisPacing:
         connections: Connections,
         heartbeat: Heartbeat,
         clock: ServerClock,
-        keys: Sequence[str],
+        keys: Keys,
+        key: str,
         rate: Rate,
     ) -> None:
         self._connections = connections
         self._clock = clock
         self._heartbeat = heartbeat
-        self._keys = tuple(keys)
+        self._keys = keys
+        self.key: Final = key
+        """Identifies the endpoint and the account, as `Keys.bucket` expects it."""
         self._script = script("bucket")
         times = (
             to_microseconds(rate.interval),
@@ -207,7 +210,7 @@ class RedisPacing:
                 args += _with_age(event, to_microseconds(now - happened_at))
             args += request
             result = await self._connections.run_script(
-                self._script, self._keys, args, fixed_args=self._fixed_args
+                self._script, self._keys.bucket(self.key), args, fixed_args=self._fixed_args
             )
             for sent in pending:
                 if self._outbox and self._outbox[0] is sent:

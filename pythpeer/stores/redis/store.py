@@ -91,7 +91,7 @@ class RedisStore(Store):
         self._keys = Keys(prefix)
         self._connections = Connections(
             address,
-            run_key=self._keys.server,
+            self._keys,
             timeout=timeout,
             max_wait=check_seconds("patience", patience),
         )
@@ -128,7 +128,20 @@ class RedisStore(Store):
             if not self._sessions:
                 self._logs = {name: log for name, log in self._logs.items() if log.has_unsettled}
                 await self._connections.open()
+            try:
+                await self._prepare()
+            except BaseException:
+                if not self._sessions:
+                    await self._connections.aclose()
+                raise
             self._sessions += 1
+
+    async def _prepare(self) -> None:
+        """Compute the fingerprints, which are slow, in a thread, and rename keys of version 0.1."""
+        names = [pacing.key for pacing in self._pacing]
+        await asyncio.to_thread(lambda: [self._keys.stored(name) for name in names])
+        if not self._connections.has_renamed:
+            await self._connections.rename_keys()
 
     async def aclose(self) -> None:
         """Close the store for one session. The last one closes the connections."""
@@ -172,9 +185,7 @@ class RedisStore(Store):
         """Create a limiter that shares its tokens with the other programs."""
         if not rate.interval:
             return Limiter(name, rate)
-        pacing = RedisPacing(
-            self._connections, self._heartbeat, self._clock, self._keys.bucket(key), rate
-        )
+        pacing = RedisPacing(self._connections, self._heartbeat, self._clock, self._keys, key, rate)
         self._pacing.append(pacing)
         return Limiter(name, rate, pacing)
 
