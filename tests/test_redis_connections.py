@@ -19,8 +19,10 @@ from fork_server import HANG_TIMEOUT
 from helpers import REAL, now, wait_until
 from redis_server import CANARY, FaultyRedis
 
-from pythpeer import StoreError
-from pythpeer.stores import RedisStore, Topic
+from pythpeer import Rate, StoreError
+from pythpeer.pacing.queue import Priority
+from pythpeer.stores import NewEntry, RedisStore, Topic
+from pythpeer.stores.redis.address import Address
 
 pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
@@ -201,3 +203,67 @@ async def test_a_failed_call_leaves_no_reference_cycle() -> None:
             assert marker() is None
         finally:
             gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("redis://localhost", False),
+        ("redis://127.0.0.2", False),
+        ("redis://[::1]", False),
+        ("rediss://db.example", False),
+        ("redis://db.example", True),
+        ("valkey://10.0.0.7", True),
+    ],
+)
+def test_a_connection_is_exposed(url: str, exposed: bool) -> None:
+    """If it goes to another machine without TLS."""
+    assert RedisStore(url)._address.is_exposed is exposed
+
+
+async def test_an_exposed_connection_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each process, however many stores there are."""
+    monkeypatch.setattr(Address, "is_exposed", True)
+    fake = FaultyRedis()
+    async with fake:
+        for _ in range(2):
+            store = RedisStore(fake.url)
+            await store.open()
+            await store.aclose()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([text for text in messages if "is not encrypted: use rediss://" in text]) == 1
+    assert CANARY not in "".join(messages)
+
+
+@redis_server.needs_a_server
+async def test_the_documented_rights_are_enough(tmp_path: Path) -> None:
+    """For all that a store does. Without one of them the error says that it is a right."""
+    from redis.asyncio import Redis
+
+    guide = Path(__file__).parent.parent / "docs" / "how-to" / "workers.md"
+    (line,) = [line for line in guide.read_text().splitlines() if "ACL SETUSER" in line]
+    words = line.partition("redis-cli ")[2].replace("'", "").split()
+    with redis_server.real_server(tmp_path) as server:
+        async with Redis(port=server.port) as admin:
+            await admin.execute_command(*words)  # type: ignore[no-untyped-call]
+            store = RedisStore(f"redis://bot:PASSWORD@127.0.0.1:{server.port}/0")
+            await store.open()
+            mail = store.log(Topic("mail", Item, destructive=True))
+            reader = mail.reader("bot")
+            await reader.seek_if_new(0)
+            assert await mail.acquire_lease(1.0)
+            fetch = await mail.begin_fetch(1.0)
+            await mail.append([NewEntry(Item(1), identity="1")], completes=[fetch])
+            assert len(await reader.read(0, 10)) == 1
+            await mail.wait_for_append(0.01)
+            (await store.limiter("k", "x", Rate(1e-3)).acquire(Priority.CALL)).close()
+            assert len((await store.snapshot()).logs) == 1
+            await store.aclose()
+            await admin.execute_command("ACL", "SETUSER", "bot", "-@stream")  # type: ignore[no-untyped-call]
+            await store.open()
+            with pytest.raises(StoreError, match="does not permit the user") as caught:
+                await store.log(CHAT).append([NewEntry(Item(1), id=1)])
+            assert not caught.value.transient
+            await store.aclose()

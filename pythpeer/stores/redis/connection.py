@@ -9,6 +9,7 @@ lost and it is sent again; every script must allow for that.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 from collections.abc import Iterable, Sequence
@@ -36,7 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Argument", "Connections"]
 
+logger: Final = logging.getLogger(__name__)
+
 Argument = bytes | str | int
+
+_warned: Final[set[str]] = set()
+"""The addresses for which the warning about encryption was logged in this process."""
 
 MIN_VERSION: Final = 7
 """The oldest supported version of the server."""
@@ -165,6 +171,13 @@ class Connections:
             await self.aclose()
             raise outcome.error
         self._was_accepted = True
+        if self._address.is_exposed and str(self._address) not in _warned:
+            _warned.add(str(self._address))
+            logger.warning(
+                "the connection to the store at %s is not encrypted: use rediss:// unless the"
+                " network is trusted",
+                self._address,
+            )
 
     def reset_after_fork(self) -> None:
         """Use none of the connections in a child process, and close none."""

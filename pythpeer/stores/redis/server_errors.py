@@ -51,6 +51,9 @@ CODES_OF_TEXTS: Final = {
     "OOM command not allowed": "OOM",
     "max number of clients reached": "MAXCLIENTS",
     "Script killed by user": "KILLED",
+    "ACL failure in script": "NOPERM",
+    "can't run this command": "NOPERM",
+    "can't access at least one of the keys": "NOPERM",
     "NOREPLICAS": "NOREPLICAS",
     "MISCONF": "MISCONF",
 }
