@@ -57,7 +57,7 @@ async def keep_idle(store: RedisStore, count: int) -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", LOOPS)
-async def test_connections_that_were_reset_are_replaced_at_once(anyio_backend: object) -> None:
+async def test_connections_that_were_reset_are_replaced_immediately(anyio_backend: object) -> None:
     """Whatever the event loop raises for them; after one is found, the others are not tried."""
     fake = FaultyRedis()
     async with fake as store:

@@ -20,7 +20,7 @@ from pythpeer.testing import FakeServices
 pytestmark = pytest.mark.anyio
 
 INT32_MAX: Final = 2**31 - 1
-LONGEST: Final = sys.float_info.max
+MAX_SECONDS: Final = sys.float_info.max
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ async def use_all(server: VirtualRedisStore, options: dict[str, Any], **session:
 @pytest.mark.parametrize(
     "options",
     [
-        {"timeout": LONGEST},
+        {"timeout": MAX_SECONDS},
         {"timeout": 1},
-        {"patience": LONGEST},
+        {"patience": MAX_SECONDS},
         {"patience": 0},
         {"max_length": None},
         {"max_length": 1},
@@ -73,12 +73,12 @@ async def test_options_of_a_store(server: VirtualRedisStore, options: dict[str, 
     "session",
     [
         {"timeout": math.inf},
-        {"timeout": LONGEST},
+        {"timeout": MAX_SECONDS},
         {"max_wait": math.inf},
         {"rates": {"pythbots.mail": Rate(0.5, burst=INT32_MAX)}},
         {"rates": {"pythbots.mail": Rate(1e-9)}},
-        {"rates": {"pythbots.mail": Rate(0.0, guard=LONGEST)}},
-        {"rates": {"pythbots.stats": Rate(LONGEST)}},
+        {"rates": {"pythbots.mail": Rate(0.0, guard=MAX_SECONDS)}},
+        {"rates": {"pythbots.stats": Rate(MAX_SECONDS)}},
     ],
     ids=str,
 )
@@ -92,9 +92,9 @@ async def test_options_of_a_session(server: VirtualRedisStore, session: dict[str
     [
         (Rate(1e-9), True),
         (Rate(1.0, burst=INT32_MAX), True),
-        (Rate(LONGEST), False),
-        (Rate(1.0, guard=LONGEST), False),
-        (Rate(LONGEST, burst=INT32_MAX), False),
+        (Rate(MAX_SECONDS), False),
+        (Rate(1.0, guard=MAX_SECONDS), False),
+        (Rate(MAX_SECONDS, burst=INT32_MAX), False),
     ],
     ids=str,
 )
@@ -109,7 +109,7 @@ async def test_rates(server: VirtualRedisStore, rate: Rate, available: bool) -> 
     else:
         with pytest.raises(RateLimitedError):
             await limiter.acquire(Priority.CALL, 100.0)
-    limiter.pause(LONGEST)
+    limiter.pause(MAX_SECONDS)
     await asyncio.sleep(1.0)
     assert (await server.snapshot()).endpoints[0].paused_for > 1e8
     assert now() < 120.0

@@ -87,7 +87,7 @@ async def use_log(store: RedisStore, topic: Topic[Any], name: str = "bot") -> No
 async def test_malformed_data_is_an_error_that_names_the_key(
     store: RedisStore, command: tuple[str, ...], topic: Topic[Any]
 ) -> None:
-    """Of the package, without a text of Lua. Other logs and the pacing go on."""
+    """Of the package, without a text of Lua. Other logs and the pacing continue."""
     await write(store, *(word.format(topic.name) for word in command))
     with pytest.raises(StoreError, match="malformed data under the key") as caught:
         await use_log(store, topic)
@@ -122,7 +122,7 @@ async def test_a_malformed_entry_is_undecodable(store: RedisStore, field: tuple[
 async def test_malformed_pacing_is_an_error_that_names_the_key(
     store: RedisStore, value: str
 ) -> None:
-    """Other endpoints go on."""
+    """Other endpoints continue."""
     await write(store, "SET", "KEY:pace:k", value)
     with pytest.raises(StoreError, match=r"malformed data under the key .*:pace:k"):
         await store.limiter("k", "x", Rate(1e-3)).acquire(Priority.CALL)

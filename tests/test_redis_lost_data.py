@@ -1,4 +1,4 @@
-"""A Redis server that comes back empty, or with an older state, while a program goes on.
+"""A Redis server that comes back empty, or with an older state, while a program runs.
 
 The program knows what it has fetched and what it has read; the ids of mail are not given twice.
 """
@@ -98,7 +98,7 @@ async def fails(log: Log[Item], entries: list[NewEntry[Item]], fetch: int) -> No
 async def test_fetched_mail_comes_into_a_log_that_was_emptied(
     server: redis_server.RealServer, program: Callable[[], RedisStore]
 ) -> None:
-    """With the next request for the lease, in the order of the fetches; no mail comes twice."""
+    """With the next request for the lease, in the order of the fetches; no mail is duplicated."""
     log = (await opened(program())).log(MAIL)
     fetch = await log.begin_fetch(60.0)
     server.kill()

@@ -71,16 +71,16 @@ async def take(reader: Reader[Item], count: int) -> list[int]:
     return ids
 
 
-@pytest.mark.parametrize("patience", [3.0, 0.0], ids=["sent again", "failed"])
+@pytest.mark.parametrize("max_wait", [3.0, 0.0], ids=["sent again", "failed"])
 @pytest.mark.parametrize("lost", [1, 2])
 async def test_items_of_a_lost_response_are_returned_again(
     program: Callable[..., RedisStore],
     proxy: redis_server.LosingProxy,
-    patience: float,
+    max_wait: float,
     lost: int,
 ) -> None:
     """To the same reader, whether the store or the stream sends the command again."""
-    store = await opened(program(patience=patience))
+    store = await opened(program(patience=max_wait))
     log, reader = store.log(CHAT), store.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     await log.append(entries(*range(1, 10)))
@@ -91,7 +91,7 @@ async def test_items_of_a_lost_response_are_returned_again(
         try:
             read = [entry.id for entry in await reader.read(0, 100)]
         except StoreError:
-            assert patience == 0.0
+            assert max_wait == 0.0
             continue
         got += read
         if read:

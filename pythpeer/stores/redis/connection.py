@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
@@ -121,7 +122,7 @@ class _Failure:
         self.retryable: Final = retryable
         """Whether another attempt may succeed."""
         self.stale: Final = stale
-        """Whether an idle connection was found dead, so that a new one may succeed at once."""
+        """Whether an idle connection was found dead, so that a new one may succeed immediately."""
 
 
 class Connections:
@@ -159,10 +160,7 @@ class Connections:
 
     async def open(self) -> None:
         """Check that the server can be used. Raises `StoreError` without a retry if it cannot."""
-        with suppress(ImportError):
-            import redis.exceptions  # noqa: F401
-
-            self._open = True
+        self._open = find_spec("redis") is not None
         if not self._open:
             raise StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'")
         self._was_accepted = False
@@ -238,7 +236,7 @@ class Connections:
         command = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", stream, f"{last}-0")
         outcome = await self._execute_once(_pack_command(b"", 0, command), self._timeout + seconds)
         if isinstance(outcome, _Failure) and outcome.stale:
-            return False  # at once, so that the caller asks again on a new connection
+            return False  # immediately, so that the caller asks again on a new connection
         if isinstance(outcome, _Failure):
             raise outcome.error
         return bool(outcome)
@@ -424,10 +422,9 @@ class Connections:
         run = server.get("run_id", "")
         text, salt = script("register_run").text, self._keys.salt.hex()
         await connection.send_command("EVAL", text, 1, self._keys.server, run, salt)
-        response = await connection.read_response()
-        if isinstance(response, list):
-            self._keys.salt = bytes.fromhex(response[0].decode())
-            self.has_renamed = response[1] == b"1"
+        stored_salt, renamed = cast("list[bytes]", await connection.read_response())
+        self._keys.salt = bytes.fromhex(stored_salt.decode())
+        self.has_renamed = renamed == b"1"
 
     # -- errors -----------------------------------------------------------------------------------
 

@@ -88,7 +88,7 @@ class RedisLog(Log[T]):
 
     async def begin_fetch(self, timeout: float) -> int:
         """Store a fetch intent. The server has it on return."""
-        await self._state.settle()
+        await self._state.write_pending()
         args = (to_microseconds(SESSION_TIMEOUT), to_microseconds(timeout))
         fetch: int = await self._run_command("begin fetch", *args)
         self._heartbeat.keep_alive(self._owner, fetch, timeout)
@@ -106,7 +106,7 @@ class RedisLog(Log[T]):
 
     async def lost_fetches(self) -> Collection[int]:
         """Return the numbers of the fetch intents whose reads are over with unknown outcome."""
-        await self._state.settle()
+        await self._state.write_pending()
         fetches: list[int] = await self._run_command("lost fetches")
         return fetches
 
@@ -120,7 +120,7 @@ class RedisLog(Log[T]):
         if self._release_timer is not None:
             self._release_timer.cancel()
             self._release_timer = None
-        await self._state.settle()
+        await self._state.write_pending()
         args = (to_microseconds(SESSION_TIMEOUT), to_microseconds(seconds))
         is_leader = bool(await self._run_command("acquire lease", *args))
         if is_leader:

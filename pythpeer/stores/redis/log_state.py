@@ -77,10 +77,10 @@ class LogState(Generic[T]):
         """The highest id that was seen in the log. Changed by reads and appends."""
         self._known: str = "0"
         """What scripts receive as known of the log: the head, and the run of the server."""
-        self._unsettled: deque[_Change] = deque()
+        self._unwritten: deque[_Change] = deque()
         """The changes that the server does not have yet, in their order. Added by `append` and
-        `lose_fetch`, removed by `settle`."""
-        self._settling = asyncio.Lock()
+        `lose_fetch`, removed by `write_pending`."""
+        self._write_lock = asyncio.Lock()
         """Held while changes are sent. Replaced in another event loop."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the lock."""
@@ -122,9 +122,9 @@ class LogState(Generic[T]):
         return self._known
 
     @property
-    def has_unsettled(self) -> bool:
+    def has_unwritten(self) -> bool:
         """Whether there are changes that the server does not have yet."""
-        return bool(self._unsettled)
+        return bool(self._unwritten)
 
     def update_head(self, known: bytes) -> None:
         """Take over what a script returned as known of the log."""
@@ -184,8 +184,8 @@ class LogState(Generic[T]):
         """Append those of *entries* that are new, and return them.
 
         If *expected_head* is given and is not the head, nothing happens, and the result is
-        ``None``.
-        If that fails for a log that is read destructively, they are appended later, by `settle`.
+        ``None``. If that fails for a log that is read destructively, they are appended later, by
+        `write_pending`.
         """
         args: list[Argument] = [
             *(self._max_length, owner),
@@ -203,27 +203,27 @@ class LogState(Generic[T]):
         args: list[Argument] = ["lose fetch", owner, fetch]
         await self._change(_Change("lease_and_fetches", self._keys, args))
 
-    async def settle(self) -> None:
+    async def write_pending(self) -> None:
         """Send the changes that the server does not have yet."""
-        while self._unsettled:
+        while self._unwritten:
             async with self._lock():
-                if self._unsettled:
-                    await self._send(self._unsettled[0])
-                    self._unsettled.popleft()
+                if self._unwritten:
+                    await self._send(self._unwritten[0])
+                    self._unwritten.popleft()
 
     async def _change(self, change: _Change) -> Sequence[int] | None:
         """Send a change after all earlier ones. Returns the indices of appended entries."""
         if not self._destructive:
             return await self._send(change)
-        self._unsettled.append(change)
-        await self.settle()
+        self._unwritten.append(change)
+        await self.write_pending()
         return change.appended
 
     def _lock(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            self._loop, self._settling = loop, asyncio.Lock()
-        return self._settling
+            self._loop, self._write_lock = loop, asyncio.Lock()
+        return self._write_lock
 
     async def _send(self, change: _Change) -> Sequence[int] | None:
         args = change.args

@@ -58,7 +58,7 @@ CODES_OF_TEXTS: Final = {
     "MISCONF": "MISCONF",
 }
 """The codes of errors that do not begin with one, by a part of their text: a script reports the
-error of a command in its own words."""
+error of a command with a text of its own."""
 
 
 MALFORMED_TEXTS: Final = ("user_script", "WRONGTYPE", "Error running script")
@@ -123,7 +123,8 @@ def strip_tracebacks(error: BaseException) -> None:
     While redis-py authenticates, its frames hold the password. An error of it is also part of a
     cycle with its frames, which would keep alive the stream whose read failed.
     """
-    links, seen = [error], set()
+    links: list[BaseException] = [error]
+    seen: set[int] = set()
     while links:
         link = links.pop()
         if id(link) in seen:

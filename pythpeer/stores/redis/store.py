@@ -126,7 +126,7 @@ class RedisStore(Store):
             self._lock = asyncio.Lock()  # the present one may belong to another event loop
         async with self._lock:
             if not self._sessions:
-                self._logs = {name: log for name, log in self._logs.items() if log.has_unsettled}
+                self._logs = {name: log for name, log in self._logs.items() if log.has_unwritten}
                 await self._connections.open()
             try:
                 await self._prepare()
@@ -166,11 +166,16 @@ class RedisStore(Store):
             raise failure
 
     def _closing_steps(self) -> list[Callable[[], Awaitable[None]]]:
-        settling = [state.settle for state in self._logs.values()]
+        pending_writes = [state.write_pending for state in self._logs.values()]
         background = [state.wait_background for state in self._logs.values()]
         readers = [reader for state in self._logs.values() for reader in state.readers]
         reader_closes = [reader.leave for reader in readers]
-        return [*settling, *background, *reader_closes, *(pacing.close for pacing in self._pacing)]
+        return [
+            *pending_writes,
+            *background,
+            *reader_closes,
+            *(pacing.close for pacing in self._pacing),
+        ]
 
     def log(self, topic: Topic[T]) -> Log[T]:
         """Return a handle to the log of *topic*, shared by all programs with this prefix."""

@@ -3,7 +3,7 @@
 -- It is the time of the server's clock, except that it never goes back: if the clock was set back,
 -- the time of the store continues from where it was. SERVER keeps for this, besides "run" and
 -- "since" (see register_run.lua):
---   clock   the time of the store, as it was at some recent moment
+--   clock   the time of the store at some recent moment
 --   offset  by how much the time of the store is ahead of the server's clock; 0 if missing
 --   steps   how often bucket.lua has found that the clock was set forward; 0 if missing
 

@@ -85,7 +85,7 @@ local function present_run()
   return since
 end
 
--- Returns up to which id the log is the same as it was for a client that knows a run of the server:
+-- Returns up to which id the log is unchanged for a client that knows a run of the server:
 -- the lowest head with which any later run began. It has lost what was after that, and may have
 -- given the ids to others.
 local function shared_up_to(run)

@@ -4,7 +4,8 @@
 --       microseconds, limit, the position of the reader, the epoch of the name that it knows or "",
 --       the number of its pending items that it has received, their ids, then what it acknowledges:
 --       a position or "", and ids.
--- Returns a mode, the epoch, what the client knows from now on, the position of the group, and entries. The modes:
+-- Returns a mode, the epoch, what the client knows from now on, the position of the group, and
+-- entries. The modes:
 --   "next"      the next items of the group, in the order of the log
 --   "again"     items that were returned before: to a dead reader, or to this one in a response that
 --               was lost

@@ -1,8 +1,8 @@
 -- Extends the life of owners, and removes dead ones.
 --
 -- KEYS: the owners that are alive, by the time at which they expire; the number of deaths; the server.
--- ARGV: session timeout in microseconds, the salt of the store (the server may have lost it), how many owners are dead, their names, then the names of
---       those that are alive.
+-- ARGV: session timeout in microseconds, the salt of the store (the server may have lost it), how
+--       many owners are dead, their names, then the names of those that are alive.
 -- Returns the number of deaths so far, the time of the store, its offset and its steps.
 
 local now, offset = store_time(KEYS[3], KEYS[1])
@@ -15,6 +15,6 @@ for index = first_alive, #ARGV do
 end
 local expired = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 if expired > 0 then redis.call('INCRBY', KEYS[2], expired) end
-if redis.call('HEXISTS', KEYS[3], 'salt') == 0 then redis.call('HSET', KEYS[3], 'salt', ARGV[2]) end
+redis.call('HSETNX', KEYS[3], 'salt', ARGV[2])
 local steps = redis.call('HGET', KEYS[3], 'steps') or '0'
 return {tonumber(redis.call('GET', KEYS[2]) or '0'), now, offset, tonumber(steps)}
