@@ -75,7 +75,7 @@ async def test_the_documented_records_are_logged(
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
     assert set(records_of(caplog)) == DOCUMENTED
-    assert len(DOCUMENTED) == 10
+    assert len(DOCUMENTED) == 11
 
 
 async def _corrupt(path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_each_request_is_logged_redacted(caplog: pytest.LogCaptureFixture)
         first.getMessage(),
     )
     assert second.getMessage().startswith("pythbots.mail: OutcomeUnknownError after ")
-    assert second.getMessage().endswith("/api/mail.php?personalkey=***&id=5&message=***")
+    assert second.getMessage().endswith("/api/mail.php?personal_key=***&id=5&message=***")
     about = {name: getattr(second, name) for name in ResponseEvent.__struct_fields__}
     event = msgspec.convert(about, ResponseEvent)
     assert (event.endpoint, event.outcome, event.status) == ("pythbots.mail", "unknown", None)
