@@ -86,6 +86,10 @@ class SqlitePacing:
             self._tickets[grant.ticket] = 0
         return grant
 
+    def is_held(self, ticket: int) -> bool:
+        """Return ``True``: only the time limit ends a token of a living process."""
+        return True
+
     def written(self, ticket: int, guard: float) -> None:
         """Record that the request of *ticket* is being written now."""
         self._record(partial(self._written, ticket, self._database.now(), guard))
