@@ -18,7 +18,7 @@ from pythpeer.stores import RedisStore, fingerprints
 
 assert redis.asyncio is not None
 
-fingerprints.SCRYPT_COST = 2  # type: ignore[misc]  # as in the other processes of the tests
+fingerprints.SCRYPT_COST = 2  # as in the other processes of the tests
 
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.2, guard=0.4))
 """The guard is long: the services share a loop with the test, and may record a request late."""
