@@ -36,6 +36,10 @@ class Keys(NamedTuple):
         """The id of the server's run, and since when it runs."""
         return f"{self.tag}:server"
 
+    def topics(self, scope: str) -> str:
+        """The topics of all logs of a scope."""
+        return f"{self.tag}:topics:{scope}"
+
     def bucket(self, key: str) -> tuple[str, str, str]:
         """Return the keys of ``bucket.lua`` for one endpoint and account."""
         return (f"{self.tag}:pace:{key}", self.server, self.alive)

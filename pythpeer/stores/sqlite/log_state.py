@@ -106,7 +106,9 @@ class LogState(Generic[T]):
         """Notified when this process has appended."""
         self.head: int = 0
         """The highest id of the log, as last read or appended by the thread."""
-        self.readers: Final = ReaderPositions(database, self.ensure_row, durable=durable)
+        self.readers: Final = ReaderPositions(
+            database, self.ensure_row, self._other_logs, durable=durable
+        )
         self.database = database
         self._max_length = max_length
         """The number of entries to keep, or ``None`` for all."""
@@ -139,6 +141,15 @@ class LogState(Generic[T]):
             self.readers.clamp_to_head(self.head, self._id, db)
             self._checked_at_rollbacks = self.database.rollbacks
         return self._id
+
+    def _other_logs(self, db: sqlite3.Connection) -> list[int]:
+        """Return the ids of the other logs of the scope."""
+        scope = self.topic.scope
+        if not scope:
+            return []
+        query = "SELECT id, topic FROM log WHERE substr(topic, 1, ?) = ? AND id != ?"
+        rows = db.execute(query, (len(scope) + 1, f"{scope} ", self._id))
+        return [id for id, topic in rows if " " not in topic[len(scope) + 1 :]]
 
     # -- reading ----------------------------------------------------------------------------------
 
