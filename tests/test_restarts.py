@@ -110,7 +110,7 @@ async def test_idle_check_is_validated(value: object) -> None:
         Session(idle_check=value)  # type: ignore[arg-type]
 
 
-async def test_a_name_that_resumes_notices_it_at_once(new_store: StoreFactory) -> None:
+async def test_a_name_that_resumes_notices_it_immediately(new_store: StoreFactory) -> None:
     """What it had not acknowledged of the old ids comes first; then the new ones."""
     store = new_store()
     async with Scripted() as services:
@@ -203,7 +203,7 @@ async def test_it_happens_again_and_again(new_store: StoreFactory) -> None:
 
 
 async def test_ids_that_jump_ahead_and_come_back_are_followed(new_store: StoreFactory) -> None:
-    """What was delivered before the jump does not come again."""
+    """What was delivered before the jump is not redelivered."""
     async with Scripted() as services, open_session(services, new_store()) as session:
         services.say(20)
         stream = session.peerbet.chat_stream(after=0, name="bot")
@@ -332,7 +332,7 @@ async def test_a_late_message_is_delivered_when_it_arrives(new_store: StoreFacto
 
 
 async def test_a_late_message_survives_a_restart_of_the_program(new_store: StoreFactory) -> None:
-    """Positions after it are stored, and nothing comes again."""
+    """Positions after it are stored, and nothing is redelivered."""
     store = new_store()
     async with Scripted() as services:
         add(services, [1, 2, 4])
@@ -379,7 +379,7 @@ class Model:
     def __init__(self, services: Scripted) -> None:
         self.services = services
         self.next_id = 1
-        self.open_holes: list[int] = []
+        self.left_out: list[int] = []
         """Ids that were left out since the last pause."""
         self.said: list[str] = []
         """The texts of all messages, in the order of their arrival."""
@@ -387,20 +387,20 @@ class Model:
 
     def say(self, count: int, step: int) -> None:
         for _ in range(count):
-            if self.next_id > 1:  # the first id of a new beginning must not be taken for a late one
-                self.open_holes += range(self.next_id, self.next_id + step - 1)
+            if self.next_id > 1:  # the first id of a new beginning must not be treated as late
+                self.left_out += range(self.next_id, self.next_id + step - 1)
                 self.next_id += step - 1
             self._add(self.next_id)
             self.next_id += 1
 
     def fill(self) -> None:
         """The messages that were left out arrive late."""
-        while self.open_holes:
-            self._add(self.open_holes.pop())
+        while self.left_out:
+            self._add(self.left_out.pop())
 
     def start_anew(self) -> None:
         self.services.chat.messages.clear()
-        self.open_holes.clear()
+        self.left_out.clear()
         self.round += 1
         self.next_id = 1
 
@@ -461,7 +461,7 @@ async def test_every_message_comes_once_whatever_the_ids_do(
                         await read_all(5.0)
                     case "read":
                         await read_all(12.0)
-                        model.open_holes.clear()
+                        model.left_out.clear()
                     case "anew":
                         # What is removed must have been read, and the new ids must be below the
                         # old ones when they are looked at.

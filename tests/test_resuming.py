@@ -165,7 +165,7 @@ async def chat() -> AsyncIterator[FakeServices]:
 async def test_a_name_continues_with_a_new_key(
     new_store: StoreFactory, chat: FakeServices, keys: tuple[str | None, str]
 ) -> None:
-    """And with the old one again, whichever was used last; nothing comes twice."""
+    """And with the old one again, whichever was used last; nothing is redelivered."""
     store = new_store()
     chat.chat.say("alice", "before")
     assert await texts_with_key(chat, store, keys[0], after=0) == ["before"]
@@ -206,7 +206,7 @@ async def test_an_explicit_position_counts_for_every_key(
     assert len(await texts_with_key(chat, store, "second-key")) == 3
 
 
-async def test_another_address_is_another_place(new_store: StoreFactory) -> None:
+async def test_another_address_has_other_positions(new_store: StoreFactory) -> None:
     """A name belongs to a service and its address."""
     store = new_store()
     async with Scripted() as one, Scripted() as other:

@@ -347,13 +347,14 @@ class Poller(Generic[T]):
             self.in_flight = False
         if error is not None and self.closed:
             return self._closed_error()  # closing the session made the poll fail
+        attempts = self.outcomes.failures + 1
         is_first_success = error is None and self.outcomes.last_success is None
         self.outcomes.record(error)
         if error is not None and not is_transient(error):
             return error
         if error is None:
             if is_first_success:
-                extra = {"endpoint": self.source.name}
+                extra = {"endpoint": self.source.name, "attempts": attempts}
                 logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
             self._store_failures.succeeded()
             self._service_failures.succeeded()
