@@ -35,7 +35,7 @@ if RUNNING not in PYTHONS:
 TESTS = ("coverage", *(f"tests-{version}" for version in PYTHONS if version != RUNNING))
 """Test sessions of `check`: all tests with coverage; on other Pythons those that may differ."""
 
-PARALLEL = ("lint", "typing", "dist")
+PARALLEL = ("lint", "words", "typing", "dist")
 """Sessions that `check` runs at the same time as the tests."""
 
 QUICK = ("-m", "not processes and not browser and not costly and not once", "-n", "logical")
@@ -103,7 +103,7 @@ def read_report(report: Path) -> Iterator[SessionResult]:
 
 @nox.session(python=False)
 def check(session: nox.Session) -> None:
-    """Run the checks that a change must pass: lint, types, tests on each Python, packages.
+    """Run the checks that a change must pass: style, words, types, tests, packages.
 
     The sessions that need one core run at the same time as the tests; their output is printed at
     the end.

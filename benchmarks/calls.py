@@ -74,8 +74,8 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
 def run(*, quick: bool) -> list[Table]:
     """Measure every client on both loops, and the parts of a small call."""
     candidates = {OURS: Candidate(OURS, _open, msgspec.to_builtins)}
-    found, missing = load_candidates()
-    candidates |= found
+    others, missing = load_candidates()
+    candidates |= others
     with Server() as server:
         tables = [asyncio.run(_measure(candidates, server.url, "asyncio", quick=quick))]
         if importlib.util.find_spec("uvloop") is not None:
@@ -137,7 +137,10 @@ async def _measure(
                 for name, cells in speeds(times, count).items():
                     table.add(f"{answer}, {width_name}", name, *cells)
                 table.samples.update(
-                    {f"{answer} {width} {name} s": each.wall for name, each in times.items()}
+                    {
+                        f"{answer} {width} {name} s": measured.wall
+                        for name, measured in times.items()
+                    }
                 )
     return table
 
@@ -166,9 +169,9 @@ def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
     """Return the figures of each client, without the columns that name response and client."""
     rows: dict[str, Sequence[Cell]] = {}
     bare = times.get(BARE)
-    for name, each in times.items():
-        wall, cpu = statistics.median(each.wall), statistics.median(each.cpu)
-        speed = ratio(bare.wall, each.wall) if bare else None
+    for name, measured in times.items():
+        wall, cpu = statistics.median(measured.wall), statistics.median(measured.cpu)
+        speed = ratio(bare.wall, measured.wall) if bare else None
         target_cells: Sequence[Cell] = (None, None)
         if name == OURS and speed is not None:
             target_cells = f">= {TARGET}", speed >= TARGET
@@ -176,7 +179,7 @@ def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
             wall / count * 1e6,
             cpu / count * 1e6,
             speed,
-            ratio(bare.cpu, each.cpu) if bare else None,
+            ratio(bare.cpu, measured.cpu) if bare else None,
             *target_cells,
         )
     return rows
@@ -187,7 +190,7 @@ def speeds(times: Mapping[str, Times], count: int) -> dict[str, Sequence[Cell]]:
 
 async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Table:
     """Return the table of the time of each part of a small call, for bare aiohttp and pythpeer."""
-    found: dict[str, Counter[str]] = {}
+    profiles: dict[str, Counter[str]] = {}
     for name, candidate in both.items():
         async with candidate.open(url) as calls:
             call = _asking(calls, "small")
@@ -195,7 +198,7 @@ async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Tabl
             profile = cProfile.Profile()
             with profile:
                 await share(call, count, 1)
-            found[name] = parts(pstats.Stats(profile), count)
+            profiles[name] = parts(pstats.Stats(profile), count)
     table = Table(
         "Time per small sequential call, by part, in microseconds",
         ("part", *both),
@@ -212,9 +215,9 @@ async def _profiles(both: Mapping[str, Candidate], url: str, count: int) -> Tabl
             ),
         ],
     )
-    totals = {name: part_times.total() for name, part_times in found.items()}
-    for name, _ in (found[OURS] | found[BARE]).most_common():
-        table.add(name, *(part_times[name] for part_times in found.values()))
+    totals = {name: part_times.total() for name, part_times in profiles.items()}
+    for name, _ in (profiles[OURS] | profiles[BARE]).most_common():
+        table.add(name, *(part_times[name] for part_times in profiles.values()))
     table.add("total", *totals.values())
     return table
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Bars", "Chart", "Curves", "Lines", "draw"]
 
 OURS: Final = "#0b6e4f"
-THEIRS: Final = "#9aa5b1"
+OTHERS: Final = "#9aa5b1"
 COLOURS: Final = (OURS, "#c44536", "#33658a", "#e09f3e", "#7b4b94", "#6c757d")
 INK: Final = "#1f2933"
 
@@ -144,7 +144,7 @@ def _bars(
     labels = [str(row[chart.label]) for row in rows]
     sizes = [float("nan") if row[value] is None else float(row[value]) for row in rows]
     positions = range(len(rows), 0, -1)
-    colours = [OURS if label.startswith("pythpeer") else THEIRS for label in labels]
+    colours = [OURS if label.startswith("pythpeer") else OTHERS for label in labels]
     bars = panel.barh(list(positions), sizes, color=colours, height=0.72)
     texts = ["" if row[value] is None else f" {_short(row[value])}" for row in rows]
     panel.bar_label(bars, texts, fontsize=8, color=INK)

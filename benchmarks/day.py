@@ -7,7 +7,7 @@ from typing import Final
 
 from .chart import Bars
 from .competitors.polling import load_candidates
-from .day_process import READERS, Result, RunSpec, ways
+from .day_process import READERS, Result, RunSpec, setups
 from .report import Cell, Table
 from .subprocesses import run_all
 
@@ -27,7 +27,7 @@ def run(*, quick: bool) -> list[Table]:
     def follow(name: str) -> Result:
         return run_all("day_process", [RunSpec(name, seconds)], Result)[0]
 
-    names = list(ways())
+    names = list(setups())
     with ThreadPoolExecutor(MAX_PARALLEL) as pool:  # a finished program starts the next one
         results = dict(zip(names, pool.map(follow, names), strict=True))
     return [_table(results, seconds)]
@@ -72,12 +72,12 @@ def _table(results: dict[str, Result], seconds: float) -> Table:
         growth = None if first is None or last is None else (last - first) / 2**20
         target: tuple[Cell, Cell] = None, None
         if name.startswith(OURS):
-            met = (
+            is_met = (
                 delivery.reported == delivery.lost
                 and not delivery.duplicated
                 and result.requests <= ideal
             )
-            target = "none unreported or duplicated, requests <= 1", met
+            target = "none unreported or duplicated, requests <= 1", is_met
         table.add(
             name,
             *(result.cpu, result.requests, result.requests / ideal),

@@ -31,7 +31,7 @@ from .inprocess_server import answered, resident, serving
 from .pythpeer_readers import reading_of, session
 from .subprocesses import read_spec, run_spec
 
-__all__ = ["READERS", "Result", "RunSpec", "ways"]
+__all__ = ["READERS", "Result", "RunSpec", "setups"]
 
 SEED: Final = 20121212
 
@@ -48,7 +48,7 @@ READERS: Final = 2
 class RunSpec(msgspec.Struct, frozen=True):
     """The program and the duration in seconds."""
 
-    way: str
+    setup: str
     seconds: float
 
 
@@ -86,7 +86,7 @@ async def _program_per_reader(
         yield [await stack.enter_async_context(reader(access)) for _ in range(READERS)]
 
 
-def ways() -> dict[str, Readings]:
+def setups() -> dict[str, Readings]:
     """Return every program by its name, the slowest first."""
     ways_by_name: dict[str, Readings] = {
         "pythpeer, SqliteStore": lambda access, folder: _streams(
@@ -146,7 +146,7 @@ async def _run(spec: RunSpec, folder: Path) -> Result:
     cpu = time.process_time()
     async with serving(day.answer) as url:
         access = ServiceAccess(url, url, "0123456789abcdef", "0123456789abcdef")
-        async with ways()[spec.way](access, folder) as readings:
+        async with setups()[spec.setup](access, folder) as readings:
             tasks = [
                 asyncio.create_task(day.follow(*pair))
                 for pair in zip(readings, day.received_at, strict=True)
@@ -159,7 +159,7 @@ async def _run(spec: RunSpec, folder: Path) -> Result:
                 task.cancel()
             for result in await asyncio.gather(*tasks, return_exceptions=True):
                 if not isinstance(result, asyncio.CancelledError):
-                    raise RuntimeError(f"{spec.way}: a reader ended") from result
+                    raise RuntimeError(f"{spec.setup}: a reader ended") from result
             gaps = [list(reading.gaps()) for reading in readings]
     seen = delivery_result(day.post_times, day.received_at, day.duplicated, gaps)
     return Result(seen, day.service.requests, time.process_time() - cpu, (first, last))

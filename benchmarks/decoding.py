@@ -32,7 +32,7 @@ BARE: Final = "msgspec"
 TARGET: Final = 0.8
 """Minimum speed of pythpeer with a page, relative to bare msgspec."""
 
-ELSEWHERE: Final = "https://example.com"
+OTHER_URL: Final = "https://example.com"
 BROKEN: Final = 150
 """Index of the broken message of the page."""
 
@@ -52,8 +52,8 @@ class Roll(msgspec.Struct, frozen=True):
 
 def run(*, quick: bool) -> list[Table]:
     """Measure every decoder with complete responses and with damaged pages."""
-    found, missing = load_candidates()
-    candidates = {OURS: _ours()} | found
+    others, missing = load_candidates()
+    candidates = {OURS: _ours()} | others
     for candidate in candidates.values():
         _check(candidate)
     tables = [
@@ -69,8 +69,8 @@ def run(*, quick: bool) -> list[Table]:
 
 
 def _ours() -> Candidate:
-    chat = make_read_endpoint(ELSEWHERE)
-    small = Endpoint("benchmark.roll", ELSEWHERE, answer=Roll)
+    chat = make_read_endpoint(OTHER_URL)
+    small = Endpoint("benchmark.roll", OTHER_URL, answer=Roll)
 
     def read(endpoint: Endpoint[T], body: bytes) -> T:
         answer = try_parse_response(endpoint, 200, body, list)
@@ -115,13 +115,13 @@ async def _complete_responses(candidates: Mapping[str, Candidate], rounds: int) 
             for name, candidate in candidates.items()
         }
         times = await interleave(rounds, work)
-        for name, each in times.items():
-            seconds = statistics.median(each.wall) / count
-            speed = ratio(times[BARE].wall, each.wall)
+        for name, measured in times.items():
+            seconds = statistics.median(measured.wall) / count
+            speed = ratio(times[BARE].wall, measured.wall)
             has_target = name == OURS and answer == "page"
             target_cells = (f">= {TARGET}", speed >= TARGET) if has_target else (None, None)
             table.add(answer, name, seconds * 1e6, len(body) / seconds / 1e6, speed, *target_cells)
-            table.samples[f"{answer} {name} s"] = each.wall
+            table.samples[f"{answer} {name} s"] = measured.wall
     return table
 
 
@@ -140,7 +140,7 @@ def damaged_pages() -> dict[str, Damage]:
     whole: list[dict[str, Any]] = copy.deepcopy(MESSAGES)
     others = [*whole[:BROKEN], *whole[BROKEN + 1 :]]
 
-    def said(text: str) -> list[dict[str, Any]]:
+    def page_of(text: str) -> list[dict[str, Any]]:
         return _changed(whole, msg=text)
 
     def page(messages: object) -> bytes:
@@ -155,9 +155,9 @@ def damaged_pages() -> dict[str, Damage]:
     return {
         "an id is not a number": Damage(page(_changed(whole, id="none")), others),
         "a text is missing": Damage(page(without), others),
-        "a lone surrogate": Damage(page(said("a\ud83d")), said("a\ufffd")),
-        "invalid UTF-8": Damage(page(said("a!")).replace(b"a!", b"a\xff"), said("a\ufffd")),
-        "a raw line break": Damage(page(said("a!")).replace(b"a!", b"a\n"), said("a\n")),
+        "a lone surrogate": Damage(page(page_of("a\ud83d")), page_of("a\ufffd")),
+        "invalid UTF-8": Damage(page(page_of("a!")).replace(b"a!", b"a\xff"), page_of("a\ufffd")),
+        "a raw line break": Damage(page(page_of("a!")).replace(b"a!", b"a\n"), page_of("a\n")),
         "an object for a list": Damage(page(by_number), whole),
         "a warning before the JSON": Damage(warning + page(whole), whole),
         "half of the page": Damage(PAGE[: len(PAGE) // 2], []),
@@ -185,18 +185,18 @@ class Outcome(NamedTuple):
 def outcome(candidate: Candidate, damage: Damage) -> Outcome:
     """Decode a damaged page, and compare the result with the messages that can be recovered."""
     try:
-        found = [candidate.plain(message) for message in candidate.page(damage.body)]
+        messages = [candidate.plain(message) for message in candidate.page(damage.body)]
     except Exception:  # noqa: BLE001  # each decoder has different exceptions
         return Outcome(0, 0)
     right = {message["id"]: message for message in damage.messages}
-    kept = sum(right.get(message["id"]) == message for message in found)
-    return Outcome(kept, len(found) - kept)
+    kept = sum(right.get(message["id"]) == message for message in messages)
+    return Outcome(kept, len(messages) - kept)
 
 
 async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Table]:
     """Return the tables of all kinds of damage together, and of each kind."""
     count = 10
-    each = Table(
+    by_damage = Table(
         "Messages kept from a damaged page of 300, by kind of damage",
         ("damage", "decoder", "kept", "wrong", "ms", "target", "met"),
         notes=[
@@ -213,7 +213,7 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
     cases = damaged_pages()
     outcomes: dict[str, list[Outcome]] = {name: [] for name in candidates}
     max_ms = dict.fromkeys(candidates, 0.0)
-    for said, damage in cases.items():
+    for damage_name, damage in cases.items():
         work = {
             name: _repeated(_without_errors(candidate.page), damage.body, count)
             for name, candidate in candidates.items()
@@ -223,10 +223,10 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
         for name, candidate in candidates.items():
             ms = statistics.median(times[name].wall) / count * 1e3
             max_ms[name] = max(max_ms[name], ms)
-            found = outcome(candidate, damage)
-            outcomes[name].append(found)
-            each.add(said, name, *found, ms, *_target_cells(name, found, best))
-            each.samples[f"{said} {name} s"] = times[name].wall
+            result = outcome(candidate, damage)
+            outcomes[name].append(result)
+            by_damage.add(damage_name, name, *result, ms, *_target_cells(name, result, best))
+            by_damage.samples[f"{damage_name} {name} s"] = times[name].wall
     best = Outcome(sum(len(damage.messages) for damage in cases.values()), 0)
     whole = Table(
         f"Messages kept from a damaged page of 300, {len(cases)} kinds of damage together",
@@ -240,15 +240,17 @@ async def _damaged(candidates: Mapping[str, Candidate], rounds: int) -> list[Tab
         ],
         chart=Bars("decoder", ("kept", "wrong", "max ms")),
     )
-    for name, waiters in outcomes.items():
-        total = Outcome(sum(one.kept for one in waiters), sum(one.wrong for one in waiters))
+    for name, results in outcomes.items():
+        total = Outcome(
+            sum(result.kept for result in results), sum(result.wrong for result in results)
+        )
         whole.add(name, *total, max_ms[name], *_target_cells(name, total, best))
-    return [whole, each]
+    return [whole, by_damage]
 
 
-def _target_cells(name: str, found: Outcome, best: Outcome) -> tuple[Cell, Cell]:
+def _target_cells(name: str, result: Outcome, best: Outcome) -> tuple[Cell, Cell]:
     """Return pythpeer's target and whether it was met; empty cells for other decoders."""
-    return (f"{best.kept} kept", found == best) if name == OURS else (None, None)
+    return (f"{best.kept} kept", result == best) if name == OURS else (None, None)
 
 
 def _without_errors(decode: Callable[[bytes], object]) -> Callable[[bytes], object]:
@@ -262,8 +264,8 @@ def _without_errors(decode: Callable[[bytes], object]) -> Callable[[bytes], obje
 
 
 def _repeated(decode: Callable[[bytes], object], body: bytes, count: int) -> Any:
-    async def all_of_them() -> None:
+    async def decode_all() -> None:
         for _ in range(count):
             decode(body)
 
-    return all_of_them
+    return decode_all

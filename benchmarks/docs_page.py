@@ -18,7 +18,7 @@ __all__ = ["RESULTS", "draw_all", "write_page"]
 
 RESULTS: Final = Path(__file__).parent / "results"
 DOCS: Final = ROOT / "docs"
-PICTURES: Final = DOCS / "benchmarks"
+IMAGES: Final = DOCS / "benchmarks"
 
 OPENING: Final = """\
 # Benchmarks
@@ -33,11 +33,11 @@ sides. The figures of single rounds are in `benchmarks/results`.
 def write_page() -> None:
     """Write ``docs/benchmarks.md`` and draw its pictures, for all benchmarks that have results."""
     reports = [read(path) for name in NAMES if (path := RESULTS / f"{name}.json").exists()]
-    PICTURES.mkdir(exist_ok=True)
-    for stale in PICTURES.iterdir():
+    IMAGES.mkdir(exist_ok=True)
+    for stale in IMAGES.iterdir():
         stale.unlink()
     for report in reports:
-        draw_all(report, PICTURES)
+        draw_all(report, IMAGES)
     page = "\n".join([OPENING, *(line for report in reports for line in _section(report))])
     (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
 

@@ -120,7 +120,7 @@ async def _run(url: str | None, *, quick: bool) -> Table:
     times: dict[int, dict[str, list[float]]] = {}
     for batch, messages in ((1, 300 if quick else 2_000), (50, 5_000 if quick else 20_000)):
         with tempfile.TemporaryDirectory() as folder:
-            ways: dict[str, Callable[[], Awaitable[None]]] = {
+            setups: dict[str, Callable[[], Awaitable[None]]] = {
                 "plain loop": _plain(messages, batch),
                 "plain loop, a thread job per poll": _threaded(messages, batch),
                 "commit on the loop": _commit_each(_new_paths(folder), messages, batch),
@@ -134,10 +134,11 @@ async def _run(url: str | None, *, quick: bool) -> Table:
                 ),
             }
             if url is not None:
-                ways["pythpeer, RedisStore"] = _stream(_redis_stores(url), messages, batch)
-            measured = await interleave(3 if quick else 9, ways)
+                setups["pythpeer, RedisStore"] = _stream(_redis_stores(url), messages, batch)
+            measured = await interleave(3 if quick else 9, setups)
             times[batch] = {
-                name: [wall / messages * 1e6 for wall in way.wall] for name, way in measured.items()
+                name: [wall / messages * 1e6 for wall in setup.wall]
+                for name, setup in measured.items()
             }
     for name in times[1]:
         cells: list[float] = []
@@ -147,8 +148,8 @@ async def _run(url: str | None, *, quick: bool) -> Table:
             cells.append(statistics.median(a - b for a, b in zip(ours, plain, strict=True)))
             table.samples[f"{name}, {batch}"] = ours
         if name == "pythpeer, SqliteStore":
-            met = cells[1] < MAX_ONE_BY_ONE and cells[3] < MAX_IN_BATCHES
-            table.add(name, *cells, f"< {MAX_ONE_BY_ONE}, < {MAX_IN_BATCHES}", met)
+            is_met = cells[1] < MAX_ONE_BY_ONE and cells[3] < MAX_IN_BATCHES
+            table.add(name, *cells, f"< {MAX_ONE_BY_ONE}, < {MAX_IN_BATCHES}", is_met)
         else:
             table.add(name, *cells, None, None)
     return table
@@ -334,13 +335,13 @@ async def _tokens(url: str | None, *, quick: bool) -> Table:
         ],
     )
     with tempfile.TemporaryDirectory() as folder:
-        ways: dict[str, Callable[[], Awaitable[None]]] = {
+        setups: dict[str, Callable[[], Awaitable[None]]] = {
             "MemoryStore": _pacing(MemoryStore, messages),
             "SqliteStore": _pacing(_sqlite_stores(folder), messages),
         }
         if url is not None:
-            ways["RedisStore"] = _pacing(_redis_stores(url), messages)
-        for name, times in (await interleave(3 if quick else 9, ways)).items():
+            setups["RedisStore"] = _pacing(_redis_stores(url), messages)
+        for name, times in (await interleave(3 if quick else 9, setups)).items():
             table.add(name, statistics.median(times.wall) / messages * 1e6)
     return table
 

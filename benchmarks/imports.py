@@ -17,9 +17,9 @@ __all__ = ["run"]
 
 BARE: Final = "bare interpreter"
 OURS: Final = "from pythpeer import *"
-THEIRS: Final = "import aiohttp, msgspec, anyio"
+DEPENDENCIES: Final = "import aiohttp, msgspec, anyio"
 OPEN: Final = "import pythpeer, open a Session"
-THEIR_OPEN: Final = "import the three, make a ClientSession"
+OPEN_CLIENT: Final = "import the three, make a ClientSession"
 
 # Each script ends by printing the CPU time of its process.
 PRINT_CPU: Final = "import time; print(time.process_time())"
@@ -31,7 +31,7 @@ async def main():
         pass
 asyncio.run(main())
 """
-OPEN_THEIRS: Final = """
+OPEN_DEPENDENCIES: Final = """
 import asyncio, aiohttp, msgspec, anyio
 async def main():
     async with aiohttp.ClientSession():
@@ -39,7 +39,13 @@ async def main():
 asyncio.run(main())
 """
 
-SCRIPTS: Final = {BARE: "", OURS: OURS, THEIRS: THEIRS, OPEN: OPEN_OURS, THEIR_OPEN: OPEN_THEIRS}
+SCRIPTS: Final = {
+    BARE: "",
+    OURS: OURS,
+    DEPENDENCIES: DEPENDENCIES,
+    OPEN: OPEN_OURS,
+    OPEN_CLIENT: OPEN_DEPENDENCIES,
+}
 
 OPEN_ONLY: Final = """
 import asyncio, time, pythpeer
@@ -81,7 +87,7 @@ def run(*, quick: bool) -> list[Table]:
         ],
         chart=Bars("script", ("wall ms", "CPU ms")),
     )
-    for name, against in ((OURS, THEIRS), (OPEN, THEIR_OPEN)):
+    for name, against in ((OURS, DEPENDENCIES), (OPEN, OPEN_CLIENT)):
         figures: dict[str, Times] = {}
         for script in (name, against):
             figures[script] = over = Times()

@@ -41,8 +41,8 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, found, rest = self._received.partition(b"\r\n\r\n")
-        if not found or not isinstance(self._transport, asyncio.Transport):
+        head, separator, rest = self._received.partition(b"\r\n\r\n")
+        if not separator or not isinstance(self._transport, asyncio.Transport):
             return
         self._received = rest
         answer = self._answer(head.split(b" ", 2)[1].decode())

@@ -62,12 +62,12 @@ def check_target(analyses: Mapping[str, Analysis], ours: str, gaps: int) -> tupl
     without a short gap is faster by more than `NOISE`.
     """
     ours_analysis = analyses[ours]
-    faultless = [
+    candidates = [
         (analysis.rate, name)
         for name, analysis in analyses.items()
         if name != ours and analysis.gaps and not analysis.short
     ]
-    best, best_name = max(faultless, default=(0.0, ""))
+    best, best_name = max(candidates, default=(0.0, ""))
     words = f"0 too early, {best:.3f} of {best_name}" if best_name else "0 too early"
     return (
         words,

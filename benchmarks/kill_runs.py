@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
     """The combined runs of one program."""
 
     kind: str
-    way: str
+    setup: str
     count_losses: LossCount
     requests: int
 
@@ -41,15 +41,15 @@ async def kill(runs: int) -> list[Outcome]:
     """Kill every program *runs* times."""
     slots = asyncio.Semaphore(MAX_PARALLEL)
 
-    async def run_way(kind: str, way: str) -> Outcome:
+    async def run_setup(kind: str, setup: str) -> Outcome:
         async with slots:
-            return await _run_until_killed(kind, way, runs)
+            return await _run_until_killed(kind, setup, runs)
 
-    kinds = [("chat", way) for way in CHAT] + [("mail", way) for way in MAIL]
-    return await asyncio.gather(*(run_way(*pair) for pair in kinds))
+    kinds = [("chat", setup) for setup in CHAT] + [("mail", setup) for setup in MAIL]
+    return await asyncio.gather(*(run_setup(*pair) for pair in kinds))
 
 
-async def _run_until_killed(kind: str, way: str, runs: int) -> Outcome:
+async def _run_until_killed(kind: str, setup: str, runs: int) -> Outcome:
     chance, posted, handled = random.Random(SEED), list[str](), list[str]()
     requests = 0
 
@@ -73,9 +73,9 @@ async def _run_until_killed(kind: str, way: str, runs: int) -> Outcome:
                         fake.mail.deliver("somebody", text)
                 kill_after = chance.randint(2, TEXTS_PER_RUN - 1) if number < runs else 0
                 handled += await _run_once(
-                    kind, KilledRun(way, access, file, kill_after, posted[-1])
+                    kind, KilledRun(setup, access, file, kill_after, posted[-1])
                 )
-    return Outcome(kind, way, count_losses(posted, handled), requests)
+    return Outcome(kind, setup, count_losses(posted, handled), requests)
 
 
 async def _run_once(kind: str, run: KilledRun) -> list[str]:
@@ -89,5 +89,5 @@ async def _run_once(kind: str, run: KilledRun) -> list[str]:
             child.kill()
             await child.wait()
     if child.returncode != (KILLED if run.kill_after else 0):
-        raise RuntimeError(f"{run.way} did not end as expected")
+        raise RuntimeError(f"{run.setup} did not end as expected")
     return printed.decode().splitlines()

@@ -42,7 +42,7 @@ Texts = AsyncGenerator[str, None]
 class KilledRun(msgspec.Struct, frozen=True):
     """The settings of a run."""
 
-    way: str
+    setup: str
     access: ServiceAccess
     file: str
     kill_after: int
@@ -112,23 +112,23 @@ async def _readnew(access: ServiceAccess) -> Texts:
                 yield mail["message"]
 
 
-Way = Callable[[ServiceAccess, Path], Texts]
+Setup = Callable[[ServiceAccess, Path], Texts]
 
-CHAT: Final[dict[str, Way]] = {
+CHAT: Final[dict[str, Setup]] = {
     "pythpeer, SqliteStore": _chat,
     "aiohttp, last id to a file before handling": partial(_last_id, first=True),
     "aiohttp, last id to a file after each message": partial(_last_id, first=False),
 }
-MAIL: Final[dict[str, Way]] = {
+MAIL: Final[dict[str, Setup]] = {
     "pythpeer, SqliteStore": lambda access, file: _mail(access, SqliteStore(file)),
     "pythpeer, MemoryStore": lambda access, _: _mail(access, MemoryStore()),
     "aiohttp, readnew": lambda access, _: _readnew(access),
 }
 
 
-async def _run(run: KilledRun, way: Way) -> None:
+async def _run(run: KilledRun, setup: Setup) -> None:
     count = 0
-    async with contextlib.aclosing(way(run.access, Path(run.file))) as texts:
+    async with contextlib.aclosing(setup(run.access, Path(run.file))) as texts:
         text = ""
         while text != run.last:
             try:
@@ -145,8 +145,8 @@ async def _run(run: KilledRun, way: Way) -> None:
 def main() -> None:
     logging.disable()
     run = msgspec.json.decode(sys.argv[2], type=KilledRun)
-    ways = MAIL if sys.argv[1] == "mail" else CHAT
-    asyncio.run(_run(run, ways[run.way]))
+    setups = MAIL if sys.argv[1] == "mail" else CHAT
+    asyncio.run(_run(run, setups[run.setup]))
 
 
 if __name__ == "__main__":

@@ -80,11 +80,11 @@ async def _measure(candidate: Candidate[Any], scenario: Scenario) -> Delays:
     delays: list[float] = []
     done: list[str] = []
 
-    async def talk() -> None:
+    async def post_all() -> None:
         for _ in range(scenario.messages):
             await asyncio.sleep(random_source.expovariate(1 / scenario.pause))
             posted_at.append(now())
-            chat.say()
+            chat.post()
 
     def watched(handle: Handle) -> Handle:
         def watch(message: ChatMessage) -> bool:
@@ -98,7 +98,7 @@ async def _measure(candidate: Candidate[Any], scenario: Scenario) -> Delays:
         for _ in range(CONSUMERS):
             handle = watched(consumer(candidate.name, scenario.messages, done))
             group.create_task(candidate.follow(make(), handle))
-        group.create_task(talk())
+        group.create_task(post_all())
     if len(done) != CONSUMERS:
         raise RuntimeError(f"{candidate.name}: only {len(done)} of {CONSUMERS} received everything")
     return Delays(chat.polls, chat.early, delays)
@@ -133,10 +133,10 @@ def _table(scenario: Scenario, delays_by_name: dict[str, Delays]) -> Table:
         ],
         chart=Curves(tuple(delays_by_name), "delay in intervals", log=True),
     )
-    for way, delays in delays_by_name.items():
+    for setup, delays in delays_by_name.items():
         p95 = statistics.quantiles(delays.delays, n=20)[-1]
         table.add(
-            way,
+            setup,
             delays.median,
             p95,
             max(delays.delays),
@@ -145,11 +145,11 @@ def _table(scenario: Scenario, delays_by_name: dict[str, Delays]) -> Table:
             delays.early,
             *(
                 ("none better", target_met(delays_by_name, scenario.messages))
-                if way == OURS
+                if setup == OURS
                 else (None, None)
             ),
         )
-        table.samples[way] = statistics.quantiles(delays.delays, n=POINTS)
+        table.samples[setup] = statistics.quantiles(delays.delays, n=POINTS)
     return table
 
 
@@ -159,6 +159,6 @@ def target_met(delays_by_name: dict[str, Delays], posts: int) -> bool:
     Two medians of delays between 0 and 1 differ significantly by twice the standard error of their
     difference, which is 0.7 divided by the square root of the number of posts.
     """
-    medians = {way: delays.median for way, delays in delays_by_name.items() if not delays.early}
+    medians = {setup: delays.median for setup, delays in delays_by_name.items() if not delays.early}
     slack = 1.4 / math.sqrt(posts)
     return medians.get(OURS, math.inf) <= min(medians.values(), default=0.0) + slack

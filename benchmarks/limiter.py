@@ -38,11 +38,11 @@ Wait = Callable[[], Awaitable[object]]
 
 def run(*, quick: bool) -> list[Table]:
     """Measure time, memory, the serving of a queue, and the order of waiters."""
-    found, missing = load_candidates()
+    other_candidates, missing = load_candidates()
     candidates = {
         OURS: Candidate(OURS, _make, _pace, functools.partial(Limiter.acquire, priority=CALL))
     }
-    candidates |= found
+    candidates |= other_candidates
     tables = [
         asyncio.run(_uncontended(candidates, 3 if quick else 9)),
         asyncio.run(_memory(candidates)),
@@ -91,10 +91,10 @@ async def _uncontended(candidates: Candidates, rounds: int) -> Table:
         ("us", f"to {OURS}"),
         {
             name: (
-                statistics.median(each.wall) / ACQUIRES * 1e6,
-                ratio(each.wall, times[OURS].wall),
+                statistics.median(measured.wall) / ACQUIRES * 1e6,
+                ratio(measured.wall, times[OURS].wall),
             )
-            for name, each in times.items()
+            for name, measured in times.items()
         },
         others=others,
         targets={"us": 0.0},
@@ -110,7 +110,7 @@ async def _uncontended(candidates: Candidates, rounds: int) -> Table:
             *(candidates[name].note for name in others if candidates[name].note),
         ],
     )
-    table.samples.update({f"{name} s": each.wall for name, each in times.items()})
+    table.samples.update({f"{name} s": measured.wall for name, measured in times.items()})
     return table
 
 
@@ -188,9 +188,9 @@ async def _bytes_of_waiting_for(candidate: Candidate[Any]) -> float:
     pace = functools.partial(candidate.pace, limiter, _nothing)
     first = await _start(pace, 1)
     bare = candidate.acquire and functools.partial(candidate.acquire, limiter)
-    each = await _bytes_of_waiting(bare or pace)
+    size = await _bytes_of_waiting(bare or pace)
     await _cancel(first)
-    return each
+    return size
 
 
 async def _bytes_of_waiting(wait: Wait) -> float:
@@ -200,11 +200,11 @@ async def _bytes_of_waiting(wait: Wait) -> float:
     async def build() -> None:
         tasks.extend(await _start(wait, WAITERS))
 
-    each = await retained_bytes(WAITERS, build)
+    size = await retained_bytes(WAITERS, build)
     if any(task.done() for task in tasks):
         raise RuntimeError("a task did not wait")
     await _cancel(tasks)
-    return each
+    return size
 
 
 async def _start(wait: Wait, count: int) -> list[asyncio.Task[object]]:
@@ -274,7 +274,7 @@ def _drain(candidates: Candidates, rounds: int, waiters: int) -> Table:
             *(candidate.note for candidate in candidates.values() if candidate.note),
         ],
     )
-    table.samples.update({f"{name} s": each.wall for name, each in times.items()})
+    table.samples.update({f"{name} s": measured.wall for name, measured in times.items()})
     return table
 
 

@@ -20,7 +20,7 @@ from .competitors.bare_loops import FAILURES
 from .competitors.polling import Candidate, Reading, ServiceAccess, load_candidates
 from .kill_runs import TEXTS_PER_RUN, kill
 from .loss_count import LossCount, count_losses, within_gaps
-from .pythpeer_readers import WAYS
+from .pythpeer_readers import SETUPS
 from .report import Cell, Table
 
 __all__ = ["run"]
@@ -68,7 +68,7 @@ class _Scenario:
             fake.peerbet_url, fake.pythbots_url, fake.peerbet_key, fake.personal_key
         )
 
-    def say(self, count: int = 1) -> None:
+    def add_messages(self, count: int = 1) -> None:
         for _ in range(count):
             text = f"message {len(self.posted) + 1}"
             self.posted.append((self.fake.chat.say("somebody", text), text))
@@ -107,20 +107,20 @@ async def _mails(scenario: _Scenario, count: int) -> None:
 async def _lines(scenario: _Scenario, count: int) -> None:
     for _ in range(count):
         await asyncio.sleep(scenario.chance.uniform(0.0, 4.0))
-        scenario.say()
+        scenario.add_messages()
 
 
 async def _bursts(scenario: _Scenario, count: int) -> None:
     await asyncio.sleep(20.0)
-    scenario.say()  # so that the chat is not empty
+    scenario.add_messages()  # so that the chat is not empty
     for number in range(count):
         await asyncio.sleep(40.0)
-        scenario.say(BURSTS[number % len(BURSTS)])
+        scenario.add_messages(BURSTS[number % len(BURSTS)])
 
 
 async def _burst(scenario: _Scenario, _: int) -> None:
     await asyncio.sleep(20.0)
-    scenario.say(BURSTS[-1])
+    scenario.add_messages(BURSTS[-1])
 
 
 READNEW: Final = "pythbots.mail.readnew"
@@ -153,7 +153,7 @@ POSTS: Final = (
 def run(*, quick: bool) -> list[Table]:
     """Read mail and chat and send posts with every program and every fault."""
     others, missing = load_candidates()
-    candidates = [*WAYS.values(), *others.values()]
+    candidates = [*SETUPS.values(), *others.values()]
     share = 8 if quick else 1
     mail = [
         _run(_read(experiment, share, candidate, candidate.mail))
@@ -259,7 +259,7 @@ def _table(
     candidates: Iterable[Candidate],
     missing: Sequence[str] = (),
 ) -> Table:
-    concerned = {result.candidate for result in results}
+    compared = {result.candidate for result in results}
     table = Table(
         title,
         (
@@ -279,7 +279,7 @@ def _table(
             *(
                 candidate.note
                 for candidate in candidates
-                if candidate.note and candidate.name in concerned
+                if candidate.note and candidate.name in compared
             ),
             *missing,
         ],
@@ -314,9 +314,9 @@ def _killed_table(runs: int) -> Table:
         ],
         chart=Bars("program", ("lost", "duplicated"), by="service"),
     )
-    for what, candidate, counts, requests in asyncio.run(kill(runs)):
+    for service, candidate, counts, requests in asyncio.run(kill(runs)):
         target: tuple[Cell, Cell] = None, None
         if "SqliteStore" in candidate:
             target = "0 lost, 0 doubled", not (counts.lost or counts.duplicated)
-        table.add(what, candidate, counts.of, counts.lost, counts.duplicated, requests, *target)
+        table.add(service, candidate, counts.of, counts.lost, counts.duplicated, requests, *target)
     return table

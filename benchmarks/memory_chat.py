@@ -48,7 +48,7 @@ class Chat:
         self._random = random.Random(SEED)
         self._last = -interval
         for _ in range(messages):
-            self.say()
+            self.post()
 
     def copy(self) -> Chat:
         """Return a chat with the same messages, without polls."""
@@ -56,7 +56,7 @@ class Chat:
         chat._messages = self._messages
         return chat
 
-    def say(self) -> None:
+    def post(self) -> None:
         """Add one message."""
         self._messages.append(ChatMessage(len(self._messages) + 1, "user", "text"))
 

@@ -80,12 +80,12 @@ def run(*, quick: bool) -> list[Table]:
     tables: list[Table] = []
     with Server() as server:
         for scale, groups in ((small, [[result] for result in scenarios]), (large, [scenarios])):
-            results = [result for group in groups for result in _together(server, scale, group)]
+            results = [result for group in groups for result in _run_group(server, scale, group)]
             tables += [_overall_table(scale, results), _scenario_table(scale, results)]
     return tables
 
 
-def _together(server: Server, scale: Scale, scenarios: Sequence[Scenario]) -> list[Result]:
+def _run_group(server: Server, scale: Scale, scenarios: Sequence[Scenario]) -> list[Result]:
     """Run all limiters in all of *scenarios* at the same time."""
     names = (OURS, *load_candidates()[0])
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from pythpeer.stores.base import Store
 
 from .competitors.polling import Candidate, Reading, ServiceAccess
 
-__all__ = ["WAYS", "by_stream", "reading_of", "session"]
+__all__ = ["SETUPS", "by_stream", "reading_of", "session"]
 
 WIDE_GUARD: Final = 5.0
 """A guard so wide that each interval is counted from the last response."""
@@ -104,7 +104,7 @@ async def _post(
         yield post
 
 
-WAYS: Final = {
+SETUPS: Final = {
     candidate.name: candidate
     for candidate in (
         Candidate("pythpeer, chat_stream()", chat=by_stream),

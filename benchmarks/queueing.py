@@ -27,7 +27,7 @@ SHORT_INTERVAL: Final = 0.02
 OFFSETS: Final = [number * 0.00025 for number in range(-8, 9)]
 """Times of a cancellation, from 2 ms before the waiter is due to 2 ms after, in seconds."""
 
-GIVE_UP_AFTER: Final = 40
+TIMEOUT_INTERVALS: Final = 40
 """Intervals after which a waiter counts as never served."""
 
 START_OFFSET: Final = 0.0043
@@ -127,7 +127,7 @@ async def _cancelled_at(candidate: Candidate[Any], offset: float) -> float:
     await asyncio.sleep(0.1 * INTERVAL)  # the first does not wait
     await asyncio.sleep(waiters.served_at[0] + INTERVAL + offset - time.perf_counter())
     waiters.tasks[1].cancel()
-    await asyncio.wait(waiters.tasks[2:], timeout=GIVE_UP_AFTER * INTERVAL)
+    await asyncio.wait(waiters.tasks[2:], timeout=TIMEOUT_INTERVALS * INTERVAL)
     for task in waiters.tasks:
         task.cancel()
     await waiters.done()

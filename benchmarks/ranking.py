@@ -40,16 +40,16 @@ def ranking(
     """
     header = ("limiter", *columns, "target", "met")
     table = Table(title, header, notes=list(notes), chart=Bars("limiter", tuple(targets)))
-    met = True
+    is_met = True
     for column, slack in targets.items():
         index = columns.index(column)
         better = better_than_ours(
             {name: cells[index] for name, cells in rows.items()}, others, slack
         )
         if better:
-            met = False
+            is_met = False
             reason = f" {why[column]}" if column in why else ""
             table.notes.append(f"Better than {OURS} in {column!r}: {', '.join(better)}.{reason}")
     for name, cells in rows.items():
-        table.add(name, *cells, *(("none better", met) if name == OURS else (None, None)))
+        table.add(name, *cells, *(("none better", is_met) if name == OURS else (None, None)))
     return table

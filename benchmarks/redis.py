@@ -100,8 +100,8 @@ async def _token(url: str, repeats: int) -> Table:
     for name, times in durations.items():
         middle, high = statistics.median(times), statistics.quantiles(times, n=100)[98]
         ours = name == "pythpeer, acquire"
-        target, met = ("<= 1.5", middle / ping <= 1.5) if ours else (None, None)
-        table.add(name, middle * 1e6, high * 1e6, middle / ping, target, met)
+        target, is_met = ("<= 1.5", middle / ping <= 1.5) if ours else (None, None)
+        table.add(name, middle * 1e6, high * 1e6, middle / ping, target, is_met)
         table.samples[f"{name} s"] = times
     await client.aclose()
     await store.aclose()
@@ -150,8 +150,8 @@ async def _fan_out(url: str, messages: int, rounds: int) -> Table:
     size = cast("int", await client.memory_usage(log, samples=0))
     ours, bare = times["ours"].wall, times["bare"].wall
     rate = ratio(bare, ours)
-    mine, theirs = messages / statistics.median(ours), messages / statistics.median(bare)
-    table.add(messages, mine, theirs, rate, size / messages, ">= 0.5", rate >= 0.5)
+    own_rate, bare_rate = messages / statistics.median(ours), messages / statistics.median(bare)
+    table.add(messages, own_rate, bare_rate, rate, size / messages, ">= 0.5", rate >= 0.5)
     table.samples.update({"ours s": ours, "bare s": bare})
     await client.aclose()
     await store.aclose()
@@ -232,7 +232,7 @@ def _pacing(url: str, requests: int) -> Table:
             client.outcome()
         analysis = analyse(server.close_channel("0"), 1.0)
     whole = analysis.gaps == PROCESSES * requests - 1
-    met = whole and not analysis.short and analysis.rate >= 0.95
+    is_met = whole and not analysis.short and analysis.rate >= 0.95
     table.add(
         analysis.gaps,
         analysis.short,
@@ -240,7 +240,7 @@ def _pacing(url: str, requests: int) -> Table:
         analysis.worst * 1e3,
         analysis.rate,
         "0 too early, >= 0.95",
-        met,
+        is_met,
     )
     return table
 
@@ -261,9 +261,9 @@ async def _takeover(url: str, rounds: int) -> Table:
         item, lease = await _kill_worker(url)
         item_times.append(item)
         leases.append(lease)
-    for what, durations in (("a pending item", item_times), ("the lease", leases)):
-        table.add(what, statistics.median(durations), max(durations), "<= 2", max(durations) <= 2.0)
-        table.samples[f"{what} s"] = durations
+    for name, durations in (("a pending item", item_times), ("the lease", leases)):
+        table.add(name, statistics.median(durations), max(durations), "<= 2", max(durations) <= 2.0)
+        table.samples[f"{name} s"] = durations
     return table
 
 

@@ -18,7 +18,7 @@ from .subprocesses import run_all
 
 __all__ = ["run"]
 
-WAYS: Final = {
+SETUPS: Final = {
     "scripted polls, MemoryStore": Plan("scripted", "memory", 1_000_000, traced=12_000),
     "scripted polls, SqliteStore": Plan("scripted", "sqlite", 25_000, traced=12_000),
     "a session, MemoryStore": Plan("session", "memory", 25_000, traced=6_000),
@@ -26,7 +26,7 @@ WAYS: Final = {
 }
 
 MAX_RESIDENT_GROWTH: Final = 2 * 2**20
-"""Bytes by which a process may grow from the first sample to the last."""
+"""Bytes by which a process may grow between the first sample and the last."""
 
 MAX_TRACED_GROWTH: Final = 64 * 2**10
 """Bytes by which traced allocations may grow: less than an object for every fourth poll."""
@@ -34,7 +34,7 @@ MAX_TRACED_GROWTH: Final = 64 * 2**10
 
 def run(*, quick: bool) -> list[Table]:
     """Run each setup: one after the other to measure time, then together to trace memory."""
-    plans = [plan.hundredth() if quick else plan for plan in WAYS.values()]
+    plans = [plan.shortened() if quick else plan for plan in SETUPS.values()]
     timed = [_follow(RunSpec(plan, traced=False))[0] for plan in plans]
     traced = _follow(*(RunSpec(plan, traced=True) for plan in plans))
     return [_cost_table(timed), _memory_table(timed, traced, quick=quick)]
@@ -56,11 +56,11 @@ def _cost_table(results: Sequence[Result]) -> Table:
         ],
         chart=Bars("setup", ("CPU us", "early")),
     )
-    for way, result in zip(WAYS, results, strict=True):
+    for setup, result in zip(SETUPS, results, strict=True):
         polls = result.samples[-1].polls
         microseconds = result.cpu / polls * 1e6
         counts = (polls, result.messages, result.failures, result.early)
-        table.add(way, *counts, result.days, result.wall, result.cpu, microseconds)
+        table.add(setup, *counts, result.days, result.wall, result.cpu, microseconds)
     return table
 
 
@@ -82,12 +82,12 @@ def _memory_table(timed: Sequence[Result], traced: Sequence[Result], *, quick: b
         ],
         chart=Bars("setup", (resident_after[0], resident_after[-1])),
     )
-    for way, result, traced_result in zip(WAYS, timed, traced, strict=True):
+    for setup, result, traced_result in zip(SETUPS, timed, traced, strict=True):
         resident = [sample.resident for sample in result.samples]
         allocated = [sample.traced for sample in traced_result.samples]
         flat = _growth(resident) <= MAX_RESIDENT_GROWTH and _growth(allocated) <= MAX_TRACED_GROWTH
         table.add(
-            way,
+            setup,
             *_in_units(resident, 2**20),
             result.samples[-1].stored / 2**10,
             traced_result.samples[-1].polls,

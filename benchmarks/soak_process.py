@@ -76,7 +76,7 @@ ONE_PER_SECOND: Final = Rate(1.0, guard=0.0)
 class Plan(msgspec.Struct, frozen=True):
     """The setup of a stream, and its number of polls."""
 
-    way: str
+    setup: str
     """``scripted``: generated polls, with limiter, poller, store and stream. ``session``: chat and
     mail, merged, with requests to a service in the same process."""
 
@@ -88,7 +88,7 @@ class Plan(msgspec.Struct, frozen=True):
     traced: int
     """Polls of a second run with traced allocations, which takes about four times as long."""
 
-    def hundredth(self) -> Plan:
+    def shortened(self) -> Plan:
         """Return a smaller plan for a trial."""
         return msgspec.structs.replace(self, polls=self.polls // 100, traced=self.traced // 10)
 
@@ -306,7 +306,7 @@ async def _run(spec: RunSpec, folder: Path) -> Result:
     )
     loop = asyncio.get_running_loop()
     wall, cpu, virtual = time.perf_counter(), time.process_time(), loop.time()
-    await (_scripted if plan.way == "scripted" else _session)(store, monitor)
+    await (_scripted if plan.setup == "scripted" else _session)(store, monitor)
     return Result(
         samples=tuple(monitor.samples),
         messages=monitor.messages,

@@ -1,4 +1,4 @@
-"""One call: permit, time limit, request, response or typed error, retry.
+"""One call: permit, time limit, request, result or error, retry; and its events for hooks.
 
 Every request to a service goes through this module, so that pacing, retry, secrecy and size limits
 are each applied in one place.

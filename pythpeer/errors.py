@@ -1,4 +1,4 @@
-"""Exceptions: the tree of all errors that this library raises.
+"""Error classes: their tree and fields. The text of an error is written where it is raised.
 
 ::
 

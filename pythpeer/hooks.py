@@ -1,4 +1,4 @@
-"""Hooks, and the events that they receive.
+"""Hooks, and the classes of their events; calls, streams and pollers make the events.
 
 A hook cannot break or change a request, and cannot delay it unless it is a plain function that
 blocks. Events are frozen, and none of them holds a key, or any text of messages or users.

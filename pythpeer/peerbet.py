@@ -22,7 +22,7 @@ from .calls import Caller
 from .errors import DecodeError, InvalidRequestError, PythpeerError
 from .pacing.bucket import Rate
 from .posting import Poster, ReadBack
-from .secret import Secret
+from .secret import Secret, account_of
 from .splitting import split_text
 from .stores.base import Topic
 from .streams.numbered import NumberedSource
@@ -123,19 +123,27 @@ class Peerbet:
         idle_check: float = 60.0,
     ) -> None:
         self._caller = caller
+        """Runs all calls."""
         self._idle_check = idle_check
+        """Seconds without a new message after which a stream reads the newest id; 0 for never."""
         self._pollers = pollers
+        """The pollers of all streams of the session."""
         self._key = key
+        """The key, ``None`` without one."""
+        # Comments, because the reference shows what has a docstring: the endpoints of the chat are
+        # internal, for the session and the doctor, and never change.
         self.read_endpoint: Final[Endpoint[_Page]] = make_read_endpoint(url)
         self.post_endpoint: Final[Endpoint[_PostResponse]] = make_post_endpoint(url)
-        account = key.fingerprint() if key else "nobody"
+        account = account_of(key)
         self.endpoint_accounts: Final = (
             (self.read_endpoint, account),
             (self.post_endpoint, account),
         )
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
+        """The log of the chat, one for each account."""
         self._poster = Poster(caller, self._read_back)
+        """Sends posts, and searches the chat for those whose outcome is unknown."""
 
     async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
         """Read one page of the chat; without arguments the last 50 messages.

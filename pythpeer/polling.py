@@ -1,14 +1,14 @@
-"""The old place of `pythpeer.Gap`, for one version."""
+"""The old module of `pythpeer.Gap`, for one version."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from .deprecation import moved
+from .deprecation import old_names
 
-__getattr__: Callable[[str], object] = moved(
+__getattr__: Callable[[str], object] = old_names(
     __name__,
     {
-        "Gap": "pythpeer.streams.gaps",
+        "Gap": "pythpeer.streams.gaps.Gap",
     },
 )

@@ -37,6 +37,7 @@ from .pacing.limiter import Limiter
 from .peerbet import ChatMessage, ChatPage, ChatStream, Peerbet
 from .pythbots import ChatStats, Mail, MailStream, PythBots, StaffMember, User
 from .retry import Retry
+from .running import run
 from .secret import Secret
 from .session import Session, SessionOptions
 from .splitting import split_text
@@ -102,6 +103,7 @@ __all__ = [
     "TransportError",
     "User",
     "merge",
+    "run",
     "split_text",
 ]
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import warnings
-from typing import NoReturn, SupportsIndex, final
+from typing import Final, NoReturn, SupportsIndex, final
 from urllib.parse import quote
 
+from .deprecation import warn_renamed
 from .errors import InvalidRequestError, Result
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "account_of"]
+
+ANONYMOUS_ACCOUNT: Final = "nobody"
+"""The account of requests without a key. It is part of keys in stores, so its text is fixed."""
 
 
 def _problem(value: object) -> str | None:
@@ -70,9 +73,7 @@ class Secret:
     @classmethod
     def wrap(cls, value: object) -> Result[Secret | None]:
         """Deprecated name of `try_wrap`."""
-        warnings.warn(
-            "Secret.wrap() is deprecated, use Secret.try_wrap()", DeprecationWarning, stacklevel=2
-        )
+        warn_renamed("Secret.wrap()", "Secret.try_wrap()")
         return cls.try_wrap(value)
 
     def reveal(self) -> str:
@@ -112,3 +113,8 @@ class Secret:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")
+
+
+def account_of(key: Secret | None) -> str:
+    """Return the name under which stores keep what belongs to the account of a key."""
+    return key.fingerprint() if key else ANONYMOUS_ACCOUNT

@@ -1,4 +1,4 @@
-"""Checks of arguments: each raises `InvalidRequestError` and sends nothing."""
+"""Checks of arguments, as numbers, texts and URLs: each raises `InvalidRequestError`."""
 
 from __future__ import annotations
 

@@ -72,8 +72,8 @@ class Browser:
         """Open an empty tab."""
         self._context = await self.call("Target.createBrowserContext")
         target = await self.call("Target.createTarget", url="about:blank", **self._context)
-        found = await self.call("Target.attachToTarget", flatten=True, **target)
-        self._session = {"sessionId": found["sessionId"]}
+        attached = await self.call("Target.attachToTarget", flatten=True, **target)
+        self._session = {"sessionId": attached["sessionId"]}
         for domain in ("Page", "Runtime", "Log"):
             await self.call(f"{domain}.enable")
 
@@ -134,12 +134,12 @@ class Browser:
 
     async def tab_to(self, wanted: str, *, shift: bool = False) -> list[str]:
         """Press Tab until *wanted* has the focus; return the elements that had it before."""
-        way: list[str] = []
+        passed_ids: list[str] = []
         while await self.focused() != wanted:
-            assert len(way) < 40, way
+            assert len(passed_ids) < 40, passed_ids
             await self.press("Tab", shift=shift)
-            way.append(await self.focused())
-        return way
+            passed_ids.append(await self.focused())
+        return passed_ids
 
     async def look(self, width: int, height: int, scheme: str = "light") -> bytes:
         """Return a screenshot (PNG) of the page in a window of this size."""

@@ -61,6 +61,6 @@ def connect() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(headers={"User-Agent": "test"})
 
 
-def say(fake: FakeServices, many: int) -> None:
-    for number in range(many):
+def add_messages(fake: FakeServices, count: int) -> None:
+    for number in range(count):
         fake.chat.say("alice", f"message {number}")

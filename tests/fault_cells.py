@@ -48,7 +48,7 @@ OUTAGE_SECONDS: Final = 20.0
 """Seconds until a stream can connect: more than twice the time limit of an attempt."""
 
 
-class SpyRetry(Retry, frozen=True):
+class RecordingRetry(Retry, frozen=True):
     """A retry policy that records the time of each failed attempt."""
 
     failures: list[float] = msgspec.field(default_factory=list)
@@ -117,19 +117,19 @@ class CallResult(NamedTuple):
 
 async def run_call(name: str, fault: Reproduction) -> tuple[CallResult, object]:
     """Make a call of `CALLS` that meets *fault*. Returns the outcome, and the result or error."""
-    call, retry = CALLS[name], SpyRetry(ATTEMPTS, base_delay=0.0)
+    call, retry = CALLS[name], RecordingRetry(ATTEMPTS, base_delay=0.0)
     async with reproduce(fault) as (url, server), session_at(url, retry) as session:
         if fault.first_step:
             await call.run(session, url)
             await wait_for_io()
-        earlier, start = len(server.requests) if server else 0, now()
+        previous, start = len(server.requests) if server else 0, now()
         try:
             result: object = await call.run(session, url)
         except PythpeerError as raised:
             result = raised
         end = retry.failures[0] if retry.failures else now()
         await wait_for_io()
-        request_count = len(server.requests) - earlier if server else 0
+        request_count = len(server.requests) - previous if server else 0
         must_close = call.effect is not Effect.READ or isinstance(result, INCOMPLETE)
         leaked_connections = len(server.open_connections) if server and must_close else 0
     error = result if isinstance(result, PythpeerError) else None
@@ -214,7 +214,7 @@ async def run_stream(name: str, fault: Reproduction) -> StreamResult:
         if fault.first_step:
             assert (await anext(stream)).id == 1
             await wait_for_io()
-        earlier = len(server.requests) if server else 0
+        previous = len(server.requests) if server else 0
         works = asyncio.Event()
         reading = asyncio.ensure_future(_next_item(stream, works))
         if server is None:
@@ -226,7 +226,9 @@ async def run_stream(name: str, fault: Reproduction) -> StreamResult:
         works.set()
         error, item = await reading
     recovered = isinstance(item, Mail) and item.recovered
-    return StreamResult(error, item.id, recovered, tuple(map(_poll_kind, server.targets[earlier:])))
+    return StreamResult(
+        error, item.id, recovered, tuple(map(_poll_kind, server.targets[previous:]))
+    )
 
 
 async def _next_item(

@@ -112,10 +112,10 @@ def format_cell(row: FaultRow, effect: Effect) -> str:
         calls_by_outcome.setdefault(outcome, []).append(name)
     if len(calls_by_outcome) == 1:
         return next(iter(calls_by_outcome))
-    usual = format_outcome(row, row.expectation, effect)
-    calls_by_outcome.pop(usual, None)
+    default = format_outcome(row, row.expectation, effect)
+    calls_by_outcome.pop(default, None)
     different = [f"{format_calls(calls)}: {text}" for text, calls in calls_by_outcome.items()]
-    return "; ".join([usual, *different])
+    return "; ".join([default, *different])
 
 
 def format_outcome(row: FaultRow, expectation: Expectation, effect: Effect) -> str:

@@ -271,7 +271,7 @@ HINTS: Final = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
 PAGE: Final = b"<!DOCTYPE html><html><head><script>%s</script></head></html>" % DOCUMENT
 NOTICE: Final = b"<br />\n<b>Notice</b>:  Undefined index in <b>/a.php</b> on line <b>7</b><br />\n"
 MESSAGE: Final = "user not found"
-NOT_YOURS: Final = b'{"error":"not yours"}'
+NOT_OWNED: Final = b'{"error":"not yours"}'
 
 
 def with_headers(*lines: bytes) -> bytes:
@@ -284,12 +284,12 @@ def encoded(encoding: str, body: bytes = DOCUMENT) -> Step:
     return answer(body, headers=[("Content-Encoding", encoding)])
 
 
-def gzip_bomb(megabytes: int) -> bytes:
+def gzip_bomb(size: int) -> bytes:
     """A gzip body of that many megabytes of spaces, compressed to about a thousandth."""
-    packer = zlib.compressobj(9, wbits=31)
-    first = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    following = packer.compress(b" " * 2**20) + packer.flush(zlib.Z_FULL_FLUSH)
-    return first + following * (megabytes - 1)
+    compressor = zlib.compressobj(9, wbits=31)
+    first = compressor.compress(b" " * 2**20) + compressor.flush(zlib.Z_FULL_FLUSH)
+    following = compressor.compress(b" " * 2**20) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return first + following * (size - 1)
 
 
 BOMB: Final = gzip_bomb(30)
@@ -404,14 +404,14 @@ NETWORK: Final = (
         ACCEPTED,
         {
             "second response": Reproduction(
-                answer(DOCUMENT), first_step=idle_then_send(http(200, NOT_YOURS))
+                answer(DOCUMENT), first_step=idle_then_send(http(200, NOT_OWNED))
             ),
             "second response immediately": Reproduction(
-                answer(DOCUMENT), first_step=send(http(200, document(1)) + http(200, NOT_YOURS))
+                answer(DOCUMENT), first_step=send(http(200, document(1)) + http(200, NOT_OWNED))
             ),
             "408 while idle": Reproduction(
                 answer(DOCUMENT),
-                first_step=idle_then_send(http(408, NOT_YOURS, [("Connection", "close")])),
+                first_step=idle_then_send(http(408, NOT_OWNED, [("Connection", "close")])),
             ),
             "half a head while idle": Reproduction(
                 answer(DOCUMENT), first_step=idle_then_send(b"HTTP/1.1 200 OK\r\nContent-")

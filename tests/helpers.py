@@ -7,14 +7,19 @@ import gc
 import inspect
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
+import re
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar, Unpack
+from unittest.mock import patch
 
 import pytest
 
-from pythpeer import Rate, Retry
+import pythpeer
+from pythpeer import Rate, Retry, Session, SessionOptions
+from pythpeer.deprecation import REMOVED_IN
+from pythpeer.running import Bot
 from pythpeer.testing import DEFAULT_RATES, VirtualTimeLoop
 
 T = TypeVar("T")
@@ -106,6 +111,24 @@ async def wait_until(
         await asyncio.sleep(0.002)
 
 
+async def run_together(cases: Mapping[str, Coroutine[Any, Any, object]]) -> None:
+    """Run independent cases at the same time, because each of them waits most of its time.
+
+    A failure cancels the others, and has the name of its case as a note.
+    """
+
+    async def run_case(name: str, case: Coroutine[Any, Any, object]) -> None:
+        try:
+            await case
+        except BaseException as error:
+            error.add_note(f"case: {name}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        for name, case in cases.items():
+            group.create_task(run_case(name, case))
+
+
 # -- items of streams -----------------------------------------------------------------------------
 
 
@@ -142,6 +165,15 @@ async def assert_nothing_more(stream: Items[T], within: float = 5.0) -> None:
         await take(stream, 1, within)
 
 
+# -- old names ------------------------------------------------------------------------------------
+
+
+def warns_renamed(old: str, new: str) -> pytest.WarningsRecorder:
+    """Expect the warning that *old* is *new* now, with its whole text."""
+    text = f"{old} is now {new}; the old name will be removed in version {REMOVED_IN}"
+    return pytest.warns(DeprecationWarning, match=f"^{re.escape(text)}$")
+
+
 # -- logging and memory ---------------------------------------------------------------------------
 
 FIRST_POLL: Final = "the first poll succeeded"
@@ -160,7 +192,7 @@ def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
 
 
 @contextmanager
-def little_to_collect() -> Iterator[None]:
+def frozen_collector() -> Iterator[None]:
     """Exclude the objects that exist now from garbage collection while the block lasts.
 
     A collection of all objects of a test run takes a tenth of a second.
@@ -171,3 +203,25 @@ def little_to_collect() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+# -- programs of the documentation ----------------------------------------------------------------
+
+
+def coroutine_of(program: str) -> Coroutine[Any, Any, object]:
+    """Execute *program*, and return what it passes to `asyncio.run`, or its bot for `run`."""
+    coroutines: list[Coroutine[Any, Any, object]] = []
+
+    def run(bot: Bot, /, **options: Unpack[SessionOptions]) -> None:
+        coroutines.append(run_bot(bot, options))
+
+    with patch.object(asyncio, "run", coroutines.append), patch.object(pythpeer, "run", run):
+        exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
+    [coroutine] = coroutines
+    return coroutine
+
+
+async def run_bot(bot: Bot, options: SessionOptions) -> None:
+    """Call *bot* with a session, as `run` does."""
+    async with Session.from_env(**options) as session:
+        await bot(session)

@@ -120,7 +120,7 @@ def real_server(folder: Path, *options: str, password: str = "") -> Iterator[Rea
         server.kill()
 
 
-async def let_all_tokens_be_available(store: RedisStore) -> None:
+async def make_tokens_available(store: RedisStore) -> None:
     """Let the server count as running for long, so that all tokens are available."""
     await store._connections.run_script(
         Script("redis.call('HSET', KEYS[1], 'since', 0)"), (store._keys.server,), ()

@@ -77,7 +77,7 @@ class ScriptedFault(msgspec.Struct, frozen=True):
 OK = ScriptedFault()
 DROP = ScriptedFault(end="drop")
 RESET = ScriptedFault(end="reset")
-DROP_UNSEEN = ScriptedFault(effect=False, end="drop")
+DROP_WITHOUT_EFFECT = ScriptedFault(effect=False, end="drop")
 CUT = ScriptedFault(end="cut")
 HANG = ScriptedFault(end="hang")
 GARBAGE = ScriptedFault(body=b'[{"id": 1, "message"')
@@ -85,8 +85,8 @@ EMPTY = ScriptedFault(body=b"")
 HTML = ScriptedFault(body=b"<!DOCTYPE html><html><body>[]</body></html>")
 ERROR_500 = ScriptedFault(status=500, body=b"<html>Internal Server Error</html>")
 ERROR_503 = ScriptedFault(effect=False, status=503, body=b"")
-TOO_MANY = ScriptedFault(effect=False, status=429, body=b"")
-REFUSED = ScriptedFault(effect=False, body=b'{"error": "come back later"}')
+ERROR_429 = ScriptedFault(effect=False, status=429, body=b"")
+API_ERROR = ScriptedFault(effect=False, body=b'{"error": "come back later"}')
 DENIED = ScriptedFault(effect=False, body=b'{"error": "no access"}')
 NOT_FOUND = ScriptedFault(effect=False, status=404, body=b"")
 
@@ -239,7 +239,10 @@ class Scripted:
     # -- processing of requests -------------------------------------------------------------------
 
     def receive(self, connection: _Connection, target: str) -> None:
-        """Record a request, and schedule its processing with its fault."""
+        """Record a request, and process it with its fault, immediately unless that delays it.
+
+        So what a test changes after the request was recorded does not apply to it.
+        """
         loop = asyncio.get_running_loop()
         of_peerbet = target.startswith("/api/chat/")
         call = IncomingRequest(
@@ -249,7 +252,10 @@ class Scripted:
         self.requests.append(RecordedCall(kind, call.params, call.at))
         queue = self.faults[kind]
         fault = queue.popleft() if queue else self.default_faults.get(kind, OK)
-        loop.call_later(fault.before, self._process, connection, kind, call, fault)
+        if fault.before:
+            loop.call_later(fault.before, self._process, connection, kind, call, fault)
+        else:
+            self._process(connection, kind, call, fault)
 
     def _process(
         self, connection: _Connection, kind: str, call: IncomingRequest, fault: ScriptedFault
@@ -273,8 +279,8 @@ class Scripted:
                     return self._pythbots.answer(call)
                 case _:
                     return {"success": True}
-        except RejectedError as refusal:
-            return refusal.document
+        except RejectedError as error:
+            return error.document
 
     def _answer_chat(self, kind: str, call: IncomingRequest) -> object:
         if "key" in call.params:

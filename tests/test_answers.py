@@ -58,8 +58,8 @@ class LenientModel(msgspec.Struct):
 OBJECT: Endpoint[dict[str, object]] = Endpoint("mine", f"{BASE}/o")
 ROLL = Endpoint("mine", f"{BASE}/r", answer=Roll)
 ROLLS = Endpoint("mine", f"{BASE}/rs", answer=list[Roll])
-EASY = Endpoint("mine", f"{BASE}/e", answer=LenientModel)
-ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", parse=lambda found: found)
+LENIENT = Endpoint("mine", f"{BASE}/e", answer=LenientModel)
+ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", parse=lambda document: document)
 ENDPOINTS: tuple[Endpoint[Any], ...] = (GET, SET, USER, STAFF, STATS, OBJECT, ROLL, ROLLS, ANY)
 
 PAGE = (SAMPLES / "peerbet.chat.get" / "documented.json").read_bytes()
@@ -71,7 +71,7 @@ def read(endpoint: Endpoint[Any], body: bytes | str, status: int = 200, *keys: s
     return try_parse_response(endpoint, status, raw, lambda: [Secret(key) for key in keys])
 
 
-def found(body: bytes | str) -> object:
+def parsed(body: bytes | str) -> object:
     """Return what the lenient parser makes of *body*."""
     return parse_json(body.encode() if isinstance(body, str) else body)
 
@@ -267,10 +267,10 @@ def test_anything_else_is_a_decode_error(status: int, body: str) -> None:
 
 def test_a_type_with_defaults_does_not_hide_an_error() -> None:
     """A type whose fields all have defaults accepts any object, but not the error envelope."""
-    assert type(read(EASY, '{"error":"Missing user"}')) is ApiError
-    assert type(read(EASY, '{"status":0,"message":"no"}')) is ApiError
-    assert read(EASY, '{"roll":6}') == LenientModel(1, 6)
-    assert read(EASY, '{"status":1,"roll":6}') == LenientModel(1, 6)
+    assert type(read(LENIENT, '{"error":"Missing user"}')) is ApiError
+    assert type(read(LENIENT, '{"status":0,"message":"no"}')) is ApiError
+    assert read(LENIENT, '{"roll":6}') == LenientModel(1, 6)
+    assert read(LENIENT, '{"status":1,"roll":6}') == LenientModel(1, 6)
 
 
 def test_an_empty_error_is_no_error() -> None:
@@ -288,9 +288,9 @@ def test_peerbets_status_means_success_and_pythbots_is_data() -> None:
 
 def test_an_envelope_quoted_in_a_message_is_text() -> None:
     """The text of a chat message cannot be mistaken for an envelope."""
-    said = json.dumps('{"error": "no access", "status": 0, "message": "x"}')
-    body = PAGE.replace(b'"This is a test message"', said.encode())
-    assert read(GET, body).messages[0].text == json.loads(said)
+    encoded_text = json.dumps('{"error": "no access", "status": 0, "message": "x"}')
+    body = PAGE.replace(b'"This is a test message"', encoded_text.encode())
+    assert read(GET, body).messages[0].text == json.loads(encoded_text)
 
 
 # -- the documented responses ---------------------------------------------------------------------
@@ -394,9 +394,9 @@ def test_one_damaged_message_does_not_hide_its_page() -> None:
 @pytest.mark.parametrize("word", ["<script>x</script>", "<html>", "<!DOCTYPE html>", "<body/>"])
 def test_a_message_with_markup_is_a_message(word: str) -> None:
     """No user can make a page or a mailbox undecodable by writing HTML into it."""
-    said = json.dumps(word).encode()
-    damaged = PAGE.replace(b'"This is a test message"', said) + b"\0"
-    assert read(GET, damaged).messages[0].text == word
+    encoded_text = json.dumps(word).encode()
+    invalid = PAGE.replace(b'"This is a test message"', encoded_text) + b"\0"
+    assert read(GET, invalid).messages[0].text == word
     mail = f'[{{"from":"eve","message":{json.dumps(word)}}}]'
     assert read(ANY, mail) == [{"from": "eve", "message": word}]
 
@@ -439,7 +439,7 @@ def test_a_message_with_markup_is_a_message(word: str) -> None:
 )
 def test_what_is_not_json_stays_invalid(body: str) -> None:
     """The parser accepts the quirks of PHP, not those of other languages; infinity is no number."""
-    assert found(body) is NO_JSON
+    assert parsed(body) is NO_JSON
     assert type(read(OBJECT, body)) is DecodeError
 
 
@@ -461,7 +461,7 @@ MAILBOX = {
     ],
     "more": [],
 }
-SPELLINGS = [
+DOCUMENTS = [
     json.dumps(MAILBOX),
     json.dumps(MAILBOX, separators=(",", ":")),
     json.dumps(MAILBOX, indent=4),
@@ -474,10 +474,10 @@ SPELLINGS = [
 @pytest.mark.parametrize(
     "before", [b"", BOM.encode(), HTML_WARNING.encode(), PLAIN_WARNING.encode()]
 )
-@pytest.mark.parametrize("spelling", range(len(SPELLINGS)))
-def test_a_truncated_document_is_no_json(before: bytes, spelling: int) -> None:
+@pytest.mark.parametrize("index", range(len(DOCUMENTS)))
+def test_a_truncated_document_is_no_json(before: bytes, index: int) -> None:
     """Truncated at any point: an inner ``[]`` must never be read as "no mail"."""
-    body = SPELLINGS[spelling].encode()
+    body = DOCUMENTS[index].encode()
     assert parse_json(before + body) is not NO_JSON
     read_as = {
         end: value
@@ -487,7 +487,7 @@ def test_a_truncated_document_is_no_json(before: bytes, spelling: int) -> None:
     assert read_as == {}
 
 
-ODD_TEXT = st.text("a\u00e9\ud83d\ude00\udfff\U0001f600", max_size=4)
+UNUSUAL_TEXT = st.text("a\u00e9\ud83d\ude00\udfff\U0001f600", max_size=4)
 
 
 def replaced(value: Any) -> Any:
@@ -505,8 +505,10 @@ def replaced(value: Any) -> Any:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.just(0.5) | ODD_TEXT,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ODD_TEXT, inner, max_size=3),
+        st.none() | st.booleans() | st.integers() | st.just(0.5) | UNUSUAL_TEXT,
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(UNUSUAL_TEXT, inner, max_size=3)
+        ),
         max_leaves=12,
     )
 )
@@ -514,15 +516,15 @@ def test_lone_surrogates_are_replaced_everywhere(value: object) -> None:
     """In every text and every name; nothing else changes, the order of names included."""
     text = json.dumps(value)
     expected = replaced(json.loads(text))  # two that stand together are a pair now
-    assert json.dumps(found(text)) == json.dumps(expected)
-    assert found(f"[1e999,{text}]") is found(f'[{{"a":-1e999}},{text}]') is NO_JSON
+    assert json.dumps(parsed(text)) == json.dumps(expected)
+    assert parsed(f"[1e999,{text}]") is parsed(f'[{{"a":-1e999}},{text}]') is NO_JSON
 
 
 @pytest.mark.parametrize("after", ["<html>", "<!DOCTYPE html>", "</script></body></html>"])
 def test_a_document_with_a_page_after_it_is_no_json(after: str) -> None:
     """The service failed after the JSON, or the JSON was part of the page."""
-    assert found(f"[]\n{after}") is NO_JSON
-    assert found(f'["{"x" * 5000}"]\n{after}') is NO_JSON
+    assert parsed(f"[]\n{after}") is NO_JSON
+    assert parsed(f'["{"x" * 5000}"]\n{after}') is NO_JSON
 
 
 @given(
@@ -543,9 +545,9 @@ def test_any_document_is_read_completely_or_not_at_all(
 ) -> None:
     """For every document, truncated at any point."""
     text = json.dumps(value, indent=indent)
-    assert found(before + text) == value
+    assert parsed(before + text) == value
     end = data.draw(st.integers(0, len(text) - 1))
-    assert found(before + text[:end]) is NO_JSON
+    assert parsed(before + text[:end]) is NO_JSON
 
 
 # -- pages of HTML --------------------------------------------------------------------------------
@@ -579,16 +581,18 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=range(len(PAGES)))
 def test_no_json_is_extracted_from_a_page(page: str) -> None:
     """For no endpoint, and not after warnings, however many of them."""
-    assert found(page) is NO_JSON
+    assert parsed(page) is NO_JSON
     assert {type(read(endpoint, page)) for endpoint in ENDPOINTS} == {DecodeError}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=range(len(PAGES)))
 def test_a_page_is_no_api_error_either(page: str) -> None:
     """The ``message`` of JSON-LD in a page is not an error message of the service."""
-    refusal = page.replace('"roll":6', '"error":"no access"').replace("[]", '{"error":"no access"}')
-    assert type(read(ROLL, refusal)) is DecodeError
-    assert type(read(ROLL, refusal, 404)) is HttpStatusError
+    error_page = page.replace('"roll":6', '"error":"no access"').replace(
+        "[]", '{"error":"no access"}'
+    )
+    assert type(read(ROLL, error_page)) is DecodeError
+    assert type(read(ROLL, error_page, 404)) is HttpStatusError
 
 
 # -- bombs ----------------------------------------------------------------------------------------
@@ -640,9 +644,9 @@ def test_a_bomb_takes_bounded_time(bomb: str) -> None:
     meets one of their statuses, and the next bomb the other.
     """
     body = BOMBS[bomb]
-    refused = (400, 429) if DEEP else ((400, 429)[list(BOMBS).index(bomb) % 2],)
+    error_statuses = (400, 429) if DEEP else ((400, 429)[list(BOMBS).index(bomb) % 2],)
     start = time.process_time()
-    for status in (200, *refused):
+    for status in (200, *error_statuses):
         answer = read(STAFF, body, status, "key/1", "k")
         assert isinstance(answer, PythpeerError) or answer == ()
     assert time.process_time() - start < 3.0
@@ -659,7 +663,7 @@ def test_deep_nesting_is_a_decode_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "deepest"),
+    ("body", "accepted"),
     [
         pytest.param(b"[" * MAX_NESTING + b"]" * MAX_NESTING, True, id="as deep as may be"),
         pytest.param(b"[" * (MAX_NESTING + 1) + b"]" * (MAX_NESTING + 1), False, id="one deeper"),
@@ -670,11 +674,11 @@ def test_deep_nesting_is_a_decode_error() -> None:
         pytest.param(b"[" * 20_000 + b"]" * 20_000, False, id="where some Pythons could read it"),
     ],
 )
-def test_nesting_has_the_same_limit_on_every_python(body: bytes, *, deepest: bool) -> None:
+def test_nesting_has_the_same_limit_on_every_python(body: bytes, *, accepted: bool) -> None:
     """The limit of nesting does not depend on the decoder's stack."""
     answer = read(ANY, body)
-    assert (not isinstance(answer, DecodeError)) is deepest
-    assert (found(body) is not NO_JSON) is deepest
+    assert (not isinstance(answer, DecodeError)) is accepted
+    assert (parsed(body) is not NO_JSON) is accepted
 
 
 @settings(max_examples=examples(200))
@@ -752,7 +756,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "encoded": lambda key: quote(key, safe=""),
     "encoded but for slashes": quote,
     "encoded in lower case": lambda key: re.sub(
-        "%[0-9A-F]{2}", lambda found: found[0].lower(), quote(key, safe="")
+        "%[0-9A-F]{2}", lambda match: match[0].lower(), quote(key, safe="")
     ),
     "encoded twice": lambda key: quote(quote(key, safe=""), safe=""),
     "encoded twice in lower case": lambda key: quote(quote(key, safe=""), safe="").lower(),
@@ -812,8 +816,8 @@ def test_no_form_is_replaced_within_a_longer_one() -> None:
 @pytest.mark.parametrize("before", [0, 150, 190, 195, 199, 200, 780, 790, 799, 65_520, 65_530])
 def test_cutting_comes_after_replacing(form: str, before: int) -> None:
     """A part of a key at the end of an excerpt would not be found, however long the body."""
-    for filler in ("x", " "):
-        error = read(SET, f"{filler * before}{FORMS[form](KEY)} tail", 200, KEY)
+    for padding in ("x", " "):
+        error = read(SET, f"{padding * before}{FORMS[form](KEY)} tail", 200, KEY)
         assert type(error) is DecodeError
         assert len(error.excerpt) <= 200
         assert "c4n4" not in error.excerpt.lower()

@@ -16,15 +16,15 @@ WIRE = str(PACKAGE / "wire.py")
 
 
 def times(wall: list[float], cpu: list[float]) -> Times:
-    found = Times()
-    found.wall, found.cpu = wall, cpu
-    return found
+    result = Times()
+    result.wall, result.cpu = wall, cpu
+    return result
 
 
 def test_a_speed_is_the_median_of_the_rounds_ratios_to_bare() -> None:
     bare = times([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])
-    found = speeds({OURS: times([2.0, 2.0, 8.0], [2.0, 4.0, 4.0]), BARE: bare}, 100)
-    assert found[OURS] == (
+    results = speeds({OURS: times([2.0, 2.0, 8.0], [2.0, 4.0, 4.0]), BARE: bare}, 100)
+    assert results[OURS] == (
         pytest.approx(20_000),
         pytest.approx(40_000),
         0.5,
@@ -32,13 +32,13 @@ def test_a_speed_is_the_median_of_the_rounds_ratios_to_bare() -> None:
         f">= {TARGET}",
         False,
     )
-    assert found[BARE][2:] == (1.0, 1.0, None, None)
+    assert results[BARE][2:] == (1.0, 1.0, None, None)
 
 
-@pytest.mark.parametrize(("wall", "met"), [(1.0, True), (1.1, True), (1.12, False)])
-def test_the_target_is_met_at_nine_tenths_of_the_speed(wall: float, met: bool) -> None:
-    found = speeds({OURS: times([wall], [1.0]), BARE: times([1.0], [1.0])}, 1)
-    assert found[OURS][-1] is met
+@pytest.mark.parametrize(("wall", "is_met"), [(1.0, True), (1.1, True), (1.12, False)])
+def test_the_target_is_met_at_nine_tenths_of_the_speed(wall: float, is_met: bool) -> None:
+    results = speeds({OURS: times([wall], [1.0]), BARE: times([1.0], [1.0])}, 1)
+    assert results[OURS][-1] is is_met
 
 
 def test_without_bare_there_is_no_target() -> None:

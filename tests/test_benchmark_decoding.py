@@ -23,7 +23,7 @@ def fail(body: bytes) -> Sequence[Any]:
 
 
 @pytest.mark.parametrize(
-    ("found", "kept", "wrong"),
+    ("messages", "kept", "wrong"),
     [
         (BEST, 2, 0),
         (BEST[1:], 1, 0),
@@ -33,8 +33,8 @@ def fail(body: bytes) -> Sequence[Any]:
         ([{"id": 1, "msg": "another"}], 0, 1),
     ],
 )
-def test_a_message_that_is_not_correct_is_wrong(found: list[Any], kept: int, wrong: int) -> None:
-    assert outcome(candidate(lambda body: found), Damage(b"", BEST)) == Outcome(kept, wrong)
+def test_a_message_that_is_not_correct_is_wrong(messages: list[Any], kept: int, wrong: int) -> None:
+    assert outcome(candidate(lambda body: messages), Damage(b"", BEST)) == Outcome(kept, wrong)
 
 
 def test_a_decoder_that_raises_an_error_keeps_nothing() -> None:
@@ -42,15 +42,15 @@ def test_a_decoder_that_raises_an_error_keeps_nothing() -> None:
 
 
 def test_each_page_is_damaged_and_has_its_recoverable_messages() -> None:
-    found = damaged_pages()
-    had = {said: len(damage.messages) for said, damage in found.items()}
+    pages = damaged_pages()
+    had = {name: len(damaged_page.messages) for name, damaged_page in pages.items()}
     assert had.pop("an id is not a number") == had.pop("a text is missing") == 299
     assert had.pop("half of the page") == 0
     assert set(had.values()) == {300}
     with pytest.raises(UnicodeDecodeError):
-        found["invalid UTF-8"].body.decode()
-    for said in ("a raw line break", "a warning before the JSON", "half of the page"):
+        pages["invalid UTF-8"].body.decode()
+    for name in ("a raw line break", "a warning before the JSON", "half of the page"):
         with pytest.raises(ValueError):
-            json.loads(found[said].body)
-    for said, text in (("a lone surrogate", "a\ufffd"), ("a raw line break", "a\n")):
-        assert found[said].messages[150]["msg"] == text
+            json.loads(pages[name].body)
+    for name, text in (("a lone surrogate", "a\ufffd"), ("a raw line break", "a\n")):
+        assert pages[name].messages[150]["msg"] == text

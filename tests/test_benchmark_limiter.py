@@ -35,11 +35,11 @@ def test_the_least_gap_is_between_two_consecutive_times() -> None:
 
 
 def test_a_limiter_is_better_if_it_has_less_by_more_than_the_slack() -> None:
-    figures = {"pythpeer": 1.0, "less": 0.8, "hardly": 0.95, "same": 1.0, "more": 2.0, "none": None}
-    others = [*figures, "absent"]
-    assert better_than_ours(figures, others, 0.1) == ["less"]
-    assert better_than_ours(figures, others, 0.0) == ["less", "hardly"]
-    assert better_than_ours(figures, ["more"], 0.0) == []
+    values = {"pythpeer": 1.0, "less": 0.8, "hardly": 0.95, "same": 1.0, "more": 2.0, "none": None}
+    others = [*values, "absent"]
+    assert better_than_ours(values, others, 0.1) == ["less"]
+    assert better_than_ours(values, others, 0.0) == ["less", "hardly"]
+    assert better_than_ours(values, ["more"], 0.0) == []
 
 
 def test_a_row_that_is_not_compared_does_not_matter() -> None:

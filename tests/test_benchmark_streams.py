@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from helpers import run_on_virtual_time
 
 from benchmarks.competitors.streaming import Candidate, Handle, load_candidates
 from benchmarks.competitors.streaming import Chat as Polled
@@ -56,18 +57,18 @@ async def test_a_chat_can_be_copied_without_its_polls() -> None:
 @pytest.mark.parametrize("candidate", CANDIDATES, ids=[candidate.name for candidate in CANDIDATES])
 def test_every_implementation_delivers_everything_in_time(candidate: Candidate[object]) -> None:
     """No message before its post, and with asyncpraw within its longest pause."""
-    found = measure(candidate, SCENARIO)
-    assert len(found.delays) == CONSUMERS * SCENARIO.messages
-    assert min(found.delays) >= 0.0
-    assert max(found.delays) <= (18.0 if candidate.name == "asyncpraw" else 1.2)
+    delays_ = measure(candidate, SCENARIO)
+    assert len(delays_.delays) == CONSUMERS * SCENARIO.messages
+    assert min(delays_.delays) >= 0.0
+    assert max(delays_.delays) <= (18.0 if candidate.name == "asyncpraw" else 1.2)
 
 
 def test_one_poll_serves_all_consumers_and_keeps_the_interval() -> None:
     ours = measure(PYTHPEER, SCENARIO)
-    separate = measure(load_candidates()[0]["a loop per consumer"], SCENARIO)
+    per_consumer = measure(load_candidates()[0]["a loop per consumer"], SCENARIO)
     assert ours.early == 0
-    assert separate.early > 0
-    assert separate.polls > 2 * ours.polls
+    assert per_consumer.early > 0
+    assert per_consumer.polls > 2 * ours.polls
 
 
 def delays(*values: float, early: int = 0) -> Delays:
@@ -75,7 +76,7 @@ def delays(*values: float, early: int = 0) -> Delays:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "met"),
+    ("ours", "other", "is_met"),
     [
         (delays(0.5), delays(0.5), True),
         (delays(0.5), delays(0.3), False),
@@ -86,20 +87,20 @@ def delays(*values: float, early: int = 0) -> Delays:
     ],
 )
 def test_only_an_implementation_that_keeps_the_interval_can_be_faster(
-    ours: Delays, theirs: Delays, met: bool
+    ours: Delays, other: Delays, is_met: bool
 ) -> None:
-    assert target_met({"pythpeer": ours, "another": theirs}, 400) is met
+    assert target_met({"pythpeer": ours, "another": other}, 400) is is_met
 
 
 def test_more_posts_make_a_smaller_difference_significant() -> None:
-    found = {"pythpeer": delays(0.5), "another": delays(0.45)}
-    assert [target_met(found, posts) for posts in (400, 1_000)] == [True, False]
+    measured = {"pythpeer": delays(0.5), "another": delays(0.45)}
+    assert [target_met(measured, posts) for posts in (400, 1_000)] == [True, False]
 
 
 Reorder = Callable[[Sequence[ChatMessage]], Sequence[ChatMessage]]
 
 
-def flawed(reorder: Reorder) -> Candidate[Polled]:
+def reordering(reorder: Reorder) -> Candidate[Polled]:
     """Return a candidate that waits for three messages, and delivers them reordered."""
 
     @asynccontextmanager
@@ -117,7 +118,7 @@ def flawed(reorder: Reorder) -> Candidate[Polled]:
     return Candidate("flawed", open, follow)
 
 
-FLAWS: list[tuple[Reorder, str]] = [
+REORDERINGS: list[tuple[Reorder, str]] = [
     (lambda page: [page[0], page[2]], "message 3 instead of 2"),
     (lambda page: [page[0], page[0]], "message 1 instead of 2"),
     (lambda page: page[:2], "messages came|only 0 of 3 received everything"),
@@ -136,14 +137,16 @@ def failure(work: Callable[[], object]) -> str:
     return str(error)
 
 
-@pytest.mark.parametrize(("reorder", "pattern"), FLAWS, ids=["lost", "duplicated", "left out"])
+@pytest.mark.parametrize(
+    ("reorder", "pattern"), REORDERINGS, ids=["lost", "duplicated", "left out"]
+)
 def test_a_candidate_that_loses_or_duplicates_a_message_is_an_error(
     reorder: Reorder, pattern: str
 ) -> None:
-    candidate = flawed(reorder)
+    candidate = reordering(reorder)
     assert re.search(pattern, failure(lambda: measure(candidate, Scenario("a test", 0.1, 3))))
     work = delivery_work(candidate, 3, 3, [])
-    assert re.search(pattern, failure(lambda: asyncio.run(awaited(work))))
+    assert re.search(pattern, failure(lambda: run_on_virtual_time(awaited(work))))
 
 
 async def awaited(work: Callable[[], Awaitable[None]]) -> None:

@@ -19,7 +19,7 @@ from pythpeer.pacing.bucket import MAX_GUARD, SUCCESSES_TO_NARROW, Bucket, Rate
 EPS = 1e-6
 
 
-def spend_due(bucket: Bucket, now: float) -> int:
+def use_due_token(bucket: Bucket, now: float) -> int:
     """Spend a token that is due, by writing its request immediately."""
     assert bucket.due(now) <= now
     bucket.reserve()
@@ -42,12 +42,14 @@ def test_a_new_bucket_is_full() -> None:
     st.floats(-1e6, 1e6),
     st.floats(0, 200),
 )
-def test_the_next_token_is_due(interval: float, guard: float, written: float, took: float) -> None:
+def test_the_next_token_is_due(
+    interval: float, guard: float, written: float, duration: float
+) -> None:
     """The next is due at ``min(t_written + interval + guard, t_answered + interval)``."""
     bucket = Bucket(Rate(interval, 1, guard))
-    number = spend_due(bucket, written)
+    number = use_due_token(bucket, written)
     assert bucket.due(written) == pytest.approx(written + interval + guard)
-    answered = written + took
+    answered = written + duration
     bucket.answered(number, answered)
     expected = min(written + interval + guard, answered + interval)
     assert bucket.due(written) == pytest.approx(expected)
@@ -56,7 +58,7 @@ def test_the_next_token_is_due(interval: float, guard: float, written: float, to
 def test_a_late_answer_changes_nothing() -> None:
     """When the guard is over, the response changes nothing."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
-    number = spend_due(bucket, 10.0)
+    number = use_due_token(bucket, 10.0)
     bucket.answered(number, 10.5)
     assert bucket.due(10.5) == 11.05
 
@@ -64,8 +66,8 @@ def test_a_late_answer_changes_nothing() -> None:
 def test_an_answer_to_an_earlier_request_changes_nothing() -> None:
     """It shows when that request was counted, and not the one that was written later."""
     bucket = Bucket(Rate(1.0, 1, 0.5))
-    first = spend_due(bucket, 0.0)
-    second = spend_due(bucket, 1.5)
+    first = use_due_token(bucket, 0.0)
+    second = use_due_token(bucket, 1.5)
     bucket.answered(first, 1.6)
     assert bucket.due(1.6) == 3.0
     bucket.answered(second, 1.7)
@@ -75,7 +77,7 @@ def test_an_answer_to_an_earlier_request_changes_nothing() -> None:
 def test_the_same_answer_counts_once() -> None:
     """A second report of it, later or earlier, makes nothing due later."""
     bucket = Bucket(Rate(1.0, 1, 0.5))
-    number = spend_due(bucket, 0.0)
+    number = use_due_token(bucket, 0.0)
     bucket.answered(number, 0.2)
     bucket.answered(number, 0.4)
     assert bucket.due(0.4) == 1.2
@@ -84,11 +86,11 @@ def test_the_same_answer_counts_once() -> None:
 def test_what_is_due_stays_due() -> None:
     """Time passes, and no second token comes of it."""
     bucket = Bucket(Rate(1.0))
-    spend_due(bucket, 0.0)
+    use_due_token(bucket, 0.0)
     assert [bucket.due(now) for now in (0.5, 1.05, 2.0, 50.0)] == [1.05, 1.05, 2.0, 50.0]
     assert bucket.available(1.0) == 0
     assert bucket.available(1.05) == bucket.available(1000.0) == 1
-    spend_due(bucket, 1000.0)
+    use_due_token(bucket, 1000.0)
     assert bucket.available(1000.0) == 0
 
 
@@ -96,7 +98,7 @@ def test_an_interval_of_nought_is_no_pacing() -> None:
     """Any number of requests can follow one another."""
     bucket = Bucket(Rate(0.0, 1, 0.5))
     for _ in range(100):
-        spend_due(bucket, 3.0)
+        use_due_token(bucket, 3.0)
     assert bucket.due(3.0) == 3.0
     assert bucket.available(3.0) == 1
 
@@ -108,18 +110,18 @@ def test_a_burst_and_then_one_per_interval() -> None:
     """Three immediately with a burst of three; then the rate, no faster and no slower."""
     bucket = Bucket(Rate(1.0, 3, 0.0))
     for left in (2, 1, 0):
-        spend_due(bucket, 0.0)
+        use_due_token(bucket, 0.0)
         assert bucket.available(0.0) == left
     for second in range(1, 20):
         assert bucket.due(second - 0.5) == pytest.approx(second)
-        spend_due(bucket, second)
+        use_due_token(bucket, second)
         assert bucket.available(second) == 0
 
 
 def test_a_burst_waits_for_the_guard_too() -> None:
     """The first token is as late as with a burst of one, and a response makes it as early."""
     bucket = Bucket(Rate(1.0, 3, 0.05))
-    anchors = [spend_due(bucket, 0.0) for _ in range(3)]
+    anchors = [use_due_token(bucket, 0.0) for _ in range(3)]
     assert bucket.due(0.0) == pytest.approx(1.05)
     for number in anchors:
         bucket.answered(number, 0.01)
@@ -130,7 +132,7 @@ def test_tokens_are_stored_up_to_the_burst() -> None:
     """One more per interval, and never more than ``burst``."""
     bucket = Bucket(Rate(1.0, 3, 0.0))
     for _ in range(3):
-        spend_due(bucket, 0.0)
+        use_due_token(bucket, 0.0)
     saved = [bucket.available(now) for now in (0.9, 1.0, 1.9, 2.0, 3.0, 4.0, 1e9)]
     assert saved == [0, 1, 1, 2, 3, 3, 3]
 
@@ -140,7 +142,7 @@ def test_a_burst_after_a_lull_is_no_bigger() -> None:
     bucket = Bucket(Rate(1.0, 3, 0.05))
     for start in (0.0, 1e6):
         for _ in range(3):
-            spend_due(bucket, start)
+            use_due_token(bucket, start)
         assert bucket.due(start) > start + 0.99
 
 
@@ -156,8 +158,8 @@ class Server:
 
     def count_request(self, now: float) -> float:
         """Count one request, and return how many seconds too early it arrived."""
-        slack = (self.rate.burst - 1) * self.rate.interval
-        early = self.full_at - slack - now
+        burst_time = (self.rate.burst - 1) * self.rate.interval
+        early = self.full_at - burst_time - now
         self.full_at = max(self.full_at, now) + self.rate.interval
         return early
 
@@ -180,7 +182,7 @@ def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
             bucket.answered(number, at)
         return max(now, until)
 
-    for idle, lag, delay, took in steps:
+    for idle, lag, delay, duration in steps:
         due = bucket.due(now)
         while answers and answers[0][0] < due:  # a response can only make it due earlier
             now = wait(answers[0][0])
@@ -194,8 +196,8 @@ def run(rate: Rate, steps: list[Step]) -> tuple[list[float], list[float]]:
         number = bucket.spend(now)
         write_times.append(now)
         arrivals.append(now + delay * rate.guard)
-        if took is not None:
-            heapq.heappush(answers, (arrivals[-1] + took, number))
+        if duration is not None:
+            heapq.heappush(answers, (arrivals[-1] + duration, number))
     return write_times, arrivals
 
 
@@ -205,13 +207,13 @@ rates = st.builds(
     st.integers(1, 4),
     st.sampled_from([0.0, 0.01, 0.05, 0.5, 3.0]),
 )
-moments = st.just(0.0) | st.floats(0, 0.1) | st.floats(0, 4)
+delays = st.just(0.0) | st.floats(0, 0.1) | st.floats(0, 4)
 steps = st.lists(
     st.tuples(
-        moments,
+        delays,
         st.just(0.0) | st.floats(0, 0.5),
         st.sampled_from([0.0, 1.0]) | st.floats(0, 1),
-        st.none() | moments,
+        st.none() | delays,
     ),
     max_size=24,
 )
@@ -293,7 +295,7 @@ def test_a_released_token_is_available_immediately() -> None:
     bucket.release()
     assert bucket.due(5.0) == 5.0
     assert bucket.available(5.0) == 1
-    spend_due(bucket, 5.0)
+    use_due_token(bucket, 5.0)
     bucket_due = bucket.due(5.0)
     bucket_due_again = bucket.due(5.0)
     assert bucket_due == bucket_due_again == 6.05
@@ -312,8 +314,8 @@ def test_a_release_leaves_no_trace(rate: Rate, steps: list[Step], aborted: list[
                 bucket.release()
         assert bucket.due(now) == reference.due(now)
         assert bucket.available(now) == reference.available(now)
-        spend_due(reference, now)
-        spend_due(bucket, now)
+        use_due_token(reference, now)
+        use_due_token(bucket, now)
 
 
 def test_the_clock_starts_at_the_writing() -> None:
@@ -351,7 +353,7 @@ def test_a_pause_is_only_moved_later(ends: list[float]) -> None:
 def test_pause_and_pacing_both_hold() -> None:
     """The later of the two decides."""
     bucket = Bucket(Rate(1.0, 1, 0.0))
-    spend_due(bucket, 0.0)
+    use_due_token(bucket, 0.0)
     bucket.pause(0.5)
     assert bucket.due(0.0) == 1.0
     bucket.pause(7.0)
@@ -361,7 +363,7 @@ def test_pause_and_pacing_both_hold() -> None:
 def test_requests_under_way_do_not_end_a_pause() -> None:
     """Neither their writing nor their responses nor their released tokens."""
     bucket = Bucket(Rate(1.0, 3, 0.05))
-    number = spend_due(bucket, 0.0)
+    number = use_due_token(bucket, 0.0)
     bucket.reserve()
     bucket.reserve()
     bucket.pause(60.0)
@@ -411,7 +413,7 @@ def test_a_wider_guard_holds_from_the_next_request_on() -> None:
     """The guard counts from the time of writing."""
     bucket = Bucket(Rate(1.0, 1, 0.05))
     bucket.on_throttled()
-    spend_due(bucket, 0.0)
+    use_due_token(bucket, 0.0)
     assert bucket.due(0.0) == pytest.approx(1.1)
 
 
@@ -461,7 +463,7 @@ def test_a_bucket_moves_to_another_clock(ahead: float, spent: int, pause: int) -
     """What was due in five seconds is due in five seconds by a clock that shows another time."""
     bucket = Bucket(Rate(5.0, 3, 0.05))
     for _ in range(spent):
-        spend_due(bucket, 0.0)
+        use_due_token(bucket, 0.0)
     if pause:
         bucket.pause(3.0 * pause)
     before = bucket.due(1.0) - 1.0, bucket.available(1.0)

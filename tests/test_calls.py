@@ -288,10 +288,10 @@ async def test_delays_are_spread_over_the_whole_step() -> None:
         ):
             await failure("user", session, server.url)
             times = [asked.at for asked in server.requests]
-            waits.append([later - earlier for earlier, later in pairwise(times)])
-    for step, spread in zip((2.0, 4.0, 7.0, 7.0), zip(*waits, strict=True), strict=True):
-        assert 0.0 <= min(spread) < step / 4
-        assert step * 3 / 4 < max(spread) <= step + 0.001
+            waits.append([later - previous for previous, later in pairwise(times)])
+    for step, step_waits in zip((2.0, 4.0, 7.0, 7.0), zip(*waits, strict=True), strict=True):
+        assert 0.0 <= min(step_waits) < step / 4
+        assert step * 3 / 4 < max(step_waits) <= step + 0.001
 
 
 @pytest.mark.parametrize("name", READS)
@@ -344,7 +344,7 @@ async def test_a_service_that_is_down_is_not_used_before_its_retry_after() -> No
         assert 7.0 <= second - first < 7.1
 
 
-UNREADABLE: Final = {
+INVALID_BODIES: Final = {
     "cut": lambda head: drop(http(*head, length=999)),
     "too large": lambda head: answer(b" " * 5000, head[0], head[2]),
     "without end": lambda head: hang(http(*head, length=999)),
@@ -353,13 +353,15 @@ UNREADABLE: Final = {
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("damage", UNREADABLE)
-async def test_a_retry_after_counts_although_the_body_is_damaged(damage: str, status: int) -> None:
+@pytest.mark.parametrize("body_name", INVALID_BODIES)
+async def test_a_retry_after_counts_although_the_body_is_damaged(
+    body_name: str, status: int
+) -> None:
     """A Retry-After is in the head: a body that cannot be read does not matter."""
     head = (status, b"<html>", [("Retry-After", "7")])
     for name in ("user", "post"):
         async with (
-            RawServer(UNREADABLE[damage](head), answer()) as server,
+            RawServer(INVALID_BODIES[body_name](head), answer()) as server,
             open_session(
                 server.url, retry=Retry(2, base_delay=0.0), max_body=1000, timeout=2.0
             ) as session,
@@ -461,7 +463,7 @@ async def test_a_response_makes_the_next_wait_shorter() -> None:
         await failure("user", session, server.url)
         await session.pythbots.user("tiro")
         times = [asked.at for asked in server.requests]
-        assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx(
+        assert [later - previous for previous, later in pairwise(times)] == pytest.approx(
             [10.0] * 2, abs=0.1
         )
 
@@ -489,7 +491,7 @@ async def test_each_attempt_takes_a_token() -> None:
     ):
         await failure("user", session, server.url)
         times = [asked.at for asked in server.requests]
-        assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx(
+        assert [later - previous for previous, later in pairwise(times)] == pytest.approx(
             [10.0] * 3, abs=0.1
         )
 
@@ -522,7 +524,7 @@ STAGES: Final = {
     "by drips": trickle(GOOD, 0.7, first=http(200, b"", length=99)),
 }
 
-CANCELLABLE: Final = [name for name in CALLS if name != "unread_mail"]
+WITHOUT_SHIELD: Final = [name for name in CALLS if name != "unread_mail"]
 """All but the shielded one."""
 
 
@@ -534,7 +536,7 @@ def cancelling() -> int:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("name", CANCELLABLE)
+@pytest.mark.parametrize("name", WITHOUT_SHIELD)
 async def test_a_time_limit_of_the_caller_works(name: str, stage: str) -> None:
     """``asyncio.timeout`` and ``anyio.fail_after`` end a call in time, and leave nothing behind."""
     async with RawServer(STAGES[stage], STAGES[stage], answer()) as server:
@@ -555,7 +557,7 @@ async def test_a_time_limit_of_the_caller_works(name: str, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("name", CANCELLABLE)
+@pytest.mark.parametrize("name", WITHOUT_SHIELD)
 async def test_a_cancelled_call_is_cancelled(name: str, stage: str) -> None:
     """``Task.cancel`` ends a call immediately, as a cancellation."""
     async with (

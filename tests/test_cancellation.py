@@ -75,10 +75,10 @@ FAULTS: Final = {"slow": ScriptedFault(after=0.2), "500": ERROR_500, "drop": DRO
 
 
 @pytest.mark.parametrize("service", ["chat", "mail"])
-@pytest.mark.parametrize("successor", [False, True], ids=["the same stream", "a successor"])
+@pytest.mark.parametrize("is_resumed", [False, True], ids=["the same stream", "a successor"])
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_consumer_that_resumes_has_everything_in_order(
-    service: str, successor: bool, fault: str, new_store: StoreFactory
+    service: str, is_resumed: bool, fault: str, new_store: StoreFactory
 ) -> None:
     """Nothing is lost, only unacknowledged items are repeated, no task and no token is left.
 
@@ -86,15 +86,15 @@ async def test_a_consumer_that_resumes_has_everything_in_order(
     under one of the faults; under each of them only if `DEEP`, because a run takes 10 ms to 50 ms.
     """
     step = 1 if DEEP else len(FAULTS)
-    at, whole = (list(FAULTS).index(fault) + successor) % step, False
+    at, whole = (list(FAULTS).index(fault) + is_resumed) % step, False
     while not whole:
-        whole = await _run_cancelled(service, at, FAULTS[fault], new_store, successor=successor)
+        whole = await _run_cancelled(service, at, FAULTS[fault], new_store, is_resumed=is_resumed)
         at += step
     assert at > 8 + step
 
 
 async def _run_cancelled(
-    service: str, at: int, fault: ScriptedFault, new_store: StoreFactory, *, successor: bool
+    service: str, at: int, fault: ScriptedFault, new_store: StoreFactory, *, is_resumed: bool
 ) -> bool:
     """Run one consumer, cancelled at its *at*-th await. Returns whether it ended before that."""
     before = asyncio.all_tasks()
@@ -107,12 +107,12 @@ async def _run_cancelled(
                 pass  # creates the name before there is any item
             for number in range(1, ITEMS + 1):
                 asyncio.get_running_loop().call_later(
-                    0.4 * number, arrive, services, service, number
+                    0.4 * number, add_item, services, service, number
                 )
             services.script("get" if service == "chat" else "readnew", ScriptedFault(), fault)
             seen: list[int] = []
             stream = stream_of(session, service)
-            work = live(stream, seen, ack=at % 2 == 1, close=successor)
+            work = live(stream, seen, ack=at % 2 == 1, close=is_resumed)
             task = asyncio.ensure_future(_task(cancel_at(work, at)))
             await asyncio.wait([task], timeout=60)
             assert task.done()
@@ -125,17 +125,20 @@ async def _run_cancelled(
             if exact:
                 assert seen == list(range(1, len(seen) + 1))
             handed = len(seen)
-            following = stream_of(session, service) if successor else stream
+            following = stream_of(session, service) if is_resumed else stream
             async with asyncio.timeout(30):
                 while set(seen) != set(range(1, ITEMS + 1)):
                     seen.append(name_of(await anext(following)))
             rest = seen[handed:]
             if exact:  # a successor receives the unacknowledged one again
-                onwards, again = list(range(handed + 1, ITEMS + 1)), list(range(handed, ITEMS + 1))
-                assert rest == onwards or (rest == again and successor)
-            began = asyncio.get_running_loop().time()
+                new_items, again = (
+                    list(range(handed + 1, ITEMS + 1)),
+                    list(range(handed, ITEMS + 1)),
+                )
+                assert rest == new_items or (rest == again and is_resumed)
+            start = asyncio.get_running_loop().time()
             await session.peerbet.messages(last=1)
-            assert asyncio.get_running_loop().time() - began <= 1.0 + 1e-6
+            assert asyncio.get_running_loop().time() - start <= 1.0 + 1e-6
         return whole
 
 
@@ -143,7 +146,7 @@ async def _task(work: Any) -> None:
     await work
 
 
-def arrive(services: Scripted, service: str, number: int) -> None:
+def add_item(services: Scripted, service: str, number: int) -> None:
     """Return the next message or mail."""
     if service == "chat":
         services.say()

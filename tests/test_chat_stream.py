@@ -24,16 +24,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, client_context, open_session, server_context
 from scripted import (
+    API_ERROR,
     CUT,
     DENIED,
     DROP,
+    ERROR_429,
     ERROR_500,
     ERROR_503,
     GARBAGE,
     HANG,
     NOT_FOUND,
-    REFUSED,
-    TOO_MANY,
     Order,
     Scripted,
     ScriptedFault,
@@ -64,8 +64,8 @@ TRANSIENT: Final = {
     "no answer in time": HANG,
     "garbage": GARBAGE,
     "503": ERROR_503,
-    "429": TOO_MANY,
-    "refused": REFUSED,
+    "429": ERROR_429,
+    "refused": API_ERROR,
     "not a list": ScriptedFault(body=b'{"status": 1, "users_online": 1, "message_list": 5}'),
 }
 """One of each kind: the fault table has the rest."""
@@ -101,7 +101,7 @@ async def test_polls_ask_by_last_id_once_per_interval(services: Scripted, sessio
     assert [poll.params["mid"] for poll in services.requests] == ["3", "5", "5", "5", "7", "7", "7"]
     assert {poll.params["last"] for poll in services.requests} == {"300"}
     times = [poll.at for poll in services.requests]
-    assert [later - sooner for sooner, later in itertools.pairwise(times)] == pytest.approx(
+    assert [later - previous for previous, later in itertools.pairwise(times)] == pytest.approx(
         [1.0] * 6, abs=1e-3
     )
 
@@ -140,11 +140,11 @@ async def test_streams_keep_the_services_rules(new_store: StoreFactory) -> None:
             async with asyncio.timeout(60):
                 return [(await anext(stream)).text for _ in range(5)]
 
-        async def talk() -> None:
+        async def post_all() -> None:
             for number in range(5):
                 await session.peerbet.post(str(number))
 
-        *taken, _ = await asyncio.gather(*map(read, streams), talk())
+        *taken, _ = await asyncio.gather(*map(read, streams), post_all())
         assert taken == [["0", "1", "2", "3", "4"]] * 2
         assert fake.violations == []
 
@@ -168,9 +168,9 @@ PAIRS: Final = [
 def test_every_pair_of_quirks_is_tried() -> None:
     """A run that is not `DEEP` tries all combinations of any two of the four dimensions."""
     dimensions = (WINDOWS, OVERLAPS, ORDERS, REPEATS)
-    for one, other in itertools.combinations(range(4), 2):
-        tried = {(quirks[one], quirks[other]) for quirks in PAIRS}
-        assert tried == {*itertools.product(dimensions[one], dimensions[other])}
+    for first, second in itertools.combinations(range(4), 2):
+        tried = {(quirks[first], quirks[second]) for quirks in PAIRS}
+        assert tried == {*itertools.product(dimensions[first], dimensions[second])}
 
 
 @pytest.mark.parametrize(
@@ -184,8 +184,8 @@ async def test_whatever_its_quirks_messages_are_returned_once_in_order(
     quirks = Scripted(window=window, overlap=overlap, order=order, repeat=repeat)
     async with quirks as services, services.session(store=new_store()) as session:
         services.say(20)
-        for tenths in (5, 12, 13, 27):
-            schedule(tenths / 10, services.say, 10, step=3)
+        for tick in (5, 12, 13, 27):
+            schedule(tick / 10, services.say, 10, step=3)
         stream = session.peerbet.chat_stream(after=4, on_gap="raise")
         assert await take_ids(stream, 56) == [id for id in services.ids if id > 4]
         assert stream.skipped == 0
@@ -463,7 +463,7 @@ async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
 # -- cancellation ---------------------------------------------------------------------------------
 
 FAULTS: Final = st.sampled_from(
-    [DROP, CUT, HANG, GARBAGE, ERROR_500, TOO_MANY, ScriptedFault(after=0.4)]
+    [DROP, CUT, HANG, GARBAGE, ERROR_500, ERROR_429, ScriptedFault(after=0.4)]
 )
 CUTS: Final = st.tuples(
     st.integers(0, 40).map(lambda number: number / 10),
@@ -498,26 +498,26 @@ async def test_nothing_is_lost_by_cancellation_and_faults(
         services.session(retry=SHORT_BACKOFF, timeout=2.0, store=new_store()) as session,
     ):
         services.script("get", *faults)
-        for tenths, step in times:
-            schedule(tenths / 10, services.say, step=step)
+        for tick, step in times:
+            schedule(tick / 10, services.say, step=step)
         stream = session.peerbet.chat_stream(after=0)
         taken: list[int] = []
 
-        async def one() -> None:
+        async def take_one() -> None:
             taken.append((await anext(stream)).id)
 
         for limit, how in cuts:
             if how == "anyio":
                 with anyio.move_on_after(limit):
-                    await one()
+                    await take_one()
             elif how == "asyncio":
                 try:
                     async with asyncio.timeout(limit):
-                        await one()
+                        await take_one()
                 except TimeoutError:
                     pass
             else:
-                task = asyncio.ensure_future(one())
+                task = asyncio.ensure_future(take_one())
                 await asyncio.wait([task], timeout=limit)
                 task.cancel()
                 await asyncio.wait([task])
@@ -589,16 +589,18 @@ async def test_a_session_that_is_not_open_has_no_streams(services: Scripted) -> 
         session.peerbet.chat_stream()
 
 
-@pytest.mark.parametrize("doing", ["waiting for a token", "waiting for an answer", "resting"])
+@pytest.mark.parametrize(
+    "pending_step", ["waiting for a token", "waiting for an answer", "resting"]
+)
 async def test_closing_the_session_ends_its_streams(
-    new_store: StoreFactory, doing: str, services: Scripted
+    new_store: StoreFactory, pending_step: str, services: Scripted
 ) -> None:
     """Whatever they wait for: `SessionClosedError` soon, and again at each request."""
     session = services.session(retry=Retry(max_delay=1e5), timeout=1e4, store=new_store())
     await session.open()
-    if doing == "waiting for a token":
+    if pending_step == "waiting for a token":
         session.limiters["peerbet.chat.get"].pause(1000)
-    elif doing == "waiting for an answer":
+    elif pending_step == "waiting for an answer":
         services.default_faults["get"] = HANG
     else:
         services.default_faults["get"] = ERROR_500
@@ -682,13 +684,13 @@ async def test_newcomers_do_not_keep_others_waiting(new_store: StoreFactory) -> 
     async with Scripted() as services, services.session(store=new_store()) as session:
         services.say(1)
         placed = asyncio.ensure_future(take_ids(session.peerbet.chat_stream(after=0), 1, within=10))
-        newcomers = []
+        new_streams = []
         for _ in range(20):
             stream = session.peerbet.chat_stream()
-            newcomers.append(asyncio.ensure_future(take_ids(stream, 1, within=60)))
+            new_streams.append(asyncio.ensure_future(take_ids(stream, 1, within=60)))
             await asyncio.sleep(0.4)
         assert placed.done()
         assert await placed == [1]
         await asyncio.sleep(3.0)
         services.say(1)
-        assert await asyncio.gather(*newcomers) == [[2]] * 20
+        assert await asyncio.gather(*new_streams) == [[2]] * 20

@@ -49,7 +49,9 @@ from pythpeer.testing.scenes import SCENES
 pytest_plugins = ("cli_runner",)
 pytestmark = pytest.mark.usefixtures("environment")
 
-EVIL = "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]b[/bold] \u202eright\x9b2J\x07\x08\r\nforged: row"
+CONTROL_CHARACTERS = (
+    "\x1b[31mred\x1b[0m \x1b]0;title\x07[bold]b[/bold] \u202eright\x9b2J\x07\x08\r\nforged: row"
+)
 """A message that would colour, retitle, turn around, clear and forge."""
 
 
@@ -82,7 +84,7 @@ def test_control_sequences_are_removed(text: str, cleaned: str) -> None:
 
 def test_json_is_complete_and_has_no_control_characters() -> None:
     """A row of NDJSON is one line, complete, and without control characters."""
-    row = {"text": EVIL + "\ud83d\u2028\x7f\U000e0041 日本 👩‍👩‍👧"}
+    row = {"text": CONTROL_CHARACTERS + "\ud83d\u2028\x7f\U000e0041 日本 👩‍👩‍👧"}
     line = json_line(row)
     assert json.loads(line) == row
     assert line.endswith(b"\n")
@@ -95,13 +97,13 @@ def test_messages_are_data(
     configured: FakeServices, run: Run, terminal: Callable[[int], None], columns: int | None
 ) -> None:
     """No markup is interpreted and no sequence is printed, on a terminal and in a pipe."""
-    configured.chat.say("\x1b[5m[red]mallory[/red]", EVIL)
+    configured.chat.say("\x1b[5m[red]mallory[/red]", CONTROL_CHARACTERS)
     if columns:
         terminal(columns)
     result = run("chat", "tail", "--after", "0", "--messages", "1")
     assert result.code == 0
-    for evil in ("\x1b[31m", "\x1b[5m", "\x1b]", "\u202e", "\x9b", "\x07", "\x08", "\r"):
-        assert evil not in result.out
+    for character in ("\x1b[31m", "\x1b[5m", "\x1b]", "\u202e", "\x9b", "\x07", "\x08", "\r"):
+        assert character not in result.out
     shown = re.sub(r"\s", "", unstyled(result.out))
     assert "[bold]b[/bold]" in shown
     assert "[red]mallo" in shown
@@ -216,10 +218,10 @@ def test_tail_prints_a_new_date(
 ) -> None:
     """A terminal shows times only, so a date other than today is printed above."""
     configured.chat.say("alice", "hello")
-    long_ago = type(configured.chat.messages[0])(
+    old_message = type(configured.chat.messages[0])(
         1, "alice", "", "hello", "2001-02-03 04:05:06", False
     )
-    configured.chat.messages[0] = long_ago
+    configured.chat.messages[0] = old_message
     terminal(80)
     result = run("chat", "tail", "--after", "0", "--messages", "1")
     assert "Saturday 2001-02-03" in result.out
@@ -631,8 +633,8 @@ def test_the_conversation_of_the_demo_never_ends(capfd: pytest.CaptureFixture[st
     scenes = re.findall(r"^[abc][:>@*] ([^{}\n]+)$", SCENES, re.MULTILINE)
     assert {times[text] > 0 for text in scenes} == {True}
     assert times["who won last night?"] > 1
-    whispered = [row["text"] for row in rows if row["kind"] == "chat" and row["is_private"]]
-    assert "psst, are you really a bot?" in whispered
+    private_texts = [row["text"] for row in rows if row["kind"] == "chat" and row["is_private"]]
+    assert "psst, are you really a bot?" in private_texts
     assert times["pong"] >= times["!ping"] - 1 > 0
     assert played._violations == []
 
@@ -640,9 +642,9 @@ def test_the_conversation_of_the_demo_never_ends(capfd: pytest.CaptureFixture[st
 @pytest.mark.usefixtures("virtual_time")
 def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The requests are really checked: a rate that is too high is a violation."""
-    patient = FakeServices.session
-    hasty = dict.fromkeys(DEFAULT_RATES, Rate(0.5))
-    monkeypatch.setattr(FakeServices, "session", lambda fake: patient(fake, rates=hasty))
+    open_session = FakeServices.session
+    fast_rates = dict.fromkeys(DEFAULT_RATES, Rate(0.5))
+    monkeypatch.setattr(FakeServices, "session", lambda fake: open_session(fake, rates=fast_rates))
     result = run("demo", "--messages", "4")
     assert result.code == 1
     assert not result.out.endswith(" 0\n")

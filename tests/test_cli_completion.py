@@ -28,10 +28,10 @@ def test_a_script_knows_every_command(run: Run, shell: str) -> None:
 def test_its_shell_accepts_it(run: Run, shell: str) -> None:
     """Shells that are not installed are skipped."""
     script = run("completion", shell).out
-    found = shutil.which(shell)
-    if found is not None:
+    shell_path = shutil.which(shell)
+    if shell_path is not None:
         done = subprocess.run(
-            [found, "-n"], input=script, text=True, capture_output=True, check=False
+            [shell_path, "-n"], input=script, text=True, capture_output=True, check=False
         )
         assert (done.returncode, done.stderr) == (0, "")
 

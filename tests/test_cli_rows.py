@@ -19,7 +19,7 @@ pytest_plugins = ("cli_runner",)
 pytestmark = pytest.mark.usefixtures("environment")
 
 STAFF = ("staff", CHAT)
-GROUNDS = {"black": (0, 0, 0), "dark": (30, 30, 30), "solarized": (253, 246, 227)}
+BACKGROUNDS = {"black": (0, 0, 0), "dark": (30, 30, 30), "solarized": (253, 246, 227)}
 
 
 # -- colours --------------------------------------------------------------------------------------
@@ -33,22 +33,24 @@ def luminance(colour: tuple[int, int, int]) -> float:
 
 
 @pytest.mark.parametrize("hue", HUES)
-@pytest.mark.parametrize("ground", GROUNDS.values(), ids=list(GROUNDS))
-def test_colours_can_be_read_on_dark_and_on_light(hue: int, ground: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("background", BACKGROUNDS.values(), ids=list(BACKGROUNDS))
+def test_colours_can_be_read_on_dark_and_on_light(
+    hue: int, background: tuple[int, int, int]
+) -> None:
     """The contrast is nearly that which WCAG requires of large text, or higher."""
     steps = (0, 95, 135, 175, 215, 255)
     red, green, blue = (hue - 16) // 36, (hue - 16) // 6 % 6, (hue - 16) % 6
-    lights = sorted((luminance((steps[red], steps[green], steps[blue])), luminance(ground)))
+    lights = sorted((luminance((steps[red], steps[green], steps[blue])), luminance(background)))
     assert (lights[1] + 0.05) / (lights[0] + 0.05) >= 2.9
 
 
 def test_a_sender_keeps_their_colour() -> None:
     """It depends on the name only, and all colours are used."""
     assert sender_style("alice") == "sender.5"
-    found = {sender_style(f"user{number}") for number in range(500)}
-    assert found == {f"sender.{number}" for number in range(SENDERS)}
+    styles = {sender_style(f"user{number}") for number in range(500)}
+    assert styles == {f"sender.{number}" for number in range(SENDERS)}
     for theme in (THEME_256, THEME_16):
-        assert found <= theme.styles.keys()
+        assert styles <= theme.styles.keys()
 
 
 def test_a_terminal_of_sixteen_colours_has_its_own(
@@ -77,7 +79,7 @@ def gap(configured: FakeServices) -> FakeServices:
     return configured
 
 
-def test_a_gap_is_a_row_in_its_place(gap: FakeServices, run: Run) -> None:
+def test_a_gap_is_a_row_at_its_position(gap: FakeServices, run: Run) -> None:
     """In a pipe it is on stderr as well, because the user may not see the pipe's output."""
     result = run("chat", "tail", "--after", "10", "--messages", "2")
     first, second, third = result.out.splitlines()
@@ -117,13 +119,13 @@ def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:
 
 
 def test_a_named_tail_resumes_where_it_stopped(
-    configured: FakeServices, run: Run, tmp_path: Path
+    unlimited: FakeServices, run: Run, tmp_path: Path
 ) -> None:
     """Messages that were shown are not repeated; those since then are shown."""
     durable = ("--name", "me", "--store", str(tmp_path / "store.sqlite"), "--messages")
-    configured.chat.say("alice", "one")
+    unlimited.chat.say("alice", "one")
     assert "one" in run("chat", "tail", "--after", "0", *durable, "1").out
-    configured.chat.say("alice", "two")
+    unlimited.chat.say("alice", "two")
     result = run("chat", "tail", *durable, "1")
     assert (result.err, result.out[20:]) == ("", "alice: two\n")
 
@@ -159,7 +161,9 @@ def test_commands_share_the_pacing_of_a_store(
     for text in ("one", "two"):
         assert run("chat", "post", text, *store).code == 0
     assert configured.violations == []
-    first, second = (one.at for one in configured.requests if one.endpoint == "peerbet.chat.set")
+    first, second = (
+        request.at for request in configured.requests if request.endpoint == "peerbet.chat.set"
+    )
     assert second - first >= 1.0
 
 
@@ -207,11 +211,11 @@ def test_comparable_numbers_have_fractions() -> None:
 @given(st.floats(0.0, 1.0), st.integers(1, 60), st.booleans())
 def test_a_bar_fits_and_is_never_empty(share: float, width: int, ascii_only: bool) -> None:
     """Its length is the share to within a column, and never 0."""
-    drawn = bar(share, width, ascii_only=ascii_only)
-    assert len(drawn) <= width
-    assert abs(len(drawn) - share * width) <= 1
-    assert bool(drawn) is (share > 0)
-    assert drawn.isascii() is (ascii_only or not drawn)
+    text = bar(share, width, ascii_only=ascii_only)
+    assert len(text) <= width
+    assert abs(len(text) - share * width) <= 1
+    assert bool(text) is (share > 0)
+    assert text.isascii() is (ascii_only or not text)
 
 
 def test_statistics_have_bars_on_a_terminal(
@@ -223,11 +227,11 @@ def test_statistics_have_bars_on_a_terminal(
     terminal(40)
     lines = [line.split() for line in unstyled(run("stats", "7").out).splitlines()]
     # The longest of each fills what rich leaves to it: before 14.3 a column or two less.
-    together, by_hour = len(lines[0][2]), len(lines[6][2])
-    assert (together, by_hour) in ((15, 30), (14, 28))
+    total, by_hour = len(lines[0][2]), len(lines[6][2])
+    assert (total, by_hour) in ((15, 30), (14, 28))
     assert lines == [
-        ["messages", "1,000", "█" * together],
-        ["messages_today", "250", bar(0.25, together)],
+        ["messages", "1,000", "█" * total],
+        ["messages_today", "250", bar(0.25, total)],
         ["active_users", "5"],
         [],
         ["by_hour"],

@@ -53,14 +53,14 @@ def stored(text: str) -> str:
 
 def screen_after(*snapshots: StoreSnapshot, width: int, height: int) -> str:
     """Return the screen after snapshots at intervals of one second."""
-    sight = TopScreen("bot.sqlite")
-    for at, one in enumerate(snapshots):
-        sight.add(float(at), one)
+    screen = TopScreen("bot.sqlite")
+    for at, snapshot in enumerate(snapshots):
+        screen.add(float(at), snapshot)
     console = Console(
         file=io.StringIO(), width=width, height=height, theme=THEME_256, color_system=None
     )
     with console.capture() as capture:
-        console.print(sight.render(ConsoleDimensions(width, height)))
+        console.print(screen.render(ConsoleDimensions(width, height)))
     return capture.get()
 
 
@@ -123,7 +123,7 @@ def test_items_are_decoded() -> None:
         log(latest=(LatestItem(1, None), LatestItem(2, "{"))),
         log("own a b", latest=(LatestItem(1, mail),)),
     )
-    assert [item for one in unknown for _, item in items(one)] == [None] * 3
+    assert [item for document in unknown for _, item in items(document)] == [None] * 3
 
 
 # -- the screen -----------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ def test_each_snapshot_is_a_line_of_json(
     assert first["kind"] == "survey"
     (chat,) = first["logs"]
     assert chat["readers"] == [{"name": "bot", "position": 1, "lag": 1}]
-    assert [one["id"] for one in chat["latest"]] == [1, 2]
+    assert [message["id"] for message in chat["latest"]] == [1, 2]
     assert first["endpoints"][0]["requests"] == 1
 
 

@@ -28,7 +28,7 @@ CLIENT = Path(__file__).with_name("fork_client.py")
 PAGE = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```console\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 COMMANDS = [line[2:] for block in BLOCKS for line in block.splitlines() if line.startswith("$ ")]
-ENDLESS = re.compile(r"pythpeer (demo|chat tail|mail watch)(?!.*(--messages|head))")
+UNBOUNDED = re.compile(r"pythpeer (demo|chat tail|mail watch)(?!.*(--messages|head))")
 
 
 def commands(group: App, path: str = "pythpeer") -> Iterator[str]:
@@ -87,7 +87,7 @@ def test_every_command_runs(
     command = command.replace("--messages 20", "--messages 1")
     if command == "pythpeer serve":  # it has no option to end
         command = f"{command} --port 0 | head -1"
-    if ENDLESS.match(command):
+    if UNBOUNDED.match(command):
         command += " --messages 1" + (" --after 0" if "tail" in command else "")
     result = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],

@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 import aiohttp
 import msgspec
 import pytest
+from helpers import coroutine_of
 
 from pythpeer import SessionHealth
 from pythpeer.cli import serve
@@ -25,7 +26,8 @@ from pythpeer.testing.web import Page
 pytestmark = pytest.mark.anyio
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
-END: Final = "asyncio.run(main())\n"
+ASYNC: Final = re.compile(r"^(asyncio\.)?run\(", re.MULTILINE)
+"""The call that runs an asynchronous program."""
 
 BLOCK: Final = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PROGRAMS: Final = {
@@ -41,10 +43,8 @@ async def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
     """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(tmp_path)
     async with FakeServices() as fake:
-        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
-        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
-        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
-        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setenv("PORT", "0")  # a free port, for programs that listen
         fake.chat.register("docs", "the key")  # the key that a page contains
         (tmp_path / "peerbet").write_text(fake.peerbet_key, encoding="utf-8")
@@ -52,20 +52,11 @@ async def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
         assert fake.violations == []
 
 
-def main_of(program: str) -> Callable[[], Awaitable[None]]:
-    assert program.endswith(END)
-    names: dict[str, object] = {"__name__": "docs"}
-    exec(compile(program.removesuffix(END), "docs", "exec"), names)
-    main = names["main"]
-    assert callable(main)
-    return main
-
-
-async def run(program: str, *acts: Callable[[], object], seconds: float = 4.0) -> None:
-    """Run a program, call *acts* one after the other, and cancel it if it does not end."""
-    task = asyncio.ensure_future(main_of(program)())
-    for act in (lambda: None, *acts):
-        act()
+async def run(program: str, *actions: Callable[[], object], seconds: float = 4.0) -> None:
+    """Run a program, call *actions* one after the other, and cancel it if it does not end."""
+    task = asyncio.ensure_future(coroutine_of(program))
+    for action in (lambda: None, *actions):
+        action()
         await asyncio.wait([task], timeout=seconds)
     ended = task.done()
     task.cancel()
@@ -78,7 +69,7 @@ def texts(fake: FakeServices) -> list[str]:
     return [message.text for message in fake.chat.messages]
 
 
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if PROGRAMS[name].endswith(END)])
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if ASYNC.search(PROGRAMS[name])])
 async def test_every_program_runs(
     name: str, fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -92,7 +83,7 @@ async def test_every_program_runs(
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in PROGRAMS if not PROGRAMS[name].endswith(END)])
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if not ASYNC.search(PROGRAMS[name])])
 def test_every_script_runs(name: str, tmp_path: Path) -> None:
     """A program without asyncio runs as a separate script, in a folder with an archive."""
     with sqlite3.connect(tmp_path / "archive.sqlite") as archive:
@@ -128,13 +119,13 @@ async def test_the_bot_of_the_serve_page_answers_its_visitor(
     """A message posted on the page of ``pythpeer serve`` is answered by name."""
     async with Page(fake) as page, aiohttp.ClientSession() as http:
 
-        async def say() -> None:
+        async def post_message() -> None:
             body = {"sender": "guest", "text": "!ping"}
             origin = {"Origin": page.url.rstrip("/")}
             async with http.post(f"{page.url}api/say", json=body, headers=origin) as answer:
                 assert answer.status == 200
 
-        await run(PROGRAMS["how-to/serve 0"], lambda: asyncio.ensure_future(say()))
+        await run(PROGRAMS["how-to/serve 0"], lambda: asyncio.ensure_future(post_message()))
     assert texts(fake) == ["!ping", "pong, guest"]
 
 

@@ -95,7 +95,7 @@ async def report_on(fake: FakeServices, **overrides: Any) -> Report:
 def all_that_shows(report: Report) -> str:
     """Return all texts of a report, and check that they contain no canary."""
     shown = [repr(report), json.dumps(report.as_json()), *map(repr, report.samples)]
-    text = "\n".join(shown) + b"".join(each.body for each in report.samples).decode()
+    text = "\n".join(shown) + b"".join(sample.body for sample in report.samples).decode()
     assert CANARY not in text
     assert CANARY not in text.encode().decode("unicode_escape")
     return text
@@ -106,10 +106,12 @@ async def examined(options: Mapping[str, Any], **overrides: Any) -> Report:
         return await report_on(fake, **overrides)
 
 
-def finding(report: Report, check: str) -> Finding:
-    found = report.find(check)
-    assert found is not None, f"{check} is not in {[each.check for each in report.findings]}"
-    return found
+def finding_of(report: Report, check: str) -> Finding:
+    finding = report.find(check)
+    assert finding is not None, (
+        f"{check} is not in {[finding.check for finding in report.findings]}"
+    )
+    return finding
 
 
 # -- all is well ----------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ async def test_services_as_documented_are_well() -> None:
     """There is no warning and no problem; notes are on undocumented behaviour."""
     report = await examined({})
     assert report.status is NOTE
-    notes = {each.check for each in report.findings if each.status is NOTE}
+    notes = {finding.check for finding in report.findings if finding.status is NOTE}
     assert notes == {
         "peerbet.tls",
         "peerbet.chat.window",
@@ -128,10 +130,12 @@ async def test_services_as_documented_are_well() -> None:
         "pythbots.cstats.unknown",
         "pythbots.content-type",
     }
-    assert {each.check for each in report.findings if each.status is SKIPPED} == {
+    assert {finding.check for finding in report.findings if finding.status is SKIPPED} == {
         "pythbots.mail.empty"
     }
-    assert all((each.advice is not None) == (each.status is WARNING) for each in report.findings)
+    assert all(
+        (finding.advice is not None) == (finding.status is WARNING) for finding in report.findings
+    )
 
 
 async def test_it_only_reads_and_keeps_the_rates() -> None:
@@ -159,7 +163,7 @@ async def test_mail_can_be_excluded() -> None:
     """Reading it may mark it."""
     async with services() as fake, fake.session() as session:
         report = await examine(session, mail=False)
-        assert finding(report, "pythbots.personal-key").status is SKIPPED
+        assert finding_of(report, "pythbots.personal-key").status is SKIPPED
         assert "pythbots.mail" not in {arrival.endpoint for arrival in fake.requests}
 
 
@@ -167,9 +171,9 @@ async def test_without_keys_some_checks_are_skipped() -> None:
     """Checks without a key are skipped, and the variable is named; that is not a warning."""
     async with services() as fake:
         report = await report_on(fake, peerbet_key=None, personal_key=None)
-    assert finding(report, "peerbet.key").status is SKIPPED
-    assert "PYTHPEER_PEERBET_KEY" in (finding(report, "peerbet.key").advice or "")
-    assert "PYTHPEER_PERSONAL_KEY" in (finding(report, "pythbots.personal-key").advice or "")
+    assert finding_of(report, "peerbet.key").status is SKIPPED
+    assert "PYTHPEER_PEERBET_KEY" in (finding_of(report, "peerbet.key").advice or "")
+    assert "PYTHPEER_PERSONAL_KEY" in (finding_of(report, "pythbots.personal-key").advice or "")
     assert report.status is NOTE
 
 
@@ -315,10 +319,10 @@ async def test_every_variant_is_recognised(variant: str) -> None:
     sign = VARIANTS[variant]
     # The session is the user's: it knows nothing of how the service spells a parameter.
     report = await examined(sign.options, personal_key_param="personalkey")
-    found = finding(report, sign.check)
-    assert (found.status, sign.words in found.text) == (sign.status, True), found
-    problems = [each.check for each in report.findings if each.status is PROBLEM]
-    assert problems == ([sign.check] if sign.status is PROBLEM else [])
+    finding = finding_of(report, sign.check)
+    assert (finding.status, sign.words in finding.text) == (sign.status, True), finding
+    failed_checks = [finding.check for finding in report.findings if finding.status is PROBLEM]
+    assert failed_checks == ([sign.check] if sign.status is PROBLEM else [])
 
 
 def test_the_table_has_every_variant_there_is() -> None:
@@ -331,8 +335,8 @@ async def test_the_right_parameter_name_is_found() -> None:
     """For either parameter name in the session, and for one that is neither."""
     for configured in ("personal_key", "key_of_mine"):
         report = await examined({}, personal_key_param=configured)
-        found = finding(report, "pythbots.personal-key")
-        assert (found.status, found.advice) == (
+        finding = finding_of(report, "pythbots.personal-key")
+        assert (finding.status, finding.advice) == (
             PROBLEM,
             (
                 "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or create sessions with"
@@ -342,7 +346,9 @@ async def test_the_right_parameter_name_is_found() -> None:
     report = await examined(
         {"personal_key_param": "personal_key"}, personal_key_param="personal_key"
     )
-    assert finding(report, "pythbots.personal-key").text.endswith("the parameter is personal_key")
+    assert finding_of(report, "pythbots.personal-key").text.endswith(
+        "the parameter is personal_key"
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"wrapped": True}])
@@ -350,10 +356,10 @@ async def test_an_empty_mailbox_as_null_is_a_problem(options: Mapping[str, Any])
     """A stream would recover lost mail indefinitely, because it treats that as damaged."""
     async with FakeServices(empty="null", **options) as fake:
         report = await report_on(fake)
-    found = finding(report, "pythbots.mail.null")
-    assert found.status is PROBLEM
-    assert "recover lost mail indefinitely" in found.text
-    assert finding(report, "pythbots.personal-key").status is OK
+    finding = finding_of(report, "pythbots.mail.null")
+    assert finding.status is PROBLEM
+    assert "recover lost mail indefinitely" in finding.text
+    assert finding_of(report, "pythbots.personal-key").status is OK
 
 
 @pytest.mark.parametrize("body", ["null", '{"mail": null}', '{"count": 0, "mail": null}', '""'])
@@ -362,7 +368,7 @@ async def test_null_is_recognised_in_every_form(body: str) -> None:
     async with services() as fake:
         fake.faults.always("pythbots.mail", Fault.garbage(body.encode()))
         report = await report_on(fake)
-    assert finding(report, "pythbots.mail.null").status is PROBLEM
+    assert finding_of(report, "pythbots.mail.null").status is PROBLEM
 
 
 @pytest.mark.parametrize("empty", ["list", "object"])
@@ -370,16 +376,16 @@ async def test_an_empty_mailbox_is_well_otherwise(empty: Any) -> None:
     """It is a list without elements."""
     async with FakeServices(empty=empty) as fake:
         report = await report_on(fake)
-    assert finding(report, "pythbots.mail.empty").status is OK
+    assert finding_of(report, "pythbots.mail.empty").status is OK
     assert report.find("pythbots.mail.null") is None
-    assert finding(report, "pythbots.mail.marks").status is SKIPPED
+    assert finding_of(report, "pythbots.mail.marks").status is SKIPPED
 
 
 async def test_an_empty_chat_is_well() -> None:
     """Checks that require messages are skipped."""
     async with FakeServices() as fake:
         report = await report_on(fake)
-    assert finding(report, "peerbet.chat.overlap").status is SKIPPED
+    assert finding_of(report, "peerbet.chat.overlap").status is SKIPPED
     assert report.status is NOTE
 
 
@@ -389,8 +395,8 @@ async def test_a_chat_of_few_messages_shows_no_window() -> None:
         for _ in range(3):
             fake.chat.say("alice", "hello")
         report = await report_on(fake)
-    assert finding(report, "peerbet.chat.window").status is SKIPPED
-    assert finding(report, "peerbet.chat.overlap").status is OK
+    assert finding_of(report, "peerbet.chat.window").status is SKIPPED
+    assert finding_of(report, "peerbet.chat.overlap").status is OK
 
 
 async def test_new_messages_during_the_examination_change_nothing() -> None:
@@ -403,7 +409,7 @@ async def test_new_messages_during_the_examination_change_nothing() -> None:
             fake.people.add("alice").says("hello", every=0.4)
             async with fake.session() as session:
                 report = await examine(session)
-        assert words_of_it in finding(report, "peerbet.chat.window").text
+        assert words_of_it in finding_of(report, "peerbet.chat.window").text
 
 
 # -- keys -----------------------------------------------------------------------------------------
@@ -412,9 +418,9 @@ async def test_new_messages_during_the_examination_change_nothing() -> None:
 async def test_keys_that_are_accepted() -> None:
     """They are recognised by what only the key's owner receives, if there is such a thing."""
     report = await examined({"pythbots_api_key": API_KEY})
-    assert "messages are marked (1 on the page)" in finding(report, "peerbet.key").text
-    assert finding(report, "pythbots.api-key").text == "accepted by 3 of 3 look-ups"
-    assert finding(report, "pythbots.personal-key").status is OK
+    assert "messages are marked (1 on the page)" in finding_of(report, "peerbet.key").text
+    assert finding_of(report, "pythbots.api-key").text == "accepted by 3 of 3 look-ups"
+    assert finding_of(report, "pythbots.personal-key").status is OK
 
 
 async def test_keys_that_are_wrong() -> None:
@@ -423,28 +429,28 @@ async def test_keys_that_are_wrong() -> None:
         wrong = f"{CANARY}-wrong"
         keys = ("peerbet_key", "personal_key", "pythbots_api_key")
         report = await report_on(fake, **dict.fromkeys(keys, wrong))
-    assert finding(report, "peerbet.key").status is PROBLEM
-    assert '("Invalid key", HTTP status 200)' in finding(report, "peerbet.key").text
-    assert finding(report, "peerbet.chat.types").status is OK
-    assert finding(report, "peerbet.chat.window").status is NOTE
-    assert "the API key is rejected" in finding(report, "pythbots.api-key").text
-    assert finding(report, "pythbots.personal-key").status is PROBLEM
+    assert finding_of(report, "peerbet.key").status is PROBLEM
+    assert '("Invalid key", HTTP status 200)' in finding_of(report, "peerbet.key").text
+    assert finding_of(report, "peerbet.chat.types").status is OK
+    assert finding_of(report, "peerbet.chat.window").status is NOTE
+    assert "the API key is rejected" in finding_of(report, "pythbots.api-key").text
+    assert finding_of(report, "pythbots.personal-key").status is PROBLEM
 
 
 async def test_a_wrong_personal_key_is_tried_with_both_parameter_names() -> None:
     """So the parameter's name cannot be the cause."""
     async with services() as fake:
         report = await report_on(fake, personal_key=f"{CANARY}-wrong")
-        asked = [each.target for each in fake.requests if each.endpoint == "pythbots.mail"]
+        asked = [request.target for request in fake.requests if request.endpoint == "pythbots.mail"]
     assert len(asked) == 2
-    assert finding(report, "pythbots.personal-key").status is PROBLEM
+    assert finding_of(report, "pythbots.personal-key").status is PROBLEM
 
 
 async def test_an_api_key_that_is_required_and_missing() -> None:
     """The variable to set is named."""
     report = await examined({"pythbots_api_key": API_KEY}, pythbots_api_key=None)
-    found = finding(report, "pythbots.api-key")
-    assert (found.status, found.advice) == (PROBLEM, "set PYTHPEER_PYTHBOTS_API_KEY")
+    finding = finding_of(report, "pythbots.api-key")
+    assert (finding.status, finding.advice) == (PROBLEM, "set PYTHPEER_PYTHBOTS_API_KEY")
 
 
 async def test_an_api_key_without_a_permission() -> None:
@@ -452,11 +458,11 @@ async def test_an_api_key_without_a_permission() -> None:
     async with services() as fake:
         fake.api_keys.add(API_KEY, endpoints=["pythbots.userinfo", "pythbots.cstats"])
         report = await report_on(fake, pythbots_api_key=API_KEY)
-    found = finding(report, "pythbots.api-key")
-    assert found.status is PROBLEM
-    assert 'has no permission for: staff ("no access", HTTP status 200)' in found.text
-    assert finding(report, "pythbots.personal-key").status is PROBLEM
-    assert "API key needs permission" in (finding(report, "pythbots.personal-key").advice or "")
+    finding = finding_of(report, "pythbots.api-key")
+    assert finding.status is PROBLEM
+    assert 'has no permission for: staff ("no access", HTTP status 200)' in finding.text
+    assert finding_of(report, "pythbots.personal-key").status is PROBLEM
+    assert "API key needs permission" in (finding_of(report, "pythbots.personal-key").advice or "")
 
 
 @pytest.mark.parametrize("limit", ["per_hour", "per_day", "per_week", "per_month"])
@@ -466,15 +472,15 @@ async def test_an_api_key_that_is_used_up(limit: str) -> None:
         used_up: dict[str, Any] = {limit: 1}
         fake.api_keys.add(API_KEY, **used_up)
         report = await report_on(fake, pythbots_api_key=API_KEY)
-    assert finding(report, "pythbots.userinfo.answer").status is OK
-    found = finding(report, "pythbots.crank.answer")
-    assert (found.status, "throttled by the service" in found.text) == (WARNING, True)
+    assert finding_of(report, "pythbots.userinfo.answer").status is OK
+    finding = finding_of(report, "pythbots.crank.answer")
+    assert (finding.status, "throttled by the service" in finding.text) == (WARNING, True)
 
 
 # -- faults ---------------------------------------------------------------------------------------
 
 PORTAL: Final = f"<!DOCTYPE html><html><body>Welcome, {CANARY}</body></html>".encode()
-LONG_AGO: Final = format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True)
+OLD_DATE: Final = format_datetime(datetime.now(UTC) - timedelta(hours=3), usegmt=True)
 
 
 class FaultCase(NamedTuple):
@@ -521,23 +527,25 @@ FAULTS: Final[Mapping[str, FaultCase]] = {
 @pytest.mark.parametrize("name", FAULTS)
 async def test_every_fault_has_its_own_line(name: str) -> None:
     """On both services; the examination is completed."""
-    met = FAULTS[name]
+    met_fault = FAULTS[name]
     async with services() as fake:
-        fake.faults.always("peerbet", met.fault)
-        fake.faults.always("pythbots", met.fault)
+        fake.faults.always("peerbet", met_fault.fault)
+        fake.faults.always("pythbots", met_fault.fault)
         report = await report_on(fake)
     looked_up, read = (
-        finding(report, "pythbots.userinfo.answer"),
+        finding_of(report, "pythbots.userinfo.answer"),
         report.find("peerbet.chat.public"),
     )
-    assert (looked_up.status, met.words in looked_up.text) == (met.status, True), looked_up
+    assert (looked_up.status, met_fault.words in looked_up.text) == (met_fault.status, True), (
+        looked_up
+    )
     assert read is not None
     if name == "denial":  # no key was sent there, and none is needed by the documentation
         assert (read.status, "documented as optional" in read.text) == (WARNING, True)
     elif name == "slow":
         assert read.status is OK
     else:
-        assert (read.status, met.words in read.text) == (met.status, True), read
+        assert (read.status, met_fault.words in read.text) == (met_fault.status, True), read
     assert report.find("pythbots.personal-key") or report.find("pythbots.mail.answer")
 
 
@@ -552,17 +560,17 @@ async def test_slow_services_are_called_slow() -> None:
     async with services() as fake:
         fake.faults.always("pythbots.crank", Fault.slow(7.0))
         report = await report_on(fake)
-    found = finding(report, "pythbots.speed")
-    assert found.status is WARNING
-    assert "took 7.0" in found.text
-    assert "(staff)" in found.text
-    assert finding(report, "peerbet.speed").status is OK
+    finding = finding_of(report, "pythbots.speed")
+    assert finding.status is WARNING
+    assert "took 7.0" in finding.text
+    assert "(staff)" in finding.text
+    assert finding_of(report, "peerbet.speed").status is OK
 
 
 @pytest.mark.parametrize(
     ("date", "status", "text"),
     [
-        (LONG_AGO, WARNING, "s ahead of the service's"),
+        (OLD_DATE, WARNING, "s ahead of the service's"),
         (
             format_datetime(datetime.now(UTC) + timedelta(hours=3), usegmt=True),
             WARNING,
@@ -577,18 +585,18 @@ async def test_a_clock_that_is_off(date: str, status: Status, text: str) -> None
     async with services() as fake:
         fake.faults.always("pythbots", Fault(headers=(("Date", date),)))
         report = await report_on(fake)
-    found = finding(report, "pythbots.clock")
-    assert (found.status, text in found.text) == (status, True), found
-    assert finding(report, "peerbet.clock").status is OK
+    finding = finding_of(report, "pythbots.clock")
+    assert (finding.status, text in finding.text) == (status, True), finding
+    assert finding_of(report, "peerbet.clock").status is OK
 
 
 async def test_a_chat_that_is_not_opted_in_is_no_problem() -> None:
     """Another chat may be."""
     async with services() as fake, fake.session() as session:
         report = await examine(session, chat_id=7)
-    found = finding(report, "pythbots.crank.answer")
-    assert (found.status, "Chat has not opted in" in found.text) == (WARNING, True)
-    assert finding(report, "pythbots.api-key").status is OK
+    finding = finding_of(report, "pythbots.crank.answer")
+    assert (finding.status, "Chat has not opted in" in finding.text) == (WARNING, True)
+    assert finding_of(report, "pythbots.api-key").status is OK
 
 
 # -- the way there --------------------------------------------------------------------------------
@@ -598,9 +606,9 @@ async def test_a_service_that_is_down() -> None:
     """It receives no request; the other one is still examined."""
     async with services() as fake, fake.session() as session, fake.outage("peerbet"):
         report = await examine(session)
-    assert finding(report, "peerbet.tcp").status is PROBLEM
-    assert finding(report, "peerbet.answers").status is SKIPPED
-    assert finding(report, "pythbots.personal-key").status is OK
+    assert finding_of(report, "peerbet.tcp").status is PROBLEM
+    assert finding_of(report, "peerbet.answers").status is SKIPPED
+    assert finding_of(report, "pythbots.personal-key").status is OK
     assert report.status is PROBLEM
 
 
@@ -608,13 +616,13 @@ async def test_an_unresolvable_name() -> None:
     """It is a finding before any request."""
     async with open_session("https://nobody.invalid") as session:
         report = await examine(session)
-    assert [each.check for each in report.findings] == [
+    assert [finding.check for finding in report.findings] == [
         "peerbet.dns",
         "peerbet.answers",
         "pythbots.dns",
         "pythbots.answers",
     ]
-    assert finding(report, "peerbet.dns").text == "nobody.invalid cannot be resolved"
+    assert finding_of(report, "peerbet.dns").text == "nobody.invalid cannot be resolved"
 
 
 def _days(days: float) -> datetime:
@@ -643,8 +651,8 @@ async def test_certificates(tls: Any, status: Status, text: str) -> None:
         async with open_session(server.url, ssl_context=client_context()) as session:
             report = await examine(session)
         assert (server.requests == []) is (status is PROBLEM)
-    found = finding(report, "peerbet.tls")
-    assert (found.status, text in found.text) == (status, True), found
+    finding = finding_of(report, "peerbet.tls")
+    assert (finding.status, text in finding.text) == (status, True), finding
 
 
 async def test_a_certificate_is_not_trusted_by_default() -> None:
@@ -653,7 +661,7 @@ async def test_a_certificate_is_not_trusted_by_default() -> None:
         async with open_session(server.url) as session:
             report = await examine(session)
         assert server.requests == []
-    assert "the certificate is not trusted" in finding(report, "pythbots.tls").text
+    assert "the certificate is not trusted" in finding_of(report, "pythbots.tls").text
 
 
 async def test_a_port_that_speaks_no_tls() -> None:
@@ -663,13 +671,13 @@ async def test_a_port_that_speaks_no_tls() -> None:
         open_session(server.url.replace("http:", "https:")) as session,
     ):
         report = await examine(session)
-    assert "no TLS connection" in finding(report, "peerbet.tls").text
+    assert "no TLS connection" in finding_of(report, "peerbet.tls").text
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         async with open_session(f"https://127.0.0.1:{silent.getsockname()[1]}") as session:
             report = await examine(session)
-    assert finding(report, "peerbet.tls").status is PROBLEM
+    assert finding_of(report, "peerbet.tls").status is PROBLEM
 
 
 async def test_it_can_be_cancelled_at_any_moment() -> None:
@@ -688,8 +696,8 @@ async def test_it_can_be_cancelled_at_any_moment() -> None:
 async def test_a_failure_of_the_watcher_shows_no_key() -> None:
     """The frames of its exception contain responses, but the repr of those shows none."""
 
-    def watch(found: Finding) -> None:
-        if found.check == "pythbots.mail.ids":
+    def watch(finding: Finding) -> None:
+        if finding.check == "pythbots.mail.ids":
             raise BrokenPipeError
 
     async with services() as fake, fake.session() as session:
@@ -763,18 +771,18 @@ def test_for_any_response_there_is_a_report(chat: Any, lookup: Any, mail: Any) -
 
 @settings(max_examples=examples(300))
 @given(DOCUMENTS | PAGES | MAILS)
-def test_checks_never_raise(found: Any) -> None:
+def test_checks_never_raise(document: Any) -> None:
     """Each check accepts any JSON."""
     findings = [
-        *chat.check_fields(found),
-        *chat.check_list(found, 300),
-        *chat.check_overlap(found, 5),
-        chat.check_window(found, [1, 2, 3, 4], 2),
-        *(each for model in MODELS for each in bots.check_object(model, found)),
-        *(each for model in MODELS for each in bots.check_list(model, found)),
-        *bots.check_mail(found),
-        bots.check_marks_read(found, found),
-        bots.ambiguous_empty_finding(found),
+        *chat.check_fields(document),
+        *chat.check_list(document, 300),
+        *chat.check_overlap(document, 5),
+        chat.check_window(document, [1, 2, 3, 4], 2),
+        *(checked for model in MODELS for checked in bots.check_object(model, document)),
+        *(checked for model in MODELS for checked in bots.check_list(model, document)),
+        *bots.check_mail(document),
+        bots.check_marks_read(document, document),
+        bots.ambiguous_empty_finding(document),
     ]
     assert CANARY not in repr(findings)
 
@@ -786,7 +794,7 @@ MODELS = (bots.USER, bots.STAFF, bots.STATS, bots.MAIL)
 
 
 def texts_by_check(*findings: Finding) -> dict[str, tuple[Status, str]]:
-    return {each.check: (each.status, each.text) for each in findings}
+    return {finding.check: (finding.status, finding.text) for finding in findings}
 
 
 def test_documented_fields_that_are_missing() -> None:
@@ -800,9 +808,9 @@ def test_documented_fields_that_are_missing() -> None:
     status, text = texts_by_check(*chat.check_fields(page))["peerbet.chat.missing"]
     assert (status, text.count("in 1 of 2 messages")) == (WARNING, 3)
     page["message_list"] = [{"by": "a", "msg": "b"}]
-    found = texts_by_check(*chat.check_fields(page))
-    assert found["peerbet.chat.missing"][0] is PROBLEM
-    assert found["peerbet.chat.unreadable"][1].startswith("1 of 1 messages cannot be read")
+    texts = texts_by_check(*chat.check_fields(page))
+    assert texts["peerbet.chat.missing"][0] is PROBLEM
+    assert texts["peerbet.chat.unreadable"][1].startswith("1 of 1 messages cannot be read")
     del page["users_online"]
     assert "users_online" in texts_by_check(*chat.check_fields(page))["peerbet.chat.missing"][1]
 
@@ -846,38 +854,38 @@ def test_dates_that_no_model_can_read() -> None:
 def test_null_in_a_field_is_no_surprise() -> None:
     """A nickname may be null, which is not unreadable."""
     user: Any = {"id": 1, "username": "a", "nickname": None}
-    found = texts_by_check(*bots.check_object(bots.USER, user))
-    assert found["pythbots.userinfo.unreadable"][0] is OK
-    assert "nickname" not in found["pythbots.userinfo.missing"][1]
+    finding = texts_by_check(*bots.check_object(bots.USER, user))
+    assert finding["pythbots.userinfo.unreadable"][0] is OK
+    assert "nickname" not in finding["pythbots.userinfo.missing"][1]
 
 
 def test_an_object_within_an_object_is_read_there() -> None:
     """The fields of the inner one count."""
     inner: Any = {"id": 1, "username": "a", "shoes": 3}
-    found = texts_by_check(*bots.check_object(bots.USER, {"data": inner}))
-    assert found["pythbots.userinfo.form"][0] is NOTE
-    assert found["pythbots.userinfo.unknown"][1].endswith("1 whose names are not shown")
+    finding = texts_by_check(*bots.check_object(bots.USER, {"data": inner}))
+    assert finding["pythbots.userinfo.form"][0] is NOTE
+    assert finding["pythbots.userinfo.unknown"][1].endswith("1 whose names are not shown")
 
 
 def test_an_object_in_a_field_is_not_the_record() -> None:
     """A user's avatar object is not the user."""
     user: Any = {"id": 1, "username": "a", "room": {"id": 9, "name": "b"}}
-    found = texts_by_check(*bots.check_object(bots.USER, user))
-    assert "pythbots.userinfo.form" not in found
-    assert "id" not in found["pythbots.userinfo.unknown"][1].split(": ")[1]
+    finding = texts_by_check(*bots.check_object(bots.USER, user))
+    assert "pythbots.userinfo.form" not in finding
+    assert "id" not in finding["pythbots.userinfo.unknown"][1].split(": ")[1]
 
 
 def test_staff_by_rank() -> None:
     """Several lists, by rank."""
     staff: Any = {"owners": [{"id": 1, "username": "a"}], "mods": [{"id": 2, "username": "b"}]}
-    found = texts_by_check(*bots.check_list(bots.STAFF, staff))
-    assert "several lists, by name" in found["pythbots.crank.form"][1]
+    finding = texts_by_check(*bots.check_list(bots.STAFF, staff))
+    assert "several lists, by name" in finding["pythbots.crank.form"][1]
 
 
 def test_elements_that_are_not_objects() -> None:
     """Elements that are not objects are counted."""
-    found = texts_by_check(*bots.check_list(bots.MAIL, [{"id": 1, "message": "a"}, 7, None]))
-    assert found["pythbots.mail.strays"][1].startswith("2 of 3")
+    finding = texts_by_check(*bots.check_list(bots.MAIL, [{"id": 1, "message": "a"}, 7, None]))
+    assert finding["pythbots.mail.strays"][1].startswith("2 of 3")
 
 
 def test_mail_without_a_read_mark() -> None:
@@ -897,12 +905,12 @@ def test_windows_that_are_neither() -> None:
     def page(*numbers: int) -> Any:
         return {"message_list": [{"id": number} for number in numbers]}
 
-    known = [1, 2, 3, 4, 5, 6]
-    assert chat.check_window(page(3, 4), known, 2).status is WARNING
-    assert chat.check_window(page(), known, 2).status is WARNING
-    assert "last has no effect" in chat.check_window(page(2, 3, 4), known, 2).text
-    assert chat.check_window(page(2, 3), known, 2).status is OK
-    assert chat.check_window(page(7, 8), known, 2).status is NOTE
+    previous_ids = [1, 2, 3, 4, 5, 6]
+    assert chat.check_window(page(3, 4), previous_ids, 2).status is WARNING
+    assert chat.check_window(page(), previous_ids, 2).status is WARNING
+    assert "last has no effect" in chat.check_window(page(2, 3, 4), previous_ids, 2).text
+    assert chat.check_window(page(2, 3), previous_ids, 2).status is OK
+    assert chat.check_window(page(7, 8), previous_ids, 2).status is NOTE
 
 
 # -- what is kept of answers ----------------------------------------------------------------------
@@ -910,23 +918,23 @@ def test_windows_that_are_neither() -> None:
 
 @settings(max_examples=examples(300))
 @given(DOCUMENTS | PAGES | MAILS)
-def test_samples_keep_the_types_and_nothing_else(found: Any) -> None:
+def test_samples_keep_the_types_and_nothing_else(finding: Any) -> None:
     """The shape is equal, there is no canary, and redacting again gives the same."""
-    body = redact(found)
+    body = redact(finding)
     assert body is not None
     assert CANARY.encode() not in body
     again = json.loads(body)
     assert redact(again) == body
-    assert _types(again) == _types(found)
+    assert _types(again) == _types(finding)
 
 
-def _types(found: Any) -> Any:
+def _types(finding: Any) -> Any:
     """Return the types of everything in order, without names."""
-    if isinstance(found, list):
-        return [_types(inner) for inner in found]
-    if isinstance(found, dict):
-        return {"object": [_types(inner) for inner in found.values()]}
-    return type_name(found)
+    if isinstance(finding, list):
+        return [_types(inner) for inner in finding]
+    if isinstance(finding, dict):
+        return {"object": [_types(inner) for inner in finding.values()]}
+    return type_name(finding)
 
 
 @given(st.lists(st.integers(), unique=True), st.lists(st.dates(), unique=True))
@@ -934,8 +942,8 @@ def test_samples_keep_the_order(numbers: list[int], days: list[Any]) -> None:
     """Of numbers of either sign, and of dates; small numbers are kept as harmless."""
     dates = [f"{day} 12:00:00" for day in days]
     texts = [str(number) for number in numbers if abs(number) < 10**18]
-    found: Any = [numbers, texts, dates]
-    body = redact(found)
+    finding: Any = [numbers, texts, dates]
+    body = redact(finding)
     assert body is not None
     new_numbers, new_texts, new_dates = json.loads(body)
     for old, new in zip(numbers, new_numbers, strict=True):
@@ -1025,10 +1033,10 @@ async def test_a_sample_has_the_findings_of_the_response() -> None:
     for sign in VARIANTS.values():
         async with services(**sign.options) as fake, fake.session() as session:
             report = await examine(session)
-        shapes = {each.name.replace(" ", "_"): each.shape for each in report.shapes}
-        for each in report.samples:
-            name = each.name.removeprefix("refusal_")
-            assert without_names(describe_types(json.loads(each.body))) == without_names(
+        shapes = {document.name.replace(" ", "_"): document.shape for document in report.shapes}
+        for document in report.samples:
+            name = document.name.removeprefix("refusal_")
+            assert without_names(describe_types(json.loads(document.body))) == without_names(
                 shapes[name]
             )
 

@@ -86,13 +86,13 @@ def full(kind: type[PythpeerError]) -> PythpeerError:
 
 def test_the_table_of_this_file_is_complete() -> None:
     """Every error class of the module is in the tests' table and in the module's ``__all__``."""
-    found = {
+    names = {
         name
         for name, value in vars(errors).items()
         if isinstance(value, type) and issubclass(value, BaseException)
     }
-    assert found == {kind.__name__ for kind in PARENTS}
-    assert found | {"Result"} == set(errors.__all__)
+    assert names == {kind.__name__ for kind in PARENTS}
+    assert names | {"Result"} == set(errors.__all__)
 
 
 @each_class

@@ -94,7 +94,7 @@ async def test_an_api_key_has_permissions(fake: FakeServices, client: Client) ->
 
 
 @pytest.mark.parametrize(
-    ("limits", "moments", "refused"),
+    ("limits", "times", "rejected_at"),
     [
         ({"per_hour": 2}, [0, 1, 2, 3599, 3600, 3600.5, 3601, 3602], [2, 3599, 3600.5, 3602]),
         ({"per_day": 1}, [0, 3600, 86399, 86400], [3600, 86399]),
@@ -105,19 +105,19 @@ async def test_an_api_key_has_permissions(fake: FakeServices, client: Client) ->
     ],
 )
 async def test_an_api_key_has_limits(
-    limits: dict[str, Any], moments: list[float], refused: list[float]
+    limits: dict[str, Any], times: list[float], rejected_at: list[float]
 ) -> None:
     """So many requests in any hour, day, week or month; a rejected one does not count."""
     clock = ManualClock()
-    found = []
+    rejected = []
     async with FakeServices(rates=UNLIMITED, clock=clock) as fake, connect() as http:
         client = Client(fake, http)
         fake.api_keys.add("key", **limits)
-        for clock.now in moments:
+        for clock.now in times:
             answer = await client.get(f"{INFO}tiro", **{"X-API-Key": "key"})
             if answer == {"error": "Request limit reached"}:
-                found.append(clock.now)
-    assert found == refused
+                rejected.append(clock.now)
+    assert rejected == rejected_at
 
 
 async def test_limits_are_reset_with_the_clock() -> None:

@@ -58,8 +58,8 @@ async def test_people_send_private_messages_bot_messages_and_mails(fake: FakeSer
     """Private messages, bot messages and mails have their recipients."""
     alice = fake.people.add("alice")
     alice.says("psst", to="bob").says("beep", bot=True).mails("hello").mails("hi", to="bob")
-    private, beep = fake.chat.messages
-    assert (private.to, private.bot, beep.to, beep.bot) == ("bob", False, "", True)
+    private, bot_message = fake.chat.messages
+    assert (private.to, private.bot, bot_message.to, bot_message.bot) == ("bob", False, "", True)
     assert [letter.text for letter in fake.mail.inbox] == ["hello"]
     assert [letter.text for letter in fake.mail.of("bob").inbox] == ["hi"]
 
@@ -158,9 +158,13 @@ async def test_a_reply_may_depend_on_the_message(fake: FakeServices) -> None:
     """It is made when it is due, from the sender, the text, the kind, and the match."""
     received: list[tuple[str, str, str]] = []
 
-    def reply(what: Heard) -> str | None:
-        received.append((what.sender, what.text, what.where))
-        return None if what.match[1] == "nobody" else f"hi {what.match[1]}, says {what.sender}"
+    def reply(message: Heard) -> str | None:
+        received.append((message.sender, message.text, message.where))
+        return (
+            None
+            if message.match[1] == "nobody"
+            else f"hi {message.match[1]}, says {message.sender}"
+        )
 
     fake.people.add("alice").answers(r"greet (\w+)", reply).answers("", "something else")
     fake.chat.say("bob", "greet carol")
@@ -195,12 +199,12 @@ async def test_listeners_receive_everything(fake: FakeServices) -> None:
     """Listeners receive each message and each mail, until they unsubscribe."""
     lines: list[ChatLine] = []
     letters: list[tuple[Person, StoredMail]] = []
-    deaf = fake.chat.subscribe(lines.append)
-    blind = fake.mail.subscribe(lambda *mail: letters.append(mail))
+    chat_subscription = fake.chat.subscribe(lines.append)
+    mail_subscription = fake.mail.subscribe(lambda *mail: letters.append(mail))
     fake.chat.say("alice", "hello")
     fake.mail.deliver("alice", "hello", to="bob")
-    deaf()
-    blind()
+    chat_subscription()
+    mail_subscription()
     fake.chat.say("alice", "goodbye")
     fake.mail.deliver("alice", "goodbye")
     assert lines == fake.chat.messages[:1]
@@ -245,8 +249,8 @@ async def test_a_script_is_played(stopped: FakeServices) -> None:
         )
         assert lines_of(fake) == [("alice", "hello hal, {this} is no role")]
         await asyncio.sleep(60.0)
-    _, beep, private = fake.chat.messages
-    assert (beep.sender, beep.bot, private.to) == ("hal", True, fake.username)
+    _, bot_message, private = fake.chat.messages
+    assert (bot_message.sender, bot_message.bot, private.to) == ("hal", True, fake.username)
     assert [letter.text for letter in fake.mail.inbox] == ["Dinner?"]
     assert posting_times(fake) == [0, 2, 4]
 
@@ -287,14 +291,14 @@ async def test_invented_people_talk_indefinitely() -> None:
 async def test_invented_people_repeat_a_conversation() -> None:
     """For equal seeds."""
 
-    async def life(seed: int) -> list[tuple[str, str]]:
+    async def run_people(seed: int) -> list[tuple[str, str]]:
         async with FakeServices(seed=seed) as fake:
             fake.people.live(pace=0.5, command=None)
             await asyncio.sleep(60.0)
         assert all(text != "!ping" for _, text in lines_of(fake))
         return lines_of(fake)
 
-    first = await life(1)
-    assert await life(1) == first
-    assert await life(2) != first
+    first = await run_people(1)
+    assert await run_people(1) == first
+    assert await run_people(2) != first
     assert len(first) > 80

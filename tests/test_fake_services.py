@@ -28,11 +28,11 @@ from fake_client import (
     SET,
     Client,
     ManualClock,
+    add_messages,
     connect,
     on_virtual_time,
-    say,
 )
-from helpers import REAL, UNLIMITED, VIRTUAL, little_to_collect
+from helpers import REAL, UNLIMITED, VIRTUAL, frozen_collector
 
 import pythpeer.testing
 from pythpeer import Rate, Session
@@ -93,22 +93,22 @@ async def test_responses_look_like_php(fake: FakeServices, client: Client) -> No
 
 async def test_without_mid_the_newest_50_are_returned(fake: FakeServices, client: Client) -> None:
     """Without a last id, a response has the 50 newest messages, in ascending order."""
-    say(fake, 60)
+    add_messages(fake, 60)
     assert await client.ids() == list(range(11, 61))
 
 
-@pytest.mark.parametrize(("last", "many"), [(1, 1), (60, 60), (300, 300), (301, 300), (9999, 300)])
+@pytest.mark.parametrize(("last", "count"), [(1, 1), (60, 60), (300, 300), (301, 300), (9999, 300)])
 async def test_last_is_the_number_of_messages(
-    fake: FakeServices, client: Client, last: int, many: int
+    fake: FakeServices, client: Client, last: int, count: int
 ) -> None:
     """`last` is the number of newest messages, at most 300."""
-    say(fake, 310)
-    assert await client.ids(f"&last={last}") == list(range(311 - many, 311))
+    add_messages(fake, 310)
+    assert await client.ids(f"&last={last}") == list(range(311 - count, 311))
 
 
 async def test_mid_is_the_last_id_seen(fake: FakeServices, client: Client) -> None:
     """With `mid`, a response has the messages after it, without it."""
-    say(fake, 60)
+    add_messages(fake, 60)
     assert await client.ids("&mid=57") == [58, 59, 60]
     assert await client.ids("&mid=60") == []
     assert await client.ids("&mid=999") == []
@@ -119,7 +119,7 @@ async def test_the_newest_after_mid_are_returned_if_there_are_too_many(
     fake: FakeServices, client: Client
 ) -> None:
     """If more messages follow `mid` than a response holds, the newest are returned."""
-    say(fake, 310)
+    add_messages(fake, 310)
     assert await client.ids("&mid=5") == list(range(11, 311))
     assert await client.ids("&mid=5&last=2") == [309, 310]
 
@@ -128,7 +128,7 @@ async def test_the_oldest_after_mid_are_returned_with_that_quirk() -> None:
     """With `window="oldest"`, a response has the oldest messages after `mid`."""
     async with FakeServices(rates=UNLIMITED, window="oldest") as fake, connect() as http:
         client = Client(fake, http)
-        say(fake, 310)
+        add_messages(fake, 310)
         assert await client.ids("&mid=5") == list(range(6, 306))
         assert await client.ids("&mid=5&last=2") == [6, 7]
         assert await client.ids("&last=2") == [309, 310]
@@ -195,7 +195,7 @@ async def test_private_messages_are_for_sender_and_recipient(
 
 async def test_private_messages_of_others_do_not_count(fake: FakeServices, client: Client) -> None:
     """Messages that a reader cannot see do not count among the `last` ones."""
-    say(fake, 2)
+    add_messages(fake, 2)
     fake.chat.say("alice", "psst", to="bob")
     assert await client.ids("&last=2") == [1, 2]
 
@@ -211,7 +211,7 @@ async def test_a_wrong_key_is_rejected_when_reading(client: Client) -> None:
 
 async def test_set_posts_a_message(fake: FakeServices, client: Client) -> None:
     """A message is posted under the name of the key's user, and the response has its id."""
-    say(fake, 4)
+    add_messages(fake, 4)
     target = f"{CHAT}set&key={fake.peerbet_key}&msg=a%2Bb%20%C3%A9%F0%9F%98%80"
     assert await client.get(target) == {"status": 1, "mid": 5}
     line = fake.chat.messages[-1]
@@ -310,7 +310,7 @@ async def test_users_can_be_added(fake: FakeServices, client: Client) -> None:
 async def test_staff_have_ranks(client: Client) -> None:
     """The documentation's example chat has a main owner, an owner and a moderator."""
     staff = await client.get("/api/crank.php?chatid=220531305")
-    assert [one["rank"] for one in staff] == ["Main Owner", "Owner", "Moderator"]
+    assert [member["rank"] for member in staff] == ["Main Owner", "Owner", "Moderator"]
     assert staff[0] == {
         "id": 221192,
         "username": "tiro",
@@ -342,7 +342,7 @@ async def test_a_chat_that_has_not_opted_in_shows_no_staff(
     fake.chats.add(7)
     fake.chats.appoint(7, "newcomer", "Owner", time_held=60)
     staff = await client.get("/api/crank.php?chatid=7")
-    assert [(one["username"], one["time_held"]) for one in staff] == [("newcomer", 60)]
+    assert [(member["username"], member["time_held"]) for member in staff] == [("newcomer", 60)]
 
 
 @pytest.mark.parametrize("page", ["crank", "cstats"])
@@ -603,14 +603,16 @@ def port(url: str) -> int:
 @pytest.fixture(scope="module")
 def quick_collections() -> Iterator[None]:
     """Exclude what other tests have left from the garbage collections of `open_sockets`."""
-    with little_to_collect():
+    with frozen_collector():
         yield
 
 
 def open_sockets() -> set[int]:
     """Return the descriptors of all new open sockets, also of those that only the loop holds."""
     gc.collect()
-    return {one.fileno() for one in gc.get_objects() if isinstance(one, socket.socket)} - {-1}
+    return {
+        object_.fileno() for object_ in gc.get_objects() if isinstance(object_, socket.socket)
+    } - {-1}
 
 
 async def test_each_service_has_a_loopback_port(fake: FakeServices) -> None:
@@ -656,18 +658,18 @@ async def test_listeners_receive_each_request_after_its_effect(
     def listener(arrival: RecordedRequest) -> None:
         received.append((arrival, len(fake.chat.messages), len(fake.violations)))
 
-    unlisten = fake.subscribe(listener)
+    unsubscribe = fake.subscribe(listener)
     await client.get(SET + "&msg=hi")
     await client.get(SET + "&msg=a+b")
     assert received == [(fake.requests[0], 1, 0), (fake.requests[1], 2, 1)]
-    unlisten()
+    unsubscribe()
     await client.get(f"{CHAT}get")
     assert len(received) == 2
 
 
 async def test_messages_after_an_id_can_be_read(fake: FakeServices) -> None:
     """In order, with private messages; the services' date is that of the next one."""
-    say(fake, 3)
+    add_messages(fake, 3)
     fake.chat.say("alice", "psst", to="bob")
     assert [line.id for line in fake.chat.after(2)] == [3, 4]
     assert fake.chat.after(4) == fake.chat.after(99) == []
@@ -689,8 +691,8 @@ async def test_it_can_be_started_and_closed_by_hand() -> None:
     await fake.aclose()
     with pytest.raises(RuntimeError, match="not running"):
         _ = fake.pythbots_url
-    with pytest.raises(ConnectionRefusedError), socket.socket() as plug:
-        plug.connect(("127.0.0.1", port(url)))
+    with pytest.raises(ConnectionRefusedError), socket.socket() as connection:
+        connection.connect(("127.0.0.1", port(url)))
 
 
 async def test_it_can_be_started_again() -> None:
@@ -711,22 +713,22 @@ async def test_it_can_be_left_in_another_task() -> None:
     await asyncio.create_task(fake.__aexit__(None, None, None))
 
 
-@pytest.mark.parametrize("turns", range(12))
+@pytest.mark.parametrize("iterations", range(12))
 @pytest.mark.usefixtures("quick_collections")
-async def test_a_start_can_be_cancelled(turns: int) -> None:
+async def test_a_start_can_be_cancelled(iterations: int) -> None:
     """In any iteration of the loop, no socket is left open."""
     before = open_sockets()
     loop = asyncio.get_running_loop()
     fake = FakeServices()
     with anyio.CancelScope() as scope:
 
-        def cancel(turns: int) -> None:
-            if turns:
-                loop.call_soon(cancel, turns - 1)
+        def cancel(iterations: int) -> None:
+            if iterations:
+                loop.call_soon(cancel, iterations - 1)
             else:
                 scope.cancel()
 
-        cancel(turns)
+        cancel(iterations)
         async with fake:
             await anyio.sleep_forever()
     assert repr(fake) == "<FakeServices stopped, violations=0>"
@@ -783,7 +785,7 @@ async def test_it_runs_no_task_of_its_own() -> None:
 async def test_closing_does_not_wait() -> None:
     """Idle connections, partial requests, and clients that do not read are dropped immediately."""
     async with FakeServices(rates=UNLIMITED) as fake, connect() as http:
-        say(fake, 300)
+        add_messages(fake, 300)
         await Client(fake, http).get(f"{CHAT}get")
         half_asked = await asyncio.open_connection("127.0.0.1", port(fake.peerbet_url))
         half_asked[1].write(b"GET /api/chat/?action=g")
@@ -816,8 +818,8 @@ async def test_it_can_be_left_by_cancellation() -> None:
     assert asyncio.all_tasks() == before
     assert len(urls) == 2
     for url in urls:
-        with pytest.raises(ConnectionRefusedError), socket.socket() as plug:
-            plug.connect(("127.0.0.1", port(url)))
+        with pytest.raises(ConnectionRefusedError), socket.socket() as connection:
+            connection.connect(("127.0.0.1", port(url)))
 
 
 async def test_its_repr_shows_its_state(fake: FakeServices, client: Client) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from raw_server import CALLS, RawServer, answer, api_error, drop, error_page, hang, open_session
-from scripted import DENIED, DROP_UNSEEN, ERROR_503, FAST, GARBAGE, Scripted
+from scripted import DENIED, DROP_WITHOUT_EFFECT, ERROR_503, FAST, GARBAGE, Scripted
 
 from pythpeer import (
     AccessDeniedError,
@@ -32,11 +32,11 @@ pytestmark = pytest.mark.anyio
 CHAT = "peerbet.chat.get"
 
 
-def seconds(later: datetime | None, earlier: datetime | None) -> float:
+def seconds(later: datetime | None, previous: datetime | None) -> float:
     """Return the difference of two times, in seconds."""
     assert later is not None
-    assert earlier is not None
-    return (later - earlier).total_seconds()
+    assert previous is not None
+    return (later - previous).total_seconds()
 
 
 # -- endpoints ------------------------------------------------------------------------------------
@@ -109,12 +109,12 @@ async def test_every_call_is_recorded(name: str) -> None:
     """Reads, writes, destructive reads, and custom endpoints."""
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS[name].run(session, server.url)
-        known = {
+        observed = {
             endpoint
             for endpoint, health in session.health().endpoints.items()
             if health.last_success is not None
         }
-    assert known == {CALLS[name].endpoint}
+    assert observed == {CALLS[name].endpoint}
 
 
 async def test_waiters_and_their_wait_are_shown() -> None:
@@ -225,7 +225,7 @@ async def test_a_poll_under_way_is_shown() -> None:
 async def test_a_stream_that_waits_a_failure_out_shows_it() -> None:
     """The number of failures in a row, the last one, and the time of the next poll."""
     async with Scripted() as services, services.session() as session:
-        services.script("get", DROP_UNSEEN, GARBAGE, ERROR_503)
+        services.script("get", DROP_WITHOUT_EFFECT, GARBAGE, ERROR_503)
         async with session.peerbet.chat_stream(after=0, on_gap="raise") as stream:
             task = asyncio.ensure_future(anext(stream))
             seen: list[tuple[int, str | None]] = []

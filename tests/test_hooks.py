@@ -23,7 +23,7 @@ from raw_server import (
     hang,
     open_session,
 )
-from scripted import DROP_UNSEEN, OK, Scripted, ScriptedFault
+from scripted import DROP_WITHOUT_EFFECT, OK, Scripted, ScriptedFault
 
 from pythpeer import (
     FLAG,
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.anyio
 Events = list[Any]
 
 
-class SpyTelemetry(Telemetry):
+class RecordingTelemetry(Telemetry):
     """Keeps every event of every kind."""
 
     def __init__(self) -> None:
@@ -181,21 +181,21 @@ async def test_repetitions_are_reported() -> None:
     ):
         start = asyncio.get_running_loop().time()
         await session.peerbet.messages()
-        took = asyncio.get_running_loop().time() - start
+        elapsed = asyncio.get_running_loop().time() - start
     retries = [event for event in seen if isinstance(event, RetryEvent)]
     assert [(e.attempt, e.status, e.error) for e in retries] == [
         (1, 503, "HttpStatusError"),
         (2, None, "TransportError"),
     ]
-    assert abs(took - sum(event.delay for event in retries)) < 0.1
+    assert abs(elapsed - sum(event.delay for event in retries)) < 0.1
     assert [e.attempt for e in seen if isinstance(e, RequestEvent)] == [1, 2, 3]
 
 
 async def test_a_stream_reports_its_polls_and_their_repetition() -> None:
     """A stream that keeps retrying notifies hooks like a call; its new items are reported too."""
-    everything = SpyTelemetry()
+    everything = RecordingTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
-        services.script("get", DROP_UNSEEN, DROP_UNSEEN, OK)
+        services.script("get", DROP_WITHOUT_EFFECT, DROP_WITHOUT_EFFECT, OK)
         services.say(3)
         stream = session.peerbet.chat_stream(after=0, name="mine")
         for _ in range(3):
@@ -211,7 +211,7 @@ async def test_a_stream_reports_its_polls_and_their_repetition() -> None:
 
 async def test_what_a_store_drops_and_skips_is_reported() -> None:
     """Messages that were received before, and messages that cannot be decoded."""
-    everything = SpyTelemetry()
+    everything = RecordingTelemetry()
     async with (
         Scripted(overlap=2) as services,
         services.session(telemetry=everything) as session,
@@ -230,7 +230,7 @@ async def test_what_a_store_drops_and_skips_is_reported() -> None:
 
 async def test_a_stream_behind_reports_its_lag() -> None:
     """A stream reads a backlog in batches, each with its remaining lag."""
-    everything = SpyTelemetry()
+    everything = RecordingTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.say(250)
         async with session.peerbet.chat_stream(after=0) as stream:
@@ -257,7 +257,7 @@ async def test_a_gap_is_reported_once() -> None:
 
 async def test_destructive_reads_are_reported_too() -> None:
     """Mail requests reach hooks in the same way, although they are shielded."""
-    everything = SpyTelemetry()
+    everything = RecordingTelemetry()
     async with Scripted() as services, services.session(telemetry=everything) as session:
         services.deliver("one", "two")
         await session.pythbots.unread_mail()
@@ -339,7 +339,7 @@ async def test_a_broken_hook_breaks_nothing(
 
     hooks: Any = {name: called}
     async with Scripted() as services, services.session(**hooks) as session:
-        services.script("get", DROP_UNSEEN, OK, DROP_UNSEEN, OK)
+        services.script("get", DROP_WITHOUT_EFFECT, OK, DROP_WITHOUT_EFFECT, OK)
         services.say(400)
         assert len((await session.peerbet.messages()).messages) == 50
         async with session.peerbet.chat_stream(after=1) as stream:
@@ -446,14 +446,14 @@ async def test_a_hook_that_does_not_end_is_abandoned() -> None:
     """Closing does not wait indefinitely for a hook that ignores its cancellation."""
     over = asyncio.Event()
 
-    async def stubborn(event: object) -> None:
+    async def run_until_over(event: object) -> None:
         while not over.is_set():
             with contextlib.suppress(asyncio.CancelledError):
                 await over.wait()
 
     loop = asyncio.get_running_loop()
     async with RawServer(answer()) as server:
-        async with open_session(server.url, on_request=stubborn) as session:
+        async with open_session(server.url, on_request=run_until_over) as session:
             await session.peerbet.messages()
             start = loop.time()
         assert 2 * CLOSE_TIMEOUT <= loop.time() - start < 2 * CLOSE_TIMEOUT + 0.5

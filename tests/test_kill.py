@@ -1,4 +1,4 @@
-"""A reader is killed at random moments, and nothing is lost, and nothing acknowledged comes again.
+"""A reader is killed at random times; nothing is lost, and nothing acknowledged is redelivered.
 
 The reader is a process with a `SqliteStore`, the services live on here and answer badly. Real
 processes, real time; which moments these are follows from the run's ``--randomly-seed``.
@@ -16,17 +16,17 @@ from typing import Final, NamedTuple, Self
 
 import pytest
 from fork_server import HANG_TIMEOUT, ForkServer
-from helpers import real_time, wait_until
+from helpers import real_time, run_together, wait_until
 from processes import AppendedLines, Process, needs_fork
 from scripted import (
+    API_ERROR,
     CUT,
     DROP,
-    DROP_UNSEEN,
+    DROP_WITHOUT_EFFECT,
     ERROR_500,
     GARBAGE,
     HANG,
     OK,
-    REFUSED,
     RESET,
     Scripted,
     ScriptedFault,
@@ -42,22 +42,22 @@ pytestmark = [
 pytest_plugins = ("processes",)
 
 LIVES: Final = 15
-"""Times that each reader is killed; with four habits of the service that is 60 in all."""
+"""Times that each reader is killed; with four quirks of the service that is 60 in all."""
 
-FAULTS: Final = (DROP, DROP_UNSEEN, RESET, CUT, HANG, GARBAGE, ERROR_500, REFUSED)
+FAULTS: Final = (DROP, DROP_WITHOUT_EFFECT, RESET, CUT, HANG, GARBAGE, ERROR_500, API_ERROR)
 
 
-class Moody(Scripted):
+class UnreliableServices(Scripted):
     """Answers one request in four badly, and the others after uneven delays."""
 
     def __init__(self, chance: random.Random, *, mail_ids: bool, readall_marks: bool) -> None:
         super().__init__(mail_ids=mail_ids, readall_marks=readall_marks)
         self.chance = chance
-        self.well = False
+        self.is_reliable = False
 
     def receive(self, connection: _Connection, target: str) -> None:
         fault = OK
-        if not self.well:
+        if not self.is_reliable:
             late = ScriptedFault(
                 before=self.chance.uniform(0, 0.02), after=self.chance.uniform(0, 0.02)
             )
@@ -67,9 +67,9 @@ class Moody(Scripted):
         super().receive(connection, target)
 
     async def be_busy(self) -> None:
-        """Have people talk and write, for as long as nobody asks for quiet.
+        """Add messages and mails until this is cancelled.
 
-        They wait for readers who are slow: of more than an answer holds, some would be lost.
+        It waits for a slow reader: of more than a response holds, some would be lost.
         """
         for number in itertools.count():
             await asyncio.sleep(self.chance.uniform(0.001, 0.02))
@@ -80,28 +80,28 @@ class Moody(Scripted):
                 self.deliver(f"mail-{number}")
 
     def unread(self) -> int:
-        """How many messages came after the one that was last known to whoever asked."""
-        known = int(self.asked("get")[-1].params.get("mid", 0))
-        return sum(id > known for id in self.ids)
+        """Return how many messages are newer than the position of the last request."""
+        last_id = int(self.asked("get")[-1].params.get("mid", 0))
+        return sum(id > last_id for id in self.ids)
 
 
 class Note(NamedTuple):
-    """A line of the reader's book."""
+    """A line of the log of a reader."""
 
-    life: str
+    process_id: str
     kind: str
-    what: str
+    text: str
     recovered: bool
 
 
 class Reader:
-    """The process, one life of it at a time, and the book it keeps."""
+    """A process, which is killed and started again, and the log that it writes."""
 
     def __init__(self, server: ForkServer, url: str, folder: Path, *, timeout: float = 0.3) -> None:
         self._server = server
         self._arguments = (url, folder, timeout)
         self._folder = folder
-        self._book = AppendedLines(folder / "book")
+        self._log = AppendedLines(folder / "book")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
@@ -109,14 +109,14 @@ class Reader:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self.die()
+        await self.kill()
 
     def live(self) -> None:
         self._process = Process(
             *(self._server, "proc_reader", *self._arguments), folder=self._folder, name="reader"
         )
 
-    async def die(self) -> None:
+    async def kill(self) -> None:
         assert self._process is not None
         assert self._process.is_alive
         self._process.kill()
@@ -125,61 +125,75 @@ class Reader:
 
     @property
     def lines(self) -> int:
-        """How many lines the book has."""
-        return len(self._book())
+        """The number of lines in the log."""
+        return len(self._log())
 
     def notes(self) -> Iterator[Note]:
-        for line in self._book():
-            life, kind, what, recovered = line.split(" ")
-            yield Note(life, kind, what, recovered == "1")
+        for line in self._log():
+            process_id, kind, text, recovered = line.split(" ")
+            yield Note(process_id, kind, text, recovered == "1")
 
     def read(self, kind: str) -> list[Note]:
         return [note for note in self.notes() if note.kind == kind]
 
     def seen(self, kind: str) -> set[str]:
-        return {note.what for note in self.read(kind)}
+        return {note.text for note in self.read(kind)}
 
 
-@pytest.mark.parametrize("marks", [True, False], ids=["readall marks", "readall leaves"])
-@pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
 async def test_a_killed_reader_loses_nothing(
-    ids: bool, marks: bool, folder: Path, process_server: ForkServer, request: pytest.FixtureRequest
+    folder: Path, process_server: ForkServer, request: pytest.FixtureRequest
 ) -> None:
     """Chat and mail come whole; what was acknowledged, once; the one that was not, again.
 
     It takes long because there are so many lives, each with connections and a store to open.
     """
     seed = request.config.getoption("randomly_seed", None)
-    chance = random.Random(f"{seed} {ids} {marks}")
-    async with (
-        Moody(chance, mail_ids=ids, readall_marks=marks) as services,
-        Reader(process_server, services.url, folder) as reader,
-    ):
-        # What comes from then on is the readers' own.
-        await wait_until(lambda: len(reader.read("began")) == 3)
-        busy = asyncio.ensure_future(services.be_busy())
-        for number in range(LIVES):
-            await _a_moment(chance, number, services, reader)
-            await reader.die()
-            reader.live()
-        busy.cancel()
-        services.well = True
-        wanted = _wanted(services)
-        await wait_until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
-        for name in ("chat-1", "chat-2"):
-            _judge_chat(services, reader, name)
-        _judge_mail(services, reader, ids=ids)
+
+    async def check(ids: bool, marks: bool) -> None:
+        chance = random.Random(f"{seed} {ids} {marks}")
+        home = folder / f"{ids} {marks}"
+        home.mkdir()
+        async with (
+            UnreliableServices(chance, mail_ids=ids, readall_marks=marks) as services,
+            Reader(process_server, services.url, home) as reader,
+        ):
+            await _kill_repeatedly(chance, services, reader)
+            for name in ("chat-1", "chat-2"):
+                _check_chat(services, reader, name)
+            _check_mail(services, reader, ids=ids)
+
+    quirks = itertools.product((True, False), repeat=2)
+    await run_together({f"{ids=} {marks=}": check(ids, marks) for ids, marks in quirks})
 
 
-async def _a_moment(chance: random.Random, number: int, services: Scripted, reader: Reader) -> None:
-    """Let a life come to somewhere in its work, whatever time that takes.
+async def _kill_repeatedly(
+    chance: random.Random, services: UnreliableServices, reader: Reader
+) -> None:
+    """Kill the reader at random moments; in the end it has read everything."""
+    # What comes from then on is the readers' own.
+    await wait_until(lambda: len(reader.read("began")) == 3)
+    busy = asyncio.ensure_future(services.be_busy())
+    for number in range(LIVES):
+        await _random_progress(chance, number, services, reader)
+        await reader.kill()
+        reader.live()
+    busy.cancel()
+    services.is_reliable = True
+    wanted = _wanted(services)
+    await wait_until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
 
-    What it does shows in requests and in the book. One life in five is killed while it begins.
+
+async def _random_progress(
+    chance: random.Random, number: int, services: Scripted, reader: Reader
+) -> None:
+    """Wait until a process is at a random step of its work.
+
+    Requests and lines of the log are steps. One process in five is killed while it starts.
     """
     if number % 5 != 4:
-        began = len(services.requests) + reader.lines
+        start = len(services.requests) + reader.lines
         steps = chance.randrange(1, 40)
-        await wait_until(lambda: len(services.requests) + reader.lines >= began + steps)
+        await wait_until(lambda: len(services.requests) + reader.lines >= start + steps)
         await asyncio.sleep(chance.uniform(0.0, 0.005))
     else:
         await asyncio.sleep(chance.uniform(0.0, 0.05))
@@ -194,14 +208,14 @@ def _wanted(services: Scripted) -> dict[str, set[str]]:
     }
 
 
-def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
+def _check_chat(services: Scripted, reader: Reader, name: str) -> None:
     notes = [note for note in reader.notes() if note.kind in (name, "acknowledged")]
-    acknowledged = 0  # in earlier lives
+    acknowledged = 0  # by earlier processes
     here: list[int] = []
     duplicates = 0
     seen: set[int] = set()
     for note, following in itertools.zip_longest(notes, notes[1:]):
-        id = int(note.what)
+        id = int(note.text)
         if note.kind == name:
             assert id > acknowledged, f"{id} came again although {acknowledged} was acknowledged"
             assert not here or id > here[-1], "out of order"
@@ -211,34 +225,36 @@ def _judge_chat(services: Scripted, reader: Reader, name: str) -> None:
         elif name == "chat-2":
             assert id == here[-1]
             acknowledged = id
-        if following is None or following.life != note.life:
-            # Whatever had a successor in its life was acknowledged in it.
+        if following is None or following.process_id != note.process_id:
+            # The process acknowledged each item before it asked for the next one.
             acknowledged = max([acknowledged, *here[:-1]])
             here.clear()
     assert seen == set(services.ids)
     assert duplicates <= LIVES + 1
 
 
-def _judge_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
+def _check_mail(services: Scripted, reader: Reader, *, ids: bool) -> None:
     notes = reader.read("mail")
     acknowledged: set[str] = set()
     for note, following in itertools.zip_longest(notes, notes[1:]):
-        if note.what in acknowledged:
-            assert note.recovered, f"{note.what} came again, and did not say that it may"
-            assert not ids, f"{note.what} came again although it has an id"
-        if following is not None and following.life == note.life:
-            acknowledged.add(note.what)
-    seen = Counter(note.what for note in notes)
+        if note.text in acknowledged:
+            assert note.recovered, f"{note.text} came again, and is not marked as recovered"
+            assert not ids, f"{note.text} came again although it has an id"
+        if following is not None and following.process_id == note.process_id:
+            acknowledged.add(note.text)
+    seen = Counter(note.text for note in notes)
     assert set(seen) == {letter.text for letter in services.mails}
-    unmarked = Counter(note.what for note in notes if not note.recovered)
-    again = sum(unmarked.values()) - len(unmarked)
-    assert again <= LIVES + 1  # one for each life that ended before it asked for the next one
+    first_reads = Counter(note.text for note in notes if not note.recovered)
+    again = sum(first_reads.values()) - len(first_reads)
+    assert (
+        again <= LIVES + 1
+    )  # one for each process that was killed before it asked for the next one
 
 
 async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
     folder: Path, process_server: ForkServer
 ) -> None:
-    """The service has marked the mail as read, its answer reaches nobody; the next life has it."""
+    """The service marked the mail as read, and the response is lost; the next process has it."""
     services = Scripted(readall_marks=False)
     services.deliver("one", "two")
     services.script("readnew", ScriptedFault(after=HANG_TIMEOUT))
@@ -247,7 +263,7 @@ async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
         Reader(process_server, services.url, folder, timeout=2 * HANG_TIMEOUT) as reader,
     ):
         await wait_until(lambda: all(letter.read for letter in services.mails))
-        await reader.die()
+        await reader.kill()
         assert not reader.read("mail")
         assert not services.asked("readall")
         reader.live()
@@ -255,5 +271,5 @@ async def test_a_request_that_was_cut_off_by_the_kill_is_made_good(
         services.deliver("three")
         await wait_until(lambda: "three" in reader.seen("mail"))
     assert services.asked("readall")
-    found = [(note.what, note.recovered) for note in reader.read("mail")]
-    assert found == [("one", True), ("two", True), ("three", False)]
+    read_mails = [(note.text, note.recovered) for note in reader.read("mail")]
+    assert read_mails == [("one", True), ("two", True), ("three", False)]

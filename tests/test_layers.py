@@ -74,36 +74,36 @@ def imported(package: Path, module: tuple[str, ...]) -> Iterator[tuple[str, ...]
 
 def violations(package: Path, layers: Mapping[str, int]) -> list[str]:
     """Return every way in which the code of *package* does not keep to *layers*."""
-    found = []
-    arrows: dict[str, set[str]] = {}
+    violations = []
+    edges: dict[str, set[str]] = {}
     for module in modules(package):
         top, name = module[0], "/".join(module)
         if top not in layers:
-            found.append(f"{name}: not in the table")
+            violations.append(f"{name}: not in the table")
             continue
         for parts in imported(package, module):
             if parts[0] == "aiohttp" and top not in AIOHTTP_MODULES:
-                found.append(f"{name}: imports aiohttp")
+                violations.append(f"{name}: imports aiohttp")
             if parts[0] != package.name:
                 continue
             other = parts[1] if len(parts) > 1 else "__init__"
             if other == top:
                 continue
             if layers.get(other, 99) > layers[top]:
-                found.append(f"{name}: imports {other}, which is in a higher layer")
+                violations.append(f"{name}: imports {other}, which is in a higher layer")
             elif layers[other] == layers[top]:
-                arrows.setdefault(top, set()).add(other)
-    return found + [f"{name}: imports itself by way of {way}" for name, way in circles(arrows)]
+                edges.setdefault(top, set()).add(other)
+    return violations + [f"{name}: imports itself by way of {path}" for name, path in cycles(edges)]
 
 
-def circles(arrows: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
+def cycles(edges: Mapping[str, set[str]]) -> Iterator[tuple[str, str]]:
     """Yield each module that imports itself by way of others of its layer, with those."""
-    for start in arrows:
+    for start in edges:
         reached = {start}
         paths: list[tuple[str, ...]] = [(start,)]
         while paths:
             path = paths.pop()
-            for other in sorted(arrows.get(path[-1], ())):
+            for other in sorted(edges.get(path[-1], ())):
                 if other == start:
                     yield start, ", ".join(path[1:])
                 elif other not in reached:
@@ -129,14 +129,14 @@ def test_every_module_of_the_table_exists() -> None:
 @pytest.mark.parametrize("package", sorted({m[0] for m in modules(PACKAGE) if len(m) > 1}))
 def test_no_package_has_circles(package: str) -> None:
     """Within a package the modules import one another in one direction."""
-    arrows: dict[str, set[str]] = {}
+    edges: dict[str, set[str]] = {}
     for module in modules(PACKAGE):
         if module[0] != package or module[-1] == "__init__":
             continue
         for parts in imported(PACKAGE, module):
             if parts[:2] == ("pythpeer", package) and len(parts) > 2 and parts[1:] != module:
-                arrows.setdefault("/".join(module), set()).add("/".join(parts[1:]))
-    assert list(circles(arrows)) == []
+                edges.setdefault("/".join(module), set()).add("/".join(parts[1:]))
+    assert list(cycles(edges)) == []
 
 
 PURE = ("wire", "pacing/bucket", "streams/gaps", "retry", "splitting", "validation")
@@ -144,13 +144,13 @@ PURE = ("wire", "pacing/bucket", "streams/gaps", "retry", "splitting", "validati
 
 def test_pure_modules_know_no_loop_and_no_clock() -> None:
     """They import neither asyncio, anyio, time nor anything that opens sockets."""
-    impure = {"asyncio", "anyio", "time", "socket", "threading", "aiohttp"}
+    forbidden = {"asyncio", "anyio", "time", "socket", "threading", "aiohttp"}
     checked = 0
     for module in modules(PACKAGE):
         name = "/".join(module)
         if any(name == pure or name.startswith(f"{pure}/") for pure in PURE):
             checked += 1
-            assert {parts[0] for parts in imported(PACKAGE, module)} & impure == set(), name
+            assert {parts[0] for parts in imported(PACKAGE, module)} & forbidden == set(), name
     assert checked >= 10
 
 
@@ -191,9 +191,9 @@ def test_the_checker_finds_a_violation(
     package = sample_package(tmp_path)
     (package / module).parent.mkdir(parents=True, exist_ok=True)
     (package / module).write_text(source, encoding="utf-8")
-    found = violations(package, SAMPLE_PACKAGE)
-    assert len(found) == (0 if violation is None else 1)
-    assert violation is None or found[0].startswith(violation)
+    reported = violations(package, SAMPLE_PACKAGE)
+    assert len(reported) == (0 if violation is None else 1)
+    assert violation is None or reported[0].startswith(violation)
 
 
 def test_the_checker_finds_a_circle_within_a_layer(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
-from helpers import examples, now, run_loop_turns, run_on_virtual_time
+from helpers import examples, now, run_loop_turns, run_on_virtual_time, warns_renamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -103,7 +103,7 @@ async def acquire(limiter: Limiter, max_wait: float = math.inf) -> Permit:
     return await limiter.acquire(CALL, max_wait)
 
 
-async def spend(limiter: Limiter) -> None:
+async def send_request(limiter: Limiter) -> None:
     """Send one request that is answered at the same time."""
     permit = await acquire(limiter)
     permit.on_written()
@@ -154,9 +154,9 @@ async def test_no_class_starves_with_waiters_in_all() -> None:
         for _ in range(10):
             await callers.enqueue(name, priority)
     await callers.wait_all()
-    crowded = callers.names[1 : callers.names.rindex("w") + 1]
+    contended = callers.names[1 : callers.names.rindex("w") + 1]
     for name in "cp":
-        gaps = [later - earlier for earlier, later in pairwise(_positions(crowded, name))]
+        gaps = [later - previous for previous, later in pairwise(_positions(contended, name))]
         assert max(gaps, default=99) <= 7, callers.names
 
 
@@ -169,12 +169,12 @@ async def test_the_count_of_overtaking_is_not_inherited() -> None:
     callers = Callers(Limiter("x", ONE))
     await callers.enqueue("-")
     await callers.enqueue("p", POLL)
-    leaver = callers.newest
+    cancelled = callers.newest
     for _ in range(6):
         await callers.enqueue("w", WRITE)
     await asyncio.sleep(5.5)
     assert callers.names == "-wwwww"
-    leaver.cancel()
+    cancelled.cancel()
     await run_loop_turns()
     await callers.enqueue("q", POLL)
     await callers.wait_all()
@@ -270,7 +270,7 @@ async def test_an_early_answer_to_the_first_of_a_burst_counts() -> None:
 async def test_no_more_than_the_burst_is_saved_up() -> None:
     """However long no request is sent, only ``burst`` go immediately afterwards."""
     limiter = Limiter("x", THREE)
-    await spend(limiter)
+    await send_request(limiter)
     await asyncio.sleep(3600)
     callers = Callers(limiter)
     for _ in range(5):
@@ -315,21 +315,21 @@ def test_the_bucket_of_the_service_is_never_overdrawn(
     arrivals: list[float] = []
 
     async def caller(
-        limiter: Limiter, at: float, connecting: float, travel: float, thinking: float | None
+        limiter: Limiter, at: float, connecting: float, latency: float, processing: float | None
     ) -> None:
         await asyncio.sleep(at)
         permit = await acquire(limiter)
         await asyncio.sleep(connecting)
         permit.on_written()
-        arrivals.append(now() + travel)
-        if thinking is not None:
-            await asyncio.sleep(travel + thinking)
+        arrivals.append(now() + latency)
+        if processing is not None:
+            await asyncio.sleep(latency + processing)
             permit.on_answered()
         permit.close()
 
     async def scenario() -> None:
         limiter = Limiter("x", Rate(1.0, burst))
-        await asyncio.gather(*(caller(limiter, *each) for each in callers))
+        await asyncio.gather(*(caller(limiter, *arguments) for arguments in callers))
 
     run_on_virtual_time(scenario())
     assert len(arrivals) == len(callers)
@@ -418,8 +418,8 @@ async def test_a_late_answer_does_not_move_a_later_request() -> None:
 # -- leaving the queue ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("leaver", [0, 1, 2])
-async def test_a_cancelled_waiter_delays_no_other(leaver: int) -> None:
+@pytest.mark.parametrize("cancelled", [0, 1, 2])
+async def test_a_cancelled_waiter_delays_no_other(cancelled: int) -> None:
     """A waiter can leave from any position of the queue; the others are served as without it."""
     limiter = Limiter("x", ONE)
     callers = Callers(limiter)
@@ -428,11 +428,11 @@ async def test_a_cancelled_waiter_delays_no_other(leaver: int) -> None:
         await callers.enqueue(name)
     waiters = callers.tasks[-3:]
     await asyncio.sleep(0.5)
-    waiters[leaver].cancel()
+    waiters[cancelled].cancel()
     await run_loop_turns()
     assert limiter.waiting == 2
     await callers.wait_all()
-    rest = "abc".replace("abc"[leaver], "")
+    rest = "abc".replace("abc"[cancelled], "")
     assert callers.served == [("-", 0.0), (rest[0], 1.0), (rest[1], 2.0)]
 
 
@@ -454,13 +454,13 @@ async def test_a_waiter_cancelled_at_the_time_of_its_grant_passes_the_token_on()
     callers = Callers(limiter)
     permit = await acquire(limiter)
     await callers.enqueue("a")
-    unlucky = callers.newest
+    cancelled = callers.newest
     await callers.enqueue("b")
     await asyncio.sleep(3)
     permit.close()  # grants the token to "a"
-    assert unlucky.cancel()
+    assert cancelled.cancel()
     await run_loop_turns()
-    assert unlucky.cancelled()
+    assert cancelled.cancelled()
     assert callers.served == [("b", 3.0)]
 
 
@@ -470,9 +470,9 @@ async def test_the_last_waiter_cancelled_at_the_time_of_its_grant_releases_the_t
     callers = Callers(limiter)
     permit = await acquire(limiter)
     await callers.enqueue("a")
-    unlucky = callers.newest
+    cancelled = callers.newest
     permit.close()
-    unlucky.cancel()
+    cancelled.cancel()
     await run_loop_turns()
     assert (limiter.available, limiter.waiting) == (1, 0)
     await callers.enqueue("b")
@@ -485,9 +485,9 @@ async def test_a_waiter_cancelled_just_before_its_grant_is_passed_over() -> None
     callers = Callers(limiter)
     permit = await acquire(limiter)
     await callers.enqueue("a")
-    unlucky = callers.newest
+    cancelled = callers.newest
     await callers.enqueue("b")
-    unlucky.cancel()
+    cancelled.cancel()
     permit.close()
     await run_loop_turns()
     assert callers.served == [("b", 0.0)]
@@ -649,7 +649,7 @@ async def test_a_pause_that_is_too_long_fails_immediately(rate: Rate) -> None:
     """A caller that arrives in a pause longer than ``max_wait`` receives the end of the pause."""
     limiter = Limiter("x", rate)
     start = now()
-    await spend(limiter)
+    await send_request(limiter)
     limiter.pause(30)
     with pytest.raises(RateLimitedError) as caught:
         await acquire(limiter, 29.0)
@@ -708,13 +708,13 @@ async def test_a_waiter_cancelled_at_the_time_of_a_pause_ends_as_cancelled() -> 
     callers = Callers(limiter)
     await callers.enqueue("-")
     await callers.enqueue("a", max_wait=5.0)
-    unlucky = callers.newest
+    cancelled = callers.newest
     await callers.enqueue("b", POLL)
-    unlucky.cancel()
+    cancelled.cancel()
     limiter.pause(60)
     assert limiter.waiting == 1
     await callers.wait_all()
-    assert unlucky.cancelled()
+    assert cancelled.cancelled()
     assert callers.served == [("-", 0.0), ("b", 60.0)]
 
 
@@ -777,7 +777,7 @@ async def test_max_wait_ends_while_others_overtake() -> None:
 async def test_a_caller_that_failed_costs_nothing() -> None:
     """A caller that failed immediately leaves tokens and queue unchanged."""
     limiter = Limiter("x", ONE)
-    await spend(limiter)
+    await send_request(limiter)
     before = repr(limiter)
     with pytest.raises(RateLimitedError):
         await acquire(limiter, 0.5)
@@ -881,7 +881,7 @@ async def test_what_a_limiter_shows() -> None:
 async def test_the_repr_of_a_limiter() -> None:
     """It shows the endpoint, the rate, and the state."""
     limiter = Limiter("chat", Rate(0.5, burst=2))
-    await spend(limiter)
+    await send_request(limiter)
     assert repr(limiter) == "<Limiter chat: 1 per 0.5 s, 1 of 2 available, 0 waiting>"
     limiter.pause(7)
     assert repr(limiter) == (
@@ -906,16 +906,16 @@ def test_a_limiter_can_be_read_without_a_loop() -> None:
 async def test_the_waiters_of_one_owner_fail() -> None:
     """A session that closes fails its own callers and no others, which move up."""
     limiter = Limiter("x", ONE)
-    mine, other = object(), object()
+    own, other = object(), object()
     callers = Callers(limiter)
     await callers.enqueue("-", owner=other)
     for priority in Priority:
-        await callers.enqueue("m", priority, owner=mine)
+        await callers.enqueue("m", priority, owner=own)
     gone = callers.tasks[-3:]
     await callers.enqueue("a", POLL, owner=other)
     await callers.enqueue("b", WRITE, owner=other)
     await asyncio.sleep(0.5)
-    limiter.fail_waiters(mine)
+    limiter.fail_waiters(own)
     await run_loop_turns()
     for task in gone:
         error = task.exception()
@@ -963,11 +963,11 @@ async def test_the_old_names_of_a_limiter_still_work() -> None:
     limiter = Limiter("x", ONE)
     owner = object()
     permit = await acquire(limiter)
-    with pytest.warns(DeprecationWarning, match=r"use Limiter\.outstanding"):
+    with warns_renamed("Limiter.in_hand", "Limiter.outstanding"):
         assert limiter.in_hand == limiter.outstanding == 1
     callers = Callers(limiter)
     await callers.enqueue("a", owner=owner)
-    with pytest.warns(DeprecationWarning, match=r"use Limiter\.fail_waiters\(\)"):
+    with warns_renamed("Limiter.dismiss()", "Limiter.fail_waiters()"):
         limiter.dismiss(owner)
     await run_loop_turns()
     assert isinstance(callers.newest.exception(), SessionClosedError)
@@ -1006,7 +1006,7 @@ def test_a_loop_with_another_clock_continues_where_the_last_one_stopped() -> Non
 
     async def use(pause: float, then: float) -> float:
         start = now()
-        await spend(limiter)
+        await send_request(limiter)
         served = now() - start
         limiter.pause(pause)
         await asyncio.sleep(then)
@@ -1023,8 +1023,8 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
     limiter = Limiter("x", Rate(1.0))
 
     async def wait_for_token() -> asyncio.Task[None]:
-        await spend(limiter)
-        task = asyncio.ensure_future(spend(limiter))
+        await send_request(limiter)
+        task = asyncio.ensure_future(send_request(limiter))
         await asyncio.sleep(0)
         return task
 
@@ -1034,7 +1034,7 @@ def test_a_limiter_is_used_in_one_loop_at_a_time() -> None:
         with pytest.raises(SessionClosedError, match="another event loop"):
             second.run_until_complete(acquire(limiter))
         first.run_until_complete(asyncio.wait_for(waiter, 10))
-        second.run_until_complete(asyncio.wait_for(spend(limiter), 10))
+        second.run_until_complete(asyncio.wait_for(send_request(limiter), 10))
     finally:
         first.close()
         second.close()
@@ -1046,8 +1046,8 @@ def test_waiters_of_a_closed_loop_are_discarded() -> None:
     limiter = Limiter("x", Rate(1.0))
 
     async def wait_for_token() -> asyncio.Task[None]:
-        await spend(limiter)
-        task = asyncio.ensure_future(spend(limiter))
+        await send_request(limiter)
+        task = asyncio.ensure_future(send_request(limiter))
         await asyncio.sleep(0)
         return task
 
@@ -1055,7 +1055,7 @@ def test_waiters_of_a_closed_loop_are_discarded() -> None:
     waiter = loop.run_until_complete(wait_for_token())
     loop.close()
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-        runner.run(asyncio.wait_for(spend(limiter), 10))
+        runner.run(asyncio.wait_for(send_request(limiter), 10))
     assert limiter.waiting == 0
     waiter._log_destroy_pending = False  # type: ignore[attr-defined]
 
@@ -1065,24 +1065,24 @@ def test_waiters_of_a_closed_loop_are_discarded() -> None:
 
 def test_a_waiting_caller_is_cheap() -> None:
     """Less than 1.5 KB for each waiting caller, its task included."""
-    many = 2000
+    count = 2000
     limiter = Limiter("x", Rate(3600.0))
 
     async def many_callers() -> float:
-        await spend(limiter)
+        await send_request(limiter)
         gc.collect()
         tracemalloc.start()
         try:
-            tasks = [asyncio.ensure_future(limiter.acquire(CALL)) for _ in range(many)]
+            tasks = [asyncio.ensure_future(limiter.acquire(CALL)) for _ in range(count)]
             await asyncio.sleep(0)
             size, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-        assert limiter.waiting == many
+        assert limiter.waiting == count
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        return size / many
+        return size / count
 
     # A tracer, such as that of coverage, makes Python create a frame object for each of them.
     assert asyncio.run(many_callers()) < (1500 if sys.gettrace() is None else 1900)
@@ -1093,14 +1093,14 @@ def test_many_waiters_cancelled_together_leave_quickly() -> None:
     limiter = Limiter("x", ONE)
 
     async def many_callers() -> float:
-        await spend(limiter)
+        await send_request(limiter)
         tasks = [asyncio.ensure_future(acquire(limiter)) for _ in range(2000)]
         await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert limiter.waiting == 0
-        await spend(limiter)
+        await send_request(limiter)
         return now()
 
     assert run_on_virtual_time(many_callers()) == pytest.approx(1.0)

@@ -16,7 +16,7 @@ import anyio
 import msgspec
 import pytest
 from raw_server import RawServer, answer, drop, error_page, open_session
-from scripted import DROP_UNSEEN, ERROR_500, HTML, OK, Scripted
+from scripted import DROP_WITHOUT_EFFECT, ERROR_500, HTML, OK, Scripted
 
 from pythpeer import PythpeerError, ResponseEvent, Retry, SqliteStore
 from pythpeer.hooks import MAX_PENDING
@@ -31,10 +31,10 @@ DOCUMENTED: Final = {
 }
 PLAIN: Final = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
-Said = tuple[str, str, frozenset[str]]
+LogLine = tuple[str, str, frozenset[str]]
 
 
-def records_of(caplog: pytest.LogCaptureFixture) -> list[Said]:
+def records_of(caplog: pytest.LogCaptureFixture) -> list[LogLine]:
     """Logger, level and attributes of a record."""
     return [
         (record.name, record.levelname, frozenset(vars(record).keys() - PLAIN))
@@ -58,16 +58,16 @@ async def test_the_documented_records_are_logged(
     caplog.set_level(logging.DEBUG)
     async with Scripted() as services:
         async with services.session(on_gap=fail, store=SqliteStore(folder / "a")) as session:
-            services.script("get", DROP_UNSEEN, ERROR_500)
+            services.script("get", DROP_WITHOUT_EFFECT, ERROR_500)
             await session.peerbet.messages()
             services.say(400)
             services.show(401, {"id": 401, "by": 7, "msg": []})
-            services.script("get", DROP_UNSEEN, HTML, OK)
+            services.script("get", DROP_WITHOUT_EFFECT, HTML, OK)
             async with session.peerbet.chat_stream(after=1) as stream:
                 for _ in range(299):
                     await anext(stream)
         async with services.session(store=SqliteStore(folder / "a")) as session:
-            await _damage(folder / "a")
+            await _corrupt(folder / "a")
             async with session.peerbet.chat_stream(after=300) as stream:
                 for _ in range(99):
                     await anext(stream)
@@ -78,7 +78,7 @@ async def test_the_documented_records_are_logged(
     assert len(DOCUMENTED) == 10
 
 
-async def _damage(path: Path) -> None:
+async def _corrupt(path: Path) -> None:
     """Damage one item of an archive."""
     import sqlite3
 
@@ -141,7 +141,7 @@ async def test_a_service_that_is_down_is_one_warning_and_one_info(
     caplog.set_level(logging.INFO)
     async with Scripted() as services, services.session(retry=Retry(1)) as session:
         services.say()
-        services.script("get", *[DROP_UNSEEN] * 50)
+        services.script("get", *[DROP_WITHOUT_EFFECT] * 50)
         streams = [session.peerbet.chat_stream(after=0) for _ in range(5)]
         waits = [asyncio.ensure_future(anext(stream)) for stream in streams]
         for _ in range(10):
@@ -161,7 +161,7 @@ async def test_a_failure_that_lasts_is_logged_every_ten_minutes(
 ) -> None:
     """And `health` shows since when, until it is over."""
     async with Scripted() as services, services.session() as session:
-        services.default_faults["get"] = DROP_UNSEEN
+        services.default_faults["get"] = DROP_WITHOUT_EFFECT
         stream = session.peerbet.chat_stream(after=0)
         start = datetime.now(UTC)
         with anyio.move_on_after(35 * 60):
@@ -182,8 +182,8 @@ async def test_a_failure_that_lasts_is_logged_every_ten_minutes(
 
 def test_nothing_is_printed_by_default() -> None:
     """A program that does not configure logging prints nothing of it."""
-    say = "logging.getLogger('pythpeer.streams').warning('hello')"
-    program = f"import logging; from pythpeer import Session; {say}"
+    log_call = "logging.getLogger('pythpeer.streams').warning('hello')"
+    program = f"import logging; from pythpeer import Session; {log_call}"
     for setup, shown in (("", ""), ("logging.basicConfig(); ", "WARNING:pythpeer.streams:hello")):
         script = program.replace("Session; ", f"Session; {setup}")
         done = subprocess.run(

@@ -25,11 +25,13 @@ from helpers import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
+    API_ERROR,
     CUT,
     DENIED,
     DROP,
-    DROP_UNSEEN,
+    DROP_WITHOUT_EFFECT,
     EMPTY,
+    ERROR_429,
     ERROR_500,
     ERROR_503,
     GARBAGE,
@@ -37,8 +39,6 @@ from scripted import (
     HTML,
     NOT_FOUND,
     OK,
-    REFUSED,
-    TOO_MANY,
     Scripted,
     ScriptedFault,
 )
@@ -81,10 +81,10 @@ LOST: Final = {
 }
 """Failures of a response after the service has marked its mail as read."""
 
-REFUSALS: Final = {
-    "refused": (REFUSED, ApiError),
+REJECTED: Final = {
+    "refused": (API_ERROR, ApiError),
     "denied": (DENIED, AccessDeniedError),
-    "429": (TOO_MANY, RateLimitedError),
+    "429": (ERROR_429, RateLimitedError),
     "404": (NOT_FOUND, HttpStatusError),
 }
 """Responses which show that no mail was returned."""
@@ -271,7 +271,7 @@ async def test_the_history_is_asked_until_it_arrives_whole(
 ) -> None:
     """A lost history completes nothing."""
     plain.script("readnew", DROP)
-    plain.script("readall", fault, fault, REFUSED, fault)
+    plain.script("readall", fault, fault, API_ERROR, fault)
     plain.deliver("one", "two")
     async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
@@ -284,7 +284,7 @@ async def test_unread_mail_is_returned_once_with_ids_after_a_lost_request(
     services: Scripted, session: Session
 ) -> None:
     """The request was lost, not the response: without ids mail may be repeated, but marked."""
-    services.script("readnew", DROP_UNSEEN)
+    services.script("readnew", DROP_WITHOUT_EFFECT)
     services.deliver("one")
     taken = seen(*await all_of(session.pythbots.mail_stream()))
     again = not services.quirks.mail_ids and not services.quirks.readall_marks
@@ -314,7 +314,7 @@ async def test_old_mail_of_the_same_text_is_not_treated_as_lost(
     assert seen(*await all_of(stream)) == []
 
 
-@pytest.mark.parametrize(("fault", "kind"), REFUSALS.values(), ids=REFUSALS.keys())
+@pytest.mark.parametrize(("fault", "kind"), REJECTED.values(), ids=REJECTED.keys())
 async def test_a_rejected_read_does_not_request_the_history(
     fault: ScriptedFault, kind: type[PythpeerError], services: Scripted, session: Session
 ) -> None:
@@ -345,7 +345,11 @@ async def test_a_failed_connection_does_not_request_the_history(
 
 @pytest.mark.parametrize(
     ("unread", "history"),
-    [((REFUSED, TOO_MANY), ()), ((ERROR_503,), (ERROR_503, HANG)), ((HANG,), (REFUSED, GARBAGE))],
+    [
+        ((API_ERROR, ERROR_429), ()),
+        ((ERROR_503,), (ERROR_503, HANG)),
+        ((HANG,), (API_ERROR, GARBAGE)),
+    ],
     ids=["certain", "503", "timeout"],
 )
 async def test_transient_failures_are_waited_out(
@@ -395,10 +399,10 @@ async def test_a_cancelled_stream_loses_no_mail(
     stream = session.pythbots.mail_stream()
     taken: list[Mail] = []
 
-    async def one() -> None:
+    async def take_one() -> None:
         taken.append(await anext(stream))
 
-    await limited(one, 1.0, how)
+    await limited(take_one, 1.0, how)
     taken += await take(stream, 2 - len(taken), 0.1)
     assert seen(*taken) == [("one", False), ("two", False)]
     assert kinds(services) == ["readnew"]
@@ -541,10 +545,10 @@ async def test_a_direct_call_does_not_wait_longer_than_it_may(
         session.limiters["pythbots.mail"].pause(3000.0)
         waiting = asyncio.ensure_future(take(session.pythbots.mail_stream(), 1, 4000.0))
         await asyncio.sleep(1.0)
-        began = asyncio.get_running_loop().time()
+        start = asyncio.get_running_loop().time()
         with pytest.raises(RateLimitedError):
             await asyncio.wait_for(session.pythbots.unread_mail(), 100.0)
-        assert asyncio.get_running_loop().time() - began <= 10.0
+        assert asyncio.get_running_loop().time() - start <= 10.0
         plain.deliver("one")
         assert texts(*await waiting) == ["one"]
 
@@ -554,7 +558,7 @@ async def test_a_call_that_gets_its_token_as_the_session_closes_sends_nothing(
     plain: Scripted,
 ) -> None:
     """It raises, releases its token, and leaves no fetch intent for a read that was not sent."""
-    store = SpyStore(new_store())
+    store = RecordingStore(new_store())
     plain.deliver("one")
     async with plain.session(store=store) as session:
         limiter = session.limiters["pythbots.mail"]
@@ -646,7 +650,7 @@ async def test_a_session_closed_in_the_middle_of_a_read_loses_no_mail(
         assert seen(*await take(session.pythbots.mail_stream(name="me"), 1)) == [("one", True)]
 
 
-class SpyStore(InterceptingStore):
+class RecordingStore(InterceptingStore):
     """A store that records which fetch intents are pending."""
 
     def __init__(self, inner: Store) -> None:
@@ -685,7 +689,7 @@ async def test_a_read_is_on_record_before_it_is_sent(
     new_store: StoreFactory, end: Literal["answer", "drop"], plain: Scripted
 ) -> None:
     """So a crash at any moment of it is detected; only a complete response completes it."""
-    store = SpyStore(new_store())
+    store = RecordingStore(new_store())
     plain.script("readnew", ScriptedFault(before=1.0, after=1.0, end=end))
     async with plain.session(store=store) as session:
         reading = asyncio.ensure_future(session.pythbots.unread_mail())
@@ -703,7 +707,7 @@ async def test_mail_that_another_session_recovered_is_marked(new_store: StoreFac
     store = new_store()
     async with Scripted(mail_ids=False, readall_marks=False) as services:
         services.deliver("one")
-        services.script("readnew", DROP_UNSEEN)
+        services.script("readnew", DROP_WITHOUT_EFFECT)
         async with services.session(store=store) as session:
             with pytest.raises(OutcomeUnknownError):
                 await session.pythbots.unread_mail()
@@ -798,7 +802,19 @@ async def test_what_looks_like_an_id_but_is_none_loses_no_mail(
 
 FAULTS: Final = st.sampled_from(
     [
-        *(OK, DROP, DROP_UNSEEN, CUT, HANG, GARBAGE, HTML, ERROR_500, ERROR_503, TOO_MANY, REFUSED),
+        *(
+            OK,
+            DROP,
+            DROP_WITHOUT_EFFECT,
+            CUT,
+            HANG,
+            GARBAGE,
+            HTML,
+            ERROR_500,
+            ERROR_503,
+            ERROR_429,
+            API_ERROR,
+        ),
         *(
             ScriptedFault(after=0.7),
             ScriptedFault(before=0.7),
@@ -850,12 +866,12 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
     ):
         services.script("readnew", *unread_faults)
         services.script("readall", *history_faults)
-        for tenths, text in deliveries:
-            schedule(tenths / 10, services.deliver, text)
+        for tick, text in deliveries:
+            schedule(tick / 10, services.deliver, text)
         stream = session.pythbots.mail_stream(name="me")
         taken: list[Mail] = []
 
-        async def one() -> None:
+        async def take_one() -> None:
             taken.append(await anext(stream))
 
         async def direct() -> None:
@@ -869,7 +885,7 @@ async def test_every_mail_is_seen_and_none_twice_without_saying_so(
                 await stream.ack()
                 stream = session.pythbots.mail_stream(name="me")
             else:
-                await limited(one if step == "stream" else direct, limit, how)
+                await limited(take_one if step == "stream" else direct, limit, how)
         await asyncio.sleep(12)
         taken += await all_of(stream, 30.0)
         wanted = Counter(letter.text for letter in services.mails)

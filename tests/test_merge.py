@@ -101,7 +101,9 @@ async def test_a_backlog_does_not_hold_up_the_other_stream(
         # the machine, because the bytes of a response take real time.
         assert set(kinds_after_start) == {int, str}
     else:
-        assert all(one is not other for one, other in itertools.pairwise(kinds_after_start))
+        assert all(
+            kind is not next_kind for kind, next_kind in itertools.pairwise(kinds_after_start)
+        )
     assert [item for item in taken if isinstance(item, int)] == list(range(1, 301))
 
 
@@ -353,27 +355,27 @@ async def test_asking_can_be_cancelled_anywhere(
     ):
         services.script("get", *faults)
         services.script("readnew", *faults)
-        for number, (tenths, is_mail) in enumerate(times):
+        for number, (tick, is_mail) in enumerate(times):
             deliver = (services.deliver, f"mail {number}") if is_mail else (services.say,)
-            schedule(tenths / 10, *deliver)
+            schedule(tick / 10, *deliver)
         merged = both(session)
         taken: list[int | str] = []
 
-        async def one() -> None:
+        async def take_one() -> None:
             taken.append(label(await anext(merged)))
 
         for limit, how in cuts:
             if how == "anyio":
                 with anyio.move_on_after(limit):
-                    await one()
+                    await take_one()
             elif how == "asyncio":
                 try:
                     async with asyncio.timeout(limit):
-                        await one()
+                        await take_one()
                 except TimeoutError:
                     pass
             else:
-                task = asyncio.ensure_future(one())
+                task = asyncio.ensure_future(take_one())
                 await asyncio.wait([task], timeout=limit)
                 task.cancel()
                 await asyncio.wait([task])
@@ -486,10 +488,10 @@ async def test_streams_of_several_sessions_can_be_merged(
 ) -> None:
     """They need nothing in common."""
     rates = {"peerbet.chat.get": FAST, "pythbots.mail": Rate(0.5)}
-    mine, hers = new_store(), new_store()
+    first_store, second_store = new_store(), new_store()
     async with (
-        services.session(store=mine) as first,
-        services.session(rates=rates, store=hers) as second,
+        services.session(store=first_store) as first,
+        services.session(rates=rates, store=second_store) as second,
     ):
         streams: list[Stream[ChatMessage]] = [
             s.peerbet.chat_stream(after=0) for s in (first, second)

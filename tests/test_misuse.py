@@ -30,10 +30,10 @@ async def test_a_plain_for_raises_with_the_correction(name: str, fake: FakeServi
     """A stream's `TypeError` names it and ``async for``, also where it is unpacked."""
     async with fake.session() as session:
         stream = STREAMS[name](session)
-        said = f"^{name} is asynchronous: write 'async for', not 'for'"
-        with pytest.raises(TypeError, match=said):
+        message = f"^{name} is asynchronous: write 'async for', not 'for'"
+        with pytest.raises(TypeError, match=message):
             list(stream)  # type: ignore[call-overload]
-        with pytest.raises(TypeError, match=said):
+        with pytest.raises(TypeError, match=message):
             await asyncio.gather(*stream)  # type: ignore[misc]
 
 
@@ -42,10 +42,10 @@ async def test_a_plain_with_raises_with_the_correction(name: str, fake: FakeServ
     """A plain ``with`` raises a `TypeError` that names ``async with``, and opens nothing."""
     async with fake.session() as session:
         thing = OPENED[name](session)
-        said = f"^{name} is asynchronous: write 'async with', not 'with'"
-        with pytest.raises(TypeError, match=said), thing:  # type: ignore[attr-defined]
+        message = f"^{name} is asynchronous: write 'async with', not 'with'"
+        with pytest.raises(TypeError, match=message), thing:  # type: ignore[attr-defined]
             raise AssertionError
-        with pytest.raises(TypeError, match=said), ExitStack() as stack:
+        with pytest.raises(TypeError, match=message), ExitStack() as stack:
             stack.enter_context(thing)  # type: ignore[arg-type]
 
 

@@ -29,7 +29,7 @@ from raw_server import (
     hang,
     open_session,
 )
-from scripted import DROP_UNSEEN, FAST, Scripted
+from scripted import DROP_WITHOUT_EFFECT, FAST, Scripted
 
 from pythpeer import PythpeerError, Rate, Retry
 from pythpeer.otel import OpenTelemetry
@@ -226,7 +226,7 @@ async def test_streams_are_measured(collector: Collector) -> None:
         Scripted(overlap=2) as services,
         services.session(telemetry=collector.telemetry) as session,
     ):
-        services.script("get", DROP_UNSEEN)
+        services.script("get", DROP_WITHOUT_EFFECT)
         services.say(400)
         async with session.peerbet.chat_stream(after=1, name="mine") as stream:
             await anext(stream)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -12,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fake_client import CHAT, MAIL, SET, Client, connect, say
+from fake_client import CHAT, MAIL, SET, Client, add_messages, connect
 
 from pythpeer import Session
 from pythpeer.testing import FakeServices, Fault
@@ -35,12 +36,12 @@ class Tab:
         self.origin = page.url.removesuffix("/")
 
     async def post_action(
-        self, what: str, content: object = None, **headers: str
+        self, action: str, content: object = None, **headers: str
     ) -> tuple[int, Any]:
         """Return the status and the document of an action."""
         whole = {"Origin": self.origin, "Content-Type": "application/json", **headers}
         body = content if isinstance(content, bytes) else json.dumps(content or {}).encode()
-        url = f"{self.page.url}api/{what}"
+        url = f"{self.page.url}api/{action}"
         async with self.http.post(url, data=body, headers=whole) as response:
             return response.status, json.loads(await response.read() or b"null")
 
@@ -145,7 +146,7 @@ async def test_a_page_that_connects_later_begins_with_the_latest(
     fake: FakeServices, tab: Tab
 ) -> None:
     """It receives 300 messages at most, and the present state of the rest."""
-    say(fake, 400)
+    add_messages(fake, 400)
     fake.mail.deliver("bob", "hello")
     async with tab.http.get(f"{tab.page.url}api/events") as response:
         listener = Listener(response)
@@ -163,9 +164,9 @@ async def test_every_page_receives_everything(
         other = Listener(response)
         await other.until("requests")
         await tab.post_action("say", {"sender": "guest", "text": "both?"})
-        for each in (listener, other):
-            await each.until("chat")
-            assert [line["text"] for line in each.lines] == ["both?"]
+        for tab_ in (listener, other):
+            await tab_.until("chat")
+            assert [line["text"] for line in tab_.lines] == ["both?"]
 
 
 async def test_mail_is_shown_as_read_once_it_was_fetched(
@@ -189,7 +190,7 @@ async def test_requests_are_counted_and_show_no_key(client: Client, listener: Li
     await client.get(f"{CHAT}get&mid=1")
     requests = await listener.until("requests")
     assert requests["counts"] == {"peerbet.chat.set": 1, "peerbet.chat.get": 1}
-    assert [one["target"] for one in requests["latest"]] == [
+    assert [request["target"] for request in requests["latest"]] == [
         "/api/chat/?action=get&mid=1",
         "/api/chat/?action=set&key=***&msg=hi",
     ]
@@ -218,7 +219,7 @@ async def test_a_broken_rule_is_a_notice_with_its_time(notices: list[Notice]) ->
             assert (notice["kind"], notice["rule"]) == ("violation", "pace")
             assert notice["date"] == fake.date
             assert shown["total"] == 1
-            assert [one.text for one in notices] == [notice["text"]]
+            assert [violation.text for violation in notices] == [notice["text"]]
         fake.violations.clear()
         await client.get(f"{CHAT}get")
         assert len(notices) == 2
@@ -240,7 +241,7 @@ async def test_a_gap_is_a_notice(
     missed: int,
 ) -> None:
     """Public messages after the last id that did not fit into the response."""
-    say(fake, 350)
+    add_messages(fake, 350)
     fake.chat.say("alice", "psst", to="bob")
     await client.get(f"{CHAT}get{query}")
     assert [notice.text.split()[0] for notice in notices] == ([f"{missed}"] if missed else [])
@@ -276,7 +277,7 @@ async def test_messages_reach_the_chat_unchanged(fake: FakeServices, tab: Tab) -
 
 
 @pytest.mark.parametrize(
-    ("what", "content"),
+    ("action", "content"),
     [
         ("say", {"sender": "guest", "text": ""}),
         ("say", {"sender": "guest", "text": "x" * 251}),
@@ -298,11 +299,11 @@ async def test_messages_reach_the_chat_unchanged(fake: FakeServices, tab: Tab) -
     ],
 )
 async def test_invalid_actions_are_errors(
-    fake: FakeServices, tab: Tab, what: str, content: object
+    fake: FakeServices, tab: Tab, action: str, content: object
 ) -> None:
     """The error has a text, and nothing is changed."""
     users = list(fake.users)
-    status, answer = await tab.post_action(what, content)
+    status, answer = await tab.post_action(action, content)
     assert status == 400
     assert answer.keys() == {"error"}
     assert answer["error"]
@@ -406,6 +407,9 @@ async def test_a_service_whose_port_was_taken_stays_down(
     """The error names the port, and once that is free the outage can be ended."""
     await tab.post_action("faults", {"target": "peerbet", "kind": "down"})
     port = int(fake.peerbet_url.rpartition(":")[2])
+    reserved = fake._servers["peerbet"]._reserved
+    assert reserved is not None
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # gives up the reservation
     async with FakeServices(peerbet_port=port):
         status, answer = await tab.post_action("normal")
         assert status == 503

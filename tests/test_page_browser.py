@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 from browser import CHROMIUM, Browser, browser
 from helpers import real_time
+from page_picture import take_picture
 
 from pythpeer import Rate, Session, TransportError
 from pythpeer.testing import DEFAULT_RATES, FakeServices
@@ -33,7 +34,7 @@ pytest_plugins = ("browser",)
 QUICK: Final = {name: Rate(0.1, rate.burst, 600.0) for name, rate in DEFAULT_RATES.items()}
 """Rates at which the bot need not wait, because its waiting is not tested here."""
 
-EVIL: Final = "<script>document.title = 'mallory'</script><img src=x onerror=alert(1)>"
+SCRIPT_MARKUP: Final = "<script>document.title = 'mallory'</script><img src=x onerror=alert(1)>"
 
 
 @pytest.fixture
@@ -104,13 +105,13 @@ async def test_post_a_message_and_see_the_reply(fake: FakeServices, tab: Browser
 
 async def test_whatever_people_write_is_text(fake: FakeServices, tab: Browser) -> None:
     """In the chat, in mails, in names: markup is shown as text, and has no effect."""
-    fake.chat.say(EVIL, EVIL)
+    fake.chat.say(SCRIPT_MARKUP, SCRIPT_MARKUP)
     fake.chat.say("bob", "psst", to="pythpeer")
-    fake.mail.deliver(EVIL, EVIL)
-    await tab.shows(EVIL, "#log")
+    fake.mail.deliver(SCRIPT_MARKUP, SCRIPT_MARKUP)
+    await tab.shows(SCRIPT_MARKUP, "#log")
     for panel, selector in (("mail", "#inbox"), ("users", "#users")):
         await tab.run(f"document.querySelector('#tab-{panel}').click()")
-        await tab.shows(EVIL, selector)
+        await tab.shows(SCRIPT_MARKUP, selector)
     await tab.shows("private to pythpeer", "#log .private")
     assert await tab.run("document.title") == "pythpeer serve"
     assert await tab.run("document.querySelectorAll('main :is(script, img)').length") == 0
@@ -129,8 +130,8 @@ async def test_the_keyboard_is_enough(fake: FakeServices, tab: Browser) -> None:
     assert [(line.sender, line.to) for line in fake.chat.messages] == [("zoe", "pythpeer")]
 
     await tab.tab_to("tab-bot")
-    ring = "getComputedStyle(document.activeElement).outlineStyle"
-    assert await tab.run(ring) == "solid"
+    outline_style = "getComputedStyle(document.activeElement).outlineStyle"
+    assert await tab.run(outline_style) == "solid"
     await tab.press("ArrowRight")
     assert await tab.focused() == "tab-faults"
     await tab.tab_to("peerbet")
@@ -286,14 +287,20 @@ async def test_it_looks_well(fake: FakeServices, tab: Browser, tmp_path: Path) -
         await tab.press("Enter")
         await tab.shows("pong", "#log .account")
         for name, (width, height, scheme) in LOOKS.items():
-            picture = await tab.look(width, height, scheme)
-            (tmp_path / f"{name}.png").write_bytes(picture)
-            assert struct.unpack(">II", picture[16:24]) == (width, height)
+            screenshot = await tab.look(width, height, scheme)
+            (tmp_path / f"{name}.png").write_bytes(screenshot)
+            assert struct.unpack(">II", screenshot[16:24]) == (width, height)
             for whole in ("document.documentElement", "document.querySelector('#scroller')"):
                 assert await tab.run(f"{whole}.scrollWidth <= {whole}.clientWidth"), name
             for panel in ("bot", "faults", "mail", "users"):
                 await tab.run(f"document.querySelector('#tab-{panel}').click()")
                 assert await tab.run(CONTRAST) == [], (name, panel)
+
+
+async def test_the_picture_of_the_documentation_can_be_taken(chromium: str) -> None:
+    """Its script waits for texts that the page must still show."""
+    picture = await take_picture(chromium, 0, 0)
+    assert struct.unpack(">II", picture[16:24]) == (1120, 660)
 
 
 CONTRAST: Final = """

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, drop, open_session
 from scripted import (
+    API_ERROR,
     DROP,
-    DROP_UNSEEN,
+    DROP_WITHOUT_EFFECT,
+    ERROR_429,
     GARBAGE,
     NOT_FOUND,
     OK,
-    REFUSED,
-    TOO_MANY,
     Scripted,
     ScriptedFault,
 )
@@ -64,7 +64,7 @@ async def session(fake: FakeServices) -> AsyncIterator[Session]:
         yield session
 
 
-def say(fake: FakeServices, count: int) -> None:
+def add_messages(fake: FakeServices, count: int) -> None:
     for number in range(count):
         fake.chat.say("alice", f"message {number}")
 
@@ -87,8 +87,8 @@ async def test_a_page_has_messages_and_users_online(fake: FakeServices, session:
     assert (message.id, message.sender, message.text) == (1, "alice", "hello & <b>goodbye</b> 😀")
     assert message.recipient is None
     assert (message.is_bot, message.is_mine, message.is_private) == (False, False, False)
-    said = datetime.strptime(fake.chat.messages[0].date, "%Y-%m-%d %H:%M:%S")
-    assert message.sent_at == said
+    date = datetime.strptime(fake.chat.messages[0].date, "%Y-%m-%d %H:%M:%S")
+    assert message.sent_at == date
     assert message.sent_at is not None
     assert message.sent_at.tzinfo is None
 
@@ -144,7 +144,7 @@ async def test_after_and_last_choose_the_messages(
     query: str,
 ) -> None:
     """By last id seen, by number, by both, or the last 50."""
-    say(fake, 310)
+    add_messages(fake, 310)
     page = await session.peerbet.messages(after=after, last=last)
     assert ids(page) == list(expected)
     assert fake.requests[0].target == f"/api/chat/?action=get&key=***{query}"
@@ -152,14 +152,14 @@ async def test_after_and_last_choose_the_messages(
 
 async def test_arguments_can_be_given_by_position(fake: FakeServices, session: Session) -> None:
     """``messages(after, last)``, in this order."""
-    say(fake, 9)
+    add_messages(fake, 9)
     assert ids(await session.peerbet.messages(4, 2)) == [8, 9]
 
 
 async def test_the_oldest_are_returned_first_if_the_service_does_so() -> None:
     """Which messages a full page leaves out is the service's choice; the order is not."""
     async with FakeServices(window="oldest") as fake, fake.session() as session:
-        say(fake, 310)
+        add_messages(fake, 310)
         assert ids(await session.peerbet.messages(after=5)) == list(range(6, 306))
     assert fake.violations == []
 
@@ -211,7 +211,7 @@ async def test_post_returns_the_new_messages_id(
     fake: FakeServices, session: Session, bot: bool
 ) -> None:
     """A message arrives unchanged, as a bot's or not, and its id is returned."""
-    say(fake, 41)
+    add_messages(fake, 41)
     text = "a+b=c&d #1 100% é 😀 ~-._"
     assert await session.peerbet.post(text, bot=bot) == 42
     line = fake.chat.messages[-1]
@@ -274,8 +274,8 @@ async def test_options_are_booleans(
 ) -> None:
     """Any other value is rejected, and they cannot be given by position."""
     post = getattr(session.peerbet, name)
-    problem = f"{option} must be a bool, not {type(value).__name__}$"
-    with pytest.raises(InvalidRequestError, match=problem):
+    message = f"{option} must be a bool, not {type(value).__name__}$"
+    with pytest.raises(InvalidRequestError, match=message):
         await post("hi", **{option: value})
     with pytest.raises(TypeError):
         await post("hi", value)
@@ -385,7 +385,7 @@ async def test_a_long_text_is_posted_in_parts(
     fake: FakeServices, session: Session, bot: bool, confirm: bool
 ) -> None:
     """One after the other, as a bot's or not, and the ids are returned in order."""
-    say(fake, 3)
+    add_messages(fake, 3)
     assert await session.peerbet.post_long(LONG, bot=bot, confirm=confirm) == (4, 5, 6, 7)
     lines = fake.chat.messages[3:]
     assert tuple(line.text for line in lines) == split_text(LONG)
@@ -443,9 +443,9 @@ async def test_a_bad_long_post_costs_nothing(
     ("fault", "kind"),
     [
         (DROP, OutcomeUnknownError),
-        (DROP_UNSEEN, OutcomeUnknownError),
-        (TOO_MANY, RateLimitedError),
-        (REFUSED, ApiError),
+        (DROP_WITHOUT_EFFECT, OutcomeUnknownError),
+        (ERROR_429, RateLimitedError),
+        (API_ERROR, ApiError),
         (NOT_FOUND, HttpStatusError),
     ],
     ids=["dropped", "dropped unseen", "429", "refused", "404"],
@@ -471,7 +471,7 @@ async def test_each_part_can_be_confirmed() -> None:
     async with Scripted() as services, services.session() as session:
         services.script("set", DROP, OK, GARBAGE)
         assert await session.peerbet.post_long(text, confirm=True) == (1, 2, 3)
-        services.script("set", DROP, DROP_UNSEEN)
+        services.script("set", DROP, DROP_WITHOUT_EFFECT)
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.peerbet.post_long(text, confirm=True)
         reason, parts = caught.value.__notes__
@@ -545,21 +545,21 @@ async def test_messages_up_to_after_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bit", "meant"),
+    ("bit", "is_set"),
     [
         *((bit, False) for bit in (0, False, "0", "false", "False")),
         *((bit, True) for bit in (1, True, "1", "true", "True")),
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("neighbour", [[], ["not a message"]], ids=["alone", "with-poison"])
+@pytest.mark.parametrize("other_value", [[], ["not a message"]], ids=["alone", "with-poison"])
 async def test_flags_are_read_from_numbers_booleans_and_words(
-    bit: object, meant: bool, neighbour: list[object]
+    bit: object, is_set: bool, other_value: list[object]
 ) -> None:
     """The documentation names both 1/0 and True/False, and a damaged neighbour changes nothing."""
-    page = await read([wire(bot=bit, my=bit, me=bit), *neighbour])
+    page = await read([wire(bot=bit, my=bit, me=bit), *other_value])
     (message,) = page.messages
-    assert (message.is_bot, message.is_mine, message.is_private) == (meant, meant, meant)
+    assert (message.is_bot, message.is_mine, message.is_private) == (is_set, is_set, is_set)
 
 
 @pytest.mark.parametrize("field", ["bot", "my", "me"])
@@ -619,7 +619,7 @@ async def test_a_date_is_naive_or_none(date: object, sent_at: datetime | None) -
     assert [message.sent_at for message in page.messages] == [sent_at]
 
 
-ANYTHING: st.SearchStrategy[object] = (
+ANY_VALUE: st.SearchStrategy[object] = (
     st.none()
     | st.booleans()
     | st.integers(-2, 2**33)
@@ -629,7 +629,7 @@ ANYTHING: st.SearchStrategy[object] = (
 )
 
 
-@given(st.fixed_dictionaries(dict.fromkeys(("id", "by", "to", "msg", "bot", "my"), ANYTHING)))
+@given(st.fixed_dictionaries(dict.fromkeys(("id", "by", "to", "msg", "bot", "my"), ANY_VALUE)))
 def test_a_message_is_read_like_its_fields_one_by_one(item: dict[str, Any]) -> None:
     """Also if most of them can be decoded together."""
     id, sender, words = (

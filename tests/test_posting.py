@@ -20,11 +20,13 @@ from helpers import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
+    API_ERROR,
     CUT,
     DENIED,
     DROP,
-    DROP_UNSEEN,
+    DROP_WITHOUT_EFFECT,
     EMPTY,
+    ERROR_429,
     ERROR_500,
     ERROR_503,
     GARBAGE,
@@ -32,8 +34,6 @@ from scripted import (
     HTML,
     NOT_FOUND,
     OK,
-    REFUSED,
-    TOO_MANY,
     Order,
     Scripted,
     ScriptedFault,
@@ -75,7 +75,7 @@ DONE: Final = {
 """The message was posted, and the response does not show it."""
 
 NOT_DONE: Final = {
-    "dropped": DROP_UNSEEN,
+    "dropped": DROP_WITHOUT_EFFECT,
     "silence": ScriptedFault(effect=False, end="hang"),
     "garbage": ScriptedFault(effect=False, body=b"garbage"),
     "500": ScriptedFault(effect=False, status=500, body=b""),
@@ -153,7 +153,7 @@ async def test_a_response_needs_no_search(services: Scripted, session: Session) 
 
 @pytest.mark.parametrize(
     ("fault", "kind"),
-    [(REFUSED, ApiError), (DENIED, AccessDeniedError), (TOO_MANY, RateLimitedError)],
+    [(API_ERROR, ApiError), (DENIED, AccessDeniedError), (ERROR_429, RateLimitedError)],
     ids=["refused", "denied", "429"],
 )
 async def test_an_api_error_needs_no_search(
@@ -206,7 +206,7 @@ async def test_a_message_may_become_visible_with_a_delay(
     else:
         await unknown(post)
     times = [asked.at for asked in services.asked("get")]
-    assert min(later - earlier for earlier, later in pairwise(times)) >= 1.0 - 0.001
+    assert min(later - previous for previous, later in pairwise(times)) >= 1.0 - 0.001
     assert times[-1] - times[0] < sum(LOOKUP_DELAYS) + 2.0
     assert sent(services) == [TEXT]
 
@@ -214,7 +214,7 @@ async def test_a_message_may_become_visible_with_a_delay(
 async def test_reading_is_an_ordinary_call(services: Scripted, session: Session) -> None:
     """Before the post as well as after it, a failed read is retried by the retry policy."""
     services.say(3)
-    services.script("get", ERROR_500, TOO_MANY, OK, DROP, ERROR_503)
+    services.script("get", ERROR_500, ERROR_429, OK, DROP, ERROR_503)
     services.script("set", DROP)
     assert await session.peerbet.post(TEXT, confirm=True) == 4
     assert len(services.asked("get")) == 6
@@ -312,7 +312,7 @@ async def test_the_session_is_closed_during_the_search(
     services: Scripted, session: Session
 ) -> None:
     """The error is still about the outcome of the post."""
-    services.script("set", DROP_UNSEEN)
+    services.script("set", DROP_WITHOUT_EFFECT)
     post = asyncio.ensure_future(session.peerbet.post(TEXT, confirm=True))
     await asyncio.sleep(3)
     await session.aclose()
@@ -342,19 +342,19 @@ async def test_the_notes_are_pickled_with_the_error(services: Scripted, session:
 
 @pytest.mark.parametrize("overlap", [0, 1, 5])
 @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
-@pytest.mark.parametrize("arrived", [False, True])
+@pytest.mark.parametrize("visible", [False, True])
 async def test_an_earlier_message_of_ones_own_is_not_this_one(
-    overlap: int, order: Order, arrived: bool
+    overlap: int, order: Order, visible: bool
 ) -> None:
     """Even an identical one: it is older, also if the service shows it again."""
     async with Scripted(overlap=overlap, order=order, repeat=2) as services:
         services.say(3)
         services.post(TEXT)
         services.post(TEXT)
-        services.script("set", DROP if arrived else DROP_UNSEEN)
+        services.script("set", DROP if visible else DROP_WITHOUT_EFFECT)
         async with services.session() as session:
             post = session.peerbet.post(TEXT, confirm=True)
-            if arrived:
+            if visible:
                 assert await post == 6
             else:
                 await unknown(post)
@@ -485,7 +485,7 @@ async def test_a_service_that_always_returns_one_page_is_not_read_indefinitely()
     """A page without a higher id is the last one."""
     async with Scripted(window="oldest", overlap=10_000) as services:
         services.say(400)
-        services.script("set", DROP_UNSEEN)
+        services.script("set", DROP_WITHOUT_EFFECT)
         async with services.session() as session:
             await unknown(session.peerbet.post(TEXT, confirm=True))
         assert len(services.asked("get")) == 1 + len(LOOKUP_DELAYS)
@@ -494,7 +494,7 @@ async def test_a_service_that_always_returns_one_page_is_not_read_indefinitely()
 
 # -- identical posts ------------------------------------------------------------------------------
 
-ENDS: Final = {"answered": OK, "lost": DROP, "never there": DROP_UNSEEN}
+ENDS: Final = {"answered": OK, "lost": DROP, "never there": DROP_WITHOUT_EFFECT}
 
 
 @pytest.mark.parametrize("second", ENDS)
@@ -508,8 +508,8 @@ async def test_two_identical_posts_have_an_id_each(
     async with asyncio.timeout(60):
         results = await asyncio.gather(*both, return_exceptions=True)
     posted_ids = [result for result in results if isinstance(result, int)]
-    there = [end for end in (first, second) if end != "never there"]
-    assert sorted(posted_ids) == list(range(1, len(there) + 1))
+    ends = [end for end in (first, second) if end != "never there"]
+    assert sorted(posted_ids) == list(range(1, len(ends) + 1))
     failed = [result for result in results if not isinstance(result, int)]
     assert all(type(error) is OutcomeUnknownError for error in failed)
     assert sent(services) == [TEXT] * 2
@@ -530,10 +530,10 @@ async def test_a_slow_response_claims_its_id_first(
         await asyncio.sleep(0.2)
     async with asyncio.timeout(60):
         results = await asyncio.gather(*posts, return_exceptions=True)
-    answered, unanswered = results if slow_first else reversed(results)
+    answered, failure = results if slow_first else reversed(results)
     assert answered == 1
-    assert isinstance(unanswered, OutcomeUnknownError)
-    assert "did not find it" in notes(unanswered)
+    assert isinstance(failure, OutcomeUnknownError)
+    assert "did not find it" in notes(failure)
     assert sent(services) == [TEXT] * 2
 
 
@@ -570,7 +570,7 @@ async def test_posts_of_other_words_are_not_waited_for(
 async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session) -> None:
     """A message whose id is known, but which becomes visible later, does not match a later post."""
     services.say(1)
-    services.script("set", ScriptedFault(hidden=2), DROP_UNSEEN)
+    services.script("set", ScriptedFault(hidden=2), DROP_WITHOUT_EFFECT)
     assert await session.peerbet.post(TEXT) == 2
     await unknown(session.peerbet.post(TEXT, confirm=True))
     assert sent(services) == [TEXT] * 2
@@ -579,7 +579,7 @@ async def test_the_id_of_any_post_is_taken(services: Scripted, session: Session)
 async def test_a_found_id_is_taken(services: Scripted, session: Session) -> None:
     """The same if the id was found by a search."""
     services.say(1)
-    services.script("set", ScriptedFault(end="drop"), DROP_UNSEEN)
+    services.script("set", ScriptedFault(end="drop"), DROP_WITHOUT_EFFECT)
     services.script("get", OK, OK, ScriptedFault(body=PAGE_OF_ONE))
     assert await session.peerbet.post(TEXT, confirm=True) == 2
     await unknown(session.peerbet.post(TEXT, confirm=True))
@@ -699,7 +699,7 @@ HISTORIES: Final = {
     "answered": OK,
     "found": DROP,
     "found late": ScriptedFault(end="drop", hidden=3.0),
-    "not found": DROP_UNSEEN,
+    "not found": DROP_WITHOUT_EFFECT,
 }
 
 
@@ -717,9 +717,9 @@ async def test_a_post_can_be_cancelled_at_any_moment(fault: ScriptedFault) -> No
             await asyncio.sleep(0.01)  # the server may be about to accept a connection
             assert asyncio.all_tasks() == tasks
             services.faults.clear()
-            there = services.newest
+            ends = services.newest
             with anyio.fail_after(10):
-                assert await session.peerbet.post(TEXT, confirm=True) == there + 1
+                assert await session.peerbet.post(TEXT, confirm=True) == ends + 1
             assert sent(services)[:-1] in ([], [TEXT])
         at += 1
     assert at > 6
@@ -730,7 +730,7 @@ async def test_a_cancelled_post_does_not_block_others() -> None:
     at, was_cancelled = 0, True
     while was_cancelled:
         async with Scripted() as services, services.session() as session:
-            services.script("set", ScriptedFault(before=0.5, after=3), DROP_UNSEEN)
+            services.script("set", ScriptedFault(before=0.5, after=3), DROP_WITHOUT_EFFECT)
             first = asyncio.ensure_future(cut_off(session.peerbet.post(TEXT), at))
             other = session.peerbet.post(TEXT, confirm=True)
             with anyio.fail_after(20):
@@ -748,7 +748,7 @@ async def test_a_search_that_waits_for_another_post_can_be_cancelled() -> None:
     at, was_cancelled = 0, True
     while was_cancelled:
         async with Scripted() as services, services.session() as session:
-            services.script("set", ScriptedFault(before=0.5, after=4), DROP_UNSEEN)
+            services.script("set", ScriptedFault(before=0.5, after=4), DROP_WITHOUT_EFFECT)
             first = asyncio.ensure_future(session.peerbet.post(TEXT))
             await asyncio.sleep(0.2)
             was_cancelled = await cut_off(session.peerbet.post(TEXT, confirm=True), at)

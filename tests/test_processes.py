@@ -1,6 +1,6 @@
 """Several programs of one machine on one file: they keep one pace, and lose nothing of each other.
 
-Real processes, real time; the services judge when each request came.
+Real processes, real time; the services record when each request arrived.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class Worker:
         self.over = process.wait_ended
 
     @property
-    def said(self) -> list[str]:
+    def printed(self) -> list[str]:
         return self._process.output()
 
-    async def says(self, what: str) -> None:
-        await wait_until(lambda: what in self.said, problem=f"nobody says {what}")
+    async def wait_for_output(self, text: str) -> None:
+        await wait_until(lambda: text in self.printed, problem=f"nobody says {text}")
 
     @property
     def items(self) -> list[str]:
         """What a stream handed out."""
-        return [said for said in self.said if said not in ("ready", "following")]
+        return [line for line in self.printed if line not in ("ready", "following")]
 
 
 Working = Callable[..., AbstractAsyncContextManager[list[Worker]]]
@@ -71,7 +71,7 @@ def working(process_server: ForkServer, services: Scripted, folder: Path) -> Wor
         try:
             workers = [Worker(process) for process in processes]
             for worker in workers:
-                await worker.says("ready")
+                await worker.wait_for_output("ready")
             yield workers
         finally:
             for process in processes:
@@ -85,19 +85,19 @@ def working(process_server: ForkServer, services: Scripted, folder: Path) -> Wor
 def short_gaps(services: Scripted, *kinds: str) -> list[float]:
     """The gaps between requests of these kinds that were too short."""
     times = [asked.at for asked in services.asked(*kinds)]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    gaps = [later - previous for previous, later in itertools.pairwise(times)]
     return [gap for gap in gaps if gap < INTERVAL - TOLERANCE]
 
 
-async def _asked(services: Scripted, many: int) -> None:
+async def _asked(services: Scripted, count: int) -> None:
     """Wait until there were so many requests."""
-    await wait_until(lambda: len(services.requests) >= many)
+    await wait_until(lambda: len(services.requests) >= count)
 
 
 async def test_programs_share_one_pace_and_each_gets_its_share(
     services: Scripted, working: Working
 ) -> None:
-    """No gap is short although all of them ask all the time, and nobody is left out."""
+    """No gap is short although all of them ask all the time, and each has its share."""
     services.default_faults["get"] = ScriptedFault(after=0.005)
     async with working("call 1", "call 2", "call 3"), Delays() as delays:
         services.requests.clear()
@@ -110,10 +110,10 @@ async def test_programs_share_one_pace_and_each_gets_its_share(
     assert (last - first) / 59 < 3 * INTERVAL + 3 * delays.mean
 
 
-async def test_a_killed_program_holds_nobody_up_for_long(
+async def test_a_killed_program_delays_no_other_for_long(
     services: Scripted, working: Working
 ) -> None:
-    """Whatever it had in hand, or whichever place in the line, the others go on soon."""
+    """With a token or in the queue, wherever it was killed: the others continue soon."""
     async with working("call 1", "call 2", "call 3") as workers, Delays() as delays:
         for worker in workers[1:]:
             asked = len(services.requests)
@@ -129,28 +129,28 @@ async def test_a_killed_program_holds_nobody_up_for_long(
 
 
 async def test_one_program_polls_for_all(services: Scripted, working: Working) -> None:
-    """Each name is told everything once, by as many polls as one program would make."""
+    """Each name receives each item once, by as many polls as one program would make."""
     async with working("chat one", "chat two", "chat three") as workers:
         for worker in workers:
-            await worker.says("following")
+            await worker.wait_for_output("following")
         services.requests.clear()
         for number in range(1, 11):
             services.say(3, step=2)
             await _asked(services, number)
         wanted = [str(id) for id in services.ids]
         await wait_until(lambda: all(worker.items == wanted for worker in workers))
-        took = services.requests[-1].at - services.requests[0].at
-        assert len(services.asked("get")) <= took / INTERVAL + 1
+        elapsed = services.requests[-1].at - services.requests[0].at
+        assert len(services.asked("get")) <= elapsed / INTERVAL + 1
     assert short_gaps(services, "get") == []
 
 
 async def test_another_takes_over_from_a_killed_poller(
     services: Scripted, working: Working
 ) -> None:
-    """In about two seconds, with everything that was said meanwhile; a new life gets it too."""
+    """In about two seconds, with all messages of that time; a new process receives them too."""
     async with working("chat one", "chat two") as workers, Delays() as delays:
         for worker in workers:
-            await worker.says("following")
+            await worker.wait_for_output("following")
         services.say(5)
         await wait_until(lambda: all(len(worker.items) == 5 for worker in workers))
         workers[0].kill()
@@ -160,10 +160,10 @@ async def test_another_takes_over_from_a_killed_poller(
         await wait_until(lambda: len(workers[1].items) == 10)
         assert time.monotonic() - killed < delays.allowed(4.0)
         async with working("chat one") as again:
-            began = time.monotonic()
+            start = time.monotonic()
             services.say(1)
             await wait_until(lambda: len(again[0].items) >= 6)
-            assert time.monotonic() - began < delays.allowed(4.0)
+            assert time.monotonic() - start < delays.allowed(4.0)
             items = [int(item) for item in again[0].items]
     last = int(workers[0].items[-1])
     assert items in (list(range(last, 12)), list(range(last + 1, 12)))
@@ -172,19 +172,19 @@ async def test_another_takes_over_from_a_killed_poller(
 async def test_mail_that_one_program_fetched_reaches_the_stream_of_another(
     services: Scripted, working: Working
 ) -> None:
-    """Each of them once, whoever asked for it; and no request is too early for the two."""
+    """Each mail once, whichever program fetched it; and no request of the two is too early."""
     async with working("mail me") as (follower,):
-        await follower.says("following")
+        await follower.wait_for_output("following")
         texts: list[str] = []
-        found: list[str] = []
+        received: list[str] = []
         for number in range(3):
             texts.append(f"mail-{number}")
             services.deliver(texts[-1])
             async with working("unread") as (other,):
                 await other.over()
-                found += other.items
+                received += other.items
         await wait_until(lambda: follower.items == texts)
         services.deliver("the last")
-        await follower.says("the last")
-    assert set(found) <= set(texts)
+        await follower.wait_for_output("the last")
+    assert set(received) <= set(texts)
     assert short_gaps(services, "readnew", "readall") == []

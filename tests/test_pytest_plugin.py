@@ -116,7 +116,7 @@ class Runner(NamedTuple):
     options: tuple[str, ...]
 
 
-WAYS = {
+RUNNERS = {
     "anyio": Runner(MARK.format("anyio"), ANYIO.format(backend='"asyncio"'), WITHOUT),
     "anyio beside pytest-asyncio": Runner(
         MARK.format("anyio"),
@@ -127,7 +127,7 @@ WAYS = {
     "strict beside anyio": Runner(MARK.format("asyncio"), "", (*FUNCTION, "--asyncio-mode=strict")),
     "auto": Runner("", "", AUTO),
 }
-VIRTUAL_WAYS = {
+VIRTUAL_RUNNERS = {
     "anyio": Runner(MARK.format("anyio"), ANYIO_VIRTUAL, WITHOUT),
     "strict": Runner(MARK.format("asyncio"), ASYNCIO_VIRTUAL, FUNCTION),
     "auto": Runner("", ASYNCIO_VIRTUAL, AUTO),
@@ -153,15 +153,15 @@ def run(pytester: pytest.Pytester) -> Run:
 # -- who runs the tests ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_the_fixtures_work_with_each_plugin(run: Run, way: Runner) -> None:
+@pytest.mark.parametrize("runner", RUNNERS.values(), ids=RUNNERS)
+def test_the_fixtures_work_with_each_plugin(run: Run, runner: Runner) -> None:
     """In the loop of the test, on the ordinary clock, with each plugin."""
-    suite = SUITE.format(mark=way.mark, patience=0.1)
-    outcome = run(suite, *way.options, conftest=way.conftest)
+    suite = SUITE.format(mark=runner.mark, patience=0.1)
+    outcome = run(suite, *runner.options, conftest=runner.conftest)
     assert outcome.counts == {"passed": 5}, outcome.text
 
 
-@pytest.mark.parametrize("way", VIRTUAL_WAYS.values(), ids=VIRTUAL_WAYS)
+@pytest.mark.parametrize("way", VIRTUAL_RUNNERS.values(), ids=VIRTUAL_RUNNERS)
 def test_the_fixtures_work_on_virtual_time(run: Run, way: Runner) -> None:
     """As each plugin configures other event loops."""
     suite = SUITE.format(mark=way.mark, patience=60.0) + VIRTUAL
@@ -207,10 +207,10 @@ class TestHaste:
 """
 
 
-@pytest.mark.parametrize("way", ["anyio", "strict"])
-def test_broken_rules_end_a_test_with_an_error(run: Run, way: str) -> None:
+@pytest.mark.parametrize("runner_name", ["anyio", "strict"])
+def test_broken_rules_end_a_test_with_an_error(run: Run, runner_name: str) -> None:
     """The error lists the rules only, unless the test has cleared them."""
-    mark, conftest, options = VIRTUAL_WAYS[way]
+    mark, conftest, options = VIRTUAL_RUNNERS[runner_name]
     outcome = run(BROKEN.format(mark=mark), *options, conftest=conftest)
     assert outcome.counts == {"passed": 2, "error": 1}, outcome.text
     assert "ERROR at teardown of TestHaste.test_told" in outcome.text
@@ -218,7 +218,7 @@ def test_broken_rules_end_a_test_with_an_error(run: Run, way: str) -> None:
     assert "pythpeer/testing" not in outcome.text
 
 
-LONELY = """
+WITHOUT_PLUGIN = """
 import pytest
 
 async def test_lonely(fake_services):
@@ -229,17 +229,17 @@ def test_not_async(pythpeer_session):
 """
 ONE = "import pytest\n\n{}\n\nasync def test_one(fake_services):\n    pass\n"
 TRIO = ANYIO.format(backend='"trio"')
-MISTAKEN = "pytestmark = [pytest.mark.asyncio, pytest.mark.fake_services('shuffled')]"
+INVALID_MARK = "pytestmark = [pytest.mark.asyncio, pytest.mark.fake_services('shuffled')]"
 
 
 @pytest.mark.parametrize(
     ("suite", "conftest", "options", "words"),
     [
-        (LONELY, "", WITHOUT, "mark them with anyio, or install pytest-asyncio"),
+        (WITHOUT_PLUGIN, "", WITHOUT, "mark them with anyio, or install pytest-asyncio"),
         (ONE.format(MARK.format("anyio")), TRIO, WITHOUT, "pythpeer needs asyncio"),
         (ONE.format(MARK.format("anyio")), "", AUTO, "use its strict mode"),
         (
-            ONE.format(MISTAKEN),
+            ONE.format(INVALID_MARK),
             "",
             FUNCTION,
             "arguments of the marker fake_services must be given by name",

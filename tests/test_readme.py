@@ -6,12 +6,14 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
+from helpers import coroutine_of
 
 from pythpeer.testing import FakeServices
 
@@ -21,34 +23,26 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def main_of(marker: str) -> Callable[[], Awaitable[None]]:
-    """Return ``main`` of the one program that contains *marker*."""
+def program_with(marker: str) -> Coroutine[Any, Any, object]:
+    """Return the one program that contains *marker*, to be awaited."""
     (program,) = (program for program in PROGRAMS if marker in program)
-    body, end = program.rsplit("asyncio.run(main())", 1)
-    assert not end.strip()
-    names: dict[str, object] = {"__name__": "readme"}
-    exec(compile(body, "README.md", "exec"), names)
-    main = names["main"]
-    assert callable(main)
-    return main
+    return coroutine_of(program)
 
 
 @pytest.fixture
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
     """Fake services whose addresses and keys are in the environment."""
     async with FakeServices() as fake:
-        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
-        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
-        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
-        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
         yield fake
         assert fake.violations == []
 
 
 @asynccontextmanager
-async def running(main: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def running(program: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
     """Run a program that ends only when it is cancelled."""
-    task = asyncio.ensure_future(main())
+    task = asyncio.ensure_future(program)
     await asyncio.sleep(2.0)
     try:
         yield
@@ -67,7 +61,7 @@ async def test_the_first_program_answers_a_ping(
     fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The first bot prints the messages and answers ``!ping``."""
-    async with running(main_of('"pong"')):
+    async with running(program_with('"pong"')):
         fake.chat.say("alice", "!ping")
         await asyncio.sleep(3.0)
     assert "alice: !ping" in capsys.readouterr().out
@@ -80,7 +74,7 @@ async def test_the_tour_of_calls_runs(
     """Each kind of call returns its result."""
     fake.chat.say("alice", "good morning")
     fake.mail.deliver("bob", "you have mail")
-    await main_of("messages(last=5)")()
+    await program_with("messages(last=5)")
     out = capsys.readouterr().out
     for expected in ("alice", "221192 tiro", "Main Owner", "bob you have mail"):
         assert expected in out
@@ -89,7 +83,7 @@ async def test_the_tour_of_calls_runs(
 
 async def test_the_posts_arrive(fake: FakeServices, capsys: pytest.CaptureFixture[str]) -> None:
     """A post is confirmed, and a long one comes in parts, each after a second."""
-    await main_of("post_long(story")()
+    await program_with("post_long(story")
     assert capsys.readouterr().out == "posted as 1\nposted as 2 3 4\n"
     texts = [line.text for line in fake.chat.messages]
     assert texts[0] == "hello"
@@ -102,7 +96,7 @@ async def test_the_merged_streams_show_chat_and_mail(
     fake: FakeServices, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Chat and mail are delivered in one loop."""
-    async with running(main_of("merge(chat, mail)")):
+    async with running(program_with("merge(chat, mail)")):
         fake.chat.say("alice", "hi")
         fake.mail.deliver("bob", "hello")
         await asyncio.sleep(3.0)
@@ -125,7 +119,7 @@ async def test_a_user_defined_endpoint_is_called_as_declared(
     port = server.sockets[0].getsockname()[1]
     monkeypatch.setenv("EXAMPLE_DICE_URL", f"http://127.0.0.1:{port}/api/dice/")
     try:
-        await main_of("example.dice.roll")()
+        await program_with("example.dice.roll")
     finally:
         server.close()
         await server.wait_closed()
@@ -135,7 +129,7 @@ async def test_a_user_defined_endpoint_is_called_as_declared(
 
 async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:
     """The example of a test runs and passes."""
-    await main_of("FakeServices()")()
+    await program_with("FakeServices()")
     assert capsys.readouterr().out == "hello alice\n"
 
 

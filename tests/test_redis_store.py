@@ -51,10 +51,7 @@ from pythpeer import (
 from pythpeer.pacing.limiter import Limiter, Permit
 from pythpeer.pacing.queue import Priority
 from pythpeer.stores import DIRECT, Entry, Log, NewEntry, Reader, RedisStore, Topic, store_from_url
-from pythpeer.stores.redis import heartbeat as pulse
-from pythpeer.stores.redis import log, readers
-from pythpeer.stores.redis import pacing_backend as gate
-from pythpeer.stores.redis import snapshot as survey
+from pythpeer.stores.redis import heartbeat, log, pacing_backend, readers, snapshot
 from pythpeer.stores.redis.connection import MAX_CONNECTIONS
 from pythpeer.streams import poller as feed
 from pythpeer.streams.gaps import link_entries
@@ -116,10 +113,10 @@ def url(request: pytest.FixtureRequest) -> str:
 def session_timeout(exact: bool, monkeypatch: pytest.MonkeyPatch) -> float:
     """The seconds without a heartbeat after which an owner is dead: half as many on real time."""
     if not exact:
-        for module in (gate, log, pulse, readers, survey):
+        for module in (pacing_backend, log, heartbeat, readers, snapshot):
             monkeypatch.setattr(module, "SESSION_TIMEOUT", 0.6)
-        monkeypatch.setattr(pulse, "HEARTBEAT_INTERVAL", 0.1)
-    return pulse.SESSION_TIMEOUT
+        monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL", 0.1)
+    return heartbeat.SESSION_TIMEOUT
 
 
 @pytest.fixture
@@ -138,14 +135,14 @@ async def program(url: str) -> AsyncIterator[Callable[[], RedisStore]]:
 
 
 @pytest.fixture
-async def one(program: Callable[[], RedisStore]) -> RedisStore:
+async def first_store(program: Callable[[], RedisStore]) -> RedisStore:
     store = program()
     await store.open()
     return store
 
 
 @pytest.fixture
-async def other(program: Callable[[], RedisStore]) -> RedisStore:
+async def second_store(program: Callable[[], RedisStore]) -> RedisStore:
     store = program()
     await store.open()
     return store
@@ -202,12 +199,14 @@ def stop_heartbeats(store: RedisStore) -> None:
 # -- shared names ---------------------------------------------------------------------------------
 
 
-async def test_readers_of_a_name_share_its_items(one: RedisStore, other: RedisStore) -> None:
+async def test_readers_of_a_name_share_its_items(
+    first_store: RedisStore, second_store: RedisStore
+) -> None:
     """Each item is returned to one of them, in order, in any program."""
-    first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
+    first, second = first_store.log(CHAT).reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     await second.seek_if_new(0)
-    await one.log(CHAT).append(new_items(*range(1, 101)))
+    await first_store.log(CHAT).append(new_items(*range(1, 101)))
     parts: tuple[list[int], list[int]] = ([], [])
     for _ in range(40):
         parts[0].extend(await read_ids(first))
@@ -217,21 +216,23 @@ async def test_readers_of_a_name_share_its_items(one: RedisStore, other: RedisSt
 
 
 async def test_readers_of_different_names_each_get_all_items(
-    one: RedisStore, other: RedisStore
+    first_store: RedisStore, second_store: RedisStore
 ) -> None:
     """And so does a reader without a name."""
-    await one.log(CHAT).append(new_items(1, 2, 3))
+    await first_store.log(CHAT).append(new_items(1, 2, 3))
     for name in ("a", "b"):
-        reader = other.log(CHAT).reader(name)
+        reader = second_store.log(CHAT).reader(name)
         await reader.seek_if_new(0)
         assert await read_all(reader) == [1, 2, 3]
-    assert await read_ids(other.log(CHAT).reader(None)) == [1, 2, 3]
+    assert await read_ids(second_store.log(CHAT).reader(None)) == [1, 2, 3]
 
 
-async def test_joining_a_name_moves_no_other_reader(one: RedisStore, other: RedisStore) -> None:
+async def test_joining_a_name_moves_no_other_reader(
+    first_store: RedisStore, second_store: RedisStore
+) -> None:
     """A reader that joins later continues with the others, whatever start it has asked for."""
-    await one.log(CHAT).append(new_items(1, 2, 3, 4))
-    first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
+    await first_store.log(CHAT).append(new_items(1, 2, 3, 4))
+    first, second = first_store.log(CHAT).reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     assert await read_ids(first) == [1]
     await second.seek_if_new(0)
@@ -239,10 +240,12 @@ async def test_joining_a_name_moves_no_other_reader(one: RedisStore, other: Redi
     assert await first.position() == 4
 
 
-async def test_a_seek_moves_all_readers_of_a_name(one: RedisStore, other: RedisStore) -> None:
+async def test_a_seek_moves_all_readers_of_a_name(
+    first_store: RedisStore, second_store: RedisStore
+) -> None:
     """Their pending items are returned again, and their acknowledgements of them are ignored."""
-    await one.log(CHAT).append(new_items(1, 2, 3))
-    first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
+    await first_store.log(CHAT).append(new_items(1, 2, 3))
+    first, second = first_store.log(CHAT).reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     assert await read_ids(first, ack=False) == [1]
     await second.seek(0)
@@ -255,17 +258,17 @@ async def test_a_seek_moves_all_readers_of_a_name(one: RedisStore, other: RedisS
 
 
 async def test_a_reader_that_leaves_releases_its_pending_items(
-    one: RedisStore, other: RedisStore, exact: bool
+    first_store: RedisStore, second_store: RedisStore, exact: bool
 ) -> None:
     """They are returned to another reader immediately, before any newer item."""
-    await one.log(CHAT).append(new_items(1, 2, 3))
-    first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
+    await first_store.log(CHAT).append(new_items(1, 2, 3))
+    first, second = first_store.log(CHAT).reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     await second.seek_if_new(0)
     assert await read_ids(first, ack=False) == [1]
     assert await read_ids(second) == [2]
-    waiting = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
-    await wait_until(lambda: has_heartbeat(other))
+    waiting = asyncio.ensure_future(second_store.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
+    await wait_until(lambda: has_heartbeat(second_store))
     await first.leave()
     async with within(1.0, exact=exact):
         await waiting  # readers that wait are woken
@@ -274,11 +277,11 @@ async def test_a_reader_that_leaves_releases_its_pending_items(
 
 
 async def test_pending_items_of_a_dead_program_go_to_another(
-    one: RedisStore, other: RedisStore, exact: bool, session_timeout: float
+    first_store: RedisStore, second_store: RedisStore, exact: bool, session_timeout: float
 ) -> None:
     """Within two seconds, and never while it is alive, however long it takes."""
-    await one.log(CHAT).append(new_items(1, 2))
-    first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
+    await first_store.log(CHAT).append(new_items(1, 2))
+    first, second = first_store.log(CHAT).reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     await second.seek_if_new(0)
     assert await read_ids(first, ack=False) == [1]
@@ -290,19 +293,19 @@ async def test_pending_items_of_a_dead_program_go_to_another(
         assert ids in ([], [1])
         return
     assert ids == []
-    stop_heartbeats(one)
-    waiting = asyncio.ensure_future(other.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
+    stop_heartbeats(first_store)
+    waiting = asyncio.ensure_future(second_store.log(CHAT).wait_for_append(10 * HANG_TIMEOUT))
     async with within(2.0, exact=exact):
         await waiting  # the others are woken, although nothing was appended
     assert await read_ids(second) == [1]
 
 
 async def test_a_reader_that_was_garbage_collected_counts_as_dead(
-    one: RedisStore, other: RedisStore, exact: bool
+    first_store: RedisStore, second_store: RedisStore, exact: bool
 ) -> None:
     """It need not be closed."""
-    await one.log(CHAT).append(new_items(1))
-    first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
+    await first_store.log(CHAT).append(new_items(1))
+    first, second = first_store.log(CHAT).reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     await second.seek_if_new(0)
     assert await read_ids(first, ack=False) == [1]
@@ -311,32 +314,32 @@ async def test_a_reader_that_was_garbage_collected_counts_as_dead(
     await wait_until(lambda: read_ids(second), 2.0 if exact else HANG_TIMEOUT)
 
 
-async def test_a_cancelled_read_loses_nothing(one: RedisStore) -> None:
+async def test_a_cancelled_read_loses_nothing(first_store: RedisStore) -> None:
     """Items whose response did not arrive are returned to the same reader again."""
-    await one.log(CHAT).append(new_items(1, 2, 3))
-    reader = one.log(CHAT).reader("team")
+    await first_store.log(CHAT).append(new_items(1, 2, 3))
+    reader = first_store.log(CHAT).reader("team")
     await reader.seek_if_new(0)
-    found: list[int] = []
-    for turns in itertools.count():
+    read_ids: list[int] = []
+    for iterations in itertools.count():
         read = asyncio.ensure_future(reader.read(0, 100))
-        for _ in range(turns):
+        for _ in range(iterations):
             await asyncio.sleep(0.0002)
         read.cancel()
         try:
             entries = await read
         except asyncio.CancelledError:
             continue
-        found += [entry.id for entry in entries]
+        read_ids += [entry.id for entry in entries]
         for entry in entries:
             reader.ack(entry.id)
-        if len(found) >= 3:
+        if len(read_ids) >= 3:
             break
-    assert found == [1, 2, 3]
+    assert read_ids == [1, 2, 3]
 
 
-async def test_a_slow_reader_gets_smaller_batches(one: RedisStore) -> None:
+async def test_a_slow_reader_gets_smaller_batches(first_store: RedisStore) -> None:
     """So that others get a share; a fast reader gets large ones."""
-    log = one.log(CHAT)
+    log = first_store.log(CHAT)
     await log.append(new_items(*range(1, 501)))
     sizes: list[int] = []
     for number in itertools.count():  # on a busy machine not every one is fast
@@ -356,24 +359,24 @@ async def test_a_slow_reader_gets_smaller_batches(one: RedisStore) -> None:
 
 
 async def test_an_acknowledgement_is_stored_soon(
-    one: RedisStore, other: RedisStore, exact: bool
+    first_store: RedisStore, second_store: RedisStore, exact: bool
 ) -> None:
     """Without another call: the next one may be much later."""
-    await one.log(CHAT).append(new_items(1))
-    reader = one.log(CHAT).reader("team")
+    await first_store.log(CHAT).append(new_items(1))
+    reader = first_store.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     assert await read_ids(reader) == [1]
     await wait_until(
-        lambda: other.log(CHAT).reader("team").position(), 1.0 if exact else HANG_TIMEOUT
+        lambda: second_store.log(CHAT).reader("team").position(), 1.0 if exact else HANG_TIMEOUT
     )
 
 
 async def test_a_name_catches_up_on_entries_that_the_stream_lacks(
-    one: RedisStore, other: RedisStore
+    first_store: RedisStore, second_store: RedisStore
 ) -> None:
     """One reader replays them, the others wait, and then they share again."""
-    log = one.log(CHAT)
-    first, second = log.reader("team"), other.log(CHAT).reader("team")
+    log = first_store.log(CHAT)
+    first, second = log.reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(3)
     await second.seek_if_new(3)
     await log.append(new_items(7, 8, 9, after=6))
@@ -387,10 +390,12 @@ async def test_a_name_catches_up_on_entries_that_the_stream_lacks(
     assert await first.position() == 11
 
 
-async def test_a_reader_that_catches_up_can_leave(one: RedisStore, other: RedisStore) -> None:
+async def test_a_reader_that_catches_up_can_leave(
+    first_store: RedisStore, second_store: RedisStore
+) -> None:
     """Another one continues at its position."""
-    log = one.log(CHAT)
-    first, second = log.reader("team"), other.log(CHAT).reader("team")
+    log = first_store.log(CHAT)
+    first, second = log.reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     await second.seek_if_new(0)
     await log.append(new_items(7, after=6))
@@ -400,9 +405,9 @@ async def test_a_reader_that_catches_up_can_leave(one: RedisStore, other: RedisS
     assert await read_all(second) == [2, 3, 4, 5, 6, 7]
 
 
-async def test_an_entry_out_of_order_is_not_skipped(one: RedisStore) -> None:
+async def test_an_entry_out_of_order_is_not_skipped(first_store: RedisStore) -> None:
     """An item with an id below the head, which a Redis stream cannot contain, is read in order."""
-    log = one.log(CHAT)
+    log = first_store.log(CHAT)
     await log.append([NewEntry(Item(5), id=5, after=0), NewEntry(Item(9), id=9, after=5)])
     reader = log.reader("team")
     await reader.seek_if_new(0)
@@ -415,16 +420,16 @@ async def test_a_pending_item_that_was_trimmed_is_reported(
     program: Callable[..., RedisStore], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The reader that claims it gets an entry without an item, with a gap; there is a warning."""
-    one, other = program(max_length=3), program(max_length=3)
-    await one.open()
-    await other.open()
-    await one.log(CHAT).append(new_items(1))
-    first, second = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
+    first_store, second_store = program(max_length=3), program(max_length=3)
+    await first_store.open()
+    await second_store.open()
+    await first_store.log(CHAT).append(new_items(1))
+    first, second = first_store.log(CHAT).reader("team"), second_store.log(CHAT).reader("team")
     await first.seek_if_new(0)
     await second.seek_if_new(0)
     assert await read_ids(first, ack=False) == [1]
     for id in range(2, 9):
-        await one.log(CHAT).append(new_items(id))
+        await first_store.log(CHAT).append(new_items(id))
     await first.leave()
     assert list(await second.read(0, 10)) == [Entry(1, 0, True, None)]
     assert "1 was trimmed" in caplog.text
@@ -433,12 +438,12 @@ async def test_a_pending_item_that_was_trimmed_is_reported(
 
 async def test_pending_mail_is_never_trimmed(program: Callable[..., RedisStore]) -> None:
     """Although other readers have acknowledged later mail."""
-    one, other = program(max_length=2), program(max_length=2)
-    await one.open()
-    await other.open()
-    log = one.log(MAIL)
+    first_store, second_store = program(max_length=2), program(max_length=2)
+    await first_store.open()
+    await second_store.open()
+    log = first_store.log(MAIL)
     await log.append(new_mails(1, 2, 3))
-    first, second = log.reader("team"), other.log(MAIL).reader("team")
+    first, second = log.reader("team"), second_store.log(MAIL).reader("team")
     await first.seek_if_new(0)
     await second.seek_if_new(0)
     assert await read_ids(first, ack=False) == [1]
@@ -454,18 +459,18 @@ async def test_pending_mail_is_never_trimmed(program: Callable[..., RedisStore])
     assert await read_ids(log.reader(None)) == [6, 7]
 
 
-async def test_other_programs_can_read_the_stream(url: str, one: RedisStore) -> None:
+async def test_other_programs_can_read_the_stream(url: str, first_store: RedisStore) -> None:
     """With the key and the format of the documentation, and with the service's ids."""
     from redis.asyncio import Redis
 
-    await one.log(CHAT).append(new_items(7, after=3))
-    key = f"{{pythpeer:{one._keys.prefix}}}:log:chat"
+    await first_store.log(CHAT).append(new_items(7, after=3))
+    key = f"{{pythpeer:{first_store._keys.prefix}}}:log:chat"
     async with Redis.from_url(url, protocol=2) as client:
         assert await client.xrange(key) == [(b"7-0", {b"after": b"3", b"item": b'{"id":7}'})]
         await client.xgroup_create(key, "outsider", "0")
         assert await client.xreadgroup("outsider", "me", {key: ">"})
-    await one.log(CHAT).append(new_items(8))
-    assert await read_ids(one.log(CHAT).reader(None)) == [7, 8]
+    await first_store.log(CHAT).append(new_items(8))
+    assert await read_ids(first_store.log(CHAT).reader(None)) == [7, 8]
 
 
 @redis_server.needs_a_server
@@ -538,7 +543,9 @@ def stream_of(
     return Stream(Poller(source, store.log(CHAT), Retry(max_delay=0.2)), name=name, after=after)
 
 
-async def test_streams_of_a_name_share_a_source(one: RedisStore, other: RedisStore) -> None:
+async def test_streams_of_a_name_share_a_source(
+    first_store: RedisStore, second_store: RedisStore
+) -> None:
     """Each message is returned to one of them, one polls for all, and nothing is lost."""
     source, ids = MemorySource(), list[int]()
     done = asyncio.Event()
@@ -550,7 +557,9 @@ async def test_streams_of_a_name_share_a_source(one: RedisStore, other: RedisSto
                 done.set()
             await asyncio.sleep(0.001)
 
-    streams = [stream_of(store, source, "team") for store in (one, other, one)]
+    streams = [
+        stream_of(store, source, "team") for store in (first_store, second_store, first_store)
+    ]
     for stream in streams:
         await stream.__aenter__()
     followers = [asyncio.ensure_future(follow(stream)) for stream in streams]
@@ -566,15 +575,15 @@ async def test_streams_of_a_name_share_a_source(one: RedisStore, other: RedisSto
 
 
 async def test_a_new_name_fetches_what_the_log_lacks(
-    one: RedisStore, other: RedisStore, monkeypatch: pytest.MonkeyPatch
+    first_store: RedisStore, second_store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log starts at the position of another stream; this one starts at 0."""
     monkeypatch.setattr(feed, "LEASE", 0.3)
     source = MemorySource(1, 2, 3, 4, 5)
-    async with stream_of(one, source, None) as first:
+    async with stream_of(first_store, source, None) as first:
         source.ids += [6]
         assert await take_ids(first, 1) == [6]
-        async with stream_of(other, source, "all", after=0) as stream:
+        async with stream_of(second_store, source, "all", after=0) as stream:
             assert await take_ids(stream, 6) == [1, 2, 3, 4, 5, 6]
             source.ids += [7]
             assert await take_ids(stream, 1) == [7]
@@ -582,11 +591,14 @@ async def test_a_new_name_fetches_what_the_log_lacks(
 
 
 async def test_a_busy_leader_lets_another_poll(
-    one: RedisStore, other: RedisStore, exact: bool
+    first_store: RedisStore, second_store: RedisStore, exact: bool
 ) -> None:
     """A leader that processes an item does not poll, and must not keep others from polling."""
     source = MemorySource()
-    busy, free = stream_of(one, source, "busy", after=0), stream_of(other, source, "free", after=0)
+    busy, free = (
+        stream_of(first_store, source, "busy", after=0),
+        stream_of(second_store, source, "free", after=0),
+    )
     source.ids += [1]
     assert await take_ids(busy, 1) == [1]
     assert await take_ids(free, 1) == [1]
@@ -602,17 +614,17 @@ async def test_a_busy_leader_lets_another_poll(
 
 
 async def test_a_gap_is_reported_by_the_stream_that_reaches_it(
-    one: RedisStore, other: RedisStore
+    first_store: RedisStore, second_store: RedisStore
 ) -> None:
     """It is reported once, and the name continues."""
     source = MemorySource(1, 2)
-    stream = stream_of(one, source, "team", after=0)
+    stream = stream_of(first_store, source, "team", after=0)
     assert await take_ids(stream, 2) == [1, 2]
-    await other.log(CHAT).append(new_items(9, after=8))
+    await second_store.log(CHAT).append(new_items(9, after=8))
     source.ids = [9, 10]
     assert await take_ids(stream, 2) == [9, 10]
     assert not stream.gaps  # the service returned that there is nothing in between
-    await other.log(CHAT).append([NewEntry(Item(20), id=20, after=15, gap=True)])
+    await second_store.log(CHAT).append([NewEntry(Item(20), id=20, after=15, gap=True)])
     source.ids = [22]
     assert await take_ids(stream, 2) == [20, 22]
     assert stream.gaps == (Gap(10, 20),)
@@ -633,10 +645,12 @@ async def send(limiter: Limiter, sent: list[float], priority: Priority = Priorit
 
 
 def gaps(times: list[float]) -> list[float]:
-    return [later - earlier for earlier, later in itertools.pairwise(sorted(times))]
+    return [later - previous for previous, later in itertools.pairwise(sorted(times))]
 
 
-async def test_programs_share_the_tokens(one: RedisStore, other: RedisStore, exact: bool) -> None:
+async def test_programs_share_the_tokens(
+    first_store: RedisStore, second_store: RedisStore, exact: bool
+) -> None:
     """One request per interval, of any program, alternately."""
     sent: dict[str, list[float]] = {"one": [], "other": []}
 
@@ -646,8 +660,8 @@ async def test_programs_share_the_tokens(one: RedisStore, other: RedisStore, exa
             await send(limiter, sent[name])
 
     async with asyncio.timeout(HANG_TIMEOUT), asyncio.TaskGroup() as group:
-        group.create_task(work("one", one))
-        group.create_task(work("other", other))
+        group.create_task(work("one", first_store))
+        group.create_task(work("other", second_store))
     intervals = gaps(sent["one"] + sent["other"])
     assert min(intervals) >= 0.049
     assert not exact or sum(intervals) < 15 * 0.05 * 1.5  # the benchmarks measure it on real time
@@ -656,13 +670,17 @@ async def test_programs_share_the_tokens(one: RedisStore, other: RedisStore, exa
     assert all(a != b for a, b in itertools.pairwise(names[2:-2]))
 
 
-async def test_a_burst_is_shared_too(one: RedisStore, other: RedisStore, exact: bool) -> None:
+async def test_a_burst_is_shared_too(
+    first_store: RedisStore, second_store: RedisStore, exact: bool
+) -> None:
     """The burst is that of all programs together, not of each."""
-    limiters = [store.limiter("k", "n", Rate(0.2, burst=3)) for store in (one, other)]
+    limiters = [
+        store.limiter("k", "n", Rate(0.2, burst=3)) for store in (first_store, second_store)
+    ]
     if exact:
         await asyncio.sleep(0.9)  # after which all tokens are available
     else:
-        await redis_server.let_all_tokens_be_available(one)
+        await redis_server.make_tokens_available(first_store)
     sent: list[float] = []
     async with asyncio.timeout(HANG_TIMEOUT), asyncio.TaskGroup() as group:
         for limiter in limiters * 3:
@@ -674,13 +692,13 @@ async def test_a_burst_is_shared_too(one: RedisStore, other: RedisStore, exact: 
 
 
 async def test_a_token_that_was_not_used_is_released(
-    one: RedisStore, other: RedisStore, exact: bool
+    first_store: RedisStore, second_store: RedisStore, exact: bool
 ) -> None:
     """A permit without a request releases it immediately."""
     rate = Rate(1.0 if exact else 10 * HANG_TIMEOUT)
     if not exact:
-        await redis_server.let_all_tokens_be_available(one)
-    first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
+        await redis_server.make_tokens_available(first_store)
+    first, second = first_store.limiter("k", "n", rate), second_store.limiter("k", "n", rate)
     permit = await first.acquire(Priority.CALL)
     waiting = asyncio.ensure_future(second.acquire(Priority.CALL))
     await asyncio.sleep(0.1)
@@ -691,34 +709,36 @@ async def test_a_token_that_was_not_used_is_released(
 
 
 async def test_an_outstanding_token_of_a_dead_program_counts_as_used(
-    one: RedisStore, other: RedisStore, exact: bool, session_timeout: float
+    first_store: RedisStore, second_store: RedisStore, exact: bool, session_timeout: float
 ) -> None:
     """Because its request may have been sent; the others lose one interval, and no more."""
     rate = Rate(0.5 if exact else 0.2, guard=0.05)
-    first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
+    first, second = first_store.limiter("k", "n", rate), second_store.limiter("k", "n", rate)
     if not exact:
-        await redis_server.let_all_tokens_be_available(one)
+        await redis_server.make_tokens_available(first_store)
     requested = now()
     await first.acquire(Priority.CALL)
     started = now() if exact else requested  # on real time the response may be slow
-    stop_heartbeats(one)
+    stop_heartbeats(first_store)
     async with within(4, exact=exact):
         (await second.acquire(Priority.CALL)).close()
-    took = now() - started
-    assert took >= session_timeout + rate.interval - 0.01
-    assert not exact or took < session_timeout + rate.interval + 0.6
+    elapsed = now() - started
+    assert elapsed >= session_timeout + rate.interval - 0.01
+    assert not exact or elapsed < session_timeout + rate.interval + 0.6
 
 
-async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: bool) -> None:
+async def test_a_pause_holds_for_all(
+    first_store: RedisStore, second_store: RedisStore, exact: bool
+) -> None:
     """A program that was throttled pauses the others as well."""
     rate = Rate(0.01)
-    first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
+    first, second = first_store.limiter("k", "n", rate), second_store.limiter("k", "n", rate)
     await send(second, [])
     started = now()
     first.pause(0.7 if exact else 10 * HANG_TIMEOUT)
 
     async def paused() -> bool:
-        return (await other.snapshot()).endpoints[0].paused_for > 0.0
+        return (await second_store.snapshot()).endpoints[0].paused_for > 0.0
 
     await wait_until(paused, 0.1 if exact else HANG_TIMEOUT)
     with pytest.raises(RateLimitedError) as caught:
@@ -729,7 +749,7 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
         assert retry_after == pytest.approx(0.65, abs=0.1)
     else:
         assert 9 * HANG_TIMEOUT < retry_after <= 10 * HANG_TIMEOUT
-        first, second = one.limiter("l", "n", rate), other.limiter("l", "n", rate)
+        first, second = first_store.limiter("l", "n", rate), second_store.limiter("l", "n", rate)
         await send(second, [])
         started = now()
         first.pause(0.2)
@@ -739,10 +759,12 @@ async def test_a_pause_holds_for_all(one: RedisStore, other: RedisStore, exact: 
     assert now() - started >= (0.7 if exact else 0.2)
 
 
-async def test_a_cancelled_waiter_leaves_nothing_behind(one: RedisStore, other: RedisStore) -> None:
+async def test_a_cancelled_waiter_leaves_nothing_behind(
+    first_store: RedisStore, second_store: RedisStore
+) -> None:
     """Neither a token nor a position in the queue, at any time of the cancellation."""
     rate = Rate(0.02, guard=0.0)
-    first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
+    first, second = first_store.limiter("k", "n", rate), second_store.limiter("k", "n", rate)
     await send(second, [])
     for number in range(20):
         await asyncio.sleep(0.02 * (number % 2))  # with and without an available token
@@ -757,13 +779,13 @@ async def test_a_cancelled_waiter_leaves_nothing_behind(one: RedisStore, other: 
             assert now() - started < delays.allowed(0.25)
 
 
-async def test_accounts_and_endpoints_are_paced_separately(one: RedisStore) -> None:
+async def test_accounts_and_endpoints_are_paced_separately(first_store: RedisStore) -> None:
     """Each key has a bucket."""
     rate = Rate(10 * HANG_TIMEOUT)
-    await redis_server.let_all_tokens_be_available(one)
+    await redis_server.make_tokens_available(first_store)
     async with asyncio.timeout(HANG_TIMEOUT):
-        await send(one.limiter("a", "n", rate), [])
-        await send(one.limiter("b", "n", rate), [])
+        await send(first_store.limiter("a", "n", rate), [])
+        await send(first_store.limiter("b", "n", rate), [])
 
 
 # -- the server's address -------------------------------------------------------------------------
@@ -886,13 +908,15 @@ def test_importing_needs_no_redis() -> None:
 # -- a server that fails --------------------------------------------------------------------------
 
 
-async def test_a_thousand_concurrent_reads_need_few_connections(url: str, one: RedisStore) -> None:
+async def test_a_thousand_concurrent_reads_need_few_connections(
+    url: str, first_store: RedisStore
+) -> None:
     """A call waits for a free connection."""
-    log = one.log(CHAT)
+    log = first_store.log(CHAT)
     await log.append(new_items(1))
     results = await asyncio.gather(*(log.reader(None).read(0, 1) for _ in range(1000)))
     assert [entry.id for (entry,) in results] == [1] * 1000
-    assert len(one._connections._idle) <= MAX_CONNECTIONS
+    assert len(first_store._connections._idle) <= MAX_CONNECTIONS
 
 
 @pytest.mark.parametrize("exact", [True], ids=["virtual time"])
@@ -901,9 +925,11 @@ async def test_the_wait_for_a_connection_is_limited_by_the_timeout(
 ) -> None:
     """A server that hangs delays no call longer, with any number of calls."""
     writers: list[asyncio.StreamWriter] = []
-    hung = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    silent_server = await asyncio.start_server(
+        lambda _, writer: writers.append(writer), "127.0.0.1", 0
+    )
     store = RedisStore(
-        f"redis://127.0.0.1:{hung.sockets[0].getsockname()[1]}", timeout=0.1, patience=0.0
+        f"redis://127.0.0.1:{silent_server.sockets[0].getsockname()[1]}", timeout=0.1, patience=0.0
     )
     store._connections._open = True
     started = now()
@@ -912,7 +938,7 @@ async def test_the_wait_for_a_connection_is_limited_by_the_timeout(
     assert {str(error).partition("did")[2] for error in errors} == {" not respond within 0.1 s"}
     assert now() - started < 1.0
     await store._connections.aclose()
-    hung.close()
+    silent_server.close()
     for writer in writers:
         writer.close()
     await asyncio.sleep(0.01)
@@ -956,7 +982,7 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
     authority.cert_pem.write_to_path(str(ca))
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    fake = MisbehavingRedis(context=context)
+    fake = FaultyRedis(context=context)
     async with fake:
         address = fake.url.replace("redis://", "rediss://")
         good = RedisStore(f"{address}?ssl_ca_certs={ca}")
@@ -969,12 +995,12 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_lost_the_scripts_receives_them_again(
-    url: str, one: RedisStore
+    url: str, first_store: RedisStore
 ) -> None:
     """The call does not fail."""
     from redis.asyncio import Redis
 
-    log = one.log(CHAT)
+    log = first_store.log(CHAT)
     await log.append(new_items(1))
     async with Redis.from_url(url, protocol=2) as client:
         await client.script_flush()
@@ -1124,7 +1150,7 @@ async def test_all_keys_are_on_one_node_of_a_cluster(tmp_path: Path) -> None:
         await store.aclose()
 
 
-class MisbehavingRedis:
+class FaultyRedis:
     """A server with given responses to scripts, and with those of a server to other commands."""
 
     def __init__(
@@ -1187,7 +1213,7 @@ async def test_errors_of_a_server_are_mapped(
     response: bytes, text: str, transient: bool, calls: int, exact: bool
 ) -> None:
     """Whether it is transient, whether there is a retry, and the advice in the text."""
-    fake = MisbehavingRedis(*[response] * 20)
+    fake = FaultyRedis(*[response] * 20)
     async with fake as store:
         await store.open()
         with pytest.raises(StoreError, match=text) as caught:
@@ -1202,38 +1228,38 @@ async def test_errors_of_a_server_are_mapped(
 
 async def test_a_redirection_of_a_cluster_is_followed() -> None:
     """By the next attempt, and by all later calls."""
-    there = MisbehavingRedis()
-    async with there:
-        port = there.url.rpartition(":")[2].partition("/")[0].encode()
-        here = MisbehavingRedis(b"-MOVED 42 127.0.0.1:" + port)
+    server = FaultyRedis()
+    async with server:
+        port = server.url.rpartition(":")[2].partition("/")[0].encode()
+        here = FaultyRedis(b"-MOVED 42 127.0.0.1:" + port)
         async with here as store:
             await store.open()
             assert await store.log(CHAT).max_acknowledged() == 7
             await store._connections._discard_idle()
             assert await store.log(CHAT).max_acknowledged() == 7
-            assert (here.scripts, there.scripts) == (1, 2)
+            assert (here.scripts, server.scripts) == (1, 2)
 
 
 async def test_a_server_that_is_too_old_is_an_error() -> None:
     """With its version, and the oldest supported one."""
-    async with MisbehavingRedis(version="6.2.14") as store:
+    async with FaultyRedis(version="6.2.14") as store:
         with pytest.raises(StoreError, match=r"has version 6\.2\.14, and 7\.0 is the oldest"):
             await store.open()
 
 
-async def test_a_store_that_is_not_open_raises_errors(one: RedisStore) -> None:
+async def test_a_store_that_is_not_open_raises_errors(first_store: RedisStore) -> None:
     """Before it was opened, and after it was closed."""
     store = RedisStore("redis://localhost")
     with pytest.raises(StoreError, match="not open"):
         await store.log(CHAT).max_acknowledged()
-    await one.aclose()
+    await first_store.aclose()
     with pytest.raises(StoreError, match="not open"):
-        await one.log(CHAT).max_acknowledged()
+        await first_store.log(CHAT).max_acknowledged()
 
 
 async def test_an_acknowledgement_that_cannot_be_stored_at_the_end_is_an_error() -> None:
     """None is lost silently."""
-    fake = MisbehavingRedis()
+    fake = FaultyRedis()
     async with fake as store:
         await store.open()
         store.log(CHAT).reader(None).ack(3)
@@ -1244,27 +1270,29 @@ async def test_an_acknowledgement_that_cannot_be_stored_at_the_end_is_an_error()
             await store.aclose()
 
 
-async def test_direct_calls_have_a_separate_position(one: RedisStore, other: RedisStore) -> None:
+async def test_direct_calls_have_a_separate_position(
+    first_store: RedisStore, second_store: RedisStore
+) -> None:
     """It does not count as acknowledged, and every program can read it."""
-    log = one.log(MAIL)
+    log = first_store.log(MAIL)
     await log.append(new_mails(1, 2, 3))
     assert await log.reader(DIRECT).position() is None
     log.reader(DIRECT).ack(0)
     reader = log.reader(DIRECT)
     reader.ack(2)
     assert await reader.position() == 2
-    assert await other.log(MAIL).reader(DIRECT).position() == 2
+    assert await second_store.log(MAIL).reader(DIRECT).position() == 2
     assert await log.max_acknowledged() == 0
     assert [entry.id for entry in await reader.read(1, sys.maxsize)] == [2, 3]
 
 
 async def test_an_item_that_cannot_be_read_or_written_is_undecodable(
-    url: str, one: RedisStore, caplog: pytest.LogCaptureFixture
+    url: str, first_store: RedisStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With a warning; the entries next to it are not affected."""
     from redis.asyncio import Redis
 
-    log = one.log(Topic("nested", Nested))
+    log = first_store.log(Topic("nested", Nested))
     nested: list[object] = []
     for _ in range(1_000_000):  # Python 3.14 encodes a tenth of that
         nested = [nested]
@@ -1272,7 +1300,7 @@ async def test_an_item_that_cannot_be_read_or_written_is_undecodable(
     await log.append([NewEntry(Nested([1]), id=1, after=0), too_deep])
     async with Redis.from_url(url, protocol=2) as client:
         fields = {"after": "2", "item": "{"}
-        await client.xadd(f"{one._keys.tag}:log:nested", fields, id="3-0")  # type: ignore[arg-type]
+        await client.xadd(f"{first_store._keys.tag}:log:nested", fields, id="3-0")  # type: ignore[arg-type]
     entries = await log.reader(None).read(0, 10)
     assert [entry.item for entry in entries] == [Nested([1]), None, None]
     assert "2 cannot be encoded" in caplog.text
@@ -1294,14 +1322,14 @@ async def empty(url: str, store: RedisStore) -> None:
 
 
 async def test_on_an_empty_server_all_tokens_count_as_used(
-    url: str, one: RedisStore, other: RedisStore
+    url: str, first_store: RedisStore, second_store: RedisStore
 ) -> None:
     """Earlier requests are unknown: the next one waits until a token is certainly available."""
     rate = Rate(0.2, guard=0.05)
-    first, second = one.limiter("k", "n", rate), other.limiter("k", "n", rate)
+    first, second = first_store.limiter("k", "n", rate), second_store.limiter("k", "n", rate)
     sent: list[float] = []
     await send(first, sent)
-    await empty(url, one)
+    await empty(url, first_store)
     await send(second, sent)
     await send(first, sent)
     assert min(gaps(sent)) >= 0.199
@@ -1338,18 +1366,18 @@ async def test_on_a_restarted_server_all_tokens_count_as_used(
 
 
 async def test_chat_continues_when_the_server_is_empty(
-    url: str, one: RedisStore, other: RedisStore
+    url: str, first_store: RedisStore, second_store: RedisStore
 ) -> None:
     """A reader has the position of its name, and the service still has later messages."""
     source = MemorySource(1, 2)
     stream, anonymous = (
-        stream_of(one, source, "team", after=0),
-        stream_of(other, source, None, after=0),
+        stream_of(first_store, source, "team", after=0),
+        stream_of(second_store, source, None, after=0),
     )
     assert await take_ids(stream, 2) == [1, 2]
     assert await take_ids(anonymous, 2) == [1, 2]
     await stream.ack()
-    await empty(url, one)
+    await empty(url, first_store)
     source.ids += [3, 4]
     assert await take_ids(stream, 2) == [3, 4]
     assert await take_ids(anonymous, 2) == [3, 4]
@@ -1359,17 +1387,17 @@ async def test_chat_continues_when_the_server_is_empty(
 
 
 async def test_mail_is_recovered_when_the_server_is_empty(
-    url: str, one: RedisStore, other: RedisStore
+    url: str, first_store: RedisStore, second_store: RedisStore
 ) -> None:
     """The service has forgotten it, so the history is read; new ids are beyond the old ones."""
-    log = one.log(MAIL)
+    log = first_store.log(MAIL)
     await log.append(new_mails(1, 2, 3))
-    reader, anonymous = log.reader("team"), other.log(MAIL).reader(None)
+    reader, anonymous = log.reader("team"), second_store.log(MAIL).reader(None)
     await reader.seek_if_new(0)
     assert await read_all(reader) == [1, 2, 3]
     assert await read_ids(anonymous) == [1, 2, 3]
     assert not await log.lost_fetches()
-    await empty(url, one)
+    await empty(url, first_store)
     assert await read_ids(reader, 3) == []
     assert len(await log.lost_fetches()) == 1
     await log.append(new_mails(4))
@@ -1380,13 +1408,13 @@ async def test_mail_is_recovered_when_the_server_is_empty(
 
 
 async def test_a_fetch_intent_that_the_server_lost_is_stored_again(
-    url: str, one: RedisStore
+    url: str, first_store: RedisStore
 ) -> None:
     """So that a read whose response is lost as well is recovered."""
-    log = one.log(MAIL)
+    log = first_store.log(MAIL)
     lost = await log.begin_fetch(20.0)
-    await empty(url, one)
-    kept = await one.log(MAIL).begin_fetch(20.0)
+    await empty(url, first_store)
+    kept = await first_store.log(MAIL).begin_fetch(20.0)
     await log.lose_fetch(lost)
     fetches = list(await log.lost_fetches())
     assert len(fetches) == 1
@@ -1394,7 +1422,7 @@ async def test_a_fetch_intent_that_the_server_lost_is_stored_again(
 
 
 async def test_the_fetch_of_a_dead_program_is_lost_immediately(
-    one: RedisStore, other: RedisStore, exact: bool, session_timeout: float
+    first_store: RedisStore, second_store: RedisStore, exact: bool, session_timeout: float
 ) -> None:
     """It is lost when the death is detected, and once more when its time is over."""
     started, fetch = now(), 0
@@ -1403,34 +1431,37 @@ async def test_the_fetch_of_a_dead_program_is_lost_immediately(
         (2.5,) if exact else (1.2, 6.0, HANG_TIMEOUT)
     ):  # a longer time if this is too slow
         started = now()
-        log = one.log(MAIL)  # kept in a variable, because a handle that is collected counts as dead
+        log = first_store.log(
+            MAIL
+        )  # kept in a variable, because a handle that is collected counts as dead
         fetch = await log.begin_fetch(seconds)
-        assert not await other.log(MAIL).lost_fetches()
-        stop_heartbeats(one)
+        assert not await second_store.log(MAIL).lost_fetches()
+        stop_heartbeats(first_store)
         await wait_until(
-            other.log(MAIL).lost_fetches, session_timeout + 0.1 if exact else HANG_TIMEOUT
+            second_store.log(MAIL).lost_fetches, session_timeout + 0.1 if exact else HANG_TIMEOUT
         )
         assert now() - started >= session_timeout - 0.001
-        assert list(await other.log(MAIL).lost_fetches()) == [fetch]
-        await other.log(MAIL).append([], completes=[fetch])
+        assert list(await second_store.log(MAIL).lost_fetches()) == [fetch]
+        await second_store.log(MAIL).append([], completes=[fetch])
         if now() - started < seconds:
             break
-        await other.log(MAIL).append([], completes=[fetch])
-    assert not await other.log(MAIL).lost_fetches()
-    await wait_until(other.log(MAIL).lost_fetches, seconds if exact else 2 * HANG_TIMEOUT)
+        await second_store.log(MAIL).append([], completes=[fetch])
+    assert not await second_store.log(MAIL).lost_fetches()
+    await wait_until(second_store.log(MAIL).lost_fetches, seconds if exact else 2 * HANG_TIMEOUT)
     assert now() - started >= seconds - 0.001
-    assert list(await other.log(MAIL).lost_fetches()) == [fetch]
+    assert list(await second_store.log(MAIL).lost_fetches()) == [fetch]
 
 
 async def test_the_lease_of_a_dead_program_is_free_immediately(
-    one: RedisStore, other: RedisStore, exact: bool, session_timeout: float
+    first_store: RedisStore, second_store: RedisStore, exact: bool, session_timeout: float
 ) -> None:
     """Before it expires."""
-    assert await one.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
-    assert not await other.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
-    stop_heartbeats(one)
+    assert await first_store.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
+    assert not await second_store.log(CHAT).acquire_lease(10 * HANG_TIMEOUT)
+    stop_heartbeats(first_store)
     await wait_until(
-        lambda: other.log(CHAT).acquire_lease(10 * HANG_TIMEOUT), 2.0 if exact else HANG_TIMEOUT
+        lambda: second_store.log(CHAT).acquire_lease(10 * HANG_TIMEOUT),
+        2.0 if exact else HANG_TIMEOUT,
     )
 
 
@@ -1438,34 +1469,38 @@ async def test_closing_releases_items_and_tokens(
     program: Callable[[], RedisStore], exact: bool
 ) -> None:
     """Another program gets them immediately: pending items, tokens, the position in the queue."""
-    one, other, rate = program(), program(), Rate(1.0 if exact else 10 * HANG_TIMEOUT)
-    await one.open()
-    await other.open()
+    first_store, second_store, rate = (
+        program(),
+        program(),
+        Rate(1.0 if exact else 10 * HANG_TIMEOUT),
+    )
+    await first_store.open()
+    await second_store.open()
     if not exact:
-        await redis_server.let_all_tokens_be_available(one)
-    await one.log(CHAT).append(new_items(1))
-    reader = one.log(CHAT).reader("team")
+        await redis_server.make_tokens_available(first_store)
+    await first_store.log(CHAT).append(new_items(1))
+    reader = first_store.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     assert await read_ids(reader, ack=False) == [1]
-    permit = await one.limiter("k", "n", rate).acquire(Priority.CALL)
-    await one.aclose()
-    assert await read_ids(other.log(CHAT).reader("team")) == [1]
+    permit = await first_store.limiter("k", "n", rate).acquire(Priority.CALL)
+    await first_store.aclose()
+    assert await read_ids(second_store.log(CHAT).reader("team")) == [1]
     async with within(0.5, exact=exact):
-        (await other.limiter("k", "n", rate).acquire(Priority.CALL)).close()
+        (await second_store.limiter("k", "n", rate).acquire(Priority.CALL)).close()
     assert not permit.written
 
 
 async def test_there_are_no_heartbeats_when_nothing_is_pending(
-    one: RedisStore, exact: bool
+    first_store: RedisStore, exact: bool
 ) -> None:
     """They are sent only while there is something that others wait for."""
-    reader = one.log(CHAT).reader("team")
+    reader = first_store.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     await reader.read(0, 1)
     await reader.leave()
 
     async def is_idle() -> bool:
-        return one._heartbeat._timer is None and one._heartbeat._task is None
+        return first_store._heartbeat._timer is None and first_store._heartbeat._task is None
 
     await wait_until(is_idle, 0.5 if exact else HANG_TIMEOUT)
 

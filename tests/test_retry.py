@@ -67,7 +67,7 @@ def errors() -> dict[str, PythpeerError]:
     }
 
 
-def classify(effect: Effect, error: PythpeerError) -> PythpeerError:
+def outcome_of(effect: Effect, error: PythpeerError) -> PythpeerError:
     """Return the outcome of a request that failed so, with the status of the response, if any."""
     if isinstance(error, DecodeError):
         return classify_failure(effect, error, 200)
@@ -108,7 +108,7 @@ def test_a_policy_is_a_value() -> None:
         policy.attempts = 9  # type: ignore[misc]
 
 
-WORTH_ANOTHER_TRY = {
+RETRIED = {
     "never left", "untrusted", "dropped", "timed out before", "timed out",
     "500", "503", "599", "429",
 }  # fmt: skip
@@ -120,7 +120,7 @@ NEVER_ASKED = {"unknown", "limit in words"}
 def test_what_is_repeated(case: str) -> None:
     """Transport errors, 5xx and 429, and no error that would only occur again."""
     delay = Retry().delay(errors()[case], 1)
-    assert (delay is not None) is (case in WORTH_ANOTHER_TRY)
+    assert (delay is not None) is (case in RETRIED)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])
@@ -158,13 +158,13 @@ def test_jitter_is_full(attempt: int, step: float) -> None:
 def test_another_policy_is_a_subclass() -> None:
     """`Retry.delay` can be overridden."""
 
-    class Stubborn(Retry, frozen=True):
+    class AlwaysRetry(Retry, frozen=True):
         def delay(self, error: PythpeerError, attempt: int) -> float | None:
             return 1.0
 
-    assert Stubborn().delay(errors()["404"], 99) == 1.0
+    assert AlwaysRetry().delay(errors()["404"], 99) == 1.0
     with pytest.raises(InvalidRequestError):
-        Stubborn(attempts=0)
+        AlwaysRetry(attempts=0)
 
 
 # -- outcomes -------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ UNKNOWN_TOO = {"garbage", "too large"}
 def test_a_failed_read_is_a_failure(case: str) -> None:
     """It changed nothing, so its outcome is known."""
     error = errors()[case]
-    assert classify(Effect.READ, error) is error
+    assert outcome_of(Effect.READ, error) is error
 
 
 @pytest.mark.parametrize("effect", [Effect.WRITE, Effect.CONSUME])
@@ -194,7 +194,7 @@ def test_a_failed_read_is_a_failure(case: str) -> None:
 def test_what_may_have_happened_is_unknown(case: str, effect: Effect) -> None:
     """Connection broken, time-out, 5xx, no JSON: such a request may have happened."""
     error = errors()[case]
-    seen = classify(effect, error)
+    seen = outcome_of(effect, error)
     if case not in UNKNOWN.keys() | UNKNOWN_TOO:
         assert seen is error
         return
@@ -221,7 +221,7 @@ def test_an_unknown_outcome_keeps_the_status(status: int) -> None:
 
 def test_an_unknown_outcome_hides_its_cause() -> None:
     """It is made from scalars: no cause, no context, no excerpt."""
-    error = classify(Effect.WRITE, errors()["garbage"])
+    error = outcome_of(Effect.WRITE, errors()["garbage"])
     assert set(vars(error)) == {"endpoint", "sent", "status", "untrusted"}
     assert error.__cause__ is None
     assert error.__context__ is None

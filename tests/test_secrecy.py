@@ -27,7 +27,7 @@ import anyio
 import msgspec
 import pytest
 from faults import BROKEN, DROPPED_RESPONSES, NOT_DOCUMENTED, TIMED_OUT, steps_of
-from helpers import DEEP, little_to_collect
+from helpers import DEEP, frozen_collector
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -98,7 +98,7 @@ KEYED: Final[Mapping[str, Call]] = MappingProxyType(
 )
 """Every kind of call, with a canary for each key."""
 
-TYPICAL: Final = ("messages", "own_read", "unread_mail", "post")
+SAMPLE_CALLS: Final = ("messages", "own_read", "unread_mail", "post")
 """Each key, in the URL and in the header, and each effect."""
 
 
@@ -136,7 +136,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             links += link.exceptions
 
 
-def renderings(error: BaseException) -> Iterator[str | bytes]:
+def texts_of(error: BaseException) -> Iterator[str | bytes]:
     """Yield every form in which Python shows an exception."""
     for link in chain(error):
         yield str(link)
@@ -153,9 +153,9 @@ def renderings(error: BaseException) -> Iterator[str | bytes]:
             yield pickle.dumps(link)
 
 
-def examine(error: BaseException) -> None:
+def check_error(error: BaseException) -> None:
     """Fail where *error* shows a key."""
-    assert not [text for text in renderings(error) if leaks(text)]
+    assert not [text for text in texts_of(error) if leaks(text)]
 
 
 class LogCapture(logging.Handler):
@@ -163,13 +163,13 @@ class LogCapture(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: set[str] = set()
+        self.received: set[str] = set()
         self.errors: list[BaseException] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         assert not leaks(message)
-        self.heard.add(message[:20])
+        self.received.add(message[:20])
         if record.exc_info and record.exc_info[1]:
             self.errors.append(record.exc_info[1])
 
@@ -185,16 +185,16 @@ class LeakWatch:
 
     def has_logged(self, beginning: str) -> bool:
         """Return whether asyncio has logged a message that begins so."""
-        return beginning[:20] in self._capture.heard
+        return beginning[:20] in self._capture.received
 
-    def examine(self) -> None:
+    def check_error(self) -> None:
         """Fail where a key was shown, or where an object was left to the garbage collector."""
         formatter = logging.Formatter("%(name)s %(message)s")
         for record in self._caplog.records:
             assert not leaks(formatter.format(record))
             assert not leaks(repr(vars(record)))
         for error in self._capture.errors:
-            examine(error)
+            check_error(error)
         assert [str(warning.message) for warning in self._warnings] == []
         assert self._unraisable == []
 
@@ -233,7 +233,7 @@ class LeakWatch:
 @pytest.fixture(scope="module", autouse=True)
 def quick_collections() -> Iterator[None]:
     """Make garbage collection, which is called often here, ignore earlier objects."""
-    with little_to_collect():
+    with frozen_collector():
         yield
 
 
@@ -253,7 +253,7 @@ async def watching(
         if debug:
             gc.collect()
             await asyncio.sleep(0.1)
-    watch.examine()
+    watch.check_error()
 
 
 async def caught(call: Call, session: Session, url: str) -> BaseException:
@@ -274,10 +274,10 @@ async def assert_no_leak(
 ) -> None:
     """Let every call fail at *url*, and search everywhere; *debugged* ones in debug mode too."""
     async with watching(caplog):
-        for name in TYPICAL:
+        for name in SAMPLE_CALLS:
             async with keyed_session(url, **options) as session:
                 error = await caught(KEYED[name], session, url)
-                examine(error)
+                check_error(error)
                 assert not leaks(repr(session))
     async with watching(caplog, debug=True) as watch:
         for name in debugged:
@@ -303,12 +303,12 @@ SILENT: Final = steps_of(TIMED_OUT)
 async def test_no_broken_answer_shows_a_key(fault: str, caplog: pytest.LogCaptureFixture) -> None:
     """Not in the error, its cause and its context, not in a log, a warning or a pickle."""
     # Debug mode costs most: in the small run each fault meets one call in it, the next the other.
-    way = list(BAD).index(fault) % len(DEBUGGED)
-    debugged = DEBUGGED if DEEP else DEBUGGED[way : way + 1]
+    offset = list(BAD).index(fault) % len(DEBUGGED)
+    debugged = DEBUGGED if DEEP else DEBUGGED[offset : offset + 1]
     async with RawServer(BAD[fault]) as server:
         await assert_no_leak(server.url, caplog, debugged=debugged)
         assert all(leaks(asked.head) for asked in server.requests)
-        assert len(server.requests) == len(TYPICAL) + len(debugged)
+        assert len(server.requests) == len(SAMPLE_CALLS) + len(debugged)
 
 
 @pytest.mark.parametrize("fault", SILENT)
@@ -358,12 +358,12 @@ async def test_no_closing_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
         for call in KEYED.values():
             async with watching(caplog):
                 session = keyed_session(server.url)
-                examine(await caught(call, session, server.url))
+                check_error(await caught(call, session, server.url))
                 await session.open()
                 task = asyncio.ensure_future(caught(call, session, server.url))
                 await asyncio.sleep(0.1)
                 await session.aclose()
-                examine(await task)
+                check_error(await task)
 
 
 # -- a service that repeats the keys --------------------------------------------------------------
@@ -371,8 +371,8 @@ async def test_no_closing_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
 
 def keys_of(head: str) -> list[str]:
     """Return the keys of a request, decoded."""
-    found = [key for key in (*KEYS.values(), OWN_KEY) if quote(key, safe="") in head]
-    return found + [key for key in KEYS.values() if f"X-API-Key: {key}" in head]
+    keys = [key for key in (*KEYS.values(), OWN_KEY) if quote(key, safe="") in head]
+    return keys + [key for key in KEYS.values() if f"X-API-Key: {key}" in head]
 
 
 def lower_case(key: str) -> str:
@@ -469,9 +469,9 @@ async def test_no_echo_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) 
             for name in ("messages", "all_mail", "own_read"):
                 error = await caught(KEYED[name], session, server.url)
                 assert type(error) is kind
-                examine(error)
+                check_error(error)
             for name in ("post", "unread_mail"):
-                examine(await caught(KEYED[name], session, server.url))
+                check_error(await caught(KEYED[name], session, server.url))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -488,7 +488,7 @@ async def test_no_note_shows_a_key(form: str, caplog: pytest.LogCaptureFixture) 
         reason, parts = caught.value.__notes__
         assert reason == "reading back failed: peerbet.chat.get: not today, *** today"
         assert parts == "0 of 1 parts were posted before this"
-        examine(caught.value)
+        check_error(caught.value)
 
 
 @pytest.mark.parametrize("form", ["raw", "percent-encoded"])
@@ -504,7 +504,7 @@ async def test_no_excerpt_begins_with_most_of_a_key(form: str, missing: int) -> 
         for name in ("messages", "own_read"):
             error = await caught(KEYED[name], session, server.url)
             assert isinstance(error, DecodeError)
-            examine(error)
+            check_error(error)
 
 
 async def test_the_rest_of_an_echo_is_kept() -> None:
@@ -541,9 +541,9 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
             keyed_session(server.url) as session,
         ):
             stream = open_stream(session)
-            with pytest.raises(AccessDeniedError) as refused:
+            with pytest.raises(AccessDeniedError) as raised:
                 await anext(stream)
-            examine(refused.value)
+            check_error(raised.value)
             assert not leaks(repr(stream))
             assert len(server.requests) >= len(steps)
         assert any(record.levelno == logging.WARNING for record in caplog.records)
@@ -552,7 +552,7 @@ async def test_no_stream_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
 # -- hooks ----------------------------------------------------------------------------------------
 
 
-class SpyTelemetry(Telemetry):
+class RecordingTelemetry(Telemetry):
     """Shows every event in every form, and then fails with the event in a local variable.
 
     Another telemetry, if there is one, receives it before.
@@ -580,8 +580,8 @@ def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
     tracers, meters = TracerProvider(), MeterProvider([reader])
     tracers.add_span_processor(SimpleSpanProcessor(spans))
     telemetry = OpenTelemetry(tracer_provider=tracers, meter_provider=meters)
-    theirs = AioHttpClientInstrumentor()
-    theirs.instrument(tracer_provider=tracers, meter_provider=meters, skip_dep_check=True)
+    instrumentor = AioHttpClientInstrumentor()
+    instrumentor.instrument(tracer_provider=tracers, meter_provider=meters, skip_dep_check=True)
 
     def exported() -> str:
         data = reader.get_metrics_data()
@@ -595,12 +595,12 @@ def exporting() -> Iterator[tuple[OpenTelemetry, Callable[[], str]]]:
     try:
         yield telemetry, exported
     finally:
-        theirs.uninstrument()
+        instrumentor.uninstrument()
         tracers.shutdown()
         meters.shutdown()
 
 
-def examine_health(session: Session) -> None:
+def check_health(session: Session) -> None:
     """Fail where the health of a session shows a key."""
     health = session.health()
     assert not leaks(repr(health))
@@ -612,32 +612,32 @@ async def assert_no_leak_to_hooks(
 ) -> None:
     """Let every call and every stream fail at *url*, and search what hooks and exporters get."""
     with exporting() as (telemetry, exported):
-        spy = SpyTelemetry(telemetry)
-        hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), spy.show)
-        options = {"telemetry": spy, **hooks, **options}
+        recorder = RecordingTelemetry(telemetry)
+        hooks = dict.fromkeys(("on_request", "on_response", "on_retry", "on_gap"), recorder.show)
+        options = {"telemetry": recorder, **hooks, **options}
         async with watching(caplog):
             async with keyed_session(url, **options) as session:
-                for name in TYPICAL:
+                for name in SAMPLE_CALLS:
                     with contextlib.suppress(TimeoutError, PythpeerError):
                         async with asyncio.timeout(20.0):
                             await KEYED[name].run(session, url)
-                    examine_health(session)
+                    check_health(session)
             async with keyed_session(url, **options) as session:
                 streams = session.peerbet.chat_stream(), session.pythbots.mail_stream()
                 for stream in streams:
                     with contextlib.suppress(TimeoutError, PythpeerError):
                         async with asyncio.timeout(20.0):
                             await anext(stream)
-                    examine_health(session)
+                    check_health(session)
             for record in caplog.records:
                 if record.exc_info and record.exc_info[1]:
-                    examine(record.exc_info[1])
+                    check_error(record.exc_info[1])
         seen = exported()
         assert "url.full" in seen
         assert "http.client.request.duration" in seen
         assert not leaks(seen)
-    assert spy.shown
-    assert not [text for text in spy.shown if leaks(text)]
+    assert recorder.shown
+    assert not [text for text in recorder.shown if leaks(text)]
 
 
 FAULTS: Final[Mapping[str, Step]] = MappingProxyType({**dict(BAD), **dict(SILENT)})
@@ -697,7 +697,7 @@ def raise_lookup_error() -> None:
     raise LookupError
 
 
-async def by_sibling(call: Call, session: Session, url: str) -> None:
+async def by_failed_task(call: Call, session: Session, url: str) -> None:
     async def run() -> None:
         await call.run(session, url)
 
@@ -715,42 +715,49 @@ async def by_nested(call: Call, session: Session, url: str) -> None:
         raise LookupError from error
 
 
-WAYS: Final = (by_timeout, by_fail_after, by_wait_for, by_cancel, by_sibling, by_nested)
+CANCELLATIONS: Final = (
+    by_timeout,
+    by_fail_after,
+    by_wait_for,
+    by_cancel,
+    by_failed_task,
+    by_nested,
+)
 
 
 async def interrupt(
-    way: Callable[[Call, Session, str], Any], url: str, caplog: pytest.LogCaptureFixture
+    cancel_by: Callable[[Call, Session, str], Any], url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cancel every call in one way, and search everywhere."""
-    for name in TYPICAL:
+    for name in SAMPLE_CALLS:
         debug = name == "post"
         async with watching(caplog, debug=debug), keyed_session(url, timeout=8.0) as session:
-            task = asyncio.ensure_future(way(KEYED[name], session, url))
+            task = asyncio.ensure_future(cancel_by(KEYED[name], session, url))
             with pytest.raises(BaseException) as ended:  # of any class
                 await task
             assert not isinstance(ended.value, (AssertionError, NameError, TypeError))
-            examine(ended.value)
+            check_error(ended.value)
             assert not leaks(repr(task))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("cancel_by", CANCELLATIONS)
 @pytest.mark.parametrize("fault", ["silence", "silence within the body", "head by drips"])
 async def test_no_cancelled_request_shows_a_key(
-    fault: str, way: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    fault: str, cancel_by: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A cancellation passes through the frames that held the key."""
     async with RawServer(SILENT[fault]) as server:
-        await interrupt(way, server.url, caplog)
-        assert len(server.requests) == len(TYPICAL)
+        await interrupt(cancel_by, server.url, caplog)
+        assert len(server.requests) == len(SAMPLE_CALLS)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("cancel_by", CANCELLATIONS)
 async def test_no_cancelled_connection_shows_a_key(
-    way: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    cancel_by: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor do those of a request that waits for its connection."""
     with unresponsive_port() as url:
-        await interrupt(way, url, caplog)
+        await interrupt(cancel_by, url, caplog)
 
 
 async def test_no_cancelled_wait_shows_a_key(caplog: pytest.LogCaptureFixture) -> None:
@@ -761,42 +768,44 @@ async def test_no_cancelled_wait_shows_a_key(caplog: pytest.LogCaptureFixture) -
             async with watching(caplog), keyed_session(server.url, **options) as session:
                 with pytest.raises(TimeoutError) as ended:
                     await by_timeout(KEYED[name], session, server.url)
-                examine(ended.value)
-            paced = {"rates": {"peerbet.chat.get": Rate(50.0), "pythbots.mail": Rate(50.0)}}
-            async with watching(caplog), keyed_session(server.url, **paced) as session:
+                check_error(ended.value)
+            pacing_options = {
+                "rates": {"peerbet.chat.get": Rate(50.0), "pythbots.mail": Rate(50.0)}
+            }
+            async with watching(caplog), keyed_session(server.url, **pacing_options) as session:
                 await caught(KEYED[name], session, server.url)
                 if name != "own_read":
                     with pytest.raises(TimeoutError) as ended:
                         await by_timeout(KEYED[name], session, server.url)
-                    examine(ended.value)
+                    check_error(ended.value)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("cancel_by", CANCELLATIONS)
 async def test_no_hook_receives_a_key_of_a_cancelled_request(
-    way: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    cancel_by: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Hooks receive the event, and inherit nothing of the exception that is raised."""
     async with RawServer(hang()) as server:
-        spy = SpyTelemetry()
+        recorder = RecordingTelemetry()
         with exporting() as (telemetry, exported):
-            for listener in (telemetry, spy):
-                for name in TYPICAL:
+            for listener in (telemetry, recorder):
+                for name in SAMPLE_CALLS:
                     async with (
                         watching(caplog),
                         keyed_session(
-                            server.url, telemetry=listener, on_response=spy.show, timeout=8.0
+                            server.url, telemetry=listener, on_response=recorder.show, timeout=8.0
                         ) as session,
                     ):
-                        task = asyncio.ensure_future(way(KEYED[name], session, server.url))
+                        task = asyncio.ensure_future(cancel_by(KEYED[name], session, server.url))
                         with pytest.raises(BaseException) as ended:  # of any class
                             await task
-                        examine(ended.value)
+                        check_error(ended.value)
                     for record in caplog.records:
                         if record.exc_info and record.exc_info[1]:
-                            examine(record.exc_info[1])
+                            check_error(record.exc_info[1])
             assert '"cancelled"' in exported()
             assert not leaks(exported())
-        assert not [text for text in spy.shown if leaks(text)]
+        assert not [text for text in recorder.shown if leaks(text)]
 
 
 # -- representations ------------------------------------------------------------------------------
@@ -835,9 +844,9 @@ async def test_nothing_that_holds_a_key_is_pickled() -> None:
     async with RawServer(answer()) as server, keyed_session(server.url) as session:
         request = Request(Endpoint("own", server.url), {"k": Secret(OWN_KEY)})
         for thing in (session, session.peerbet, session.pythbots, request, request.segments):
-            with pytest.raises((TypeError, pickle.PicklingError)) as refused:
+            with pytest.raises((TypeError, pickle.PicklingError)) as raised:
                 pickle.dumps(thing)
-            examine(refused.value)
+            check_error(raised.value)
 
 
 async def test_the_results_and_the_store_hold_no_key() -> None:
@@ -851,10 +860,10 @@ async def test_the_results_and_the_store_hold_no_key() -> None:
         RawServer(Step(lambda peer: peer.send(page))) as server,
         keyed_session(server.url) as session,
     ):
-        found = [await KEYED[name].run(session, server.url) for name in ("messages", "user")]
+        results = [await KEYED[name].run(session, server.url) for name in ("messages", "user")]
         stream = session.peerbet.chat_stream(after=0, name="mine")
-        found.append(await anext(stream))
-        assert not leaks(repr(found))
+        results.append(await anext(stream))
+        assert not leaks(repr(results))
         store = session._store
         assert not leaks(f"{store!r} {vars(store)!r}")
 
@@ -881,20 +890,20 @@ WRONG_KEYS: Final[Mapping[str, Callable[[], Any]]] = MappingProxyType(
 @pytest.mark.parametrize("wrong", WRONG_KEYS)
 def test_no_wrong_key_is_shown(wrong: str, name: str) -> None:
     """The error about a key does not show it, wherever the key was passed."""
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as raised:
         Session(**{**KEYS, name: WRONG_KEYS[wrong]()})
-    examine(refused.value)
-    with pytest.raises(InvalidRequestError) as refused:
+    check_error(raised.value)
+    with pytest.raises(InvalidRequestError) as raised:
         Session.from_env(**{**KEYS, name: WRONG_KEYS[wrong]()})
-    examine(refused.value)
+    check_error(raised.value)
 
 
 def test_no_key_that_does_not_fit_a_header_is_shown() -> None:
     """A key that is sent in a header must be ASCII, and is not shown where it is not."""
     for make in (Session, Session.from_env):
-        with pytest.raises(InvalidRequestError) as refused:
+        with pytest.raises(InvalidRequestError) as raised:
             make(pythbots_api_key=KEYS["peerbet_key"])
-        examine(refused.value)
+        check_error(raised.value)
 
 
 WRONG_OPTIONS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
@@ -916,18 +925,18 @@ WRONG_OPTIONS: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
 @pytest.mark.parametrize("wrong", WRONG_OPTIONS)
 def test_no_wrong_option_shows_a_key(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error about another option does not show the valid keys."""
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as raised:
         Session(**{**KEYS, **WRONG_OPTIONS[wrong]})  # type: ignore[arg-type]  # on purpose
-    examine(refused.value)
+    check_error(raised.value)
     for name, variable in (
         ("peerbet_key", "PYTHPEER_PEERBET_KEY"),
         ("personal_key", "PYTHPEER_PERSONAL_KEY"),
         ("pythbots_api_key", "PYTHPEER_PYTHBOTS_API_KEY"),
     ):
         monkeypatch.setenv(variable, KEYS[name])
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as raised:
         Session.from_env(**WRONG_OPTIONS[wrong])  # type: ignore[arg-type]  # on purpose
-    examine(refused.value)
+    check_error(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -950,9 +959,9 @@ def test_no_wrong_variable_shows_a_key(
     monkeypatch.setenv("PYTHPEER_PYTHBOTS_API_KEY", KEYS["pythbots_api_key"])
     monkeypatch.setenv(variable, value)
     del value
-    with pytest.raises(InvalidRequestError) as refused:
+    with pytest.raises(InvalidRequestError) as raised:
         Session.from_env()
-    examine(refused.value)
+    check_error(raised.value)
 
 
 async def test_no_wrong_argument_shows_a_key() -> None:
@@ -967,9 +976,9 @@ async def test_no_wrong_argument_shows_a_key() -> None:
             lambda: session.call(endpoint, token=Secret(OWN_KEY), a="twice"),
         ]
         for ask in wrong:
-            with pytest.raises(InvalidRequestError) as refused:
+            with pytest.raises(InvalidRequestError) as raised:
                 await ask()
-            examine(refused.value)
+            check_error(raised.value)
 
 
 # -- the tests themselves -------------------------------------------------------------------------
@@ -987,14 +996,14 @@ def test_the_search_finds_what_is_there() -> None:
 
     for leak in (ValueError(OWN_KEY), ValueError([quote(OWN_KEY)]), ApiError(message=OWN_KEY)):
         with pytest.raises(AssertionError):
-            examine(leak)
+            check_error(leak)
     with pytest.raises(ValueError) as leaked:
         fail()
     with pytest.raises(AssertionError):
-        examine(leaked.value)
+        check_error(leaked.value)
     assert leaks(OWN_KEY.encode())
     assert all(leaks(form(key)) for form in FORMS.values() for key in KEYS.values())
     assert unquote(lower_case(OWN_KEY)) == OWN_KEY
-    examine(ValueError("nothing of interest"))
+    check_error(ValueError("nothing of interest"))
     assert GOOD.isascii()
     assert isinstance(api_error("no"), Step)

@@ -13,10 +13,12 @@ import weakref
 
 import msgspec
 import pytest
+from helpers import warns_renamed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pythpeer import InvalidRequestError, Secret
+from pythpeer.secret import account_of
 
 CANARY = "c4n4ry/K3y+%=&"
 
@@ -33,12 +35,12 @@ def test_reveals_what_it_was_given(text: str) -> None:
 
 
 @given(keys, keys)
-def test_equality_is_that_of_the_texts(one: str, other: str) -> None:
+def test_equality_is_that_of_the_texts(first: str, second: str) -> None:
     """Two secrets are equal when their texts are, and equal ones hash alike."""
-    assert (Secret(one) == Secret(other)) is (one == other)
-    assert (Secret(one) != Secret(other)) is (one != other)
-    assert Secret(one) == Secret(one)
-    assert hash(Secret(one)) == hash(Secret(one))
+    assert (Secret(first) == Secret(second)) is (first == second)
+    assert (Secret(first) != Secret(second)) is (first != second)
+    assert Secret(first) == Secret(first)
+    assert hash(Secret(first)) == hash(Secret(first))
 
 
 def test_a_secret_is_not_equal_to_its_text() -> None:
@@ -150,9 +152,9 @@ def test_copies_are_the_same_object() -> None:
 
 
 @given(keys, keys)
-def test_fingerprints_distinguish_keys(one: str, other: str) -> None:
+def test_fingerprints_distinguish_keys(first: str, second: str) -> None:
     """Equal keys have equal fingerprints, different keys different ones."""
-    assert (Secret(one).fingerprint() == Secret(other).fingerprint()) is (one == other)
+    assert (Secret(first).fingerprint() == Secret(second).fingerprint()) is (first == second)
 
 
 def test_a_fingerprint_is_no_key() -> None:
@@ -255,7 +257,14 @@ def test_wrap_returns_its_error(value: object, fault: str) -> None:
 
 def test_the_old_name_of_try_wrap_still_works() -> None:
     """`Secret.wrap` does the same as `Secret.try_wrap`, with a ``DeprecationWarning``."""
-    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+    with warns_renamed("Secret.wrap()", "Secret.try_wrap()"):
         assert Secret.wrap(CANARY) == Secret(CANARY)
-    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+    with warns_renamed("Secret.wrap()", "Secret.try_wrap()"):
         assert isinstance(Secret.wrap(""), InvalidRequestError)
+
+
+def test_the_account_of_a_key_is_the_one_that_stores_have() -> None:
+    """Another name would make the positions and logs of an existing store unreachable."""
+    key = Secret("x")
+    assert account_of(key) == key.fingerprint() == "57a901a378659f51"
+    assert account_of(None) == "nobody"

@@ -178,15 +178,15 @@ async def test_broken_rules_are_shown(serve: Serve) -> None:
 @needs_signals
 async def test_people_talk_with_that_option(serve: Serve) -> None:
     """For equal seeds they say the same."""
-    openings: list[list[tuple[str, str]]] = []
+    conversations: list[list[tuple[str, str]]] = []
     for _ in range(2):
         command = serve(*FREE, "--people", "--seed", "5", "--json")
         row = json.loads(await command.next_line())
         async with Session(peerbet_url=row["environment"]["PYTHPEER_PEERBET_URL"]) as session:
             page = await session.peerbet.messages()
-        openings.append([(message.sender, message.text) for message in page.messages])
-    assert openings[0][0] == openings[1][0]
-    assert openings[0][0][1] == "good morning, everyone"
+        conversations.append([(message.sender, message.text) for message in page.messages])
+    assert conversations[0][0] == conversations[1][0]
+    assert conversations[0][0][1] == "good morning, everyone"
 
 
 @pytest.mark.processes

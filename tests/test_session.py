@@ -59,7 +59,7 @@ ENDPOINTS = [
 ]
 VARIABLES = ["PEERBET_KEY", "PERSONAL_KEY", "PYTHBOTS_API_KEY", "PEERBET_URL", "PYTHBOTS_URL"]
 
-EVERY_WAY: dict[str, Callable[[Session], Awaitable[object]]] = {
+REQUESTS: dict[str, Callable[[Session], Awaitable[object]]] = {
     "messages": lambda session: session.peerbet.messages(),
     "post": lambda session: session.peerbet.post("hi"),
     "user": lambda session: session.pythbots.user("tiro"),
@@ -72,7 +72,7 @@ EVERY_WAY: dict[str, Callable[[Session], Awaitable[object]]] = {
 }
 """Each kind of request to a service."""
 
-every_way = pytest.mark.parametrize("ask", EVERY_WAY.values(), ids=EVERY_WAY)
+each_request = pytest.mark.parametrize("ask", REQUESTS.values(), ids=REQUESTS)
 
 
 class Roll(msgspec.Struct):
@@ -164,7 +164,7 @@ async def test_a_store_that_cannot_be_opened_leaves_the_session_closed() -> None
     await session.aclose()
 
 
-@every_way
+@each_request
 async def test_a_closed_session_raises(ask: Callable[[Session], Awaitable[object]]) -> None:
     """Before it was opened and after it was closed, each call is a clear error, and no request."""
     session = Session(peerbet_key="k", personal_key="k")
@@ -364,12 +364,12 @@ async def test_closing_one_session_leaves_the_other_alone(new_store: StoreFactor
         first = await fake.session(store=store).open()
         async with fake.session(store=store) as second:
             await first.peerbet.messages()
-            mine = asyncio.create_task(first.peerbet.messages())
+            own_call = asyncio.create_task(first.peerbet.messages())
             other = asyncio.create_task(second.peerbet.messages())
             await run_loop_turns()
             await first.aclose()
             with pytest.raises(SessionClosedError):
-                await mine
+                await own_call
             assert (await other).messages == ()
     assert fake.violations == []
 
@@ -758,10 +758,10 @@ def test_from_env_passes_other_options_on(environment: pytest.MonkeyPatch) -> No
 def test_from_env_makes_a_session_of_the_derived_class(environment: pytest.MonkeyPatch) -> None:
     """A class derived from `Session` returns its own type."""
 
-    class Mine(Session):
+    class MySession(Session):
         pass
 
-    assert type(Mine.from_env()) is Mine
+    assert type(MySession.from_env()) is MySession
 
 
 # -- pacing ---------------------------------------------------------------------------------------
@@ -886,9 +886,9 @@ async def test_sessions_of_different_accounts_do_not_wait_for_each_other(
         fake.chat.register("alice", "key-of-alice")
         store = new_store()
         hers = fake.session(store=store, peerbet_key="key-of-alice")
-        async with fake.session(store=store) as mine, hers:
+        async with fake.session(store=store) as own_session, hers:
             start = now()
-            await asyncio.gather(mine.peerbet.messages(), hers.peerbet.messages())
+            await asyncio.gather(own_session.peerbet.messages(), hers.peerbet.messages())
             assert now() - start < 0.5
     assert fake.violations == []
 
@@ -1096,8 +1096,8 @@ async def test_a_read_is_repeated() -> None:
 
 async def test_a_read_is_not_repeated_indefinitely() -> None:
     """After ``attempts`` the last failure is raised."""
-    thrice = Session(retry=Retry(attempts=3))
-    async with RawServer(answer(b"", 500)) as server, thrice as session:
+    with_attempts = Session(retry=Retry(attempts=3))
+    async with RawServer(answer(b"", 500)) as server, with_attempts as session:
         with pytest.raises(HttpStatusError) as caught:
             await session.call(Endpoint("own", server.url, rate=Rate(0.0)))
         assert caught.value.status == 500
@@ -1151,7 +1151,7 @@ async def test_a_429_beyond_max_wait_is_raised() -> None:
 def test_streams_and_closing_raise_in_another_loop() -> None:
     """A stream, new or old, and closing raise an error in a second loop."""
 
-    async def elsewhere(session: Session, stream: ChatStream) -> None:
+    async def use_in_another_loop(session: Session, stream: ChatStream) -> None:
         with pytest.raises(SessionClosedError, match="another event loop"):
             await anext(session.peerbet.chat_stream(after=0))
         with pytest.raises(SessionClosedError, match="another event loop"):
@@ -1163,7 +1163,7 @@ def test_streams_and_closing_raise_in_another_loop() -> None:
         async with FakeServices() as fake, fake.session() as session:
             fake.chat.say("alice", "hi")
             stream = session.peerbet.chat_stream(after=0)
-            await asyncio.to_thread(asyncio.run, elsewhere(session, stream))
+            await asyncio.to_thread(asyncio.run, use_in_another_loop(session, stream))
             assert (await anext(stream)).text == "hi"
 
     asyncio.run(here())
@@ -1197,20 +1197,20 @@ def test_what_a_closed_loop_left_can_be_closed_in_another() -> None:
 
 async def test_a_failed_read_s_own_error_outlasts_a_long_queue() -> None:
     """If its repetition would wait too long for a token, the failure is raised."""
-    crowd: list[asyncio.Task[ChatPage]] = []
+    tasks: list[asyncio.Task[ChatPage]] = []
 
-    class Crowding(Retry, frozen=True):
+    class CallingRetry(Retry, frozen=True):
         def delay(self, error: PythpeerError, attempt: int) -> float | None:
-            crowd.append(asyncio.ensure_future(session.peerbet.messages()))
-            return 0.01 if len(crowd) == 1 else None
+            tasks.append(asyncio.ensure_future(session.peerbet.messages()))
+            return 0.01 if len(tasks) == 1 else None
 
     async with (
         RawServer(answer(b"", 500)) as server,
         open_session(
-            server.url, rates={"peerbet.chat.get": Rate(1.0)}, max_wait=1.5, retry=Crowding()
+            server.url, rates={"peerbet.chat.get": Rate(1.0)}, max_wait=1.5, retry=CallingRetry()
         ) as session,
     ):
         with pytest.raises(HttpStatusError) as caught:
             await session.peerbet.messages()
         assert caught.value.status == 500
-        await asyncio.gather(*crowd, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)

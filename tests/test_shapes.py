@@ -81,7 +81,7 @@ DOCUMENTED = {
     "peerbet.chat.set/documented": b'{"status":1,"mid":1}',
 }
 
-REFUSALS: dict[str, tuple[type[Exception], str]] = {
+REJECTED: dict[str, tuple[type[Exception], str]] = {
     "peerbet.chat.get/refused": (AccessDeniedError, "Invalid key"),
     "peerbet.chat.get/refused_older": (ApiError, "Invalid action"),
     "peerbet.chat.get/refused_without_words": (ApiError, "rejected without an error message"),
@@ -107,8 +107,8 @@ def test_documented_samples_are_as_documented(case: str) -> None:
 def test_every_sample_is_parsed(case: str) -> None:
     """Each is a result of its endpoint, and each error sample is the right error."""
     answer = sample(case)
-    if case in REFUSALS:
-        kind, words = REFUSALS[case]
+    if case in REJECTED:
+        kind, words = REJECTED[case]
         assert type(answer) is kind
         assert str(answer) == f"{case.partition('/')[0]}: {words}"
     elif case.partition("/")[2].startswith("captured_refusal"):
@@ -120,10 +120,10 @@ def test_every_sample_is_parsed(case: str) -> None:
         assert not isinstance(answer, Exception)
 
 
-@pytest.mark.parametrize("case", REFUSALS)
+@pytest.mark.parametrize("case", REJECTED)
 def test_an_error_is_an_error_for_a_write_too(case: str) -> None:
     """An endpoint that accepts any document does not accept an error envelope."""
-    assert type(read(SEND, body(case))) is REFUSALS[case][0]
+    assert type(read(SEND, body(case))) is REJECTED[case][0]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -131,11 +131,11 @@ def test_an_error_is_an_error_for_a_write_too(case: str) -> None:
 def test_damage_around_a_sample_changes_nothing(case: str, before: bytes) -> None:
     """The lenient and the fast parser give the same result."""
     endpoint = SHAPED[case.partition("/")[0]]
-    clean, damaged = read(endpoint, body(case)), read(endpoint, before + body(case))
+    clean, invalid = read(endpoint, body(case)), read(endpoint, before + body(case))
     if isinstance(clean, Exception):
-        assert type(damaged) is type(clean)
+        assert type(invalid) is type(clean)
     else:
-        assert damaged == clean
+        assert invalid == clean
 
 
 # -- Peerbet --------------------------------------------------------------------------------------

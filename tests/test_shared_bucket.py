@@ -60,19 +60,19 @@ def test_the_first_has_a_token_immediately_and_the_next_one_waits() -> None:
 def test_a_response_makes_it_due_earlier() -> None:
     """One interval after the response a token is certainly due."""
     processes = Processes()
-    spend_number = processes.written(processes.acquire("one", 0.0)[1], 0.0)
+    token_number = processes.written(processes.acquire("one", 0.0)[1], 0.0)
     with processes as bucket:
-        bucket.answered(spend_number, 0.01)
+        bucket.answered(token_number, 0.01)
     assert processes.acquire("two", 0.5)[0] == pytest.approx(0.51)
 
 
 def test_a_waiter_asks_again_in_time_for_a_response() -> None:
     """As soon as a response that arrives now in another process can make a token due."""
     processes = Processes(Rate(1.0, guard=5.0))
-    spend_number = processes.written(processes.acquire("one", 0.0)[1], 0.0)
+    token_number = processes.written(processes.acquire("one", 0.0)[1], 0.0)
     assert processes.acquire("two", 0.1)[0] == pytest.approx(1.0)
     with processes as bucket:
-        bucket.answered(spend_number, 0.3)
+        bucket.answered(token_number, 0.3)
     assert processes.acquire("two", 1.1)[0] == pytest.approx(0.2)
     assert processes.acquire("two", 1.3)[0] == 0.0
 
@@ -308,12 +308,12 @@ class Simulation:
                 case "write" if client.tickets:
                     ticket, until = client.tickets.popitem()
                     if self.now < until:
-                        spend_number = bucket.written(ticket, self.now, rate.guard)
-                        client.asked.append((spend_number, self.arrive(rate, part)))
+                        token_number = bucket.written(ticket, self.now, rate.guard)
+                        client.asked.append((token_number, self.record_arrival(rate, part)))
                 case "answer" if client.asked:
-                    spend_number, at = client.asked.pop(int(part * len(client.asked)))
+                    token_number, at = client.asked.pop(int(part * len(client.asked)))
                     self.now = max(self.now, at)
-                    bucket.answered(spend_number, self.now)
+                    bucket.answered(token_number, self.now)
                 case "return" if client.tickets:
                     bucket.release(client.tickets.popitem()[0])
                 case "leave":
@@ -324,7 +324,7 @@ class Simulation:
                 case "die" | "die and write":
                     until = client.tickets.popitem()[1] if client.tickets else 0.0
                     if action == "die and write" and self.now < until:
-                        self.arrive(rate, part)  # and this was not recorded any more
+                        self.record_arrival(rate, part)  # and this was not recorded any more
                     del self.clients[owner]
                     self.clients[f"{next(self.names)}"] = Client(rate, {}, [])
                 case "sleep":
@@ -345,7 +345,7 @@ class Simulation:
         before = sorted(self.arrivals)[-own:]
         assert len(before) < own or self.now >= before[0] + rate.interval - EPS
 
-    def arrive(self, rate: Rate, part: float) -> float:
+    def record_arrival(self, rate: Rate, part: float) -> float:
         self.arrivals.append(self.now + part * rate.guard)
         return self.arrivals[-1]
 
@@ -383,8 +383,8 @@ def test_the_service_never_counts_too_many(
         processes.do(*action)
     arrivals = sorted(processes.arrivals)
     for first, at in enumerate(arrivals):
-        for beyond, later in enumerate(arrivals[first + burst :], 1):
-            assert later - at >= beyond * interval - EPS
+        for index, later in enumerate(arrivals[first + burst :], 1):
+            assert later - at >= index * interval - EPS
 
 
 # Of one interval and different bursts, or of different intervals and one token each.
@@ -443,8 +443,8 @@ def test_no_process_is_served_twice_before_another_that_waits(
         schedule.sort()
         now, number = schedule.pop(0)
         while answered and answered[0][0] <= now:
-            at, spend_number = answered.pop(0)
-            bucket.answered(spend_number, at)
+            at, token_number = answered.pop(0)
+            bucket.answered(token_number, at)
         if number not in queue:
             queue.append(number)
         grant = bucket.acquire(f"{number}", now)
@@ -486,11 +486,11 @@ def test_a_response_finds_its_request_although_the_burst_has_grown() -> None:
     """And a response without a request finds none."""
     bucket, other = Bucket(Rate(1.0, guard=0.5)), Bucket(Rate(1.0, 3, 0.5))
     bucket.reserve()
-    spend_number = bucket.spend(0.0)
+    token_number = bucket.spend(0.0)
     other.restore(bucket.state())
     assert other.due(0.0) == 1.5
     other.answered(0, 0.1)
-    other.answered(spend_number, 0.2)
+    other.answered(token_number, 0.2)
     dues = list[float]()
     for _ in range(3):
         dues.append(other.due(0.0))
@@ -498,7 +498,7 @@ def test_a_response_finds_its_request_although_the_burst_has_grown() -> None:
     assert dues == [1.5, 2.5, 3.5]
     assert other.state().start_times == [0.5, 0.5, 0.2]
     bucket.restore(other.state())
-    bucket.answered(spend_number, 0.1)
+    bucket.answered(token_number, 0.1)
     assert bucket.state().start_times == [0.1]
 
 

@@ -208,8 +208,8 @@ def test_what_stands_alone_is_cut_anywhere() -> None:
         "\U00020000",
     ):
         assert split_text(character * 5, 2) == (character * 2, character * 2, character)
-    newer = "\U0001faea", "\U000323b0"  # a pictograph and an ideograph of Unicode 17
-    for character in newer:
+    unassigned = "\U0001faea", "\U000323b0"  # a pictograph and an ideograph of Unicode 17
+    for character in unassigned:
         assert split_text(character * 5, 2) == (character * 2, character * 2, character)
 
 
@@ -224,14 +224,14 @@ def packed(text: str, limit: int) -> list[str]:
     """The parts of a text of one line, by the book and one cluster at a time."""
     parts = [""]
     for word in text.split(" "):
-        fits = len(word) <= limit
-        glue = " " if parts[-1] else ""
-        for piece in [word] if fits else regex.findall(r"\X", word):
-            if len(parts[-1] + glue + piece) > limit:
+        is_short = len(word) <= limit
+        separator = " " if parts[-1] else ""
+        for piece in [word] if is_short else regex.findall(r"\X", word):
+            if len(parts[-1] + separator + piece) > limit:
                 parts.append("")
-                glue = ""
-            parts[-1] += glue + piece
-            glue = ""
+                separator = ""
+            parts[-1] += separator + piece
+            separator = ""
     return parts
 
 
@@ -276,8 +276,8 @@ def test_every_character_has_a_class_of_its_property(pattern: str) -> None:
 
 def test_few_characters_have_a_stricter_class_than_needed() -> None:
     """Of what the tables of this Python know, letters, digits, signs and emoji stand alone."""
-    characters_alone = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
-    assigned = [character for character in characters_alone if _break_class(character) != "u"]
+    single_characters = characters(r"(?V1)[[\p{L}\p{N}\p{P}\p{S}]&&\p{GCB=Other}&&\P{InCB=Linker}]")
+    assigned = [character for character in single_characters if _break_class(character) != "u"]
     assert {_break_class(character) for character in assigned} == {"o"}
     assert len(assigned) > 130_000
 
@@ -369,5 +369,5 @@ def seconds(text: str) -> float:
 )
 def test_the_time_grows_with_the_length_of_a_text(piece: str) -> None:
     """Eight times the text takes eight times the time, or little more, and not its square."""
-    shorter, longer = (f"x{piece * (length // len(piece))}y" for length in (10_000, 80_000))
-    assert seconds(longer) < 32 * seconds(shorter)
+    short_text, long_text = (f"x{piece * (length // len(piece))}y" for length in (10_000, 80_000))
+    assert seconds(long_text) < 32 * seconds(short_text)

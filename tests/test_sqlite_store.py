@@ -31,7 +31,7 @@ from pythpeer import InvalidRequestError, MemoryStore, Rate, Session, SqliteStor
 from pythpeer.pacing.queue import Priority
 from pythpeer.stores import EndpointSnapshot, Entry, Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
-from pythpeer.stores.sqlite import log_state as shelf_module
+from pythpeer.stores.sqlite import log_state as log_state_module
 from pythpeer.stores.sqlite import owner as owner_module
 
 pytestmark = pytest.mark.anyio
@@ -85,10 +85,10 @@ def threads() -> set[threading.Thread]:
     return set(threading.enumerate())
 
 
-async def becomes_true(happened: Callable[[], bool]) -> bool:
+async def wait_for_condition(condition: Callable[[], bool]) -> bool:
     """Return whether it happens soon: other threads need real time."""
     for _ in range(500):
-        if happened():
+        if condition():
             return True
         time.sleep(0.01)  # noqa: ASYNC251
         await asyncio.sleep(0)
@@ -249,7 +249,7 @@ def _garbage(path: Path) -> None:
     path.write_bytes(b"this is no database, whatever it may be called" * 40)
 
 
-def _damaged(path: Path) -> None:
+def _corrupted(path: Path) -> None:
     _valid(path)
     data = bytearray(path.read_bytes())
     data[8192:24576] = os.urandom(16384)
@@ -266,7 +266,7 @@ def _foreign(path: Path) -> None:
         other.execute("CREATE TABLE recipes (cake TEXT)")
 
 
-def _newer(path: Path) -> None:
+def _later_version(path: Path) -> None:
     _valid(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version = 99")
@@ -287,10 +287,10 @@ def _file_as_folder(path: Path) -> None:
 
 REJECTED: Final = {
     "garbage": (_garbage, "damaged"),
-    "damaged": (_damaged, "damaged"),
+    "damaged": (_corrupted, "damaged"),
     "truncated": (_truncated, "damaged"),
     "foreign": (_foreign, "another program's"),
-    "newer": (_newer, "upgrade pythpeer"),
+    "newer": (_later_version, "upgrade pythpeer"),
     "a folder": (_folder, "directory"),
     "missing folder": (_missing_folder, "No such file"),
     "a file as the folder": (_file_as_folder, "Not a directory"),
@@ -319,7 +319,7 @@ def test_an_unusable_file_is_rejected_and_not_changed(case: str, tmp_path: Path)
             assert "closed" in repr(store)
 
     asyncio.run(use())
-    assert asyncio.run(becomes_true(lambda: threads() <= before_all))
+    assert asyncio.run(wait_for_condition(lambda: threads() <= before_all))
     assert before is None or path.read_bytes() == before
 
 
@@ -454,7 +454,7 @@ async def test_a_position_is_written_into_the_database_now_and_then(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a transaction that is made anyway, and only if the position has moved."""
-    monkeypatch.setattr(shelf_module, "CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(log_state_module, "CHECKPOINT_EVERY", 3)
     async with opened(path) as store:
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
@@ -501,9 +501,9 @@ async def test_positions_from_before_a_seek_are_ignored(path: Path) -> None:
             assert await third.log(CHAT).reader("me").position() == 4
 
 
-@pytest.mark.parametrize("damage", ["deleted", "empty", "truncated", "zeroes"])
+@pytest.mark.parametrize("corrupt_by", ["deleted", "empty", "truncated", "zeroes"])
 async def test_without_the_file_of_positions_those_of_the_database_count(
-    path: Path, damage: str
+    path: Path, corrupt_by: str
 ) -> None:
     """Closing has written them there, so no item is returned twice."""
     async with opened(path) as store:
@@ -512,7 +512,7 @@ async def test_without_the_file_of_positions_those_of_the_database_count(
         await reader.seek(0)
         reader.ack(7)
     ack_file = path.with_name(path.name + "-places")
-    match damage:
+    match corrupt_by:
         case "deleted":
             ack_file.unlink()
         case "empty":
@@ -610,7 +610,7 @@ async def test_a_position_that_was_rolled_back_is_not_stored(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name whose first position could not be written has none, and takes no slot of another."""
-    monkeypatch.setattr(shelf_module, "CHECKPOINT_EVERY", 1)
+    monkeypatch.setattr(log_state_module, "CHECKPOINT_EVERY", 1)
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 10)))
@@ -719,10 +719,10 @@ async def test_a_reboot_ends_leases_and_fetches(
             assert list(await other.log(MAIL).lost_fetches()) == [number]
 
 
-@pytest.mark.parametrize("reboots", [True, False])
+@pytest.mark.parametrize("after_reboot", [True, False])
 @pytest.mark.parametrize("state", [b"", b"\xff", b"[]"], ids=["none", "garbage", "another"])
 async def test_undecodable_pacing_counts_as_all_tokens_used(
-    path: Path, state: bytes, reboots: bool, monkeypatch: pytest.MonkeyPatch
+    path: Path, state: bytes, after_reboot: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Earlier requests are unknown, so all tokens may have been used; after that it continues."""
     rate = Rate(2.0, burst=3, guard=0.5)
@@ -730,7 +730,7 @@ async def test_undecodable_pacing_counts_as_all_tokens_used(
         (await store.make_limiter("key", "chat", rate).acquire(Priority.CALL)).on_written()
     with closing(sqlite3.connect(path)) as db, db:
         assert db.execute("UPDATE pace SET state = ?", (state,)).rowcount == 1
-    if reboots:
+    if after_reboot:
         monkeypatch.setattr(time, "time", lambda: time.monotonic() + 1e9)
     async with opened(path) as store:
         assert (await store.snapshot()).endpoints == (EndpointSnapshot("key", 0, 0, 0, 0.0),)
@@ -740,7 +740,7 @@ async def test_undecodable_pacing_counts_as_all_tokens_used(
             assert 6.5 <= anyio.current_time() - start < 7.0
 
 
-FETCH_AND_DIE: Final = """
+FETCH_AND_KILL: Final = """
 import asyncio, os, signal, sys
 from pythpeer import SqliteStore
 from pythpeer.stores import Topic
@@ -758,7 +758,7 @@ asyncio.run(main())
 
 async def test_the_fetch_of_a_killed_program_is_lost_now_and_once_more_later(path: Path) -> None:
     """Its request may still be under way until its time is over."""
-    (number,) = map(int, run_process(FETCH_AND_DIE, path))
+    (number,) = map(int, run_process(FETCH_AND_KILL, path))
     async with opened(path) as store:
         log = store.log(MAIL)
         assert list(await log.lost_fetches()) == [number]
@@ -891,7 +891,7 @@ async def test_several_sessions_may_open_it_at_the_same_time(path: Path) -> None
         await store.aclose()
         await store.log(CHAT).append(notes(1))
     await store.aclose()
-    assert await becomes_true(lambda: not thread.is_alive())
+    assert await wait_for_condition(lambda: not thread.is_alive())
     with pytest.raises(StoreError, match="not open"):
         await store.log(CHAT).append(notes(2))
 
@@ -908,9 +908,9 @@ async def test_several_stores_may_create_the_file_at_the_same_time(tmp_path: Pat
             await store.aclose()
 
 
-@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("iterations", range(8))
 @pytest.mark.parametrize("how", ["task", "scope"])
-async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> None:
+async def test_opening_can_be_cancelled(path: Path, iterations: int, how: str) -> None:
     """After any number of loop turns: no thread remains, and it can be opened again."""
     store, before, scope = SqliteStore(path), threads(), anyio.CancelScope()
 
@@ -919,7 +919,7 @@ async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> Non
             await store.open()
 
     task = asyncio.ensure_future(open_it())
-    for _ in range(turns):
+    for _ in range(iterations):
         await asyncio.sleep(0)
     if how == "task":
         task.cancel()
@@ -928,7 +928,7 @@ async def test_opening_can_be_cancelled(path: Path, turns: int, how: str) -> Non
     await asyncio.wait([task])
     if not task.cancelled() and not scope.cancelled_caught:
         await store.aclose()
-    assert await becomes_true(lambda: threads() <= before)
+    assert await wait_for_condition(lambda: threads() <= before)
     assert "closed" in repr(store)
     async with opened(path) as other:
         assert await ids(other.log(CHAT)) == []
@@ -1029,8 +1029,11 @@ async def test_two_stores_on_a_file_behave_like_one_in_memory(
     path = tmp_path / f"{time.monotonic_ns()}.sqlite"
     model = MemoryStore(max_length=length)
     expected = model.log(CHAT)
-    async with opened(path, max_length=length) as one, opened(path, max_length=length) as other:
-        stores: list[Store] = [one, other]
+    async with (
+        opened(path, max_length=length) as first_store,
+        opened(path, max_length=length) as other,
+    ):
+        stores: list[Store] = [first_store, other]
         own: list[list[int]] = [[], []]
 
         async def check(index: int, after: int = 0) -> None:
@@ -1067,8 +1070,8 @@ async def test_two_stores_on_a_file_behave_like_one_in_memory(
 
 async def test_an_entry_out_of_order_is_not_hidden_by_the_cache(path: Path) -> None:
     """A message that the service returned after later ones, to this store or to another."""
-    async with opened(path) as one, opened(path) as other:
-        log = one.log(CHAT)
+    async with opened(path) as first_store, opened(path) as other:
+        log = first_store.log(CHAT)
         await log.append([NewEntry(Note("note 9"), id=9, after=0)])
         await other.log(CHAT).append(notes(4))
         await log.reader("me").seek(0)

@@ -18,13 +18,13 @@ from helpers import examples
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from scripted import (
+    API_ERROR,
     CUT,
     DROP,
-    DROP_UNSEEN,
+    DROP_WITHOUT_EFFECT,
     ERROR_500,
     GARBAGE,
     OK,
-    REFUSED,
     RESET,
     Scripted,
     ScriptedFault,
@@ -60,12 +60,12 @@ class Action(NamedTuple):
 FAULTS: Final = st.sampled_from(
     [
         DROP,
-        DROP_UNSEEN,
+        DROP_WITHOUT_EFFECT,
         RESET,
         CUT,
         GARBAGE,
         ERROR_500,
-        REFUSED,
+        API_ERROR,
         ScriptedFault(after=0.7),
         ScriptedFault(before=0.7),
     ]
@@ -103,7 +103,7 @@ class Consumer:
         self.unacknowledged = None
 
 
-class World:
+class System:
     """The services, the store and the consumers."""
 
     def __init__(self, services: Scripted, path: Path, kind: str) -> None:
@@ -221,7 +221,7 @@ class World:
             assert mails >= Counter(letter.text for letter in self.services.mails)
         for kinds in (("get",), ("readnew", "readall")):
             times = [asked.at for asked in self.services.asked(*kinds)]
-            gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+            gaps = [later - previous for previous, later in itertools.pairwise(times)]
             assert all(gap >= 1.0 - 1e-3 for gap in gaps)
 
 
@@ -250,12 +250,12 @@ async def test_whatever_happens_nothing_is_lost_and_no_acknowledged_item_is_repe
     async with Scripted(
         mail_ids=mail_ids, readall_marks=marks, window=window, overlap=number % 3
     ) as services:
-        world = World(services, folder / f"{number}-{len(actions)}-{id(actions)}.sqlite", kind)
-        await world.begin()
+        system = System(services, folder / f"{number}-{len(actions)}-{id(actions)}.sqlite", kind)
+        await system.begin()
         try:
             for action in actions:
-                await world.play(action)
-            await world.verify()
+                await system.play(action)
+            await system.verify()
         finally:
-            await world.session.aclose()
+            await system.session.aclose()
     event(f"crashes: {sum(action.kind == 'crash' for action in actions)}")

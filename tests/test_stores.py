@@ -83,14 +83,14 @@ def virtual(kind: str) -> bool:
     return kind != REAL_SERVER
 
 
-async def wait_until(happened: Callable[[], Awaitable[object]], step: float) -> float:
+async def wait_until(condition: Callable[[], Awaitable[object]], step: float) -> float:
     """Check every *step* seconds; return when it had not happened for the last time."""
     now = asyncio.get_running_loop().time
     end = now() + 60.0
     while True:
         before = now()
         assert before < end, "it did not happen"
-        if await happened():
+        if await condition():
             return before
         await asyncio.sleep(step)
 
@@ -329,22 +329,22 @@ async def test_identities_are_remembered_longer_than_entries(short: Store) -> No
 
 async def test_logs_of_different_topics_share_nothing(store: Store) -> None:
     """Neither items, identities, positions nor fetch intents."""
-    one, other = store.log(MAIL), store.log(Topic("other", Note, destructive=True))
-    await one.append(without_ids("a", copies=1))
-    await one.reader("me").seek(1)
-    await one.lose_fetch(await one.begin_fetch(20.0))
-    assert await ids(other) == []
-    assert await other.reader("me").position() is None
-    assert not await other.lost_fetches()
-    assert len(await other.append(without_ids("a", copies=1))) == 1
+    first_log, second_log = store.log(MAIL), store.log(Topic("other", Note, destructive=True))
+    await first_log.append(without_ids("a", copies=1))
+    await first_log.reader("me").seek(1)
+    await first_log.lose_fetch(await first_log.begin_fetch(20.0))
+    assert await ids(second_log) == []
+    assert await second_log.reader("me").position() is None
+    assert not await second_log.lost_fetches()
+    assert len(await second_log.append(without_ids("a", copies=1))) == 1
 
 
 async def test_handles_of_one_log_share_its_entries(store: Store) -> None:
     """Each session has a handle to the log, and sees what the others append."""
-    one, other = store.log(CHAT), store.log(CHAT)
-    await one.append(numbered(1))
-    await other.append(numbered(1, 2))
-    assert await ids(one) == await ids(other) == [1, 2]
+    first_log, second_log = store.log(CHAT), store.log(CHAT)
+    await first_log.append(numbered(1))
+    await second_log.append(numbered(1, 2))
+    assert await ids(first_log) == await ids(second_log) == [1, 2]
 
 
 @settings(
@@ -361,17 +361,17 @@ async def test_every_appended_entry_is_read_once_in_order(
     """A log is the sorted union of all pages, read with any limit."""
     store = make(LONG)
     await store.open()
-    log, known = store.log(CHAT), set[int]()
+    log, stored_ids = store.log(CHAT), set[int]()
     for page in pages:
         new_entries = [NewEntry(Note(str(id)), id=id, after=id - 1) for id in page]
         added = await log.append(new_entries)
-        assert [new.id for new in added] == [id for id in page if id not in known]
-        known.update(page)
+        assert [new.id for new in added] == [id for id in page if id not in stored_ids]
+        stored_ids.update(page)
     read: list[int] = []
     while batch := await ids(log, read[-1] if read else 0, limit):
         assert len(batch) <= limit
         read += batch
-    assert read == sorted(known)
+    assert read == sorted(stored_ids)
     await store.aclose()
 
 
@@ -483,12 +483,12 @@ async def test_names_have_separate_positions(store: Store) -> None:
     """An acknowledgement of one name does not count for another."""
     log = store.log(CHAT)
     await log.append(numbered(1, 2, 3))
-    one, other = log.reader("one"), log.reader("other")
-    await one.seek(0)
-    await other.seek(0)
-    one.ack(3)
-    await one.flush()
-    assert [await one.position(), await other.position()] == [3, 0]
+    first_reader, second_reader = log.reader("one"), log.reader("other")
+    await first_reader.seek(0)
+    await second_reader.seek(0)
+    first_reader.ack(3)
+    await first_reader.flush()
+    assert [await first_reader.position(), await second_reader.position()] == [3, 0]
 
 
 async def test_readers_without_names_count_as_acknowledging(store: Store) -> None:
@@ -547,12 +547,15 @@ async def test_a_fetch_that_was_completed_too_early_can_be_lost_again(
 async def test_a_fetch_can_be_cancelled(store: Store, second: float) -> None:
     """Also twice, and without an effect on another one."""
     log = store.log(MAIL)
-    one, two = await log.begin_fetch(5.0 * second), await log.begin_fetch(5.0 * second)
-    await log.lose_fetch(two)
-    await log.cancel_fetch(one)
-    await log.cancel_fetch(one)
+    first_fetch, second_fetch = (
+        await log.begin_fetch(5.0 * second),
+        await log.begin_fetch(5.0 * second),
+    )
+    await log.lose_fetch(second_fetch)
+    await log.cancel_fetch(first_fetch)
+    await log.cancel_fetch(first_fetch)
     await asyncio.sleep(6.0 * second)
-    assert list(await log.lost_fetches()) == [two]
+    assert list(await log.lost_fetches()) == [second_fetch]
 
 
 async def test_a_possible_duplicate_of_the_history_is_marked(store: Store) -> None:
@@ -571,23 +574,23 @@ async def test_one_handle_has_the_lease_until_it_expires(
     store: Store, second: float, virtual: bool
 ) -> None:
     """It can extend the lease; another handle gets it after it has expired."""
-    one, other = store.log(CHAT), store.log(CHAT)
+    first_log, second_log = store.log(CHAT), store.log(CHAT)
     now = asyncio.get_running_loop().time
     long = 2.0 if virtual else 3600.0
-    assert await one.acquire_lease(long)
-    assert not await other.acquire_lease(long)
+    assert await first_log.acquire_lease(long)
+    assert not await second_log.acquire_lease(long)
     await asyncio.sleep(1.5 * second)
-    assert await one.acquire_lease(long)
+    assert await first_log.acquire_lease(long)
     await asyncio.sleep(1.5 * second)
-    assert not await other.acquire_lease(long)
+    assert not await second_log.acquire_lease(long)
     if not virtual:  # that lease is too long to wait for
-        one, other = store.log(MAIL), store.log(MAIL)
+        first_log, second_log = store.log(MAIL), store.log(MAIL)
     renewed = now() - (1.5 if virtual else 0.0)
-    assert virtual or await one.acquire_lease(2.0 * second)
-    last_check = await wait_until(lambda: other.acquire_lease(long), 0.1 * second)
+    assert virtual or await first_log.acquire_lease(2.0 * second)
+    last_check = await wait_until(lambda: second_log.acquire_lease(long), 0.1 * second)
     assert now() - renewed >= 2.0 * second - 0.001
     assert not virtual or last_check - renewed <= 2.11 * second
-    assert not await one.acquire_lease(long)
+    assert not await first_log.acquire_lease(long)
 
 
 async def test_logs_have_separate_leases(store: Store) -> None:
@@ -622,9 +625,9 @@ async def test_a_wait_for_an_append_ends_after_its_timeout(
     seconds = 3.0 if virtual else 0.3
     started = loop.time()
     await store.log(CHAT).wait_for_append(seconds)
-    took = loop.time() - started
-    assert took >= seconds - (0.5 if virtual else 0.1)
-    assert took <= seconds + (0.5 if virtual else 60.0)
+    elapsed = loop.time() - started
+    assert elapsed >= seconds - (0.5 if virtual else 0.1)
+    assert elapsed <= seconds + (0.5 if virtual else 60.0)
 
 
 def test_a_log_is_waited_on_in_one_loop_after_another(make: Make, kind: str) -> None:
@@ -689,7 +692,7 @@ async def test_a_snapshot_shows_the_content(store: Store, second: float, virtual
     """Logs with their last items and their readers, and pacing, as values."""
     long = (lambda seconds: seconds) if virtual else (lambda seconds: 3600.0)
     if isinstance(store, RedisStore) and not virtual:
-        await redis_server.let_all_tokens_be_available(store)
+        await redis_server.make_tokens_available(store)
     assert await store.snapshot() == StoreSnapshot((), ())
     chat, mail = store.log(CHAT), store.log(MAIL)
     await chat.append(numbered(3, 4, 8))

@@ -67,16 +67,16 @@ CHAT_ENTRIES: Final = [
 ]
 
 
-def copy_file(folder: Path, *, rebooted: bool = False) -> Path:
-    """Copy the SQLite sample. Unless *rebooted*, its times are those of the present clock."""
+def copy_file(folder: Path, *, after_reboot: bool = False) -> Path:
+    """Copy the SQLite sample. Unless *after_reboot*, its times are those of the present clock."""
     for name in ("store.sqlite", "store.sqlite-places"):
         shutil.copy(SAMPLES / name, folder / name)
     path = folder / "store.sqlite"
-    boot_offset = time.time() - time.monotonic()
-    if rebooted:
-        boot_offset -= 1000.0
+    clock_offset = time.time() - time.monotonic()
+    if after_reboot:
+        clock_offset -= 1000.0
     with closing(sqlite3.connect(path)) as db, db:
-        db.execute("UPDATE store SET boot = ?", (boot_offset,))
+        db.execute("UPDATE store SET boot = ?", (clock_offset,))
     return path
 
 
@@ -185,8 +185,8 @@ async def test_pending_items_of_an_earlier_version_are_claimed(store: Store) -> 
 async def test_a_log_of_an_earlier_version_is_appended_to(store: Store) -> None:
     """Known ids are not new, copies and possible duplicates are still counted, and ids go up."""
     chat, mail = store.log(CHAT), store.log(MAIL)
-    known, new = NewEntry(note(4), id=4, after=3), NewEntry(note(13), id=13, after=12)
-    assert list(await chat.append([known, new])) == [new]
+    stored, new = NewEntry(note(4), id=4, after=3), NewEntry(note(13), id=13, after=12)
+    assert list(await chat.append([stored, new])) == [new]
     assert await chat.reader(None).read(9, 100) == [
         Entry(12, 9, False, note(12)),
         Entry(13, 12, False, note(13)),
@@ -229,10 +229,9 @@ async def test_a_lease_of_an_earlier_version_is_kept(store: Store) -> None:
 async def test_pacing_of_an_earlier_version_is_kept(store: Store) -> None:
     """Used tokens are used, a pause lasts, and an outstanding token counts until it expires."""
     (endpoint,) = (await store.snapshot()).endpoints
-    outstanding = int(
-        isinstance(store, VirtualRedisStore)
-    )  # its owner is known to be dead on a file
-    assert endpoint == EndpointSnapshot("chat nobody", 2, outstanding, 0, 38.0)
+    # On a file its owner is known to be dead.
+    outstanding = int(isinstance(store, VirtualRedisStore))
+    assert endpoint == EndpointSnapshot("chat nobody", 2, outstanding, 0, PAUSED_UNTIL - WRITTEN_AT)
     limiter = store.limiter("chat nobody", "chat", Rate(100.0, burst=3, guard=0.0))
     await limiter.acquire(Priority.CALL)
     # Three tokens were used at 700.5 s, so that the next one is due 100 s after that.
@@ -253,7 +252,7 @@ async def test_a_snapshot_of_an_earlier_version_shows_its_readers(store: Store) 
 
 async def test_a_file_from_before_a_reboot_has_no_times(tmp_path: Path) -> None:
     """Positions remain; the lease is free, and fetch intents are lost."""
-    store = SqliteStore(copy_file(tmp_path, rebooted=True))
+    store = SqliteStore(copy_file(tmp_path, after_reboot=True))
     await store.open()
     assert await store.log(CHAT).reader("bob").position() == 4
     assert await store.log(CHAT).acquire_lease(10.0)

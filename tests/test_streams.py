@@ -102,8 +102,8 @@ class MemorySource:
     async def try_poll(self, poller: Poller[Item]) -> PythpeerError | None:
         await asyncio.sleep(max(0.0, self._due - now()))
         self._due = now() + INTERVAL
-        unpositioned, after = poller.has_unpositioned, poller.min_position
-        self.polls.append(PollRecord(now(), None if unpositioned else after, poller))
+        without_position, after = poller.has_unpositioned, poller.min_position
+        self.polls.append(PollRecord(now(), None if without_position else after, poller))
         failure = self.failures.popleft() if self.failures else None
         ids, newest = [id for id in self.ids if id > after], max(self.ids, default=0)
         await asyncio.sleep(self.latency)
@@ -111,7 +111,7 @@ class MemorySource:
             raise self.permanent_error
         if failure is not None:
             return failure
-        if unpositioned:
+        if without_position:
             poller.set_initial_position(newest)
             return None
         shown = ids[: self.size] if self.window == "oldest" else ids[-self.size :]
@@ -212,9 +212,9 @@ async def test_finding_a_position_moves_no_other_stream(store: Store) -> None:
     """One poll for the newest id gives a position to the streams without one, and only to them."""
     source = MemorySource(1, 2, 3, latency=0.2)
     poller = poller_of(source, store)
-    positioned, unpositioned = Stream(poller, after=1), Stream(poller)
+    positioned, without_position = Stream(poller, after=1), Stream(poller)
     schedule(2.5, source.add, 4)
-    taken = await asyncio.gather(take_ids(positioned, 3), take_ids(unpositioned, 1))
+    taken = await asyncio.gather(take_ids(positioned, 3), take_ids(without_position, 1))
     assert list(taken) == [[2, 3, 4], [4]]
     assert source.polls[0].after is None
 
@@ -402,9 +402,9 @@ async def test_every_stream_gets_everything_after_its_position_once_in_order(
     async with opened(new_store()) as store:
         source = MemorySource(window=window, latency=latency)
         id = 0
-        for tenths, step in sorted(times):
+        for tick, step in sorted(times):
             id += step
-            schedule(tenths / 10, source.add, id)
+            schedule(tick / 10, source.add, id)
         schedule(6.0, source.add, id + 100)
         poller = poller_of(source, store)
 
@@ -831,7 +831,7 @@ async def test_a_stream_never_gives_up_and_never_waits_longer_than_max_delay() -
     source.failures.extend([TransportError()] * 300)
     stream = Stream(poller_of(source, max_delay=7.0), after=0)
     assert await take_ids(stream, 1, within=1e5) == [1]
-    gaps = [later.at - sooner.at for sooner, later in itertools.pairwise(source.polls)]
+    gaps = [later.at - previous.at for previous, later in itertools.pairwise(source.polls)]
     assert max(gaps) <= 7.0 + INTERVAL
     assert max(gaps) > 5.0
 
@@ -849,14 +849,14 @@ async def test_the_back_off_outlasts_consumers_that_stop_waiting() -> None:
 
 
 @pytest.mark.parametrize("error", FATAL, ids=kind)
-@pytest.mark.parametrize("way", ["returned", "raised"])
-async def test_a_permanent_error_is_raised_every_time(error: PythpeerError, way: str) -> None:
+@pytest.mark.parametrize("mode", ["returned", "raised"])
+async def test_a_permanent_error_is_raised_every_time(error: PythpeerError, mode: str) -> None:
     """Every request raises it; after the cause is removed, the stream continues."""
     source = MemorySource(1, 2)
     stream = Stream(poller_of(source), after=0)
     assert await take_ids(stream, 2) == [1, 2]
     for _ in range(3):
-        if way == "returned":
+        if mode == "returned":
             source.failures.append(error)
         else:
             source.permanent_error = error
@@ -912,13 +912,13 @@ async def ask(stream: Stream[Item], limit: float, how: How) -> list[int]:
     return taken
 
 
-ways = st.sampled_from(["asyncio.timeout", "anyio", "cancel"])
+cancel_modes = st.sampled_from(["asyncio.timeout", "anyio", "cancel"])
 limits = st.integers(0, 30).map(lambda number: number / 10)
 
 
 @async_property
 @given(
-    st.lists(st.tuples(limits, ways), max_size=15),
+    st.lists(st.tuples(limits, cancel_modes), max_size=15),
     arrivals,
     st.sampled_from([0.0, 0.2, 0.7]),
     st.integers(0, 3),
@@ -930,7 +930,7 @@ async def test_asking_can_be_cancelled_anywhere(
     times: list[tuple[int, int]],
     latency: float,
     failures: int,
-    unpositioned: bool,
+    without_position: bool,
 ) -> None:
     """Whenever and however it is cancelled: afterwards every item is returned, once, in order."""
     async with opened(new_store()) as store:
@@ -938,14 +938,14 @@ async def test_asking_can_be_cancelled_anywhere(
         source.failures.extend([TransportError()] * failures)
         poller = poller_of(source, store, max_delay=2.0)
         id = 0
-        for tenths, step in sorted(times):
+        for tick, step in sorted(times):
             id += step
-            schedule(tenths / 10, source.add, id)
-        stream = Stream(poller, after=None if unpositioned else 0, name="me")
+            schedule(tick / 10, source.add, id)
+        stream = Stream(poller, after=None if without_position else 0, name="me")
         taken: list[int] = []
         for limit, how in cancellations:
             taken += await ask(stream, limit, how)
-        if unpositioned:
+        if without_position:
             async with stream:
                 await asyncio.sleep(6)
                 source.add(id + 1)
@@ -1163,11 +1163,11 @@ async def test_a_stream_that_joins_while_the_lease_is_requested_is_not_overlooke
     poller = poller_of(source, store)
     acquire_lease = poller.log.acquire_lease
 
-    async def slowly(seconds: float) -> bool:
+    async def acquire_later(seconds: float) -> bool:
         await asyncio.sleep(0.5)
         return await acquire_lease(seconds)
 
-    monkeypatch.setattr(poller.log, "acquire_lease", slowly)
+    monkeypatch.setattr(poller.log, "acquire_lease", acquire_later)
     busy, waits, new = (
         Stream(poller_of(source, store), after=2),
         Stream(poller, after=2),
@@ -1191,13 +1191,13 @@ async def test_a_stream_from_the_start_is_not_delayed_by_one_that_waits_for_anot
     def slow(kind: type[object], name: str) -> None:
         does = getattr(kind, name)
 
-        async def slowly(*args: object, **options: object) -> object:
+        async def acquire_later(*args: object, **options: object) -> object:
             if name == "acquire_lease":
                 lease_requests.append(now())
             await asyncio.sleep(0.002)
             return await does(*args, **options)
 
-        monkeypatch.setattr(kind, name, slowly)
+        monkeypatch.setattr(kind, name, acquire_later)
 
     slow(type(poller.log), "acquire_lease")
     slow(type(poller.log.reader(None)), "read")

@@ -62,9 +62,9 @@ MAX_BODY: Final = 4096
 SILENT: Final = steps_of(TIMED_OUT)
 
 
-def custom_endpoint(url: str, **more: Any) -> Endpoint[dict[str, object]]:
+def custom_endpoint(url: str, **options: Any) -> Endpoint[dict[str, object]]:
     """An endpoint without pacing."""
-    return Endpoint("own", f"{url}/own", rate=Rate(0.0), **more)
+    return Endpoint("own", f"{url}/own", rate=Rate(0.0), **options)
 
 
 # -- one attempt ----------------------------------------------------------------------------------
@@ -120,8 +120,8 @@ async def test_what_must_not_be_repeated_has_a_separate_connection(name: str) ->
             await CALLS[name].run(session, server.url)
             await CALLS["user"].run(session, server.url)
         await wait_for_io(0.1)
-        alone = [asked for asked in server.requests if ("Connection", "close") in asked.headers]
-        assert [asked.connection for asked in alone] == [2, 3, 4]
+        closing = [asked for asked in server.requests if ("Connection", "close") in asked.headers]
+        assert [asked.connection for asked in closing] == [2, 3, 4]
         assert [asked.connection for asked in server.requests] == [1, 2, 1, 3, 1, 4, 1]
         assert len(server.open_connections) == 1
 
@@ -396,8 +396,8 @@ async def test_proxy_and_netrc_variables_are_not_read(
 async def test_a_redirect_is_not_followed(status: int) -> None:
     """A redirect raises an error with its status, and no request goes to its target."""
     for name in CALLS:
-        async with RawServer(answer()) as elsewhere:
-            for location in (elsewhere.url + "/there", "/there"):
+        async with RawServer(answer()) as other_server:
+            for location in (other_server.url + "/there", "/there"):
                 step = answer(b"", status, [("Location", location)])
                 async with RawServer(step) as server, open_session(server.url) as session:
                     error = await failure(name, session, server.url)
@@ -406,7 +406,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
                     assert isinstance(error, HttpStatusError)
                     assert error.status == status
                     assert location not in f"{error} {error!r} {vars(error)}"
-            assert elsewhere.connection_count == 0
+            assert other_server.connection_count == 0
 
 
 # -- what comes back ------------------------------------------------------------------------------
@@ -441,17 +441,17 @@ async def test_any_bytes_are_a_result_or_our_own_error(data: st.DataObject) -> N
     )
     start = data.draw(st.integers(0, len(whole)))
     end = data.draw(st.integers(start, len(whole)))
-    damaged = whole[:start] + data.draw(st.binary(max_size=30)) + whole[end:]
-    async with RawServer(drop(damaged)) as server:
+    invalid = whole[:start] + data.draw(st.binary(max_size=30)) + whole[end:]
+    async with RawServer(drop(invalid)) as server:
         for name in ("user", "unread_mail", "post"):
             async with open_session(server.url) as session:
                 begin = now()
                 try:
-                    found = await CALLS[name].run(session, server.url)
+                    result = await CALLS[name].run(session, server.url)
                 except PythpeerError as error:
-                    found = error
+                    result = error
                 assert now() - begin <= 20.0
-                assert found is not None
+                assert result is not None
 
 
 # -- bodies of any size ---------------------------------------------------------------------------
@@ -468,8 +468,8 @@ FRAMINGS: Final = {
 @pytest.mark.parametrize("framing", FRAMINGS)
 async def test_a_body_may_have_exactly_so_many_bytes(framing: str) -> None:
     """A body as long as ``max_body`` is read; one byte more is too much."""
-    fits = GOOD.ljust(MAX_BODY)
-    steps = [drop(FRAMINGS[framing](body)) for body in (fits, fits + b" ")]
+    longest = GOOD.ljust(MAX_BODY)
+    steps = [drop(FRAMINGS[framing](body)) for body in (longest, longest + b" ")]
     async with RawServer(*steps) as server, open_session(server.url, max_body=MAX_BODY) as session:
         await CALLS["user"].run(session, server.url)
         await wait_for_io(0.1)

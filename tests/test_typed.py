@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import get_overloads
 
 import pytest
-from typed import calls, errors, observing, settings, streams, testkit
+from typed import calls, errors, monitoring, settings, streams, testing
 
 import pythpeer
 import pythpeer.testing
@@ -19,7 +19,7 @@ from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
 
-MODULES = (calls, errors, observing, settings, streams, testkit)
+MODULES = (calls, errors, monitoring, settings, streams, testing)
 PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     f"{module.__name__}.{name}": program
     for module in MODULES
@@ -28,7 +28,7 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 STREAMS = ("Stream", "ChatStream", "MailStream")
-MERGING = ("is_ready", "is_closed", "in_flight", "fill", "pop", "acknowledge", "busy")
+MERGING = ("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy")
 """What a merged stream needs of each stream."""
 
 INTERNAL = {
@@ -87,15 +87,17 @@ def test_no_public_annotation_is_any(namespace: ModuleType) -> None:
     """Each parameter, result and field is annotated, and none with ``Any``."""
     annotations_by_path = {path: list(annotations(thing)) for path, thing in members(namespace)}
     assert sum(map(len, annotations_by_path.values())) > 100
-    assert [path for path, words in annotations_by_path.items() if any(map(is_vague, words))] == []
+    assert [path for path, words in annotations_by_path.items() if any(map(is_loose, words))] == []
 
 
-@pytest.mark.parametrize("vague", ["Any", "dict[str, Any]", "typing.Any | None", "list", "type"])
-def test_vague_annotations_are_detected(vague: str) -> None:
+@pytest.mark.parametrize(
+    "loose_annotation", ["Any", "dict[str, Any]", "typing.Any | None", "list", "type"]
+)
+def test_vague_annotations_are_detected(loose_annotation: str) -> None:
     """``Any``, a collection without item types, and a missing annotation are vague."""
-    assert is_vague(vague)
-    assert is_vague(inspect.Parameter.empty)
-    assert not is_vague("list[int] | AnyStr")
+    assert is_loose(loose_annotation)
+    assert is_loose(inspect.Parameter.empty)
+    assert not is_loose("list[int] | AnyStr")
 
 
 def members(namespace: ModuleType) -> Iterator[tuple[str, object]]:
@@ -138,9 +140,9 @@ def annotations(thing: object) -> Iterator[object]:
                     yield parameter.annotation
 
 
-VAGUE = re.compile(r"\b(Any|(list|dict|tuple|set|type|Mapping|Callable)(?!\[))\b")
+LOOSE = re.compile(r"\b(Any|(list|dict|tuple|set|type|Mapping|Callable)(?!\[))\b")
 
 
-def is_vague(annotation: object) -> bool:
+def is_loose(annotation: object) -> bool:
     """Return whether an annotation is missing, ``Any``, or a collection without item types."""
-    return annotation is inspect.Parameter.empty or VAGUE.search(str(annotation)) is not None
+    return annotation is inspect.Parameter.empty or LOOSE.search(str(annotation)) is not None

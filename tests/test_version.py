@@ -12,7 +12,7 @@ from pythpeer.version import version
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
+def clear_cache() -> Iterator[None]:
     """Earlier look-ups do not count in these tests, nor theirs in others."""
     version.cache_clear()
     yield

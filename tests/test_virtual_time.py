@@ -33,26 +33,26 @@ def sleep_in_thread() -> None:
 
 async def test_an_hour_takes_a_moment() -> None:
     """Waiting for the clock only takes no real time."""
-    begun, start = time.perf_counter(), now()
+    real_start, start = time.perf_counter(), now()
     for _ in range(60):
         await asyncio.sleep(60.0)
     assert now() - start == 3600.0
-    assert time.perf_counter() - begun < 60.0  # one of the waits would take as long
+    assert time.perf_counter() - real_start < 60.0  # one of the waits would take as long
 
 
 async def test_timers_fire_in_their_order() -> None:
     """Tasks wake at their times, in any order of their sleeps."""
-    woken: list[tuple[float, float]] = []
+    wakeups: list[tuple[float, float]] = []
     start = now()
 
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds)
-        woken.append((seconds, now() - start))
+        wakeups.append((seconds, now() - start))
 
     async with asyncio.TaskGroup() as group:
         for seconds in (5.0, 1.0, 86400.0 * 3, 0.25, 3.0):
             group.create_task(sleep(seconds))
-    assert woken == [(seconds, seconds) for seconds in (0.25, 1.0, 3.0, 5.0, 86400.0 * 3)]
+    assert wakeups == [(seconds, seconds) for seconds in (0.25, 1.0, 3.0, 5.0, 86400.0 * 3)]
 
 
 def test_the_class_is_a_loop_factory() -> None:

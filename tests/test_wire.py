@@ -25,7 +25,7 @@ from pythpeer.wire.request import Request
 
 BASE = "https://example.com/api/"
 CANARY = "c4n4ry/K3y+%=& é"
-ALPHABET = re.compile(r"[A-Za-z0-9\-._~%=&]*")
+QUERY_CHARACTERS = re.compile(r"[A-Za-z0-9\-._~%=&]*")
 
 encodable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 names = encodable.filter(bool)
@@ -60,7 +60,7 @@ def test_any_text_round_trips(text: str) -> None:
 def test_only_unreserved_characters_go_out(params: dict[str, Param]) -> None:
     """Names and values consist of RFC 3986's unreserved characters and percent-encoding alone."""
     encoded = encode(params)
-    assert ALPHABET.fullmatch(encoded)
+    assert QUERY_CHARACTERS.fullmatch(encoded)
     assert re.sub("%[0-9A-F]{2}", "", encoded).count("%") == 0
 
 
@@ -484,14 +484,14 @@ def test_a_url_is_text(url: object) -> None:
 @pytest.mark.parametrize("url", GOOD_URLS)
 def test_the_checked_host_is_the_one_that_is_connected_to(url: str) -> None:
     """The library that connects reads the same scheme, host and path from an accepted URL."""
-    dialled = URL(f"{url}?a=b", encoded=True)
-    assert dialled.scheme in ("http", "https")
-    host = dialled.raw_host or ""
+    parsed_url = URL(f"{url}?a=b", encoded=True)
+    assert parsed_url.scheme in ("http", "https")
+    host = parsed_url.raw_host or ""
     assert host.lower() in url.lower()
-    assert dialled.user is None
-    assert dialled.password is None
-    assert dialled.raw_query_string == "a=b"
-    assert dialled.raw_fragment == ""
+    assert parsed_url.user is None
+    assert parsed_url.password is None
+    assert parsed_url.raw_query_string == "a=b"
+    assert parsed_url.raw_fragment == ""
 
 
 @settings(max_examples=examples(300))
@@ -506,9 +506,9 @@ def test_no_accepted_url_reaches_another_machine_in_the_clear(scheme: str, rest:
     except InvalidRequestError:
         return
     assert url.isascii()
-    dialled = URL(url, encoded=True)
-    if dialled.scheme != "https":
-        host = (dialled.raw_host or "").lower()
+    parsed_url = URL(url, encoded=True)
+    if parsed_url.scheme != "https":
+        host = (parsed_url.raw_host or "").lower()
         assert host in ("localhost", "localhost.", "::1") or host.startswith("127.")
 
 

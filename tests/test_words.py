@@ -23,7 +23,7 @@ from words import (
     split_prose,
 )
 
-INNOCENT = '''
+WITHOUT_RETIRED = '''
 """A module that places an order: the housing of nobodies and warehouses is no business of it."""
 
 import asyncio as aio
@@ -42,7 +42,7 @@ class WaitQueue:
         raise KeyError(f"no waiter of {owner}")
 '''
 
-GUILTY = '''
+WITH_RETIRED = '''
 """What a shelf keeps
 for whoever asks."""
 
@@ -64,7 +64,7 @@ def found_in(text: str, file: str = "pythpeer/sample.py", area: str = "package")
     """What is found in a file: line and text of each."""
     hits, unused = find_retired([read_source(file, area, text)], ())
     assert unused == []
-    return [f"{hit.line} {hit.found}" for hit in hits]
+    return [f"{hit.line} {hit.text}" for hit in hits]
 
 
 def names_in(source: Source) -> set[str]:
@@ -106,7 +106,7 @@ def test_prose_is_split_without_code_and_addresses() -> None:
 
 def test_every_definition_of_a_module_is_read() -> None:
     """Functions, classes, parameters, variables, attributes, aliases and the module itself."""
-    source = read_source("pythpeer/sample.py", "package", INNOCENT)
+    source = read_source("pythpeer/sample.py", "package", WITHOUT_RETIRED)
     expected = "sample aio MAX_SIZE WaitQueue pop self owner items replace_all position item"
     assert names_in(source) == set(expected.split())
 
@@ -194,10 +194,10 @@ def test_comments_of_settings_are_read() -> None:
 
 def test_rare_words_are_those_that_are_known_in_no_form() -> None:
     """A plural, a participle and a singular of a known word are known."""
-    inflected = ("rates", "rate", "polled", "caching", "stopping", "tries", "settings", "setting")
-    counted = Counter((*inflected, "shelf", "shelf"))
-    known = frozenset({"rate", "poll", "cache", "stop", "try", "settings"})
-    assert words.rare_words(counted, known) == {"shelf": 2}
+    variants = ("rates", "rate", "polled", "caching", "stopping", "tries", "settings", "setting")
+    counted = Counter((*variants, "shelf", "shelf"))
+    known_words = frozenset({"rate", "poll", "cache", "stop", "try", "settings"})
+    assert words.rare_words(counted, known_words) == {"shelf": 2}
 
 
 def test_forms_are_not_cut_to_pieces() -> None:
@@ -230,7 +230,9 @@ def test_kinds_of_words_are_counted(kind: str, count: int) -> None:
     )
     text += " word" * (100 - len(split_prose(text)))
     source = read_source("docs/x.md", "documents", text)
-    (pattern,) = (each for name, each in words.KINDS.items() if name.startswith(kind))
+    (pattern,) = (
+        kind_pattern for name, kind_pattern in words.KINDS.items() if name.startswith(kind)
+    )
     assert words.per_ten_thousand(pattern, [source]) == pytest.approx(100 * count)
 
 
@@ -244,12 +246,12 @@ def test_nothing_to_count_is_no_error() -> None:
 
 def test_nothing_is_found_where_nothing_is_retired() -> None:
     """Words that contain a retired one, and usual senses of it, are left alone."""
-    assert found_in(INNOCENT) == []
+    assert found_in(WITHOUT_RETIRED) == []
 
 
 def test_retired_words_are_found() -> None:
     """In docstrings, comments over two lines, identifiers, constants and texts."""
-    assert found_in(GUILTY) == [
+    assert found_in(WITH_RETIRED) == [
         "2 shelf",
         "3 whoever",
         "5 MOST",
@@ -288,7 +290,7 @@ def test_an_exception_excuses_what_it_names() -> None:
         Allowed("somebody", "pythpeer/*.py", "", "of another pattern"),
     ]
     hits, left = find_retired([source], [used, *unused])
-    assert [hit.found for hit in hits] == ["nobody", "whoever"]
+    assert [hit.text for hit in hits] == ["nobody", "whoever"]
     assert left == unused
 
 
@@ -336,7 +338,7 @@ def test_the_program_fails_on_a_retired_word(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It prints file and line, and what to write; with --report it does not fail."""
-    (project / "pythpeer" / "sample.py").write_text(GUILTY, encoding="utf-8")
+    (project / "pythpeer" / "sample.py").write_text(WITH_RETIRED, encoding="utf-8")
     assert words.main([]) == 1
     report = capsys.readouterr().out
     assert "12 uses of retired words" in report
@@ -348,7 +350,7 @@ def test_the_program_fails_on_a_retired_word(
 
 def test_the_program_passes_without_one(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The figures are printed all the time."""
-    (project / "pythpeer" / "sample.py").write_text(INNOCENT, encoding="utf-8")
+    (project / "pythpeer" / "sample.py").write_text(WITHOUT_RETIRED, encoding="utf-8")
     (project / "README.md").write_text("Nothing.", encoding="utf-8")
     assert words.main([]) == 0
     report = capsys.readouterr().out

@@ -38,7 +38,7 @@ AREAS: Final = {
     "package": ("pythpeer/**/*.py", "pythpeer/**/*.lua", "pythpeer/**/*.js"),
     "tests": ("tests/**/*.py",),
     "benchmarks": ("benchmarks/**/*.py",),
-    "tools": ("noxfile.py", "pyproject.toml", "zensical.toml"),
+    "tools": ("noxfile.py", "griffe_extension.py", "pyproject.toml", "zensical.toml"),
     "documents": ("*.md", "docs/**/*.md", "docs/*.svg", "pythpeer/**/*.html"),
 }
 """Which files belong to which part of the project."""
@@ -227,6 +227,73 @@ ALLOWED: Final = (
         r"Low floors",
         "the oldest versions of dependencies",
     ),
+    *(
+        Allowed(pattern, file, text, "the old name of a public one, kept for one version")
+        for file, texts in {
+            "*stores*deprecated.py": {
+                r"in hand": r"^in_hand$",
+                r"drafts?": r"^drafts$",
+                r"surveys?": r"^survey$",
+                r"announce(s|d|ments?)?|announcing": r"^(announced?|announcement)$",
+                r"places?": r"^place$",
+                r"withdraw(s|n|ing|al)?|withdrew": r"^withdraw$",
+                r"settle(s|d|ment)?|settling|unsettled": r"^(un)?settled$",
+                r"retires?|retiring": r"^retire$",
+                r"news": r"^news$",
+            },
+            "pythpeer/testing/__init__.py": {
+                r"habits?": r"^Habit(s|Options)$",
+                r"laws?|lawful": r"^LAW$",
+            },
+            "pythpeer/testing/fake.py": {r"habits?": r"^habits$"},
+            "tests/test_deprecated_names.py": {r"habits?": r"`habits` is `quirks`"},
+            "CHANGELOG.md": {
+                r"in hand": r"`Limiter.in_hand`",
+                r"drafts?": r"`Draft` is `NewEntry`",
+                r"surveys?": r"`Survey` is `StoreSnapshot`",
+                r"announce(s|d|ments?)?|announcing": r"`Log.announce\(\)` is `begin_fetch\(\)`",
+                r"habits?": r"`Habits` is `Quirks`",
+                r"laws?|lawful": r"`LAW` is `DEFAULT_RATES`",
+            },
+        }.items()
+        for pattern, text in texts.items()
+    ),
+    Allowed(
+        r"patience",
+        "pythpeer/stores/redis/store.py",
+        r"^patience$",
+        "a public argument of the constructor",
+    ),
+    Allowed(
+        r"patience",
+        "pythpeer/testing/virtual.py",
+        r"^patience$",
+        "a public argument of the constructor",
+    ),
+    Allowed(
+        r"surveys?",
+        "pythpeer/cli/top/command.py",
+        r'"survey"',
+        "the kind of a JSON row, which programs read: a row cannot have two kinds",
+    ),
+    Allowed(
+        r"surveys?",
+        "docs/command-line.md",
+        r"`survey`",
+        "the kind of a JSON row, which programs read: a row cannot have two kinds",
+    ),
+    Allowed(
+        r"announce(s|d|ments?)?|announcing",
+        "pythpeer/stores/redis/lua/_common.lua",
+        r"^FETCHES +announced:",
+        "the name of a Redis key is stored",
+    ),
+    Allowed(
+        r"nobody",
+        "docs/how-to/workers.md",
+        r"^\{pythpeer:main\}:log:\S+ \S+ nobody$",
+        "the name of the service's account without a key is stored in Redis keys",
+    ),
     Allowed(
         r"in hand",
         "*limiter.py",
@@ -263,7 +330,7 @@ class Source(NamedTuple):
 
 
 WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-FENCE: Final = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
+CODE_BLOCK: Final = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
 CODE: Final = re.compile(r"(`+)[^`]+\1|https?://\S+|<[^<>\n]+>")
 PROSE_WORD: Final = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 DIRECTIVE: Final = re.compile(r"#!|# ?(noqa|type:|pyright:|mypy:|fmt:|ruff:|pragma)")
@@ -276,7 +343,7 @@ def split_name(name: str) -> list[str]:
 
 def split_prose(text: str) -> list[str]:
     """Return the words of a text, in lower case, without code and addresses."""
-    return [word.lower() for word in PROSE_WORD.findall(CODE.sub(" ", FENCE.sub(" ", text)))]
+    return [word.lower() for word in PROSE_WORD.findall(CODE.sub(" ", CODE_BLOCK.sub(" ", text)))]
 
 
 def defined_names(tree: ast.AST) -> Iterator[Piece]:
@@ -300,7 +367,7 @@ def defined_names(tree: ast.AST) -> Iterator[Piece]:
 
 def comments(text: str) -> Iterator[Piece]:
     """Yield the comments of Python code; those on adjacent lines are one."""
-    block, begun, last = "", 0, -1
+    block, start_line, last = "", 0, -1
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type != tokenize.COMMENT or DIRECTIVE.match(token.string):
             continue
@@ -309,11 +376,11 @@ def comments(text: str) -> Iterator[Piece]:
             block += "\n" + comment
         else:
             if block:
-                yield Piece(block, begun)
-            block, begun = comment, line
+                yield Piece(block, start_line)
+            block, start_line = comment, line
         last = line
     if block:
-        yield Piece(block, begun)
+        yield Piece(block, start_line)
 
 
 def read_python(file: str, area: str, text: str) -> Source:
@@ -370,7 +437,7 @@ MARKUP: Final = re.compile(r"<style.*?</style>|<script.*?</script>|<[^<>]*>", re
 
 def blanked(pattern: re.Pattern[str], text: str) -> str:
     """Return a text with what a pattern finds made blank, line by line: no line moves."""
-    return pattern.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), text)
+    return pattern.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), text)
 
 
 def line_of(text: str, offset: int) -> int:
@@ -384,15 +451,15 @@ def read_script(
     """Read a Lua or JavaScript file; patterns find names and comments, a string marks those."""
     names_pattern, comment_pattern, mark = patterns
     prose = tuple(
-        Piece(found.group().replace(mark, " " * len(mark)), line_of(text, found.start()) + 1)
-        for found in comment_pattern.finditer(text)
+        Piece(match.group().replace(mark, " " * len(mark)), line_of(text, match.start()) + 1)
+        for match in comment_pattern.finditer(text)
     )
     literal_pattern = LUA_LITERAL if mark == "--" else JS_LITERAL
     code = blanked(literal_pattern, blanked(comment_pattern, text))
     names = tuple(
-        Piece(name, line_of(code, found.start()) + 1)
-        for found in names_pattern.finditer(code)
-        for group in found.groups()
+        Piece(name, line_of(code, match.start()) + 1)
+        for match in names_pattern.finditer(code)
+        for group in match.groups()
         if group is not None
         for name in re.findall(r"\w+", group)
     )
@@ -402,8 +469,8 @@ def read_script(
 def read_toml(file: str, area: str, text: str) -> Source:
     """Read the comments of a TOML file."""
     prose = (
-        Piece(found.group().replace("#", " "), line_of(text, found.start()) + 1)
-        for found in TOML_COMMENT.finditer(text)
+        Piece(match.group().replace("#", " "), line_of(text, match.start()) + 1)
+        for match in TOML_COMMENT.finditer(text)
     )
     return Source(file, area, (), tuple(prose))
 
@@ -503,8 +570,8 @@ def without_tests(source: Source) -> Source:
 def per_ten_thousand(pattern: re.Pattern[str], sources: Iterable[Source]) -> float:
     """Return how often a pattern occurs in 10,000 words of docstrings, comments and documents."""
     words = [split_prose(piece.text) for source in sources for piece in source.prose]
-    found = sum(len(pattern.findall(" ".join(piece))) for piece in words)
-    return 10_000 * found / (sum(map(len, words)) or 1)
+    count = sum(len(pattern.findall(" ".join(piece))) for piece in words)
+    return 10_000 * count / (sum(map(len, words)) or 1)
 
 
 def locations_of(word: str, sources: Iterable[Source]) -> Iterator[str]:
@@ -523,7 +590,7 @@ class Hit(NamedTuple):
 
     file: str
     line: int
-    found: str
+    text: str
     retired: str
     """The pattern."""
 
@@ -559,12 +626,12 @@ def find_in_prose(source: Source) -> Iterator[tuple[Hit, str]]:
     texts = (text for text in source.texts if source.area == "package" and " " in text.text)
     for text, line in (*source.prose, *texts):
         for retired, pattern in PATTERNS:
-            for found in pattern.finditer(text) if retired.prose else ():
-                start = text.rfind("\n", 0, found.start()) + 1
-                end = text.find("\n", found.end())
+            for match in pattern.finditer(text) if retired.prose else ():
+                start = text.rfind("\n", 0, match.start()) + 1
+                end = text.find("\n", match.end())
                 around = text[start : None if end < 0 else end].strip()
-                at = line + line_of(text, found.start())
-                shown = " ".join(found.group().split())
+                at = line + line_of(text, match.start())
+                shown = " ".join(match.group().split())
                 yield Hit(source.file, at, shown, retired.pattern, retired.instead), around
 
 
@@ -575,14 +642,14 @@ def find_retired(
     hits: list[Hit] = []
     used: set[Allowed] = set()
     for source in sources:
-        here = [each for each in allowed if fnmatch(source.file, each.file)]
+        here = [exception for exception in allowed if fnmatch(source.file, exception.file)]
         for hit, around in (*find_in_names(source), *find_in_prose(source)):
-            excuses = [e for e in here if e.pattern == hit.retired and re.search(e.text, around)]
-            used.update(excuses)
-            if not excuses:
+            exceptions = [e for e in here if e.pattern == hit.retired and re.search(e.text, around)]
+            used.update(exceptions)
+            if not exceptions:
                 hits.append(hit)
     hits.sort()
-    return hits, [each for each in allowed if each not in used]
+    return hits, [exception for exception in allowed if exception not in used]
 
 
 # -- the report -----------------------------------------------------------------------------------
@@ -644,13 +711,14 @@ def retired_lines(hits: Iterable[Hit], unused: Iterable[Allowed]) -> Iterator[st
     for hit in hits:
         by_pattern[hit.retired].append(hit)
     yield f"{sum(map(len, by_pattern.values()))} uses of retired words"
-    for pattern, found in sorted(by_pattern.items(), key=lambda item: -len(item[1])):
-        yield f"{len(found):6}  {pattern}  ->  {found[0].instead}"
-    for found in by_pattern.values():
-        for hit in found:
-            yield f"{hit.file}:{hit.line}: {hit.found!r}: write {hit.instead}"
-    for each in unused:
-        yield f"tests/words.py: the exception {each.pattern!r} in {each.file} excuses nothing"
+    for pattern, uses in sorted(by_pattern.items(), key=lambda item: -len(item[1])):
+        yield f"{len(uses):6}  {pattern}  ->  {uses[0].instead}"
+    for uses in by_pattern.values():
+        for hit in uses:
+            yield f"{hit.file}:{hit.line}: {hit.text!r}: write {hit.instead}"
+    for exception in unused:
+        described = f"{exception.pattern!r} in {exception.file}"
+        yield f"tests/words.py: the exception {described} excuses nothing"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -24,12 +24,12 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
                 return await response.json(content_type=None)
 
         async def roll(number: int) -> object:
-            found: dict[str, object] = await get(SMALL_PATH, roll_params(number))
-            return found
+            decoded: dict[str, object] = await get(SMALL_PATH, roll_params(number))
+            return decoded
 
         async def page(after: int) -> list[object]:
-            found: dict[str, list[object]] = await get(PAGE_PATH, page_params(after))
-            return found["message_list"]
+            decoded: dict[str, list[object]] = await get(PAGE_PATH, page_params(after))
+            return decoded["message_list"]
 
         yield Calls(roll, page)
 

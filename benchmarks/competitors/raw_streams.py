@@ -34,10 +34,10 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
         reader, writer = connection
         head = f"GET {path}?{urlencode(params)} HTTP/1.1\r\nHost: {server.netloc}\r\n\r\n"
         writer.write(head.encode())
-        found = _SIZE.search(await reader.readuntil(b"\r\n\r\n"))
-        if found is None:
+        match = _SIZE.search(await reader.readuntil(b"\r\n\r\n"))
+        if match is None:
             raise RuntimeError("a response without Content-Length")
-        body = await reader.readexactly(int(found[1]))
+        body = await reader.readexactly(int(match[1]))
         idle.append(connection)
         return body
 

@@ -1,8 +1,8 @@
-"""Limiter: callers wait for a token of an endpoint, and can be cancelled at any moment.
+"""Limiter: callers wait for a token, or receive an error: too long a wait, a closed session.
 
 One `Limiter` paces one endpoint. A caller receives a `Permit`, and reports to it when the request
-head was written and when the response arrived. `Bucket` does the arithmetic, and `WaitQueue` keeps
-the order.
+head was written and when the response arrived; a waiter can be cancelled at any moment. `Bucket`
+does the arithmetic, and `WaitQueue` keeps the order.
 
 Where a store paces several processes together, a token that is due in this process must be granted
 by their `PacingBackend` too. The limiter asks it on behalf of the queue: the waiter that is first
@@ -15,12 +15,12 @@ import asyncio
 import copy
 import math
 import time
-import warnings
 from collections.abc import Callable
 from typing import Final
 
 import anyio
 
+from ..deprecation import warn_renamed
 from ..errors import PythpeerError, RateLimitedError, SessionClosedError
 from ..validation import check_seconds
 from .backend import PacingBackend
@@ -286,25 +286,17 @@ class Limiter:
             waiter.fail(SessionClosedError("the session was closed", endpoint=self.name))
         self._dispatch()
 
-    # -- names of version 0.1, kept for one version -----------------------------------------------
+    # -- names of version 0.1 ---------------------------------------------------------------------
 
     @property
     def in_hand(self) -> int:
         """Deprecated name of `outstanding`."""
-        warnings.warn(
-            "Limiter.in_hand is deprecated, use Limiter.outstanding",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+        warn_renamed("Limiter.in_hand", "Limiter.outstanding")
         return self.outstanding
 
     def dismiss(self, owner: object) -> None:
         """Deprecated name of `fail_waiters`."""
-        warnings.warn(
-            "Limiter.dismiss() is deprecated, use Limiter.fail_waiters()",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+        warn_renamed("Limiter.dismiss()", "Limiter.fail_waiters()")
         self.fail_waiters(owner)
 
     # -- the permits' part ------------------------------------------------------------------------

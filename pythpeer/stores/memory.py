@@ -73,6 +73,9 @@ class MemoryStore(Store):
             endpoints=tuple(_endpoint(*item) for item in sorted(self._limiters.items())),
         )
 
+    def __str__(self) -> str:
+        return "memory"
+
     def __repr__(self) -> str:
         items = sum(len(state.ids) for state in self._logs.values())
         return f"<MemoryStore {len(self._logs)} logs, {items} items>"

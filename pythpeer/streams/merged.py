@@ -1,4 +1,4 @@
-"""One stream of several."""
+"""`MergedStream`: the items of several streams, as one stream."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         with ResourceGuard(self):
-            if self._last_stream is not None and not self._last_stream.is_closed:
+            if self._last_stream is not None:
                 self._last_stream.acknowledge()
             self._last_stream = await self._next_ready_stream()
             return self._last_stream.pop()
@@ -112,7 +112,7 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
                     self._streams.remove(stream)
                     self._streams.append(stream)
                     return stream
-            if all(stream.is_closed for stream in self._streams):
+            if all(stream.has_ended for stream in self._streams):
                 raise StopAsyncIteration
             await self._wait_until_ready()
 
@@ -143,7 +143,7 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
     def _start_fills(self) -> None:
         """Start a task for each open stream that has none."""
         for stream in self._streams:
-            if stream not in self._fill_tasks and not stream.is_closed:
+            if stream not in self._fill_tasks and not stream.has_ended:
                 task = asyncio.ensure_future(_fill_guarded(stream))
                 task.add_done_callback(_mark_retrieved)
                 self._fill_tasks[stream] = task
@@ -166,7 +166,7 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
             return True
         if any(stream.is_ready for stream in self._streams):
             return True
-        return all(stream.is_closed for stream in self._streams)
+        return all(stream.has_ended for stream in self._streams)
 
     def _cancel_fills(self, *, include_in_flight: bool) -> None:
         for stream, task in self._fill_tasks.items():

@@ -28,6 +28,7 @@ from ..retry import Retry, backoff, is_transient
 from ..stores.base import Log, NewEntry, Store, Topic
 from ..stores.ids import first_position, service_id
 from .gaps import Gap
+from .stopping import StopRequest
 
 __all__ = ["Cursor", "PollSource", "Poller", "Pollers", "log_skipped", "store_items"]
 
@@ -233,9 +234,12 @@ class Poller(Generic[T]):
         ensure_open: Callable[[], object] = lambda: None,
         hooks: Hooks | None = None,
         limiter_wait: Callable[[], float] = lambda: 0.0,
+        stop: StopRequest | None = None,
     ) -> None:
         self.hooks: Final = hooks or Hooks()
         """The hooks of the session, which are notified of gaps, retries and stored items."""
+        self.stop: Final = stop or StopRequest()
+        """The session's request to end all streams."""
         self.outcomes: Final = OutcomeTracker()
         """The last success and the consecutive failures of the polls. `_try_poll_once` records."""
         self.streams: Final[WeakKeyDictionary[HasHealth, None]] = WeakKeyDictionary()
@@ -521,6 +525,8 @@ class Pollers:
         hooks: Hooks | None = None,
         limiter_wait: Callable[[str], float] = lambda _: 0.0,
     ) -> None:
+        self.stop: Final = StopRequest()
+        """The session's request to end all streams. `open` clears it."""
         self._hooks = hooks
         """The session's hooks, passed to each poller."""
         self._limiter_wait = limiter_wait
@@ -539,6 +545,7 @@ class Pollers:
         self._pollers.clear()  # left over if an event loop closed before the session did
         self._store = store
         self._retry = retry
+        self.stop.clear()
 
     def get(self, topic: Topic[T], make_source: Callable[[], PollSource[T]]) -> Poller[T]:
         """Return the poller of *topic*; a new one polls the source that *make_source* returns.
@@ -552,7 +559,9 @@ class Pollers:
             log = self._store.log(topic)
             source = make_source()
             wait = partial(self._limiter_wait, source.name)
-            poller = Poller(source, log, self._retry, self._ensure_open, self._hooks, wait)
+            poller = Poller(
+                source, log, self._retry, self._ensure_open, self._hooks, wait, self.stop
+            )
             self._pollers[topic.name] = poller
         return poller
 

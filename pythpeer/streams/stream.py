@@ -1,4 +1,4 @@
-"""Streams: async iterators over the items of a log, and several of them merged into one.
+"""Streams: async iterators over the items of a log; each reports its deliveries to hooks.
 
 A stream does no HTTP. It reads its log from its position, and asks its poller for more when the
 log has nothing after that position.
@@ -52,8 +52,8 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @property
     @abc.abstractmethod
-    def is_closed(self) -> bool:
-        """Whether the stream has been closed."""
+    def has_ended(self) -> bool:
+        """Whether the stream returns no more items: it was closed, or its session is stopping."""
 
     @property
     @abc.abstractmethod
@@ -62,7 +62,7 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @abc.abstractmethod
     async def fill(self) -> None:
-        """Wait until the stream is ready or closed. Raises what polling fails with permanently."""
+        """Wait until the stream is ready or has ended. Raises an error that is permanent."""
 
     @abc.abstractmethod
     def pop(self) -> T_co:
@@ -70,7 +70,7 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @abc.abstractmethod
     def acknowledge(self) -> None:
-        """Acknowledge the item that was popped last, if it is not acknowledged yet."""
+        """Acknowledge the item that was popped last, unless it is, or the stream was closed."""
 
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
@@ -80,6 +80,8 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     `aclose` do not acknowledge it: a later stream of the same name returns that item again.
     Cancelling the wait for an item loses nothing. Transient failures are retried after a back-off;
     any other error (for example a rejected key) is raised, and raised again at the next request.
+    The loop ends when the stream was closed, or after `Session.stop`: then the item returned last
+    is acknowledged.
 
     A stream is used by one task at a time; another task gets an `InvalidRequestError`.
     """
@@ -182,12 +184,15 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         return self
 
     async def __anext__(self) -> T_co:
-        if self.busy or self._closed or self._poller.closed or not self._buffer:
+        poller = self._poller
+        if self.busy or self._closed or poller.closed or poller.stop.made or not self._buffer:
             with ResourceGuard(self):
                 if not self._closed:
-                    self._poller.ensure_open()
-                    self.acknowledge()
+                    poller.ensure_open()
+                self.acknowledge()
                 await self.fill()
+                if self.has_ended:
+                    raise StopAsyncIteration
                 return self.pop()
         # The buffer has an item: no other task can run before it is returned, so no guard.
         self.acknowledge()
@@ -195,7 +200,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
 
     async def ack(self) -> None:
         """Acknowledge the item returned last; on return that is stored."""
-        self.acknowledge()
+        self._acknowledge_last()
         await self._reader.flush()
 
     async def aclose(self) -> None:
@@ -211,8 +216,9 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         """Find the initial position, so that the stream returns all that arrives from now on."""
         with ResourceGuard(self):
             self._poller.ensure_open()
-            while not await self._retrying(self._init_position):
-                self._poller.ensure_open()
+            with self._poller.stop.ends_wait():
+                while not self.has_ended and not await self._retrying(self._init_position):
+                    self._poller.ensure_open()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -228,12 +234,12 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     @property
     def is_ready(self) -> bool:
         """Internal, for `merge`."""
-        return bool(self._buffer)
+        return bool(self._buffer) and not self.has_ended
 
     @property
-    def is_closed(self) -> bool:
+    def has_ended(self) -> bool:
         """Internal, for `merge`."""
-        return self._closed
+        return self._closed or self._poller.stop.made
 
     @property
     def in_flight(self) -> bool:
@@ -242,14 +248,13 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
 
     async def fill(self) -> None:
         """Internal, for `merge`."""
-        while not self._buffer and not self._closed:
-            self._poller.ensure_open()
-            await self._retrying(self._read_or_poll)
+        with self._poller.stop.ends_wait():
+            while not self._buffer and not self.has_ended:
+                self._poller.ensure_open()
+                await self._retrying(self._read_or_poll)
 
     def pop(self) -> T_co:
         """Internal, for `merge`."""
-        if not self._buffer:
-            raise StopAsyncIteration
         if self._pending_gaps and self._pending_gaps[0][0] <= self._buffer[0][0]:
             _, gap = self._pending_gaps.popleft()
             raise GapError(
@@ -263,6 +268,10 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
 
     def acknowledge(self) -> None:
         """Internal, for `merge`."""
+        if not self._closed:
+            self._acknowledge_last()
+
+    def _acknowledge_last(self) -> None:
         if self._unacked is not None:
             self._reader.ack(self._unacked)
             self._acknowledged, self._unacked = self._unacked, None

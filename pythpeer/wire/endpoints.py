@@ -1,4 +1,4 @@
-"""Endpoints, parameters, and the URL of a request; and the checks of arguments.
+"""Endpoints and their parameters, which check and encode arguments; and the URL of a request.
 
 Pure: no I/O, no clock, no state. Keys stay in `Secret` here; only `render_query` reveals them.
 

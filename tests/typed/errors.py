@@ -42,7 +42,7 @@ async def catch_all_errors(session: Session, fake: FakeServices) -> None:
         assert_type(error.endpoint, str | None)
 
 
-async def distinguish_errors() -> None:
+async def match_errors() -> None:
     def transport(error: TransportError | RequestTimeoutError | OutcomeUnknownError) -> None:
         assert_type(error.sent, bool)
         assert_type(error.untrusted, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from pythpeer import (
     Session,
     SessionOptions,
     SqliteStore,
+    run,
 )
 from pythpeer.stores import (
     EndpointSnapshot,
@@ -67,11 +69,25 @@ class MySession(Session):
 
 
 async def open_and_close() -> None:
-    mine = assert_type(MySession.from_env(), MySession)
-    assert_type(await mine.open(), MySession)
-    assert_type(await mine.aclose(), None)
+    own_session = assert_type(MySession.from_env(), MySession)
+    assert_type(await own_session.open(), MySession)
+    assert_type(await own_session.aclose(), None)
     async with MySession() as entered:
         assert_type(entered, MySession)
+        assert_type(entered.describe(), str)
+        assert_type(entered.stop(), None)
+        assert_type(entered.stopping, bool)
+
+
+async def my_bot(session: Session) -> int:
+    async for message in session.peerbet.chat_stream():
+        print(message.text)
+    return 1
+
+
+def run_a_bot() -> None:
+    assert_type(run(my_bot), None)
+    run(my_bot, log_level=logging.DEBUG, timeout=5.0)
 
 
 async def choose_a_store() -> None:

@@ -80,11 +80,17 @@ async def follow_both(session: Session, fake: FakeServices) -> None:
 
 async def merge_any_number(session: Session, fake: FakeServices) -> None:
     fake.chat.say("alice", "hello")
-    one, two = session.peerbet.chat_stream(after=0), session.peerbet.chat_stream(after=0)
-    assert_type(merge(one), MergedStream[ChatMessage])
-    assert_type(merge(one, two), MergedStream[ChatMessage])
-    assert_type(merge(one, two, session.pythbots.mail_stream()), MergedStream[ChatMessage | Mail])
-    assert_type(merge(*[one, two]), MergedStream[ChatMessage])
+    messages, other_messages = (
+        session.peerbet.chat_stream(after=0),
+        session.peerbet.chat_stream(after=0),
+    )
+    assert_type(merge(messages), MergedStream[ChatMessage])
+    assert_type(merge(messages, other_messages), MergedStream[ChatMessage])
+    assert_type(
+        merge(messages, other_messages, session.pythbots.mail_stream()),
+        MergedStream[ChatMessage | Mail],
+    )
+    assert_type(merge(*[messages, other_messages]), MergedStream[ChatMessage])
 
 
 async def take_any_stream(session: Session, fake: FakeServices) -> None:
@@ -93,5 +99,5 @@ async def take_any_stream(session: Session, fake: FakeServices) -> None:
         session.peerbet.chat_stream(after=0),
         session.pythbots.mail_stream(),
     ]
-    async with merge(*streams) as all_of_them:
-        assert_type(await anext(all_of_them), ChatMessage | Mail)
+    async with merge(*streams) as read_all:
+        assert_type(await anext(read_all), ChatMessage | Mail)

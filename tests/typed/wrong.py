@@ -56,7 +56,7 @@ async def forget_await(session: Session) -> None:
         print(id)
 
 
-async def await_too_much(session: Session) -> None:
+async def await_sync_calls(session: Session) -> None:
     await session.peerbet.chat_stream()  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
     await session.limiters["peerbet.chat.get"].pause(1.0)  # type: ignore[func-returns-value, misc]  # pyright: ignore[reportGeneralTypeIssues]
     async for message in session.peerbet.messages():  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
@@ -100,7 +100,9 @@ def set_wrong_options(session: Session) -> None:
     session.limiters["peerbet.chat.get"].rate = Rate(0.0)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def misread(message: ChatMessage, mail: Mail, error: ApiError, lost: OutcomeUnknownError) -> None:
+def use_wrong_attributes(
+    message: ChatMessage, mail: Mail, error: ApiError, lost: OutcomeUnknownError
+) -> None:
     message.text = "other"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     print(message.author)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     print(message.sent_at.year)  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]

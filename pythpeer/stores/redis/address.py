@@ -1,4 +1,7 @@
-"""`Address`: the address of a server, read from a URL. Its password is a `Secret`."""
+"""`Address`: the address of a server, read from a URL, which is checked.
+
+Its password is a `Secret`.
+"""
 
 from __future__ import annotations
 

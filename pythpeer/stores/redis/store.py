@@ -168,6 +168,9 @@ class RedisStore(Store):
         """
         return await read_snapshot(self._connections, self._keys, latest)
 
+    def __str__(self) -> str:
+        return f"Redis at {self._address}, prefix {self._keys.prefix!r}"
+
     def __repr__(self) -> str:
         # A traceback may show a store whose constructor has failed, and that lacks attributes.
         keys: Keys | None = getattr(self, "_keys", None)

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from ..base import DIRECT
 from ..ids import service_id
-from ..snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
-from ..snapshot import endpoint_snapshot as survey_endpoint
+from ..snapshot import (
+    EndpointSnapshot,
+    LatestItem,
+    LogSnapshot,
+    ReaderSnapshot,
+    StoreSnapshot,
+    endpoint_snapshot,
+)
 from .ack_file import AckFile
 from .log import ANONYMOUS
 from .owner import is_alive
@@ -76,4 +82,4 @@ def _latest(db: sqlite3.Connection, log: int, count: int) -> list[tuple[int, str
 
 def _endpoints(db: sqlite3.Connection, now: float) -> list[EndpointSnapshot]:
     rows = db.execute("SELECT key, state FROM pace ORDER BY key").fetchall()
-    return [survey_endpoint(key, state, now, is_alive) for key, state in rows]
+    return [endpoint_snapshot(key, state, now, is_alive) for key, state in rows]

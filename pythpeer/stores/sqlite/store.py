@@ -159,6 +159,9 @@ class SqliteStore(Store):
             lambda db: read_snapshot(db, database.ack_file, database.now(), latest)
         )
 
+    def __str__(self) -> str:
+        return f"file {str(self._database.path)!r}"
+
     def __repr__(self) -> str:
         state = "open" if self._sessions else "closed"
         return f"<SqliteStore {str(self._database.path)!r}, {state}>"

@@ -78,7 +78,9 @@ async def test_bad_requests_are_violations(
 ) -> None:
     """Each error in a request is reported once, with the endpoint's name."""
     await client.status(target)
-    assert [(found.endpoint, found.rule) for found in fake.violations] == [(endpoint, rule)]
+    assert [(violation.endpoint, violation.rule) for violation in fake.violations] == [
+        (endpoint, rule)
+    ]
 
 
 @pytest.mark.parametrize("text", ["a b", "é"])
@@ -122,8 +124,8 @@ async def test_aiohttps_own_user_agent_is_a_violation(fake: FakeServices) -> Non
 async def test_a_request_can_be_wrong_in_several_ways(fake: FakeServices, client: Client) -> None:
     """Every broken rule is reported."""
     await client.status("/api/mail.php?readnew=&message=+", "POST")
-    found = {violation.rule for violation in fake.violations}
-    assert found == {"encoding", "flag", "method", "key"}
+    rules = {violation.rule for violation in fake.violations}
+    assert rules == {"encoding", "flag", "method", "key"}
 
 
 def test_every_rule_is_tested() -> None:
@@ -144,18 +146,18 @@ async def test_violations_read_well() -> None:
 
 
 async def arrivals(
-    moments: list[float], target: str = f"{CHAT}get", rates: dict[str, Rate] | None = None
+    times: list[float], target: str = f"{CHAT}get", rates: dict[str, Rate] | None = None
 ) -> list[tuple[float, str]]:
     """Send requests at those times; return which of them were too early, with the details."""
     clock = ManualClock()
-    found: list[tuple[float, str]] = []
+    early: list[tuple[float, str]] = []
     async with FakeServices(clock=clock, rates=rates) as fake, connect() as http:
         client = Client(fake, http)
-        for clock.now in moments:
+        for clock.now in times:
             await client.status(target)
-            found += ((clock.now, violation.detail) for violation in fake.violations)
+            early += ((clock.now, violation.detail) for violation in fake.violations)
             fake.violations.clear()
-    return found
+    return early
 
 
 @pytest.mark.parametrize(
@@ -163,8 +165,8 @@ async def arrivals(
 )
 async def test_one_request_a_second(target: str) -> None:
     """Chat and mail allow one request per second; an early one is reported with the seconds."""
-    found = await arrivals([0.0, 1.0, 1.6, 2.6, 3.7], target)
-    assert found == [(1.6, "0.400 s too early (1 every 1 s, bursts of 1)")]
+    early = await arrivals([0.0, 1.0, 1.6, 2.6, 3.7], target)
+    assert early == [(1.6, "0.400 s too early (1 every 1 s, bursts of 1)")]
 
 
 @pytest.mark.parametrize(
@@ -172,8 +174,8 @@ async def test_one_request_a_second(target: str) -> None:
 )
 async def test_look_ups_allow_bursts_of_three(target: str) -> None:
     """Look-ups have three tokens at most, and one more every second."""
-    found = await arrivals([0.0, 0.0, 0.0, 0.5, 1.5, 10.0, 10.0, 10.0, 10.9], target)
-    assert [at for at, _ in found] == [0.5, 10.9]
+    early = await arrivals([0.0, 0.0, 0.0, 0.5, 1.5, 10.0, 10.0, 10.0, 10.9], target)
+    assert [at for at, _ in early] == [0.5, 10.9]
 
 
 async def test_nothing_saves_up_with_a_burst_of_one() -> None:
@@ -195,8 +197,8 @@ async def test_early_requests_do_not_accumulate() -> None:
 async def test_the_rates_can_be_changed() -> None:
     """`rates` sets the rate of an endpoint; the guard, a client's precaution, has no effect."""
     rates = {"peerbet.chat.get": Rate(0.25, burst=2, guard=9.0)}
-    found = await arrivals([0.0, 0.0, 0.25, 0.4], rates=rates)
-    assert [at for at, _ in found] == [0.4]
+    early = await arrivals([0.0, 0.0, 0.25, 0.4], rates=rates)
+    assert [at for at, _ in early] == [0.4]
     assert await arrivals([0.0] * 9, rates={"peerbet.chat.get": Rate(0.0)}) == []
 
 

@@ -38,10 +38,10 @@ def opened(
 
 def test_a_written_position_is_read_by_every_process(path: Path) -> None:
     """Immediately, by a file object that was opened before, and by one that is opened later."""
-    with opened(path) as one, opened(path) as other:
-        one.write(1, 1, 7)
-        other.write(2, 1, 2**62)
-        assert one.read() == other.read() == {1: (1, 7), 2: (1, 2**62)}
+    with opened(path) as first, opened(path) as second:
+        first.write(1, 1, 7)
+        second.write(2, 1, 2**62)
+        assert first.read() == second.read() == {1: (1, 7), 2: (1, 2**62)}
     with opened(path) as reopened:
         assert reopened.read() == {1: (1, 7), 2: (1, 2**62)}
 
@@ -58,25 +58,25 @@ def test_a_record_only_moves_forwards(
 ) -> None:
     """In any process: to a later epoch, or to a greater position in the same epoch."""
     path = tmp_path / os.urandom(8).hex()
-    furthest: dict[int, tuple[int, int]] = {}
-    with opened(path) as one, opened(path) as other:
+    maximum: dict[int, tuple[int, int]] = {}
+    with opened(path) as first, opened(path) as second:
         for writer, slot, epoch, position in writes:
-            (one, other)[writer].write(slot, epoch, position)
-            furthest[slot] = max(furthest.get(slot, (0, 0)), (epoch, position))
-        assert one.read() == furthest
+            (first, second)[writer].write(slot, epoch, position)
+            maximum[slot] = max(maximum.get(slot, (0, 0)), (epoch, position))
+        assert first.read() == maximum
 
 
 def test_it_grows_with_its_readers(path: Path) -> None:
     """By a page at a time, in any process, and no record is lost."""
     last = 2 * GROWTH_SIZE // SIZE  # the first that is in the third page
-    with opened(path) as one, opened(path) as other:
+    with opened(path) as first, opened(path) as second:
         assert path.stat().st_size == GROWTH_SIZE
-        one.write(last, 1, 5)
+        first.write(last, 1, 5)
         assert path.stat().st_size == 3 * GROWTH_SIZE
-        other.write(last - 1, 1, 6)
-        other.write(1, 1, 7)
+        second.write(last - 1, 1, 6)
+        second.write(1, 1, 7)
         assert path.stat().st_size == 3 * GROWTH_SIZE
-        assert one.read() == {last: (1, 5), last - 1: (1, 6), 1: (1, 7)}
+        assert first.read() == {last: (1, 5), last - 1: (1, 6), 1: (1, 7)}
     with opened(path) as reopened:
         assert path.stat().st_size == 3 * GROWTH_SIZE
         assert reopened.read() == {last: (1, 5), last - 1: (1, 6), 1: (1, 7)}

@@ -63,8 +63,8 @@ async def start_a_fake() -> None:
     async with services as entered:
         assert_type(entered, FakeServices)
         assert_type(services.environment, dict[str, str])
-        mine = assert_type(services.session("alice", timeout=5.0), Session)
-        async with mine, services.outage("peerbet") as nothing:
+        own_session = assert_type(services.session("alice", timeout=5.0), Session)
+        async with own_session, services.outage("peerbet") as nothing:
             assert_type(nothing, None)
     assert_type(await services.start(), None)
     assert_type(services.peerbet_url, str)
@@ -77,7 +77,7 @@ async def start_a_fake() -> None:
     assert_type(await services.aclose(), None)
 
 
-async def look_at_what_happened(session: Session, fake: FakeServices) -> None:
+async def read_requests(session: Session, fake: FakeServices) -> None:
     fake.faults.add("peerbet.chat.get", Fault.slow(0.1))
     await session.peerbet.messages()
     for arrival in assert_type(fake.requests, list[RecordedRequest]):
@@ -93,7 +93,7 @@ async def look_at_what_happened(session: Session, fake: FakeServices) -> None:
     assert_type(fake.clock(), float)
 
 
-async def talk_and_mail(fake: FakeServices) -> None:
+async def send_messages_and_mails(fake: FakeServices) -> None:
     chat = assert_type(fake.chat, FakeChat)
     assert_type(chat.say("alice", "hello", to="bob", bot=True), int)
     for line in assert_type(chat.messages, list[ChatLine]):
@@ -127,7 +127,7 @@ async def talk_and_mail(fake: FakeServices) -> None:
     assert_type(mail.subscribe(lambda person, letter: print(person.username, letter.text))(), None)
 
 
-async def know_people_and_chats(fake: FakeServices) -> None:
+async def add_people_and_chats(fake: FakeServices) -> None:
     users = assert_type(fake.users, Users)
     person = assert_type(users.add("alice", user_id=7, powers=["heart"], online=True), Person)
     assert_type(users.by_name("alice"), Person | None)
@@ -191,12 +191,12 @@ async def script_faults(fake: FakeServices) -> None:
     assert_type(faults.clear(), None)
 
 
-async def bring_people_to_life(fake: FakeServices) -> None:
-    def reply(heard: Heard) -> str | None:
-        assert_type(heard.sender, str)
-        assert_type(heard.text, str)
-        assert_type(heard.where, Literal["chat", "private", "mail"])
-        assert_type(heard.match, re.Match[str])
+async def start_people(fake: FakeServices) -> None:
+    def reply(message: Heard) -> str | None:
+        assert_type(message.sender, str)
+        assert_type(message.text, str)
+        assert_type(message.where, Literal["chat", "private", "mail"])
+        assert_type(message.match, re.Match[str])
         return None
 
     people = assert_type(fake.people, People)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from fake_client import CHAT, INFO, MAIL, SET, Client, connect, say
+from fake_client import CHAT, INFO, MAIL, SET, Client, add_messages, connect
 from helpers import UNLIMITED
 
 from pythpeer import InvalidRequestError
@@ -60,7 +60,7 @@ def test_unknown_quirks_are_rejected(wrong: dict[str, Any], words: str) -> None:
 
 async def test_quirks_can_change_while_it_runs(fake: FakeServices, client: Client) -> None:
     """From the next request on; quirks that are not named do not change."""
-    say(fake, 3)
+    add_messages(fake, 3)
     assert await client.ids() == [1, 2, 3]
     fake.set_quirks(order="descending")
     assert await client.ids() == [3, 2, 1]
@@ -74,7 +74,7 @@ async def test_quirks_can_change_while_it_runs(fake: FakeServices, client: Clien
 async def test_the_oldest_after_mid_may_be_returned(fake: FakeServices, client: Client) -> None:
     """With `window="oldest"`, a response has the oldest messages after `mid`."""
     fake.set_quirks(window="oldest")
-    say(fake, 310)
+    add_messages(fake, 310)
     assert await client.ids("&mid=5") == list(range(6, 306))
     assert await client.ids("&mid=5&last=2") == [6, 7]
     assert await client.ids("&last=2") == [309, 310]
@@ -83,9 +83,9 @@ async def test_the_oldest_after_mid_may_be_returned(fake: FakeServices, client: 
 async def test_mid_itself_may_be_repeated(fake: FakeServices, client: Client) -> None:
     """With `overlap`, that many messages up to `mid` are repeated, of those the reader can see."""
     fake.set_quirks(overlap=2)
-    say(fake, 4)
+    add_messages(fake, 4)
     fake.chat.say("alice", "psst", to="bob")
-    say(fake, 2)
+    add_messages(fake, 2)
     assert await client.ids("&mid=4") == [3, 4, 6, 7]
     assert await client.ids("&mid=6") == [4, 6, 7]
     assert await client.ids("&mid=0") == [1, 2, 3, 4, 6, 7]
@@ -96,7 +96,7 @@ async def test_mid_itself_may_be_repeated(fake: FakeServices, client: Client) ->
 async def test_messages_may_be_duplicated_in_a_response(fake: FakeServices, client: Client) -> None:
     """With `repeat`, a response has each message that many times."""
     fake.set_quirks(repeat=2)
-    say(fake, 3)
+    add_messages(fake, 3)
     assert await client.ids("&last=2") == [2, 2, 3, 3]
 
 
@@ -107,7 +107,7 @@ async def test_shuffled_is_the_same_for_the_same_seed() -> None:
         options = QuirkOptions(order="shuffled")
         async with FakeServices(rates=UNLIMITED, seed=seed, **options) as fake, connect() as http:
             client = Client(fake, http)
-            say(fake, 20)
+            add_messages(fake, 20)
             for number in range(20):
                 fake.mail.deliver("alice", f"mail {number}")
             mails = await client.get(f"{MAIL}&readall")
@@ -141,7 +141,7 @@ async def test_reading_all_mail_may_mark_it(fake: FakeServices, client: Client) 
 async def test_lists_may_be_objects(fake: FakeServices, client: Client) -> None:
     """With `numbered`, the keys of every list are numbers, as PHP makes of some arrays."""
     fake.set_quirks(numbered=True)
-    say(fake, 2)
+    add_messages(fake, 2)
     chat = (await client.get(f"{CHAT}get"))["message_list"]
     assert [(key, message["id"]) for key, message in chat.items()] == [("0", 1), ("1", 2)]
     assert list(await client.get(STAFF)) == ["0", "1", "2"]
@@ -281,7 +281,7 @@ async def test_a_session_returns_the_same_for_every_quirk(variant: QuirkOptions)
         person = await session.pythbots.user("tiro")
         assert (person.id, person.username, person.online) == (221192, "tiro", True)
         staff = await session.pythbots.staff(220531305)
-        assert [(one.username, one.time_held) for one in staff][2] == ("bob", 2592000)
+        assert [(member.username, member.time_held) for member in staff][2] == ("bob", 2592000)
         assert (await session.pythbots.stats(220531305)).messages == 125_000
         mails = await session.pythbots.unread_mail()
         assert sorted((mail.id or 0, mail.sender, mail.text) for mail in mails) == [

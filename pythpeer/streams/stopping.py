@@ -1,0 +1,53 @@
+"""The request to end all streams of a session, which may be made from a signal handler."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+
+__all__ = ["StopRequest"]
+
+
+class StopRequest:
+    """The request to end all streams of a session; shared by the session and its streams.
+
+    A stream reads `made` before each item, and waits only within `ends_wait`.
+    """
+
+    # Invariant: the scopes are those of the streams that wait; each is cancelled in the event loop.
+
+    __slots__ = ("_scopes", "made")
+
+    def __init__(self) -> None:
+        self.made: bool = False
+        """Whether the streams are to end. A plain attribute, because it is read for each item."""
+        self._scopes: set[anyio.CancelScope] = set()
+        """The scopes of the waits in progress. `ends_wait` adds and removes them."""
+
+    def make(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the streams, and their waits in *loop*. Safe in signal handlers and other threads."""
+        self.made = True
+        # The loop may be blocked in its selector, which a signal handler does not wake up.
+        loop.call_soon_threadsafe(self._cancel_waits)
+
+    def clear(self) -> None:
+        """Let streams return items again: the session was opened anew."""
+        self.made = False
+
+    @contextmanager
+    def ends_wait(self) -> Iterator[None]:
+        """End the wait inside this context as soon as the request is made."""
+        with anyio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                yield
+            finally:
+                self._scopes.discard(scope)
+
+    def _cancel_waits(self) -> None:
+        if self.made:
+            for scope in list(self._scopes):
+                scope.cancel()
