@@ -190,6 +190,49 @@ async def test_a_new_stream_that_notices_it_delays_no_other(new_store: StoreFact
             assert stream.gaps == ()
 
 
+async def test_a_session_that_has_polled_before_follows_another_one(
+    new_store: StoreFactory,
+) -> None:
+    """It finds the new ids in the log, reads what it had known of the log again, and asks."""
+    store = new_store()
+    async with (
+        Scripted() as services,
+        open_session(services, store, 0) as first,
+        open_session(services, store) as second,
+    ):
+        services.say(30)
+        bot = first.peerbet.chat_stream(after=0, name="bot")
+        assert len(await ids_within(bot, 3.0)) == 30
+        start_anew(services, 12)
+        async with second.peerbet.chat_stream() as fresh:
+            add(services, [13, 14])
+            assert await ids_within(fresh, 3.0) == [13, 14]
+        assert await ids_within(bot, 8.0) == list(range(1, 15))
+        assert bot.restarts == 1
+        assert bot.gaps == ()
+
+
+async def test_what_was_trimmed_of_the_old_ids_is_a_gap(new_store: StoreFactory) -> None:
+    """A slow name gets what the log still has of them, and then the new ones."""
+    store = new_store(max_length=5)
+    async with Scripted() as services, open_session(services, store) as session:
+        services.say(5)
+        async with session.peerbet.chat_stream(after=0, name="slow"):
+            pass
+        stream = session.peerbet.chat_stream(after=0, name="bot")
+        for _ in range(4):
+            services.say(5)
+            await ids_within(stream, 2.0)
+        new = start_anew(services, 3)
+        assert await ids_within(stream, IDLE + 5) == new
+        slow = session.peerbet.chat_stream(name="slow")
+        taken = await ids_within(slow, 8.0)
+        assert taken[-3:] == new
+        assert taken[:-3] == list(range(taken[0], 26))
+        assert slow.gaps == (Gap(0, taken[0]),)
+        assert slow.restarts == 1
+
+
 async def test_it_happens_again_and_again(new_store: StoreFactory) -> None:
     """Each new beginning is noticed, at the end of Int32, too."""
     async with Scripted() as services, open_session(services, new_store()) as session:

@@ -68,7 +68,15 @@ class Cursor:
 
         self.confirmed_at: int | None = None
         """The position after which the service was last asked: an entry that the log lacks there
-        is not available any more."""
+        is not available any more. For a stream in an earlier numbering than that of the request it
+        is the first position of the latter."""
+
+    def is_confirmed(self, position: int) -> bool:
+        """Return whether the service has nothing more than the log directly after *position*."""
+        if self.confirmed_at is None:
+            return False
+        is_earlier = first_position(position) < first_position(self.confirmed_at)
+        return is_earlier or self.confirmed_at == position
 
     @property
     def needs_poll(self) -> bool:
@@ -465,7 +473,7 @@ class Poller(Generic[T]):
         for cursor in self._waiting:
             position = cursor.position or 0
             if position == after or (is_first if position < after else not full):
-                cursor.confirmed_at = cursor.position
+                cursor.confirmed_at = max(position, after)
                 cursor.may_be_incomplete = False
 
     def update_newest(self, newest: int) -> None:
