@@ -61,6 +61,7 @@ class LogState(Generic[T]):
         self._background_tasks: set[asyncio.Future[object]] = set()
         """The tasks of `run_in_background` that are not done."""
         self._all_keys = keys
+        """Returns the keys of other logs."""
         self._keys = keys.log(topic.name)
         self._tag = keys.tag
         self._max_length = "" if max_length is None else max_length
@@ -99,10 +100,11 @@ class LogState(Generic[T]):
         """Execute a script about a log for each other log of the scope. Returns the results."""
         command = script(name, with_common=True)
         topics = await self._topics_of_scope() - {self.topic.name}
-        return [
-            await self.connections.run_script(command, self._all_keys.log(topic), args)
-            for topic in sorted(topics)
-        ]
+        results: list[Any] = []
+        for topic in sorted(topics):
+            keys = self._all_keys.log(topic)
+            results.append(await self.connections.run_script(command, keys, args))
+        return results
 
     async def _topics_of_scope(self) -> set[str]:
         """Return the topics of the scope, which this log is added to."""
