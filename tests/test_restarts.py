@@ -458,7 +458,7 @@ STEPS: Final = st.lists(
         st.tuples(st.just("say"), st.integers(1, 4), st.integers(1, 3)),
         st.tuples(st.sampled_from(["fill", "read", "anew", "reopen"]), st.just(0), st.just(0)),
     ),
-    max_size=14,
+    max_size=10,
 )
 
 
@@ -470,7 +470,10 @@ STEPS: Final = st.lists(
 async def test_every_message_comes_once_whatever_the_ids_do(
     new_store: StoreFactory, steps: list[tuple[str, int, int]], window: Window
 ) -> None:
-    """Two names in two sessions: with late messages, new beginnings and runs of the program."""
+    """Two names in two sessions: with late messages, new beginnings and runs of the program.
+
+    Over 2 s on Redis, because each example reads for minutes of virtual time, with a poll a second.
+    """
     store = new_store()
     async with Scripted(window=window) as services:
         model = Model(services)

@@ -169,7 +169,8 @@ class LogState(Generic[T]):
         if result is None:
             return None
         self.head = int(result[0])  # text, because it may be large
-        return [entries[index] for index in result[1:]]
+        added: list[int] = result[1:]
+        return [entries[index] for index in added]
 
     def _encode_entry(self, new: NewEntry[T]) -> tuple[Argument, ...]:
         item = self._encode_item(new.item, new.id)
