@@ -108,9 +108,11 @@ class KnownTail:
 
     def is_late(self, number: int, now: float) -> bool:
         """Return whether the service left this id out until lately."""
-        if number in self.ids or number <= self.newest - LATE_IDS:
+        if number in self.ids:
             return False
-        return any(ids.first <= number <= ids.last and now < ids.until for ids in self._missing)
+        if not any(ids.first <= number <= ids.last and now < ids.until for ids in self._missing):
+            return False
+        return number > self.newest - LATE_IDS
 
     def request_after(self, after: int, now: float) -> int:
         """Return the service's id after which to ask, for items after the position *after*.
