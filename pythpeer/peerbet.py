@@ -12,14 +12,25 @@ contiguous for one reader (private messages to others have ids too).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Final
 
 import msgspec
 
 from .calls import Caller
-from .errors import DecodeError, InvalidRequestError, PythpeerError
+from .dice import (
+    BITCOIN,
+    MAX_SEED,
+    DiceRoll,
+    Side,
+    make_roll_endpoint,
+    roll_params,
+    unknown_roll,
+)
+from .errors import DecodeError, InvalidRequestError, OutcomeUnknownError, PythpeerError
 from .pacing.bucket import Rate
 from .posting import Poster, ReadBack
 from .secret import Secret, account_of
@@ -42,6 +53,9 @@ PATH: Final = "/api/chat/"
 
 MAX_TEXT: Final = 250
 """Characters of one message at most, as documented."""
+
+DENIED_HINT: Final = "set peerbet_key, or PYTHPEER_PEERBET_KEY, to a key that is valid"
+"""What to do if the key is rejected."""
 
 MAX_LAST: Final = 300
 """Messages on one page at most, as documented."""
@@ -134,10 +148,14 @@ class Peerbet:
         # internal, for the session and the doctor, and never change.
         self.read_endpoint: Final[Endpoint[_Page]] = make_read_endpoint(url)
         self.post_endpoint: Final[Endpoint[_PostResponse]] = make_post_endpoint(url)
+        self.roll_endpoint: Final[Endpoint[DiceRoll]] = make_roll_endpoint(url, DENIED_HINT)
+        self._client_seed: int | None = None
+        """The client's seed of the next roll, from the last response. Set by `roll`."""
         account = account_of(key)
         self.endpoint_accounts: Final = (
             (self.read_endpoint, account),
             (self.post_endpoint, account),
+            (self.roll_endpoint, account),
         )
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
@@ -244,6 +262,66 @@ class Peerbet:
             if on_part is not None:
                 on_part(ids[-1])
         return tuple(ids)
+
+    async def roll(
+        self,
+        bet: Decimal | int | str,
+        *,
+        target: Decimal | int | str,
+        side: Side,
+        seed: int | None = None,
+        currency: int = BITCOIN,
+        stats: bool = False,
+    ) -> DiceRoll:
+        """Roll the dice once. **This spends money.** Needs the Peerbet key.
+
+        The roll leaves at most once, and is never repeated, whatever happens. When its outcome is
+        unknown, `OutcomeUnknownError` is raised, and there is no way to find it out. Its time limit
+        is that of the session, but 10 seconds at least, because small bets are answered late.
+
+        Args:
+            bet: The bet: at least 0.0000001 in bitcoins, 0.0001 in other currencies, with at most 8
+                decimals. A ``float`` is rejected, because it is not exactly what it is written as.
+            target: The number to roll below or above, from 0.0001 to 99.9999, with at most 4
+                decimals. A ``float`` is rejected.
+            side: ``"low"`` wins if the roll is below the target, ``"high"`` if it is above.
+            seed: The client's seed, from 1 to 999,999,999. By default it is the ``client_seed`` of
+                the session's last roll, or a random one.
+            currency: The service's code of the currency; 10 is bitcoin, 11 litecoin.
+            stats: Request statistics as well.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            OutcomeUnknownError: If the roll may or may not have happened.
+            PythpeerError: If the roll failed; it has not happened.
+        """
+        if self._key is None:
+            raise InvalidRequestError(
+                "a roll needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
+                endpoint=self.roll_endpoint.name,
+            )
+        params = roll_params(
+            bet=bet,
+            target=target,
+            side=side,
+            seed=self._next_seed() if seed is None else seed,
+            currency=currency,
+            stats=stats,
+        )
+        request = Request(self.roll_endpoint, {"key": self._key, **params})
+        try:
+            result = await self._caller.call(request)
+        except OutcomeUnknownError as error:
+            unknown_roll(error)
+            raise
+        self._client_seed = result.client_seed
+        return result
+
+    def _next_seed(self) -> int:
+        """Return the seed of the last response, or a random one if that cannot be sent."""
+        if self._client_seed is not None and 1 <= self._client_seed <= MAX_SEED:
+            return self._client_seed
+        return 1 + secrets.randbelow(MAX_SEED)
 
     def chat_stream(
         self, *, after: int | None = None, name: str | None = None, on_gap: OnGap = "log"
@@ -386,12 +464,13 @@ def make_read_endpoint(url: str) -> Endpoint[_Page]:
         rate=Rate(1.0),
         parse=_parse_page,
         parse_fast=_parse_page_fast,
+        denied_hint=DENIED_HINT,
     )
 
 
 def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
     """Make the endpoint of ``action=set``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
-    return Endpoint(
+    endpoint = Endpoint(
         "peerbet.chat.set",
         url + PATH,
         query={"action": "set"},
@@ -399,6 +478,8 @@ def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
         rate=Rate(1.0),
         answer=_PostResponse,
     )
+    endpoint.denied_hint = DENIED_HINT
+    return endpoint
 
 
 _decode_page: Final = msgspec.json.Decoder(_DocumentedPage, strict=False).decode

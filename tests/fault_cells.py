@@ -44,7 +44,7 @@ NO_FAULT: Final = Reproduction(answer(DOCUMENT))
 INCOMPLETE: Final = (RequestTimeoutError, ResponseTooLargeError)
 """The errors of responses that were not read to their end."""
 
-OUTAGE_SECONDS: Final = 20.0
+OUTAGE_SECONDS: Final = 25.0
 """Seconds until a stream can connect: more than twice the time limit of an attempt."""
 
 
@@ -159,6 +159,7 @@ def expected_call(name: str, row: FaultRow, fault: Reproduction) -> CallResult:
     request_count = 0
     if expectation.sent and fault.step.reads:
         request_count = ATTEMPTS if retried else 1
+        request_count += fault.kept_connection_closed and is_read
 
     def is_one_of(*types: type[PythpeerError]) -> bool:
         return error is not None and issubclass(error, types)

@@ -28,6 +28,7 @@ import trustme
 from raw_server import (
     DEFLATE,
     GZIP,
+    ROLL,
     Connection,
     Step,
     answer,
@@ -62,10 +63,10 @@ from pythpeer import (
     ResponseTooLargeError,
     TransportError,
 )
-from pythpeer.transport import CONNECT_TIMEOUT
+from pythpeer.transport.pool import CONNECT_TIMEOUT
 
-TIMEOUT: Final = 7.3
-"""The time limit of an attempt in seconds: longer than `CONNECT_TIMEOUT`, with a fraction."""
+TIMEOUT: Final = 10.3
+"""The time limit of an attempt in seconds: longer than that of a roll, with a fraction."""
 
 MAX_WAIT: Final = 60.0
 MAX_BODY: Final = 65536
@@ -182,6 +183,9 @@ class Reproduction(NamedTuple):
     host: str = "127.0.0.1"
     """The host in the URL of the `RawServer`."""
 
+    kept_connection_closed: bool = False
+    """Whether a read finds its kept connection closed, and is sent once more on a new one."""
+
     status_optional: bool = False
     """Whether the error may be without the status: a parser may read head and damage together."""
 
@@ -212,13 +216,20 @@ def fault_row(
     message: str | None = None,
     retry_after: float | None = None,
     first_step: Step | None = None,
+    kept_connection_closed: bool = False,
     status_optional: bool = False,
     seconds: float = 0.0,
     overrides: Overrides = MappingProxyType({}),
 ) -> FaultRow:
     """A row whose reproductions differ only in the server's step."""
     common = Reproduction(
-        answer(), status, message, retry_after, first_step, status_optional=status_optional
+        answer(),
+        status,
+        message,
+        retry_after,
+        first_step,
+        kept_connection_closed=kept_connection_closed,
+        status_optional=status_optional,
     )
     reproductions = {name: common._replace(step=step) for name, step in steps.items()}
     return FaultRow(title, expectation, reproductions, seconds, overrides)
@@ -255,9 +266,9 @@ def unreachable_row(
 def document(id: int, text: bytes = b"hello", extra: bytes = b"") -> bytes:
     """A body with one message, or mail, that each call of `CALLS` decodes."""
     return (
-        b'{"status":1,"mid":7,"users_online":3,"username":"tiro","messages":12,"message_list":['
+        b'{"status":1,"mid":7,"users_online":3,"username":"tiro","messages":12,%b,"message_list":['
         b'{"id":%d,"by":"alice","to":"","msg":"%b","date":"2012-12-12 21:12:21","bot":0,"my":0,'
-        b'"me":0}]%b}' % (id, text, extra)
+        b'"me":0}]%b}' % (ROLL, id, text, extra)
     )
 
 
@@ -306,6 +317,20 @@ def idle_then(action: Callable[[Connection], object]) -> Step:
     async def run(connection: Connection) -> None:
         await FIRST.run(connection)
         await asyncio.sleep(0.05)
+        action(connection)
+
+    return Step(run)
+
+
+def idle_then_break(action: Callable[[Connection], object]) -> Step:
+    """Respond to the first request, and call *action* when a second one arrives.
+
+    That one is lost: the server does not count it.
+    """
+
+    async def run(connection: Connection) -> None:
+        await FIRST.run(connection)
+        await connection.reader.read(1)
         action(connection)
 
     return Step(run)
@@ -380,11 +405,25 @@ NETWORK: Final = (
         status=None,
     ),
     fault_row(
-        "the connection breaks before the response, after it served an earlier request",
+        "the connection breaks before the response, after it served an earlier request;"
+        " so does a new one",
         BROKEN,
         {"fin, reused": drop(), "rst, reused": reset()},
         status=None,
         first_step=FIRST,
+        kept_connection_closed=True,
+    ),
+    FaultRow(
+        "the service closes a kept connection when the next request arrives",
+        ACCEPTED,
+        {
+            "fin at the last moment": Reproduction(
+                answer(DOCUMENT), first_step=idle_then_break(Connection.close)
+            ),
+            "rst at the last moment": Reproduction(
+                answer(DOCUMENT), first_step=idle_then_break(Connection.reset)
+            ),
+        },
     ),
     fault_row("there is no response", TIMED_OUT, {"silence": hang()}, status=None, seconds=TIMEOUT),
     FaultRow(
@@ -489,7 +528,6 @@ HTTP: Final = (
             "two lengths": send(with_headers(b"Content-Length: 1")),
             "two equal lengths": drop(with_headers(b"Content-Length: %d" % len(DOCUMENT))),
             "length and chunks": send(with_headers(b"Transfer-Encoding: chunked")),
-            "204 with a body": drop(http(204, DOCUMENT)),
         },
         status=None,
     ),
@@ -614,10 +652,9 @@ BODY: Final = (
         seconds=TIMEOUT,
     ),
     fault_row(
-        "the body is longer than its length, or its chunks are invalid",
+        "the chunks of the body are invalid",
         BROKEN,
         {
-            "length too small": drop(http(200, DOCUMENT, length=9)),
             "chunk size not a number": send(chunked(end=b"zz\r\n{}\r\n0\r\n\r\n")),
             "chunk size negative": send(chunked(end=b"-2\r\n{}\r\n0\r\n\r\n")),
             "chunk without its end": send(chunked(end=b"2\r\n{}0\r\n\r\n")),
@@ -639,6 +676,24 @@ BODY: Final = (
         status_optional=True,
     ),
     fault_row(
+        "the body is longer than its length: the rest is ignored",
+        NOT_DOCUMENTED,
+        {"length too small": drop(http(200, DOCUMENT, length=9))},
+    ),
+    fault_row(
+        "bytes that are not HTTP follow a complete response, in the same packet or later",
+        ACCEPTED,
+        {
+            "junk behind": send(http(200, DOCUMENT) + b"666\r\n"),
+            "junk behind chunks": send(chunked(DOCUMENT) + b"\0\1\2"),
+            "junk behind, with an interim response": send(CONTINUE + http(200, DOCUMENT) + b"junk"),
+            "half a head behind": send(http(200, DOCUMENT) + b"HTTP/1.1 200 OK\r\nContent-"),
+            "junk behind, and the end": drop(
+                http(200, DOCUMENT, [("Connection", "close")]) + b"666\r\n"
+            ),
+        },
+    ),
+    fault_row(
         "gzip that is incomplete, with the right length",
         NOT_DOCUMENTED,
         {"gzip, cut, right length": send(http(200, PACKED[:40], GZIP))},
@@ -647,7 +702,6 @@ BODY: Final = (
         "a Content-Encoding that was not requested",
         BROKEN,
         {
-            "x-gzip": encoded("x-gzip", PACKED),
             "gzip twice": encoded("gzip, gzip", gzip.compress(PACKED)),
             "compress": encoded("compress"),
             "brotli": encoded("br"),
@@ -684,6 +738,7 @@ BODY: Final = (
             "small chunks": send(chunked(*(bytes([byte]) for byte in DOCUMENT))),
             "gzip": send(http(200, PACKED, GZIP)),
             "gzip, in capitals": encoded(" GZip ", PACKED),
+            "x-gzip": encoded("x-gzip", PACKED),
             "gzip in chunks": send(chunked(PACKED, headers=GZIP)),
             "deflate": send(http(200, zlib.compress(DOCUMENT), DEFLATE)),
             "identity": encoded("identity"),
@@ -698,7 +753,12 @@ JSON: Final = (
         NOT_DOCUMENTED,
         {"empty body": answer(b""), "blank body": answer(b" \r\n"), "BOM": answer(b"\xef\xbb\xbf")},
     ),
-    fault_row("204 without a body", NOT_DOCUMENTED, {"204": answer(b"", 204)}, status=204),
+    fault_row(
+        "204, which has no body, also if bytes follow",
+        NOT_DOCUMENTED,
+        {"204": answer(b"", 204), "204 with a body": drop(http(204, DOCUMENT))},
+        status=204,
+    ),
     fault_row(
         "an HTML page, also if it contains JSON",
         NOT_DOCUMENTED,
@@ -823,6 +883,17 @@ JSON: Final = (
         overrides={"post": NOT_DOCUMENTED},
     ),
     fault_row(
+        "the response to a roll without one of its fields, or with an amount that is not a number",
+        PARTIAL,
+        {
+            "no balance": answer(DOCUMENT.replace(b'"user_balance":"7.00000000",', b"")),
+            "no seed": answer(DOCUMENT.replace(b',"client_seed":"7"', b"")),
+            "payout in words": answer(DOCUMENT.replace(b'"0.20000000"', b'"much"')),
+            "negative payout": answer(DOCUMENT.replace(b'"0.20000000"', b'"-0.20000000"')),
+        },
+        overrides={"roll": NOT_DOCUMENTED},
+    ),
+    fault_row(
         "an object with numeric keys instead of the list, a zero date",
         PARTIAL,
         {
@@ -834,7 +905,7 @@ JSON: Final = (
         "numbers and bits as text, unknown fields, a field twice, an empty `error`",
         ACCEPTED,
         {
-            "numbers as text": answer(re.sub(rb'":([0-9]+)', rb'":"\1"', DOCUMENT)),
+            "numbers as text": answer(re.sub(rb'":([0-9.]+)', rb'":"\1"', DOCUMENT)),
             "unknown fields": answer(document(2, extra=b',"new":{"a":[1]},"big":%d' % 2**64)),
             "a field twice": answer(document(2, extra=b',"mid":7')),
             "error null": answer(document(2, extra=b',"error":null')),

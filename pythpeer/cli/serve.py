@@ -20,7 +20,7 @@ from rich.text import Text
 
 from .. import InvalidRequestError, Rate
 from ..testing import DEFAULT_RATES, FakeServices
-from . import runtime
+from . import runner, runtime
 from .options import Flag, Json
 from .output.console import make_console, write_json
 from .output.sanitize import sanitize
@@ -75,7 +75,7 @@ def serve(
     notices: asyncio.Queue[Notice] = asyncio.Queue()
     page = Page(fake, port=port, on_notice=notices.put_nowait)
     with contextlib.suppress(runtime.Interrupted):  # the usual end
-        runtime.run(_serve(fake, page, notices, json=json))
+        runner.run(_serve(fake, page, notices, json=json))
     return 0
 
 
@@ -102,7 +102,7 @@ async def _serve(
             write_json("serving", {"page": page.url, "environment": fake.environment})
         else:
             _print_intro(page.url, fake.environment)
-        with runtime.stop_when_pipe_closes():
+        with runner.stop_when_pipe_closes():
             while True:
                 _show(await notices.get(), json=json)
 

@@ -18,6 +18,7 @@ from pythpeer import (
     Session,
     SessionOptions,
     SqliteStore,
+    __version__,
     run,
 )
 from pythpeer.stores import (
@@ -38,6 +39,7 @@ async def set_everything() -> None:
         "peerbet_key": "key",
     }
     assert_type(Session(**options), Session)
+    assert_type(__version__, str)
     assert_type(
         Session(
             peerbet_key=Secret("key"),
@@ -53,6 +55,7 @@ async def set_everything() -> None:
             store=MemoryStore(max_length=100),
             max_body=65536,
             idle_check=30.0,
+            max_header=32768,
             ssl_context=ssl.create_default_context(),
         ),
         Session,
@@ -80,6 +83,7 @@ async def open_and_close() -> None:
 
 
 async def my_bot(session: Session) -> int:
+    session.stop()  # as a signal does: the test of this program has to end
     async for message in session.peerbet.chat_stream():
         print(message.text)
     return 1
