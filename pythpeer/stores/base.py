@@ -159,8 +159,8 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
     def ack(self, position: int) -> None:
         """Acknowledge all items up to and including *position*.
 
-        All readers of this store object see it immediately. It is stored at once where that costs
-        little, else with the next `read` or `flush`; see `is_behind`.
+        All readers of this store object see it immediately. It is stored immediately where that
+        costs little, else with the next `read` or `flush`; see `is_behind`.
         """
 
     @abc.abstractmethod
@@ -228,7 +228,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
     ) -> Sequence[NewEntry[T]] | None:
         """Append as `append` does, if the highest id of the log is *head*.
 
-        Otherwise another handle has appended meanwhile: then nothing is appended, and the result is
+        Otherwise another handle has appended since: then nothing is appended, and the result is
         ``None``. A store that no other program uses need not check that.
         """
         return await self.append(entries)

@@ -74,7 +74,7 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @abc.abstractmethod
     async def store_acknowledged(self) -> None:
-        """Wait until that is stored, where the store could not do it at once."""
+        """Wait until that is stored, where the store could not do it immediately."""
 
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
