@@ -1,9 +1,9 @@
 """`Database`: one SQLite file, and the connection that the event loop and a thread use alternately.
 
 A small transaction costs less than a way to a thread and back, and without a sync it does not wait
-for the disk: it is executed immediately, on the thread of the event loop, if no job is under way and no
-other program is writing. Everything else happens on the worker's thread, in the order of the calls:
-what waits for the disk or for another program, what is large, and what reads from the file.
+for the disk: it is executed immediately, on the thread of the event loop, if no job is under way
+and no other program is writing. Everything else happens on the worker's thread, in the order of the
+calls: what waits for the disk or for another program, what is large, and what reads from the file.
 
 A submitted job is executed even if its caller is cancelled. No other exception than `StoreError`
 leaves this module.
