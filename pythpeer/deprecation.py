@@ -8,24 +8,37 @@ from importlib import import_module
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Final
 
-__all__ = ["moved"]
+__all__ = ["old_names", "warn_renamed"]
+
+REMOVED_IN: Final = "0.3"
+"""The version without the old names."""
 
 
-def moved(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
-    """Return a ``__getattr__`` for *module*, from which *names* have moved.
+def warn_renamed(old: str, new: str, *, stacklevel: int = 2) -> None:
+    """Warn that *old* is *new* now.
 
-    Each name is mapped to the module that has it now, and is imported when it is asked for.
+    *stacklevel* counts from the calling function, as in `warnings.warn`: 2 is its caller.
+    """
+    text = f"{old} is now {new}; the old name will be removed in version {REMOVED_IN}"
+    warnings.warn(text, DeprecationWarning, stacklevel=stacklevel + 1)
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], object]:
+    """Return a ``__getattr__`` for *module*, which returns objects under their old names.
+
+    *names* maps each old name to the full path of the object, which is imported on access. The
+    warning shows the path in `pythpeer` if there is one.
     """
 
     def find(name: str) -> object:
         if name not in names:
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        target = names[name]
-        public = "pythpeer" if hasattr(import_module("pythpeer"), name) else target
-        warnings.warn(
-            f"{module}.{name} is deprecated, use {public}.{name}", DeprecationWarning, stacklevel=2
-        )
-        return getattr(import_module(target), name)
+        target, _, new = names[name].rpartition(".")
+        public = "pythpeer" if hasattr(import_module("pythpeer"), new) else target
+        warn_renamed(f"{module}.{name}", f"{public}.{new}")
+        found: object = getattr(import_module(target), new)
+        return found
 
     return find

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .deprecation import moved
+from .deprecation import old_names
 
-__getattr__: Callable[[str], object] = moved(
+__getattr__: Callable[[str], object] = old_names(
     __name__,
     {
-        "Limiter": "pythpeer.pacing.limiter",
+        "Limiter": "pythpeer.pacing.limiter.Limiter",
     },
 )

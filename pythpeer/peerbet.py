@@ -114,8 +114,13 @@ class Peerbet:
 
     def __init__(self, caller: Caller, pollers: Pollers, *, url: str, key: Secret | None) -> None:
         self._caller = caller
+        """Runs all calls."""
         self._pollers = pollers
+        """The pollers of all streams of the session."""
         self._key = key
+        """The key, ``None`` without one."""
+        # Comments, because the reference shows what has a docstring: the endpoints of the chat are
+        # internal, for the session and the doctor, and never change.
         self.read_endpoint: Final[Endpoint[_Page]] = make_read_endpoint(url)
         self.post_endpoint: Final[Endpoint[_PostResponse]] = make_post_endpoint(url)
         account = account_of(key)
@@ -125,7 +130,9 @@ class Peerbet:
         )
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
+        """The log of the chat, one for each account."""
         self._poster = Poster(caller, self._read_back)
+        """Sends posts, and searches the chat for those whose outcome is unknown."""
 
     async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
         """Read one page of the chat; without arguments the last 50 messages.

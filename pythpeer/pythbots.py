@@ -140,11 +140,18 @@ class PythBots:
         personal_key_param: str,
     ) -> None:
         self._caller = caller
+        """Runs all calls."""
         self._pollers = pollers
+        """The pollers of all streams of the session."""
         self._personal_key = personal_key
-        # No docstrings up to `history_endpoint`: they are internal, for the session and the doctor.
+        """The personal key, ``None`` without one."""
+        # Comments up to `history_endpoint`, because the reference shows what has a docstring: these
+        # attributes are internal, for the session and the doctor, and never change.
+        # The name of the parameter for the personal key.
         self.key_param: Final = check_text("personal_key_param", personal_key_param)
+        # The headers of each request for a look-up, ``None`` without an API key.
         self.headers: Final = {"X-API-Key": api_key} if api_key else None
+        # One endpoint for each method; reading the mail has two, as unread mail is marked as read.
         self.user_endpoint: Final = userinfo_endpoint(url)
         self.staff_endpoint: Final = crank_endpoint(url)
         self.stats_endpoint: Final = cstats_endpoint(url)
@@ -161,6 +168,7 @@ class PythBots:
         )
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"pythbots.mail {url} {mail_account}", Mail, destructive=True)
+        """The log of the mail, one for each account."""
 
     async def user(self, user: str | int) -> User:
         """Look up a user.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import warnings
 from typing import Final, NoReturn, SupportsIndex, final
 from urllib.parse import quote
 
+from .deprecation import warn_renamed
 from .errors import InvalidRequestError, Result
 
 __all__ = ["Secret", "account_of"]
@@ -73,9 +73,7 @@ class Secret:
     @classmethod
     def wrap(cls, value: object) -> Result[Secret | None]:
         """Deprecated name of `try_wrap`."""
-        warnings.warn(
-            "Secret.wrap() is deprecated, use Secret.try_wrap()", DeprecationWarning, stacklevel=2
-        )
+        warn_renamed("Secret.wrap()", "Secret.try_wrap()")
         return cls.try_wrap(value)
 
     def reveal(self) -> str:

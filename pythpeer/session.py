@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import os
 import ssl
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import anyio
 import msgspec
 
 from .calls import Caller
-from .errors import InvalidRequestError, PythpeerError, SessionClosedError
+from .errors import InvalidRequestError, SessionClosedError
 from .health import EndpointHealth, OutcomeTracker, SessionHealth, utc_now
 from .hooks import GapEvent, Hook, Hooks, RequestEvent, ResponseEvent, RetryEvent, Telemetry
 from .misuse import AsyncContextOnly
+from .options import (
+    Keys,
+    SessionOptions,
+    add_environment,
+    check_rates,
+    check_timeout,
+    check_type,
+)
 from .pacing.bucket import Rate
 from .pacing.limiter import Limiter
 from .peerbet import Peerbet
 from .pythbots import PythBots
 from .retry import Retry
 from .secret import Secret
-from .stores import MemoryStore, Store, store_from_url
+from .stores import MemoryStore, Store
 from .streams.poller import Pollers
-from .validation import check_integer, check_seconds, check_text, check_url
+from .validation import check_integer, check_url
 from .version import version
 from .wire.endpoints import Endpoint
 from .wire.query import Param
@@ -38,95 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Session", "SessionOptions"]
 
 T = TypeVar("T")
-
-KEY_VARIABLES: Final = {
-    "peerbet_key": "PYTHPEER_PEERBET_KEY",
-    "personal_key": "PYTHPEER_PERSONAL_KEY",
-    "pythbots_api_key": "PYTHPEER_PYTHBOTS_API_KEY",
-}
-"""The environment variable of each key, by the name of the option. In the order of `Keys.wrap`."""
-
-
-class SessionOptions(TypedDict, total=False):
-    """The options of `Session`, each as described there."""
-
-    peerbet_key: str | Secret | None
-    """The Peerbet key."""
-    personal_key: str | Secret | None
-    """The personal key of PythBots."""
-    pythbots_api_key: str | Secret | None
-    """The API key of PythBots."""
-    peerbet_url: str
-    """The address of Peerbet."""
-    pythbots_url: str
-    """The address of PythBots."""
-    personal_key_param: str
-    """The name of the parameter for the personal key."""
-    rates: Mapping[str, Rate] | None
-    """Rates by endpoint name, in place of the defaults."""
-    retry: Retry
-    """The retry policy for failed reads."""
-    timeout: float
-    """Seconds of one attempt at most."""
-    max_wait: float
-    """Seconds that a call may wait for a token."""
-    store: Store | None
-    """Where positions, logs and pacing are kept."""
-    max_body: int
-    """Bytes of a response body at most."""
-    ssl_context: ssl.SSLContext | None
-    """A TLS context, for a private certificate authority."""
-    on_request: Hook[RequestEvent] | None
-    """A hook that is called before each request."""
-    on_response: Hook[ResponseEvent] | None
-    """A hook that is called after each request."""
-    on_retry: Hook[RetryEvent] | None
-    """A hook that is called before a failed read is repeated."""
-    on_gap: Hook[GapEvent] | None
-    """A hook that is called when messages may be missing."""
-    telemetry: Telemetry | None
-    """Receives further events."""
-
-
-class Keys(msgspec.Struct, frozen=True, kw_only=True):
-    """The keys of a session as secrets, or the reason why one of them is not valid."""
-
-    peerbet: Secret | None = None
-    """The key of Peerbet."""
-
-    personal: Secret | None = None
-    """The personal key of PythBots' mail."""
-
-    pythbots_api: Secret | None = None
-    """The API key of PythBots."""
-
-    error: PythpeerError | None = None
-    """The error for the first key that is not valid; then there are no keys."""
-
-    @classmethod
-    def wrap(cls, peerbet_key: object, personal_key: object, pythbots_api_key: object) -> Self:
-        """Wrap three keys, each text, a `Secret` or ``None``. Never raises.
-
-        An error is returned as `error`. The caller must remove the texts from its frame before it
-        calls `raise_error`, because a traceback can show the variables of each frame.
-        """
-        peerbet, personal = Secret.try_wrap(peerbet_key), Secret.try_wrap(personal_key)
-        pythbots_api = Secret.try_wrap(pythbots_api_key)
-        if isinstance(peerbet, PythpeerError):
-            return cls(error=peerbet)
-        if isinstance(personal, PythpeerError):
-            return cls(error=personal)
-        if isinstance(pythbots_api, PythpeerError):
-            return cls(error=pythbots_api)
-        if pythbots_api is not None and not pythbots_api.reveal().isascii():
-            problem = "pythbots_api_key must be ASCII, because it is sent in a header"
-            return cls(error=InvalidRequestError(problem))
-        return cls(peerbet=peerbet, personal=personal, pythbots_api=pythbots_api)
-
-    def raise_error(self) -> None:
-        """Raise `error`, if there is one."""
-        if self.error is not None:
-            raise self.error
 
 
 class Diagnostics(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,9 +158,9 @@ class Session(AsyncContextOnly):
         """The store, which is opened and closed with the session."""
         if not isinstance(self._store, Store):
             raise InvalidRequestError(f"store must be a Store, not {type(store).__name__}")
-        self._rates = _check_rates(rates)
+        self._rates = check_rates(rates)
         """The user's rates by endpoint name."""
-        self._timeout = _check_timeout("timeout", timeout)
+        self._timeout = check_timeout("timeout", timeout)
         """Seconds of one attempt at most."""
         if not self._timeout:
             raise InvalidRequestError("timeout must be more than 0 seconds")
@@ -252,7 +169,7 @@ class Session(AsyncContextOnly):
         self._ssl_context = ssl_context
         """The user's TLS context."""
         if ssl_context is not None:
-            _check_type("ssl_context", ssl.SSLContext, ssl_context)
+            check_type("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the session was opened last. Set by `open`."""
         self._open_lock = asyncio.Lock()
@@ -276,9 +193,9 @@ class Session(AsyncContextOnly):
         self._caller = Caller(
             transport=self._require_open,
             limiter=self._limiter,
-            retry=_check_type("retry", Retry, retry),
+            retry=check_type("retry", Retry, retry),
             timeout=self._timeout,
-            max_wait=_check_timeout("max_wait", max_wait),
+            max_wait=check_timeout("max_wait", max_wait),
             hooks=self._hooks,
         )
         """Runs all calls."""
@@ -321,25 +238,8 @@ class Session(AsyncContextOnly):
             InvalidRequestError: If a variable or an option is not valid.
             StoreError: As for `Session`.
         """
-        options = overrides
-        keys = _pop_keys(cast("dict[str, object]", options))
-        keys.raise_error()
-        options["peerbet_key"] = keys.peerbet
-        options["personal_key"] = keys.personal
-        options["pythbots_api_key"] = keys.pythbots_api
-        if (value := _env("PYTHPEER_PEERBET_URL")) and "peerbet_url" not in options:
-            options["peerbet_url"] = value
-        if (value := _env("PYTHPEER_PYTHBOTS_URL")) and "pythbots_url" not in options:
-            options["pythbots_url"] = value
-        if (value := _env("PYTHPEER_PERSONAL_KEY_PARAM")) and ("personal_key_param" not in options):
-            options["personal_key_param"] = value
-        if (value := _env("PYTHPEER_STORE")) and "store" not in options:
-            store = store_from_url(value)
-            value = None  # it may hold a password, and a traceback can show this frame
-            if isinstance(store, InvalidRequestError):
-                raise store
-            options["store"] = store
-        return cls(**options)
+        add_environment(overrides)
+        return cls(**overrides)
 
     @property
     def peerbet(self) -> Peerbet:
@@ -561,42 +461,3 @@ class Session(AsyncContextOnly):
         limiter = self._store.limiter(key, name, self._rates.get(name, endpoint.rate))
         self._limiters[name] = limiter
         return limiter
-
-
-def _env(name: str) -> str | None:
-    return os.environ.get(name, "").strip() or None
-
-
-def _pop_keys(options: dict[str, object]) -> Keys:
-    """Remove the keys from *options*, and wrap them; a key not given is read from its variable."""
-    return Keys.wrap(
-        *(
-            options.pop(name) if name in options else _env(variable)
-            for name, variable in KEY_VARIABLES.items()
-        )
-    )
-
-
-def _check_rates(rates: object) -> dict[str, Rate]:
-    """Check rates by endpoint name; ``None`` is an empty mapping."""
-    if rates is None:
-        return {}
-    if not isinstance(rates, Mapping):
-        raise InvalidRequestError(
-            f"rates must be a mapping of endpoint names to Rate, not {type(rates).__name__}"
-        )
-    return {
-        check_text("an endpoint's name", name): _check_type(f"rates[{name!r}]", Rate, rate)
-        for name, rate in cast("Mapping[object, object]", rates).items()
-    }
-
-
-def _check_type(name: str, kind: type[T], value: object) -> T:
-    if not isinstance(value, kind):
-        raise InvalidRequestError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
-    return value
-
-
-def _check_timeout(name: str, value: object) -> float:
-    """Check a number of seconds; infinity means no limit."""
-    return math.inf if value == math.inf else check_seconds(name, value)

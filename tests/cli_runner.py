@@ -21,7 +21,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
 from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
-from patient import make_patient
+from helpers import UNLIMITED
+from patient import make_patient, set_rates
 
 from pythpeer.cli import main, runtime
 from pythpeer.testing import FakeServices, VirtualTimeLoop
@@ -114,6 +115,13 @@ def configured(
     monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", PERSONAL_KEY)
     make_patient(monkeypatch.setattr)
     return fake
+
+
+@pytest.fixture
+def unlimited(configured: FakeServices, monkeypatch: pytest.MonkeyPatch) -> FakeServices:
+    """Fake services as `configured`, for tests that are not about pacing: requests do not wait."""
+    set_rates(UNLIMITED, monkeypatch.setattr)
+    return configured
 
 
 Run = Callable[..., Result]

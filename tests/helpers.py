@@ -7,7 +7,8 @@ import gc
 import inspect
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
+import re
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, Unpack
@@ -17,6 +18,7 @@ import pytest
 
 import pythpeer
 from pythpeer import Rate, Retry, Session, SessionOptions
+from pythpeer.deprecation import REMOVED_IN
 from pythpeer.running import Bot
 from pythpeer.testing import DEFAULT_RATES, VirtualTimeLoop
 
@@ -109,6 +111,24 @@ async def wait_until(
         await asyncio.sleep(0.002)
 
 
+async def run_together(cases: Mapping[str, Coroutine[Any, Any, object]]) -> None:
+    """Run independent cases at the same time, because each of them waits most of its time.
+
+    A failure cancels the others, and has the name of its case as a note.
+    """
+
+    async def run_case(name: str, case: Coroutine[Any, Any, object]) -> None:
+        try:
+            await case
+        except BaseException as error:
+            error.add_note(f"case: {name}")
+            raise
+
+    async with asyncio.TaskGroup() as group:
+        for name, case in cases.items():
+            group.create_task(run_case(name, case))
+
+
 # -- items of streams -----------------------------------------------------------------------------
 
 
@@ -143,6 +163,15 @@ async def assert_nothing_more(stream: Items[T], within: float = 5.0) -> None:
     """Fail if an item arrives within this many seconds."""
     with pytest.raises(TimeoutError):
         await take(stream, 1, within)
+
+
+# -- old names ------------------------------------------------------------------------------------
+
+
+def warns_renamed(old: str, new: str) -> pytest.WarningsRecorder:
+    """Expect the warning that *old* is *new* now, with its whole text."""
+    text = f"{old} is now {new}; the old name will be removed in version {REMOVED_IN}"
+    return pytest.warns(DeprecationWarning, match=f"^{re.escape(text)}$")
 
 
 # -- logging and memory ---------------------------------------------------------------------------

@@ -25,16 +25,18 @@ oskar> psst, are you really a bot?
 """
 
 
-async def take_picture(chromium: str) -> bytes:
-    """Return a PNG of the page after a short dialogue with a bot."""
-    fake = FakeServices(now=datetime(2026, 1, 5, 9, 30), peerbet_port=8401, pythbots_port=8402)
+async def take_picture(chromium: str, peerbet_port: int, pythbots_port: int) -> bytes:
+    """Return a PNG of the page, which shows the ports, after a short dialogue with a bot."""
+    fake = FakeServices(
+        now=datetime(2026, 1, 5, 9, 30), peerbet_port=peerbet_port, pythbots_port=pythbots_port
+    )
     async with fake, Page(fake) as page, browser(chromium) as tab:
         fake.people.play(SCRIPT, pace=0.0)
         async with fake.session() as session:
             stream = session.peerbet.chat_stream()
             waiting = asyncio.ensure_future(anext(stream))
             await tab.open(page.url)
-            await tab.shows("Your bot is here")
+            await tab.shows("Your bot is connected")
             await tab.write("!ping")
             await tab.press("Enter")
             await waiting
@@ -48,4 +50,4 @@ async def take_picture(chromium: str) -> bytes:
 
 if __name__ == "__main__":
     with running_chromium() as chromium:
-        PICTURE.write_bytes(asyncio.run(take_picture(chromium)))
+        PICTURE.write_bytes(asyncio.run(take_picture(chromium, 8401, 8402)))

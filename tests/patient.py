@@ -7,7 +7,7 @@ counts from the last response, as in the sessions that fake services make.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from pythpeer import Rate, Session
@@ -22,11 +22,19 @@ RATES: Final = {
 original_from_env: Final = Session.from_env
 
 
-def from_env(**options: Any) -> Session:
-    """Return a session with the settings of the environment and `RATES`."""
-    return original_from_env(**{"rates": RATES, **options})
+Replace = Callable[[object, str, object], None]
+"""Sets an attribute, as `setattr` does."""
 
 
-def make_patient(replace: Callable[[object, str, object], None] = setattr) -> None:
-    """Make commands open such sessions. *replace* sets an attribute, as `setattr` does."""
+def make_patient(replace: Replace = setattr) -> None:
+    """Make commands open such sessions."""
+    set_rates(RATES, replace)
+
+
+def set_rates(rates: Mapping[str, Rate], replace: Replace) -> None:
+    """Make commands open sessions with these *rates*."""
+
+    def from_env(**options: Any) -> Session:
+        return original_from_env(**{"rates": rates, **options})
+
     replace(Session, "from_env", staticmethod(from_env))

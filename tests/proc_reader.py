@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Final
 
-import pythpeer.transport  # so that the fork server imports it, not each process
-from pythpeer import ChatMessage, Mail, Rate, Retry, Session, SqliteStore, Stream
+from proc_session import log_line, make_session, open_log
 
-assert pythpeer.transport is not None
+from pythpeer import ChatMessage, Mail, Rate, Retry, SqliteStore, Stream
 
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.01, guard=0.002))
 
@@ -24,27 +22,25 @@ RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.01, g
 async def follow(stream: Stream[ChatMessage] | Stream[Mail], kind: str, log: int) -> None:
     """Append each item to the file *log*, and the acknowledgements of the second chat stream."""
     await stream.__aenter__()
-    os.write(log, f"{os.getpid()} began {kind} 0\n".encode())
+    log_line(log, f"began {kind} 0")
     async for item in stream:
         await asyncio.sleep(0.002)  # to be killed while it processes an item
         if isinstance(item, Mail):
             key, recovered = item.text, item.recovered
         else:
             key, recovered = str(item.id), False
-        os.write(log, f"{os.getpid()} {kind} {key} {int(recovered)}\n".encode())
+        log_line(log, f"{kind} {key} {int(recovered)}")
         if kind == "chat-2":
             await stream.ack()
-            os.write(log, f"{os.getpid()} acknowledged {key} 0\n".encode())
+            log_line(log, f"acknowledged {key} 0")
 
 
 async def main(url: str, folder: str, timeout: str) -> None:
     logging.disable(logging.WARNING)  # the services fail often, and stderr must stay empty
-    log = os.open(Path(folder, "book"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    session = Session(
-        peerbet_url=url,
-        pythbots_url=url,
-        peerbet_key="reader",
-        personal_key="reader",
+    log = open_log(Path(folder, "book"))
+    session = make_session(
+        url,
+        "reader",
         rates=RATES,
         retry=Retry(base_delay=0.01, max_delay=0.02),
         timeout=float(timeout),

@@ -7,17 +7,15 @@ item to a log file before it takes the next one.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from typing import Final
 
-import redis.asyncio
+import redis.asyncio  # so that the fork server imports it, not each process
+from proc_session import log_line, make_session, open_log
 
-import pythpeer.transport  # both so that the fork server imports them, not each process
-from pythpeer import ChatMessage, Mail, Rate, Retry, Session, Stream
+from pythpeer import ChatMessage, Mail, Rate, Retry, Stream
 from pythpeer.stores import RedisStore
 
-assert pythpeer.transport is not None
 assert redis.asyncio is not None
 
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.2, guard=0.4))
@@ -26,20 +24,17 @@ RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.2, gu
 
 async def follow(stream: Stream[ChatMessage] | Stream[Mail], log: int) -> None:
     async with stream:
-        os.write(log, f"{os.getpid()} ready {type(stream).__name__}\n".encode())
+        log_line(log, f"ready {type(stream).__name__}")
         async for item in stream:
-            line = f"mail {item.text}" if isinstance(item, Mail) else f"chat {item.id}"
-            os.write(log, f"{os.getpid()} {line}\n".encode())
+            log_line(log, f"mail {item.text}" if isinstance(item, Mail) else f"chat {item.id}")
             await asyncio.sleep(0.002)  # to be killed while it processes an item
 
 
 async def main(service: str, server: str, path: str, timeout: str) -> None:
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    session = Session(
-        peerbet_url=service,
-        pythbots_url=service,
-        peerbet_key="scripted-key",
-        personal_key="scripted-key",
+    log = open_log(path)
+    session = make_session(
+        service,
+        "scripted-key",
         rates=RATES,
         retry=Retry(base_delay=0.01, max_delay=0.2),
         timeout=float(timeout),

@@ -8,23 +8,19 @@ specifies, or at a signal.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Final
 
-from pythpeer import MemoryStore, Rate, Session, SqliteStore, merge
+from proc_session import make_session, print_line
+
+from pythpeer import MemoryStore, Rate, SqliteStore, merge
 
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.05, guard=0.02))
 
 RESTARTED: Final = Path("restarted")
 """A file in the working directory that exists if the program has run before."""
-
-
-def print_line(text: object) -> None:
-    """Print a line without a buffer, so that the test receives it immediately."""
-    os.write(1, f"{text}\n".encode())
 
 
 async def main(url: str, path: str, ending: str) -> None:
@@ -33,15 +29,8 @@ async def main(url: str, path: str, ending: str) -> None:
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    session = Session(
-        peerbet_url=url,
-        pythbots_url=url,
-        peerbet_key="stopped",
-        personal_key="stopped",
-        rates=RATES,
-        timeout=1.0,
-        store=MemoryStore() if path == "memory" else SqliteStore(path),
-    )
+    store = MemoryStore() if path == "memory" else SqliteStore(path)
+    session = make_session(url, "stopped", rates=RATES, timeout=1.0, store=store)
     async with session:
         after = None if RESTARTED.exists() else 0
         chat = session.peerbet.chat_stream(after=after, name="me")

@@ -7,14 +7,12 @@ the last N messages of the chat repeatedly, and with ``unread`` it requests unre
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from typing import Final
 
-import pythpeer.transport  # so that the fork server imports it, not each process
-from pythpeer import Mail, Rate, Session, SqliteStore
+from proc_session import make_session, print_line
 
-assert pythpeer.transport is not None
+from pythpeer import Mail, Rate, SqliteStore
 
 # A long guard compared with the interval: the services run on the same machine under load, and may
 # record a request late.
@@ -23,21 +21,8 @@ RATES: Final = dict.fromkeys(
 )
 
 
-def print_line(text: object) -> None:
-    """Print a line without a buffer, so that it is not lost when the process is killed."""
-    os.write(1, f"{text}\n".encode())
-
-
 async def main(url: str, path: str, task: str, detail: str = "") -> None:
-    session = Session(
-        peerbet_url=url,
-        pythbots_url=url,
-        peerbet_key="worker",
-        personal_key="worker",
-        rates=RATES,
-        timeout=10.0,
-        store=SqliteStore(path),
-    )
+    session = make_session(url, "worker", rates=RATES, timeout=10.0, store=SqliteStore(path))
     async with session:
         print_line("ready")
         match task:

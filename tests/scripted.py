@@ -239,7 +239,10 @@ class Scripted:
     # -- processing of requests -------------------------------------------------------------------
 
     def receive(self, connection: _Connection, target: str) -> None:
-        """Record a request, and schedule its processing with its fault."""
+        """Record a request, and process it with its fault, immediately unless that delays it.
+
+        So what a test changes after the request was recorded does not apply to it.
+        """
         loop = asyncio.get_running_loop()
         of_peerbet = target.startswith("/api/chat/")
         call = IncomingRequest(
@@ -249,7 +252,10 @@ class Scripted:
         self.requests.append(RecordedCall(kind, call.params, call.at))
         queue = self.faults[kind]
         fault = queue.popleft() if queue else self.default_faults.get(kind, OK)
-        loop.call_later(fault.before, self._process, connection, kind, call, fault)
+        if fault.before:
+            loop.call_later(fault.before, self._process, connection, kind, call, fault)
+        else:
+            self._process(connection, kind, call, fault)
 
     def _process(
         self, connection: _Connection, kind: str, call: IncomingRequest, fault: ScriptedFault

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
+from helpers import run_on_virtual_time
 
 from benchmarks.competitors.streaming import Candidate, Handle, load_candidates
 from benchmarks.competitors.streaming import Chat as Polled
@@ -145,7 +146,7 @@ def test_a_candidate_that_loses_or_duplicates_a_message_is_an_error(
     candidate = reordering(reorder)
     assert re.search(pattern, failure(lambda: measure(candidate, Scenario("a test", 0.1, 3))))
     work = delivery_work(candidate, 3, 3, [])
-    assert re.search(pattern, failure(lambda: asyncio.run(awaited(work))))
+    assert re.search(pattern, failure(lambda: run_on_virtual_time(awaited(work))))
 
 
 async def awaited(work: Callable[[], Awaitable[None]]) -> None:

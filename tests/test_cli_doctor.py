@@ -6,17 +6,16 @@ services that are down, which takes none.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
-from cli_runner import Spawn, needs_signals
+from cli_runner import Result, Spawn, needs_signals
 
 from pythpeer import InvalidRequestError
 from pythpeer.cli.doctor import doctor
@@ -44,26 +43,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
     """Fake services that the environment points to, with a chat and a mailbox."""
     async with FakeServices(peerbet_key=PEERBET_KEY, personal_key=PERSONAL_KEY) as fake:
-        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
-        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
-        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
-        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
         for number in range(6):
             fake.chat.say(CANARY, f"{CANARY} {number}")
         fake.mail.deliver(CANARY, CANARY)
         yield fake
-
-
-class Result(NamedTuple):
-    """What the command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 Run = Callable[..., Any]
@@ -263,10 +248,8 @@ async def test_the_page_shows_what_is_printed(
         for _ in range(60):
             fake.chat.say("alice", "hello")
         fake.mail.deliver("bob", "hello")
-        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
-        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
-        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
-        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
         assert await doctor() == 1
     shown = PAGE.read_text(encoding="utf-8").partition("```text\n")[2].partition("```\n")[0]
     assert without_variants(shown) == without_variants(capfd.readouterr().out)

@@ -119,13 +119,13 @@ def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:
 
 
 def test_a_named_tail_resumes_where_it_stopped(
-    configured: FakeServices, run: Run, tmp_path: Path
+    unlimited: FakeServices, run: Run, tmp_path: Path
 ) -> None:
     """Messages that were shown are not repeated; those since then are shown."""
     durable = ("--name", "me", "--store", str(tmp_path / "store.sqlite"), "--messages")
-    configured.chat.say("alice", "one")
+    unlimited.chat.say("alice", "one")
     assert "one" in run("chat", "tail", "--after", "0", *durable, "1").out
-    configured.chat.say("alice", "two")
+    unlimited.chat.say("alice", "two")
     result = run("chat", "tail", *durable, "1")
     assert (result.err, result.out[20:]) == ("", "alice: two\n")
 

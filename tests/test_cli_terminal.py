@@ -126,12 +126,12 @@ def test_without_stderr_on_the_terminal_there_is_no_question(
 # -- posting --------------------------------------------------------------------------------------
 
 
-def test_long_text_is_posted_in_parts(configured: FakeServices, run: Run) -> None:
+def test_long_text_is_posted_in_parts(unlimited: FakeServices, run: Run) -> None:
     """Each part has an id, and there is no progress without a terminal."""
     result = run("chat", "post", LONG, "--bot")
     assert result == (0, "1\n2\n", "")
-    assert " ".join(line.text for line in configured.chat.messages) == LONG.strip()
-    assert all(line.bot for line in configured.chat.messages)
+    assert " ".join(line.text for line in unlimited.chat.messages) == LONG.strip()
+    assert all(line.bot for line in unlimited.chat.messages)
 
 
 def test_long_blank_text_is_no_text(configured: FakeServices, run: Run) -> None:
@@ -141,7 +141,7 @@ def test_long_blank_text_is_no_text(configured: FakeServices, run: Run) -> None:
     assert one_line(result.err)
 
 
-def test_long_text_as_json(configured: FakeServices, run: Run) -> None:
+def test_long_text_as_json(unlimited: FakeServices, run: Run) -> None:
     """A row for each part."""
     rows = run("chat", "post", LONG[:300], "--json").rows
     assert rows == [{"kind": "posted", "id": 1}, {"kind": "posted", "id": 2}]
@@ -180,20 +180,20 @@ def test_an_interrupted_long_text_prints_what_was_posted(
     assert len(configured.chat.messages) <= 2
 
 
-def test_a_long_text_that_fails_prints_the_parts_so_far(configured: FakeServices, run: Run) -> None:
+def test_a_long_text_that_fails_prints_the_parts_so_far(unlimited: FakeServices, run: Run) -> None:
     """Nothing is posted after the part whose outcome is unknown."""
-    configured.faults.add("peerbet.chat.set", Fault(), Fault.drop())
+    unlimited.faults.add("peerbet.chat.set", Fault(), Fault.drop())
     result = run("chat", "post", LONG)
     assert (result.code, result.out) == (3, "1\n")
     assert one_line(result.err)
     assert "1 of 2 parts were posted before this" in result.err
 
 
-def test_a_post_can_be_confirmed(configured: FakeServices, run: Run) -> None:
+def test_a_post_can_be_confirmed(unlimited: FakeServices, run: Run) -> None:
     """Its response is lost, and it is found."""
-    configured.faults.add("peerbet.chat.set", Fault.drop())
+    unlimited.faults.add("peerbet.chat.set", Fault.drop())
     assert run("chat", "post", "hello", "--confirm") == (0, "1\n", "")
-    assert len(configured.chat.messages) == 1
+    assert len(unlimited.chat.messages) == 1
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,14 @@ The command line has one too, which is an alias without a warning.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import pytest
+from helpers import warns_renamed
 
 import pythpeer.testing
 from pythpeer.doctor import Finding, Report, Status
 from pythpeer.testing import ChatLine, FakeServices, Person, RecordedRequest, StoredMail
-
-
-def deprecated(old: str, new: str) -> pytest.WarningsRecorder:
-    """Expect the warning about *old*, which names *new*."""
-    text = rf"{re.escape(old)} is deprecated\b.*{re.escape(new)}$"
-    return pytest.warns(DeprecationWarning, match=text)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +27,7 @@ def deprecated(old: str, new: str) -> pytest.WarningsRecorder:
 )
 def test_old_names_of_the_test_kit(old: str, new: str) -> None:
     """Each is the same object as the new name, and is not exported."""
-    with deprecated(f"pythpeer.testing.{old}", f"pythpeer.testing.{new}") as warned:
+    with warns_renamed(f"pythpeer.testing.{old}", f"pythpeer.testing.{new}") as warned:
         renamed = getattr(pythpeer.testing, old)
     assert renamed is getattr(pythpeer.testing, new)
     assert warned[0].filename == __file__
@@ -49,9 +43,9 @@ def test_unknown_names_are_still_errors() -> None:
 def test_old_names_of_quirks() -> None:
     """`habits` is `quirks`, and `adopt` is `set_quirks`."""
     fake = FakeServices(order="shuffled")
-    with deprecated("FakeServices.habits", "FakeServices.quirks"):
+    with warns_renamed("FakeServices.habits", "FakeServices.quirks"):
         assert fake.habits is fake.quirks
-    with deprecated("FakeServices.adopt()", "FakeServices.set_quirks()"):
+    with warns_renamed("FakeServices.adopt()", "FakeServices.set_quirks()"):
         fake.adopt(mail_ids=False)
     assert (fake.quirks.order, fake.quirks.mail_ids) == ("shuffled", False)
 
@@ -61,9 +55,9 @@ def test_old_names_of_inboxes() -> None:
     fake = FakeServices()
     fake.mail.deliver("alice", "hello")
     mailbox = fake.mail.of("alice")
-    with deprecated("FakeMail.box", "FakeMail.inbox"):
+    with warns_renamed("FakeMail.box", "FakeMail.inbox"):
         assert fake.mail.box is fake.mail.inbox
-    with deprecated("Mailbox.box", "Mailbox.inbox"):
+    with warns_renamed("Mailbox.box", "Mailbox.inbox"):
         assert mailbox.box is mailbox.inbox
     assert [mail.text for mail in fake.mail.inbox] == ["hello"]
 
@@ -75,11 +69,11 @@ def test_old_names_of_subscribe() -> None:
     mails: list[tuple[Person, StoredMail]] = []
     requests: list[RecordedRequest] = []
     ends: list[Callable[[], None]] = []
-    with deprecated("FakeChat.listen()", "FakeChat.subscribe()"):
+    with warns_renamed("FakeChat.listen()", "FakeChat.subscribe()"):
         ends.append(fake.chat.listen(lines.append))
-    with deprecated("FakeMail.listen()", "FakeMail.subscribe()"):
+    with warns_renamed("FakeMail.listen()", "FakeMail.subscribe()"):
         ends.append(fake.mail.listen(lambda person, mail: mails.append((person, mail))))
-    with deprecated("FakeServices.listen()", "FakeServices.subscribe()"):
+    with warns_renamed("FakeServices.listen()", "FakeServices.subscribe()"):
         ends.append(fake.listen(requests.append))
     for text in ("first", "second"):
         fake.chat.say("alice", text)
@@ -95,8 +89,8 @@ def test_the_old_name_of_find() -> None:
     """`Report.of` returns what `Report.find` returns."""
     finding = Finding("peerbet.dns", Status.OK, "example.org has 1 address(es)")
     report = Report("1.0", (finding,))
-    with deprecated("Report.of()", "Report.find()") as warned:
+    with warns_renamed("Report.of()", "Report.find()") as warned:
         assert report.of("peerbet.dns") is finding
     assert warned[0].filename == __file__
-    with deprecated("Report.of()", "Report.find()"):
+    with warns_renamed("Report.of()", "Report.find()"):
         assert report.of("peerbet.tcp") is None

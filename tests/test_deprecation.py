@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
 from importlib import import_module
+from pathlib import Path
 
 import pytest
+from helpers import warns_renamed
 
 import pythpeer
+from pythpeer.deprecation import REMOVED_IN, warn_renamed
+
+ROOT = Path(__file__).parent.parent
 
 OLD = {
     "pythpeer.wire": ["Effect", "Endpoint", "FLAG", "Json", "JsonObject", "Param", "Rate"],
@@ -21,8 +27,7 @@ OLD = {
 )
 def test_an_old_path_leads_to_the_same_object(module: str, name: str) -> None:
     """The warning names the path to use, and points at the line that uses the old one."""
-    text = rf"^{module}\.{name} is deprecated, use pythpeer\.{name}$"
-    with pytest.warns(DeprecationWarning, match=text) as caught:
+    with warns_renamed(f"{module}.{name}", f"pythpeer.{name}") as caught:
         value = getattr(import_module(module), name)
     assert value is getattr(pythpeer, name)
     assert caught[0].filename == __file__
@@ -33,3 +38,17 @@ def test_an_unknown_name_is_no_attribute(module: str) -> None:
     """As of any other module."""
     with pytest.raises(AttributeError, match=rf"module '{module}' has no attribute 'Reader'"):
         _ = import_module(module).Reader
+
+
+def test_the_warning_names_both_names_and_the_version_without_the_old_one() -> None:
+    """The tests of all old names build the text from the same constant; this one does not."""
+    text = r"^A\.old\(\) is now A\.new\(\); the old name will be removed in version 0\.3$"
+    with pytest.warns(DeprecationWarning, match=text):
+        warn_renamed("A.old()", "A.new()")
+
+
+def test_the_version_without_old_names_is_in_the_future() -> None:
+    """When it is the present one, the old names must be removed."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    numbers = [tuple(map(int, text.split(".")[:2])) for text in (project["version"], REMOVED_IN)]
+    assert numbers[0] < numbers[1]

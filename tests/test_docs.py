@@ -43,10 +43,8 @@ async def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
     """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(tmp_path)
     async with FakeServices() as fake:
-        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
-        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
-        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
-        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
         monkeypatch.setenv("PORT", "0")  # a free port, for programs that listen
         fake.chat.register("docs", "the key")  # the key that a page contains
         (tmp_path / "peerbet").write_text(fake.peerbet_key, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -308,12 +309,37 @@ async def test_an_outage_refuses_connections(fake: FakeServices, client: Client)
                 await client.status(target)
 
 
+async def test_an_outage_keeps_the_port(fake: FakeServices, client: Client) -> None:
+    """No other program can listen on it, although there were connections on it."""
+    assert await client.ids() == []
+    port = int(fake.peerbet_url.rpartition(":")[2])
+    async with fake.outage():
+        with pytest.raises(OSError, match=f":{port}:"):
+            await FakeServices(peerbet_port=port).start()
+        with pytest.raises(OSError, match="in use"), socket.socket() as other:
+            other.bind(("127.0.0.1", port))
+    assert await client.ids() == []
+
+
+async def test_the_first_of_two_outages_to_end_ends_both(
+    fake: FakeServices, client: Client
+) -> None:
+    async with fake.outage():
+        async with fake.outage("peerbet"):
+            pass
+        assert await client.ids() == []
+    assert await client.ids() == []
+
+
 async def test_closing_ends_an_outage() -> None:
-    """Services that are closed during an outage stay closed."""
+    """Services that are closed during an outage stay closed, and their ports are free."""
     fake = FakeServices()
     await fake.start()
+    port = int(fake.peerbet_url.rpartition(":")[2])
     async with fake.outage():
         await fake.aclose()
+        async with FakeServices(peerbet_port=port):
+            pass
     with pytest.raises(RuntimeError, match="not running"):
         _ = fake.peerbet_url
 

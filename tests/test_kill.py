@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Self
 
 import pytest
 from fork_server import HANG_TIMEOUT, ForkServer
-from helpers import real_time, wait_until
+from helpers import real_time, run_together, wait_until
 from processes import AppendedLines, Process, needs_fork
 from scripted import (
     API_ERROR,
@@ -140,35 +140,47 @@ class Reader:
         return {note.text for note in self.read(kind)}
 
 
-@pytest.mark.parametrize("marks", [True, False], ids=["readall marks", "readall leaves"])
-@pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
 async def test_a_killed_reader_loses_nothing(
-    ids: bool, marks: bool, folder: Path, process_server: ForkServer, request: pytest.FixtureRequest
+    folder: Path, process_server: ForkServer, request: pytest.FixtureRequest
 ) -> None:
     """Chat and mail come whole; what was acknowledged, once; the one that was not, again.
 
     It takes long because there are so many lives, each with connections and a store to open.
     """
     seed = request.config.getoption("randomly_seed", None)
-    chance = random.Random(f"{seed} {ids} {marks}")
-    async with (
-        UnreliableServices(chance, mail_ids=ids, readall_marks=marks) as services,
-        Reader(process_server, services.url, folder) as reader,
-    ):
-        # What comes from then on is the readers' own.
-        await wait_until(lambda: len(reader.read("began")) == 3)
-        busy = asyncio.ensure_future(services.be_busy())
-        for number in range(LIVES):
-            await _random_progress(chance, number, services, reader)
-            await reader.kill()
-            reader.live()
-        busy.cancel()
-        services.is_reliable = True
-        wanted = _wanted(services)
-        await wait_until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
-        for name in ("chat-1", "chat-2"):
-            _check_chat(services, reader, name)
-        _check_mail(services, reader, ids=ids)
+
+    async def check(ids: bool, marks: bool) -> None:
+        chance = random.Random(f"{seed} {ids} {marks}")
+        home = folder / f"{ids} {marks}"
+        home.mkdir()
+        async with (
+            UnreliableServices(chance, mail_ids=ids, readall_marks=marks) as services,
+            Reader(process_server, services.url, home) as reader,
+        ):
+            await _kill_repeatedly(chance, services, reader)
+            for name in ("chat-1", "chat-2"):
+                _check_chat(services, reader, name)
+            _check_mail(services, reader, ids=ids)
+
+    quirks = itertools.product((True, False), repeat=2)
+    await run_together({f"{ids=} {marks=}": check(ids, marks) for ids, marks in quirks})
+
+
+async def _kill_repeatedly(
+    chance: random.Random, services: UnreliableServices, reader: Reader
+) -> None:
+    """Kill the reader at random moments; in the end it has read everything."""
+    # What comes from then on is the readers' own.
+    await wait_until(lambda: len(reader.read("began")) == 3)
+    busy = asyncio.ensure_future(services.be_busy())
+    for number in range(LIVES):
+        await _random_progress(chance, number, services, reader)
+        await reader.kill()
+        reader.live()
+    busy.cancel()
+    services.is_reliable = True
+    wanted = _wanted(services)
+    await wait_until(lambda: all(wanted[kind] <= reader.seen(kind) for kind in wanted))
 
 
 async def _random_progress(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import anyio
 import pytest
-from helpers import examples, now, run_loop_turns, run_on_virtual_time
+from helpers import examples, now, run_loop_turns, run_on_virtual_time, warns_renamed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -963,11 +963,11 @@ async def test_the_old_names_of_a_limiter_still_work() -> None:
     limiter = Limiter("x", ONE)
     owner = object()
     permit = await acquire(limiter)
-    with pytest.warns(DeprecationWarning, match=r"use Limiter\.outstanding"):
+    with warns_renamed("Limiter.in_hand", "Limiter.outstanding"):
         assert limiter.in_hand == limiter.outstanding == 1
     callers = Callers(limiter)
     await callers.enqueue("a", owner=owner)
-    with pytest.warns(DeprecationWarning, match=r"use Limiter\.fail_waiters\(\)"):
+    with warns_renamed("Limiter.dismiss()", "Limiter.fail_waiters()"):
         limiter.dismiss(owner)
     await run_loop_turns()
     assert isinstance(callers.newest.exception(), SessionClosedError)

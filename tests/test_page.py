@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
+import socket
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -408,6 +409,9 @@ async def test_a_service_whose_port_was_taken_stays_down(
     """The error names the port, and once that is free the outage can be ended."""
     await tab.post_action("faults", {"target": "peerbet", "kind": "down"})
     port = int(fake.peerbet_url.rpartition(":")[2])
+    reserved = fake._servers["peerbet"]._reserved
+    assert reserved is not None
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # gives up the reservation
     async with FakeServices(peerbet_port=port):
         status, answer = await tab.post_action("normal")
         assert status == 503

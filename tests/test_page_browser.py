@@ -16,6 +16,7 @@ from typing import Final
 import pytest
 from browser import CHROMIUM, Browser, browser
 from helpers import real_time
+from page_picture import take_picture
 
 from pythpeer import Rate, Session, TransportError
 from pythpeer.testing import DEFAULT_RATES, FakeServices
@@ -313,6 +314,12 @@ async def test_it_looks_well(fake: FakeServices, tab: Browser, tmp_path: Path) -
             for panel in ("bot", "faults", "mail", "users"):
                 await tab.run(f"document.querySelector('#tab-{panel}').click()")
                 assert await tab.run(CONTRAST) == [], (name, panel)
+
+
+async def test_the_picture_of_the_documentation_can_be_taken(chromium: str) -> None:
+    """Its script waits for texts that the page must still show."""
+    picture = await take_picture(chromium, 0, 0)
+    assert struct.unpack(">II", picture[16:24]) == (1120, 660)
 
 
 CONTRAST: Final = """

@@ -33,10 +33,8 @@ def program_with(marker: str) -> Coroutine[Any, Any, object]:
 async def fake(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeServices]:
     """Fake services whose addresses and keys are in the environment."""
     async with FakeServices() as fake:
-        monkeypatch.setenv("PYTHPEER_PEERBET_URL", fake.peerbet_url)
-        monkeypatch.setenv("PYTHPEER_PYTHBOTS_URL", fake.pythbots_url)
-        monkeypatch.setenv("PYTHPEER_PEERBET_KEY", fake.peerbet_key)
-        monkeypatch.setenv("PYTHPEER_PERSONAL_KEY", fake.personal_key)
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
         yield fake
         assert fake.violations == []
 

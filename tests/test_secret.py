@@ -13,6 +13,7 @@ import weakref
 
 import msgspec
 import pytest
+from helpers import warns_renamed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -256,9 +257,9 @@ def test_wrap_returns_its_error(value: object, fault: str) -> None:
 
 def test_the_old_name_of_try_wrap_still_works() -> None:
     """`Secret.wrap` does the same as `Secret.try_wrap`, with a ``DeprecationWarning``."""
-    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+    with warns_renamed("Secret.wrap()", "Secret.try_wrap()"):
         assert Secret.wrap(CANARY) == Secret(CANARY)
-    with pytest.warns(DeprecationWarning, match=r"use Secret\.try_wrap\(\)"):
+    with warns_renamed("Secret.wrap()", "Secret.try_wrap()"):
         assert isinstance(Secret.wrap(""), InvalidRequestError)
 
 

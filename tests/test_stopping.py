@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import pytest
 from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
-from helpers import real_time
+from helpers import real_time, run_together
 from scripted import HANG, Scripted
 
 pytestmark = [pytest.mark.anyio, real_time, pytest.mark.processes]
@@ -131,6 +131,12 @@ ENDINGS: Final = {
 """By the way in which the program ends: the signals, the exit code and the last line."""
 
 
+def store_path(folder: Path, ending: str) -> Path:
+    """The path of a store in a folder of its own, as `run_again` marks the folder."""
+    (folder / ending).mkdir()
+    return folder / ending / "store.sqlite"
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_a_program_ends_soon_and_without_warnings(
     server: ForkServer, tmp_path: Path, ending: str
@@ -149,39 +155,45 @@ async def test_a_program_ends_soon_and_without_warnings(
     await asyncio.gather(check("memory", LOOPS[0]), check(tmp_path / "store.sqlite", LOOPS[-1]))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_pending_request_does_not_delay_the_end(
-    server: ForkServer, tmp_path: Path, number: signal.Signals
-) -> None:
+async def test_a_pending_request_does_not_delay_the_end(server: ForkServer, tmp_path: Path) -> None:
     """A poll is cancelled, a destructive read ends within its time limit, and no mail is lost."""
-    ending = "handler" if number is signal.SIGTERM else "SIGINT"
-    path = tmp_path / "store.sqlite"
-    async with services_with_items() as services:
-        services.script("readnew", HANG)
-        services.default_faults["get"] = HANG
-        program = StoppedProgram(server, services)
-        output = await program.run(path, "asyncio", ending, number, last_line="")
+
+    async def check(ending: str) -> None:
+        signals, _, _ = ENDINGS[ending]
+        path = store_path(tmp_path, ending)
+        async with services_with_items() as services:
+            services.script("readnew", HANG)
+            services.default_faults["get"] = HANG
+            program = StoppedProgram(server, services)
+            output = await program.run(path, "asyncio", ending, *signals, last_line="")
+            assert output.errors == ""
+            services.default_faults.clear()
+            output = await program.run_again(path, "mail 1")
         assert output.errors == ""
-        services.default_faults.clear()
-        output = await program.run_again(path, "mail 1")
-    assert output.errors == ""
-    assert "mail 1" in output.lines
+        assert "mail 1" in output.lines
+
+    await run_together({ending: check(ending) for ending in ("SIGINT", "handler")})
 
 
-@pytest.mark.parametrize("ending", ["break", "raise", "SIGTERM", "handler", "SIGINT"])
-async def test_a_restarted_program_resumes(server: ForkServer, tmp_path: Path, ending: str) -> None:
+async def test_a_restarted_program_resumes(server: ForkServer, tmp_path: Path) -> None:
     """It reads the messages that were not acknowledged, and no others."""
-    signals, _, _ = ENDINGS[ending]
-    path = tmp_path / "store.sqlite"
-    async with services_with_items() as services:
-        program = StoppedProgram(server, services)
-        first = await program.run(path, "asyncio", ending, *signals)
-        services.say(1)
-        second = await program.run_again(path, "message 6")
-    assert second.errors == ""
-    all_messages = [f"message {number}" for number in range(1, 7)]
-    first_messages, second_messages = (
-        [line for line in output.lines if line.startswith("message")] for output in (first, second)
-    )
-    last = all_messages.index(first_messages[-1])  # it may or may not have been acknowledged
-    assert second_messages in (all_messages[last:], all_messages[last + 1 :])
+
+    async def check(ending: str) -> None:
+        signals, _, _ = ENDINGS[ending]
+        path = store_path(tmp_path, ending)
+        async with services_with_items() as services:
+            program = StoppedProgram(server, services)
+            first = await program.run(path, "asyncio", ending, *signals)
+            services.say(1)
+            second = await program.run_again(path, "message 6")
+        assert second.errors == ""
+        all_messages = [f"message {number}" for number in range(1, 7)]
+        first_messages, second_messages = (
+            [line for line in output.lines if line.startswith("message")]
+            for output in (first, second)
+        )
+        last = all_messages.index(first_messages[-1])  # it may or may not have been acknowledged
+        assert second_messages in (all_messages[last:], all_messages[last + 1 :])
+
+    endings = ("break", "raise", "SIGTERM", "handler", "SIGINT")
+    await run_together({ending: check(ending) for ending in endings})

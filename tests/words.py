@@ -38,7 +38,7 @@ AREAS: Final = {
     "package": ("pythpeer/**/*.py", "pythpeer/**/*.lua", "pythpeer/**/*.js"),
     "tests": ("tests/**/*.py",),
     "benchmarks": ("benchmarks/**/*.py",),
-    "tools": ("noxfile.py", "pyproject.toml", "zensical.toml"),
+    "tools": ("noxfile.py", "griffe_extension.py", "pyproject.toml", "zensical.toml"),
     "documents": ("*.md", "docs/**/*.md", "docs/*.svg", "pythpeer/**/*.html"),
 }
 """Which files belong to which part of the project."""

@@ -39,6 +39,7 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.number = number
+        """The number of the signal."""
 
 
 class Signals:

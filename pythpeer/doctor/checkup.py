@@ -99,7 +99,9 @@ class _Checkup:
 
     def __init__(self, diagnostics: Diagnostics, watch: Callable[[Finding], None] | None) -> None:
         self._diagnostics = diagnostics
+        """The parts of the session that send requests; never changed."""
         self._watch = watch
+        """Called with each finding; ``None`` if findings are only reported at the end."""
         self._findings: list[Finding] = []
         """The findings so far, in the order of the checks; `_add` appends to them."""
 
@@ -107,6 +109,7 @@ class _Checkup:
         """The requests so far with their responses; `_ask` appends to them."""
 
         self._chat_key = diagnostics.keys.peerbet
+        """The key of Peerbet; ``None`` without one, and after the service has rejected it."""
 
     def __repr__(self) -> str:
         return f"<_Checkup, {len(self._findings)} findings>"

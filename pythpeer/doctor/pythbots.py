@@ -33,8 +33,11 @@ class Model:
     """How one record of an endpoint is read, and which fields of the model are optional."""
 
     name: str
+    """The name of the endpoint."""
     read: Callable[[JsonObject], msgspec.Struct | None]
+    """Reads one record; returns ``None`` or raises for one that cannot be read."""
     optional: frozenset[str] = frozenset()
+    """The fields that may be missing."""
 
     def values(self, record: JsonObject) -> dict[str, object]:
         """Return the model's fields as read from *record*; empty if it cannot be read."""

@@ -7,11 +7,11 @@ allows. No key, name or message of a user must ever be in one.
 from __future__ import annotations
 
 import enum
-import warnings
 from typing import Final
 
 import msgspec
 
+from ..deprecation import warn_renamed
 from ..wire.query import JsonObject
 
 __all__ = ["Finding", "Report", "Sample", "Shape", "Status"]
@@ -106,10 +106,7 @@ class Report(msgspec.Struct, frozen=True):
 
     def of(self, check: str) -> Finding | None:
         """Deprecated name of `find`."""
-        text = (
-            "Report.of() is deprecated and will be removed in the next version; use Report.find()"
-        )
-        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        warn_renamed("Report.of()", "Report.find()")
         return self.find(check)
 
     def as_json(self) -> JsonObject:

@@ -15,12 +15,12 @@ import asyncio
 import copy
 import math
 import time
-import warnings
 from collections.abc import Callable
 from typing import Final
 
 import anyio
 
+from ..deprecation import warn_renamed
 from ..errors import PythpeerError, RateLimitedError, SessionClosedError
 from ..validation import check_seconds
 from .backend import PacingBackend
@@ -286,25 +286,17 @@ class Limiter:
             waiter.fail(SessionClosedError("the session was closed", endpoint=self.name))
         self._dispatch()
 
-    # -- names of version 0.1, kept for one version -----------------------------------------------
+    # -- names of version 0.1 ---------------------------------------------------------------------
 
     @property
     def in_hand(self) -> int:
         """Deprecated name of `outstanding`."""
-        warnings.warn(
-            "Limiter.in_hand is deprecated, use Limiter.outstanding",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+        warn_renamed("Limiter.in_hand", "Limiter.outstanding")
         return self.outstanding
 
     def dismiss(self, owner: object) -> None:
         """Deprecated name of `fail_waiters`."""
-        warnings.warn(
-            "Limiter.dismiss() is deprecated, use Limiter.fail_waiters()",
-            DeprecationWarning,
-            stacklevel=2,
-        )
+        warn_renamed("Limiter.dismiss()", "Limiter.fail_waiters()")
         self.fail_waiters(owner)
 
     # -- the permits' part ------------------------------------------------------------------------

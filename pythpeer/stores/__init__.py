@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from ..deprecation import old_names
 from ..errors import InvalidRequestError
 from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
-from .deprecated import CLASSES, warn_renamed
+from .deprecated import CLASSES
 from .memory import MemoryStore
 from .redis import RedisStore
 from .snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
@@ -32,14 +34,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Return what a public name of the version before was renamed to, with a warning."""
-    new_name = CLASSES.get(name)
-    if new_name is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn_renamed(f"{__name__}.{name}", f"{__name__}.{new_name}", stacklevel=2)
-    renamed: object = globals()[new_name]
-    return renamed
+__getattr__: Callable[[str], object] = old_names(__name__, CLASSES)
 
 
 def store_from_url(text: str) -> Store | InvalidRequestError:

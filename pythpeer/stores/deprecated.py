@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import msgspec
+
+from ..deprecation import warn_renamed
 
 __all__ = [
     "CLASSES",
@@ -27,24 +28,18 @@ __all__ = [
     "DeprecatedReaderSnapshotNames",
     "DeprecatedStoreNames",
     "DeprecatedTopicNames",
-    "warn_renamed",
 ]
 
 CLASSES: Final[Mapping[str, str]] = {
-    "Draft": "NewEntry",
-    "EndpointSurvey": "EndpointSnapshot",
-    "Latest": "LatestItem",
-    "LogSurvey": "LogSnapshot",
-    "NameSurvey": "ReaderSnapshot",
-    "Survey": "StoreSnapshot",
-    "from_text": "store_from_url",
+    "Draft": "pythpeer.stores.NewEntry",
+    "EndpointSurvey": "pythpeer.stores.EndpointSnapshot",
+    "Latest": "pythpeer.stores.LatestItem",
+    "LogSurvey": "pythpeer.stores.LogSnapshot",
+    "NameSurvey": "pythpeer.stores.ReaderSnapshot",
+    "Survey": "pythpeer.stores.StoreSnapshot",
+    "from_text": "pythpeer.stores.store_from_url",
 }
-"""The names of the module that were renamed: old name, new name."""
-
-
-def warn_renamed(old: str, new: str, *, stacklevel: int) -> None:
-    """Warn that *old* is deprecated. *stacklevel* counts as in `warnings.warn`, from the caller."""
-    warnings.warn(f"{old} is deprecated, use {new}", DeprecationWarning, stacklevel=stacklevel + 1)
+"""The names of the module that were renamed: old name, new path."""
 
 
 class _Renamed:
@@ -60,7 +55,7 @@ class _Renamed:
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         cls = type(instance) if owner is None else owner
         name = cls.__name__
-        warn_renamed(f"{name}.{self._old}", f"{name}.{self.new}", stacklevel=2)
+        warn_renamed(f"{name}.{self._old}", f"{name}.{self.new}")
         if instance is None:
             return getattr(cls, self.new)
         # Where a subclass defines the old name, only its `super()` reaches this descriptor. It then
@@ -102,7 +97,7 @@ class _RenamedFields(msgspec.StructMeta):
             renamed = inspect.getattr_static(cls, old, None)
             if isinstance(renamed, _Renamed):
                 name = cls.__name__
-                warn_renamed(f"{name}({old}=)", f"{name}({renamed.new}=)", stacklevel=2)
+                warn_renamed(f"{name}({old}=)", f"{name}({renamed.new}=)")
                 fields[renamed.new] = fields.pop(old)
         return super().__call__(*args, **fields)
 
@@ -178,11 +173,7 @@ class _RenamedMembers:
 def _adopt(cls: type, old: str, new: str) -> None:
     """Let a class that defines *old*, and not *new*, define *new* in the same way."""
     if old in vars(cls) and new not in vars(cls):
-        warnings.warn(
-            f"{cls.__name__} defines {old}, which is deprecated: rename it to {new}",
-            DeprecationWarning,
-            stacklevel=4,
-        )
+        warn_renamed(f"{cls.__name__}.{old}", f"{cls.__name__}.{new}", stacklevel=4)
         setattr(cls, new, vars(cls)[old])
 
 
@@ -198,7 +189,7 @@ def _translate_keywords(
             for old, new in renamed.items():
                 if old in kwargs:
                     name = method.__name__
-                    warn_renamed(f"{name}({old}=)", f"{name}({new}=)", stacklevel=2)
+                    warn_renamed(f"{name}({old}=)", f"{name}({new}=)")
                     kwargs[new] = kwargs.pop(old)
                 if new in kwargs and new not in own and old in own:
                     kwargs[old] = kwargs.pop(new)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..deprecation import moved
+from ..deprecation import old_names
 
-__getattr__: Callable[[str], object] = moved(
+__getattr__: Callable[[str], object] = old_names(
     __name__,
     {
-        "MergedStream": "pythpeer.streams.merged",
-        "OnGap": "pythpeer.streams.stream",
-        "Stream": "pythpeer.streams.stream",
-        "merge": "pythpeer.streams.merged",
+        "MergedStream": "pythpeer.streams.merged.MergedStream",
+        "OnGap": "pythpeer.streams.stream.OnGap",
+        "Stream": "pythpeer.streams.stream.Stream",
+        "merge": "pythpeer.streams.merged.merge",
     },
 )

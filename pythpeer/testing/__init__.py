@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from ..deprecation import old_names
 from .chat import ChatLine, FakeChat
 from .checker import Rule, Violation
-from .deprecation import warn_renamed
 from .directory import Chats, Person, Staff, Users
 from .endpoints import DEFAULT_RATES
 from .fake import FakeServices
@@ -60,13 +60,13 @@ __all__ = [
 ]
 
 RENAMED: Final = {
-    "Arrival": "RecordedRequest",
-    "HabitOptions": "QuirkOptions",
-    "Habits": "Quirks",
-    "LAW": "DEFAULT_RATES",
-    "Letter": "StoredMail",
+    "Arrival": "pythpeer.testing.RecordedRequest",
+    "HabitOptions": "pythpeer.testing.QuirkOptions",
+    "Habits": "pythpeer.testing.Quirks",
+    "LAW": "pythpeer.testing.DEFAULT_RATES",
+    "Letter": "pythpeer.testing.StoredMail",
 }
-"""Old names that work for one version, and the names that replace them."""
+"""Old names that work for one version, and the paths that replace them."""
 
 if TYPE_CHECKING:
     Arrival = RecordedRequest
@@ -75,11 +75,4 @@ if TYPE_CHECKING:
     LAW = DEFAULT_RATES
     Letter = StoredMail
 else:
-
-    def __getattr__(name: str) -> object:
-        """Return what an old name stands for, and warn. Raises ``AttributeError``."""
-        if name not in RENAMED:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        new = RENAMED[name]
-        warn_renamed(f"{__name__}.{name}", f"{__name__}.{new}")
-        return globals()[new]
+    __getattr__ = old_names(__name__, RENAMED)

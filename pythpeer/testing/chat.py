@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from .deprecation import warn_renamed
+from ..deprecation import warn_renamed
 from .quirks import Quirks
 from .requests import IncomingRequest
 from .responses import RejectedError, as_bit, as_php_list, ordered

@@ -139,8 +139,11 @@ class Chat(msgspec.Struct):
     """One chat. Its staff is shown only if it has ``opted_in``."""
 
     opted_in: bool
+    """Whether the staff is shown."""
     stats: dict[str, int]
+    """The statistics by name."""
     staff: list[Staff] = []
+    """The staff."""
 
 
 class Chats:

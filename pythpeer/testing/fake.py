@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 
 import anyio
 
+from ..deprecation import warn_renamed
 from ..misuse import AsyncContextOnly
 from ..pacing.bucket import Rate
 from ..pacing.limiter import loop_clock
 from ..session import Session, SessionOptions
 from .chat import FakeChat
 from .checker import RequestChecker, Violation
-from .deprecation import warn_renamed
 from .directory import Chats, Users, seed_directory
 from .endpoints import DEFAULT_RATES, SERVICES, Service
 from .faults import ERROR_PAGE, Fault, Faults
@@ -103,8 +103,11 @@ class FakeServices(AsyncContextOnly):
         self._quirks = make_quirks(Quirks(), **quirks)
         """The present quirks; `set_quirks` replaces them."""
         self._rates = rates
+        """The rates by endpoint that differ from `DEFAULT_RATES`; never changed."""
         self._given_clock = clock
+        """The user's clock, in seconds; ``None`` for that of the event loop."""
         self._given_now = now
+        """The user's date at the start, in UTC; ``None`` for the current one."""
         self._set_clock(clock or time.monotonic)
 
         self.users: Final = Users()
@@ -141,12 +144,15 @@ class FakeServices(AsyncContextOnly):
             personal_key=lambda: self._quirks.personal_key_param,
             api_key=lambda: bool(self.api_keys),
         )
+        """Checks each request against the rules of the services, and keeps the violations."""
         self._pythbots = FakePythBots(
             self.users, self.chats, self.mail, self.api_keys, self._get_quirks
         )
+        """Responds to requests for PythBots."""
         self._ports: dict[Service, int] = {"peerbet": peerbet_port, "pythbots": pythbots_port}
+        """The ports that `start` opens, 0 for a free one; never changed."""
         self._servers: dict[Service, LoopbackServer] = {}
-        """The servers that were started; `start` and `outage` set them, `aclose` removes them."""
+        """The servers that were started; `start` sets them, `aclose` removes them."""
         self._listeners: list[Callable[[RecordedRequest], None]] = []
         """The callers of `subscribe`, called with each request."""
         self._running = False
@@ -313,18 +319,19 @@ class FakeServices(AsyncContextOnly):
     async def outage(self, *services: Service) -> AsyncGenerator[None]:
         """Drop every connection and refuse new ones, of both services or of those given.
 
-        That ends with the context, which raises ``OSError`` if a port is in use then.
+        The ports stay reserved until that ends with the context. In the rare case that another
+        program gets one as the outage starts, the context raises ``OSError`` if it is in use then.
         """
         down = services or SERVICES
         with anyio.CancelScope(shield=True):
             for service in down:
-                await self._servers[service].aclose()
+                await self._servers[service].suspend()
         try:
             yield
         finally:
             with anyio.CancelScope(shield=True):
                 for service in down if self._running else ():
-                    await self._listen(service, self._servers[service].port)
+                    await self._servers[service].start()
 
     async def _listen(self, service: Service, port: int) -> None:
         # Imported here, so that a test run without a fake does not import aiohttp.

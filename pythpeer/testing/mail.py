@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from .deprecation import warn_renamed
+from ..deprecation import warn_renamed
 from .directory import Person, Users
 from .quirks import Quirks
 from .responses import as_bit, as_php_list, ordered, renamed

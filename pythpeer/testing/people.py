@@ -196,6 +196,7 @@ class Actor:
 
     def __init__(self, name: str, *, say: _Say, deliver: _Deliver, schedule: _Schedule) -> None:
         self.name = name
+        """The user name."""
         self._say = say
         self._deliver = deliver
         self._schedule = schedule

@@ -49,13 +49,20 @@ class IncomingRequest:
     ) -> None:
         path, _, query = target.partition("?")
         self.query: Final[str] = query
+        """The raw query string."""
         self.method: Final[str] = method
+        """The HTTP method."""
         self.headers: Final[Mapping[str, str]] = headers
+        """The headers."""
         self.at: Final[float] = at
+        """The time of arrival, in seconds."""
         readable = query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         self.params: Final[Mapping[str, str]] = dict(parse_qsl(readable, keep_blank_values=True))
+        """The decoded parameters."""
         self.endpoint: Final[str] = endpoint_at(service, path, self.params.get("action"))
+        """The name of the endpoint."""
         self.api_key: Final[str | None] = self._api_key()
+        """The API key, ``None`` without one."""
 
     @property
     def kind(self) -> str:

@@ -32,7 +32,9 @@ class RejectedError(Exception):
     def __init__(self, document: object, *, status: int | None = None) -> None:
         super().__init__(document)
         self.document = document
+        """The body, before it is encoded as JSON."""
         self.status = status
+        """The HTTP status; ``None`` for that of the quirk ``refusal_status``."""
 
 
 class FakeResponse(msgspec.Struct, frozen=True):

@@ -13,7 +13,8 @@ import re
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any, Final, cast
+from contextlib import suppress
+from typing import Any, Final, Literal, cast
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
@@ -61,14 +62,20 @@ class LoopbackServer:
         port: int,
     ) -> None:
         self._answer = answer
+        """Returns the response and the fault of a request."""
         self._malformed = malformed
+        """Called for a request that cannot be parsed."""
         self._runner: web.ServerRunner | None = None
-        """The server of aiohttp between `start` and `aclose`."""
+        """The server of aiohttp. Set by `start`, reset by `suspend` and `aclose`."""
+        self._reserved: socket.socket | None = None
+        """Keeps the port while the server is suspended. Set by `suspend`, reset by the others."""
         self.port: int = port
         """The port; `start` sets it to the one that was selected."""
 
     async def start(self) -> None:
-        """Listen. Raises an ``OSError`` with the port in its message."""
+        """Listen, also after `suspend`. Raises an ``OSError`` with the port in its message."""
+        if self._runner is not None:
+            return
         server = web.Server(
             self._serve,
             request_factory=self._request,
@@ -78,15 +85,36 @@ class LoopbackServer:
         )
         # Once the connections are aborted, there is nothing to wait for; 0 would mean "wait
         # indefinitely" to aiohttp.
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await self._runner.setup()
-        self.port = await listen(self._runner, self.port)
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            self.port = await listen(runner, self.port, self._reserved)
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner, self._reserved = runner, None
 
-    async def aclose(self) -> None:
-        """Stop listening and drop every connection, in any state."""
+    async def suspend(self) -> None:
+        """Do what `aclose` does, but keep the port, so that no other program gets it."""
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        for site in runner.sites:
+            await site.stop()
+        with suppress(OSError):  # another program was faster
+            self._reserved = _reserve(self.port)
+        await self._drop(runner)
+
+    async def aclose(self) -> None:
+        """Stop listening and drop every connection, in any state."""
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await self._drop(runner)
+
+    async def _drop(self, runner: web.ServerRunner) -> None:
         for connection in runner.server.connections if runner.server else ():
             if connection.transport is not None:
                 connection.transport.abort()
@@ -137,6 +165,7 @@ class LoopbackServer:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, **extra)
 
 
+<<<<<<< HEAD
 def _is_for_this_machine(request: web.BaseRequest) -> bool:
     return all(map(LOOPBACK_HOST.fullmatch, request.headers.getall("Host", [])))
 
@@ -148,12 +177,41 @@ def _is_from_web_page(request: web.BaseRequest) -> bool:
 
 
 async def listen(runner: web.BaseRunner, port: int) -> int:
+=======
+def _reserve(port: int) -> socket.socket:
+    """Bind a socket that does not listen to *port*, so that connections are refused."""
+    reserved = socket.socket()
+    try:
+        # To bind needs the option, because earlier connections still count as users of the port.
+        # With it, another program that sets it could bind the port, too.
+        _set_reuse_address(reserved, 1)
+        reserved.bind((HOST, port))
+        _set_reuse_address(reserved, 0)
+    except OSError:
+        reserved.close()
+        raise
+    return reserved
+
+
+def _set_reuse_address(sock: socket.socket, value: Literal[0, 1]) -> None:
+    """Set ``SO_REUSEADDR``, as asyncio does; on Windows it would share ports with any program."""
+    if os.name == "posix":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, value)
+
+
+async def listen(runner: web.BaseRunner, port: int, reserved: socket.socket | None = None) -> int:
+>>>>>>> main
     """Make a runner that is set up listen on loopback, and return the port.
 
+    *reserved* is a socket that is bound to the port already; the runner closes it from then on.
     Raises an ``OSError`` with the port in its message.
     """
     try:
-        await web.TCPSite(runner, HOST, port).start()
+        if reserved is None:
+            await web.TCPSite(runner, HOST, port).start()
+        else:
+            _set_reuse_address(reserved, 1)
+            await web.SockSite(runner, reserved).start()
     except OSError as error:
         number = error.errno or 0
         raise OSError(number, f"cannot listen on {HOST}:{port}: {os.strerror(number)}") from None

@@ -61,6 +61,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, *, start: float = 0.0, patience: float = 10.0) -> None:
         self._virtual = _AutojumpSelector(start, patience)
+        """The selector, which keeps the virtual time and advances it."""
         super().__init__(self._virtual)
 
     def time(self) -> float:

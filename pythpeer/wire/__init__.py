@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..deprecation import moved
+from ..deprecation import old_names
 
-__getattr__: Callable[[str], object] = moved(
+__getattr__: Callable[[str], object] = old_names(
     __name__,
     {
-        "Effect": "pythpeer.wire.endpoints",
-        "Endpoint": "pythpeer.wire.endpoints",
-        "FLAG": "pythpeer.wire.query",
-        "Json": "pythpeer.wire.query",
-        "JsonObject": "pythpeer.wire.query",
-        "Param": "pythpeer.wire.query",
-        "Rate": "pythpeer.pacing.bucket",
+        "Effect": "pythpeer.wire.endpoints.Effect",
+        "Endpoint": "pythpeer.wire.endpoints.Endpoint",
+        "FLAG": "pythpeer.wire.query.FLAG",
+        "Json": "pythpeer.wire.query.Json",
+        "JsonObject": "pythpeer.wire.query.JsonObject",
+        "Param": "pythpeer.wire.query.Param",
+        "Rate": "pythpeer.pacing.bucket.Rate",
     },
 )

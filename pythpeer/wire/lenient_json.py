@@ -12,11 +12,16 @@ import msgspec
 
 from .query import Json
 
-__all__ = ["MAX_NESTING", "NO_JSON", "NoJson", "canonical_json", "parse_json"]
-
-
-# -- lenient JSON ---------------------------------------------------------------------------------
-
+__all__ = [
+    "MAX_NESTING",
+    "NO_JSON",
+    "WHITESPACE",
+    "NoJson",
+    "canonical_json",
+    "nests_too_deeply",
+    "parse_json",
+    "parse_shallow_json",
+]
 
 MAX_NESTING: Final = 500
 """Maximum nesting of arrays and objects in a response; documented responses have three levels.
@@ -28,7 +33,8 @@ Without it the limit would be the stack of the decoder. That differs between ver
 _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{\]}]', re.DOTALL)
 
 
-def _nests_too_deeply(body: bytes) -> bool:
+def nests_too_deeply(body: bytes) -> bool:
+    """Return whether *body* nests arrays and objects more than `MAX_NESTING` levels deep."""
     if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
         return False
     depth = 0
@@ -53,7 +59,9 @@ class NoJson(enum.Enum):
 NO_JSON: Final = NoJson.NO_JSON
 """What `parse_json` returns for a body without JSON; ``None`` is JSON's null."""
 
-_WHITESPACE: Final = "\ufeff\0 \t\r\n"
+WHITESPACE: Final = "\ufeff\0 \t\r\n"
+"""Characters that are ignored around a document."""
+
 _HTML_TAG = re.compile(r"</?(?:!doctype|html|head|body|title|script|\?xml)\b", re.IGNORECASE)
 _PHP = r"(?:PHP\s+)?(?:Warning|Notice|Deprecated|Strict Standards|Fatal error|Parse error)"
 _DIAGNOSTICS = re.compile(rf"\s*(?:<[^>]*>\s*)*{_PHP}(?:</b>)?\s*:", re.IGNORECASE)
@@ -69,8 +77,13 @@ def parse_json(body: bytes) -> Json | NoJson:
     the JSON; replaces invalid UTF-8 and lone surrogates. The JSON must end where the body ends,
     because otherwise the ``[]`` inside a broken document would be read as an empty list.
     """
-    text = body.decode("utf-8", "replace").strip(_WHITESPACE)
-    if not text or _nests_too_deeply(body):
+    return NO_JSON if nests_too_deeply(body) else parse_shallow_json(body)
+
+
+def parse_shallow_json(body: bytes) -> Json | NoJson:
+    """Parse as `parse_json` does, for a body that was checked with `nests_too_deeply`."""
+    text = body.decode("utf-8", "replace").strip(WHITESPACE)
+    if not text:
         return NO_JSON
     decoder = json.JSONDecoder(strict=False, parse_constant=_reject_constant)
     if not _DIAGNOSTICS.match(text):
@@ -88,7 +101,7 @@ def _decode_whole(decoder: json.JSONDecoder, text: str, start: int) -> Json | No
     """Decode the JSON at *start* if only white space, markup or diagnostics follow it."""
     try:
         value, end = decoder.raw_decode(text, start)
-        rest = text[end:].strip(_WHITESPACE)
+        rest = text[end:].strip(WHITESPACE)
         if rest and not _is_ignorable(rest):
             return NO_JSON
         return _without_surrogates(value)

@@ -32,7 +32,14 @@ from ..errors import (
 )
 from ..secret import Secret
 from .endpoints import Endpoint
-from .lenient_json import _WHITESPACE, NO_JSON, NoJson, _nests_too_deeply, parse_json
+from .lenient_json import (
+    NO_JSON,
+    WHITESPACE,
+    NoJson,
+    nests_too_deeply,
+    parse_json,
+    parse_shallow_json,
+)
 from .query import Json
 
 __all__ = ["MAX_EXCERPT", "GetSecrets", "parse_retry_after", "try_parse_response"]
@@ -55,10 +62,10 @@ def try_parse_response(
     *secrets* returns the keys that an error must not show.
     """
     if 200 <= status < 300:
+        if nests_too_deeply(body):
+            return _decode_error("the response is not JSON", endpoint, body, secrets)
         status_means_success = endpoint.status_means_success
         try:
-            if _nests_too_deeply(body):
-                raise RecursionError  # noqa: TRY301  # as a decoder does when its stack is full
             result = endpoint.decode(body)
             if endpoint.decode_rejects_errors or not _may_be_error(result, body):
                 return result
@@ -83,7 +90,7 @@ def try_parse_response(
 def _try_parse_leniently(
     endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
 ) -> Result[T]:
-    value = parse_json(body)
+    value = parse_shallow_json(body)
     message = _error_text(value, status_means_success=endpoint.status_means_success)
     if message is not None:
         return _api_error(endpoint.name, status, _redacted_excerpt(message, secrets))
@@ -93,6 +100,12 @@ def _try_parse_leniently(
             return endpoint.convert(value)
         except (ValueError, RecursionError):
             problem = "the response is not the documented JSON"
+    return _decode_error(problem, endpoint, body, secrets)
+
+
+def _decode_error(
+    problem: str, endpoint: Endpoint[object], body: bytes, secrets: GetSecrets
+) -> DecodeError:
     excerpt = _redacted_excerpt(body.decode("utf-8", "replace"), secrets)
     return DecodeError(problem, endpoint=endpoint.name, excerpt=excerpt)
 
@@ -182,7 +195,7 @@ def _redacted_excerpt(text: str, secrets: GetSecrets) -> str:
         forms |= {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
         forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
         forms |= {html.escape(key), html.escape(key, quote=False)}
-    text = _masked(text, forms, 4 * MAX_EXCERPT).strip(_WHITESPACE)[:MAX_EXCERPT]
+    text = _masked(text, forms, 4 * MAX_EXCERPT).strip(WHITESPACE)[:MAX_EXCERPT]
     return "".join(character if character.isprintable() else " " for character in text).strip()
 
 

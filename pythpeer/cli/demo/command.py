@@ -42,10 +42,15 @@ class Demo:
 
     def __init__(self, rows: Rows, limit: int | None, seed: int | None) -> None:
         self._rows = rows
+        """Prints messages and mails."""
         self._limit = limit
+        """How many rows are shown at most; ``None`` for no limit."""
         self._seed = random.randrange(2**32) if seed is None else seed
+        """Makes the conversation repeatable."""
         self._messages = self._mails = self._pongs = 0
+        """How many of each were shown."""
         self._violations: list[str] = []
+        """Violations of the services' rules by the session, set when it ends."""
 
     def run(self) -> int:
         """Run it, and return the exit code: 1 if the session broke a rule of the services."""

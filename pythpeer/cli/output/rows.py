@@ -29,7 +29,9 @@ class Rows:
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
+        """Whether rows are JSON objects instead of text."""
         self.screen: Final[Console] = make_console()
+        """The console for rows of text."""
         self._day = datetime.now().date()
         """The date of the last row; a new one is printed before the next row."""
 

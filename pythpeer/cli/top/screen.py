@@ -38,8 +38,11 @@ class Column(NamedTuple):
     """A column of a table; a narrow screen omits *optional* ones."""
 
     title: str
+    """The heading."""
     justify: JustifyMethod = "right"
+    """The alignment of the cells."""
     optional: bool = False
+    """Whether a narrow screen omits the column."""
 
 
 LOGS: Final = (

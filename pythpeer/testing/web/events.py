@@ -41,7 +41,9 @@ class Event(NamedTuple):
     """One event for the page: the section's name, and its content as JSON."""
 
     name: str
+    """The section of the page."""
     data: bytes
+    """The content of the section, as JSON."""
 
 
 class EventFeed:
@@ -54,6 +56,7 @@ class EventFeed:
         self, fake: FakeServices, trouble: FaultPanel, on_notice: Callable[[Notice], object]
     ) -> None:
         self._fake = fake
+        """The services that the page shows."""
         self._fault_panel = trouble
         self._instance_id = secrets.token_hex(8)
         """Changes with each server, so that a page that reconnects discards the old contents."""
@@ -62,6 +65,7 @@ class EventFeed:
         self._latest_requests: deque[dict[str, object]] = deque(maxlen=MAX_REQUESTS)
         """The latest requests as the page shows them, the newest first."""
         self.notices: Final = Notices(fake, on_notice)
+        """Violations and gaps, the newest of which the page shows."""
         self.closed: bool = False
         """Whether `close` was called: readers end then."""
         self.changed: asyncio.Event = asyncio.Event()
@@ -71,6 +75,7 @@ class EventFeed:
             fake.chat.subscribe(lambda _: self.wake()),
             fake.mail.subscribe(lambda _, __: self.wake()),
         ]
+        """Each function ends one subscription; `close` calls them."""
 
     def close(self) -> None:
         """Stop collecting, and end every reader."""
@@ -141,6 +146,7 @@ class EventReader:
 
     def __init__(self, feed: EventFeed) -> None:
         self._feed = feed
+        """Collects what the page shows."""
         self._sent: dict[str, bytes] = {}
         """The content of each section that was sent last, as JSON."""
         self._last = 0

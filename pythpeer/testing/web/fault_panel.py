@@ -53,6 +53,7 @@ class FaultPanel:
 
     def __init__(self, fake: FakeServices) -> None:
         self._fake = fake
+        """The services whose faults it sets."""
         self._outages: dict[Service, AsyncExitStack] = {}
         """The outages that this panel started; closing one ends it."""
         self._lock = anyio.Lock()

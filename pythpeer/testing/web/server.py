@@ -76,31 +76,42 @@ class SayBody(msgspec.Struct, forbid_unknown_fields=True):
     """Post a chat message, to everyone or to one user."""
 
     sender: Name
+    """The name of the sender."""
     text: Text
+    """The text."""
     to: Annotated[str, msgspec.Meta(max_length=40)] = ""
+    """The name of the only recipient; empty for everyone."""
     bot: bool = False
+    """Whether the message is marked as sent by a bot."""
 
 
 class MailBody(msgspec.Struct, forbid_unknown_fields=True):
     """Put a mail into the bot's inbox."""
 
     sender: Name
+    """The name of the sender."""
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+    """The text."""
 
 
 class UserBody(msgspec.Struct, forbid_unknown_fields=True):
     """Add a user, or replace the one of that name."""
 
     username: Name
+    """The name."""
     rank: Name = "User"
+    """The rank."""
     online: bool = False
+    """Whether the user is online."""
 
 
 class FaultBody(msgspec.Struct, forbid_unknown_fields=True):
     """Set the fault of one target."""
 
     target: str
+    """An endpoint, or a service."""
     kind: str
+    """The name of the fault."""
 
 
 class EmptyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,14 +136,18 @@ class Page(AsyncContextOnly):
         on_notice: Callable[[Notice], object] = lambda _: None,
     ) -> None:
         self._fake = fake
+        """The services that the page shows."""
         self._port = port
+        """The port, 0 for a free one; ``__aenter__`` sets it to the one that was selected."""
         self._on_notice = on_notice
+        """Called with each new notice."""
         self._readers = 0
         """How many pages receive events now. Changed by `_serve_events`."""
         self._files = {
             path: (files("pythpeer.testing.web").joinpath("static", name).read_bytes(), kind)
             for path, (name, kind) in FILES.items()
         }
+        """Content and type of each static file, by path; never changed."""
 
     @property
     def url(self) -> str:
