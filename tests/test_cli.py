@@ -41,8 +41,9 @@ from raw_server import RawServer, closed_port, drop, hang
 from pythpeer import Rate
 from pythpeer.cli import runtime
 from pythpeer.cli.demo import command as demo
+from pythpeer.cli.output.ndjson import json_line
 from pythpeer.cli.output.rows import Rows
-from pythpeer.cli.output.sanitize import json_line, sanitize
+from pythpeer.sanitize import sanitize
 from pythpeer.testing import DEFAULT_RATES, FakeServices, VirtualTimeLoop
 from pythpeer.testing.scenes import SCENES
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from ..errors import InvalidRequestError, OutcomeUnknownError, PythpeerError
+from ..sanitize import sanitize
 from . import signals
-from .output.sanitize import sanitize
 from .signals import SIGNAL_EXIT_BASE, SIGNALS, Interrupted
 
 __all__ = [

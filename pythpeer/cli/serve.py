@@ -18,11 +18,11 @@ from cyclopts.validators import Number
 from rich.text import Text
 
 from .. import InvalidRequestError, Rate
+from ..sanitize import sanitize
 from ..testing import DEFAULT_RATES, FakeServices
 from . import runtime
 from .options import Flag, Json
 from .output.console import make_console, write_json
-from .output.sanitize import sanitize
 
 if TYPE_CHECKING:
     from ..testing.web import Notice, Page

@@ -165,7 +165,6 @@ class LoopbackServer:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, **extra)
 
 
-<<<<<<< HEAD
 def _is_for_this_machine(request: web.BaseRequest) -> bool:
     return all(map(LOOPBACK_HOST.fullmatch, request.headers.getall("Host", [])))
 
@@ -176,8 +175,6 @@ def _is_from_web_page(request: web.BaseRequest) -> bool:
     return "Origin" in request.headers or site != "none"
 
 
-async def listen(runner: web.BaseRunner, port: int) -> int:
-=======
 def _reserve(port: int) -> socket.socket:
     """Bind a socket that does not listen to *port*, so that connections are refused."""
     reserved = socket.socket()
@@ -200,7 +197,6 @@ def _set_reuse_address(sock: socket.socket, value: Literal[0, 1]) -> None:
 
 
 async def listen(runner: web.BaseRunner, port: int, reserved: socket.socket | None = None) -> int:
->>>>>>> main
     """Make a runner that is set up listen on loopback, and return the port.
 
     *reserved* is a socket that is bound to the port already; the runner closes it from then on.

@@ -56,3 +56,7 @@ class Request(Generic[T_co]):
             *(segment for segment in self.segments if isinstance(segment, Secret)),
             *(self.headers or {}).values(),
         ]
+
+    def texts(self) -> list[str]:
+        """Return every text among the parameters, which other users may have written."""
+        return [value for value in self._params.values() if isinstance(value, str)]

@@ -18,7 +18,7 @@ from rich.console import Console, ConsoleDimensions
 from ...peerbet import ChatMessage
 from ...pythbots import ChatStats, Mail, StaffMember, User
 from .colours import THEME_16, THEME_256
-from .sanitize import json_line
+from .ndjson import json_line
 
 __all__ = ["as_json", "is_interactive", "make_console", "write_json"]
 

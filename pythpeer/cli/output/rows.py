@@ -11,9 +11,9 @@ from rich.text import Text
 
 from ...peerbet import ChatMessage
 from ...pythbots import Mail
+from ...sanitize import sanitize
 from .colours import sender_style
 from .console import as_json, make_console, write_json
-from .sanitize import sanitize
 
 __all__ = ["Rows"]
 

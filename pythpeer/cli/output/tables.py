@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ...pythbots import ChatStats, User
+from ...sanitize import sanitize
 from .bars import as_number, bar, comparable, fractions
 from .console import make_console
-from .sanitize import sanitize
 
 __all__ = ["known_facts", "print_facts", "print_statistics", "table"]
 

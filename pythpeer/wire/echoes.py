@@ -1,0 +1,228 @@
+"""What a response repeats of its request: keys, which no error may show, and texts. Pure.
+
+A service can repeat a text unchanged, or escaped for a URL, JSON, JavaScript or HTML, by PHP or by
+another language, once or several times. So both sides are unescaped before they are compared. It
+can also repeat a part only (``substr($key, 0, 16) . '...'``).
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from ..secret import Secret
+
+__all__ = ["GetSecrets", "GetTexts", "mask_keys", "without_texts"]
+
+GetSecrets = Callable[[], Iterable[Secret]]
+"""Returns the keys that an error must not show."""
+
+GetTexts = Callable[[], Iterable[str]]
+"""Returns the texts of a request, which must not decide what its response means."""
+
+MIN_PART: Final = 6
+"""Characters of a key from which a part of it is masked."""
+
+MIN_BEGINNING: Final = 20
+"""Characters of a text from which its beginning counts as a repetition."""
+
+MAX_ESCAPES: Final = 4
+"""How many times a text can be escaped and is still found."""
+
+MAX_ESCAPE_SIZE: Final = 24
+"""Characters that one escaped character needs at most, also if it is escaped twice."""
+
+_ESCAPES: Final = re.compile(
+    r"(?P<html>&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});)"
+    r"|(?P<percent>(?:%[0-9a-fA-F]{2})+)"
+    r"|(?P<utf16>(?:\\u[0-9a-fA-F]{4})+)"
+    r"|\\x(?P<hex>[0-9a-fA-F]{2})"
+    r"|\\(?P<slashed>.)"
+    r"|(?P<breaks>[\r\n]+)",
+    re.DOTALL,
+)
+
+
+class _Unescaped:
+    """A text, and for each of its characters where it comes from in the text as received."""
+
+    __slots__ = ("ends", "starts", "text")
+
+    def __init__(self, text: str, starts: list[int], ends: list[int]) -> None:
+        self.text = text
+        self.starts = starts
+        self.ends = ends
+
+    def unescape(self) -> _Unescaped:
+        """Return the text with one level of escapes removed."""
+        parts: list[str] = []
+        starts: list[int] = []
+        ends: list[int] = []
+        done = 0
+        for match in _ESCAPES.finditer(self.text):
+            start, end = match.span()
+            decoded = _decode(match)
+            parts += (self.text[done:start], decoded)
+            starts += self.starts[done:start] + [self.starts[start]] * len(decoded)
+            ends += self.ends[done:start] + [self.ends[end - 1]] * len(decoded)
+            done = end
+        parts.append(self.text[done:])
+        return _Unescaped("".join(parts), starts + self.starts[done:], ends + self.ends[done:])
+
+
+def _decode(match: re.Match[str]) -> str:
+    """Return what an escape stands for; line breaks, which wrap a long key, stand for nothing."""
+    escape = match[0]
+    match match.lastgroup:
+        case "html":
+            return html.unescape(escape)
+        case "percent":
+            return _decode_bytes(unquote_to_bytes(escape))
+        case "utf16":
+            units = bytes.fromhex(escape.replace("\\u", ""))
+            return units.decode("utf-16-be", "replace")
+        case "hex":
+            return chr(int(match["hex"], 16))
+        case "slashed":
+            return escape[1]
+        case _:
+            return ""
+
+
+def _decode_bytes(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _levels(text: str) -> Iterator[_Unescaped]:
+    """Yield *text*, and what it is after each unescaping that changes it."""
+    level = _Unescaped(text, list(range(len(text))), list(range(1, len(text) + 1)))
+    for _ in range(MAX_ESCAPES):
+        yield level
+        unescaped = level.unescape()
+        if unescaped.text == level.text:
+            return
+        level = unescaped
+    yield level
+
+
+def _folded(text: str) -> str:
+    """Return *text* of the same length without differences that escaping can make: case, ``+``."""
+    return "".join(character.casefold()[:1] or character for character in text).replace("+", " ")
+
+
+# -- keys -----------------------------------------------------------------------------------------
+
+
+def mask_keys(text: str, secrets: GetSecrets, limit: int) -> str:
+    """Return the first *limit* characters of *text* with keys, and parts of them, as ``***``.
+
+    Only the beginning of *text* is searched, because it can have millions of characters. What is
+    left of a key at its end is cut off.
+    """
+    try:
+        return _mask_beginning(text, [secret.reveal() for secret in secrets()], limit)
+    except BaseException as error:  # noqa: BLE001  # raised without the frames below
+        # The frames below hold keys: an interrupt in one of them must not show it.
+        raise error.with_traceback(None) from None
+
+
+def _mask_beginning(text: str, keys: Sequence[str], limit: int) -> str:
+    longest = max(map(len, keys), default=0)
+    beginning = text[: 2 * limit + MAX_ESCAPE_SIZE * longest]
+    masked = _masked(beginning, keys)
+    if keys and len(beginning) < len(text):
+        masked = masked[: -MIN_PART * MAX_ESCAPE_SIZE]
+    return masked[:limit]
+
+
+def _masked(text: str, keys: Iterable[str]) -> str:
+    parts = {part for key in keys for part in _parts(key)}
+    if not parts:
+        return text
+    spans: list[tuple[int, int]] = []
+    sizes = sorted({len(part) for part in parts})
+    for level in _levels(text):
+        folded = _folded(level.text)
+        spans += (
+            (level.starts[at], level.ends[at + size - 1])
+            for size in sizes
+            for at in range(len(folded) - size + 1)
+            if folded[at : at + size] in parts
+        )
+    return "".join(_pieces(text, spans))
+
+
+def _parts(key: str) -> set[str]:
+    """Return each part of a key that is not shown: it has `MIN_PART` characters, or is the key."""
+    size = min(MIN_PART, len(key))
+    folded = (_folded(level.text) for level in _levels(key))
+    return {text[at : at + size] for text in folded for at in range(len(text) - size + 1)}
+
+
+def _pieces(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """Yield *text* with ``***`` for each span, and once for spans that overlap or touch."""
+    done = 0
+    for start, end in sorted(spans):
+        if start > done or not done:
+            yield text[done:start]
+            yield "***"
+        done = max(done, end)
+    yield text[done:]
+
+
+# -- texts ----------------------------------------------------------------------------------------
+
+
+def without_texts(message: str, texts: Iterable[str]) -> str:
+    """Return an error message, unescaped, with ``…`` for each of *texts* that it repeats.
+
+    A text that is part of a word is no repetition. The end of a long text may be missing.
+    """
+    message = _unescaped(message)
+    for text in texts:
+        message = _without(message, _unescaped(text.strip()))
+    return message
+
+
+def _unescaped(text: str) -> str:
+    *_, level = _levels(text)
+    return level.text
+
+
+def _without(message: str, text: str) -> str:
+    if not text:
+        return message
+    folded = _folded(message)
+    pieces: list[str] = []
+    done = 0
+    for start, end in _repetitions(folded, _folded(text)):
+        pieces.append(message[done:start])
+        done = end
+    return "…".join([*pieces, message[done:]])
+
+
+def _repetitions(message: str, text: str) -> Iterator[tuple[int, int]]:
+    beginning = text[:MIN_BEGINNING]
+    start = message.find(beginning)
+    while start >= 0:
+        end = start + _common_length(message[start:], text)
+        is_cut = end - start < len(text)
+        if not _splits_word(message, start) and (is_cut or not _splits_word(message, end)):
+            yield start, end
+        start = message.find(beginning, end)
+
+
+def _common_length(first: str, second: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _splits_word(text: str, index: int) -> bool:
+    return text[index - 1 : index].isalnum() and text[index : index + 1].isalnum()
