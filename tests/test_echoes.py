@@ -133,13 +133,9 @@ def test_php_itself_makes_no_form_that_shows_a_key(key: str) -> None:
     assert len(forms) == len(functions) * (len(functions) + 1)
     for name, form in forms.items():
         shown = masked(f"for [{form}] in db", key)
-        assert shown.replace("'", "").replace('"', "").replace("\\", "") in (
-            "for [***] in db",
-            "for [&#039;***&#039;] in db",
-            "for [%27***%27] in db",
-            "for [%22***%22] in db",
-            "for [&quot;***&quot;] in db",
-        ), name
+        # Quotes of `var_export` and `json_encode`, in any form, may be left.
+        assert re.fullmatch(r"for \[.{0,16}\*\*\*.{0,16}\] in db", shown), name
+        assert not any(key[at : at + MIN_PART] in shown for at in range(len(key) - MIN_PART + 1))
 
 
 @settings(max_examples=examples(200))
