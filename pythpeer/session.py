@@ -21,6 +21,7 @@ from .options import (
     SessionOptions,
     add_environment,
     check_rates,
+    check_ssl_context,
     check_timeout,
     check_type,
 )
@@ -103,8 +104,8 @@ class Session(AsyncContextOnly):
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
         max_body: Bytes of a response body at most; by default 1 MiB.
-        ssl_context: A TLS context, for a private certificate authority. The check of certificates
-            cannot be switched off otherwise.
+        ssl_context: A TLS context, for a private certificate authority. It must check certificates
+            and host names: that cannot be switched off.
         on_request: A hook that is called before each request is sent.
         on_response: A hook that is called after each request, with or without a response.
         on_retry: A hook that is called before a failed read is repeated.
@@ -166,10 +167,8 @@ class Session(AsyncContextOnly):
             raise InvalidRequestError("timeout must be more than 0 seconds")
         self._max_body = check_integer("max_body", max_body, 1)
         """Bytes of a response body at most."""
-        self._ssl_context = ssl_context
+        self._ssl_context = check_ssl_context(ssl_context)
         """The user's TLS context."""
-        if ssl_context is not None:
-            check_type("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the session was opened last. Set by `open`."""
         self._open_lock = asyncio.Lock()
@@ -339,6 +338,7 @@ class Session(AsyncContextOnly):
 
         Raises:
             SessionClosedError: If the session is open in another event loop.
+            InvalidRequestError: If the TLS context does not check certificates any more.
             StoreError: If the store cannot be opened.
         """
         loop = asyncio.get_running_loop()
@@ -352,6 +352,7 @@ class Session(AsyncContextOnly):
                 return self
             from .transport import Transport  # late: it imports aiohttp, which takes long
 
+            check_ssl_context(self._ssl_context)  # it may have been changed
             if not self._store_open:
                 await self._store.open()
                 self._store_open = True
