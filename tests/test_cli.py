@@ -405,6 +405,65 @@ def test_wrong_usage_is_one_line_and_code_2(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        "{}",
+        "--{}",
+        "-{}",
+        "--key={}",
+        "--help {}",
+        "chat {}",
+        "chat post hi {}",
+        "chat post hi --bot={}",
+        "chat post --key {} hi",
+        "chat tail --after {}",
+        "chat tail --json={}",
+        "stats {}",
+        "staff {}",
+        "serve --port {}",
+        "serve --peerbet-port={}",
+        "top --interval {}",
+        "completion {}",
+        "mail all {}",
+        "mail {}",
+    ],
+)
+@pytest.mark.parametrize("key", ["c4n4ryOfaKey", "c4n'4ry \"of", "c4n4ry-of_a+key/=="])
+def test_a_key_in_the_wrong_place_is_not_shown(run: Run, arguments: str, key: str) -> None:
+    """The error names what is wrong, without what was typed there."""
+    result = run(*(argument.format(key) for argument in arguments.split()))
+    assert result.code == 2
+    assert one_line(result.err)
+    for part in (key, key[:6], "c4n4ry", "of_a"):
+        assert part not in result.out + result.err
+
+
+@pytest.mark.parametrize("arguments", ["serve --port {}", "serve --pythbots-port={}", "chat {}"])
+def test_a_key_of_digits_in_the_wrong_place_is_not_shown(run: Run, arguments: str) -> None:
+    """Not as the number that it was converted to, either."""
+    result = run(*(argument.format("0099999999") for argument in arguments.split()))
+    assert result.code == 2
+    assert "99999" not in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error_text"),
+    [
+        (["chta"], 'Did you mean "chat"?'),
+        (["chat", "tail", "--after"], '"chat tail" parameter --after requires an argument'),
+        (["chat", "tail", "--after", "-1x"], "--after"),
+        (["chat", "tail", "--messages", "0"], 'Invalid value "0" for --messages. Must be >= 1'),
+        (["chat", "tail", "--name", "a", "--name", "b"], "--name specified multiple times"),
+    ],
+)
+def test_the_names_of_commands_and_options_are_shown(
+    run: Run, arguments: list[str], error_text: str
+) -> None:
+    """Only values are hidden, and what is too short for a key is not."""
+    assert error_text in run(*arguments).err
+
+
+@pytest.mark.parametrize(
     ("arguments", "environment", "error_text"),
     [
         (["chat", "post", "x"], {}, "PYTHPEER_PEERBET_KEY"),

@@ -18,11 +18,10 @@ from cyclopts.validators import Number
 from rich.text import Text
 
 from .. import InvalidRequestError, Rate
-from ..sanitize import sanitize
 from ..testing import DEFAULT_RATES, FakeServices
 from . import runtime
 from .options import Flag, Json
-from .output.console import make_console, write_json
+from .output.console import make_console, print_line, write_json
 
 if TYPE_CHECKING:
     from ..testing.web import Notice, Page
@@ -97,8 +96,7 @@ def _show(notice: Notice, *, json: bool) -> None:
     if json:
         write_json(notice.kind, msgspec.to_builtins(notice))
     else:
-        text = f"{notice.date} {notice.endpoint}: {notice.text} [{notice.rule}]"
-        print(sanitize(text), flush=True)
+        print_line(f"{notice.date} {notice.endpoint}: {notice.text} [{notice.rule}]")
 
 
 def _print_intro(url: str, environment: dict[str, str]) -> None:
