@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_runner import (
@@ -365,6 +366,24 @@ def test_values_of_every_shape_have_a_form(configured: FakeServices, run: Run) -
     assert 'nested\t{"a":[1,{"b":null}]}\n' in out
     assert "flag\tyes\n" in out
     assert "nothing\t\n" in out
+
+
+def test_numbers_of_any_size_have_a_form(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """Also numbers that no fraction can be compared with, on a terminal and elsewhere."""
+    huge = 10**400
+    numbers: dict[str, Any] = {"users": huge, "peak_users": 0.5, "series": [huge, 0.5]}
+    configured.chats.add(7, **numbers)
+    configured.chats.appoint(7, "alice", "Owner", time_held=huge)
+    configured.chats.appoint(7, "bob", "Owner", time_held=1)
+    for columns in (None, 80):
+        if columns:
+            terminal(columns)
+        for command in ("stats", "staff"):
+            result = run(command, "7")
+            assert (result.code, result.err) == (0, "")
+            assert "1000" in result.out
 
 
 # -- wrong usage ----------------------------------------------------------------------------------
