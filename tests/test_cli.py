@@ -448,7 +448,7 @@ def test_wrong_usage_is_one_line_and_code_2(
     ],
 )
 @pytest.mark.parametrize("key", ["c4n4ryOfaKey", "c4n'4ry \"of", "c4n4ry-of_a+key/=="])
-def test_a_key_in_the_wrong_place_is_not_shown(run: Run, arguments: str, key: str) -> None:
+def test_a_key_as_a_wrong_argument_is_not_shown(run: Run, arguments: str, key: str) -> None:
     """The error names what is wrong, without what was typed there."""
     result = run(*(argument.format(key) for argument in arguments.split()))
     assert result.code == 2
@@ -458,7 +458,7 @@ def test_a_key_in_the_wrong_place_is_not_shown(run: Run, arguments: str, key: st
 
 
 @pytest.mark.parametrize("arguments", ["serve --port {}", "serve --pythbots-port={}", "chat {}"])
-def test_a_key_of_digits_in_the_wrong_place_is_not_shown(run: Run, arguments: str) -> None:
+def test_a_key_of_digits_as_a_wrong_argument_is_not_shown(run: Run, arguments: str) -> None:
     """Not as the number that it was converted to, either."""
     result = run(*(argument.format("0099999999") for argument in arguments.split()))
     assert result.code == 2

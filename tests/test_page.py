@@ -510,11 +510,13 @@ async def test_other_pages_cannot_read_the_events(tab: Tab) -> None:
 async def test_the_number_of_pages_that_receive_events_is_limited(page: Page, tab: Tab) -> None:
     """One more is rejected, until another one is closed."""
     async with contextlib.AsyncExitStack() as stack:
-        for _ in range(page_server.MAX_READERS):
-            response = await stack.enter_async_context(tab.http.get(f"{page.url}api/events"))
-            assert response.status == 200
+        responses = [
+            await stack.enter_async_context(tab.http.get(f"{page.url}api/events"))
+            for _ in range(page_server.MAX_READERS)
+        ]
+        assert {response.status for response in responses} == {200}
         assert await tab.status("api/events") == 503
-        response.close()
+        responses[0].close()
 
         async def is_free() -> bool:
             return await tab.status("api/events") == 200

@@ -68,7 +68,7 @@ def store_from_url(text: str) -> Store | InvalidRequestError:
     return SqliteStore(path)
 
 
-# A mistyped URL of a server must not be taken for a path: errors show paths, and the URL can have a
+# A mistyped URL of a server must not be treated as a path: errors show paths, and the URL can have a
 # password: "redis:/:password@host", "//:password@host", "name:password@host".
 _LIKE_URL: Final = re.compile(
     r"\s*(?:rediss?|valkeys?|unix|https?|tcp):|.*://|\s*//|(?![a-z]:[/\\]).*:.*@",

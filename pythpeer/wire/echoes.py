@@ -111,7 +111,7 @@ def _levels(text: str) -> Iterator[_Unescaped]:
     yield level
 
 
-def _folded(text: str) -> str:
+def _normalized(text: str) -> str:
     """Return *text* of the same length without differences that escaping can make: case, ``+``."""
     return "".join(character.casefold()[:1] or character for character in text).replace("+", " ")
 
@@ -148,12 +148,12 @@ def _masked(text: str, keys: Iterable[str]) -> str:
     spans: list[tuple[int, int]] = []
     sizes = sorted({len(part) for part in parts})
     for level in _levels(text):
-        folded = _folded(level.text)
+        normalized = _normalized(level.text)
         spans += (
             (level.starts[at], level.ends[at + size - 1])
             for size in sizes
-            for at in range(len(folded) - size + 1)
-            if folded[at : at + size] in parts
+            for at in range(len(normalized) - size + 1)
+            if normalized[at : at + size] in parts
         )
     return "".join(_pieces(text, spans))
 
@@ -161,8 +161,8 @@ def _masked(text: str, keys: Iterable[str]) -> str:
 def _parts(key: str) -> set[str]:
     """Return each part of a key that is not shown: it has `MIN_PART` characters, or is the key."""
     size = min(MIN_PART, len(key))
-    folded = (_folded(level.text) for level in _levels(key))
-    return {text[at : at + size] for text in folded for at in range(len(text) - size + 1)}
+    normalized = (_normalized(level.text) for level in _levels(key))
+    return {text[at : at + size] for text in normalized for at in range(len(text) - size + 1)}
 
 
 def _pieces(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[str]:
@@ -198,10 +198,10 @@ def _unescaped(text: str) -> str:
 def _without(message: str, text: str) -> str:
     if not text:
         return message
-    folded = _folded(message)
+    normalized = _normalized(message)
     pieces: list[str] = []
     done = 0
-    for start, end in _repetitions(folded, _folded(text)):
+    for start, end in _repetitions(normalized, _normalized(text)):
         pieces.append(message[done:start])
         done = end
     return "…".join([*pieces, message[done:]])

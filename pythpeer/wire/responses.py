@@ -47,8 +47,8 @@ T = TypeVar("T")
 MAX_EXCERPT: Final = 200
 """Maximum number of characters of a body in an error."""
 
-MAX_JUDGED: Final = 1000
-"""How many characters of an error message decide which error it is."""
+MAX_CHECKED: Final = 1000
+"""How many characters of an error message are checked to classify it."""
 
 
 def _no_texts() -> Iterable[str]:
@@ -178,7 +178,7 @@ def _api_error(
     endpoint: str, status: int, message: str, secrets: GetSecrets, texts: GetTexts
 ) -> PythpeerError:
     shown = _redacted_excerpt(message, secrets)
-    words = message[:MAX_JUDGED]
+    words = message[:MAX_CHECKED]
     if _RATE_LIMIT_WORDS.search(words) or _ACCESS_WORDS.search(words):
         # Otherwise the name of a user could decide which error it is: "no user 'slow down'".
         words = without_texts(words, texts())
