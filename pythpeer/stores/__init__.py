@@ -10,7 +10,7 @@ from typing import Final
 
 from ..deprecation import old_names
 from ..errors import InvalidRequestError
-from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
+from .base import DIRECT, Entry, Log, LogTail, NewEntry, Reader, Store, Topic
 from .deprecated import CLASSES
 from .memory import MemoryStore
 from .redis import RedisStore
@@ -24,6 +24,7 @@ __all__ = [
     "LatestItem",
     "Log",
     "LogSnapshot",
+    "LogTail",
     "MemoryStore",
     "NewEntry",
     "Reader",
@@ -68,8 +69,8 @@ def store_from_url(text: str) -> Store | InvalidRequestError:
     return SqliteStore(path)
 
 
-# A mistyped URL of a server must not be treated as a path: errors show paths, and the URL can have a
-# password: "redis:/:password@host", "//:password@host", "name:password@host".
+# A mistyped URL of a server must not be treated as a path: errors show paths, and the URL can have
+# a password: "redis:/:password@host", "//:password@host", "name:password@host".
 _LIKE_URL: Final = re.compile(
     r"\s*(?:rediss?|valkeys?|unix|https?|tcp):|.*://|\s*//|(?![a-z]:[/\\]).*:.*@",
     re.IGNORECASE | re.DOTALL,

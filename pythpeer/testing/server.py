@@ -126,10 +126,11 @@ class LoopbackServer:
         if not _is_for_this_machine(request) or _is_from_web_page(request):
             return web.Response(status=403, body=REJECTED, content_type="application/json")
         response, fault = self._answer(request)
+        delay = response.delay + (fault.delay if fault is not None else 0.0)
+        if delay:
+            await asyncio.sleep(delay)
         if fault is None:
             return _as_aiohttp(response)
-        if fault.delay:
-            await asyncio.sleep(fault.delay)
         response = _apply_fault(response, fault)
         match fault.end:
             case "answer":

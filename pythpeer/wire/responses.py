@@ -30,6 +30,7 @@ from ..errors import (
 from ..sanitize import printable
 from .echoes import GetSecrets, GetTexts, mask_keys, without_texts
 from .endpoints import Endpoint
+from .fields import to_int
 from .lenient_json import (
     NO_JSON,
     WHITESPACE,
@@ -89,7 +90,7 @@ def try_parse_response(
         text = _redacted_excerpt(message, secrets) if message else "too many requests"
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
     if message is not None or status in (401, 403):
-        return _api_error(endpoint.name, status, message or "", secrets, texts)
+        return _api_error(endpoint, status, message or "", secrets, texts)
     return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
 
 
@@ -98,8 +99,10 @@ def _try_parse_leniently(
 ) -> Result[T]:
     value = parse_shallow_json(body)
     message = _error_text(value, status_means_success=endpoint.status_means_success)
+    if message is None and endpoint.any_status_is_error and not _is_success(value):
+        message = _message_field(value) or None
     if message is not None:
-        return _api_error(endpoint.name, status, message, secrets, texts)
+        return _api_error(endpoint, status, message, secrets, texts)
     problem = "the response is not JSON"
     if value is not NO_JSON:
         try:
@@ -125,7 +128,8 @@ _RATE_LIMIT_WORDS = re.compile(
 )
 _ACCESS_WORDS = re.compile(
     r"\bkeys?\b|personal.?key|api.?key|\baccess\b|permission|credential|\btoken\b"
-    r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed|logged? ?in",
+    r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed"
+    r"|log(?:ged)?[ -]?in\b|sign(?:ed)?[ -]?in\b",
     re.IGNORECASE,
 )
 _FALSE_VALUES: Final = (0, "0", "false", "False", "error", "fail", "failed")
@@ -168,6 +172,10 @@ def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | No
     return message if status_means_success and value.keys() == {"message"} else None
 
 
+def _is_success(value: Json | NoJson) -> bool:
+    return isinstance(value, dict) and to_int(value.get("status")) == 1
+
+
 def _message_field(value: Json | NoJson) -> str:
     """Return the object's ``message`` if it is text, else an empty string."""
     message = value.get("message") if isinstance(value, dict) else None
@@ -175,7 +183,7 @@ def _message_field(value: Json | NoJson) -> str:
 
 
 def _api_error(
-    endpoint: str, status: int, message: str, secrets: GetSecrets, texts: GetTexts
+    endpoint: Endpoint[object], status: int, message: str, secrets: GetSecrets, texts: GetTexts
 ) -> PythpeerError:
     shown = _redacted_excerpt(message, secrets)
     words = message[:MAX_CHECKED]
@@ -183,11 +191,13 @@ def _api_error(
         # Otherwise the name of a user could decide which error it is: "no user 'slow down'".
         words = without_texts(words, texts())
     if _RATE_LIMIT_WORDS.search(words):
-        return RateLimitedError(shown, endpoint=endpoint, status=status)
-    denied = status in (401, 403) or _ACCESS_WORDS.search(words)
-    error_type = AccessDeniedError if denied else ApiError
+        return RateLimitedError(shown, endpoint=endpoint.name, status=status)
     text = shown or f"HTTP status {status}"
-    return error_type(text, endpoint=endpoint, message=shown, status=status)
+    if not (status in (401, 403) or _ACCESS_WORDS.search(words)):
+        return ApiError(text, endpoint=endpoint.name, message=shown, status=status)
+    if endpoint.denied_hint:
+        text = f"{text} ({endpoint.denied_hint})"
+    return AccessDeniedError(text, endpoint=endpoint.name, message=shown, status=status)
 
 
 # -- excerpts for errors --------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import msgspec
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from ...dice import DiceRoll
 from ...peerbet import ChatMessage
 from ...pythbots import ChatStats, Mail, StaffMember, User
 from ...sanitize import sanitize
@@ -79,7 +80,9 @@ def write_json(kind: str, fields: Mapping[str, object]) -> None:
     sys.stdout.buffer.flush()
 
 
-def as_json(item: ChatMessage | Mail | User | StaffMember | ChatStats) -> dict[str, Any]:
+def as_json(
+    item: ChatMessage | Mail | User | StaffMember | ChatStats | DiceRoll,
+) -> dict[str, Any]:
     """Return the public fields of a model."""
     if not isinstance(item, ChatMessage):
         fields: dict[str, Any] = msgspec.to_builtins(item)
