@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from cli_runner import (
@@ -46,7 +46,7 @@ from pythpeer.cli.demo import command as demo
 from pythpeer.cli.output.ndjson import json_line
 from pythpeer.cli.output.rows import Rows
 from pythpeer.sanitize import sanitize
-from pythpeer.testing import DEFAULT_RATES, FakeServices, VirtualTimeLoop
+from pythpeer.testing import DEFAULT_RATES, FakeServices, Fault, VirtualTimeLoop
 from pythpeer.testing.scenes import SCENES
 
 pytest_plugins = ("cli_runner",)
@@ -111,6 +111,42 @@ def test_messages_are_data(
     assert "[bold]b[/bold]" in shown
     assert "[red]mallo" in shown
     assert not any(line.startswith("forged") for line in result.out.splitlines())
+
+
+HOSTILE: Final = (
+    "a\x1b]0;PWN\x07\x1b]52;c;UFdO\x07\x1b[2J\x1bPq\x1b\\\x9b5m\x9d8;;x\x9c\x90\x1b[6n"
+    "\u202e\u2066\u200b\ufeff\x85\u2028\r\n\t\v\x08\x00\x7f\U000e0041[red]\ud800z"
+)
+"""What a terminal would interpret, in one text."""
+
+
+@pytest.mark.parametrize("columns", [None, 100, 40])
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("command", [["user", "mallory"], ["staff", "7"], ["stats", "7"]])
+def test_no_field_of_a_response_controls_the_terminal(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    columns: int | None,
+    as_json: bool,
+    command: list[str],
+) -> None:
+    """Nor does the name of a field, or the error message of a service."""
+    person = dict.fromkeys(("username", "nickname", "avatar", "rank", HOSTILE), HOSTILE)
+    documents: dict[str, object] = {
+        "user": {"id": 7, **person, "powers": [HOSTILE], "chats": {HOSTILE: HOSTILE}},
+        "staff": [{"id": 7, **person, "time_held": HOSTILE}],
+        "stats": {"messages": 1, HOSTILE: {HOSTILE: 1, "b": 2}, f"{HOSTILE} 2": HOSTILE},
+    }
+    if columns:
+        terminal(columns)
+    for document in (documents[command[0]], {"error": HOSTILE}):
+        body = json.dumps(document).encode()
+        configured.faults.always("pythbots", Fault.garbage(body))
+        result = run(*command, *["--json"][:as_json])
+        for line in unstyled(result.out + result.err).splitlines():
+            assert sanitize(line.replace("\t", "")) == line.replace("\t", "")
+        assert "z" in result.out + result.err
 
 
 # -- the chat -------------------------------------------------------------------------------------
