@@ -81,9 +81,12 @@ class Caller:
         priority = Priority.WRITE if write else Priority.CALL
         attempt = 0
         failure: PythpeerError | None = None
+        self._transport()  # raises where the session is closed, before a token is taken
         while True:
             try:
-                permit = await self.acquire_permit(request.endpoint, priority, self.max_wait)
+                permit = self._limiter(request.endpoint).try_acquire()
+                if permit is None:
+                    permit = await self.acquire_permit(request.endpoint, priority, self.max_wait)
             except RateLimitedError:
                 if failure is None:
                     raise

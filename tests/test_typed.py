@@ -35,8 +35,10 @@ INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success", "Endpoint.time_limit"),
     *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
-    *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
-    *("Limiter.permit_answered", "Limiter.permit_released", "Limiter.permit_written"),
+    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.fail_waiters"),
+    *("MemoryStore.log", "SqliteStore.log"),
+    *("Limiter.permit_answered", "Limiter.permit_postponed"),
+    *("Limiter.permit_released", "Limiter.permit_written"),
     *("Limiter.in_hand", "Limiter.dismiss"),  # old names
     *("MemoryStore.make_limiter", "SqliteStore.make_limiter"),
     *("ApiKeys.check", "ApiKeys.reset", "Faults.next_for"),

@@ -86,6 +86,18 @@ class Permit:
         if self._spend_number is None and not self._released:
             self._spend_number = self.limiter.permit_written(self._bucket, self._ticket)
 
+    def postpone(self) -> float | None:
+        """Return the seconds after which the same request may be written once more.
+
+        ``None`` where the next token may have been granted, so that it would follow too soon.
+        """
+        spend_number = self._spend_number
+        return (
+            None
+            if spend_number is None
+            else self.limiter.permit_postponed(self._bucket, spend_number)
+        )
+
     def on_answered(self, status: int | None = None) -> None:
         """Record that the head of the response has arrived, with this HTTP *status*."""
         self.status = status
@@ -249,20 +261,10 @@ class Limiter:
         known; `SessionClosedError` when `fail_waiters` is called for *owner*, or when the limiter
         is in use in another event loop; and the error of the pacing backend if it fails.
         """
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._rebind(loop)
-        bucket, queue = self._bucket, self._queue
-        if not queue and self._backend is None:
-            # With a stored token, and without any pause so far, the time does not matter.
-            if bucket.stored > bucket.reserved and bucket.paused == -math.inf:
-                bucket.reserve()
-                return Permit(self, bucket)
-            now = self._now()
-            if bucket.due(now) <= now:
-                bucket.reserve()
-                return Permit(self, bucket)
-        now = self._now()
+        permit = self.try_acquire()
+        if permit is not None:
+            return permit
+        loop, queue, now = asyncio.get_running_loop(), self._queue, self._now()
         wait = self._wait_of_newcomer(priority, now)
         if wait > max_wait:
             raise self._rate_limited_error(wait)
@@ -273,7 +275,7 @@ class Limiter:
         if self._timer is None or waiter.deadline < self._timer_at:
             self._dispatch()
         try:
-            permit: Permit = await waiter.future
+            permit = await waiter.future
         except BaseException:
             self._on_waiter_cancelled(waiter)
             if self._backend_task is not None and not queue:
@@ -281,6 +283,25 @@ class Limiter:
             raise
         permit.waited = self._now() - now
         return permit
+
+    def try_acquire(self) -> Permit | None:
+        """Return a token that is available now, if no caller waits and no other process counts.
+
+        Raises `SessionClosedError` when the limiter is in use in another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._rebind(loop)
+        if self._queue or self._backend is not None:
+            return None
+        bucket = self._bucket
+        # With a stored token, and without any pause so far, the time does not matter.
+        if bucket.stored <= bucket.reserved or bucket.paused != -math.inf:
+            now = self._now()
+            if bucket.due(now) > now:
+                return None
+        bucket.reserve()
+        return Permit(self, bucket)
 
     def fail_waiters(self, owner: object) -> None:
         """Raise `SessionClosedError` in every caller that waits on behalf of *owner*."""
@@ -310,6 +331,13 @@ class Limiter:
             self._backend.written(ticket, bucket.guard)
         self._dispatch()
         return spend_number
+
+    def permit_postponed(self, bucket: Bucket, spend_number: int) -> float | None:
+        """Do what `Permit.postpone` does, for every process."""
+        delay = bucket.postpone(spend_number, self._now())
+        if delay and self._backend is not None:
+            self._backend.pause(delay + bucket.guard + bucket.rate.interval)
+        return delay
 
     def permit_answered(self, bucket: Bucket, spend_number: int, ticket: int) -> None:
         """Record that the request of a `Permit` was answered."""
