@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from pythpeer import AccessDeniedError, ApiError, RateLimitedError, Secret
 from pythpeer.pythbots import userinfo_endpoint
-from pythpeer.wire.echoes import MIN_BEGINNING, MIN_PART, mask_keys, without_texts
+from pythpeer.wire.echoes import MIN_BEGINNING, MIN_PART, MIN_WORD, mask_keys, without_texts
 from pythpeer.wire.responses import try_parse_response
 
 USER: Final = userinfo_endpoint("https://pythbots.com")
@@ -98,6 +98,22 @@ def test_a_few_characters_in_common_are_no_part() -> None:
     for start in range(len(key) - MIN_PART):
         text = f"<{key[start : start + MIN_PART - 1]}>"
         assert masked(text, key) == text
+
+
+def test_a_word_of_the_message_is_no_part() -> None:
+    """The keys of the fake services consist of words; they are masked in a longer part."""
+    key = "fake-personal-key"
+    assert masked("Invalid personal key", key) == "Invalid personal key"
+    for part in (key, key[:12], key[5:], "-personal", "e-personal-k"):
+        assert masked(f"Invalid <{part}>", key) == "Invalid <***>"
+
+
+def test_a_key_of_letters_is_masked() -> None:
+    """The whole of it, and each part that is longer than most words."""
+    for key in ("k", "secret", "password", "abcdefghijklmnopqrstuvwx"):
+        assert masked(f"1 <{key.upper()}>", key) == "1 <***>"
+        for part in range(MIN_WORD, len(key)):
+            assert masked(f"1 <{key[-part:]}>", key) == "1 <***>"
 
 
 @pytest.mark.skipif(not shutil.which("php"), reason="there is no PHP on this machine")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -25,6 +25,9 @@ GetTexts = Callable[[], Iterable[str]]
 
 MIN_PART: Final = 6
 """Characters of a key from which a part of it is masked."""
+
+MIN_WORD: Final = 12
+"""The same for a part of letters only, which can be a word of the message."""
 
 MIN_BEGINNING: Final = 20
 """Characters of a text from which its beginning counts as a repetition."""
@@ -134,35 +137,45 @@ def mask_keys(text: str, secrets: GetSecrets, limit: int) -> str:
 
 def _mask_beginning(text: str, keys: Sequence[str], limit: int) -> str:
     longest = max(map(len, keys), default=0)
-    beginning = text[: 2 * limit + MAX_ESCAPE_SIZE * longest]
+    beginning = text[: 3 * limit + MAX_ESCAPE_SIZE * longest]
     masked = _masked(beginning, keys)
     if keys and len(beginning) < len(text):
-        masked = masked[: -MIN_PART * MAX_ESCAPE_SIZE]
+        masked = masked[: -MIN_WORD * MAX_ESCAPE_SIZE]
     return masked[:limit]
 
 
-def _masked(text: str, keys: Iterable[str]) -> str:
-    parts = {part for key in keys for part in _parts(key)}
-    if not parts:
+def _masked(text: str, keys: Sequence[str]) -> str:
+    if not keys:
         return text
     spans: list[tuple[int, int]] = []
-    sizes = sorted({len(part) for part in parts})
     for level in _levels(text):
         normalized = _normalized(level.text)
-        spans += (
-            (level.starts[at], level.ends[at + size - 1])
-            for size in sizes
-            for at in range(len(normalized) - size + 1)
-            if normalized[at : at + size] in parts
-        )
+        for key in keys:
+            runs = _runs_in_common(normalized, {_normalized(form.text) for form in _levels(key)})
+            spans += ((level.starts[start], level.ends[end - 1]) for start, end in runs)
     return "".join(_pieces(text, spans))
 
 
-def _parts(key: str) -> set[str]:
-    """Return each part of a key that is not shown: it has `MIN_PART` characters, or is the key."""
-    size = min(MIN_PART, len(key))
-    normalized = (_normalized(level.text) for level in _levels(key))
-    return {text[at : at + size] for text in normalized for at in range(len(text) - size + 1)}
+def _runs_in_common(text: str, forms: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Yield where *text* has something in common with the forms of a key that may not be shown."""
+    size = min(MIN_PART, max(map(len, forms)))
+    parts = {form[at : at + size] for form in forms for at in range(len(form) - size + 1)}
+    for start, end in _runs(text, parts, size):
+        run = text[start:end]
+        if len(run) >= MIN_WORD or not run.isalpha() or any(form in run for form in forms):
+            yield start, end
+
+
+def _runs(text: str, parts: Collection[str], size: int) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of each run of *text* in which every *size* characters match."""
+    start = None
+    for at in range(len(text) - size + 2):
+        matches = text[at : at + size] in parts
+        if matches and start is None:
+            start = at
+        elif not matches and start is not None:
+            yield start, at + size - 1
+            start = None
 
 
 def _pieces(text: str, spans: Iterable[tuple[int, int]]) -> Iterator[str]:
