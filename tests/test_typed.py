@@ -28,7 +28,10 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 STREAMS = ("Stream", "ChatStream", "MailStream")
-MERGING = ("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy")
+MERGING = (
+    *("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy"),
+    "store_acknowledged",
+)
 """What a merged stream needs of each stream."""
 
 INTERNAL = {
