@@ -507,8 +507,11 @@ async def test_other_pages_cannot_read_the_events(tab: Tab) -> None:
     assert await tab.status(Host="evil.example") == 403
 
 
-async def test_the_number_of_pages_that_receive_events_is_limited(page: Page, tab: Tab) -> None:
+async def test_the_number_of_pages_that_receive_events_is_limited(
+    page: Page, tab: Tab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One more is rejected, until another one is closed."""
+    monkeypatch.setattr(page_server, "MAX_READERS", 3)
     async with contextlib.AsyncExitStack() as stack:
         responses = [
             await stack.enter_async_context(tab.http.get(f"{page.url}api/events"))
