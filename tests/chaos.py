@@ -28,8 +28,8 @@ import sys
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -52,6 +52,7 @@ from scripted import (
     HANG,
     OK,
     RESET,
+    RecordedCall,
     Scripted,
     ScriptedFault,
     _Connection,
@@ -114,6 +115,8 @@ class ChaosServices(Scripted):
         """Chooses the faults."""
         self.fault_share = 0.0
         """The share of requests that are answered badly."""
+        self.last_requests: deque[RecordedCall] = deque(maxlen=24)
+        """Printed with a violation."""
         self._known = 0
         """How many messages of the chat the checker knows."""
 
@@ -122,6 +125,7 @@ class ChaosServices(Scripted):
             self.default_faults[kind] = self._fault()
         super().receive(connection, target)
         call = self.requests.pop()
+        self.last_requests.append(call)
         self.checker.request(call.at, ENDPOINTS[call.kind], self.lateness.worst, GUARD)
 
     def _fault(self) -> ScriptedFault:
@@ -172,7 +176,7 @@ class Worker:
         self._process: ForkedProcess | None = None
         self._rest = b""
         """The bytes of a line that is not complete yet."""
-        self._errors: deque[str] = deque(maxlen=60)
+        self.errors: deque[str] = deque(maxlen=60)
         """The last lines of its stderr, of all its lives."""
         self._is_killed = False
         """Whether this life was ended by SIGKILL."""
@@ -249,7 +253,7 @@ class Worker:
         assert self._process.stderr is not None
         data = os.read(self._process.stderr.fileno(), 1 << 16)
         if data:
-            self._errors.extend(data.decode(errors="replace").splitlines())
+            self.errors.extend(data.decode(errors="replace").splitlines())
         else:
             asyncio.get_running_loop().remove_reader(self._process.stderr.fileno())
 
@@ -289,7 +293,7 @@ class Worker:
             loop.remove_reader(stream.fileno())
         assert process.stderr is not None
         with suppress(BlockingIOError):
-            self._errors.extend(os.read(process.stderr.fileno(), 1 << 16).decode().splitlines())
+            self.errors.extend(os.read(process.stderr.fileno(), 1 << 16).decode().splitlines())
         code = process.wait()
         process.close()
         self.is_stopped = False
@@ -298,7 +302,7 @@ class Worker:
         if code == STORE_UNUSABLE and self._run.in_trouble:
             expected.add(code)
         if code not in expected:
-            errors = "\n    ".join(self._errors)
+            errors = "\n    ".join(self.errors)
             self._run.report("no trouble ends a bot", f"{self.name}: code {code}\n    {errors}")
         self._run.checker.ended(now(), self.name, clean=code == 0)
 
@@ -332,11 +336,13 @@ class SqliteTrouble:
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.address = str(folder / "store.sqlite")
 
-    def start(self) -> None:
-        """Nothing: the first worker makes the file."""
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        yield  # the first worker makes the file
 
-    def stop(self) -> None:
-        """Nothing."""
+    @asynccontextmanager
+    async def reachable(self) -> AsyncIterator[None]:
+        yield
 
     def streams_of(self, worker: int) -> tuple[str, ...]:
         return (f"own-{worker}",)
@@ -364,6 +370,60 @@ class SqliteTrouble:
                 other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
+class LosingProxy:
+    """A proxy for a server, which loses responses and then the connection, whenever it is asked."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.lose = 0
+        """How many of the next responses are lost."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
+            try:
+                pumps = [
+                    asyncio.ensure_future(self._pump(reader, downstream, loses=False)),
+                    asyncio.ensure_future(self._pump(upstream, writer, loses=True)),
+                ]
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+            finally:
+                downstream.close()
+        except OSError:
+            pass  # the server is not running
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _pump(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, loses: bool
+    ) -> None:
+        while data := await source.read(1 << 16):
+            if loses and self.lose:
+                self.lose -= 1
+                return
+            target.write(data)
+            await target.drain()
+
+
 class RedisTrouble:
     """One Redis server that all workers share, behind a proxy that loses responses."""
 
@@ -378,25 +438,27 @@ class RedisTrouble:
         data = folder / "redis"
         data.mkdir()
         self._server = redis_server.RealServer(data)
-        self._proxy: redis_server.LosingProxy | None = None
-        self.address = self._server.url
+        self._proxy = LosingProxy(self._server.port)
+        self.address = ""
+        """The address of the proxy."""
         if options.flush:
             self.actions = (*self.actions, "flush")
 
-    def start(self) -> None:
+    @contextmanager
+    def started(self) -> Iterator[None]:
         self._server.start()
-
-    def stop(self) -> None:
-        self._server.kill()
+        try:
+            yield
+        finally:
+            self._server.kill()
 
     def streams_of(self, worker: int) -> tuple[str, ...]:
         return (f"own-{worker}", "team")
 
     @asynccontextmanager
-    async def proxied(self) -> AsyncIterator[None]:
-        self._proxy = redis_server.LosingProxy(self._server.url)
-        async with self._proxy as url:
-            self.address = url
+    async def reachable(self) -> AsyncIterator[None]:
+        async with self._proxy as port:
+            self.address = f"redis://127.0.0.1:{port}/0"
             yield
 
     async def run(self, action: Action, run: Run) -> None:
@@ -412,8 +474,7 @@ class RedisTrouble:
                 await asyncio.sleep(action.seconds)
                 await asyncio.to_thread(self._server.start)
             case "lose responses":
-                assert self._proxy is not None
-                self._proxy.lose.extend([b""] * (1 + int(5 * action.amount)))
+                self._proxy.lose += 1 + int(5 * action.amount)
             case "busy":
                 await asyncio.to_thread(self._be_busy, action.seconds)
             case "kill clients":
@@ -468,7 +529,12 @@ COMMON_ACTIONS: Final = (
 
 
 def make_round(
-    seed: str, seconds: float, actions: tuple[str, ...], *, restart: bool, only: Sequence[str] | None
+    seed: str,
+    seconds: float,
+    actions: tuple[str, ...],
+    *,
+    restart: bool,
+    only: Sequence[str] | None,
 ) -> list[Action]:
     """Return the troubles of a round in their order; they follow from the seed alone.
 
@@ -655,8 +721,8 @@ class Run:
     async def _settle(self) -> None:
         """Wait until everything has arrived, check it, and forget the round."""
         self.services.fault_share = 0.0
-        self.calm_since = now()
-        arrived = await self._wait(lambda: self.checker.has_all, SETTLE_SECONDS)
+        start = self.calm_since = now()
+        arrived = await self._wait(lambda: self.checker.has_all(start), SETTLE_SECONDS)
         well = await self._wait(
             lambda: all(worker.is_alive and worker.is_ok for worker in self.workers),
             SETTLE_SECONDS if arrived else 1.0,
@@ -664,8 +730,10 @@ class Run:
         if arrived and not well:
             bad = ", ".join(worker.name for worker in self.workers if not worker.is_ok)
             self.report("health is ok after the trouble", bad)
+        if not (arrived and well):
+            await self._print_tasks()
         self.services.show_checker()
-        texts = set(self.checker.end_round(now()))
+        texts = set(self.checker.end_round(now(), start))
         self.services.forget(texts)
 
     async def _wait(self, condition: Callable[[], bool], within: float) -> bool:
@@ -676,6 +744,14 @@ class Run:
                 return False
             await asyncio.sleep(0.05)
         return True
+
+    async def _print_tasks(self) -> None:
+        """Print what each worker waits for, and its last log records."""
+        for worker in self.workers:
+            worker.send(signal.SIGUSR1)
+        await asyncio.sleep(1.0)
+        for worker in self.workers:
+            print_line(f"{worker.name}:\n    " + "\n    ".join(worker.errors))
 
     # -- at all times -----------------------------------------------------------------------------
 
@@ -696,11 +772,10 @@ class Run:
                     worker.start()
                 worker.check_stop()
             for stream in self.checker.readings:
-                readers = [
-                    worker for worker in self.workers if stream[0] in worker.settings.names
-                ]
+                readers = [worker for worker in self.workers if stream[0] in worker.settings.names]
                 if not any(worker.is_stopped for worker in readers):
-                    awake_since = max(worker.awake_since for worker in readers)
+                    # The one that polls for all may be another one, which is not ok.
+                    awake_since = max(worker.awake_since for worker in self.workers)
                     late = 10.0 * self.services.lateness.worst
                     self.checker.check_silence(now() - late, stream, awake_since)
 
@@ -791,6 +866,11 @@ class Run:
             print_line(f"NOT KEPT: {violation.promise}: {violation.details}")
         if self._shown < len(self.violations):
             print_line("  after " + "; ".join(self._log))
+            requests = (
+                f"{call.kind} {wire_numbers(call)} {now() - call.at:.1f} s ago"
+                for call in self.services.last_requests
+            )
+            print_line(f"  newest id {self.services.newest}; " + "; ".join(requests))
         self._shown = len(self.violations)
 
     def _print_round(self, counts: Mapping[str, int], done: Counter[str], settled: float) -> None:
@@ -808,6 +888,11 @@ SHOWN_COUNTS: Final = (
 )
 
 
+def wire_numbers(call: RecordedCall) -> str:
+    """Return the parameters of a request that are numbers."""
+    return " ".join(f"{name}={value}" for name, value in call.params.items() if value.isdecimal())
+
+
 def print_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -819,7 +904,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=None, help="repeats the troubles of a run")
     parser.add_argument("--store", choices=("sqlite", "redis", "both"), default="both")
     parser.add_argument("--only", nargs="+", metavar="TROUBLE", help="to find a cause: no others")
-    parser.add_argument("--flush", action="store_true", help="empty Redis too; what is acknowledged")
+    parser.add_argument(
+        "--flush", action="store_true", help="empty Redis too; what is acknowledged"
+    )
     return parser.parse_args(arguments)
 
 
@@ -849,32 +936,15 @@ async def run_store(
 ) -> list[Violation]:
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         clock = Clock(Path(folder))
-        make_store = {"sqlite": SqliteTrouble, "redis": RedisTrouble}[name]
-        store: StoreTrouble = make_store(Path(folder), options)
-        with clock.preloaded():
-            fork_server = ForkServer("proc_chaos")
-            store.start()
-        with fork_server:
-            try:
-                if isinstance(store, RedisTrouble):
-                    async with store.proxied():
-                        return await _run(options, store, fork_server, clock, rounds, seconds)
-                return await _run(options, store, fork_server, clock, rounds, seconds)
-            finally:
-                store.stop()
-
-
-async def _run(
-    options: argparse.Namespace,
-    store: StoreTrouble,
-    fork_server: ForkServer,
-    clock: Clock,
-    rounds: Sequence[int],
-    seconds: float,
-) -> list[Violation]:
-    run = Run(options, store, fork_server, clock)
-    await run.run(rounds, seconds)
-    return run.violations
+        store = (SqliteTrouble if name == "sqlite" else RedisTrouble)(Path(folder), options)
+        with ExitStack() as stack:
+            with clock.preloaded():
+                fork_server = stack.enter_context(ForkServer("proc_chaos"))
+                stack.enter_context(store.started())
+            async with store.reachable():
+                run = Run(options, store, fork_server, clock)
+                await run.run(rounds, seconds)
+                return run.violations
 
 
 def memory_folder() -> str | None:

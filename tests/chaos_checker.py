@@ -78,6 +78,10 @@ class Reading:
     def __str__(self) -> str:
         return f"{self.kind} of {self.name!r}"
 
+    def due_before(self, since: float) -> list[str]:
+        """Return the items that came into the service before a time and were not delivered yet."""
+        return [text for text, at in self.due.items() if at < since]
+
     def end(self, worker: str, *, clean: bool) -> None:
         """A worker has ended; if that was *clean*, all that it had is acknowledged."""
         current = self.current.pop(worker, None)
@@ -263,7 +267,8 @@ class Checker:
         if at - silent_since > SILENCE and (str(reading), text) not in self._reported:
             self._reported.add((str(reading), text))
             requests = ", ".join(
-                f"{endpoint} {at - last:.1f} s ago" for endpoint, (last, _) in self._requests.items()
+                f"{endpoint} {at - last:.1f} s ago"
+                for endpoint, (last, _) in self._requests.items()
             )
             details = f"{reading}: {text!r} is due for {at - since:.1f} s, and health is ok"
             details += f"; last requests: {requests}"
@@ -276,16 +281,20 @@ class Checker:
         """How many items are due to the slowest stream."""
         return max(len(reading.due) for reading in self.readings.values())
 
-    @property
-    def has_all(self) -> bool:
-        return self.max_due == 0
+    def has_all(self, since: float) -> bool:
+        """Return whether each stream has all items that came into the services before a time."""
+        return not any(reading.due_before(since) for reading in self.readings.values())
 
-    def end_round(self, at: float) -> Iterator[str]:
-        """Report what is lost, and forget the round. Yields the texts that all names have."""
+    def end_round(self, at: float, since: float) -> Iterator[str]:
+        """Report what came before *since* and is lost, and forget the round.
+
+        Yields the texts of what was delivered.
+        """
         for reading in self.readings.values():
-            if reading.due:
-                some = ", ".join(map(repr, list(reading.due)[:5]))
-                self.report(at, "nothing is lost", f"{reading}: {len(reading.due)} items: {some}")
+            lost = reading.due_before(since)
+            if lost:
+                some = ", ".join(map(repr, lost[:5]))
+                self.report(at, "nothing is lost", f"{reading}: {len(lost)} items: {some}")
                 reading.due.clear()
             kept = set(reading.current.values()) | reading.may_come_again
             yield from (text for text in reading.delivered if text not in kept)

@@ -10,9 +10,11 @@ import asyncio
 import itertools
 import os
 import random
+import signal
 import sys
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import msgspec
 import redis.asyncio  # so that the fork server imports it, not each process
@@ -76,6 +78,20 @@ async def follow(stream: Stream[ChatMessage] | Stream[Mail], name: str, kind: st
     report("gaps", name, kind, len(stream.gaps))
 
 
+def dump_tasks() -> None:
+    """Print for each task where it waits, from the outermost coroutine to the innermost."""
+    for task in asyncio.all_tasks():
+        places: list[str] = []
+        link: Any = task.get_coro()
+        while link is not None:
+            frame = getattr(link, "cr_frame", None) or getattr(link, "gi_frame", None)
+            if frame is not None:
+                name = Path(frame.f_code.co_filename).name
+                places.append(f"{frame.f_code.co_name} ({name}:{frame.f_lineno})")
+            link = getattr(link, "cr_await", None) or getattr(link, "gi_yieldfrom", None)
+        sys.stderr.write(f"{task.get_name()}: {' > '.join(places)}\n")
+
+
 async def watch(session: Session) -> None:
     """Report the health of the session."""
     while True:
@@ -121,6 +137,7 @@ def run(settings: Settings) -> None:
     async def bot(session: Session) -> None:
         nonlocal opened
         opened = True
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, dump_tasks)
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watch(session))
             poster = group.create_task(post(session, settings.worker))
