@@ -41,6 +41,7 @@ from fork_server import ForkedProcess, ForkServer
 from proc_chaos import STORE_UNUSABLE, Settings
 from redis import Redis
 from redis.exceptions import RedisError
+from redis_proxy import RedisProxy
 from scripted import (
     API_ERROR,
     CUT,
@@ -176,8 +177,8 @@ class Worker:
         self._process: ForkedProcess | None = None
         self._rest = b""
         """The bytes of a line that is not complete yet."""
-        self.errors: deque[str] = deque(maxlen=60)
-        """The last lines of its stderr, of all its lives."""
+        self.errors: deque[str] = deque(maxlen=40)
+        """The last lines of its stderr."""
         self._is_killed = False
         """Whether this life was ended by SIGKILL."""
         self._terminated_at: float | None = None
@@ -214,6 +215,7 @@ class Worker:
         self.lives += 1
         self._rest, self._is_killed, self._terminated_at = b"", False, None
         self._open_streams, self.is_ok, self.awake_since = 0, False, now()
+        self.errors.clear()
         for stream, read in ((process.stdout, self._read), (process.stderr, self._read_errors)):
             assert stream is not None
             os.set_blocking(stream.fileno(), False)
@@ -222,7 +224,9 @@ class Worker:
     def send(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._is_killed |= number == signal.SIGKILL
-            if number == signal.SIGTERM and self._terminated_at is None:
+            if number == signal.SIGTERM:
+                if self._terminated_at is not None:
+                    return  # a second signal would cancel it
                 self._terminated_at = now()
             self._process.send_signal(number)
 
@@ -277,7 +281,7 @@ class Worker:
             case "posted":
                 checker.posted(now(), *values)
             case "failed":
-                text, error, sent = values
+                text, _, sent = values
                 checker.counts["posts failed"] += 1
                 checker.not_posted(now(), text, sent=sent)
             case _:
@@ -353,7 +357,7 @@ class SqliteTrouble:
                 await asyncio.to_thread(self._lock, 2.0 * action.seconds)
             case "checkpoint":
                 await asyncio.to_thread(self._checkpoint)
-            case "full disk":
+            case _:
                 with run.no_file_over(1):
                     await asyncio.sleep(action.seconds)
 
@@ -365,72 +369,20 @@ class SqliteTrouble:
             other.execute("ROLLBACK")
 
     def _checkpoint(self) -> None:
-        with closing(sqlite3.connect(self.address, timeout=1.0)) as other:
-            with suppress(sqlite3.OperationalError):
-                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-class LosingProxy:
-    """A proxy for a server, which loses responses and then the connection, whenever it is asked."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.lose = 0
-        """How many of the next responses are lost."""
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> int:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
-            try:
-                pumps = [
-                    asyncio.ensure_future(self._pump(reader, downstream, loses=False)),
-                    asyncio.ensure_future(self._pump(upstream, writer, loses=True)),
-                ]
-                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-                for pump in pumps:
-                    pump.cancel()
-                await asyncio.gather(*pumps, return_exceptions=True)
-            finally:
-                downstream.close()
-        except OSError:
-            pass  # the server is not running
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-
-    async def _pump(
-        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, loses: bool
-    ) -> None:
-        while data := await source.read(1 << 16):
-            if loses and self.lose:
-                self.lose -= 1
-                return
-            target.write(data)
-            await target.drain()
+        with (
+            closing(sqlite3.connect(self.address, timeout=1.0)) as other,
+            suppress(sqlite3.OperationalError),
+        ):
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 class RedisTrouble:
     """One Redis server that all workers share, behind a proxy that loses responses."""
 
     name: Final = "redis"
-    actions: Final = (
-        *("freeze", "restart", "kill clients", "flush scripts", "lose responses", "busy"),
-        *("no replicas", "out of memory", "password"),
+    actions: tuple[str, ...] = (
+        *("freeze", "restart", "kill clients", "flush scripts", "lose responses", "reset"),
+        *("busy", "no replicas", "out of memory", "password"),
     )
     is_shared: Final = True
 
@@ -438,7 +390,7 @@ class RedisTrouble:
         data = folder / "redis"
         data.mkdir()
         self._server = redis_server.RealServer(data)
-        self._proxy = LosingProxy(self._server.port)
+        self._proxy = RedisProxy(self._server.port)
         self.address = ""
         """The address of the proxy."""
         if options.flush:
@@ -457,8 +409,8 @@ class RedisTrouble:
 
     @asynccontextmanager
     async def reachable(self) -> AsyncIterator[None]:
-        async with self._proxy as port:
-            self.address = f"redis://127.0.0.1:{port}/0"
+        async with self._proxy:
+            self.address = self._proxy.url
             yield
 
     async def run(self, action: Action, run: Run) -> None:
@@ -473,6 +425,8 @@ class RedisTrouble:
                 self._server.kill()
                 await asyncio.sleep(action.seconds)
                 await asyncio.to_thread(self._server.start)
+            case "reset":
+                self._proxy.reset()
             case "lose responses":
                 self._proxy.lose += 1 + int(5 * action.amount)
             case "busy":
@@ -482,12 +436,13 @@ class RedisTrouble:
             case "flush scripts":
                 await self._command("SCRIPT", "FLUSH")
             case "flush":
+                run.checker.store_emptied()
                 await self._command("FLUSHALL")
             case "no replicas":
                 await self._configured("min-replicas-to-write", "1", "0", action.seconds)
             case "out of memory":
                 await self._configured("maxmemory", "1", "0", action.seconds)
-            case "password":
+            case _:
                 await self._configured("requirepass", "another", "", action.seconds, "another")
 
     async def _command(self, *words: str, password: str | None = None) -> None:
@@ -619,9 +574,9 @@ class Run:
         self._keeps_workers = True
         """Whether workers that have ended are started again."""
         self._troubles = 0
-        """Troubles of the store, and workers that are stopped, at this moment."""
+        """Troubles of the store at this moment."""
         self._store_lock = asyncio.Lock()
-        """Held during a trouble of the store: on a slow machine one may take longer than planned."""
+        """Held during a trouble of the store, which may take longer than it was planned."""
         self.calm_since = 0.0
         """When the last trouble of the store ended."""
         self._shown = 0
@@ -873,17 +828,17 @@ class Run:
             print_line(f"  newest id {self.services.newest}; " + "; ".join(requests))
         self._shown = len(self.violations)
 
-    def _print_round(self, counts: Mapping[str, int], done: Counter[str], settled: float) -> None:
+    def _print_round(self, counts: Mapping[str, int], done: Counter[str], seconds: float) -> None:
         seen = ", ".join(f"{counts.get(name, 0)} {name}" for name in SHOWN_COUNTS)
         troubles = ", ".join(f"{count} {name}" for name, count in sorted(done.items()))
         print_line(
-            f"{self._store.name} round {self._round}: {seen}; settled in {settled:.1f} s;"
+            f"{self._store.name} round {self._round}: {seen}; complete in {seconds:.1f} s;"
             f" {len(self.violations)} not kept; {troubles}"
         )
 
 
 SHOWN_COUNTS: Final = (
-    *("chat", "mail", "delivered", "again", "recovered again", "requests", "posted"),
+    *("chat", "mail", "delivered", "redelivered", "recovered", "requests", "posted"),
     *("posts failed", "gaps", "lives", "unusable"),
 )
 
@@ -899,13 +854,15 @@ def print_line(text: str) -> None:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="chaos", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="chaos", description="Random trouble for workers on one store"
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="of trouble in all")
     parser.add_argument("--seed", type=int, default=None, help="repeats the troubles of a run")
     parser.add_argument("--store", choices=("sqlite", "redis", "both"), default="both")
     parser.add_argument("--only", nargs="+", metavar="TROUBLE", help="to find a cause: no others")
     parser.add_argument(
-        "--flush", action="store_true", help="empty Redis too; what is acknowledged"
+        "--flush", action="store_true", help="also empty the Redis server: items are redelivered"
     )
     return parser.parse_args(arguments)
 

@@ -20,7 +20,7 @@ SLACK: Final = 0.5
 """Seconds before and after a trouble of Redis whose acknowledgements it may have lost."""
 
 TAKEOVER: Final = 2.0
-"""Seconds after the end of a trouble in which items of workers that seemed dead come again."""
+"""Seconds after the end of a trouble in which items of workers that seemed dead are redelivered."""
 
 ROUNDING: Final = 0.002
 """Seconds by which the clock of the services is not exact."""
@@ -44,7 +44,7 @@ class Window(NamedTuple):
     end: float
 
     def covers(self, worker: str, at: float) -> bool:
-        """Return whether an item of that worker may come again that it had at this time."""
+        """Return whether an item may be redelivered that this worker had at this time."""
         mine = self.worker is None or self.worker == worker
         return mine and self.start - SLACK <= at <= self.end + TAKEOVER
 
@@ -68,7 +68,7 @@ class Reading:
         """The items that were delivered."""
         self.current: dict[str, str] = {}
         """By worker: the item that it has not acknowledged."""
-        self.may_come_again: set[str] = set()
+        self.unacknowledged: set[str] = set()
         """The items that were not acknowledged when their worker ended."""
         self.newest = 0
         """The greatest number of an item that was delivered."""
@@ -86,7 +86,7 @@ class Reading:
         """A worker has ended; if that was *clean*, all that it had is acknowledged."""
         current = self.current.pop(worker, None)
         if current is not None:
-            self.may_come_again.discard(current) if clean else self.may_come_again.add(current)
+            self.unacknowledged.discard(current) if clean else self.unacknowledged.add(current)
 
 
 class Checker:
@@ -112,7 +112,7 @@ class Checker:
         """By its text: the id of each message."""
         self._next_number = 1
         self._posts: dict[str, str] = {}
-        """By its text: what became of each post: "pending", "posted", "not sent"."""
+        """By its text: the outcome of each post: "pending", "posted", "not sent"."""
         self._windows: list[Window] = []
         self._requests: dict[str, tuple[float, float]] = {}
         """By endpoint: the time of the last request, and by how much it was recorded late."""
@@ -174,7 +174,7 @@ class Checker:
         self.counts["delivered"] += 1
         earlier = reading.delivered.get(text)
         if earlier is not None:
-            self._check_again(at, reading, text, earlier, recovered=recovered)
+            self._check_redelivery(at, reading, text, earlier, recovered=recovered)
         elif reading.kind == "chat":
             self._check_order(at, reading, worker, text)
         reading.due.pop(text, None)
@@ -182,18 +182,18 @@ class Checker:
         reading.current[worker] = text
         reading.last_at = at
 
-    def _check_again(
+    def _check_redelivery(
         self, at: float, reading: Reading, text: str, earlier: Delivery, *, recovered: bool
     ) -> None:
-        self.counts["again"] += 1
-        if text in reading.may_come_again:
-            reading.may_come_again.discard(text)
+        self.counts["redelivered"] += 1
+        if text in reading.unacknowledged:
+            reading.unacknowledged.discard(text)
         elif reading.kind == "mail" and recovered and not self._mail_ids:
-            self.counts["recovered again"] += 1
+            self.counts["recovered"] += 1
         elif not self._excused(earlier):
             self.report(
                 at,
-                "nothing acknowledged comes again",
+                "nothing acknowledged is redelivered",
                 f"{reading}: {text!r}, {at - earlier.at:.2f} s after {earlier.worker} had it",
             )
 
@@ -222,7 +222,7 @@ class Checker:
     def trouble_begins(self, at: float, worker: str | None = None) -> Window:
         """The store cannot be reached from now on, or is not used by a worker that stands still.
 
-        On a shared store the worker may count as dead then, so that its current item comes again.
+        On a shared store the worker may count as dead then, and its current item is redelivered.
         """
         window = Window(worker, at, math.inf)
         self._windows.append(window)
@@ -230,12 +230,17 @@ class Checker:
             for reading in self.readings.values():
                 for holder, text in reading.current.items():
                     if worker in (None, holder):
-                        reading.may_come_again.add(text)
+                        reading.unacknowledged.add(text)
         return window
 
     def trouble_ends(self, at: float, window: Window) -> None:
         self._windows.remove(window)
         self._windows.append(window._replace(end=at))
+
+    def store_emptied(self) -> None:
+        """The store has lost its positions and its mail: anything may be redelivered."""
+        for reading in self.readings.values():
+            reading.unacknowledged.update(reading.delivered)
 
     def posting(self, text: str) -> None:
         self._posts[text] = "pending"
@@ -296,7 +301,7 @@ class Checker:
                 some = ", ".join(map(repr, lost[:5]))
                 self.report(at, "nothing is lost", f"{reading}: {len(lost)} items: {some}")
                 reading.due.clear()
-            kept = set(reading.current.values()) | reading.may_come_again
+            kept = set(reading.current.values()) | reading.unacknowledged
             yield from (text for text in reading.delivered if text not in kept)
         self._windows = [window for window in self._windows if window.end > at - 60.0]
 

@@ -38,8 +38,7 @@ assert make_session is not None
 assert redis.asyncio is not None
 
 STORE_UNUSABLE: Final = 75
-"""The exit code of a program whose store could not be opened or closed, because of a trouble that
-passes."""
+"""The exit code of a program whose store could not be opened or closed."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -81,15 +80,15 @@ async def follow(stream: Stream[ChatMessage] | Stream[Mail], name: str, kind: st
 def dump_tasks() -> None:
     """Print for each task where it waits, from the outermost coroutine to the innermost."""
     for task in asyncio.all_tasks():
-        places: list[str] = []
+        frames: list[str] = []
         link: Any = task.get_coro()
         while link is not None:
             frame = getattr(link, "cr_frame", None) or getattr(link, "gi_frame", None)
             if frame is not None:
                 name = Path(frame.f_code.co_filename).name
-                places.append(f"{frame.f_code.co_name} ({name}:{frame.f_lineno})")
+                frames.append(f"{frame.f_code.co_name} ({name}:{frame.f_lineno})")
             link = getattr(link, "cr_await", None) or getattr(link, "gi_yieldfrom", None)
-        sys.stderr.write(f"{task.get_name()}: {' > '.join(places)}\n")
+        sys.stderr.write(f"{task.get_name()}: {' > '.join(frames)}\n")
 
 
 async def watch(session: Session) -> None:
@@ -167,7 +166,7 @@ def run(settings: Settings) -> None:
             store=make_store(settings),
         )
     except StoreError as error:
-        if opened or not error.transient:
+        if opened:
             raise
         report("unusable", str(error))
         sys.exit(STORE_UNUSABLE)
