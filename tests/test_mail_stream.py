@@ -12,7 +12,7 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
-from helpers import DEEP, SHORT_BACKOFF, examples, schedule, take
+from helpers import DEEP, SHORT_BACKOFF, examples, now, schedule, take, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -170,6 +170,27 @@ async def test_unread_mail_is_returned_as_it_arrives(services: Scripted, session
     assert set(kinds(services)) == {"readnew"}
     times = [request.at for request in services.requests]
     assert all(b - a == pytest.approx(1.0, abs=1e-3) for a, b in itertools.pairwise(times))
+
+
+async def test_a_hanging_read_keeps_no_token_from_other_requests(plain: Scripted) -> None:
+    """A poll and a call that wait for a read in progress hold no token while they wait."""
+    plain.script("readnew", HANG)
+
+    async def read_directly(session: Session) -> None:
+        with suppress(OutcomeUnknownError):
+            await session.pythbots.unread_mail()
+
+    async with plain.session() as session, anyio.create_task_group() as tasks:
+        tasks.start_soon(read_directly, session)
+        await wait_until(lambda: plain.requests)
+        tasks.start_soon(all_of, session.pythbots.mail_stream())
+        tasks.start_soon(read_directly, session)
+        await asyncio.sleep(2.5)
+        assert session.limiters["pythbots.mail"].outstanding == 0
+        start = now()
+        await session.pythbots.send_mail("bob", "hello")
+        assert now() - start < 0.5
+        assert kinds(plain) == ["readnew", "send"]
 
 
 async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
