@@ -239,8 +239,8 @@ class PythBots:
         """Return the unread mail, oldest first; the service marks it as read (``readnew``).
 
         Mail that is fetched here is returned by the mail streams too. A cancellation takes effect
-        only when the response has arrived, or its time limit is over; the mail of that response, or
-        of a lost response, is returned by the next call. Needs the personal key.
+        immediately, but a request that was sent continues, at most for its time limit; its mail, or
+        that of a lost response, is returned by the next call. Needs the personal key.
 
         Raises:
             InvalidRequestError: If there is no personal key; nothing was sent.
@@ -249,7 +249,7 @@ class PythBots:
             PythpeerError: If the read failed.
         """
         poller, source = self._mail_poller()
-        return await source.fetch(poller.log)
+        return await source.fetch(poller)
 
     async def all_mail(self) -> tuple[Mail, ...]:
         """Return the whole history, read and unread (``readall``). Needs the personal key.

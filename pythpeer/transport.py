@@ -315,10 +315,14 @@ class Transport:
             return ResponseTooLargeError(text, endpoint=name, limit=limit)
         return b"".join(parts)
 
+    async def close_reads(self) -> None:
+        """Close the connections of reads. Those that are under way fail."""
+        await self._pooled.close()
+
     async def aclose(self) -> None:
         """Close every connection. Requests that are under way fail."""
         try:
-            await self._pooled.close()
+            await self.close_reads()
         finally:
             # Also when that was cancelled, because `aclose` is not called a second time.
             with anyio.CancelScope(shield=True):

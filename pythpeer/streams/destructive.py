@@ -10,7 +10,7 @@ recovered, rather than dropped.
 from __future__ import annotations
 
 import asyncio
-import math
+import copy
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -18,8 +18,8 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from ..calls import Caller, shielded
-from ..errors import OutcomeUnknownError, PythpeerError
+from ..calls import Caller
+from ..errors import OutcomeUnknownError, PythpeerError, SessionClosedError
 from ..pacing.limiter import Permit
 from ..pacing.queue import Priority
 from ..stores.base import DIRECT, Log, NewEntry
@@ -33,6 +33,13 @@ T = TypeVar("T")
 INTENT_GRACE: Final = 1.0
 """Seconds after the time limit of a read in which its result can still reach the log. After that
 another process may treat the fetch as lost."""
+
+MAX_INTENT: Final = 86400.0
+"""Seconds for which a fetch intent is valid at most, where the time limit is longer or infinite."""
+
+MAX_DRAIN: Final = 300.0
+"""Seconds for which closing the session waits for a read at most, where the time limit is longer or
+infinite."""
 
 
 class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
@@ -54,9 +61,9 @@ class DestructiveSource(Generic[T]):
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
     """
 
-    # Invariants: `_idle` is cleared from the moment a fetch intent may be stored until its result is
-    # stored, so there is at most one destructive read at a time. It stays cleared while a direct
-    # call reads its result from the log.
+    # Invariants: `_read` is the only destructive read in progress, if there is one. Its task ends
+    # by itself within the time limit, so that its callers can be cancelled at any time. `_direct` is
+    # held by a direct call until it has its items, so that no two calls return the same ones.
 
     def __init__(
         self,
@@ -76,10 +83,11 @@ class DestructiveSource(Generic[T]):
         """The harmless read of everything."""
         self._mark_recovered = mark_recovered
         """Returns a marked copy of an item."""
-        self._idle = asyncio.Event()
-        """Set while no read is in progress. The poll or direct call that begins a read clears it,
-        and sets it at the end."""
-        self._idle.set()
+        self._read: asyncio.Task[PythpeerError | None] | None = None
+        """The read in progress, whose result is its error. `_start` sets it, and its end resets
+        it."""
+        self._direct = asyncio.Lock()
+        """Held by the direct call in progress."""
         self._undelivered_after: int | None = None
         """The position after which a direct call has fetched items without returning them; ``None``
         if there are none. Set and reset by `_fetch_direct` only."""
@@ -89,78 +97,121 @@ class DestructiveSource(Generic[T]):
         return await log.max_acknowledged()
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
-        """Fetch unread items into the log. Returns an error as a value."""
-        permit = await self._begin(Priority.POLL)
+        """Fetch unread items into the log. Returns an error as a value.
+
+        A read that is in progress, for instance for a caller that was cancelled, is waited for
+        instead of sending another one.
+        """
+        read = self._read
+        if read is None:
+            permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+            read = self._read
+            if read is None:
+                read = self._start(poller, permit, poller.attempt)
+            else:
+                permit.close()
         poller.in_flight = True
-        try:
-            error = await self._try_read_or_recover(poller.log, permit, poller.attempt)
-        finally:
-            permit.close()
-            self._idle.set()
+        error = await _result(read)
         if error is None:
             poller.confirm(poller.min_position, full=False)
         return error
 
-    async def fetch(self, log: Log[T]) -> tuple[T, ...]:
+    async def fetch(self, poller: Poller[T]) -> tuple[T, ...]:
         """Fetch for a direct call. Returns also the items that earlier calls could not return."""
-        permit = await self._begin(Priority.CALL, self._caller.max_wait)
-        try:
-            return await self._fetch_direct(log, permit)
-        finally:
-            permit.close()
-            self._idle.set()
-
-    async def _begin(self, priority: Priority, max_wait: float = math.inf) -> Permit:
-        """Wait until no read is in progress and there is a permit, and begin a read.
-
-        The caller must close the permit and set `_idle`. No permit is held while another read is in
-        progress: it would keep its token from a mail that is to be sent.
-        """
-        while True:
-            await self._idle.wait()
-            permit = await self._caller.acquire_permit(self._unread.endpoint, priority, max_wait)
-            if self._idle.is_set():
-                self._idle.clear()
-                return permit
-            permit.close()
+        async with self._direct:
+            return await self._fetch_direct(poller)
 
     async def drain(self) -> None:
-        """Wait until no read is in progress whose result must be stored."""
-        await self._idle.wait()
+        """Wait until the read in progress is over and stored, at most for its time limit.
 
-    async def _fetch_direct(self, log: Log[T], permit: Permit) -> tuple[T, ...]:
-        direct_reader = log.reader(DIRECT)
-        previous = self._undelivered_after
-        if previous is None:
-            self._undelivered_after = max(
-                await direct_reader.position() or 0, await log.max_acknowledged()
-            )
-        after = self._undelivered_after or 0
-        error = await self._try_read_or_recover(log, permit)
+        Then wait until the direct call in progress has its items.
+        """
+        if self._read is not None:
+            limit = min(self._caller.timeout, MAX_DRAIN) + INTENT_GRACE
+            _, pending = await asyncio.wait([self._read], timeout=limit)
+            if pending:
+                return  # closing its connection ends it
+        async with self._direct:
+            pass
+
+    async def _fetch_direct(self, poller: Poller[T]) -> tuple[T, ...]:
+        direct_reader = poller.log.reader(DIRECT)
+        permit = await self._acquire_direct()
+        try:
+            previous = self._undelivered_after
+            after = previous
+            if after is None:
+                after = max(
+                    await direct_reader.position() or 0, await poller.log.max_acknowledged()
+                )
+            while self._read is not None:  # a poll has started meanwhile
+                permit.close()
+                permit = await self._acquire_direct()
+            self._undelivered_after = after
+            read = self._start(poller, permit)
+        except BaseException:
+            permit.close()
+            raise
+        error = await _result(read)
         if error is not None:
             if not isinstance(error, OutcomeUnknownError):
                 self._undelivered_after = previous  # nothing was fetched
-            raise error
+            raise copy.copy(error)  # a poll may raise it, too
         entries = await direct_reader.read(after, sys.maxsize)
         direct_reader.ack(max([after, *(entry.id for entry in entries)]))
         await direct_reader.flush()
         self._undelivered_after = None
         return tuple(entry.item for entry in entries if entry.item is not None)
 
-    async def _try_read_or_recover(
-        self, log: Log[T], permit: Permit, attempt: int = 1
+    async def _acquire_direct(self) -> Permit:
+        """Wait until no read is in progress and there is a permit.
+
+        No permit is held while a read is in progress: it would keep its token from a mail that is
+        to be sent.
+        """
+        while True:
+            if self._read is not None:
+                await asyncio.wait([self._read])
+            permit = await self._caller.acquire_permit(
+                self._unread.endpoint, Priority.CALL, self._caller.max_wait
+            )
+            if self._read is None:
+                return permit
+            permit.close()
+
+    def _start(
+        self, poller: Poller[T], permit: Permit, attempt: int = 1
+    ) -> asyncio.Task[PythpeerError | None]:
+        """Start a read, which closes *permit*. Its task outlives the caller, not the session."""
+        read = asyncio.ensure_future(self._try_read(poller, permit, attempt))
+        self._read = read
+        read.add_done_callback(lambda _: self._ended(permit))
+        return read
+
+    def _ended(self, permit: Permit) -> None:
+        self._read = None
+        permit.close()  # still open if the store failed, or the task never ran
+
+    async def _try_read(
+        self, poller: Poller[T], permit: Permit, attempt: int
     ) -> PythpeerError | None:
         """Use *permit* for the history if a fetch was lost, else for the destructive read."""
-        lost = await log.lost_fetches()
-        if lost:
-            return await self._try_recover(log, permit, lost, attempt)
-        return await shielded(lambda: self._try_read_unread(log, permit, attempt))
+        log = poller.log
+        try:
+            if poller.closed:
+                return SessionClosedError("the session was closed", endpoint=self.name)
+            lost = await log.lost_fetches()
+            if lost:
+                return await self._try_recover(log, permit, lost, attempt)
+            return await self._try_read_unread(log, permit, attempt)
+        except PythpeerError as error:  # of the store
+            return error.with_traceback(None)
 
     async def _try_read_unread(
         self, log: Log[T], permit: Permit, attempt: int
     ) -> PythpeerError | None:
         """Store a fetch intent, send the destructive read, and append its result."""
-        intent = await log.begin_fetch(self._caller.timeout + INTENT_GRACE)
+        intent = await log.begin_fetch(min(self._caller.timeout, MAX_INTENT) + INTENT_GRACE)
         try:
             result = await self._caller.try_once(self._unread, permit, attempt)
         except PythpeerError as error:
@@ -205,3 +256,9 @@ class DestructiveSource(Generic[T]):
             )
         await store_items(self._caller.hooks, self.name, log, entries, completes=lost)
         return None
+
+
+async def _result(read: asyncio.Task[PythpeerError | None]) -> PythpeerError | None:
+    """Wait for a read, which continues if the caller is cancelled."""
+    await asyncio.wait([read])
+    return read.result()

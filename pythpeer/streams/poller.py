@@ -470,7 +470,7 @@ class Pollers:
         self._retry = Retry()
         """The session's retry policy, of which the longest back-off is used. Set by `open`."""
         self._pollers: dict[str, Poller[Any]] = {}
-        """The pollers by the names of their topics. `get` adds, `open` and `drain` remove."""
+        """The pollers by the names of their topics. `get` adds, `open` and `aclose` remove."""
 
     def open(self, store: Store, retry: Retry) -> None:
         """The session is open: streams can be made."""
@@ -509,8 +509,13 @@ class Pollers:
             poller.close()
 
     async def drain(self) -> None:
-        """Wait for what must still be stored. Called when no request can be in flight any more."""
-        pollers = list(self._pollers.values())
-        self._pollers.clear()
-        for poller in pollers:
+        """Wait for what must still be stored."""
+        for poller in self._pollers.values():
             await poller.source.drain()
+
+    async def aclose(self) -> None:
+        """Do the same, when no request can be in flight any more, and forget the pollers."""
+        try:
+            await self.drain()
+        finally:
+            self._pollers.clear()
