@@ -297,9 +297,10 @@ class Session(AsyncContextOnly):
         is_open = self._transport is not None
         failures = [endpoint.failures for endpoint in endpoints.values()]
         failures += [stream.failures for stream in streams]
+        recovery_errors = [stream.recovery_error for stream in streams]
         return SessionHealth(
             at=utc_now(),
-            ok=is_open and not any(failures),
+            ok=is_open and not any(failures) and not any(recovery_errors),
             open=is_open,
             endpoints=endpoints,
             streams=streams,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
@@ -86,6 +86,9 @@ class _WrappedLog(Log[T]):
         self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
         return await self._intercept(self._inner.append, entries, completes=completes)
+
+    async def copies(self) -> Mapping[str, int] | None:
+        return await self._intercept(self._inner.copies)
 
     async def max_acknowledged(self) -> int:
         return await self._intercept(self._inner.max_acknowledged)

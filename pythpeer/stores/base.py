@@ -13,7 +13,7 @@ entries are missing between the two (trimmed, or never fetched), and the service
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -79,14 +79,15 @@ class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True)
 
     max_copies: int = 0
     """Append the entry only if the log has seen fewer than this many with the same ``identity``; 0
-    appends it always."""
+    is no limit."""
 
     from_history: bool = False
     """Whether the item was read from the history, so that it may be returned as new later."""
 
     as_duplicate: T | None = None
-    """For an entry that is always appended: the item to append instead, once for each item of the
-    same ``identity`` that was appended from the history before. The two are indistinguishable."""
+    """For an entry without ``max_copies``: the item to append instead, once for each item of the
+    same ``identity`` that was appended from the history before. The two are indistinguishable. It
+    is not counted as seen. With ``None`` nothing is appended instead."""
 
 
 class Entry(msgspec.Struct, Generic[T], frozen=True):
@@ -173,6 +174,13 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
         Completes the fetch intents *completes* in the same transaction.
         """
+
+    async def copies(self) -> Mapping[str, int] | None:
+        """Return for each ``identity`` how many entries the log has seen, trimmed ones included.
+
+        ``None`` where the store does not keep that: then equal items cannot be counted.
+        """
+        return None
 
     @abc.abstractmethod
     async def max_acknowledged(self) -> int:

@@ -81,8 +81,10 @@ async def store_items(
     received: int | None = None,
     undecodable: int = 0,
     completes: Collection[int] = (),
-) -> None:
+) -> Sequence[NewEntry[T]]:
     """Append the result of a poll to the log, log what is undecodable, and notify the hooks.
+
+    Returns what was new.
 
     *received* is how many items the response had, where that differs from the number of *entries*.
     *undecodable* is how many further items were undecodable and had no id. *completes* are the
@@ -107,6 +109,7 @@ async def store_items(
         )
         for listener in hooks.store:
             listener(event)
+    return added
 
 
 def log_skipped(name: str) -> None:
@@ -227,6 +230,9 @@ class Poller(Generic[T]):
         """The log that polls append to."""
         self.skipped = 0
         """Undecodable items without an id, which no entry stands for. The source counts them."""
+        self.recovery_error: str | None = None
+        """Class of the error for which lost items cannot be recovered; ``None`` where there is
+        none. The source changes it."""
         self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
         """Consecutive failed polls."""
         self._store_failures = _FailureBackoff(

@@ -161,6 +161,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             last_success=poller.outcomes.last_success,
             failures=poller.outcomes.failures,
             last_error=poller.outcomes.last_error,
+            recovery_error=poller.recovery_error,
             polling=poller.in_flight,
             next_poll=next_poll,
             cursor=position,

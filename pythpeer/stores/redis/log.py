@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from ..base import DIRECT, Log, NewEntry, Reader
@@ -61,6 +61,12 @@ class RedisLog(Log[T]):
         for fetch in completes:
             self._heartbeat.stop(self._owner, fetch)
         return added
+
+    async def copies(self) -> Mapping[str, int]:
+        """Return for each identity how many entries were appended."""
+        fields: list[bytes] = await self._run_command("copies")
+        pairs = zip(fields[::2], fields[1::2], strict=True)
+        return {identity.decode(): int(copies.split()[0]) for identity, copies in pairs}
 
     async def max_acknowledged(self) -> int:
         """Return the highest position of all readers except that of direct calls."""
