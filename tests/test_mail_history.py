@@ -177,14 +177,16 @@ async def test_unread_mail_that_is_too_large_hides_no_later_mail(
 async def test_a_history_that_always_fails_is_left_for_later(
     services: Scripted, session: Session
 ) -> None:
-    """A failure that may pass is waited out some times, and new mail is fetched then."""
+    """A failure that may pass is waited out some times; then new mail is fetched first."""
     services.default_faults["readall"] = ERROR_500
     services.script("readnew", DROP)
     services.deliver("lost")
     schedule(5.0, services.deliver, "new")
     stream = session.pythbots.mail_stream()
-    assert seen(await all_within(40.0, stream)) == {("new", False): 1}
-    assert len(services.asked("readall")) == HISTORY_ATTEMPTS
+    assert seen(await all_within(100.0, stream)) == {("new", False): 1}
+    times = [request.at for request in services.asked("readall")]
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    assert pauses[HISTORY_ATTEMPTS - 1 :] == pytest.approx([10.0, 20.0, 40.0], abs=1.5)
     assert stream.health().recovery_error == "HttpStatusError"
 
 
@@ -286,7 +288,7 @@ FAULTS: Final = st.lists(
     st.sampled_from(
         [OK, DROP, DROP_WITHOUT_EFFECT, CUT, HANG, GARBAGE, ERROR_500, ScriptedFault(after=0.7)]
     ),
-    max_size=8,
+    max_size=HISTORY_ATTEMPTS - 1,
 )
 DELIVERIES: Final = st.lists(
     st.tuples(st.integers(0, 250), st.sampled_from("aaab")), min_size=1, max_size=12

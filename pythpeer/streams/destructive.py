@@ -53,6 +53,9 @@ HISTORY_INTERVAL: Final = 600.0
 HISTORY_ATTEMPTS: Final = 5
 """Consecutive transient failures of the history after which new items are fetched first."""
 
+HISTORY_DELAY: Final = 10.0
+"""Seconds after which it is requested again then; doubled for each further failure."""
+
 MAX_INTENT: Final = 86400.0
 """Seconds for which a fetch intent is valid at most, where the time limit is longer or infinite."""
 
@@ -309,7 +312,7 @@ class DestructiveSource(Generic[T]):
         return _Outcome(fetched=True, complete=True)
 
     def _history_failed(self, poller: Poller[T], error: PythpeerError) -> _Outcome:
-        """Return a transient error; after too many, or any other one, skip the history for long."""
+        """Return a transient error; after too many, or any other one, skip the history for now."""
         now = _loop_time()
         self._history_failures += 1
         self._history_may_recover = is_transient(error) and not isinstance(
@@ -317,7 +320,11 @@ class DestructiveSource(Generic[T]):
         )
         if self._history_may_recover and self._history_failures < HISTORY_ATTEMPTS:
             return _Outcome(error)
-        self._history_due = now + HISTORY_INTERVAL
+        delay = HISTORY_INTERVAL
+        if self._history_may_recover:
+            doublings = min(self._history_failures - HISTORY_ATTEMPTS, 10)
+            delay = min(delay, HISTORY_DELAY * 2.0**doublings)
+        self._history_due = now + delay
         self._unread_failed = False
         poller.recovery_error = type(error).__name__
         if now >= self._history_warned + HISTORY_INTERVAL:
