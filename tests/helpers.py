@@ -176,11 +176,19 @@ def warns_renamed(old: str, new: str) -> pytest.WarningsRecorder:
 
 # -- logging and memory ---------------------------------------------------------------------------
 
+FIRST_POLL: Final = "the first poll succeeded"
+"""The end of the INFO line for the first successful poll of a session."""
+
 
 def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
-    """The levels of the log records from INFO on, without those of asyncio."""
-    records = (record for record in caplog.records if record.name != "asyncio")
-    return [record.levelno for record in records if record.levelno >= logging.INFO]
+    """The levels of the log records from INFO on, without asyncio's and that of the first poll."""
+    return [
+        record.levelno
+        for record in caplog.records
+        if record.name != "asyncio"
+        and record.levelno >= logging.INFO
+        and not record.getMessage().endswith(FIRST_POLL)
+    ]
 
 
 @contextmanager

@@ -14,7 +14,16 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
-from helpers import DEEP, SHORT_BACKOFF, examples, now, schedule, take, wait_until
+from helpers import (
+    DEEP,
+    SHORT_BACKOFF,
+    examples,
+    logged_levels,
+    now,
+    schedule,
+    take,
+    wait_until,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -254,7 +263,7 @@ async def test_a_lost_response_loses_no_mail(
     assert seen(*await all_of(stream)) == [("two", True), ("two", True), ("three", True)]
     schedule(0.5, services.deliver, "four")
     assert seen(*await all_of(stream, 4.0)) == [("four", False)]
-    levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
+    levels = logged_levels(caplog)
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
     assert kinds(services).count("readall") == 1
 
@@ -362,7 +371,7 @@ async def test_transient_failures_are_waited_out(
     async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         assert texts(*await take(stream, 1), *await all_of(stream)) == ["one"]
-    levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
+    levels = logged_levels(caplog)
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
 
 
@@ -872,7 +881,7 @@ async def test_bad_mail_hides_no_neighbours(
         stream = session.pythbots.mail_stream()
         assert texts(*await all_of(stream)) == ["one", "two"]
         assert stream.skipped == 3
-        levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
+        levels = logged_levels(caplog)
         assert levels == [logging.WARNING] * 3
 
 

@@ -33,7 +33,8 @@ MERGING = ("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "
 
 INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
-    *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
+    *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success", "Endpoint.time_limit"),
+    *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
     *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
     *("Limiter.permit_answered", "Limiter.permit_released", "Limiter.permit_written"),
     *("Limiter.in_hand", "Limiter.dismiss"),  # old names
@@ -42,6 +43,7 @@ INTERNAL = {
     *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
     *(f"{stream}.{name}" for stream in STREAMS for name in MERGING),
     "MergedStream.busy",
+    *("FakeChat.user_of", "FakeDice.answer", "FakeDice.delay"),
     *("Actor.react", "FakeMail.opened_by", "FakeMail.read_all", "FakeMail.read_new"),
     *("FakeMail.send", "Mailbox.mark_all_read", "People.schedule", "Secret.try_wrap"),
     # Old names.

@@ -143,6 +143,10 @@ class DestructiveSource(Generic[T]):
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
         return await log.max_acknowledged()
 
+    async def position_after(self, log: Log[T], after: int) -> int | None:
+        """Return the same: the ids of such a log are its own."""
+        return after
+
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Fetch unread items into the log. Returns an error as a value.
 
@@ -375,7 +379,8 @@ class DestructiveSource(Generic[T]):
     async def _store(
         self, log: Log[T], entries: Sequence[NewEntry[T]], completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
-        return await store_items(self._caller.hooks, self.name, log, entries, completes=completes)
+        hooks = self._caller.hooks
+        return await store_items(hooks, self.name, log, entries, completes=completes) or ()
 
     def _duplicate(self, decoded: DecodedItem[T]) -> NewEntry[T]:
         """Return an entry that is appended in any case, marked if it may be a duplicate."""
