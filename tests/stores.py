@@ -87,6 +87,10 @@ class _WrappedLog(Log[T]):
     ) -> Sequence[NewEntry[T]]:
         return await self._intercept(self._inner.append, entries, completes=completes)
 
+    @property
+    def keeps_failed_appends(self) -> bool:
+        return self._inner.keeps_failed_appends
+
     async def copies(self) -> Mapping[str, int] | None:
         return await self._intercept(self._inner.copies)
 

@@ -8,7 +8,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio
 import pytest
@@ -29,13 +29,17 @@ from scripted import (
     Scripted,
     ScriptedFault,
 )
-from stores import StoreFactory
+from stores import InterceptingStore, StoreFactory
 
-from pythpeer import Mail, MailStream, OutcomeUnknownError, Rate, Session
+from pythpeer import Mail, MailStream, OutcomeUnknownError, Rate, Session, StoreError
+from pythpeer.stores import Store
 from pythpeer.streams.destructive import HISTORY_ATTEMPTS, HISTORY_INTERVAL
 from pythpeer.testing.requests import IncomingRequest
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
+P = ParamSpec("P")
 
 TOO_LARGE: Final = ScriptedFault(body=b"[" + b" " * 2_000_000 + b"]")
 """A response over the session's ``max_body``."""
@@ -128,8 +132,8 @@ async def test_new_mail_comes_while_the_history_is_unreadable(
         assert "was read again" in warnings_about_history(caplog)[-1]
 
 
-async def test_what_is_owed_outlives_the_session(new_store: StoreFactory) -> None:
-    """The next session, which may read more, recovers it at once."""
+async def test_what_was_lost_is_recovered_in_a_later_session(new_store: StoreFactory) -> None:
+    """The next session, which may read more, recovers it immediately."""
     store = new_store()
     async with Scripted() as services:
         services.script("readnew", DROP)
@@ -190,7 +194,7 @@ async def test_a_history_that_always_fails_is_left_for_later(
     assert stream.health().recovery_error == "HttpStatusError"
 
 
-async def test_after_an_outage_lost_mail_is_recovered_at_once(
+async def test_after_an_outage_lost_mail_is_recovered_soon(
     services: Scripted, session: Session
 ) -> None:
     """The history is not left for later where the whole service had failed."""
@@ -202,11 +206,84 @@ async def test_after_an_outage_lost_mail_is_recovered_at_once(
     assert stream.health().recovery_error is None
 
 
+async def test_mail_that_the_service_repeats_is_not_delivered_each_time(
+    new_store: StoreFactory,
+) -> None:
+    """The service does not mark it as read, and the history cannot be read."""
+    mail = b'[{"id": 1, "from": "bob", "message": "hi"}]'
+    async with Scripted() as services, services.session(store=new_store()) as session:
+        services.default_faults.update(readall=TOO_LARGE, readnew=ScriptedFault(body=mail))
+        stream = session.pythbots.mail_stream()
+        taken = await all_within(20.0, stream)
+        assert 1 <= len(taken) <= 2
+        assert all(mail.recovered for mail in taken[1:])
+
+
+async def test_what_another_session_recovers_is_not_missing(new_store: StoreFactory) -> None:
+    """The health of a session that could not read the history is good again."""
+    store = new_store()
+    async with (
+        Scripted() as services,
+        services.session(store=store, max_body=1000) as small,
+        services.session(store=store) as large,
+    ):
+        services.deliver(*(f"a mail that is long enough {number}" for number in range(20)))
+        stream, other = (s.pythbots.mail_stream(name=s.describe()) for s in (small, large))
+        assert len(await all_within(5.0, stream)) == 0
+        assert stream.health().recovery_error is not None
+        assert len(await all_within(5.0, other)) == 20
+        await all_within(5.0, stream)
+        assert stream.health().recovery_error is None
+
+
+class FullDisk(InterceptingStore):
+    """A store in which nothing can be written for some time."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self.is_full = False
+
+    async def intercept(
+        self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if self.is_full and work.__name__ in ("append", "begin_fetch", "lose_fetch"):
+            raise StoreError("the disk is full", transient=True)
+        return await super().intercept(work, *args, **kwargs)
+
+
+@pytest.mark.parametrize("end", ["the disk has room", "the session closes"])
+@pytest.mark.parametrize("new_store", ["memory", "sqlite"], indirect=True)
+async def test_fetched_mail_is_kept_until_the_store_has_it(
+    new_store: StoreFactory, end: str
+) -> None:
+    """In memory: neither the history nor a mark is needed when the store works again."""
+    store = FullDisk(new_store())
+    async with Scripted(mail_ids=False) as services:
+        services.default_faults["readall"] = TOO_LARGE
+        services.script("readnew", ScriptedFault(after=1.0))
+        services.deliver("hi", "hi")
+        schedule(0.5, setattr, store, "is_full", True)
+        async with services.session(store=store, retry=SHORT_BACKOFF) as session:
+            schedule(20.0, setattr, store, "is_full", False)
+            stream = session.pythbots.mail_stream(name="me")
+            if end == "the disk has room":
+                assert await all_within(19.0, stream) == []
+                assert seen(await all_within(5.0, stream)) == {("hi", False): 2}
+            else:
+                assert await all_within(10.0, stream) == []
+                store.is_full = False
+        async with services.session(store=store) as session:
+            stream = session.pythbots.mail_stream(name="me")
+            later = seen(await all_within(5.0, stream))
+            assert later == ({} if end == "the disk has room" else {("hi", False): 2})
+            assert services.asked("readall") == []
+
+
 # -- it counts equal mails ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("marks", [True, False], ids=["readall marks", "readall leaves"])
-async def test_of_many_mails_none_comes_twice(new_store: StoreFactory, marks: bool) -> None:
+async def test_of_many_mails_none_is_duplicated(new_store: StoreFactory, marks: bool) -> None:
     """200 mails without ids, and a request or response in three is lost."""
     rng = random.Random(3)
     async with (
@@ -223,7 +300,7 @@ async def test_of_many_mails_none_comes_twice(new_store: StoreFactory, marks: bo
 
 @pytest.mark.parametrize("ids", [True, False], ids=["ids", "no ids"])
 async def test_a_field_that_changes_makes_no_new_mail(new_store: StoreFactory, ids: bool) -> None:
-    """Counters, ages, read marks of any name, and the order: only what was lost comes again."""
+    """Counters, ages, read marks of any name, and the order: only what was lost is recovered."""
     async with (
         ChangingServices(mail_ids=ids) as services,
         services.session(retry=SHORT_BACKOFF, store=new_store()) as session,
@@ -312,7 +389,7 @@ async def test_with_a_complete_history_each_mail_comes_once(
     deliveries: list[tuple[int, str]],
     uses: list[tuple[str, int]],
 ) -> None:
-    """Equal mails, fields that change, lost responses, cancelled calls, restarts: none twice.
+    """Equal mails, changing fields, lost responses, cancelled calls, restarts: none is duplicated.
 
     Costs 2 s with Redis: an example takes a minute of polls, each of which asks the server often.
     """

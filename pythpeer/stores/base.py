@@ -186,6 +186,14 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
         Completes the fetch intents *completes* in the same transaction.
         """
 
+    @property
+    def keeps_failed_appends(self) -> bool:
+        """Whether the log repeats an append that failed, if its topic is read destructively.
+
+        Otherwise the caller repeats it.
+        """
+        return False
+
     async def copies(self) -> Mapping[str, int] | None:
         """Return for each ``identity`` how many entries the log has seen, trimmed ones included.
 

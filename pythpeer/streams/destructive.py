@@ -19,6 +19,7 @@ import logging
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -29,6 +30,7 @@ from ..errors import (
     PythpeerError,
     ResponseTooLargeError,
     SessionClosedError,
+    StoreError,
 )
 from ..pacing.limiter import Permit
 from ..pacing.queue import Priority
@@ -138,6 +140,12 @@ class DestructiveSource(Generic[T]):
         """Loop time of the last warning that it cannot be read."""
         self._unread_failed = False
         """Whether the last destructive read since the history was last skipped failed."""
+        self._unstored: tuple[Log[T], int, Sequence[DecodedItem[T]]] | None = None
+        """The last result, with its log and fetch intent, until it is appended to the log."""
+        self._last_ids: frozenset[str] = frozenset()
+        """The identities with an id in the last result of a destructive read."""
+        self._repeated: frozenset[str] = frozenset()
+        """Those of them that were in the result before as well: the service has repeated them."""
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
@@ -184,6 +192,8 @@ class DestructiveSource(Generic[T]):
                 return  # closing its connection ends it
         async with self._direct:
             pass
+        with suppress(StoreError):  # its fetch is lost then, and is recovered later
+            await self._store_remaining()
 
     async def _fetch_direct(self, poller: Poller[T]) -> tuple[T, ...]:
         direct_reader = poller.log.reader(DIRECT)
@@ -241,7 +251,10 @@ class DestructiveSource(Generic[T]):
         try:
             if poller.closed:
                 return _Outcome(SessionClosedError("the session was closed", endpoint=self.name))
+            await self._store_remaining()
             lost = await poller.log.lost_fetches()
+            if not (lost or self._held):
+                poller.recovery_error = None  # another session may have recovered it
             if (lost or self._held) and _loop_time() >= self._history_due:
                 return await self._try_recover(poller, permit, lost, attempt)
             return await self._try_read_unread(poller.log, permit, attempt)
@@ -265,7 +278,15 @@ class DestructiveSource(Generic[T]):
         if self._unread_failed and self._history_may_recover:
             self._history_due = 0.0  # the service works again
         self._unread_failed = False
+        ids = frozenset(decoded.identity for decoded in result if decoded.has_id)
+        self._repeated, self._last_ids = ids & self._last_ids, ids
+        self._unstored = (log, intent, result)
         return await self._store_unread(log, intent, result)
+
+    async def _store_remaining(self) -> None:
+        """Append the last result if the store failed before, unless the store does it itself."""
+        if self._unstored is not None:
+            await self._store_unread(*self._unstored)
 
     async def _store_unread(
         self, log: Log[T], intent: int, result: Sequence[DecodedItem[T]]
@@ -275,24 +296,24 @@ class DestructiveSource(Generic[T]):
         The fetch of an item that is held back counts as lost, so that a later process, which does
         not have the item, requests the history as well.
         """
-        if _loop_time() < self._history_due:  # it is not readable
-            result = [*self._held, *result]
-            await self._store(log, [self._duplicate(decoded) for decoded in result], [intent])
-            self._held.clear()
-            return _Outcome(fetched=True, complete=True)
+        if log.keeps_failed_appends:
+            self._unstored = None
         entries = [_only_new(decoded) for decoded in result]
         added = set(map(id, await self._store(log, entries, () if entries else (intent,))))
-        held = [
+        self._unstored = None
+        self._held += [
             decoded
             for decoded, entry in zip(result, entries, strict=True)
             if id(entry) not in added
         ]
-        self._held += held
-        if held:
+        if self._held and _loop_time() < self._history_due:  # it is not readable
+            await self._store(log, self._uncounted(self._held))
+            self._held.clear()
+        if self._held:
             await log.lose_fetch(intent)
         elif entries:
             await log.append((), completes=(intent,))
-        return _Outcome(fetched=True, complete=not held)
+        return _Outcome(fetched=True, complete=not self._held)
 
     async def _try_recover(
         self, poller: Poller[T], permit: Permit, lost: Collection[int], attempt: int
@@ -306,11 +327,9 @@ class DestructiveSource(Generic[T]):
         entries = self._history_entries(result)
         if self._held and not await _has_all_seen(log, result):
             added = Counter(entry.identity for entry in await self._store(log, entries))
-            entries = []
-            for decoded in self._held:
-                added[decoded.identity] -= 1
-                if added[decoded.identity] < 0:
-                    entries.append(self._duplicate(decoded))
+            entries = self._uncounted(
+                [held for held in self._held if not _take_one(added, held.identity)]
+            )
         await self._store(log, entries, lost)
         self._held.clear()
         return _Outcome(fetched=True, complete=True)
@@ -382,14 +401,26 @@ class DestructiveSource(Generic[T]):
         hooks = self._caller.hooks
         return await store_items(hooks, self.name, log, entries, completes=completes) or ()
 
-    def _duplicate(self, decoded: DecodedItem[T]) -> NewEntry[T]:
-        """Return an entry that is appended in any case, marked if it may be a duplicate."""
-        return NewEntry(
-            decoded.item, identity=decoded.identity, as_duplicate=self._marked(decoded.item)
-        )
+    def _uncounted(self, held: Sequence[DecodedItem[T]]) -> list[NewEntry[T]]:
+        """Return entries for items that the history cannot count: they may be duplicates.
+
+        Those that the service has only repeated are left out.
+        """
+        entries: list[NewEntry[T]] = []
+        for decoded in held:
+            item = self._marked(decoded.item)
+            if decoded.identity not in self._repeated:
+                entries.append(NewEntry(item, identity=decoded.identity, as_duplicate=item))
+        return entries
 
     def _marked(self, item: T | None) -> T | None:
         return None if item is None else self._mark_recovered(item)
+
+
+def _take_one(copies: Counter[str], identity: str) -> bool:
+    """Take one of the *copies* of an identity. Returns whether there was one."""
+    copies[identity] -= 1
+    return copies[identity] >= 0
 
 
 def _only_new(decoded: DecodedItem[T]) -> NewEntry[T]:

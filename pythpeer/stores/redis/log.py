@@ -74,6 +74,11 @@ class RedisLog(Log[T]):
         """Return the highest id, and the last *limit* entries."""
         return await self._state.tail(limit)
 
+    @property
+    def keeps_failed_appends(self) -> bool:
+        """Return True: only the server knows whether it has executed the append."""
+        return True
+
     async def copies(self) -> Mapping[str, int]:
         """Return for each identity how many entries were appended."""
         fields: list[bytes] = await self._run_command("copies")
