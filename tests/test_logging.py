@@ -75,7 +75,7 @@ async def test_the_documented_records_are_logged(
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
     assert set(records_of(caplog)) == DOCUMENTED
-    assert len(DOCUMENTED) == 10
+    assert len(DOCUMENTED) == 11
 
 
 async def _corrupt(path: Path) -> None:

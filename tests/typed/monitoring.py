@@ -118,6 +118,7 @@ async def read_health(session: Session) -> None:
     assert_type(endpoint.waiting, int)
     assert_type(endpoint.next_token, float)
     assert_type(endpoint.paused_for, float)
+    assert_type(endpoint.waiting_for_connection, int)
     assert_type(session.limiters["peerbet.chat.get"].next_token, float)
     stream_health = assert_type(stream.health(), StreamHealth)
     assert_type(stream_health.endpoint, str)

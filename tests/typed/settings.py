@@ -49,6 +49,7 @@ async def set_everything() -> None:
             max_wait=30.0,
             store=MemoryStore(max_length=100),
             max_body=65536,
+            max_header=32768,
             ssl_context=ssl.create_default_context(),
         ),
         Session,
