@@ -38,7 +38,7 @@ INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success", "Endpoint.time_limit"),
     *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
-    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.fail_waiters"),
+    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.fail_waiters", "Limiter.is_held"),
     *("MemoryStore.log", "SqliteStore.log"),
     *("Limiter.permit_answered", "Limiter.permit_postponed"),
     *("Limiter.permit_released", "Limiter.permit_written"),
