@@ -393,7 +393,7 @@ class Session(AsyncContextOnly):
         """Close the session. Calls and streams that wait raise `SessionClosedError`. Idempotent.
 
         A request for unread mail that was sent is waited for, at most for its time limit, because
-        the service marks the mail as read. If the closing is cancelled meanwhile, that request is
+        the service marks the mail as read. If the closing is cancelled, that request is
         cancelled, and the mail is recovered later.
         """
         if self._transport is None:

@@ -475,7 +475,7 @@ async def test_closing_can_be_cancelled(new_store: StoreFactory, services: Scrip
 
 
 async def test_opening_again_waits_for_the_end_of_closing(services: Scripted) -> None:
-    """A session that still waits for a read is not opened meanwhile."""
+    """A session that still waits for a read is not opened."""
     services.script("readnew", ScriptedFault(after=3.0))
     services.deliver("one")
     session = await services.session().open()

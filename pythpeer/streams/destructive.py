@@ -50,7 +50,7 @@ INTENT_GRACE: Final = 1.0
 another process may treat the fetch as lost."""
 
 HISTORY_INTERVAL: Final = 600.0
-"""Seconds after which the history is requested again if it is too large or has failed for good."""
+"""Seconds after which the history is requested again if it is too large or has failed permanently."""
 
 HISTORY_ATTEMPTS: Final = 5
 """Consecutive transient failures of the history after which new items are fetched first."""
