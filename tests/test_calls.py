@@ -520,7 +520,7 @@ STAGES: Final = {
     "by drips": trickle(GOOD, 0.7, first=http(200, b"", length=99)),
 }
 
-ENDING_AT_ONCE: Final = [name for name in CALLS if name != "unread_mail"]
+ENDING_IMMEDIATELY: Final = [name for name in CALLS if name != "unread_mail"]
 """All calls but the one whose request continues when its caller is cancelled."""
 
 
@@ -532,7 +532,7 @@ def cancelling() -> int:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("name", ENDING_AT_ONCE)
+@pytest.mark.parametrize("name", ENDING_IMMEDIATELY)
 async def test_a_time_limit_of_the_caller_works(name: str, stage: str) -> None:
     """``asyncio.timeout`` and ``anyio.fail_after`` end a call in time, and leave nothing behind."""
     async with RawServer(STAGES[stage], STAGES[stage], answer()) as server:
@@ -553,7 +553,7 @@ async def test_a_time_limit_of_the_caller_works(name: str, stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("name", ENDING_AT_ONCE)
+@pytest.mark.parametrize("name", ENDING_IMMEDIATELY)
 async def test_a_cancelled_call_is_cancelled(name: str, stage: str) -> None:
     """``Task.cancel`` ends a call immediately, as a cancellation."""
     async with (

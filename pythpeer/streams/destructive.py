@@ -50,7 +50,7 @@ INTENT_GRACE: Final = 1.0
 another process may treat the fetch as lost."""
 
 HISTORY_INTERVAL: Final = 600.0
-"""Seconds after which the history is requested again if it is too large or has failed permanently."""
+"""Seconds after which a history is requested again that is too large or has failed permanently."""
 
 HISTORY_ATTEMPTS: Final = 5
 """Consecutive transient failures of the history after which new items are fetched first."""
@@ -354,7 +354,7 @@ class DestructiveSource(Generic[T]):
             self._history_warned = now
             logger.warning(
                 "%s; the history cannot be read (max_body limits its size): what a lost response "
-                "contained is recovered when it can be, and new items are fetched meanwhile",
+                "contained is recovered when it can be, and new items are fetched in the meantime",
                 error,
                 extra={"endpoint": self.name, "error": poller.recovery_error},
             )
