@@ -15,7 +15,7 @@ from __future__ import annotations
 import abc
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -95,14 +95,15 @@ class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True)
 
     max_copies: int = 0
     """Append the entry only if the log has seen fewer than this many with the same ``identity``; 0
-    appends it always."""
+    is no limit."""
 
     from_history: bool = False
     """Whether the item was read from the history, so that it may be returned as new later."""
 
     as_duplicate: T | None = None
-    """For an entry that is always appended: the item to append instead, once for each item of the
-    same ``identity`` that was appended from the history before. The two are indistinguishable."""
+    """For an entry without ``max_copies``: the item to append instead, once for each item of the
+    same ``identity`` that was appended from the history before. The two are indistinguishable. It
+    is not counted as seen. With ``None`` nothing is appended instead."""
 
 
 class Entry(msgspec.Struct, Generic[T], frozen=True):
@@ -214,6 +215,21 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
         Completes the fetch intents *completes* in the same transaction.
         """
+
+    @property
+    def keeps_failed_appends(self) -> bool:
+        """Whether the log repeats an append that failed, if its topic is read destructively.
+
+        Otherwise the caller repeats it.
+        """
+        return False
+
+    async def copies(self) -> Mapping[str, int] | None:
+        """Return for each ``identity`` how many entries the log has seen, trimmed ones included.
+
+        ``None`` where the store does not keep that: then equal items cannot be counted.
+        """
+        return None
 
     @property
     def retry_interval(self) -> float:

@@ -175,6 +175,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             failures=poller.outcomes.failures,
             last_error=poller.outcomes.last_error,
             failing_since=poller.outcomes.failing_since,
+            recovery_error=poller.recovery_error,
             polling=poller.in_flight,
             next_poll=next_poll,
             cursor=None if position is None else service_id(position),

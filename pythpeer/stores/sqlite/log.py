@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -85,6 +85,10 @@ class SqliteLog(Log[T]):
                 (number, now, self._owner.name),
             )
             db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
+
+    async def copies(self) -> Mapping[str, int]:
+        """Return for each identity how many entries were appended."""
+        return await self._state.copies()
 
     @property
     def retry_interval(self) -> float:
