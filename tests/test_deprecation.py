@@ -10,7 +10,6 @@ from helpers import warns_renamed
 import pythpeer
 from pythpeer.deprecation import REMOVED_IN, warn_renamed
 
-
 OLD = {
     "pythpeer.wire": ["Effect", "Endpoint", "FLAG", "Json", "JsonObject", "Param", "Rate"],
     "pythpeer.streams": ["MergedStream", "Stream", "merge"],
