@@ -114,7 +114,7 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def seek(self, position: int) -> None:
-        """Set the position, forwards or backwards. For a name it is stored on return."""
+        """Move to *position*, forwards or backwards. For a name it is stored on return."""
 
     @abc.abstractmethod
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
@@ -147,7 +147,7 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
         return None
 
     async def seek_if_new(self, position: int) -> None:
-        """Set the position; where readers share a name only if the name has none yet.
+        """Move to *position*; if readers share a name only if the name has none yet.
 
         A stream that chose its start automatically must not move the other readers of the name.
         """
@@ -163,7 +163,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     def reader(self, name: str | None) -> Reader[T]:
-        """Return a reader of this name, or with ``None`` one whose position is not stored."""
+        """Return a reader of the name *name*, or with ``None`` one whose position is not stored."""
 
     @abc.abstractmethod
     async def append(
@@ -188,11 +188,11 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def cancel_fetch(self, fetch: int) -> None:
-        """Delete a fetch intent: the read did not happen."""
+        """Delete the fetch intent with the number *fetch*: the read did not happen."""
 
     @abc.abstractmethod
     async def lose_fetch(self, fetch: int) -> None:
-        """Mark a fetch intent as lost: the read is over, and its outcome is unknown.
+        """Mark the fetch intent *fetch* as lost: the read is over, and its outcome is unknown.
 
         It is lost also if another handle has completed it because it seemed to be over before.
         """
@@ -267,7 +267,13 @@ class Store(DeprecatedStoreNames, abc.ABC):
         return limiter
 
     def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """Create a limiter. A store that several processes use returns one that they share."""
+        """Create a limiter. A store that several processes use returns one that they share.
+
+        Args:
+            key: What shares the limiter: the endpoint's name and a digest of the account.
+            name: The endpoint's name.
+            rate: The rate.
+        """
         return Limiter(name, rate)
 
     @abc.abstractmethod

@@ -87,7 +87,10 @@ class FakeChat:
         return self._users.keys()
 
     def say(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int:
-        """Add a message and return its id. It is private if *to* is a username."""
+        """Add a message with *text* from the user *sender*, and return its id.
+
+        It is private if *to* is a username, and from a bot if *bot* is true.
+        """
         newest = self.messages[-1].id if self.messages else 0
         self._last_id = max(self._last_id, newest) + 1
         line = ChatLine(self._last_id, sender, to, text, self._date(), bot)
@@ -97,7 +100,7 @@ class FakeChat:
         return line.id
 
     def after(self, id: int) -> list[ChatLine]:
-        """Return the messages after the one with this id, in order."""
+        """Return the messages with ids over *id*, in order."""
         return self.messages[bisect_right(self.messages, id, key=attrgetter("id")) :]
 
     def subscribe(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:
