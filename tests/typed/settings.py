@@ -73,13 +73,12 @@ async def open_and_close() -> None:
         assert_type(entered.stopping, bool)
 
 
-async def my_bot(session: Session) -> int:
-    async for message in session.peerbet.chat_stream():
-        print(message.text)
-    return 1
-
-
 def run_a_bot() -> None:
+    async def my_bot(session: Session) -> int:
+        async for message in session.peerbet.chat_stream():
+            print(message.text)
+        return 1
+
     assert_type(run(my_bot), None)
     run(my_bot, log_level=logging.DEBUG, timeout=5.0)
 
