@@ -106,7 +106,7 @@ class ChatPage(msgspec.Struct, frozen=True):
 
 
 class ChatStream(Stream[ChatMessage]):
-    """The messages of the chat as they arrive, in id order, each once. See `Stream`."""
+    """The messages of the chat as they arrive, in id order. See `Stream`."""
 
 
 class Peerbet:
