@@ -44,9 +44,7 @@ QUICK = ("-m", "not processes and not browser and not costly and not once", "-n"
 WHOLE = ("-n", "logical")
 """Arguments of pytest for all tests, on the Python that runs nox."""
 
-PACKED = tuple(
-    f"tests/test_{part}.py" for part in ("version", "exports", "layers", "readme", "page")
-)
+PACKED = tuple(f"tests/test_{part}.py" for part in ("exports", "layers", "readme", "page"))
 """The tests that fail if a file is missing in the packages."""
 
 
@@ -298,7 +296,7 @@ def docs_picture(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks; arguments go to them."""
-    session.install(".[redis]", *group("bench"), *group("competitors"))
+    session.install(".[cli,redis]", *group("bench"), *group("competitors"))
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

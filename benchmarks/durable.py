@@ -55,6 +55,9 @@ class _ScriptedSource:
         self._messages = messages
         self._batch = batch
 
+    async def position_after(self, log: Log[ChatMessage], after: int) -> int | None:
+        return after
+
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
 

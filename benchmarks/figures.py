@@ -146,8 +146,8 @@ def sentences(reports: Reports) -> Iterator[tuple[str, str]]:
         "pacing-others",
         (
             f"Under uneven delay and an interval of 1 s, {len(many)} of {len(uneven)} common "
-            f"libraries sent {min(many):.0f} to {max(many):.0f} % of their requests too early for the "
-            f"server, and the others {' and '.join(_count(row) for row in few)}."
+            f"libraries sent {min(many):.0f} to {max(many):.0f} % of their requests too early for "
+            f"the server, and the others {' and '.join(_count(row) for row in few)}."
         ),
     )
     ours = _rows(reports, "pacing", 4, limiter=OURS)

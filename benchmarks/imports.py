@@ -1,4 +1,4 @@
-"""The time to import pythpeer and to open the first session, in fresh interpreters."""
+"""The time of imports, of the first session, and of a command's help, in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from .chart import Bars
@@ -58,21 +59,83 @@ async def main():
 asyncio.run(main())
 """
 
+OPEN_IMPORTS: Final = """
+import asyncio, collections, sys, pythpeer
+async def main():
+    session = pythpeer.Session()
+    before = {*sys.modules}
+    await session.open()
+    new = collections.Counter(name.partition(".")[0] for name in {*sys.modules} - before)
+    print(sum(new.values()), *[name for name, _ in new.most_common(5)])
+    await session.aclose()
+asyncio.run(main())
+"""
+
+_COMMAND: Final = """
+import contextlib, io, sys
+sys.argv = {argv}
+with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+    from {module} import main
+    main()
+"""
+COMMANDS: Final = {
+    " ".join([program, *arguments]): _COMMAND.format(argv=[program, *arguments], module=module)
+    for program, module, *arguments in (
+        ("pythpeer", "pythpeer.cli", "--version"),
+        ("pythpeer", "pythpeer.cli", "--help"),
+        ("pythpeer", "pythpeer.cli", "user", "--help"),
+        ("httpx", "httpx", "--help"),
+    )
+}
+"""The script that runs each command. httpx has no option for its version."""
+
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure the time over a bare interpreter."""
+    """Measure the time over a bare interpreter, and that of commands beside it."""
     rounds = 3 if quick else 11
-    times = {name: Times() for name in SCRIPTS}
-    for name in SCRIPTS:  # does not count: writes bytecode, and caches files
-        _interpret(SCRIPTS[name])
-    opens: list[float] = []
-    for name in alternate(rounds, list(SCRIPTS)):
+    return [_measure_imports(rounds), _measure_commands(rounds)]
+
+
+def _measure_commands(rounds: int) -> Table:
+    scripts = {BARE: "", **COMMANDS}
+    times = _measure(scripts, rounds)
+    table = Table(
+        "Time of a command that only prints",
+        ("command", "wall ms", "CPU ms", "ratio", "CPU ratio"),
+        notes=[
+            f"Medians of {rounds} alternating runs of fresh interpreters, included in the time.",
+            "ratio, CPU ratio: beside a bare interpreter.",
+        ],
+        chart=Bars("command", ("wall ms", "CPU ms")),
+    )
+    for name, measured in times.items():
+        table.add(
+            name,
+            statistics.median(measured.wall) * 1e3,
+            statistics.median(measured.cpu) * 1e3,
+            ratio(measured.wall, times[BARE].wall),
+            ratio(measured.cpu, times[BARE].cpu),
+        )
+        table.samples[f"{name} s"] = measured.wall
+    return table
+
+
+def _measure(scripts: Mapping[str, str], rounds: int) -> dict[str, Times]:
+    """Run each script in *rounds* new interpreters, in alternation."""
+    times = {name: Times() for name in scripts}
+    for script in scripts.values():  # does not count: writes bytecode, and caches files
+        _interpret(script)
+    for name in alternate(rounds, list(scripts)):
         start = time.perf_counter()
-        cpu = _interpret(f"{SCRIPTS[name]}\n{PRINT_CPU}")
+        times[name].cpu.append(_interpret(f"{scripts[name]}\n{PRINT_CPU}"))
         times[name].wall.append(time.perf_counter() - start)
-        times[name].cpu.append(cpu)
-        if name == OPEN:
-            opens.append(_interpret(OPEN_ONLY))
+    return times
+
+
+def _measure_imports(rounds: int) -> Table:
+    times = _measure(SCRIPTS, rounds)
+    opens = [float(_output(OPEN_ONLY)) for _ in range(rounds)]
+    count, *packages = _output(OPEN_IMPORTS).split()
     bare, median_open = times[BARE], statistics.median(opens)
     table = Table(
         "Time to import and to open a session, over a bare interpreter",
@@ -80,9 +143,9 @@ def run(*, quick: bool) -> list[Table]:
         notes=[
             f"Medians of {rounds} alternating runs of fresh interpreters.",
             (
-                f"A bare interpreter takes {statistics.median(bare.wall) * 1e3:.1f} ms, "
-                f"the first Session.open(), which imports aiohttp, {median_open * 1e3:.0f} "
-                "ms."
+                f"A bare interpreter takes {statistics.median(bare.wall) * 1e3:.1f} ms, the first "
+                f"Session.open() {median_open * 1e3:.0f} ms: it imports {count} modules, most of "
+                f"them of {', '.join(packages)}."
             ),
         ],
         chart=Bars("script", ("wall ms", "CPU ms")),
@@ -112,11 +175,16 @@ def run(*, quick: bool) -> list[Table]:
             *(None, None, None, None),
         )
     table.samples["Session.open() s"] = opens
-    return [table]
+    return table
 
 
 def _interpret(script: str) -> float:
     """Run *script* in a new interpreter; return the number that it prints, or 0."""
+    return float(_output(script) or 0.0)
+
+
+def _output(script: str) -> str:
+    """Run *script* in a new interpreter; return what it prints."""
     process = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -126,4 +194,4 @@ def _interpret(script: str) -> float:
         timeout=60,
         check=True,
     )
-    return float(process.stdout or 0.0)
+    return process.stdout

@@ -101,7 +101,7 @@ def _write(file: Path, last: int) -> None:
 
 
 async def _readnew(access: ServiceAccess) -> Texts:
-    params = f"personalkey={access.personal_key}&readnew"
+    params = f"personal_key={access.personal_key}&readnew"
     async with aiohttp.ClientSession() as http:
         while True:
             await asyncio.sleep(PAUSE)

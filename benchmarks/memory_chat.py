@@ -105,6 +105,9 @@ class _Source:
         self._limiter = store.limiter("benchmark", self.name, rate)
         self._chat = chat
 
+    async def position_after(self, log: Log[ChatMessage], after: int) -> int | None:
+        return after
+
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
 

@@ -173,6 +173,9 @@ class _ScriptedSource:
         self._monitor = monitor
         self._posted = 0
 
+    async def position_after(self, log: Log[ChatMessage], after: int) -> int | None:
+        return after
+
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
 

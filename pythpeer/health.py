@@ -39,6 +39,9 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
     paused_for: float
     """Seconds until the end of a pause that a service or a caller has set; 0 without one."""
 
+    failing_since: datetime | None = None
+    """When the first of these failures happened (UTC); ``None`` without one."""
+
 
 class StreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Health of one stream. Polls are those of the session, for all its streams of one kind."""
@@ -81,6 +84,12 @@ class StreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
     """Number of items so far that could not be decoded."""
 
+    failing_since: datetime | None = None
+    """When the first of the failures in a row happened (UTC); ``None`` without one."""
+
+    restarts: int = 0
+    """How often the service has started its ids anew while the stream followed it."""
+
 
 class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Health of a session, with its endpoints and its open streams."""
@@ -105,14 +114,16 @@ class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
 class OutcomeTracker:
     """The last success of an operation, and its failures since.
 
-    Invariant: ``last_error`` is ``None`` exactly where ``failures`` is 0.
+    Invariant: ``last_error`` and ``failing_since`` are ``None`` exactly where ``failures`` is 0.
     """
 
-    __slots__ = ("_succeeded", "failures", "last_error")
+    __slots__ = ("_failing_since", "_succeeded", "failures", "last_error")
 
     def __init__(self) -> None:
         self._succeeded: float | None = None
         """Time of the last success, in seconds since 1970; ``None`` without one."""
+        self._failing_since: float | None = None
+        """Time of the first failure since, in seconds since 1970; ``None`` without one."""
         self.failures: int = 0
         """Number of failures in a row since the last success."""
         self.last_error: str | None = None
@@ -122,16 +133,31 @@ class OutcomeTracker:
         """Record a success (``None``), or the *error* of a failure."""
         if error is None:
             self._succeeded = time.time()
-            self.failures = 0
-            self.last_error = None
+            self.forget_failures()
         else:
             self.failures += 1
             self.last_error = type(error).__name__
+            if self._failing_since is None:
+                self._failing_since = time.time()
+
+    def forget_failures(self) -> None:
+        """End the series of failures, without a success of this session."""
+        self.failures = 0
+        self.last_error = self._failing_since = None
 
     @property
     def last_success(self) -> datetime | None:
         """Time of the last success, in UTC; ``None`` without one."""
-        return None if self._succeeded is None else datetime.fromtimestamp(self._succeeded, UTC)
+        return _utc(self._succeeded)
+
+    @property
+    def failing_since(self) -> datetime | None:
+        """Time of the first failure since the last success, in UTC; ``None`` without one."""
+        return _utc(self._failing_since)
+
+
+def _utc(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def utc_now() -> datetime:

@@ -74,6 +74,8 @@ class SessionOptions(TypedDict, total=False):
     """Where positions, logs and pacing are kept."""
     max_body: int
     """Bytes of a response body at most."""
+    idle_check: float
+    """Seconds without a new message after which a chat stream looks for the newest one."""
     ssl_context: ssl.SSLContext | None
     """A TLS context, for a private certificate authority."""
     on_request: Hook[RequestEvent] | None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from .hooks import DeliveryEvent, GapEvent, ResponseEvent, RetryEvent, StoreEvent, Telemetry
-from .version import version
+from .version import __version__
 
 try:
     from opentelemetry import metrics, trace
@@ -77,7 +77,7 @@ class OpenTelemetry(Telemetry):
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        name, release = "pythpeer", version()
+        name, release = "pythpeer", __version__
         self._tracer = trace.get_tracer(name, release, tracer_provider, SCHEMA_URL)
         meter = metrics.get_meter(name, release, meter_provider, SCHEMA_URL)
         counter, histogram = meter.create_counter, meter.create_histogram

@@ -12,23 +12,32 @@ contiguous for one reader (private messages to others have ids too).
 
 from __future__ import annotations
 
-from collections import deque
+import secrets
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from typing import Annotated, Final
 
 import msgspec
 
 from .calls import Caller
-from .errors import DecodeError, InvalidRequestError, PythpeerError
+from .dice import (
+    BITCOIN,
+    MAX_SEED,
+    DiceRoll,
+    Side,
+    make_roll_endpoint,
+    roll_params,
+    unknown_roll,
+)
+from .errors import DecodeError, InvalidRequestError, OutcomeUnknownError, PythpeerError
 from .pacing.bucket import Rate
-from .pacing.queue import Priority
 from .posting import Poster, ReadBack
 from .secret import Secret, account_of
 from .splitting import split_text
-from .stores.base import Log, Topic
-from .streams.gaps import link_entries
-from .streams.poller import Poller, Pollers, log_skipped, store_items
+from .stores.base import Topic
+from .streams.numbered import NumberedSource
+from .streams.poller import Pollers
 from .streams.stream import OnGap, Stream
 from .validation import INT32_MAX, check_integer, check_text
 from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
@@ -44,6 +53,9 @@ PATH: Final = "/api/chat/"
 
 MAX_TEXT: Final = 250
 """Characters of one message at most, as documented."""
+
+DENIED_HINT: Final = "set peerbet_key, or PYTHPEER_PEERBET_KEY, to a key that is valid"
+"""What to do if the key is rejected."""
 
 MAX_LAST: Final = 300
 """Messages on one page at most, as documented."""
@@ -112,9 +124,19 @@ class ChatStream(Stream[ChatMessage]):
 class Peerbet:
     """The Peerbet services of a session: ``session.peerbet``."""
 
-    def __init__(self, caller: Caller, pollers: Pollers, *, url: str, key: Secret | None) -> None:
+    def __init__(
+        self,
+        caller: Caller,
+        pollers: Pollers,
+        *,
+        url: str,
+        key: Secret | None,
+        idle_check: float = 60.0,
+    ) -> None:
         self._caller = caller
         """Runs all calls."""
+        self._idle_check = idle_check
+        """Seconds without a new message after which a stream reads the newest id; 0 for never."""
         self._pollers = pollers
         """The pollers of all streams of the session."""
         self._key = key
@@ -123,10 +145,14 @@ class Peerbet:
         # internal, for the session and the doctor, and never change.
         self.read_endpoint: Final[Endpoint[_Page]] = make_read_endpoint(url)
         self.post_endpoint: Final[Endpoint[_PostResponse]] = make_post_endpoint(url)
+        self.roll_endpoint: Final[Endpoint[DiceRoll]] = make_roll_endpoint(url, DENIED_HINT)
+        self._client_seed: int | None = None
+        """The client's seed of the next roll, from the last response. Set by `roll`."""
         account = account_of(key)
         self.endpoint_accounts: Final = (
             (self.read_endpoint, account),
             (self.post_endpoint, account),
+            (self.roll_endpoint, account),
         )
         """Each endpoint with the account whose requests the service counts."""
         self._topic = Topic(f"peerbet.chat {url} {account}", ChatMessage)
@@ -234,6 +260,66 @@ class Peerbet:
                 on_part(ids[-1])
         return tuple(ids)
 
+    async def roll(
+        self,
+        bet: Decimal | int | str,
+        *,
+        target: Decimal | int | str,
+        side: Side,
+        seed: int | None = None,
+        currency: int = BITCOIN,
+        stats: bool = False,
+    ) -> DiceRoll:
+        """Roll the dice once. **This spends money.** Needs the Peerbet key.
+
+        The roll leaves at most once, and is never repeated, whatever happens. When its outcome is
+        unknown, `OutcomeUnknownError` is raised, and there is no way to find it out. Its time limit
+        is that of the session, but 10 seconds at least, because small bets are answered late.
+
+        Args:
+            bet: The bet: at least 0.0000001 in bitcoins, 0.0001 in other currencies, with at most 8
+                decimals. A ``float`` is rejected, because it is not exactly what it is written as.
+            target: The number to roll below or above, from 0.0001 to 99.9999, with at most 4
+                decimals. A ``float`` is rejected.
+            side: ``"low"`` wins if the roll is below the target, ``"high"`` if it is above.
+            seed: The client's seed, from 1 to 999,999,999. By default it is the ``client_seed`` of
+                the session's last roll, or a random one.
+            currency: The service's code of the currency; 10 is bitcoin, 11 litecoin.
+            stats: Request statistics as well.
+
+        Raises:
+            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            OutcomeUnknownError: If the roll may or may not have happened.
+            PythpeerError: If the roll failed; it has not happened.
+        """
+        if self._key is None:
+            raise InvalidRequestError(
+                "a roll needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
+                endpoint=self.roll_endpoint.name,
+            )
+        params = roll_params(
+            bet=bet,
+            target=target,
+            side=side,
+            seed=self._next_seed() if seed is None else seed,
+            currency=currency,
+            stats=stats,
+        )
+        request = Request(self.roll_endpoint, {"key": self._key, **params})
+        try:
+            result = await self._caller.call(request)
+        except OutcomeUnknownError as error:
+            unknown_roll(error)
+            raise
+        self._client_seed = result.client_seed
+        return result
+
+    def _next_seed(self) -> int:
+        """Return the seed of the last response, or a random one if that cannot be sent."""
+        if self._client_seed is not None and 1 <= self._client_seed <= MAX_SEED:
+            return self._client_seed
+        return 1 + secrets.randbelow(MAX_SEED)
+
     def chat_stream(
         self, *, after: int | None = None, name: str | None = None, on_gap: OnGap = "log"
     ) -> ChatStream:
@@ -260,8 +346,14 @@ class Peerbet:
             check_integer("after", after, 0, endpoint=self.read_endpoint.name)
         poller = self._pollers.get(
             self._topic,
-            lambda: _ChatSource(
-                self._caller, endpoint=self.read_endpoint, page_request=self._page_request
+            lambda: NumberedSource(
+                self._caller,
+                endpoint=self.read_endpoint,
+                page_request=self._page_request,
+                max_page=MAX_LAST,
+                idle_check=self._idle_check,
+                is_same=_is_same,
+                date_of=lambda message: message.sent_at,
             ),
         )
         return ChatStream(poller, after=after, name=name, on_gap=on_gap)
@@ -302,91 +394,17 @@ class Peerbet:
         return Request(self.read_endpoint, {"key": self._key, "mid": after, "last": last})
 
 
-class _ChatSource:
-    """Polls the chat for messages after the lowest position of the streams that wait.
+def _is_same(one: ChatMessage, other: ChatMessage) -> bool:
+    """Return whether two messages with one id are the same one.
 
-    *page_request* makes the request for messages with ids over its first argument, at most as many
-    as its second.
+    The marks are not compared: `is_mine` depends on the key.
     """
-
-    def __init__(
-        self,
-        caller: Caller,
-        *,
-        endpoint: Endpoint[_Page],
-        page_request: Callable[[int | None, int | None], Request[_Page]],
-    ) -> None:
-        self.name: Final = endpoint.name
-        """The endpoint's name, for errors and log lines."""
-        self._caller = caller
-        """Gets tokens and sends requests."""
-        self._endpoint = endpoint
-        """The endpoint whose limiter grants the tokens."""
-        self._page_request = page_request
-        """Makes the request of a poll."""
-        self._positioned_last_time = False
-        """Whether the last poll was one that finds the position of new streams."""
-        self._reported_undecodable: deque[bytes] = deque(maxlen=MAX_LAST)
-        """The latest undecodable messages without an id that were logged."""
-
-    async def drain(self) -> None:
-        """Do nothing: what was not stored can be read again."""
-
-    async def initial_position(self, log: Log[ChatMessage]) -> int | None:
-        """Return ``None``: a new stream starts at the newest message, which a poll has to find."""
-        return None
-
-    async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
-        """Read the messages after the lowest position of the streams that wait.
-
-        If new streams wait for a position, read the newest message instead, but not twice in a
-        row: that would delay the streams that have a position.
-        """
-        permit = await self._caller.acquire_permit(self._endpoint, Priority.POLL)
-        poller.in_flight = True
-        # Decided after the wait for a token, because more streams may have started to wait.
-        find_position = poller.has_unpositioned and not (
-            self._positioned_last_time and poller.has_positioned
-        )
-        self._positioned_last_time = find_position
-        after = poller.min_position
-        if find_position:
-            request = self._page_request(None, 1)
-        else:
-            request = self._page_request(after, MAX_LAST)
-        page = await self._caller.try_once(request, permit, poller.attempt)
-        if isinstance(page, PythpeerError):
-            return page
-        undecodable = self._report_undecodable(page, poller)
-        messages_by_id = page.by_id()
-        if find_position:
-            if not messages_by_id and page.undecodable:
-                return DecodeError("the newest message cannot be decoded", endpoint=self.name)
-            poller.set_initial_position(max(messages_by_id, default=0))
-            return None
-        poller.update_newest(max(messages_by_id, default=0))
-        entries = link_entries(after, messages_by_id, full=page.is_full)
-        await store_items(
-            poller.hooks,
-            self.name,
-            poller.log,
-            entries,
-            received=len(messages_by_id),
-            undecodable=undecodable,
-        )
-        poller.confirm(after, full=page.is_full)
-        return None
-
-    def _report_undecodable(self, page: _Page, poller: Poller[ChatMessage]) -> int:
-        """Log each undecodable message without an id once. Returns how many are new."""
-        count = 0
-        for raw in page.undecodable:
-            if raw not in self._reported_undecodable:
-                self._reported_undecodable.append(raw)
-                count += 1
-                log_skipped(self.name)
-        poller.skipped += count
-        return count
+    return (one.id, one.sender, one.text, one.date) == (
+        other.id,
+        other.sender,
+        other.text,
+        other.date,
+    )
 
 
 # -- the protocol ---------------------------------------------------------------------------------
@@ -442,12 +460,13 @@ def make_read_endpoint(url: str) -> Endpoint[_Page]:
         rate=Rate(1.0),
         parse=_parse_page,
         parse_fast=_parse_page_fast,
+        denied_hint=DENIED_HINT,
     )
 
 
 def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
     """Make the endpoint of ``action=set``. https://www.peerbet.org/developers/peerbet_v1/?type=chat."""
-    return Endpoint(
+    endpoint = Endpoint(
         "peerbet.chat.set",
         url + PATH,
         query={"action": "set"},
@@ -455,6 +474,8 @@ def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
         rate=Rate(1.0),
         answer=_PostResponse,
     )
+    endpoint.denied_hint = DENIED_HINT
+    return endpoint
 
 
 _decode_page: Final = msgspec.json.Decoder(_DocumentedPage, strict=False).decode

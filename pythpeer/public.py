@@ -1,9 +1,12 @@
-"""The public names of ``pythpeer``: a separate module, so that they are loaded on first use."""
+"""The public names of ``pythpeer``, for type checkers.
+
+At run time `pythpeer` imports each name from its module on first use, by a table of its own. The
+tests compare the table with these imports.
+"""
 
 from __future__ import annotations
 
-import logging
-
+from .dice import DiceRoll, DiceStats
 from .errors import (
     AccessDeniedError,
     ApiError,
@@ -45,6 +48,7 @@ from .stores import MemoryStore, SqliteStore
 from .streams.gaps import Gap
 from .streams.merged import MergedStream, merge
 from .streams.stream import Stream
+from .version import __version__
 from .wire.endpoints import Effect, Endpoint
 from .wire.query import FLAG, Json, JsonObject, Param
 
@@ -58,6 +62,8 @@ __all__ = [
     "ChatStream",
     "DecodeError",
     "DeliveryEvent",
+    "DiceRoll",
+    "DiceStats",
     "Effect",
     "Endpoint",
     "EndpointHealth",
@@ -102,10 +108,8 @@ __all__ = [
     "Telemetry",
     "TransportError",
     "User",
+    "__version__",
     "merge",
     "run",
     "split_text",
 ]
-
-# No output, unless the program configures logging.
-logging.getLogger(__package__).addHandler(logging.NullHandler())

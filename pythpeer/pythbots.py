@@ -2,7 +2,7 @@
 
 Documented (https://pythbots.com/wiki/index.php?page=api-documentation): every call is a GET, every
 response JSON. ``/api/userinfo.php?user=U``, ``/api/crank.php?chatid=C``,
-``/api/cstats.php?chatid=C`` and ``/api/mail.php?personalkey=K`` with ``&user=U&message=TEXT`` or
+``/api/cstats.php?chatid=C`` and ``/api/mail.php?personal_key=K`` with ``&user=U&message=TEXT`` or
 ``&id=ID&message=TEXT`` to send, the bare ``&readnew`` to get unread mail and mark it as read, the
 bare ``&readall`` for all of it. An API key is optional, and sent in the header ``X-API-Key``.
 
@@ -47,6 +47,18 @@ LOOKUP_RATE: Final = Rate(1.0, 3)
 
 MAIL_RATE: Final = Rate(1.0)
 """The default rate of all mail requests together: one per second."""
+
+
+KEY_PARAM: Final = "personal_key"
+"""The default name of the parameter for the personal key.
+
+The documentation shows ``personalkey``, but the program that renders its pages drops underscores.
+"""
+
+API_KEY_HINT: Final = (
+    "set pythbots_api_key, or PYTHPEER_PYTHBOTS_API_KEY, to a key with the permission"
+)
+"""What to do if a look-up is rejected."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,9 +167,10 @@ class PythBots:
         self.user_endpoint: Final = userinfo_endpoint(url)
         self.staff_endpoint: Final = crank_endpoint(url)
         self.stats_endpoint: Final = cstats_endpoint(url)
-        self.send_endpoint: Final = mail_endpoint(url, parse_success, Effect.WRITE)
-        self.unread_endpoint: Final = mail_endpoint(url, parse_mails, Effect.CONSUME)
-        self.history_endpoint: Final = mail_endpoint(url, parse_mails, Effect.READ)
+        param = self.key_param
+        self.send_endpoint: Final = mail_endpoint(url, parse_success, Effect.WRITE, param)
+        self.unread_endpoint: Final = mail_endpoint(url, parse_mails, Effect.CONSUME, param)
+        self.history_endpoint: Final = mail_endpoint(url, parse_mails, Effect.READ, param)
         mail_account = account_of(personal_key)
         lookup_account = account_of(api_key)
         self.endpoint_accounts: Final = (
@@ -335,9 +348,15 @@ def cstats_endpoint(url: str) -> Endpoint[ChatStats]:
     )
 
 
-def mail_endpoint(url: str, parse: Callable[[Json], T], effect: Effect) -> Endpoint[T]:
-    """Make the endpoint of ``/api/mail.php?personalkey=``, for one of its three uses."""
-    return _make_endpoint("pythbots.mail", f"{url}/api/mail.php", parse, MAIL_RATE, effect)
+def mail_endpoint(
+    url: str, parse: Callable[[Json], T], effect: Effect, key_param: str = KEY_PARAM
+) -> Endpoint[T]:
+    """Make the endpoint of ``/api/mail.php?personal_key=``, for one of its three uses."""
+    hint = (
+        f"the personal key was sent as {key_param}: personal_key_param, or"
+        " PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling"
+    )
+    return _make_endpoint("pythbots.mail", f"{url}/api/mail.php", parse, MAIL_RATE, effect, hint)
 
 
 def _make_endpoint(
@@ -346,9 +365,16 @@ def _make_endpoint(
     parse: Callable[[Json], T],
     rate: Rate,
     effect: Effect = Effect.READ,
+    denied_hint: str = API_KEY_HINT,
 ) -> Endpoint[T]:
     return ParsedEndpoint(
-        name, url, parse=parse, rate=rate, effect=effect, status_means_success=False
+        name,
+        url,
+        parse=parse,
+        rate=rate,
+        effect=effect,
+        status_means_success=False,
+        denied_hint=denied_hint,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final, Self, TypeAlias, Unpack
 
 from .errors import InvalidRequestError
 from .session import Session, SessionOptions
-from .version import version
+from .version import __version__
 
 __all__ = ["Bot", "run"]
 
@@ -58,7 +58,7 @@ def run(bot: Bot, /, *, log_level: str | int = "INFO", **options: Unpack[Session
     _check_no_loop()
     _configure_logging(log_level)
     session = Session.from_env(**options)
-    logger.info("pythpeer %s: %s", version(), session.describe())
+    logger.info("pythpeer %s: %s", __version__, session.describe())
     with _Signals(session) as signals:
         try:
             asyncio.run(_run_bot(bot, session, signals))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
@@ -27,13 +28,13 @@ from .options import (
 from .pacing.bucket import Rate
 from .pacing.limiter import Limiter
 from .peerbet import Peerbet
-from .pythbots import PythBots
+from .pythbots import KEY_PARAM, PythBots
 from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store
 from .streams.poller import Pollers
-from .validation import check_integer, check_url
-from .version import version
+from .validation import check_integer, check_seconds, check_url
+from .version import __version__
 from .wire.endpoints import Endpoint
 from .wire.query import Param
 from .wire.request import Request
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 __all__ = ["Session", "SessionOptions"]
 
 T = TypeVar("T")
+
+# No output, unless the program configures logging.
+logging.getLogger(__package__).addHandler(logging.NullHandler())
 
 
 class Diagnostics(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +98,8 @@ class Session(AsyncContextOnly):
         pythbots_api_key: The API key of PythBots, ASCII only. It is sent in a header.
         peerbet_url: The address of Peerbet: https, or plain http to this machine.
         pythbots_url: The address of PythBots: https, or plain http to this machine.
-        personal_key_param: The name of the mail service's parameter for the personal key.
+        personal_key_param: The name of the mail service's parameter for the personal key: by
+            default ``"personal_key"``. The documentation shows it as ``personalkey``.
         rates: Rates by endpoint name, in place of the defaults.
         retry: The retry policy for failed reads.
         timeout: Seconds of one attempt at most, header and body, counted from its token; more than
@@ -103,6 +108,9 @@ class Session(AsyncContextOnly):
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
         max_body: Bytes of a response body at most; by default 1 MiB.
+        idle_check: Seconds without a message after which a chat stream looks for the newest one, in
+            place of another poll, to notice that the service has started its ids anew; 0 never
+            does.
         ssl_context: A TLS context, for a private certificate authority. The check of certificates
             cannot be switched off otherwise.
         on_request: A hook that is called before each request is sent.
@@ -135,13 +143,14 @@ class Session(AsyncContextOnly):
         pythbots_api_key: str | Secret | None = None,
         peerbet_url: str = "https://www.peerbet.org",
         pythbots_url: str = "https://pythbots.com",
-        personal_key_param: str = "personalkey",
+        personal_key_param: str = KEY_PARAM,
         rates: Mapping[str, Rate] | None = None,
         retry: Retry = Retry(),
         timeout: float = 20.0,
         max_wait: float = 60.0,
         store: Store | None = None,
         max_body: int = 1_048_576,
+        idle_check: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
         on_request: Hook[RequestEvent] | None = None,
         on_response: Hook[ResponseEvent] | None = None,
@@ -208,6 +217,7 @@ class Session(AsyncContextOnly):
             self._pollers,
             url=self._peerbet_url,
             key=self._keys.peerbet,
+            idle_check=check_seconds("idle_check", idle_check),
         )
         """The client of Peerbet."""
         self._pythbots = PythBots(
@@ -314,6 +324,7 @@ class Session(AsyncContextOnly):
             waiting=limiter.waiting,
             next_token=limiter.next_token,
             paused_for=limiter.paused_for,
+            failing_since=outcomes.failing_since,
         )
 
     async def call(self, endpoint: Endpoint[T], /, **params: Param) -> T:
@@ -337,6 +348,9 @@ class Session(AsyncContextOnly):
     async def open(self) -> Self:
         """Open the session in the running event loop, and return it. Idempotent.
 
+        The first session that a process opens imports aiohttp, which blocks the event loop for some
+        tenths of a second. A program in which that matters can import aiohttp at its start.
+
         Raises:
             SessionClosedError: If the session is open in another event loop.
             StoreError: If the store cannot be opened.
@@ -356,7 +370,7 @@ class Session(AsyncContextOnly):
                 await self._store.open()
                 self._store_open = True
             self._transport = Transport(
-                user_agent=f"pythpeer/{version()}",
+                user_agent=f"pythpeer/{__version__}",
                 timeout=self._timeout,
                 max_body=self._max_body,
                 ssl_context=self._ssl_context,

@@ -197,6 +197,9 @@ class Transport:
         self._single_use = self._new_client(force_close=True)
         """The client for writes and destructive reads: a new connection for each."""
 
+        self._client_timeout = functools.lru_cache(64)(_client_timeout)
+        """By seconds, aiohttp's settings for a time limit."""
+
         self._url = functools.lru_cache(64)(_url_builder)
         """By an endpoint's URL, a function that adds a query to it."""
 
@@ -218,14 +221,7 @@ class Transport:
                 "Accept-Encoding": "gzip",
             },
             cookie_jar=aiohttp.DummyCookieJar(),
-            # `total` covers connecting, head and body. Without the threshold, a total of 5 s or
-            # more would be rounded up to a whole second of the loop's clock. `sock_connect` has no
-            # effect where it is longer than the total, but aiohttp 4 would raise the total to it.
-            timeout=aiohttp.ClientTimeout(
-                total=self._timeout if self._timeout < math.inf else None,
-                sock_connect=CONNECT_TIMEOUT if self._timeout > CONNECT_TIMEOUT else None,
-                ceil_threshold=1e9,
-            ),
+            timeout=_client_timeout(self._timeout),
             trust_env=False,
         )
         # An instrumentation of every ClientSession would export the URL, and the key with it.
@@ -247,7 +243,8 @@ class Transport:
             failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
         except TimeoutError:
             missing = "complete response" if permit.written else "connection"
-            text = f"no {missing} within the time limit of {self._timeout:g} s (timeout)"
+            limit = request.endpoint.time_limit(self._timeout)
+            text = f"no {missing} within the time limit of {limit:g} s (timeout)"
             failure = RequestTimeoutError(text, endpoint=request.endpoint.name, sent=permit.written)
         except (aiohttp.ClientError, OSError, ValueError, RuntimeError, EOFError) as error:
             failure = TransportError(
@@ -274,7 +271,13 @@ class Transport:
             self._close_delay = TLS_CLOSE_DELAY if url.scheme == "https" else self._close_delay
         token = _permit.set(permit)
         try:
-            response = await client.request("GET", url, headers=headers, allow_redirects=False)
+            response = await client.request(
+                "GET",
+                url,
+                headers=headers,
+                allow_redirects=False,
+                timeout=self._client_timeout(endpoint.time_limit(self._timeout)),
+            )
         finally:
             _permit.reset(token)
         status = response.status
@@ -324,6 +327,20 @@ class Transport:
             with anyio.CancelScope(shield=True):
                 await self._single_use.close()
                 await asyncio.sleep(self._close_delay)
+
+
+def _client_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    """Return aiohttp's settings for a time limit over connecting, head and body.
+
+    Without the threshold, a total of 5 s or more would be rounded up to a whole second of the
+    loop's clock. `sock_connect` has no effect where it is longer than the total, but aiohttp 4
+    would raise the total to it.
+    """
+    return aiohttp.ClientTimeout(
+        total=seconds if seconds < math.inf else None,
+        sock_connect=CONNECT_TIMEOUT if seconds > CONNECT_TIMEOUT else None,
+        ceil_threshold=1e9,
+    )
 
 
 def _url_builder(url: str) -> Callable[..., URL]:

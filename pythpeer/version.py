@@ -1,18 +1,9 @@
-"""The version of the installed package."""
+"""The version of the package."""
 
 from __future__ import annotations
 
-import functools
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as _version
+__all__ = ["__version__"]
 
-__all__ = ["version"]
-
-
-@functools.cache  # the version is read from the disk, and each session needs it when it opens
-def version() -> str:
-    """Return the installed version, or ``"0"`` where the package is run without installation."""
-    try:
-        return _version("pythpeer")
-    except PackageNotFoundError:
-        return "0"
+# Not read from the metadata of the installed package: importing what reads them takes as long as
+# starting Python does. The build reads this line.
+__version__ = "0.1.0"

@@ -24,7 +24,7 @@ from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
 from helpers import UNLIMITED
 from patient import make_patient, set_rates
 
-from pythpeer.cli import main, runtime
+from pythpeer.cli import main, overview, runner
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
 T = TypeVar("T")
@@ -35,6 +35,7 @@ CHAT = "220531305"
 IMPORTED = (
     *("pythpeer.cli.app", "pythpeer.testing.server", "pythpeer.testing.scenes", "aiohttp.web"),
     *("anyio._backends._asyncio", "difflib", "rich.panel", "patient"),
+    *(f"pythpeer.cli.{target.partition(':')[0]}" for target, _ in overview.COMMANDS.values()),
 )
 """What commands import, some of it late."""
 
@@ -260,7 +261,7 @@ def on_terminal(environment: None, fork_server: ForkServer) -> Iterator[OnTermin
 @pytest.fixture
 def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands in this process run on virtual time; they must not use other processes."""
-    monkeypatch.setattr(runtime, "LOOP_FACTORY", VirtualTimeLoop)
+    monkeypatch.setattr(runner, "LOOP_FACTORY", VirtualTimeLoop)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pythpeer.testing import FakeServices
 on_virtual_time = pytest.mark.parametrize("anyio_backend", [VIRTUAL], ids=["virtual"])
 
 CHAT = "/api/chat/?action="
-MAIL = "/api/mail.php?personalkey=fake-personal-key"
+MAIL = "/api/mail.php?personal_key=fake-personal-key"
 SET = f"{CHAT}set&key=fake-peerbet-key"
 INFO = "/api/userinfo.php?user="
 

@@ -44,7 +44,7 @@ NO_FAULT: Final = Reproduction(answer(DOCUMENT))
 INCOMPLETE: Final = (RequestTimeoutError, ResponseTooLargeError)
 """The errors of responses that were not read to their end."""
 
-OUTAGE_SECONDS: Final = 20.0
+OUTAGE_SECONDS: Final = 25.0
 """Seconds until a stream can connect: more than twice the time limit of an attempt."""
 
 

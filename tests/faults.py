@@ -28,6 +28,7 @@ import trustme
 from raw_server import (
     DEFLATE,
     GZIP,
+    ROLL,
     Connection,
     Step,
     answer,
@@ -64,8 +65,8 @@ from pythpeer import (
 )
 from pythpeer.transport import CONNECT_TIMEOUT
 
-TIMEOUT: Final = 7.3
-"""The time limit of an attempt in seconds: longer than `CONNECT_TIMEOUT`, with a fraction."""
+TIMEOUT: Final = 10.3
+"""The time limit of an attempt in seconds: longer than that of a roll, with a fraction."""
 
 MAX_WAIT: Final = 60.0
 MAX_BODY: Final = 65536
@@ -255,9 +256,9 @@ def unreachable_row(
 def document(id: int, text: bytes = b"hello", extra: bytes = b"") -> bytes:
     """A body with one message, or mail, that each call of `CALLS` decodes."""
     return (
-        b'{"status":1,"mid":7,"users_online":3,"username":"tiro","messages":12,"message_list":['
+        b'{"status":1,"mid":7,"users_online":3,"username":"tiro","messages":12,%b,"message_list":['
         b'{"id":%d,"by":"alice","to":"","msg":"%b","date":"2012-12-12 21:12:21","bot":0,"my":0,'
-        b'"me":0}]%b}' % (id, text, extra)
+        b'"me":0}]%b}' % (ROLL, id, text, extra)
     )
 
 
@@ -823,6 +824,17 @@ JSON: Final = (
         overrides={"post": NOT_DOCUMENTED},
     ),
     fault_row(
+        "the response to a roll without one of its fields, or with an amount that is not a number",
+        PARTIAL,
+        {
+            "no balance": answer(DOCUMENT.replace(b'"user_balance":"7.00000000",', b"")),
+            "no seed": answer(DOCUMENT.replace(b',"client_seed":"7"', b"")),
+            "payout in words": answer(DOCUMENT.replace(b'"0.20000000"', b'"much"')),
+            "negative payout": answer(DOCUMENT.replace(b'"0.20000000"', b'"-0.20000000"')),
+        },
+        overrides={"roll": NOT_DOCUMENTED},
+    ),
+    fault_row(
         "an object with numeric keys instead of the list, a zero date",
         PARTIAL,
         {
@@ -834,7 +846,7 @@ JSON: Final = (
         "numbers and bits as text, unknown fields, a field twice, an empty `error`",
         ACCEPTED,
         {
-            "numbers as text": answer(re.sub(rb'":([0-9]+)', rb'":"\1"', DOCUMENT)),
+            "numbers as text": answer(re.sub(rb'":([0-9.]+)', rb'":"\1"', DOCUMENT)),
             "unknown fields": answer(document(2, extra=b',"new":{"a":[1]},"big":%d' % 2**64)),
             "a field twice": answer(document(2, extra=b',"mid":7')),
             "error null": answer(document(2, extra=b',"error":null')),

@@ -269,10 +269,10 @@ def run_order(order: dict[str, Any]) -> None:
         make_patient()
         signals.NOTICE_AFTER = HANG_TIMEOUT
     if order.get("virtual_time"):
-        from pythpeer.cli import runtime
+        from pythpeer.cli import runner
         from pythpeer.testing import VirtualTimeLoop
 
-        runtime.LOOP_FACTORY = VirtualTimeLoop
+        runner.LOOP_FACTORY = VirtualTimeLoop
     if "program" in order:
         sys.argv = [order["program"], *order["arguments"]]
         runpy.run_path(order["program"], run_name="__main__")

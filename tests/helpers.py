@@ -180,11 +180,19 @@ def warns_renamed(old: str, new: str) -> pytest.WarningsRecorder:
 
 # -- logging and memory ---------------------------------------------------------------------------
 
+FIRST_POLL: Final = "the first poll succeeded"
+"""The end of the INFO line for the first successful poll of a session."""
+
 
 def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
-    """The levels of the log records from INFO on, without those of asyncio."""
-    records = (record for record in caplog.records if record.name != "asyncio")
-    return [record.levelno for record in records if record.levelno >= logging.INFO]
+    """The levels of the log records from INFO on, without asyncio's and that of the first poll."""
+    return [
+        record.levelno
+        for record in caplog.records
+        if record.name != "asyncio"
+        and record.levelno >= logging.INFO
+        and not record.getMessage().endswith(FIRST_POLL)
+    ]
 
 
 @contextmanager
@@ -204,8 +212,8 @@ def frozen_collector() -> Iterator[None]:
 # -- programs of the documentation ----------------------------------------------------------------
 
 
-INCLUDE: Final = re.compile(r'^--8<-- "([^"]+)"\n', re.MULTILINE)
-"""The line of a page that includes a file of the project."""
+INCLUDE: Final = re.compile(r"^--8<--\n(.+)\n--8<--\n", re.MULTILINE)
+"""The lines of a page that include a file of the project."""
 
 
 def with_examples(page: str) -> str:

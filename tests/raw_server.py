@@ -229,7 +229,13 @@ def chunked(*chunks: bytes, headers: Headers = (), end: bytes = b"0\r\n\r\n") ->
 GZIP: Final[Headers] = (("Content-Encoding", "gzip"),)
 DEFLATE: Final[Headers] = (("Content-Encoding", "deflate"),)
 
-GOOD: Final = b'{"status":1,"mid":7,"users_online":0,"message_list":[]}'
+ROLL: Final = (
+    b'"game_cur":10,"game_bet":"0.10000000","game_won":"0.20000000","dice_roll":17.7777,'
+    b'"dice_target":"< 49.5000","user_balance":"7.00000000","server_seed":"c2","client_seed":"7"'
+)
+"""The fields of a roll of the dice."""
+
+GOOD: Final = b'{"status":1,"mid":7,"users_online":0,%b,"message_list":[]}' % ROLL
 """A body that each call of both services decodes."""
 
 
@@ -504,6 +510,11 @@ CALLS: Final[Mapping[str, Call]] = MappingProxyType(
         "unread_mail": pythbots(Effect.CONSUME, "mail", lambda bots: bots.unread_mail()),
         "own_consume": custom_call(Effect.CONSUME),
         "post": peerbet(Effect.WRITE, "set", lambda chat: chat.post("hello there")),
+        "roll": Call(
+            Effect.WRITE,
+            "peerbet.dice.roll",
+            lambda session, _: session.peerbet.roll("0.1", target="49.5", side="low", seed=7),
+        ),
         "send_mail": pythbots(Effect.WRITE, "mail", lambda bots: bots.send_mail("a", "b c")),
         "own_write": custom_call(Effect.WRITE),
     }

@@ -70,7 +70,7 @@ async def outcome(name: str, step: Step) -> PythpeerError:
 # -- requests -------------------------------------------------------------------------------------
 
 PEERBET: Final = "/api/chat/?action="
-MAIL: Final = "/api/mail.php?personalkey=personal-key"
+MAIL: Final = "/api/mail.php?personal_key=personal-key"
 
 TARGETS: Final[dict[str, tuple[Callable[[Session], Awaitable[object]], str]]] = {
     "messages": (lambda s: s.peerbet.messages(), PEERBET + "get&key=peerbet-key"),
@@ -148,9 +148,9 @@ async def test_keys_that_are_not_given_are_not_sent() -> None:
 async def test_the_parameter_of_the_personal_key_can_be_changed() -> None:
     """An option sets the name of the parameter for the key of the mail service."""
     async with RawServer(answer()) as server:
-        async with open_session(server.url, personal_key_param="personal_key") as session:
+        async with open_session(server.url, personal_key_param="personalkey") as session:
             await session.pythbots.all_mail()
-        assert server.targets == ["/api/mail.php?personal_key=personal-key&readall"]
+        assert server.targets == ["/api/mail.php?personalkey=personal-key&readall"]
 
 
 async def test_a_key_is_encoded_like_any_text() -> None:

@@ -39,7 +39,8 @@ from cli_runner import (
 from raw_server import RawServer, closed_port, drop, hang
 
 from pythpeer import Rate
-from pythpeer.cli import runtime
+from pythpeer.cli import main, overview, runtime
+from pythpeer.cli.app import app
 from pythpeer.cli.demo import command as demo
 from pythpeer.cli.output.rows import Rows
 from pythpeer.cli.output.sanitize import json_line, sanitize
@@ -440,6 +441,35 @@ def test_help_documents_exit_codes_and_environment(run: Run) -> None:
     assert "--after" in run("chat", "tail", "--help").out
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_the_help_fits_the_terminal(width: int) -> None:
+    """No line is wider, and no word of the help is lost."""
+    text = overview.format_help(width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) == width
+    assert {*overview.HELP.split()} <= {*text.split()}
+    for name, (_, description) in overview.COMMANDS.items():
+        assert any(line.startswith(f"│ {name} ") for line in lines)
+        assert {*description.split()} <= {*text.split()}
+
+
+def test_the_help_describes_each_command_as_its_own_help_does() -> None:
+    """The overview, which imports no command, repeats the first line of each."""
+    for name, (_, description) in overview.COMMANDS.items():
+        assert app[name].help.splitlines()[0] == description
+
+
+def test_the_help_is_ascii_where_nothing_else_can_be_printed(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The box is drawn with what stdout can encode."""
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert main([]) == 0
+    output.seek(0)
+    assert "+- Commands -" in output.read()
+
+
 def test_version(run: Run) -> None:
     """The version is one line."""
     assert re.fullmatch(r"pythpeer [0-9][^\s]*\n", run("--version").out)
@@ -547,14 +577,14 @@ def test_output_may_be_any_text_stream(run: Run) -> None:
 
 
 def test_the_extra_is_named_where_it_is_missing() -> None:
-    """Without cyclopts or rich there is one line of advice, and the library still works."""
+    """Without cyclopts or rich a command prints one line of advice; the library still works."""
     source = """
 import sys
 import pythpeer
 assert not {"cyclopts", "rich", "pythpeer.cli"} & set(sys.modules)
 sys.modules["rich.console"] = sys.modules["rich"] = sys.modules["cyclopts"] = None
 from pythpeer.cli import main
-sys.exit(main())
+sys.exit(main(["user", "alice"]))
 """
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, check=False
@@ -567,7 +597,7 @@ sys.exit(main())
 def test_an_import_that_fails_otherwise_is_a_bug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installing the extra would not help, so it is not suggested."""
     monkeypatch.setitem(sys.modules, "pythpeer.cli.app", None)
-    result = run("--version")
+    result = run("user", "alice")
     assert (result.code, result.out) == (1, "")
     assert one_line(result.err)
     assert "pythpeer.cli.app" in result.err
@@ -791,17 +821,17 @@ def test_a_command_is_cancelled_once() -> None:
     """A pipe that is closed during the clean-up after a signal does not interrupt that."""
     source = """
 import asyncio, os, signal, sys
-from pythpeer.cli import runtime, signals
+from pythpeer.cli import runner, runtime, signals
 
 async def command():
-    with runtime.stop_when_pipe_closes():
+    with runner.stop_when_pipe_closes():
         signal.raise_signal(signal.SIGTERM)
         try:
             await asyncio.sleep(30)
         finally:
             os.close(reader)
             await asyncio.sleep(0.2)
-            runtime.print_error(f"tidied up, pipe closed: {runtime._command.pipe_closed}")
+            runtime.print_error(f"tidied up, pipe closed: {runner._command.pipe_closed}")
 
 reader, writer = os.pipe()
 os.dup2(writer, 1)
@@ -809,7 +839,7 @@ os.close(writer)
 signals.NOTICE_AFTER = 60.0
 signals.install()
 try:
-    runtime.run(command())
+    runner.run(command())
 except runtime.Interrupted as error:
     sys.exit(runtime.report_error(error))
 """

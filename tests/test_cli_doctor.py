@@ -125,16 +125,16 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
 
 async def test_advice_is_below_the_finding(fake: FakeServices, run: Run) -> None:
     """An arrow and the advice; the failed checks are repeated at the end."""
-    fake.set_quirks(personal_key_param="personal_key")
+    fake.set_quirks(personal_key_param="personalkey")
     result = await run()
     lines = result.out.splitlines()
     at = lines.index(
-        "problem  personal-key: accepted only with the parameter personal_key, which "
+        "problem  personal-key: accepted only with the parameter personalkey, which "
         "is not the configured one"
     )
     assert lines[at + 1].strip(" →->") == (
-        "set PYTHPEER_PERSONAL_KEY_PARAM=personal_key, or create sessions with"
-        ' Session(personal_key_param="personal_key")'
+        "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or create sessions with"
+        ' Session(personal_key_param="personalkey")'
     )
     assert lines[-1].endswith("; problem: pythbots.personal-key")
 
@@ -240,7 +240,7 @@ async def test_the_page_shows_what_is_printed(
 ) -> None:
     """The example in the documentation is the report on these fake services, line by line."""
     async with FakeServices(
-        personal_key_param="personal_key",
+        personal_key_param="personalkey",
         numbers_as_strings=True,
         readall_marks=True,
         names={"from": "author"},

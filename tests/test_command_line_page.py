@@ -18,7 +18,8 @@ from cyclopts import App
 from fork_server import ForkServer
 
 from pythpeer import SqliteStore
-from pythpeer.cli.app import HELP, app
+from pythpeer.cli.app import app
+from pythpeer.cli.overview import HELP
 from pythpeer.testing import FakeServices
 
 pytest_plugins = ("cli_runner",)

@@ -116,3 +116,22 @@ def test_the_page_shows_the_output_of_serve(
     serve._print_intro(Page(fake, port=defaults["port"]).url, environment)
     page_text = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out in page_text
+
+
+async def test_user_defined_endpoints_run_on_their_own_fake(
+    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page declares two endpoints and a fake of both; a wrong password is an API error."""
+    await run(PROGRAMS["how-to/own-endpoints 0"], seconds=10.0)
+    assert capsys.readouterr().out == "rejected: Wrong password\nseed: 777777777\n"
+    assert fake.requests == []
+
+
+async def test_the_roll_of_the_page_is_made_once(
+    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints the result, and its money is that of the fake services."""
+    await run(PROGRAMS["how-to/dice 0"])
+    (bet,) = fake.dice.rolls
+    assert str(bet.bet) == "0.00010000"
+    assert f"{bet.balance:.8f} left" in capsys.readouterr().out

@@ -286,10 +286,10 @@ VARIANTS: Final[Mapping[str, ExpectedFinding]] = {
         {"names": {"read": None}}, "pythbots.mail.missing", NOTE, "is_read"
     ),
     "personal_key_param": ExpectedFinding(
-        {"personal_key_param": "personal_key"},
+        {"personal_key_param": "personalkey"},
         "pythbots.personal-key",
         PROBLEM,
-        "only with the parameter personal_key",
+        "only with the parameter personalkey",
     ),
     "refusal_status": ExpectedFinding(
         {"refusal_status": 403}, "pythbots.refusals", OK, '("User not found", HTTP status 403)'
@@ -318,7 +318,7 @@ async def test_every_variant_is_recognised(variant: str) -> None:
     """Each has a finding of its own, and causes no problem elsewhere."""
     sign = VARIANTS[variant]
     # The session is the user's: it knows nothing of how the service spells a parameter.
-    report = await examined(sign.options, personal_key_param="personalkey")
+    report = await examined(sign.options, personal_key_param="personal_key")
     finding = finding_of(report, sign.check)
     assert (finding.status, sign.words in finding.text) == (sign.status, True), finding
     failed_checks = [finding.check for finding in report.findings if finding.status is PROBLEM]
@@ -328,27 +328,49 @@ async def test_every_variant_is_recognised(variant: str) -> None:
 def test_the_table_has_every_variant_there_is() -> None:
     """A new quirk of the test kit requires a new row."""
     switched = {name for sign in VARIANTS.values() for name in sign.options}
-    assert switched == set(Quirks.__struct_fields__)
+    others = {"dead_key"}  # has tests of its own, with a key that is dead
+    assert switched | others == set(Quirks.__struct_fields__)
+
+
+async def test_a_dead_key_that_looks_like_no_key_is_noted() -> None:
+    """The page has no private message and none of the owner, whichever key was sent."""
+    report = await examined({"dead_key": "ignored"}, peerbet_key=f"{CANARY} of old")
+    found = finding_of(report, "peerbet.key")
+    assert found.status is NOTE
+    assert "a dead key may look like no key" in found.text
+    assert "run this again" in (found.advice or "")
+    for valid in (await examined({"dead_key": "ignored"}), await examined({})):
+        assert finding_of(valid, "peerbet.key").status is OK
+
+
+async def test_a_dead_key_that_is_rejected_is_a_problem() -> None:
+    """The other variant: the error of the service names the key."""
+    report = await examined({}, peerbet_key=f"{CANARY} of old")
+    assert finding_of(report, "peerbet.key").status is PROBLEM
+
+
+async def test_private_messages_prove_a_key() -> None:
+    """Also where its owner has written nothing."""
+    async with FakeServices(**KEYS) as fake:
+        fake.chat.say(CANARY, f"{CANARY} says", to=fake.username.upper())
+        found = finding_of(await report_on(fake), "peerbet.key")
+    assert (found.status, "private messages are returned (1" in found.text) == (OK, True)
 
 
 async def test_the_right_parameter_name_is_found() -> None:
     """For either parameter name in the session, and for one that is neither."""
-    for configured in ("personal_key", "key_of_mine"):
+    for configured in ("personalkey", "key_of_mine"):
         report = await examined({}, personal_key_param=configured)
         finding = finding_of(report, "pythbots.personal-key")
         assert (finding.status, finding.advice) == (
             PROBLEM,
             (
-                "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or create sessions with"
-                ' Session(personal_key_param="personalkey")'
+                "set PYTHPEER_PERSONAL_KEY_PARAM=personal_key, or create sessions with"
+                ' Session(personal_key_param="personal_key")'
             ),
         )
-    report = await examined(
-        {"personal_key_param": "personal_key"}, personal_key_param="personal_key"
-    )
-    assert finding_of(report, "pythbots.personal-key").text.endswith(
-        "the parameter is personal_key"
-    )
+    report = await examined({"personal_key_param": "personalkey"}, personal_key_param="personalkey")
+    assert finding_of(report, "pythbots.personal-key").text.endswith("the parameter is personalkey")
 
 
 @pytest.mark.parametrize("options", [{}, {"wrapped": True}])

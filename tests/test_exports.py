@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -53,34 +54,69 @@ def test_all_is_sorted_and_resolves(module: object) -> None:
     assert all(hasattr(module, name) for name in names)
 
 
-def test_all_lists_every_imported_name() -> None:
-    """Every name that `pythpeer.public` imports is in ``__all__``."""
+def test_type_checkers_and_the_interpreter_find_the_same_names() -> None:
+    """`pythpeer.public` imports each name from the module that has it at run time."""
     tree = ast.parse(inspect.getsource(pythpeer.public))
     imported = {
-        alias.asname or alias.name
+        alias.name: node.module
         for node in tree.body
         if isinstance(node, ast.ImportFrom) and node.module != "__future__"
         for alias in node.names
     }
-    assert imported == set(pythpeer.__all__)
+    assert imported.keys() == set(pythpeer.__all__) == set(pythpeer.public.__all__)
+    for name, module in imported.items():
+        home = importlib.import_module(f"pythpeer.{module}")
+        assert getattr(pythpeer, name) is getattr(home, name) is getattr(pythpeer.public, name)
 
 
-def test_names_are_loaded_on_first_use() -> None:
-    """Ctrl-C is handled before any slow import, and then every name is available."""
-    source = """
+LIGHT = """
 import sys
 before = {*sys.modules}  # coverage may have loaded modules, too
+
+def loaded():
+    return {name.partition(".")[0] for name in {*sys.modules} - before} | {*sys.modules} - before
+
 import pythpeer.cli
-loaded = {*sys.modules} - before
-assert not {"asyncio", "typing", "msgspec", "anyio", "pythpeer.errors"} & loaded
-assert {"Session", "merge", "__path__"} <= set(dir(pythpeer))
-assert pythpeer.errors.GapError is pythpeer.GapError
+assert {"Session", "merge", "__version__", "errors", "__path__"} <= set(dir(pythpeer))
 assert not hasattr(pythpeer, "Sesion")
+assert not {"asyncio", "typing", "msgspec", "anyio", "pythpeer.errors"} & loaded(), loaded()
+
+for arguments in (["--version"], ["--help"], ["-h"], []):
+    assert pythpeer.cli.main(arguments) == 0
+slow = {"aiohttp", "rich", "cyclopts", "msgspec", "anyio", "asyncio", "logging"}
+slow |= {"importlib.metadata", "typing"}
+assert not slow & loaded(), slow & loaded()
+
+assert pythpeer.errors.GapError is pythpeer.GapError
+assert not {"msgspec", "pythpeer.session"} & loaded(), loaded()
+pythpeer.ChatMessage, pythpeer.merge
+assert not {"aiohttp", "rich", "sqlite3"} & loaded(), loaded()
+
+assert pythpeer.cli.main(["user", "--help"]) == 0
+unused = {"pythpeer.cli.chat", "pythpeer.doctor", "pythpeer.testing", "aiohttp"}
+assert not unused & loaded(), unused & loaded()
 """
+
+
+def test_names_and_commands_are_loaded_on_first_use() -> None:
+    """Help and version import nothing slow, a command only its own module, a name only its own."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", source], capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", LIGHT],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PACKAGE.parent,
+        timeout=60,
     )
     assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"pythpeer {pythpeer.__version__}\nUsage: pythpeer COMMAND\n")
+
+
+@pytest.mark.parametrize("name", ["ChatMessage", "Rate", "merge"])
+def test_public_names_can_be_pickled_by_reference(name: str) -> None:
+    """A class or function that is loaded on first use is the same one after unpickling."""
+    value = getattr(pythpeer, name)
+    assert pickle.loads(pickle.dumps(value)) is value
 
 
 def test_a_star_import_brings_the_public_names() -> None:

@@ -24,7 +24,7 @@ async def test_every_user_has_a_mailbox_of_their_own(fake: FakeServices, client:
     fake.mail.register("bob", "key-of-bob")
     fake.mail.deliver("alice", "for bob", to="bob")
     fake.mail.deliver("alice", "for the fake's own user")
-    (mail,) = await client.get("/api/mail.php?personalkey=key-of-bob&readnew")
+    (mail,) = await client.get("/api/mail.php?personal_key=key-of-bob&readnew")
     assert mail["message"] == "for bob"
     (mail,) = await client.get(f"{MAIL}&readnew")
     assert mail["message"] == "for the fake's own user"
@@ -34,13 +34,13 @@ async def test_every_user_has_a_mailbox_of_their_own(fake: FakeServices, client:
 async def test_mail_arrives_at_other_users(fake: FakeServices, client: Client) -> None:
     """The sender is the key's user; it is delivered even if the recipient has no key yet."""
     fake.mail.register("bob", "key-of-bob")
-    await client.get("/api/mail.php?personalkey=key-of-bob&user=alice&message=hi")
+    await client.get("/api/mail.php?personal_key=key-of-bob&user=alice&message=hi")
     await client.get(f"{MAIL}&user=Bob&message=hello")
     assert fake.mail.of("bob").sent == [SentMail("alice", "hi")]
     assert fake.mail.sent == [SentMail("bob", "hello")]
     assert [(mail.sender, mail.text) for mail in fake.mail.of("alice").inbox] == [("bob", "hi")]
     fake.mail.register("alice", "key-of-alice")
-    (mail,) = await client.get("/api/mail.php?personalkey=key-of-alice&readnew")
+    (mail,) = await client.get("/api/mail.php?personal_key=key-of-alice&readnew")
     assert (mail["from"], mail["message"]) == ("bob", "hi")
 
 

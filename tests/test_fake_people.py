@@ -133,6 +133,22 @@ async def test_people_reply(fake: FakeServices) -> None:
     assert lines_of(fake)[2:] == [("alice", "pong")]
 
 
+async def test_names_of_people_are_compared_without_case(fake: FakeServices) -> None:
+    """A person is addressed in any case, and does not reply to another spelling of the name."""
+    alice = fake.people.add("Alice").answers("ping", "pong", after=0.0)
+    assert fake.people.add("ALICE") is alice
+    fake.chat.say("bob", "ping", to="alice")
+    fake.chat.say("ALICE", "ping")
+    fake.mail.deliver("bob", "ping", to="aLICE")
+    fake.mail.deliver("alicE", "ping", to="Alice")
+    assert [(line.sender, line.text, line.to) for line in fake.chat.messages] == [
+        ("bob", "ping", "alice"),
+        ("Alice", "pong", "bob"),
+        ("ALICE", "ping", ""),
+    ]
+    assert [mail.text for mail in fake.mail.of("bob").inbox] == ["pong"]
+
+
 async def test_people_do_not_reply_to_themselves(fake: FakeServices) -> None:
     """Neither in the chat nor by mail."""
     fake.people.add("alice").answers("hello", "hello hello", after=0.0).says("hello")

@@ -202,10 +202,27 @@ async def test_fields_of_pythbots_may_have_other_names(fake: FakeServices, clien
 
 async def test_the_personal_key_may_have_another_name(fake: FakeServices, client: Client) -> None:
     """`personal_key_param` is the required name; the other one is invalid then."""
-    fake.set_quirks(personal_key_param="personal_key")
-    assert await client.get(f"/api/mail.php?personal_key={fake.personal_key}&readnew") == []
+    fake.set_quirks(personal_key_param="personalkey")
+    assert await client.get(f"/api/mail.php?personalkey={fake.personal_key}&readnew") == []
     assert "error" in await client.get(f"{MAIL}&readnew")
     assert [violation.rule for violation in fake.violations] == ["key"]
+
+
+async def test_a_dead_key_may_look_like_none(fake: FakeServices, client: Client) -> None:
+    """`dead_key` is whether the chat can be read with an unknown key; no one can post with it."""
+    fake.set_quirks(dead_key="ignored")
+    fake.chat.say("alice", "psst", to=fake.username.title())
+    fake.chat.say(fake.username.upper(), "hello")
+    page = await client.get(f"{CHAT}get&key=dead")
+    assert [(line["msg"], line["my"], line["me"]) for line in page["message_list"]] == [
+        ("hello", 0, 0)
+    ]
+    page = await client.get(f"{CHAT}get&key={fake.peerbet_key}")
+    assert [(line["msg"], line["my"], line["me"]) for line in page["message_list"]] == [
+        ("psst", 0, 1),
+        ("hello", 1, 0),
+    ]
+    assert await client.get(f"{CHAT}set&key=dead&msg=hi") == {"status": 0, "message": "Invalid key"}
 
 
 async def test_api_errors_may_have_a_status(fake: FakeServices, client: Client) -> None:
@@ -250,7 +267,7 @@ VARIANTS: list[QuirkOptions] = [
     {"bits_as_booleans": True},
     {"readall_marks": True},
     {"names": {"from": "sender", "from_id": "sender_id", "username": "regname"}},
-    {"personal_key_param": "personal_key"},
+    {"personal_key_param": "personalkey"},
     {"refusal_status": 400},
     {"prefix": BOM},
     {"prefix": PHP_WARNING},
@@ -259,9 +276,9 @@ VARIANTS: list[QuirkOptions] = [
 
 
 def test_every_quirk_is_tried_with_the_library() -> None:
-    """All but the one that a session cannot compensate: mails without ids."""
+    """All but those that a session cannot compensate: mails without ids, and a dead key."""
     tried = {name for variant in VARIANTS for name in variant}
-    assert tried | {"mail_ids"} == set(Quirks.__struct_fields__)
+    assert tried | {"mail_ids", "dead_key"} == set(Quirks.__struct_fields__)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: "-".join(variant) or "none")

@@ -50,6 +50,15 @@ def anyio_backend(request: pytest.FixtureRequest) -> object:
 # -- reading the chat -----------------------------------------------------------------------------
 
 
+async def test_ids_can_start_higher() -> None:
+    """`skip_to` sets the next id, and never goes back."""
+    async with FakeServices() as fake:
+        fake.chat.skip_to(1000)
+        assert [fake.chat.say("alice", "one"), fake.chat.say("alice", "two")] == [1000, 1001]
+        fake.chat.skip_to(7)
+        assert fake.chat.say("alice", "three") == 1002
+
+
 async def test_a_response_has_the_documented_shape(fake: FakeServices, client: Client) -> None:
     """Fields, bits and dates are those of the documentation's example."""
     fake.chat.users_online = 7
@@ -412,7 +421,7 @@ async def test_an_unknown_sender_becomes_a_user(fake: FakeServices, client: Clie
     assert person["username"] == "stranger"
 
 
-@pytest.mark.parametrize("key", ["", "personalkey=", "personalkey=wrong"])
+@pytest.mark.parametrize("key", ["", "personal_key=", "personal_key=wrong"])
 async def test_mail_requires_the_personal_key(fake: FakeServices, client: Client, key: str) -> None:
     """Without the personal key, mail can be neither read nor sent."""
     fake.mail.deliver("tiro", "first")
@@ -426,11 +435,11 @@ async def test_mail_requires_the_personal_key(fake: FakeServices, client: Client
 async def test_the_personal_key_can_have_another_name() -> None:
     """`personal_key_param` is the required name; the other one is invalid then."""
     async with (
-        FakeServices(rates=UNLIMITED, personal_key_param="personal_key") as fake,
+        FakeServices(rates=UNLIMITED, personal_key_param="personalkey") as fake,
         connect() as http,
     ):
         client = Client(fake, http)
-        target = f"/api/mail.php?personal_key={fake.personal_key}&readnew"
+        target = f"/api/mail.php?personalkey={fake.personal_key}&readnew"
         assert await client.get(target) == []
         assert "error" in await client.get(f"{MAIL}&readnew")
 
@@ -549,8 +558,8 @@ async def test_the_record_is_bounded(
         f"{CHAT}get&key=canary",
         f"{CHAT}get&%6Bey=canary",
         f"{CHAT}get&KEY=canary&mid=1",
-        "/api/mail.php?personalkey=canary&readnew",
         "/api/mail.php?personal_key=canary&readnew",
+        "/api/mail.php?personalkey=canary&readnew",
         f"{INFO}tiro&api_key=canary",
         f"{INFO}fake-personal-key%2F",
         f"{INFO}fake-peerbet-key",

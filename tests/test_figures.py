@@ -31,7 +31,7 @@ def test_the_paragraphs_are_made_from_the_results(reports: dict[str, Report]) ->
     pages = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
     for name, paragraph in sentences(reports):
         assert (SNIPPETS / f"{name}.txt").read_text(encoding="utf-8") == f"{paragraph}\n"
-        assert f'--8<-- "docs/snippets/{name}.txt"' in pages
+        assert f"--8<--\ndocs/snippets/{name}.txt\n--8<--" in pages
 
 
 def test_the_page_begins_with_the_table_that_decides(reports: dict[str, Report]) -> None:

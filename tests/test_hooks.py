@@ -262,7 +262,7 @@ async def test_destructive_reads_are_reported_too() -> None:
         services.deliver("one", "two")
         await session.pythbots.unread_mail()
     (request,) = everything.of(RequestEvent)
-    assert request.url == f"{services.url}/api/mail.php?personalkey=***&readnew"
+    assert request.url == f"{services.url}/api/mail.php?personal_key=***&readnew"
     assert [event.items for event in everything.of(StoreEvent)] == [2]
 
 
@@ -609,4 +609,4 @@ async def test_a_failed_poll_is_an_outcome_like_any_other() -> None:
             await anext(stream)
     assert [event.outcome for event in seen] == ["unknown", "ok"]
     assert [event.attempt for event in seen] == [1, 2]
-    assert seen[1].url.endswith("personalkey=***&readall")
+    assert seen[1].url.endswith("personal_key=***&readall")

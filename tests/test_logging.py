@@ -8,9 +8,11 @@ import logging
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import anyio
 import msgspec
 import pytest
 from raw_server import RawServer, answer, drop, error_page, open_session
@@ -75,7 +77,7 @@ async def test_the_documented_records_are_logged(
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
     assert set(records_of(caplog)) == DOCUMENTED
-    assert len(DOCUMENTED) == 9
+    assert len(DOCUMENTED) == 10
 
 
 async def _corrupt(path: Path) -> None:
@@ -103,7 +105,7 @@ async def test_each_request_is_logged_redacted(caplog: pytest.LogCaptureFixture)
         first.getMessage(),
     )
     assert second.getMessage().startswith("pythbots.mail: OutcomeUnknownError after ")
-    assert second.getMessage().endswith("/api/mail.php?personalkey=***&id=5&message=***")
+    assert second.getMessage().endswith("/api/mail.php?personal_key=***&id=5&message=***")
     about = {name: getattr(second, name) for name in ResponseEvent.__struct_fields__}
     event = msgspec.convert(about, ResponseEvent)
     assert (event.endpoint, event.outcome, event.status) == ("pythbots.mail", "unknown", None)
@@ -151,8 +153,33 @@ async def test_a_service_that_is_down_is_one_warning_and_one_info(
         await asyncio.gather(*waits)
     assert [(name, level) for name, level, _ in records_of(caplog)] == [
         ("pythpeer.streams", "WARNING"),
-        ("pythpeer.streams", "INFO"),
+        ("pythpeer.streams", "INFO"),  # the first poll
+        ("pythpeer.streams", "INFO"),  # the end of the failures
     ]
+
+
+async def test_a_failure_that_lasts_is_logged_every_ten_minutes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And `health` shows since when, until it is over."""
+    async with Scripted() as services, services.session() as session:
+        services.default_faults["get"] = DROP_WITHOUT_EFFECT
+        stream = session.peerbet.chat_stream(after=0)
+        start = datetime.now(UTC)
+        with anyio.move_on_after(35 * 60):
+            await anext(stream)
+        assert len(records_of(caplog)) == 4
+        health = session.health()
+        assert not health.ok
+        assert health.streams[0].last_error == "TransportError"
+        since = health.streams[0].failing_since
+        assert since is not None
+        assert start <= since <= datetime.now(UTC)
+        services.default_faults.clear()
+        services.say()
+        await anext(stream)
+        assert session.health().ok
+        assert stream.health().failing_since is None
 
 
 def test_nothing_is_printed_by_default() -> None:

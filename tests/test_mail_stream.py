@@ -12,7 +12,16 @@ from typing import Final, Literal, ParamSpec, TypeVar, cast
 
 import anyio
 import pytest
-from helpers import DEEP, SHORT_BACKOFF, examples, schedule, take
+from helpers import (
+    DEEP,
+    SHORT_BACKOFF,
+    examples,
+    logged_levels,
+    now,
+    schedule,
+    take,
+    wait_until,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -172,6 +181,27 @@ async def test_unread_mail_is_returned_as_it_arrives(services: Scripted, session
     assert all(b - a == pytest.approx(1.0, abs=1e-3) for a, b in itertools.pairwise(times))
 
 
+async def test_a_hanging_read_keeps_no_token_from_other_requests(plain: Scripted) -> None:
+    """A poll and a call that wait for a read in progress hold no token while they wait."""
+    plain.script("readnew", HANG)
+
+    async def read_directly(session: Session) -> None:
+        with suppress(OutcomeUnknownError):
+            await session.pythbots.unread_mail()
+
+    async with plain.session() as session, anyio.create_task_group() as tasks:
+        tasks.start_soon(read_directly, session)
+        await wait_until(lambda: plain.requests)
+        tasks.start_soon(all_of, session.pythbots.mail_stream())
+        tasks.start_soon(read_directly, session)
+        await asyncio.sleep(2.5)
+        assert session.limiters["pythbots.mail"].outstanding == 0
+        start = now()
+        await session.pythbots.send_mail("bob", "hello")
+        assert now() - start < 0.5
+        assert kinds(plain) == ["readnew", "send"]
+
+
 async def test_streams_share_their_polls(services: Scripted, session: Session) -> None:
     """Many streams of one session get all mail each, with the polls of one."""
     schedule(1.5, services.deliver, "one", "two")
@@ -230,7 +260,7 @@ async def test_a_lost_response_loses_no_mail(
     assert seen(*await all_of(stream)) == [("two", True), ("two", True), ("three", True)]
     schedule(0.5, services.deliver, "four")
     assert seen(*await all_of(stream, 4.0)) == [("four", False)]
-    levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
+    levels = logged_levels(caplog)
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
     assert kinds(services).count("readall") == 1
 
@@ -337,7 +367,7 @@ async def test_transient_failures_are_waited_out(
     async with plain.session(retry=SHORT_BACKOFF, store=new_store()) as session:
         stream = session.pythbots.mail_stream()
         assert texts(*await take(stream, 1), *await all_of(stream)) == ["one"]
-    levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
+    levels = logged_levels(caplog)
     assert [level for level in levels if level >= logging.INFO] == [logging.WARNING, logging.INFO]
 
 
@@ -752,7 +782,7 @@ async def test_bad_mail_hides_no_neighbours(
         stream = session.pythbots.mail_stream()
         assert texts(*await all_of(stream)) == ["one", "two"]
         assert stream.skipped == 3
-        levels = [r.levelno for r in caplog.records if r.name.startswith("pythpeer")]
+        levels = logged_levels(caplog)
         assert levels == [logging.WARNING] * 3
 
 

@@ -33,7 +33,7 @@ from scripted import DROP_WITHOUT_EFFECT, FAST, Scripted
 
 from pythpeer import PythpeerError, Rate, Retry
 from pythpeer.otel import OpenTelemetry
-from pythpeer.version import version
+from pythpeer.version import __version__
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +123,7 @@ async def test_a_request_is_a_client_span(collector: Collector) -> None:
     assert 1.5 <= seconds(span) < 1.7
     scope = span.instrumentation_scope
     assert scope is not None
-    assert (scope.name, scope.version) == ("pythpeer", version())
+    assert (scope.name, scope.version) == ("pythpeer", __version__)
 
 
 FAILURES: Final[dict[str, tuple[Step, int | None, str, str]]] = {
@@ -263,7 +263,7 @@ async def test_mail_is_measured(collector: Collector) -> None:
             await anext(stream)
     assert collector.counted("pythpeer.messages", "pythpeer.endpoint") == {"pythbots.mail": 2}
     (span,) = collector.spans
-    assert str(attributes(span)["url.full"]).endswith("/api/mail.php?personalkey=***&readnew")
+    assert str(attributes(span)["url.full"]).endswith("/api/mail.php?personal_key=***&readnew")
 
 
 async def test_one_telemetry_serves_several_sessions(collector: Collector) -> None:

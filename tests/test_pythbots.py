@@ -242,7 +242,7 @@ async def test_mail_goes_to_a_name_or_an_id(
     await session.pythbots.send_mail(to, "a b+c & é 😀")
     assert fake.mail.sent == [SentMail("alice", "a b+c & é 😀")]
     assert fake.requests[0].target == (
-        f"/api/mail.php?personalkey=***&{recipient}&message=a%20b%2Bc%20%26%20%C3%A9%20%F0%9F%98%80"
+        f"/api/mail.php?personal_key=***&{recipient}&message=a%20b%2Bc%20%26%20%C3%A9%20%F0%9F%98%80"
     )
 
 
@@ -328,7 +328,7 @@ async def test_unread_mail_is_fetched_once(fake: FakeServices, session: Session)
     fake.mail.deliver("alice", "third")
     assert texts(await session.pythbots.unread_mail()) == ["third"]
     targets = {request.target for request in fake.requests}
-    assert targets == {"/api/mail.php?personalkey=***&readnew"}
+    assert targets == {"/api/mail.php?personal_key=***&readnew"}
 
 
 async def test_all_mail_is_the_history(fake: FakeServices, session: Session) -> None:
@@ -341,7 +341,7 @@ async def test_all_mail_is_the_history(fake: FakeServices, session: Session) -> 
         assert texts(history) == ["first", "second"]
         assert [mail.is_read for mail in history] == [True, False]
         assert not any(mail.recovered for mail in history)
-    assert fake.requests[-1].target == "/api/mail.php?personalkey=***&readall"
+    assert fake.requests[-1].target == "/api/mail.php?personal_key=***&readall"
     assert texts(await session.pythbots.unread_mail()) == ["second"]
 
 

@@ -105,26 +105,33 @@ async def test_the_merged_streams_show_chat_and_mail(
     assert "mail bob hello" in out
 
 
-async def test_a_user_defined_endpoint_is_called_as_declared(
+async def test_user_defined_endpoints_are_called_as_declared(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The action comes first, then the parameters in their order."""
+    """The action comes first, then the parameters in their order; the fake is that of the docs."""
+    page = (Path(__file__).parent.parent / "docs/how-to/own-endpoints.md").read_text("utf-8")
+    names: dict[str, Any] = {"__name__": "docs"}
+    exec(page.partition("```python\n")[2].partition("\nasync def start_fake")[0], names)
     targets: list[str] = []
 
     async def answer(request: web.BaseRequest) -> web.Response:
         targets.append(request.path_qs)
-        return web.Response(text='{"status": 1, "roll": "12.5", "balance": "1.00"}')
+        response: web.Response = await names["answer"](request)
+        return response
 
     server = await asyncio.get_running_loop().create_server(web.Server(answer), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    monkeypatch.setenv("EXAMPLE_DICE_URL", f"http://127.0.0.1:{port}/api/dice/")
+    monkeypatch.setenv("PYTHPEER_PEERBET_URL", f"http://127.0.0.1:{port}")
     try:
-        await program_with("example.dice.roll")
+        await program_with("peerbet.account.signin")
     finally:
         server.close()
         await server.wait_closed()
-    assert targets == ["/api/dice/?action=roll&key=your%20key&bet=0.10000000&chance=50"]
-    assert capsys.readouterr().out == "12.5 1.00\n"
+    assert targets == [
+        "/api/account/?action=signin&user=alice&pass=a%20password",
+        "/api/dice/?action=getseed&key=the%20key%20of%20alice",
+    ]
+    assert capsys.readouterr().out == "777777777\n"
 
 
 async def test_the_bot_test_passes(capsys: pytest.CaptureFixture[str]) -> None:

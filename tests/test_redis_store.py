@@ -515,6 +515,9 @@ class MemorySource:
         self.ids = list(ids)
         self.polls: list[object] = []
 
+    async def position_after(self, log: Log[Item], after: int) -> int | None:
+        return after
+
     async def initial_position(self, log: Log[Item]) -> int | None:
         return None
 

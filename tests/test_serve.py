@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -23,6 +24,7 @@ from inner_pytest import run_pytest
 
 from pythpeer import Session
 from pythpeer.cli import main
+from pythpeer.cli.serve import FIRST_SECOND
 
 FREE: Final = ("--port", "0", "--peerbet-port", "0", "--pythbots-port", "0")
 
@@ -93,11 +95,13 @@ async def test_it_prints_its_urls_serves_and_stops(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lines have the URLs; Ctrl-C ends it with code 0, with a page open."""
+    started = int(time.time())
     command = await serve(*FREE).ready()
     for name, value in command.environment.items():
         monkeypatch.setenv(name, value)
     async with Session.from_env() as session, aiohttp.ClientSession() as http:
-        assert await session.peerbet.post("hello") == 1
+        first = await session.peerbet.post("hello")
+        assert started <= first + FIRST_SECOND <= time.time()  # above the ids of earlier runs
         async with http.get(command.page) as page, http.get(f"{command.page}api/events") as sse:
             assert "pythpeer serve" in await page.text()
             assert (await sse.content.readline()).startswith(b"retry")

@@ -52,6 +52,7 @@ pytestmark = pytest.mark.anyio
 ENDPOINTS = [
     "peerbet.chat.get",
     "peerbet.chat.set",
+    "peerbet.dice.roll",
     "pythbots.cstats",
     "pythbots.crank",
     "pythbots.mail",
@@ -62,6 +63,7 @@ VARIABLES = ["PEERBET_KEY", "PERSONAL_KEY", "PYTHBOTS_API_KEY", "PEERBET_URL", "
 REQUESTS: dict[str, Callable[[Session], Awaitable[object]]] = {
     "messages": lambda session: session.peerbet.messages(),
     "post": lambda session: session.peerbet.post("hi"),
+    "roll": lambda session: session.peerbet.roll("0.1", target=50, side="low"),
     "user": lambda session: session.pythbots.user("tiro"),
     "staff": lambda session: session.pythbots.staff(1),
     "stats": lambda session: session.pythbots.stats(1),
@@ -396,18 +398,59 @@ async def test_keys_are_text_or_secrets(key: str | Secret) -> None:
             await session.pythbots.send_mail("bob", "hi")
         chat, mail = server.requests
         assert chat.target == "/api/chat/?action=set&key=text&msg=hi"
-        assert mail.target == "/api/mail.php?personalkey=text&user=bob&message=hi"
+        assert mail.target == "/api/mail.php?personal_key=text&user=bob&message=hi"
         assert ("X-API-Key", "text") in mail.headers
         assert "X-API-Key" not in dict(chat.headers)
 
 
 async def test_the_personal_keys_parameter_can_be_spelled_otherwise() -> None:
     """``personal_key_param`` is the name of its parameter."""
-    async with FakeServices(personal_key_param="personal_key") as fake:
+    async with FakeServices(personal_key_param="personalkey") as fake:
         async with fake.session() as session:
             await session.pythbots.all_mail()
-        assert fake.requests[0].target == "/api/mail.php?personal_key=***&readall"
+        assert fake.requests[0].target == "/api/mail.php?personalkey=***&readall"
     assert fake.violations == []
+
+
+async def test_a_rejected_personal_key_names_the_spelling_and_the_option() -> None:
+    """The key may be right, and the name of its parameter wrong."""
+    async with (
+        FakeServices(personal_key_param="personalkey") as fake,
+        fake.session(personal_key_param="personal_key") as session,
+    ):
+        for call in (
+            session.pythbots.all_mail(),
+            session.pythbots.unread_mail(),
+            session.pythbots.send_mail("tiro", "hi"),
+        ):
+            with pytest.raises(AccessDeniedError) as raised:
+                await call
+            assert raised.value.message == "Invalid personal key"
+            assert str(raised.value).endswith(
+                "Invalid personal key (the personal key was sent as personal_key:"
+                " personal_key_param, or PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling)"
+            )
+        with pytest.raises(AccessDeniedError, match="personal_key_param"):
+            await anext(session.pythbots.mail_stream())
+
+
+async def test_a_rejected_key_names_the_variable() -> None:
+    """So do posts, reads of the chat, and look-ups."""
+    async with (
+        FakeServices(pythbots_api_key="another") as fake,
+        fake.session(peerbet_key="dead", pythbots_api_key="wrong") as session,
+    ):
+        with pytest.raises(AccessDeniedError, match=r"Invalid key \(.*PYTHPEER_PEERBET_KEY"):
+            await session.peerbet.post("hi")
+        with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PEERBET_KEY"):
+            await session.peerbet.messages()
+        with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PYTHBOTS_API_KEY"):
+            await session.pythbots.user("tiro")
+        fake.set_quirks(dead_key="ignored")
+        assert (await session.peerbet.messages()).messages == ()
+        with pytest.raises(AccessDeniedError, match=r"PYTHPEER_PEERBET_KEY"):
+            await session.peerbet.post("hi")
+        assert fake.chat.messages == []
 
 
 @pytest.mark.parametrize("option", ["peerbet_url", "pythbots_url"])
@@ -546,7 +589,7 @@ def test_good_options_are_taken() -> None:
         retry=Retry(attempts=1),
         store=MemoryStore(),
         ssl_context=ssl.create_default_context(),
-        personal_key_param="personal_key",
+        personal_key_param="personalkey",
     )
     assert session.limiters["peerbet.chat.get"].rate == Rate(0.5)
 
@@ -665,7 +708,7 @@ async def wire_of(session: Session, server: RawServer) -> tuple[str, str, str | 
         await session.pythbots.send_mail("bob", "hi")
     chat, mail = server.requests
     key = chat.target.partition("&key=")[2].partition("&")[0]
-    personal = mail.target.partition("personalkey=")[2].partition("&")[0]
+    personal = mail.target.partition("personal_key=")[2].partition("&")[0]
     return key, personal, dict(mail.headers).get("X-API-Key")
 
 
@@ -773,7 +816,8 @@ def test_limiters_are_there_from_the_start() -> None:
     assert sorted(limiters) == sorted(ENDPOINTS)
     for name, limiter in limiters.items():
         lookup = name in ("pythbots.userinfo", "pythbots.crank", "pythbots.cstats")
-        assert limiter.rate == Rate(1.0, burst=3 if lookup else 1)
+        interval = 2.0 if name == "peerbet.dice.roll" else 1.0
+        assert limiter.rate == Rate(interval, burst=3 if lookup else 1)
         assert (limiter.name, limiter.waiting) == (name, 0)
         assert limiter.available == limiter.rate.burst
 

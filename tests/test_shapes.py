@@ -110,7 +110,9 @@ def test_every_sample_is_parsed(case: str) -> None:
     if case in REJECTED:
         kind, words = REJECTED[case]
         assert type(answer) is kind
-        assert str(answer) == f"{case.partition('/')[0]}: {words}"
+        shown, _, hint = str(answer).partition(" (")
+        assert shown == f"{case.partition('/')[0]}: {words}"
+        assert bool(hint) == isinstance(answer, AccessDeniedError)
     elif case.partition("/")[2].startswith("captured_refusal"):
         assert isinstance(answer, (ApiError, RateLimitedError))
     elif case in ANSWERS_TO_A_WRITE:

@@ -31,6 +31,7 @@ from pythpeer.stores import (
     Store,
     Topic,
 )
+from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
 
@@ -78,6 +79,32 @@ def copy_file(folder: Path, *, after_reboot: bool = False) -> Path:
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE store SET boot = ?", (clock_offset,))
     return path
+
+
+async def test_mail_positions_are_kept_where_the_key_is_spelled_differently(
+    tmp_path: Path,
+) -> None:
+    """The position of a mail stream does not depend on the name of the key's parameter."""
+    for name in ("mail.sqlite", "mail.sqlite-places"):
+        shutil.copy(SAMPLES / name, tmp_path / name)
+    path = tmp_path / "mail.sqlite"
+    async with FakeServices() as fake:
+        for number in range(1, 5):
+            fake.mail.deliver("alice", f"mail {number}")
+        fake.mail.inbox[:3] = [
+            msgspec.structs.replace(mail, read=True) for mail in fake.mail.inbox[:3]
+        ]
+        with closing(sqlite3.connect(path)) as db, db:
+            old_url = "http://127.0.0.1:46675"
+            db.execute("UPDATE log SET topic = replace(topic, ?, ?)", (old_url, fake.pythbots_url))
+            db.execute("UPDATE store SET boot = 0")  # as after a reboot
+        async with fake.session(store=SqliteStore(path)) as session:
+            stream = session.pythbots.mail_stream(name="bot")
+            assert [(await anext(stream)).text for _ in range(2)] == ["mail 3", "mail 4"]
+        assert [request.target for request in fake.requests] == [
+            "/api/mail.php?personal_key=***&readnew"
+        ]
+        assert fake.violations == []
 
 
 def restore_keys(store: VirtualRedisStore) -> None:

@@ -90,6 +90,9 @@ class MemorySource:
     def add(self, *ids: int) -> None:
         self.ids = sorted({*self.ids, *ids})
 
+    async def position_after(self, log: Log[Item], after: int) -> int | None:
+        return after
+
     async def initial_position(self, log: Log[Item]) -> int | None:
         return None
 

@@ -42,7 +42,7 @@ async def lines(
 async def _mails(
     http: aiohttp.ClientSession, access: ServiceAccess, which: str
 ) -> list[dict[str, Any]]:
-    asked = f"personalkey={access.personal_key}&{which}"
+    asked = f"personal_key={access.personal_key}&{which}"
     return list(await get(http, f"{access.pythbots_url}/api/mail.php", asked))
 
 

@@ -52,9 +52,10 @@ async def main(session: Session) -> None:
                 logger.warning("messages between %d and %d were missed", gap.after, gap.before)
                 recent.clear()
                 continue
-            if message.is_mine or message.is_bot or message.sender in staff:
+            sender = message.sender.casefold()  # the services compare names without case
+            if message.is_mine or message.is_bot or sender in staff:
                 continue
-            texts = recent[message.sender]
+            texts = recent[sender]
             texts.append(message.text)
             if len(texts) == REPEATED and len(set(texts)) == 1:
                 texts.clear()
@@ -66,7 +67,8 @@ async def read_staff(session: Session) -> set[str]:
     """Return the names of the staff; none if the chat is not opted in."""
     while not session.stopping:
         try:
-            return {member.username or "" for member in await session.pythbots.staff(CHAT)}
+            members = await session.pythbots.staff(CHAT)
+            return {member.username.casefold() for member in members if member.username}
         except ApiError as error:
             logger.warning("every user is moderated: %s", error)
             break

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 
+from ..version import __version__
 from . import signals
 
 TYPE_CHECKING = False  # known to type checkers; importing `typing` takes time
@@ -15,7 +16,10 @@ TYPE_CHECKING = False  # known to type checkers; importing `typing` takes time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["VERSION", "main"]
+
+VERSION = f"pythpeer {__version__}"
+"""What ``pythpeer --version`` prints."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,6 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int:
     from . import runtime
 
+    if list(arguments) == ["--version"]:
+        print(VERSION)
+        return 0
+    if list(arguments) in ([], ["--help"], ["-h"]):
+        from .overview import print_overview
+
+        print_overview()
+        return 0
     try:
         from .app import run
     except ImportError as error:

@@ -1,6 +1,6 @@
-"""The whole command line: its help, its commands, and the selection of one of them.
+"""The commands of the command line, and the selection of one of them.
 
-Each command is registered here with one line, and has a module of its own.
+Each command has a module of its own, which is imported on first use, and a line in `overview`.
 """
 
 from __future__ import annotations
@@ -12,59 +12,15 @@ from typing import Final
 from cyclopts import App, CycloptsError
 
 from .. import InvalidRequestError
-from ..version import version
-from . import runtime
-from .chat import chat
-from .completion import add_completion
-from .demo.command import demo
-from .doctor import doctor
-from .lookups import staff, stats, user
-from .mail import mail
+from . import VERSION, runner
 from .output.console import make_console
-from .serve import serve
-from .top.command import top
+from .overview import COMMANDS, HELP
 
 __all__ = ["app", "run"]
 
-HELP: Final = """\
-Use the Peerbet chat, read and send PythBots mail, look up users and chats.
-
-"pythpeer demo" is a first trial without a key or a network, and so is
-"pythpeer serve", with which you can try your own bot.
-
-Keys and URLs are read from the environment, never from arguments. A key
-that is required and not set is read from the terminal, without an echo.
-  PYTHPEER_PEERBET_KEY        to post, and to read private messages
-  PYTHPEER_PERSONAL_KEY       for mail
-  PYTHPEER_PYTHBOTS_API_KEY   for PythBots, if it requires one
-  PYTHPEER_PEERBET_URL        another URL of Peerbet
-  PYTHPEER_PYTHBOTS_URL       another URL of PythBots
-  PYTHPEER_STORE              the store of positions and pacing: a file, or a redis:// URL
-
-Exit codes:
-  0    success; also if the output is closed, or demo or serve is interrupted
-  1    the service or the network failed, or there was an API error
-  2    invalid usage or configuration: nothing was sent
-  3    outcome unknown: it may have been sent, and was not repeated
-  130  interrupted by Ctrl-C (143 by SIGTERM); a message may have been sent
-"""
-
-app: Final = App(
-    name="pythpeer",
-    help=HELP,
-    help_format="plaintext",
-    version=lambda: f"pythpeer {version()}",
-)
-app.command(demo)
-app.command(serve)
-app.command(chat)
-app.command(mail)
-app.command(user)
-app.command(staff)
-app.command(stats)
-app.command(top)
-app.command(doctor)
-add_completion(app)
+app: Final = App(name="pythpeer", help=HELP, help_format="plaintext", version=VERSION)
+for _name, (_target, _) in COMMANDS.items():
+    app.command(f"{__package__}.{_target}", name=_name)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -76,7 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     except CycloptsError as error:
         reason = str(error)
     else:
-        result = command(*bound.args, **bound.kwargs)
-        code = runtime.run(result) if inspect.iscoroutine(result) else result
+        with runner.log_to_stderr():
+            result = command(*bound.args, **bound.kwargs)
+            code = runner.run(result) if inspect.iscoroutine(result) else result
         return code if isinstance(code, int) else 0
     raise InvalidRequestError(f"{reason} (see --help)")

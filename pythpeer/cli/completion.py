@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-__all__ = ["add_completion"]
+__all__ = ["completion"]
 
 
-def add_completion(app: App) -> None:
-    """Add the command ``completion`` to *app*, whose commands it completes."""
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")], /
+) -> None:
+    """Print the script that completes commands and options in a shell.
 
-    @app.command
-    def completion(
-        shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(help="The shell.")], /
-    ) -> None:
-        """Print the script that completes commands and options in a shell.
+    bash: pythpeer completion bash > ~/.local/share/bash-completion/completions/pythpeer
+    zsh: pythpeer completion zsh > a file named _pythpeer in a directory of fpath
+    fish: pythpeer completion fish > ~/.config/fish/completions/pythpeer.fish
+    """
+    from .app import app  # late: it lists this command
 
-        bash: pythpeer completion bash > ~/.local/share/bash-completion/completions/pythpeer
-        zsh: pythpeer completion zsh > a file named _pythpeer in a directory of fpath
-        fish: pythpeer completion fish > ~/.config/fish/completions/pythpeer.fish
-        """
-        print(app.generate_completion(shell=shell).rstrip())
+    print(app.generate_completion(shell=shell).rstrip())

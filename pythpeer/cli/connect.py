@@ -19,6 +19,7 @@ from .input import prompt_key
 __all__ = [
     "PEERBET_KEY",
     "PERSONAL_KEY",
+    "ROLL_KEY",
     "Key",
     "connected",
     "reject_store_url",
@@ -44,6 +45,7 @@ class Key(NamedTuple):
 
 
 PEERBET_KEY: Final = Key("posting", "Peerbet key", "peerbet_key", "PYTHPEER_PEERBET_KEY")
+ROLL_KEY: Final = PEERBET_KEY._replace(purpose="a roll")
 PERSONAL_KEY: Final = Key("mail", "personal key", "personal_key", "PYTHPEER_PERSONAL_KEY")
 
 

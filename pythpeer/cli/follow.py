@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .. import ChatMessage, GapError, Mail, Stream
-from . import runtime
+from . import runner, runtime
 from .output.rows import Rows
 
 __all__ = ["follow"]
@@ -19,7 +19,7 @@ async def follow(
         runtime.print_error(f"following {subject}; Ctrl-C stops")
     shown = 0
     async with stream:
-        with runtime.stop_when_pipe_closes():
+        with runner.stop_when_pipe_closes():
             while shown != messages:
                 try:
                     item = await anext(stream)

@@ -18,7 +18,7 @@ from ..errors import InvalidRequestError, Result
 from ..secret import Secret
 from . import runtime
 
-__all__ = ["prompt_key", "read_text"]
+__all__ = ["confirm", "prompt_key", "read_text"]
 
 POLL_INTERVAL: Final = 0.05
 """Seconds between two polls."""
@@ -56,6 +56,21 @@ async def read_text(argument: str | None, *, stdin: bool) -> str:
     else:
         return text.rstrip("\r\n")
     raise InvalidRequestError(f"stdin is not UTF-8: see its byte {position}")
+
+
+async def confirm(question: str, option: str) -> None:
+    """Ask a question at the terminal. Raises `InvalidRequestError` unless the answer is yes.
+
+    *option* is the option that gives the answer where there is no terminal.
+    """
+    if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise InvalidRequestError(
+            f"not confirmed, and there is no terminal to ask at: give {option}"
+        )
+    print(question, end="", file=sys.stderr, flush=True)
+    reply = await _read(sys.stdin.fileno())
+    if reply.strip().lower() not in (b"y", b"yes"):
+        raise InvalidRequestError("not confirmed: nothing was sent")
 
 
 async def prompt_key(question: str) -> Result[Secret | None]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 import sys
+import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from rich.text import Text
 
 from .. import InvalidRequestError, Rate
 from ..testing import DEFAULT_RATES, FakeServices
-from . import runtime
+from . import runner, runtime
 from .options import Flag, Json
 from .output.console import make_console, write_json
 from .output.sanitize import sanitize
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from ..testing.web import Notice, Page
 
 __all__ = ["serve"]
+
+FIRST_SECOND: Final = 1_577_836_800
+"""The beginning of 2020, in seconds after 1970. Counted from there, ids are Int32 until 2088."""
 
 PEOPLE_PACE: Final = (2.0, 7.0)
 """The minimum and maximum of seconds between two actions of people, slow enough to read."""
@@ -65,13 +69,23 @@ def serve(
         peerbet_port=peerbet_port,
         pythbots_port=pythbots_port,
     )
+    fake.chat.skip_to(_first_id(time.time()))
     if people:
         fake.people.live(pace=PEOPLE_PACE)
     notices: asyncio.Queue[Notice] = asyncio.Queue()
     page = Page(fake, port=port, on_notice=notices.put_nowait)
     with contextlib.suppress(runtime.Interrupted):  # the usual end
-        runtime.run(_serve(fake, page, notices, json=json))
+        runner.run(_serve(fake, page, notices, json=json))
     return 0
+
+
+def _first_id(seconds: float) -> int:
+    """Return the id of the first message of a run that begins *seconds* after 1970.
+
+    It is above those of earlier runs, so that a bot whose store outlives them continues: a run has
+    fewer messages than it lasts seconds.
+    """
+    return int(seconds) - FIRST_SECOND
 
 
 async def _serve(
@@ -88,7 +102,7 @@ async def _serve(
             write_json("serving", {"page": page.url, "environment": fake.environment})
         else:
             _print_intro(page.url, fake.environment)
-        with runtime.stop_when_pipe_closes():
+        with runner.stop_when_pipe_closes():
             while True:
                 _show(await notices.get(), json=json)
 

@@ -1,4 +1,4 @@
-"""A warning about a message during whose request the command was interrupted."""
+"""A warning about a message or a roll during whose request the command was interrupted."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["warn_if_interrupted"]
 
 
 @contextlib.contextmanager
-def warn_if_interrupted() -> Generator[None]:
+def warn_if_interrupted(subject: str = "the message", done: str = "sent") -> Generator[None]:
     """Print that the outcome is unknown if the command is cancelled within the context."""
     try:
         yield
     except asyncio.CancelledError:
-        runtime.print_error("interrupted: the message may or may not have been sent")
+        runtime.print_error(f"interrupted: {subject} may or may not have been {done}")
         raise

@@ -18,8 +18,9 @@ from ..peerbet import MAX_LAST
 from ..secret import Secret
 from ..session import Diagnostics, Session
 from ..validation import check_integer, check_text
-from ..version import version
+from ..version import __version__
 from ..wire.endpoints import Endpoint
+from ..wire.fields import to_bool
 from ..wire.lenient_json import NO_JSON, parse_json
 from ..wire.query import FLAG, Json, Param
 from ..wire.request import Request
@@ -37,7 +38,7 @@ __all__ = ["examine"]
 
 T = TypeVar("T")
 
-PARAM_NAMES: Final = ("personalkey", "personal_key")
+PARAM_NAMES: Final = ("personal_key", "personalkey")
 """Possible names of the parameter of the personal key."""
 
 UNKNOWN_USER: Final = "pythpeer-doctor-asks-for-nobody"
@@ -118,7 +119,7 @@ class _Checkup:
         """Return the report of all checks so far."""
         read = [seen for seen in self._exchanges if seen.document is not NO_JSON]
         return Report(
-            version(),
+            __version__,
             tuple(self._findings),
             tuple(Shape(seen.name, describe_types(_json_of(seen))) for seen in read),
             tuple(sample for sample in map(_sample, read) if sample is not None),
@@ -374,13 +375,21 @@ def _refused_key(check: str, variable: str, seen: Exchange) -> Finding:
 
 
 def _accepted_key(check: str, messages: Iterable[Json]) -> Finding:
-    marks = [message.get("my") for message in messages if isinstance(message, dict)]
-    own = sum(str(mark) in ("1", "True") for mark in marks)
+    page = [message for message in messages if isinstance(message, dict)]
+    own = sum(to_bool(message.get("my")) or False for message in page)
+    private = sum(to_bool(message.get("me")) or False for message in page)
     if own:
         text = f"accepted: its owner's messages are marked ({own} on the page)"
-    else:
-        text = "not rejected; no message of its owner is on the page, which would prove it accepted"
-    return Finding(check, Status.OK, text)
+        return Finding(check, Status.OK, text)
+    if private:
+        text = f"accepted: private messages are returned ({private} on the page)"
+        return Finding(check, Status.OK, text)
+    return Finding(
+        check,
+        Status.NOTE,
+        "not rejected, but no message is private or its owner's: a dead key may look like no key",
+        "post a message and run this again; a post with a dead key is rejected",
+    )
 
 
 def _api_key(exchanges: Iterable[Exchange], *, given: bool) -> Finding:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..deprecation import old_names
 from ..errors import InvalidRequestError
-from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
+from .base import DIRECT, Entry, Log, LogTail, NewEntry, Reader, Store, Topic
 from .deprecated import CLASSES
 from .memory import MemoryStore
 from .redis import RedisStore
@@ -21,6 +21,7 @@ __all__ = [
     "LatestItem",
     "Log",
     "LogSnapshot",
+    "LogTail",
     "MemoryStore",
     "NewEntry",
     "Reader",

@@ -13,6 +13,7 @@ entries are missing between the two (trimmed, or never fetched), and the service
 from __future__ import annotations
 
 import abc
+from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Final, Generic, TypeVar
 
@@ -30,7 +31,7 @@ from .deprecated import (
 )
 from .snapshot import StoreSnapshot
 
-__all__ = ["DIRECT", "Entry", "Log", "NewEntry", "Reader", "Store", "Topic"]
+__all__ = ["DIRECT", "Entry", "Log", "LogTail", "NewEntry", "Reader", "Store", "Topic"]
 
 T = TypeVar("T")
 
@@ -105,6 +106,16 @@ class Entry(msgspec.Struct, Generic[T], frozen=True):
     """The item, or ``None`` if it is undecodable."""
 
 
+class LogTail(msgspec.Struct, Generic[T], frozen=True):
+    """The end of a log."""
+
+    head: int
+    """The highest id that the log ever had; 0 without one."""
+
+    entries: Sequence[Entry[T]]
+    """The last entries, ascending by id."""
+
+
 class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
     """The position of one stream in a log. Without a name it exists as long as the stream does."""
 
@@ -173,6 +184,25 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
         Completes the fetch intents *completes* in the same transaction.
         """
+
+    async def append_at(
+        self, head: int, entries: Sequence[NewEntry[T]]
+    ) -> Sequence[NewEntry[T]] | None:
+        """Append as `append` does, if the highest id of the log is *head*.
+
+        Otherwise another handle has appended meanwhile: then nothing is appended, and the result is
+        ``None``. A store that no other program uses need not check that.
+        """
+        return await self.append(entries)
+
+    async def tail(self, limit: int) -> LogTail[T]:
+        """Return the highest id of the log, and its last *limit* entries."""
+        reader, last = self.reader(None), deque[Entry[T]](maxlen=limit)
+        position = 0
+        while entries := await reader.read(position, 1000):
+            last.extend(entries)
+            position = entries[-1].id
+        return LogTail(position, list(last))
 
     @abc.abstractmethod
     async def max_acknowledged(self) -> int:

@@ -14,7 +14,8 @@ import msgspec
 
 from ..pacing.limiter import Limiter, loop_clock
 from ..validation import check_integer
-from .base import DIRECT, Entry, Log, NewEntry, Reader, Store, Topic
+from .base import DIRECT, Entry, Log, LogTail, NewEntry, Reader, Store, Topic
+from .ids import service_id
 from .new_entries import Copies, assign_id, is_better_link
 from .notify import Notifier
 from .snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
@@ -161,22 +162,28 @@ class _LogState(Generic[T]):
         start = bisect_right(self.ids, position)
         return [self.entries[id] for id in self.ids[start : start + limit]]
 
+    def last_entries(self, limit: int) -> list[Entry[T]]:
+        """Return the last *limit* entries, ascending by id."""
+        return [self.entries[id] for id in self.ids[max(0, len(self.ids) - limit) :]]
+
     def snapshot(self, latest: int) -> LogSnapshot:
         """Return the present content, with the last *latest* items."""
         ids, leader = self.ids, self.leader
-        latest_ids = ids[max(0, len(ids) - latest) :]
         return LogSnapshot(
             topic=self.topic.name,
-            head=self.head,
+            head=service_id(self.head),
             length=len(ids),
             has_leader=leader is not None and _now() < leader[1],
             pending_fetches=len(self.pending_fetches),
             readers=tuple(
-                ReaderSnapshot(name, position, len(ids) - bisect_right(ids, position))
+                ReaderSnapshot(name, service_id(position), len(ids) - bisect_right(ids, position))
                 for name, position in sorted(self.positions.items())
                 if name != DIRECT
             ),
-            latest=tuple(LatestItem(id, _as_json(self.entries[id].item)) for id in latest_ids),
+            latest=tuple(
+                LatestItem(service_id(entry.id), _as_json(entry.item))
+                for entry in self.last_entries(latest)
+            ),
         )
 
 
@@ -214,6 +221,14 @@ class _MemoryLog(Log[T]):
         if added:
             state.notifier.notify_all()
         return added
+
+    async def append_at(
+        self, head: int, entries: Sequence[NewEntry[T]]
+    ) -> Sequence[NewEntry[T]] | None:
+        return None if self._state.head != head else await self.append(entries)
+
+    async def tail(self, limit: int) -> LogTail[T]:
+        return LogTail(self._state.head, self._state.last_entries(limit))
 
     async def max_acknowledged(self) -> int:
         return self._state.acknowledged

@@ -10,6 +10,7 @@ recovered, rather than dropped.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -53,8 +54,8 @@ class DestructiveSource(Generic[T]):
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
     """
 
-    # Invariants: the lock is held from the moment a fetch intent may be stored until its result is
-    # stored, so there is at most one destructive read at a time. It is also held while a direct
+    # Invariants: `_idle` is cleared from the moment a fetch intent may be stored until its result
+    # is stored, so there is at most one destructive read at a time. It stays cleared while a direct
     # call reads its result from the log.
 
     def __init__(
@@ -75,8 +76,10 @@ class DestructiveSource(Generic[T]):
         """The harmless read of everything."""
         self._mark_recovered = mark_recovered
         """Returns a marked copy of an item."""
-        self._lock = asyncio.Lock()
-        """Held by the poll or direct call whose read is in progress."""
+        self._idle = asyncio.Event()
+        """Set while no read is in progress. The poll or direct call that begins a read clears it,
+        and sets it at the end."""
+        self._idle.set()
         self._undelivered_after: int | None = None
         """The position after which a direct call has fetched items without returning them; ``None``
         if there are none. Set and reset by `_fetch_direct` only."""
@@ -85,33 +88,49 @@ class DestructiveSource(Generic[T]):
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
         return await log.max_acknowledged()
 
+    async def position_after(self, log: Log[T], after: int) -> int | None:
+        """Return the same: the ids of such a log are its own."""
+        return after
+
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Fetch unread items into the log. Returns an error as a value."""
-        permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+        permit = await self._begin(Priority.POLL)
         poller.in_flight = True
         try:
-            async with self._lock:
-                error = await self._try_read_or_recover(poller.log, permit, poller.attempt)
+            error = await self._try_read_or_recover(poller.log, permit, poller.attempt)
         finally:
             permit.close()
+            self._idle.set()
         if error is None:
             poller.confirm(poller.min_position, full=False)
         return error
 
     async def fetch(self, log: Log[T]) -> tuple[T, ...]:
         """Fetch for a direct call. Returns also the items that earlier calls could not return."""
-        endpoint = self._unread.endpoint
-        permit = await self._caller.acquire_permit(endpoint, Priority.CALL, self._caller.max_wait)
+        permit = await self._begin(Priority.CALL, self._caller.max_wait)
         try:
-            async with self._lock:
-                return await self._fetch_direct(log, permit)
+            return await self._fetch_direct(log, permit)
         finally:
+            permit.close()
+            self._idle.set()
+
+    async def _begin(self, priority: Priority, max_wait: float = math.inf) -> Permit:
+        """Wait until no read is in progress and there is a permit, and begin a read.
+
+        The caller must close the permit and set `_idle`. No permit is held while another read is in
+        progress: it would keep its token from a mail that is to be sent.
+        """
+        while True:
+            await self._idle.wait()
+            permit = await self._caller.acquire_permit(self._unread.endpoint, priority, max_wait)
+            if self._idle.is_set():
+                self._idle.clear()
+                return permit
             permit.close()
 
     async def drain(self) -> None:
         """Wait until no read is in progress whose result must be stored."""
-        async with self._lock:
-            pass
+        await self._idle.wait()
 
     async def _fetch_direct(self, log: Log[T], permit: Permit) -> tuple[T, ...]:
         direct_reader = log.reader(DIRECT)

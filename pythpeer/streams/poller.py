@@ -26,6 +26,7 @@ from ..hooks import GapEvent, Hooks, StoreEvent
 from ..pacing.limiter import loop_clock
 from ..retry import Retry, backoff, is_transient
 from ..stores.base import Log, NewEntry, Store, Topic
+from ..stores.ids import first_position, service_id
 from .gaps import Gap
 from .stopping import StopRequest
 
@@ -41,6 +42,9 @@ LEASE: Final = 2.0
 BASE_DELAY: Final = 1.0
 """Seconds that the first back-off takes at most; doubled for each further failure. Also the seconds
 between two rounds after a permanent transport error."""
+
+WARNING_INTERVAL: Final = 600.0
+"""Seconds after which a failure that continues is logged again."""
 
 MAX_REPORTED_GAPS: Final = 64
 """How many of the latest gaps a poller remembers, to log each of them once."""
@@ -81,8 +85,12 @@ async def store_items(
     received: int | None = None,
     undecodable: int = 0,
     completes: Collection[int] = (),
-) -> None:
+    head: int | None = None,
+) -> Sequence[NewEntry[T]] | None:
     """Append the result of a poll to the log, log what is undecodable, and notify the hooks.
+
+    Returns what was new. If *head* is given and the log has another one, nothing happens, and the
+    result is ``None``.
 
     *received* is how many items the response had, where that differs from the number of *entries*.
     *undecodable* is how many further items were undecodable and had no id. *completes* are the
@@ -90,7 +98,13 @@ async def store_items(
     """
     now = loop_clock(asyncio.get_running_loop())
     started = now()
-    added = await log.append(entries, completes=completes)
+    if head is None:
+        added = await log.append(entries, completes=completes)
+    else:
+        appended = await log.append_at(head, entries)
+        if appended is None:
+            return None
+        added = appended
     duration = now() - started
     added_undecodable = sum(entry.item is None for entry in added)
     for _ in range(added_undecodable):
@@ -107,6 +121,7 @@ async def store_items(
         )
         for listener in hooks.store:
             listener(event)
+    return added
 
 
 def log_skipped(name: str) -> None:
@@ -124,6 +139,9 @@ class PollSource(Protocol[T]):
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the position of a new stream, or ``None`` where a poll has to find it."""
+
+    async def position_after(self, log: Log[T], after: int) -> int | None:
+        """Return the position after a user's id, or ``None`` where a poll has to come first."""
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Poll the service once and append the result to the log. Returns an error as a value.
@@ -156,9 +174,12 @@ class _PollRound:
 
 
 class _FailureBackoff:
-    """Counts consecutive failures of one kind, with a back-off; logs the first and the recovery."""
+    """Counts consecutive failures of one kind, with a back-off.
 
-    __slots__ = ("_endpoint", "_max_delay", "_name", "failures", "not_before")
+    Logs the first failure, one every `WARNING_INTERVAL`, and the recovery.
+    """
+
+    __slots__ = ("_endpoint", "_max_delay", "_name", "_warn_at", "failures", "not_before")
 
     def __init__(self, endpoint: str, name: str, max_delay: float) -> None:
         self._endpoint = endpoint
@@ -171,14 +192,22 @@ class _FailureBackoff:
         """Consecutive failures; 0 after a success."""
         self.not_before = 0.0
         """Loop time before which nothing is tried again. Set by `failed`."""
+        self._warn_at = 0.0
+        """Loop time from which the next failure is logged again. Set by `failed`."""
 
     def failed(self, error: PythpeerError) -> float:
         """Count one more failure. Returns the back-off in seconds."""
         self.failures += 1
         delay = backoff(self.failures, BASE_DELAY, self._max_delay)
-        self.not_before = asyncio.get_running_loop().time() + delay
-        if self.failures == 1:
-            extra = {"endpoint": self._endpoint, "error": type(error).__name__}
+        now = asyncio.get_running_loop().time()
+        self.not_before = now + delay
+        if self.failures == 1 or now >= self._warn_at:
+            self._warn_at = now + WARNING_INTERVAL
+            extra = {
+                "endpoint": self._endpoint,
+                "error": type(error).__name__,
+                "failures": self.failures,
+            }
             logger.warning("%s; the stream keeps retrying", error, extra=extra)
         return delay
 
@@ -251,6 +280,8 @@ class Poller(Generic[T]):
         `_try_poll_once` resets it."""
         self._reported_gaps: deque[Gap] = deque(maxlen=MAX_REPORTED_GAPS)
         """The latest gaps that were logged."""
+        self._reported_numbering = 0
+        """The first position of the latest numbering that was logged."""
         self._next_round_at = 0.0
         """Loop time before which no round polls, after a permanent transport error."""
 
@@ -302,6 +333,7 @@ class Poller(Generic[T]):
             if not self.closed and not (self._needs_poll or await self.log.acquire_lease(LEASE)):
                 await self._wait_for_append()
                 self._store_failures.succeeded()
+                self.outcomes.forget_failures()  # another session polls now
                 # Polls in this round if a stream needs it: until the next round, that stream might
                 # have stopped waiting and started again, each time too late.
                 if not self._needs_poll:
@@ -319,10 +351,14 @@ class Poller(Generic[T]):
             self.in_flight = False
         if error is not None and self.closed:
             return self._closed_error()  # closing the session made the poll fail
+        is_first_success = error is None and self.outcomes.last_success is None
         self.outcomes.record(error)
         if error is not None and not is_transient(error):
             return error
         if error is None:
+            if is_first_success:
+                extra = {"endpoint": self.source.name}
+                logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
             self._store_failures.succeeded()
             self._service_failures.succeeded()
         elif isinstance(error, StoreError):
@@ -339,6 +375,7 @@ class Poller(Generic[T]):
 
     async def back_off(self, error: StoreError) -> None:
         """Count a transient failure of the store, and wait until its back-off is over."""
+        self.outcomes.record(error)
         self._store_failures.failed(error)
         await self._sleep_until(self._not_before)
 
@@ -403,6 +440,12 @@ class Poller(Generic[T]):
         positions = [cursor.position for cursor in self._waiting if cursor.position is not None]
         return min(positions, default=0)
 
+    @property
+    def max_position(self) -> int:
+        """The highest position of the streams that wait; 0 without any."""
+        positions = [cursor.position for cursor in self._waiting if cursor.position is not None]
+        return max(positions, default=0)
+
     def set_initial_position(self, position: int) -> None:
         """Give *position* to the waiting streams that have none, because they start from now."""
         for cursor in self._waiting:
@@ -414,16 +457,40 @@ class Poller(Generic[T]):
     def confirm(self, after: int, *, full: bool) -> None:
         """The log now has what the service returned for ids over *after*.
 
-        Confirms the streams at *after*; unless the response was *full*, also those after it.
+        Confirms the streams at *after*; unless the response was *full*, also those after it. If
+        *after* is the first position of a numbering, also those in an earlier one.
         """
+        is_first = after == first_position(after)
         for cursor in self._waiting:
-            if cursor.position == after or (not full and (cursor.position or 0) > after):
+            position = cursor.position or 0
+            if position == after or (is_first if position < after else not full):
                 cursor.confirmed_at = cursor.position
                 cursor.may_be_incomplete = False
 
     def update_newest(self, newest: int) -> None:
         """An item with the id *newest* exists."""
         self.newest = max(self.newest, newest)
+
+    def lag(self, position: int) -> int:
+        """Return how many ids a position is behind the newest one that is known."""
+        newest = service_id(self.newest)
+        if first_position(position) < first_position(self.newest):
+            return newest  # the ids have started anew since
+        return max(0, newest - service_id(position))
+
+    def report_restart(self, position: int) -> None:
+        """Log a WARNING, once for each time that the service starts its ids anew.
+
+        *position* belongs to the new numbering.
+        """
+        numbering = first_position(position)
+        if numbering > self._reported_numbering:
+            self._reported_numbering = numbering
+            logger.warning(
+                "%s: the service has started its ids anew; streams continue with the new ones",
+                self.source.name,
+                extra={"endpoint": self.source.name},
+            )
 
     def report_gap(self, gap: Gap) -> None:
         """Log a WARNING and notify the hooks, once for each gap, even if many streams find it."""

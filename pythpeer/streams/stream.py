@@ -18,6 +18,7 @@ from ..hooks import DeliveryEvent
 from ..misuse import AsyncContextOnly, AsyncIterationOnly
 from ..retry import is_transient
 from ..stores.base import Entry
+from ..stores.ids import first_position, service_id
 from ..validation import check_integer, check_text
 from .gaps import Gap
 from .guard import ResourceGuard
@@ -126,8 +127,11 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         """Whether `aclose` was called."""
         self._gaps: deque[Gap] = deque(maxlen=MAX_GAPS)
         """The latest gaps, for `gaps`."""
-        self._pending_gaps: deque[Gap] = deque()
-        """Gaps for which `GapError` is still to be raised, in order."""
+        self._pending_gaps: deque[tuple[int, Gap]] = deque()
+        """Gaps for which `GapError` is still to be raised, in order, each with the id of the entry
+        after it."""
+        self._restarts = 0
+        """How often an entry was the first of a new numbering."""
         self._undecodable = 0
         """Undecodable entries that were read from the log."""
         self._skipped_base = poller.skipped
@@ -140,6 +144,11 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     def gaps(self) -> tuple[Gap, ...]:
         """The latest 1000 gaps, in order: the service may have had more than it could show."""
         return tuple(self._gaps)
+
+    @property
+    def restarts(self) -> int:
+        """How often the service has started its ids anew while this stream followed it."""
+        return self._restarts
 
     @property
     def skipped(self) -> int:
@@ -163,11 +172,13 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             last_success=poller.outcomes.last_success,
             failures=poller.outcomes.failures,
             last_error=poller.outcomes.last_error,
+            failing_since=poller.outcomes.failing_since,
             polling=poller.in_flight,
             next_poll=next_poll,
-            cursor=position,
-            lag=0 if read_up_to is None else max(0, poller.newest - read_up_to),
+            cursor=None if position is None else service_id(position),
+            lag=0 if read_up_to is None else poller.lag(read_up_to),
             gaps=len(self._gaps),
+            restarts=self._restarts,
             skipped=self.skipped,
         )
 
@@ -246,8 +257,8 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
 
     def pop(self) -> T_co:
         """Internal, for `merge`."""
-        if self._pending_gaps and self._pending_gaps[0].before <= self._buffer[0][0]:
-            gap = self._pending_gaps.popleft()
+        if self._pending_gaps and self._pending_gaps[0][0] <= self._buffer[0][0]:
+            _, gap = self._pending_gaps.popleft()
             raise GapError(
                 f"messages may be missing between {gap.after} and {gap.before}",
                 endpoint=self._poller.source.name,
@@ -274,13 +285,13 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         if self._started or self._closed:
             return
         cursor = self._cursor
-        if cursor.position is None:
-            cursor.position = self._after
-        if cursor.position is None:
+        if cursor.position is None and self._after is None:
             cursor.position = await self._reader.position()
-        if cursor.position is None:
+        if cursor.position is None and self._after is None:
             cursor.position = await self._poller.source.initial_position(self._poller.log)
             cursor.may_be_incomplete = cursor.position is None
+        if self._after is not None:
+            cursor.position = await self._position_after(self._after)
         while cursor.position is None:
             await self._poller.wait_for_more(cursor)
         if self._after is None:
@@ -289,6 +300,15 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             await self._reader.seek(cursor.position)
         self._acknowledged = cursor.position
         self._started = True
+
+    async def _position_after(self, after: int) -> int:
+        """Return the position after a user's id, which may need a poll."""
+        poller, cursor = self._poller, self._cursor
+        while (position := await poller.source.position_after(poller.log, after)) is None:
+            cursor.position = None
+            await poller.wait_for_more(cursor)
+            cursor.may_be_incomplete = True
+        return position
 
     async def _read_or_poll(self) -> None:
         """Read entries from the log into the buffer, or wait for a poll where there are none."""
@@ -317,15 +337,21 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         cursor = self._cursor
         before = position = cursor.position or 0
         for entry in entries:
-            chain_broken = entry.after > position
+            # A new numbering begins at its first position, wherever the one before has ended.
+            start = max(position, first_position(entry.id))
+            chain_broken = entry.after > start
             if chain_broken and cursor.confirmed_at != position:
                 cursor.may_be_incomplete = True
+                self._poller.update_newest(entry.id)
                 break  # entries are missing in between, and the service may still have them
             # after=0 asks for the oldest item available: no gap before it. Any other stream at 0
             # started when the chat was empty: items since then may be missing.
-            counts_as_gap = position > 0 or self._after is None
-            if (chain_broken or entry.gap) and counts_as_gap and position < entry.id - 1:
-                self._record_gap(Gap(position, entry.id))
+            counts_as_gap = service_id(position) > 0 or self._after is None
+            if (chain_broken or entry.gap) and counts_as_gap and start < entry.id - 1:
+                self._record_gap(start, entry.id)
+            if start > position and service_id(position):
+                self._restarts += 1
+                self._poller.report_restart(entry.id)
             cursor.may_be_incomplete = False
             position = cursor.position = entry.id
             if entry.item is None:
@@ -340,17 +366,18 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     def _emit_delivery(self) -> None:
         """Notify the hooks of the items that were buffered."""
         poller, items = self._poller, len(self._buffer)
-        event = DeliveryEvent(poller.source.name, self._name, items, self._lag)
+        lag = poller.lag(self._cursor.position or 0)
+        event = DeliveryEvent(poller.source.name, self._name, items, lag)
         for listener in poller.hooks.delivery:
             listener(event)
 
-    @property
-    def _lag(self) -> int:
-        """How many ids the cursor is behind the newest id known to the poller."""
-        return max(0, self._poller.newest - (self._cursor.position or 0))
-
-    def _record_gap(self, gap: Gap) -> None:
+    def _record_gap(self, position: int, id: int) -> None:
+        """Record that items may be missing between a position and the entry *id*."""
+        after, before = service_id(position), service_id(id)
+        if after >= before - 1:
+            return
+        gap = Gap(after, before)
         self._gaps.append(gap)
         self._poller.report_gap(gap)
         if self._on_gap == "raise":
-            self._pending_gaps.append(gap)
+            self._pending_gaps.append((id, gap))

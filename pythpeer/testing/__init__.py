@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ..deprecation import old_names
 from .chat import ChatLine, FakeChat
 from .checker import Rule, Violation
+from .dice import DiceBet, FakeDice
 from .directory import Chats, Person, Staff, Users
 from .endpoints import DEFAULT_RATES
 from .fake import FakeServices
@@ -37,7 +38,9 @@ __all__ = [
     "ApiKeys",
     "ChatLine",
     "Chats",
+    "DiceBet",
     "FakeChat",
+    "FakeDice",
     "FakeMail",
     "FakeServices",
     "Fault",

@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 
 from ..deprecation import warn_renamed
+from .directory import same_name
 from .quirks import Quirks
 from .requests import IncomingRequest
 from .responses import RejectedError, as_bit, as_php_list, ordered
@@ -57,7 +58,7 @@ class ChatLine(msgspec.Struct, frozen=True):
 
 
 class FakeChat:
-    """The chat, whose messages have the ids 1, 2, 3 ..."""
+    """The chat, whose messages have the ids 1, 2, 3 ..., unless `skip_to` is called."""
 
     def __init__(
         self, *, quirks: Callable[[], Quirks], date: Callable[[], str], rng: Random
@@ -81,6 +82,10 @@ class FakeChat:
         """Accept *key* as that of *user*: to post, and to see private messages from and to them."""
         self._users[key] = user
 
+    def user_of(self, key: str) -> str | None:
+        """Return the user who has *key*, ``None`` if there is none."""
+        return self._users.get(key)
+
     @property
     def keys(self) -> Collection[str]:
         """The keys of all users."""
@@ -98,6 +103,10 @@ class FakeChat:
         for listener in tuple(self._listeners):
             listener(line)
         return line.id
+
+    def skip_to(self, id: int) -> None:
+        """Give the next message this id, or a higher one if messages have higher ones already."""
+        self._last_id = max(self._last_id, id - 1)
 
     def after(self, id: int) -> list[ChatLine]:
         """Return the messages with ids over *id*, in order."""
@@ -127,7 +136,8 @@ class FakeChat:
                 raise _rejected("Unknown action")
 
     def _get(self, call: IncomingRequest) -> dict[str, object]:
-        reader = self._user(call)
+        ignored = self._quirks().dead_key == "ignored"
+        reader = self._users.get(call.params.get("key", "")) if ignored else self._user(call)
         last, mid = _int32_param(call, "last"), _int32_param(call, "mid")
         if last is not None and last < 1:
             raise _rejected("Invalid last")
@@ -187,7 +197,9 @@ def _int32_param(call: IncomingRequest, name: str) -> int | None:
 
 
 def _can_see(reader: str | None, line: ChatLine) -> bool:
-    return not line.to or reader in (line.sender, line.to)
+    if not line.to:
+        return True
+    return reader is not None and (same_name(reader, line.sender) or same_name(reader, line.to))
 
 
 def _as_json(line: ChatLine, reader: str | None, quirks: Quirks) -> dict[str, object]:
@@ -199,6 +211,6 @@ def _as_json(line: ChatLine, reader: str | None, quirks: Quirks) -> dict[str, ob
         "msg": line.text,
         "date": line.date,
         "bot": as_bit(line.bot, quirks),
-        "my": as_bit(line.sender == reader, quirks),
+        "my": as_bit(reader is not None and same_name(line.sender, reader), quirks),
         "me": as_bit(bool(line.to), quirks),
     }

@@ -130,6 +130,8 @@ class RequestChecker:
     def _check_presence(self, call: IncomingRequest) -> Iterator[Detail]:
         if call.endpoint == "peerbet.chat":
             yield "action", "action must be get or set"
+        elif call.endpoint == "peerbet.dice":
+            yield "action", "action must be roll"
         elif call.endpoint not in self._rates:
             yield "path", "unknown path"
             return
@@ -138,6 +140,8 @@ class RequestChecker:
         if self._api_key() and call.endpoint.startswith("pythbots.") and not call.api_key:
             yield "key", "the API key is missing"
         yield from self._missing_params(call)
+        if call.endpoint == "peerbet.dice.roll":
+            yield from check_amounts(call)
 
     def _missing_params(self, call: IncomingRequest) -> Iterator[Detail]:
         for names in required_params(call.endpoint, call.params):
@@ -167,6 +171,13 @@ class _Bucket:
         self._at = now
         self._tokens = max(0.0, tokens - 1)
         return max(0.0, (1 - tokens) * self._interval)
+
+
+def check_amounts(call: IncomingRequest) -> Iterator[Detail]:
+    """Yield which amounts of a roll are not in fixed point with the documented decimals."""
+    for name, decimals in (("bet", 8), ("target", 4)):
+        if not re.fullmatch(rf"[0-9]+\.[0-9]{{{decimals}}}", call.params.get(name, ""), re.ASCII):
+            yield "parameter", f"{name} is not in fixed point with {decimals} decimals"
 
 
 _FORBIDDEN = re.compile(r"[^A-Za-z0-9\-._~%=&]")

@@ -11,10 +11,15 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["Chats", "Person", "Staff", "Users", "seed_directory"]
+__all__ = ["Chats", "Person", "Staff", "Users", "same_name", "seed_directory"]
 
 DAY: Final = 86_400
 """Seconds."""
+
+
+def same_name(one: str, other: str) -> bool:
+    """Return whether two names are those of one user: both services compare them without case."""
+    return one.casefold() == other.casefold()
 
 
 class Person(msgspec.Struct, frozen=True):
@@ -119,8 +124,7 @@ class Users:
 
     def by_name(self, username: str) -> Person | None:
         """Return the user with the name *username*, in any case; ``None`` if there is none."""
-        name = username.casefold()
-        return next((user for user in self._people if user.username.casefold() == name), None)
+        return next((user for user in self._people if same_name(user.username, username)), None)
 
     def by_id(self, user_id: int | str) -> Person | None:
         """Return the user with the id *user_id*, also as digits; ``None`` if there is none."""

@@ -96,6 +96,11 @@ ENDPOINTS: Final = (
         action="set",
     ),
     EndpointFacts(
+        *("peerbet", "peerbet.dice.roll", "/api/dice/", Rate(2.0), "Roll the dice"),
+        required=(("key",), ("roll",), ("target",), ("cur",), ("bet",), ("seed",)),
+        action="roll",
+    ),
+    EndpointFacts(
         *("pythbots", "pythbots.userinfo", "/api/userinfo.php", Rate(1.0, burst=3), "User info"),
         required=(("user",),),
     ),

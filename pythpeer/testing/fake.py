@@ -21,6 +21,7 @@ from ..pacing.limiter import loop_clock
 from ..session import Session, SessionOptions
 from .chat import FakeChat
 from .checker import RequestChecker, Violation
+from .dice import FakeDice
 from .directory import Chats, Users, seed_directory
 from .endpoints import DEFAULT_RATES, SERVICES, Service
 from .faults import ERROR_PAGE, Fault, Faults
@@ -120,6 +121,10 @@ class FakeServices(AsyncContextOnly):
             quirks=self._get_quirks, date=self._get_date, rng=Random(f"{seed} chat")
         )
         """The chat of Peerbet."""
+        self.dice: Final = FakeDice(
+            user_of=self.chat.user_of, date=self._get_date, rng=Random(f"{seed} dice")
+        )
+        """The dice of Peerbet."""
         self.mail: Final = FakeMail(
             self.users,
             owner,
@@ -365,12 +370,12 @@ class FakeServices(AsyncContextOnly):
         fault = self.faults.next_for(call.kind)
         recorded = self._record(call, target, fault)
         self._checker.check(call)
-        status, body = (200, ERROR_PAGE)
+        status, body, delay = (200, ERROR_PAGE, 0.0)
         if fault is None or fault.effect:
-            status, body = self._answer(call)
+            status, body, delay = self._answer(call)
         for listener in tuple(self._listeners):
             listener(recorded)
-        return FakeResponse(status, body, self._quirks.content_type), fault
+        return FakeResponse(status, body, self._quirks.content_type, delay=delay), fault
 
     def _record(self, call: IncomingRequest, target: str, fault: Fault | None) -> RecordedRequest:
         keys = (*self.chat.keys, *self.mail.keys, *self.api_keys.keys)
@@ -379,17 +384,21 @@ class FakeServices(AsyncContextOnly):
         del self.requests[:-MAX_RECORDED]
         return recorded
 
-    def _answer(self, call: IncomingRequest) -> tuple[int, bytes]:
+    def _answer(self, call: IncomingRequest) -> tuple[int, bytes, float]:
+        """Perform a request; return the status, the body, and the seconds until they are sent."""
         if "." not in call.endpoint:
-            return 404, b"<html><body><h1>404 Not Found</h1></body></html>"
+            return 404, b"<html><body><h1>404 Not Found</h1></body></html>", 0.0
         if call.method != "GET":
-            return 405, b"<html><body><h1>405 Method Not Allowed</h1></body></html>"
-        service = self.chat if call.endpoint.startswith("peerbet.") else self._pythbots
+            return 405, b"<html><body><h1>405 Method Not Allowed</h1></body></html>", 0.0
         try:
-            return 200, php_json(service.answer(call), self._quirks)
+            if call.endpoint.startswith("peerbet.dice"):
+                document = self.dice.answer(call)
+                return 200, php_json(document, self._quirks), self.dice.delay(call)
+            service = self.chat if call.endpoint.startswith("peerbet.") else self._pythbots
+            return 200, php_json(service.answer(call), self._quirks), 0.0
         except RejectedError as refusal:
             status = refusal.status or self._quirks.refusal_status
-            return status, php_json(refusal.document, self._quirks)
+            return status, php_json(refusal.document, self._quirks), 0.0
 
     def _get_quirks(self) -> Quirks:
         return self._quirks

@@ -16,7 +16,7 @@ from typing import Final, Literal, NamedTuple, Protocol, Self
 from ..errors import InvalidRequestError
 from ..validation import check_seconds
 from .chat import ChatLine, FakeChat
-from .directory import Person
+from .directory import Person, same_name
 from .mail import FakeMail, StoredMail
 from .scenes import CAST, OPENING, SCENES
 from .script import ScriptLine, read_scenes
@@ -75,6 +75,7 @@ class People:
         self._owner = owner
         self._rng = rng
         self._actors: dict[str, Actor] = {}
+        """The people by name in lower case; `add` adds to them."""
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop of the services while they run, else ``None``."""
         self._delayed: list[tuple[float, Callable[[], object]]] = []
@@ -88,7 +89,7 @@ class People:
         """Return the person with the name *name*, who is added if necessary."""
         self._mail.of(name)
         actor = Actor(name, say=self._chat.say, deliver=self._mail.deliver, schedule=self.schedule)
-        return self._actors.setdefault(name, actor)
+        return self._actors.setdefault(name.casefold(), actor)
 
     def play(
         self, script: str, *, cast: Mapping[str, str] | None = None, pace: Pace = DEFAULT_PACE
@@ -177,12 +178,13 @@ class People:
 
     def _on_chat(self, line: ChatLine) -> None:
         for actor in tuple(self._actors.values()):
-            if line.sender != actor.name and line.to in ("", actor.name):
+            addressed = not line.to or same_name(line.to, actor.name)
+            if addressed and not same_name(line.sender, actor.name):
                 actor.react(line.sender, line.text, "private" if line.to else "chat")
 
     def _on_mail(self, recipient: Person, mail: StoredMail) -> None:
-        actor = self._actors.get(recipient.username)
-        if actor is not None and mail.sender != actor.name:
+        actor = self._actors.get(recipient.username.casefold())
+        if actor is not None and not same_name(mail.sender, actor.name):
             actor.react(mail.sender, mail.text, "mail")
 
 

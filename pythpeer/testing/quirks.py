@@ -27,6 +27,7 @@ PHP_WARNING: Final = (
 Window = Literal["newest", "oldest"]
 Order = Literal["ascending", "descending", "shuffled"]
 Empty = Literal["list", "null", "object"]
+DeadKey = Literal["rejected", "ignored"]
 
 
 class QuirkOptions(TypedDict, total=False):
@@ -45,6 +46,7 @@ class QuirkOptions(TypedDict, total=False):
     readall_marks: bool
     names: Mapping[str, str | None]
     personal_key_param: str
+    dead_key: DeadKey
     refusal_status: int
     prefix: str
     content_type: str
@@ -91,8 +93,12 @@ class Quirks(
     names: Mapping[str, str | None] = {}
     """Other names of PythBots' fields, such as ``{"from": "sender"}``; ``None`` omits a field."""
 
-    personal_key_param: Annotated[str, msgspec.Meta(min_length=1)] = "personalkey"
-    """The name of the parameter for the personal key; ``personal_key`` is as likely."""
+    personal_key_param: Annotated[str, msgspec.Meta(min_length=1)] = "personal_key"
+    """The name of the parameter for the personal key; the documentation prints ``personalkey``."""
+
+    dead_key: DeadKey = "rejected"
+    """How the chat is read with a key that Peerbet does not know: not at all, or as without a key,
+    with neither private messages nor marks of one's own."""
 
     refusal_status: Annotated[int, msgspec.Meta(ge=200, le=499)] = 200
     """The HTTP status of API errors that have no specific one."""

@@ -52,6 +52,9 @@ class FakeResponse(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     """Names and values of other headers."""
 
+    delay: float = 0.0
+    """Seconds from the effect until the service responds."""
+
 
 def php_json(document: object, quirks: Quirks) -> bytes:
     r"""Encode *document* as PHP's ``json_encode`` does: ASCII only, compact, ``/`` as ``\/``."""
@@ -67,7 +70,8 @@ def _with_strings(value: object) -> object:
         return {name: _with_strings(inner) for name, inner in fields.items()}
     if isinstance(value, (list, tuple)):
         return [_with_strings(inner) for inner in cast("Sequence[object]", value)]
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if is_number else value
 
 
 def as_bit(value: bool, quirks: Quirks) -> object:  # noqa: FBT001  # what it encodes

@@ -114,10 +114,11 @@ class LoopbackServer:
         if request.method == "UNKNOWN":  # aiohttp 4 calls this for it, 3 responds itself
             return web.Response(status=400)
         response, fault = self._answer(request)
+        delay = response.delay + (fault.delay if fault is not None else 0.0)
+        if delay:
+            await asyncio.sleep(delay)
         if fault is None:
             return _as_aiohttp(response)
-        if fault.delay:
-            await asyncio.sleep(fault.delay)
         response = _apply_fault(response, fault)
         match fault.end:
             case "answer":

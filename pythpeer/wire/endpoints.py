@@ -58,8 +58,11 @@ class Endpoint(Generic[T_co]):
     __slots__ = (
         "_decoder",
         "answer",
+        "any_status_is_error",
         "decode_rejects_errors",
+        "denied_hint",
         "effect",
+        "min_timeout",
         "name",
         "query",
         "rate",
@@ -68,8 +71,17 @@ class Endpoint(Generic[T_co]):
         "url",
     )
 
+    any_status_is_error: bool
+    """Whether every ``status`` but 1 means an API error if there is a ``message`` beside it."""
+
     decode_rejects_errors: bool
     """Whether `decode` raises ``ValueError`` for an error envelope."""
+
+    denied_hint: str
+    """What a user can do if the service rejects the key, for the text of the error; or empty."""
+
+    min_timeout: float
+    """Least time limit of an attempt, in seconds, for an endpoint that responds late on purpose."""
 
     status_means_success: bool
     """Whether a ``status`` of 0 always means an API error. On PythBots it can be data (the online
@@ -130,6 +142,9 @@ class Endpoint(Generic[T_co]):
         """Type of the result."""
         self.status_means_success = True
         self.decode_rejects_errors = False
+        self.any_status_is_error = False
+        self.denied_hint = ""
+        self.min_timeout = 0.0
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
         except (TypeError, NameError, AttributeError, ValueError) as error:
@@ -141,6 +156,10 @@ class Endpoint(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<Endpoint {getattr(self, 'name', '(unfinished)')}>"
+
+    def time_limit(self, timeout: float) -> float:
+        """Return the seconds of an attempt at most, in a session whose limit is *timeout*."""
+        return max(timeout, self.min_timeout)
 
     def decode(self, body: bytes) -> T_co:
         """Decode a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""
@@ -171,6 +190,9 @@ class ParsedEndpoint(Endpoint[T_co]):
         effect: Effect = Effect.READ,
         rate: Rate = Rate(1.0),
         status_means_success: bool = True,
+        any_status_is_error: bool = False,
+        denied_hint: str = "",
+        min_timeout: float = 0.0,
     ) -> None:
         # `answer` is not used, because `decode` and `convert` are both overridden.
         answer = cast("type[T_co]", object)
@@ -179,6 +201,9 @@ class ParsedEndpoint(Endpoint[T_co]):
         self._parse_fast = parse_fast
         self.decode_rejects_errors: bool = parse_fast is not None
         self.status_means_success = status_means_success
+        self.any_status_is_error = any_status_is_error
+        self.denied_hint = denied_hint
+        self.min_timeout = min_timeout
 
     def decode(self, body: bytes) -> T_co:
         """Parse a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""

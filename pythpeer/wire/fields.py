@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from decimal import Decimal
 from typing import Final, TypeVar
 
 from .query import Json, JsonObject
@@ -21,6 +22,7 @@ __all__ = [
     "parse_date",
     "parse_success",
     "to_bool",
+    "to_decimal",
     "to_int",
     "to_text",
 ]
@@ -199,6 +201,20 @@ def to_int(value: Json) -> int | None:
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
     return None if isinstance(value, bool) or not isinstance(value, int) else value
+
+
+_NUMBER: Final = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+
+
+def to_decimal(value: object) -> Decimal | None:
+    """Return a number, or a number as text, without a loss of digits; else ``None``.
+
+    A ``float`` is taken as what it is written as.
+    """
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int, float, str)):
+        return None
+    text = str(value).strip()
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
 # It checks the hour, because Python 3.14 reads 24:00:00 as the next midnight, and older versions

@@ -32,6 +32,7 @@ from ..errors import (
 )
 from ..secret import Secret
 from .endpoints import Endpoint
+from .fields import to_int
 from .lenient_json import (
     NO_JSON,
     WHITESPACE,
@@ -83,7 +84,7 @@ def try_parse_response(
         text = _redacted_excerpt(message, secrets) if message else "too many requests"
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
     if message is not None or status in (401, 403):
-        return _api_error(endpoint.name, status, _redacted_excerpt(message or "", secrets))
+        return _api_error(endpoint, status, _redacted_excerpt(message or "", secrets))
     return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
 
 
@@ -92,8 +93,10 @@ def _try_parse_leniently(
 ) -> Result[T]:
     value = parse_shallow_json(body)
     message = _error_text(value, status_means_success=endpoint.status_means_success)
+    if message is None and endpoint.any_status_is_error and not _is_success(value):
+        message = _message_field(value) or None
     if message is not None:
-        return _api_error(endpoint.name, status, _redacted_excerpt(message, secrets))
+        return _api_error(endpoint, status, _redacted_excerpt(message, secrets))
     problem = "the response is not JSON"
     if value is not NO_JSON:
         try:
@@ -119,7 +122,8 @@ _RATE_LIMIT_WORDS = re.compile(
 )
 _ACCESS_WORDS = re.compile(
     r"\bkeys?\b|personal.?key|api.?key|\baccess\b|permission|credential|\btoken\b"
-    r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed|logged? ?in",
+    r"|unauthori[sz]ed|authenticat|forbidden|denied|not allowed"
+    r"|log(?:ged)?[ -]?in\b|sign(?:ed)?[ -]?in\b",
     re.IGNORECASE,
 )
 _FALSE_VALUES: Final = (0, "0", "false", "False", "error", "fail", "failed")
@@ -162,19 +166,25 @@ def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | No
     return message if status_means_success and value.keys() == {"message"} else None
 
 
+def _is_success(value: Json | NoJson) -> bool:
+    return isinstance(value, dict) and to_int(value.get("status")) == 1
+
+
 def _message_field(value: Json | NoJson) -> str:
     """Return the object's ``message`` if it is text, else an empty string."""
     message = value.get("message") if isinstance(value, dict) else None
     return message if isinstance(message, str) else ""
 
 
-def _api_error(endpoint: str, status: int, message: str) -> PythpeerError:
+def _api_error(endpoint: Endpoint[object], status: int, message: str) -> PythpeerError:
     if _RATE_LIMIT_WORDS.search(message):
-        return RateLimitedError(message, endpoint=endpoint, status=status)
-    denied = status in (401, 403) or _ACCESS_WORDS.search(message)
-    error_type = AccessDeniedError if denied else ApiError
+        return RateLimitedError(message, endpoint=endpoint.name, status=status)
     text = message or f"HTTP status {status}"
-    return error_type(text, endpoint=endpoint, message=message, status=status)
+    if not (status in (401, 403) or _ACCESS_WORDS.search(message)):
+        return ApiError(text, endpoint=endpoint.name, message=message, status=status)
+    if endpoint.denied_hint:
+        text = f"{text} ({endpoint.denied_hint})"
+    return AccessDeniedError(text, endpoint=endpoint.name, message=message, status=status)
 
 
 # -- excerpts for errors --------------------------------------------------------------------------

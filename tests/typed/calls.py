@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, assert_type
 
 import msgspec
@@ -12,6 +13,8 @@ from pythpeer import (
     ChatMessage,
     ChatPage,
     ChatStats,
+    DiceRoll,
+    DiceStats,
     Effect,
     Endpoint,
     Json,
@@ -60,6 +63,31 @@ async def post_to_the_chat(session: Session) -> None:
     assert_type(await session.peerbet.post("hello", bot=True, confirm=True), int)
     assert_type(await session.peerbet.post_long("hello", bot=True), tuple[int, ...])
     assert_type(split_text("a long text", 250), tuple[str, ...])
+
+
+async def roll_the_dice(session: Session) -> None:
+    roll = session.peerbet.roll
+    assert_type(await roll("0.1", target=50, side="low"), DiceRoll)
+    result = await roll(
+        Decimal("0.1"), target=Decimal("49.5"), side="high", seed=7, currency=10, stats=True
+    )
+    assert_type(result.won, bool)
+    assert_type(result.bet, Decimal)
+    assert_type(result.payout, Decimal)
+    assert_type(result.balance, Decimal)
+    assert_type(result.roll, Decimal)
+    assert_type(result.target, str)
+    assert_type(result.currency, int)
+    assert_type(result.server_seed, str)
+    assert_type(result.client_seed, int)
+    assert_type(result.raw, JsonObject)
+    stats = assert_type(result.stats, DiceStats | None)
+    if stats is not None:
+        assert_type(stats.my_rolls, int | None)
+        assert_type(stats.my_bets, Decimal | None)
+        assert_type(stats.my_wins, Decimal | None)
+        assert_type(stats.total_rolls, int | None)
+        assert_type(stats.total_wagered, Decimal | None)
 
 
 async def look_up(session: Session) -> None:

@@ -18,6 +18,7 @@ from pythpeer import (
     Session,
     SessionOptions,
     SqliteStore,
+    __version__,
     run,
 )
 from pythpeer.stores import (
@@ -33,6 +34,7 @@ from pythpeer.stores import (
 async def set_everything() -> None:
     options: SessionOptions = {"timeout": 5.0, "max_wait": 30, "peerbet_key": "key"}
     assert_type(Session(**options), Session)
+    assert_type(__version__, str)
     assert_type(
         Session(
             peerbet_key=Secret("key"),
@@ -73,12 +75,14 @@ async def open_and_close() -> None:
         assert_type(entered.stopping, bool)
 
 
-def run_a_bot() -> None:
-    async def my_bot(session: Session) -> int:
-        async for message in session.peerbet.chat_stream():
-            print(message.text)
-        return 1
+async def my_bot(session: Session) -> int:
+    session.stop()  # as a signal does: the test of this program has to end
+    async for message in session.peerbet.chat_stream():
+        print(message.text)
+    return 1
 
+
+def run_a_bot() -> None:
     assert_type(run(my_bot), None)
     run(my_bot, log_level=logging.DEBUG, timeout=5.0)
 

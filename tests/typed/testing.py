@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal, assert_type
 
 from pythpeer import Rate, Session
@@ -16,7 +17,9 @@ from pythpeer.testing import (
     ApiKeys,
     ChatLine,
     Chats,
+    DiceBet,
     FakeChat,
+    FakeDice,
     FakeMail,
     FakeServices,
     Fault,
@@ -210,6 +213,23 @@ async def start_people(fake: FakeServices) -> None:
     assert_type(people.stop(), None)
 
 
+async def deal_with_the_dice(session: Session, fake: FakeServices) -> None:
+    dice = assert_type(fake.dice, FakeDice)
+    assert_type(dice.set_balance("alice", Decimal(2), currency=11), None)
+    assert_type(dice.balance(fake.username), Decimal)
+    await session.peerbet.roll("0.1", target=50, side="low")
+    for bet in assert_type(dice.rolls, list[DiceBet]):
+        assert_type(bet.user, str)
+        assert_type(bet.currency, int)
+        assert_type(bet.bet, Decimal)
+        assert_type(bet.side, Literal["low", "high"])
+        assert_type(bet.target, Decimal)
+        assert_type(bet.roll, Decimal)
+        assert_type(bet.payout, Decimal)
+        assert_type(bet.balance, Decimal)
+        assert_type(bet.date, str)
+
+
 async def switch_quirks(fake: FakeServices) -> None:
     quirks = assert_type(fake.quirks, Quirks)
     assert_type(quirks.window, Literal["newest", "oldest"])
@@ -225,6 +245,7 @@ async def switch_quirks(fake: FakeServices) -> None:
     assert_type(quirks.readall_marks, bool)
     assert_type(quirks.names, Mapping[str, str | None])
     assert_type(quirks.personal_key_param, str)
+    assert_type(quirks.dead_key, Literal["rejected", "ignored"])
     assert_type(quirks.refusal_status, int)
     assert_type(quirks.prefix, str)
     assert_type(quirks.content_type, str)

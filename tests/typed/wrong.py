@@ -56,6 +56,13 @@ async def forget_await(session: Session) -> None:
         print(id)
 
 
+async def spend_floats(session: Session) -> None:
+    await session.peerbet.roll(0.1, target=50, side="low")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await session.peerbet.roll("0.1", target=49.5, side="low")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await session.peerbet.roll("0.1", target=50, side="up")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await session.peerbet.roll("0.1", 50, "low")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
 async def await_sync_calls(session: Session) -> None:
     await session.peerbet.chat_stream()  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
     await session.limiters["peerbet.chat.get"].pause(1.0)  # type: ignore[func-returns-value, misc]  # pyright: ignore[reportGeneralTypeIssues]

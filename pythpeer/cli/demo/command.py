@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ... import ChatMessage, Mail, Session, merge
 from ...testing import FakeServices
-from .. import runtime
+from .. import runner, runtime
 from ..options import Json, Messages
 from ..output.rows import Rows
 from .dashboard import WIDE, Dashboard
@@ -55,7 +55,7 @@ class Demo:
     def run(self) -> int:
         """Run it, and return the exit code: 1 if the session broke a rule of the services."""
         with contextlib.suppress(runtime.Interrupted):  # the usual end
-            runtime.run(self._play())
+            runner.run(self._play())
         if not self._rows.json:
             self._print(f"{self._counts()}, violations of the services' rules: ", "bold", end="")
             self._print(
@@ -79,7 +79,7 @@ class Demo:
         """Run the program that is demonstrated, and count the rows."""
         stream = merge(session.peerbet.chat_stream(after=0), session.pythbots.mail_stream())
         async with stream:
-            with runtime.stop_when_pipe_closes(), self._board(session, fake):
+            with runner.stop_when_pipe_closes(), self._board(session, fake):
                 async for item in stream:
                     self._rows.show(item)
                     self._count(item)

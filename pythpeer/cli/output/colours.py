@@ -23,8 +23,8 @@ SENDERS: Final = len(HUES)
 
 
 def sender_style(name: str) -> str:
-    """Return the style of a sender, which is the same in every program and run."""
-    return f"sender.{crc32(name.encode('utf-8', 'replace')) % SENDERS}"
+    """Return the style of a sender: the same in every program and run, and in any case."""
+    return f"sender.{crc32(name.casefold().encode('utf-8', 'replace')) % SENDERS}"
 
 
 def _theme(senders: Sequence[str], *, private: str, bot: str, mail: str, gap: str) -> Theme:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from rich.console import Console, ConsoleDimensions
 
+from ...dice import DiceRoll
 from ...peerbet import ChatMessage
 from ...pythbots import ChatStats, Mail, StaffMember, User
 from .colours import THEME_16, THEME_256
@@ -59,7 +60,9 @@ def write_json(kind: str, fields: Mapping[str, object]) -> None:
     sys.stdout.buffer.flush()
 
 
-def as_json(item: ChatMessage | Mail | User | StaffMember | ChatStats) -> dict[str, Any]:
+def as_json(
+    item: ChatMessage | Mail | User | StaffMember | ChatStats | DiceRoll,
+) -> dict[str, Any]:
     """Return the public fields of a model."""
     if not isinstance(item, ChatMessage):
         fields: dict[str, Any] = msgspec.to_builtins(item)

@@ -19,7 +19,7 @@ from rich.live import Live
 
 from ...errors import InvalidRequestError
 from ...stores import MemoryStore, SqliteStore, Store, store_from_url
-from .. import runtime
+from .. import runner
 from ..connect import reject_store_url, store_name
 from ..options import Json
 from ..output.console import is_interactive, make_console, write_json
@@ -64,7 +64,7 @@ async def top(
         screen = TopScreen(str(watched.path) if isinstance(watched, SqliteStore) else repr(watched))
         live = Live(console=console, auto_refresh=False, screen=True)
         display = live if is_interactive(console) and not json else contextlib.nullcontext()
-        with display, runtime.stop_when_pipe_closes():
+        with display, runner.stop_when_pipe_closes():
             for number in itertools.count(1):
                 snapshot = await watched.snapshot(MAX_LATEST)
                 screen.add(time.monotonic(), snapshot)

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
-from ..base import DIRECT, Log, NewEntry, Reader
+from ..base import DIRECT, Log, LogTail, NewEntry, Reader
 from .connection import Argument
 from .heartbeat import SESSION_TIMEOUT, to_microseconds
 from .log_state import LogState
@@ -60,7 +60,19 @@ class RedisLog(Log[T]):
         added = await self._state.append(self._owner, entries, completes)
         for fetch in completes:
             self._heartbeat.stop(self._owner, fetch)
-        return added
+        return () if added is None else added
+
+    async def append_at(
+        self, head: int, entries: Sequence[NewEntry[T]]
+    ) -> Sequence[NewEntry[T]] | None:
+        """Append those of *entries* that are new if *head* is the highest id, else nothing."""
+        if not entries:
+            return ()
+        return await self._state.append(self._owner, entries, (), expected_head=head)
+
+    async def tail(self, limit: int) -> LogTail[T]:
+        """Return the highest id, and the last *limit* entries."""
+        return await self._state.tail(limit)
 
     async def max_acknowledged(self) -> int:
         """Return the highest position of all readers except that of direct calls."""

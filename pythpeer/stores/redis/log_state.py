@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from ..base import Entry, NewEntry, Reader, Topic
+from ..base import Entry, LogTail, NewEntry, Reader, Topic
 from .connection import Argument, Connections
 from .heartbeat import Heartbeat
 from .keys import Keys
@@ -106,20 +106,37 @@ class LogState(Generic[T]):
         self.head = result[0]
         return self.entries(result[1])
 
+    async def tail(self, limit: int) -> LogTail[T]:
+        """Return the head, and the last *limit* entries, ascending."""
+        result: tuple[int, list[RawEntry]] = await self.run_script("tail", limit)
+        self.head = result[0]
+        return LogTail(result[0], self.entries(result[1]))
+
     async def append(
-        self, owner: str, entries: Sequence[NewEntry[T]], completes: Collection[int]
-    ) -> Sequence[NewEntry[T]]:
-        """Append those of *entries* that are new, and return them."""
+        self,
+        owner: str,
+        entries: Sequence[NewEntry[T]],
+        completes: Collection[int],
+        expected_head: int | None = None,
+    ) -> Sequence[NewEntry[T]] | None:
+        """Append those of *entries* that are new, and return them.
+
+        If *expected_head* is given and is not the head, nothing happens, and the result is
+        ``None``.
+        """
         args: list[Argument] = [
             *(*self.script_head, self._max_length, owner),
+            "" if expected_head is None else expected_head,
             *(len(completes), *completes),
         ]
         for new in entries:
             args += self._encode_entry(new)
         keys = (*self._keys, f"{self._tag}:done:{os.urandom(8).hex()}")
         append = script("append", with_common=True)
-        result: list[int] = await self.connections.run_script(append, keys, args)
-        self.head = result[0]
+        result: list[Any] | None = await self.connections.run_script(append, keys, args)
+        if result is None:
+            return None
+        self.head = int(result[0])  # text, because it may be large
         return [entries[index] for index in result[1:]]
 
     def _encode_entry(self, new: NewEntry[T]) -> tuple[Argument, ...]:

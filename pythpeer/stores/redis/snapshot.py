@@ -5,6 +5,7 @@ Each log and each endpoint is read in a separate step; they may change between t
 
 from __future__ import annotations
 
+from ..ids import service_id
 from ..snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from .connection import Argument, Connections
 from .heartbeat import SESSION_TIMEOUT, to_microseconds
@@ -38,30 +39,33 @@ async def _log(connections: Connections, keys: Keys, topic: str, latest: int) ->
         script("snapshot", with_common=True), keys.log(topic), [latest]
     )
     head, length, has_leader, pending_fetches, readers, stream, out_of_order = result
-    items = sorted(map(_latest, [*stream, *out_of_order]), key=lambda item: item.id)
+    raw_entries = sorted([*stream, *out_of_order], key=_log_id)
     return LogSnapshot(
         topic=topic,
-        head=head,
+        head=service_id(head),
         length=length,
         has_leader=bool(has_leader),
         pending_fetches=pending_fetches,
         readers=tuple(
             sorted((_reader(*fields) for fields in readers), key=lambda reader: reader.name)
         ),
-        latest=tuple(items[max(0, len(items) - latest) :]),
+        latest=tuple(map(_latest, raw_entries[max(0, len(raw_entries) - latest) :])),
     )
 
 
 def _reader(name: bytes, position: int, lag: int) -> ReaderSnapshot:
-    return ReaderSnapshot(name.decode("utf-8", "replace"), position, lag)
+    return ReaderSnapshot(name.decode("utf-8", "replace"), service_id(position), lag)
+
+
+def _log_id(entry: RawEntry) -> int:
+    return int(entry[0].partition(b"-")[0])
 
 
 def _latest(entry: RawEntry) -> LatestItem:
-    id, fields = entry
+    fields = entry[1]
     item = dict(zip(fields[::2], fields[1::2], strict=False)).get(b"item")
-    return LatestItem(
-        int(id.partition(b"-")[0]), None if item is None else item.decode("utf-8", "replace")
-    )
+    text = None if item is None else item.decode("utf-8", "replace")
+    return LatestItem(service_id(_log_id(entry)), text)
 
 
 async def _endpoint(connections: Connections, keys: Keys, key: str) -> EndpointSnapshot:

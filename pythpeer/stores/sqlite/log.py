@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ..base import Entry, Log, NewEntry, Reader
+from ..base import Entry, Log, LogTail, NewEntry, Reader
 from .log_state import LogState
 from .owner import OwnerId, is_alive
 
@@ -50,9 +50,21 @@ class SqliteLog(Log[T]):
         """Append those of *entries* that are new, and return them."""
         if not entries and not completes:
             return ()
-        return await self._state.append(
-            entries, partial(self._complete_fetches, completes, self._state.database.now())
-        )
+        finish = partial(self._complete_fetches, completes, self._state.database.now())
+        added = await self._state.append(entries, finish)
+        return () if added is None else added
+
+    async def append_at(
+        self, head: int, entries: Sequence[NewEntry[T]]
+    ) -> Sequence[NewEntry[T]] | None:
+        """Append those of *entries* that are new if *head* is the highest id, else nothing."""
+        if not entries:
+            return ()
+        return await self._state.append(entries, expected_head=head)
+
+    async def tail(self, limit: int) -> LogTail[T]:
+        """Return the highest id, and the last *limit* entries."""
+        return await self._state.tail(limit)
 
     def _complete_fetches(
         self, fetches: Collection[int], now: float, db: sqlite3.Connection

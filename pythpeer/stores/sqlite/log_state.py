@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from heapq import merge
 from itertools import islice
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from ..base import Entry, NewEntry, Topic
+from ..base import Entry, LogTail, NewEntry, Topic
 from ..new_entries import Copies, assign_id, is_better_link
 from ..notify import Notifier
 from .database import Database, data_version
@@ -178,10 +178,23 @@ class LogState(Generic[T]):
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
         self._refresh(db)
-        rows = db.execute(
-            "SELECT id, after, gap, item FROM entry WHERE log = ? AND id > ? ORDER BY id LIMIT ?",
-            (self._id, after, limit),
+        query = (
+            "SELECT id, after, gap, item FROM entry WHERE log = ? AND id > ? ORDER BY id LIMIT ?"
         )
+        return self._entries(db.execute(query, (self._id, after, limit)))
+
+    async def tail(self, limit: int) -> LogTail[T]:
+        """Return the head, and the last *limit* entries, ascending."""
+
+        def job(db: sqlite3.Connection) -> LogTail[T]:
+            self._refresh(db)
+            query = "SELECT id, after, gap, item FROM entry WHERE log = ? ORDER BY id DESC LIMIT ?"
+            last = self._entries(db.execute(query, (self._id, limit)))
+            return LogTail(self.head, last[::-1])
+
+        return await self.database.read(job)
+
+    def _entries(self, rows: Iterable[tuple[int, int, int, str | None]]) -> list[Entry[T]]:
         return [
             Entry(id, link, bool(gap), self._read_item(id, item)) for id, link, gap, item in rows
         ]
@@ -207,13 +220,20 @@ class LogState(Generic[T]):
     # -- appending --------------------------------------------------------------------------------
 
     async def append(
-        self, entries: Sequence[NewEntry[T]], finish: Callable[[sqlite3.Connection], object]
-    ) -> Sequence[NewEntry[T]]:
+        self,
+        entries: Sequence[NewEntry[T]],
+        finish: Callable[[sqlite3.Connection], object] = lambda _: None,
+        expected_head: int | None = None,
+    ) -> Sequence[NewEntry[T]] | None:
         """Append those of *entries* that are new, and return them.
 
-        *finish* is called in the same transaction.
+        *finish* is called in the same transaction. If *expected_head* is given and is not the head,
+        nothing happens, and the result is ``None``.
         """
-        result = await self.database.write(partial(self._append, entries, finish))
+        work = partial(self._append, entries, finish, expected_head)
+        result = await self.database.write(work)
+        if result is None:
+            return None
         self.readers.mark_checkpointed(result.checkpointed)
         if result.added:
             cache = self._cache
@@ -230,9 +250,12 @@ class LogState(Generic[T]):
         self,
         new_entries: Sequence[NewEntry[T]],
         finish: Callable[[sqlite3.Connection], object],
+        expected_head: int | None,
         db: sqlite3.Connection,
-    ) -> _AppendResult[T]:
+    ) -> _AppendResult[T] | None:
         log = self.ensure_row(db)
+        if expected_head is not None and expected_head != self.head:
+            return None
         added: list[NewEntry[T]] = []
         tail: list[Entry[T]] = []
         rows: list[_Row] = []

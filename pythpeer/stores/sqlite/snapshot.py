@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..base import DIRECT
+from ..ids import service_id
 from ..snapshot import (
     EndpointSnapshot,
     LatestItem,
@@ -44,16 +45,22 @@ def _logs(
     return [
         LogSnapshot(
             topic=topic,
-            head=head,
+            head=service_id(head),
             length=length,
             has_leader=leader is not None and now < lease_until and is_alive(leader),
             pending_fetches=_count(db, COUNT_FETCHES, log),
             readers=tuple(
-                ReaderSnapshot(name, stored.position, _count(db, COUNT_AFTER, log, stored.position))
+                ReaderSnapshot(
+                    name,
+                    service_id(stored.position),
+                    _count(db, COUNT_AFTER, log, stored.position),
+                )
                 for name, stored in sorted(stored_positions(log, db, ack_file))
                 if name not in (DIRECT, ANONYMOUS)
             ),
-            latest=tuple(LatestItem(*row) for row in reversed(_latest(db, log, latest))),
+            latest=tuple(
+                LatestItem(service_id(id), item) for id, item in reversed(_latest(db, log, latest))
+            ),
         )
         for log, topic, head, length, leader, lease_until in rows
     ]

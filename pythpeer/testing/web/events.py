@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ..chat import MAX_TEXT, ChatLine
+from ..dice import DiceBet
 from ..fake import FakeServices
 from ..requests import RecordedRequest
 from .fault_panel import KINDS, TARGETS, FaultPanel
@@ -29,6 +30,9 @@ MAX_MESSAGES: Final = 300
 
 MAX_MAILS: Final = 100
 """How many of the latest mails a page shows."""
+
+MAX_ROLLS: Final = 50
+"""How many of the latest rolls a page shows."""
 
 MAX_USERS: Final = 200
 """How many of the users a page shows."""
@@ -131,6 +135,10 @@ class EventFeed:
                 "unread": sum(not mail.read for mail in fake.mail.inbox),
                 "sent": fake.mail.sent[-MAX_MAILS:],
             },
+            "dice": {
+                "balance": f"{fake.dice.balance(fake.username):.8f}",
+                "rolls": [_as_shown(roll) for roll in fake.dice.rolls[-MAX_ROLLS:]],
+            },
             "users": list(itertools.islice(fake.users, MAX_USERS)),
             "faults": self._fault_panel.now,
             "notices": {"total": self.notices.total, "latest": self.notices.latest},
@@ -179,6 +187,20 @@ class EventReader:
             self._last = lines[-1].id
             events.append(Event("chat", _encoded(lines)))
         return events
+
+
+def _as_shown(roll: DiceBet) -> dict[str, object]:
+    """Return a roll as the page shows it, with its numbers as text."""
+    return {
+        "user": roll.user,
+        "bet": f"{roll.bet:.8f}",
+        "target": f"{'<' if roll.side == 'low' else '>'} {roll.target:.4f}",
+        "roll": f"{roll.roll:.4f}",
+        "payout": f"{roll.payout:.8f}",
+        "won": roll.payout > 0,
+        "currency": roll.currency,
+        "date": roll.date,
+    }
 
 
 def _encoded(content: object) -> bytes:

@@ -1,11 +1,12 @@
 -- Appends what is new among entries, and completes fetch intents.
 --
 -- ARGV: known head, whether reads are destructive ("1"), the number of entries to keep or "",
---       owner, the number of completed fetch intents, their numbers, then for each new entry either
+--       owner, the head that the log must have or "", the number of completed fetch intents, their numbers, then for each new entry either
 --         "n", id, after, gap, item                        with an id of the service
 --         "l", identity, max copies, from history, item, as duplicate      without an id
 --       where items are JSON, or "" if undecodable.
--- Returns the head, and the indices (from 0) of the entries that were new. If the response was lost
+-- Returns the head, and the indices (from 0) of the entries that were new; nothing, without any
+-- change, if the log does not have the required head. If the response was lost
 -- and the call is repeated it returns the same: KEYS[11] keeps it for a minute.
 
 local DONE = KEYS[11]
@@ -16,6 +17,7 @@ local done = redis.call('GET', DONE)
 if done then return cjson.decode(done) end
 
 local last = head_since(known, destructive)
+if optional(ARGV[5]) and optional(ARGV[5]) ~= last then return false end
 local added = {}
 
 -- No gap is better than a gap, and of two alike the smaller `after` is better.
@@ -45,7 +47,7 @@ local function add(id, after, gap, item)
     return false
   end
   keep_out_of_order(id, after, gap, last, item)
-  redis.call('ZADD', OUT_OF_ORDER_IDS, id, id)
+  redis.call('ZADD', OUT_OF_ORDER_IDS, key, key)
   redis.call('RPUSH', ARRIVAL_ORDER, id)
   return true
 end
@@ -73,7 +75,7 @@ local function item_of(text)
   if text ~= '' then return text end
 end
 
-local index = 6 + ARGV[5]
+local index = 7 + ARGV[6]
 local batch = 0
 while index <= #ARGV do
   local is_new
@@ -155,7 +157,7 @@ if max_length and #added > 0 then
 end
 
 -- Those of other owners that can still take effect are only marked as completed.
-for arg = 6, 5 + ARGV[5] do
+for arg = 7, 6 + ARGV[6] do
   local fetch = redis.call('HGET', FETCHES, ARGV[arg])
   if fetch then
     local ends, fetch_owner = string.match(fetch, '(%d+) (%S+)')
@@ -167,6 +169,6 @@ for arg = 6, 5 + ARGV[5] do
   end
 end
 
-table.insert(added, 1, last)
+table.insert(added, 1, fmt_int(last))  -- cjson would round it
 redis.call('SET', DONE, cjson.encode(added), 'PX', 60000)
 return added

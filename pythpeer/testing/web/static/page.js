@@ -96,14 +96,17 @@ scroller.addEventListener("scroll", () => { if (atEnd()) $("newest").hidden = tr
 $("newest").addEventListener("click", () => { toEnd(); $("text").focus(); });
 new ResizeObserver(() => { if ($("newest").hidden) toEnd(); }).observe(scroller);
 
+// The services compare names without case.
+const sameName = (one, other) => one.toLowerCase() === other.toLowerCase();
+
 function messageElement(line, before) {
-  const own = line.sender === $("say").elements.sender.value.trim();
+  const own = sameName(line.sender, $("say").elements.sender.value.trim());
   const chips = [];
   if (line.bot) chips.push(make("span", { className: "chip", textContent: "bot" }));
   if (line.to) chips.push(words("span", "chip private", `private to ${line.to}`));
   const classes = ["message"];
   if (own) classes.push("own");
-  if (line.sender === hello.bot) classes.push("account");
+  if (sameName(line.sender, hello.bot)) classes.push("account");
   if (line.to) classes.push("private");
   const same = ["sender", "to", "bot"].every((name) => before?.[name] === line[name]);
   if (same && before.date.slice(0, 16) === line.date.slice(0, 16)) classes.push("more");
@@ -260,6 +263,15 @@ function showMail({ inbox, unread, sent }) {
     body([words("span", "", `to ${recipient}`)], text))));
 }
 
+function showDice({ balance, rolls }) {
+  $("balance").textContent = balance;
+  $("tab-dice").lastElementChild.textContent = rolls.length || "";
+  list("rolls", "no-rolls", rolls.toReversed().map((roll) => make("li", { className: roll.won ? "won" : "" },
+    avatar(roll.user),
+    body([words("span", "", roll.user), state(roll.won ? "won" : "lost"), clock(roll.date)],
+      `${roll.roll}, target ${roll.target}: bet ${roll.bet}, payout ${roll.payout} (currency ${roll.currency})`))));
+}
+
 function showUsers(users) {
   $("users").replaceChildren(...users.map((user) => make("li", { className: user.online ? "online" : "" },
     avatar(user.username),
@@ -333,7 +345,7 @@ function showHello(sent) {
   count();
 }
 
-const SECTIONS = { hello: showHello, chat: showChat, mail: showMail, users: showUsers, faults: showFaults, notices: showNotices, requests: showRequests };
+const SECTIONS = { hello: showHello, chat: showChat, mail: showMail, dice: showDice, users: showUsers, faults: showFaults, notices: showNotices, requests: showRequests };
 
 function connect() {
   const source = new EventSource("/api/events");
