@@ -32,6 +32,7 @@ MERGING: Final = ("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowle
 
 INTERNAL: Final = {
     *("Peerbet.endpoint_accounts", "Peerbet.read_endpoint", "Peerbet.post_endpoint"),
+    "Peerbet.roll_endpoint",
     *("PythBots.endpoint_accounts", "PythBots.key_param", "PythBots.headers"),
     *(f"PythBots.{name}_endpoint" for name in ("user", "staff", "stats", "send", "unread")),
     *("PythBots.history_endpoint", "FakeChat.answer"),
@@ -95,7 +96,7 @@ def documented() -> Iterator[Documented]:
     for module in map(importlib.import_module, MODULES):
         for name in module.__all__:
             thing = getattr(module, name)
-            if id(thing) not in seen:
+            if id(thing) not in seen and not name.startswith("__"):
                 seen.add(id(thing))
                 yield from _documented(f"{module.__name__}.{name}", name, thing)
 

@@ -188,7 +188,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]
     ) -> Sequence[NewEntry[T]] | None:
-        """Append as `append` does, if the highest id of the log is *head*.
+        """Append *entries* as `append` does, if the highest id of the log is *head*.
 
         Otherwise another handle has appended meanwhile: then nothing is appended, and the result is
         ``None``. A store that no other program uses need not check that.

@@ -105,7 +105,7 @@ class FakeChat:
         return line.id
 
     def skip_to(self, id: int) -> None:
-        """Give the next message this id, or a higher one if messages have higher ones already."""
+        """Give the next message the id *id*, or a higher one if there are messages over it."""
         self._last_id = max(self._last_id, id - 1)
 
     def after(self, id: int) -> list[ChatLine]:
