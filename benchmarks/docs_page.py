@@ -103,7 +103,8 @@ def _table(table: TableFigures) -> Iterator[str]:
 def _in_order(row: Mapping[str, Cell]) -> list[str]:
     """The columns: first those that name the row, then the target, so that no screen hides it."""
     names = list(row)
-    first = next((n for n, cell in enumerate(row.values()) if isinstance(cell, int | float)), 1)
+    words = [n for n, cell in enumerate(row.values()) if isinstance(cell, str)]
+    first = 1 + max((n for n in words if n < 3 and names[n] != "target"), default=0)
     deciding = [name for name in ("met", "target") if name in row]
     return [*names[:first], *deciding, *(n for n in names[first:] if n not in deciding)]
 

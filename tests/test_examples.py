@@ -264,13 +264,15 @@ async def test_the_bot_for_systemd_reads_its_key(
     assert program.received("user1") == {"chat": 1}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_an_example_survives_every_fault(
     name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It goes on, reacts to everything exactly once, and logs no traceback.
+    """It continues, reacts to everything exactly once, and logs no traceback.
 
     A write whose outcome is unknown counts as once. In the middle it is stopped and started again.
+    It takes seconds, because minutes of polling pass, with a file as the store.
     """
     program, panel = Program(name, fake), FaultPanel(fake)
     causes = cycle(EXAMPLES[name])
@@ -323,19 +325,19 @@ async def test_an_answer_that_was_not_sent_is_sent_after_a_restart(
     async with program.running():
         for endpoint in ("peerbet.chat.set", "pythbots.mail.send"):
             fake.faults.always(endpoint, Fault.too_many(5))
-        places = Counter(cause(fake, "user1").split())
+        expected = Counter(cause(fake, "user1").split())
         await asyncio.sleep(20.0)
     assert program.received("user1") == Counter()
     fake.faults.clear()
     if name == "moderator":
-        return  # it counts messages in memory: the item that comes again is the first of three
+        return  # it counts messages in memory: the item that is redelivered is the first of three
     async with program.running():
         await asyncio.sleep(20.0)
-    assert program.received("user1") == places
+    assert program.received("user1") == expected
 
 
 @pytest.mark.parametrize("name", ["moderator", "survivor"])
-async def test_an_example_goes_on_after_a_gap(
+async def test_an_example_continues_after_a_gap(
     name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
 ) -> None:
     """More messages than the service shows."""
@@ -344,10 +346,10 @@ async def test_an_example_goes_on_after_a_gap(
         for _ in range(400):
             fake.chat.say("alice", "flood")
         await asyncio.sleep(10.0)
-        places = Counter(EXAMPLES[name][0](fake, "user1").split())
+        expected = Counter(EXAMPLES[name][0](fake, "user1").split())
         await asyncio.sleep(10.0)
     assert "were missed" in caplog.text
-    assert program.received("user1") == places
+    assert program.received("user1") == expected
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ async def main(session: Session) -> None:
             if len(texts) == REPEATED and len(set(texts)) == 1:
                 texts.clear()
                 if not await warn(session, message.sender):
-                    return  # this message comes again after a restart
+                    return  # this message is redelivered after a restart
 
 
 async def read_staff(session: Session) -> set[str]:
@@ -79,7 +79,7 @@ async def read_staff(session: Session) -> set[str]:
 
 
 async def warn(session: Session, name: str) -> bool:
-    """Warn a user in the chat, and send the report. Return whether the bot can go on."""
+    """Warn a user in the chat, and send the report. Return whether the bot can continue."""
     warning, report = f"{name}: please do not repeat yourself", f"{name} repeats the same message"
     return await send(session, partial(session.peerbet.post, warning, bot=True)) and await send(
         session, partial(session.pythbots.send_mail, REPORT_TO, report)
@@ -87,7 +87,7 @@ async def warn(session: Session, name: str) -> bool:
 
 
 async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
-    """Send a message or a mail, once. Return whether the bot can go on to the next item.
+    """Send a message or a mail, once. Return whether the bot can continue to the next item.
 
     It returns False if the session stops before anything was sent.
     """

@@ -51,7 +51,7 @@ async def main(session: Session) -> None:
             # A stream raises any other error only where waiting does not help: it ends the bot.
             write = await plan(session, item)
             if write is not None and not await send(session, write):
-                return  # without asking for the next item, so this one comes again after a restart
+                return  # not asking for the next item, so this one is redelivered after a restart
 
 
 async def plan(session: Session, item: ChatMessage | Mail) -> Write | None:
@@ -60,7 +60,7 @@ async def plan(session: Session, item: ChatMessage | Mail) -> Write | None:
         if isinstance(item, Mail):
             return answer_mail(session, item)
         return await answer_message(session, item)
-    except Exception:  # a mistake in the program must not end the bot, or the item comes for ever
+    except Exception:  # a mistake must not end the bot, or the item is redelivered each time
         logger.exception("an item is skipped")
         return None
 
@@ -101,7 +101,7 @@ async def look_up(session: Session, name: str) -> str:
 
 
 async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
-    """Send a message or a mail, once. Return whether the bot can go on to the next item.
+    """Send a message or a mail, once. Return whether the bot can continue to the next item.
 
     It returns False if the session stops before anything was sent.
     """

@@ -33,11 +33,11 @@ async def main(session: Session) -> None:
             continue
         answer = f"pong, {message.sender}"
         if not await send(session, partial(session.peerbet.post, answer, bot=True)):
-            return  # without asking for the next message, so this one comes again after a restart
+            return  # not asking for the next message, so this one is redelivered after a restart
 
 
 async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
-    """Send a message or a mail, once. Return whether the bot can go on to the next item.
+    """Send a message or a mail, once. Return whether the bot can continue to the next item.
 
     It returns False if the session stops before anything was sent.
     """

@@ -239,7 +239,7 @@ class Actor:
     def answers(self, pattern: str, reply: Reply, *, after: Pace = 1.0) -> Self:
         """Reply whenever another user sends a message or a mail in which *pattern* is found.
 
-        The reply is sent *after* some seconds, to those who received the message. *reply* is a
+        The reply is sent *after* some seconds, to the same recipients as the message. *reply* is a
         text, or a function that is called with what was `Heard` and returns a text, or ``None`` for
         no reply. Of several patterns the first that is found decides. Raises `InvalidRequestError`.
         """
