@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from built_site import broken_links, missing_names
 from public_api import MODULES, documented
+
+import pythpeer
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 SHOWN = {
@@ -69,3 +72,11 @@ def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
     assert "the parameter limit of pythpeer.split_text has no text in the reference" in problems
     assert "the parameter text of pythpeer.split_text has no text in the reference" not in problems
     assert "pythpeer.Stream.pop is internal, but in the reference" in problems
+
+
+def test_the_pages_show_the_version() -> None:
+    """At their foot: that of the project."""
+    root = REFERENCE.parent.parent
+    site = tomllib.loads((root / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    assert site["copyright"] == f"pythpeer {pythpeer.__version__}, MIT licence"
+    assert site["theme"]["font"] is False
