@@ -21,7 +21,7 @@ import msgspec
 
 import pythpeer
 from pythpeer import ChatMessage, Endpoint, Rate, Secret, Session
-from pythpeer.transport import LIMIT_PER_HOST
+from pythpeer.transport.pool import LIMIT_PER_ENDPOINT
 
 from .chart import Bars
 from .competitors.calling import BARE, KEY, Calls, Candidate, load_candidates
@@ -113,8 +113,8 @@ async def _measure(
                 "same of its CPU time."
             ),
             (
-                f"{OURS} opens at most {LIMIT_PER_HOST} connections to a host; further "
-                "calls wait for one."
+                f"{OURS} opens at most {LIMIT_PER_ENDPOINT} connections for an endpoint; "
+                "further calls wait for one."
             ),
             *(candidate.note for candidate in candidates.values() if candidate.note),
         ],

@@ -33,6 +33,10 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     """Number of callers that wait for a token, of all sessions on the same store object."""
 
+    waiting_for_connection: int = 0
+    """Number of requests that have a token and wait for a connection: as many as are permitted for
+    the endpoint or its host are in use."""
+
     next_token: float
     """Seconds until the next token, as far as this process knows; 0 if one is available."""
 

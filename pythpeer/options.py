@@ -74,6 +74,8 @@ class SessionOptions(TypedDict, total=False):
     """Where positions, logs and pacing are kept."""
     max_body: int
     """Bytes of a response body at most."""
+    max_header: int
+    """Bytes of one header of a response at most."""
     idle_check: float
     """Seconds without a new message after which a chat stream looks for the newest one."""
     ssl_context: ssl.SSLContext | None

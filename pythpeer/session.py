@@ -33,7 +33,7 @@ from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store
 from .streams.poller import Pollers
-from .validation import check_integer, check_seconds, check_url
+from .validation import INT32_MAX, check_integer, check_seconds, check_url
 from .version import __version__
 from .wire.endpoints import Endpoint
 from .wire.query import Param
@@ -108,6 +108,8 @@ class Session(AsyncContextOnly):
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
         max_body: Bytes of a response body at most; by default 1 MiB.
+        max_header: Bytes of one header of a response at most; by default 16 KiB. A response has at
+            most 128 headers.
         idle_check: Seconds without a message after which a chat stream looks for the newest one, in
             place of another poll, to notice that the service has started its ids anew; 0 never
             does.
@@ -150,6 +152,7 @@ class Session(AsyncContextOnly):
         max_wait: float = 60.0,
         store: Store | None = None,
         max_body: int = 1_048_576,
+        max_header: int = 16_384,
         idle_check: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
         on_request: Hook[RequestEvent] | None = None,
@@ -175,6 +178,8 @@ class Session(AsyncContextOnly):
             raise InvalidRequestError("timeout must be more than 0 seconds")
         self._max_body = check_integer("max_body", max_body, 1)
         """Bytes of a response body at most."""
+        self._max_header = check_integer("max_header", max_header, 1, INT32_MAX)
+        """Bytes of one header of a response at most."""
         self._ssl_context = ssl_context
         """The user's TLS context."""
         if ssl_context is not None:
@@ -322,6 +327,7 @@ class Session(AsyncContextOnly):
             failures=outcomes.failures,
             last_error=outcomes.last_error,
             waiting=limiter.waiting,
+            waiting_for_connection=self._transport.waiting(name) if self._transport else 0,
             next_token=limiter.next_token,
             paused_for=limiter.paused_for,
             failing_since=outcomes.failing_since,
@@ -373,6 +379,7 @@ class Session(AsyncContextOnly):
                 user_agent=f"pythpeer/{__version__}",
                 timeout=self._timeout,
                 max_body=self._max_body,
+                max_header=self._max_header,
                 ssl_context=self._ssl_context,
             )
             self._hooks.reset()

@@ -158,6 +158,7 @@ def expected_call(name: str, row: FaultRow, fault: Reproduction) -> CallResult:
     request_count = 0
     if expectation.sent and fault.step.reads:
         request_count = ATTEMPTS if retried else 1
+        request_count += fault.kept_connection_closed and is_read
 
     def is_one_of(*types: type[PythpeerError]) -> bool:
         return error is not None and issubclass(error, types)

@@ -48,8 +48,8 @@ tests fail. (`tests/faults.py` contains the table, `tests/test_faults.py` checks
   soon as the cause is removed.
 - **Accepted**: there is a result, and the streams **continue** with it.
 
-`timeout`, `max_wait` and `max_body` are options of `Session`. The meaning of each error:
-[errors](errors.md).
+`timeout`, `max_wait`, `max_body` and `max_header` are options of `Session`. The meaning of each
+error: [errors](errors.md).
 """
 
 HEAD: Final = """

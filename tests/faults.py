@@ -63,7 +63,7 @@ from pythpeer import (
     ResponseTooLargeError,
     TransportError,
 )
-from pythpeer.transport import CONNECT_TIMEOUT
+from pythpeer.transport.pool import CONNECT_TIMEOUT
 
 TIMEOUT: Final = 10.3
 """The time limit of an attempt in seconds: longer than that of a roll, with a fraction."""
@@ -183,6 +183,9 @@ class Reproduction(NamedTuple):
     host: str = "127.0.0.1"
     """The host in the URL of the `RawServer`."""
 
+    kept_connection_closed: bool = False
+    """Whether a read finds its kept connection closed, and is sent once more on a new one."""
+
     status_optional: bool = False
     """Whether the error may be without the status: a parser may read head and damage together."""
 
@@ -213,13 +216,20 @@ def fault_row(
     message: str | None = None,
     retry_after: float | None = None,
     first_step: Step | None = None,
+    kept_connection_closed: bool = False,
     status_optional: bool = False,
     seconds: float = 0.0,
     overrides: Overrides = MappingProxyType({}),
 ) -> FaultRow:
     """A row whose reproductions differ only in the server's step."""
     common = Reproduction(
-        answer(), status, message, retry_after, first_step, status_optional=status_optional
+        answer(),
+        status,
+        message,
+        retry_after,
+        first_step,
+        kept_connection_closed=kept_connection_closed,
+        status_optional=status_optional,
     )
     reproductions = {name: common._replace(step=step) for name, step in steps.items()}
     return FaultRow(title, expectation, reproductions, seconds, overrides)
@@ -312,6 +322,20 @@ def idle_then(action: Callable[[Connection], object]) -> Step:
     return Step(run)
 
 
+def idle_then_break(action: Callable[[Connection], object]) -> Step:
+    """Respond to the first request, and call *action* when a second one arrives.
+
+    That one is lost: the server does not count it.
+    """
+
+    async def run(connection: Connection) -> None:
+        await FIRST.run(connection)
+        await connection.reader.read(1)
+        action(connection)
+
+    return Step(run)
+
+
 def idle_then_send(data: bytes) -> Step:
     """Respond to the first request, and send *data* while the connection is idle."""
     return idle_then(lambda connection: connection.writer.write(data))
@@ -381,11 +405,25 @@ NETWORK: Final = (
         status=None,
     ),
     fault_row(
-        "the connection breaks before the response, after it served an earlier request",
+        "the connection breaks before the response, after it served an earlier request;"
+        " so does a new one",
         BROKEN,
         {"fin, reused": drop(), "rst, reused": reset()},
         status=None,
         first_step=FIRST,
+        kept_connection_closed=True,
+    ),
+    FaultRow(
+        "the service closes a kept connection when the next request arrives",
+        ACCEPTED,
+        {
+            "fin at the last moment": Reproduction(
+                answer(DOCUMENT), first_step=idle_then_break(Connection.close)
+            ),
+            "rst at the last moment": Reproduction(
+                answer(DOCUMENT), first_step=idle_then_break(Connection.reset)
+            ),
+        },
     ),
     fault_row("there is no response", TIMED_OUT, {"silence": hang()}, status=None, seconds=TIMEOUT),
     FaultRow(
@@ -490,7 +528,6 @@ HTTP: Final = (
             "two lengths": send(with_headers(b"Content-Length: 1")),
             "two equal lengths": drop(with_headers(b"Content-Length: %d" % len(DOCUMENT))),
             "length and chunks": send(with_headers(b"Transfer-Encoding: chunked")),
-            "204 with a body": drop(http(204, DOCUMENT)),
         },
         status=None,
     ),
@@ -615,10 +652,9 @@ BODY: Final = (
         seconds=TIMEOUT,
     ),
     fault_row(
-        "the body is longer than its length, or its chunks are invalid",
+        "the chunks of the body are invalid",
         BROKEN,
         {
-            "length too small": drop(http(200, DOCUMENT, length=9)),
             "chunk size not a number": send(chunked(end=b"zz\r\n{}\r\n0\r\n\r\n")),
             "chunk size negative": send(chunked(end=b"-2\r\n{}\r\n0\r\n\r\n")),
             "chunk without its end": send(chunked(end=b"2\r\n{}0\r\n\r\n")),
@@ -640,6 +676,24 @@ BODY: Final = (
         status_optional=True,
     ),
     fault_row(
+        "the body is longer than its length: the rest is ignored",
+        NOT_DOCUMENTED,
+        {"length too small": drop(http(200, DOCUMENT, length=9))},
+    ),
+    fault_row(
+        "bytes that are not HTTP follow a complete response, in the same packet or later",
+        ACCEPTED,
+        {
+            "junk behind": send(http(200, DOCUMENT) + b"666\r\n"),
+            "junk behind chunks": send(chunked(DOCUMENT) + b"\0\1\2"),
+            "junk behind, with an interim response": send(CONTINUE + http(200, DOCUMENT) + b"junk"),
+            "half a head behind": send(http(200, DOCUMENT) + b"HTTP/1.1 200 OK\r\nContent-"),
+            "junk behind, and the end": drop(
+                http(200, DOCUMENT, [("Connection", "close")]) + b"666\r\n"
+            ),
+        },
+    ),
+    fault_row(
         "gzip that is incomplete, with the right length",
         NOT_DOCUMENTED,
         {"gzip, cut, right length": send(http(200, PACKED[:40], GZIP))},
@@ -648,7 +702,6 @@ BODY: Final = (
         "a Content-Encoding that was not requested",
         BROKEN,
         {
-            "x-gzip": encoded("x-gzip", PACKED),
             "gzip twice": encoded("gzip, gzip", gzip.compress(PACKED)),
             "compress": encoded("compress"),
             "brotli": encoded("br"),
@@ -685,6 +738,7 @@ BODY: Final = (
             "small chunks": send(chunked(*(bytes([byte]) for byte in DOCUMENT))),
             "gzip": send(http(200, PACKED, GZIP)),
             "gzip, in capitals": encoded(" GZip ", PACKED),
+            "x-gzip": encoded("x-gzip", PACKED),
             "gzip in chunks": send(chunked(PACKED, headers=GZIP)),
             "deflate": send(http(200, zlib.compress(DOCUMENT), DEFLATE)),
             "identity": encoded("identity"),
@@ -699,7 +753,12 @@ JSON: Final = (
         NOT_DOCUMENTED,
         {"empty body": answer(b""), "blank body": answer(b" \r\n"), "BOM": answer(b"\xef\xbb\xbf")},
     ),
-    fault_row("204 without a body", NOT_DOCUMENTED, {"204": answer(b"", 204)}, status=204),
+    fault_row(
+        "204, which has no body, also if bytes follow",
+        NOT_DOCUMENTED,
+        {"204": answer(b"", 204), "204 with a body": drop(http(204, DOCUMENT))},
+        status=204,
+    ),
     fault_row(
         "an HTML page, also if it contains JSON",
         NOT_DOCUMENTED,

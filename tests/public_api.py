@@ -27,7 +27,10 @@ MODULES: Final = (
 PACKAGE: Final = Path(pythpeer.__file__).parent
 
 STREAMS: Final = ("Stream", "ChatStream", "MailStream", "_Mergeable")
-MERGING: Final = ("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy")
+MERGING: Final = (
+    *("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy"),
+    "store_acknowledged",
+)
 """What a merged stream needs of each stream."""
 
 INTERNAL: Final = {
@@ -41,7 +44,9 @@ INTERNAL: Final = {
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success", "Endpoint.time_limit"),
     *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
     *("FakeChat.user_of", "FakeDice.answer", "FakeDice.delay"),
-    *("Limiter.acquire", "Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
+    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.is_held"),
+    *("Limiter.permit_postponed",),
+    *("Limiter.fail_waiters", "MemoryStore.log", "SqliteStore.log"),
     *("Limiter.permit_answered", "Limiter.permit_released", "Limiter.permit_written"),
     *("Limiter.in_hand", "Limiter.dismiss"),  # old names
     *("MemoryStore.make_limiter", "SqliteStore.make_limiter"),

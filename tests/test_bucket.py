@@ -480,3 +480,47 @@ def test_reservations_stay_behind() -> None:
     assert moved.due(100.0) == 100.0
     bucket.release()
     assert (moved.available(100.0), moved.reserved) == (1, 0)
+
+
+# -- a request that is written for the second time ------------------------------------------------
+
+
+@given(
+    st.floats(0.1, 10.0),
+    st.integers(1, 4),
+    st.floats(0.0, 0.5),
+    st.floats(0.0, 1.0, exclude_max=True),
+)
+def test_a_postponed_request_keeps_the_interval_on_both_sides(
+    interval: float, burst: int, guard: float, after: float
+) -> None:
+    """It leaves when the next token would be due, and that token is due an interval after it."""
+    bucket = Bucket(Rate(interval, burst, guard))
+    number, due = 0, 0.0
+    for _ in range(burst):
+        bucket.reserve()
+        number = bucket.spend(0.0)
+    now = after * (interval + guard)
+    delay = bucket.postpone(number, now)
+    assert delay is not None
+    again = now + delay
+    assert again >= interval
+    for _ in range(burst):  # the tokens of the other requests of the burst do not depend on it
+        due = bucket.due(now)
+        bucket.reserve()
+        bucket.spend(due)
+    assert due >= again + interval - 1e-9
+
+
+def test_a_request_is_not_postponed_when_the_next_token_may_be_reserved() -> None:
+    """Nothing changes then; without pacing there is nothing to wait for."""
+    bucket = Bucket(Rate(1.0, 1, 0.05))
+    bucket.reserve()
+    number = bucket.spend(0.0)
+    before = bucket.state()
+    assert bucket.postpone(number, 1.05) is None
+    assert bucket.state() == before
+    bucket.reserve()
+    bucket.spend(1.05)
+    assert bucket.postpone(number, 1.06) is None
+    assert Bucket(Rate(0.0)).postpone(0, 5.0) == 0.0

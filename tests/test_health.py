@@ -71,7 +71,7 @@ async def test_a_success_is_dated() -> None:
 
 async def test_failures_in_a_row_are_counted_until_one_succeeds() -> None:
     """And the last failure is named."""
-    steps = (answer(), drop(), error_page(500), hang(), answer())
+    steps = (answer(), drop(b"HTTP/1.1 200 OK\r\n"), error_page(500), hang(), answer())
     async with RawServer(*steps) as server, open_session(server.url, timeout=2.0) as session:
         counted = []
         for _ in steps:

@@ -23,7 +23,7 @@ from raw_server import (
     hang,
     open_session,
 )
-from scripted import DROP_WITHOUT_EFFECT, OK, Scripted, ScriptedFault
+from scripted import DROP_WITHOUT_EFFECT, ERROR_503, OK, Scripted, ScriptedFault
 
 from pythpeer import (
     FLAG,
@@ -176,7 +176,7 @@ async def test_repetitions_are_reported() -> None:
     seen: Events = []
     hooks: Any = dict.fromkeys(("on_request", "on_retry"), seen.append)
     async with (
-        RawServer(error_page(503), drop(), answer()) as server,
+        RawServer(error_page(503), drop(b"HTTP/1.1 200 OK\r\n"), answer()) as server,
         open_session(server.url, retry=Retry(3, base_delay=4.0), **hooks) as session,
     ):
         start = asyncio.get_running_loop().time()
@@ -339,7 +339,7 @@ async def test_a_broken_hook_breaks_nothing(
 
     hooks: Any = {name: called}
     async with Scripted() as services, services.session(**hooks) as session:
-        services.script("get", DROP_WITHOUT_EFFECT, OK, DROP_WITHOUT_EFFECT, OK)
+        services.script("get", ERROR_503, OK, ERROR_503, OK)
         services.say(400)
         assert len((await session.peerbet.messages()).messages) == 50
         async with session.peerbet.chat_stream(after=1) as stream:

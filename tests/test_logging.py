@@ -80,7 +80,7 @@ async def test_the_documented_records_are_logged(
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
     assert set(records_of(caplog)) == WITH_ATTRIBUTES
-    assert len(WITH_ATTRIBUTES) == 10
+    assert len(WITH_ATTRIBUTES) == 11
 
 
 async def _corrupt(path: Path) -> None:

@@ -178,7 +178,7 @@ async def test_repetitions_are_separate_spans(collector: Collector) -> None:
     """Each has its number, and all belong to the span of the caller."""
     tracer = collector.tracers.get_tracer("bot")
     async with (
-        RawServer(error_page(503), drop(), answer()) as server,
+        RawServer(error_page(503), drop(b"HTTP/1.1 200 OK\r\n"), answer()) as server,
         open_session(
             server.url, retry=Retry(3, base_delay=0.1), telemetry=collector.telemetry
         ) as session,

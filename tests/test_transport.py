@@ -39,7 +39,6 @@ from raw_server import (
     unresponsive_port,
 )
 
-import pythpeer.transport
 from pythpeer import (
     FLAG,
     Endpoint,
@@ -54,7 +53,8 @@ from pythpeer import (
     Session,
     TransportError,
 )
-from pythpeer.transport import LIMIT_PER_HOST, RawResponse, _strip_tracebacks
+from pythpeer.transport import RawResponse
+from pythpeer.transport.pool import CONNECT_TIMEOUT, KEEPALIVE_TIMEOUT, LIMIT_PER_ENDPOINT
 
 pytestmark = pytest.mark.anyio
 
@@ -70,9 +70,13 @@ def custom_endpoint(url: str, **options: Any) -> Endpoint[dict[str, object]]:
 # -- one attempt ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", DROPPED_RESPONSES)
-async def test_a_read_is_sent_once_on_a_reused_connection(fault: str) -> None:
-    """A reused connection that breaks is no reason for a second attempt."""
+PARTIAL: Final = [name for name in DROPPED_RESPONSES if name not in ("fin", "rst")]
+"""The faults with at least one byte of a response."""
+
+
+@pytest.mark.parametrize("fault", PARTIAL)
+async def test_a_read_with_a_byte_of_a_response_is_sent_once(fault: str) -> None:
+    """A reused connection that breaks within a response is no reason for a second request."""
     for name in READS:
         async with (
             RawServer(answer(), DROPPED_RESPONSES[fault]) as server,
@@ -134,19 +138,14 @@ async def test_reads_share_a_connection() -> None:
         assert server.connection_count == 1
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio"])
-@pytest.mark.parametrize(("idle", "connections"), [(0.0, 1), (0.06, 2)])
-async def test_an_idle_connection_is_kept_for_a_while(
-    idle: float, connections: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("idle", "connections"), [(3.9, 1), (4.1, 2)])
+async def test_an_idle_connection_is_kept_for_a_while(idle: float, connections: int) -> None:
     """A connection is closed before the service closes it: Apache does so after 5 seconds."""
-    assert pythpeer.transport.KEEPALIVE_TIMEOUT < 5.0
-    monkeypatch.setattr(
-        pythpeer.transport, "KEEPALIVE_TIMEOUT", 0.03
-    )  # aiohttp counts in real time
+    assert KEEPALIVE_TIMEOUT == 4.0
     async with RawServer(answer()) as server, open_session(server.url) as session:
         await CALLS["user"].run(session, server.url)
         await asyncio.sleep(idle)
+        assert len(server.open_connections) == 2 - connections
         await CALLS["user"].run(session, server.url)
         assert server.connection_count == connections
 
@@ -219,8 +218,7 @@ async def test_an_unsolicited_response_is_ignored(unsolicited: str) -> None:
         for id in range(1, 6):
             assert (await session.pythbots.user(id)).id == id
             await wait_for_io(0.1)
-        if unsolicited != "half a head":
-            assert server.connection_count == 5
+        assert server.connection_count == 5
 
 
 @pytest.mark.parametrize("later", [None, 0.0])
@@ -228,16 +226,13 @@ async def test_an_unsolicited_response_is_ignored(unsolicited: str) -> None:
 async def test_data_after_a_response_is_not_the_next_one(
     unsolicited: str, later: float | None
 ) -> None:
-    """Data that arrives together with a response can damage that one, but is never the next one."""
+    """Data that arrives together with a response neither damages it, nor is the next one."""
     async with (
         RawServer(numbered(UNSOLICITED[unsolicited], later=later)) as server,
         open_session(server.url) as session,
     ):
         for id in range(1, 6):
-            try:
-                assert (await session.pythbots.user(id)).id == id
-            except TransportError:
-                assert unsolicited == "junk"
+            assert (await session.pythbots.user(id)).id == id
             await wait_for_io(0.1)
         assert len(server.requests) == 5
 
@@ -271,12 +266,12 @@ async def test_a_connection_left_over_after_a_failure_is_closed() -> None:
 async def test_waiting_for_a_connection_is_not_sending() -> None:
     """Behind as many requests as there are connections, one that times out was never sent."""
     async with RawServer(hang()) as server, open_session(server.url) as session:
-        calls = (failure("user", session, server.url) for _ in range(LIMIT_PER_HOST + 1))
+        calls = (failure("user", session, server.url) for _ in range(LIMIT_PER_ENDPOINT + 1))
         errors = await asyncio.gather(*calls)
         assert all(isinstance(error, RequestTimeoutError) for error in errors)
         sent = [isinstance(error, TransportError) and error.sent for error in errors]
-        assert sent == [True] * LIMIT_PER_HOST + [False]
-        assert len(server.requests) == LIMIT_PER_HOST
+        assert sent == [True] * LIMIT_PER_ENDPOINT + [False]
+        assert len(server.requests) == LIMIT_PER_ENDPOINT
 
 
 # -- what goes out --------------------------------------------------------------------------------
@@ -518,12 +513,16 @@ async def test_a_gzip_bomb_is_limited(name: str, framed: bool) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_time_limit_while_connecting_means_nothing_was_sent(name: str) -> None:
-    """A time limit that passes before there is a connection sets ``sent`` to ``False``."""
+    """A time limit that passes before there is a connection sets ``sent`` to ``False``.
+
+    The limit of a roll is never so short: there the one for connecting passes first.
+    """
+    limit = CONNECT_TIMEOUT if name == "roll" else 1.5
     with unresponsive_port() as url:
         async with open_session(url, timeout=1.5) as session:
             start = now()
             error = await failure(name, session, url)
-            assert now() - start == pytest.approx(1.5, abs=1e-2)
+            assert now() - start == pytest.approx(limit, abs=1e-2)
     assert type(error) is RequestTimeoutError
     assert error.sent is False
 
@@ -599,10 +598,10 @@ async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -
     async with RawServer(SILENT[fault]) as server, open_session(server.url) as session:
         tasks = [
             asyncio.ensure_future(CALLS[name].run(session, server.url))
-            for _ in range(LIMIT_PER_HOST)
+            for _ in range(LIMIT_PER_ENDPOINT)
         ]
         await asyncio.sleep(1.5)
-        assert len(server.open_connections) == len(server.requests) == LIMIT_PER_HOST
+        assert len(server.open_connections) == len(server.requests) == LIMIT_PER_ENDPOINT
         start = now()
         for task in tasks:
             task.cancel()
@@ -614,7 +613,7 @@ async def test_a_cancelled_request_frees_its_connection(name: str, fault: str) -
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
                 await CALLS[name].run(session, server.url)
-        assert len(server.requests) == LIMIT_PER_HOST + 1
+        assert len(server.requests) == LIMIT_PER_ENDPOINT + 1
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -650,37 +649,10 @@ async def test_a_connection_changed_to_another_protocol_is_closed() -> None:
         RawServer(REPRODUCTIONS["101, no body"].step) as server,
         open_session(server.url) as session,
     ):
-        for _ in range(LIMIT_PER_HOST + 1):
+        for _ in range(LIMIT_PER_ENDPOINT + 1):
             assert isinstance(await failure("user", session, server.url), HttpStatusError)
             await wait_for_io(0.1)
             assert server.open_connections == []
-
-
-def test_stripping_tracebacks_reaches_the_whole_chain() -> None:
-    """A cancellation loses the frames of its causes and contexts, and nothing else."""
-
-    def grow() -> None:
-        try:
-            try:
-                [].pop()
-            except IndexError as error:
-                raise KeyError("cause") from error
-        except KeyError:
-            {}.popitem()
-
-    with pytest.raises(KeyError) as caught:
-        grow()
-    last = caught.value
-    middle = last.__context__
-    assert middle is not None
-    first = middle.__cause__
-    assert first is not None
-    first.__context__ = last  # a ring, as it should not be but can
-    assert all(link.__traceback__ for link in (last, middle, first))
-    _strip_tracebacks(last)
-    assert not any(link.__traceback__ for link in (last, middle, first))
-    assert last.__context__ is middle
-    assert middle.__cause__ is first
 
 
 # -- what is left ---------------------------------------------------------------------------------

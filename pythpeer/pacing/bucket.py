@@ -202,6 +202,24 @@ class Bucket:
         self._start_times[index] = now
         return True
 
+    def postpone(self, number: int, now: float) -> float | None:
+        """Return the seconds after which request *number*, unanswered, may be written once more.
+
+        The service may have counted the first one, and will count the second: that is written when
+        the next token would be due, and the next token depends on it. Returns ``None``, and changes
+        nothing, where the next token can be reserved already.
+        """
+        if not number:
+            return 0.0
+        index = number - self._first_number
+        if index < 0:
+            return None
+        due = self._start_times[index] + self.rate.interval
+        if now >= due:
+            return None
+        self._start_times[index] = due + self.guard
+        return due - now
+
     def has_unanswered(self, now: float) -> bool:
         """Return whether a response can still make a token available earlier."""
         return any(start > now for start in self._start_times)

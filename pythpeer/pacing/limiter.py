@@ -21,13 +21,14 @@ from typing import Final
 import anyio
 
 from ..deprecation import warn_renamed
-from ..errors import PythpeerError, RateLimitedError, SessionClosedError
+from ..errors import PythpeerError, RateLimitedError, SessionClosedError, StoreError
 from ..validation import check_seconds
-from .backend import PacingBackend
+from .backend import Grant, PacingBackend
 from .bucket import Bucket, Rate
 from .queue import Priority, Waiter, WaitQueue
+from .shared import TOKEN_TTL
 
-__all__ = ["MAX_PAUSE", "Limiter", "Permit", "loop_clock"]
+__all__ = ["MAX_PAUSE", "Limiter", "Permit", "TokenExpiredError", "loop_clock"]
 
 MAX_PAUSE: Final = 3600.0
 """Upper bound, in seconds, for a pause that a ``Retry-After`` header asks for."""
@@ -43,6 +44,13 @@ def loop_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
 
 
+class TokenExpiredError(PythpeerError):
+    """The token of a request may have been given to another process: `Permit.renew` gets a new one.
+
+    Internal: nothing was written, and `Caller` does not let it out.
+    """
+
+
 class Permit:
     """A token for one request. It is spent when the request is written, or released by `close`.
 
@@ -50,9 +58,20 @@ class Permit:
     stays so.
     """
 
-    __slots__ = ("_bucket", "_released", "_spend_number", "_ticket", "limiter", "status", "waited")
+    __slots__ = (
+        "_bucket",
+        "_expires",
+        "_released",
+        "_spend_number",
+        "_ticket",
+        "limiter",
+        "status",
+        "waited",
+    )
 
-    def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
+    def __init__(
+        self, limiter: Limiter, bucket: Bucket, ticket: int = 0, expires: float = math.inf
+    ) -> None:
         self.limiter: Final[Limiter] = limiter
         """The limiter that the token is of."""
 
@@ -62,6 +81,9 @@ class Permit:
 
         self._ticket = ticket
         """Number of the token at the pacing backend; 0 without one."""
+
+        self._expires = expires
+        """When the backend gives the token to others, in seconds of the limiter's clock."""
 
         self._spend_number: int | None = None
         """What `Bucket.spend` returned: ``None`` until `on_written`."""
@@ -81,9 +103,42 @@ class Permit:
         return self._spend_number is not None
 
     def on_written(self) -> None:
-        """Spend the token: the request head is being written now."""
+        """Spend the token: the request head is being written now.
+
+        Raises `TokenExpiredError` if the token may have been given to another process, because
+        this one stood still for too long. The head must not be written then.
+        """
         if self._spend_number is None and not self._released:
+            if self._ticket and not self.limiter.is_held(self._ticket, self._expires):
+                raise TokenExpiredError("the token has expired", endpoint=self.limiter.name)
             self._spend_number = self.limiter.permit_written(self._bucket, self._ticket)
+
+    async def renew(self, max_wait: float, owner: object) -> None:
+        """Replace a token that has expired, before all waiters that have had none yet.
+
+        Raises what `Limiter.acquire` raises; the permit is closed then.
+        """
+        self.close()
+        fresh = await self.limiter.acquire(Priority.WRITE, max_wait, owner)
+        self._bucket, self._ticket, self._expires = fresh.token
+        self._released = False
+
+    @property
+    def token(self) -> tuple[Bucket, int, float]:
+        """Internal, for `renew`: the bucket, the number and the expiry of the token."""
+        return self._bucket, self._ticket, self._expires
+
+    def postpone(self) -> float | None:
+        """Return the seconds after which the same request may be written once more.
+
+        ``None`` where the next token may have been granted, so that it would follow too soon.
+        """
+        spend_number = self._spend_number
+        return (
+            None
+            if spend_number is None
+            else self.limiter.permit_postponed(self._bucket, spend_number)
+        )
 
     def on_answered(self, status: int | None = None) -> None:
         """Record that the head of the response has arrived, with this HTTP *status*."""
@@ -131,6 +186,7 @@ class Limiter:
         "_now",
         "_queue",
         "_ticket",
+        "_ticket_expires",
         "_timer",
         "_timer_at",
         "name",
@@ -154,6 +210,9 @@ class Limiter:
         self._ticket: int | None = None
         """A token that the backend has granted: set by ``_ask_backend``, and passed to a waiter or
         returned by the ``_dispatch`` that follows."""
+
+        self._ticket_expires = math.inf
+        """When the backend gives that token to others, in seconds of ``_now``."""
 
         self._bucket = Bucket(rate)
         """The tokens of this process; replaced by ``_rebind``."""
@@ -247,20 +306,10 @@ class Limiter:
         known; `SessionClosedError` when `fail_waiters` is called for *owner*, or when the limiter
         is in use in another event loop; and the error of the pacing backend if it fails.
         """
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._rebind(loop)
-        bucket, queue = self._bucket, self._queue
-        if not queue and self._backend is None:
-            # With a stored token, and without any pause so far, the time does not matter.
-            if bucket.stored > bucket.reserved and bucket.paused == -math.inf:
-                bucket.reserve()
-                return Permit(self, bucket)
-            now = self._now()
-            if bucket.due(now) <= now:
-                bucket.reserve()
-                return Permit(self, bucket)
-        now = self._now()
+        permit = self.try_acquire()
+        if permit is not None:
+            return permit
+        loop, queue, now = asyncio.get_running_loop(), self._queue, self._now()
         wait = self._wait_of_newcomer(priority, now)
         if wait > max_wait:
             raise self._rate_limited_error(wait)
@@ -271,7 +320,7 @@ class Limiter:
         if self._timer is None or waiter.deadline < self._timer_at:
             self._dispatch()
         try:
-            permit: Permit = await waiter.future
+            permit = await waiter.future
         except BaseException:
             self._on_waiter_cancelled(waiter)
             if self._backend_task is not None and not queue:
@@ -279,6 +328,25 @@ class Limiter:
             raise
         permit.waited = self._now() - now
         return permit
+
+    def try_acquire(self) -> Permit | None:
+        """Return a token that is available now, if no caller waits and no other process counts.
+
+        Raises `SessionClosedError` when the limiter is in use in another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._rebind(loop)
+        if self._queue or self._backend is not None:
+            return None
+        bucket = self._bucket
+        # With a stored token, and without any pause so far, the time does not matter.
+        if bucket.stored <= bucket.reserved or bucket.paused != -math.inf:
+            now = self._now()
+            if bucket.due(now) > now:
+                return None
+        bucket.reserve()
+        return Permit(self, bucket)
 
     def fail_waiters(self, owner: object) -> None:
         """Raise `SessionClosedError` in every caller that waits on behalf of *owner*."""
@@ -301,6 +369,10 @@ class Limiter:
 
     # -- the permits' part ------------------------------------------------------------------------
 
+    def is_held(self, ticket: int, expires: float) -> bool:
+        """Return whether no other process can have been given the token of a `Permit`."""
+        return self._now() < expires and self._backend is not None and self._backend.is_held(ticket)
+
     def permit_written(self, bucket: Bucket, ticket: int) -> int:
         """Spend the token of a `Permit`. Returns the argument of `permit_answered`."""
         spend_number = bucket.spend(self._now())
@@ -308,6 +380,13 @@ class Limiter:
             self._backend.written(ticket, bucket.guard)
         self._dispatch()
         return spend_number
+
+    def permit_postponed(self, bucket: Bucket, spend_number: int) -> float | None:
+        """Do what `Permit.postpone` does, for every process."""
+        delay = bucket.postpone(spend_number, self._now())
+        if delay and self._backend is not None:
+            self._backend.pause(delay + bucket.guard + bucket.rate.interval)
+        return delay
 
     def permit_answered(self, bucket: Bucket, spend_number: int, ticket: int) -> None:
         """Record that the request of a `Permit` was answered."""
@@ -341,21 +420,38 @@ class Limiter:
 
     async def _ask_backend(self, backend: PacingBackend) -> None:
         failure: PythpeerError | None = None
+        self._ticket_expires = self._now() + TOKEN_TTL
         try:
-            grant = await backend.acquire()
+            self._on_grant(await backend.acquire())
         except PythpeerError as error:
             failure = error.with_traceback(None)
-        else:
-            now = self._now()
-            self._backend_retry_at = now + grant.retry_in if grant.retry_in else -math.inf
-            self._ticket = None if grant.retry_in else grant.ticket
-            if grant.paused_for:
-                self._bucket.pause(now + grant.paused_for)
+        except Exception as error:  # noqa: BLE001  # it is the store's: callers must not wait on
+            failure = self._backend_error(f"failed with {type(error).__name__}")
+        except BaseException:
+            if self._backend_task is asyncio.current_task():  # cancelled by others
+                self._end_backend_ask(self._backend_error("was interrupted", transient=True))
+            raise
+        self._end_backend_ask(failure)
+
+    def _on_grant(self, grant: Grant) -> None:
+        """Take a token that was granted, or the time of the next try."""
+        now = self._now()
+        self._backend_retry_at = now + grant.retry_in if grant.retry_in else -math.inf
+        self._ticket = None if grant.retry_in else grant.ticket
+        if grant.paused_for:
+            self._bucket.pause(now + grant.paused_for)
+
+    def _end_backend_ask(self, failure: PythpeerError | None) -> None:
+        """Continue after the backend was asked; raise a *failure* in every caller that waits."""
         self._backend_task = None
         if failure is not None:
             self._backend_retry_at = -math.inf
             self._fail_all(failure)
         self._dispatch()
+
+    def _backend_error(self, problem: str, *, transient: bool = False) -> StoreError:
+        text = f"the pacing of the store {problem}"
+        return StoreError(text, endpoint=self.name, transient=transient)
 
     async def _cancel_backend_ask(self, task: asyncio.Task[None]) -> None:
         """Cancel the task that asks the backend, because no caller waits any more."""
@@ -401,7 +497,7 @@ class Limiter:
             future = queue.pop().future
             if not future.done():
                 bucket.reserve()
-                future.set_result(Permit(self, bucket, self._ticket or 0))
+                future.set_result(Permit(self, bucket, self._ticket or 0, self._ticket_expires))
                 self._ticket = None
         if self._ticket is not None and self._backend is not None:
             # A pause was set since the grant: another process may be able to use the token first.

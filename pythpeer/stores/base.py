@@ -13,8 +13,9 @@ entries are missing between the two (trimmed, or never fetched), and the service
 from __future__ import annotations
 
 import abc
+import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -52,6 +53,10 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
     destructive: bool = False
     """Whether the service forgets what it has returned. Items of such a log that no reader has
     acknowledged are never trimmed."""
+
+    mark_recovered: Callable[[T], T] | None = None
+    """Returns a copy of an item that is marked as possibly returned before. A store on a disk uses
+    it after a power failure, which can undo the last acknowledgements."""
 
 
 class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True):
@@ -138,13 +143,22 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
     def ack(self, position: int) -> None:
         """Acknowledge all items up to and including *position*.
 
-        All readers of this store object see it immediately. It is stored with the next `read` or
-        `flush`, so that acknowledging a batch costs one transaction.
+        All readers of this store object see it immediately. It is stored at once where that costs
+        little, else with the next `read` or `flush`; see `is_behind`.
         """
 
     @abc.abstractmethod
     async def flush(self) -> None:
         """Store pending acknowledgements."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `flush` must be called before the next item is returned.
+
+        Otherwise a killed program could get several acknowledged items again. ``False`` where that
+        is not promised, and where an acknowledgement was stored already.
+        """
+        return False
 
     # -- where streams of one name share its items ------------------------------------------------
 
@@ -184,6 +198,14 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
         Completes the fetch intents *completes* in the same transaction.
         """
+
+    @property
+    def retry_interval(self) -> float:
+        """Seconds after which a stream tries again at the latest, after a failure of the store.
+
+        Infinity leaves it to the retry policy of the session.
+        """
+        return math.inf
 
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]

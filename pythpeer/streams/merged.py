@@ -74,6 +74,7 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         with ResourceGuard(self):
             if self._last_stream is not None:
                 self._last_stream.acknowledge()
+                await self._last_stream.store_acknowledged()
             self._last_stream = await self._next_ready_stream()
             return self._last_stream.pop()
 

@@ -259,7 +259,7 @@ class Poller(Generic[T]):
         self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
         """Consecutive failed polls."""
         self._store_failures = _FailureBackoff(
-            source.name, f"{source.name}: the store", retry.max_delay
+            source.name, f"{source.name}: the store", min(retry.max_delay, log.retry_interval)
         )
         """Consecutive failures of the store, of streams that read it as well."""
         self.newest: int = 0
@@ -330,6 +330,7 @@ class Poller(Generic[T]):
         # Cleared before `_needs_poll` is read: a stream that starts to wait later sets it again.
         self._wake_up.clear()
         try:
+            await self._sleep_until(self._store_failures.not_before)  # the lease is in the store
             if not self.closed and not (self._needs_poll or await self.log.acquire_lease(LEASE)):
                 await self._wait_for_append()
                 self._store_failures.succeeded()

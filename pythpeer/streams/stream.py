@@ -72,6 +72,10 @@ class _Mergeable(abc.ABC, Generic[T_co]):
     def acknowledge(self) -> None:
         """Acknowledge the item that was popped last, unless it is, or the stream was closed."""
 
+    @abc.abstractmethod
+    async def store_acknowledged(self) -> None:
+        """Wait until that is stored, where the store could not do it at once."""
+
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     """Items of one kind as they arrive, in order: ``async for item in stream``.
@@ -192,12 +196,18 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
                 if not self._closed:
                     poller.ensure_open()
                 self.acknowledge()
+                await self.store_acknowledged()
                 await self.fill()
                 if self.has_ended:
                     raise StopAsyncIteration
                 return self.pop()
         # The buffer has an item: no other task can run before it is returned, so no guard.
         self.acknowledge()
+        if self._reader.is_behind:
+            with ResourceGuard(self):
+                await self.store_acknowledged()
+            if self.has_ended:
+                raise StopAsyncIteration
         return self.pop()
 
     async def ack(self) -> None:
@@ -277,6 +287,12 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
         if self._unacked is not None:
             self._reader.ack(self._unacked)
             self._acknowledged, self._unacked = self._unacked, None
+
+    async def store_acknowledged(self) -> None:
+        """Internal, for `merge`."""
+        while self._reader.is_behind and not self.has_ended:
+            self._poller.ensure_open()
+            await self._retrying(self._reader.flush)
 
     # -- how it works -----------------------------------------------------------------------------
 

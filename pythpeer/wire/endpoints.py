@@ -72,7 +72,7 @@ class Endpoint(Generic[T_co]):
     )
 
     any_status_is_error: bool
-    """Whether every ``status`` but 1 means an API error if there is a ``message`` beside it."""
+    """Whether every ``status`` but 1 means an API error if there is a ``message`` next to it."""
 
     decode_rejects_errors: bool
     """Whether `decode` raises ``ValueError`` for an error envelope."""

@@ -105,8 +105,8 @@ def redacted_query(params: Mapping[str, Param]) -> Iterator[str]:
 
 
 def render_query(segments: Iterable[str | Secret]) -> str:
-    """Return the query with its keys in clear, for the frame that sends the request only."""
-    query = "".join(
+    """Return the query with its keys in clear, for the function that writes the request only."""
+    # Not kept in a variable, because a traceback can show the variables of each frame.
+    return "".join(
         [segment if isinstance(segment, str) else segment.encoded() for segment in segments]
-    )
-    return query[1:]  # without the first "&"
+    )[1:]  # without the first "&"

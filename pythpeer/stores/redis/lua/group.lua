@@ -38,9 +38,10 @@ elseif command == 'seek' then
   redis.call('HDEL', META, 'late:' .. name, 'catcher:' .. name)
   if group(name) then redis.call('XGROUP', 'DESTROY', STREAM, name) end
   make_group(name, tonumber(ARGV[4]))
-  return redis.call('HINCRBY', META, 'epoch:' .. name, 1)
+  redis.call('HINCRBY', META, 'epoch:' .. name, 1)
+  return epoch(name)
 elseif command == 'ack' then
-  acknowledge(name, optional(ARGV[3]), optional(ARGV[4]), rest(5))
+  acknowledge(name, ARGV[3], optional(ARGV[4]), rest(5))
 elseif command == 'leave' then
   leave(ARGV[4])
 end

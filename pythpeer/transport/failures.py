@@ -1,0 +1,64 @@
+"""The text of a failure, without any text of aiohttp or of a response."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from .aiohttp_names import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientError,
+    ClientPayloadError,
+    ClientSSLError,
+    EofStream,
+    HttpProcessingError,
+    LineTooLong,
+)
+
+__all__ = ["FAILURES", "describe", "is_untrusted"]
+
+FAILURES: Final = (
+    ClientError,
+    HttpProcessingError,
+    EofStream,
+    OSError,
+    ValueError,
+    RuntimeError,
+    EOFError,
+)
+"""What aiohttp and asyncio raise where a connection or a response fails."""
+
+_CERTIFICATE_ERRORS: Final[Mapping[int | None, str]] = {
+    9: "is not valid yet",
+    10: "has expired",
+    62: "is for another name",
+    64: "is for another address",
+}
+"""By OpenSSL's error number, why a certificate is rejected."""
+
+
+def is_untrusted(error: BaseException) -> bool:
+    """Return whether the certificate of the service was rejected."""
+    return isinstance(error, ClientConnectorCertificateError)
+
+
+def describe(error: BaseException, max_header: int) -> str:
+    """Return a text for *error*, which is one of `FAILURES`."""
+    if isinstance(error, ClientConnectorDNSError):
+        return "the host name cannot be resolved"
+    if isinstance(error, ClientConnectorCertificateError):
+        code = getattr(error.certificate_error, "verify_code", None)
+        return f"the certificate {_CERTIFICATE_ERRORS.get(code, 'is not trusted')}"
+    if isinstance(error, ClientSSLError):
+        return "no TLS connection"
+    if isinstance(error, ClientConnectorError):
+        return "no connection"
+    if isinstance(error, ClientPayloadError):
+        return "the connection broke within the body"
+    if isinstance(error.__cause__, LineTooLong):
+        return f"a header is larger than {max_header} bytes (max_header)"
+    if isinstance(error, (HttpProcessingError, ValueError)):
+        return "the response is not HTTP"
+    return "the connection broke before the response"
