@@ -1,4 +1,4 @@
-"""The power fails: files are as they were when they were synced, or partly newer.
+"""The power fails: files have the content that was synced last, or partly newer.
 
 A program reads chat and mail from a `SqliteStore`, with a library preloaded that keeps what it has
 synced. It is stopped at random moments, and from each of them several disks are made that it could

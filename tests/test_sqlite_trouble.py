@@ -163,7 +163,7 @@ async def opened_read_only(path: Path) -> AsyncIterator[SqliteStore]:
         yield store
 
 
-async def test_mail_that_cannot_be_stored_is_recovered_at_once(path: Path) -> None:
+async def test_mail_that_cannot_be_stored_is_recovered_immediately(path: Path) -> None:
     """Its fetch counts as lost when the append has failed, and not only after its time."""
     async with opened(path) as store:
         log = store.log(MAIL)
@@ -282,7 +282,7 @@ async def test_the_write_ahead_log_shrinks_after_a_slow_reader(
 async def test_on_a_small_disk_the_write_ahead_log_is_small(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the log would fill the disk, and leave no room to copy it into the database."""
+    """Otherwise the log would fill the disk, and leave no space to copy it into the database."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 2**20))
     async with opened(path) as store:
         log = store.log(CHAT)

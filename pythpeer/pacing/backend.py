@@ -38,8 +38,8 @@ class PacingBackend(Protocol):
     def is_held(self, ticket: int) -> bool:
         """Return whether the token of *ticket* was certainly not given to another process.
 
-        It is, for example, if this process was stopped so long that it was taken for dead. The time
-        limit of a token, `TOKEN_TTL`, is checked elsewhere.
+        It may have been, for example, if this process was stopped so long that it was treated as
+        dead. The time limit of a token, `TOKEN_TTL`, is checked elsewhere.
         """
         ...
 

@@ -517,8 +517,17 @@ class Limiter:
             now, blocked_until, asking=self._backend_task is not None
         )
         for waiter in expired:
-            waiter.fail(self._rate_limited_error(self._wait_of_next(now)))
+            waiter.fail(self._rate_limited_error(self._retry_after(now)))
         return next_deadline
+
+    def _retry_after(self, now: float) -> float:
+        """Return the seconds after which another attempt makes sense.
+
+        Where the time of the next token is not known, because a request that has the last one was
+        not written yet, that is an interval: with 0, a caller would try again in a busy loop.
+        """
+        wait = self._wait_of_next(now)
+        return wait if wait > 0 else self._bucket.rate.interval
 
     def _wait_of_next(self, now: float) -> float:
         """Return the seconds until a token is due, as far as this process knows."""

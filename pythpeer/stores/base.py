@@ -58,6 +58,16 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
     """Returns a copy of an item that is marked as possibly returned before. A store on a disk uses
     it after a power failure, which can undo the last acknowledgements."""
 
+    @property
+    def scope(self) -> str:
+        """What the names of streams belong to: the service and its address, ``""`` for none.
+
+        Accounts have logs of their own, because they see different items. Where the ids are the
+        service's, a name keeps its position when the key changes; see `Reader.position`. The logs
+        of one scope are those whose names are it, a blank, and the account.
+        """
+        return "" if self.destructive else self.name.rpartition(" ")[0]
+
 
 class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True):
     """One item that is to be appended to a log."""
@@ -126,11 +136,17 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def position(self) -> int | None:
-        """Return the id of the last acknowledged item, or ``None`` for a name without one."""
+        """Return the id of the last acknowledged item, or ``None`` for a name without one.
+
+        If the name has a higher position in another log of the scope, it is moved there.
+        """
 
     @abc.abstractmethod
     async def seek(self, position: int) -> None:
-        """Move to *position*, forwards or backwards. For a name it is stored on return."""
+        """Move to *position*, forwards or backwards. For a name it is stored on return.
+
+        It is set in all logs of the scope that have the name.
+        """
 
     @abc.abstractmethod
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
@@ -143,8 +159,8 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
     def ack(self, position: int) -> None:
         """Acknowledge all items up to and including *position*.
 
-        All readers of this store object see it immediately. It is stored at once where that costs
-        little, else with the next `read` or `flush`; see `is_behind`.
+        All readers of this store object see it immediately. It is stored immediately where that
+        costs little, else with the next `read` or `flush`; see `is_behind`.
         """
 
     @abc.abstractmethod
@@ -212,7 +228,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
     ) -> Sequence[NewEntry[T]] | None:
         """Append *entries* as `append` does, if the highest id of the log is *head*.
 
-        Otherwise another handle has appended meanwhile: then nothing is appended, and the result is
+        Otherwise another handle has appended since: then nothing is appended, and the result is
         ``None``. A store that no other program uses need not check that.
         """
         return await self.append(entries)

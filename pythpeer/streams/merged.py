@@ -63,6 +63,11 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         """How many items of all the streams were skipped because they could not be decoded."""
         return sum(stream.skipped for stream in self._streams)
 
+    @property
+    def restarts(self) -> int:
+        """How often the services have started their ids anew, in all the streams together."""
+        return sum(stream.restarts for stream in self._streams)
+
     def health(self) -> tuple[StreamHealth, ...]:
         """Return the state of each of the streams at this moment."""
         return tuple(stream.health() for stream in self._streams)

@@ -74,7 +74,7 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
     @abc.abstractmethod
     async def store_acknowledged(self) -> None:
-        """Wait until that is stored, where the store could not do it at once."""
+        """Wait until that is stored, where the store could not do it immediately."""
 
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
@@ -356,7 +356,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             # A new numbering begins at its first position, wherever the one before has ended.
             start = max(position, first_position(entry.id))
             chain_broken = entry.after > start
-            if chain_broken and cursor.confirmed_at != position:
+            if chain_broken and not cursor.is_confirmed(start):
                 cursor.may_be_incomplete = True
                 self._poller.update_newest(entry.id)
                 break  # entries are missing in between, and the service may still have them

@@ -128,6 +128,8 @@ async def read_health(session: Session) -> None:
     assert_type(stream_health.last_success, datetime | None)
     assert_type(stream_health.failures, int)
     assert_type(stream_health.last_error, str | None)
+    assert_type(stream_health.failing_since, datetime | None)
+    assert_type(stream_health.restarts, int)
     assert_type(stream_health.polling, bool)
     assert_type(stream_health.next_poll, datetime | None)
     assert_type(stream_health.cursor, int | None)

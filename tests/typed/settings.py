@@ -32,7 +32,12 @@ from pythpeer.stores import (
 
 
 async def set_everything() -> None:
-    options: SessionOptions = {"timeout": 5.0, "max_wait": 30, "peerbet_key": "key"}
+    options: SessionOptions = {
+        "timeout": 5.0,
+        "max_wait": 30,
+        "idle_check": 30,
+        "peerbet_key": "key",
+    }
     assert_type(Session(**options), Session)
     assert_type(__version__, str)
     assert_type(
@@ -47,9 +52,9 @@ async def set_everything() -> None:
             retry=Retry(attempts=2, base_delay=0.1, max_delay=5.0),
             timeout=5.0,
             max_wait=30.0,
-            idle_check=0,
             store=MemoryStore(max_length=100),
             max_body=65536,
+            idle_check=30.0,
             max_header=32768,
             ssl_context=ssl.create_default_context(),
         ),

@@ -46,6 +46,10 @@ class Keys:
         """Return the name of a topic, or the key of a limiter, as it is stored."""
         return stored_name(name, self.salt)
 
+    def topics(self, scope: str) -> str:
+        """The topics of all logs of a scope."""
+        return f"{self.tag}:topics:{scope}"
+
     def bucket(self, key: str) -> tuple[str, str, str]:
         """Return the keys of ``bucket.lua`` for one endpoint and account."""
         return (f"{self.tag}:pace:{self.stored(key)}", self.server, self.alive)

@@ -147,6 +147,36 @@ class LogState(Generic[T]):
         """Execute one of the scripts about a log."""
         return await self.connections.run_script(script(name, with_common=True), self._keys, args)
 
+    async def run_in_others(self, name: str, *args: Argument) -> list[Any]:
+        """Execute a script about a log for each other log of the scope. Returns the results."""
+        command = script(name, with_common=True)
+        topics = await self._topics_of_scope() - {self.name}
+        results: list[Any] = []
+        for topic in sorted(topics):
+            keys = self._names.log(topic)
+            results.append(await self.connections.run_script(command, keys, args))
+        return results
+
+    async def _topics_of_scope(self) -> set[str]:
+        """Return the stored names of the topics of the scope, which this log is added to."""
+        scope, own = self.topic.scope, self.name
+        if not scope:
+            return set()
+        topics = await self._add_topics(scope)
+        if own not in topics:
+            # Logs of earlier versions are not in the set: all keys are searched for them, once.
+            prefix = f"{self._tag}:log:"
+            found = [] if topics else await self.connections.scan(f"{prefix}{scope} ")
+            names = (key.removeprefix(prefix) for key in found)
+            added = [name for name in names if name.rpartition(" ")[0] == scope]
+            topics = await self._add_topics(scope, own, *added)
+        return topics
+
+    async def _add_topics(self, scope: str, *topics: str) -> set[str]:
+        command, key = script("topics"), self._names.topics(scope)
+        members: list[bytes] = await self.connections.run_script(command, (key,), topics)
+        return {member.decode("utf-8", "replace") for member in members}
+
     async def read(
         self, after: int, limit: int | None, meta_field: str, acknowledged: int | None, known: str
     ) -> Sequence[Entry[T]]:

@@ -156,7 +156,16 @@ class GroupReader(Reader[T]):
             if isinstance(reader, GroupReader) and reader.name == self.name:
                 await reader.flush()
         position: int | None = await self._run_command("position")
-        return position
+        others: list[int | None] = await self._state.run_in_others(
+            "group", "position", self.name, ""
+        )
+        highest = max((other for other in others if other is not None), default=None)
+        if highest is None or (position is not None and position >= highest):
+            return position
+        if position is not None:
+            self.ack(highest)
+            await self.flush()
+        return highest
 
     async def seek_if_new(self, position: int) -> None:
         """Join the readers of the name, which starts at *position* if it is new."""
@@ -168,6 +177,7 @@ class GroupReader(Reader[T]):
         self._acks.clear()
         self._position_to_write = None
         self._epoch = await self._run_command("seek", position)
+        await self._state.run_in_others("group", "seek if known", self.name, "", position)
 
     async def _run_command(self, command: str, *args: Argument) -> Any:
         return await self._state.run_script("group", command, self.name, self._epoch, *args)

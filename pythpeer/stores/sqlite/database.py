@@ -1,9 +1,9 @@
-"""`Database`: one SQLite file, and the connection that the event loop and a thread take turns with.
+"""`Database`: one SQLite file, and the connection that the event loop and a thread use alternately.
 
 A small transaction costs less than a way to a thread and back, and without a sync it does not wait
-for the disk: it is executed at once, on the thread of the event loop, if no job is under way and no
-other program is writing. Everything else happens on the worker's thread, in the order of the calls:
-what waits for the disk or for another program, what is large, and what reads from the file.
+for the disk: it is executed immediately, on the thread of the event loop, if no job is under way
+and no other program is writing. Everything else happens on the worker's thread, in the order of the
+calls: what waits for the disk or for another program, what is large, and what reads from the file.
 
 A submitted job is executed even if its caller is cancelled. No other exception than `StoreError`
 leaves this module.
@@ -60,10 +60,10 @@ one second."""
 
 CHECKPOINT_INTERVAL: Final = 1000
 """The pages after which the write-ahead log is copied into the database, each of 4 KiB; fewer on a
-disk with little room, so that the log does not fill it."""
+disk with little space, so that the log does not fill it."""
 
 MIN_CHECKPOINT_INTERVAL: Final = 50
-"""The pages after which it is copied on a disk without room."""
+"""The pages after which it is copied on a full disk."""
 
 BYTES_PER_PAGE: Final = 16 * 4096
 """The bytes of free space for each page of `CHECKPOINT_INTERVAL`."""
@@ -76,11 +76,11 @@ MAX_WAL_SIZE: Final = 4 * 2**20
 
 READERS_TIMEOUT: Final = 100
 """The milliseconds that a checkpoint waits for programs that are reading. No program can write
-meanwhile, but as long as one reads, the log cannot start again at its beginning."""
+during that, but as long as one reads, the log cannot start again at its beginning."""
 
 
 class _Busy:
-    """The outcome of a job that cannot be executed at once."""
+    """The outcome of a job that cannot be executed immediately."""
 
 
 _BUSY: Final = _Busy()
@@ -249,7 +249,7 @@ class Database:
             result = work(connection)
         except Exception as error:  # noqa: BLE001  # returned as an error of ours
             if is_busy(error) or is_full(error):
-                return _BUSY  # the thread can wait, or make room
+                return _BUSY  # the thread can wait, or free space
             return to_store_error(error, self.path)
         if sync is not None:
             self._committed(sync, PAGES_PER_WRITE if sync == "soon" else 1)
@@ -322,14 +322,14 @@ class Database:
         if sync == "now":
             db.execute("PRAGMA synchronous = FULL")
         try:
-            result = self._execute_or_make_room(job, db)
+            result = self._execute_or_free_space(job, db)
         finally:
             if sync == "now":
                 db.execute("PRAGMA synchronous = NORMAL")
         self._committed(sync, PAGES_PER_WRITE)
         return result
 
-    def _execute_or_make_room(self, job: Job[T], db: sqlite3.Connection) -> T:
+    def _execute_or_free_space(self, job: Job[T], db: sqlite3.Connection) -> T:
         """Execute *job*, on a full disk once more after the write-ahead log was started again."""
         try:
             return self._retry_while_busy(lambda: self._execute(job, db))
@@ -362,7 +362,7 @@ class Database:
 
     def _sync(self) -> None:
         """Sync what was committed until now. If that fails, it is tried again."""
-        self._unsynced = False  # before the sync, which may not include what is committed meanwhile
+        self._unsynced = False  # before the sync, which may not include what is committed during it
         try:
             if self._wal is not None:
                 self._wal.sync()
@@ -383,7 +383,7 @@ class Database:
             if self._checkpointer is None:
                 self._checkpointer = self._connect_for_writing(os.path.realpath(self.path))
             self._checkpoint_by(self._checkpointer, mode)
-        except Exception:  # locked, or no room: the next one copies all
+        except Exception:  # locked, or no space: the next one copies all
             logger.debug("a checkpoint failed", exc_info=True)
 
     def _checkpoint_by(self, db: sqlite3.Connection, mode: str) -> None:
@@ -398,8 +398,8 @@ class Database:
         if not self._read_only:
             create_file(path)
         check_files(path)
-        room = shutil.disk_usage(Path(path).parent).free // BYTES_PER_PAGE
-        self._checkpoint_interval = min(CHECKPOINT_INTERVAL, max(MIN_CHECKPOINT_INTERVAL, room))
+        free = shutil.disk_usage(Path(path).parent).free // BYTES_PER_PAGE
+        self._checkpoint_interval = min(CHECKPOINT_INTERVAL, max(MIN_CHECKPOINT_INTERVAL, free))
         self._retry_while_busy(lambda: self._open_connection(path))
 
     def _open_connection(self, path: str) -> None:
@@ -462,7 +462,7 @@ class Database:
 
 
 _abandoned: Final[list[object]] = []
-"""What forked processes have inherited: referred to for ever, so that nothing closes it."""
+"""What forked processes have inherited: referred to indefinitely, so that nothing closes it."""
 
 
 def data_version(db: sqlite3.Connection) -> int:

@@ -52,7 +52,7 @@ def _sqlite_error(error: sqlite3.Error, path: Path) -> StoreError:
         sqlite3.SQLITE_BUSY: "is locked by another program: a stream waits until it is free",
         sqlite3.SQLITE_LOCKED: "is locked by another connection: a stream waits until it is free",
         sqlite3.SQLITE_PROTOCOL: "is locked by another program: a stream waits until it is free",
-        sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room, then it continues",
+        sqlite3.SQLITE_FULL: "cannot grow, the disk is full: free some space, then it continues",
         sqlite3.SQLITE_IOERR: (
             "cannot be read or written (the disk is full or has an error): a stream tries again"
         ),
@@ -76,7 +76,7 @@ def is_busy(error: Exception) -> bool:
 
 
 def is_full(error: Exception) -> bool:
-    """Return whether there may be no room on the disk: a quota is reported as an I/O error."""
+    """Return whether there may be no space on the disk: a quota is reported as an I/O error."""
     import sqlite3
 
     codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)

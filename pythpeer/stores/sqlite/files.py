@@ -61,7 +61,7 @@ def _check_file(path: Path, status: os.stat_result) -> None:
 
 
 class WalFile:
-    """The write-ahead log, opened beside SQLite: syncing it makes all commits so far durable.
+    """The write-ahead log, opened once more: syncing it makes all commits until then durable.
 
     SQLite has no call for that except a further transaction, which would lock the file for other
     programs while the disk works. SQLite holds no locks on this file, so that closing this

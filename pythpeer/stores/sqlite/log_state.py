@@ -106,7 +106,7 @@ class LogState(Generic[T]):
         """Notified when this process has appended."""
         self.head: int = 0
         """The highest id of the log, as last read or appended by a job."""
-        self.readers: Final = ReaderPositions(database, self.ensure_row)
+        self.readers: Final = ReaderPositions(database, self.ensure_row, self._other_logs)
         self.database = database
         self._max_length = max_length
         """The number of entries to keep, or ``None`` for all."""
@@ -139,6 +139,15 @@ class LogState(Generic[T]):
     def stored_name(self) -> str:
         """The name of the topic in the file, which is also what log records show."""
         return self.database.stored_name(self.topic.name)
+
+    def _other_logs(self, db: sqlite3.Connection) -> list[int]:
+        """Return the ids of the other logs of the scope."""
+        scope = self.topic.scope
+        if not scope:
+            return []
+        query = "SELECT id, topic FROM log WHERE substr(topic, 1, ?) = ? AND id != ?"
+        rows = db.execute(query, (len(scope) + 1, f"{scope} ", self._id))
+        return [id for id, topic in rows if " " not in topic[len(scope) + 1 :]]
 
     # -- reading ----------------------------------------------------------------------------------
 

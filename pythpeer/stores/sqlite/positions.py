@@ -56,13 +56,20 @@ class StoredPosition(NamedTuple):
 class ReaderPositions:
     """The positions of all readers of one log.
 
-    *ensure_row* starts a write, and returns the id of the log. Methods that take a connection
-    change nothing in this object, because their transaction may be rolled back.
+    *ensure_row* starts a write, and returns the id of the log. *other_logs* returns the ids of the
+    other logs in which a name has the same position. Methods that take a connection change nothing
+    in this object, because their transaction may be rolled back.
     """
 
-    def __init__(self, database: Database, ensure_row: Callable[[sqlite3.Connection], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        ensure_row: Callable[[sqlite3.Connection], int],
+        other_logs: Callable[[sqlite3.Connection], list[int]],
+    ) -> None:
         self._database = database
         self._ensure_row = ensure_row
+        self._other_logs = other_logs
         self._states: dict[str, ReaderState] = {}
         """The positions by name. Added by the event loop, never removed."""
 
@@ -141,7 +148,20 @@ class ReaderPositions:
         return slot, epoch
 
     def _find(self, name: str, db: sqlite3.Connection) -> StoredPosition | None:
-        return dict(stored_positions(self._ensure_row(db), db)).get(name)
+        """Return the position of a name, moved to the highest one that it has in the scope."""
+        log = self._ensure_row(db)
+        own = dict(stored_positions(log, db)).get(name)
+        highest = max((stored.position for stored in self._find_others(name, db)), default=None)
+        if highest is None or (own is not None and own.position >= highest):
+            return own
+        own = self._find_or_insert(name, highest, db)
+        db.execute("UPDATE reader SET place = ? WHERE slot = ?", (highest, own.slot))
+        return StoredPosition(own.slot, own.epoch, highest)
+
+    def _find_others(self, name: str, db: sqlite3.Connection) -> list[StoredPosition]:
+        """Return the positions of a name in the other logs of the scope."""
+        others = (dict(stored_positions(log, db)).get(name) for log in self._other_logs(db))
+        return [stored for stored in others if stored is not None]
 
     def _find_or_insert(self, name: str, position: int, db: sqlite3.Connection) -> StoredPosition:
         """Return the row of a name. A new name is inserted with *position*."""
@@ -153,10 +173,15 @@ class ReaderPositions:
         return dict(stored_positions(log, db))[name]
 
     def _seek(self, name: str, position: int, db: sqlite3.Connection) -> StoredPosition:
-        """Move a name to *position*, in a new epoch."""
+        """Move a name to *position*, in every log of the scope."""
         row = self._find_or_insert(name, position, db)
-        if row.position == position:
-            return row
+        for other in self._find_others(name, db):
+            self._start_epoch(other, position, db)
+        return row if row.position == position else self._start_epoch(row, position, db)
+
+    @staticmethod
+    def _start_epoch(row: StoredPosition, position: int, db: sqlite3.Connection) -> StoredPosition:
+        """Move a name to *position*, in a new epoch."""
         row = StoredPosition(row.slot, row.epoch + 1, position)
         db.execute(
             "UPDATE reader SET epoch = ?, place = ? WHERE slot = ?",

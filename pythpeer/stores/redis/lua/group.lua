@@ -33,7 +33,8 @@ elseif command == 'seek if new' then
   if not group(name) then make_group(name, tonumber(ARGV[4])) end
   delete_dead_consumers()
   return epoch(name)
-elseif command == 'seek' then
+elseif command == 'seek' or command == 'seek if known' then
+  if command == 'seek if known' and not group(name) then return end
   -- Items that are pending for readers of the name are no longer theirs.
   redis.call('HDEL', META, 'late:' .. name, 'catcher:' .. name)
   if group(name) then redis.call('XGROUP', 'DESTROY', STREAM, name) end
