@@ -201,7 +201,9 @@ class Caller:
             )
         if on_response is not None:
             on_response(response)
-        result = try_parse_response(endpoint, response.status, response.body, request.secrets)
+        result = try_parse_response(
+            endpoint, response.status, response.body, request.secrets, request.texts
+        )
         if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
             return result

@@ -22,6 +22,7 @@ from .options import (
     SessionOptions,
     add_environment,
     check_rates,
+    check_ssl_context,
     check_timeout,
     check_type,
 )
@@ -113,8 +114,8 @@ class Session(AsyncContextOnly):
         idle_check: Seconds without a message after which a chat stream looks for the newest one, in
             place of another poll, to notice that the service has started its ids anew; 0 never
             does.
-        ssl_context: A TLS context, for a private certificate authority. The check of certificates
-            cannot be switched off otherwise.
+        ssl_context: A TLS context, for a private certificate authority. It must check certificates
+            and host names: that cannot be switched off.
         on_request: A hook that is called before each request is sent.
         on_response: A hook that is called after each request, with or without a response.
         on_retry: A hook that is called before a failed read is repeated.
@@ -180,10 +181,8 @@ class Session(AsyncContextOnly):
         """Bytes of a response body at most."""
         self._max_header = check_integer("max_header", max_header, 1, INT32_MAX)
         """Bytes of one header of a response at most."""
-        self._ssl_context = ssl_context
+        self._ssl_context = check_ssl_context(ssl_context)
         """The user's TLS context."""
-        if ssl_context is not None:
-            check_type("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the session was opened last. Set by `open`."""
         self._open_lock = asyncio.Lock()
@@ -359,6 +358,7 @@ class Session(AsyncContextOnly):
 
         Raises:
             SessionClosedError: If the session is open in another event loop.
+            InvalidRequestError: If the TLS context does not check certificates any more.
             StoreError: If the store cannot be opened.
         """
         loop = asyncio.get_running_loop()
@@ -372,6 +372,7 @@ class Session(AsyncContextOnly):
                 return self
             from .transport import Transport  # late: it imports aiohttp, which takes long
 
+            check_ssl_context(self._ssl_context)  # it may have been changed
             if not self._store_open:
                 await self._store.open()
                 self._store_open = True

@@ -37,7 +37,7 @@ async def response_to(fake: FakeServices, target: str) -> tuple[bytes, str]:
     peerbet = target.startswith("/api/chat")
     port = (fake.peerbet_url if peerbet else fake.pythbots_url).rpartition(":")[2]
     reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
-    writer.write(f"GET {target} HTTP/1.1\r\nHost: x\r\nUser-Agent: test\r\n\r\n".encode())
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: test\r\n\r\n".encode())
     received = b""
     try:
         async with asyncio.timeout(60.0):

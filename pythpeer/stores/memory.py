@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
+from ..misuse import tolerant_repr
 from ..pacing.limiter import Limiter, loop_clock
 from ..validation import check_integer
 from .base import DIRECT, Entry, Log, LogTail, NewEntry, Reader, Store, Topic
@@ -76,6 +77,7 @@ class MemoryStore(Store):
     def __str__(self) -> str:
         return "memory"
 
+    @tolerant_repr
     def __repr__(self) -> str:
         items = sum(len(state.ids) for state in self._logs.values())
         return f"<MemoryStore {len(self._logs)} logs, {items} items>"

@@ -15,7 +15,7 @@ from typing import Final, Generic, Literal, Self, TypeVar
 from ..errors import GapError, InvalidRequestError, StoreError
 from ..health import StreamHealth, utc_now
 from ..hooks import DeliveryEvent
-from ..misuse import AsyncContextOnly, AsyncIterationOnly
+from ..misuse import AsyncContextOnly, AsyncIterationOnly, tolerant_repr
 from ..retry import is_transient
 from ..stores.base import Entry
 from ..stores.ids import first_position, service_id
@@ -236,6 +236,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    @tolerant_repr
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
         state = "closed" if self._closed else f"at {self._cursor.position}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 import anyio
 
 from ..deprecation import warn_renamed
-from ..misuse import AsyncContextOnly
+from ..misuse import AsyncContextOnly, tolerant_repr
 from ..pacing.bucket import Rate
 from ..pacing.limiter import loop_clock
 from ..session import Session, SessionOptions
@@ -163,6 +163,7 @@ class FakeServices(AsyncContextOnly):
         self._running = False
         """Whether `start` was called, and `aclose` was not called after it."""
 
+    @tolerant_repr
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped"
         return f"<FakeServices {state}, violations={len(self.violations)}>"

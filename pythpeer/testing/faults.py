@@ -16,6 +16,7 @@ from typing import Final, Literal, Self
 import msgspec
 
 from ..errors import InvalidRequestError
+from ..misuse import tolerant_repr
 from ..validation import check_integer, check_seconds
 from .endpoints import FAULT_NAMES, prefixes
 
@@ -191,6 +192,7 @@ class Faults:
                 return fault
         return None
 
+    @tolerant_repr
     def __repr__(self) -> str:
         pending = (f"{name}: {', '.join(map(repr, queue))}" for name, queue in self.pending.items())
         constant = (

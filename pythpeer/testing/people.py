@@ -14,6 +14,7 @@ from random import Random
 from typing import Final, Literal, NamedTuple, Protocol, Self
 
 from ..errors import InvalidRequestError
+from ..misuse import tolerant_repr
 from ..validation import check_seconds
 from .chat import ChatLine, FakeChat
 from .directory import Person, same_name
@@ -205,6 +206,7 @@ class Actor:
         self._answers: list[tuple[re.Pattern[str], Reply, Pace]] = []
         """Pattern, reply and delay of each reaction; the first pattern that is found decides."""
 
+    @tolerant_repr
     def __repr__(self) -> str:
         return f"<Actor {self.name}>"
 
