@@ -144,7 +144,7 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def seek(self, position: int) -> None:
-        """Set the position, forwards or backwards. For a name it is stored on return.
+        """Move to *position*, forwards or backwards. For a name it is stored on return.
 
         It is set in all logs of the scope that have the name.
         """
@@ -189,7 +189,7 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
         return None
 
     async def seek_if_new(self, position: int) -> None:
-        """Set the position; where readers share a name only if the name has none yet.
+        """Move to *position*; if readers share a name only if the name has none yet.
 
         A stream that chose its start automatically must not move the other readers of the name.
         """
@@ -205,7 +205,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     def reader(self, name: str | None) -> Reader[T]:
-        """Return a reader of this name, or with ``None`` one whose position is not stored."""
+        """Return a reader of the name *name*, or with ``None`` one whose position is not stored."""
 
     @abc.abstractmethod
     async def append(
@@ -242,7 +242,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]
     ) -> Sequence[NewEntry[T]] | None:
-        """Append as `append` does, if the highest id of the log is *head*.
+        """Append *entries* as `append` does, if the highest id of the log is *head*.
 
         Otherwise another handle has appended since: then nothing is appended, and the result is
         ``None``. A store that no other program uses need not check that.
@@ -272,11 +272,11 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def cancel_fetch(self, fetch: int) -> None:
-        """Delete a fetch intent: the read did not happen."""
+        """Delete the fetch intent with the number *fetch*: the read did not happen."""
 
     @abc.abstractmethod
     async def lose_fetch(self, fetch: int) -> None:
-        """Mark a fetch intent as lost: the read is over, and its outcome is unknown.
+        """Mark the fetch intent *fetch* as lost: the read is over, and its outcome is unknown.
 
         It is lost also if another handle has completed it because it seemed to be over before.
         """
@@ -351,7 +351,13 @@ class Store(DeprecatedStoreNames, abc.ABC):
         return limiter
 
     def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """Create a limiter. A store that several processes use returns one that they share."""
+        """Create a limiter. A store that several processes use returns one that they share.
+
+        Args:
+            key: What shares the limiter: the endpoint's name and a digest of the account.
+            name: The endpoint's name.
+            rate: The rate.
+        """
         return Limiter(name, rate)
 
     @abc.abstractmethod

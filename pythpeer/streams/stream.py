@@ -78,7 +78,9 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
-    """Items of one kind as they arrive, in order, each once: ``async for item in stream``.
+    """Items of one kind as they arrive, in order: ``async for item in stream``.
+
+    One stream returns each item once; delivery to a name is at least once, as follows.
 
     An item is acknowledged when the next one is requested, or by `ack`. Leaving the loop and
     `aclose` do not acknowledge it: a later stream of the same name returns that item again.

@@ -174,7 +174,14 @@ class FakeServices(AsyncContextOnly):
         return self._quirks
 
     def set_quirks(self, **quirks: Unpack[QuirkOptions]) -> None:
-        """Change quirks, effective for the next request. Raises `InvalidRequestError`."""
+        """Change quirks, effective for the next request.
+
+        Args:
+            **quirks: Undocumented behaviour, as described by `Quirks`.
+
+        Raises:
+            InvalidRequestError: If a quirk or its value is unknown.
+        """
         self._quirks = make_quirks(self._quirks, **quirks)
 
     @property
@@ -234,7 +241,7 @@ class FakeServices(AsyncContextOnly):
         return self.subscribe(listener)
 
     def register(self, username: str, *, peerbet_key: str, personal_key: str) -> None:
-        """Make two keys valid for *username*: one for Peerbet, one for the mail of PythBots."""
+        """Make *peerbet_key* valid for *username*, and *personal_key* for the mail of that user."""
         self.chat.register(username, peerbet_key)
         self.mail.register(username, personal_key)
 
@@ -323,7 +330,7 @@ class FakeServices(AsyncContextOnly):
 
     @asynccontextmanager
     async def outage(self, *services: Service) -> AsyncGenerator[None]:
-        """Drop every connection and refuse new ones, of both services or of those given.
+        """Drop every connection and refuse new ones: of *services*, or of both by default.
 
         The ports stay reserved until that ends with the context. In the rare case that another
         program gets one as the outage starts, the context raises ``OSError`` if it is in use then.
