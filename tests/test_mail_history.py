@@ -376,7 +376,7 @@ USES: Final = st.lists(
 
 
 @settings(
-    max_examples=examples(40),
+    max_examples=examples(20),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.booleans(), st.booleans(), FAULTS, FAULTS, DELIVERIES, USES)
