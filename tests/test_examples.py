@@ -224,10 +224,10 @@ async def fake(
 def sample(name: str) -> Iterator[tuple[str, str]]:
     """The faults that a program runs with: every one, for an hour, if `DEEP`, otherwise some.
 
-    They differ between the programs, so that all programs together run with half of the faults.
+    They differ between the programs, so that all programs together run with all faults.
     """
-    step = 2 * len(EXAMPLES)
-    return islice(FAULTS, 2 * list(EXAMPLES).index(name) % step, None, 1 if DEEP else step)
+    names = list(EXAMPLES)
+    return islice(FAULTS, names.index(name) % len(names), None, 1 if DEEP else len(names))
 
 
 # -- tests ----------------------------------------------------------------------------------------
