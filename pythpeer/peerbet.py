@@ -57,6 +57,9 @@ MAX_TEXT: Final = 250
 DENIED_HINT: Final = "set peerbet_key, or PYTHPEER_PEERBET_KEY, to a key that is valid"
 """What to do if the key is rejected."""
 
+TOO_LONG_ADVICE: Final = "post_long() posts a long text in parts"
+"""What to do with a text of more than `MAX_TEXT` characters."""
+
 MAX_LAST: Final = 300
 """Messages on one page at most, as documented."""
 
@@ -361,7 +364,7 @@ class Peerbet:
     def _check_posting(self, *, bot: object, confirm: object) -> None:
         problem = None
         if self._key is None:
-            problem = "posting needs a Peerbet key"
+            problem = "posting needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY"
         elif not isinstance(bot, bool):
             problem = f"bot must be a bool, not {type(bot).__name__}"
         elif not isinstance(confirm, bool):
@@ -370,7 +373,7 @@ class Peerbet:
             raise InvalidRequestError(problem, endpoint=self.post_endpoint.name)
 
     def _post_request(self, text: str, *, bot: bool) -> Request[_PostResponse]:
-        check_text("text", text, MAX_TEXT, endpoint=self.post_endpoint.name)
+        check_text("text", text, MAX_TEXT, self.post_endpoint.name, advice=TOO_LONG_ADVICE)
         params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
         return Request(self.post_endpoint, params)
 

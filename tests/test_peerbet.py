@@ -266,6 +266,12 @@ async def test_a_bad_post_costs_nothing(fake: FakeServices, session: Session, te
     assert fake.requests == []
 
 
+async def test_a_text_too_long_names_what_to_do(session: Session) -> None:
+    """The error has the number of characters too many, and the call for a long text."""
+    with pytest.raises(InvalidRequestError, match=r"not 260 \(10 too many\); post_long\(\)"):
+        await session.peerbet.post("x" * 260)
+
+
 @pytest.mark.parametrize("option", ["bot", "confirm"])
 @pytest.mark.parametrize("value", [1, 0, "yes", None], ids=repr)
 @pytest.mark.parametrize("name", ["post", "post_long"])
@@ -288,7 +294,7 @@ async def test_options_are_booleans(
 async def test_posting_needs_a_key(fake: FakeServices, name: str, confirm: bool) -> None:
     """Without one the error names it, before a token is spent."""
     async with fake.session(peerbet_key=None) as session:
-        with pytest.raises(InvalidRequestError, match="key") as caught:
+        with pytest.raises(InvalidRequestError, match="set .*, or PYTHPEER_PEERBET_KEY") as caught:
             await getattr(session.peerbet, name)("hi", confirm=confirm)
         assert caught.value.endpoint == "peerbet.chat.set"
         assert session.limiters["peerbet.chat.set"].available == 1
