@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Final
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from .. import InvalidRequestError
 from . import VERSION, runner
@@ -29,6 +29,8 @@ def run(arguments: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(
             arguments, console=make_console(), print_error=False, exit_on_error=False
         )
+    except UnusedCliTokensError:
+        reason = "there are too many arguments: a text with blanks must be in quotes"
     except CycloptsError as error:
         reason = str(error)
     else:

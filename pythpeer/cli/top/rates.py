@@ -11,6 +11,7 @@ import msgspec
 
 from ...peerbet import ChatMessage
 from ...pythbots import Mail
+from ...secret import account_of
 from ...stores.snapshot import LatestItem, LogSnapshot, StoreSnapshot
 
 __all__ = ["Label", "Rates", "items", "parse_key"]
@@ -34,14 +35,18 @@ class Label(NamedTuple):
     """The host of the service, with its port."""
 
     account: str
-    """The beginning of the digest of the key, ``"no key"`` without one."""
+    """The beginning of the digest of the key, as ``"key 9d7d"``, or ``"no key"``."""
 
 
 def parse_key(text: str) -> Label:
     """Return the parts of the name of a topic or an endpoint: name, host and account."""
     name, _, rest = text.partition(" ")
     url, _, account = rest.rpartition(" ")
-    return Label(name, urlsplit(url).netloc, account[:4] if account else "no key")
+    return Label(name, urlsplit(url).netloc, _account(account))
+
+
+def _account(account: str) -> str:
+    return "no key" if account in ("", account_of(None)) else f"key {account[:4]}"
 
 
 class Rates:
