@@ -91,7 +91,7 @@ COMMANDS: Final = {
 
 
 def run(*, quick: bool) -> list[Table]:
-    """Measure the time over a bare interpreter, and that of commands beside it."""
+    """Measure the time over a bare interpreter, and that of commands."""
     rounds = 3 if quick else 11
     return [_measure_imports(rounds), _measure_commands(rounds)]
 

@@ -19,7 +19,7 @@ import msgspec
 from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError, Result
 from .health import OutcomeTracker
 from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
-from .pacing.limiter import Limiter, Permit, loop_clock
+from .pacing.limiter import Limiter, Permit, TokenExpiredError, loop_clock
 from .pacing.queue import Priority
 from .retry import Retry, classify_failure
 from .wire.endpoints import Effect, Endpoint
@@ -192,7 +192,7 @@ class Caller:
     ) -> Result[T]:
         endpoint = request.endpoint
         try:
-            response = await self._transport().try_send(request, permit)
+            response = await self._try_send(request, permit)
         finally:
             permit.close()
         if isinstance(response, PythpeerError):
@@ -213,6 +213,18 @@ class Caller:
         return self._record_outcome(
             permit, classify_failure(endpoint.effect, result, permit.status)
         )
+
+    async def _try_send(self, request: Request[object], permit: Permit) -> Result[RawResponse]:
+        """Send *request* once, with a new token if that of *permit* has expired by then."""
+        while True:
+            try:
+                return await self._transport().try_send(request, permit)
+            except TokenExpiredError:
+                pass
+            try:
+                await permit.renew(self.max_wait, self)
+            except RateLimitedError as error:
+                return error.with_traceback(None)
 
     def _record_outcome(self, permit: Permit, error: E) -> E:
         """Record the outcome of an endpoint, and return *error*.

@@ -121,7 +121,10 @@ class ChatPage(msgspec.Struct, frozen=True):
 
 
 class ChatStream(Stream[ChatMessage]):
-    """The messages of the chat as they arrive, in id order, each once. See `Stream`."""
+    """The messages of the chat as they arrive, in id order, each once. See `Stream`.
+
+    A message that arrives within seconds after one with a higher id is returned then, out of order.
+    """
 
 
 class Peerbet:
@@ -337,7 +340,8 @@ class Peerbet:
             after: Start after this message id; 0 starts with the oldest message available. By
                 default the stream resumes where the stream of the same *name* ended, and without
                 that returns what arrives from now on.
-            name: The name under which the store keeps the position, at most 200 characters.
+            name: The name under which the store keeps the position, at most 200 characters. It
+                belongs to the service and its address, whichever key the session has.
             on_gap: ``"log"`` logs a WARNING for a gap and continues, ``"raise"`` also raises
                 `GapError` once.
 

@@ -138,6 +138,10 @@ class MailStream(Stream[Mail]):
     """Mail as it arrives, oldest first. See `Stream`."""
 
 
+def _mark_recovered(mail: Mail) -> Mail:
+    return msgspec.structs.replace(mail, recovered=True)
+
+
 class PythBots:
     """The PythBots services of a session: ``session.pythbots``."""
 
@@ -180,7 +184,12 @@ class PythBots:
             (self.stats_endpoint, lookup_account),
         )
         """Each endpoint with the account whose requests the service counts."""
-        self._topic = Topic(f"pythbots.mail {url} {mail_account}", Mail, destructive=True)
+        self._topic = Topic(
+            f"pythbots.mail {url} {mail_account}",
+            Mail,
+            destructive=True,
+            mark_recovered=_mark_recovered,
+        )
         """The log of the mail, one for each account."""
 
     async def user(self, user: str | int) -> User:
@@ -321,7 +330,7 @@ class PythBots:
                 self._caller,
                 unread=unread,
                 history=self._mail_request(self.history_endpoint, {"readall": FLAG}),
-                mark_recovered=lambda mail: msgspec.structs.replace(mail, recovered=True),
+                mark_recovered=_mark_recovered,
             ),
         )
         return poller, cast("DestructiveSource[Mail]", poller.source)

@@ -25,7 +25,7 @@ from scripted import Scripted
 from stores import STORES, StoreFactory
 
 from pythpeer import Session
-from pythpeer.stores import Store
+from pythpeer.stores import Store, fingerprints
 from pythpeer.testing import FakeServices
 
 # No deadline, because examples take longer on a machine under load. A failure prints a blob that
@@ -35,6 +35,8 @@ settings.register_profile("deep", max_examples=examples(100), deadline=None, pri
 settings.load_profile("deep" if DEEP else "small")
 
 pytest_plugins = ("costs",)
+
+fingerprints.SCRYPT_COST = 2  # the tests open a store hundreds of times
 
 # Modules with helpers that assert; test modules load them as plugins.
 pytest.register_assert_rewrite("cli_runner", "processes", "browser")

@@ -65,6 +65,7 @@ def session_at(url: str, retry: Retry) -> Session:
         retry=retry,
         timeout=TIMEOUT,
         max_wait=MAX_WAIT,
+        idle_check=0.0,  # an empty page is not followed by a look
         max_body=MAX_BODY,
         ssl_context=client_context(),
     )

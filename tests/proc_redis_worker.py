@@ -14,9 +14,11 @@ import redis.asyncio  # so that the fork server imports it, not each process
 from proc_session import log_line, make_session, open_log
 
 from pythpeer import ChatMessage, Mail, Rate, Retry, Stream
-from pythpeer.stores import RedisStore
+from pythpeer.stores import RedisStore, fingerprints
 
 assert redis.asyncio is not None
+
+fingerprints.SCRYPT_COST = 2  # as in the other processes of the tests
 
 RATES: Final = dict.fromkeys(("peerbet.chat.get", "pythbots.mail"), Rate(0.2, guard=0.4))
 """The guard is long: the services share a loop with the test, and may record a request late."""

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pythpeer.transport  # so that the fork server imports it, not each process
 from pythpeer import Rate, Retry, Session
-from pythpeer.stores import Store
+from pythpeer.stores import Store, fingerprints
+
+fingerprints.SCRYPT_COST = 2  # as in the other processes of the tests
 
 assert pythpeer.transport is not None
 

@@ -5,14 +5,19 @@ The fake is fakeredis behind a socket, so that the connections of the store are 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import select
 import shutil
 import signal
 import socket
+import ssl
+import struct
 import subprocess
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +34,9 @@ from pythpeer.stores.redis.scripts import Script
 
 PROGRAM: Final = shutil.which("redis-server") or shutil.which("valkey-server")
 """The path of the real server, if this machine has one."""
+
+CANARY: Final = "hunter2-canary"
+"""The password of `FaultyRedis`."""
 
 TOOL: Final = shutil.which("redis-cli") or shutil.which("valkey-cli")
 """The path of its command-line client."""
@@ -162,3 +170,128 @@ def fake_server() -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def leaks(error: BaseException | None) -> bool:
+    """Return whether the password is in an error: in its text, its attributes or its frames."""
+    if error is None:
+        return False
+    text = [str(error), repr(error.args), repr(vars(error))]
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if not frame.f_code.co_filename.startswith(str(Path(__file__).parent)):
+            text += [f"{name}={value!r}" for name, value in frame.f_locals.items()]
+    return CANARY in "".join(text) or leaks(error.__context__) or leaks(error.__cause__)
+
+
+class FaultyRedis:
+    """A server with given responses to scripts, and with those of a server to other commands."""
+
+    def __init__(
+        self, *answers: bytes, version: str = "7.0.0", context: ssl.SSLContext | None = None
+    ) -> None:
+        self._context = context
+        self.answers = deque(answers)
+        self.version = version
+        self.scripts = 0
+        self.commands: list[list[bytes]] = []
+        self._muted: set[asyncio.StreamWriter] = set()
+        self.silent = False
+        """Whether it reads commands, and responds to none."""
+        self.connections = 0
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def __aenter__(self) -> RedisStore:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        port = self._server.sockets[0].getsockname()[1]
+        self.url = f"redis://:{CANARY}@127.0.0.1:{port}/0"
+        self.store = RedisStore(self.url, patience=0.3)
+        return self.store
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.store._connections.aclose()
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
+        await asyncio.sleep(0.01)
+
+    def reset(self) -> None:
+        """Reset all connections."""
+        for writer in self._writers:
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+        self._writers.clear()
+
+    def mute(self) -> None:
+        """Respond on no connection that is open now."""
+        self._muted |= set(self._writers)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.append(writer)
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                words: list[bytes] = []
+                for _ in range(int((await reader.readuntil(b"\r\n"))[1:])):
+                    size = int((await reader.readuntil(b"\r\n"))[1:])
+                    words.append((await reader.readexactly(size + 2))[:-2])
+                self.commands.append(words)
+                response = self._answer(words)
+                if not self.silent and writer not in self._muted:
+                    writer.write(response + b"\r\n")
+
+    def _answer(self, words: list[bytes]) -> bytes:
+        if words[0] == b"INFO":
+            text = f"redis_version:{self.version}\r\nrun_id:x".encode()
+            return b"$%d\r\n%s" % (len(text), text)
+        if words[0] == b"EVAL":  # register_run
+            return b"*2\r\n$32\r\n" + 16 * b"00" + b"\r\n$1\r\n1"
+        if words[0] == b"EVALSHA":
+            self.scripts += 1
+            return self.answers.popleft() if self.answers else b":7"
+        return b"+OK"
+
+
+class LosingProxy:
+    """A proxy for a server. It loses the responses to chosen commands, and then the connection."""
+
+    def __init__(self, url: str) -> None:
+        self._port = int(url.rpartition(":")[2].partition("/")[0])
+        self._url = self.url = url
+        self.lose: deque[bytes] = deque()
+        """What the next commands contain whose responses are lost, in their order."""
+        self.lost = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return self._url.replace(f":{self._port}/", f":{port}/")
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        upstream, downstream = await asyncio.open_connection("127.0.0.1", self._port)
+        try:
+            while data := await reader.read(1 << 20):
+                downstream.write(data)
+                response = await upstream.read(1 << 20)
+                if self.lose and self.lose[0] in data:
+                    self.lose.popleft()
+                    self.lost += 1
+                    break
+                writer.write(response)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+            downstream.close()

@@ -42,6 +42,8 @@ class VirtualRedisStore(RedisStore):
         super().__init__(f"redis://127.0.0.1:{port}", max_length=max_length)
         self._data = FakeServer(version=(7,))
         self._server: asyncio.Server | None = None
+        self.step = 0.0
+        """The seconds by which the server's clock was set forward."""
         self._clients: set[_Client] = set()
         commands = Commands(self._data, 0, client_class=Redis)
         commands.write = bytes  # no client reads the response
@@ -54,12 +56,15 @@ class VirtualRedisStore(RedisStore):
     async def open(self) -> None:
         if self._server is None:
             self._server = await asyncio.get_running_loop().create_server(
-                lambda: _Client(self._data, self._clients), sock=self._socket.dup()
+                lambda: _Client(self._data, self._clients, self._time), sock=self._socket.dup()
             )
         try:
             await super().open()
         finally:
             self._stop()
+
+    def _time(self) -> float:
+        return asyncio.get_running_loop().time() + self.step
 
     async def aclose(self) -> None:
         try:
@@ -78,8 +83,9 @@ class VirtualRedisStore(RedisStore):
 class _Client(asyncio.Protocol):
     """One connection to the server."""
 
-    def __init__(self, data: FakeServer, clients: set[_Client]) -> None:
+    def __init__(self, data: FakeServer, clients: set[_Client], clock: Callable[[], float]) -> None:
         self._data = data
+        self._clock = clock
         self._clients = clients
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -87,7 +93,7 @@ class _Client(asyncio.Protocol):
         self._transport = transport
         self._commands = Commands(self._data, 0, client_class=Redis)
         self._commands.write = transport.write
-        self._commands.clock = asyncio.get_running_loop().time
+        self._commands.clock = self._clock
         self._clients.add(self)
 
     def data_received(self, data: bytes) -> None:

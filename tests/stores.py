@@ -12,7 +12,7 @@ from redis_virtual import VirtualRedisStore
 
 from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.pacing.limiter import Limiter
-from pythpeer.stores import Entry, Log, NewEntry, Reader, Store, StoreSnapshot, Topic
+from pythpeer.stores import Entry, Log, LogTail, NewEntry, Reader, Store, StoreSnapshot, Topic
 
 __all__ = ["STORES", "InterceptingStore", "StoreFactory", "flush_events"]
 
@@ -86,6 +86,14 @@ class _WrappedLog(Log[T]):
         self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
         return await self._intercept(self._inner.append, entries, completes=completes)
+
+    async def append_at(
+        self, head: int, entries: Sequence[NewEntry[T]]
+    ) -> Sequence[NewEntry[T]] | None:
+        return await self._intercept(self._inner.append_at, head, entries)
+
+    async def tail(self, limit: int) -> LogTail[T]:
+        return await self._intercept(self._inner.tail, limit)
 
     async def max_acknowledged(self) -> int:
         return await self._intercept(self._inner.max_acknowledged)

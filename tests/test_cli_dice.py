@@ -120,7 +120,7 @@ def test_it_asks_at_a_terminal(
 def test_ctrl_c_at_the_question_sends_nothing(
     configured: FakeServices, on_terminal: OnTerminal
 ) -> None:
-    """The command ends at once."""
+    """The command ends immediately."""
     process = on_terminal(*ROLL, columns=80)
     process.read_until(QUESTION)
     process.type("\x03")

@@ -332,7 +332,7 @@ def test_the_table_has_every_variant_there_is() -> None:
     assert switched | others == set(Quirks.__struct_fields__)
 
 
-async def test_a_dead_key_that_looks_like_no_key_is_noted() -> None:
+async def test_a_dead_key_that_looks_like_no_key_is_reported() -> None:
     """The page has no private message and none of the owner, whichever key was sent."""
     report = await examined({"dead_key": "ignored"}, peerbet_key=f"{CANARY} of old")
     found = finding_of(report, "peerbet.key")

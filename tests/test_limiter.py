@@ -610,6 +610,18 @@ async def test_a_queue_that_is_too_long_fails_immediately() -> None:
     assert callers.times == [0.0, 1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("max_wait", [0.0, 0.5])
+async def test_an_unknown_wait_is_an_interval(max_wait: float) -> None:
+    """While the last token is held and its request is not written, no caller gets 0 seconds."""
+    limiter = Limiter("x", Rate(2.0))
+    permit = await acquire(limiter)
+    with pytest.raises(RateLimitedError) as caught:
+        await acquire(limiter, max_wait)
+    assert caught.value.retry_after == 2.0
+    permit.close()
+    assert (await acquire(limiter, max_wait)).limiter is limiter
+
+
 async def test_a_wait_of_exactly_max_wait_is_accepted() -> None:
     """The bound is inclusive."""
     limiter = Limiter("x", ONE)

@@ -9,10 +9,13 @@ import anyio
 import pytest
 from helpers import now
 
-from pythpeer import Rate, RateLimitedError, SessionClosedError, StoreError
+from pythpeer import MemoryStore, Rate, RateLimitedError, SessionClosedError, StoreError
+from pythpeer.hooks import RequestEvent
 from pythpeer.pacing.backend import Grant
-from pythpeer.pacing.limiter import Limiter, Permit
+from pythpeer.pacing.limiter import Limiter, Permit, TokenExpiredError
 from pythpeer.pacing.queue import Priority
+from pythpeer.pacing.shared import TOKEN_TTL
+from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
 
@@ -26,6 +29,7 @@ class FakePacingBackend:
         self.reported: list[object] = []
         self.asked = 0
         self.paused = 0.0
+        self.held = True
 
     async def acquire(self) -> Grant:
         self.asked += 1
@@ -38,6 +42,9 @@ class FakePacingBackend:
         if isinstance(grant, Exception):
             raise grant
         return Grant(grant, 0 if grant else self.asked, self.paused if grant else 0.0)
+
+    def is_held(self, ticket: int) -> bool:
+        return self.held
 
     def written(self, ticket: int, guard: float) -> None:
         self.reported.append(("written", ticket, guard))
@@ -254,3 +261,121 @@ def test_another_loop_starts_with_a_new_request_to_the_backend() -> None:
     asyncio.run(abandon())
     asyncio.run(use_it())
     assert backend.asked == 2
+
+
+@pytest.mark.parametrize("error", [TypeError("x"), ValueError("x"), MemoryError()])
+async def test_any_error_of_a_backend_ends_the_waiting(error: Exception) -> None:
+    """As a `StoreError`, in every caller. The next caller asks the backend again."""
+    backend = FakePacingBackend(error, latency=0.1)
+    limiter = Limiter("x", Rate(1.0), backend)
+    waiting = [asyncio.ensure_future(limiter.acquire(Priority.CALL, 5.0)) for _ in range(3)]
+    for waiter in waiting:
+        with pytest.raises(StoreError, match=f"failed with {type(error).__name__}") as caught:
+            await waiter
+        assert caught.value.endpoint == "x"
+        assert not caught.value.transient
+    assert now() == pytest.approx(0.1)
+    use(await limiter.acquire(Priority.CALL, 5.0))
+    assert backend.asked == 2
+
+
+async def test_a_grant_that_is_none_ends_the_waiting() -> None:
+    """An error within the limiter is not different."""
+
+    class NoGrant(FakePacingBackend):
+        async def acquire(self) -> Grant:
+            return None  # type: ignore[return-value]
+
+    with pytest.raises(StoreError, match="failed with AttributeError"):
+        await Limiter("x", Rate(1.0), NoGrant()).acquire(Priority.CALL)
+
+
+async def test_cancelling_all_tasks_lets_no_caller_wait() -> None:
+    """Also the task that asks the backend; a caller that shields itself gets an error."""
+    backend = FakePacingBackend(latency=1.0)
+    limiter = Limiter("x", Rate(1.0), backend)
+    waiter = asyncio.ensure_future(limiter.acquire(Priority.CALL))
+    await asyncio.sleep(0.5)
+    assert limiter._backend_task is not None
+    limiter._backend_task.cancel()
+    with pytest.raises(StoreError, match="was interrupted"):
+        await waiter
+    use(await limiter.acquire(Priority.CALL))
+
+
+async def test_a_token_that_has_expired_is_not_used() -> None:
+    """It is released, and the permit gets a new one, before callers that wait already."""
+    backend = FakePacingBackend()
+    limiter = Limiter("x", Rate(1.0), backend)
+    permit = await limiter.acquire(Priority.POLL)
+    waiting = asyncio.ensure_future(limiter.acquire(Priority.CALL))
+    await asyncio.sleep(0.1)
+    backend.held = False
+    with pytest.raises(TokenExpiredError):
+        permit.on_written()
+    assert not permit.written
+    backend.held = True
+    await permit.renew(5.0, None)
+    use(permit)
+    assert backend.reported == [("release", 1), ("written", 2, 0.05), ("answered", 2)]
+    use(await waiting)
+    assert limiter.outstanding == 0
+
+
+async def test_a_token_expires_at_its_time_limit() -> None:
+    """Even if the backend still takes this process for alive."""
+    limiter = Limiter("x", Rate(1.0), FakePacingBackend())
+    permit = await limiter.acquire(Priority.CALL)
+    await asyncio.sleep(TOKEN_TTL)
+    with pytest.raises(TokenExpiredError):
+        permit.on_written()
+    permit.close()
+    assert limiter.outstanding == 0
+
+
+async def test_a_permit_that_gets_no_new_token_is_closed() -> None:
+    """Its caller receives the error."""
+    backend = FakePacingBackend(0.0, 60.0)
+    limiter = Limiter("x", Rate(1.0), backend)
+    permit = await limiter.acquire(Priority.CALL)
+    with pytest.raises(RateLimitedError):
+        await permit.renew(1.0, None)
+    permit.close()
+    assert limiter.outstanding == 0
+
+
+class PacedStore(MemoryStore):
+    """A store whose limiters share their tokens through a backend of the test."""
+
+    def __init__(self, backend: FakePacingBackend) -> None:
+        super().__init__()
+        self.backend = backend
+
+    def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
+        return Limiter(name, rate, self.backend)
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["a read", "a write"])
+async def test_a_call_whose_token_has_expired_asks_for_another(write: bool) -> None:
+    """The service receives one request, with the second token."""
+    backend = FakePacingBackend()
+    async with FakeServices() as fake:
+
+        def expire(event: RequestEvent) -> None:
+            backend.held = False
+            asyncio.get_running_loop().call_later(0.5, setattr, backend, "held", True)
+
+        backend.latency = 1.0
+        async with fake.session(store=PacedStore(backend), on_request=expire) as session:
+            if write:
+                await session.peerbet.post("hello")
+            else:
+                await session.pythbots.user("tiro")
+            assert len(fake.requests) == 1
+            assert fake.violations == []
+    assert backend.asked == 2
+    assert [event[:2] for event in backend.reported if isinstance(event, tuple)] == [
+        ("release", 1),
+        ("written", 2),
+        ("answered", 2),
+    ]

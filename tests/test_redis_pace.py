@@ -57,11 +57,11 @@ class ScriptUnderTest:
             rate.burst,
             microseconds(rate.guard),
             microseconds(session_timeout),
+            0,
+            0,
         )
         response = self._execute("EVAL", script("bucket").text, 3, *KEYS, owner, *numbers, *events)
-        if response.startswith(b":"):
-            return int(response[1:]) / 1e6, 0.0
-        assert response.startswith(b"*2\r\n:"), response
+        assert response.startswith(b"*5\r\n:"), response
         wait, paused = (int(line[1:]) / 1e6 for line in response.split(b"\r\n")[1:3])
         return wait, paused
 

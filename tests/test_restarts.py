@@ -110,7 +110,7 @@ async def test_idle_check_is_validated(value: object) -> None:
         Session(idle_check=value)  # type: ignore[arg-type]
 
 
-async def test_a_name_that_resumes_notices_it_at_once(new_store: StoreFactory) -> None:
+async def test_a_name_that_resumes_notices_it_immediately(new_store: StoreFactory) -> None:
     """What it had not acknowledged of the old ids comes first; then the new ones."""
     store = new_store()
     async with Scripted() as services:
@@ -190,6 +190,49 @@ async def test_a_new_stream_that_notices_it_delays_no_other(new_store: StoreFact
             assert stream.gaps == ()
 
 
+async def test_a_session_that_has_polled_before_follows_another_one(
+    new_store: StoreFactory,
+) -> None:
+    """It finds the new ids in the log, reads what it had known of the log again, and asks."""
+    store = new_store()
+    async with (
+        Scripted() as services,
+        open_session(services, store, 0) as first,
+        open_session(services, store) as second,
+    ):
+        services.say(30)
+        bot = first.peerbet.chat_stream(after=0, name="bot")
+        assert len(await ids_within(bot, 3.0)) == 30
+        start_anew(services, 12)
+        async with second.peerbet.chat_stream() as fresh:
+            add(services, [13, 14])
+            assert await ids_within(fresh, 3.0) == [13, 14]
+        assert await ids_within(bot, 8.0) == list(range(1, 15))
+        assert bot.restarts == 1
+        assert bot.gaps == ()
+
+
+async def test_what_was_trimmed_of_the_old_ids_is_a_gap(new_store: StoreFactory) -> None:
+    """A slow name gets what the log still has of them, and then the new ones."""
+    store = new_store(max_length=5)
+    async with Scripted() as services, open_session(services, store) as session:
+        services.say(5)
+        async with session.peerbet.chat_stream(after=0, name="slow"):
+            pass
+        stream = session.peerbet.chat_stream(after=0, name="bot")
+        for _ in range(4):
+            services.say(5)
+            await ids_within(stream, 2.0)
+        new = start_anew(services, 3)
+        assert await ids_within(stream, IDLE + 5) == new
+        slow = session.peerbet.chat_stream(name="slow")
+        taken = await ids_within(slow, 8.0)
+        assert taken[-3:] == new
+        assert taken[:-3] == list(range(taken[0], 26))
+        assert slow.gaps == (Gap(0, taken[0]),)
+        assert slow.restarts == 1
+
+
 async def test_it_happens_again_and_again(new_store: StoreFactory) -> None:
     """Each new beginning is noticed, at the end of Int32, too."""
     async with Scripted() as services, open_session(services, new_store()) as session:
@@ -203,7 +246,7 @@ async def test_it_happens_again_and_again(new_store: StoreFactory) -> None:
 
 
 async def test_ids_that_jump_ahead_and_come_back_are_followed(new_store: StoreFactory) -> None:
-    """What was delivered before the jump does not come again."""
+    """What was delivered before the jump is not redelivered."""
     async with Scripted() as services, open_session(services, new_store()) as session:
         services.say(20)
         stream = session.peerbet.chat_stream(after=0, name="bot")
@@ -332,7 +375,7 @@ async def test_a_late_message_is_delivered_when_it_arrives(new_store: StoreFacto
 
 
 async def test_a_late_message_survives_a_restart_of_the_program(new_store: StoreFactory) -> None:
-    """Positions after it are stored, and nothing comes again."""
+    """Positions after it are stored, and nothing is redelivered."""
     store = new_store()
     async with Scripted() as services:
         add(services, [1, 2, 4])
@@ -379,7 +422,7 @@ class Model:
     def __init__(self, services: Scripted) -> None:
         self.services = services
         self.next_id = 1
-        self.open_holes: list[int] = []
+        self.left_out: list[int] = []
         """Ids that were left out since the last pause."""
         self.said: list[str] = []
         """The texts of all messages, in the order of their arrival."""
@@ -387,20 +430,20 @@ class Model:
 
     def say(self, count: int, step: int) -> None:
         for _ in range(count):
-            if self.next_id > 1:  # the first id of a new beginning must not be taken for a late one
-                self.open_holes += range(self.next_id, self.next_id + step - 1)
+            if self.next_id > 1:  # the first id of a new beginning must not be treated as late
+                self.left_out += range(self.next_id, self.next_id + step - 1)
                 self.next_id += step - 1
             self._add(self.next_id)
             self.next_id += 1
 
     def fill(self) -> None:
         """The messages that were left out arrive late."""
-        while self.open_holes:
-            self._add(self.open_holes.pop())
+        while self.left_out:
+            self._add(self.left_out.pop())
 
     def start_anew(self) -> None:
         self.services.chat.messages.clear()
-        self.open_holes.clear()
+        self.left_out.clear()
         self.round += 1
         self.next_id = 1
 
@@ -415,7 +458,7 @@ STEPS: Final = st.lists(
         st.tuples(st.just("say"), st.integers(1, 4), st.integers(1, 3)),
         st.tuples(st.sampled_from(["fill", "read", "anew", "reopen"]), st.just(0), st.just(0)),
     ),
-    max_size=14,
+    max_size=10,
 )
 
 
@@ -427,7 +470,10 @@ STEPS: Final = st.lists(
 async def test_every_message_comes_once_whatever_the_ids_do(
     new_store: StoreFactory, steps: list[tuple[str, int, int]], window: Window
 ) -> None:
-    """Two names in two sessions: with late messages, new beginnings and runs of the program."""
+    """Two names in two sessions: with late messages, new beginnings and runs of the program.
+
+    Over 2 s on Redis, because each example reads for minutes of virtual time, with a poll a second.
+    """
     store = new_store()
     async with Scripted(window=window) as services:
         model = Model(services)
@@ -461,7 +507,7 @@ async def test_every_message_comes_once_whatever_the_ids_do(
                         await read_all(5.0)
                     case "read":
                         await read_all(12.0)
-                        model.open_holes.clear()
+                        model.left_out.clear()
                     case "anew":
                         # What is removed must have been read, and the new ids must be below the
                         # old ones when they are looked at.

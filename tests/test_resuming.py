@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 from helpers import take_ids
 from scripted import Scripted, ScriptedFault, Window
+from stores import StoreFactory
 
 from pythpeer import Gap, GapError, OutcomeUnknownError, SqliteStore
+from pythpeer.stores import Store
+from pythpeer.testing import FakeServices
 
 pytestmark = pytest.mark.anyio
 
@@ -129,3 +134,87 @@ async def test_mail_that_a_direct_call_has_returned_is_not_returned_again(path: 
             async with asyncio.timeout(60):
                 taken = [(await anext(stream)).text for _ in range(3)]
         assert taken == ["one", "two", "three"]
+
+
+# -- another key ----------------------------------------------------------------------------------
+
+
+async def texts_with_key(
+    fake: FakeServices, store: Store, key: str | None, after: int | None = None
+) -> list[str]:
+    """Return what the stream "bot" gets in a session with this key, and acknowledge it."""
+    texts: list[str] = []
+    async with fake.session(store=store, peerbet_key=key) as session:
+        stream = session.peerbet.chat_stream(name="bot", after=after)
+        with anyio.move_on_after(6.0):
+            async for message in stream:
+                texts.append(message.text)  # noqa: PERF401  # what arrived in time is returned
+        await stream.ack()
+    return texts
+
+
+@pytest.fixture
+async def chat() -> AsyncIterator[FakeServices]:
+    """Services with a second account, whose key is "second-key"."""
+    async with FakeServices() as fake:
+        fake.chat.register("second", "second-key")
+        yield fake
+
+
+@pytest.mark.parametrize("keys", [(None, "second-key"), ("fake-peerbet-key", "second-key")])
+async def test_a_name_continues_with_a_new_key(
+    new_store: StoreFactory, chat: FakeServices, keys: tuple[str | None, str]
+) -> None:
+    """And with the old one again, whichever was used last; nothing is redelivered."""
+    store = new_store()
+    chat.chat.say("alice", "before")
+    assert await texts_with_key(chat, store, keys[0], after=0) == ["before"]
+    for number in range(4):
+        chat.chat.say("alice", f"missed {number}")
+        texts = await texts_with_key(chat, store, keys[1 - number % 2])
+        assert texts == [f"missed {number}"]
+
+
+async def test_private_messages_of_another_account_are_not_returned(
+    new_store: StoreFactory, chat: FakeServices
+) -> None:
+    """Each account sees its own, although both have the same name of a stream."""
+    store = new_store()
+    chat.chat.say("alice", "to the first", to=chat.username)
+    chat.chat.say("alice", "to the second", to="second")
+    chat.chat.say("second", "to all")
+    first = await texts_with_key(chat, store, chat.peerbet_key, after=0)
+    assert first == ["to the first", "to all"]
+    assert await texts_with_key(chat, store, "second-key", after=0) == ["to the second", "to all"]
+    async with chat.session(store=store, peerbet_key="second-key") as session:
+        message = await anext(session.peerbet.chat_stream(after=2))
+        assert message.is_mine
+
+
+async def test_an_explicit_position_counts_for_every_key(
+    new_store: StoreFactory, chat: FakeServices
+) -> None:
+    """A name that was moved backwards with one key stays there with the other."""
+    store = new_store()
+    for number in range(4):
+        chat.chat.say("alice", f"message {number}")
+    assert len(await texts_with_key(chat, store, "second-key", after=0)) == 4
+    assert len(await texts_with_key(chat, store, None)) == 0
+    session = chat.session(store=store, peerbet_key=None)
+    async with session, session.peerbet.chat_stream(name="bot", after=1):
+        pass
+    assert len(await texts_with_key(chat, store, "second-key")) == 3
+
+
+async def test_another_address_has_other_positions(new_store: StoreFactory) -> None:
+    """A name belongs to a service and its address."""
+    store = new_store()
+    async with Scripted() as one, Scripted() as other:
+        one.say(5)
+        other.say(3)
+        async with one.session(store=store) as session:
+            await take_ids(session.peerbet.chat_stream(after=0, name="bot"), 5)
+        session = other.session(store=store)
+        async with session, session.peerbet.chat_stream(name="bot") as stream:
+            other.say()
+            assert await take_ids(stream, 1) == [4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import pickle
 import resource
@@ -31,8 +32,8 @@ from pythpeer import InvalidRequestError, MemoryStore, Rate, Session, SqliteStor
 from pythpeer.pacing.queue import Priority
 from pythpeer.stores import EndpointSnapshot, Entry, Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
-from pythpeer.stores.sqlite import log_state as log_state_module
 from pythpeer.stores.sqlite import owner as owner_module
+from pythpeer.stores.sqlite import schema as schema_module
 
 pytestmark = pytest.mark.anyio
 
@@ -143,7 +144,7 @@ async def test_the_environment_names_a_file(path: Path, monkeypatch: pytest.Monk
 
 
 async def test_only_its_owner_can_read_it(path: Path) -> None:
-    """With any umask, and also SQLite's own files and the file of positions."""
+    """With any umask, and also SQLite's own files."""
     before = os.umask(0)
     try:
         async with opened(path) as store:
@@ -153,7 +154,7 @@ async def test_only_its_owner_can_read_it(path: Path) -> None:
             modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     finally:
         os.umask(before)
-    names = {path.name + end for end in ("", "-wal", "-shm", "-places")}
+    names = {path.name + end for end in ("", "-wal", "-shm")}
     assert modes == dict.fromkeys(names, 0o600)
 
 
@@ -333,9 +334,10 @@ async def test_a_locked_file_is_an_error_after_a_while(
         await log.append(notes(1))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            with pytest.raises(StoreError, match="was locked by another program") as caught:
+            with pytest.raises(StoreError, match="is locked by another program") as caught:
                 await log.append(notes(2))
             assert caught.value.__context__ is None
+            assert caught.value.transient
             other.execute("ROLLBACK")
         await log.append(notes(2))
         assert await ids(log) == [1, 2]
@@ -413,19 +415,37 @@ async def test_an_acknowledgement_survives_without_closing(path: Path) -> None:
                 assert await other.log(CHAT).reader("you").position() == 0
 
 
-async def test_an_acknowledgement_is_not_a_transaction(path: Path) -> None:
-    """Nothing is written to the database for it, for any number of items."""
+async def test_an_acknowledgement_is_one_statement(path: Path) -> None:
+    """It is a transaction of its own, so that a flush has nothing to do."""
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 301)))
         reader = log.reader("me")
         await reader.seek(0)
         with traced(store) as statements:
-            await reader.flush()
             for entry in await reader.read(0, 300):
                 reader.ack(entry.id)
+                assert not reader.is_behind
                 await reader.flush()
-        assert not [text for text in statements if not text.startswith(("SELECT", "PRAGMA"))]
+        written = [text for text in statements if not text.startswith(("SELECT", "PRAGMA"))]
+        assert len(written) == 300
+        assert all(text.startswith("UPDATE reader") for text in written)
+
+
+async def test_an_acknowledgement_that_must_wait_is_flushed(path: Path) -> None:
+    """While another program is writing, the reader is behind until `flush` has waited for it."""
+    async with opened(path) as store:
+        reader = store.log(CHAT).reader("me")
+        await reader.seek(0)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            reader.ack(5)
+            assert reader.is_behind
+            other.execute("ROLLBACK")
+        await reader.flush()
+        assert not reader.is_behind
+        async with opened(path) as third:
+            assert await third.log(CHAT).reader("me").position() == 5
 
 
 async def test_with_full_durability_each_flush_is_one_transaction(path: Path) -> None:
@@ -438,39 +458,18 @@ async def test_with_full_durability_each_flush_is_one_transaction(path: Path) ->
         with traced(store) as statements:
             reader.ack(1)
             reader.ack(2)
+            assert reader.is_behind
             for _ in range(2):
                 await reader.flush()
+        assert not reader.is_behind
         assert statements.count("COMMIT") == 1
-        assert "PRAGMA synchronous = NORMAL" not in statements
+        assert statements.index("PRAGMA synchronous = FULL") < statements.index("COMMIT")
         with traced(store) as statements:
             flushing = asyncio.ensure_future(reader.flush())
             reader.ack(3)
             await flushing
             await reader.flush()
         assert statements.count("COMMIT") == 1
-
-
-async def test_a_position_is_written_into_the_database_now_and_then(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a transaction that is made anyway, and only if the position has moved."""
-    monkeypatch.setattr(log_state_module, "CHECKPOINT_EVERY", 3)
-    async with opened(path) as store:
-        reader = store.log(CHAT).reader("me")
-        await reader.seek(0)
-        reader.ack(5)
-        checkpoints = list[bool]()
-        for id in range(1, 10):
-            if id == 8:
-                reader.ack(6)
-            with traced(store) as statements:
-                await store.log(CHAT).append(notes(id))
-            checkpoints.append(any("UPDATE reader" in text for text in statements))
-            assert statements.count("COMMIT") == 1
-        assert checkpoints == [False, False, True, False, False, False, False, False, True]
-        path.with_name(path.name + "-places").unlink()
-        async with opened(path) as other:
-            assert await other.log(CHAT).reader("me").position() == 6
 
 
 async def test_positions_of_another_database_are_ignored(path: Path) -> None:
@@ -501,78 +500,24 @@ async def test_positions_from_before_a_seek_are_ignored(path: Path) -> None:
             assert await third.log(CHAT).reader("me").position() == 4
 
 
-@pytest.mark.parametrize("corrupt_by", ["deleted", "empty", "truncated", "zeroes"])
-async def test_without_the_file_of_positions_those_of_the_database_count(
-    path: Path, corrupt_by: str
-) -> None:
-    """Closing has written them there, so no item is returned twice."""
-    async with opened(path) as store:
-        await store.log(CHAT).append(notes(*range(1, 10)))
-        reader = store.log(CHAT).reader("me")
-        await reader.seek(0)
-        reader.ack(7)
-    ack_file = path.with_name(path.name + "-places")
-    match corrupt_by:
-        case "deleted":
-            ack_file.unlink()
-        case "empty":
-            ack_file.write_bytes(b"")
-        case "truncated":
-            ack_file.write_bytes(ack_file.read_bytes()[:-5])
-        case _:
-            ack_file.write_bytes(ack_file.read_bytes()[:-16] + bytes(16))
-    async with opened(path) as store:
-        assert await store.log(CHAT).reader("me").position() == 7
-
-
-@pytest.mark.parametrize("full", [False, True])
-async def test_a_database_restored_from_a_copy_loses_no_mail(path: Path, full: bool) -> None:
-    """It assigns ids after its head once more, and greater positions must not hide those entries.
-
-    Also if that was detected in a transaction that failed.
-    """
+async def test_a_database_restored_from_a_copy_loses_no_mail(path: Path) -> None:
+    """It has the positions of its own time: what it assigns ids to once more is returned."""
     async with opened(path) as store:
         await store.log(MAIL).append(mails("a", "b"))
-        reader = store.log(MAIL).reader("me")
-        await reader.seek(0)
+        await store.log(MAIL).reader("me").seek(1)
     copy = path.read_bytes()  # noqa: ASYNC240
     async with opened(path) as store:
         await store.log(MAIL).append(mails("c", "d", "e"))
         reader = store.log(MAIL).reader("me")
-        await reader.seek(0)
+        await reader.seek(1)
         reader.ack(5)
     path.write_bytes(copy)  # noqa: ASYNC240
     async with opened(path) as store:
         log = store.log(MAIL)
-        if full:
-            with no_file_over(20_000), pytest.raises(StoreError, match="the store"):
-                await log.append([NewEntry(Note("x" * 100_000), identity="x")])
         await log.append(mails("c"))
         position = await log.reader("me").position()
-        assert position is not None
-        assert await ids(log, position) == [3]
-
-
-async def test_positions_beyond_a_restored_database_are_ignored(path: Path) -> None:
-    """For a name that is new to it, and for one that is moved by seek now."""
-    async with opened(path) as store:
-        await store.log(CHAT).append(notes(*range(1, 10)))
-        await store.log(CHAT).reader("me").seek(1)
-    copy = path.read_bytes()  # noqa: ASYNC240
-    async with opened(path) as store:
-        for name, start in (("me", 0), ("you", 3)):
-            reader = store.log(CHAT).reader(name)
-            await reader.seek(start)
-            reader.ack(9)
-    path.write_bytes(copy)  # noqa: ASYNC240
-    async with opened(path) as store:
-        for name, start in (("me", 0), ("other", 2)):
-            reader = store.log(CHAT).reader(name)
-            await reader.seek(start)
-            async with opened(path) as other:
-                assert await other.log(CHAT).reader(name).position() == start
-                reader.ack(5)
-                assert await other.log(CHAT).reader(name).position() == 5
+        assert position == 1
+        assert await ids(log, position) == [2, 3]
 
 
 async def test_a_seek_is_not_undone_by_an_older_acknowledgement(path: Path) -> None:
@@ -606,19 +551,17 @@ async def test_a_position_is_the_one_that_another_program_has_set(path: Path) ->
         assert await other.log(CHAT).reader("me").position() == 5
 
 
-async def test_a_position_that_was_rolled_back_is_not_stored(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A name whose first position could not be written has none, and takes no slot of another."""
-    monkeypatch.setattr(log_state_module, "CHECKPOINT_EVERY", 1)
+async def test_a_position_that_was_rolled_back_is_not_stored(path: Path) -> None:
+    """A name whose first position could not be written has none, and takes no row of another."""
     async with opened(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 10)))
         reader = log.reader("me")
         reader.ack(5)
-        big = NewEntry(Note("x" * 100_000), id=10, after=9)
-        with no_file_over(50_000), pytest.raises(StoreError, match="the store"):
-            await log.append([big])
+        with no_file_over(1), pytest.raises(StoreError, match="disk is full") as caught:
+            await reader.flush()
+        assert caught.value.transient
+        assert reader.is_behind
         reader.ack(6)
         async with opened(path) as other:
             await other.log(CHAT).reader("you").seek(0)
@@ -626,8 +569,7 @@ async def test_a_position_that_was_rolled_back_is_not_stored(
             assert await other.log(CHAT).reader("me").position() is None
             await reader.flush()
             assert await other.log(CHAT).reader("me").position() == 6
-            await log.append([big])
-            assert (await log.reader(None).read(9, 10))[0].item == big.item
+            assert await other.log(CHAT).reader("you").position() == 0
 
 
 async def test_a_handle_may_be_older_than_the_opening(path: Path) -> None:
@@ -683,23 +625,8 @@ asyncio.run(main())
 
 
 def test_deleting_an_open_file_kills_no_program(path: Path) -> None:
-    """A program that creates it again creates a new file of positions, and keeps the old one."""
+    """A program that creates it again creates a new store, and the other one keeps the old one."""
     assert run_process(DELETED, path) == ["None"]
-
-
-async def test_a_position_that_cannot_be_written_is_in_the_next_transaction(path: Path) -> None:
-    """Which raises the error if there is one."""
-    async with opened(path) as store:
-        log = store.log(CHAT)
-        await log.append(notes(1, 2, 3))
-        reader = log.reader("me")
-        await reader.seek(0)
-        assert store._database.ack_file is not None
-        store._database.ack_file._map.close()
-        reader.ack(2)
-        await reader.flush()
-        async with opened(path) as other:
-            assert await other.log(CHAT).reader("me").position() == 2
 
 
 async def test_a_reboot_ends_leases_and_fetches(
@@ -713,10 +640,50 @@ async def test_a_reboot_ends_leases_and_fetches(
         async with opened(path) as other:
             assert not await other.log(MAIL).acquire_lease(1.0)
             assert not await other.log(MAIL).lost_fetches()
-        monkeypatch.setattr(time, "time", lambda: time.monotonic() + 1e9)
+        monkeypatch.setattr(schema_module, "boot_id", lambda: "another boot")
         async with opened(path) as other:
             assert await other.log(MAIL).acquire_lease(1.0)
             assert list(await other.log(MAIL).lost_fetches()) == [number]
+
+
+@pytest.mark.parametrize("has_boot_id", [True, False])
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+async def test_a_step_of_the_wall_clock_changes_no_pacing(
+    path: Path,
+    step: float,
+    has_boot_id: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Between two programs on one file. It is logged once, and no interval is short.
+
+    None is as long as the step either; where the system has no boot id, one may be twice as long.
+    """
+    if not has_boot_id:
+        monkeypatch.setattr(schema_module, "boot_id", str)
+    rate = Rate(2.0, guard=0.0)
+    times: list[float] = []
+
+    async def send(store: SqliteStore) -> None:
+        permit = await store.make_limiter("key", "chat", rate).acquire(Priority.CALL)
+        permit.on_written()
+        permit.on_answered(200)
+        times.append(anyio.current_time())
+
+    async with opened(path) as store:
+        await send(store)
+        before = time.time
+        monkeypatch.setattr(time, "time", lambda: before() + step)
+        for _ in range(2):
+            async with opened(path) as other:
+                await send(other)
+                await send(store)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert all(2.0 - 1e-3 <= gap <= 4.0 + 0.1 for gap in gaps)
+    if has_boot_id:
+        assert max(gaps) < 2.1
+        assert caplog.text.count("the wall clock was changed by") == 1
+        assert f"{step:.0f} s" in caplog.text
 
 
 @pytest.mark.parametrize("after_reboot", [True, False])
@@ -731,7 +698,7 @@ async def test_undecodable_pacing_counts_as_all_tokens_used(
     with closing(sqlite3.connect(path)) as db, db:
         assert db.execute("UPDATE pace SET state = ?", (state,)).rowcount == 1
     if after_reboot:
-        monkeypatch.setattr(time, "time", lambda: time.monotonic() + 1e9)
+        monkeypatch.setattr(schema_module, "boot_id", lambda: "another boot")
     async with opened(path) as store:
         assert (await store.snapshot()).endpoints == (EndpointSnapshot("key", 0, 0, 0, 0.0),)
         limiter, start = store.make_limiter("key", "chat", rate), anyio.current_time()

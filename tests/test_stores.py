@@ -26,6 +26,7 @@ from pythpeer.stores import (
     LatestItem,
     Log,
     LogSnapshot,
+    LogTail,
     NewEntry,
     ReaderSnapshot,
     RedisStore,
@@ -325,6 +326,95 @@ async def test_identities_are_remembered_longer_than_entries(short: Store) -> No
         await reader.flush()
     assert len(await ids(log)) <= SHORT + 1
     assert list(await log.append(without_ids("id 0", copies=1))) == []
+
+
+LARGE: Final = (1 << 53) - 5
+"""The largest ids that Lua's numbers represent exactly are a few above this one."""
+
+
+async def test_an_append_at_another_head_changes_nothing(store: Store) -> None:
+    """It returns ``None``, so that the caller can read what another handle has appended."""
+    log, other = store.log(CHAT), store.log(CHAT)
+    assert await log.append_at(0, numbered(1, 2)) == numbered(1, 2)
+    assert await other.append_at(0, numbered(3)) is None
+    assert await other.append_at(2, numbered(2, 3)) == numbered(3)
+    assert await log.append_at(2, numbered(4)) is None
+    assert await log.append_at(3, []) is not None
+    assert await ids(log) == [1, 2, 3]
+
+
+async def test_the_tail_of_a_log_is_its_last_entries(short: Store) -> None:
+    """Ascending, also if some arrived out of order, with the highest id."""
+    log = short.log(CHAT)
+    assert await log.tail(3) == LogTail(0, [])
+    await log.append(numbered(1, 2, 5, 6))
+    await log.append(numbered(4, after=3))
+    tail = await log.tail(3)
+    assert (tail.head, [entry.id for entry in tail.entries]) == (6, [4, 5, 6])
+    assert tail.entries == await entries(log, 3)
+    assert len((await log.tail(100)).entries) == 5
+
+
+async def test_ids_of_53_bits_are_exact(store: Store) -> None:
+    """Entries, links, positions and heads."""
+    log, reader = store.log(CHAT), store.log(CHAT).reader("bot")
+    await reader.seek(LARGE)
+    assert await log.append_at(0, numbered(LARGE + 1, LARGE + 4)) is not None
+    await log.append(numbered(LARGE + 3, after=LARGE + 2))
+    assert await links(log, LARGE) == [
+        (LARGE + 1, LARGE, False),
+        (LARGE + 3, LARGE + 2, False),
+        (LARGE + 4, LARGE + 3, False),
+    ]
+    assert (await log.tail(1)).head == LARGE + 4
+    assert await log.append_at(LARGE + 4, numbered(LARGE + 5)) is not None
+    reader.ack(LARGE + 3)
+    await reader.flush()
+    assert await store.log(CHAT).reader("bot").position() == LARGE + 3
+
+
+ACCOUNTS: Final = [Topic(f"chat https://a.example {account}", Note) for account in ("x", "y")]
+"""The topics of two accounts at one service and address."""
+
+
+async def test_a_name_has_one_position_in_the_logs_of_a_scope(store: Store) -> None:
+    """The highest one, until it is moved; entries are separate."""
+    first, second = (store.log(topic) for topic in ACCOUNTS)
+    await first.append(numbered(1, 2, 3))
+    await first.reader("bot").seek(1)
+    reader = first.reader("bot")
+    reader.ack(3)
+    await reader.flush()
+    assert await second.reader("bot").position() == 3
+    assert await second.reader("other").position() is None
+    assert await ids(second) == []
+    second_reader = second.reader("bot")
+    await second_reader.seek_if_new(3)
+    second_reader.ack(5)
+    await second_reader.flush()
+    assert await first.reader("bot").position() == 5
+    await first.reader("bot").seek(2)
+    assert await second.reader("bot").position() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "destructive"),
+    [
+        ("chat https://a.example:1 x", False),
+        ("chat https://a.example/ x", False),
+        ("chat https://b.example x", False),
+        ("chat https://a.example x y", False),
+        ("mail https://a.example x", True),
+    ],
+)
+async def test_another_scope_shares_no_positions(
+    store: Store, name: str, destructive: bool
+) -> None:
+    """Another service, another address; and mail, whose ids are the log's own."""
+    await store.log(ACCOUNTS[0]).reader("bot").seek(7)
+    await store.log(Topic("mail https://a.example y", Note, destructive=True)).reader("bot").seek(8)
+    topic = Topic(name, Note, destructive=destructive)
+    assert await store.log(topic).reader("bot").position() is None
 
 
 async def test_logs_of_different_topics_share_nothing(store: Store) -> None:

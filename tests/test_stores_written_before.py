@@ -19,7 +19,7 @@ import pytest
 from fakeredis import FakeRedis
 from redis_virtual import VirtualRedisStore
 
-from pythpeer import Rate
+from pythpeer import Rate, Secret
 from pythpeer.pacing.queue import Priority
 from pythpeer.stores import (
     DIRECT,
@@ -27,6 +27,7 @@ from pythpeer.stores import (
     Entry,
     NewEntry,
     ReaderSnapshot,
+    RedisStore,
     SqliteStore,
     Store,
     Topic,
@@ -95,7 +96,7 @@ async def test_mail_positions_are_kept_where_the_key_is_spelled_differently(
             msgspec.structs.replace(mail, read=True) for mail in fake.mail.inbox[:3]
         ]
         with closing(sqlite3.connect(path)) as db, db:
-            old_url = "http://127.0.0.1:46675"
+            old_url = "http://127.0.0.1:35625"
             db.execute("UPDATE log SET topic = replace(topic, ?, ?)", (old_url, fake.pythbots_url))
             db.execute("UPDATE store SET boot = 0")  # as after a reboot
         async with fake.session(store=SqliteStore(path)) as session:
@@ -286,4 +287,42 @@ async def test_a_file_from_before_a_reboot_has_no_times(tmp_path: Path) -> None:
     assert len(await store.log(MAIL).lost_fetches()) == 1
     (endpoint,) = (await store.snapshot()).endpoints
     assert endpoint.paused_for == 0.0
+    await store.aclose()
+
+
+async def test_digests_of_keys_are_replaced_on_redis() -> None:
+    """At the first opening, by fingerprints: what was stored is found again, in all kinds of keys.
+
+    Another program has the same names; a server that was emptied keeps the salt of a living one.
+    """
+    digest = Secret("a key").fingerprint()
+    topic = Topic(f"mail https://www.pythbots.org {digest}", Note, destructive=True)
+    store = VirtualRedisStore(max_length=10)
+    prefix = store._keys.tag
+    client = FakeRedis(server=store._data, decode_responses=True)
+    client.xadd(f"{prefix}:log:{topic.name}", {"after": "0", "item": '{"text":"old"}'}, id="1-0")
+    client.hset(f"{prefix}:meta:{topic.name}", mapping={"direct": "1", "acknowledged": "0"})
+    client.hset(f"{prefix}:seen:{topic.name}", "identity", "1 0")
+    client.set(f"{prefix}:pace:pythbots.mail https://www.pythbots.org {digest}", "x")
+    await store.open()
+    log = store.log(topic)
+    assert [entry.item for entry in await log.reader(None).read(0, 10)] == [Note("old")]
+    assert await log.reader(DIRECT).position() == 1
+    assert await log.append([NewEntry(Note("old"), identity="identity", max_copies=1)]) == []
+    names = list(client.scan_iter())
+    assert not any(digest in str(key) for key in names)
+    assert any(":pace:pythbots.mail " in str(key) for key in names)
+
+    other = RedisStore(f"redis://127.0.0.1:{store._socket.getsockname()[1]}")
+    await other.open()
+    assert other._keys.salt == store._keys.salt
+    await other.aclose()
+    salt = store._keys.salt
+    store._heartbeat.keep_alive("owner", "reason")
+    client.flushall()
+    await asyncio.sleep(1.0)
+    await other.open()
+    assert other._keys.salt == salt
+    await other.aclose()
+    store._heartbeat.stop("owner", "reason")
     await store.aclose()

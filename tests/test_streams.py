@@ -1244,3 +1244,29 @@ async def test_a_store_that_fails_while_another_session_polls_is_reported(
         await asyncio.sleep(5)
         with pytest.raises(StoreError, match="disk"):
             await take_ids(Stream(poller, after=0), 1)
+
+
+async def test_a_lease_that_cannot_be_acquired_is_tried_after_a_back_off(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A store that fails immediately is not asked without a pause; it is logged once."""
+    source = MemorySource(1)
+    poller = poller_of(source, store)
+    stream = Stream(poller, after=0)
+    assert await take_ids(stream, 1) == [1]
+    acquire, tries = poller.log.acquire_lease, list[float]()
+
+    async def failing(seconds: float) -> bool:
+        tries.append(now())
+        if len(tries) <= 20:
+            raise StoreError("the disk is full", transient=True)
+        return await acquire(seconds)
+
+    monkeypatch.setattr(poller.log, "acquire_lease", failing)
+    source.add(2)
+    assert await take_ids(stream, 1, within=1e4) == [2]
+    assert tries[20] - tries[0] > 2.0
+    levels = logged_levels(caplog)
+    assert levels.count(logging.WARNING) == 1

@@ -28,14 +28,17 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
 }
 
 STREAMS = ("Stream", "ChatStream", "MailStream")
-MERGING = ("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy")
+MERGING = (
+    *("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy"),
+    "store_acknowledged",
+)
 """What a merged stream needs of each stream."""
 
 INTERNAL = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success", "Endpoint.time_limit"),
     *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
-    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.fail_waiters"),
+    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.fail_waiters", "Limiter.is_held"),
     *("MemoryStore.log", "SqliteStore.log"),
     *("Limiter.permit_answered", "Limiter.permit_postponed"),
     *("Limiter.permit_released", "Limiter.permit_written"),

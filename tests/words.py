@@ -216,12 +216,6 @@ ALLOWED: Final = (
         "names of fields that a service may use are data",
     ),
     Allowed(
-        r"rooms?(?! for)",
-        "pythpeer/stores/sqlite/database.py",
-        r"\bmake room\b",
-        "space on a disk",
-    ),
-    Allowed(
         r"floors|(on|of|from|which|its) floor|floor (table|number)",
         "pyproject.toml",
         r"Low floors",

@@ -29,6 +29,8 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if hasattr(record, "before") and sys.stdout.isatty():
             return  # a row on the same terminal shows it
+        if hasattr(record, "attempts"):
+            return  # the first poll succeeded, as the rows show
         if record.name.startswith("pythpeer") or sys.flags.dev_mode:
             print_error(record.getMessage())
 

@@ -35,6 +35,14 @@ class PacingBackend(Protocol):
         """
         ...
 
+    def is_held(self, ticket: int) -> bool:
+        """Return whether the token of *ticket* was certainly not given to another process.
+
+        It may have been, for example, if this process was stopped so long that it was treated as
+        dead. The time limit of a token, `TOKEN_TTL`, is checked elsewhere.
+        """
+        ...
+
     def written(self, ticket: int, guard: float) -> None:
         """Record that the request of *ticket* is being written now, with a guard in seconds."""
 

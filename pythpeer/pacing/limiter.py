@@ -21,13 +21,14 @@ from typing import Final
 import anyio
 
 from ..deprecation import warn_renamed
-from ..errors import PythpeerError, RateLimitedError, SessionClosedError
+from ..errors import PythpeerError, RateLimitedError, SessionClosedError, StoreError
 from ..validation import check_seconds
-from .backend import PacingBackend
+from .backend import Grant, PacingBackend
 from .bucket import Bucket, Rate
 from .queue import Priority, Waiter, WaitQueue
+from .shared import TOKEN_TTL
 
-__all__ = ["MAX_PAUSE", "Limiter", "Permit", "loop_clock"]
+__all__ = ["MAX_PAUSE", "Limiter", "Permit", "TokenExpiredError", "loop_clock"]
 
 MAX_PAUSE: Final = 3600.0
 """Upper bound, in seconds, for a pause that a ``Retry-After`` header asks for."""
@@ -43,6 +44,13 @@ def loop_clock(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     return loop.time if isinstance(loop, asyncio.BaseEventLoop) else time.monotonic
 
 
+class TokenExpiredError(PythpeerError):
+    """The token of a request may have been given to another process: `Permit.renew` gets a new one.
+
+    Internal: nothing was written, and `Caller` does not let it out.
+    """
+
+
 class Permit:
     """A token for one request. It is spent when the request is written, or released by `close`.
 
@@ -50,9 +58,20 @@ class Permit:
     stays so.
     """
 
-    __slots__ = ("_bucket", "_released", "_spend_number", "_ticket", "limiter", "status", "waited")
+    __slots__ = (
+        "_bucket",
+        "_expires",
+        "_released",
+        "_spend_number",
+        "_ticket",
+        "limiter",
+        "status",
+        "waited",
+    )
 
-    def __init__(self, limiter: Limiter, bucket: Bucket, ticket: int = 0) -> None:
+    def __init__(
+        self, limiter: Limiter, bucket: Bucket, ticket: int = 0, expires: float = math.inf
+    ) -> None:
         self.limiter: Final[Limiter] = limiter
         """The limiter that the token is of."""
 
@@ -62,6 +81,9 @@ class Permit:
 
         self._ticket = ticket
         """Number of the token at the pacing backend; 0 without one."""
+
+        self._expires = expires
+        """When the backend gives the token to others, in seconds of the limiter's clock."""
 
         self._spend_number: int | None = None
         """What `Bucket.spend` returned: ``None`` until `on_written`."""
@@ -81,9 +103,30 @@ class Permit:
         return self._spend_number is not None
 
     def on_written(self) -> None:
-        """Spend the token: the request head is being written now."""
+        """Spend the token: the request head is being written now.
+
+        Raises `TokenExpiredError` if the token may have been given to another process, because
+        this one stood still for too long. The head must not be written then.
+        """
         if self._spend_number is None and not self._released:
+            if self._ticket and not self.limiter.is_held(self._ticket, self._expires):
+                raise TokenExpiredError("the token has expired", endpoint=self.limiter.name)
             self._spend_number = self.limiter.permit_written(self._bucket, self._ticket)
+
+    async def renew(self, max_wait: float, owner: object) -> None:
+        """Replace a token that has expired, before all waiters that have had none yet.
+
+        Raises what `Limiter.acquire` raises; the permit is closed then.
+        """
+        self.close()
+        fresh = await self.limiter.acquire(Priority.WRITE, max_wait, owner)
+        self._bucket, self._ticket, self._expires = fresh.token
+        self._released = False
+
+    @property
+    def token(self) -> tuple[Bucket, int, float]:
+        """Internal, for `renew`: the bucket, the number and the expiry of the token."""
+        return self._bucket, self._ticket, self._expires
 
     def postpone(self) -> float | None:
         """Return the seconds after which the same request may be written once more.
@@ -143,6 +186,7 @@ class Limiter:
         "_now",
         "_queue",
         "_ticket",
+        "_ticket_expires",
         "_timer",
         "_timer_at",
         "name",
@@ -166,6 +210,9 @@ class Limiter:
         self._ticket: int | None = None
         """A token that the backend has granted: set by ``_ask_backend``, and passed to a waiter or
         returned by the ``_dispatch`` that follows."""
+
+        self._ticket_expires = math.inf
+        """When the backend gives that token to others, in seconds of ``_now``."""
 
         self._bucket = Bucket(rate)
         """The tokens of this process; replaced by ``_rebind``."""
@@ -322,6 +369,10 @@ class Limiter:
 
     # -- the permits' part ------------------------------------------------------------------------
 
+    def is_held(self, ticket: int, expires: float) -> bool:
+        """Return whether no other process can have been given the token of a `Permit`."""
+        return self._now() < expires and self._backend is not None and self._backend.is_held(ticket)
+
     def permit_written(self, bucket: Bucket, ticket: int) -> int:
         """Spend the token of a `Permit`. Returns the argument of `permit_answered`."""
         spend_number = bucket.spend(self._now())
@@ -369,21 +420,38 @@ class Limiter:
 
     async def _ask_backend(self, backend: PacingBackend) -> None:
         failure: PythpeerError | None = None
+        self._ticket_expires = self._now() + TOKEN_TTL
         try:
-            grant = await backend.acquire()
+            self._on_grant(await backend.acquire())
         except PythpeerError as error:
             failure = error.with_traceback(None)
-        else:
-            now = self._now()
-            self._backend_retry_at = now + grant.retry_in if grant.retry_in else -math.inf
-            self._ticket = None if grant.retry_in else grant.ticket
-            if grant.paused_for:
-                self._bucket.pause(now + grant.paused_for)
+        except Exception as error:  # noqa: BLE001  # it is the store's: callers must not wait on
+            failure = self._backend_error(f"failed with {type(error).__name__}")
+        except BaseException:
+            if self._backend_task is asyncio.current_task():  # cancelled by others
+                self._end_backend_ask(self._backend_error("was interrupted", transient=True))
+            raise
+        self._end_backend_ask(failure)
+
+    def _on_grant(self, grant: Grant) -> None:
+        """Take a token that was granted, or the time of the next try."""
+        now = self._now()
+        self._backend_retry_at = now + grant.retry_in if grant.retry_in else -math.inf
+        self._ticket = None if grant.retry_in else grant.ticket
+        if grant.paused_for:
+            self._bucket.pause(now + grant.paused_for)
+
+    def _end_backend_ask(self, failure: PythpeerError | None) -> None:
+        """Continue after the backend was asked; raise a *failure* in every caller that waits."""
         self._backend_task = None
         if failure is not None:
             self._backend_retry_at = -math.inf
             self._fail_all(failure)
         self._dispatch()
+
+    def _backend_error(self, problem: str, *, transient: bool = False) -> StoreError:
+        text = f"the pacing of the store {problem}"
+        return StoreError(text, endpoint=self.name, transient=transient)
 
     async def _cancel_backend_ask(self, task: asyncio.Task[None]) -> None:
         """Cancel the task that asks the backend, because no caller waits any more."""
@@ -429,7 +497,7 @@ class Limiter:
             future = queue.pop().future
             if not future.done():
                 bucket.reserve()
-                future.set_result(Permit(self, bucket, self._ticket or 0))
+                future.set_result(Permit(self, bucket, self._ticket or 0, self._ticket_expires))
                 self._ticket = None
         if self._ticket is not None and self._backend is not None:
             # A pause was set since the grant: another process may be able to use the token first.
@@ -449,8 +517,17 @@ class Limiter:
             now, blocked_until, asking=self._backend_task is not None
         )
         for waiter in expired:
-            waiter.fail(self._rate_limited_error(self._wait_of_next(now)))
+            waiter.fail(self._rate_limited_error(self._retry_after(now)))
         return next_deadline
+
+    def _retry_after(self, now: float) -> float:
+        """Return the seconds after which another attempt makes sense.
+
+        Where the time of the next token is not known, because a request that has the last one was
+        not written yet, that is an interval: with 0, a caller would try again in a busy loop.
+        """
+        wait = self._wait_of_next(now)
+        return wait if wait > 0 else self._bucket.rate.interval
 
     def _wait_of_next(self, now: float) -> float:
         """Return the seconds until a token is due, as far as this process knows."""

@@ -13,8 +13,9 @@ entries are missing between the two (trimmed, or never fetched), and the service
 from __future__ import annotations
 
 import abc
+import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -52,6 +53,20 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
     destructive: bool = False
     """Whether the service forgets what it has returned. Items of such a log that no reader has
     acknowledged are never trimmed."""
+
+    mark_recovered: Callable[[T], T] | None = None
+    """Returns a copy of an item that is marked as possibly returned before. A store on a disk uses
+    it after a power failure, which can undo the last acknowledgements."""
+
+    @property
+    def scope(self) -> str:
+        """What the names of streams belong to: the service and its address, ``""`` for none.
+
+        Accounts have logs of their own, because they see different items. Where the ids are the
+        service's, a name keeps its position when the key changes; see `Reader.position`. The logs
+        of one scope are those whose names are it, a blank, and the account.
+        """
+        return "" if self.destructive else self.name.rpartition(" ")[0]
 
 
 class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True):
@@ -121,11 +136,17 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def position(self) -> int | None:
-        """Return the id of the last acknowledged item, or ``None`` for a name without one."""
+        """Return the id of the last acknowledged item, or ``None`` for a name without one.
+
+        If the name has a higher position in another log of the scope, it is moved there.
+        """
 
     @abc.abstractmethod
     async def seek(self, position: int) -> None:
-        """Set the position, forwards or backwards. For a name it is stored on return."""
+        """Set the position, forwards or backwards. For a name it is stored on return.
+
+        It is set in all logs of the scope that have the name.
+        """
 
     @abc.abstractmethod
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
@@ -138,13 +159,22 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
     def ack(self, position: int) -> None:
         """Acknowledge all items up to and including *position*.
 
-        All readers of this store object see it immediately. It is stored with the next `read` or
-        `flush`, so that acknowledging a batch costs one transaction.
+        All readers of this store object see it immediately. It is stored immediately where that
+        costs little, else with the next `read` or `flush`; see `is_behind`.
         """
 
     @abc.abstractmethod
     async def flush(self) -> None:
         """Store pending acknowledgements."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether `flush` must be called before the next item is returned.
+
+        Otherwise a killed program could get several acknowledged items again. ``False`` where that
+        is not promised, and where an acknowledgement was stored already.
+        """
+        return False
 
     # -- where streams of one name share its items ------------------------------------------------
 
@@ -185,12 +215,20 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
         Completes the fetch intents *completes* in the same transaction.
         """
 
+    @property
+    def retry_interval(self) -> float:
+        """Seconds after which a stream tries again at the latest, after a failure of the store.
+
+        Infinity leaves it to the retry policy of the session.
+        """
+        return math.inf
+
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]
     ) -> Sequence[NewEntry[T]] | None:
         """Append as `append` does, if the highest id of the log is *head*.
 
-        Otherwise another handle has appended meanwhile: then nothing is appended, and the result is
+        Otherwise another handle has appended since: then nothing is appended, and the result is
         ``None``. A store that no other program uses need not check that.
         """
         return await self.append(entries)

@@ -6,7 +6,8 @@ import asyncio
 import math
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import count, islice, takewhile
 from typing import Any, Final, Generic, TypeVar, cast
 
@@ -59,7 +60,11 @@ class MemoryStore(Store):
         state = self._logs.get(topic.name)
         if state is None:
             state = self._logs[topic.name] = _LogState(topic, self._max_length)
-        return _MemoryLog(cast("_LogState[T]", state))
+        return _MemoryLog(cast("_LogState[T]", state), partial(self._positions, topic.scope))
+
+    def _positions(self, scope: str) -> list[dict[str, int]]:
+        """Return the positions in all logs of a scope."""
+        return [state.positions for state in self._logs.values() if state.topic.scope == scope]
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """Return the present content, with the last *latest* items of each log."""
@@ -204,11 +209,13 @@ def _now() -> float:
 class _MemoryLog(Log[T]):
     """See `Log`."""
 
-    def __init__(self, state: _LogState[T]) -> None:
+    def __init__(self, state: _LogState[T], positions: Callable[[], list[dict[str, int]]]) -> None:
         self._state = state
+        self._positions = positions
+        """Returns the positions by name of all logs of the scope."""
 
     def reader(self, name: str | None) -> Reader[T]:
-        return _MemoryReader(self._state, name)
+        return _MemoryReader(self._state, name, self._positions)
 
     async def append(
         self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
@@ -263,16 +270,35 @@ class _MemoryLog(Log[T]):
 class _MemoryReader(Reader[T]):
     """See `Reader`."""
 
-    def __init__(self, state: _LogState[T], name: str | None) -> None:
+    def __init__(
+        self,
+        state: _LogState[T],
+        name: str | None,
+        positions: Callable[[], list[dict[str, int]]],
+    ) -> None:
         self._state = state
         self._name = name
+        self._positions = positions
 
     async def position(self) -> int | None:
-        return None if self._name is None else self._state.positions.get(self._name)
+        name = self._name
+        if name is None:
+            return None
+        if self._state.topic.scope:
+            others = [stored[name] for stored in self._positions() if name in stored]
+            if others:
+                self._state.positions[name] = max(others)
+        return self._state.positions.get(name)
 
     async def seek(self, position: int) -> None:
-        if self._name is not None:
-            self._state.positions[self._name] = position
+        name = self._name
+        if name is None:
+            return
+        self._state.positions[name] = position
+        if self._state.topic.scope:
+            for stored in self._positions():
+                if name in stored:
+                    stored[name] = position
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         return self._state.entries_after(after, limit)

@@ -16,8 +16,8 @@ __all__ = [
     "LATE_SECONDS",
     "Gap",
     "KnownTail",
+    "assign_positions",
     "link_entries",
-    "place_entries",
 ]
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Gap(msgspec.Struct, frozen=True):
     """The id of the first message after the gap."""
 
 
-class _Hole(NamedTuple):
+class _MissingIds(NamedTuple):
     """Ids that the service has left out so far."""
 
     first: int
@@ -57,7 +57,7 @@ class KnownTail:
     """The end of a log: the ids of its last entries, and the ids that the service left out.
 
     Invariants: `ids` has only entries of the numbering of `head`, and at most `KNOWN_IDS`. The
-    holes are in the same numbering.
+    missing ids are in the same numbering.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class KnownTail:
         """The highest id of the log."""
         self.ids: dict[int, int] = {}
         """The ids in the log of the last entries, by the service's id."""
-        self._holes: list[_Hole] = []
+        self._missing: list[_MissingIds] = []
         """What the service left out lately."""
 
     @property
@@ -78,7 +78,7 @@ class KnownTail:
         previous = self.head
         if head < previous or first_position(head) > first_position(previous):
             previous, self.head = 0, 0
-            self._holes.clear()
+            self._missing.clear()
         self.ids.clear()
         for entry in entries:
             if first_position(entry.id) < first_position(head):
@@ -95,7 +95,7 @@ class KnownTail:
     def _add(self, id: int, after: int, *, is_gap: bool, now: float) -> None:
         if first_position(id) > first_position(self.head):
             self.ids.clear()
-            self._holes.clear()
+            self._missing.clear()
         newest, number = service_id(id), service_id(after)
         self.ids[newest] = id
         while len(self.ids) > KNOWN_IDS:
@@ -104,13 +104,15 @@ class KnownTail:
         first = max(number + 1, newest - LATE_IDS)
         left_out = any(missing not in self.ids for missing in range(first, newest))
         if left_out and not is_gap and after >= first_position(id):
-            self._holes.append(_Hole(first, newest - 1, now + LATE_SECONDS))
+            self._missing.append(_MissingIds(first, newest - 1, now + LATE_SECONDS))
 
     def is_late(self, number: int, now: float) -> bool:
         """Return whether the service left this id out until lately."""
-        if number in self.ids or number <= self.newest - LATE_IDS:
+        if number in self.ids:
             return False
-        return any(hole.first <= number <= hole.last and now < hole.until for hole in self._holes)
+        if not any(ids.first <= number <= ids.last and now < ids.until for ids in self._missing):
+            return False
+        return number > self.newest - LATE_IDS
 
     def request_after(self, after: int, now: float) -> int:
         """Return the service's id after which to ask, for items after the position *after*.
@@ -119,10 +121,10 @@ class KnownTail:
         """
         number = service_id(after)
         oldest = self.newest - LATE_IDS
-        self._holes = [hole for hole in self._holes if now < hole.until and hole.last > oldest]
+        self._missing = [ids for ids in self._missing if now < ids.until and ids.last > oldest]
         if first_position(after) != first_position(self.head):
             return number
-        lowest = min((hole.first - 1 for hole in self._holes), default=number)
+        lowest = min((ids.first - 1 for ids in self._missing), default=number)
         return min(number, max(lowest, oldest))
 
     def position_after(self, base: int, number: int) -> int:
@@ -157,7 +159,7 @@ def link_entries(after: int, page: Mapping[int, T | None], *, full: bool) -> lis
     return entries
 
 
-def place_entries(
+def assign_positions(
     tail: KnownTail, after: int, page: Mapping[int, T | None], *, full: bool, now: float
 ) -> list[NewEntry[T]]:
     """Return linked entries, with their ids in the log, for a page that *page* maps as above.
@@ -173,13 +175,13 @@ def place_entries(
     end = max(after, tail.head)
     end_generation = next_generation(end) if late else generation(end)
 
-    def place(id: int) -> int:
+    def position_of(id: int) -> int:
         if id in known:
             return known[id]
         is_at_end = id in late or id > newest
         return (end_generation if is_at_end else generation(after)) | id
 
-    entries = link_entries(after, {place(id): item for id, item in page.items()}, full=full)
+    entries = link_entries(after, {position_of(id): item for id, item in page.items()}, full=full)
     if entries and not service_id(after) and tail.head < after:
         # A new numbering begins directly after the end of the one before.
         entries[0] = msgspec.structs.replace(entries[0], after=tail.head)

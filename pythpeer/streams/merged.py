@@ -63,6 +63,11 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         """How many items of all the streams were skipped because they could not be decoded."""
         return sum(stream.skipped for stream in self._streams)
 
+    @property
+    def restarts(self) -> int:
+        """How often the services have started their ids anew, in all the streams together."""
+        return sum(stream.restarts for stream in self._streams)
+
     def health(self) -> tuple[StreamHealth, ...]:
         """Return the state of each of the streams at this moment."""
         return tuple(stream.health() for stream in self._streams)
@@ -74,6 +79,7 @@ class MergedStream(AsyncIterationOnly, AsyncContextOnly, Generic[T_co]):
         with ResourceGuard(self):
             if self._last_stream is not None:
                 self._last_stream.acknowledge()
+                await self._last_stream.store_acknowledged()
             self._last_stream = await self._next_ready_stream()
             return self._last_stream.pop()
 

@@ -21,7 +21,7 @@ from ..stores.base import Log, NewEntry
 from ..stores.ids import first_position, generation, next_numbering, service_id
 from ..wire.endpoints import Endpoint
 from ..wire.request import Request
-from .gaps import KNOWN_IDS, KnownTail, place_entries
+from .gaps import KNOWN_IDS, KnownTail, assign_positions
 from .poller import Poller, log_skipped, store_items
 
 __all__ = ["NumberedPage", "NumberedSource"]
@@ -168,9 +168,9 @@ class NumberedSource(Generic[T]):
         if isinstance(page, PythpeerError):
             return page
         undecodable = self._report_undecodable(page, poller)
-        has_news = await self._append(poller, after, page, undecodable)
+        has_new = await self._append(poller, after, page, undecodable)
         poller.confirm(after, full=page.is_full)
-        if has_news:
+        if has_new:
             self._look_at = _now() + self._idle_check
         elif self._look_at is None:
             self._look_at = _now() if self._idle_check < math.inf else math.inf
@@ -189,7 +189,7 @@ class NumberedSource(Generic[T]):
         if first_position(self._tail.head) < first_position(after) and self._tail.head:
             items = await self._without_stored(poller.log, items)
         while True:
-            entries = place_entries(self._tail, after, items, full=page.is_full, now=_now())
+            entries = assign_positions(self._tail, after, items, full=page.is_full, now=_now())
             added = await store_items(
                 poller.hooks,
                 self.name,
@@ -203,7 +203,7 @@ class NumberedSource(Generic[T]):
                 break
             await self._load_tail(
                 poller.log, poller.newest
-            )  # another session has appended meanwhile
+            )  # another session has appended in the meantime
         self._tail.extend(added, _now())
         poller.update_newest(self._tail.head)
         return bool(added)

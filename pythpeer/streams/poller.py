@@ -68,7 +68,15 @@ class Cursor:
 
         self.confirmed_at: int | None = None
         """The position after which the service was last asked: an entry that the log lacks there
-        is not available any more."""
+        is not available any more. For a stream in an earlier numbering than that of the request it
+        is the first position of the latter."""
+
+    def is_confirmed(self, position: int) -> bool:
+        """Return whether the service has nothing more than the log directly after *position*."""
+        if self.confirmed_at is None:
+            return False
+        is_earlier = first_position(position) < first_position(self.confirmed_at)
+        return is_earlier or self.confirmed_at == position
 
     @property
     def needs_poll(self) -> bool:
@@ -259,7 +267,7 @@ class Poller(Generic[T]):
         self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
         """Consecutive failed polls."""
         self._store_failures = _FailureBackoff(
-            source.name, f"{source.name}: the store", retry.max_delay
+            source.name, f"{source.name}: the store", min(retry.max_delay, log.retry_interval)
         )
         """Consecutive failures of the store, of streams that read it as well."""
         self.newest: int = 0
@@ -330,6 +338,7 @@ class Poller(Generic[T]):
         # Cleared before `_needs_poll` is read: a stream that starts to wait later sets it again.
         self._wake_up.clear()
         try:
+            await self._sleep_until(self._store_failures.not_before)  # the lease is in the store
             if not self.closed and not (self._needs_poll or await self.log.acquire_lease(LEASE)):
                 await self._wait_for_append()
                 self._store_failures.succeeded()
@@ -351,13 +360,14 @@ class Poller(Generic[T]):
             self.in_flight = False
         if error is not None and self.closed:
             return self._closed_error()  # closing the session made the poll fail
+        attempts = self.outcomes.failures + 1
         is_first_success = error is None and self.outcomes.last_success is None
         self.outcomes.record(error)
         if error is not None and not is_transient(error):
             return error
         if error is None:
             if is_first_success:
-                extra = {"endpoint": self.source.name}
+                extra = {"endpoint": self.source.name, "attempts": attempts}
                 logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
             self._store_failures.succeeded()
             self._service_failures.succeeded()
@@ -464,7 +474,7 @@ class Poller(Generic[T]):
         for cursor in self._waiting:
             position = cursor.position or 0
             if position == after or (is_first if position < after else not full):
-                cursor.confirmed_at = cursor.position
+                cursor.confirmed_at = max(position, after)
                 cursor.may_be_incomplete = False
 
     def update_newest(self, newest: int) -> None:

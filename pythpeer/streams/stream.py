@@ -72,6 +72,10 @@ class _Mergeable(abc.ABC, Generic[T_co]):
     def acknowledge(self) -> None:
         """Acknowledge the item that was popped last, unless it is, or the stream was closed."""
 
+    @abc.abstractmethod
+    async def store_acknowledged(self) -> None:
+        """Wait until that is stored, where the store could not do it immediately."""
+
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     """Items of one kind as they arrive, in order, each once: ``async for item in stream``.
@@ -190,12 +194,18 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
                 if not self._closed:
                     poller.ensure_open()
                 self.acknowledge()
+                await self.store_acknowledged()
                 await self.fill()
                 if self.has_ended:
                     raise StopAsyncIteration
                 return self.pop()
         # The buffer has an item: no other task can run before it is returned, so no guard.
         self.acknowledge()
+        if self._reader.is_behind:
+            with ResourceGuard(self):
+                await self.store_acknowledged()
+            if self.has_ended:
+                raise StopAsyncIteration
         return self.pop()
 
     async def ack(self) -> None:
@@ -276,6 +286,12 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             self._reader.ack(self._unacked)
             self._acknowledged, self._unacked = self._unacked, None
 
+    async def store_acknowledged(self) -> None:
+        """Internal, for `merge`."""
+        while self._reader.is_behind and not self.has_ended:
+            self._poller.ensure_open()
+            await self._retrying(self._reader.flush)
+
     # -- how it works -----------------------------------------------------------------------------
 
     async def _init_position(self) -> None:
@@ -338,7 +354,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             # A new numbering begins at its first position, wherever the one before has ended.
             start = max(position, first_position(entry.id))
             chain_broken = entry.after > start
-            if chain_broken and cursor.confirmed_at != position:
+            if chain_broken and not cursor.is_confirmed(start):
                 cursor.may_be_incomplete = True
                 self._poller.update_newest(entry.id)
                 break  # entries are missing in between, and the service may still have them

@@ -32,7 +32,12 @@ from pythpeer.stores import (
 
 
 async def set_everything() -> None:
-    options: SessionOptions = {"timeout": 5.0, "max_wait": 30, "peerbet_key": "key"}
+    options: SessionOptions = {
+        "timeout": 5.0,
+        "max_wait": 30,
+        "idle_check": 30,
+        "peerbet_key": "key",
+    }
     assert_type(Session(**options), Session)
     assert_type(__version__, str)
     assert_type(
@@ -49,6 +54,7 @@ async def set_everything() -> None:
             max_wait=30.0,
             store=MemoryStore(max_length=100),
             max_body=65536,
+            idle_check=30.0,
             max_header=32768,
             ssl_context=ssl.create_default_context(),
         ),

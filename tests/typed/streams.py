@@ -40,6 +40,7 @@ async def follow_the_chat(session: Session, fake: FakeServices) -> None:
             assert_type(error.after, int)
         assert_type(await stream.ack(), None)
         assert_type(stream.skipped, int)
+        assert_type(stream.restarts, int)
         for gap in assert_type(stream.gaps, tuple[Gap, ...]):
             assert_type(gap.after, int)
             assert_type(gap.before, int)
@@ -55,6 +56,7 @@ async def follow_the_mail(session: Session, fake: FakeServices) -> None:
             break
         assert_type(stream.gaps, tuple[Gap, ...])
         assert_type(stream.skipped, int)
+        assert_type(stream.restarts, int)
 
 
 async def follow_both(session: Session, fake: FakeServices) -> None:
@@ -72,6 +74,7 @@ async def follow_both(session: Session, fake: FakeServices) -> None:
         assert_type(await both.ack(), None)
         assert_type(both.gaps, tuple[Gap, ...])
         assert_type(both.skipped, int)
+        assert_type(both.restarts, int)
     assert_type(await both.aclose(), None)
 
 

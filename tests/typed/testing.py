@@ -47,6 +47,7 @@ async def bot_answers(fake_services: FakeServices, pythpeer_session: Session) ->
     fake_services.people.add("alice").says("!ping")
     await pythpeer_session.peerbet.post("pong")
     assert_type(fake_services.chat.messages[-1].text, str)
+    assert_type(fake_services.chat.skip_to(100), None)
     assert_type(fake_services.violations, list[Violation])
 
 

@@ -95,6 +95,8 @@ async def _opened(name: str) -> AsyncGenerator[Store]:
         )
     if isinstance(store, SqliteStore) and not store.path.exists():
         raise InvalidRequestError(f"{name} does not exist: a bot with that store creates it")
+    if isinstance(store, SqliteStore):
+        store = SqliteStore(store.path, read_only=True)
     await store.open()
     try:
         yield store

@@ -5,6 +5,7 @@ Its password is a `Secret`.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -34,6 +35,15 @@ class Address(NamedTuple):
 
     username: str | None
     password: Secret | None
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the connection to another machine is not encrypted."""
+        try:
+            is_local = ip_address(self.host).is_loopback
+        except ValueError:
+            is_local = self.host == "localhost" or self.host.endswith(".localhost")
+        return not self.tls and not is_local
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host

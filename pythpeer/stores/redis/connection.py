@@ -1,33 +1,56 @@
 """`Connections`: the connections to the server, with retries, and the mapping of their errors.
 
-The only importer of redis. No exception of it leaves this module, and no password: an error is
-returned as a value to a frame that holds neither. A script may be executed twice, because its
-response was lost and it is sent again; every script must allow for that.
+The only importer of redis, with `server_errors`. No exception of it leaves this module, and no
+password: an error is returned as a value to a frame that holds neither, and a cancellation leaves
+without the frames in which it arrived. A script may be executed twice, because its response was
+lost and it is sent again; every script must allow for that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
 from .address import Address
+from .keys import Keys
 from .scripts import Script, script
+from .server_errors import (
+    ERRORS,
+    NO_SCRIPT,
+    REJECTIONS,
+    error_code,
+    is_about_data,
+    is_response,
+    is_reusable,
+    strip_tracebacks,
+)
 
 if TYPE_CHECKING:
     from redis.asyncio.connection import Connection
 
 __all__ = ["Argument", "Connections"]
 
+logger: Final = logging.getLogger(__name__)
+
 Argument = bytes | str | int
+
+_warned: Final[set[str]] = set()
+"""The addresses for which the warning about encryption was logged in this process."""
 
 MIN_VERSION: Final = 7
 """The oldest supported version of the server."""
+
+_inherited: Final[list[Any]] = []
+"""The connections of a parent process. To close one would end its registration with the parent's
+event loop, which both processes share."""
 
 MAX_CONNECTIONS: Final = 8
 """The number of commands that are under way at the same time, and of idle connections that are kept
@@ -83,27 +106,40 @@ def _driver() -> dict[str, Any]:
 class _Failure:
     """The reason why there is no response."""
 
-    __slots__ = ("error", "retryable")
+    __slots__ = ("error", "malformed", "retryable", "stale")
 
-    def __init__(self, error: StoreError, *, retryable: bool = False) -> None:
+    def __init__(
+        self,
+        error: StoreError,
+        *,
+        retryable: bool = False,
+        stale: bool = False,
+        malformed: bool = False,
+    ) -> None:
         self.error: Final = error
+        self.malformed: Final = malformed
+        """Whether a script has failed because of what is stored."""
         self.retryable: Final = retryable
         """Whether another attempt may succeed."""
+        self.stale: Final = stale
+        """Whether an idle connection was found dead, so that a new one may succeed immediately."""
 
 
 class Connections:
     """The connections of a store to the server at *address*.
 
     *timeout* limits the wait for one response, *max_wait* the time for which a call retries while
-    the server is not reachable; both are in seconds. *run_key* is the key for the server's run.
+    the server is not reachable; both are in seconds. *keys* has the key for the server's run, and
+    the salt.
 
     Invariants: a connection is either idle or used by one command; after an error or a
-    cancellation, when a response may still arrive on it, it is discarded.
+    cancellation, when a response may still arrive on it, it is discarded. When one idle connection
+    is found dead, all of them are discarded, because the same event has probably ended them all.
     """
 
-    def __init__(self, address: Address, *, run_key: str, timeout: float, max_wait: float) -> None:
+    def __init__(self, address: Address, keys: Keys, *, timeout: float, max_wait: float) -> None:
         self._address = address
-        self._run_key = run_key
+        self._keys = keys
         self._timeout = timeout
         self._max_wait = max_wait
         self._node: tuple[str, int] | None = None
@@ -114,24 +150,38 @@ class Connections:
         """Limits the commands under way. Replaced in another event loop."""
         self._idle: list[Connection] = []
         """The open connections that no command uses."""
-        self._errors: tuple[type[Exception], ...] = (OSError,)
-        """The exceptions of the network and, after `open`, of redis-py."""
         self._open = False
         """Whether commands are allowed. Changed by `open` and `aclose`."""
+        self.has_renamed = False
+        """Whether the keys of version 0.1 have been renamed. Read at each new connection."""
+        self._was_accepted = False
+        """Whether the server has accepted the credentials since `open`. A rejection after that is
+        transient: the password is being changed. Changed by `open`."""
 
     async def open(self) -> None:
         """Check that the server can be used. Raises `StoreError` without a retry if it cannot."""
-        with suppress(ImportError):
-            from redis.exceptions import RedisError
-
-            self._errors = (RedisError, OSError)
-            self._open = True
+        self._open = find_spec("redis") is not None
         if not self._open:
             raise StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'")
+        self._was_accepted = False
         outcome = await self._execute_once(_pack_command(b"", 0, ("PING",)))
         if isinstance(outcome, _Failure):
             await self.aclose()
             raise outcome.error
+        self._was_accepted = True
+        if self._address.is_exposed and str(self._address) not in _warned:
+            _warned.add(str(self._address))
+            logger.warning(
+                "the connection to the store at %s is not encrypted: use rediss:// unless the"
+                " network is trusted",
+                self._address,
+            )
+
+    def reset_after_fork(self) -> None:
+        """Use none of the connections in a child process, and close none."""
+        _inherited.extend(self._idle)
+        self._idle = []
+        self._open, self._loop = False, None
 
     async def aclose(self) -> None:
         """Close idle connections. Others are closed after their command."""
@@ -155,7 +205,7 @@ class Connections:
             _pack_cached("EVALSHA", script.digest, len(keys), *keys, *fixed_args), count, args
         )
         loop = asyncio.get_running_loop()
-        end, backoff = loop.time() + self._max_wait, BASE_BACKOFF
+        end, backoff, was_stale = loop.time() + self._max_wait, BASE_BACKOFF, False
         while True:
             outcome = await self._execute(command)
             if isinstance(outcome, _Failure) and outcome.error.args == (NO_SCRIPT,):
@@ -164,7 +214,16 @@ class Connections:
                 outcome = await self._execute(_pack_command(opening, count, args))
             if not isinstance(outcome, _Failure):
                 return outcome
+            if outcome.stale and not was_stale:
+                was_stale = True
+                continue
             wait = random.uniform(backoff / 2, backoff)
+            if outcome.malformed:
+                outcome = self._failure(
+                    f"has malformed data under the key {self._shown(str(keys[0]))}, or under"
+                    " another one with this end: another program has written there",
+                    transient=False,
+                )
             if not outcome.retryable or loop.time() + wait > end:
                 break
             await asyncio.sleep(wait)
@@ -176,6 +235,8 @@ class Connections:
         block = max(1, int(seconds * 1000))
         command = ("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", stream, f"{last}-0")
         outcome = await self._execute_once(_pack_command(b"", 0, command), self._timeout + seconds)
+        if isinstance(outcome, _Failure) and outcome.stale:
+            return False  # immediately, so that the caller asks again on a new connection
         if isinstance(outcome, _Failure):
             raise outcome.error
         return bool(outcome)
@@ -187,13 +248,24 @@ class Connections:
         cursor: Argument = 0
         while True:
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", 1000)
-            outcome = await self._execute(_pack_command(b"", 0, command))
-            if isinstance(outcome, _Failure):
-                raise outcome.error
-            cursor, keys = outcome
+            cursor, keys = await self._execute_or_raise(*command)
             names += [key.decode("utf-8", "replace") for key in keys]
             if not int(cursor):
                 return names
+
+    async def rename_keys(self) -> None:
+        """Rename the keys of version 0.1, whose names contain the digest of a key."""
+        for name in set(await self.scan(self._keys.tag)):
+            new_name = self._keys.stored(name)
+            if new_name != name:
+                await self._execute_or_raise("RENAMENX", name, new_name)
+        await self._execute_or_raise("HSET", self._keys.server, "renamed", 1)
+
+    async def _execute_or_raise(self, *words: Argument) -> Any:
+        outcome = await self._execute(_pack_command(b"", 0, words))
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return outcome
 
     # -- one attempt ------------------------------------------------------------------------------
 
@@ -225,40 +297,58 @@ class Connections:
         """Send a command. Returns its response, or a `_Failure`."""
         if not self._open:
             return _Failure(StoreError("the store is not open: a session opens it"))
-        connection: Connection | None = None
+        connection = self._take_idle()
+        stale = connection is not None
         try:
-            connection = await self._acquire()
+            if connection is None:
+                connection = await self._connect()
             async with asyncio.timeout(timeout or self._timeout):
                 await connection.send_packed_command(command, check_health=False)
                 response = cast("object", await connection.read_response())
-        except self._errors as error:
-            if connection is not None and _is_reusable(error):
-                await self._release(connection)
-            elif connection is not None:
-                await _discard(connection)
-            node = self._node
-            failure = self._explain(error)
-            if self._node != node:
-                await self._discard_idle()  # they are connected to another node
-            return failure
-        except BaseException:
+        except Exception as error:  # noqa: BLE001 - a closed transport may raise any
+            strip_tracebacks(error)
+            return await self._on_error(connection, error, stale=stale)
+        except BaseException as error:
+            strip_tracebacks(error)
             if connection is not None:
                 await _discard(connection)
             raise
         await self._release(connection)
         return response
 
-    async def _acquire(self) -> Connection:
+    async def _on_error(
+        self, connection: Connection | None, error: Exception, *, stale: bool
+    ) -> _Failure:
+        """Release or discard the connection of a failed command. Returns the failure."""
+        if connection is not None and is_reusable(error):
+            await self._release(connection)
+        elif connection is not None:
+            await _discard(connection)
+        node = self._node
+        failure = self._explain(error)
+        stale = stale and failure.retryable and not is_response(error)
+        if self._node != node or stale:
+            await self._discard_idle()
+        return _Failure(
+            failure.error,
+            retryable=failure.retryable,
+            stale=stale,
+            malformed=not failure.retryable and is_about_data(error),
+        )
+
+    def _take_idle(self) -> Connection | None:
         self._rebind()
-        if self._idle:
-            return self._idle.pop()
+        return self._idle.pop() if self._idle else None
+
+    async def _connect(self) -> Connection:
         connection = self._new_connection()
         try:
             async with asyncio.timeout(self._timeout):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 # Not as its `redis_connect_func`, with which it calls what Python 3.14 deprecates.
                 await self._on_connect(connection)
-        except BaseException:
+        except BaseException as error:
+            strip_tracebacks(error)
             await _discard(connection)
             raise
         return connection
@@ -289,10 +379,18 @@ class Connections:
                 password = "" if address.password is None else address.password.reveal()
                 return (password,) if address.username is None else (address.username, password)
 
+            async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+                # redis-py warns at each connection where only the other method exists.
+                return self.get_credentials()
+
         host, port = self._node or (address.host, address.port)
         secret = address.password is not None or address.username is not None
         connection_class = SSLConnection if address.tls else Connection
         options: dict[str, Any] = {**_driver(), **dict(address.files)}
+        if address.tls:
+            # Explicitly: old versions of redis-py do not check by default for which host a
+            # certificate is.
+            options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
         return connection_class(
             host=host,
             port=port,
@@ -322,34 +420,43 @@ class Connections:
                 f"has version {version}, and {MIN_VERSION}.0 is the oldest supported one"
             )
         run = server.get("run_id", "")
-        await connection.send_command("EVAL", script("register_run").text, 1, self._run_key, run)
-        await connection.read_response()
+        text, salt = script("register_run").text, self._keys.salt.hex()
+        await connection.send_command("EVAL", text, 1, self._keys.server, run, salt)
+        stored_salt, renamed = cast("list[bytes]", await connection.read_response())
+        self._keys.salt = bytes.fromhex(stored_salt.decode())
+        self.has_renamed = renamed == b"1"
 
     # -- errors -----------------------------------------------------------------------------------
 
     def _explain(self, error: Exception) -> _Failure:
         from redis import exceptions as e
 
-        text, code = str(error), _error_code(error)
+        text, code = str(error), error_code(error)
         if code == "NOSCRIPT":
             return _Failure(StoreError(NO_SCRIPT))
         if code == "MOVED":
-            # All keys have the same hash tag, so one node has them all.
-            host, _, port = text.rpartition(" ")[2].rpartition(":")
-            self._node = (host or self._address.host, int(port))
+            self._follow(text)
+        if code in REJECTIONS:
+            return self._failure(ERRORS[code][0], transient=self._was_accepted)
         if code in ERRORS:
             reason, transient, retryable = ERRORS[code]
             return self._failure(reason, transient=transient, retryable=retryable)
         if isinstance(error, e.InvalidResponse):
-            return self._failure(text, transient=False)
+            return self._failure(self._shown(text), transient=False)
         if isinstance(error, e.ResponseError):
-            return self._failure(
-                f"returned an error: {self._redacted(text)[:200]}", transient=False
-            )
+            return self._failure(f"returned an error: {self._shown(text)}", transient=False)
         self._node = None
         if isinstance(error, e.TimeoutError | TimeoutError):
             return self._timeout_error()
         return self._failure("cannot be reached", retryable=True)
+
+    def _follow(self, text: str) -> None:
+        """Connect to the node that "MOVED slot host:port" names, from now on.
+
+        All keys have the same hash tag, so one node has them all.
+        """
+        match = re.fullmatch(r"(?:MOVED )?\d+ (\S*):(\d{1,5})", text)
+        self._node = (match[1] or self._address.host, int(match[2])) if match else None
 
     def _timeout_error(self) -> _Failure:
         return self._failure(f"did not respond within {self._timeout:g} s", retryable=True)
@@ -358,59 +465,13 @@ class Connections:
         text = f"the store at {self._address} {reason}"
         return _Failure(StoreError(text, transient=transient), retryable=retryable)
 
-    def _redacted(self, text: str) -> str:
+    def _shown(self, text: str) -> str:
+        """Return a text of the server without the password and without control characters."""
         password = self._address.password
-        return text if password is None else text.replace(password.reveal(), "***")
-
-
-NO_SCRIPT: Final = "the server does not have the script"
-
-
-ERRORS: Final = {
-    "NOAUTH": ("rejects the user name or the password", False, False),
-    "WRONGPASS": ("rejects the user name or the password", False, False),
-    "NOPERM": ("rejects the user name or the password", False, False),
-    "LOADING": ("is still loading its data", True, True),
-    "READONLY": ("is a replica now, and cannot be written", True, True),
-    "OOM": ("has no memory left: raise its maxmemory", True, False),
-    "MISCONF": ("cannot save to its disk, and accepts no writes", True, False),
-    "MOVED": ("is a cluster that redirects repeatedly", True, True),
-    "CLUSTERDOWN": ("is a cluster that is not complete now", True, True),
-    "TRYAGAIN": ("is a cluster that is not complete now", True, True),
-}
-"""For each code of an error: its meaning, whether it is transient, and whether to retry."""
-
-
-def _error_code(error: Exception) -> str:
-    """Return the code of an error: the first word of its text, or the class that replaces it.
-
-    Versions of redis-py differ in which codes they convert to classes.
-    """
-    from redis import exceptions as e
-
-    classes: dict[str, type[Exception]] = {
-        "NOSCRIPT": e.NoScriptError,
-        "NOAUTH": e.AuthenticationError,
-        "NOPERM": e.NoPermissionError,
-        "LOADING": e.BusyLoadingError,
-        "OOM": e.OutOfMemoryError,
-        "READONLY": e.ReadOnlyError,
-        "MOVED": e.MovedError,
-        "CLUSTERDOWN": e.ClusterDownError,
-        "TRYAGAIN": e.TryAgainError,
-    }
-    for code, error_class in classes.items():
-        if isinstance(error, error_class):
-            return code
-    text = str(error)
-    return "OOM" if "OOM command not allowed" in text else text.partition(" ")[0]
-
-
-def _is_reusable(error: Exception) -> bool:
-    """Return whether the connection can be used again: the response was an error of the server."""
-    from redis.exceptions import ResponseError
-
-    return isinstance(error, ResponseError) and _error_code(error) != "READONLY"
+        if password is not None:
+            for spelling in (password.reveal(), password.encoded()):
+                text = text.replace(spelling, "***")
+        return "".join(c if c.isprintable() else "?" for c in text)[:200]
 
 
 async def _discard(connection: Connection) -> None:

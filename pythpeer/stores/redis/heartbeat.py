@@ -15,7 +15,9 @@ from contextlib import suppress
 from typing import Final
 
 from ...errors import StoreError
+from .clock import ServerClock
 from .connection import Argument, Connections
+from .keys import Keys
 from .scripts import script
 
 __all__ = ["SESSION_TIMEOUT", "Heartbeat", "to_microseconds"]
@@ -27,9 +29,13 @@ HEARTBEAT_INTERVAL: Final = 0.3
 """Seconds between two heartbeats."""
 
 
+MAX_SECONDS: Final = 1e9
+"""The longest time that scripts receive, 30 years: their numbers are exact up to 2**53."""
+
+
 def to_microseconds(seconds: float) -> int:
-    """Convert to whole microseconds, the unit of the scripts."""
-    return int(seconds * 1_000_000)
+    """Convert to whole microseconds, the unit of the scripts. Infinity is a very long time."""
+    return int(min(seconds, MAX_SECONDS) * 1_000_000)
 
 
 class Heartbeat:
@@ -39,15 +45,22 @@ class Heartbeat:
     running event loop; there is at most one of each.
     """
 
-    def __init__(self, connections: Connections, alive: str, deaths: str) -> None:
+    def __init__(self, connections: Connections, keys: Keys, clock: ServerClock) -> None:
         self._connections = connections
-        self._keys = (alive, deaths)
+        self._clock = clock
+        self._keys = (keys.alive, keys.deaths, keys.server)
+        self._names = keys
+        """The names of all keys, with the salt."""
         self._process = os.urandom(6).hex()
-        """The part of the owners' names that identifies this object."""
+        """The part of the owners' names that identifies this object in this process. Changed by
+        `reset_after_fork`."""
         self._owner_numbers = itertools.count(1)
         self._owners: dict[str, dict[object, float]] = {}
         """For each owner the reasons to keep it alive, each with the time of the loop at which it
         ends. Changed by `keep_alive`, `stop` and `report_dead`."""
+        self._beats: dict[str, float] = {}
+        """For each of these owners the time of the loop at which its last heartbeat was sent that
+        has arrived. Set by `_send`, removed by `stop` and `report_dead`."""
         self._unreported_dead: list[str] = []
         """The owners that are dead, which the server does not know yet. Added by `report_dead`,
         possibly on another thread; removed by `_send`."""
@@ -59,6 +72,15 @@ class Heartbeat:
         """Sends a heartbeat; ``None`` between two of them."""
         self.death_event: asyncio.Event = asyncio.Event()
         """Set, and replaced by a new event, when an owner of any process has died."""
+
+    def reset_after_fork(self) -> None:
+        """Have no owners in a child process: those so far belong to the parent."""
+        self._process = os.urandom(6).hex()
+        self._owners.clear()
+        self._beats.clear()
+        self._unreported_dead.clear()
+        self._timer = self._task = None
+        self.death_event = asyncio.Event()
 
     def new_owner(self) -> str:
         """Return a name that is unique among all processes."""
@@ -76,18 +98,25 @@ class Heartbeat:
         reasons.pop(reason, None)
         if not reasons:
             self._owners.pop(owner, None)
+            self._beats.pop(owner, None)
+
+    def last_beat(self, owner: str) -> float:
+        """Return the time of the loop at which the last heartbeat of *owner* was sent."""
+        return self._beats.get(owner, -math.inf)
 
     def report_dead(self, owner: str) -> None:
         """Report *owner* as dead with the next heartbeat.
 
         Can be called by the garbage collector, on any thread.
         """
+        self._beats.pop(owner, None)
         if self._owners.pop(owner, None) is not None:
             self._unreported_dead.append(owner)
 
     async def aclose(self) -> None:
         """Stop all heartbeats."""
         self._owners.clear()
+        self._beats.clear()
         self._unreported_dead.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -133,12 +162,18 @@ class Heartbeat:
 
     async def _send(self) -> None:
         dead, self._unreported_dead = self._unreported_dead, []
-        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), len(dead), *dead, *self._owners]
+        sent, owners = self._clock.now(), list(self._owners)
+        args: list[Argument] = [to_microseconds(SESSION_TIMEOUT), self._names.salt.hex()]
+        args += [len(dead), *dead, *owners]
         try:
-            deaths = await self._connections.run_script(script("heartbeat"), self._keys, args)
+            deaths, *reading = await self._connections.run_script(
+                script("heartbeat"), self._keys, args
+            )
         except BaseException:
             self._unreported_dead += dead
             raise
+        self._clock.observe(sent, *reading)
+        self._beats.update((owner, sent) for owner in owners if owner in self._owners)
         self._update_deaths(deaths)
 
     def _update_deaths(self, deaths: int) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final
+
+from ..fingerprints import make_salt, stored_name
 
 __all__ = ["Keys"]
 
 
-class Keys(NamedTuple):
+class Keys:
     """The keys of a store. All have the same hash tag, because scripts use them together.
 
     What is stored under each of them stands at the beginning of ``lua/_common.lua``.
     """
 
-    prefix: str
-    """The ``prefix`` of the store."""
+    def __init__(self, prefix: str) -> None:
+        self.prefix: Final = prefix
+        """The ``prefix`` of the store."""
+        self.salt: bytes = make_salt()
+        """The salt of the fingerprints in the names. Each connection proposes it to the server, and
+        replaces it if the server has another one."""
 
     @property
     def tag(self) -> str:
@@ -33,14 +39,24 @@ class Keys(NamedTuple):
 
     @property
     def server(self) -> str:
-        """The id of the server's run, and since when it runs."""
+        """The id of the server's run, since when it runs, and the time of the store."""
         return f"{self.tag}:server"
+
+    def stored(self, name: str) -> str:
+        """Return the name of a topic, or the key of a limiter, as it is stored."""
+        return stored_name(name, self.salt)
+
+    def topics(self, scope: str) -> str:
+        """The topics of all logs of a scope."""
+        return f"{self.tag}:topics:{scope}"
 
     def bucket(self, key: str) -> tuple[str, str, str]:
         """Return the keys of ``bucket.lua`` for one endpoint and account."""
-        return (f"{self.tag}:pace:{key}", self.server, self.alive)
+        return (f"{self.tag}:pace:{self.stored(key)}", self.server, self.alive)
 
     def log(self, topic: str) -> tuple[str, ...]:
         """Return the keys of the scripts about a log, in their order: the stream is the first."""
         parts = ("log", "meta", "links", "late", "late-ids", "late-order", "seen", "announced")
-        return (*(f"{self.tag}:{part}:{topic}" for part in parts), self.alive, self.deaths)
+        name = self.stored(topic)
+        names = (f"{self.tag}:{part}:{name}" for part in parts)
+        return (*names, self.alive, self.deaths, self.server)

@@ -88,6 +88,7 @@ class RedisLog(Log[T]):
 
     async def begin_fetch(self, timeout: float) -> int:
         """Store a fetch intent. The server has it on return."""
+        await self._state.write_pending()
         args = (to_microseconds(SESSION_TIMEOUT), to_microseconds(timeout))
         fetch: int = await self._run_command("begin fetch", *args)
         self._heartbeat.keep_alive(self._owner, fetch, timeout)
@@ -101,10 +102,11 @@ class RedisLog(Log[T]):
     async def lose_fetch(self, fetch: int) -> None:
         """Mark a fetch intent as lost: the read is over, and its outcome is unknown."""
         self._heartbeat.stop(self._owner, fetch)
-        await self._run_command("lose fetch", fetch)
+        await self._state.lose_fetch(self._owner, fetch)
 
     async def lost_fetches(self) -> Collection[int]:
         """Return the numbers of the fetch intents whose reads are over with unknown outcome."""
+        await self._state.write_pending()
         fetches: list[int] = await self._run_command("lost fetches")
         return fetches
 
@@ -118,6 +120,7 @@ class RedisLog(Log[T]):
         if self._release_timer is not None:
             self._release_timer.cancel()
             self._release_timer = None
+        await self._state.write_pending()
         args = (to_microseconds(SESSION_TIMEOUT), to_microseconds(seconds))
         is_leader = bool(await self._run_command("acquire lease", *args))
         if is_leader:

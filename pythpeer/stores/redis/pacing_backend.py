@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import deque
-from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -18,11 +18,16 @@ from ...errors import StoreError
 from ...pacing.backend import Grant
 from ...pacing.bucket import Rate
 from ...pacing.limiter import loop_clock
+from .clock import ServerClock
 from .connection import Argument, Connections
 from .heartbeat import SESSION_TIMEOUT, Heartbeat, to_microseconds
+from .keys import Keys
 from .scripts import script
 
 __all__ = ["Op", "RedisPacing"]
+
+MAX_BURST: Final = 1000
+"""The number of tokens that the server stores at most, because it stores a time for each."""
 
 MAX_OUTBOX: Final = 256
 """The number of events that are kept while the server is not reachable. Older ones are dropped,
@@ -46,32 +51,47 @@ age instead of the time."""
 
 
 class RedisPacing:
-    """The pacing backend of one endpoint and account, whose state is stored under *keys*.
+    """The pacing backend of one endpoint and account, which *key* identifies among *keys*.
 
     Invariants: events are sent in their order, and removed after the server has processed them; one
     call of the script is under way at a time; no event from one event loop is sent in another.
     """
 
     def __init__(
-        self, connections: Connections, heartbeat: Heartbeat, keys: Sequence[str], rate: Rate
+        self,
+        connections: Connections,
+        heartbeat: Heartbeat,
+        clock: ServerClock,
+        keys: Keys,
+        key: str,
+        rate: Rate,
     ) -> None:
         self._connections = connections
+        self._clock = clock
         self._heartbeat = heartbeat
-        self._keys = tuple(keys)
-        self._owner = heartbeat.new_owner()
-        """The name of this limiter on the server."""
+        self._keys = keys
+        self.key: Final = key
+        """Identifies the endpoint and the account, as `Keys.bucket` expects it."""
         self._script = script("bucket")
         times = (
             to_microseconds(rate.interval),
-            rate.burst,
+            min(rate.burst, MAX_BURST),
             to_microseconds(rate.guard),
             to_microseconds(SESSION_TIMEOUT),
         )
-        self._fixed_args: tuple[Argument, ...] = (self._owner, *times)
+        self._rate_args: tuple[Argument, ...] = times
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Start as another limiter: tokens and events so far belong to a parent process."""
+        self._owner = self._heartbeat.new_owner()
+        """The name of this limiter on the server."""
+        self._fixed_args: tuple[Argument, ...] = (self._owner, *self._rate_args)
         """The first arguments of each call of the script."""
         self._ticket_numbers = itertools.count(1)
-        self._outstanding: set[int] = set()
-        """The tickets that were granted, and whose requests were not written yet."""
+        self._outstanding: dict[int, float] = {}
+        """The tickets that were granted, and whose requests were not written yet; with the time of
+        the loop at which the token was requested."""
         self._outbox: deque[_Event] = deque()
         """The events that are not sent yet. Added by `_enqueue`, removed by `_send`."""
         self._lock = asyncio.Lock()
@@ -87,6 +107,7 @@ class RedisPacing:
     async def acquire(self) -> Grant:
         """Request a token. Until it is granted, the process keeps its position in the queue."""
         ticket = next(self._ticket_numbers)
+        asked = self._clock.now()
         self._is_queued = True
         try:
             wait, paused = await self._send(Op.ACQUIRE, ticket)
@@ -96,9 +117,19 @@ class RedisPacing:
             raise
         if not wait:
             self._is_queued = False
-            self._outstanding.add(ticket)
+            self._outstanding[ticket] = asked
             self._heartbeat.keep_alive(self._owner, ticket)
         return Grant(wait / 1e6, ticket, paused / 1e6)
+
+    def is_held(self, ticket: int) -> bool:
+        """Return whether the server has certainly not taken this process for dead.
+
+        The process counts as alive for the session timeout, after the request for the token and
+        after each heartbeat.
+        """
+        asked = self._outstanding.get(ticket, -math.inf)
+        alive_since = max(asked, self._heartbeat.last_beat(self._owner))
+        return self._clock.now() < alive_since + SESSION_TIMEOUT
 
     def written(self, ticket: int, guard: float) -> None:
         """Record that the request of *ticket* is being written now."""
@@ -135,7 +166,7 @@ class RedisPacing:
             await self._send()
 
     def _forget(self, ticket: int) -> None:
-        self._outstanding.discard(ticket)
+        self._outstanding.pop(ticket, None)
         self._heartbeat.stop(self._owner, ticket)
 
     # -- sending ----------------------------------------------------------------------------------
@@ -174,17 +205,18 @@ class RedisPacing:
             if not pending and not request:
                 return 0, 0
             now = loop_clock(loop)()
-            args: list[Argument] = []
+            args: list[Argument] = [*self._clock.limit()]
             for happened_at, event in pending:
                 args += _with_age(event, to_microseconds(now - happened_at))
             args += request
             result = await self._connections.run_script(
-                self._script, self._keys, args, fixed_args=self._fixed_args
+                self._script, self._keys.bucket(self.key), args, fixed_args=self._fixed_args
             )
             for sent in pending:
                 if self._outbox and self._outbox[0] is sent:
                     self._outbox.popleft()
-            wait, paused = (result, 0) if isinstance(result, int) else result
+            wait, paused, *reading = result
+            self._clock.observe(now, *reading)
             return wait, paused
 
 

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from ...errors import StoreError
 from ..base import DIRECT, Entry, Reader
@@ -44,6 +44,8 @@ class StandaloneReader(Reader[T]):
         self._direct = name == DIRECT
         self._meta_field = "direct" if self._direct else "acknowledged"
         """The field on the server in which the acknowledged position is stored."""
+        self._known = state.known
+        """What was known of the log at the last read of entries: ids mean what they meant then."""
         self._acknowledged: int | None = None
         """The acknowledged position that is not stored yet. Set by `ack`, cleared by `_read`."""
 
@@ -62,7 +64,9 @@ class StandaloneReader(Reader[T]):
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
         """Return at most *limit* entries with ids over *after*, and store acknowledgements."""
-        return await self._read(after, None if limit >= NO_LIMIT else limit)
+        entries = await self._read(after, None if limit >= NO_LIMIT else limit)
+        self._known = self._state.known
+        return entries
 
     def ack(self, position: int) -> None:
         """Acknowledge all items up to *position*."""
@@ -76,7 +80,7 @@ class StandaloneReader(Reader[T]):
 
     async def _read(self, after: int, limit: int | None) -> Sequence[Entry[T]]:
         acknowledged = self._acknowledged
-        entries = await self._state.read(after, limit, self._meta_field, acknowledged)
+        entries = await self._state.read(after, limit, self._meta_field, acknowledged, self._known)
         if self._acknowledged == acknowledged:
             self._acknowledged = None
             self._state.readers.discard(self)
@@ -121,21 +125,22 @@ class GroupReader(Reader[T]):
         self._state = state
         self._consumer = state.heartbeat.new_owner()
         """The name of the consumer on the server."""
-        self._epoch: int | None = None
-        """How often the name was moved by seek, when the server last reported it."""
+        self._epoch: bytes = b""
+        """How often the name was moved by seek, and the run of the server, as it last reported
+        them; empty before that."""
         self._group_position: int | None = None
         """See `group_position`. Changed by `read`."""
         self._batch: _BatchSizer[T] = _BatchSizer()
         self._pending: deque[int] = deque()
-        """The ids that were returned and are not acknowledged, ascending per batch."""
+        """The ids that were returned and are not acknowledged, ascending per batch. Each read
+        reports them: what else is pending for this reader on the server was in a response that was
+        lost, and is returned again."""
         self._acks: dict[int, None] = {}
         """The acknowledged ids that are not stored yet, in order."""
         self._position_to_write: int | None = None
         """The acknowledged position that is not stored yet, for items that were not pending."""
         self._is_catching_up = False
         """Whether the last entries were a replay of what the stream lacks: they are not pending."""
-        self._redeliver = False
-        """Whether the response to the last read was lost, so that its items must be returned."""
         self._flushing: asyncio.Task[None] | None = None
         """The task that stores acknowledgements soon. Started by `ack`."""
         weakref.finalize(self, state.heartbeat.report_dead, self._consumer).atexit = False
@@ -151,7 +156,16 @@ class GroupReader(Reader[T]):
             if isinstance(reader, GroupReader) and reader.name == self.name:
                 await reader.flush()
         position: int | None = await self._run_command("position")
-        return position
+        others: list[int | None] = await self._state.run_in_others(
+            "group", "position", self.name, ""
+        )
+        highest = max((other for other in others if other is not None), default=None)
+        if highest is None or (position is not None and position >= highest):
+            return position
+        if position is not None:
+            self.ack(highest)
+            await self.flush()
+        return highest
 
     async def seek_if_new(self, position: int) -> None:
         """Join the readers of the name, which starts at *position* if it is new."""
@@ -163,11 +177,10 @@ class GroupReader(Reader[T]):
         self._acks.clear()
         self._position_to_write = None
         self._epoch = await self._run_command("seek", position)
+        await self._state.run_in_others("group", "seek if known", self.name, "", position)
 
-    async def _run_command(self, command: str, *args: Argument) -> int | None:
-        epoch = "" if self._epoch is None else self._epoch
-        result: int | None = await self._state.run_script("group", command, self.name, epoch, *args)
-        return result
+    async def _run_command(self, command: str, *args: Argument) -> Any:
+        return await self._state.run_script("group", command, self.name, self._epoch, *args)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -178,28 +191,28 @@ class GroupReader(Reader[T]):
         acks, position = list(self._acks), self._position_to_write
         args: list[Argument] = [self.name, self._consumer, to_microseconds(SESSION_TIMEOUT)]
         args += [min(limit, self._batch.next_size), after]
-        args += ["" if self._epoch is None else self._epoch]
-        args += [int(self._redeliver), "" if position is None else position, *acks]
-        self._redeliver = True  # until the response has arrived
+        args += [self._epoch]
+        args += [len(self._pending), *self._pending]
+        args += ["" if position is None else position, *acks]
         self._state.heartbeat.keep_alive(self._consumer, "reading")
         self._state.readers.add(self)
-        mode, self._epoch, head, group_position, raw_entries = await self._state.run_script(
+        mode, self._epoch, known, group_position, raw_entries = await self._state.run_script(
             "group_read", *self._state.script_head, *args
         )
-        self._redeliver = False
         self._acks_written(acks, position)
-        self._state.head = max(self._state.head, head)
+        self._state.update_head(known)
         self._is_catching_up = mode == b"catch up"
         entries = self._state.entries(raw_entries)
         if mode == b"again":
             entries = _relinked(entries)
             group_position = entries[0].after
         self._group_position = group_position
-        self._pending.extend(entry.id for entry in entries)
         self._batch.start(len(entries))
-        if not self._is_catching_up:
-            # An undecodable entry contains nothing that could be lost.
-            self._acks.update((entry.id, None) for entry in entries if entry.item is None)
+        for entry in entries:
+            if entry.item is not None or self._is_catching_up:
+                self._pending.append(entry.id)
+            else:  # an undecodable entry contains nothing that could be lost
+                self._acks[entry.id] = None
         return entries
 
     def ack(self, position: int) -> None:
@@ -209,7 +222,10 @@ class GroupReader(Reader[T]):
         """
         pending, acks, ack_count = self._pending, self._acks, len(self._acks)
         while pending and pending[0] <= position:
-            acks[pending.popleft()] = None
+            id = pending.popleft()
+            acks[id] = None
+            if id == position:
+                break  # smaller ids after it are of a batch that was read later
         if self._is_catching_up or len(acks) == ack_count:
             self._position_to_write = max(position, self._position_to_write or 0)
         self._state.readers.add(self)

@@ -26,8 +26,8 @@ class Script:
 
 @cache
 def script(name: str, *, with_common: bool = False) -> Script:
-    """Return the script of that name, after the text of ``_common.lua`` if it is about a log."""
-    names = ["_common", name] if with_common else [name]
+    """Return the script of that name, after ``_clock.lua``, and ``_common.lua`` if about a log."""
+    names = ["_clock", "_common", name] if with_common else ["_clock", name]
     folder = files(__name__.rpartition(".")[0]).joinpath("lua")
     texts = [folder.joinpath(f"{file_name}.lua").read_text("utf-8") for file_name in names]
     return Script("".join(texts))

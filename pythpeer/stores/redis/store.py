@@ -14,8 +14,10 @@ from ...pacing.limiter import Limiter
 from ...secret import Secret
 from ...validation import check_integer, check_seconds, check_text
 from ..base import Log, Store, Topic
+from ..forks import reset_after_fork
 from ..snapshot import StoreSnapshot
 from .address import Address, read_address
+from .clock import ServerClock
 from .connection import Connections
 from .heartbeat import Heartbeat
 from .keys import Keys
@@ -89,18 +91,30 @@ class RedisStore(Store):
         self._keys = Keys(prefix)
         self._connections = Connections(
             address,
-            run_key=self._keys.server,
+            self._keys,
             timeout=timeout,
             max_wait=check_seconds("patience", patience),
         )
-        self._heartbeat = Heartbeat(self._connections, self._keys.alive, self._keys.deaths)
+        self._clock = ServerClock(address)
+        self._heartbeat = Heartbeat(self._connections, self._keys, self._clock)
         self._max_length = max_length
         self._logs: dict[str, LogState[Any]] = {}
-        """The logs by topic. Added by `log`, and cleared when the first session is opened."""
+        """The logs by topic. Added by `log`. When the first session is opened, only those are kept
+        whose last results the server does not have yet."""
         self._pacing: list[RedisPacing] = []
         """The pacing backends of all limiters. Added by `make_limiter`, never removed."""
         self._lock = asyncio.Lock()
         """Held while connections are being opened or closed."""
+        reset_after_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Be another program in a child process: no session of the parent is open in it."""
+        self._sessions = 0
+        self._logs.clear()
+        self._connections.reset_after_fork()
+        self._heartbeat.reset_after_fork()
+        for pacing in self._pacing:
+            pacing.reset_after_fork()
 
     async def open(self) -> None:
         """Check that the server can be used by one more session.
@@ -112,9 +126,22 @@ class RedisStore(Store):
             self._lock = asyncio.Lock()  # the present one may belong to another event loop
         async with self._lock:
             if not self._sessions:
-                self._logs.clear()
+                self._logs = {name: log for name, log in self._logs.items() if log.has_unwritten}
                 await self._connections.open()
+            try:
+                await self._prepare()
+            except BaseException:
+                if not self._sessions:
+                    await self._connections.aclose()
+                raise
             self._sessions += 1
+
+    async def _prepare(self) -> None:
+        """Compute the fingerprints, which are slow, in a thread, and rename keys of version 0.1."""
+        names = [pacing.key for pacing in self._pacing]
+        await asyncio.to_thread(lambda: [self._keys.stored(name) for name in names])
+        if not self._connections.has_renamed:
+            await self._connections.rename_keys()
 
     async def aclose(self) -> None:
         """Close the store for one session. The last one closes the connections."""
@@ -139,10 +166,16 @@ class RedisStore(Store):
             raise failure
 
     def _closing_steps(self) -> list[Callable[[], Awaitable[None]]]:
+        pending_writes = [state.write_pending for state in self._logs.values()]
         background = [state.wait_background for state in self._logs.values()]
         readers = [reader for state in self._logs.values() for reader in state.readers]
         reader_closes = [reader.leave for reader in readers]
-        return [*background, *reader_closes, *(pacing.close for pacing in self._pacing)]
+        return [
+            *pending_writes,
+            *background,
+            *reader_closes,
+            *(pacing.close for pacing in self._pacing),
+        ]
 
     def log(self, topic: Topic[T]) -> Log[T]:
         """Return a handle to the log of *topic*, shared by all programs with this prefix."""
@@ -157,7 +190,7 @@ class RedisStore(Store):
         """Create a limiter that shares its tokens with the other programs."""
         if not rate.interval:
             return Limiter(name, rate)
-        pacing = RedisPacing(self._connections, self._heartbeat, self._keys.bucket(key), rate)
+        pacing = RedisPacing(self._connections, self._heartbeat, self._clock, self._keys, key, rate)
         self._pacing.append(pacing)
         return Limiter(name, rate, pacing)
 

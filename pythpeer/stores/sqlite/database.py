@@ -1,147 +1,153 @@
-"""`Database`: one SQLite file with the file of positions next to it, and the thread that uses them.
+"""`Database`: one SQLite file, and the connection that the event loop and a thread use alternately.
 
-All work that can wait for a disk or for another process happens on that thread, in the order of the
-calls. A submitted job is executed even if its caller is cancelled. No exception of sqlite3 leaves
-this module, and no data is ever deleted to make a file usable.
+A small transaction costs less than a way to a thread and back, and without a sync it does not wait
+for the disk: it is executed immediately, on the thread of the event loop, if no job is under way
+and no other program is writing. Everything else happens on the worker's thread, in the order of the
+calls: what waits for the disk or for another program, what is large, and what reads from the file.
+
+A submitted job is executed even if its caller is cancelled. No other exception than `StoreError`
+leaves this module.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
+import logging
 import os
-import threading
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from ...errors import StoreError
 from ...pacing.limiter import loop_clock
-from .ack_file import AckFile
+from ..fingerprints import stored_name
+from .failures import is_busy, is_full, store_error, to_store_error
+from .files import WalFile, check_files, create_file
+from .schema import migrate, pragma, verify
 from .worker import Worker
 
 if TYPE_CHECKING:
     import sqlite3  # at run time only once a file is opened, to keep `import pythpeer` light
 
-__all__ = ["Database", "Durability", "Job", "store_error"]
+__all__ = ["Database", "Durability", "Job", "Sync", "data_version"]
+
+logger: Final = logging.getLogger("pythpeer.stores")
 
 T = TypeVar("T")
 
 Durability = Literal["normal", "full"]
 
-Job = Callable[["sqlite3.Connection"], T]
-"""A function that uses the file. Its result must not be bound to the connection."""
+Sync = Literal["never", "soon", "now"]
+"""When a transaction must be on the disk: whenever the system writes it there, within a second, or
+on return. With ``full`` durability, "soon" is now."""
 
-APPLICATION_ID: Final = 0x70797470
-"""SQLite's ``application_id`` of our files: "pytp" in ASCII."""
+Job = Callable[["sqlite3.Connection"], T]
+"""A function that uses the file. Its result must not be bound to the connection. A job that writes
+may be executed again after a failure, so it must not depend on what it changed elsewhere."""
 
 BUSY_TIMEOUT: Final = 5.0
-"""Seconds to wait for another process that is writing: each write of ours takes far less than
-one."""
+"""Seconds to wait for another program that is writing: each write of ours takes far less than one.
+Once they are over, further jobs wait for `BUSY_RETRY` only, until one succeeds."""
 
-MAX_CHECKED_SIZE: Final = 64 * 2**20
-"""The bytes of a file up to which it is checked completely when it is opened: that takes
-under 0.2 s. In a larger file damage is detected when it is read."""
+BUSY_RETRY: Final = 0.1
+"""Seconds that a job waits for a file that has been locked for longer than `BUSY_TIMEOUT`."""
 
-REBOOT_CLOCK_JUMP: Final = 60.0
-"""The seconds by which a reboot changes the difference of wall clock and monotonic clock, at least;
-an adjustment of the wall clock changes it by less."""
+SYNC_DELAY: Final = 0.5
+"""Seconds after a commit until it is synced, with those that followed: it must be on the disk after
+one second."""
 
-# A column keeps its name until the schema changes for another reason; the comments use the words of
-# the code.
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE store (
-        id BLOB NOT NULL,  -- identifies the file of positions that belongs to this database
-        boot REAL NOT NULL  -- boot offset: wall clock minus monotonic clock, which all times are of
-    );
-    CREATE TABLE log (
-        id INTEGER PRIMARY KEY,
-        topic TEXT NOT NULL UNIQUE,
-        head INTEGER NOT NULL DEFAULT 0,  -- the highest id
-        length INTEGER NOT NULL DEFAULT 0,  -- the number of entries
-        latecomers INTEGER NOT NULL DEFAULT 0,  -- out-of-order count: entries that ever arrived so
-        leader TEXT,  -- the owner of the lease
-        leads_until REAL NOT NULL DEFAULT 0  -- the time at which the lease expires
-    );
-    CREATE TABLE entry (
-        log INTEGER NOT NULL REFERENCES log,
-        id INTEGER NOT NULL,
-        after INTEGER NOT NULL,
-        gap INTEGER NOT NULL,
-        late INTEGER,  -- arrived after: the head at its arrival if it arrived out of order,
-        latecomer INTEGER,  -- and its number among the entries that did so
-        item TEXT,  -- JSON; NULL if it is undecodable
-        PRIMARY KEY (log, id)
-    ) WITHOUT ROWID;
-    CREATE INDEX latecomer ON entry (log, late, latecomer) WHERE late IS NOT NULL;
-    CREATE TABLE seen (
-        log INTEGER NOT NULL REFERENCES log,
-        key TEXT NOT NULL,  -- the identity of items without an id
-        copies INTEGER NOT NULL,  -- how many entries were appended with it
-        doubtful INTEGER NOT NULL DEFAULT 0,  -- how many of them are possible duplicates
-        PRIMARY KEY (log, key)
-    ) WITHOUT ROWID;
-    CREATE TABLE reader (
-        slot INTEGER PRIMARY KEY,  -- the number of its record in the file of positions
-        log INTEGER NOT NULL REFERENCES log,
-        name TEXT NOT NULL,
-        epoch INTEGER NOT NULL DEFAULT 1,  -- increased when the name is moved by seek
-        place INTEGER NOT NULL DEFAULT 0,  -- the acknowledged position
-        UNIQUE (log, name)
-    );
-    CREATE TABLE announcement (  -- a fetch intent
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        log INTEGER NOT NULL REFERENCES log,
-        who TEXT NOT NULL,  -- the owner
-        until REAL NOT NULL,  -- the time until which the read can take effect
-        settled INTEGER NOT NULL DEFAULT 0  -- 1 if it was completed before that, by another owner
-    );
-    CREATE TABLE pace (  -- a shared bucket
-        key TEXT PRIMARY KEY,  -- the endpoint's name, its address and the account
-        state BLOB NOT NULL
-    ) WITHOUT ROWID;
-    """,
-)
-"""The statements that convert each version of the schema to the next one."""
+CHECKPOINT_INTERVAL: Final = 1000
+"""The pages after which the write-ahead log is copied into the database, each of 4 KiB; fewer on a
+disk with little space, so that the log does not fill it."""
 
-SCHEMA_VERSION: Final = len(MIGRATIONS)
-"""The present version of the schema, stored as SQLite's ``user_version``."""
+MIN_CHECKPOINT_INTERVAL: Final = 50
+"""The pages after which it is copied on a full disk."""
+
+BYTES_PER_PAGE: Final = 16 * 4096
+"""The bytes of free space for each page of `CHECKPOINT_INTERVAL`."""
+
+PAGES_PER_WRITE: Final = 4
+"""The pages that a transaction adds to the write-ahead log, about, where it appends entries."""
+
+MAX_WAL_SIZE: Final = 4 * 2**20
+"""The bytes to which the write-ahead log is truncated when it was copied completely."""
+
+READERS_TIMEOUT: Final = 100
+"""The milliseconds that a checkpoint waits for programs that are reading. No program can write
+during that, but as long as one reads, the log cannot start again at its beginning."""
+
+
+class _Busy:
+    """The outcome of a job that cannot be executed immediately."""
+
+
+_BUSY: Final = _Busy()
 
 
 class Database:
     """A file that is open between `open` and `aclose`. See `SqliteStore` for *durability*.
 
-    Invariants: only the thread uses the connection, except that the event loop may read `version`
-    while no job is under way, that is, while both counters of jobs are equal.
+    Invariants: the event loop uses the connection only while no job is under way, that is, while
+    both counters of jobs are equal; the connection is never used in another process than the one
+    that opened it.
     """
 
-    def __init__(self, path: Path, durability: Durability) -> None:
+    def __init__(self, path: Path, durability: Durability, *, read_only: bool = False) -> None:
         self.path = path
-        self.ack_file: AckFile | None = None
-        """The file of positions, while the database is open. Set and cleared by the thread."""
         self.now: Callable[[], float] = time.monotonic
         """The clock of the event loop in which the file is open. Set by `open`."""
-        self.rollbacks: int = 0
-        """The number of transactions that were rolled back. Changed by the thread."""
-        self._synchronous = durability.upper()
-        """The value of SQLite's ``synchronous``: NORMAL or FULL."""
+        self._is_full = durability == "full"
+        """Whether each transaction that must be kept is synced immediately."""
+        self._read_only = read_only
+        """Whether the file is opened for reading only."""
         self._worker: Worker | None = None
         """The thread, while the database is open. Changed by `open` and `aclose`."""
         self._connection: sqlite3.Connection | None = None
         """The connection, while the database is open. Set and cleared by the thread."""
+        self._checkpointer: sqlite3.Connection | None = None
+        """A second connection, which copies the write-ahead log while the first one is in use. Set
+        by the first checkpoint, cleared by `_close`. Only the thread uses it."""
+        self._wal: WalFile | None = None
+        """The write-ahead log, while the database is open. Set and cleared by the thread."""
+        self._salt = b""
+        """The salt of the store. Set by the thread when it opens the file."""
+        self._pid = 0
+        """The process that opened the file. Set by `open`."""
         self._submitted = 0
         """The number of submitted jobs. Changed by the event loop."""
         self._completed = 0
         """The number of completed jobs. Changed by the thread."""
+        self._unsynced = False
+        """Whether a commit is to be synced soon. Set with the commit, cleared by the thread."""
+        self._checkpoint_interval = CHECKPOINT_INTERVAL
+        """The pages after which a checkpoint is made. Set by the thread when it opens the file."""
+        self._pages = 0
+        """The pages since the last checkpoint, about. Changed with each commit."""
+        self._on_commit: list[Callable[[], object]] = []
+        """What is called when the current transaction is committed. Changed by jobs."""
+        self._busy_since: float | None = None
+        """When a job first found the file locked, by `time.monotonic`; ``None`` since one
+        succeeded. Changed by the thread."""
 
     # -- for the event loop -----------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open, in this process or in the one that it was forked from."""
+        return self._connection is not None
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether the file was opened by the process that this one was forked from."""
+        return self.is_open and self._pid != os.getpid()
 
     async def open(self) -> None:
         """Open the file, which is created if it does not exist."""
         self.now = loop_clock(asyncio.get_running_loop())
-        self._worker = Worker("pythpeer-store")
+        self._worker = Worker("pythpeer-store", self._sync)
+        self._pid = os.getpid()
         try:
             await self._run(self._open)
         except BaseException:
@@ -158,62 +164,151 @@ class Database:
                 self._worker = None
                 worker.close()
 
+    def abandon(self) -> None:
+        """Forget what the process opened that this one was forked from, without touching it.
+
+        Closing a connection of another process could release its locks.
+        """
+        _abandoned.extend((self._connection, self._checkpointer, self._wal, self._worker))
+        self._connection = self._checkpointer = self._wal = self._worker = None
+        self._submitted = self._completed = self._pages = 0
+        self._unsynced, self._busy_since = False, None
+
+    async def prepare(self, names: Iterable[str]) -> None:
+        """Compute the stored names of *names*, some of which take long, on the thread."""
+        await self._run(lambda: [self.stored_name(name) for name in names])
+
+    def stored_name(self, name: str) -> str:
+        """Return what the file has for *name*, of a topic or of a limiter."""
+        return stored_name(name, self._salt)
+
     async def read(self, job: Job[T]) -> T:
         """Execute *job*, which must only read, and return its result."""
-        return await self._run(lambda: job(self._require_open()))
+        return await self._run(lambda: self._retry_while_busy(lambda: job(self._require_open())))
 
-    async def write(self, job: Job[T], *, durable: bool = False) -> T:
-        """Execute *job* in one transaction, which is on the disk on return if it is *durable*."""
-        return await self._run(lambda: self._transaction(job, durable=durable))
+    async def write(self, job: Job[T], *, sync: Sync = "soon", brief: bool = False) -> T:
+        """Execute *job* in one transaction, and return its result.
+
+        A *brief* job takes far less than a millisecond: it may be executed on the event loop.
+        """
+        if sync == "soon" and self._is_full:
+            sync = "now"
+        if brief and sync != "now":
+            result = self._try_now(lambda db: self._execute(job, db), sync)
+            if isinstance(result, StoreError):
+                raise result
+            if not isinstance(result, _Busy):
+                return result
+        return await self._run(lambda: self._transaction(job, sync))
 
     def submit(self, job: Job[object]) -> None:
-        """Execute *job* in one transaction, without waiting. An error is ignored."""
-        if self._worker is not None:
+        """Execute the brief *job* in one transaction, without waiting. An error is ignored."""
+        if self._worker is None or self.is_forked:
+            return
+        if isinstance(self._try_now(lambda db: self._execute(job, db), "never"), _Busy):
             self._submitted += 1
             self._worker.submit_nowait(
-                lambda: self._run_on_thread(lambda: self._transaction(job, durable=False))
+                lambda: self._run_on_thread(lambda: self._transaction(job, "never"))
             )
+
+    def try_execute(self, statement: str, parameters: tuple[Any, ...]) -> bool:
+        """Execute one statement as a transaction, if nothing is in its way and none must wait.
+
+        Returns whether it was executed. It is synced soon.
+        """
+        connection = self._connection
+        if connection is None or self._is_full or not self._is_free:
+            return False
+        try:
+            connection.execute(statement, parameters)
+        except Exception:  # noqa: BLE001  # the transaction that writes it later raises the error
+            return False
+        self._committed("soon", 1)
+        return True
 
     @property
     def version(self) -> int:
-        """A number that changes with the commits of other processes; 0 if it cannot be read now.
+        """A number that changes with the commits of other connections; 0 if it is not known now."""
+        result = self._try_now(data_version, None)
+        return result if isinstance(result, int) else 0
 
-        It is read immediately, on the thread of the event loop. That is safe while no job is under
-        way, and in a file with a write-ahead log it waits for no other process.
+    @property
+    def _is_free(self) -> bool:
+        """Whether the event loop may use the connection: no job is under way."""
+        return self._submitted == self._completed and self._pid == os.getpid()
+
+    def _try_now(self, work: Job[T], sync: Sync | None) -> T | StoreError | _Busy:
+        """Execute *work* on the event loop, if nothing is in its way. Returns an error as a value.
+
+        *sync* is ``None`` if it does not write.
         """
-        if self._submitted != self._completed or self._connection is None:
-            return 0
-        from sqlite3 import Error
-
+        connection = self._connection
+        if connection is None or not self._is_free:
+            return _BUSY
         try:
-            return data_version(self._connection)
-        except Error:
-            return 0
+            result = work(connection)
+        except Exception as error:  # noqa: BLE001  # returned as an error of ours
+            if is_busy(error) or is_full(error):
+                return _BUSY  # the thread can wait, or free space
+            return to_store_error(error, self.path)
+        if sync is not None:
+            self._committed(sync, PAGES_PER_WRITE if sync == "soon" else 1)
+        return result
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._worker is None:
             raise StoreError("the store is not open: a session opens it")
+        if self._pid != os.getpid():
+            raise StoreError("the store was opened before this process was forked: open a session")
         self._submitted += 1
         result = await self._worker.run(lambda: self._run_on_thread(work))
         if isinstance(result, StoreError):
             raise result
         return result
 
+    # -- on the event loop or on the thread -------------------------------------------------------
+
+    def _execute(self, job: Job[T], db: sqlite3.Connection) -> T:
+        """Execute *job* in one transaction, which is not synced."""
+        # IMMEDIATE: a transaction that starts to write later can fail without a retry.
+        db.execute("BEGIN IMMEDIATE")
+        self._on_commit.clear()
+        try:
+            result = job(db)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        for callback in self._on_commit:
+            callback()
+        return result
+
+    def on_commit(self, callback: Callable[[], object]) -> None:
+        """Call *callback* when the transaction of the job that is being executed is committed."""
+        self._on_commit.append(callback)
+
+    def _committed(self, sync: Sync, pages: int) -> None:
+        """Arrange for what must follow a commit: a sync, and now and then a checkpoint."""
+        worker = self._worker
+        if worker is None:
+            return
+        if sync == "soon" and not self._unsynced:
+            self._unsynced = True
+            worker.start_timer(SYNC_DELAY)
+        self._pages += pages
+        if self._pages >= self._checkpoint_interval:
+            self._pages = 0
+            worker.submit_nowait(self._checkpoint)
+
     # -- on the thread ----------------------------------------------------------------------------
 
     def _run_on_thread(self, work: Callable[[], T]) -> T | StoreError:
         """Return an error as a value: raised here, its context would be an exception of sqlite3."""
-        from sqlite3 import Error
-
         try:
             return work()
-        except Error as error:
-            return self._to_store_error(error)
-        except StoreError as error:
-            return error.with_traceback(None)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            return store_error(Path(error.filename or self.path), f"cannot be opened: {reason}")
+        except Exception as error:  # noqa: BLE001  # returned as an error of ours
+            return to_store_error(error, self.path)
         finally:
             self._completed += 1
 
@@ -222,178 +317,154 @@ class Database:
             raise StoreError("the store is not open: a session opens it")
         return self._connection
 
-    def _transaction(self, job: Job[T], *, durable: bool) -> T:
-        connection = self._require_open()
-        if durable and self._synchronous != "FULL":
-            connection.execute("PRAGMA synchronous = FULL")
+    def _transaction(self, job: Job[T], sync: Sync) -> T:
+        db = self._require_open()
+        if sync == "now":
+            db.execute("PRAGMA synchronous = FULL")
         try:
-            # IMMEDIATE: a transaction that starts to write later can fail without a retry.
-            connection.execute("BEGIN IMMEDIATE")
-            result = job(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            self.rollbacks += 1
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+            result = self._execute_or_free_space(job, db)
         finally:
-            if durable and self._synchronous != "FULL":
-                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+            if sync == "now":
+                db.execute("PRAGMA synchronous = NORMAL")
+        self._committed(sync, PAGES_PER_WRITE)
         return result
 
-    def _open(self) -> None:
-        import sqlite3
-
-        path = os.path.realpath(self.path)  # SQLite creates its own files next to that, too
-        _create_file(path)
-        connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
-        self._connection = connection
+    def _execute_or_free_space(self, job: Job[T], db: sqlite3.Connection) -> T:
+        """Execute *job*, on a full disk once more after the write-ahead log was started again."""
         try:
-            self._verify(connection)
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            # The file of positions in the same transaction, so that one process at a time opens it.
-            self._transaction(lambda db: self._migrate(db, path + "-places"), durable=True)
+            return self._retry_while_busy(lambda: self._execute(job, db))
+        except Exception as error:
+            if not is_full(error):
+                raise
+        self._checkpoint("TRUNCATE")
+        return self._retry_while_busy(lambda: self._execute(job, db))
+
+    def _retry_while_busy(self, work: Callable[[], T]) -> T:
+        """Execute *work* again while another program has the file locked, for a limited time."""
+        started = time.monotonic()
+        while True:
+            try:
+                result = work()
+            except Exception as error:
+                if not is_busy(error):
+                    raise
+                now = time.monotonic()
+                if self._busy_since is None:
+                    self._busy_since = started
+                if now >= max(self._busy_since + BUSY_TIMEOUT, started + BUSY_RETRY):
+                    raise
+                if self._worker is not None:
+                    self._worker.run_timer()
+            else:
+                self._busy_since = None
+                return result
+            time.sleep(min(0.02, 0.001 + (now - started) / 10))
+
+    def _sync(self) -> None:
+        """Sync what was committed until now. If that fails, it is tried again."""
+        self._unsynced = False  # before the sync, which may not include what is committed during it
+        try:
+            if self._wal is not None:
+                self._wal.sync()
+        except OSError:
+            if self._worker is not None:
+                self._unsynced = True
+                self._worker.start_timer(SYNC_DELAY)
+
+    def _checkpoint(self, mode: Literal["RESTART", "TRUNCATE"] = "RESTART") -> None:
+        """Copy the write-ahead log into the database, and start it again if all of it was copied.
+
+        The first write after that syncs the header of the log. It is made here, because the next
+        one could be on the event loop.
+        """
+        if self._connection is None:
+            return
+        try:
+            if self._checkpointer is None:
+                self._checkpointer = self._connect_for_writing(os.path.realpath(self.path))
+            self._checkpoint_by(self._checkpointer, mode)
+        except Exception:  # locked, or no space: the next one copies all
+            logger.debug("a checkpoint failed", exc_info=True)
+
+    def _checkpoint_by(self, db: sqlite3.Connection, mode: str) -> None:
+        db.execute(f"PRAGMA busy_timeout = {READERS_TIMEOUT}")
+        db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # nearly all, while others write
+        was_busy, _, _ = db.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        if not was_busy:
+            db.execute("UPDATE store SET checkpoints = checkpoints + 1")
+
+    def _open(self) -> None:
+        path = os.path.realpath(self.path)  # SQLite creates its own files next to that, too
+        if not self._read_only:
+            create_file(path)
+        check_files(path)
+        free = shutil.disk_usage(Path(path).parent).free // BYTES_PER_PAGE
+        self._checkpoint_interval = min(CHECKPOINT_INTERVAL, max(MIN_CHECKPOINT_INTERVAL, free))
+        self._retry_while_busy(lambda: self._open_connection(path))
+
+    def _open_connection(self, path: str) -> None:
+        try:
+            if self._read_only:
+                self._connection = self._connect(path)
+                verify(self._connection, self.path)
+                self._reject_empty(self._connection)
+            else:
+                self._connection = self._connect_for_writing(path)
+                self._prepare(self._connection, path)
+                self._wal = WalFile(path)
         except BaseException:
             self._close()
             raise
 
-    def _verify(self, connection: sqlite3.Connection) -> None:
-        """Raise `StoreError` if the file is foreign, damaged, too new, or not on a local disk."""
-        # In one transaction, because another process may be creating the schema now.
-        connection.execute("BEGIN")
-        application = pragma(connection, "application_id")
-        version = pragma(connection, "user_version")
-        foreign = application != APPLICATION_ID and (
-            version or pragma(connection, "schema_version")
-        )
-        connection.execute("COMMIT")
-        if foreign:
-            raise store_error(self.path, "is another program's database: choose another file")
-        if version > SCHEMA_VERSION:
-            raise store_error(
-                self.path,
-                f"was written by a newer pythpeer (its version is {version}, this one knows"
-                f" {SCHEMA_VERSION}): upgrade pythpeer, or choose another file",
-            )
-        if pragma(connection, "page_count") * pragma(connection, "page_size") <= MAX_CHECKED_SIZE:
-            (result,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if result != "ok":
-                raise self._damaged_error()
-        if _enable_wal(connection) != "wal":
-            raise store_error(self.path, "cannot be shared where it is: choose a local disk")
+    def _reject_empty(self, db: sqlite3.Connection) -> None:
+        if not pragma(db, "user_version"):
+            raise store_error(self.path, "is empty: a program that uses it fills it")
 
-    def _migrate(self, connection: sqlite3.Connection, ack_path: str) -> None:
-        """Update the schema, reset times from before a reboot, and open the file of positions."""
-        for version in range(pragma(connection, "user_version"), SCHEMA_VERSION):
-            # Not `executescript`, which would commit first.
-            for statement in MIGRATIONS[version].split(";\n"):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        boot_offset = time.time() - time.monotonic()
-        row = connection.execute("SELECT id, boot FROM store").fetchone()
-        if row is None:
-            row = (os.urandom(8), boot_offset)
-            connection.execute("INSERT INTO store VALUES (?, ?)", row)
-        elif abs(row[1] - boot_offset) > REBOOT_CLOCK_JUMP:
-            # The monotonic clock has restarted, and all owners from before are dead.
-            connection.execute("UPDATE store SET boot = ?", (boot_offset,))
-            connection.execute("UPDATE log SET leader = NULL, leads_until = 0")
-            connection.execute("UPDATE announcement SET until = 0")
-            connection.execute("UPDATE pace SET state = x''")  # undecodable: treated as used up
-        epochs = dict(connection.execute("SELECT slot, epoch FROM reader").fetchall())
-        self.ack_file = AckFile(Path(ack_path), bytes(row[0]), epochs)
-
-    def _close(self) -> None:
-        ack_file, self.ack_file = self.ack_file, None
-        connection, self._connection = self._connection, None
-        if ack_file is not None:
-            ack_file.close()
-        if connection is not None:
-            connection.close()
-
-    def _to_store_error(self, error: sqlite3.Error) -> StoreError:
+    def _connect(self, path: str) -> sqlite3.Connection:
         import sqlite3
 
-        kind = _primary_code(error)
-        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self._damaged_error()
-        reason = {
-            sqlite3.SQLITE_BUSY: (
-                f"was locked by another program for over {BUSY_TIMEOUT:g} s: try again"
-            ),
-            sqlite3.SQLITE_LOCKED: "is locked by another connection: try again",
-            sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room, then continue",
-            sqlite3.SQLITE_READONLY: "cannot be written: check its permissions, and its folder's",
-            sqlite3.SQLITE_CANTOPEN: "cannot be opened: check its permissions, and its folder's",
-            sqlite3.SQLITE_PERM: "may not be opened: check its permissions",
-            sqlite3.SQLITE_IOERR: "cannot be read or written: a disk error, or a deleted file",
-        }.get(kind, f"cannot be used ({error})")
-        return store_error(self.path, reason)
-
-    def _damaged_error(self) -> StoreError:
-        return store_error(
-            self.path,
-            "is damaged, or not an SQLite database; nothing was changed: move it away with the"
-            " files next to it to start with an empty store, or try .recover of the sqlite3"
-            " program",
+        uri = Path(path).as_uri() + ("?mode=ro" if self._read_only else "?mode=rw")
+        connection = sqlite3.connect(
+            uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True
         )
+        connection.execute("PRAGMA trusted_schema = OFF")
+        return connection
+
+    def _connect_for_writing(self, path: str) -> sqlite3.Connection:
+        connection = self._connect(path)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_SIZE}")
+        return connection
+
+    def _prepare(self, db: sqlite3.Connection, path: str) -> None:
+        """Check the file, set it up for writing, and update the schema."""
+        verify(db, self.path)
+        # If several processes switch to the log at the same time, it fails for all but one of them.
+        if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+            raise store_error(self.path, "cannot be shared where it is: choose a local disk")
+        positions_path, is_old = path + "-places", pragma(db, "user_version") == 1
+        self._salt = self._transaction(lambda db: migrate(db, positions_path), "now")
+        if is_old:
+            # The digests of keys that it had are in the pages before the migration.
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            Path(positions_path).unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        wal, self._wal = self._wal, None
+        connections = (self._checkpointer, self._connection)
+        self._checkpointer = self._connection = None
+        if wal is not None:
+            wal.close()
+        for connection in connections:
+            if connection is not None:
+                connection.close()
 
 
-def _primary_code(error: sqlite3.Error) -> int:
-    """Return the primary code of an error: the last byte. The bytes before it are a detail."""
-    import sqlite3
-
-    return (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF
+_abandoned: Final[list[object]] = []
+"""What forked processes have inherited: referred to indefinitely, so that nothing closes it."""
 
 
-_create_lock: Final = threading.Lock()
-"""Held while a file is being created: no other thread of this process must open it then."""
-
-
-def _create_file(path: str) -> None:
-    """Create the file if it does not exist, readable by its owner only, as SQLite's own files are.
-
-    An existing file must not be opened here: closing any descriptor of it releases the locks that
-    other connections of this process hold, and other processes could then write at the same time.
-    """
-    with _create_lock:
-        try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        except FileExistsError:
-            if os.path.isdir(path):  # noqa: PTH112
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
-
-
-def _enable_wal(connection: sqlite3.Connection) -> str:
-    """Switch to a write-ahead log. Returns the journal mode, another one where it is impossible.
-
-    If several processes try it at the same time, it fails immediately for all but one of them.
-    """
-    import sqlite3
-
-    end = time.monotonic() + BUSY_TIMEOUT
-    while True:
-        try:
-            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-        except sqlite3.OperationalError as error:
-            if _primary_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= end:
-                raise
-        time.sleep(0.005)
-
-
-def pragma(connection: sqlite3.Connection, name: str) -> int:
-    """Return the number that is the value of a pragma."""
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def data_version(connection: sqlite3.Connection) -> int:
+def data_version(db: sqlite3.Connection) -> int:
     """Return a number that changes when another connection has committed a transaction."""
-    return pragma(connection, "data_version")
-
-
-def store_error(path: Path, reason: str) -> StoreError:
-    """Create an error about the file at *path*."""
-    return StoreError(f"the store {str(path)!r} {reason}")
+    return pragma(db, "data_version")

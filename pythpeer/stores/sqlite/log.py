@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from ..base import Entry, Log, LogTail, NewEntry, Reader
 from .log_state import LogState
 from .owner import OwnerId, is_alive
+from .positions import ReaderPositions
 
 if TYPE_CHECKING:
     import sqlite3
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 POLL_INTERVAL: Final = 0.05
 """Seconds between two checks whether another process has appended."""
+
+RETRY_INTERVAL: Final = 1.0
+"""Seconds after which a stream tries again at the latest: a try of a local file costs little."""
 
 ANONYMOUS: Final = "\0"
 """The name of readers without a name in the file; a user's name cannot contain this character."""
@@ -31,9 +35,12 @@ class SqliteLog(Log[T]):
         self._get_state = get_state
         self._owner = OwnerId()
         """The name of this handle in the file, for the lease and for fetch intents."""
-        self._lease_until = 0.0
-        """The time at which the lease of this handle expires, by the database's clock; 0 without
-        one. Changed by `acquire_lease`."""
+        self._lease = ("", 0.0)
+        """The owner of the lease of this handle, which is another one after a fork, and the time at
+        which it expires, by the database's clock. Changed by `acquire_lease`."""
+        self._unstored: set[int] = set()
+        """The fetch intents whose results could not be stored: their reads are over. Changed by
+        `append`."""
 
     def reader(self, name: str | None) -> Reader[T]:
         """Return a reader of this name, or with ``None`` one whose position is not stored."""
@@ -50,8 +57,10 @@ class SqliteLog(Log[T]):
         """Append those of *entries* that are new, and return them."""
         if not entries and not completes:
             return ()
+        self._unstored.update(completes)
         finish = partial(self._complete_fetches, completes, self._state.database.now())
         added = await self._state.append(entries, finish)
+        self._unstored.difference_update(completes)
         return () if added is None else added
 
     async def append_at(
@@ -77,6 +86,11 @@ class SqliteLog(Log[T]):
             )
             db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
 
+    @property
+    def retry_interval(self) -> float:
+        """Seconds after which a stream tries again at the latest, after a failure of the store."""
+        return RETRY_INTERVAL
+
     async def max_acknowledged(self) -> int:
         """Return the highest position of all readers except that of direct calls."""
         return await self._state.readers.max_acknowledged()
@@ -97,7 +111,7 @@ class SqliteLog(Log[T]):
             )
             return inserted.lastrowid or 0
 
-        return await self._state.database.write(job, durable=True)
+        return await self._state.database.write(job, sync="now")
 
     async def cancel_fetch(self, fetch: int) -> None:
         """Delete a fetch intent: the read did not happen."""
@@ -105,7 +119,7 @@ class SqliteLog(Log[T]):
         def job(db: sqlite3.Connection) -> None:
             db.execute("DELETE FROM announcement WHERE number = ?", (fetch,))
 
-        await self._state.database.write(job)
+        await self._state.database.write(job, brief=True)
 
     async def lose_fetch(self, fetch: int) -> None:
         """Mark a fetch intent as lost: the read is over, and its outcome is unknown.
@@ -131,20 +145,22 @@ class SqliteLog(Log[T]):
         return [
             fetch.number
             for fetch in await self._state.pending_fetches()
-            if fetch.until <= now or not (fetch.completed or is_alive(fetch.owner))
+            if fetch.until <= now
+            or fetch.number in self._unstored
+            or not (fetch.completed or is_alive(fetch.owner))
         ]
 
     # -- the lease --------------------------------------------------------------------------------
 
     async def acquire_lease(self, seconds: float) -> bool:
         """Acquire or extend the lease: return whether this handle may poll for *seconds*."""
-        now = self._state.database.now()
-        if now < self._lease_until - seconds / 2:
+        now, owner = self._state.database.now(), self._owner.name
+        if self._lease[0] == owner and now < self._lease[1] - seconds / 2:
             return True
 
         def job(db: sqlite3.Connection) -> bool:
             row = {
-                "owner": self._owner.name,
+                "owner": owner,
                 "until": now + seconds,
                 "now": now,
                 "log": self._state.ensure_row(db),
@@ -156,8 +172,8 @@ class SqliteLog(Log[T]):
             )
             return updated.rowcount > 0
 
-        is_leader = await self._state.database.write(job)
-        self._lease_until = now + seconds if is_leader else 0.0
+        is_leader = await self._state.database.write(job, sync="never", brief=True)
+        self._lease = (owner, now + seconds) if is_leader else ("", 0.0)
         return is_leader
 
     async def wait_for_append(self, timeout: float) -> None:
@@ -180,30 +196,34 @@ class _SqliteReader(Reader[T]):
         self._name = ANONYMOUS if name is None else name
 
     @property
-    def _state(self) -> LogState[T]:
-        return self._get_state()
+    def _readers(self) -> ReaderPositions:
+        """The positions of the log in the open file."""
+        return self._get_state().readers
 
     async def position(self) -> int | None:
         if self._name == ANONYMOUS:
             return None
-        readers = self._state.readers
-        return await readers.load(readers.state(self._name))
+        return await self._readers.load(self._readers.state(self._name))
 
     async def seek(self, position: int) -> None:
-        readers = self._state.readers
+        readers = self._readers
         reader = readers.state(self._name)
         if self._name == ANONYMOUS:
-            await readers.allocate_slot(reader)  # all readers without a name share its record
+            await readers.allocate_slot(reader)  # all readers without a name share its row
         else:
             await readers.seek(reader, position)
 
     async def read(self, after: int, limit: int) -> Sequence[Entry[T]]:
-        return await self._state.read(after, limit)
+        return await self._get_state().read(after, limit)
 
     def ack(self, position: int) -> None:
-        readers = self._state.readers
+        readers = self._readers
         readers.ack(readers.state(self._name), position)
 
+    @property
+    def is_behind(self) -> bool:
+        return self._readers.state(self._name).is_behind
+
     async def flush(self) -> None:
-        readers = self._state.readers
+        readers = self._readers
         await readers.flush(readers.state(self._name))

@@ -1,8 +1,8 @@
 """`LogState`: one log in the file: its rows, and a cache of its last entries.
 
-The entries of a page, and all that belongs to them, are written in one transaction, with one job of
-the database's thread. The last entries that this process appended stay in memory, so that a stream
-at the end of its log needs no job to read.
+The entries of a page, and all that belongs to them, are written in one transaction. The last
+entries that this process appended stay in memory, so that a stream at the end of its log does not
+read the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..base import Entry, LogTail, NewEntry, Topic
 from ..new_entries import Copies, assign_id, is_better_link
 from ..notify import Notifier
 from .database import Database, data_version
-from .positions import Checkpointed, ReaderPositions
+from .positions import ReaderPositions, max_stored
 
 if TYPE_CHECKING:
     import sqlite3
@@ -58,9 +58,12 @@ INSERT_OUT_OF_ORDER: Final = (
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
-CHECKPOINT_EVERY: Final = 50
-"""The number of appended pages after which positions are written into the database as well, in case
-the file of positions is lost."""
+MAX_BRIEF_PAGE: Final = 50
+"""The entries that are appended on the event loop at most: that takes well under a millisecond."""
+
+MAX_TRIMMED: Final = 500
+"""The entries that an append deletes at most, in addition to as many as it has: the first append
+after a long time without an acknowledgement would take long otherwise."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -80,13 +83,11 @@ class _AppendResult(NamedTuple, Generic[T]):
     out_of_order_count: int
     """The number of entries that have ever arrived out of order, with these."""
 
-    checkpointed: Checkpointed
-
 
 class LogState(Generic[T]):
     """One log of the file, shared by all its handles in this process.
 
-    Methods that take a connection run on the thread of the database, the others in the event loop.
+    Methods that take a connection are jobs of the database, the others run in the event loop.
 
     Invariants: what was read from the log's row is the state at `_version`; the cache holds linked
     entries without gaps, and is only used while no entry has arrived out of order since it was
@@ -99,31 +100,28 @@ class LogState(Generic[T]):
         database: Database,
         *,
         max_length: int | None,
-        durable: bool,
     ) -> None:
         self.topic = topic
         self.notifier: Final = Notifier()
         """Notified when this process has appended."""
         self.head: int = 0
-        """The highest id of the log, as last read or appended by the thread."""
-        self.readers: Final = ReaderPositions(database, self.ensure_row, durable=durable)
+        """The highest id of the log, as last read or appended by a job."""
+        self.readers: Final = ReaderPositions(database, self.ensure_row, self._other_logs)
         self.database = database
         self._max_length = max_length
         """The number of entries to keep, or ``None`` for all."""
         self._decode = msgspec.json.Decoder(topic.item).decode
         self._id = 0
-        """The id of the log's row; 0 if there is none. Set by the thread."""
+        """The id of the log's row; 0 if there is none. Set by jobs."""
+        self._suspect = 0
+        """The id up to which items may have been acknowledged before a power failure. Set by
+        jobs."""
         self._length = 0
-        """The number of entries, as last read by the thread."""
+        """The number of entries, as last read by a job."""
         self._out_of_order_count = 0
-        """The number of entries that have ever arrived out of order. Set by the thread."""
+        """The number of entries that have ever arrived out of order. Set by jobs."""
         self._version = -1
-        """The database's version when the row was last read, -1 before. Set by the thread."""
-        self._append_count = 0
-        """The number of appends by this process, for `CHECKPOINT_EVERY`. Set by the thread."""
-        self._checked_at_rollbacks = -1
-        """The number of rollbacks when positions were last compared with the head: a rollback may
-        have undone it. Set by the thread."""
+        """The database's version when the row was last read, -1 before. Set by jobs."""
         self._cache: deque[Entry[T]] = deque(maxlen=min(CACHE_SIZE, max_length or CACHE_SIZE))
         """The last appended entries. Changed by `append`, in the event loop."""
         self._out_of_order_at_cache = 0
@@ -133,12 +131,23 @@ class LogState(Generic[T]):
         """Start a write: insert the log's row if there is none. Returns its id."""
         self._refresh(db)
         if not self._id:
-            inserted = db.execute("INSERT INTO log (topic) VALUES (?)", (self.topic.name,))
+            inserted = db.execute("INSERT INTO log (topic) VALUES (?)", (self.stored_name,))
             self._id = inserted.lastrowid or 0
-        if self.topic.destructive and self._checked_at_rollbacks != self.database.rollbacks:
-            self.readers.clamp_to_head(self.head, self._id, db)
-            self._checked_at_rollbacks = self.database.rollbacks
         return self._id
+
+    @property
+    def stored_name(self) -> str:
+        """The name of the topic in the file, which is also what log records show."""
+        return self.database.stored_name(self.topic.name)
+
+    def _other_logs(self, db: sqlite3.Connection) -> list[int]:
+        """Return the ids of the other logs of the scope."""
+        scope = self.topic.scope
+        if not scope:
+            return []
+        query = "SELECT id, topic FROM log WHERE substr(topic, 1, ?) = ? AND id != ?"
+        rows = db.execute(query, (len(scope) + 1, f"{scope} ", self._id))
+        return [id for id, topic in rows if " " not in topic[len(scope) + 1 :]]
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -171,9 +180,16 @@ class LogState(Generic[T]):
     def _refresh(self, db: sqlite3.Connection) -> int:
         self._version = data_version(db)  # before the row: a later commit changes it again
         row = db.execute(
-            "SELECT id, head, length, latecomers FROM log WHERE topic = ?", (self.topic.name,)
+            "SELECT id, suspect, head, length, latecomers FROM log WHERE topic = ?",
+            (self.stored_name,),
         ).fetchone()
-        self._id, self.head, self._length, self._out_of_order_count = row or (0, 0, 0, 0)
+        self._id, self._suspect, self.head, self._length, self._out_of_order_count = row or (
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         return self.head
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
@@ -201,11 +217,14 @@ class LogState(Generic[T]):
 
     def _read_item(self, id: int, text: str | None) -> T | None:
         try:
-            return None if text is None else self._decode(text)
+            item = None if text is None else self._decode(text)
         except (ValueError, RecursionError):
-            about = {"log": self.topic.name, "item": id}
+            about = {"log": self.stored_name, "item": id}
             logger.warning("%s: item %d is damaged in the store", *about.values(), extra=about)
             return None
+        if item is not None and id <= self._suspect and self.topic.mark_recovered is not None:
+            return self.topic.mark_recovered(item)
+        return item
 
     async def pending_fetches(self) -> Sequence[PendingFetch]:
         """Return all fetch intents of the log."""
@@ -213,7 +232,10 @@ class LogState(Generic[T]):
         def job(db: sqlite3.Connection) -> Sequence[PendingFetch]:
             self._refresh(db)
             query = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
-            return [PendingFetch(*row) for row in db.execute(query, (self._id,))]
+            return [
+                PendingFetch(number, str(owner), float(until), completed)
+                for number, owner, until, completed in db.execute(query, (self._id,))
+            ]
 
         return await self.database.read(job)
 
@@ -230,11 +252,12 @@ class LogState(Generic[T]):
         *finish* is called in the same transaction. If *expected_head* is given and is not the head,
         nothing happens, and the result is ``None``.
         """
-        work = partial(self._append, entries, finish, expected_head)
-        result = await self.database.write(work)
+        result = await self.database.write(
+            partial(self._append, entries, finish, expected_head),
+            brief=len(entries) <= MAX_BRIEF_PAGE,
+        )
         if result is None:
             return None
-        self.readers.mark_checkpointed(result.checkpointed)
         if result.added:
             cache = self._cache
             out_of_order = result.out_of_order_count != self._out_of_order_at_cache
@@ -284,11 +307,7 @@ class LogState(Generic[T]):
             (self.head, length, self._out_of_order_count, log),
         )
         finish(db)
-        self._append_count += 1
-        checkpointed: Checkpointed = ()
-        if self._append_count % CHECKPOINT_EVERY == 0:
-            checkpointed = self.readers.checkpoint(db)
-        return _AppendResult(added, tail, self._out_of_order_count, checkpointed)
+        return _AppendResult(added, tail, self._out_of_order_count)
 
     def _entry(self, new: NewEntry[T], db: sqlite3.Connection) -> Entry[T] | None:
         """Return the entry to insert; ``None`` if it has no id and enough copies were seen."""
@@ -313,7 +332,7 @@ class LogState(Generic[T]):
             if entry.item is not None:
                 text = _encode(entry.item).decode()
         except (ValueError, RecursionError):
-            about = {"log": self.topic.name, "item": entry.id}
+            about = {"log": self.stored_name, "item": entry.id}
             logger.warning("%s: item %d cannot be encoded", *about.values(), extra=about)
         return (self._id, entry.id, entry.after, int(entry.gap), text)
 
@@ -345,31 +364,33 @@ class LogState(Generic[T]):
         return False
 
     def _trim(self, length: int, batch: int, db: sqlite3.Connection) -> int:
-        """Delete the entries that arrived first, but none of the last *batch*. Returns how many."""
+        """Delete the entries that arrived first, but none of the last *batch*. Returns how many.
+
+        Its cost does not depend on how many are kept: at most `MAX_TRIMMED` are looked at, and none
+        that may not be deleted.
+        """
         if self._max_length is None:
             return 0
-        excess = length - max(self._max_length, batch)
+        excess = min(length - max(self._max_length, batch), MAX_TRIMMED + batch)
         if excess <= 0:
             return 0
-        acknowledged = self.readers.max_stored(self._id, db) if self.topic.destructive else None
-        rows = [
-            (self._id, id)
-            for id in self._oldest(excess, db)
-            if acknowledged is None or id <= acknowledged
-        ]
+        last = max_stored(self._id, db) if self.topic.destructive else self.head
+        rows = [(self._id, id) for id in self._oldest(excess, last, db)]
         db.executemany("DELETE FROM entry WHERE log = ? AND id = ?", rows)
         return len(rows)
 
-    def _oldest(self, count: int, db: sqlite3.Connection) -> Iterator[int]:
-        """Yield the ids of the *count* entries that arrived first, in the order of arrival."""
+    def _oldest(self, count: int, last: int, db: sqlite3.Connection) -> Iterator[int]:
+        """Yield the ids up to *last* of the *count* entries that arrived first, in that order."""
         in_order = db.execute(
-            "SELECT id, 0, id FROM entry WHERE log = ? AND late IS NULL ORDER BY id LIMIT ?",
-            (self._id, count),
+            "SELECT id, 0, id FROM entry INDEXED BY in_order"
+            " WHERE log = ? AND late IS NULL AND id <= ? ORDER BY id LIMIT ?",
+            (self._id, last, count),
         ).fetchall()
         out_of_order = db.execute(
-            "SELECT late, 1, id FROM entry WHERE log = ? AND late IS NOT NULL"
+            "SELECT late, 1, id FROM entry INDEXED BY latecomer"
+            " WHERE log = ? AND late IS NOT NULL AND late <= ? AND id <= ?"
             " ORDER BY late, latecomer LIMIT ?",
-            (self._id, count),
+            (self._id, last, last, count),
         ).fetchall()
         arrived = merge(in_order, out_of_order, key=_arrival_order)
         return (row[2] for row in islice(arrived, count))

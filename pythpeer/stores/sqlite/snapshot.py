@@ -14,7 +14,6 @@ from ..snapshot import (
     StoreSnapshot,
     endpoint_snapshot,
 )
-from .ack_file import AckFile
 from .log import ANONYMOUS
 from .owner import is_alive
 from .positions import stored_positions
@@ -25,20 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["read_snapshot"]
 
 
-def read_snapshot(
-    db: sqlite3.Connection, ack_file: AckFile | None, now: float, latest: int
-) -> StoreSnapshot:
+def read_snapshot(db: sqlite3.Connection, now: float, latest: int) -> StoreSnapshot:
     """Return all logs and endpoints. *now* is the time of the clock that the file is written by."""
     db.execute("BEGIN")  # one state of the file for all queries
     try:
-        return StoreSnapshot(tuple(_logs(db, ack_file, now, latest)), tuple(_endpoints(db, now)))
+        return StoreSnapshot(tuple(_logs(db, now, latest)), tuple(_endpoints(db, now)))
     finally:
         db.execute("COMMIT")
 
 
-def _logs(
-    db: sqlite3.Connection, ack_file: AckFile | None, now: float, latest: int
-) -> list[LogSnapshot]:
+def _logs(db: sqlite3.Connection, now: float, latest: int) -> list[LogSnapshot]:
     rows = db.execute(
         "SELECT id, topic, head, length, leader, leads_until FROM log ORDER BY topic"
     ).fetchall()
@@ -55,7 +50,7 @@ def _logs(
                     service_id(stored.position),
                     _count(db, COUNT_AFTER, log, stored.position),
                 )
-                for name, stored in sorted(stored_positions(log, db, ack_file))
+                for name, stored in sorted(stored_positions(log, db))
                 if name not in (DIRECT, ANONYMOUS)
             ),
             latest=tuple(

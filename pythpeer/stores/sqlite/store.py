@@ -38,9 +38,10 @@ class SqliteStore(Store):
 
     Streams with a name resume at their position, and mail that a killed program was fetching is
     recovered. Sessions and programs of one machine that use the same file share its pacing, and one
-    of them polls for all. The file must be on a local disk. SQLite's own files and the positions of
-    the streams are next to it (``-wal``, ``-shm``, ``-places``): move or copy them together, while
-    no program uses them. All of them are readable by their owner only, and contain no key.
+    of them polls for all. The file must be on a local disk. SQLite's own files are next to it
+    (``-wal``, ``-shm``): move or copy them together, while no program uses them. All of them are
+    readable by their owner only, and contain no key. A file that other users own or can write is
+    rejected.
 
     The file is created if it does not exist. Opening a session raises `StoreError` if the file is
     damaged, belongs to another program or was written by a newer version; it is not changed then.
@@ -49,12 +50,13 @@ class SqliteStore(Store):
 
     Args:
         path: The path of the file.
-        durability: ``"normal"`` (the default) survives every end of the program; after a power
-            failure the last seconds of chat may be fetched again, and items that were acknowledged
-            in them are returned again. ``"full"`` waits for the disk at each step instead. The
-            fetch intent of mail is on the disk before the mail is requested, with either.
+        durability: What a stream returns again after a power failure. With ``"normal"``, the
+            default: what was acknowledged in the last second before it. With ``"full"``: one item,
+            because each step waits for the disk. The fetch intent of mail is on the disk before the
+            mail is requested, with either. A killed program gets one item again, with either.
         max_length: The number of last items that each log keeps, 100,000 by default; ``None`` keeps
             all. Mail that no stream has acknowledged is kept in addition.
+        read_only: Open the file for `snapshot` only: nothing is created, changed or locked.
 
     Raises:
         InvalidRequestError: if an argument is invalid.
@@ -66,15 +68,16 @@ class SqliteStore(Store):
         *,
         durability: Durability = "normal",
         max_length: int | None = MAX_LENGTH,
+        read_only: bool = False,
     ) -> None:
         super().__init__()
         if durability not in ("normal", "full"):
             raise InvalidRequestError('durability must be "normal" or "full"')
         if max_length is not None:
             check_integer("max_length", max_length, 1)
-        self._database = Database(_checked(path), durability)
+        self._database = Database(_checked(path), durability, read_only=read_only)
         self._max_length = max_length
-        self._durable = durability == "full"
+        self._read_only = read_only
         self._logs: dict[str, LogState[Any]] = {}
         """The logs by topic. Added when a handle is used, and cleared when the file is opened."""
         self._pacing: list[SqlitePacing] = []
@@ -97,19 +100,35 @@ class SqliteStore(Store):
         Raises:
             StoreError: if the file cannot be used.
         """
+        self._abandon_if_forked()
         async with self._open_lock():
             if not self._sessions:
                 self._logs.clear()
+                for pacing in self._pacing:
+                    pacing.reset()
                 await self._database.open()
+            try:
+                await self._database.prepare([pacing.key for pacing in self._pacing])
+            except BaseException:
+                if not self._sessions:
+                    await self._database.aclose()
+                raise
             self._sessions += 1
 
     async def aclose(self) -> None:
         """Close the store for one session. The last one closes the file."""
+        self._abandon_if_forked()
         with anyio.CancelScope(shield=True):
             async with self._open_lock():
                 self._sessions = max(0, self._sessions - 1)
-                if not self._sessions and self._database.ack_file is not None:
+                if not self._sessions and self._database.is_open:
                     await self._close()
+
+    def _abandon_if_forked(self) -> None:
+        """Forget sessions of the process that this one was forked from."""
+        if self._database.is_forked:
+            self._sessions, self._loop = 0, None
+            self._database.abandon()
 
     def _open_lock(self) -> asyncio.Lock:
         """Return the lock of the running event loop."""
@@ -122,13 +141,14 @@ class SqliteStore(Store):
 
     async def _close(self) -> None:
         try:
-            await self._database.write(self._checkpoint_and_release)
+            if not self._read_only:
+                await self._database.write(self._release, sync="now")
         finally:
             await self._database.aclose()
 
-    def _checkpoint_and_release(self, db: sqlite3.Connection) -> None:
+    def _release(self, db: sqlite3.Connection) -> None:
         for state in self._logs.values():
-            state.readers.checkpoint(db)
+            state.readers.store_all(db)
         for pacing in self._pacing:
             pacing.close(db)
 
@@ -140,7 +160,7 @@ class SqliteStore(Store):
         state = self._logs.get(topic.name)
         if state is None:
             state = self._logs[topic.name] = LogState(
-                topic, self._database, max_length=self._max_length, durable=self._durable
+                topic, self._database, max_length=self._max_length
             )
         return cast("LogState[T]", state)
 
@@ -155,9 +175,7 @@ class SqliteStore(Store):
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """Return the present content of the file, with the last *latest* items of each log."""
         database = self._database
-        return await database.read(
-            lambda db: read_snapshot(db, database.ack_file, database.now(), latest)
-        )
+        return await database.read(lambda db: read_snapshot(db, database.now(), latest))
 
     def __str__(self) -> str:
         return f"file {str(self._database.path)!r}"

@@ -7,7 +7,8 @@
 --   STREAM            log:         the stream, with the entries that arrived in order
 --   META              meta:        the lease, the acknowledged and the direct position, counters;
 --                                  for each name its epoch, and while it is replaying "late:" (its
---                                  position) and "catcher:" (the consumer that replays)
+--                                  position) and "catcher:" (the consumer that replays); where reads
+--                                  are destructive also "runs" and "jump", see `head_since`
 --   LINKS             links:       better links of entries in the stream: id -> "after gap"
 --   OUT_OF_ORDER      late:        the entries that arrived out of order, by id
 --   OUT_OF_ORDER_IDS  late-ids:    their ids, sorted
@@ -16,19 +17,28 @@
 --   FETCHES           announced:   the fetch intents, see lease_and_fetches.lua
 --   ALIVE             alive        the owners that are alive, by the time at which they expire
 --   DEATHS            deaths       the number of deaths, and of releases of a lease
+--   SERVER            server       the run of the server, and the time of the store
+--
+-- What a client knows of a log is one argument, "<head> <since>", which it has from the response to
+-- an earlier script: the head, and the start of the server's run at that time.
 
 local STREAM, META, LINKS, OUT_OF_ORDER, OUT_OF_ORDER_IDS, ARRIVAL_ORDER = unpack(KEYS, 1, 6)
-local SEEN, FETCHES, ALIVE, DEATHS = unpack(KEYS, 7, 10)
+local SEEN, FETCHES, ALIVE, DEATHS, SERVER = unpack(KEYS, 7, 11)
 
 -- By how much the ids jump in a log that lost its end: beyond all ids that any reader has seen.
 local JUMP = 1000000
 
+-- The number of runs of the server whose start is remembered.
+local MAX_RUNS = 16
+
 -- What the names of owners begin with, see Heartbeat.new_owner.
 local OWNER_PREFIX = 'pythpeer-'
 
+-- Whether the script stores nothing.
+local read_only = false
+
 local function now()
-  local time = redis.call('TIME')
-  return time[1] * 1000000 + time[2]
+  return (store_time(SERVER, not read_only and ALIVE))
 end
 
 local function fmt_int(number)
@@ -65,18 +75,65 @@ local function head()
   return info.err and 0 or number_of(field(info, 'last-generated-id'))
 end
 
--- Returns the same, for a client that has seen `known` as the head. If the head is lower now, the
--- server has lost the end of the log. Where reads are not destructive it is simply fetched again.
--- Where they are, it has to be recovered from the history, with ids beyond all that readers have
--- passed: a lost fetch intent starts that.
+-- Returns since when the server runs, which identifies its present run.
+local function present_run()
+  local since = redis.call('HGET', SERVER, 'since')
+  if not since then
+    since = fmt_int(now())
+    redis.call('HSET', SERVER, 'since', since)
+  end
+  return since
+end
+
+-- Returns up to which id the log is unchanged for a client that knows a run of the server:
+-- the lowest head with which any later run began. It has lost what was after that, and may have
+-- given the ids to others.
+local function shared_up_to(run)
+  local lowest = math.huge
+  if not run then return lowest end
+  for since, first_head in string.gmatch(redis.call('HGET', META, 'runs') or '', '(%d+):(%d+)') do
+    if tonumber(since) > run then lowest = math.min(lowest, tonumber(first_head)) end
+  end
+  return lowest
+end
+
+local function remember_run(since, first_head)
+  local runs, count = {}, 0
+  for run in string.gmatch(redis.call('HGET', META, 'runs') or '', '%d+:%d+') do
+    runs[#runs + 1] = run
+  end
+  if #runs > 0 and string.match(runs[#runs], '%d+') == since then return end
+  runs[#runs + 1] = since .. ':' .. fmt_int(first_head)
+  while #runs > MAX_RUNS do table.remove(runs, 1) end
+  redis.call('HSET', META, 'runs', table.concat(runs, ' '))
+end
+
+local function known_run(known)
+  return tonumber(string.match(known, ' (%d+)$') or '')
+end
+
+-- Returns what a client knows of the log from now on.
+local function known_from(last)
+  return fmt_int(last) .. ' ' .. present_run()
+end
+
+-- Returns the highest id, for a client with this knowledge of the log. If the server has lost the end
+-- of a log that is not read destructively, it is simply fetched again. Else it has to be recovered
+-- from the history, with ids beyond all that any reader has seen: a lost fetch intent starts that.
 local function head_since(known, destructive)
   local last = head()
-  if not destructive or last >= known then return last end
-  last = known + JUMP
+  if not destructive then return last end
+  remember_run(present_run(), last)
+  local known_head = tonumber(string.match(known, '^%d+'))
+  local jump = tonumber(redis.call('HGET', META, 'jump') or '0')
+  local lost = known_head > shared_up_to(known_run(known)) and known_head > jump
+  if last >= known_head and not lost then return last end
+  last = math.max(last, known_head) + JUMP
   redis.call('XADD', STREAM, fmt_int(last) .. '-0', 'after', '0')
   redis.call('XDEL', STREAM, fmt_int(last) .. '-0')
   local fetch = redis.call('HINCRBY', META, 'announcements', 1)
   redis.call('HSET', FETCHES, fetch, '0 - 0')
+  redis.call('HSET', META, 'jump', fmt_int(last))
   return last
 end
 
@@ -92,8 +149,10 @@ local function make_entry(id, after, gap, item)
   return {fmt_int(id) .. '-0', fields}
 end
 
+-- Returns the link of an entry. One that another program has written has none: it follows directly.
 local function link_of(entry)
-  return tonumber(entry[2][2]), entry[2][3] == 'gap'
+  local after = entry[2][1] == 'after' and tonumber(entry[2][2])
+  return after or number_of(entry[1]) - 1, entry[2][3] == 'gap'
 end
 
 -- Replaces links of entries by the better ones that are stored apart from the stream.
@@ -185,8 +244,10 @@ local function replay_position(name)
   return position and tonumber(position)
 end
 
+-- Returns "<epoch> <since>": how often the name was moved by seek, and the run of the server. A reader
+-- passes it with what it acknowledges.
 local function epoch(name)
-  return tonumber(redis.call('HGET', META, 'epoch:' .. name) or '0')
+  return (redis.call('HGET', META, 'epoch:' .. name) or '0') .. ' ' .. present_run()
 end
 
 -- Returns the id up to which all items were acknowledged.
@@ -215,10 +276,21 @@ local function raise_to(meta_field, position)
   end
 end
 
--- Acknowledges pending `ids`, and all up to `position`, for a reader of a name, unless the name was
--- moved by seek after the epoch that the reader knows.
+-- Acknowledges pending `ids`, and all up to `position`, for a reader of a name: nothing if the name was
+-- moved by seek after the epoch that the reader knows, and nothing that the server has lost since.
 local function acknowledge(name, known_epoch, position, ids)
-  if not position and #ids == 0 or known_epoch and known_epoch ~= epoch(name) then return end
+  if known_epoch ~= '' then
+    local number = string.match(known_epoch, '^%d+')
+    if number ~= string.match(epoch(name), '^%d+') then return end
+    local shared = shared_up_to(known_run(known_epoch))
+    if position then position = math.min(position, shared) end
+    local kept = {}
+    for _, id in ipairs(ids) do
+      if tonumber(id) <= shared then kept[#kept + 1] = id end
+    end
+    ids = kept
+  end
+  if not position and #ids == 0 then return end
   local delivered = group(name)
   if not delivered then
     if not position then return end

@@ -1,16 +1,17 @@
 -- Appends what is new among entries, and completes fetch intents.
 --
--- ARGV: known head, whether reads are destructive ("1"), the number of entries to keep or "",
---       owner, the head that the log must have or "", the number of completed fetch intents, their numbers, then for each new entry either
+-- ARGV: what the client knows, whether reads are destructive ("1"), the number of entries to keep or
+--       "", owner, the head that the log must have or "", the number of completed fetch intents,
+--       their numbers, then for each new entry either
 --         "n", id, after, gap, item                        with an id of the service
 --         "l", identity, max copies, from history, item, as duplicate      without an id
 --       where items are JSON, or "" if undecodable.
--- Returns the head, and the indices (from 0) of the entries that were new; nothing, without any
--- change, if the log does not have the required head. If the response was lost
--- and the call is repeated it returns the same: KEYS[11] keeps it for a minute.
+-- Returns what the client knows from now on, and the indices (from 0) of the entries that were new;
+-- nothing, without any change, if the log does not have the required head. If the response was lost
+-- and the call is repeated it returns the same: KEYS[12] keeps it for some minutes.
 
-local DONE = KEYS[11]
-local known, destructive, owner = tonumber(ARGV[1]), ARGV[2] == '1', ARGV[4]
+local DONE = KEYS[12]
+local known, destructive, owner = ARGV[1], ARGV[2] == '1', ARGV[4]
 local max_length = optional(ARGV[3])
 
 local done = redis.call('GET', DONE)
@@ -110,7 +111,8 @@ end
 
 local function trim_stream(length)
   local excess = redis.call('XLEN', STREAM) - length
-  if destructive and excess > 0 then
+  if excess <= 0 then return end
+  if destructive then
     local deletable, max_id = 0, max_deletable()
     for _, entry in ipairs(redis.call('XRANGE', STREAM, '-', '+', 'COUNT', excess)) do
       if number_of(entry[1]) > max_id then break end
@@ -169,6 +171,6 @@ for arg = 7, 6 + ARGV[6] do
   end
 end
 
-table.insert(added, 1, fmt_int(last))  -- cjson would round it
-redis.call('SET', DONE, cjson.encode(added), 'PX', 60000)
+table.insert(added, 1, known_from(last))
+redis.call('SET', DONE, cjson.encode(added), 'PX', 600000)
 return added

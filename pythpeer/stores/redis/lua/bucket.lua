@@ -5,7 +5,8 @@
 -- processes, and an expiry of each outstanding token. All times are the server's, in microseconds.
 --
 -- KEYS: the state; the server's run; the owners that are alive.
--- ARGV: owner, interval, burst, guard, session timeout, then the events, in their order:
+-- ARGV: owner, interval, burst, guard, session timeout, the latest possible time of the store and the
+--       number of steps that it belongs to (0 if unknown), then the events, in their order:
 --   "w", ticket, guard, age    the request of a ticket was written, `age` ago
 --   "a", ticket, age           it was answered
 --   "b", ticket                it was certainly not sent: the token is released
@@ -15,8 +16,8 @@
 -- An event that is sent twice, because the response was lost, does no harm.
 -- If the owner is "" nothing is changed, and of ARGV only the session timeout is used. Returns then
 -- the number of requests, of outstanding tokens and of waiters, and how long the bucket is paused.
--- Returns else for a "t": how long to wait before the next request for a token, or 0 if it is
--- granted; if the bucket is paused, that and for how long.
+-- Returns else how long to wait before the next request for a token, or 0 if it is granted; for how
+-- long the bucket is paused; the time of the store, its offset and its steps.
 --
 -- The state is "since|requests|burst|saved|due|paused|starts|outstanding|queue|cancelled":
 --   since        the start of the server's run that the state belongs to
@@ -38,9 +39,9 @@ local TOKEN_TTL = 30000000      -- after this time an outstanding token counts a
 local TURN_GRACE = 500000       -- how late a waiter may ask again and keep its rank in the queue
 local RECHECK_INTERVAL = 20000  -- when to ask again while an outstanding token is not written
 local STATE_TTL = 3600000000    -- how long the state is kept after its last effect
+local MAX_TTL = 1e15            -- the longest time for which Redis can keep a key
 
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
+local now, offset = store_time(SERVER, owner ~= '' and ALIVE)
 
 local function fmt_int(number)
   return string.format('%.0f', number)
@@ -102,6 +103,13 @@ if owner == '' then
   return {requests, outstanding_count, waiting, math.max(0, paused - now)}
 end
 if not since then
+  since = fmt_int(now)
+  redis.call('HSET', SERVER, 'since', since)
+end
+local steps, latest = tonumber(redis.call('HGET', SERVER, 'steps') or '0'), tonumber(ARGV[6])
+if latest > 0 and now > latest and tonumber(ARGV[7]) == steps then
+  -- The clock was set forward: less time has passed since the last requests than it seems.
+  steps = redis.call('HINCRBY', SERVER, 'steps', 1)
   since = fmt_int(now)
   redis.call('HSET', SERVER, 'since', since)
 end
@@ -220,7 +228,7 @@ local function acquire(ticket)
 end
 
 local wait = 0
-local index = 6
+local index = 8
 while index <= #ARGV do
   local op = ARGV[index]
   local ticket = owner .. '/' .. (ARGV[index + 1] or '')
@@ -261,6 +269,5 @@ local last = starts[#starts] and starts[#starts][2] or now
 local ttl = math.max(paused, due, last, now) - now + interval * (burst + 1) + STATE_TTL
 local state = string.format('%s|%d|%d|%d|%.0f|%.0f|%s|%s|%s|%s', since, requests, burst, saved, due,
   paused, write(starts), write(outstanding), write(queue), write(cancelled))
-redis.call('SET', STATE, state, 'PX', math.ceil(ttl / 1000))
-if paused > now then return {wait, math.ceil(paused - now)} end
-return wait
+redis.call('SET', STATE, state, 'PX', math.ceil(math.min(ttl, MAX_TTL) / 1000))
+return {wait, math.ceil(math.max(0, paused - now)), now, offset, steps}

@@ -33,14 +33,16 @@ elseif command == 'seek if new' then
   if not group(name) then make_group(name, tonumber(ARGV[4])) end
   delete_dead_consumers()
   return epoch(name)
-elseif command == 'seek' then
+elseif command == 'seek' or command == 'seek if known' then
+  if command == 'seek if known' and not group(name) then return end
   -- Items that are pending for readers of the name are no longer theirs.
   redis.call('HDEL', META, 'late:' .. name, 'catcher:' .. name)
   if group(name) then redis.call('XGROUP', 'DESTROY', STREAM, name) end
   make_group(name, tonumber(ARGV[4]))
-  return redis.call('HINCRBY', META, 'epoch:' .. name, 1)
+  redis.call('HINCRBY', META, 'epoch:' .. name, 1)
+  return epoch(name)
 elseif command == 'ack' then
-  acknowledge(name, optional(ARGV[3]), optional(ARGV[4]), rest(5))
+  acknowledge(name, ARGV[3], optional(ARGV[4]), rest(5))
 elseif command == 'leave' then
   leave(ARGV[4])
 end

@@ -1,31 +1,35 @@
 -- Returns the next items for one reader of a group, whose readers share the items of a name.
 --
--- ARGV: known head, whether reads are destructive ("1"), name, consumer, its session timeout in
+-- ARGV: what the client knows, whether reads are destructive ("1"), name, consumer, its session timeout in
 --       microseconds, limit, the position of the reader, the epoch of the name that it knows or "",
---       whether to return its pending items again ("1"), then what it acknowledges: a position or
---       "", and ids.
--- Returns a mode, the epoch, the head, the position of the group, and entries. The modes:
+--       the number of its pending items that it has received, their ids, then what it acknowledges:
+--       a position or "", and ids.
+-- Returns a mode, the epoch, what the client knows from now on, the position of the group, and
+-- entries. The modes:
 --   "next"      the next items of the group, in the order of the log
---   "again"     items that were returned before, to this reader or to a dead one
+--   "again"     items that were returned before: to a dead reader, or to this one in a response that
+--               was lost
 --   "catch up"  the stream lacks the next entry: all entries from there on, for this reader only
 --   "wait"      the same, and another reader is replaying
 
 local destructive, name, consumer = ARGV[2] == '1', ARGV[3], ARGV[4]
 local limit, position = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local last = head_since(tonumber(ARGV[1]), destructive)
+local last = head_since(ARGV[1], destructive)
 if not group(name) then make_group(name, position) end  -- the server has lost it
-acknowledge(name, optional(ARGV[8]), optional(ARGV[10]), rest(11))
+local held, acks = {}, 10 + ARGV[9]
+for index = 10, acks - 1 do held[ARGV[index] .. '-0'] = true end
+acknowledge(name, ARGV[8], optional(ARGV[acks]), rest(acks + 1))
 keep_alive(consumer, tonumber(ARGV[5]))
 local delivered, pending = group(name)
 
 local function result(mode, group_position, entries)
-  return {mode, epoch(name), last, group_position, entries}
+  return {mode, epoch(name), known_from(last), group_position, entries}
 end
 
-local function read_group(id)
+local function read_group()
   local reply = redis.call(
-    'XREADGROUP', 'GROUP', name, consumer, 'COUNT', limit, 'STREAMS', STREAM, id)
+    'XREADGROUP', 'GROUP', name, consumer, 'COUNT', limit, 'STREAMS', STREAM, '>')
   if not reply then return {} end
   return reply[1][2]
 end
@@ -36,45 +40,52 @@ local function drop_trimmed(id)
   return {id, {}}
 end
 
-local function claim(dead)
+local function claim(ids)
   local entries, by_id = {}, {}
-  for index, item in ipairs(redis.call('XPENDING', STREAM, name, '-', '+', limit, dead)) do
-    entries[index] = item[1]
-  end
-  for _, entry in ipairs(redis.call('XCLAIM', STREAM, name, consumer, 0, unpack(entries))) do
+  for _, entry in ipairs(redis.call('XCLAIM', STREAM, name, consumer, 0, unpack(ids))) do
     if entry then by_id[entry[1]] = entry end
   end
-  for index, id in ipairs(entries) do entries[index] = by_id[id] or drop_trimmed(id) end
-  if #entries < limit then redis.call('XGROUP', 'DELCONSUMER', STREAM, name, dead) end
+  for index, id in ipairs(ids) do entries[index] = by_id[id] or drop_trimmed(id) end
   return entries
 end
 
-local function claim_from_dead()
+-- Returns the first pending ids of a consumer, except those of `held`.
+local function pending_ids(owner, count)
+  local ids = {}
+  for _, item in ipairs(redis.call('XPENDING', STREAM, name, '-', '+', count, owner)) do
+    if not held[item[1]] and #ids < limit then ids[#ids + 1] = item[1] end
+  end
+  return ids
+end
+
+-- Returns what this reader has not received, or else what a dead one has not acknowledged.
+local function claim_undelivered()
+  local dead
   for _, info in ipairs(redis.call('XPENDING', STREAM, name)[4] or {}) do
-    local other = info[1]
-    if other ~= consumer and is_owner(other) and not alive(other) then
-      return claim(other)
+    local owner, count = info[1], tonumber(info[2])
+    if owner == consumer then
+      local ids = count > 0 and pending_ids(owner, ARGV[9] + limit) or {}
+      if #ids > 0 then return claim(ids) end
+    elseif not dead and is_owner(owner) and not alive(owner) then
+      dead = owner
     end
   end
-  return {}
+  if not dead then return {} end
+  local ids = pending_ids(dead, limit)
+  local entries = #ids > 0 and claim(ids) or {}
+  if #ids < limit then redis.call('XGROUP', 'DELCONSUMER', STREAM, name, dead) end
+  return entries
 end
 
 if pending > 0 then
-  local entries = {}
-  if ARGV[9] == '1' then
-    entries = read_group('0')
-    for index, entry in ipairs(entries) do
-      if not entry[2] then entries[index] = drop_trimmed(entry[1]) end
-    end
-  end
-  if #entries == 0 then entries = claim_from_dead() end
+  local entries = claim_undelivered()
   if #entries > 0 then return result('again', delivered, relinked(entries)) end
 end
 
 -- Returns the next entries of the stream, as far as they are linked and no entry that arrived out
 -- of order belongs between them; nothing if the stream lacks the next entry.
 local function read_linked(start)
-  local entries = relinked(read_group('>'))
+  local entries = relinked(read_group())
   local out_of_order = tonumber(out_of_order_after(start, 1)[1] or math.huge)
   local linked, reached = 0, start
   for index, entry in ipairs(entries) do

@@ -1,14 +1,13 @@
 -- Extends the life of owners, and removes dead ones.
 --
--- KEYS: the owners that are alive, by the time at which they expire; the number of deaths.
--- ARGV: session timeout in microseconds, how many owners are dead, their names, then the names of
---       those that are alive.
--- Returns the number of deaths so far.
+-- KEYS: the owners that are alive, by the time at which they expire; the number of deaths; the server.
+-- ARGV: session timeout in microseconds, the salt of the store (the server may have lost it), how
+--       many owners are dead, their names, then the names of those that are alive.
+-- Returns the number of deaths so far, the time of the store, its offset and its steps.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000000 + time[2]
-local first_alive = 3 + ARGV[2]
-for index = 3, first_alive - 1 do
+local now, offset = store_time(KEYS[3], KEYS[1])
+local first_alive = 4 + ARGV[3]
+for index = 4, first_alive - 1 do
   if redis.call('ZREM', KEYS[1], ARGV[index]) == 1 then redis.call('INCR', KEYS[2]) end
 end
 for index = first_alive, #ARGV do
@@ -16,4 +15,6 @@ for index = first_alive, #ARGV do
 end
 local expired = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 if expired > 0 then redis.call('INCRBY', KEYS[2], expired) end
-return tonumber(redis.call('GET', KEYS[2]) or '0')
+redis.call('HSETNX', KEYS[3], 'salt', ARGV[2])
+local steps = redis.call('HGET', KEYS[3], 'steps') or '0'
+return {tonumber(redis.call('GET', KEYS[2]) or '0'), now, offset, tonumber(steps)}

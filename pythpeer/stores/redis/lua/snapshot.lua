@@ -6,6 +6,7 @@
 -- stream, and the last of those that arrived out of order.
 
 local latest = tonumber(ARGV[1])
+read_only = true
 
 local function has_leader()
   local lease = redis.call('HMGET', META, 'leader', 'leads until')

@@ -1,0 +1,35 @@
+-- The beginning of each script: the time of the store, in microseconds.
+--
+-- It is the time of the server's clock, except that it never goes back: if the clock was set back,
+-- the time of the store continues from where it was. SERVER keeps for this, besides "run" and
+-- "since" (see register_run.lua):
+--   clock   the time of the store at some recent moment
+--   offset  by how much the time of the store is ahead of the server's clock; 0 if missing
+--   steps   how often bucket.lua has found that the clock was set forward; 0 if missing
+
+local CLOCK_RESOLUTION = 100000  -- how far the stored time may lag behind, to save writes
+local MAX_SILENCE = 900000       -- owners that are alive run scripts more often
+
+-- Returns the time, and the offset. Without `alive`, the key of the owners, nothing is stored.
+--
+-- If no script ran for a while, the server stood still or its clock was set forward, or no owner is
+-- alive. No owner could report then, so that time is not part of its session timeout.
+local function store_time(server, alive)
+  local time = redis.call('TIME')
+  local kept = redis.call('HMGET', server, 'clock', 'offset')
+  local last, offset = tonumber(kept[1] or '') or 0, tonumber(kept[2] or '') or 0
+  local now = time[1] * 1000000 + time[2] + offset
+  if now < last then
+    offset, now = offset + last - now, last
+    if alive then redis.call('HSET', server, 'offset', string.format('%.0f', offset)) end
+  elseif alive and now > last + CLOCK_RESOLUTION then
+    redis.call('HSET', server, 'clock', string.format('%.0f', now))
+    if last > 0 and now > last + MAX_SILENCE then
+      local owners = redis.call('ZRANGE', alive, string.format('(%.0f', last), '+inf', 'BYSCORE')
+      for _, owner in ipairs(owners) do
+        redis.call('ZINCRBY', alive, string.format('%.0f', now - last), owner)
+      end
+    end
+  end
+  return now, offset
+end

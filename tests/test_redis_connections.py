@@ -1,0 +1,269 @@
+"""Connections to Redis: dead ones, servers that are not what they should be, and the password."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ssl
+import weakref
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+import pytest
+import redis_server
+import trustme
+from fork_server import HANG_TIMEOUT
+from helpers import REAL, now, wait_until
+from redis_server import CANARY, FaultyRedis
+
+from pythpeer import Rate, StoreError
+from pythpeer.pacing.queue import Priority
+from pythpeer.stores import NewEntry, RedisStore, Topic
+from pythpeer.stores.redis.address import Address
+
+pytestmark = [pytest.mark.anyio, pytest.mark.processes]
+
+
+class Item(msgspec.Struct, frozen=True):
+    id: int
+
+
+CHAT: Final = Topic("chat", Item)
+
+LOOPS: Final = [
+    pytest.param(REAL, id="asyncio"),
+    pytest.param(
+        ("asyncio", {"use_uvloop": True}),
+        id="uvloop",
+        marks=pytest.mark.skipif(find_spec("uvloop") is None, reason="uvloop is not installed"),
+    ),
+]
+
+
+@pytest.fixture
+def anyio_backend() -> object:
+    """Real time: connections are reset by the kernel."""
+    return REAL
+
+
+async def keep_idle(store: RedisStore, count: int) -> None:
+    """Make the store keep *count* idle connections."""
+    log = store.log(CHAT)
+    await asyncio.gather(*(log.max_acknowledged() for _ in range(count)))
+    assert len(store._connections._idle) == count
+
+
+@pytest.mark.parametrize("anyio_backend", LOOPS)
+async def test_connections_that_were_reset_are_replaced_immediately(anyio_backend: object) -> None:
+    """Whatever the event loop raises for them; after one is found, the others are not tried."""
+    fake = FaultyRedis()
+    async with fake as store:
+        await store.open()
+        await keep_idle(store, 8)
+        fake.reset()
+        await asyncio.sleep(0.05)
+        opened, started = fake.connections, now()
+        assert await store.log(CHAT).max_acknowledged() == 7
+        assert now() - started < HANG_TIMEOUT
+        assert fake.connections == opened + 1
+        assert len(store._connections._idle) == 1
+
+
+async def test_silent_connections_cost_one_time_limit() -> None:
+    """Not one for each; and the call succeeds although that is longer than its patience."""
+    fake = FaultyRedis()
+    async with fake:
+        store = RedisStore(fake.url, timeout=0.3, patience=0.0)
+        await store.open()
+        await keep_idle(store, 8)
+        fake.mute()
+        opened = fake.connections
+        assert await store.log(CHAT).max_acknowledged() == 7
+        assert fake.connections == opened + 1
+        await store.aclose()
+
+
+async def test_a_failing_server_is_not_asked_without_a_pause() -> None:
+    """Only the first idle connection that is found dead is replaced without a back-off."""
+    fake = FaultyRedis()
+    async with fake as store:
+        await store.open()
+        fake.reset()
+        fake.silent = True
+        store._connections._timeout = 0.05
+        opened = fake.connections
+        with pytest.raises(StoreError, match="did not respond within"):
+            await store.log(CHAT).max_acknowledged()
+        assert fake.connections - opened < 8
+
+
+# -- the password ---------------------------------------------------------------------------------
+
+
+async def open_within(store: RedisStore, how: str) -> None:
+    if how == "asyncio.timeout":
+        async with asyncio.timeout(0.1):
+            await store.open()
+    else:
+        with anyio.fail_after(0.1):
+            await store.open()
+
+
+@pytest.mark.parametrize("how", ["task", "asyncio.timeout", "anyio.fail_after"])
+async def test_a_cancelled_connection_does_not_show_the_password(how: str) -> None:
+    """In no frame of the cancellation, wherever it arrives in redis-py."""
+    fake = FaultyRedis()
+    fake.silent = True
+    async with fake as store:
+        task = asyncio.ensure_future(store.open())
+        await wait_until(lambda: fake.commands)  # it authenticates
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await task
+        assert not redis_server.leaks(cancelled.value)
+        if how == "task":
+            return
+        with pytest.raises(TimeoutError) as expired:
+            await open_within(store, how)
+        assert not redis_server.leaks(expired.value)
+
+
+async def test_redis_py_warns_about_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Not at a connection with a password either."""
+    async with FaultyRedis() as store:
+        await store.open()
+    assert [record for record in caplog.records if record.name.startswith("redis")] == []
+
+
+async def test_the_host_of_a_certificate_is_checked(tmp_path: Path) -> None:
+    """Whatever the default of redis-py is: the password is not sent to another host."""
+    authority, ca = trustme.CA(), tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("other.example").configure_cert(context)
+    fake = FaultyRedis(context=context)
+    async with fake:
+        store = RedisStore(f"{fake.url.replace('redis://', 'rediss://')}?ssl_ca_certs={ca}")
+        with pytest.raises(StoreError, match="cannot be reached"):
+            await store.open()
+        assert fake.commands == []
+
+
+@redis_server.needs_a_server
+async def test_a_password_that_is_being_changed_is_waited_for(tmp_path: Path) -> None:
+    """It was right when the store was opened, so the error is transient."""
+    from redis.asyncio import Redis
+
+    with redis_server.real_server(tmp_path, password=CANARY) as server:
+        store = RedisStore(server.url, patience=0.0)
+        await store.open()
+        async with Redis(port=server.port, password=CANARY) as admin:
+            await admin.config_set("requirepass", "another")
+            await admin.client_kill_filter(_type="normal", skipme=True)
+            for _ in range(2):
+                with pytest.raises(StoreError, match="rejects the user name") as caught:
+                    await store.log(CHAT).max_acknowledged()
+                assert caught.value.transient
+            await admin.config_set("requirepass", CANARY)
+        assert await store.log(CHAT).max_acknowledged() == 0
+        await store.aclose()
+
+
+async def test_what_a_server_responds_is_shown_without_control_characters() -> None:
+    """A terminal would obey them. The password is hidden in both spellings."""
+    fake = FaultyRedis(b"-ERR unknown \x1b[2J\xe2\x80\xae " + CANARY.encode())
+    async with fake as store:
+        await store.open()
+        with pytest.raises(StoreError, match="unknown") as caught:
+            await store.log(CHAT).max_acknowledged()
+        assert str(caught.value).isprintable()
+        assert CANARY not in str(caught.value)
+
+
+async def test_a_failed_call_leaves_no_reference_cycle() -> None:
+    """The exception of redis-py would keep a dropped reader, and with it its items, alive."""
+    fake = FaultyRedis(b"-NOSCRIPT No matching script", b"-ERR no")
+
+    class Marker:
+        """Stands in the frame of the caller."""
+
+    async def call(store: RedisStore) -> weakref.ref[Marker]:
+        marker = Marker()
+        await store.log(CHAT).max_acknowledged()
+        return weakref.ref(marker)
+
+    async with fake as store:
+        await store.open()
+        gc.disable()
+        try:
+            marker = await call(store)
+            assert marker() is None
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("redis://localhost", False),
+        ("redis://127.0.0.2", False),
+        ("redis://[::1]", False),
+        ("rediss://db.example", False),
+        ("redis://db.example", True),
+        ("valkey://10.0.0.7", True),
+    ],
+)
+def test_a_connection_is_exposed(url: str, exposed: bool) -> None:
+    """If it goes to another machine without TLS."""
+    assert RedisStore(url)._address.is_exposed is exposed
+
+
+async def test_an_exposed_connection_is_logged_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each process, however many stores there are."""
+    monkeypatch.setattr(Address, "is_exposed", True)
+    fake = FaultyRedis()
+    async with fake:
+        for _ in range(2):
+            store = RedisStore(fake.url)
+            await store.open()
+            await store.aclose()
+    messages = [record.getMessage() for record in caplog.records]
+    assert len([text for text in messages if "is not encrypted: use rediss://" in text]) == 1
+    assert CANARY not in "".join(messages)
+
+
+@redis_server.needs_a_server
+async def test_the_documented_rights_are_enough(tmp_path: Path) -> None:
+    """For all that a store does. Without one of them the error says that it is a right."""
+    from redis.asyncio import Redis
+
+    guide = Path(__file__).parent.parent / "docs" / "how-to" / "workers.md"
+    (line,) = [line for line in guide.read_text().splitlines() if "ACL SETUSER" in line]
+    words = line.partition("redis-cli ")[2].replace("'", "").split()
+    with redis_server.real_server(tmp_path) as server:
+        async with Redis(port=server.port) as admin:
+            await admin.execute_command(*words)  # type: ignore[no-untyped-call]
+            store = RedisStore(f"redis://bot:PASSWORD@127.0.0.1:{server.port}/0")
+            await store.open()
+            mail = store.log(Topic("mail", Item, destructive=True))
+            reader = mail.reader("bot")
+            await reader.seek_if_new(0)
+            assert await mail.acquire_lease(1.0)
+            fetch = await mail.begin_fetch(1.0)
+            await mail.append([NewEntry(Item(1), identity="1")], completes=[fetch])
+            assert len(await reader.read(0, 10)) == 1
+            await mail.wait_for_append(0.01)
+            (await store.limiter("k", "x", Rate(1e-3)).acquire(Priority.CALL)).close()
+            assert len((await store.snapshot()).logs) == 1
+            await store.aclose()
+            await admin.execute_command("ACL", "SETUSER", "bot", "-@stream")  # type: ignore[no-untyped-call]
+            await store.open()
+            with pytest.raises(StoreError, match="does not permit the user") as caught:
+                await store.log(CHAT).append([NewEntry(Item(1), id=1)])
+            assert not caught.value.transient
+            await store.aclose()
