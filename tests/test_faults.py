@@ -117,7 +117,9 @@ def summary(result: object, reference: object) -> object:
         "silent TLS": "no connection to HOST within 5 s",
         "fin": "the connection to HOST broke before the response",
         "silence": f"no complete response of HOST within the time limit of {TIMEOUT} s (timeout)",
-        "body by drips": f"no complete response of HOST within the time limit of {TIMEOUT} s (timeout)",
+        "body by drips": (
+            f"no complete response of HOST within the time limit of {TIMEOUT} s (timeout)"
+        ),
         "garbage": "the response of HOST is not HTTP",
         "chunks cut": "the connection to HOST broke within the body",
         "compress": "unexpected Content-Encoding",

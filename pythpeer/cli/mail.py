@@ -23,8 +23,8 @@ mail: Final = App(name="mail", help="Follow, send and list PythBots mail.")
 ENDPOINT: Final = "pythbots.mail"
 
 CONFLICT: Final = (
-    "another program with this key does not receive the mail that is shown here, unless it uses the "
-    "same store (--store)"
+    "another program with this key does not receive the mail that is shown here, unless it uses "
+    "the same store (--store)"
 )
 """What happens if two programs with one key have two stores."""
 

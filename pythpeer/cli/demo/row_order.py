@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from datetime import datetime
 from typing import Final
 
 from ... import ChatMessage, Mail
@@ -25,7 +24,8 @@ class RowOrder:
 
     def __init__(self) -> None:
         self._held: deque[tuple[float, Item]] = deque()
-        """The items with the times of their arrival, in seconds of the caller's clock."""
+        """The items, each with the time from which it is held, in seconds of the caller's clock:
+        that of its arrival, or of the item after it if that is earlier. Ascending."""
 
     @property
     def next_due(self) -> float | None:
@@ -37,8 +37,8 @@ class RowOrder:
         at = len(self._held)
         while at and _is_before(item, self._held[at - 1][1]):
             at -= 1
-        # Not held for longer than the item after it.
-        self._held.insert(at, (min([now, *(time for time, _ in self._held)]), item))
+        arrival = self._held[at][0] if at < len(self._held) else now
+        self._held.insert(at, (arrival, item))
 
     def pop_due(self, now: float) -> list[Item]:
         """Return the items that have been held for long enough, in order, and hold them no more."""
@@ -46,12 +46,6 @@ class RowOrder:
         while self._held and self._held[0][0] + HOLD <= now:
             due.append(self._held.popleft()[1])
         return due
-
-    def pop_all(self) -> list[Item]:
-        """Return every item in order, and hold none."""
-        items = [item for _, item in self._held]
-        self._held.clear()
-        return items
 
 
 def _is_before(one: Item, other: Item) -> bool:
