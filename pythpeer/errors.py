@@ -29,6 +29,8 @@ from __future__ import annotations
 
 from typing import TypeAlias, TypeVar
 
+from .sanitize import printable
+
 __all__ = [
     "AccessDeniedError",
     "ApiError",
@@ -56,7 +58,8 @@ class PythpeerError(Exception):
     # Every parameter but the text is optional and keyword-only, because the default pickling of
     # exceptions (class, args, attributes) can restore an error only so.
     def __init__(self, text: str = "", *, endpoint: str | None = None) -> None:
-        super().__init__(text)
+        # Texts of services, servers and users can be part of it.
+        super().__init__(printable(text))
         self.endpoint = endpoint
         """Name of the endpoint, such as ``"peerbet.chat.get"``; ``None`` where no endpoint is
         involved."""

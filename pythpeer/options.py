@@ -23,6 +23,7 @@ __all__ = [
     "SessionOptions",
     "add_environment",
     "check_rates",
+    "check_ssl_context",
     "check_timeout",
     "check_type",
 ]
@@ -207,6 +208,19 @@ def check_type(name: str, kind: type[T], value: object) -> T:
     if not isinstance(value, kind):
         raise InvalidRequestError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
     return value
+
+
+def check_ssl_context(context: object) -> ssl.SSLContext | None:
+    """Return *context* if it checks certificates and host names: keys are sent with it."""
+    if context is None:
+        return None
+    context = check_type("ssl_context", ssl.SSLContext, context)
+    if context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
+        raise InvalidRequestError(
+            "ssl_context must check certificates and host names: to trust a certificate of your"
+            " own, use ssl.create_default_context(cafile=...)"
+        )
+    return context
 
 
 def check_timeout(name: str, value: object) -> float:

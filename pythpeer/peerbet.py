@@ -121,7 +121,7 @@ class ChatPage(msgspec.Struct, frozen=True):
 
 
 class ChatStream(Stream[ChatMessage]):
-    """The messages of the chat as they arrive, in id order, each once. See `Stream`.
+    """The messages of the chat as they arrive, in id order. See `Stream`.
 
     A message that arrives within seconds after one with a higher id is returned then, out of order.
     """

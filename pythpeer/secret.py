@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from typing import Final, NoReturn, SupportsIndex, final
 from urllib.parse import quote
 
@@ -33,12 +34,16 @@ def _problem(value: object) -> str | None:
     return None
 
 
+def _keep(text: str) -> Callable[[], str]:
+    return lambda: text
+
+
 @final
 class Secret:
     """A key whose text is shown only by an explicit call: ``Secret("x").reveal()``.
 
-    Its ``repr``, ``str`` and ``format`` show ``***`` only, it has no ``__dict__``, and pickling it
-    raises ``TypeError``. Two secrets are equal when their texts are equal.
+    Its ``repr``, ``str`` and ``format`` show ``***`` only, none of its attributes is the text, and
+    pickling it raises ``TypeError``. Two secrets are equal when their texts are equal.
 
     Args:
         value: The key: text that is not empty, without control characters and lone surrogates.
@@ -47,6 +52,7 @@ class Secret:
         InvalidRequestError: *value* is not such a text. The error does not show it.
     """
 
+    # The texts are kept in functions, because many programs show the attributes of an object.
     __slots__ = ("__encoded", "__value", "__weakref__")
 
     def __init__(self, value: str) -> None:
@@ -54,8 +60,8 @@ class Secret:
         if problem is not None:
             value = ""  # this frame is part of the traceback, and tracebacks can show locals
             raise InvalidRequestError(problem)
-        self.__value = value
-        self.__encoded = quote(value, safe="")
+        self.__value = _keep(value)
+        self.__encoded = _keep(quote(value, safe=""))
 
     @classmethod
     def try_wrap(cls, value: object) -> Result[Secret | None]:
@@ -78,15 +84,17 @@ class Secret:
 
     def reveal(self) -> str:
         """Return the key as text."""
-        return self.__value
+        return self.__value()
 
     def encoded(self) -> str:
         """Return the key percent-encoded, as it is written into a query."""
-        return self.__encoded
+        return self.__encoded()
 
     def fingerprint(self) -> str:
         """Return a short digest that distinguishes keys in a store without revealing them."""
-        return hashlib.blake2b(self.__value.encode(), digest_size=8, person=b"pythpeer").hexdigest()
+        return hashlib.blake2b(
+            self.__value().encode(), digest_size=8, person=b"pythpeer"
+        ).hexdigest()
 
     def __repr__(self) -> str:
         return "Secret('***')"
@@ -100,16 +108,22 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
-        return hmac.compare_digest(self.__value.encode(), other.__value.encode())
+        return hmac.compare_digest(self.__value().encode(), other.__value().encode())
 
     def __hash__(self) -> int:
-        return hash((Secret, self.__value))
+        return hash((Secret, self.__value()))
 
     def __copy__(self) -> Secret:
         return self
 
     def __deepcopy__(self, memo: object) -> Secret:
         return self
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if not name.startswith("_Secret__")]
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret cannot be pickled")
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
@@ -22,6 +23,7 @@ from .options import (
     SessionOptions,
     add_environment,
     check_rates,
+    check_ssl_context,
     check_timeout,
     check_type,
 )
@@ -113,8 +115,8 @@ class Session(AsyncContextOnly):
         idle_check: Seconds without a message after which a chat stream looks for the newest one, in
             place of another poll, to notice that the service has started its ids anew; 0 never
             does.
-        ssl_context: A TLS context, for a private certificate authority. The check of certificates
-            cannot be switched off otherwise.
+        ssl_context: A TLS context, for a private certificate authority. It must check certificates
+            and host names: that cannot be switched off.
         on_request: A hook that is called before each request is sent.
         on_response: A hook that is called after each request, with or without a response.
         on_retry: A hook that is called before a failed read is repeated.
@@ -180,10 +182,8 @@ class Session(AsyncContextOnly):
         """Bytes of a response body at most."""
         self._max_header = check_integer("max_header", max_header, 1, INT32_MAX)
         """Bytes of one header of a response at most."""
-        self._ssl_context = ssl_context
+        self._ssl_context = check_ssl_context(ssl_context)
         """The user's TLS context."""
-        if ssl_context is not None:
-            check_type("ssl_context", ssl.SSLContext, ssl_context)
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the session was opened last. Set by `open`."""
         self._open_lock = asyncio.Lock()
@@ -311,9 +311,10 @@ class Session(AsyncContextOnly):
         is_open = self._transport is not None
         failures = [endpoint.failures for endpoint in endpoints.values()]
         failures += [stream.failures for stream in streams]
+        recovery_errors = [stream.recovery_error for stream in streams]
         return SessionHealth(
             at=utc_now(),
-            ok=is_open and not any(failures),
+            ok=is_open and not any(failures) and not any(recovery_errors),
             open=is_open,
             endpoints=endpoints,
             streams=streams,
@@ -359,6 +360,7 @@ class Session(AsyncContextOnly):
 
         Raises:
             SessionClosedError: If the session is open in another event loop.
+            InvalidRequestError: If the TLS context does not check certificates any more.
             StoreError: If the store cannot be opened.
         """
         loop = asyncio.get_running_loop()
@@ -372,6 +374,7 @@ class Session(AsyncContextOnly):
                 return self
             from .transport import Transport  # late: it imports aiohttp, which takes long
 
+            check_ssl_context(self._ssl_context)  # it may have been changed
             if not self._store_open:
                 await self._store.open()
                 self._store_open = True
@@ -387,7 +390,12 @@ class Session(AsyncContextOnly):
         return self
 
     async def aclose(self) -> None:
-        """Close the session. Calls and streams that wait raise `SessionClosedError`. Idempotent."""
+        """Close the session. Calls and streams that wait raise `SessionClosedError`. Idempotent.
+
+        A request for unread mail that was sent is waited for, at most for its time limit, because
+        the service marks the mail as read. If the closing is cancelled, that request is
+        cancelled, and the mail is recovered later.
+        """
         if self._transport is None:
             return
         if self._loop is not None and not self._loop.is_closed():
@@ -396,19 +404,26 @@ class Session(AsyncContextOnly):
         self._pollers.close()
         for limiter in self._limiters.values():
             limiter.fail_waiters(self._caller)
-        try:
-            await transport.aclose()
-        finally:
-            # Shielded, because the rest must be closed even if this task is cancelled.
-            with anyio.CancelScope(shield=True):
-                try:
-                    await self._pollers.drain()
-                finally:
-                    self._store_open = False
-                    try:
-                        await self._store.aclose()
-                    finally:
-                        await self._hooks.aclose()
+        async with self._open_lock:  # opening the session again waits for its end
+            try:
+                transport.abort()
+                await self._pollers.drain()
+            finally:
+                # Shielded, because the rest must be closed even if this task is cancelled.
+                with anyio.CancelScope(shield=True):
+                    await self._close_rest(transport)
+
+    async def _close_rest(self, transport: Transport) -> None:
+        """Abort all requests, store what they have fetched, and close the store and the hooks."""
+        async with AsyncExitStack() as stack:  # each is closed, whatever the others raise
+            stack.push_async_callback(self._hooks.aclose)
+            stack.push_async_callback(self._close_store)
+            stack.push_async_callback(self._pollers.aclose)
+            stack.push_async_callback(transport.aclose)
+
+    async def _close_store(self) -> None:
+        self._store_open = False
+        await self._store.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.open()

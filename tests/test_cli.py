@@ -19,6 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from cli_runner import (
@@ -42,9 +43,10 @@ from pythpeer import Rate
 from pythpeer.cli import main, overview, runtime
 from pythpeer.cli.app import app
 from pythpeer.cli.demo import command as demo
+from pythpeer.cli.output.ndjson import json_line
 from pythpeer.cli.output.rows import Rows
-from pythpeer.cli.output.sanitize import json_line, sanitize
-from pythpeer.testing import DEFAULT_RATES, FakeServices, VirtualTimeLoop
+from pythpeer.sanitize import sanitize
+from pythpeer.testing import DEFAULT_RATES, FakeServices, Fault, VirtualTimeLoop
 from pythpeer.testing.scenes import SCENES
 
 pytest_plugins = ("cli_runner",)
@@ -109,6 +111,42 @@ def test_messages_are_data(
     assert "[bold]b[/bold]" in shown
     assert "[red]mallo" in shown
     assert not any(line.startswith("forged") for line in result.out.splitlines())
+
+
+HOSTILE: Final = (
+    "a\x1b]0;PWN\x07\x1b]52;c;UFdO\x07\x1b[2J\x1bPq\x1b\\\x9b5m\x9d8;;x\x9c\x90\x1b[6n"
+    "\u202e\u2066\u200b\ufeff\x85\u2028\r\n\t\v\x08\x00\x7f\U000e0041[red]\ud800z"
+)
+"""What a terminal would interpret, in one text."""
+
+
+@pytest.mark.parametrize("columns", [None, 100, 40])
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("command", [["user", "mallory"], ["staff", "7"], ["stats", "7"]])
+def test_no_field_of_a_response_controls_the_terminal(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    columns: int | None,
+    as_json: bool,
+    command: list[str],
+) -> None:
+    """Nor does the name of a field, or the error message of a service."""
+    person = dict.fromkeys(("username", "nickname", "avatar", "rank", HOSTILE), HOSTILE)
+    documents: dict[str, object] = {
+        "user": {"id": 7, **person, "powers": [HOSTILE], "chats": {HOSTILE: HOSTILE}},
+        "staff": [{"id": 7, **person, "time_held": HOSTILE}],
+        "stats": {"messages": 1, HOSTILE: {HOSTILE: 1, "b": 2}, f"{HOSTILE} 2": HOSTILE},
+    }
+    if columns:
+        terminal(columns)
+    for document in (documents[command[0]], {"error": HOSTILE}):
+        body = json.dumps(document).encode()
+        configured.faults.always("pythbots", Fault.garbage(body))
+        result = run(*command, *["--json"][:as_json])
+        for line in unstyled(result.out + result.err).splitlines():
+            assert sanitize(line.replace("\t", "")) == line.replace("\t", "")
+        assert "z" in result.out + result.err
 
 
 # -- the chat -------------------------------------------------------------------------------------
@@ -371,6 +409,24 @@ def test_values_of_every_shape_have_a_form(configured: FakeServices, run: Run) -
     assert "nothing\t\n" in out
 
 
+def test_numbers_of_any_size_have_a_form(
+    configured: FakeServices, run: Run, terminal: Callable[[int], None]
+) -> None:
+    """Also numbers that no fraction can be compared with, on a terminal and elsewhere."""
+    huge = 10**400
+    numbers: dict[str, Any] = {"users": huge, "peak_users": 0.5, "series": [huge, 0.5]}
+    configured.chats.add(7, **numbers)
+    configured.chats.appoint(7, "alice", "Owner", time_held=huge)
+    configured.chats.appoint(7, "bob", "Owner", time_held=1)
+    for columns in (None, 80):
+        if columns:
+            terminal(columns)
+        for command in ("stats", "staff"):
+            result = run(command, "7")
+            assert (result.code, result.err) == (0, "")
+            assert "1000" in result.out
+
+
 # -- wrong usage ----------------------------------------------------------------------------------
 
 
@@ -406,6 +462,65 @@ def test_wrong_usage_is_one_line_and_code_2(
     assert one_line(result.err)
     assert "\x1b" not in result.err
     assert configured.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "{}",
+        "--{}",
+        "-{}",
+        "--key={}",
+        "--help {}",
+        "chat {}",
+        "chat post hi {}",
+        "chat post hi --bot={}",
+        "chat post --key {} hi",
+        "chat tail --after {}",
+        "chat tail --json={}",
+        "stats {}",
+        "staff {}",
+        "serve --port {}",
+        "serve --peerbet-port={}",
+        "top --interval {}",
+        "completion {}",
+        "mail all {}",
+        "mail {}",
+    ],
+)
+@pytest.mark.parametrize("key", ["c4n4ryOfaKey", "c4n'4ry \"of", "c4n4ry-of_a+key/=="])
+def test_a_key_as_a_wrong_argument_is_not_shown(run: Run, arguments: str, key: str) -> None:
+    """The error names what is wrong, without what was typed there."""
+    result = run(*(argument.format(key) for argument in arguments.split()))
+    assert result.code == 2
+    assert one_line(result.err)
+    for part in (key, key[:6], "c4n4ry", "of_a"):
+        assert part not in result.out + result.err
+
+
+@pytest.mark.parametrize("arguments", ["serve --port {}", "serve --pythbots-port={}", "chat {}"])
+def test_a_key_of_digits_as_a_wrong_argument_is_not_shown(run: Run, arguments: str) -> None:
+    """Not as the number that it was converted to, either."""
+    result = run(*(argument.format("0099999999") for argument in arguments.split()))
+    assert result.code == 2
+    assert "99999" not in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error_text"),
+    [
+        (["chta"], 'Did you mean "chat"?'),
+        (["chat", "tail", "--after"], '"chat tail" parameter --after requires an argument'),
+        (["chat", "tail", "--after", "-1x"], "--after"),
+        (["chat", "tail", "--messages", "0"], 'Invalid value "0" for --messages. Must be >= 1'),
+        (["chat", "tail", "--name", "a", "--name", "b"], "--name specified multiple times"),
+    ],
+)
+def test_the_names_of_commands_and_options_are_shown(
+    run: Run, arguments: list[str], error_text: str
+) -> None:
+    """Only values are hidden, and what is too short for a key is not."""
+    assert error_text in run(*arguments).err
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from rich.console import Console, ConsoleDimensions
 
 from pythpeer import ChatMessage, Mail, SqliteStore
 from pythpeer.cli.output.colours import THEME_256
+from pythpeer.cli.output.console import make_console
 from pythpeer.cli.top.rates import Label, Rates, items, parse_key
 from pythpeer.cli.top.screen import TopScreen
+from pythpeer.sanitize import sanitize
 from pythpeer.secret import account_of
 from pythpeer.stores import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from pythpeer.testing import FakeServices, VirtualTimeLoop
@@ -286,3 +288,36 @@ def test_the_old_name_of_count_is_an_alias(run: Run, file: Path) -> None:
     new = run("top", "--store", str(file), "--json", "--count", "2", "--interval", "0.1")
     old = run("top", "--store", str(file), "--json", "--looks", "2", "--interval", "0.1")
     assert (old.code, old.out.count("\n")) == (new.code, new.out.count("\n")) == (0, 2)
+
+
+HOSTILE_NAMES = [
+    "\x1b]0;PWN\x07peerbet.chat https://peerbet.org\x1b[2J 0123\x9b5m",
+    "peerbet.chat https://[peerbet\u202e.org 0123",
+    "peerbet.chat\nsecond row https://a/ \x1b",
+    "\ud800 \x9d \u2066",
+    "",
+    " ",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES, ids=range(len(HOSTILE_NAMES)))
+@pytest.mark.parametrize("width", [40, 200])
+def test_names_in_a_store_are_untrusted(name: str, width: int) -> None:
+    """Other programs write to it: no name has an effect on the terminal, or ends the command."""
+    text = name.replace("\ud800", "")  # JSON has no half of a pair
+    snapshot = StoreSnapshot(
+        (
+            log(name, 1, readers=(ReaderSnapshot(name, 0, 1),), latest=(LatestItem(1, None),)),
+            log(CHAT, 2, latest=(LatestItem(1, stored(text)), LatestItem(2, name))),
+        ),
+        (EndpointSnapshot(name, 1, 0, 0, 0.0),),
+    )
+    screen = TopScreen(f"store {name}")
+    screen.add(0.0, snapshot)
+    console = make_console()
+    with console.capture() as capture:
+        console.print(screen.render(ConsoleDimensions(width, 30)))
+    for line in capture.get().splitlines():
+        assert sanitize(line) == line
+    assert "PWN" not in screen_after(snapshot, width=width, height=30).partition("\n")[2]

@@ -20,6 +20,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import pytest
 import trustme
 from helpers import examples
@@ -41,7 +42,10 @@ from pythpeer.doctor import Finding, Report, Sample, Status, examine, write_samp
 from pythpeer.doctor import peerbet as chat
 from pythpeer.doctor import pythbots as bots
 from pythpeer.doctor.redact import allowed_field, describe_types, redact, redact_words, type_name
+from pythpeer.pythbots import parse_user
 from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Quirks, VirtualTimeLoop
+from pythpeer.wire.fields import Fields
+from pythpeer.wire.query import JsonObject
 from pythpeer.wire.responses import try_parse_response
 
 pytestmark = pytest.mark.anyio
@@ -1080,3 +1084,19 @@ def test_samples_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be written"):
         write_samples([Sample("x", "y", b"{}")], tmp_path / "file" / "within")
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_the_work_for_a_large_object_is_limited() -> None:
+    """Its fields are tried one by one, but only some, and no copy has all of them."""
+    sizes: list[int] = []
+
+    def read(record: JsonObject) -> msgspec.Struct | None:
+        sizes.append(len(record))
+        return parse_user(Fields(record))
+
+    model = bots.Model("pythbots.userinfo", read)
+    document: JsonObject = {"username": "tiro", **{f"field {at}": at for at in range(90_000)}}
+    findings = {finding.check: finding for finding in bots.check_object(model, document)}
+    assert sum(sizes) < 200_000
+    assert "90000" in findings["pythbots.userinfo.unknown"].text
+    assert "username" not in findings["pythbots.userinfo.missing"].text

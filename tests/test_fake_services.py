@@ -770,6 +770,55 @@ async def test_a_start_that_fails_closes_what_it_opened() -> None:
         assert await Client(fake, http).ids() == []
 
 
+WEB_PAGE_HEADERS: list[dict[str, str]] = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": ""},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "same-origin"},
+    {"Host": "evil.example"},
+    {"Host": "evil.example:8401"},
+    {"Host": "localhost.evil.example"},
+    {"Host": "127.0.0.1.evil.example"},
+    {"Host": "localhost@evil.example"},
+    {"Host": ""},
+]
+
+
+@pytest.mark.parametrize("headers", WEB_PAGE_HEADERS, ids=str)
+async def test_requests_of_web_pages_are_rejected(
+    fake: FakeServices, client: Client, headers: dict[str, str]
+) -> None:
+    """Nothing is posted, sent or read, and the bot is not blamed: its keys can be guessed."""
+    fake.mail.deliver("alice", "hello")
+    for target in (f"{SET}&msg=EVIL", f"{MAIL}&user=alice&message=EVIL", f"{MAIL}&readnew"):
+        async with client.http.get(client.url(target), headers=headers) as response:
+            assert response.status == 403
+            assert "no web page" in (await response.json())["error"]
+    assert (fake.chat.messages, fake.mail.sent) == ([], [])
+    assert [mail.read for mail in fake.mail.inbox] == [False]
+    assert (fake.requests, fake.violations) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "localhost"},
+        {"Host": "LocalHost:8401"},
+        {"Host": "127.0.0.1:1"},
+        {"Host": "[::1]:8401"},
+        {"Sec-Fetch-Site": "none"},
+    ],
+    ids=str,
+)
+async def test_requests_of_programs_on_this_machine_are_answered(
+    client: Client, headers: dict[str, str]
+) -> None:
+    """Under every name of it, with the port of a tunnel, and from the address bar of a browser."""
+    assert (await client.get(f"{CHAT}get", **headers))["status"] == 1
+
+
 async def test_it_runs_no_task_of_its_own() -> None:
     """Without requests no task runs; after closing none is left."""
     before = asyncio.all_tasks()
@@ -791,7 +840,9 @@ async def test_closing_does_not_wait() -> None:
         half_asked[1].write(b"GET /api/chat/?action=g")
         silent = await asyncio.open_connection("127.0.0.1", port(fake.pythbots_url))
         deaf = await asyncio.open_connection("127.0.0.1", port(fake.peerbet_url), limit=1)
-        deaf[1].write(b"GET /api/chat/?action=get&last=300 HTTP/1.1\r\nHost: deaf\r\n\r\n" * 300)
+        deaf[1].write(
+            b"GET /api/chat/?action=get&last=300 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300
+        )
         await asyncio.sleep(1.0)
         loop = asyncio.get_running_loop()
         before = loop.time()

@@ -5,11 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import ExitStack
+from traceback import TracebackException
 
 import pytest
 
-from pythpeer import Session, merge
-from pythpeer.testing import FakeServices
+from pythpeer import (
+    ChatStream,
+    Endpoint,
+    InvalidRequestError,
+    MailStream,
+    MemoryStore,
+    MergedStream,
+    Secret,
+    Session,
+    SqliteStore,
+    merge,
+)
+from pythpeer.pacing.limiter import Limiter
+from pythpeer.stores import RedisStore
+from pythpeer.testing import Actor, FakeServices, Faults
+from pythpeer.wire.request import Request
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +38,37 @@ OPENED: dict[str, Callable[[Session], object]] = {
     "Session": lambda session: session,
     "FakeServices": lambda session: FakeServices(),
 }
+
+
+HALF_MADE: tuple[type, ...] = (
+    *(Session, ChatStream, MailStream, MergedStream, MemoryStore, SqliteStore, RedisStore),
+    *(FakeServices, Faults, Actor, Request, Limiter, Secret),
+)
+
+
+@pytest.mark.parametrize("kind", HALF_MADE)
+def test_an_object_whose_constructor_raised_has_a_repr(kind: type) -> None:
+    """It is a variable of the frames in the traceback, which debuggers show."""
+    assert kind.__name__ in repr(object.__new__(kind))
+
+
+@pytest.mark.parametrize(
+    "construct",
+    [
+        lambda: Session(timeout=-1.0),
+        lambda: Session(peerbet_key="\n"),
+        lambda: RedisStore("nonsense"),
+        lambda: FakeServices(nonsense=True),  # type: ignore[call-arg]
+        lambda: Request(Endpoint("mine", "https://example.com"), {"": 1}),
+        lambda: Request(Endpoint("mine", "https://example.com"), {"a": "\ud800"}),
+    ],
+)
+def test_the_traceback_of_a_constructor_can_show_variables(construct: Callable[[], object]) -> None:
+    """As log handlers and debuggers do."""
+    with pytest.raises(InvalidRequestError) as caught:
+        construct()
+    shown = TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "self = " in "".join(shown.format())
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from fake_client import CHAT, MAIL, SET, Client, add_messages, connect
+from helpers import wait_until
 
 from pythpeer import Session
 from pythpeer.testing import FakeServices, Fault
@@ -503,6 +505,38 @@ async def test_other_pages_cannot_read_the_events(tab: Tab) -> None:
     assert await tab.status("api/events", Origin="http://evil.example") == 403
     assert await tab.status("api/events", Host="evil.example") == 403
     assert await tab.status(Host="evil.example") == 403
+
+
+async def test_the_number_of_pages_that_receive_events_is_limited(
+    page: Page, tab: Tab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more is rejected, until another one is closed."""
+    monkeypatch.setattr(page_server, "MAX_READERS", 3)
+    async with contextlib.AsyncExitStack() as stack:
+        responses = [
+            await stack.enter_async_context(tab.http.get(f"{page.url}api/events"))
+            for _ in range(page_server.MAX_READERS)
+        ]
+        assert {response.status for response in responses} == {200}
+        assert await tab.status("api/events") == 503
+        responses[0].close()
+
+        async def is_free() -> bool:
+            return await tab.status("api/events") == 200
+
+        await wait_until(is_free)
+
+
+async def test_a_malformed_request_is_not_logged(
+    page: Page, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its target may contain a key."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(page.url[17:-1]))
+    writer.write(b"GET /?key=my-key HTTP/1.1\r\nHost: 127.0.0.1\r\nbroken\r\n\r\n")
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    assert "my-key" not in caplog.text
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("path", ["", "page.js", "api/events", "nowhere"])

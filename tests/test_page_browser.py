@@ -117,6 +117,25 @@ async def test_whatever_people_write_is_text(fake: FakeServices, tab: Browser) -
     assert await tab.run("document.querySelectorAll('main :is(script, img)').length") == 0
 
 
+async def test_other_pages_cannot_use_the_services(fake: FakeServices, tab: Browser) -> None:
+    """Neither with an image nor with a request that needs no permission: nothing takes effect."""
+    post = f"{fake.peerbet_url}/api/chat/?action=set&key={fake.peerbet_key}&msg=EVIL"
+    mail = f"{fake.pythbots_url}/api/mail.php?personalkey={fake.personal_key}&readnew"
+    fake.mail.deliver("alice", "hello")
+    # A page of this machine: Chromium itself keeps those of the internet from loopback.
+    await tab.open(f"{fake.pythbots_url}/another-page")
+    for url in (post, mail):
+        await tab.run(f"fetch({url!r}, {{mode: 'no-cors'}}).then(() => 0, () => 0)")
+        await tab.run(
+            "new Promise((done) => {"
+            f" const image = new Image(); image.onerror = image.onload = done; image.src = {url!r};"
+            "})"
+        )
+    assert fake.chat.messages == []
+    assert [letter.read for letter in fake.mail.inbox] == [False]
+    assert {request.endpoint for request in fake.requests} == {"pythbots"}  # the page itself
+
+
 async def test_the_keyboard_is_enough(fake: FakeServices, tab: Browser) -> None:
     """Names, private messages, tabs and contents: Tab, arrows, Enter; visible focus."""
     assert await tab.tab_to("sender", shift=True) == ["bot", "to", "sender"]

@@ -71,6 +71,7 @@ from pythpeer import (
     Telemetry,
 )
 from pythpeer.otel import OpenTelemetry
+from pythpeer.stores import SqliteStore, store_from_url
 from pythpeer.wire.request import Request
 
 pytestmark = pytest.mark.anyio
@@ -962,6 +963,45 @@ def test_no_wrong_variable_shows_a_key(
     with pytest.raises(InvalidRequestError) as raised:
         Session.from_env()
     check_error(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis:/:{}@host/0",
+        "redis::{}@host/0",
+        "redis:{}@host",
+        "REDISS:/user:{}@host",
+        "redis//:{}@host/0",
+        "valkey:{}",
+        "//:{}@host",
+        "user:{}@host:6379",
+        " redis:/:{}@host",
+        "redis://:{}@host/" + "9" * 5000,
+        "redis://:{}@host:" + "9" * 5000,
+        "redis://:{}@host/0?password=x",
+        "http://:{}@host",
+        "redis://:{}@[host/0",
+        "~{}/store.sqlite",
+        "{}\0",
+        "{}\ud800",
+    ],
+)
+def test_no_mistyped_store_shows_a_password(url: str) -> None:
+    """It is taken neither for a path, which errors show, nor for another URL."""
+    error = store_from_url(url.format(KEYS["peerbet_key"]))
+    assert type(error) is InvalidRequestError
+    assert str(error).startswith("PYTHPEER_STORE: ")
+    assert len(str(error)) < 200
+    check_error(error)
+
+
+@pytest.mark.parametrize(
+    "path", ["bot.sqlite", "redis.sqlite", "redis/a", "/a/b@c/d", "C:\\me@home\\a", "a:b", "x@y"]
+)
+def test_a_path_is_no_mistyped_url(path: str) -> None:
+    """Names of files may have most characters."""
+    assert isinstance(store_from_url(path), SqliteStore)
 
 
 async def test_no_wrong_argument_shows_a_key() -> None:

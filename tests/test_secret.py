@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import json
 import logging
 import pickle
 import pprint
 import traceback
 import weakref
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
+import rich
 from helpers import warns_renamed
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from pythpeer import InvalidRequestError, Secret
 from pythpeer.secret import account_of
@@ -118,6 +125,46 @@ def test_has_no_dictionary() -> None:
 def test_cannot_be_derived_from_at_type_checking_time() -> None:
     """It is final: no subclass can bring its text back into a repr."""
     assert getattr(Secret, "__final__", False) is True
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        dir,
+        inspect.getmembers,
+        inspect.getmembers_static,
+        object.__getstate__,
+        lambda secret: [getattr(secret, f"_Secret{name}") for name in ("__value", "__encoded")],
+    ],
+    ids=["dir", "getmembers", "getmembers_static", "state", "slots"],
+)
+def test_its_attributes_do_not_show_the_text(look: Callable[[Secret], object]) -> None:
+    """Debuggers, and libraries that encode any object, read them."""
+    shown = repr(look(Secret(CANARY)))
+    assert shown
+    for part in (CANARY, quote(CANARY, safe=""), "c4n4ry"):
+        assert part not in shown
+
+
+def test_no_private_attribute_is_listed() -> None:
+    """`dir` names what programs may use."""
+    assert {"reveal", "encoded", "fingerprint"} <= set(dir(Secret(CANARY)))
+    assert not [name for name in dir(Secret(CANARY)) if name.startswith("_Secret")]
+
+
+@pytest.mark.parametrize("options", [{"all": True}, {"private": True, "methods": True}])
+def test_rich_does_not_show_the_text(options: dict[str, Any]) -> None:
+    """With every attribute."""
+    output = StringIO()
+    rich.inspect(Secret(CANARY), console=Console(file=output), **options)
+    assert "Secret" in output.getvalue()
+    assert "c4n4ry" not in output.getvalue()
+
+
+def test_its_state_cannot_be_read() -> None:
+    """Libraries that encode any object, as jsonpickle does, ask for it."""
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        Secret(CANARY).__getstate__()
 
 
 # -- copies and pickles ---------------------------------------------------------------------------

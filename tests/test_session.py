@@ -567,6 +567,37 @@ def test_bad_options_are_errors_at_construction(option: str, value: object) -> N
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    "weaken",
+    [
+        {"check_hostname": False},
+        {"check_hostname": False, "verify_mode": ssl.CERT_OPTIONAL},
+        {"check_hostname": False, "verify_mode": ssl.CERT_NONE},
+    ],
+    ids=str,
+)
+def test_a_context_that_does_not_check_is_an_error(weaken: dict[str, object]) -> None:
+    """A key would be sent to anything that answers."""
+    context = ssl.create_default_context()
+    for name, value in weaken.items():
+        setattr(context, name, value)
+    for checks_too_little in (context, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)):
+        with pytest.raises(InvalidRequestError, match="cafile"):
+            Session(ssl_context=checks_too_little)
+
+
+async def test_a_context_that_stops_checking_is_an_error_at_opening() -> None:
+    """Contexts can be changed; nothing is opened with such a one."""
+    context = ssl.create_default_context()
+    session = Session(ssl_context=context)
+    context.check_hostname = False
+    with pytest.raises(InvalidRequestError, match="must check certificates and host names"):
+        await session.open()
+    context.check_hostname = True
+    async with session:
+        pass
+
+
 def test_an_unknown_option_is_a_type_error() -> None:
     """A misspelled option is not ignored."""
     with pytest.raises(TypeError, match="peerbet_keey"):

@@ -270,6 +270,14 @@ def test_a_bad_parameter_names_the_endpoint() -> None:
     assert caught.value.endpoint == "mine"
 
 
+def test_a_parameter_has_a_name() -> None:
+    """An empty one would be sent as ``=1``, which PHP ignores."""
+    for value in (1, "text", None, FLAG):
+        with pytest.raises(InvalidRequestError, match="name must not be empty") as caught:
+            Request(Endpoint("mine", BASE), {"": value})
+        assert caught.value.endpoint == "mine"
+
+
 # -- URLs -----------------------------------------------------------------------------------------
 
 GOOD_URLS = [

@@ -13,7 +13,7 @@ from .connect import PEERBET_KEY, connected, warn_if_volatile
 from .follow import follow
 from .input import read_text
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
-from .output.console import write_json
+from .output.console import print_line, write_json
 from .output.progress import Progress
 from .output.rows import Rows
 from .unsure import warn_if_interrupted
@@ -93,4 +93,4 @@ async def post(
             if json:
                 write_json("posted", {"id": id})
             else:
-                print(id, flush=True)
+                print_line(str(id))

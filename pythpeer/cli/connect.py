@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 from typing import Final, Literal, NamedTuple
 
 from .. import InvalidRequestError, PythpeerError, Session, SessionOptions
-from ..stores import store_from_url
+from ..stores import is_like_url, store_from_url
 from . import runtime
 from .input import prompt_key
 
@@ -76,7 +76,7 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
 
 def reject_store_url(store: str | None) -> None:
     """Raise `InvalidRequestError` for a URL as ``--store``, because it may contain a password."""
-    if store is not None and "://" in store:
+    if store is not None and is_like_url(store):
         raise InvalidRequestError("--store must be a file; set PYTHPEER_STORE for a URL")
 
 

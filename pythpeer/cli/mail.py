@@ -10,7 +10,7 @@ from .connect import PERSONAL_KEY, connected, warn_if_volatile
 from .follow import follow
 from .input import read_text
 from .options import Flag, Json, Messages, Name, Stdin, StorePath
-from .output.console import as_json, write_json
+from .output.console import as_json, print_line, write_json
 from .output.progress import Progress
 from .output.rows import Rows
 from .output.tables import table
@@ -72,7 +72,7 @@ async def send(
     if json:
         write_json("sent", {"to": recipient})
     else:
-        print("sent")
+        print_line("sent")
 
 
 @mail.command(name="all")

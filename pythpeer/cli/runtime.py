@@ -30,7 +30,7 @@ UNKNOWN = 3
 
 def print_error(text: str) -> None:
     """Print a text on stderr, as one line."""
-    from .output.sanitize import sanitize
+    from ..sanitize import sanitize
 
     with contextlib.suppress(OSError, ValueError):  # stderr is closed
         print(f"pythpeer: {' '.join(sanitize(text).split())}", file=sys.stderr, flush=True)

@@ -22,8 +22,7 @@ from .. import InvalidRequestError, Rate
 from ..testing import DEFAULT_RATES, FakeServices
 from . import runner, runtime
 from .options import Flag, Json
-from .output.console import make_console, write_json
-from .output.sanitize import sanitize
+from .output.console import make_console, print_line, write_json
 
 if TYPE_CHECKING:
     from ..testing.web import Notice, Page
@@ -111,8 +110,7 @@ def _show(notice: Notice, *, json: bool) -> None:
     if json:
         write_json(notice.kind, msgspec.to_builtins(notice))
     else:
-        text = f"{notice.date} {notice.endpoint}: {notice.text} [{notice.rule}]"
-        print(sanitize(text), flush=True)
+        print_line(f"{notice.date} {notice.endpoint}: {notice.text} [{notice.rule}]")
 
 
 def _print_intro(url: str, environment: dict[str, str]) -> None:

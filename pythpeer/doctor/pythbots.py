@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -25,7 +26,10 @@ PROBES: Final[tuple[Json, ...]] = (None, "1", "0", "2012-12-12 21:12:21", "words
 """The values that are put into each raw field."""
 
 MAX_RECORDS: Final = 20
-"""How many records of a list, and three times as many fields of each, are tried."""
+"""How many records of a list are tried."""
+
+MAX_FIELDS: Final = 60
+"""How many fields of each record are tried."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +79,20 @@ def _trace_fields(model: Model, document: Json) -> _Record | None:
     if not isinstance(document, dict):
         return None
     record = _unwrapped(model, document)
+    # Of a large object only these fields are copied and read for each probe.
+    tried = {name: record[name] for name in islice(record, MAX_FIELDS)}
+    sets = {name: _fields_set_by(model, tried, name) for name in tried}
+    return _Record(record, model.values(record), sets)
+
+
+def _fields_set_by(model: Model, record: JsonObject, name: str) -> frozenset[str]:
+    """Return the fields of the model that change with the raw field *name*."""
     values = model.values(record)
-    sets: dict[str, frozenset[str]] = {}
-    for name in list(record)[: 3 * MAX_RECORDS]:
-        changed: set[str] = set()
-        for probe in PROBES:
-            probed = model.values({**record, name: probe})
-            changed |= {field for field in values if probed.get(field) != values[field]}
-        sets[name] = frozenset(changed)
-    return _Record(record, values, sets)
+    changed: set[str] = set()
+    for probe in PROBES:
+        probed = model.values({**record, name: probe})
+        changed |= {field for field in values if probed.get(field) != values[field]}
+    return frozenset(changed)
 
 
 def _unwrapped(model: Model, document: JsonObject) -> JsonObject:

@@ -22,6 +22,7 @@ import anyio
 
 from ..deprecation import warn_renamed
 from ..errors import PythpeerError, RateLimitedError, SessionClosedError, StoreError
+from ..misuse import tolerant_repr
 from ..validation import check_seconds
 from .backend import Grant, PacingBackend
 from .bucket import Bucket, Rate
@@ -289,6 +290,7 @@ class Limiter:
             self._backend.pause(seconds)
         self._dispatch()
 
+    @tolerant_repr
     def __repr__(self) -> str:
         state = f"{self.available} of {self.rate.burst} available, {self.waiting} waiting"
         if self.paused_for:

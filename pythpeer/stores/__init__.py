@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from ..deprecation import old_names
 from ..errors import InvalidRequestError
@@ -31,6 +34,7 @@ __all__ = [
     "Store",
     "StoreSnapshot",
     "Topic",
+    "is_like_url",
     "store_from_url",
 ]
 
@@ -49,9 +53,30 @@ def store_from_url(text: str) -> Store | InvalidRequestError:
     """
     if text == "memory":
         return MemoryStore()
-    if "://" in text:
+    if is_like_url(text):
         try:
             return RedisStore(text)
         except InvalidRequestError as error:
             return InvalidRequestError(f"PYTHPEER_STORE: {error}")
-    return SqliteStore(Path(text).expanduser())
+    try:
+        path = Path(text).expanduser()
+        os.fsencode(path)
+    except (RuntimeError, ValueError):
+        path = None
+    if path is None or "\0" in text:
+        problem = "the path cannot be used: its user is unknown, or it is no valid text"
+        return InvalidRequestError(f"PYTHPEER_STORE: {problem}")
+    return SqliteStore(path)
+
+
+# A mistyped URL of a server must not be treated as a path: errors show paths, and the URL can have
+# a password: "redis:/:password@host", "//:password@host", "name:password@host".
+_LIKE_URL: Final = re.compile(
+    r"\s*(?:rediss?|valkeys?|unix|https?|tcp):|.*://|\s*//|(?![a-z]:[/\\]).*:.*@",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_like_url(text: str) -> bool:
+    """Return whether *text* is the URL of a server, or may have been meant as one."""
+    return _LIKE_URL.match(text) is not None

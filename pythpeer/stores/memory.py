@@ -6,13 +6,14 @@ import asyncio
 import math
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import count, islice, takewhile
 from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
 
+from ..misuse import tolerant_repr
 from ..pacing.limiter import Limiter, loop_clock
 from ..validation import check_integer
 from .base import DIRECT, Entry, Log, LogTail, NewEntry, Reader, Store, Topic
@@ -76,6 +77,7 @@ class MemoryStore(Store):
     def __str__(self) -> str:
         return "memory"
 
+    @tolerant_repr
     def __repr__(self) -> str:
         items = sum(len(state.ids) for state in self._logs.values())
         return f"<MemoryStore {len(self._logs)} logs, {items} items>"
@@ -228,6 +230,9 @@ class _MemoryLog(Log[T]):
         if added:
             state.notifier.notify_all()
         return added
+
+    async def copies(self) -> Mapping[str, int]:
+        return {identity: copies.seen for identity, copies in self._state.copies.items()}
 
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]

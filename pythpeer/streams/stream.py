@@ -15,7 +15,7 @@ from typing import Final, Generic, Literal, Self, TypeVar
 from ..errors import GapError, InvalidRequestError, StoreError
 from ..health import StreamHealth, utc_now
 from ..hooks import DeliveryEvent
-from ..misuse import AsyncContextOnly, AsyncIterationOnly
+from ..misuse import AsyncContextOnly, AsyncIterationOnly, tolerant_repr
 from ..retry import is_transient
 from ..stores.base import Entry
 from ..stores.ids import first_position, service_id
@@ -78,7 +78,9 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
-    """Items of one kind as they arrive, in order, each once: ``async for item in stream``.
+    """Items of one kind as they arrive, in order: ``async for item in stream``.
+
+    One stream returns each item once; delivery to a name is at least once, as follows.
 
     An item is acknowledged when the next one is requested, or by `ack`. Leaving the loop and
     `aclose` do not acknowledge it: a later stream of the same name returns that item again.
@@ -175,6 +177,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             failures=poller.outcomes.failures,
             last_error=poller.outcomes.last_error,
             failing_since=poller.outcomes.failing_since,
+            recovery_error=poller.recovery_error,
             polling=poller.in_flight,
             next_poll=next_poll,
             cursor=None if position is None else service_id(position),
@@ -234,6 +237,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
+    @tolerant_repr
     def __repr__(self) -> str:
         name = f" {self._name!r}" if self._name else ""
         state = "closed" if self._closed else f"at {self._cursor.position}"

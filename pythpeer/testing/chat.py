@@ -92,7 +92,10 @@ class FakeChat:
         return self._users.keys()
 
     def say(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int:
-        """Add a message and return its id. It is private if *to* is a username."""
+        """Add a message with *text* from the user *sender*, and return its id.
+
+        It is private if *to* is a username, and from a bot if *bot* is true.
+        """
         newest = self.messages[-1].id if self.messages else 0
         self._last_id = max(self._last_id, newest) + 1
         line = ChatLine(self._last_id, sender, to, text, self._date(), bot)
@@ -102,11 +105,11 @@ class FakeChat:
         return line.id
 
     def skip_to(self, id: int) -> None:
-        """Give the next message this id, or a higher one if messages have higher ones already."""
+        """Give the next message the id *id*, or a higher one if there are messages over it."""
         self._last_id = max(self._last_id, id - 1)
 
     def after(self, id: int) -> list[ChatLine]:
-        """Return the messages after the one with this id, in order."""
+        """Return the messages with ids over *id*, in order."""
         return self.messages[bisect_right(self.messages, id, key=attrgetter("id")) :]
 
     def subscribe(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:

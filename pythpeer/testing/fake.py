@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 import anyio
 
 from ..deprecation import warn_renamed
-from ..misuse import AsyncContextOnly
+from ..misuse import AsyncContextOnly, tolerant_repr
 from ..pacing.bucket import Rate
 from ..pacing.limiter import loop_clock
 from ..session import Session, SessionOptions
@@ -163,6 +163,7 @@ class FakeServices(AsyncContextOnly):
         self._running = False
         """Whether `start` was called, and `aclose` was not called after it."""
 
+    @tolerant_repr
     def __repr__(self) -> str:
         state = "running" if self._running else "stopped"
         return f"<FakeServices {state}, violations={len(self.violations)}>"
@@ -173,7 +174,14 @@ class FakeServices(AsyncContextOnly):
         return self._quirks
 
     def set_quirks(self, **quirks: Unpack[QuirkOptions]) -> None:
-        """Change quirks, effective for the next request. Raises `InvalidRequestError`."""
+        """Change quirks, effective for the next request.
+
+        Args:
+            **quirks: Undocumented behaviour, as described by `Quirks`.
+
+        Raises:
+            InvalidRequestError: If a quirk or its value is unknown.
+        """
         self._quirks = make_quirks(self._quirks, **quirks)
 
     @property
@@ -233,7 +241,7 @@ class FakeServices(AsyncContextOnly):
         return self.subscribe(listener)
 
     def register(self, username: str, *, peerbet_key: str, personal_key: str) -> None:
-        """Make two keys valid for *username*: one for Peerbet, one for the mail of PythBots."""
+        """Make *peerbet_key* valid for *username*, and *personal_key* for the mail of that user."""
         self.chat.register(username, peerbet_key)
         self.mail.register(username, personal_key)
 
@@ -322,7 +330,7 @@ class FakeServices(AsyncContextOnly):
 
     @asynccontextmanager
     async def outage(self, *services: Service) -> AsyncGenerator[None]:
-        """Drop every connection and refuse new ones, of both services or of those given.
+        """Drop every connection and refuse new ones: of *services*, or of both by default.
 
         The ports stay reserved until that ends with the context. In the rare case that another
         program gets one as the outage starts, the context raises ``OSError`` if it is in use then.

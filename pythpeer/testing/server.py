@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable
@@ -26,6 +27,14 @@ __all__ = ["HOST", "LoopbackServer", "listen"]
 
 HOST: Final = "127.0.0.1"
 
+LOOPBACK_HOST: Final = re.compile(
+    r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE
+)
+"""A ``Host`` of this machine. Another name in it means that a browser was directed here by a DNS
+server (DNS rebinding)."""
+
+REJECTED: Final = b'{"error":"only programs on this machine may send this, no web page"}'
+
 LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 """``SO_LINGER`` with no time to linger: closing the socket sends an RST."""
 
@@ -42,7 +51,8 @@ logger.addFilter(_hides_request)
 class LoopbackServer:
     """Serves *answer* on 127.0.0.1, and calls *malformed* for requests that cannot be parsed.
 
-    It listens on *port*, or on a free one if that is 0.
+    It listens on *port*, or on a free one if that is 0. What a browser sends for a web page is
+    rejected: every page can know the keys of the fake.
     """
 
     def __init__(
@@ -113,6 +123,8 @@ class LoopbackServer:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "UNKNOWN":  # aiohttp 4 calls this for it, 3 responds itself
             return web.Response(status=400)
+        if not _is_for_this_machine(request) or _is_from_web_page(request):
+            return web.Response(status=403, body=REJECTED, content_type="application/json")
         response, fault = self._answer(request)
         delay = response.delay + (fault.delay if fault is not None else 0.0)
         if delay:
@@ -152,6 +164,16 @@ class LoopbackServer:
         loop = asyncio.get_running_loop()
         extra: dict[str, Any] = {"pre_handler_error": parser_error[0]} if parser_error else {}
         return web.BaseRequest(message, payload, protocol, writer, task, loop, **extra)
+
+
+def _is_for_this_machine(request: web.BaseRequest) -> bool:
+    return all(map(LOOPBACK_HOST.fullmatch, request.headers.getall("Host", [])))
+
+
+def _is_from_web_page(request: web.BaseRequest) -> bool:
+    """Return whether a browser sent a request for a page, and not for an address that was typed."""
+    site = request.headers.get("Sec-Fetch-Site", "none")
+    return "Origin" in request.headers or site != "none"
 
 
 def _reserve(port: int) -> socket.socket:

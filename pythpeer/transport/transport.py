@@ -106,8 +106,9 @@ class Transport:
         self._user_agent = user_agent
         """Value of the header ``User-Agent``."""
 
-        self._deadlines: dict[float, Deadlines] = {}
-        """By time limit, the attempts that are under way. `_make_route` adds."""
+        self._deadlines: dict[tuple[float, bool], Deadlines] = {}
+        """By time limit, and whether they are destructive reads, the attempts that are under way.
+        `_make_route` adds."""
 
         self._pool = Pool(tls=ssl_context or True, max_header=max_header)
         """The connections."""
@@ -133,7 +134,9 @@ class Transport:
         )
         if single_use:
             after += "Connection: close\r\n"
-        deadlines = self._deadlines.setdefault(time_limit, Deadlines(time_limit))
+        deadlines = self._deadlines.setdefault(
+            (time_limit, effect is Effect.CONSUME), Deadlines(time_limit)
+        )
         before = f"GET {parts.raw_path}"
         return Route(host, address, before, after, single_use, time_limit, deadlines)
 
@@ -252,6 +255,12 @@ class Transport:
         if status == 101:  # the bytes that follow are of another protocol
             return b""
         return await try_read_body(message, payload, self._max_body, attempt.request.endpoint.name)
+
+    def abort(self) -> None:
+        """Let requests fail that are under way, except destructive reads."""
+        for (_, is_destructive), deadlines in self._deadlines.items():
+            if not is_destructive:
+                deadlines.close()
 
     async def aclose(self) -> None:
         """Close every connection. Requests that are under way fail."""

@@ -59,6 +59,8 @@ def encode_query(params: Mapping[str, Param], endpoint: str) -> list[str | Secre
             raise InvalidRequestError(
                 f"a parameter's name must be text, not {type_name}", endpoint=endpoint
             )
+        if not name:
+            raise InvalidRequestError("a parameter's name must not be empty", endpoint=endpoint)
         if value is None:
             continue
         # An ASCII identifier needs no encoding, and neither does an integer.

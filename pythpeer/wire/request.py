@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Generic
 
 from ..errors import InvalidRequestError
+from ..misuse import tolerant_repr
 from ..secret import Secret
 from .endpoints import Endpoint, T_co
 from .query import Param, encode_query, redacted_query
@@ -38,6 +39,7 @@ class Request(Generic[T_co]):
             )
         self.segments = [*endpoint.segments, *encode_query(params, endpoint.name)]
 
+    @tolerant_repr
     def __repr__(self) -> str:
         return f"<Request {self.endpoint.name} {''.join(map(str, self.segments))[1:]}>"
 
@@ -56,3 +58,7 @@ class Request(Generic[T_co]):
             *(segment for segment in self.segments if isinstance(segment, Secret)),
             *(self.headers or {}).values(),
         ]
+
+    def texts(self) -> list[str]:
+        """Return every text among the parameters, which other users may have written."""
+        return [value for value in self._params.values() if isinstance(value, str)]

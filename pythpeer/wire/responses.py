@@ -10,14 +10,11 @@ page.
 
 from __future__ import annotations
 
-import html
-import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
-from urllib.parse import quote, quote_plus
 
 import msgspec
 
@@ -30,7 +27,8 @@ from ..errors import (
     RateLimitedError,
     Result,
 )
-from ..secret import Secret
+from ..sanitize import printable
+from .echoes import GetSecrets, GetTexts, mask_keys, without_texts
 from .endpoints import Endpoint
 from .fields import to_int
 from .lenient_json import (
@@ -50,17 +48,25 @@ T = TypeVar("T")
 MAX_EXCERPT: Final = 200
 """Maximum number of characters of a body in an error."""
 
+MAX_CHECKED: Final = 1000
+"""How many characters of an error message are checked to classify it."""
 
-GetSecrets = Callable[[], Iterable[Secret]]
-"""Returns the keys that an error must not show."""
+
+def _no_texts() -> Iterable[str]:
+    return ()
 
 
 def try_parse_response(
-    endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
+    endpoint: Endpoint[T],
+    status: int,
+    body: bytes,
+    secrets: GetSecrets,
+    texts: GetTexts = _no_texts,
 ) -> Result[T]:
     """Return the result of a response, or the error that its status and its body mean.
 
-    *secrets* returns the keys that an error must not show.
+    *secrets* returns the keys that an error must not show, *texts* the texts of the request: an
+    error message that repeats them is understood without them.
     """
     if 200 <= status < 300:
         if nests_too_deeply(body):
@@ -75,7 +81,7 @@ def try_parse_response(
                 return result
         except (ValueError, RecursionError):
             pass  # the lenient parser distinguishes an error message from damage
-        return _try_parse_leniently(endpoint, status, body, secrets)
+        return _try_parse_leniently(endpoint, status, body, secrets, texts)
     message = None
     if 400 <= status < 500:
         value = parse_json(body)
@@ -84,19 +90,19 @@ def try_parse_response(
         text = _redacted_excerpt(message, secrets) if message else "too many requests"
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
     if message is not None or status in (401, 403):
-        return _api_error(endpoint, status, _redacted_excerpt(message or "", secrets))
+        return _api_error(endpoint, status, message or "", secrets, texts)
     return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
 
 
 def _try_parse_leniently(
-    endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets
+    endpoint: Endpoint[T], status: int, body: bytes, secrets: GetSecrets, texts: GetTexts
 ) -> Result[T]:
     value = parse_shallow_json(body)
     message = _error_text(value, status_means_success=endpoint.status_means_success)
     if message is None and endpoint.any_status_is_error and not _is_success(value):
         message = _message_field(value) or None
     if message is not None:
-        return _api_error(endpoint, status, _redacted_excerpt(message, secrets))
+        return _api_error(endpoint, status, message, secrets, texts)
     problem = "the response is not JSON"
     if value is not NO_JSON:
         try:
@@ -176,65 +182,31 @@ def _message_field(value: Json | NoJson) -> str:
     return message if isinstance(message, str) else ""
 
 
-def _api_error(endpoint: Endpoint[object], status: int, message: str) -> PythpeerError:
-    if _RATE_LIMIT_WORDS.search(message):
-        return RateLimitedError(message, endpoint=endpoint.name, status=status)
-    text = message or f"HTTP status {status}"
-    if not (status in (401, 403) or _ACCESS_WORDS.search(message)):
-        return ApiError(text, endpoint=endpoint.name, message=message, status=status)
+def _api_error(
+    endpoint: Endpoint[object], status: int, message: str, secrets: GetSecrets, texts: GetTexts
+) -> PythpeerError:
+    shown = _redacted_excerpt(message, secrets)
+    words = message[:MAX_CHECKED]
+    if _RATE_LIMIT_WORDS.search(words) or _ACCESS_WORDS.search(words):
+        # Otherwise the name of a user could decide which error it is: "no user 'slow down'".
+        words = without_texts(words, texts())
+    if _RATE_LIMIT_WORDS.search(words):
+        return RateLimitedError(shown, endpoint=endpoint.name, status=status)
+    text = shown or f"HTTP status {status}"
+    if not (status in (401, 403) or _ACCESS_WORDS.search(words)):
+        return ApiError(text, endpoint=endpoint.name, message=shown, status=status)
     if endpoint.denied_hint:
         text = f"{text} ({endpoint.denied_hint})"
-    return AccessDeniedError(text, endpoint=endpoint.name, message=message, status=status)
+    return AccessDeniedError(text, endpoint=endpoint.name, message=shown, status=status)
 
 
 # -- excerpts for errors --------------------------------------------------------------------------
 
 
 def _redacted_excerpt(text: str, secrets: GetSecrets) -> str:
-    """Return the printable beginning of *text*, with every form of every key replaced.
-
-    A service can echo a key unchanged, percent-encoded once or twice in either case, or escaped for
-    JSON or HTML.
-    """
-    forms: set[str] = set()
-    for secret in secrets():
-        key = secret.reveal()
-        once = quote(key, safe="")
-        escaped = json.dumps(key)[1:-1]
-        bare = json.dumps(key, ensure_ascii=False)[1:-1]
-        forms |= {key, escaped, bare, once, quote(once, safe=""), quote(key), quote_plus(key)}
-        forms |= {form.replace("/", "\\/") for form in (key, escaped, bare)}
-        forms |= {html.escape(key), html.escape(key, quote=False)}
-    text = _masked(text, forms, 4 * MAX_EXCERPT).strip(WHITESPACE)[:MAX_EXCERPT]
-    return "".join(character if character.isprintable() else " " for character in text).strip()
-
-
-def _masked(text: str, forms: Collection[str], limit: int) -> str:
-    """Return the first *limit* characters of *text* after replacing every form in it by ``***``.
-
-    The text is cut after replacing, because a part of a key would not be found. Only as much of it
-    is searched as the result needs, because a body can have millions of characters.
-    """
-    if not forms:
-        return text[:limit]
-    longest_first = sorted(forms, key=len, reverse=True)
-    pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
-    max_length = len(longest_first[0])
-    masked, start = "", 0
-    while start < len(text) and len(masked) < limit:
-        end = start + limit - len(masked)
-        match = pattern.search(text, start, end + max_length)
-        if match is None or match.start() >= end:
-            masked += text[start:end]
-            break
-        masked += text[start : match.start()] + "***"
-        start = match.end()
-        # A form that begins within this one may end after it.
-        while match := pattern.search(text, match.start() + 1, start + max_length):
-            if match.start() >= start:
-                break
-            start = max(start, match.end())
-    return masked[:limit]
+    """Return the printable beginning of *text*, with every key replaced."""
+    masked = mask_keys(text.lstrip(WHITESPACE), secrets, MAX_EXCERPT)
+    return printable(masked.strip(WHITESPACE)).strip()
 
 
 # -- Retry-After ----------------------------------------------------------------------------------

@@ -135,5 +135,6 @@ async def read_health(session: Session) -> None:
     assert_type(stream_health.cursor, int | None)
     assert_type(stream_health.lag, int)
     assert_type(stream_health.gaps, int)
+    assert_type(stream_health.restarts, int)
     assert_type(stream_health.skipped, int)
     assert_type(merge(stream).health(), tuple[StreamHealth, ...])

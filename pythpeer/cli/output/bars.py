@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -15,7 +15,8 @@ def as_number(value: object) -> int | float | None:
     """Return a count or an amount, ``None`` for values without a bar: text, flags, negatives."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value if 0 <= value < math.inf else None
+    # An integer over this cannot be divided by a fraction.
+    return value if 0 <= value <= sys.float_info.max else None
 
 
 def fractions(fields: Mapping[str, object]) -> dict[str, float]:

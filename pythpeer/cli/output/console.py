@@ -8,24 +8,39 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from shutil import get_terminal_size
 from typing import Any
 
 import msgspec
-from rich.console import Console, ConsoleDimensions
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from ...dice import DiceRoll
 from ...peerbet import ChatMessage
 from ...pythbots import ChatStats, Mail, StaffMember, User
+from ...sanitize import sanitize
 from .colours import THEME_16, THEME_256
-from .sanitize import json_line
+from .ndjson import json_line
 
-__all__ = ["as_json", "is_interactive", "make_console", "write_json"]
+__all__ = ["as_json", "is_interactive", "make_console", "print_line", "write_json"]
 
 
 class _Console(Console):
-    """A rich console that raises an error for a broken pipe instead of exiting."""
+    """A rich console that prints no control character of any text.
+
+    It raises an error for a broken pipe instead of exiting.
+    """
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        # Everything that is printed comes through here, whichever renderable it is part of.
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text == "\n" or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment("\n".join(map(sanitize, segment.text.split("\n"))), segment.style)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -52,6 +67,11 @@ def make_console(*, stderr: bool = False) -> Console:
 def is_interactive(console: Console) -> bool:
     """Return whether it is a terminal on which printed lines can be replaced."""
     return console.is_terminal and not console.is_dumb_terminal
+
+
+def print_line(*cells: str) -> None:
+    """Print one line, with tabs between *cells*, without control characters in them."""
+    print("\t".join(map(sanitize, cells)), flush=True)
 
 
 def write_json(kind: str, fields: Mapping[str, object]) -> None:

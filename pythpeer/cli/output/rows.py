@@ -11,9 +11,9 @@ from rich.text import Text
 
 from ...peerbet import ChatMessage
 from ...pythbots import Mail
+from ...sanitize import sanitize
 from .colours import sender_style
-from .console import as_json, make_console, write_json
-from .sanitize import sanitize
+from .console import as_json, make_console, print_line, write_json
 
 __all__ = ["Rows"]
 
@@ -43,10 +43,7 @@ class Rows:
             self._draw(item)
         else:
             sent = f"{item.sent_at:%Y-%m-%d %H:%M:%S}" if item.sent_at else "-"
-            print(
-                f"{sent} {_sender(item)}{_label_suffix(item)}: {sanitize(item.text or '')}",
-                flush=True,
-            )
+            print_line(f"{sent} {_sender(item)}{_label_suffix(item)}: {item.text or ''}")
 
     def show_gap(self, after: int | None, before: int | None) -> None:
         """Print that messages may be missing between two ids, and flush that."""
@@ -58,7 +55,7 @@ class Rows:
         if self.screen.is_terminal:
             self._draw_row("", Text(), Text(), "gap", Text(text, "gap"), Text())
         else:
-            print(f"- {text}", flush=True)
+            print_line(f"- {text}")
 
     def _draw(self, item: ChatMessage | Mail) -> None:
         if item.sent_at and item.sent_at.date() != self._day:

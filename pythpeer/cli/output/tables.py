@@ -16,9 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ...pythbots import ChatStats, User
+from ...sanitize import sanitize
 from .bars import as_number, bar, comparable, fractions
-from .console import make_console
-from .sanitize import sanitize
+from .console import make_console, print_line
 
 __all__ = ["known_facts", "print_facts", "print_statistics", "table"]
 
@@ -101,7 +101,7 @@ def table(
     lines = [[_cell(value) for value in row] for row in rows]
     if not output.is_terminal:
         for line in (header, *lines) if header else lines:
-            print("\t".join(line), flush=True)
+            print_line(*line)
         return
     built = _build_table(header, lines, bold, ())
     space = output.width - _size(built, output).maximum - 3

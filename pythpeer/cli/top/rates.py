@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 
 from ...peerbet import ChatMessage
 from ...pythbots import Mail
+from ...sanitize import sanitize
 from ...secret import account_of
 from ...stores.snapshot import LatestItem, LogSnapshot, StoreSnapshot
 
@@ -40,9 +40,11 @@ class Label(NamedTuple):
 
 def parse_key(text: str) -> Label:
     """Return the parts of the name of a topic or an endpoint: name, host and account."""
-    name, _, rest = text.partition(" ")
+    name, _, rest = sanitize(text).partition(" ")
     url, _, account = rest.rpartition(" ")
-    return Label(name, urlsplit(url).netloc, _account(account))
+    # Not `urlsplit`, which raises for some texts: anything can stand in a store.
+    host = url.partition("://")[2].partition("/")[0]
+    return Label(name, host, _account(account))
 
 
 def _account(account: str) -> str:

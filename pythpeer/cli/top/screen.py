@@ -13,10 +13,10 @@ from rich.text import Text
 
 from ...peerbet import ChatMessage
 from ...pythbots import Mail
+from ...sanitize import sanitize
 from ...stores.snapshot import LogSnapshot, StoreSnapshot
 from ..output.bars import bar
 from ..output.colours import sender_style
-from ..output.sanitize import sanitize
 from .rates import Rates, items, parse_key
 
 __all__ = ["TopScreen"]

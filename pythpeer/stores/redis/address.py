@@ -17,6 +17,9 @@ __all__ = ["Address", "read_address"]
 SCHEMES: Final = {"redis": False, "rediss": True, "valkey": False}
 """The supported schemes, and whether they mean TLS."""
 
+MAX_DB_DIGITS: Final = 9
+"""Digits of the number of a database at most."""
+
 TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
 """The names that are allowed in the query: files for TLS."""
 
@@ -66,7 +69,7 @@ def read_address(url: object) -> Address | PythpeerError:
     path = parts.path.strip("/")
     if parts.scheme not in SCHEMES or not parts.hostname or parts.fragment:
         return InvalidRequestError("url must start with redis://, rediss:// or valkey://")
-    if path and not (path.isascii() and path.isdigit()):
+    if path and not (path.isascii() and path.isdigit() and len(path) <= MAX_DB_DIGITS):
         return InvalidRequestError("the path of a Redis URL must be the number of a database")
     if query.keys() - TLS_FILES:
         return InvalidRequestError(

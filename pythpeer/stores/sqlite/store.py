@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import anyio
 
 from ...errors import InvalidRequestError, StoreError
+from ...misuse import tolerant_repr
 from ...pacing.bucket import Rate
 from ...pacing.limiter import Limiter
 from ...validation import check_integer
@@ -180,6 +181,7 @@ class SqliteStore(Store):
     def __str__(self) -> str:
         return f"file {str(self._database.path)!r}"
 
+    @tolerant_repr
     def __repr__(self) -> str:
         state = "open" if self._sessions else "closed"
         return f"<SqliteStore {str(self._database.path)!r}, {state}>"

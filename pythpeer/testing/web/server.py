@@ -60,6 +60,9 @@ MAX_BODY: Final = 16_384
 KEEPALIVE_INTERVAL: Final = 15.0
 """Seconds without an event after which a comment is sent, which detects lost connections."""
 
+MAX_READERS: Final = 40
+"""The most pages that receive events at the same time: each event is encoded for each of them."""
+
 FLOOD_SIZE: Final = 350
 """Messages in a flood: more than one response of the chat can hold."""
 
@@ -138,6 +141,8 @@ class Page(AsyncContextOnly):
         """The port, 0 for a free one; ``__aenter__`` sets it to the one that was selected."""
         self._on_notice = on_notice
         """Called with each new notice."""
+        self._readers = 0
+        """How many pages receive events now. Changed by `_serve_events`."""
         self._files = {
             path: (files("pythpeer.testing.web").joinpath("static", name).read_bytes(), kind)
             for path, (name, kind) in FILES.items()
@@ -153,7 +158,7 @@ class Page(AsyncContextOnly):
         self._fault_panel = FaultPanel(self._fake)
         self._feed = EventFeed(self._fake, self._fault_panel, self._on_notice)
         application = web.Application(
-            middlewares=[self._security_middleware()], client_max_size=MAX_BODY, logger=logger
+            middlewares=[self._security_middleware()], client_max_size=MAX_BODY
         )
         application.router.add_get("/api/events", self._serve_events)
         application.router.add_get("/{path:.*}", self._serve_file)
@@ -161,7 +166,13 @@ class Page(AsyncContextOnly):
             application.router.add_post(f"/api/{name}", action)
         application.on_response_prepare.append(_add_security_headers)
         # Closing the feed ends the readers, so there is little to wait for.
-        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+        self._runner = web.AppRunner(
+            application,
+            access_log=None,
+            # Not that of aiohttp, which logs what it cannot parse: a target may have a key.
+            logger=logger,
+            shutdown_timeout=1.0,
+        )
         try:
             with anyio.CancelScope(shield=True):
                 await self._runner.setup()
@@ -216,6 +227,15 @@ class Page(AsyncContextOnly):
 
     async def _serve_events(self, request: web.Request) -> web.StreamResponse:
         """Send events until the page disconnects or the feed is closed."""
+        if self._readers >= MAX_READERS:
+            return _json_response({"error": "too many pages are open"}, 503)
+        self._readers += 1
+        try:
+            return await self._send_events(request)
+        finally:
+            self._readers -= 1
+
+    async def _send_events(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         reader = EventReader(self._feed)
