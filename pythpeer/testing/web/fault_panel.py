@@ -28,7 +28,7 @@ KINDS: Final[Mapping[str, str]] = {
     "error": "Error page, status 503",
     "limited": "Too many requests, status 429",
     "garbage": "Garbage instead of JSON",
-    "lost": "Performed, but the response is lost",
+    "lost": "Done, but the response is lost",
 }
 """Every kind of fault, in words."""
 
