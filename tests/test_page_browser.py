@@ -217,6 +217,11 @@ async def test_a_flood_leaves_a_gap_that_is_shown(fake: FakeServices, tab: Brows
         await tab.shows("1 gap", "#noticed")
         await tab.shows("Gap: peerbet.chat.get: ", "#log .aside")
         await tab.shows("50 messages are not shown here", "#log .left-out")
+        for width in (1280, 380):  # no scroll bar of the page beside that of the chat
+            await tab.look(width, 760)
+            page = "document.documentElement"
+            assert await tab.run(f"{page}.scrollWidth <= {page}.clientWidth")
+            assert await tab.run(f"{page}.scrollHeight <= 2 * innerHeight")
         await tab.run("document.querySelector('#noticed').click()")
         await tab.shows("Gap: peerbet.chat.get", "#notices")
         assert await tab.focused() == "tab-bot"
@@ -308,7 +313,7 @@ async def test_the_end_of_a_bot_is_shown_within_a_second(fake: FakeServices, tab
         "new Promise((resolve, reject) => {"
         " setTimeout(() => reject(new Error('it is shown too late')), 1000);"
         " setInterval(() => { if (document.querySelector('#presence').innerText"
-        ".includes('Your bot has disconnected')) resolve(true); }, 20); })"
+        ".includes('Your bot disconnected')) resolve(true); }, 20); })"
     )
 
 

@@ -183,7 +183,7 @@ function showPresence() {
   const seconds = lastRequest === null ? Infinity : Date.now() / 1000 - lastRequest - skew;
   const left = leftAt !== null && leftAt >= lastRequest;
   const here = seconds < BOT_TIMEOUT && !left;
-  const text = lastRequest === null ? "No bot yet" : here ? "Your bot is connected" : left ? "Your bot has disconnected" : "Your bot is silent";
+  const text = lastRequest === null ? "No bot yet" : here ? "Your bot is connected" : left ? "Your bot disconnected" : "Your bot is silent";
   $("presence").classList.toggle("here", here);
   const label = $("presence").lastElementChild;
   if (label.textContent !== text) label.textContent = text;
@@ -221,7 +221,9 @@ function showNotices({ counts, latest }) {
   lastNotice = total;
   if (waiting.length) setTimeout(showChat, 0, []);
   $("noticed").hidden = $("forget").hidden = total === 0;
-  $("noticed").textContent = Object.entries(counts).map(([kind, number]) => counted(number, KINDS[kind])).join(", ");
+  const summary = Object.entries(counts).map(([kind, number]) => counted(number, KINDS[kind])).join(", ");
+  $("noticed").firstElementChild.textContent = total;
+  $("noticed").lastElementChild.textContent = $("noticed").ariaLabel = summary;
   $("tab-bot").lastElementChild.textContent = total || "";
   list("notices", "no-notices", latest.slice(-30).reverse().map((notice) => make("li", {},
     body([words("span", "", `${KINDS[notice.kind].title}: ${notice.endpoint}${notice.kind === "violation" ? ` [${notice.rule}]` : ""}`), clock(notice.date)], notice.text))));
