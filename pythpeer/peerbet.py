@@ -65,7 +65,11 @@ MAX_LAST: Final = 300
 
 
 class ChatMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message of the chat."""
+    """One message of the chat.
+
+    It prints `recipient` and `sent_at`, which are computed from the fields *to* and *date* that the
+    service sent.
+    """
 
     id: int
     """The message id; a later message has a higher id."""
@@ -77,10 +81,10 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
     """The text of the message."""
 
     to: str | None = None
-    """The field ``to`` as the service sent it, ``""`` for everyone; see `recipient`."""
+    """The field ``to`` as the service sent it, ``""`` for everyone: use `recipient`."""
 
     date: str | None = None
-    """The field ``date`` as the service sent it; see `sent_at`."""
+    """The field ``date`` as the service sent it, a text: use `sent_at`."""
 
     is_bot: bool = msgspec.field(name="bot", default=False)
     """Whether the message was posted with the mark of a bot."""
@@ -105,6 +109,23 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
         ``None`` if the service sent no date, or a zero date.
         """
         return parse_date(self.date)
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what is printed: also by rich, which otherwise prints the fields as sent."""
+        return [
+            ("id", self.id),
+            ("sender", self.sender),
+            ("text", self.text),
+            ("recipient", self.recipient),
+            ("sent_at", self.sent_at),
+            ("is_bot", self.is_bot),
+            ("is_mine", self.is_mine),
+            ("is_private", self.is_private),
+        ]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
 
 
 class ChatPage(msgspec.Struct, frozen=True):

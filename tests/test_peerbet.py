@@ -17,6 +17,7 @@ from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, drop, open_session
+from rich.pretty import pretty_repr
 from scripted import (
     API_ERROR,
     DROP,
@@ -264,6 +265,19 @@ async def test_a_bad_post_costs_nothing(fake: FakeServices, session: Session, te
     assert session.limiters["peerbet.chat.get"].available == 1
     assert session.limiters["peerbet.chat.set"].available == 1
     assert fake.requests == []
+
+
+@pytest.mark.parametrize("to", ["", "bob", None])
+def test_a_message_prints_its_recipient_and_time(to: str | None) -> None:
+    """Not the fields of the service, from which they are computed; rich prints the same."""
+    message = ChatMessage(id=7, sender="ann", text="hi", to=to, date="2012-12-12 21:12:21")
+    shown = (
+        f"ChatMessage(id=7, sender='ann', text='hi', recipient={to or None!r}, "
+        "sent_at=datetime.datetime(2012, 12, 12, 21, 12, 21), is_bot=False, is_mine=False, "
+        "is_private=False)"
+    )
+    assert repr(message) == shown
+    assert pretty_repr(message, max_width=1000) == shown
 
 
 async def test_a_text_too_long_names_what_to_do(session: Session) -> None:
