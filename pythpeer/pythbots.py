@@ -314,7 +314,10 @@ class PythBots:
 
     def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
         if self._personal_key is None:
-            raise InvalidRequestError("mail needs a personal key", endpoint=endpoint.name)
+            raise InvalidRequestError(
+                "mail needs a personal key: set personal_key, or PYTHPEER_PERSONAL_KEY",
+                endpoint=endpoint.name,
+            )
         key = {self.key_param: self._personal_key}
         return Request(endpoint, {**key, **params}, self.headers)
 

@@ -96,8 +96,7 @@ class FakeChat:
 
         It is private if *to* is a username, and from a bot if *bot* is true.
         """
-        newest = self.messages[-1].id if self.messages else 0
-        self._last_id = max(self._last_id, newest) + 1
+        self._last_id = self.newest_id + 1
         line = ChatLine(self._last_id, sender, to, text, self._date(), bot)
         self.messages.append(line)
         for listener in tuple(self._listeners):
@@ -107,6 +106,11 @@ class FakeChat:
     def skip_to(self, id: int) -> None:
         """Give the next message the id *id*, or a higher one if there are messages over it."""
         self._last_id = max(self._last_id, id - 1)
+
+    @property
+    def newest_id(self) -> int:
+        """The id of the newest message; before the first one, one less than its id will be."""
+        return max(self._last_id, self.messages[-1].id if self.messages else 0)
 
     def after(self, id: int) -> list[ChatLine]:
         """Return the messages with ids over *id*, in order."""
