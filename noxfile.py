@@ -276,12 +276,17 @@ def tests_next(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into site/, without a warning; ``-- serve`` serves it too."""
-    session.install("-e", ".", *group("docs"))
+    """Build the documentation into site/, without a warning, and check it; ``-- serve`` serves it.
+
+    The check: the reference has every public name, member and parameter with a text; and no page
+    loads anything from another host, nor links to a page or a heading that does not exist.
+    """
+    session.install("-e", ".[otel,redis]", *group("docs"))
     if "serve" in session.posargs:
         session.run("zensical", "serve")
     else:
         session.run("zensical", "build", "--clean", "--strict")
+        session.run("python", "tests/built_site.py", "site")
 
 
 @nox.session(name="docs-faults")

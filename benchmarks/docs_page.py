@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from . import NAMES
-from .chart import draw
+from .figures import summary, write_sentences
 from .report import Cell, Report, TableFigures, read, text
 from .server import ROOT
 
-__all__ = ["RESULTS", "draw_all", "write_page"]
+__all__ = ["RESULTS", "draw_all", "page_text", "write_page"]
 
 RESULTS: Final = Path(__file__).parent / "results"
 DOCS: Final = ROOT / "docs"
@@ -38,12 +38,29 @@ def write_page() -> None:
         stale.unlink()
     for report in reports:
         draw_all(report, IMAGES)
-    page = "\n".join([OPENING, *(line for report in reports for line in _section(report))])
-    (DOCS / "benchmarks.md").write_text(page, encoding="utf-8")
+    (DOCS / "benchmarks.md").write_text(page_text(reports), encoding="utf-8")
+    write_sentences({report.name: report for report in reports})
+
+
+def page_text(reports: Sequence[Report]) -> str:
+    """Return the page: first the table that decides, then a section for each benchmark."""
+    lines = [OPENING, *_summary(reports)]
+    return "\n".join([*lines, *(line for report in reports for line in _section(report))])
+
+
+def _summary(reports: Sequence[Report]) -> Iterator[str]:
+    yield _line(["question", "pythpeer", "compared with", "target met"])
+    yield _line([":--"] * 4)
+    for row in summary({report.name: report for report in reports}):
+        yield _line(row)
+    yield ""
+    yield "**NO** means that a target of the project is not met.\n"
 
 
 def draw_all(report: Report, folder: Path) -> None:
     """Draw every table of *report* that has a chart, as PNG and as SVG."""
+    from .chart import draw  # imported here, so that the page can be made without matplotlib
+
     for number, table in enumerate(report.tables, 1):
         if table.chart is not None:
             files = [folder / f"{_stem(report, number)}.{kind}" for kind in ("png", "svg")]
@@ -74,16 +91,25 @@ def _section(report: Report) -> Iterator[str]:
 def _table(table: TableFigures) -> Iterator[str]:
     if not table.rows:
         return
-    header = list(table.rows[0])
+    header = _in_order(table.rows[0])
     columns: list[list[Cell]] = [[row[name] for row in table.rows] for name in header]
     numbers = [any(isinstance(cell, int | float) for cell in column) for column in columns]
     yield _line(header)
     yield _line("--:" if number else ":--" for number in numbers)
     for row in table.rows:
-        yield _line(text(cell).replace("|", "\\|") for cell in row.values())
+        yield _line(text(row[name]).replace("|", "\\|") for name in header)
 
 
-def _line(cells: Sequence[str] | Iterator[str]) -> str:
+def _in_order(row: Mapping[str, Cell]) -> list[str]:
+    """The columns: first those that name the row, then the target, so that no screen hides it."""
+    names = list(row)
+    words = [n for n, cell in enumerate(row.values()) if isinstance(cell, str)]
+    first = 1 + max((n for n in words if n < 3 and names[n] != "target"), default=0)
+    deciding = [name for name in ("met", "target") if name in row]
+    return [*names[:first], *deciding, *(n for n in names[first:] if n not in deciding)]
+
+
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 

@@ -29,7 +29,7 @@ from .wire.responses import parse_retry_after, try_parse_response
 if TYPE_CHECKING:
     from .transport import RawResponse, Transport  # not at run time, because it imports aiohttp
 
-__all__ = ["Caller", "notify_retry", "shielded"]
+__all__ = ["Caller", "notify_retry"]
 
 logger: Final = logging.getLogger("pythpeer.requests")
 
@@ -268,24 +268,3 @@ def _log(event: ResponseEvent) -> None:
             event.url,
             extra=msgspec.structs.asdict(event),
         )
-
-
-async def shielded(work: Callable[[], Awaitable[T]]) -> T:
-    """Run *work* to its end even if the caller is cancelled, then raise the cancellation.
-
-    *work* runs in a separate task, because ``Task.cancel`` ignores the scopes of anyio. A shielded
-    scope surrounds the waiting, because anyio delivers the cancellation of a scope repeatedly.
-    """
-    task = asyncio.ensure_future(work())
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not log it
-        raise cancelled
-    return task.result()

@@ -68,6 +68,10 @@ class StreamHealth(msgspec.Struct, frozen=True, kw_only=True):
     last_error: str | None
     """Class of the last of these failures; ``None`` without one."""
 
+    recovery_error: str | None = None
+    """Class of the error for which the mail of a lost response cannot be recovered at present,
+    such as ``"ResponseTooLargeError"``; ``None`` without one. New mail is delivered regardless."""
+
     polling: bool
     """Whether a poll is under way."""
 
@@ -102,8 +106,8 @@ class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
     """When the values were read (UTC)."""
 
     ok: bool
-    """Whether the session is open, and the last request of each endpoint and the last poll of each
-    stream did not fail."""
+    """Whether the session is open, the last request of each endpoint and the last poll of each
+    stream did not fail, and no stream has a ``recovery_error``."""
 
     open: bool
     """Whether the session is open."""

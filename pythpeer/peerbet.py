@@ -57,12 +57,19 @@ MAX_TEXT: Final = 250
 DENIED_HINT: Final = "set peerbet_key, or PYTHPEER_PEERBET_KEY, to a key that is valid"
 """What to do if the key is rejected."""
 
+TOO_LONG_ADVICE: Final = "post_long() posts a long text in parts"
+"""What to do with a text of more than `MAX_TEXT` characters."""
+
 MAX_LAST: Final = 300
 """Messages on one page at most, as documented."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, gc=False):
-    """One message of the chat."""
+    """One message of the chat.
+
+    It prints `recipient` and `sent_at`, which are computed from the fields *to* and *date* that the
+    service sent.
+    """
 
     id: int
     """The message id; a later message has a higher id."""
@@ -74,10 +81,10 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
     """The text of the message."""
 
     to: str | None = None
-    """The field ``to`` as the service sent it, ``""`` for everyone; see `recipient`."""
+    """The field ``to`` as the service sent it, ``""`` for everyone: use `recipient`."""
 
     date: str | None = None
-    """The field ``date`` as the service sent it; see `sent_at`."""
+    """The field ``date`` as the service sent it, a text: use `sent_at`."""
 
     is_bot: bool = msgspec.field(name="bot", default=False)
     """Whether the message was posted with the mark of a bot."""
@@ -103,6 +110,23 @@ class ChatMessage(msgspec.Struct, frozen=True, gc=False):
         """
         return parse_date(self.date)
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Return what is printed: also by rich, which otherwise prints the fields as sent."""
+        return [
+            ("id", self.id),
+            ("sender", self.sender),
+            ("text", self.text),
+            ("recipient", self.recipient),
+            ("sent_at", self.sent_at),
+            ("is_bot", self.is_bot),
+            ("is_mine", self.is_mine),
+            ("is_private", self.is_private),
+        ]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({shown})"
+
 
 class ChatPage(msgspec.Struct, frozen=True):
     """One page of the chat."""
@@ -118,7 +142,7 @@ class ChatPage(msgspec.Struct, frozen=True):
 
 
 class ChatStream(Stream[ChatMessage]):
-    """The messages of the chat as they arrive, in id order, each once. See `Stream`.
+    """The messages of the chat as they arrive, in id order. See `Stream`.
 
     A message that arrives within seconds after one with a higher id is returned then, out of order.
     """
@@ -365,7 +389,7 @@ class Peerbet:
     def _check_posting(self, *, bot: object, confirm: object) -> None:
         problem = None
         if self._key is None:
-            problem = "posting needs a Peerbet key"
+            problem = "posting needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY"
         elif not isinstance(bot, bool):
             problem = f"bot must be a bool, not {type(bot).__name__}"
         elif not isinstance(confirm, bool):
@@ -374,7 +398,7 @@ class Peerbet:
             raise InvalidRequestError(problem, endpoint=self.post_endpoint.name)
 
     def _post_request(self, text: str, *, bot: bool) -> Request[_PostResponse]:
-        check_text("text", text, MAX_TEXT, endpoint=self.post_endpoint.name)
+        check_text("text", text, MAX_TEXT, self.post_endpoint.name, advice=TOO_LONG_ADVICE)
         params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
         return Request(self.post_endpoint, params)
 

@@ -261,8 +261,8 @@ class PythBots:
         """Return the unread mail, oldest first; the service marks it as read (``readnew``).
 
         Mail that is fetched here is returned by the mail streams too. A cancellation takes effect
-        only when the response has arrived, or its time limit is over; the mail of that response, or
-        of a lost response, is returned by the next call. Needs the personal key.
+        immediately, but a request that was sent continues, at most for its time limit; its mail, or
+        that of a lost response, is returned by the next call. Needs the personal key.
 
         Raises:
             InvalidRequestError: If there is no personal key; nothing was sent.
@@ -271,7 +271,7 @@ class PythBots:
             PythpeerError: If the read failed.
         """
         poller, source = self._mail_poller()
-        return await source.fetch(poller.log)
+        return await source.fetch(poller)
 
     async def all_mail(self) -> tuple[Mail, ...]:
         """Return the whole history, read and unread (``readall``). Needs the personal key.
@@ -314,7 +314,10 @@ class PythBots:
 
     def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
         if self._personal_key is None:
-            raise InvalidRequestError("mail needs a personal key", endpoint=endpoint.name)
+            raise InvalidRequestError(
+                "mail needs a personal key: set personal_key, or PYTHPEER_PERSONAL_KEY",
+                endpoint=endpoint.name,
+            )
         key = {self.key_param: self._personal_key}
         return Request(endpoint, {**key, **params}, self.headers)
 
@@ -413,6 +416,10 @@ _MESSAGES_FIELDS: Final = (
 )
 _ACTIVE_USERS_FIELDS: Final = ("activeusers", "usersactive", "active", "activeusercount")
 _MAIL_ID_FIELDS: Final = ("id", "mailid", "messageid", "mid")
+_SENDER_FIELDS: Final = ("from", "sender", "fromuser", "username", "by", "user")
+_SENDER_ID_FIELDS: Final = ("fromid", "senderid", "fromuserid", "userid")
+_TEXT_FIELDS: Final = ("message", "text", "msg", "body", "content", "mail")
+_DATE_FIELDS: Final = ("date", "sentat", "time", "createdat", "timestamp", "sent")
 _READ_STATE_FIELDS: Final = ("read", "isread", "seen", "status", "unread", "new", "isnew")
 
 
@@ -486,17 +493,27 @@ def parse_mail(item: Json, _: str) -> DecodedItem[Mail]:
         is_read = not unread
     mail = Mail(
         id=fields.integer(*_MAIL_ID_FIELDS),
-        sender=fields.text("from", "sender", "fromuser", "username", "by", "user"),
-        sender_id=fields.integer("fromid", "senderid", "fromuserid", "userid"),
-        text=fields.text("message", "text", "msg", "body", "content", "mail"),
-        sent_at=fields.date("date", "sentat", "time", "createdat", "timestamp", "sent"),
+        sender=fields.text(*_SENDER_FIELDS),
+        sender_id=fields.integer(*_SENDER_ID_FIELDS),
+        text=fields.text(*_TEXT_FIELDS),
+        sent_at=fields.date(*_DATE_FIELDS),
         is_read=is_read,
         raw=fields.raw,
     )
     # The content is part of the identity even with an id, because the id may be the sender's.
     id = fields.text(*_MAIL_ID_FIELDS)
-    content = fields.without(*_MAIL_ID_FIELDS, *_READ_STATE_FIELDS)
-    return DecodedItem(mail, f"{id} {_digest(content)}", has_id=id is not None)
+    return DecodedItem(mail, f"{id} {_digest(_content(fields, mail))}", has_id=id is not None)
+
+
+def _content(fields: Fields, mail: Mail) -> JsonObject:
+    """Return the fields that distinguish a mail: sender, text and date, if these are known.
+
+    Others may change with time, such as a counter, a read mark of any name, or "2 hours ago".
+    """
+    if mail.text is None or (mail.sender is None and mail.sender_id is None):
+        return fields.without(*_MAIL_ID_FIELDS, *_READ_STATE_FIELDS)
+    date_fields = () if mail.sent_at is None else _DATE_FIELDS
+    return fields.first_of_each(_SENDER_FIELDS, _SENDER_ID_FIELDS, _TEXT_FIELDS, date_fields)
 
 
 def _digest(value: object) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
@@ -310,9 +311,10 @@ class Session(AsyncContextOnly):
         is_open = self._transport is not None
         failures = [endpoint.failures for endpoint in endpoints.values()]
         failures += [stream.failures for stream in streams]
+        recovery_errors = [stream.recovery_error for stream in streams]
         return SessionHealth(
             at=utc_now(),
-            ok=is_open and not any(failures),
+            ok=is_open and not any(failures) and not any(recovery_errors),
             open=is_open,
             endpoints=endpoints,
             streams=streams,
@@ -388,7 +390,12 @@ class Session(AsyncContextOnly):
         return self
 
     async def aclose(self) -> None:
-        """Close the session. Calls and streams that wait raise `SessionClosedError`. Idempotent."""
+        """Close the session. Calls and streams that wait raise `SessionClosedError`. Idempotent.
+
+        A request for unread mail that was sent is waited for, at most for its time limit, because
+        the service marks the mail as read. If the closing is cancelled, that request is
+        cancelled, and the mail is recovered later.
+        """
         if self._transport is None:
             return
         if self._loop is not None and not self._loop.is_closed():
@@ -397,19 +404,26 @@ class Session(AsyncContextOnly):
         self._pollers.close()
         for limiter in self._limiters.values():
             limiter.fail_waiters(self._caller)
-        try:
-            await transport.aclose()
-        finally:
-            # Shielded, because the rest must be closed even if this task is cancelled.
-            with anyio.CancelScope(shield=True):
-                try:
-                    await self._pollers.drain()
-                finally:
-                    self._store_open = False
-                    try:
-                        await self._store.aclose()
-                    finally:
-                        await self._hooks.aclose()
+        async with self._open_lock:  # opening the session again waits for its end
+            try:
+                transport.abort()
+                await self._pollers.drain()
+            finally:
+                # Shielded, because the rest must be closed even if this task is cancelled.
+                with anyio.CancelScope(shield=True):
+                    await self._close_rest(transport)
+
+    async def _close_rest(self, transport: Transport) -> None:
+        """Abort all requests, store what they have fetched, and close the store and the hooks."""
+        async with AsyncExitStack() as stack:  # each is closed, whatever the others raise
+            stack.push_async_callback(self._hooks.aclose)
+            stack.push_async_callback(self._close_store)
+            stack.push_async_callback(self._pollers.aclose)
+            stack.push_async_callback(transport.aclose)
+
+    async def _close_store(self) -> None:
+        self._store_open = False
+        await self._store.aclose()
 
     async def __aenter__(self) -> Self:
         return await self.open()

@@ -52,11 +52,17 @@ def check_seconds(name: str, value: object) -> float:
 
 
 def check_text(
-    name: str, value: object, max_length: int | None = None, endpoint: str | None = None
+    name: str,
+    value: object,
+    max_length: int | None = None,
+    endpoint: str | None = None,
+    *,
+    advice: str = "",
 ) -> str:
     """Return *value* if it is text that can be sent: not empty, and encodable as UTF-8.
 
-    *max_length* is its maximum number of characters. Raises `InvalidRequestError`.
+    *max_length* is its maximum number of characters, and *advice* what to do with a longer text.
+    Raises `InvalidRequestError`.
     """
     problem = None
     if not isinstance(value, str):
@@ -64,7 +70,9 @@ def check_text(
     elif not value:
         problem = "must not be empty"
     elif max_length is not None and len(value) > max_length:
-        problem = f"must have at most {max_length} characters, not {len(value)}"
+        length = f"{len(value)} ({len(value) - max_length} too many)"
+        problem = f"must have at most {max_length} characters, not {length}"
+        problem = f"{problem}; {advice}" if advice else problem
     else:
         percent_encode(name, value, endpoint)
         return value

@@ -52,6 +52,8 @@ tests fail. (`tests/faults.py` contains the table, `tests/test_faults.py` checks
 - **Wait**: the streams retry after a back-off, and log one WARNING at the first failure and one
   INFO when they have recovered. **Mail recovers**: the service may have marked mail as read whose
   response was lost, so the next poll, or the next `unread_mail()`, searches the history for it.
+  While the history cannot be read (over `max_body`, or a failure that stays), new mail is fetched
+  as usual, and the lost mail is recovered later: [delivery guarantees](delivery.md).
 - **Raise**: the streams raise the error, each time they are asked for an item. They continue as
   soon as the cause is removed.
 - **Accepted**: there is a result, and the streams **continue** with it.

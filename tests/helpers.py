@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, Unpack
 from unittest.mock import patch
@@ -25,6 +26,9 @@ from pythpeer.testing import DEFAULT_RATES, VirtualTimeLoop
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 P = ParamSpec("P")
+
+ROOT: Final = Path(__file__).parent.parent
+"""The folder of the project."""
 
 # -- number of examples ---------------------------------------------------------------------------
 
@@ -206,6 +210,15 @@ def frozen_collector() -> Iterator[None]:
 
 
 # -- programs of the documentation ----------------------------------------------------------------
+
+
+INCLUDE: Final = re.compile(r"^--8<--\n(.+)\n--8<--\n", re.MULTILINE)
+"""The lines of a page that include a file of the project."""
+
+
+def with_examples(page: str) -> str:
+    """Return the text of a page with the files that it includes."""
+    return INCLUDE.sub(lambda include: (ROOT / include[1]).read_text(encoding="utf-8"), page)
 
 
 def coroutine_of(program: str) -> Coroutine[Any, Any, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, ParamSpec, Protocol, TypeVar
 
@@ -86,6 +86,13 @@ class _WrappedLog(Log[T]):
         self, entries: Sequence[NewEntry[T]], *, completes: Collection[int] = ()
     ) -> Sequence[NewEntry[T]]:
         return await self._intercept(self._inner.append, entries, completes=completes)
+
+    @property
+    def keeps_failed_appends(self) -> bool:
+        return self._inner.keeps_failed_appends
+
+    async def copies(self) -> Mapping[str, int] | None:
+        return await self._intercept(self._inner.copies)
 
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]

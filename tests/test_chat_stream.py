@@ -207,6 +207,28 @@ async def test_a_backlog_with_the_oldest_first_is_read_completely(
         assert stream.gaps == ()
 
 
+@pytest.mark.parametrize("window", WINDOWS)
+async def test_a_page_that_is_too_large_is_requested_in_parts(
+    new_store: StoreFactory, window: Window
+) -> None:
+    """Half as many messages each time; where the service returns the newest, that is a gap."""
+    async with (
+        Scripted(window=window) as services,
+        services.session(store=new_store(), max_body=20_000, retry=SHORT_BACKOFF) as session,
+    ):
+        services.say(400)  # about 100 bytes each
+        stream = session.peerbet.chat_stream(after=50)
+        first = 51 if window == "oldest" else 251
+        assert await take_ids(stream, 401 - first) == list(range(first, 401))
+        assert stream.gaps == (() if window == "oldest" else (Gap(50, first),))
+        for last in (405, 410):
+            services.say(5)
+            assert await take_ids(stream, 5) == list(range(last - 4, last + 1))
+        sizes = [int(request.params["last"]) for request in services.asked("get")]
+        assert sizes[:3] == [300, 150, 150]
+        assert sizes[-1] == 300
+
+
 @pytest.mark.parametrize(("after", "gaps"), [(0, ()), (50, (Gap(50, 701),)), (700, ()), (750, ())])
 async def test_a_backlog_with_the_newest_first_reports_what_is_missing(
     after: int, gaps: tuple[Gap, ...], services: Scripted, session: Session

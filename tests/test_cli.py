@@ -220,6 +220,8 @@ def test_a_narrow_terminal_wraps(
     assert all(cells(line) <= 40 for line in lines)
     assert re.match(r"\d\d:\d\d:\d\d alice: so many", lines[0])
     assert all(line.startswith(" " * 9) for line in lines[1:])
+    # The style of the name ends before the text.
+    assert re.search(r"malice\x1b\[0m(\x1b\[2m)?: (\x1b\[0m)?so many", result.out)
 
 
 def test_a_terminal_shows_what_the_command_waits_for(
@@ -229,7 +231,9 @@ def test_a_terminal_shows_what_the_command_waits_for(
     configured.mail.deliver("alice", "a mail")
     terminal(80)
     result = run("mail", "watch", "--messages", "1")
-    assert result.err == "pythpeer: following the mailbox; Ctrl-C stops\n"
+    first, second = result.err.splitlines()
+    assert first == "pythpeer: following the mailbox; Ctrl-C stops"
+    assert "does not receive the mail that is shown here" in second
     assert re.search(r" mail +alice │ a mail", unstyled(result.out))
     assert "following" not in run("mail", "all").err
 
@@ -739,7 +743,7 @@ def test_the_demo_as_json(spawn: Spawn) -> None:
 
 @needs_signals
 def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
-    """It prints what it is and how to stop it; after Ctrl-C a summary, and the exit code is 0."""
+    """Stdout has rows only, in the order of their times; stderr has a heading and the summary."""
     process = spawn("demo", "--seed", "2", virtual_time=True)
     assert process.stdout is not None
     out = ""
@@ -749,12 +753,16 @@ def test_ctrl_c_ends_the_demo_well(spawn: Spawn) -> None:
             break
     process.send_signal(signal.SIGINT)
     result = process.finish(out)
-    assert (result.code, result.err) == (0, "")
-    assert "Ctrl-C stops it" in result.out
-    assert "\x1b" not in result.out
+    assert result.code == 0
+    heading, *_, last = result.err.splitlines()
+    assert heading.startswith("pythpeer demo: ")
+    assert "Ctrl-C stops it" in result.err
+    assert "\x1b" not in result.out + result.err
+    assert all(re.match(r"\d{4}-\d\d-\d\d [\d:]{8} \w", line) for line in result.out.splitlines())
+    times = [line[:19] for line in result.out.splitlines()]
+    assert times == sorted(times)
     assert re.search(r" (\w+): !ping\n(.*\n)*.* pythpeer \(bot\): pong\n", result.out)
-    last = result.out.splitlines()[-1]
-    assert re.fullmatch(r"messages: \d+, mails: \d+, replies to !ping: \d+, .*rules: 0", last)
+    assert re.fullmatch(r"messages: \d+, mails: \d+, replies to !ping: \d+, violations: 0", last)
 
 
 @pytest.mark.usefixtures("virtual_time")
@@ -766,6 +774,7 @@ def test_the_demo_on_a_terminal(run: Run, terminal: Callable[[int], None]) -> No
     assert "Ctrl-C stops" in result.out
     assert result.out.rindex("\x1b[?25h") > result.out.rindex("\x1b[?25l")
     assert "Ctrl-C" not in result.out.splitlines()[-1]
+    assert "shown: 3, violations: 0" in result.out
 
 
 def test_the_conversation_of_the_demo_never_ends(capfd: pytest.CaptureFixture[str]) -> None:
@@ -792,9 +801,10 @@ def test_the_demo_fails_if_a_rule_is_broken(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr(FakeServices, "session", lambda fake: open_session(fake, rates=fast_rates))
     result = run("demo", "--messages", "4")
     assert result.code == 1
-    assert not result.out.endswith(" 0\n")
-    assert 1 <= len(result.err.splitlines()) <= demo.MAX_SHOWN
-    assert all(one_line(f"{line}\n") for line in result.err.splitlines())
+    (count,) = re.findall(r", violations: (\d+)\n", result.err)
+    violations = [line for line in result.err.splitlines() if line.startswith("pythpeer: ")]
+    assert len(violations) == min(int(count), demo.MAX_SHOWN) > 0
+    assert all(" too early " in line for line in violations)
 
 
 # -- how processes end ----------------------------------------------------------------------------

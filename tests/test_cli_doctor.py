@@ -87,7 +87,7 @@ async def test_all_is_well(fake: FakeServices, run: Run) -> None:
     assert "PythBots" in lines
     findings = [line for line in lines if re.match(r" *(ok|note|warning|problem|skipped)  ", line)]
     assert "     ok  peerbet" not in result.out
-    assert "     ok  chat.order: ascending by id" in findings
+    assert "     ok  chat.order: messages are in ascending order of their ids" in findings
     assert any(line.startswith("  chat: {status: integer, ") for line in lines)
     counts = Counter(line.split()[0] for line in findings)
     total = ", ".join(f"{counts[status.value]} {status.value}" for status in Status)
@@ -116,7 +116,8 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
     fake.set_quirks(readall_marks=True)
     warned = await run()
     assert warned.code == 4
-    assert "warning: pythbots.mail.marks" in warned.out.splitlines()[-1]
+    attention = warned.out.partition("What needs attention\n")[2].splitlines()
+    assert attention[0].startswith("warning  pythbots.mail.marks: ")
     fake.faults.always("pythbots.crank", Fault.html())
     broken = await run(json=True)
     assert broken.code == 1
@@ -124,7 +125,7 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
 
 
 async def test_advice_is_below_the_finding(fake: FakeServices, run: Run) -> None:
-    """An arrow and the advice; the failed checks are repeated at the end."""
+    """An arrow and the advice; problems and warnings are repeated at the end, with theirs."""
     fake.set_quirks(personal_key_param="personalkey")
     result = await run()
     lines = result.out.splitlines()
@@ -136,7 +137,10 @@ async def test_advice_is_below_the_finding(fake: FakeServices, run: Run) -> None
         "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or create sessions with"
         ' Session(personal_key_param="personalkey")'
     )
-    assert lines[-1].endswith("; problem: pythbots.personal-key")
+    again = lines.index("What needs attention")
+    assert lines[again + 1] == lines[at].replace("personal-key", "pythbots.personal-key", 1)
+    assert lines[again + 2] == lines[at + 1]
+    assert lines[again + 3] == ""
 
 
 async def test_mail_and_look_ups_are_the_users_choice(fake: FakeServices, run: Run) -> None:
@@ -159,7 +163,7 @@ async def test_on_a_terminal(
     assert "\x1b[" in result.out
     plain = re.sub(r"\x1b\[[0-9;]*m", "", result.out)
     assert all(len(line) <= columns for line in plain.splitlines())
-    assert re.search(r"^ok +chat\.order:? +ascending by", plain, re.MULTILINE)
+    assert re.search(r"^ok +chat\.order:? +messages are in", plain, re.MULTILINE)
     assert re.search(r"^ +(→|->) +they are in", plain, re.MULTILINE)
 
 
@@ -213,8 +217,9 @@ def test_services_that_are_down(spawn: Spawn) -> None:
     """There is still a report, and the exit code of a problem."""
     code, out, err = spawn("doctor").finish()
     assert (code, err) == (1, "")
-    assert out.count("no connection to 127.0.0.1:9") == 2
-    assert out.splitlines()[-1].endswith("; problem: peerbet.tcp, pythbots.tcp")
+    first, attention = out.split("What needs attention")
+    assert first.count("no connection to 127.0.0.1:9") == 2
+    assert attention.count("no connection to 127.0.0.1:9") == 2
 
 
 @needs_signals

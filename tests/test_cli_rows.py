@@ -104,7 +104,9 @@ def test_a_gap_on_a_terminal_is_printed_once(
     terminal(columns)
     result = run("chat", "tail", "--after", "10", "--messages", "1")
     assert "… up to 40 messages" in unstyled(result.out).splitlines()[0]
-    assert result.err == "pythpeer: following the chat; Ctrl-C stops\n"
+    following, conflict = result.err.splitlines()
+    assert following == "pythpeer: following the chat; Ctrl-C stops"
+    assert "must use the same store (--store)" in conflict
 
 
 def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:

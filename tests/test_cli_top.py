@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from pythpeer.cli.output.console import make_console
 from pythpeer.cli.top.rates import Label, Rates, items, parse_key
 from pythpeer.cli.top.screen import TopScreen
 from pythpeer.sanitize import sanitize
+from pythpeer.secret import account_of
 from pythpeer.stores import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from pythpeer.testing import FakeServices, VirtualTimeLoop
 
@@ -85,8 +87,12 @@ def words_of(lines: list[str], beginning: str) -> list[str]:
 
 def test_keys_are_parsed() -> None:
     """Name, host and account; the digest of an account is shortened, and may be missing."""
-    assert parse_key(GET) == Label("peerbet.chat.get", "peerbet.org", "0123")
+    assert parse_key(GET) == Label("peerbet.chat.get", "peerbet.org", "key 0123")
     assert parse_key("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "no key")
+    nobody = account_of(None)
+    assert parse_key(f"own http://127.0.0.1:80/a {nobody}") == Label(
+        "own", "127.0.0.1:80", "no key"
+    )
     assert parse_key("whatever") == Label("whatever", "", "no key")
 
 
@@ -144,15 +150,28 @@ def test_the_screen_shows_rates_lag_and_pacing() -> None:
     lines = render(snapshot, later, width=140)
     assert lines[0].startswith("pythpeer top · bot.sqlite · ")
     assert words_of(lines, "peerbet.chat ") == [
-        *("peerbet.chat", "peerbet.org", "0123", "1,002", "120.0", "archive", "100", "900"),
+        *("peerbet.chat", "peerbet.org", "key", "0123", "1,002", "120.0", "archive", "100", "900"),
         "█" * 12,
     ]
     assert [line.split() for line in lines if "bot  " in line] == [["bot", "1,000", "0"]]
     assert words_of(lines, "pythbots.mail") == [
-        *("pythbots.mail", "pythbots.org", "0123"),
+        *("pythbots.mail", "pythbots.org", "key", "0123"),
         *("fetches", "pending:", "2", "not", "polled", "0", "0.0", "no", "name", "yet"),
     ]
-    assert words_of(lines, "peerbet.chat.get")[-4:] == ["8", "60.0", "12", "s"]
+    assert words_of(lines, "peerbet.chat.get")[-6:] == ["8", "60.0", "0", "0", "12", "s"]
+    assert words_of(lines, "lag: ")[1:3] == ["messages", "or"]
+
+
+def test_a_narrow_title_keeps_the_end_of_the_path() -> None:
+    """The name of the file, the time and how to stop it are shown; the beginning is left out."""
+    screen = TopScreen("/a/very/long/path/that/does/not/fit/into/the/line/bot.sqlite")
+    console = Console(file=io.StringIO(), width=60, height=30, theme=THEME_256)
+    with console.capture() as capture:
+        console.print(screen.render(ConsoleDimensions(60, 30)))
+    assert re.match(
+        r"pythpeer top · ….*/bot\.sqlite · \d\d:\d\d:\d\d · Ctrl-C stops$",
+        capture.get().splitlines()[0],
+    )
 
 
 @pytest.mark.parametrize("width", [20, 40, 71, 72, 100, 200])

@@ -306,7 +306,10 @@ VARIANTS: Final[Mapping[str, ExpectedFinding]] = {
         {"prefix": BOM + PHP_WARNING}, "peerbet.around", WARNING, "a byte-order mark, and"
     ),
     "content_type": ExpectedFinding(
-        {"content_type": "application/json"}, "peerbet.content-type", OK, "application/json"
+        {"content_type": "application/json"},
+        "peerbet.content-type",
+        OK,
+        "Content-Type is application/json",
     ),
     "content_type text": ExpectedFinding(
         {"content_type": "text/plain"}, "peerbet.content-type", NOTE, "text/plain"
@@ -518,9 +521,9 @@ class FaultCase(NamedTuple):
 
 
 FAULTS: Final[Mapping[str, FaultCase]] = {
-    "drop": FaultCase(Fault.drop(), PROBLEM, "the connection broke before the response"),
-    "reset": FaultCase(Fault.reset(), PROBLEM, "the connection broke before the response"),
-    "cut": FaultCase(Fault.cut(), PROBLEM, "the connection broke within the body"),
+    "drop": FaultCase(Fault.drop(), PROBLEM, " broke before the response"),
+    "reset": FaultCase(Fault.reset(), PROBLEM, " broke before the response"),
+    "cut": FaultCase(Fault.cut(), PROBLEM, " broke within the body"),
     "hang": FaultCase(Fault.hang(), PROBLEM, "no complete response within the time limit"),
     "slow": FaultCase(Fault.slow(7.0), OK, "can be read"),
     "after": FaultCase(Fault.html().after(1.0), PROBLEM, "a web page (HTTP status 200)"),

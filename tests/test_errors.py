@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -216,3 +220,50 @@ def test_a_pickled_error_has_no_cause() -> None:
     error = full(TransportError)
     error.__cause__ = OSError("https://example.com/?key=canary")
     assert b"canary" not in pickle.dumps(error)
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+DOCS = Path(__file__).parent.parent / "docs"
+BUILTIN = {Exception, ValueError, TimeoutError}
+
+
+def tree(cls: type[PythpeerError], indent: str = "") -> Iterator[str]:
+    """The lines of the tree below *cls*, as pages show it."""
+    below = [child for child, parents in PARENTS.items() if parents[0] is cls]
+    for child in below:
+        last = child is below[-1]
+        line = f"{indent}{'└' if last else '├'}── {child.__name__}"
+        also = [parent.__name__ for parent in PARENTS[child] if parent in BUILTIN]
+        yield f"{line:<32} also {also[0]}" if also else line
+        yield from tree(child, f"{indent}{' ' if last else '│'}   ")
+
+
+def test_the_pages_show_the_tree() -> None:
+    """As it is in the code."""
+    shown = (DOCS / "snippets" / "error-tree.txt").read_text(encoding="utf-8")
+    assert shown.splitlines() == ["PythpeerError", *tree(PythpeerError)]
+
+
+def test_the_table_has_every_class_and_its_bases() -> None:
+    """And the attributes that the error adds are named in its row."""
+    page = (DOCS / "errors.md").read_text(encoding="utf-8")
+    for cls, parents in PARENTS.items():
+        if cls is not PythpeerError:
+            (row,) = re.findall(rf"^\| `{cls.__name__}` \| .*$", page, re.MULTILINE)
+            shown = row.split("|")[2]
+            expected = {parent.__name__ for parent in parents if parent is not PythpeerError}
+            assert set(re.findall(r"`(\w+)`", shown)) == expected
+
+
+def test_the_examples_order_their_clauses() -> None:
+    """A class is in an ``except`` clause before the classes from which it derives."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in (DOCS / "examples").glob("*.py")]
+    tries = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Try)]
+    for node in tries:
+        words = [re.findall(r"\w+", ast.unparse(h.type)) for h in node.handlers if h.type]
+        clauses = [[getattr(errors, word, None) for word in names] for names in words]
+        classes = [cls for clause in clauses for cls in clause if cls is not None]
+        for index, cls in enumerate(classes):
+            assert not any(issubclass(later, cls) for later in classes[index + 1 :])
+    assert len(tries) > 10

@@ -18,17 +18,22 @@ import pytest
 from raw_server import RawServer, answer, drop, error_page, open_session
 from scripted import DROP_WITHOUT_EFFECT, ERROR_500, HTML, OK, Scripted
 
+import pythpeer
 from pythpeer import PythpeerError, ResponseEvent, Retry, SqliteStore
 from pythpeer.hooks import MAX_PENDING
 
 pytestmark = pytest.mark.anyio
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "how-to" / "observe.md"
-ROW: Final = re.compile(r"^\| `(pythpeer\.\w+)` \| ([A-Z]+) \| .* \| (.*) \|$", re.MULTILINE)
+PACKAGE: Final = Path(pythpeer.__file__).parent
+ROW: Final = re.compile(r"^\| `(pythpeer[.\w]+)` \| ([A-Z]+) \| .* \|(.*)\|$", re.MULTILINE)
 DOCUMENTED: Final = {
     (logger, level, frozenset(re.findall(r"`(\w+)`", extra)))
     for logger, level, extra in ROW.findall(PAGE.read_text(encoding="utf-8"))
 }
+WITH_ATTRIBUTES: Final = {row for row in DOCUMENTED if row[2]}
+"""The rows about records with attributes of their own."""
+
 PLAIN: Final = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 LogLine = tuple[str, str, frozenset[str]]
@@ -74,8 +79,8 @@ async def test_the_documented_records_are_logged(
         async with services.session(on_request=sleep) as session:
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
-    assert set(records_of(caplog)) == DOCUMENTED
-    assert len(DOCUMENTED) == 11
+    assert set(records_of(caplog)) == WITH_ATTRIBUTES
+    assert len(WITH_ATTRIBUTES) == 11
 
 
 async def _corrupt(path: Path) -> None:
@@ -190,3 +195,28 @@ def test_nothing_is_printed_by_default() -> None:
             [sys.executable, "-c", script], capture_output=True, text=True, check=True
         )
         assert (done.stdout + done.stderr).strip() == shown
+
+
+# -- the table ------------------------------------------------------------------------------------
+
+
+def loggers_in_code() -> set[tuple[str, str]]:
+    """The name and the level of every call of a logger in the package."""
+    found: set[tuple[str, str]] = set()
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        made = re.search(r"^logger: Final = logging\.getLogger\((.*)\)$", source, re.MULTILINE)
+        if made is None:
+            continue
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        name = ".".join(parts) if made[1] == "__name__" else made[1].strip('"')
+        levels = re.findall(r"\blogger\.(debug|info|warning|error|exception)\(", source)
+        levels += ["error"] if "logger=logger" in source else []  # passed to aiohttp
+        found |= {(name, level.upper()) for level in levels}
+    return found
+
+
+def test_the_table_has_every_logger_and_level() -> None:
+    """And no other."""
+    assert len(loggers_in_code()) > 8
+    assert {(name, level) for name, level, _ in DOCUMENTED} == loggers_in_code()

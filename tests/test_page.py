@@ -154,6 +154,7 @@ async def test_a_page_that_connects_later_begins_with_the_latest(
         listener = Listener(response)
         await listener.until("chat")
     assert [line["id"] for line in listener.lines] == list(range(101, 401))
+    assert listener.now["left_out"] == 100
     assert listener.now["mail"]["unread"] == 1
     assert {user["username"] for user in listener.now["users"]} >= {"tiro", "alice", "bob"}
 
@@ -220,14 +221,14 @@ async def test_a_broken_rule_is_a_notice_with_its_time(notices: list[Notice]) ->
             (notice,) = shown["latest"]
             assert (notice["kind"], notice["rule"]) == ("violation", "pace")
             assert notice["date"] == fake.date
-            assert shown["total"] == 1
+            assert shown["counts"] == {"violation": 1}
             assert [violation.text for violation in notices] == [notice["text"]]
         fake.violations.clear()
         await client.get(f"{CHAT}get")
         assert len(notices) == 2
         await tab.post_action("forget")
         async with h.get(f"{page.url}api/events") as response:
-            assert await Listener(response).until("notices") == {"total": 0, "latest": []}
+            assert await Listener(response).until("notices") == {"counts": {}, "latest": []}
 
 
 @pytest.mark.parametrize(
@@ -250,6 +251,36 @@ async def test_a_gap_is_a_notice(
     fake.set_quirks(window="oldest")
     await client.get(f"{CHAT}get{query}")
     assert len(notices) == bool(missed)
+
+
+async def test_a_bot_that_is_ahead_is_a_notice(
+    fake: FakeServices, client: Client, page: Page, notices: list[Notice]
+) -> None:
+    """Once for each position over the newest id; a position at it is none."""
+    add_messages(fake, 3)
+    for mid in (3, 403, 403, 2, 403):
+        await client.get(f"{CHAT}get&mid={mid}")
+    assert [notice.kind for notice in notices] == ["ahead", "ahead"]
+    assert notices[0].text.startswith("it asks for what comes after 403; the newest here is 3.")
+    fake.chat.skip_to(1000)
+    await client.get(f"{CHAT}get&mid=999")
+    assert len(notices) == 2
+
+
+async def test_a_bot_that_ends_is_noticed_immediately(
+    fake: FakeServices, page: Page, listener: Listener
+) -> None:
+    """When its last kept connection is closed; not by a fault of the service."""
+    async with fake.session() as session:
+        await session.peerbet.messages()
+        await session.pythbots.user("tiro")
+        fake.faults.add("peerbet.chat.get", Fault.drop())
+        await session.peerbet.messages()
+        assert listener.now["presence"] == {"left_at": None}
+    closed_at = fake.clock()
+    presence = await listener.until("presence")
+    assert closed_at - 1.0 <= presence["left_at"] <= fake.clock()
+    assert fake.requests[-1].at <= presence["left_at"]
 
 
 async def test_a_flood_leaves_a_gap(
@@ -311,6 +342,16 @@ async def test_invalid_actions_are_errors(
     assert answer["error"]
     assert (fake.chat.messages, fake.mail.inbox, fake.faults.constant) == ([], [], {})
     assert list(fake.users) == users
+
+
+@pytest.mark.parametrize(("action", "limit"), [("say", 250), ("mail", 2000)])
+async def test_a_text_too_long_is_named_in_characters(tab: Tab, action: str, limit: int) -> None:
+    """As the service counts them."""
+    body = {"sender": "guest", "text": "é" * (limit + 10)}
+    assert await tab.post_action(action, body) == (
+        400,
+        {"error": f"10 characters too many: at most {limit} are possible"},
+    )
 
 
 async def test_large_bodies_are_not_read(fake: FakeServices, tab: Tab) -> None:

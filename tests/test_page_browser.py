@@ -214,10 +214,17 @@ async def test_a_flood_leaves_a_gap_that_is_shown(fake: FakeServices, tab: Brows
         await tab.press("Enter")
         await tab.shows("pong", "#log .account")
         await tab.run("document.querySelector('#flood').click()")
-        await tab.shows("notices", "#noticed")
-        await tab.shows("did not fit", "#log .aside")
+        await tab.shows("1 gap", "#noticed")
+        await tab.shows("Gap: peerbet.chat.get: ", "#log .aside")
+        await tab.shows("50 messages are not shown here", "#log .left-out")
+        for width in (1280, 380):  # no scroll bar of the page beside that of the chat
+            await tab.look(width, 760)
+            page = "document.documentElement"
+            assert await tab.run(f"{page}.scrollWidth <= {page}.clientWidth")
+            if width == 1280:
+                assert await tab.run(f"{page}.scrollHeight <= innerHeight")
         await tab.run("document.querySelector('#noticed').click()")
-        await tab.shows("peerbet.chat.get [gap]", "#notices")
+        await tab.shows("Gap: peerbet.chat.get", "#notices")
         assert await tab.focused() == "tab-bot"
         await tab.run("document.querySelector('#forget').click()")
         await tab.until("document.querySelector('#noticed').hidden")
@@ -273,18 +280,52 @@ async def test_it_reconnects_automatically(fake: FakeServices, chromium: str) ->
                 assert await tab.run("document.querySelectorAll('.message').length") == 1
 
 
-async def test_a_text_that_is_too_long_is_an_error(fake: FakeServices, tab: Browser) -> None:
+async def test_a_text_that_is_too_long_cannot_be_sent(fake: FakeServices, tab: Browser) -> None:
     """Characters are counted as the service does, and the unsent text is kept."""
     await tab.write("👍" * 251)
-    await tab.shows("-1 left", "#left")
+    await tab.shows("1 character too many", "#left")
+    assert await tab.run("document.querySelector('#send').disabled")
     await tab.press("Enter")
-    await tab.shows("250", "#alert")
+    await tab.write("👍")
+    await tab.shows("2 characters too many", "#left")
     assert fake.chat.messages == []
-    assert len(await tab.run("document.querySelector('#text').value")) == 251
-    await tab.run("document.querySelector('#text').value = '👍'.repeat(250)")
+    await tab.run("document.querySelector('#text').value = '👍'.repeat(249)")
+    await tab.write("👍")
+    assert not await tab.run("document.querySelector('#send').disabled")
     await tab.press("Enter")
     await tab.until("document.querySelector('.message')")
     assert fake.chat.messages[0].text == "👍" * 250
+
+
+async def test_a_text_of_blanks_is_named_as_such(fake: FakeServices, tab: Browser) -> None:
+    """The browser shows why it is not sent."""
+    await tab.write("  ")
+    await tab.press("Enter")
+    validity = await tab.run("document.querySelector('#text').validationMessage")
+    assert validity == "Write more than blanks."
+    assert fake.chat.messages == []
+
+
+async def test_the_end_of_a_bot_is_shown_within_a_second(fake: FakeServices, tab: Browser) -> None:
+    """It closes its connections, so that the page need not wait for requests."""
+    async with bot(fake):
+        await tab.shows("Your bot is connected", "#presence")
+    await tab.run(
+        "new Promise((resolve, reject) => {"
+        " setTimeout(() => reject(new Error('it is shown too late')), 1000);"
+        " setInterval(() => { if (document.querySelector('#presence').innerText"
+        ".includes('Your bot disconnected')) resolve(true); }, 20); })"
+    )
+
+
+async def test_a_tab_of_a_narrow_page_brings_its_panel_into_view(tab: Browser) -> None:
+    """The panels are below the chat there; on a wide page nothing is scrolled."""
+    for width, is_scrolled in ((1280, False), (380, True)):
+        await tab.look(width, 760)
+        await tab.run("document.querySelector('#tab-mail').click()")
+        top = await tab.run("document.querySelector('#panel-mail').getBoundingClientRect().top")
+        assert 0 < top < 200
+        assert await tab.run("scrollY > 100") is is_scrolled
 
 
 LOOKS: Final = {

@@ -17,6 +17,7 @@ from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_server import RawServer, answer, drop, open_session
+from rich.pretty import pretty_repr
 from scripted import (
     API_ERROR,
     DROP,
@@ -266,6 +267,25 @@ async def test_a_bad_post_costs_nothing(fake: FakeServices, session: Session, te
     assert fake.requests == []
 
 
+@pytest.mark.parametrize("to", ["", "bob", None])
+def test_a_message_prints_its_recipient_and_time(to: str | None) -> None:
+    """Not the fields of the service, from which they are computed; rich prints the same."""
+    message = ChatMessage(id=7, sender="ann", text="hi", to=to, date="2012-12-12 21:12:21")
+    shown = (
+        f"ChatMessage(id=7, sender='ann', text='hi', recipient={to or None!r}, "
+        "sent_at=datetime.datetime(2012, 12, 12, 21, 12, 21), is_bot=False, is_mine=False, "
+        "is_private=False)"
+    )
+    assert repr(message) == shown
+    assert pretty_repr(message, max_width=1000) == shown
+
+
+async def test_a_text_too_long_names_what_to_do(session: Session) -> None:
+    """The error has the number of characters too many, and the call for a long text."""
+    with pytest.raises(InvalidRequestError, match=r"not 260 \(10 too many\); post_long\(\)"):
+        await session.peerbet.post("x" * 260)
+
+
 @pytest.mark.parametrize("option", ["bot", "confirm"])
 @pytest.mark.parametrize("value", [1, 0, "yes", None], ids=repr)
 @pytest.mark.parametrize("name", ["post", "post_long"])
@@ -288,7 +308,7 @@ async def test_options_are_booleans(
 async def test_posting_needs_a_key(fake: FakeServices, name: str, confirm: bool) -> None:
     """Without one the error names it, before a token is spent."""
     async with fake.session(peerbet_key=None) as session:
-        with pytest.raises(InvalidRequestError, match="key") as caught:
+        with pytest.raises(InvalidRequestError, match=r"set .*, or PYTHPEER_PEERBET_KEY") as caught:
             await getattr(session.peerbet, name)("hi", confirm=confirm)
         assert caught.value.endpoint == "peerbet.chat.set"
         assert session.limiters["peerbet.chat.set"].available == 1

@@ -713,7 +713,7 @@ async def test_a_post_can_be_cancelled_at_any_moment(fault: ScriptedFault) -> No
             tasks = asyncio.all_tasks()
             was_cancelled = await cut_off(session.peerbet.post(TEXT, confirm=True), at)
             assert len(sent(services)) <= 1
-            assert [limiter.waiting for limiter in session.limiters.values()] == [0] * 6
+            assert not any(limiter.waiting for limiter in session.limiters.values())
             await asyncio.sleep(0.01)  # the server may be about to accept a connection
             assert asyncio.all_tasks() == tasks
             services.faults.clear()

@@ -566,7 +566,7 @@ async def test_mail_needs_the_personal_key(
 async def test_a_mail_stream_needs_the_personal_key(fake: FakeServices) -> None:
     """The error is raised when the stream is made."""
     async with fake.session(personal_key=None) as session:
-        with pytest.raises(InvalidRequestError, match="personal key"):
+        with pytest.raises(InvalidRequestError, match=r"set .*, or PYTHPEER_PERSONAL_KEY"):
             session.pythbots.mail_stream()
 
 

@@ -151,7 +151,9 @@ async def test_broken_rules_are_shown(serve: Serve) -> None:
 
     command = await serve(*FREE).ready()
     await ask(command.environment["PYTHPEER_PEERBET_URL"], 20)  # a busy machine may be slow at one
-    assert re.search(r"peerbet\.chat\.get: \S+ s too early .*\[pace\]$", await command.next_line())
+    assert re.search(
+        r" violation: peerbet\.chat\.get: \S+ s too early .*\[pace\]$", await command.next_line()
+    )
     command = serve(*FREE, "--json", "--pace", "0")
     row: dict[str, Any] = json.loads(await command.next_line())
     assert row["kind"] == "serving"

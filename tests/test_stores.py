@@ -649,12 +649,32 @@ async def test_a_fetch_can_be_cancelled(store: Store, second: float) -> None:
 
 
 async def test_a_possible_duplicate_of_the_history_is_marked(store: Store) -> None:
-    """Once for each copy that was read from the history."""
+    """Once for each copy that was read from the history. It does not count as seen."""
     log = store.log(MAIL)
     history = NewEntry(Note("a"), identity="a", max_copies=1, from_history=True)
     new = NewEntry(Note("a"), identity="a", as_duplicate=Note("a again"))
     await log.append([history, new, new])
     assert await texts(log) == ["a", "a again", "a"]
+    assert await log.copies() == {"a": 2}
+
+
+async def test_a_possible_duplicate_without_a_marked_copy_is_not_appended(store: Store) -> None:
+    """However often; an item that was not in the history is."""
+    log = store.log(MAIL)
+    history = NewEntry(Note("a"), identity="a", max_copies=1, from_history=True)
+    await log.append([history])
+    assert list(await log.append(without_ids("a", "b", "a"))) == without_ids("b")
+    assert await texts(log) == ["a", "b"]
+
+
+async def test_the_copies_of_each_identity_are_counted(short: Store) -> None:
+    """Of all entries that were ever appended, those that were trimmed included."""
+    log = short.log(MAIL)
+    assert await log.copies() == {}
+    for number in range(20):
+        await log.append(without_ids("a", f"id {number}"))
+        log.reader("me").ack(2 * number + 2)
+    assert await log.copies() == {"a": 20} | {f"id {number}": 1 for number in range(20)}
 
 
 # -- the lease ------------------------------------------------------------------------------------

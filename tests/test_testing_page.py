@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from helpers import with_examples
 from inner_pytest import run_pytest
 
 pytest_plugins = ("pytester",)
@@ -16,8 +17,15 @@ pytest_plugins = ("pytester",)
 ROOT: Final = Path(__file__).parent.parent
 PAGE: Final = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 BLOCKS: Final = dict(
-    re.findall(r'^```python title="([^"]+)"\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE)
+    re.findall(
+        r'^```python title="([^"]+)"\n(.*?)^```', with_examples(PAGE), re.DOTALL | re.MULTILINE
+    )
 )
+SETTINGS: Final = "".join(
+    re.findall(r'^```ini title="pytest.ini"\n(.*?)^```', PAGE, re.DOTALL | re.MULTILINE)
+)
+"""The settings for pytest-asyncio."""
+
 ASYNCIO_CONFTEST: Final = "conftest.py for pytest-asyncio"
 """The title of the block that replaces ``conftest.py``."""
 
@@ -46,12 +54,12 @@ def test_all_tests_of_the_page_pass(folder: Path, pytester: pytest.Pytester) -> 
 def test_the_page_with_pytest_asyncio(folder: Path, pytester: pytest.Pytester, mode: str) -> None:
     """They pass with the other conftest, and with the other mark, or without one in auto mode."""
     (folder / "conftest.py").write_text(BLOCKS[ASYNCIO_CONFTEST], encoding="utf-8")
+    (folder / "pytest.ini").write_text(SETTINGS, encoding="utf-8")
     for name in ("test_bot.py", "test_more.py"):
         mark = "" if mode == "auto" else "pytestmark = pytest.mark.asyncio"
         text = BLOCKS[name].replace("pytestmark = pytest.mark.anyio", mark)
         (folder / name).write_text(text, encoding="utf-8")
-    scope = "asyncio_default_fixture_loop_scope=function"
-    options = ("-p", "no:anyio", "--asyncio-mode", mode, "-o", scope, "-k", "not hour")
+    options = ("-p", "no:anyio", "--asyncio-mode", mode, "-k", "not hour")
     outcome = run_pytest(pytester, *options)
     assert outcome.counts == {"passed": 10, "deselected": 1}, outcome.text
 
@@ -59,8 +67,8 @@ def test_the_page_with_pytest_asyncio(folder: Path, pytester: pytest.Pytester, m
 def test_the_tests_of_the_page_can_fail(folder: Path, pytester: pytest.Pytester) -> None:
     """A bot that repeats a post with an unknown outcome fails, and so does one without answers."""
     for right, wrong, failed in [
-        ("pass  # sent or not", "await session.peerbet.post(answer, bot=True)  #", 1),
-        ('return "pong"', "return None", 3),
+        ('not sent again: %s", error)\n            return True', 'sent again: %s", error)', 1),
+        ('text = f"pong, {message.sender}"', "return None", 3),
     ]:
         text = BLOCKS["bot.py"]
         assert right in text
@@ -80,4 +88,4 @@ def test_the_rehearsal_program(folder: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert len(result.stdout.splitlines()) > 50
-    assert " pythpeer: pong\n" in result.stdout
+    assert " pythpeer: pong, " in result.stdout

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import get_overloads
 
 import pytest
+from public_api import INTERNAL
 from typed import calls, errors, monitoring, settings, streams, testing
 
 import pythpeer
@@ -26,37 +27,6 @@ PROGRAMS: dict[str, Callable[..., Awaitable[None]]] = {
     for name, program in vars(module).items()
     if inspect.iscoroutinefunction(program) and program.__module__ == module.__name__
 }
-
-STREAMS = ("Stream", "ChatStream", "MailStream")
-MERGING = (
-    *("is_ready", "has_ended", "in_flight", "fill", "pop", "acknowledge", "busy"),
-    "store_acknowledged",
-)
-"""What a merged stream needs of each stream."""
-
-INTERNAL = {
-    *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
-    *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success", "Endpoint.time_limit"),
-    *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
-    *("Limiter.acquire", "Limiter.try_acquire", "Limiter.fail_waiters", "Limiter.is_held"),
-    *("MemoryStore.log", "SqliteStore.log"),
-    *("Limiter.permit_answered", "Limiter.permit_postponed"),
-    *("Limiter.permit_released", "Limiter.permit_written"),
-    *("Limiter.in_hand", "Limiter.dismiss"),  # old names
-    *("MemoryStore.make_limiter", "SqliteStore.make_limiter"),
-    *("ApiKeys.check", "ApiKeys.reset", "Faults.next_for"),
-    *("Secret.encoded", "Secret.fingerprint", "Secret.wrap"),
-    *(f"{stream}.{name}" for stream in STREAMS for name in MERGING),
-    "MergedStream.busy",
-    *("FakeChat.user_of", "FakeDice.answer", "FakeDice.delay"),
-    *("Actor.react", "FakeMail.opened_by", "FakeMail.read_all", "FakeMail.read_new"),
-    *("FakeMail.send", "Mailbox.mark_all_read", "People.schedule", "Secret.try_wrap"),
-    # Old names.
-    *("FakeChat.listen", "FakeMail.listen", "FakeServices.listen", "FakeServices.adopt"),
-    *("FakeServices.habits", "MemoryStore.survey", "SqliteStore.survey"),
-}
-"""Members with public names that are for internal use."""
-
 
 # -- programs -------------------------------------------------------------------------------------
 

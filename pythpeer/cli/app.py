@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from .. import InvalidRequestError
 from . import VERSION, runner
@@ -33,6 +33,8 @@ def run(arguments: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(
             arguments, console=make_console(), print_error=False, exit_on_error=False
         )
+    except UnusedCliTokensError:
+        reason = "there are too many arguments: a text with blanks must be in quotes"
     except CycloptsError as error:
         converted = (getattr(error, "value", ""), getattr(error.argument, "value", ""))
         reason = without_values(str(error), [*arguments, *map(str, converted)])

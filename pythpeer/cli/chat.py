@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 from ..peerbet import MAX_TEXT
+from ..validation import INT32_MAX
 from .connect import PEERBET_KEY, connected, warn_if_volatile
 from .follow import follow
 from .input import read_text
@@ -18,6 +20,12 @@ from .unsure import warn_if_interrupted
 
 __all__ = ["chat"]
 
+CONFLICT: Final = (
+    "another program with this key must use the same store (--store), or both send requests too "
+    "early"
+)
+"""What happens if two programs with one key have two stores."""
+
 chat: Final = App(name="chat", help="Follow Peerbet chat, and post there.")
 
 
@@ -26,23 +34,30 @@ async def tail(
     *,
     after: Annotated[
         int | None,
-        Parameter(help="Start after this message id, 0 for the oldest; by default with new ones."),
+        Parameter(
+            validator=Number(gte=0, lte=INT32_MAX),
+            help="Start after this message id, 0 for the oldest; by default with new ones.",
+        ),
     ] = None,
     name: Name = None,
     messages: Messages = None,
     store: StorePath = None,
     json: Json = False,
 ) -> None:
-    """Show chat messages as they are received, until Ctrl-C."""
+    """Show chat messages as they are received, until Ctrl-C.
+
+    Another program with the same key must use the same store: two stores do
+    not keep the interval between requests, which the service may reject.
+    """
     warn_if_volatile(store, name)
     async with connected(store) as session:
         stream = session.peerbet.chat_stream(after=after, name=name, on_gap="raise")
-        await follow(stream, Rows(json=json), messages, "the chat")
+        await follow(stream, Rows(json=json), messages, "the chat", CONFLICT)
 
 
-@chat.command
+@chat.command(usage="Usage: pythpeer chat post [OPTIONS] TEXT | -")
 async def post(
-    text: Annotated[str | None, Parameter(help="The message.")] = None,
+    text: Annotated[str | None, Parameter(help="The message, in quotes if it has blanks.")] = None,
     /,
     *,
     stdin: Stdin = False,
@@ -55,8 +70,8 @@ async def post(
 ) -> None:
     """Post a message, once, and print its id.
 
-    Text of more than 250 characters is posted in parts that end between words, about one a
-    second, and the id of each is printed.
+    Text of more than 250 characters is posted in parts that end between
+    words, about one a second, and the id of each is printed.
     """
     message = await read_text(text, stdin=stdin)
     posted: list[int] = []

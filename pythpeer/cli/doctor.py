@@ -84,8 +84,6 @@ class _ReportPrinter:
         self._screen = make_console()
         self._service = ""
         """The service under whose heading findings are printed."""
-        self._named_so_far: dict[Status, list[str]] = {status: [] for status in Status}
-        """The names of the checks so far, by status; `show_finding` appends to them."""
 
     def show_finding(self, finding: Finding) -> None:
         if self._json:
@@ -96,14 +94,16 @@ class _ReportPrinter:
         if service != self._service:
             self._print_heading(SERVICES[service])
             self._service = service
-        self._named_so_far[finding.status].append(finding.check)
+        self._print_finding(finding, check)
+
+    def _print_finding(self, finding: Finding, check: str) -> None:
         self._print_row(Text(finding.status.value, STYLES[finding.status]), check, finding.text)
         if finding.advice is not None:
             arrow = "->" if self._screen.options.ascii_only else "→"
             self._print_row(Text(arrow, "dim", justify="right"), "", finding.advice)
 
     def close(self, report: Report) -> None:
-        """Print the shapes of the responses, and the summary."""
+        """Print the shapes of the responses, what needs attention, and the summary."""
         counts = Counter(finding.status for finding in report.findings)
         if self._json:
             for shape in report.shapes:
@@ -115,15 +115,23 @@ class _ReportPrinter:
         self._print_heading("Shapes of the responses (types and lengths only)")
         for shape in report.shapes:
             self._print_shape(shape)
+        self._print_attention(report)
         self._print(Text())
         summary = ", ".join(f"{counts[status]} {status.value}" for status in Status)
-        worst = "".join(map(self._named, (Status.PROBLEM, Status.WARNING)))
-        self._print(Text(f"pythpeer {report.version}: {summary}{worst}", "bold"))
+        self._print(Text(f"pythpeer {report.version}: {summary}", "bold"))
 
-    def _named(self, status: Status) -> str:
-        """Return the checks of this status for the summary, because rows may be off the screen."""
-        names = ", ".join(self._named_so_far[status])
-        return f"; {status.value}: {names}" if names else ""
+    def _print_attention(self, report: Report) -> None:
+        """Print problems and warnings again, because their rows may be off the screen."""
+        findings = [
+            finding
+            for status in (Status.PROBLEM, Status.WARNING)
+            for finding in report.findings
+            if finding.status is status
+        ]
+        if findings:
+            self._print_heading("What needs attention")
+        for finding in findings:
+            self._print_finding(finding, finding.check)
 
     def _print_heading(self, text: str) -> None:
         self._print(Text(f"\n{text}" if self._service else text, "bold"))
@@ -139,7 +147,7 @@ class _ReportPrinter:
         grid = Table.grid(padding=(0, 1, 0, 0))
         grid.add_column(width=8)
         if self._screen.width >= 80:
-            grid.add_column(width=20)
+            grid.add_column(width=max(20, len(check)))
             grid.add_column(ratio=1)
             grid.add_row(label, Text(check, "dim"), text)
         else:

@@ -12,11 +12,20 @@ __all__ = ["follow"]
 
 
 async def follow(
-    stream: Stream[ChatMessage | Mail], rows: Rows, messages: int | None, subject: str
+    stream: Stream[ChatMessage | Mail],
+    rows: Rows,
+    messages: int | None,
+    subject: str,
+    conflict: str,
 ) -> None:
-    """Print each item when it is received, and acknowledge it after it was printed."""
-    if rows.screen.is_terminal and not rows.json and sys.stderr.isatty():
+    """Print each item when it is received, and acknowledge it after it was printed.
+
+    *conflict* is what happens to other programs with the same key; it is printed at a terminal,
+    as the first line, with the *subject*.
+    """
+    if sys.stderr.isatty():
         runtime.print_error(f"following {subject}; Ctrl-C stops")
+        runtime.print_error(conflict)
     shown = 0
     async with stream:
         with runner.stop_when_pipe_closes():

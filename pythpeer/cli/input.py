@@ -38,8 +38,10 @@ async def read_text(argument: str | None, *, stdin: bool) -> str:
     """
     if not stdin and argument is not None:
         return argument
-    if not stdin or argument is not None:
-        raise InvalidRequestError("give one text, or - to read it from stdin (see --help)")
+    if not stdin:
+        raise InvalidRequestError("give the text in quotes, or - to read it from stdin")
+    if argument is not None:
+        raise InvalidRequestError("give either the text, or - to read it from stdin, not both")
     if sys.stdin is None:
         raise InvalidRequestError("stdin is closed")
     if sys.stdin.isatty():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
+from ..pythbots import StaffMember
 from .connect import connected
 from .options import Json, StorePath
 from .output.bars import as_number
@@ -14,6 +16,12 @@ from .output.progress import Progress
 from .output.tables import print_facts, print_statistics, table
 
 __all__ = ["staff", "stats", "user"]
+
+DAY: Final = 86_400
+"""Seconds of a day."""
+
+MAX_OFFICE: Final = 40 * 365 * DAY
+"""The longest time in office that is plausible, in seconds."""
 
 ChatId = Annotated[int, Parameter(help="The chat's number.")]
 
@@ -44,11 +52,23 @@ async def staff(chat_id: ChatId, /, *, store: StorePath = None, json: Json = Fal
         for member in members:
             write_json("staff", as_json(member))
         return
-    rows = [(member.id, member.username, member.rank, member.time_held) for member in members]
+    rows = [(member.id, member.username, member.rank, _duration(member)) for member in members]
     seconds = [as_number(member.time_held) or 0.0 for member in members]
     longest = max(seconds, default=0.0)
     bars = [amount / longest for amount in seconds] if longest else []
     table(("id", "username", "rank", "held for"), rows, bars=bars)
+
+
+def _duration(member: StaffMember) -> str:
+    """Return the time in office as it was sent, with days on a terminal if it can be seconds.
+
+    The service does not document the unit.
+    """
+    held = as_number(member.time_held)
+    if held is None or not DAY <= held <= MAX_OFFICE or not sys.stdout.isatty():
+        return "" if member.time_held is None else str(member.time_held)
+    days = int(held // DAY)
+    return f"{held} ({days:,} day{'' if days == 1 else 's'})"
 
 
 async def stats(chat_id: ChatId, /, *, store: StorePath = None, json: Json = False) -> None:

@@ -22,6 +22,12 @@ mail: Final = App(name="mail", help="Follow, send and list PythBots mail.")
 
 ENDPOINT: Final = "pythbots.mail"
 
+CONFLICT: Final = (
+    "another program with this key does not receive the mail that is shown here, unless it uses "
+    "the same store (--store)"
+)
+"""What happens if two programs with one key have two stores."""
+
 
 @mail.command
 async def watch(
@@ -33,19 +39,23 @@ async def watch(
 ) -> None:
     """Show unread mail, and new mail as it is received, until Ctrl-C.
 
-    The service marks mail as read when it sends it. Mail that was not shown because the command
-    ended is shown the next time if there is a store, and is in "pythpeer mail all" in any case.
+    The service marks mail as read when it sends it. Mail that was not shown
+    because the command ended is shown the next time if there is a store, and
+    is in "pythpeer mail all" in any case.
+
+    Another program with the same key, such as your bot, does not receive the
+    mail that is shown here, unless it uses the same store.
     """
     warn_if_volatile(store, name)
     async with connected(store, PERSONAL_KEY) as session:
         stream = session.pythbots.mail_stream(name=name)
-        await follow(stream, Rows(json=json), messages, "the mailbox")
+        await follow(stream, Rows(json=json), messages, "the mailbox", CONFLICT)
 
 
-@mail.command
+@mail.command(usage="Usage: pythpeer mail send [OPTIONS] TO (TEXT | -)")
 async def send(
     to: Annotated[str, Parameter(help="A user name, or a user id in digits.")],
-    text: Annotated[str | None, Parameter(help="The text.")] = None,
+    text: Annotated[str | None, Parameter(help="The text, in quotes if it has blanks.")] = None,
     /,
     *,
     stdin: Stdin = False,

@@ -17,7 +17,7 @@ Stdin = Annotated[bool, Flag, Parameter(name="-", help="Read the text from stdin
 """A single hyphen is an option for cyclopts, so it is declared as one."""
 
 Messages = Annotated[
-    int | None, Parameter(validator=Number(gte=1), help="End after this many rows.")
+    int | None, Parameter(validator=Number(gte=1), help="End after this many messages or mails.")
 ]
 
 Name = Annotated[

@@ -49,7 +49,7 @@ def serve(
         Parameter(
             validator=Number(gte=0),
             help="Seconds between two requests to each endpoint, 0 for no limit; by default the"
-            " documented ones. Earlier requests are served, and reported.",
+            " documented ones. Earlier requests are served, and are violations.",
         ),
     ] = None,
     seed: Annotated[int | None, Parameter(help="Repeat the conversation of this number.")] = None,
@@ -58,7 +58,7 @@ def serve(
     """Serve the fake services to your bot, with a page to chat in, until Ctrl-C.
 
     It prints the page's URL, the environment with which a bot uses it, and
-    every rule of the services that a bot breaks.
+    every violation of the services' rules by a bot.
     """
     from ..testing.web import Page  # no other command needs aiohttp's server
 
@@ -110,7 +110,8 @@ def _show(notice: Notice, *, json: bool) -> None:
     if json:
         write_json(notice.kind, msgspec.to_builtins(notice))
     else:
-        print_line(f"{notice.date} {notice.endpoint}: {notice.text} [{notice.rule}]")
+        rule = f" [{notice.rule}]" if notice.kind == "violation" else ""
+        print_line(f"{notice.date} {notice.kind}: {notice.endpoint}: {notice.text}{rule}")
 
 
 def _print_intro(url: str, environment: dict[str, str]) -> None:
@@ -125,7 +126,7 @@ def _print_intro(url: str, environment: dict[str, str]) -> None:
         ("", ""),
         *((f"  {setting} {name}={value}", "") for name, value in environment.items()),
         ("", ""),
-        ("Rules of the services that it breaks are printed here. Ctrl-C stops.", ""),
+        ("Violations of the services' rules, and gaps, are printed here. Ctrl-C stops.", ""),
     )
     output = make_console()
     for text, style in lines:

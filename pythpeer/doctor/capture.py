@@ -17,7 +17,7 @@ MAX_SAMPLES: Final = 1000
 
 
 def write_samples(samples: Iterable[Sample], folder: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """Write each sample to ``<folder>/<endpoint>/captured_<name>.json``, and return the paths.
+    """Write *samples* to ``<folder>/<endpoint>/captured_<name>.json``, and return the paths.
 
     The folder is created if necessary. If there is a file of that name, a number is appended. Files
     are readable by their owner only. Raises `InvalidRequestError` if *folder* is not writable.

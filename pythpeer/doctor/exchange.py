@@ -220,7 +220,9 @@ def _check_clock(service: str, answered: Sequence[Exchange]) -> Finding:
         return Finding(check, Status.NOTE, "the responses have no date to compare clocks with")
     offset = min(offsets, key=abs)
     if abs(offset) <= MAX_CLOCK_SKEW:
-        return Finding(check, Status.OK, f"within {MAX_CLOCK_SKEW:.0f} s of the service's")
+        return Finding(
+            check, Status.OK, f"differs from the service's by less than {MAX_CLOCK_SKEW:.0f} s"
+        )
     relation = "ahead of" if offset > 0 else "behind"
     return Finding(
         check,
@@ -249,7 +251,7 @@ def _check_content_type(service: str, read: Sequence[Exchange]) -> Finding:
         for seen in read
     }
     if types == {"application/json"}:
-        return Finding(check, Status.OK, "application/json")
+        return Finding(check, Status.OK, "Content-Type is application/json")
     names = sorted(types & _TYPES)
     if types - _TYPES:
         names.append("another type")
@@ -276,7 +278,7 @@ def _check_extra_output(service: str, read: Sequence[Exchange]) -> Finding:
         )
     if with_bom:
         return Finding(check, Status.NOTE, "a byte-order mark before the JSON: ignored")
-    return Finding(check, Status.OK, "the JSON is plain")
+    return Finding(check, Status.OK, "the responses contain nothing but JSON")
 
 
 def _bom_prefix(with_bom: Sequence[Exchange]) -> str:

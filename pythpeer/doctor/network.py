@@ -66,7 +66,8 @@ async def _check_dns(service: str, host: str, port: int) -> Finding:
         resolved = []
     addresses = len({address[4][0] for address in resolved})
     if addresses:
-        return Finding(check, Status.OK, f"{host} has {addresses} address(es)")
+        number = "an address" if addresses == 1 else f"{addresses} addresses"
+        return Finding(check, Status.OK, f"{host} has {number}")
     return Finding(
         check,
         Status.PROBLEM,

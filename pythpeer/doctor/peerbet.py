@@ -107,7 +107,7 @@ def _check_unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str,
     names = {name for name in document if name not in PAGE_FIELDS}
     names |= {name for message in messages for name in message if name not in MESSAGE_FIELDS}
     if not names:
-        return Finding("peerbet.chat.unknown", Status.OK, "no undocumented field")
+        return Finding("peerbet.chat.unknown", Status.OK, "there is no undocumented field")
     shown = sorted(filter(None, map(allowed_field, names)))
     hidden = len(names) - len(shown)
     listed = shown[:20]
@@ -129,7 +129,7 @@ def _check_types(document: Mapping[str, Json], messages: Sequence[Mapping[str, J
         if types - documented:
             deviations.append(f"{name} ({' or '.join(sorted(types - documented))})")
     if not deviations:
-        return Finding(check, Status.OK, "as documented")
+        return Finding(check, Status.OK, "every field has its documented type")
     hints: list[str] = []
     if any("(digits" in deviation for deviation in deviations):
         hints.append("numbers are strings")
@@ -171,7 +171,7 @@ def _check_order(page_ids: Sequence[int]) -> Finding:
     check = "peerbet.chat.order"
     distinct = list(dict.fromkeys(page_ids))
     if distinct == sorted(distinct):
-        return Finding(check, Status.OK, "ascending by id")
+        return Finding(check, Status.OK, "messages are in ascending order of their ids")
     descending = distinct == sorted(distinct, reverse=True)
     order = "descending by id" if descending else "unsorted"
     return Finding(check, Status.NOTE, f"{order}: sorted here")

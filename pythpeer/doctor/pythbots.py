@@ -199,7 +199,7 @@ def _check_types(model: Model, records: Sequence[_Record]) -> Finding:
     if "boolean" in bits:
         deviations.append("bits are booleans")
     if not deviations:
-        return Finding(check, Status.OK, "numbers are numbers")
+        return Finding(check, Status.OK, "numbers are sent as numbers, not as text")
     are_strings = bool(numbers - {"integer"} or bits - {"integer", "boolean"})
     status = Status.NOTE if are_strings else Status.OK
     return Finding(check, status, f"{', '.join(deviations)}: accepted")
@@ -246,7 +246,11 @@ def _check_form(model: Model, document: Json) -> Finding:
     if isinstance(content, dict):
         parts.insert(0, "an object with numbers for keys" if content else "an empty object")
     if not parts:
-        return Finding(check, Status.OK, "a list" if document else "an empty list, as []")
+        return Finding(
+            check,
+            Status.OK,
+            "the response is a list" if document else "the response is an empty list",
+        )
     return Finding(check, Status.NOTE, f"the list is {', '.join(parts)}: accepted")
 
 
@@ -320,7 +324,7 @@ def _check_order(mails: Sequence[Mail]) -> Finding:
         return Finding(check, Status.NOTE, "without ids or dates: not sorted")
     keys = [f"{key:020}" if isinstance(key, int) else str(key) for key in order]
     if keys == sorted(keys):
-        return Finding(check, Status.OK, "ascending")
+        return Finding(check, Status.OK, "mails are in ascending order")
     order_found = "descending" if keys == sorted(keys, reverse=True) else "unsorted"
     return Finding(check, Status.NOTE, f"{order_found}: sorted here")
 

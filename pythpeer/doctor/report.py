@@ -101,7 +101,7 @@ class Report(msgspec.Struct, frozen=True):
         return max(statuses, key=SEVERITY.index, default=Status.SKIPPED)
 
     def find(self, check: str) -> Finding | None:
-        """Return the finding of the check of this name, ``None`` if there is none."""
+        """Return the finding of the check with the name *check*, ``None`` if there is none."""
         return next((finding for finding in self.findings if finding.check == check), None)
 
     def of(self, check: str) -> Finding | None:

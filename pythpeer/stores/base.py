@@ -15,7 +15,7 @@ from __future__ import annotations
 import abc
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -95,14 +95,15 @@ class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True)
 
     max_copies: int = 0
     """Append the entry only if the log has seen fewer than this many with the same ``identity``; 0
-    appends it always."""
+    is no limit."""
 
     from_history: bool = False
     """Whether the item was read from the history, so that it may be returned as new later."""
 
     as_duplicate: T | None = None
-    """For an entry that is always appended: the item to append instead, once for each item of the
-    same ``identity`` that was appended from the history before. The two are indistinguishable."""
+    """For an entry without ``max_copies``: the item to append instead, once for each item of the
+    same ``identity`` that was appended from the history before. The two are indistinguishable. It
+    is not counted as seen. With ``None`` nothing is appended instead."""
 
 
 class Entry(msgspec.Struct, Generic[T], frozen=True):
@@ -143,7 +144,7 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def seek(self, position: int) -> None:
-        """Set the position, forwards or backwards. For a name it is stored on return.
+        """Move to *position*, forwards or backwards. For a name it is stored on return.
 
         It is set in all logs of the scope that have the name.
         """
@@ -188,7 +189,7 @@ class Reader(DeprecatedReaderNames, abc.ABC, Generic[T]):
         return None
 
     async def seek_if_new(self, position: int) -> None:
-        """Set the position; where readers share a name only if the name has none yet.
+        """Move to *position*; if readers share a name only if the name has none yet.
 
         A stream that chose its start automatically must not move the other readers of the name.
         """
@@ -204,7 +205,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     def reader(self, name: str | None) -> Reader[T]:
-        """Return a reader of this name, or with ``None`` one whose position is not stored."""
+        """Return a reader of the name *name*, or with ``None`` one whose position is not stored."""
 
     @abc.abstractmethod
     async def append(
@@ -214,6 +215,21 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
         Completes the fetch intents *completes* in the same transaction.
         """
+
+    @property
+    def keeps_failed_appends(self) -> bool:
+        """Whether the log repeats an append that failed, if its topic is read destructively.
+
+        Otherwise the caller repeats it.
+        """
+        return False
+
+    async def copies(self) -> Mapping[str, int] | None:
+        """Return for each ``identity`` how many entries the log has seen, trimmed ones included.
+
+        ``None`` where the store does not keep that: then equal items cannot be counted.
+        """
+        return None
 
     @property
     def retry_interval(self) -> float:
@@ -226,7 +242,7 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]
     ) -> Sequence[NewEntry[T]] | None:
-        """Append as `append` does, if the highest id of the log is *head*.
+        """Append *entries* as `append` does, if the highest id of the log is *head*.
 
         Otherwise another handle has appended since: then nothing is appended, and the result is
         ``None``. A store that no other program uses need not check that.
@@ -256,11 +272,11 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     async def cancel_fetch(self, fetch: int) -> None:
-        """Delete a fetch intent: the read did not happen."""
+        """Delete the fetch intent with the number *fetch*: the read did not happen."""
 
     @abc.abstractmethod
     async def lose_fetch(self, fetch: int) -> None:
-        """Mark a fetch intent as lost: the read is over, and its outcome is unknown.
+        """Mark the fetch intent *fetch* as lost: the read is over, and its outcome is unknown.
 
         It is lost also if another handle has completed it because it seemed to be over before.
         """
@@ -335,7 +351,13 @@ class Store(DeprecatedStoreNames, abc.ABC):
         return limiter
 
     def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """Create a limiter. A store that several processes use returns one that they share."""
+        """Create a limiter. A store that several processes use returns one that they share.
+
+        Args:
+            key: What shares the limiter: the endpoint's name and a digest of the account.
+            name: The endpoint's name.
+            rate: The rate.
+        """
         return Limiter(name, rate)
 
     @abc.abstractmethod

@@ -6,7 +6,7 @@ import asyncio
 import math
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import count, islice, takewhile
 from typing import Any, Final, Generic, TypeVar, cast
@@ -230,6 +230,9 @@ class _MemoryLog(Log[T]):
         if added:
             state.notifier.notify_all()
         return added
+
+    async def copies(self) -> Mapping[str, int]:
+        return {identity: copies.seen for identity, copies in self._state.copies.items()}
 
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]

@@ -28,18 +28,24 @@ def assign_id(new: NewEntry[T], head: int, copies: Copies) -> tuple[Entry[T], Co
     """Return the entry for an item without an id, and the counts afterwards.
 
     *head* is the highest id of the log, and *copies* what it has seen of the item's identity.
-    Returns ``None`` if it has seen ``max_copies`` already, so that nothing is appended.
+    Returns ``None`` if nothing is to be appended: it has seen ``max_copies`` already, or the item
+    may be a duplicate and there is no ``as_duplicate``.
     """
-    if new.max_copies and copies.seen >= new.max_copies:
+    seen, possible_duplicates = copies
+    if new.max_copies and seen >= new.max_copies:
         return None
-    item, possible_duplicates = new.item, copies.possible_duplicates
+    if possible_duplicates and not (new.max_copies or new.from_history):
+        if new.as_duplicate is None:
+            return None
+        # Not counted, because the history would otherwise seem to lack one.
+        return _entry_after(head, new.as_duplicate), Copies(seen, possible_duplicates - 1)
     if new.from_history:
         possible_duplicates += 1
-    elif possible_duplicates and not new.max_copies:
-        possible_duplicates -= 1
-        item = new.as_duplicate
-    entry = Entry(head + 1, head, gap=False, item=item)
-    return entry, Copies(copies.seen + 1, possible_duplicates)
+    return _entry_after(head, new.item), Copies(seen + 1, possible_duplicates)
+
+
+def _entry_after(head: int, item: T | None) -> Entry[T]:
+    return Entry(head + 1, head, gap=False, item=item)
 
 
 def is_better_link(*, gap: bool, after: int, than_gap: bool, than_after: int) -> bool:

@@ -3,36 +3,67 @@
 Before such a read is sent, a fetch intent is stored in the log; the transaction that appends the
 result completes it. If the result never arrives (a lost connection, a time-out, a damaged response,
 a crash), the fetch is lost, and the next read asks for the whole history and appends what the log
-lacks. An item that cannot be told apart from an earlier one is delivered again, and marked as
+lacks. While the history cannot be read, new items are fetched as usual, and the fetch stays lost.
+
+The service may return an item that was appended from the history once more, as new. It may also
+have another one that is equal. The history then counts them: the item is held back until it has
+been read again. If it is not complete, so that it cannot count, the item is delivered and marked as
 recovered, rather than dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
+import copy
+import logging
 import sys
-from collections import Counter
-from collections.abc import Callable, Collection
-from typing import Final, Generic, TypeVar
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from typing import Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from ..calls import Caller, shielded
-from ..errors import OutcomeUnknownError, PythpeerError
+from ..calls import Caller
+from ..errors import (
+    OutcomeUnknownError,
+    PythpeerError,
+    ResponseTooLargeError,
+    SessionClosedError,
+    StoreError,
+)
 from ..pacing.limiter import Permit
 from ..pacing.queue import Priority
+from ..retry import is_transient
 from ..stores.base import DIRECT, Log, NewEntry
 from ..wire.request import Request
 from .poller import Poller, store_items
 
 __all__ = ["DecodedItem", "DestructiveSource"]
 
+logger: Final = logging.getLogger("pythpeer.streams")
+
 T = TypeVar("T")
 
 INTENT_GRACE: Final = 1.0
 """Seconds after the time limit of a read in which its result can still reach the log. After that
 another process may treat the fetch as lost."""
+
+HISTORY_INTERVAL: Final = 600.0
+"""Seconds after which a history is requested again that is too large or has failed permanently."""
+
+HISTORY_ATTEMPTS: Final = 5
+"""Consecutive transient failures of the history after which new items are fetched first."""
+
+HISTORY_DELAY: Final = 10.0
+"""Seconds after which it is requested again then; doubled for each further failure."""
+
+MAX_INTENT: Final = 86400.0
+"""Seconds for which a fetch intent is valid at most, where the time limit is longer or infinite."""
+
+MAX_DRAIN: Final = 300.0
+"""Seconds for which closing the session waits for a read at most, where the time limit is longer or
+infinite."""
 
 
 class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
@@ -48,15 +79,28 @@ class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
     """Whether the content includes an id, so that two items of one identity are the same item."""
 
 
+class _Outcome(NamedTuple):
+    """What a read has achieved."""
+
+    error: PythpeerError | None = None
+    """Its error; ``None`` if it has none that its caller must handle."""
+
+    fetched: bool = False
+    """Whether its items are in the log."""
+
+    complete: bool = False
+    """Whether nothing is missing: no item is held back, and the history was not skipped."""
+
+
 class DestructiveSource(Generic[T]):
     """Polls *unread*, a destructive read; after a lost fetch it polls *history*, which has all.
 
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
     """
 
-    # Invariants: `_idle` is cleared from the moment a fetch intent may be stored until its result
-    # is stored, so there is at most one destructive read at a time. It stays cleared while a direct
-    # call reads its result from the log.
+    # Invariants: `_read` is the only destructive read in progress, if there is one. Its task ends
+    # by itself within the time limit, so its callers can be cancelled at any time. `_direct` is
+    # held by a direct call until it has its items, so that no two calls return the same ones.
 
     def __init__(
         self,
@@ -76,13 +120,32 @@ class DestructiveSource(Generic[T]):
         """The harmless read of everything."""
         self._mark_recovered = mark_recovered
         """Returns a marked copy of an item."""
-        self._idle = asyncio.Event()
-        """Set while no read is in progress. The poll or direct call that begins a read clears it,
-        and sets it at the end."""
-        self._idle.set()
+        self._read: asyncio.Task[_Outcome] | None = None
+        """The read in progress. `_start` sets it, and its end resets it."""
+        self._direct = asyncio.Lock()
+        """Held by the direct call in progress."""
         self._undelivered_after: int | None = None
         """The position after which a direct call has fetched items without returning them; ``None``
         if there are none. Set and reset by `_fetch_direct` only."""
+        self._held: list[DecodedItem[T]] = []
+        """The items that the history has to count, in their order. Their fetches count as lost."""
+        self._history_due = 0.0
+        """Loop time before which the history is not requested. Changed by `_history_failed`, and
+        when the service works again."""
+        self._history_failures = 0
+        """Consecutive failures of the history."""
+        self._history_may_recover = False
+        """Whether its last failure was transient."""
+        self._history_warned = -HISTORY_INTERVAL
+        """Loop time of the last warning that it cannot be read."""
+        self._unread_failed = False
+        """Whether the last destructive read since the history was last skipped failed."""
+        self._unstored: tuple[Log[T], int, Sequence[DecodedItem[T]]] | None = None
+        """The last result, with its log and fetch intent, until it is appended to the log."""
+        self._last_ids: frozenset[str] = frozenset()
+        """The identities with an id in the last result of a destructive read."""
+        self._repeated: frozenset[str] = frozenset()
+        """Those of them that were in the result before as well: the service has repeated them."""
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
@@ -93,119 +156,292 @@ class DestructiveSource(Generic[T]):
         return after
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
-        """Fetch unread items into the log. Returns an error as a value."""
-        permit = await self._begin(Priority.POLL)
-        poller.in_flight = True
-        try:
-            error = await self._try_read_or_recover(poller.log, permit, poller.attempt)
-        finally:
-            permit.close()
-            self._idle.set()
-        if error is None:
-            poller.confirm(poller.min_position, full=False)
-        return error
+        """Fetch unread items into the log. Returns an error as a value.
 
-    async def fetch(self, log: Log[T]) -> tuple[T, ...]:
-        """Fetch for a direct call. Returns also the items that earlier calls could not return."""
-        permit = await self._begin(Priority.CALL, self._caller.max_wait)
-        try:
-            return await self._fetch_direct(log, permit)
-        finally:
-            permit.close()
-            self._idle.set()
-
-    async def _begin(self, priority: Priority, max_wait: float = math.inf) -> Permit:
-        """Wait until no read is in progress and there is a permit, and begin a read.
-
-        The caller must close the permit and set `_idle`. No permit is held while another read is in
-        progress: it would keep its token from a mail that is to be sent.
+        A read that is in progress, for instance for a caller that was cancelled, is waited for
+        instead of sending another one.
         """
-        while True:
-            await self._idle.wait()
-            permit = await self._caller.acquire_permit(self._unread.endpoint, priority, max_wait)
-            if self._idle.is_set():
-                self._idle.clear()
-                return permit
-            permit.close()
+        read = self._read
+        if read is None:
+            permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+            read = self._read
+            if read is None:
+                read = self._start(poller, permit, poller.attempt)
+            else:
+                permit.close()
+        poller.in_flight = True
+        outcome = await _result(read)
+        if outcome.fetched:
+            poller.confirm(poller.min_position, full=False)
+        return outcome.error
+
+    async def fetch(self, poller: Poller[T]) -> tuple[T, ...]:
+        """Fetch for a direct call. Returns also the items that earlier calls could not return."""
+        async with self._direct:
+            return await self._fetch_direct(poller)
 
     async def drain(self) -> None:
-        """Wait until no read is in progress whose result must be stored."""
-        await self._idle.wait()
+        """Wait until the read in progress is over and stored, at most for its time limit.
 
-    async def _fetch_direct(self, log: Log[T], permit: Permit) -> tuple[T, ...]:
-        direct_reader = log.reader(DIRECT)
-        previous = self._undelivered_after
-        if previous is None:
-            self._undelivered_after = max(
-                await direct_reader.position() or 0, await log.max_acknowledged()
-            )
-        after = self._undelivered_after or 0
-        error = await self._try_read_or_recover(log, permit)
-        if error is not None:
-            if not isinstance(error, OutcomeUnknownError):
-                self._undelivered_after = previous  # nothing was fetched
-            raise error
+        Then wait until the direct call in progress has its items.
+        """
+        if self._read is not None:
+            limit = min(self._caller.timeout, MAX_DRAIN) + INTENT_GRACE
+            _, pending = await asyncio.wait([self._read], timeout=limit)
+            if pending:
+                return  # closing its connection ends it
+        async with self._direct:
+            pass
+        with suppress(StoreError):  # its fetch is lost then, and is recovered later
+            await self._store_remaining()
+
+    async def _fetch_direct(self, poller: Poller[T]) -> tuple[T, ...]:
+        direct_reader = poller.log.reader(DIRECT)
+        previous = after = self._undelivered_after
+        if after is None:
+            after = max(await direct_reader.position() or 0, await poller.log.max_acknowledged())
+        has_fetched = False
+        outcome = _Outcome()
+        while not outcome.complete:
+            permit = await self._acquire_direct()
+            self._undelivered_after = after
+            outcome = await _result(self._start(poller, permit))
+            has_fetched = has_fetched or outcome.fetched
+            if outcome.error is not None and has_fetched:
+                break  # what is held back is returned by a later call
+            if outcome.error is not None:
+                if not isinstance(outcome.error, OutcomeUnknownError):
+                    self._undelivered_after = previous  # nothing was fetched
+                raise copy.copy(outcome.error)  # a poll may raise it, too
         entries = await direct_reader.read(after, sys.maxsize)
         direct_reader.ack(max([after, *(entry.id for entry in entries)]))
         await direct_reader.flush()
         self._undelivered_after = None
         return tuple(entry.item for entry in entries if entry.item is not None)
 
-    async def _try_read_or_recover(
-        self, log: Log[T], permit: Permit, attempt: int = 1
-    ) -> PythpeerError | None:
-        """Use *permit* for the history if a fetch was lost, else for the destructive read."""
-        lost = await log.lost_fetches()
-        if lost:
-            return await self._try_recover(log, permit, lost, attempt)
-        return await shielded(lambda: self._try_read_unread(log, permit, attempt))
+    async def _acquire_direct(self) -> Permit:
+        """Wait until no read is in progress and there is a permit.
 
-    async def _try_read_unread(
-        self, log: Log[T], permit: Permit, attempt: int
-    ) -> PythpeerError | None:
+        No permit is held while a read is in progress: it would keep its token from a mail that is
+        to be sent.
+        """
+        while True:
+            if self._read is not None:
+                await asyncio.wait([self._read])
+            permit = await self._caller.acquire_permit(
+                self._unread.endpoint, Priority.CALL, self._caller.max_wait
+            )
+            if self._read is None:
+                return permit
+            permit.close()
+
+    def _start(self, poller: Poller[T], permit: Permit, attempt: int = 1) -> asyncio.Task[_Outcome]:
+        """Start a read, which closes *permit*. Its task outlives the caller, not the session."""
+        read = asyncio.ensure_future(self._try_read(poller, permit, attempt))
+        self._read = read
+        read.add_done_callback(lambda _: self._ended(permit))
+        return read
+
+    def _ended(self, permit: Permit) -> None:
+        self._read = None
+        permit.close()  # still open if the store failed, or the task never ran
+
+    async def _try_read(self, poller: Poller[T], permit: Permit, attempt: int) -> _Outcome:
+        """Use *permit* for the history if it is needed and due, else for the destructive read."""
+        try:
+            if poller.closed:
+                return _Outcome(SessionClosedError("the session was closed", endpoint=self.name))
+            await self._store_remaining()
+            lost = await poller.log.lost_fetches()
+            if not (lost or self._held):
+                poller.recovery_error = None  # another session may have recovered it
+            if (lost or self._held) and _loop_time() >= self._history_due:
+                return await self._try_recover(poller, permit, lost, attempt)
+            return await self._try_read_unread(poller.log, permit, attempt)
+        except PythpeerError as error:  # of the store
+            return _Outcome(error.with_traceback(None))
+
+    async def _try_read_unread(self, log: Log[T], permit: Permit, attempt: int) -> _Outcome:
         """Store a fetch intent, send the destructive read, and append its result."""
-        intent = await log.begin_fetch(self._caller.timeout + INTENT_GRACE)
+        intent = await log.begin_fetch(min(self._caller.timeout, MAX_INTENT) + INTENT_GRACE)
         try:
             result = await self._caller.try_once(self._unread, permit, attempt)
         except PythpeerError as error:
             result = error.with_traceback(None)  # the session was closed: nothing was sent
-        if not isinstance(result, PythpeerError):
-            entries = [self._new_entry(decoded) for decoded in result]
-            await store_items(self._caller.hooks, self.name, log, entries, completes=[intent])
-            return None
-        if isinstance(result, OutcomeUnknownError):
-            await log.lose_fetch(intent)
-        else:
-            await log.cancel_fetch(intent)  # nothing was sent, or the service rejected it
-        return result
+        if isinstance(result, PythpeerError):
+            self._unread_failed = True
+            if isinstance(result, OutcomeUnknownError):
+                await log.lose_fetch(intent)
+            else:
+                await log.cancel_fetch(intent)  # nothing was sent, or the service rejected it
+            return _Outcome(result)
+        if self._unread_failed and self._history_may_recover:
+            self._history_due = 0.0  # the service works again
+        self._unread_failed = False
+        ids = frozenset(decoded.identity for decoded in result if decoded.has_id)
+        self._repeated, self._last_ids = ids & self._last_ids, ids
+        self._unstored = (log, intent, result)
+        return await self._store_unread(log, intent, result)
 
-    def _new_entry(self, decoded: DecodedItem[T]) -> NewEntry[T]:
-        if decoded.has_id:
-            return NewEntry(decoded.item, identity=decoded.identity, max_copies=1)
-        return NewEntry(
-            decoded.item,
-            identity=decoded.identity,
-            as_duplicate=decoded.item and self._mark_recovered(decoded.item),
-        )
+    async def _store_remaining(self) -> None:
+        """Append the last result if the store failed before, unless the store does it itself."""
+        if self._unstored is not None:
+            await self._store_unread(*self._unstored)
+
+    async def _store_unread(
+        self, log: Log[T], intent: int, result: Sequence[DecodedItem[T]]
+    ) -> _Outcome:
+        """Append the result of a destructive read, and hold back what the history has to count.
+
+        The fetch of an item that is held back counts as lost, so that a later process, which does
+        not have the item, requests the history as well.
+        """
+        if log.keeps_failed_appends:
+            self._unstored = None
+        entries = [_only_new(decoded) for decoded in result]
+        added = set(map(id, await self._store(log, entries, () if entries else (intent,))))
+        self._unstored = None
+        self._held += [
+            decoded
+            for decoded, entry in zip(result, entries, strict=True)
+            if id(entry) not in added
+        ]
+        if self._held and _loop_time() < self._history_due:  # it is not readable
+            await self._store(log, self._uncounted(self._held))
+            self._held.clear()
+        if self._held:
+            await log.lose_fetch(intent)
+        elif entries:
+            await log.append((), completes=(intent,))
+        return _Outcome(fetched=True, complete=not self._held)
 
     async def _try_recover(
-        self, log: Log[T], permit: Permit, lost: Collection[int], attempt: int
-    ) -> PythpeerError | None:
+        self, poller: Poller[T], permit: Permit, lost: Collection[int], attempt: int
+    ) -> _Outcome:
         """Read the history, and append what the log lacks of it: the results of *lost* fetches."""
+        log = poller.log
         result = await self._caller.try_once(self._history, permit, attempt)
         if isinstance(result, PythpeerError):
-            return result
+            return self._history_failed(poller, result)
+        self._history_succeeded(poller)
+        entries = self._history_entries(result)
+        if self._held and not await _has_all_seen(log, result):
+            added = Counter(entry.identity for entry in await self._store(log, entries))
+            entries = self._uncounted(
+                [held for held in self._held if not _take_one(added, held.identity)]
+            )
+        await self._store(log, entries, lost)
+        self._held.clear()
+        return _Outcome(fetched=True, complete=True)
+
+    def _history_failed(self, poller: Poller[T], error: PythpeerError) -> _Outcome:
+        """Return a transient error; after too many, or any other one, skip the history for now."""
+        now = _loop_time()
+        self._history_failures += 1
+        self._history_may_recover = is_transient(error) and not isinstance(
+            error, ResponseTooLargeError
+        )
+        if self._history_may_recover and self._history_failures < HISTORY_ATTEMPTS:
+            return _Outcome(error)
+        delay = HISTORY_INTERVAL
+        if self._history_may_recover:
+            doublings = min(self._history_failures - HISTORY_ATTEMPTS, 10)
+            delay = min(delay, HISTORY_DELAY * 2.0**doublings)
+        self._history_due = now + delay
+        self._unread_failed = False
+        poller.recovery_error = type(error).__name__
+        if now >= self._history_warned + HISTORY_INTERVAL:
+            self._history_warned = now
+            logger.warning(
+                "%s; the history cannot be read (max_body limits its size): what a lost response "
+                "contained is recovered when it can be, and new items are fetched in the meantime",
+                error,
+                extra={"endpoint": self.name, "error": poller.recovery_error},
+            )
+        return _Outcome()
+
+    def _history_succeeded(self, poller: Poller[T]) -> None:
+        self._history_failures = 0
+        self._history_warned = -HISTORY_INTERVAL
+        if poller.recovery_error is not None:
+            poller.recovery_error = None
+            logger.info("%s: the history was read again", self.name, extra={"endpoint": self.name})
+
+    def _history_entries(self, result: Sequence[DecodedItem[T]]) -> list[NewEntry[T]]:
+        """Return an entry for each item of the history, which has as many of each as there are.
+
+        The log appends the last ones of equal items, as many as it lacks. The first of these are
+        held back, and are new: they came from a destructive read.
+        """
+        remaining = Counter(decoded.identity for decoded in result)
+        held: defaultdict[str, list[DecodedItem[T]]] = defaultdict(list)
+        for decoded in self._held:
+            held[decoded.identity].append(decoded)
+        copies: Counter[str] = Counter()
         entries: list[NewEntry[T]] = []
-        copies: Counter[str] = Counter()  # identical items may exist: the log must have as many
         for decoded in result:
-            copies[decoded.identity] += 1
+            identity = decoded.identity
+            copies[identity] += 1
+            is_new = remaining[identity] <= len(held[identity])
+            remaining[identity] -= 1
+            item = held[identity].pop(0).item if is_new else self._marked(decoded.item)
             entries.append(
                 NewEntry(
-                    decoded.item and self._mark_recovered(decoded.item),
-                    identity=decoded.identity,
-                    max_copies=copies[decoded.identity],
-                    from_history=True,
+                    item,
+                    identity=identity,
+                    max_copies=copies[identity],
+                    from_history=not is_new,
                 )
             )
-        await store_items(self._caller.hooks, self.name, log, entries, completes=lost)
-        return None
+        return entries
+
+    async def _store(
+        self, log: Log[T], entries: Sequence[NewEntry[T]], completes: Collection[int] = ()
+    ) -> Sequence[NewEntry[T]]:
+        hooks = self._caller.hooks
+        return await store_items(hooks, self.name, log, entries, completes=completes) or ()
+
+    def _uncounted(self, held: Sequence[DecodedItem[T]]) -> list[NewEntry[T]]:
+        """Return entries for items that the history cannot count: they may be duplicates.
+
+        Those that the service has only repeated are left out.
+        """
+        entries: list[NewEntry[T]] = []
+        for decoded in held:
+            item = self._marked(decoded.item)
+            if decoded.identity not in self._repeated:
+                entries.append(NewEntry(item, identity=decoded.identity, as_duplicate=item))
+        return entries
+
+    def _marked(self, item: T | None) -> T | None:
+        return None if item is None else self._mark_recovered(item)
+
+
+def _take_one(copies: Counter[str], identity: str) -> bool:
+    """Take one of the *copies* of an identity. Returns whether there was one."""
+    copies[identity] -= 1
+    return copies[identity] >= 0
+
+
+def _only_new(decoded: DecodedItem[T]) -> NewEntry[T]:
+    """Return an entry that is appended only if it is certainly new."""
+    return NewEntry(decoded.item, identity=decoded.identity, max_copies=1 if decoded.has_id else 0)
+
+
+async def _has_all_seen(log: Log[T], history: Sequence[DecodedItem[T]]) -> bool:
+    """Return whether the history has all items that the log has seen, so that it can count them."""
+    seen = await log.copies()
+    if seen is None:
+        return False
+    copies = Counter(decoded.identity for decoded in history)
+    return all(copies[identity] >= count for identity, count in seen.items())
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _result(read: asyncio.Task[_Outcome]) -> _Outcome:
+    """Wait for a read, which continues if the caller is cancelled."""
+    await asyncio.wait([read])
+    return read.result()

@@ -201,7 +201,7 @@ def merge(*streams: Stream[T]) -> MergedStream[T]: ...
 
 
 def merge(*streams: Stream[Any]) -> MergedStream[Any]:
-    """Merge several streams into one, which returns items in the order in which they arrive.
+    """Merge *streams* into one, which returns items in the order in which they arrive.
 
     An item is acknowledged in its own stream when the next one is requested. Close the merged
     stream, or leave its ``async with`` block, to close all the streams. Until then a request of one

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ..calls import Caller
-from ..errors import DecodeError, PythpeerError
+from ..errors import DecodeError, PythpeerError, ResponseTooLargeError
 from ..pacing.limiter import Permit
 from ..pacing.queue import Priority
 from ..stores.base import Log, NewEntry
@@ -97,6 +97,8 @@ class NumberedSource(Generic[T]):
         """Makes the request of a poll."""
         self._max_page = max_page
         """Items on one page at most."""
+        self._page_size = max_page
+        """Items to request. Halved while pages are too large, and reset by one that is not full."""
         self._idle_check = idle_check or math.inf
         """Seconds without news after which a poll is a look; infinity for never."""
         self._is_same = is_same
@@ -163,13 +165,19 @@ class NumberedSource(Generic[T]):
                 raise
         after = max(poller.min_position, self._base(poller))
         requested = self._tail.request_after(after, _now())
-        request = self._page_request(requested, self._max_page)
+        size = self._page_size
+        request = self._page_request(requested, size)
         page = await self._caller.try_once(request, permit, poller.attempt)
         if isinstance(page, PythpeerError):
+            if isinstance(page, ResponseTooLargeError):
+                self._page_size = max(1, size // 2)
             return page
         undecodable = self._report_undecodable(page, poller)
-        has_new = await self._append(poller, after, page, undecodable)
-        poller.confirm(after, full=page.is_full)
+        full = page.is_full or len(page.by_id()) + len(page.undecodable) >= size
+        has_new = await self._append(poller, after, page, undecodable, full=full)
+        poller.confirm(after, full=full)
+        if not full:
+            self._page_size = self._max_page
         if has_new:
             self._look_at = _now() + self._idle_check
         elif self._look_at is None:
@@ -181,7 +189,7 @@ class NumberedSource(Generic[T]):
         return max(self._min_base, first_position(max(self._tail.head, poller.max_position)))
 
     async def _append(
-        self, poller: Poller[T], after: int, page: NumberedPage[T], undecodable: int
+        self, poller: Poller[T], after: int, page: NumberedPage[T], undecodable: int, *, full: bool
     ) -> bool:
         """Append what the log lacks of a page. Returns whether there was any."""
         items = page.by_id()
@@ -189,7 +197,7 @@ class NumberedSource(Generic[T]):
         if first_position(self._tail.head) < first_position(after) and self._tail.head:
             items = await self._without_stored(poller.log, items)
         while True:
-            entries = assign_positions(self._tail, after, items, full=page.is_full, now=_now())
+            entries = assign_positions(self._tail, after, items, full=full, now=_now())
             added = await store_items(
                 poller.hooks,
                 self.name,

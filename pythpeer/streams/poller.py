@@ -264,6 +264,9 @@ class Poller(Generic[T]):
         """The log that polls append to."""
         self.skipped = 0
         """Undecodable items without an id, which no entry stands for. The source counts them."""
+        self.recovery_error: str | None = None
+        """Class of the error for which lost items cannot be recovered; ``None`` where there is
+        none. The source changes it."""
         self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
         """Consecutive failed polls."""
         self._store_failures = _FailureBackoff(
@@ -547,7 +550,7 @@ class Pollers:
         self._retry = Retry()
         """The session's retry policy, of which the longest back-off is used. Set by `open`."""
         self._pollers: dict[str, Poller[Any]] = {}
-        """The pollers by the names of their topics. `get` adds, `open` and `drain` remove."""
+        """The pollers by the names of their topics. `get` adds, `open` and `aclose` remove."""
 
     def open(self, store: Store, retry: Retry) -> None:
         """The session is open: streams can be made."""
@@ -586,8 +589,13 @@ class Pollers:
             poller.close()
 
     async def drain(self) -> None:
-        """Wait for what must still be stored. Called when no request can be in flight any more."""
-        pollers = list(self._pollers.values())
-        self._pollers.clear()
-        for poller in pollers:
+        """Wait for what must still be stored."""
+        for poller in self._pollers.values():
             await poller.source.drain()
+
+    async def aclose(self) -> None:
+        """Do the same, when no request can be in flight any more, and forget the pollers."""
+        try:
+            await self.drain()
+        finally:
+            self._pollers.clear()

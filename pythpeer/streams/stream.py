@@ -78,7 +78,9 @@ class _Mergeable(abc.ABC, Generic[T_co]):
 
 
 class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
-    """Items of one kind as they arrive, in order, each once: ``async for item in stream``.
+    """Items of one kind as they arrive, in order: ``async for item in stream``.
+
+    One stream returns each item once; delivery to a name is at least once, as follows.
 
     An item is acknowledged when the next one is requested, or by `ack`. Leaving the loop and
     `aclose` do not acknowledge it: a later stream of the same name returns that item again.
@@ -175,6 +177,7 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             failures=poller.outcomes.failures,
             last_error=poller.outcomes.last_error,
             failing_since=poller.outcomes.failing_since,
+            recovery_error=poller.recovery_error,
             polling=poller.in_flight,
             next_poll=next_poll,
             cursor=None if position is None else service_id(position),

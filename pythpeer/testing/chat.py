@@ -92,9 +92,11 @@ class FakeChat:
         return self._users.keys()
 
     def say(self, sender: str, text: str, *, to: str = "", bot: bool = False) -> int:
-        """Add a message and return its id. It is private if *to* is a username."""
-        newest = self.messages[-1].id if self.messages else 0
-        self._last_id = max(self._last_id, newest) + 1
+        """Add a message with *text* from the user *sender*, and return its id.
+
+        It is private if *to* is a username, and from a bot if *bot* is true.
+        """
+        self._last_id = self.newest_id + 1
         line = ChatLine(self._last_id, sender, to, text, self._date(), bot)
         self.messages.append(line)
         for listener in tuple(self._listeners):
@@ -102,11 +104,16 @@ class FakeChat:
         return line.id
 
     def skip_to(self, id: int) -> None:
-        """Give the next message this id, or a higher one if messages have higher ones already."""
+        """Give the next message the id *id*, or a higher one if there are messages over it."""
         self._last_id = max(self._last_id, id - 1)
 
+    @property
+    def newest_id(self) -> int:
+        """The id of the newest message; before the first one, one less than its id will be."""
+        return max(self._last_id, self.messages[-1].id if self.messages else 0)
+
     def after(self, id: int) -> list[ChatLine]:
-        """Return the messages after the one with this id, in order."""
+        """Return the messages with ids over *id*, in order."""
         return self.messages[bisect_right(self.messages, id, key=attrgetter("id")) :]
 
     def subscribe(self, listener: Callable[[ChatLine], None]) -> Callable[[], None]:

@@ -94,11 +94,11 @@ class FakeDice:
         """The server's seed of each user's next roll; a roll replaces it."""
 
     def balance(self, username: str, currency: int = BITCOIN) -> Decimal:
-        """Return what a user has in a currency."""
+        """Return what the user *username* has in *currency*."""
         return self._balances.get((username.casefold(), currency), START_BALANCE)
 
     def set_balance(self, username: str, amount: Decimal | int, currency: int = BITCOIN) -> None:
-        """Give a user exactly *amount*."""
+        """Give the user *username* exactly *amount* in *currency*."""
         self._balances[username.casefold(), currency] = Decimal(amount)
 
     def delay(self, call: IncomingRequest) -> float:

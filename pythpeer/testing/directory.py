@@ -123,19 +123,19 @@ class Users:
         return iter(self._people)
 
     def by_name(self, username: str) -> Person | None:
-        """Return the user of that name, in any case; ``None`` if there is none."""
+        """Return the user with the name *username*, in any case; ``None`` if there is none."""
         return next((user for user in self._people if same_name(user.username, username)), None)
 
     def by_id(self, user_id: int | str) -> Person | None:
-        """Return the user with that id, also as a text of digits; ``None`` if there is none."""
+        """Return the user with the id *user_id*, also as digits; ``None`` if there is none."""
         return next((user for user in self._people if str(user.id) == str(user_id)), None)
 
     def find(self, user: str) -> Person | None:
-        """Return the user of that name, or else the one with that id; ``None`` if there is none."""
+        """Return the user whose name, or else id, is *user*; ``None`` if there is none."""
         return self.by_name(user) or self.by_id(user)
 
     def ensure(self, username: str) -> Person:
-        """Return the user of that name, who is added if necessary."""
+        """Return the user with the name *username*, who is added if necessary."""
         return self.by_name(username) or self.add(username)
 
 
@@ -158,7 +158,7 @@ class Chats:
         self._chats: dict[str, Chat] = {}
 
     def add(self, chat_id: int, *, opted_in: bool = True, **stats: int) -> None:
-        """Add a chat without staff, whose staff is shown only if it has *opted_in*.
+        """Add the chat *chat_id* without staff, whose staff is shown only if it has *opted_in*.
 
         *stats* are statistics in addition to ``messages`` and ``active_users``, which are 0 by
         default.
@@ -166,7 +166,7 @@ class Chats:
         self._chats[str(chat_id)] = Chat(opted_in, {"messages": 0, "active_users": 0, **stats})
 
     def appoint(self, chat_id: int, username: str, rank: str, *, time_held: int = 0) -> None:
-        """Add *username* to the staff, with a rank held for *time_held* seconds.
+        """Add *username* to the staff of *chat_id*, with *rank* held for *time_held* seconds.
 
         Raises ``KeyError`` for an unknown chat.
         """
@@ -175,7 +175,7 @@ class Chats:
         self._chats[str(chat_id)].staff.append(member)
 
     def by_id(self, chat_id: str) -> Chat | None:
-        """Return the chat with that id, a text of digits; ``None`` if there is none."""
+        """Return the chat with the id *chat_id*, digits as a text; ``None`` if there is none."""
         return self._chats.get(chat_id)
 
 

@@ -160,6 +160,8 @@ class FakeServices(AsyncContextOnly):
         """The servers that were started; `start` sets them, `aclose` removes them."""
         self._listeners: list[Callable[[RecordedRequest], None]] = []
         """The callers of `subscribe`, called with each request."""
+        self._left_listeners: list[Callable[[], None]] = []
+        """The callers of `subscribe_disconnects`."""
         self._running = False
         """Whether `start` was called, and `aclose` was not called after it."""
 
@@ -174,7 +176,14 @@ class FakeServices(AsyncContextOnly):
         return self._quirks
 
     def set_quirks(self, **quirks: Unpack[QuirkOptions]) -> None:
-        """Change quirks, effective for the next request. Raises `InvalidRequestError`."""
+        """Change quirks, effective for the next request.
+
+        Args:
+            **quirks: Undocumented behaviour, as described by `Quirks`.
+
+        Raises:
+            InvalidRequestError: If a quirk or its value is unknown.
+        """
         self._quirks = make_quirks(self._quirks, **quirks)
 
     @property
@@ -228,13 +237,22 @@ class FakeServices(AsyncContextOnly):
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def subscribe_disconnects(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call *listener* when clients have closed all connections that they had kept open.
+
+        A program that ends closes them, and a session that sends no request for some seconds. It is
+        called until the returned function is called, and must return soon.
+        """
+        self._left_listeners.append(listener)
+        return lambda: self._left_listeners.remove(listener)
+
     def listen(self, listener: Callable[[RecordedRequest], None]) -> Callable[[], None]:
         """Deprecated name of `subscribe`."""
         warn_renamed("FakeServices.listen()", "FakeServices.subscribe()")
         return self.subscribe(listener)
 
     def register(self, username: str, *, peerbet_key: str, personal_key: str) -> None:
-        """Make two keys valid for *username*: one for Peerbet, one for the mail of PythBots."""
+        """Make *peerbet_key* valid for *username*, and *personal_key* for the mail of that user."""
         self.chat.register(username, peerbet_key)
         self.mail.register(username, personal_key)
 
@@ -323,7 +341,7 @@ class FakeServices(AsyncContextOnly):
 
     @asynccontextmanager
     async def outage(self, *services: Service) -> AsyncGenerator[None]:
-        """Drop every connection and refuse new ones, of both services or of those given.
+        """Drop every connection and refuse new ones: of *services*, or of both by default.
 
         The ports stay reserved until that ends with the context. In the rare case that another
         program gets one as the outage starts, the context raises ``OSError`` if it is in use then.
@@ -344,9 +362,15 @@ class FakeServices(AsyncContextOnly):
         from .server import LoopbackServer
 
         malformed = partial(self._checker.report_malformed, service)
-        server = LoopbackServer(partial(self._respond, service), malformed, port)
+        answer = partial(self._respond, service)
+        server = LoopbackServer(answer, malformed, port, self._on_left)
         self._servers[service] = server
         await server.start()
+
+    def _on_left(self) -> None:
+        if not any(server.has_kept_connections for server in self._servers.values()):
+            for listener in tuple(self._left_listeners):
+                listener()
 
     def _url(self, service: Service) -> str:
         if not self._running or service not in self._servers:

@@ -31,6 +31,8 @@ ERROR_PAGE: Final = b"<!DOCTYPE html><html><body><h1>Sorry, something went wrong
 class Fault(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """What happens to one request. The class methods make the usual ones.
 
+    Their argument *effect* is whether the service performs the request before the fault.
+
     Raises `InvalidRequestError` for a delay that is not a number of seconds.
     """
 
@@ -57,22 +59,22 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
     @classmethod
     def drop(cls, *, effect: bool = True) -> Self:
-        """Close the connection in good order (FIN) without a response."""
+        """Close the connection in good order (FIN), no response; *effect* is as for the class."""
         return cls(end="drop", effect=effect)
 
     @classmethod
     def reset(cls, *, effect: bool = True) -> Self:
-        """Reset the connection (RST) without a response."""
+        """Reset the connection (RST) without a response; *effect* is as for the class."""
         return cls(end="reset", effect=effect)
 
     @classmethod
     def cut(cls, *, effect: bool = True) -> Self:
-        """Send half of the body of ``Content-Length``, then close the connection."""
+        """Send half of the body of ``Content-Length``, then close; *effect* is as for the class."""
         return cls(end="cut", effect=effect)
 
     @classmethod
     def hang(cls, *, effect: bool = True) -> Self:
-        """Never respond, and keep the connection open until the client closes it."""
+        """Never respond, and wait until the client closes; *effect* is as for the class."""
         return cls(end="hang", effect=effect)
 
     @classmethod
@@ -84,9 +86,10 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     def http(
         cls, status: int, *, retry_after: float | str | None = None, effect: bool = False
     ) -> Self:
-        """Respond with this status and an HTML page, as a proxy in front of the service does.
+        """Respond with *status* and an HTML page, as a proxy in front of the service does.
 
-        *retry_after* is the value of the header ``Retry-After``, which is absent by default.
+        *retry_after* is the value of the header ``Retry-After``, which is absent by default;
+        *effect* is as for the class.
         """
         headers = () if retry_after is None else (("Retry-After", f"{retry_after}"),)
         return cls(effect=effect, status=status, body=ERROR_PAGE, headers=headers)
@@ -98,17 +101,20 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
 
     @classmethod
     def html(cls, *, effect: bool = True) -> Self:
-        """Respond with status 200 and an HTML page instead of JSON."""
+        """Respond with status 200 and an HTML page, not JSON; *effect* is as for the class."""
         return cls(effect=effect, body=ERROR_PAGE)
 
     @classmethod
     def garbage(cls, body: bytes = b'[{"id": 1, "mess', *, effect: bool = True) -> Self:
-        """Respond with *body* instead of the service's own."""
+        """Respond with *body* instead of the service's own; *effect* is as for the class."""
         return cls(effect=effect, body=body)
 
     @classmethod
     def refusal(cls, message: str, *, status: int = 200) -> Self:
-        """Respond with an API error in the form of both services, without any effect."""
+        """Respond with the API error *message* in the form of both services, without any effect.
+
+        *status* is the HTTP status.
+        """
         body = json.dumps({"status": 0, "message": message, "error": message}).encode()
         return cls(effect=False, status=status, body=body)
 
@@ -138,15 +144,15 @@ class Faults:
         """The faults that always apply, by name, each with its chance from 0.0 to 1.0."""
 
     def add(self, name: str, fault: Fault, *others: Fault, times: int = 1) -> None:
-        """Script these faults for the next requests, one each, and the whole series *times* times.
+        """Script *fault* and *others* for the next requests with *name*, one each, in order.
 
-        Raises `InvalidRequestError`.
+        The whole series is scripted *times* times. Raises `InvalidRequestError`.
         """
         check_integer("times", times, 1)
         self._queues.setdefault(_check_name(name), deque()).extend((fault, *others) * times)
 
     def always(self, name: str, fault: Fault, *, chance: float = 1.0) -> None:
-        """Script *fault* for every request, or for a part of them: *chance* is from 0.0 to 1.0.
+        """Script *fault* for every request with *name*, or for a part: *chance* is from 0.0 to 1.0.
 
         It replaces the last one for the same name. Raises `InvalidRequestError`.
         """

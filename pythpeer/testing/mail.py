@@ -134,7 +134,9 @@ class FakeMail:
         return None if key is None else self._keys.get(key)
 
     def deliver(self, sender: str, text: str, *, to: str | None = None) -> int:
-        """Put an unread mail into an inbox and return its id. An unknown sender becomes a user.
+        """Put an unread mail with *text* into an inbox, and return its id.
+
+        If the user *sender* is unknown, that user is added.
 
         The recipient is *to*, by default the fake's own user.
         """

@@ -87,7 +87,7 @@ class People:
         mail.subscribe(self._on_mail)
 
     def add(self, name: str) -> Actor:
-        """Return the person of that name, who is added if necessary."""
+        """Return the person with the name *name*, who is added if necessary."""
         self._mail.of(name)
         actor = Actor(name, say=self._chat.say, deliver=self._mail.deliver, schedule=self.schedule)
         return self._actors.setdefault(name.casefold(), actor)
@@ -95,7 +95,7 @@ class People:
     def play(
         self, script: str, *, cast: Mapping[str, str] | None = None, pace: Pace = DEFAULT_PACE
     ) -> None:
-        """Play a script, one line after another with *pace* between them.
+        """Play *script*, one line after another with *pace* between them.
 
         Such as:
 
@@ -112,7 +112,7 @@ class People:
         self._next_line((line.with_cast(cast or {}) for line in lines), pace)
 
     def live(self, *, pace: Pace = DEFAULT_PACE, command: str | None = "!ping") -> None:
-        """Let invented people talk indefinitely, and sometimes send *command* to a bot."""
+        """Let invented people talk with *pace*, and sometimes send *command* to a bot."""
         _check_pace(pace)
         self._next_line(self._endless_script(command), pace)
 
@@ -219,7 +219,10 @@ class Actor:
         after: Pace = 0.0,
         every: Pace | None = None,
     ) -> Self:
-        """Post a message, private if *to* is given: now or *after* some seconds, then *every*."""
+        """Post *text*: now or *after* some seconds, then *every* so many.
+
+        The message is private if *to* is given, and from a bot if *bot* is true.
+        """
         return self._schedule_action(
             partial(self._say, self.name, text, to=to, bot=bot), after, every
         )
@@ -232,13 +235,13 @@ class Actor:
         after: Pace = 0.0,
         every: Pace | None = None,
     ) -> Self:
-        """Send a mail, by default to the fake's own user: now or *after*, then *every*."""
+        """Mail *text* to *to*, by default the fake's own user: now or *after*, then *every*."""
         return self._schedule_action(partial(self._deliver, self.name, text, to=to), after, every)
 
     def answers(self, pattern: str, reply: Reply, *, after: Pace = 1.0) -> Self:
         """Reply whenever another user sends a message or a mail in which *pattern* is found.
 
-        The reply is sent as the message was: to everyone, in private, or by mail. *reply* is a
+        The reply is sent *after* some seconds, to the same recipients as the message. *reply* is a
         text, or a function that is called with what was `Heard` and returns a text, or ``None`` for
         no reply. Of several patterns the first that is found decides. Raises `InvalidRequestError`.
         """

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Literal, cast
 
@@ -48,8 +48,29 @@ logger: Final = logging.getLogger(__name__)
 logger.addFilter(_hides_request)
 
 
+class _Server(web.Server):
+    """A server of aiohttp that calls *on_lost* with each connection that was closed."""
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        on_lost: Callable[[web.RequestHandler], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(handler, **options)
+        self._on_lost = on_lost
+
+    def connection_lost(
+        self, handler: web.RequestHandler, exc: BaseException | None = None
+    ) -> None:
+        super().connection_lost(handler, exc)
+        self._on_lost(handler)
+
+
 class LoopbackServer:
     """Serves *answer* on 127.0.0.1, and calls *malformed* for requests that cannot be parsed.
+
+    *on_left* is called when clients have closed every connection that they had kept open.
 
     It listens on *port*, or on a free one if that is 0. What a browser sends for a web page is
     rejected: every page can know the keys of the fake.
@@ -60,11 +81,16 @@ class LoopbackServer:
         answer: Callable[[web.BaseRequest], tuple[FakeResponse, Fault | None]],
         malformed: Callable[[], None],
         port: int,
+        on_left: Callable[[], None],
     ) -> None:
         self._answer = answer
         """Returns the response and the fault of a request."""
         self._malformed = malformed
         """Called for a request that cannot be parsed."""
+        self._on_left = on_left
+        """Called when clients have closed their last connection of `_kept`."""
+        self._kept: set[object] = set()
+        """The open connections that clients keep after a response."""
         self._runner: web.ServerRunner | None = None
         """The server of aiohttp. Set by `start`, reset by `suspend` and `aclose`."""
         self._reserved: socket.socket | None = None
@@ -76,8 +102,9 @@ class LoopbackServer:
         """Listen, also after `suspend`. Raises an ``OSError`` with the port in its message."""
         if self._runner is not None:
             return
-        server = web.Server(
+        server = _Server(
             self._serve,
+            self._on_lost,
             request_factory=self._request,
             handler_cancellation=True,  # a client that disconnected needs no response
             access_log=None,
@@ -114,7 +141,19 @@ class LoopbackServer:
         if runner is not None:
             await self._drop(runner)
 
+    @property
+    def has_kept_connections(self) -> bool:
+        """Whether clients keep a connection open."""
+        return bool(self._kept)
+
+    def _on_lost(self, connection: web.RequestHandler) -> None:
+        if connection in self._kept:
+            self._kept.remove(connection)
+            if not self._kept:
+                self._on_left()
+
     async def _drop(self, runner: web.ServerRunner) -> None:
+        self._kept.clear()  # not closed by clients
         for connection in runner.server.connections if runner.server else ():
             if connection.transport is not None:
                 connection.transport.abort()
@@ -125,6 +164,8 @@ class LoopbackServer:
             return web.Response(status=400)
         if not _is_for_this_machine(request) or _is_from_web_page(request):
             return web.Response(status=403, body=REJECTED, content_type="application/json")
+        if request.keep_alive:
+            self._kept.add(request.protocol)
         response, fault = self._answer(request)
         delay = response.delay + (fault.delay if fault is not None else 0.0)
         if delay:
@@ -132,6 +173,8 @@ class LoopbackServer:
         if fault is None:
             return _as_aiohttp(response)
         response = _apply_fault(response, fault)
+        if fault.end not in ("answer", "hang"):
+            self._kept.discard(request.protocol)  # not closed by the client
         match fault.end:
             case "answer":
                 return _as_aiohttp(response)

@@ -1,4 +1,4 @@
-"""The text of a failure, without any text of aiohttp or of a response."""
+"""The text of a failure, with the host, and without any text of aiohttp or of a response."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def is_untrusted(error: BaseException) -> bool:
     return isinstance(error, ClientConnectorCertificateError)
 
 
-def describe(error: BaseException, max_header: int) -> str:
-    """Return a text for *error*, which is one of `FAILURES`."""
+def describe(error: BaseException, host: str, max_header: int) -> str:
+    """Return a text for *error*, which is one of `FAILURES`, of a request to *host*."""
     if isinstance(error, ClientConnectorDNSError):
-        return "the host name cannot be resolved"
+        return f"the host name {host} cannot be resolved"
     if isinstance(error, ClientConnectorCertificateError):
         code = getattr(error.certificate_error, "verify_code", None)
-        return f"the certificate {_CERTIFICATE_ERRORS.get(code, 'is not trusted')}"
+        return f"the certificate of {host} {_CERTIFICATE_ERRORS.get(code, 'is not trusted')}"
     if isinstance(error, ClientSSLError):
-        return "no TLS connection"
+        return f"no TLS connection to {host}"
     if isinstance(error, ClientConnectorError):
-        return "no connection"
+        return f"no connection to {host}"
     if isinstance(error, ClientPayloadError):
-        return "the connection broke within the body"
+        return f"the connection to {host} broke within the body"
     if isinstance(error.__cause__, LineTooLong):
         return f"a header is larger than {max_header} bytes (max_header)"
     if isinstance(error, (HttpProcessingError, ValueError)):
-        return "the response is not HTTP"
-    return "the connection broke before the response"
+        return f"the response of {host} is not HTTP"
+    return f"the connection to {host} broke before the response"

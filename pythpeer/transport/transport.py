@@ -38,6 +38,9 @@ class Route(NamedTuple):
     host: Host
     """The connections to its host."""
 
+    address: str
+    """The name of the host, with the port unless it is that of the scheme: for texts of errors."""
+
     before: str
     """The request's head before the query."""
 
@@ -103,8 +106,9 @@ class Transport:
         self._user_agent = user_agent
         """Value of the header ``User-Agent``."""
 
-        self._deadlines: dict[float, Deadlines] = {}
-        """By time limit, the attempts that are under way. `_make_route` adds."""
+        self._deadlines: dict[tuple[float, bool], Deadlines] = {}
+        """By time limit, and whether they are destructive reads, the attempts that are under way.
+        `_make_route` adds."""
 
         self._pool = Pool(tls=ssl_context or True, max_header=max_header)
         """The connections."""
@@ -122,15 +126,19 @@ class Transport:
         single_use = effect is not Effect.READ
         if single_use and host.is_tls:
             self._close_delay = TLS_CLOSE_DELAY
+        address = parts.host_port_subcomponent or ""
         after = (
-            f" HTTP/1.1\r\nHost: {parts.host_port_subcomponent}\r\n"
+            f" HTTP/1.1\r\nHost: {address}\r\n"
             f"User-Agent: {self._user_agent}\r\nAccept: application/json\r\n"
             "Accept-Encoding: gzip\r\n"
         )
         if single_use:
             after += "Connection: close\r\n"
-        deadlines = self._deadlines.setdefault(time_limit, Deadlines(time_limit))
-        return Route(host, f"GET {parts.raw_path}", after, single_use, time_limit, deadlines)
+        deadlines = self._deadlines.setdefault(
+            (time_limit, effect is Effect.CONSUME), Deadlines(time_limit)
+        )
+        before = f"GET {parts.raw_path}"
+        return Route(host, address, before, after, single_use, time_limit, deadlines)
 
     def waiting(self, endpoint: str) -> int:
         """Return how many requests of this endpoint wait for a connection."""
@@ -151,18 +159,19 @@ class Transport:
             with route.deadlines.start():
                 result = await self._try_exchange(attempt)
         except ConnectTimeoutError:
-            result = self._timeout_error(attempt, f"no connection within {CONNECT_TIMEOUT:g} s")
+            text = f"no connection to {route.address} within {CONNECT_TIMEOUT:g} s"
+            result = self._timeout_error(attempt, text)
         except DeadlinePassedError:
-            missing = "complete response" if permit.written else "connection"
-            limit = f"{time_limit:g} s (timeout)"
-            result = self._timeout_error(attempt, f"no {missing} within the time limit of {limit}")
+            missing = "complete response of" if permit.written else "connection to"
+            limit = f"the time limit of {time_limit:g} s (timeout)"
+            result = self._timeout_error(attempt, f"no {missing} {route.address} within {limit}")
         except TransportClosedError:
             result = TransportError(
                 "the session was closed", endpoint=request.endpoint.name, sent=permit.written
             )
         except FAILURES as error:
             result = TransportError(
-                describe(error, self._max_header),
+                describe(error, route.address, self._max_header),
                 endpoint=request.endpoint.name,
                 sent=permit.written,
                 untrusted=is_untrusted(error),
@@ -246,6 +255,12 @@ class Transport:
         if status == 101:  # the bytes that follow are of another protocol
             return b""
         return await try_read_body(message, payload, self._max_body, attempt.request.endpoint.name)
+
+    def abort(self) -> None:
+        """Let requests fail that are under way, except destructive reads."""
+        for (_, is_destructive), deadlines in self._deadlines.items():
+            if not is_destructive:
+                deadlines.close()
 
     async def aclose(self) -> None:
         """Close every connection. Requests that are under way fail."""

@@ -8,7 +8,7 @@ be missing, and the complete decoded object is kept as ``raw``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Final, TypeVar
@@ -140,6 +140,14 @@ class Fields:
     def without(self, *names: str) -> JsonObject:
         """Return the object without these fields."""
         return {name: value for name, value in self.raw.items() if _normalized(name) not in names}
+
+    def first_of_each(self, *groups: Sequence[str]) -> JsonObject:
+        """Return the object with only the field of each group that `first` would return."""
+        present = self._by_name.get
+        chosen = {
+            next((name for name in names if present(name) is not None), None) for names in groups
+        }
+        return {name: value for name, value in self.raw.items() if _normalized(name) in chosen}
 
     def first(self, *names: str) -> Json:
         """Return the first field of *names* that is present and not null."""

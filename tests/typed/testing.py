@@ -108,6 +108,7 @@ async def send_messages_and_mails(fake: FakeServices) -> None:
         assert_type(line.bot, bool)
     assert_type(chat.users_online, int)
     assert_type(chat.after(7), list[ChatLine])
+    assert_type(chat.skip_to(7), None)
     assert_type(chat.subscribe(lambda line: print(line.text))(), None)
 
     mail = assert_type(fake.mail, FakeMail)

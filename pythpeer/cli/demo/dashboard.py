@@ -11,7 +11,9 @@ from itertools import pairwise
 from typing import Final, Self
 
 from rich.console import Console, Group
+from rich.control import Control
 from rich.live import Live
+from rich.segment import ControlType, Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -36,8 +38,8 @@ MAX_COLUMNS: Final = 80
 MIN_HEIGHT: Final = 14
 """Lines of a terminal from which more than the last line of the dashboard is shown."""
 
-MARGIN: Final = 39
-NARROW_MARGIN: Final = 13
+MARGIN: Final = 42
+NARROW_MARGIN: Final = 16
 """Columns for everything except the timeline; a narrow terminal shows less."""
 
 WIDE: Final = 64
@@ -50,22 +52,35 @@ GAUGE_WIDTH: Final = 5
 class Dashboard:
     """A display at the bottom of a terminal, removed at the end: ``with Dashboard(...)``.
 
-    *counts* returns the text of the last line. Without an interactive terminal nothing is shown.
+    *counts* returns the text of the last line. Without an interactive
+    terminal, or if it is not *visible*, nothing is shown.
     """
 
     def __init__(
-        self, console: Console, session: Session, fake: FakeServices, counts: Callable[[], str]
+        self,
+        console: Console,
+        session: Session,
+        fake: FakeServices,
+        counts: Callable[[], str],
+        *,
+        visible: bool = True,
     ) -> None:
+        self._visible = visible and is_interactive(console)
         self._console = console
         self._session = session
         self._fake = fake
         self._counts = counts
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        # Rendered for each row that is printed above it, too.
+        self._live = Live(self, console=console, auto_refresh=False, transient=True)
         self._timer: asyncio.TimerHandle | None = None
         """The next update; ``None`` as long as nothing is shown."""
+        self._width = 0
+        """The columns of the terminal at the last update."""
+        self._line_widths: Sequence[int] = ()
+        """The columns of each line at the last update."""
 
     def __enter__(self) -> Self:
-        if is_interactive(self._console):
+        if self._visible:
             self._live.start()
             self._refresh()
         return self
@@ -75,9 +90,30 @@ class Dashboard:
             self._timer.cancel()
             self._live.stop()
 
+    def __rich__(self) -> Group:
+        return self.render()
+
     def _refresh(self) -> None:
-        self._live.update(self.render(), refresh=True)
+        self.adapt()
+        self._live.refresh()
+        lines = self._console.render_lines(self.render(), pad=False)
+        self._line_widths = [Segment.get_line_length(line) for line in lines]
         self._timer = asyncio.get_running_loop().call_later(FRAME_INTERVAL, self._refresh)
+
+    def adapt(self) -> None:
+        """Erase the lines by which the dashboard grew if the terminal became narrower.
+
+        Must be called before a row is printed. The terminal has wrapped the dashboard's lines, and
+        rich erases as many lines as it has printed.
+        """
+        before, self._width = self._width, self._console.width
+        if self._width < before:
+            self._erase_wrapped(self._width)
+
+    def _erase_wrapped(self, width: int) -> None:
+        grown = sum(max(0, columns - 1) // width for columns in self._line_widths)
+        erase_line = ((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1))
+        self._console.control(Control(ControlType.CARRIAGE_RETURN, *erase_line * grown))
 
     def render(self) -> Group:
         """Return the dashboard in its present state."""
@@ -97,9 +133,9 @@ class Dashboard:
         titles = (
             "",
             f"requests, the last {columns * SECONDS_PER_COLUMN:.0f} s",
-            "token",
-            "",
-            "closest",
+            "interval",
+            "state",
+            "shortest",
         )
         rows = [self._row(name, columns) for name in TITLES]
         for cells in (tuple(Text(title, "dim") for title in titles), *rows):
@@ -107,7 +143,7 @@ class Dashboard:
         return grid
 
     def _row(self, name: str, columns: int) -> tuple[Text | str, ...]:
-        """Return the cells of one endpoint: requests, token, state, and the shortest interval."""
+        """Return the cells of one endpoint: requests, share of the interval, state, shortest."""
         ascii_only = self._console.options.ascii_only
         times = [request.at for request in self._fake.requests if request.endpoint == name]
         now, limiter = self._fake.clock(), self._session.limiters[name]
@@ -154,5 +190,5 @@ def _state(limiter: Limiter) -> str:
     if limiter.paused_for:
         return f"paused {limiter.paused_for:.0f} s"
     if limiter.waiting:
-        return f"{limiter.waiting} waiting"
+        return "waiting"
     return "ready" if limiter.available else "requesting"

@@ -84,7 +84,8 @@ class Rows:
         if self.screen.width < WIDE:
             grid.add_column(ratio=1)
             colon = Text(": " if sender else "", "dim")
-            grid.add_row(Text(sent, "dim"), sender + suffix + colon + text)
+            # Not `+`: the style of the first text would apply to all of it.
+            grid.add_row(Text(sent, "dim"), Text.assemble(sender, suffix, colon, text))
         else:
             bar = "|" if self.screen.options.ascii_only else "│"
             grid.add_column(width=7)

@@ -11,6 +11,7 @@ import msgspec
 from ...peerbet import ChatMessage
 from ...pythbots import Mail
 from ...sanitize import sanitize
+from ...secret import account_of
 from ...stores.snapshot import LatestItem, LogSnapshot, StoreSnapshot
 
 __all__ = ["Label", "Rates", "items", "parse_key"]
@@ -34,7 +35,7 @@ class Label(NamedTuple):
     """The host of the service, with its port."""
 
     account: str
-    """The beginning of the digest of the key, ``"no key"`` without one."""
+    """The beginning of the digest of the key, as ``"key 9d7d"``, or ``"no key"``."""
 
 
 def parse_key(text: str) -> Label:
@@ -43,7 +44,11 @@ def parse_key(text: str) -> Label:
     url, _, account = rest.rpartition(" ")
     # Not `urlsplit`, which raises for some texts: anything can stand in a store.
     host = url.partition("://")[2].partition("/")[0]
-    return Label(name, host, account[:4] if account else "no key")
+    return Label(name, host, _account(account))
+
+
+def _account(account: str) -> str:
+    return "no key" if account in ("", account_of(None)) else f"key {account[:4]}"
 
 
 class Rates:

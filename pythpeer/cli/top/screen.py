@@ -63,6 +63,17 @@ ENDPOINTS: Final = (
 )
 
 
+LEGEND: Final = (
+    "lag: messages or mails after the position of the name",
+    "outstanding: requests that are about to be sent; waiting: those in the queue",
+    "paused: seconds until the service accepts requests again",
+)
+"""The meaning of titles, for a wide terminal; a narrow one shows the first line."""
+
+LEGEND_HEIGHT: Final = 20
+"""Lines of a terminal from which the legend is shown."""
+
+
 class TopScreen:
     """Receives snapshots of a store, and renders the latest of them with rates."""
 
@@ -91,17 +102,29 @@ class TopScreen:
         used = 2 + len(snapshot.endpoints) + 3
         if snapshot.logs:
             used += names + 3
-        rows = MAX_ROWS if size is None else max(0, size.height - used - 1)
+        legend = self._legend(size, wide=wide)
+        rows = MAX_ROWS if size is None else max(0, size.height - used - 1 - len(legend))
         latest = list(self._latest(rows, wide=wide))
-        return Group(*parts, Text(), *latest)
+        return Group(*parts, *legend, Text(), *latest)
+
+    def _legend(self, size: ConsoleDimensions | None, *, wide: bool) -> Sequence[Text]:
+        if size is None or size.height < LEGEND_HEIGHT or not self._snapshot.logs:
+            return ()
+        lines = [Text(line, "dim") for line in LEGEND[: None if wide else 1]]
+        for line in lines:
+            line.truncate(size.width, overflow="ellipsis")
+        return (Text(), *lines)
 
     def _title(self, size: ConsoleDimensions | None) -> Text:
         text = Text("pythpeer top", "bold")
-        text.append(f" · {self._store_name} · {datetime.now():%H:%M:%S}", "dim")
-        if size is not None:
-            text.append(" · Ctrl-C stops", "dim")
-            text.truncate(size.width, overflow="ellipsis")
-        text.no_wrap = size is not None
+        end = f" · {datetime.now():%H:%M:%S}"
+        if size is None:
+            return text.append(f" · {self._store_name}{end}", "dim")
+        end += " · Ctrl-C stops"
+        store = _end_of(self._store_name, size.width - len(text) - len(" · ") - len(end))
+        text.append(f" · {store}{end}", "dim")
+        text.truncate(size.width, overflow="ellipsis")
+        text.no_wrap = True
         return text
 
     def _logs(self, *, wide: bool) -> Table:
@@ -129,9 +152,9 @@ class TopScreen:
                 _title_of(endpoint.key, wide=wide),
                 f"{endpoint.requests:,}",
                 _rate(self._rates.per_minute(endpoint.key)),
-                str(endpoint.outstanding or ""),
-                str(endpoint.waiting or ""),
-                Text(f"{endpoint.paused_for:.0f} s" if endpoint.paused_for else "", "gap"),
+                str(endpoint.outstanding),
+                str(endpoint.waiting),
+                Text(f"{endpoint.paused_for:.0f} s", "gap" if endpoint.paused_for else ""),
             )
             table.add_row(*_cells(row, ENDPOINTS, wide=wide))
         return table
@@ -169,6 +192,11 @@ def _title_of(name: str, *, wide: bool) -> Text:
         return Text(label.name.partition(".")[2] or label.name, "bold")
     title = Text(label.name, "bold")
     return title.append(f" {label.host} {label.account}", "dim")
+
+
+def _end_of(path: str, columns: int) -> str:
+    """Return *path*, or its end, which distinguishes it, if it does not fit."""
+    return path if len(path) <= columns else f"…{path[len(path) - max(0, columns - 1) :]}"
 
 
 def _rate(per_minute: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from ..base import DIRECT, Log, LogTail, NewEntry, Reader
@@ -73,6 +73,17 @@ class RedisLog(Log[T]):
     async def tail(self, limit: int) -> LogTail[T]:
         """Return the highest id, and the last *limit* entries."""
         return await self._state.tail(limit)
+
+    @property
+    def keeps_failed_appends(self) -> bool:
+        """Return True: only the server knows whether it has executed the append."""
+        return True
+
+    async def copies(self) -> Mapping[str, int]:
+        """Return for each identity how many entries were appended."""
+        fields: list[bytes] = await self._run_command("copies")
+        pairs = zip(fields[::2], fields[1::2], strict=True)
+        return {identity.decode(): int(copies.split()[0]) for identity, copies in pairs}
 
     async def max_acknowledged(self) -> int:
         """Return the highest position of all readers except that of direct calls."""

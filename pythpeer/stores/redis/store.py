@@ -187,7 +187,7 @@ class RedisStore(Store):
         return RedisLog(cast("LogState[T]", state))
 
     def make_limiter(self, key: str, name: str, rate: Rate) -> Limiter:
-        """Create a limiter that shares its tokens with the other programs."""
+        """Create a limiter that shares its tokens with the other programs, as `Store` describes."""
         if not rate.interval:
             return Limiter(name, rate)
         pacing = RedisPacing(self._connections, self._heartbeat, self._clock, self._keys, key, rate)

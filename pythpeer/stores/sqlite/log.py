@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -86,6 +86,10 @@ class SqliteLog(Log[T]):
             )
             db.execute("UPDATE announcement SET settled = 1 WHERE number = ?", (number,))
 
+    async def copies(self) -> Mapping[str, int]:
+        """Return for each identity how many entries were appended."""
+        return await self._state.copies()
+
     @property
     def retry_interval(self) -> float:
         """Seconds after which a stream tries again at the latest, after a failure of the store."""
@@ -153,24 +157,26 @@ class SqliteLog(Log[T]):
     # -- the lease --------------------------------------------------------------------------------
 
     async def acquire_lease(self, seconds: float) -> bool:
-        """Acquire or extend the lease: return whether this handle may poll for *seconds*."""
+        """Acquire or extend the lease: return whether this handle may poll for *seconds*.
+
+        The lease of a process that has ended is free.
+        """
         now, owner = self._state.database.now(), self._owner.name
         if self._lease[0] == owner and now < self._lease[1] - seconds / 2:
             return True
 
         def job(db: sqlite3.Connection) -> bool:
-            row = {
-                "owner": owner,
-                "until": now + seconds,
-                "now": now,
-                "log": self._state.ensure_row(db),
-            }
-            updated = db.execute(
-                "UPDATE log SET leader = :owner, leads_until = :until WHERE id = :log"
-                " AND (leader IS NULL OR leader = :owner OR leads_until <= :now)",
-                row,
+            log = self._state.ensure_row(db)
+            query = "SELECT leader, leads_until FROM log WHERE id = ?"
+            leader, until = db.execute(query, (log,)).fetchone()
+            # The lease of a process that has ended is free: another may poll immediately.
+            if leader not in (None, owner) and until > now and is_alive(leader):
+                return False
+            db.execute(
+                "UPDATE log SET leader = ?, leads_until = ? WHERE id = ?",
+                (owner, now + seconds, log),
             )
-            return updated.rowcount > 0
+            return True
 
         is_leader = await self._state.database.write(job, sync="never", brief=True)
         self._lease = (owner, now + seconds) if is_leader else ("", 0.0)

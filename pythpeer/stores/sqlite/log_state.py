@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from heapq import merge
 from itertools import islice
@@ -236,6 +236,16 @@ class LogState(Generic[T]):
                 PendingFetch(number, str(owner), float(until), completed)
                 for number, owner, until, completed in db.execute(query, (self._id,))
             ]
+
+        return await self.database.read(job)
+
+    async def copies(self) -> Mapping[str, int]:
+        """Return for each identity how many entries were appended."""
+
+        def job(db: sqlite3.Connection) -> Mapping[str, int]:
+            self._refresh(db)
+            query = "SELECT key, copies FROM seen WHERE log = ?"
+            return dict(db.execute(query, (self._id,)).fetchall())
 
         return await self.database.read(job)
 

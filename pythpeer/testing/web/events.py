@@ -26,7 +26,7 @@ from .notices import Notice, Notices
 __all__ = ["EventFeed", "EventReader"]
 
 MAX_MESSAGES: Final = 300
-"""How many of the latest messages a page receives at first."""
+"""How many messages a page receives at a time: the latest; the number of the others is sent."""
 
 MAX_MAILS: Final = 100
 """How many of the latest mails a page shows."""
@@ -66,6 +66,8 @@ class EventFeed:
         """Changes with each server, so that a page that reconnects discards the old contents."""
         self._request_counts: Counter[str] = Counter()
         """Requests so far, by endpoint."""
+        self._left_at: float | None = None
+        """When bots closed their last kept connection, by the clock of the services."""
         self._latest_requests: deque[dict[str, object]] = deque(maxlen=MAX_REQUESTS)
         """The latest requests as the page shows them, the newest first."""
         self.notices: Final = Notices(fake, on_notice)
@@ -76,6 +78,7 @@ class EventFeed:
         """Set at the next change, and then replaced by a new one."""
         self._unsubscribe = [
             fake.subscribe(self._on_request),
+            fake.subscribe_disconnects(self._on_left),
             fake.chat.subscribe(lambda _: self.wake()),
             fake.mail.subscribe(lambda _, __: self.wake()),
         ]
@@ -106,6 +109,10 @@ class EventFeed:
                 "fault": recorded.fault is not None,
             }
         )
+        self.wake()
+
+    def _on_left(self) -> None:
+        self._left_at = self._fake.clock()
         self.wake()
 
     def messages_after(self, id: int) -> list[ChatLine]:
@@ -141,7 +148,8 @@ class EventFeed:
             },
             "users": list(itertools.islice(fake.users, MAX_USERS)),
             "faults": self._fault_panel.now,
-            "notices": {"total": self.notices.total, "latest": self.notices.latest},
+            "notices": {"counts": self.notices.counts, "latest": self.notices.latest},
+            "presence": {"left_at": self._left_at},
             "requests": {"counts": self._request_counts, "latest": list(self._latest_requests)},
         }
 
@@ -182,9 +190,12 @@ class EventReader:
             if self._sent.get(name) != data:
                 self._sent[name] = data
                 events.append(Event(name, data))
-        lines = self._feed.messages_after(self._last)[-MAX_MESSAGES:]
+        lines = self._feed.messages_after(self._last)
         if lines:
             self._last = lines[-1].id
+            left_out, lines = len(lines[:-MAX_MESSAGES]), lines[-MAX_MESSAGES:]
+            if left_out:
+                events.append(Event("left_out", _encoded(left_out)))
             events.append(Event("chat", _encoded(lines)))
         return events
 

@@ -25,10 +25,10 @@ KINDS: Final[Mapping[str, str]] = {
     NORMAL: "Normal",
     "slow": "Slow: 3 s",
     DOWN: "Down",
-    "error": "Error page, status 503",
-    "limited": "Too many requests, status 429",
+    "error": "Error page (503)",
+    "limited": "Too many requests (429)",
     "garbage": "Garbage instead of JSON",
-    "lost": "Performed, but the response is lost",
+    "lost": "Done, but response lost",
 }
 """Every kind of fault, in words."""
 

@@ -1,10 +1,11 @@
-"""Notices for the developer of a bot: broken rules, and messages that the bot cannot have read."""
+"""Notices for the developer of a bot: violations of the rules, gaps, and wrong positions."""
 
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -19,17 +20,21 @@ MAX_NOTICES: Final = 200
 """How many of the latest notices are stored."""
 
 
+Kind: TypeAlias = Literal["violation", "gap", "ahead"]
+
+
 class Notice(msgspec.Struct, frozen=True):
     """One notice about a request."""
 
-    kind: Literal["violation", "gap"]
-    """Whether the request broke a rule, or its response leaves a gap."""
+    kind: Kind
+    """``"violation"`` of a rule; ``"gap"``, which the response leaves; ``"ahead"``, where the bot
+    requests what comes after an id that no message has yet."""
 
     endpoint: str
     """The endpoint's name."""
 
     rule: str
-    """The rule that was broken, or ``"gap"``."""
+    """The rule that was broken, otherwise the same as `kind`."""
 
     text: str
     """What happened, in words."""
@@ -49,10 +54,12 @@ class Notices:
         self._last = fake.violations[-1] if fake.violations else None
         """The last of those; another one in its position shows that the list was cleared."""
         self._unsubscribe = fake.subscribe(self._on_request)
+        self._ahead_of: int | None = None
+        """The position of the latest notice that a bot is ahead; ``None`` when it is not."""
+        self.counts: Counter[str] = Counter()
+        """How many notices of each kind there were since the start, or since `clear`."""
         self.latest: list[Notice] = []
         """The latest notices, at most `MAX_NOTICES`."""
-        self.total: int = 0
-        """How many notices there were since the start, or since `clear`."""
 
     def close(self) -> None:
         """Stop collecting. Does nothing the second time."""
@@ -62,7 +69,7 @@ class Notices:
     def clear(self) -> None:
         """Remove all notices."""
         self.latest.clear()
-        self.total = 0
+        self.counts.clear()
 
     def _on_request(self, recorded: RecordedRequest) -> None:
         violations = self._fake.violations
@@ -73,27 +80,39 @@ class Notices:
             self._add("violation", violation.endpoint, violation.rule, violation.detail)
             self._last = violation
         self._checked = len(violations)
-        missed = self._missed(recorded)
+        if recorded.endpoint == "peerbet.chat.get" and recorded.fault is None:
+            self._check_position(recorded)
+
+    def _check_position(self, recorded: RecordedRequest) -> None:
+        query = parse_qs(urlsplit(recorded.target).query)
+        mid, last = (query.get(name, [""])[0] for name in ("mid", "last"))
+        if not mid.isdecimal() or int(mid) < 1:
+            return
+        missed = self._missed(int(mid), int(last) if last.isdecimal() else MAX_PAGE)
         if missed:
             text = f"{missed} messages did not fit into the response, and were not read"
             self._add("gap", recorded.endpoint, "gap", text)
+        newest = self._fake.chat.newest_id
+        ahead_of = int(mid) if int(mid) > newest else None
+        if ahead_of is not None and ahead_of != self._ahead_of:
+            text = (
+                f"it asks for what comes after {mid}; the newest here is {newest}. It has the "
+                "position of another server, and receives no message until ids are higher"
+            )
+            self._add("ahead", recorded.endpoint, "ahead", text)
+        self._ahead_of = ahead_of
 
-    def _missed(self, recorded: RecordedRequest) -> int:
-        """Return how many public messages follow ``mid`` but are not in the response."""
-        if recorded.endpoint != "peerbet.chat.get" or recorded.fault is not None:
-            return 0
-        query = parse_qs(urlsplit(recorded.target).query)
-        mid, last = (query.get(name, [""])[0] for name in ("mid", "last"))
+    def _missed(self, mid: int, last: int) -> int:
+        """Return how many public messages follow *mid* but are not in the response."""
         # If the oldest are sent, there is no gap: the next response begins where this one ends.
-        if not mid.isdecimal() or int(mid) < 1 or self._fake.quirks.window == "oldest":
+        if self._fake.quirks.window == "oldest":
             return 0
-        lines = self._fake.chat.after(int(mid))
-        size = min(int(last) if last.isdecimal() else MAX_PAGE, MAX_PAGE)
-        return max(0, sum(not line.to for line in lines) - size)
+        lines = self._fake.chat.after(mid)
+        return max(0, sum(not line.to for line in lines) - min(last, MAX_PAGE))
 
-    def _add(self, kind: Literal["violation", "gap"], endpoint: str, rule: str, text: str) -> None:
+    def _add(self, kind: Kind, endpoint: str, rule: str, text: str) -> None:
         notice = Notice(kind, endpoint, rule, text, self._fake.date)
         self.latest.append(notice)
         del self.latest[:-MAX_NOTICES]
-        self.total += 1
+        self.counts[kind] += 1
         self._listener(notice)

@@ -63,13 +63,16 @@ KEEPALIVE_INTERVAL: Final = 15.0
 MAX_READERS: Final = 40
 """The most pages that receive events at the same time: each event is encoded for each of them."""
 
+MAX_MAIL: Final = 2000
+"""Characters of a mail at most, as in the form of the page."""
+
 FLOOD_SIZE: Final = 350
 """Messages in a flood: more than one response of the chat can hold."""
 
 # -- the bodies of actions -----------------------------------------------------------------------
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=40, pattern=r"\S")]
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class SayBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -90,7 +93,7 @@ class MailBody(msgspec.Struct, forbid_unknown_fields=True):
 
     sender: Name
     """The name of the sender."""
-    text: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+    text: Text
     """The text."""
 
 
@@ -257,11 +260,13 @@ class Page(AsyncContextOnly):
     def _actions(self) -> Mapping[str, Handler]:
         async def say(request: web.Request) -> web.Response:
             body = await _read(request, SayBody)
+            _check_length(body.text, MAX_TEXT)
             id = self._fake.chat.say(body.sender.strip(), body.text, to=body.to, bot=body.bot)
             return _json_response({"id": id})
 
         async def mail(request: web.Request) -> web.Response:
             body = await _read(request, MailBody)
+            _check_length(body.text, MAX_MAIL)
             return _json_response({"id": self._fake.mail.deliver(body.sender.strip(), body.text)})
 
         async def users(request: web.Request) -> web.Response:
@@ -315,6 +320,13 @@ async def _read(request: web.Request, kind: type[T]) -> T:
     if request.content_type != "application/json":
         raise InvalidRequestError("Content-Type must be application/json")
     return msgspec.json.decode(await request.read(), type=kind)
+
+
+def _check_length(text: str, limit: int) -> None:
+    excess = len(text) - limit
+    if excess > 0:
+        number = "1 character" if excess == 1 else f"{excess} characters"
+        raise InvalidRequestError(f"{number} too many: at most {limit} are possible")
 
 
 def _json_response(document: Mapping[str, object], status: int = 200) -> web.Response:

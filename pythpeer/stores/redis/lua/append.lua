@@ -63,12 +63,15 @@ local function add_without_id(identity, max_copies, from_history, item, as_dupli
   end
   if max_copies > 0 and seen >= max_copies then return false end
   if from_history then
-    possible_duplicates = possible_duplicates + 1
+    seen, possible_duplicates = seen + 1, possible_duplicates + 1
   elseif possible_duplicates > 0 and max_copies == 0 then
+    if not as_duplicate then return false end
     possible_duplicates = possible_duplicates - 1
     item = as_duplicate
+  else
+    seen = seen + 1
   end
-  redis.call('HSET', SEEN, identity, seen + 1 .. ' ' .. possible_duplicates)
+  redis.call('HSET', SEEN, identity, seen .. ' ' .. possible_duplicates)
   return add(last + 1, last, false, item)
 end
 

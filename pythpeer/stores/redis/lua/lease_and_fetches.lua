@@ -52,6 +52,8 @@ elseif command == 'lost fetches' then
     end
   end
   return numbers
+elseif command == 'copies' then
+  return redis.call('HGETALL', SEEN)
 elseif command == 'max acknowledged' then
   return tonumber(redis.call('HGET', META, 'acknowledged') or '0')
 elseif command == 'direct position' then

@@ -2,7 +2,7 @@
 // policy (trusted types) forbids anything else.
 
 const MAX_MESSAGES = 1000; // messages on the page
-const BOT_TIMEOUT = 5; // seconds without a request after which the bot counts as disconnected
+const BOT_TIMEOUT = 5; // seconds without a request after which the bot counts as silent
 
 const $ = (id) => document.getElementById(id);
 
@@ -12,6 +12,7 @@ let lastMessage = 0; // the id of the newest message on the page
 let lastNotice = 0; // how many notices the page has received
 let waiting = []; // notices that are not yet among the messages
 let lastRequest = null; // when the newest request was received, by the services' clock
+let leftAt = null; // when a bot closed its last connection, by the same clock
 
 // -- making elements --
 
@@ -140,15 +141,26 @@ function showChat(lines) {
   else $("newest").hidden = false;
 }
 
-const noticeElement = (notice) => words("li", "aside", `${notice.endpoint}: ${notice.text}`);
+function showLeftOut(count) {
+  const text = count === 1 ? "1 message is not shown here" : `${count} messages are not shown here`;
+  $("log").append(make("li", { className: "aside left-out", textContent: text }));
+  before = null;
+}
+
+const noticeElement = (notice) => words("li", "aside", `${KINDS[notice.kind].title}: ${notice.endpoint}: ${notice.text}`);
 
 const say = $("say");
 remember(say);
 
 function count() {
-  const left = (hello?.max_text ?? 250) - [...$("text").value].length;
-  $("left").textContent = left < 50 ? `${left} left` : "";
+  const field = $("text");
+  const left = (hello?.max_text ?? 250) - [...field.value].length;
+  const excess = `${-left} character${left === -1 ? "" : "s"} too many`;
+  $("left").textContent = left < 0 ? excess : left < 50 ? `${left} left` : "";
   $("left").classList.toggle("over", left < 0);
+  $("send").disabled = left < 0;
+  field.ariaInvalid = `${left < 0}`;
+  field.setCustomValidity(field.value && !field.value.trim() ? "Write more than blanks." : "");
 }
 
 $("text").addEventListener("input", count);
@@ -157,7 +169,6 @@ say.addEventListener("submit", async (event) => {
   event.preventDefault();
   const { sender, to, bot, text } = say.elements;
   const message = text.value;
-  if (!message.trim()) return;
   text.value = "";
   text.focus();
   toEnd();
@@ -170,8 +181,10 @@ say.addEventListener("submit", async (event) => {
 
 function showPresence() {
   const seconds = lastRequest === null ? Infinity : Date.now() / 1000 - lastRequest - skew;
-  const text = lastRequest === null ? "No bot yet" : seconds < BOT_TIMEOUT ? "Your bot is connected" : "Your bot is silent";
-  $("presence").classList.toggle("here", seconds < BOT_TIMEOUT);
+  const left = leftAt !== null && leftAt >= lastRequest;
+  const here = seconds < BOT_TIMEOUT && !left;
+  const text = lastRequest === null ? "No bot yet" : here ? "Your bot is connected" : left ? "Your bot disconnected" : "Your bot is silent";
+  $("presence").classList.toggle("here", here);
   const label = $("presence").lastElementChild;
   if (label.textContent !== text) label.textContent = text;
 }
@@ -187,21 +200,36 @@ function showRequests({ counts, latest }) {
     words("span", "body mono", request.target + (request.fault ? " (fault)" : "")), clock(request.date))));
 }
 
-function showNotices({ total, latest }) {
+function showLeft({ left_at }) {
+  leftAt = left_at;
+  showPresence();
+}
+
+const KINDS = {
+  violation: { title: "Violation", one: "violation", many: "violations" },
+  gap: { title: "Gap", one: "gap", many: "gaps" },
+  ahead: { title: "Wrong position", one: "wrong position", many: "wrong positions" },
+};
+
+const counted = (number, { one, many }) => `${number} ${number === 1 ? one : many}`;
+
+function showNotices({ counts, latest }) {
+  const total = Object.values(counts).reduce((sum, number) => sum + number, 0);
   const first = total - latest.length;
   waiting.push(...latest.slice(Math.max(0, lastNotice - first)));
   if (total < lastNotice) waiting = [];
   lastNotice = total;
   if (waiting.length) setTimeout(showChat, 0, []);
   $("noticed").hidden = $("forget").hidden = total === 0;
+  const summary = Object.entries(counts).map(([kind, number]) => counted(number, KINDS[kind])).join(", ");
   $("noticed").firstElementChild.textContent = total;
-  $("noticed").ariaLabel = `${total} notices`;
+  $("noticed").lastElementChild.textContent = $("noticed").ariaLabel = summary;
   $("tab-bot").lastElementChild.textContent = total || "";
   list("notices", "no-notices", latest.slice(-30).reverse().map((notice) => make("li", {},
-    body([words("span", "", `${notice.endpoint} [${notice.rule}]`), clock(notice.date)], notice.text))));
+    body([words("span", "", `${KINDS[notice.kind].title}: ${notice.endpoint}${notice.kind === "violation" ? ` [${notice.rule}]` : ""}`), clock(notice.date)], notice.text))));
 }
 
-$("noticed").addEventListener("click", () => { select("bot"); $("tab-bot").focus(); $("notices").scrollIntoView({ block: "nearest" }); });
+$("noticed").addEventListener("click", () => { open("bot"); $("tab-bot").focus({ preventScroll: true }); $("notices").scrollIntoView({ block: "nearest" }); });
 $("forget").addEventListener("click", () => { $("tab-bot").focus(); post("forget"); });
 $("copy").addEventListener("click", async () => {
   try {
@@ -275,7 +303,7 @@ function showDice({ balance, rolls }) {
 function showUsers(users) {
   $("users").replaceChildren(...users.map((user) => make("li", { className: user.online ? "online" : "" },
     avatar(user.username),
-    body([words("span", "", `${user.rank}, id ${user.id}`), state(user.online ? "online" : "offline")], user.username))));
+    body([words("span", "", `${user.rank}, id ${user.id}`), state(user.online ? "online on xat" : "offline on xat")], user.username))));
 }
 
 for (const [id, clears] of [["deliver", "text"], ["user", "username"]]) {
@@ -312,15 +340,23 @@ function select(name) {
   memory.set("tab", name);
 }
 
+// On a narrow page the panels are below the chat: what was chosen is brought into view.
+function open(name) {
+  select(name);
+  if (getComputedStyle(document.querySelector("main")).display === "block") {
+    document.querySelector("[role=tablist]").scrollIntoView({ block: "start" });
+  }
+}
+
 for (const [at, tab] of tabs.entries()) {
-  tab.addEventListener("click", () => select(tab.id.slice(4)));
+  tab.addEventListener("click", () => open(tab.id.slice(4)));
   tab.addEventListener("keydown", (event) => {
     const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
     if (to === undefined) return;
     event.preventDefault();
     const other = tabs[(to + tabs.length) % tabs.length];
-    select(other.id.slice(4));
-    other.focus();
+    other.focus({ preventScroll: true });
+    open(other.id.slice(4));
   });
 }
 
@@ -333,6 +369,7 @@ function showHello(sent) {
     $("log").replaceChildren();
     $("empty").hidden = false;
     lastMessage = lastNotice = 0;
+    leftAt = null;
     waiting = [];
     before = null;
   }
@@ -345,7 +382,7 @@ function showHello(sent) {
   count();
 }
 
-const SECTIONS = { hello: showHello, chat: showChat, mail: showMail, dice: showDice, users: showUsers, faults: showFaults, notices: showNotices, requests: showRequests };
+const SECTIONS = { hello: showHello, chat: showChat, mail: showMail, dice: showDice, users: showUsers, faults: showFaults, notices: showNotices, requests: showRequests, presence: showLeft, left_out: showLeftOut };
 
 function connect() {
   const source = new EventSource("/api/events");

@@ -1,0 +1,106 @@
+"""A bot with commands, each a function that returns the answer."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from pythpeer import (
+    AccessDeniedError,
+    ApiError,
+    ChatMessage,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    PythpeerError,
+    RateLimitedError,
+    Session,
+    SqliteStore,
+    StoreError,
+    TransportError,
+    run,
+)
+
+logger = logging.getLogger("bot")
+
+PAUSE = 5.0
+"""Seconds until something is sent again that was certainly not sent."""
+
+MAX_TEXT = 250
+"""The longest text of a message, in characters."""
+
+Command = Callable[[Session, ChatMessage, str], Awaitable[str]]
+"""Takes the session, the message, and the text after the name of the command."""
+
+
+async def ping(session: Session, message: ChatMessage, rest: str) -> str:
+    """Answer with the name of the sender."""
+    return f"pong, {message.sender}"
+
+
+async def who(session: Session, message: ChatMessage, rest: str) -> str:
+    """Look a user up, by default the sender."""
+    user = await session.pythbots.user(rest or message.sender)
+    state = "online" if user.online else "offline"
+    return f"{user.username} is {user.rank or 'without a rank'}, and {state}"
+
+
+COMMANDS: dict[str, Command] = {"!ping": ping, "!who": who}
+
+
+async def main(session: Session) -> None:
+    """Answer until the session stops."""
+    async for message in session.peerbet.chat_stream(name="commands"):
+        name, _, rest = message.text.partition(" ")
+        command = COMMANDS.get(name)
+        if command is None or message.is_mine or message.is_bot:
+            continue
+        text = await answer(command, session, message, rest.strip())
+        if not await send(session, partial(session.peerbet.post, text, bot=True)):
+            return  # not asking for the next message, so this one is redelivered after a restart
+
+
+async def answer(command: Command, session: Session, message: ChatMessage, rest: str) -> str:
+    """Return the answer to a command, also if the command fails."""
+    try:
+        text = await command(session, message, rest)
+    except ApiError as error:  # such as "User not found"
+        text = f"{rest}: {error.message}"
+    except PythpeerError as error:  # a read, which the library has repeated already
+        logger.warning("%s failed: %s", message.text, error)
+        text = f"{message.sender}, the service does not respond; please try again later"
+    return text[:MAX_TEXT]
+
+
+async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
+    """Send a message or a mail, once. Return whether the bot can continue to the next item.
+
+    It returns False if the session stops before anything was sent.
+    """
+    while True:
+        try:
+            await write()
+        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
+            logger.warning("perhaps sent, so not sent again: %s", error)
+            return True
+        except AccessDeniedError:  # an ApiError: the key is wrong, and ends the bot
+            raise
+        except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
+            logger.warning("refused: %s", error)
+            return True
+        except RateLimitedError as error:
+            logger.info("sent again later: %s", error)
+        except TransportError as error:
+            if error.untrusted:  # waiting does not help
+                raise
+        except StoreError as error:
+            if not error.transient:
+                raise
+        else:
+            return True
+        if session.stopping:
+            return False
+        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+
+
+if __name__ == "__main__":
+    run(main, store=SqliteStore("commands.sqlite"))

@@ -1,0 +1,69 @@
+"""A bot that answers ``!ping``, once, whatever fails."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from pythpeer import (
+    AccessDeniedError,
+    ApiError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    Session,
+    SqliteStore,
+    StoreError,
+    TransportError,
+    run,
+)
+
+logger = logging.getLogger("bot")
+
+PAUSE = 5.0
+"""Seconds until something is sent again that was certainly not sent."""
+
+
+async def main(session: Session) -> None:
+    """Answer until the session stops."""
+    async for message in session.peerbet.chat_stream(name="ping"):
+        if message.text != "!ping" or message.is_mine or message.is_bot:
+            continue
+        answer = f"pong, {message.sender}"
+        if not await send(session, partial(session.peerbet.post, answer, bot=True)):
+            return  # not asking for the next message, so this one is redelivered after a restart
+
+
+async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
+    """Send a message or a mail, once. Return whether the bot can continue to the next item.
+
+    It returns False if the session stops before anything was sent.
+    """
+    while True:
+        try:
+            await write()
+        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
+            logger.warning("perhaps sent, so not sent again: %s", error)
+            return True
+        except AccessDeniedError:  # an ApiError: the key is wrong, and ends the bot
+            raise
+        except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
+            logger.warning("refused: %s", error)
+            return True
+        except RateLimitedError as error:
+            logger.info("sent again later: %s", error)
+        except TransportError as error:
+            if error.untrusted:  # waiting does not help
+                raise
+        except StoreError as error:
+            if not error.transient:
+                raise
+        else:
+            return True
+        if session.stopping:
+            return False
+        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+
+
+if __name__ == "__main__":
+    run(main, store=SqliteStore("ping.sqlite"))

@@ -1,0 +1,135 @@
+"""A bot for chat and mail that survives every error which a call or a stream can raise."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from pythpeer import (
+    AccessDeniedError,
+    ApiError,
+    ChatMessage,
+    GapError,
+    InvalidRequestError,
+    Mail,
+    OutcomeUnknownError,
+    PythpeerError,
+    RateLimitedError,
+    Session,
+    SqliteStore,
+    StoreError,
+    TransportError,
+    merge,
+    run,
+)
+
+logger = logging.getLogger("bot")
+
+PAUSE = 5.0
+"""Seconds until something is sent again that was certainly not sent."""
+
+MAX_TEXT = 250
+"""The longest text of a message, in characters."""
+
+Write = Callable[[], Awaitable[object]]
+"""Sends a message or a mail."""
+
+
+async def main(session: Session) -> None:
+    """Answer commands and mail until the session stops."""
+    chat = session.peerbet.chat_stream(name="bot", on_gap="raise")
+    mail = session.pythbots.mail_stream(name="bot")
+    async with merge(chat, mail) as stream:
+        while True:
+            try:
+                item = await anext(stream)
+            except StopAsyncIteration:
+                return  # the session is stopping
+            except GapError as gap:  # the chat has more messages than the service still shows
+                logger.warning("messages between %d and %d were missed", gap.after, gap.before)
+                continue
+            # A stream raises any other error only where waiting does not help: it ends the bot.
+            write = await plan(session, item)
+            if write is not None and not await send(session, write):
+                return  # not asking for the next item, so this one is redelivered after a restart
+
+
+async def plan(session: Session, item: ChatMessage | Mail) -> Write | None:
+    """Return what is to be sent for an item; ``None`` for nothing."""
+    try:
+        if isinstance(item, Mail):
+            return answer_mail(session, item)
+        return await answer_message(session, item)
+    except Exception:  # a mistake must not end the bot, or the item is redelivered each time
+        logger.exception("an item is skipped")
+        return None
+
+
+def answer_mail(session: Session, mail: Mail) -> Write | None:
+    """Thank the sender."""
+    sender = mail.sender or mail.sender_id
+    if not sender or (mail.recovered and mail.id is None):  # perhaps answered before
+        logger.warning("to be checked manually: mail %s from %s", mail.id, sender)
+        return None
+    return partial(session.pythbots.send_mail, sender, f"Thank you, {sender}.")
+
+
+async def answer_message(session: Session, message: ChatMessage) -> Write | None:
+    """Answer a command of another user."""
+    command, _, rest = message.text.partition(" ")
+    if message.is_mine or message.is_bot:
+        return None
+    if command == "!ping":
+        text = f"pong, {message.sender}"
+    elif command == "!who":
+        text = await look_up(session, rest.strip() or message.sender)
+    else:
+        return None
+    return partial(session.peerbet.post, text[:MAX_TEXT], bot=True)
+
+
+async def look_up(session: Session, name: str) -> str:
+    """Return a line about a user; a read that fails must not end the bot."""
+    try:
+        user = await session.pythbots.user(name)
+    except ApiError as error:  # such as "User not found"
+        return f"{name}: {error.message}"
+    except PythpeerError as error:  # the library has repeated the read already
+        logger.warning("a look-up failed: %s", error)
+        return f"{name}: PythBots does not respond, please try again later"
+    return f"{user.username} is {user.rank or 'without a rank'}"
+
+
+async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
+    """Send a message or a mail, once. Return whether the bot can continue to the next item.
+
+    It returns False if the session stops before anything was sent.
+    """
+    while True:
+        try:
+            await write()
+        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
+            logger.warning("perhaps sent, so not sent again: %s", error)
+            return True
+        except AccessDeniedError:  # an ApiError: the key is wrong, and ends the bot
+            raise
+        except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
+            logger.warning("refused: %s", error)
+            return True
+        except RateLimitedError as error:
+            logger.info("sent again later: %s", error)
+        except TransportError as error:
+            if error.untrusted:  # waiting does not help
+                raise
+        except StoreError as error:
+            if not error.transient:
+                raise
+        else:
+            return True
+        if session.stopping:
+            return False
+        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+
+
+if __name__ == "__main__":
+    run(main, store=SqliteStore("bot.sqlite"))

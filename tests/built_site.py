@@ -1,0 +1,105 @@
+"""Checks the built documentation: ``built_site.py SITE``, as `nox -s docs` does after building.
+
+It needs the package with all extras, but no tool of the documentation.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from public_api import INTERNAL, documented
+
+TEXT: Final = re.compile(r"<p>\s*(<\w[^>]*>)*\w")
+"""The beginning of a paragraph with a text."""
+
+LOADING: Final = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
+"""The attributes by which each element loads something; ``a`` only links to it."""
+
+PASSIVE: Final = {"canonical", "alternate", "prev", "next"}
+"""Relations of ``link`` elements that load nothing."""
+
+
+# -- the reference --------------------------------------------------------------------------------
+
+
+def missing_names(site: Path) -> Iterator[str]:
+    """What the pages of the reference lack, and what they should not show."""
+    sections: dict[str, str] = {}
+    for page in (site / "reference").glob("*.html"):
+        _, *parts = re.split(r'id="(pythpeer[\w.]*)"', page.read_text(encoding="utf-8"))
+        sections |= dict(zip(parts[::2], parts[1::2], strict=True))
+    for path, _, parameters in documented():
+        section = sections.get(path, "")
+        if not TEXT.search(section.partition("doc-contents")[2]):
+            yield f"{path} has no text in the reference"
+        for name in parameters:
+            if not re.search(rf"<(code|em)>\**{name}</(code|em)>", section):
+                yield f"the parameter {name} of {path} has no text in the reference"
+    for path in sections:
+        if ".".join(path.split(".")[-2:]) in INTERNAL:
+            yield f"{path} is internal, but in the reference"
+
+
+# -- links and what pages load --------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """The anchors of a page, its links, and the addresses from which it loads something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.anchors: set[str] = {""}
+        """The ids of its elements."""
+        self.links: list[str] = []
+        """The targets of its links."""
+        self.loaded: list[str] = []
+        """What it loads."""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.anchors.add(values.get("id", ""))
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        if tag in LOADING and values.get("rel") not in PASSIVE and LOADING[tag] in values:
+            self.loaded.append(values[LOADING[tag]])
+
+
+def broken_links(site: Path) -> Iterator[str]:
+    """The links to pages or headings of the site that do not exist, and foreign addresses."""
+    pages: Mapping[Path, Page] = {
+        path.resolve(): Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")
+    }
+    for path, page in pages.items():
+        name = path.relative_to(site.resolve())
+        for target in page.loaded:
+            if urlsplit(target).netloc:
+                yield f"{name} loads {target}"
+        for target in page.links:
+            url = urlsplit(target)
+            if url.scheme or url.netloc or name.name == "404.html":
+                continue
+            other = (path.parent / unquote(url.path)).resolve() if url.path else path
+            if not other.exists():
+                yield f"{name} links to {target}, which does not exist"
+            elif other in pages and unquote(url.fragment) not in pages[other].anchors:
+                yield f"{name} links to {target}, a heading that does not exist"
+
+
+def main(site: str) -> None:
+    """Print what is wrong, and fail if there is anything."""
+    problems = [*missing_names(Path(site)), *broken_links(Path(site))]
+    print(f"{len(list(documented()))} public names and members; {len(problems)} problems")
+    for problem in problems:
+        print(f"  {problem}")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,420 @@
+"""The complete programs of the documentation live through every fault, and answer once."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import re
+import runpy
+import socket
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, redirect_stdout
+from itertools import cycle, islice, product
+from pathlib import Path
+from typing import Final, Unpack
+from unittest.mock import patch
+from urllib.parse import unquote
+
+import aiohttp
+import aiohttp.web
+import msgspec
+import pytest
+from helpers import DEEP, now
+
+import pythpeer
+from pythpeer import (
+    AccessDeniedError,
+    HttpStatusError,
+    PythBots,
+    Session,
+    SessionHealth,
+    SessionOptions,
+)
+from pythpeer.running import Bot
+from pythpeer.testing import FakeServices, Fault, RecordedRequest
+from pythpeer.testing.web.fault_panel import KINDS, TARGETS, FaultPanel
+
+pytestmark = pytest.mark.anyio
+
+FOLDER: Final = Path(__file__).parent.parent / "docs" / "examples"
+
+FAULTS: Final = [(target, kind) for target, kind in product(TARGETS, KINDS) if kind != "normal"]
+"""Every fault that the page of ``pythpeer serve`` can cause."""
+
+FAULT_SECONDS: Final = 40.0 if DEEP else 20.0
+"""How long each fault lasts, in virtual time."""
+
+PAUSE_SECONDS: Final = 30.0 if DEEP else 10.0
+"""How long the services are well before the next fault."""
+
+WRITES: Final = {"peerbet.chat.set": "chat", "pythbots.mail": "mail"}
+"""Where each endpoint writes to."""
+
+
+# -- what causes an answer ------------------------------------------------------------------------
+
+
+def ping(fake: FakeServices, user: str) -> str:
+    fake.chat.say(user, "!ping")
+    return "chat"
+
+
+def who(fake: FakeServices, user: str) -> str:
+    fake.chat.say(user, f"!who {user}")
+    return "chat"
+
+
+def repeat(fake: FakeServices, user: str) -> str:
+    for _ in range(3):
+        fake.chat.say(user, "buy now")
+    return "chat mail"
+
+
+def mail(fake: FakeServices, user: str) -> str:
+    fake.mail.deliver(user, "hello")
+    return "mail"
+
+
+def talk(fake: FakeServices, user: str) -> str:
+    fake.chat.say(user, "good morning")
+    return ""
+
+
+Cause = Callable[[FakeServices, str], str]
+"""Does something as a user; returns where the program must write to for it, as in `WRITES`."""
+
+EXAMPLES: Final[Mapping[str, tuple[Cause, ...]]] = {
+    "ping": (ping,),
+    "commands": (ping, who),
+    "moderator": (repeat,),
+    "mail_responder": (mail,),
+    "archive": (talk,),
+    "dashboard": (talk,),
+    "survivor": (ping, mail, who),
+}
+"""The programs on `pythpeer.run`, and what they react to."""
+
+OTHERS: Final = {"archive_query", "systemd_bot", "web_app"}
+"""The programs that tests of their own run."""
+
+
+class Program:
+    """An example, which is started and stopped as often as a test needs."""
+
+    def __init__(self, name: str, fake: FakeServices) -> None:
+        self.name = name
+        """The name of the file."""
+        self.output = io.StringIO()
+        """What the program has printed."""
+        self.task: asyncio.Task[None] | None = None
+        """The program that runs. Set by `running`."""
+        self.writes: list[RecordedRequest] = []
+        """The requests by which it wrote, in order. `count_writes` adds to it."""
+        self.shown: Counter[str] = Counter()
+        """How often each user is in what the program shows. `running` sets it at the end."""
+        self._fake = fake
+        """The services that it uses."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Session]:
+        """Start the program, and stop it as `run` does at a first signal."""
+        bot, options = self._load()
+        async with Session.from_env(**options) as session:
+            with redirect_stdout(self.output):
+                self.task = task = asyncio.ensure_future(_await(bot, session))
+                await asyncio.sleep(3.0)
+                yield session
+                assert not task.done(), "the program ended by itself"
+                await self._read_pages()
+                session.stop()
+                await asyncio.wait_for(task, 120.0)
+        self.count_writes()
+
+    def _load(self) -> tuple[Bot, SessionOptions]:
+        """Execute the file, and return what it passes to `run`."""
+        calls: list[tuple[Bot, SessionOptions]] = []
+
+        def run(bot: Bot, /, **options: Unpack[SessionOptions]) -> None:
+            calls.append((bot, options))
+
+        source = source_of(self.name)
+        names: dict[str, object] = {"__name__": "__main__"}
+        with patch.object(pythpeer, "run", run):
+            exec(compile(source, self.name, "exec"), names)
+        names["MESSAGES"] = 10_000  # the dashboard shows all of them
+        [call] = calls
+        return call
+
+    def count_writes(self) -> None:
+        """Move the recorded requests that write to `writes`, before the record forgets them."""
+        requests = self._fake.requests
+        self.writes += [r for r in requests if r.endpoint in WRITES and "message=" in r.target]
+        self.writes += [r for r in requests if r.endpoint == "peerbet.chat.set"]
+        requests.clear()
+
+    def received(self, user: str) -> Counter[str]:
+        """Where the program wrote to because of *user*, with a request that perhaps succeeded."""
+        return Counter(
+            WRITES[write.endpoint]
+            for write in self.writes
+            if re.search(rf"\b{user}\b", unquote(write.target)) and may_succeed(write)
+        )
+
+    async def _read_pages(self) -> None:
+        """Add to `shown` what the program shows, if it is stopped now."""
+        if self.name == "dashboard":
+            page = (await get_page("/")).decode()
+            self.shown.update(re.findall(r"<li>(user\d+): good", page))
+        if self.name == "archive":
+            with redirect_stdout(io.StringIO()) as output:
+                runpy.run_path(str(FOLDER / "archive_query.py"))
+            assert len(output.getvalue().splitlines()) == 10
+            with closing(sqlite3.connect("archive.sqlite")) as archive:
+                rows = archive.execute("SELECT json_extract(item, '$.by') FROM entry")
+                self.shown = Counter(user for (user,) in rows)
+
+
+async def get_page(path: str) -> bytes:
+    """Return a page of the dashboard; its status must be 200."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"http://127.0.0.1:{os.environ['PORT']}{path}") as response,
+    ):
+        assert response.status == 200
+        return await response.read()
+
+
+def source_of(name: str) -> str:
+    return (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+
+
+def function(source: str, name: str) -> str:
+    """Return the source of one function, from ``def`` to the next empty line outside of it."""
+    return source[source.index(f"async def {name}(") :].split("\n\n\n", maxsplit=1)[0]
+
+
+async def _await(bot: Bot, session: Session) -> None:
+    await bot(session)
+
+
+def may_succeed(write: RecordedRequest) -> bool:
+    """Whether the client cannot exclude that the service performed the request."""
+    return write.fault is None or write.fault.status != 429
+
+
+@pytest.fixture
+async def fake(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, anyio_backend: object
+) -> AsyncIterator[FakeServices]:
+    """Fake services whose addresses and keys are in the environment, and a separate folder."""
+    monkeypatch.chdir(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PORT", str(free.getsockname()[1]))
+    async with FakeServices() as fake:
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
+        yield fake
+        assert fake.violations == []
+
+
+def sample(name: str) -> Iterator[tuple[str, str]]:
+    """The faults that a program runs with: every one, for an hour, if `DEEP`, otherwise some.
+
+    They differ between the programs, so that all programs together run with all faults.
+    """
+    names = list(EXAMPLES)
+    return islice(FAULTS, names.index(name) % len(names), None, 1 if DEEP else len(names))
+
+
+# -- tests ----------------------------------------------------------------------------------------
+
+
+def test_every_example_is_run_here() -> None:
+    """A new file needs an entry."""
+    files = {path.stem for path in FOLDER.glob("*.py")}
+    assert files == {*EXAMPLES, *OTHERS}
+    tried = {fault for name in EXAMPLES for fault in sample(name)}
+    assert tried == set(FAULTS)
+
+
+def test_all_bots_send_in_the_same_way() -> None:
+    """Each file can be copied alone, so each contains the function; what one test shows holds."""
+    sources = [source_of(path.stem) for path in FOLDER.glob("*.py")]
+    copies = [function(source, "send") for source in sources if "async def send" in source]
+    assert len(copies) == 6
+    assert len(set(copies)) == 1
+    assert function(source_of("systemd_bot"), "main") == function(source_of("ping"), "main")
+
+
+async def test_the_bot_for_systemd_reads_its_key(
+    fake: FakeServices, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """From the folder of credentials, and answers."""
+    (folder / "peerbet").write_text(f"{fake.peerbet_key}\n", encoding="utf-8")
+    monkeypatch.delenv("PYTHPEER_PEERBET_KEY")
+    program = Program("systemd_bot", fake)
+    async with program.running() as session:
+        fake.chat.say("user1", "!ping")
+        await asyncio.sleep(5.0)
+        assert "keys: Peerbet" in session.describe()
+    assert program.received("user1") == {"chat": 1}
+
+
+@pytest.mark.costly
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_an_example_survives_every_fault(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It continues, reacts to everything exactly once, and logs no traceback.
+
+    A write whose outcome is unknown counts as once. In the middle it is stopped and started again.
+    It takes seconds, because minutes of polling pass, with a file as the store.
+    """
+    program, panel = Program(name, fake), FaultPanel(fake)
+    causes = cycle(EXAMPLES[name])
+    expected: dict[str, Counter[str]] = {}
+
+    async def live(seconds: float) -> None:
+        end = now() + seconds
+        while now() < end:
+            user = f"user{len(expected)}"
+            expected[user] = Counter(next(causes)(fake, user).split())
+            await asyncio.sleep(7.3)
+
+    faults = list(sample(name))
+    for half in (faults[: len(faults) // 2], faults[len(faults) // 2 :]):
+        async with program.running():
+            for target, kind in half:
+                await panel.set(target, kind)
+                await live(FAULT_SECONDS)
+                await panel.clear()
+                await live(PAUSE_SECONDS)
+                program.count_writes()
+            await asyncio.sleep(120.0)
+        await live(1.0)  # while the program does not run
+    async with program.running():
+        await asyncio.sleep(60.0)
+    assert {user: program.received(user) for user in expected} == expected
+    if EXAMPLES[name] == (talk,):
+        assert program.shown == dict.fromkeys(expected, 1)
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
+    """Its page of health is that of the session."""
+    async with Program("dashboard", fake).running():
+        fake.chat.say("alice", "<b>hello</b>")
+        await asyncio.sleep(3.0)
+        health = msgspec.json.decode(await get_page("/health"), type=SessionHealth)
+        assert "alice: &lt;b&gt;hello&lt;/b&gt;" in (await get_page("/")).decode()
+    assert health.ok
+    assert [stream.cursor for stream in health.streams] == [fake.chat.messages[-1].id]
+
+
+@pytest.mark.parametrize("name", ["ping", "commands", "moderator", "mail_responder", "survivor"])
+async def test_an_answer_that_was_not_sent_is_sent_after_a_restart(
+    name: str, fake: FakeServices
+) -> None:
+    """A program that is stopped while it waits does not acknowledge the item."""
+    program = Program(name, fake)
+    cause = EXAMPLES[name][0]
+    async with program.running():
+        for endpoint in ("peerbet.chat.set", "pythbots.mail.send"):
+            fake.faults.always(endpoint, Fault.too_many(5))
+        expected = Counter(cause(fake, "user1").split())
+        await asyncio.sleep(20.0)
+    assert program.received("user1") == Counter()
+    fake.faults.clear()
+    if name == "moderator":
+        return  # it counts messages in memory: the item that is redelivered is the first of three
+    async with program.running():
+        await asyncio.sleep(20.0)
+    assert program.received("user1") == expected
+
+
+@pytest.mark.parametrize("name", ["moderator", "survivor"])
+async def test_an_example_continues_after_a_gap(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More messages than the service shows."""
+    program = Program(name, fake)
+    async with program.running():
+        for _ in range(400):
+            fake.chat.say("alice", "flood")
+        await asyncio.sleep(10.0)
+        expected = Counter(EXAMPLES[name][0](fake, "user1").split())
+        await asyncio.sleep(10.0)
+    assert "were missed" in caplog.text
+    assert program.received("user1") == expected
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault.refusal("Invalid key", status=401), AccessDeniedError),
+        (Fault.http(404), HttpStatusError),
+    ],
+)
+@pytest.mark.parametrize("endpoint", ["peerbet.chat.get", "peerbet.chat.set"])
+async def test_an_error_that_waiting_does_not_mend_ends_the_bot(
+    fault: Fault, error: type[Exception], endpoint: str, fake: FakeServices
+) -> None:
+    """It comes out of `run`, so that a supervisor notices it."""
+    program = Program("survivor", fake)
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.faults.always(endpoint, fault)
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(30.0)
+    assert program.task is not None
+    assert type(program.task.exception()) is error
+
+
+async def test_a_mistake_in_the_program_does_not_end_the_bot(
+    fake: FakeServices, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with its traceback, and the item is not returned again."""
+
+    async def fail(service: PythBots, user: str | int) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PythBots, "user", fail)
+    program = Program("survivor", fake)
+    async with program.running():
+        fake.chat.say("alice", "!who tiro")
+        fake.chat.say("user1", "!ping")
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == {"chat": 1}
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == [
+        "an item is skipped"
+    ]
+
+
+async def test_a_refused_answer_does_not_end_the_bot(fake: FakeServices) -> None:
+    """The refusal of one text, or of one user."""
+    program = Program("ping", fake)
+    fake.faults.add("peerbet.chat.set", Fault.refusal("Message rejected"))
+    async with program.running():
+        fake.chat.say("user1", "!ping")
+        fake.chat.say("user2", "!ping")
+        await asyncio.sleep(10.0)
+    assert [message.text for message in fake.chat.messages if message.bot] == ["pong, user2"]
+
+
+async def test_the_web_application_stops_its_bot(
+    fake: FakeServices, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bot lives as long as the application, and ends after the message that it has."""
+    make_app = runpy.run_path(str(FOLDER / "web_app.py"))["make_app"]
+    runner = aiohttp.web.AppRunner(make_app())
+    await runner.setup()
+    await asyncio.sleep(2.0)
+    fake.chat.say("alice", "hello")
+    await asyncio.sleep(2.0)
+    async with asyncio.timeout(1.0):
+        await runner.cleanup()
+    assert capsys.readouterr().out == "alice: hello\n"

@@ -1,0 +1,82 @@
+"""Every public name, member and parameter is documented; `nox -s docs` checks the pages."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from built_site import broken_links, missing_names
+from public_api import MODULES, documented
+
+import pythpeer
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
+SHOWN = {
+    path
+    for page in REFERENCE.glob("*.md")
+    for path in re.findall(r"^::: ([\w.]+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+}
+
+
+def test_every_public_name_is_on_a_page() -> None:
+    """Each name of ``__all__``, under the first module that has it."""
+    prefixes = tuple(f"{module}." for module in MODULES)
+    names = {d.path for d in documented() if d.path.rpartition(".")[0] + "." in prefixes}
+    assert len(names) > 100
+    assert names - SHOWN == set()
+
+
+def test_every_name_member_and_parameter_has_a_text() -> None:
+    """In the source, from which the pages are made."""
+    entries = list(documented())
+    assert [entry.path for entry in entries if not entry.text] == []
+    assert [(entry.path, entry.unexplained) for entry in entries if entry.unexplained] == []
+
+
+def test_a_missing_text_is_found() -> None:
+    """A parameter that no text mentions."""
+    entry = next(entry for entry in documented() if entry.path == "pythpeer.Session")
+    assert "timeout" in entry.parameters
+    without = entry._replace(text=re.sub(r"^ +timeout:.*", "", entry.text, flags=re.MULTILINE))
+    assert (entry.unexplained, without.unexplained) == ([], ["timeout"])
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    """A page or a heading that does not exist, and anything that is loaded from another host."""
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top"><a href="b.html#end"><a href="c.html"><a href="#none"><a href="https://x.y">'
+        '<img src="a.html"><link rel="stylesheet" href="https://fonts.example/x">'
+    )
+    (tmp_path / "b.html").write_text('<p id="end"><a href="a.html#top">')
+    assert list(broken_links(tmp_path)) == [
+        "a.html loads https://fonts.example/x",
+        "a.html links to c.html, which does not exist",
+        "a.html links to #none, a heading that does not exist",
+    ]
+
+
+def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
+    """A member without its text, a parameter without one, and an internal member."""
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "page.html").write_text(
+        '<h2 id="pythpeer.merge"><div class="doc-contents"><p>Merge <em>streams</em></p>'
+        '<h2 id="pythpeer.split_text"><div class="doc-contents"><p>Split <em>text</em></p>'
+        '<h2 id="pythpeer.Gap.after"><div class="doc-contents">'
+        '<h2 id="pythpeer.Stream.pop">'
+    )
+    problems = list(missing_names(tmp_path))
+    for path in ("pythpeer.merge", "pythpeer.split_text"):
+        assert f"{path} has no text in the reference" not in problems
+    assert "pythpeer.Gap.after has no text in the reference" in problems
+    assert "the parameter limit of pythpeer.split_text has no text in the reference" in problems
+    assert "the parameter text of pythpeer.split_text has no text in the reference" not in problems
+    assert "pythpeer.Stream.pop is internal, but in the reference" in problems
+
+
+def test_the_pages_show_the_version() -> None:
+    """At their foot: that of the project."""
+    root = REFERENCE.parent.parent
+    site = tomllib.loads((root / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    assert site["copyright"] == f"pythpeer {pythpeer.__version__}, MIT licence"
+    assert site["theme"]["font"] is False
