@@ -180,7 +180,7 @@ class Worker:
         self._process: ForkedProcess | None = None
         self._rest = b""
         """The bytes of a line that is not complete yet."""
-        self.errors: deque[str] = deque(maxlen=40)
+        self.errors: deque[str] = deque(maxlen=80)
         """The last lines of its stderr."""
         self._is_killed = False
         """Whether this life was ended by SIGKILL."""

@@ -148,7 +148,10 @@ def format_store_row(row: StoreFault) -> str:
 
 def format_repeats(expectation: StoreExpectation) -> str:
     """Return what the streams redeliver."""
-    return "mail, with `recovered=True`" if expectation.repeats_mail else "nothing"
+    if not expectation.repeats_mail:
+        return "nothing"
+    first = "what the snapshot has as not acknowledged; " if expectation.may_repeat_first else ""
+    return f"{first}mail, with `recovered=True`"
 
 
 def format_opening_row(row: OpeningFault) -> str:
