@@ -150,8 +150,8 @@ def format_repeats(expectation: StoreExpectation) -> str:
     """Return what the streams redeliver."""
     if not expectation.repeats_mail:
         return "nothing"
-    first = "what the snapshot has as not acknowledged; " if expectation.may_repeat_first else ""
-    return f"{first}mail, with `recovered=True`"
+    since = "what was acknowledged since the snapshot; " if expectation.is_older else ""
+    return f"{since}mail, with `recovered=True`"
 
 
 def format_opening_row(row: OpeningFault) -> str:

@@ -46,8 +46,9 @@ class StoreExpectation(NamedTuple):
     repeats_mail: bool = False
     """Whether mail is redelivered, marked as recovered."""
 
-    may_repeat_first: bool = False
-    """Whether the first items may be redelivered: they were acknowledged after the snapshot."""
+    is_older: bool = False
+    """Whether the store has an older snapshot, so that what was acknowledged since may be
+    redelivered."""
 
 
 WAITS: Final = StoreExpectation("waits", "raises transient")
@@ -334,7 +335,7 @@ REDIS: Final = (
     ),
     StoreFault(
         "the server comes back with an older snapshot",
-        CONTINUES._replace(repeats_mail=True, may_repeat_first=True),
+        CONTINUES._replace(repeats_mail=True, is_older=True),
         {"older": once(lambda program: restart(program, older=True))},
         "real redis",
         seconds=10.0,
