@@ -159,18 +159,22 @@ class DestructiveSource(Generic[T]):
         """Fetch unread items into the log. Returns an error as a value.
 
         A read that is in progress, for instance for a caller that was cancelled, is waited for
-        instead of sending another one.
+        instead of sending another one. A history that is skipped is neither a success nor a
+        failure: the destructive read follows it, and decides.
         """
-        read = self._read
-        if read is None:
-            permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+        outcome = _Outcome()
+        while not outcome.fetched and outcome.error is None:  # the history was skipped
+            poller.in_flight = False
             read = self._read
             if read is None:
-                read = self._start(poller, permit, poller.attempt)
-            else:
-                permit.close()
-        poller.in_flight = True
-        outcome = await _result(read)
+                permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+                read = self._read
+                if read is None:
+                    read = self._start(poller, permit, poller.attempt)
+                else:
+                    permit.close()
+            poller.in_flight = True
+            outcome = await _result(read)
         if outcome.fetched:
             poller.confirm(poller.min_position, full=False)
         return outcome.error
