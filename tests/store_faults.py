@@ -331,14 +331,14 @@ REDIS: Final = (
         CONTINUES,
         {"restart": once(lambda program: restart(program, older=False))},
         "real redis",
-        seconds=10.0,
+        seconds=5.0,
     ),
     StoreFault(
         "the server comes back with an older snapshot",
         CONTINUES._replace(repeats_mail=True, is_older=True),
         {"older": once(lambda program: restart(program, older=True))},
         "real redis",
-        seconds=10.0,
+        seconds=5.0,
         earlier=save_data,
     ),
 )
