@@ -132,7 +132,7 @@ async def _run(
         await asyncio.sleep(row.unit)
         _add(services, 3)
         call = asyncio.ensure_future(session.peerbet.messages(last=1))
-        await asyncio.sleep((row.seconds - 1.0) * row.unit)
+        await asyncio.wait([*items, call], timeout=row.seconds)
         was_ok, warned = session.health().ok, len(warnings()) - before
         outcomes = [outcome_of(item) for item in items]
         called = outcome_of(call)

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
+from fork_server import HANG_TIMEOUT
 from full_disk import no_file_over
 from raw_server import closed_port
 from redis_proxy import RedisProxy
@@ -87,7 +88,7 @@ class StoreFault(NamedTuple):
     """All ways to cause it, by unique names."""
     store: StoreKind
     seconds: float = 30.0
-    """How long it lasts."""
+    """How long it lasts, unless the streams and the call have an outcome before."""
 
     earlier: Callable[[Program], object] = lambda program: None
     """Called between the first and the second item of the streams."""
@@ -331,14 +332,14 @@ REDIS: Final = (
         CONTINUES,
         {"restart": once(lambda program: restart(program, older=False))},
         "real redis",
-        seconds=5.0,
+        seconds=HANG_TIMEOUT,
     ),
     StoreFault(
         "the server comes back with an older snapshot",
         CONTINUES._replace(repeats_mail=True, is_older=True),
         {"older": once(lambda program: restart(program, older=True))},
         "real redis",
-        seconds=5.0,
+        seconds=HANG_TIMEOUT,
         earlier=save_data,
     ),
 )
