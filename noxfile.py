@@ -196,6 +196,16 @@ def tests_deep(session: nox.Session) -> None:
     )
 
 
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Run workers with random trouble for an hour; ``-- --minutes 3 --seed 7`` repeats a short run.
+
+    Not part of `check`, because it takes that long. The seed is printed first.
+    """
+    session.install("-e", ".[redis]", *group("test"))
+    session.run("python", "tests/chaos.py", *session.posargs)
+
+
 @nox.session(reuse_venv=True)
 def quick(session: nox.Session) -> None:
     """Run ruff and the unit tests of the files changed since the last commit: half a minute.

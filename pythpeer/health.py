@@ -70,7 +70,7 @@ class StreamHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     recovery_error: str | None = None
     """Class of the error for which the mail of a lost response cannot be recovered at present,
-    such as ``"ResponseTooLargeError"``; ``None`` without one. New mail is delivered in the meantime."""
+    such as ``"ResponseTooLargeError"``; ``None`` without one. New mail is delivered regardless."""
 
     polling: bool
     """Whether a poll is under way."""

@@ -13,6 +13,14 @@ from typing import Final
 from fault_cells import STREAMS, may_lose_items
 from faults import REPRODUCTIONS, TABLE, TIMEOUT, Expectation, FaultRow
 from raw_server import CALLS
+from store_faults import (
+    OPENING,
+    STORE_TABLE,
+    OpeningFault,
+    Outcome,
+    StoreExpectation,
+    StoreFault,
+)
 
 from pythpeer import Effect, OutcomeUnknownError
 
@@ -61,6 +69,51 @@ HEAD: Final = """
 |---|---|---|---|---|
 """
 
+STORES: Final = """
+## Trouble of a store while a program runs
+
+A store keeps the positions and the log of streams, and the pacing that programs share. This part
+is made and checked in the same way (`tests/store_faults.py`, `tests/test_store_faults.py`): each
+trouble is caused on a file, or between a program and a server, while two streams read and a call
+is made.
+
+- **Wait**: the streams log one WARNING at the first failure, and `health().ok` is `False`. When the
+  trouble is over, they continue from the same position: after a back-off (`Retry.max_delay` at
+  most, on SQLite one second) and the time that a command waits for its response.
+- **Raise**: the streams raise `StoreError`, each time they are asked for an item. They continue as
+  soon as the cause is removed.
+- A call raises `StoreError` if the trouble lasts longer than the call waits for the store: 5 s for
+  a file, `patience` for a server. **Transient**: its `.transient` is `True`.
+- **Continue**: without an error, within that time.
+
+Nothing is lost in any row, and no interval between two requests is shorter than its rate, during
+the trouble or after it: pacing waits for the store, too.
+"""
+
+STORE_HEAD: Final = """
+### {title}
+
+| trouble | streams | a call | redelivered |
+|---|---|---|---|
+"""
+
+OPENING_TITLE: Final = "## Trouble of a store when a session opens"
+
+OPENING_HEAD: Final = f"""
+{OPENING_TITLE}
+
+| trouble | `Session.open()` |
+|---|---|
+"""
+
+OUTCOMES: Final[dict[Outcome, str]] = {
+    "continues": "continue",
+    "waits": "wait",
+    "raises": "raise `StoreError`",
+    "raises transient": "raise `StoreError`, transient",
+}
+"""The outcomes of streams, in the plural."""
+
 CALLS_OF: Final = {
     effect: [name for name, call in CALLS.items() if call.effect is effect] for effect in Effect
 }
@@ -80,7 +133,28 @@ def page() -> str:
     )
     for title, rows in TABLE.items():
         text += HEAD.format(title=title) + "".join(map(format_row, rows))
-    return text
+    text += STORES
+    for title, store_rows in STORE_TABLE.items():
+        text += STORE_HEAD.format(title=title) + "".join(map(format_store_row, store_rows))
+    return text + OPENING_HEAD + "".join(map(format_opening_row, OPENING))
+
+
+def format_store_row(row: StoreFault) -> str:
+    """Return one line of a table of a running program."""
+    call = OUTCOMES[row.expectation.call].replace("raise", "raises").replace("inue", "inues")
+    cells = (row.title, OUTCOMES[row.expectation.stream], call, format_repeats(row.expectation))
+    return f"| {' | '.join(cells)} |\n"
+
+
+def format_repeats(expectation: StoreExpectation) -> str:
+    """Return what the streams redeliver."""
+    return "mail, with `recovered=True`" if expectation.repeats_mail else "nothing"
+
+
+def format_opening_row(row: OpeningFault) -> str:
+    """Return one line of the table of sessions that open."""
+    outcome = OUTCOMES[row.outcome].replace("raise", "raises")
+    return f"| {row.title} | {outcome} |\n"
 
 
 def format_calls(names: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ FAULTS: Final[dict[str, bytes | None]] = {
 """What the server sends to the second request of a connection before it closes it; ``None``: it
 sends nothing, and closes nothing."""
 
-STRIDE: Final = 1 if DEEP else 97
+STRIDE: Final = 1 if DEEP else 199
 """How many lines lie between two interrupts: every line of every case takes half a minute."""
 
 

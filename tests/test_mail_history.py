@@ -206,6 +206,27 @@ async def test_after_an_outage_lost_mail_is_recovered_soon(
     assert stream.health().recovery_error is None
 
 
+async def test_an_outage_is_over_only_when_a_request_has_succeeded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A skipped history is no success: one series of failures, logged once, as any other outage."""
+    caplog.set_level(logging.INFO)
+    async with Scripted() as services, services.session(retry=SHORT_BACKOFF) as session:
+        stream = session.pythbots.mail_stream()
+        schedule(5.0, lambda: services.script("readnew", DROP))
+        schedule(6.0, lambda: services.default_faults.update(readall=ERROR_503, readnew=ERROR_503))
+        await all_within(500.0, stream)
+        assert not any("recovered after" in record.getMessage() for record in caplog.records)
+        failures = stream.health().failures
+        assert failures >= len(services.asked("readall"))
+        services.default_faults.clear()
+        await all_within(100.0, stream)
+    (recovered,) = [
+        record.getMessage() for record in caplog.records if "recovered after" in record.getMessage()
+    ]
+    assert recovered == f"pythbots.mail recovered after {failures} failures"
+
+
 async def test_mail_that_the_service_repeats_is_not_delivered_each_time(
     new_store: StoreFactory,
 ) -> None:
@@ -376,7 +397,7 @@ USES: Final = st.lists(
 
 
 @settings(
-    max_examples=examples(40),
+    max_examples=examples(20),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.booleans(), st.booleans(), FAULTS, FAULTS, DELIVERIES, USES)

@@ -648,15 +648,15 @@ async def test_a_reboot_ends_leases_and_fetches(
 
 async def test_the_lease_of_an_ended_process_is_free(path: Path) -> None:
     """A program that was killed, and restarted, polls immediately. One that lives keeps it."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await ended.wait()
     async with opened(path) as store:
         log = store.log(CHAT)
         assert await log.acquire_lease(1000.0)
         with closing(sqlite3.connect(path)) as db, db:
             (leader,) = db.execute("SELECT leader FROM log").fetchone()
             _, _, rest = leader.partition(":")
-            for pid, is_free in ((os.getppid(), False), (child.pid, True)):
+            for pid, is_free in ((os.getppid(), False), (ended.pid, True)):
                 with db:
                     db.execute("UPDATE log SET leader = ?", (f"{pid}:{rest}",))
                 assert await store.log(CHAT).acquire_lease(1.0) is is_free

@@ -85,6 +85,10 @@ class _Outcome(NamedTuple):
     error: PythpeerError | None = None
     """Its error; ``None`` if it has none that its caller must handle."""
 
+    skipped: PythpeerError | None = None
+    """The transient error for which the history is skipped for now: a poll has failed, but a direct
+    call reads new items next."""
+
     fetched: bool = False
     """Whether its items are in the log."""
 
@@ -173,7 +177,7 @@ class DestructiveSource(Generic[T]):
         outcome = await _result(read)
         if outcome.fetched:
             poller.confirm(poller.min_position, full=False)
-        return outcome.error
+        return outcome.error or outcome.skipped
 
     async def fetch(self, poller: Poller[T]) -> tuple[T, ...]:
         """Fetch for a direct call. Returns also the items that earlier calls could not return."""
@@ -353,12 +357,13 @@ class DestructiveSource(Generic[T]):
         if now >= self._history_warned + HISTORY_INTERVAL:
             self._history_warned = now
             logger.warning(
-                "%s; the history cannot be read (max_body limits its size): what a lost response "
-                "contained is recovered when it can be, and new items are fetched in the meantime",
+                "%s; what a lost response contained is recovered when the history can be read, "
+                "and new items are read until then%s",
                 error,
+                " (max_body limits its size)" if isinstance(error, ResponseTooLargeError) else "",
                 extra={"endpoint": self.name, "error": poller.recovery_error},
             )
-        return _Outcome()
+        return _Outcome(skipped=error if self._history_may_recover else None)
 
     def _history_succeeded(self, poller: Poller[T]) -> None:
         self._history_failures = 0

@@ -122,6 +122,7 @@ async def read_health(session: Session) -> None:
     assert_type(endpoint.waiting_for_connection, int)
     assert_type(session.limiters["peerbet.chat.get"].next_token, float)
     stream_health = assert_type(stream.health(), StreamHealth)
+    assert_type(stream_health.recovery_error, str | None)
     assert_type(stream_health.endpoint, str)
     assert_type(stream_health.name, str | None)
     assert_type(stream_health.closed, bool)

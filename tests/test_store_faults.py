@@ -1,0 +1,79 @@
+"""Tests each row of the fault table of stores: streams, a call and the pacing, and opening."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fault_page import OPENING_TITLE, page
+from scripted import FAST
+from store_fault_cells import MARK, run_opening, run_program, stream_warnings
+from store_faults import OPENING_FAULTS, STORE_FAULTS, OpeningFault, StoreFault
+
+from pythpeer.stores.sqlite import database as database_module
+
+pytestmark = pytest.mark.anyio
+
+MAX_DELAY = 8.0
+"""Seconds after a trouble within which streams continue: a command that waits for its
+response, a back-off step, and some intervals."""
+
+
+@pytest.fixture(autouse=True)
+def short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of a file waits on real time, which must not be long."""
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 0.02)
+    monkeypatch.setattr(database_module, "BUSY_RETRY", 0.001)
+
+
+@pytest.mark.parametrize("row", STORE_FAULTS.values(), ids=STORE_FAULTS.keys())
+async def test_a_program_has_the_outcome_of_the_contract(
+    row: StoreFault, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Streams wait, raise or continue, and lose nothing; no interval is short."""
+    for name, trouble in row.troubles.items():
+        directory = folder / name.replace(" ", "-")
+        directory.mkdir()
+        outcome = await run_program(
+            row, trouble, directory, lambda: stream_warnings(caplog.records)
+        )
+        expected = row.expectation
+        waits = expected.stream == "waits"
+        assert outcome.streams == (expected.stream, expected.stream), name
+        assert outcome.call == expected.call, name
+        assert outcome.was_ok is not waits, name
+        assert outcome.warnings == (2 if waits else int(expected.repeats_mail)), name
+        assert outcome.delay <= (MAX_DELAY if waits else 0.0), name
+        assert outcome.is_ok, name
+        assert outcome.shortest >= FAST.interval - 0.001, name
+        chat, mail = outcome.items
+        assert chat == tuple(f"message {number}" for number in range(1, 6)), name
+        mails = tuple(f"mail {number}" for number in range(1, 6))
+        if not expected.repeats_mail:
+            assert mail == mails, name
+            continue
+        unmarked = [text for text in mail if not text.endswith(MARK)]
+        assert len(unmarked) == len(set(unmarked)), name
+        assert {text.removesuffix(MARK) for text in mail} == set(mails), name
+        assert len(mail) > len(mails), name
+
+
+@pytest.mark.parametrize("row", OPENING_FAULTS.values(), ids=OPENING_FAULTS.keys())
+async def test_opening_has_the_outcome_of_the_contract(row: OpeningFault, folder: Path) -> None:
+    """A session that cannot use its store raises a `StoreError` when it opens."""
+    for name in row.prepare:
+        directory = folder / name.replace(" ", "-")
+        directory.mkdir()
+        assert await run_opening(row, name, directory) == row.outcome, name
+
+
+def test_each_row_is_reproduced_and_on_the_page() -> None:
+    """Once, with a cell for each column; no row replaces another one in a mapping."""
+    assert all(row.troubles for row in STORE_FAULTS.values())
+    assert all(row.prepare for row in OPENING_FAULTS.values())
+    lines = [line.strip("| ").split(" | ") for line in page().splitlines()]
+    rows = [cells[0] for cells in lines if len(cells) == 4]
+    assert [title for title in rows if title != "trouble"] == list(STORE_FAULTS)
+    opening = page().partition(OPENING_TITLE)[2].splitlines()
+    titles = [line.strip("| ").split(" | ")[0] for line in opening if line.startswith("| ")]
+    assert titles == ["trouble", *OPENING_FAULTS]
