@@ -233,7 +233,7 @@ def test_a_terminal_shows_what_the_command_waits_for(
     result = run("mail", "watch", "--messages", "1")
     first, second = result.err.splitlines()
     assert first == "pythpeer: following the mailbox; Ctrl-C stops"
-    assert "does not receive the mail that is shown here" in second
+    assert "receives none of this mail, unless it has the same --store" in second
     assert re.search(r" mail +alice │ a mail", unstyled(result.out))
     assert "following" not in run("mail", "all").err
 

@@ -106,7 +106,7 @@ def test_a_gap_on_a_terminal_is_printed_once(
     assert "… up to 40 messages" in unstyled(result.out).splitlines()[0]
     following, conflict = result.err.splitlines()
     assert following == "pythpeer: following the chat; Ctrl-C stops"
-    assert "must use the same store (--store)" in conflict
+    assert "programs with one key must use one --store" in conflict
 
 
 def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:
