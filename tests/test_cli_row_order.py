@@ -24,7 +24,7 @@ def message(id: int, second: int | None) -> ChatMessage:
 
 
 def test_an_older_item_is_shown_before_a_newer_one_that_is_held() -> None:
-    """Each is shown `HOLD_INTERVAL` seconds after its arrival, or together with one that is shown later."""
+    """Each is shown `HOLD_INTERVAL` seconds after its arrival, or together with a newer one."""
     order = RowOrder()
     assert order.next_due is None
     order.add(10.0, message(1, 17))
@@ -43,7 +43,7 @@ arrivals = st.lists(st.tuples(st.floats(0.0, 2.0), st.none() | st.integers(0, 59
 @given(arrivals)
 @settings(max_examples=examples(100))
 def test_nothing_is_lost_or_held_for_too_long(steps: list[tuple[float, int | None]]) -> None:
-    """Every item is returned once, within `HOLD_INTERVAL` seconds; items of equal times keep their order."""
+    """Every item is returned once and in time; items of equal times keep their order."""
     order, now, shown = RowOrder(), 0.0, list[ChatMessage]()
     arrived: dict[int, float] = {}
     for id, (delay, second) in enumerate(steps):
