@@ -524,6 +524,23 @@ def test_the_names_of_commands_and_options_are_shown(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "error_text"),
+    [
+        (["chat", "post", "hello", "world"], "a text with blanks must be in quotes"),
+        (["mail", "send", "bob", "hello", "world"], "a text with blanks must be in quotes"),
+        (["chat", "post"], "give the text in quotes, or - to read it from stdin"),
+        (["chat", "post", "x", "-"], "give either the text, or - to read it from stdin, not both"),
+        (["chat", "tail", "--after", "-5"], "for --after. Must be >= 0."),
+    ],
+)
+def test_wrong_usage_says_what_to_write(
+    configured: FakeServices, run: Run, arguments: list[str], error_text: str
+) -> None:
+    """In the words of the command line."""
+    assert error_text in run(*arguments).err
+
+
+@pytest.mark.parametrize(
     ("arguments", "environment", "error_text"),
     [
         (["chat", "post", "x"], {}, "PYTHPEER_PEERBET_KEY"),

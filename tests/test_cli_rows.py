@@ -265,6 +265,31 @@ def test_staff_have_bars_on_a_terminal(
     assert bars[0] > bars[2]
 
 
+@pytest.mark.parametrize(
+    ("held", "shown"),
+    [
+        (77_760_000, "77760000 (900 days)"),
+        (86_400, "86400 (1 day)"),
+        (900, "900"),
+        (10**12, f"{10**12}"),
+    ],
+)
+def test_days_are_shown_where_a_number_can_be_seconds(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    held: int,
+    shown: str,
+) -> None:
+    """A pipe receives what the service sent."""
+    configured.chats.add(7)
+    configured.chats.appoint(7, "tiro", "Owner", time_held=held)
+    assert run("staff", "7").out.splitlines()[1].split("\t")[-1] == str(held)
+    terminal(100)
+    row = unstyled(run("staff", "7").out).splitlines()[2]
+    assert row.replace("█", "").rstrip().endswith(f"  {shown}")
+
+
 def test_staff_without_numbers_have_none(
     configured: FakeServices, run: Run, terminal: Callable[[int], None]
 ) -> None:
