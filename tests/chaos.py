@@ -80,7 +80,7 @@ MAX_BEHIND: Final = 150
 MIN_RESTART: Final = 400
 """Ids that must be in use before they start anew: with fewer, new ones overtake the old ones."""
 
-SETTLE_SECONDS: Final = 45.0
+COMPLETE_SECONDS: Final = 45.0
 """Seconds after the end of all trouble within which everything must have arrived."""
 
 STOP_SECONDS: Final = 20.0
@@ -88,6 +88,9 @@ STOP_SECONDS: Final = 20.0
 
 MAX_VIOLATIONS: Final = 20
 """Violations after which the run ends."""
+
+MAX_SHOWN: Final = 10
+"""Violations of a round that are printed."""
 
 ENDPOINTS: Final = MappingProxyType(
     {"get": "chat.get", "set": "chat.set", "readnew": "mail", "readall": "mail", "send": "mail"}
@@ -177,7 +180,7 @@ class Worker:
         self._process: ForkedProcess | None = None
         self._rest = b""
         """The bytes of a line that is not complete yet."""
-        self.errors: deque[str] = deque(maxlen=40)
+        self.errors: deque[str] = deque(maxlen=80)
         """The last lines of its stderr."""
         self._is_killed = False
         """Whether this life was ended by SIGKILL."""
@@ -665,7 +668,7 @@ class Run:
         traffic.cancel()
         await asyncio.gather(traffic, return_exceptions=True)
         ended = now()
-        await self._settle()
+        await self._complete()
         counts = self.checker.counts | Counter(
             {"lives": sum(worker.lives for worker in self.workers) - lives}
         )
@@ -673,14 +676,14 @@ class Run:
         self._print_violations()
         self._print_round(counts, done, now() - ended)
 
-    async def _settle(self) -> None:
+    async def _complete(self) -> None:
         """Wait until everything has arrived, check it, and forget the round."""
         self.services.fault_share = 0.0
         start = self.calm_since = now()
-        arrived = await self._wait(lambda: self.checker.has_all(start), SETTLE_SECONDS)
+        arrived = await self._wait(lambda: self.checker.has_all(start), COMPLETE_SECONDS)
         well = await self._wait(
             lambda: all(worker.is_alive and worker.is_ok for worker in self.workers),
-            SETTLE_SECONDS if arrived else 1.0,
+            COMPLETE_SECONDS if arrived else 1.0,
         )
         if arrived and not well:
             bad = ", ".join(worker.name for worker in self.workers if not worker.is_ok)
@@ -817,8 +820,11 @@ class Run:
     # -- output -----------------------------------------------------------------------------------
 
     def _print_violations(self) -> None:
-        for violation in self.violations[self._shown :]:
+        new = self.violations[self._shown :]
+        for violation in new[:MAX_SHOWN]:
             print_line(f"NOT KEPT: {violation.promise}: {violation.details}")
+        if len(new) > MAX_SHOWN:
+            print_line(f"  and {len(new) - MAX_SHOWN} more in this round")
         if self._shown < len(self.violations):
             print_line("  after " + "; ".join(self._log))
             requests = (

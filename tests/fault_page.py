@@ -148,7 +148,10 @@ def format_store_row(row: StoreFault) -> str:
 
 def format_repeats(expectation: StoreExpectation) -> str:
     """Return what the streams redeliver."""
-    return "mail, with `recovered=True`" if expectation.repeats_mail else "nothing"
+    if not expectation.repeats_mail:
+        return "nothing"
+    since = "what was acknowledged since the snapshot; " if expectation.is_older else ""
+    return f"{since}mail, with `recovered=True`"
 
 
 def format_opening_row(row: OpeningFault) -> str:

@@ -131,11 +131,11 @@ def run(settings: Settings) -> None:
     rates: Mapping[str, Rate] = dict.fromkeys(
         ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail"), rate
     )
-    opened = False
+    session: Session | None = None
 
-    async def bot(session: Session) -> None:
-        nonlocal opened
-        opened = True
+    async def bot(opened: Session) -> None:
+        nonlocal session
+        session = opened
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, dump_tasks)
         async with asyncio.TaskGroup() as group:
             watcher = group.create_task(watch(session))
@@ -146,7 +146,6 @@ def run(settings: Settings) -> None:
                     streams.create_task(follow(chat, name, "chat"))
                     mail = session.pythbots.mail_stream(name=name)
                     streams.create_task(follow(mail, name, "mail"))
-            opened = False
             watcher.cancel()
             await asyncio.wait([poster], timeout=10.0)
             poster.cancel()
@@ -165,10 +164,10 @@ def run(settings: Settings) -> None:
             idle_check=settings.idle_check,
             store=make_store(settings),
         )
-    except StoreError as error:
-        if opened:
+    except* StoreError as errors:
+        if session is not None and not session.stopping:
             raise
-        report("unusable", str(error))
+        report("unusable", str(errors.exceptions[0]))
         sys.exit(STORE_UNUSABLE)
     report("stopped")
 

@@ -15,14 +15,26 @@ from typing import Any, Final, NamedTuple
 
 from helpers import SHORT_BACKOFF, now
 from redis_proxy import RedisProxy
+from redis_server import real_server
 from redis_virtual import VirtualRedisStore
 from scripted import Scripted
-from store_faults import OpeningFault, Outcome, Program, StoreFault, Trouble, port_of
+from store_faults import (
+    OpeningFault,
+    Outcome,
+    Program,
+    StoreFault,
+    Trouble,
+    finished,
+    port_of,
+)
 
-from pythpeer import ChatMessage, Mail, Session, SqliteStore, StoreError, Stream
+from pythpeer import ChatMessage, Mail, Rate, Session, SqliteStore, StoreError, Stream
 from pythpeer.stores import RedisStore
 
 Item = ChatMessage | Mail
+
+LAST: Final = 6
+"""The number of the last message, and of the last mail. The third ones are added in the trouble."""
 
 MARK: Final = ", recovered"
 """The mark of mail that may have been delivered before."""
@@ -56,6 +68,11 @@ async def running_program(kind: str, folder: Path) -> AsyncIterator[Program]:
         path = folder / "store.sqlite"
         yield Program(SqliteStore(path), path)
         return
+    if kind == "real redis":
+        (folder / "data").mkdir()
+        with real_server(folder / "data") as process:
+            yield Program(RedisStore(process.url), folder, real_server=process)
+        return
     server = VirtualRedisStore(max_length=100)
     await server.open()
     try:
@@ -83,7 +100,13 @@ async def run_program(
     async with Scripted() as services, running_program(row.store, folder) as program:
         services.say(1)
         services.deliver("mail 1")
-        async with services.session(store=program.store, retry=SHORT_BACKOFF) as session:
+        rate = Rate(row.unit, guard=row.guard)
+        session = services.session(
+            store=program.store,
+            retry=SHORT_BACKOFF,
+            rates={"peerbet.chat.get": rate, "pythbots.mail": rate},
+        )
+        async with session:
             return await _run(row, trouble, services, session, program, warnings)
 
 
@@ -99,16 +122,17 @@ async def _run(
         session.peerbet.chat_stream(after=0, name="me"),
         session.pythbots.mail_stream(name="me"),
     )
-    texts = ([(await _next_text(streams[0]))], [(await _next_text(streams[1]))])
-    await asyncio.sleep(3.0)  # the acknowledgements and events of the start are stored
+    texts = ([await _next_text(streams[0])], [await _next_text(streams[1])])
+    await finished(row.earlier(program))
+    await _continue(services, streams, texts, 2)
+    await asyncio.sleep(3.0 * row.unit)  # the acknowledgements and events are stored
     before = len(warnings())
     async with trouble(program):
         items = [asyncio.ensure_future(_next_text(stream)) for stream in streams]
-        await asyncio.sleep(1.0)
-        services.say(1)
-        services.deliver("mail 2")
+        await asyncio.sleep(row.unit)
+        _add(services, 3)
         call = asyncio.ensure_future(session.peerbet.messages(last=1))
-        await asyncio.sleep(row.seconds - 1.0)
+        await asyncio.sleep((row.seconds - 1.0) * row.unit)
         was_ok, warned = session.health().ok, len(warnings()) - before
         outcomes = [outcome_of(item) for item in items]
         called = outcome_of(call)
@@ -121,12 +145,8 @@ async def _run(
             found.append(await item)
     delay = now() - end
     await asyncio.gather(call, return_exceptions=True)
-    for number in range(3, 6):
-        services.say(1)
-        services.deliver(f"mail {number}")
-        await asyncio.gather(
-            *map(_read_to, streams, texts, (f"message {number}", f"mail {number}"))
-        )
+    for number in range(4, LAST + 1):
+        await _continue(services, streams, texts, number)
     is_ok = session.health().ok
     for stream in streams:
         await stream.aclose()
@@ -140,6 +160,22 @@ async def _run(
         is_ok,
         shortest_interval(services),
     )
+
+
+def _add(services: Scripted, number: int) -> None:
+    services.say(1)
+    services.deliver(f"mail {number}")
+
+
+async def _continue(
+    services: Scripted,
+    streams: tuple[Stream[Item], Stream[Item]],
+    texts: tuple[list[str], ...],
+    number: int,
+) -> None:
+    """Add a message and a mail, and read until them."""
+    _add(services, number)
+    await asyncio.gather(*map(_read_to, streams, texts, (f"message {number}", f"mail {number}")))
 
 
 async def _next_text(stream: Stream[Item]) -> str:

@@ -21,6 +21,7 @@ from typing import Final, Literal, NamedTuple
 from full_disk import no_file_over
 from raw_server import closed_port
 from redis_proxy import RedisProxy
+from redis_server import RealServer
 from redis_virtual import VirtualRedisStore
 
 from pythpeer import SqliteStore
@@ -29,6 +30,10 @@ from pythpeer.stores import RedisStore, Store
 Outcome = Literal["continues", "waits", "raises", "raises transient"]
 """``"continues"``: without any error. ``"waits"``: until the trouble is over, and then continues.
 ``"raises transient"``: a `StoreError` whose ``transient`` is true."""
+
+
+StoreKind = Literal["sqlite", "redis", "real redis"]
+"""``"real redis"`` is a server process; the other servers are on virtual time."""
 
 
 class StoreExpectation(NamedTuple):
@@ -40,6 +45,10 @@ class StoreExpectation(NamedTuple):
 
     repeats_mail: bool = False
     """Whether mail is redelivered, marked as recovered."""
+
+    is_older: bool = False
+    """Whether the store has an older snapshot, so that what was acknowledged since may be
+    redelivered."""
 
 
 WAITS: Final = StoreExpectation("waits", "raises transient")
@@ -62,6 +71,7 @@ class Program(NamedTuple):
     """The file of an SQLite store."""
     proxy: RedisProxy | None = None
     server: VirtualRedisStore | None = None
+    real_server: RealServer | None = None
 
 
 Trouble = Callable[[Program], AbstractAsyncContextManager[object]]
@@ -75,9 +85,22 @@ class StoreFault(NamedTuple):
     expectation: StoreExpectation
     troubles: Mapping[str, Trouble]
     """All ways to cause it, by unique names."""
-    store: Literal["sqlite", "redis"]
+    store: StoreKind
     seconds: float = 30.0
     """How long it lasts."""
+
+    earlier: Callable[[Program], object] = lambda program: None
+    """Called between the first and the second item of the streams."""
+
+    @property
+    def unit(self) -> float:
+        """The seconds that stand for one: a real server needs real time, which must be short."""
+        return 0.2 if self.store == "real redis" else 1.0
+
+    @property
+    def guard(self) -> float:
+        """The guard of the pacing; long where the services may record a request late."""
+        return 0.4 if self.store == "real redis" else 0.0
 
 
 def trouble(begin: Callable[[Program], object], end: Callable[[Program], object]) -> Trouble:
@@ -85,16 +108,17 @@ def trouble(begin: Callable[[Program], object], end: Callable[[Program], object]
 
     @asynccontextmanager
     async def manage(program: Program) -> AsyncIterator[None]:
-        await _finished(begin(program))
+        await finished(begin(program))
         try:
             yield
         finally:
-            await _finished(end(program))
+            await finished(end(program))
 
     return manage
 
 
-async def _finished(result: object) -> None:
+async def finished(result: object) -> None:
+    """Wait for the result of a function, if it is a coroutine."""
     if asyncio.iscoroutine(result):
         await result
 
@@ -174,6 +198,23 @@ async def flush(program: Program) -> None:
     writer.write(b"*1\r\n$8\r\nFLUSHALL\r\n")
     assert await reader.readline() == b"+OK\r\n"
     writer.close()
+
+
+def save_data(program: Program) -> None:
+    """Copy the data of the server, as a snapshot does."""
+    assert program.real_server is not None
+    shutil.copytree(program.real_server.folder, program.path / "saved")
+
+
+def restart(program: Program, *, older: bool) -> None:
+    """Kill the server, and start it with all its data, or with those of the snapshot."""
+    assert program.real_server is not None
+    program.real_server.kill()
+    if older:
+        program.real_server.delete_data()
+        saved = program.path / "saved"
+        shutil.copytree(saved, program.real_server.folder, dirs_exist_ok=True)
+    program.real_server.start()
 
 
 SQLITE: Final = (
@@ -284,6 +325,21 @@ REDIS: Final = (
         CONTINUES._replace(repeats_mail=True),
         {"empty": once(flush)},
         "redis",
+    ),
+    StoreFault(
+        "the server is killed, and restarted with its data",
+        CONTINUES,
+        {"restart": once(lambda program: restart(program, older=False))},
+        "real redis",
+        seconds=5.0,
+    ),
+    StoreFault(
+        "the server comes back with an older snapshot",
+        CONTINUES._replace(repeats_mail=True, is_older=True),
+        {"older": once(lambda program: restart(program, older=True))},
+        "real redis",
+        seconds=5.0,
+        earlier=save_data,
     ),
 )
 
