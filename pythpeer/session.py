@@ -467,7 +467,9 @@ class Session(AsyncContextOnly):
         if self._transport is None:
             raise SessionClosedError("the session is not open: use 'async with', or open() it")
         if asyncio.get_running_loop() is not self._loop:
-            raise SessionClosedError("the session is open in another event loop")
+            raise SessionClosedError(
+                "the session is open in another event loop: create one for each"
+            )
         return self._transport
 
     def _limiter(self, endpoint: Endpoint[T]) -> Limiter:

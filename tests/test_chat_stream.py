@@ -475,7 +475,7 @@ async def test_a_service_that_is_not_trusted_is_not_stormed() -> None:
         stream = session.peerbet.chat_stream(after=0)
         start = loop.time()
         for _ in range(5):
-            with pytest.raises(TransportError, match="certificate is not trusted") as caught:
+            with pytest.raises(TransportError, match=r"certificate of .* is not trusted") as caught:
                 await anext(stream)
             assert (caught.value.sent, caught.value.untrusted) == (False, True)
         assert loop.time() - start >= 4.0

@@ -233,7 +233,7 @@ def test_a_terminal_shows_what_the_command_waits_for(
     result = run("mail", "watch", "--messages", "1")
     first, second = result.err.splitlines()
     assert first == "pythpeer: following the mailbox; Ctrl-C stops"
-    assert "does not receive the mail that is shown here" in second
+    assert "receives none of this mail, unless it has the same --store" in second
     assert re.search(r" mail +alice │ a mail", unstyled(result.out))
     assert "following" not in run("mail", "all").err
 
@@ -520,6 +520,23 @@ def test_the_names_of_commands_and_options_are_shown(
     run: Run, arguments: list[str], error_text: str
 ) -> None:
     """Only values are hidden, and what is too short for a key is not."""
+    assert error_text in run(*arguments).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error_text"),
+    [
+        (["chat", "post", "hello", "world"], "a text with blanks must be in quotes"),
+        (["mail", "send", "bob", "hello", "world"], "a text with blanks must be in quotes"),
+        (["chat", "post"], "give the text in quotes, or - to read it from stdin"),
+        (["chat", "post", "x", "-"], "give either the text, or - to read it from stdin, not both"),
+        (["chat", "tail", "--after", "-5"], "for --after. Must be >= 0."),
+    ],
+)
+def test_wrong_usage_says_what_to_write(
+    configured: FakeServices, run: Run, arguments: list[str], error_text: str
+) -> None:
+    """In the words of the command line."""
     assert error_text in run(*arguments).err
 
 

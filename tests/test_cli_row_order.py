@@ -13,7 +13,7 @@ from rich.console import Console, ConsoleDimensions
 
 from pythpeer import ChatMessage
 from pythpeer.cli.demo.dashboard import Dashboard
-from pythpeer.cli.demo.row_order import HOLD, RowOrder
+from pythpeer.cli.demo.row_order import HOLD_INTERVAL, RowOrder
 from pythpeer.cli.output.colours import THEME_256
 from pythpeer.testing import FakeServices
 
@@ -24,16 +24,16 @@ def message(id: int, second: int | None) -> ChatMessage:
 
 
 def test_an_older_item_is_shown_before_a_newer_one_that_is_held() -> None:
-    """Each is shown `HOLD` seconds after its arrival, or together with one that is shown later."""
+    """Each is shown `HOLD_INTERVAL` seconds after its arrival, or together with a newer one."""
     order = RowOrder()
     assert order.next_due is None
     order.add(10.0, message(1, 17))
     order.add(10.5, message(2, 16))
     order.add(10.6, message(3, 17))
-    assert order.next_due == 10.0 + HOLD
+    assert order.next_due == 10.0 + HOLD_INTERVAL
     assert order.pop_due(10.0) == []
-    assert [item.id for item in order.pop_due(10.0 + HOLD)] == [2, 1]
-    assert [item.id for item in order.pop_due(10.6 + HOLD)] == [3]
+    assert [item.id for item in order.pop_due(10.0 + HOLD_INTERVAL)] == [2, 1]
+    assert [item.id for item in order.pop_due(10.6 + HOLD_INTERVAL)] == [3]
     assert order.next_due is None
 
 
@@ -43,7 +43,7 @@ arrivals = st.lists(st.tuples(st.floats(0.0, 2.0), st.none() | st.integers(0, 59
 @given(arrivals)
 @settings(max_examples=examples(100))
 def test_nothing_is_lost_or_held_for_too_long(steps: list[tuple[float, int | None]]) -> None:
-    """Every item is returned once, within `HOLD` seconds; items of equal times keep their order."""
+    """Every item is returned once and in time; items of equal times keep their order."""
     order, now, shown = RowOrder(), 0.0, list[ChatMessage]()
     arrived: dict[int, float] = {}
     for id, (delay, second) in enumerate(steps):
@@ -54,9 +54,11 @@ def test_nothing_is_lost_or_held_for_too_long(steps: list[tuple[float, int | Non
         order.add(now, message(id, second))
         arrived[id] = now
         assert all(
-            now - HOLD < at for one, at in arrived.items() if one not in {m.id for m in shown}
+            now - HOLD_INTERVAL < at
+            for one, at in arrived.items()
+            if one not in {m.id for m in shown}
         )
-    shown += [item for item in order.pop_due(now + HOLD) if isinstance(item, ChatMessage)]
+    shown += [item for item in order.pop_due(now + HOLD_INTERVAL) if isinstance(item, ChatMessage)]
     assert sorted(item.id for item in shown) == list(range(len(steps)))
     for before, after in pairwise(shown):
         if before.date == after.date:

@@ -106,7 +106,7 @@ def test_a_gap_on_a_terminal_is_printed_once(
     assert "… up to 40 messages" in unstyled(result.out).splitlines()[0]
     following, conflict = result.err.splitlines()
     assert following == "pythpeer: following the chat; Ctrl-C stops"
-    assert "must use the same store (--store)" in conflict
+    assert "programs with one key must use one --store" in conflict
 
 
 def test_one_message_is_one_message(configured: FakeServices, run: Run) -> None:
@@ -263,6 +263,31 @@ def test_staff_have_bars_on_a_terminal(
     bars = [line.count("█") for line in lines]
     assert bars == sorted(bars, reverse=True)
     assert bars[0] > bars[2]
+
+
+@pytest.mark.parametrize(
+    ("held", "shown"),
+    [
+        (77_760_000, "77760000 (900 days)"),
+        (86_400, "86400 (1 day)"),
+        (900, "900"),
+        (10**12, f"{10**12}"),
+    ],
+)
+def test_days_are_shown_where_a_number_can_be_seconds(
+    configured: FakeServices,
+    run: Run,
+    terminal: Callable[[int], None],
+    held: int,
+    shown: str,
+) -> None:
+    """A pipe receives what the service sent."""
+    configured.chats.add(7)
+    configured.chats.appoint(7, "tiro", "Owner", time_held=held)
+    assert run("staff", "7").out.splitlines()[1].split("\t")[-1] == str(held)
+    terminal(100)
+    row = unstyled(run("staff", "7").out).splitlines()[2]
+    assert row.replace("█", "").rstrip().endswith(f"  {shown}")
 
 
 def test_staff_without_numbers_have_none(

@@ -89,8 +89,8 @@ def test_keys_are_parsed() -> None:
     """Name, host and account; the digest of an account is shortened, and may be missing."""
     assert parse_key(GET) == Label("peerbet.chat.get", "peerbet.org", "key 0123")
     assert parse_key("own http://127.0.0.1:80/a ") == Label("own", "127.0.0.1:80", "no key")
-    nobody = account_of(None)
-    assert parse_key(f"own http://127.0.0.1:80/a {nobody}") == Label(
+    anonymous = account_of(None)
+    assert parse_key(f"own http://127.0.0.1:80/a {anonymous}") == Label(
         "own", "127.0.0.1:80", "no key"
     )
     assert parse_key("whatever") == Label("whatever", "", "no key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -332,7 +333,7 @@ async def test_interim_responses_are_limited() -> None:
         open_session(server.url) as session,
     ):
         error = await failure("user", session, server.url)
-    assert str(error) == "pythbots.userinfo: the response is not HTTP"
+    assert re.fullmatch(r"pythbots\.userinfo: the response of \S+ is not HTTP", str(error))
 
 
 @pytest.mark.parametrize("at", range(1, 5))

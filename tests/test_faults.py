@@ -123,8 +123,11 @@ def summary(result: object, reference: object) -> object:
         "garbage": "the response of HOST is not HTTP",
         "chunks cut": "the connection to HOST broke within the body",
         "compress": "unexpected Content-Encoding",
-        "too large": f"the body is larger than {MAX_BODY} bytes",
-        "404, page": "HTTP status 404",
+        "too large": f"the body is larger than {MAX_BODY} bytes (max_body)",
+        "404, page": "HTTP status 404: check the URL of the service",
+        "302, redirect": (
+            "HTTP status 302: redirects are not followed, check the URL of the service"
+        ),
         "429": "too many requests",
         "text": "the response is not JSON",
         "null": "the response is not the documented JSON",

@@ -271,16 +271,22 @@ async def test_a_bot_that_ends_is_noticed_immediately(
     fake: FakeServices, page: Page, listener: Listener
 ) -> None:
     """When its last kept connection is closed; not by a fault of the service."""
+    disconnects: list[float] = []
+    unsubscribe = fake.subscribe_disconnects(lambda: disconnects.append(fake.clock()))
     async with fake.session() as session:
         await session.peerbet.messages()
-        await session.pythbots.user("tiro")
         fake.faults.add("peerbet.chat.get", Fault.drop())
         await session.peerbet.messages()
-        assert listener.now["presence"] == {"left_at": None}
+        await session.pythbots.user("tiro")
+        assert disconnects == []
     closed_at = fake.clock()
     presence = await listener.until("presence")
     assert closed_at - 1.0 <= presence["left_at"] <= fake.clock()
-    assert fake.requests[-1].at <= presence["left_at"]
+    assert disconnects == [presence["left_at"]]
+    unsubscribe()
+    async with fake.session() as session:
+        await session.peerbet.messages()
+    assert len(disconnects) == 1
 
 
 async def test_a_flood_leaves_a_gap(

@@ -217,7 +217,7 @@ async def test_a_flood_leaves_a_gap_that_is_shown(fake: FakeServices, tab: Brows
         await tab.shows("1 gap", "#noticed")
         await tab.shows("Gap: peerbet.chat.get: ", "#log .aside")
         await tab.shows("50 messages are not shown here", "#log .left-out")
-        for width in (1280, 380):  # no scroll bar of the page beside that of the chat
+        for width in (1280, 380):  # the chat scrolls, the page does not
             await tab.look(width, 760)
             page = "document.documentElement"
             assert await tab.run(f"{page}.scrollWidth <= {page}.clientWidth")

@@ -20,10 +20,7 @@ from .unsure import warn_if_interrupted
 
 __all__ = ["chat"]
 
-CONFLICT: Final = (
-    "another program with this key must use the same store (--store), or both send requests too "
-    "early"
-)
+CONFLICT: Final = "programs with one key must use one --store, or they send requests too early"
 """What happens if two programs with one key have two stores."""
 
 chat: Final = App(name="chat", help="Follow Peerbet chat, and post there.")
@@ -46,8 +43,8 @@ async def tail(
 ) -> None:
     """Show chat messages as they are received, until Ctrl-C.
 
-    Another program with the same key must use the same store: two stores do
-    not keep the interval between requests, which the service may reject.
+    Another program with the same key must use the same store: with two
+    stores they send requests too early, which the service may reject.
     """
     warn_if_volatile(store, name)
     async with connected(store) as session:

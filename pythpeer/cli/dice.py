@@ -37,7 +37,7 @@ async def roll(
     store: StorePath = None,
     json: Json = False,
 ) -> None:
-    """Roll once, after a question. THIS SPENDS MONEY, and is never repeated.
+    """Roll once, after a confirmation. THIS SPENDS MONEY, and is never repeated.
 
     If the outcome is unknown, the exit code is 3: there is no way to find it out.
     If the roll is won, or lost, it is 0.

@@ -60,7 +60,7 @@ async def staff(chat_id: ChatId, /, *, store: StorePath = None, json: Json = Fal
 
 
 def _duration(member: StaffMember) -> str:
-    """Return the time in office as it was sent, with days on a terminal if it can be seconds.
+    """Return the time in office as sent, with days on a terminal if it can be seconds.
 
     The service does not document the unit.
     """

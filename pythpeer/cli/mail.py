@@ -23,8 +23,7 @@ mail: Final = App(name="mail", help="Follow, send and list PythBots mail.")
 ENDPOINT: Final = "pythbots.mail"
 
 CONFLICT: Final = (
-    "another program with this key does not receive the mail that is shown here, unless it uses "
-    "the same store (--store)"
+    "another program with this key receives none of this mail, unless it has the same --store"
 )
 """What happens if two programs with one key have two stores."""
 
@@ -59,7 +58,9 @@ async def send(
     /,
     *,
     stdin: Stdin = False,
-    user: Annotated[bool, Flag, Parameter(help="TO is a name, not an id.")] = False,
+    user: Annotated[
+        bool, Flag, Parameter(help="TO is a name, also if it consists of digits.")
+    ] = False,
     store: StorePath = None,
     json: Json = False,
 ) -> None:

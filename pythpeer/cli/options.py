@@ -22,9 +22,7 @@ Messages = Annotated[
 
 Name = Annotated[
     str | None,
-    Parameter(
-        help="Resume where the last command of this name stopped, if the store has its position."
-    ),
+    Parameter(help="Resume where the last command with this name stopped; it requires a store."),
 ]
 
 StorePath = Annotated[

@@ -49,10 +49,12 @@ def serve(
         Parameter(
             validator=Number(gte=0),
             help="Seconds between two requests to each endpoint, 0 for no limit; by default the"
-            " documented ones. Earlier requests are served, and are violations.",
+            " documented ones. A request that is too early is served, and is a violation.",
         ),
     ] = None,
-    seed: Annotated[int | None, Parameter(help="Repeat the conversation of this number.")] = None,
+    seed: Annotated[
+        int | None, Parameter(help="The same number gives the same conversation.")
+    ] = None,
     json: Json = False,
 ) -> int:
     """Serve the fake services to your bot, with a page to chat in, until Ctrl-C.

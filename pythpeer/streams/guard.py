@@ -24,7 +24,9 @@ class ResourceGuard:
 
     def __enter__(self) -> None:
         if self._resource.busy:
-            raise InvalidRequestError("this stream is already being iterated by another task")
+            raise InvalidRequestError(
+                "this stream is already being iterated by another task: make one for each"
+            )
         self._resource.busy = True
 
     def __exit__(self, *exc_info: object) -> None:

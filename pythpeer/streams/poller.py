@@ -565,7 +565,7 @@ class Pollers:
         Raises `SessionClosedError` if the session is not open.
         """
         if self._store is None:
-            raise SessionClosedError("the session is not open")
+            raise SessionClosedError("the session is not open: use 'async with', or open() it")
         poller: Poller[T] | None = self._pollers.get(topic.name)
         if poller is None:
             log = self._store.log(topic)

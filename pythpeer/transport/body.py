@@ -68,5 +68,5 @@ def _gunzip(data: bytes, limit: int) -> bytes:
 
 def _too_large(limit: int, endpoint: str) -> ResponseTooLargeError:
     return ResponseTooLargeError(
-        f"the body is larger than {limit} bytes", endpoint=endpoint, limit=limit
+        f"the body is larger than {limit} bytes (max_body)", endpoint=endpoint, limit=limit
     )

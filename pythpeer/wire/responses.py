@@ -91,7 +91,14 @@ def try_parse_response(
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
     if message is not None or status in (401, 403):
         return _api_error(endpoint, status, message or "", secrets, texts)
-    return HttpStatusError(f"HTTP status {status}", endpoint=endpoint.name, status=status)
+    text = f"HTTP status {status}{_status_advice(status)}"
+    return HttpStatusError(text, endpoint=endpoint.name, status=status)
+
+
+def _status_advice(status: int) -> str:
+    if 300 <= status < 400:
+        return ": redirects are not followed, check the URL of the service"
+    return ": check the URL of the service" if status in (404, 405, 410) else ""
 
 
 def _try_parse_leniently(

@@ -75,6 +75,7 @@ async def start_a_fake() -> None:
     assert_type(services.environment, dict[str, str])
     assert_type(services.date, str)
     assert_type(services.subscribe(lambda arrival: print(arrival.target))(), None)
+    assert_type(services.subscribe_disconnects(lambda: print("disconnected"))(), None)
     assert_type(services.register("bob", peerbet_key="k", personal_key="k"), None)
     assert_type(services.set_quirks(window="oldest"), None)
     assert_type(await services.aclose(), None)
@@ -109,6 +110,7 @@ async def send_messages_and_mails(fake: FakeServices) -> None:
     assert_type(chat.users_online, int)
     assert_type(chat.after(7), list[ChatLine])
     assert_type(chat.skip_to(7), None)
+    assert_type(chat.newest_id, int)
     assert_type(chat.subscribe(lambda line: print(line.text))(), None)
 
     mail = assert_type(fake.mail, FakeMail)

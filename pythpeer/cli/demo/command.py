@@ -34,7 +34,9 @@ def demo(
     *,
     messages: Messages = None,
     json: Json = False,
-    seed: Annotated[int | None, Parameter(help="Repeat the conversation of this number.")] = None,
+    seed: Annotated[
+        int | None, Parameter(help="The same number gives the same conversation.")
+    ] = None,
 ) -> int:
     """Follow a chat and a mailbox, with fake services on this machine."""
     return Demo(Rows(json=json), messages, seed).run()

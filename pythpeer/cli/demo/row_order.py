@@ -7,16 +7,16 @@ from typing import Final
 
 from ... import ChatMessage, Mail
 
-__all__ = ["HOLD", "RowOrder"]
+__all__ = ["HOLD_INTERVAL", "RowOrder"]
 
-HOLD: Final = 1.1
+HOLD_INTERVAL: Final = 1.1
 """Seconds for which an item is held: the interval of a poll, in which an older one may arrive."""
 
 Item = ChatMessage | Mail
 
 
 class RowOrder:
-    """Holds each item for `HOLD` seconds, and returns those of earlier times before it.
+    """Holds each item for `HOLD_INTERVAL` seconds, and returns those of earlier times before it.
 
     Invariant: the held items are in the order of their times, and of their arrival where these are
     equal or unknown.
@@ -30,7 +30,7 @@ class RowOrder:
     @property
     def next_due(self) -> float | None:
         """The time at which the next item is due, ``None`` without one."""
-        return self._held[0][0] + HOLD if self._held else None
+        return self._held[0][0] + HOLD_INTERVAL if self._held else None
 
     def add(self, now: float, item: Item) -> None:
         """Hold *item*, which arrived at *now*."""
@@ -43,7 +43,7 @@ class RowOrder:
     def pop_due(self, now: float) -> list[Item]:
         """Return the items that have been held for long enough, in order, and hold them no more."""
         due: list[Item] = []
-        while self._held and self._held[0][0] + HOLD <= now:
+        while self._held and self._held[0][0] + HOLD_INTERVAL <= now:
             due.append(self._held.popleft()[1])
         return due
 

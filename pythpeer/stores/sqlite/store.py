@@ -136,7 +136,7 @@ class SqliteStore(Store):
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._sessions and self._loop is not None and not self._loop.is_closed():
-                raise StoreError("the store is open in another event loop")
+                raise StoreError("the store is open in another event loop: create one for each")
             self._loop, self._lock = loop, asyncio.Lock()
         return self._lock
 
