@@ -868,7 +868,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--store", choices=("sqlite", "redis", "both"), default="both")
     parser.add_argument("--only", nargs="+", metavar="TROUBLE", help="to find a cause: no others")
     parser.add_argument(
-        "--flush", action="store_true", help="also empty the Redis server: items are redelivered"
+        "--flush",
+        action="store_true",
+        help="also empty the Redis server: names without a running worker lose items then",
     )
     return parser.parse_args(arguments)
 
