@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pydoc
 import re
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 
+import pytest
 from built_site import broken_links, missing_names
 from public_api import MODULES, documented
 
@@ -25,6 +28,16 @@ def test_every_public_name_is_on_a_page() -> None:
     names = {d.path for d in documented() if d.path.rpartition(".")[0] + "." in prefixes}
     assert len(names) > 100
     assert names - SHOWN == set()
+
+
+@pytest.mark.parametrize("page", sorted(REFERENCE.glob("*.md")), ids=attrgetter("stem"))
+def test_each_page_shows_how_to_read_it_without_the_site(page: Path) -> None:
+    """The page names two commands, and the name that pydoc prints is on the page."""
+    beginning = page.read_text(encoding="utf-8").partition(":::")[0]
+    assert "`nox -s docs`" in beginning
+    [name] = re.findall(r"`python -m pydoc ([\w.]+)`", beginning)
+    assert name in SHOWN
+    assert pydoc.locate(name) is not None
 
 
 def test_every_name_member_and_parameter_has_a_text() -> None:
