@@ -34,6 +34,12 @@ PROGRAMS: Final = {
 """The programs of all pages, without those in files, which test_examples.py runs."""
 
 
+INCLUDED: Final = re.compile(r"^--8<--\n(docs/.+)\n--8<--$", re.MULTILINE)
+"""A file that a page includes."""
+
+LINK: Final = re.compile(r"\]\(([^)#]+)\)")
+"""The target of a link to a file."""
+
 PING: Final = (DOCS / "examples" / "ping.py").read_text(encoding="utf-8")
 """The bot of the page about ``pythpeer serve``."""
 
@@ -67,6 +73,22 @@ async def run(program: str, *actions: Callable[[], object], seconds: float = 4.0
 
 def texts(fake: FakeServices) -> list[str]:
     return [message.text for message in fake.chat.messages]
+
+
+@pytest.mark.parametrize(
+    ("page", "included"),
+    [
+        (page, included)
+        for page in sorted(DOCS.rglob("*.md"))
+        for included in INCLUDED.findall(page.read_text(encoding="utf-8"))
+    ],
+    ids=lambda part: Path(part).name,
+)
+def test_each_included_file_has_a_link(page: Path, included: str) -> None:
+    """Only the built site shows an included file; its link is right in the Markdown, too."""
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert (DOCS.parent / included).is_file()
+    assert (DOCS.parent / included).resolve() in {(page.parent / link).resolve() for link in links}
 
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if ASYNC.search(PROGRAMS[name])])
