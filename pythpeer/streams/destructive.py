@@ -85,10 +85,6 @@ class _Outcome(NamedTuple):
     error: PythpeerError | None = None
     """Its error; ``None`` if it has none that its caller must handle."""
 
-    skipped: PythpeerError | None = None
-    """The transient error for which the history is skipped for now: a poll has failed, but a direct
-    call reads new items next."""
-
     fetched: bool = False
     """Whether its items are in the log."""
 
@@ -163,21 +159,25 @@ class DestructiveSource(Generic[T]):
         """Fetch unread items into the log. Returns an error as a value.
 
         A read that is in progress, for instance for a caller that was cancelled, is waited for
-        instead of sending another one.
+        instead of sending another one. A history that is skipped is neither a success nor a
+        failure: the destructive read follows it, and decides.
         """
-        read = self._read
-        if read is None:
-            permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+        outcome = _Outcome()
+        while not outcome.fetched and outcome.error is None:  # the history was skipped
+            poller.in_flight = False
             read = self._read
             if read is None:
-                read = self._start(poller, permit, poller.attempt)
-            else:
-                permit.close()
-        poller.in_flight = True
-        outcome = await _result(read)
+                permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+                read = self._read
+                if read is None:
+                    read = self._start(poller, permit, poller.attempt)
+                else:
+                    permit.close()
+            poller.in_flight = True
+            outcome = await _result(read)
         if outcome.fetched:
             poller.confirm(poller.min_position, full=False)
-        return outcome.error or outcome.skipped
+        return outcome.error
 
     async def fetch(self, poller: Poller[T]) -> tuple[T, ...]:
         """Fetch for a direct call. Returns also the items that earlier calls could not return."""
@@ -363,7 +363,7 @@ class DestructiveSource(Generic[T]):
                 " (max_body limits its size)" if isinstance(error, ResponseTooLargeError) else "",
                 extra={"endpoint": self.name, "error": poller.recovery_error},
             )
-        return _Outcome(skipped=error if self._history_may_recover else None)
+        return _Outcome()
 
     def _history_succeeded(self, poller: Poller[T]) -> None:
         self._history_failures = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import anyio
@@ -38,7 +38,7 @@ class StopRequest:
         self.made = False
 
     @contextmanager
-    def ends_wait(self) -> Iterator[None]:
+    def ends_wait(self) -> Generator[None]:
         """End the wait inside this context as soon as the request is made."""
         with anyio.CancelScope() as scope:
             self._scopes.add(scope)
