@@ -53,7 +53,7 @@ def _evaluate_defaults(cls: griffe.Class, method: griffe.Function) -> None:
     for parameter in method.parameters:
         is_literal = isinstance(parameter.default, str | None)
         value = values[parameter.name].default if parameter.name in values else None
-        if not is_literal and isinstance(value, str | int | float | msgspec.Struct):
+        if not is_literal and isinstance(value, str | int | float | tuple | msgspec.Struct):
             parameter.default = repr(value)
 
 
