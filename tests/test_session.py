@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -565,6 +566,15 @@ def test_bad_options_are_errors_at_construction(option: str, value: object) -> N
         Session(**{option: value})  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("value", ["bot.sqlite", "redis://:secret@host/0", Path("bot.sqlite")])
+def test_an_address_instead_of_a_store_is_an_error_that_names_the_stores(value: object) -> None:
+    """The error contains no part of the address, because a URL can have a password."""
+    with pytest.raises(InvalidRequestError, match=r"for a file use SqliteStore\(") as caught:
+        Session(store=value)  # type: ignore[arg-type]
+    assert "RedisStore(url)" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
