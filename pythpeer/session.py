@@ -404,6 +404,7 @@ class Session(AsyncContextOnly):
         self._pollers.close()
         for limiter in self._limiters.values():
             limiter.fail_waiters(self._caller)
+        self._caller.end_back_offs()
         async with self._open_lock:  # opening the session again waits for its end
             try:
                 transport.abort()

@@ -354,10 +354,29 @@ async def test_closing_fails_the_callers_that_wait_to_try_again() -> None:
         reading = asyncio.create_task(session.peerbet.messages())
         await asyncio.sleep(0.001)
         assert len(server.requests) == 1
+        start = now()
         await session.aclose()
-        with pytest.raises((SessionClosedError, HttpStatusError)):
+        await session.open()
+        with pytest.raises(SessionClosedError, match="was closed"):
             await reading
+        assert now() - start < 0.5
         assert len(server.requests) == 1
+        await session.aclose()
+
+
+async def test_a_read_that_closing_ended_is_not_tried_again() -> None:
+    """It fails immediately, without a back-off."""
+    async with RawServer(hang()) as server:
+        retry = Retry(attempts=4, base_delay=10.0)
+        session = await open_session(server.url, retry=retry).open()
+        reading = asyncio.create_task(session.peerbet.messages())
+        await asyncio.sleep(1)
+        start = now()
+        await session.aclose()
+        with pytest.raises(SessionClosedError, match="was closed"):
+            await reading
+        assert now() - start < 0.5
+        assert reading.cancelling() == 0
 
 
 async def test_closing_one_session_leaves_the_other_alone(new_store: StoreFactory) -> None:
