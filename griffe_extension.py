@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 import griffe
+import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent / "tests"))
-from public_api import INTERNAL, SAME_FIELDS, is_made_by_users, same_field
+from public_api import INTERNAL, MODULES, SAME_FIELDS, is_made_by_users, same_field
+
+for public in MODULES:
+    importlib.import_module(public)
 
 
 class PublicApi(griffe.Extension):
@@ -27,11 +33,28 @@ class PublicApi(griffe.Extension):
                 del cls.members[name]
             elif cls.name in SAME_FIELDS:
                 member.docstring = griffe.Docstring(same_field(cls.name, name), parent=member)
+            elif isinstance(member, griffe.Function):
+                _evaluate_defaults(cls, member)
         is_struct = any(str(base) == "msgspec.Struct" for base in cls.bases)
         if is_struct:
             cls.set_member("__init__", _constructor(cls))
         if not is_made_by_users(is_struct, cls.docstring.value if cls.docstring else ""):
             cls.members.pop("__init__", None)
+
+
+def _evaluate_defaults(cls: griffe.Class, method: griffe.Function) -> None:
+    """Show values, where the source names a constant or calls a class without arguments."""
+    module = sys.modules.get(cls.module.path)  # not imported: nothing public is in it
+    function = inspect.getattr_static(getattr(module, cls.name, None), method.name, None)
+    function = getattr(function, "__func__", function)
+    if not inspect.isfunction(function):
+        return
+    values = inspect.signature(function).parameters
+    for parameter in method.parameters:
+        is_literal = isinstance(parameter.default, str | None)
+        value = values[parameter.name].default if parameter.name in values else None
+        if not is_literal and isinstance(value, str | int | float | tuple | msgspec.Struct):
+            parameter.default = repr(value)
 
 
 def _constructor(cls: griffe.Class) -> griffe.Function:

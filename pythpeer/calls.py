@@ -13,10 +13,16 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
-import anyio
 import msgspec
 
-from .errors import AccessDeniedError, ApiError, PythpeerError, RateLimitedError, Result
+from .errors import (
+    AccessDeniedError,
+    ApiError,
+    PythpeerError,
+    RateLimitedError,
+    Result,
+    SessionClosedError,
+)
 from .health import OutcomeTracker
 from .hooks import Hooks, RequestEvent, ResponseEvent, RetryEvent, outcome_of
 from .pacing.limiter import Limiter, Permit, TokenExpiredError, loop_clock
@@ -68,6 +74,9 @@ class Caller:
         self.hooks = hooks
         """The listeners for requests, responses and retries."""
 
+        self._back_offs: set[asyncio.Future[None]] = set()
+        """One for each call that waits to try again: `_back_off` adds and removes it."""
+
         self.outcomes: Final[defaultdict[str, OutcomeTracker]] = defaultdict(OutcomeTracker)
         """By limiter name, the last success and the failures since: changed after each attempt."""
 
@@ -100,8 +109,33 @@ class Caller:
             if delay is None:
                 break
             notify_retry(self.hooks, request.endpoint.name, failure, attempt, delay)
-            await anyio.sleep(delay)
+            await self._back_off(request.endpoint, delay)
         raise failure
+
+    async def _back_off(self, endpoint: Endpoint[T], delay: float) -> None:
+        """Wait *delay* seconds. Raises `SessionClosedError` as soon as the session is closed."""
+        closed = asyncio.get_running_loop().create_future()
+        self._back_offs.add(closed)
+        try:
+            if self._is_open():
+                await asyncio.wait([closed], timeout=delay)
+        finally:
+            self._back_offs.discard(closed)
+        if closed.done() or not self._is_open():
+            raise SessionClosedError("the session was closed", endpoint=endpoint.name)
+
+    def _is_open(self) -> bool:
+        try:
+            self._transport()
+        except SessionClosedError:
+            return False
+        return True
+
+    def end_back_offs(self) -> None:
+        """Raise `SessionClosedError` in every call that waits to try again."""
+        for closed in self._back_offs:
+            if not closed.done():
+                closed.set_result(None)
 
     def _retry_delay(
         self, endpoint: Endpoint[T], error: PythpeerError, attempt: int

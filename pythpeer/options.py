@@ -24,6 +24,7 @@ __all__ = [
     "add_environment",
     "check_rates",
     "check_ssl_context",
+    "check_store",
     "check_timeout",
     "check_type",
 ]
@@ -208,6 +209,16 @@ def check_type(name: str, kind: type[T], value: object) -> T:
     if not isinstance(value, kind):
         raise InvalidRequestError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
     return value
+
+
+def check_store(store: object) -> Store:
+    """Return the option ``store``; the error names no value, because a URL can have a password."""
+    if isinstance(store, Store):
+        return store
+    raise InvalidRequestError(
+        f"store must be a Store, not {type(store).__name__}: for a file use "
+        "SqliteStore('bot.sqlite'), for memory MemoryStore(), and for a server RedisStore(url)"
+    )
 
 
 def check_ssl_context(context: object) -> ssl.SSLContext | None:

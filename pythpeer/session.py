@@ -24,6 +24,7 @@ from .options import (
     add_environment,
     check_rates,
     check_ssl_context,
+    check_store,
     check_timeout,
     check_type,
 )
@@ -103,7 +104,8 @@ class Session(AsyncContextOnly):
         personal_key_param: The name of the mail service's parameter for the personal key: by
             default ``"personal_key"``. The documentation shows it as ``personalkey``.
         rates: Rates by endpoint name, in place of the defaults.
-        retry: The retry policy for failed reads.
+        retry: The retry policy for failed reads; by default 4 attempts, with random delays of at
+            most 0.5 s at first, doubled each time, and never more than 30 s.
         timeout: Seconds of one attempt at most, header and body, counted from its token; more than
             0, or ``math.inf``.
         max_wait: Seconds that a call may wait for a token, or ``math.inf``; a stream's poll waits
@@ -168,10 +170,8 @@ class Session(AsyncContextOnly):
         """The keys, which never change."""
         peerbet_key = personal_key = pythbots_api_key = None
         self._keys.raise_error()
-        self._store: Store = MemoryStore() if store is None else store
+        self._store: Store = MemoryStore() if store is None else check_store(store)
         """The store, which is opened and closed with the session."""
-        if not isinstance(self._store, Store):
-            raise InvalidRequestError(f"store must be a Store, not {type(store).__name__}")
         self._rates = check_rates(rates)
         """The user's rates by endpoint name."""
         self._timeout = check_timeout("timeout", timeout)
@@ -404,6 +404,7 @@ class Session(AsyncContextOnly):
         self._pollers.close()
         for limiter in self._limiters.values():
             limiter.fail_waiters(self._caller)
+        self._caller.end_back_offs()
         async with self._open_lock:  # opening the session again waits for its end
             try:
                 transport.abort()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ from public_api import INTERNAL, documented
 
 TEXT: Final = re.compile(r"<p>\s*(<\w[^>]*>)*\w")
 """The beginning of a paragraph with a text."""
+
+UNEVALUATED: Final = re.compile(r": [^=\n]+ = ([A-Z][A-Z_]+|\w+\(\))(?=[,)])")
+"""A default in a signature that names a constant, or is a call without arguments."""
 
 LOADING: Final = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """The attributes by which each element loads something; ``a`` only links to it."""
@@ -41,7 +45,10 @@ def missing_names(site: Path) -> Iterator[str]:
         for name in parameters:
             if not re.search(rf"<(code|em)>\**{name}</(code|em)>", section):
                 yield f"the parameter {name} of {path} has no text in the reference"
-    for path in sections:
+    for path, section in sections.items():
+        signature = unescape(re.sub("<[^>]*>", "", section.partition("doc-contents")[0]))
+        for default in UNEVALUATED.findall(signature):
+            yield f"{path} shows the default {default}, and not its value"
         if ".".join(path.split(".")[-2:]) in INTERNAL:
             yield f"{path} is internal, but in the reference"
 

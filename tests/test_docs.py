@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,12 @@ PROGRAMS: Final = {
 }
 """The programs of all pages, without those in files, which test_examples.py runs."""
 
+
+INCLUDED: Final = re.compile(r"^--8<--\n(docs/.+)\n--8<--$", re.MULTILINE)
+"""A file that a page includes."""
+
+LINK: Final = re.compile(r"\]\(([^)#]+)\)")
+"""The target of a link to a file."""
 
 PING: Final = (DOCS / "examples" / "ping.py").read_text(encoding="utf-8")
 """The bot of the page about ``pythpeer serve``."""
@@ -69,6 +76,22 @@ def texts(fake: FakeServices) -> list[str]:
     return [message.text for message in fake.chat.messages]
 
 
+@pytest.mark.parametrize(
+    ("page", "included"),
+    [
+        (page, included)
+        for page in sorted(DOCS.rglob("*.md"))
+        for included in INCLUDED.findall(page.read_text(encoding="utf-8"))
+    ],
+    ids=lambda part: Path(part).name,
+)
+def test_each_included_file_has_a_link(page: Path, included: str) -> None:
+    """Only the built site shows an included file; its link is right in the Markdown, too."""
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert (DOCS.parent / included).is_file()
+    assert (DOCS.parent / included).resolve() in {(page.parent / link).resolve() for link in links}
+
+
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if ASYNC.search(PROGRAMS[name])])
 async def test_every_program_runs(
     name: str, fake: FakeServices, capsys: pytest.CaptureFixture[str]
@@ -83,20 +106,30 @@ async def test_every_program_runs(
     assert "Traceback" not in capsys.readouterr().err
 
 
+def request_of_the_serve_page(url: str) -> tuple[dict[str, str], str]:
+    """Return headers and body of its curl command, which is sent to *url* instead."""
+    page = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"^\$ curl (.+)$", page, re.MULTILINE)
+    words = shlex.split(command.replace("http://127.0.0.1:8400/", url))
+    words = [word.replace("http://127.0.0.1:8400", url.rstrip("/")) for word in words]
+    headers = [words[at + 1] for at, word in enumerate(words) if word == "-H"]
+    assert words[-1] == f"{url}api/say"
+    return dict(header.split(": ", 1) for header in headers), words[words.index("-d") + 1]
+
+
 async def test_the_bot_of_the_serve_page_answers_its_visitor(
     fake: FakeServices,
 ) -> None:
-    """A message posted on the page of ``pythpeer serve`` is answered by name."""
+    """A message posted as on the page of ``pythpeer serve`` is answered by name."""
     async with Page(fake) as page, aiohttp.ClientSession() as http:
+        headers, body = request_of_the_serve_page(page.url)
 
         async def post_message() -> None:
-            body = {"sender": "guest", "text": "!ping"}
-            origin = {"Origin": page.url.rstrip("/")}
-            async with http.post(f"{page.url}api/say", json=body, headers=origin) as answer:
+            async with http.post(f"{page.url}api/say", data=body, headers=headers) as answer:
                 assert answer.status == 200
 
         await run(PING, lambda: asyncio.ensure_future(post_message()))
-    assert texts(fake) == ["!ping", "pong, guest"]
+    assert texts(fake) == ["!ping", "pong, alice"]
 
 
 def test_the_page_shows_the_output_of_serve(

@@ -418,3 +418,51 @@ async def test_the_web_application_stops_its_bot(
     async with asyncio.timeout(1.0):
         await runner.cleanup()
     assert capsys.readouterr().out == "alice: hello\n"
+
+
+async def test_the_web_application_logs_why_its_bot_has_ended(
+    fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The application continues without the bot, and ends without an error."""
+    fake.faults.always("peerbet.chat.get", Fault.refusal("Invalid key", status=401))
+    make_app = runpy.run_path(str(FOLDER / "web_app.py"))["make_app"]
+    runner = aiohttp.web.AppRunner(make_app())
+    await runner.setup()
+    await asyncio.sleep(10.0)
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    await runner.cleanup()
+    assert record.getMessage() == "the bot has ended"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], AccessDeniedError)
+
+
+@pytest.mark.parametrize("name", ["ping", "survivor"])
+async def test_an_outage_while_posting_is_one_warning(
+    name: str, fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of the first failure, and one line at INFO when the message is sent; others are at DEBUG."""
+    caplog.set_level("INFO", "bot")
+    program = Program(name, fake)
+    async with program.running():
+        fake.faults.always("peerbet.chat.set", Fault.too_many(1))
+        fake.chat.say("user1", "!ping")
+        await asyncio.sleep(60.0)
+        attempts = [r for r in fake.requests if r.endpoint == "peerbet.chat.set"]
+        fake.faults.clear()
+        await asyncio.sleep(20.0)
+    records = [record for record in caplog.records if record.name == "bot"]
+    assert len(attempts) > 5
+    assert [record.levelname for record in records] == ["WARNING", "INFO"]
+    assert "not sent yet" in records[0].getMessage()
+    assert records[1].getMessage() == "sent, after failures"
+
+
+async def test_the_dashboard_logs_no_line_for_each_request(
+    fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A monitor that reads its health each second would fill the log."""
+    caplog.set_level("INFO")
+    async with Program("dashboard", fake).running():
+        await get_page("/")
+    lines = [record.getMessage() for record in caplog.records if record.name == "aiohttp.access"]
+    assert [line for line in lines if '"GET / HTTP' in line] == []

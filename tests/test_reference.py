@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pydoc
 import re
 import tomllib
+from operator import attrgetter
 from pathlib import Path
 
+import pytest
 from built_site import broken_links, missing_names
 from public_api import MODULES, documented
 
@@ -25,6 +28,16 @@ def test_every_public_name_is_on_a_page() -> None:
     names = {d.path for d in documented() if d.path.rpartition(".")[0] + "." in prefixes}
     assert len(names) > 100
     assert names - SHOWN == set()
+
+
+@pytest.mark.parametrize("page", sorted(REFERENCE.glob("*.md")), ids=attrgetter("stem"))
+def test_each_page_shows_how_to_read_it_without_the_site(page: Path) -> None:
+    """The page names two commands, and the name that pydoc prints is on the page."""
+    beginning = page.read_text(encoding="utf-8").partition(":::")[0]
+    assert "`nox -s docs`" in beginning
+    [name] = re.findall(r"`python -m pydoc ([\w.]+)`", beginning)
+    assert name in SHOWN
+    assert pydoc.locate(name) is not None
 
 
 def test_every_name_member_and_parameter_has_a_text() -> None:
@@ -57,13 +70,14 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
 
 
 def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
-    """A member without its text, a parameter without one, and an internal member."""
+    """A text of a member or a parameter, the value of a default; and an internal member."""
     (tmp_path / "reference").mkdir()
     (tmp_path / "reference" / "page.html").write_text(
         '<h2 id="pythpeer.merge"><div class="doc-contents"><p>Merge <em>streams</em></p>'
         '<h2 id="pythpeer.split_text"><div class="doc-contents"><p>Split <em>text</em></p>'
         '<h2 id="pythpeer.Gap.after"><div class="doc-contents">'
         '<h2 id="pythpeer.Stream.pop">'
+        '<h2 id="pythpeer.Session">Session(*, <b>a</b>: str = KEY, b: Retry = Retry(), c: int = 1)'
     )
     problems = list(missing_names(tmp_path))
     for path in ("pythpeer.merge", "pythpeer.split_text"):
@@ -72,6 +86,10 @@ def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
     assert "the parameter limit of pythpeer.split_text has no text in the reference" in problems
     assert "the parameter text of pythpeer.split_text has no text in the reference" not in problems
     assert "pythpeer.Stream.pop is internal, but in the reference" in problems
+    assert [problem for problem in problems if "default" in problem] == [
+        "pythpeer.Session shows the default KEY, and not its value",
+        "pythpeer.Session shows the default Retry(), and not its value",
+    ]
 
 
 def test_the_pages_show_the_version() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -353,10 +354,29 @@ async def test_closing_fails_the_callers_that_wait_to_try_again() -> None:
         reading = asyncio.create_task(session.peerbet.messages())
         await asyncio.sleep(0.001)
         assert len(server.requests) == 1
+        start = now()
         await session.aclose()
-        with pytest.raises((SessionClosedError, HttpStatusError)):
+        await session.open()
+        with pytest.raises(SessionClosedError, match="was closed"):
             await reading
+        assert now() - start < 0.5
         assert len(server.requests) == 1
+        await session.aclose()
+
+
+async def test_a_read_that_closing_ended_is_not_tried_again() -> None:
+    """It fails immediately, without a back-off."""
+    async with RawServer(hang()) as server:
+        retry = Retry(attempts=4, base_delay=10.0)
+        session = await open_session(server.url, retry=retry).open()
+        reading = asyncio.create_task(session.peerbet.messages())
+        await asyncio.sleep(1)
+        start = now()
+        await session.aclose()
+        with pytest.raises(SessionClosedError, match="was closed"):
+            await reading
+        assert now() - start < 0.5
+        assert reading.cancelling() == 0
 
 
 async def test_closing_one_session_leaves_the_other_alone(new_store: StoreFactory) -> None:
@@ -565,6 +585,15 @@ def test_bad_options_are_errors_at_construction(option: str, value: object) -> N
         Session(**{option: value})  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("value", ["bot.sqlite", "redis://:secret@host/0", Path("bot.sqlite")])
+def test_an_address_instead_of_a_store_is_an_error_that_names_the_stores(value: object) -> None:
+    """The error contains no part of the address, because a URL can have a password."""
+    with pytest.raises(InvalidRequestError, match=r"for a file use SqliteStore\(") as caught:
+        Session(store=value)  # type: ignore[arg-type]
+    assert "RedisStore(url)" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1129,6 +1129,51 @@ async def test_another_session_takes_over(store: Store) -> None:
             assert await tasks[1] == [1]
 
 
+async def ask_repeatedly(stream: Stream[Item], pause: float, errors: list[PythpeerError]) -> None:
+    """Ask for items, and again some seconds after each error."""
+    while True:
+        try:
+            async for _ in stream:
+                pass
+        except PythpeerError as error:
+            errors.append(error)
+        await asyncio.sleep(pause)
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3, 1.0, 5.0])
+async def test_a_permanent_error_is_raised_in_every_session(store: Store, pause: float) -> None:
+    """Also where one of them asks again so soon that it could always be the one that polls."""
+    source = MemorySource()
+    streams = [Stream(poller_of(source, store), after=0) for _ in range(2)]
+    errors: list[list[PythpeerError]] = [[], []]
+    async with running(*map(ask_repeatedly, streams, [pause] * 2, errors)):
+        await asyncio.sleep(5)
+        source.permanent_error = FATAL[0]
+        await asyncio.sleep(30)
+        assert min(map(len, errors)) >= 3
+        assert all(stream.health().last_error == type(FATAL[0]).__name__ for stream in streams)
+
+
+@pytest.mark.parametrize("error", [FATAL[0], TransportError("no connection", sent=False)], ids=kind)
+async def test_a_session_that_fails_leaves_the_polls_to_another(
+    store: Store, error: PythpeerError
+) -> None:
+    """Its connection or its options may be the cause. It gets what the other one fetches."""
+    failing, working = MemorySource(), MemorySource()
+    first = Stream(poller_of(failing, store, max_delay=0.5), after=0)
+    second = Stream(poller_of(working, store), after=0)
+    async with running(ask_repeatedly(first, 0.3, []), take_ids(second, 3)) as tasks:
+        await asyncio.sleep(5)
+        failing.failures.extend([error] * 1000)
+        for id in range(1, 4):
+            await asyncio.sleep(5)
+            working.add(id)
+        async with asyncio.timeout(10):
+            assert await tasks[1] == [1, 2, 3]
+        await asyncio.sleep(5)
+        assert first.health().cursor == 3
+
+
 async def test_a_new_stream_finds_its_position_while_another_session_polls(store: Store) -> None:
     """A stream without a position gets one, although another session polls."""
     source = MemorySource(1, 2)

@@ -33,7 +33,7 @@ async def main(session: Session) -> None:
     app = web.Application()
     app.router.add_get("/", show_messages)
     app.router.add_get("/health", show_health)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, access_log=None)  # or each request is logged at INFO
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", int(os.environ.get("PORT", "8080"))).start()

@@ -41,6 +41,7 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
 
     It returns False if the session stops before anything was sent.
     """
+    level = logging.WARNING  # for the first failure; the repeated ones are logged at DEBUG
     while True:
         try:
             await write()
@@ -53,17 +54,22 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             logger.warning("refused: %s", error)
             return True
         except RateLimitedError as error:
-            logger.info("sent again later: %s", error)
+            logger.log(level, "not sent yet, so sent again: %s", error)
         except TransportError as error:
             if error.untrusted:  # waiting does not help
                 raise
+            logger.log(level, "not sent yet, so sent again: %s", error)
         except StoreError as error:
             if not error.transient:
                 raise
+            logger.log(level, "not sent yet, so sent again: %s", error)
         else:
+            if level == logging.DEBUG:
+                logger.info("sent, after failures")
             return True
         if session.stopping:
             return False
+        level = logging.DEBUG
         await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
 
 

@@ -1,11 +1,14 @@
 """A bot inside a web application, whose event loop it shares."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
 from pythpeer import Session
+
+logger = logging.getLogger("bot")
 
 
 async def bot(session: Session) -> None:
@@ -18,9 +21,16 @@ async def run_bot(app: web.Application) -> AsyncIterator[None]:
     """Run the bot while the application runs."""
     async with Session.from_env() as session:
         task = asyncio.create_task(bot(session))
+        task.add_done_callback(log_end)
         yield
         session.stop()  # the loop of the bot ends after the message that it has
-        await task
+        await asyncio.wait([task])
+
+
+def log_end(task: asyncio.Task[None]) -> None:
+    """Log why the bot has ended: the application continues without it."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("the bot has ended", exc_info=task.exception())
 
 
 def make_app() -> web.Application:
@@ -31,4 +41,5 @@ def make_app() -> web.Application:
 
 
 if __name__ == "__main__":
-    web.run_app(make_app())
+    logging.basicConfig(level=logging.INFO)
+    web.run_app(make_app(), host="127.0.0.1", access_log=None)

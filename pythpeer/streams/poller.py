@@ -39,6 +39,10 @@ T = TypeVar("T")
 LEASE: Final = 2.0
 """Seconds for which one session polls for all sessions that share its log."""
 
+FAILING_LEASE: Final = 0.0
+"""The same after a failed poll. It expires immediately, so that another session may poll instead:
+the cause may be here, and if it is not, each session has to notice it."""
+
 BASE_DELAY: Final = 1.0
 """Seconds that the first back-off takes at most; doubled for each further failure. Also the seconds
 between two rounds after a permanent transport error."""
@@ -293,6 +297,8 @@ class Poller(Generic[T]):
         """The latest gaps that were logged."""
         self._reported_numbering = 0
         """The first position of the latest numbering that was logged."""
+        self._last_failed = False
+        """Whether the last poll of this session failed, for a cause other than the store."""
         self._next_round_at = 0.0
         """Loop time before which no round polls, after a permanent transport error."""
 
@@ -342,7 +348,8 @@ class Poller(Generic[T]):
         self._wake_up.clear()
         try:
             await self._sleep_until(self._store_failures.not_before)  # the lease is in the store
-            if not self.closed and not (self._needs_poll or await self.log.acquire_lease(LEASE)):
+            lease = FAILING_LEASE if self._last_failed else LEASE
+            if not self.closed and not (self._needs_poll or await self.log.acquire_lease(lease)):
                 await self._wait_for_append()
                 self._store_failures.succeeded()
                 self.outcomes.forget_failures()  # another session polls now
@@ -357,12 +364,15 @@ class Poller(Generic[T]):
         except PythpeerError as raised:
             error = raised.with_traceback(None)
             if not isinstance(error, StoreError):
+                self._last_failed = True
                 self.outcomes.record(error)
                 return error  # errors of the service are returned; what is raised is permanent
         finally:
             self.in_flight = False
         if error is not None and self.closed:
             return self._closed_error()  # closing the session made the poll fail
+        if not isinstance(error, StoreError):
+            self._last_failed = error is not None
         attempts = self.outcomes.failures + 1
         is_first_success = error is None and self.outcomes.last_success is None
         self.outcomes.record(error)
