@@ -420,22 +420,29 @@ class Database:
         if not pragma(db, "user_version"):
             raise store_error(self.path, "is empty: a program that uses it fills it")
 
-    def _connect(self, path: str) -> sqlite3.Connection:
+    def _connect(self, path: str, *settings: str) -> sqlite3.Connection:
+        """Return a new connection with these settings, or close it if one of them fails."""
         import sqlite3
 
         uri = Path(path).as_uri() + ("?mode=ro" if self._read_only else "?mode=rw")
         connection = sqlite3.connect(
             uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True
         )
-        connection.execute("PRAGMA trusted_schema = OFF")
+        try:
+            for setting in ("trusted_schema = OFF", *settings):
+                connection.execute(f"PRAGMA {setting}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _connect_for_writing(self, path: str) -> sqlite3.Connection:
-        connection = self._connect(path)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(f"PRAGMA journal_size_limit = {MAX_WAL_SIZE}")
-        return connection
+        return self._connect(
+            path,
+            "synchronous = NORMAL",
+            "wal_autocheckpoint = 0",
+            f"journal_size_limit = {MAX_WAL_SIZE}",
+        )
 
     def _prepare(self, db: sqlite3.Connection, path: str) -> None:
         """Check the file, set it up for writing, and update the schema."""
