@@ -89,12 +89,18 @@ class Interruption:
         self._left = at
         """How many lines are executed before it raises."""
         self.raised = False
+        self._previous = sys.gettrace()
+        """What traced before, for instance to measure coverage, and does so again afterwards."""
 
     def __enter__(self) -> None:
         sys.settrace(self._trace)
 
     def __exit__(self, *error: object) -> None:
-        sys.settrace(None)
+        self.restore()
+
+    def restore(self) -> None:
+        """Trace as before: an exception of a trace function switches tracing off."""
+        sys.settrace(self._previous)
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         if event == "line":
@@ -167,7 +173,7 @@ def run_interrupted(loop_name: str, name: str, fault: str, at: int) -> bool:
     except InterruptError as error:
         examine_frames(error)
     finally:
-        sys.settrace(None)
+        interruption.restore()
         loop.close()
         logging.getLogger("asyncio").removeHandler(log)
         for logged in log.errors:

@@ -23,8 +23,8 @@ MIN_KEY: Final = 4
 """Characters of an argument from which it is not shown, because it may be a key."""
 
 app: Final = App(name="pythpeer", help=HELP, help_format="plaintext", version=VERSION)
-for _name, (_target, _) in COMMANDS.items():
-    app.command(f"{__package__}.{_target}", name=_name)
+for _name, _command in COMMANDS.items():
+    app.command(f"{__package__}.{_command[0]}", name=_name)
 
 
 def run(arguments: Sequence[str]) -> int:

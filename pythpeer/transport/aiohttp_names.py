@@ -109,12 +109,14 @@ class Target:
     )
 
     def __init__(self, url: URL, *, tls: ssl.SSLContext | bool) -> None:
-        self.url = url.origin()
-        self.host = url.raw_host or ""
-        self.port = url.port or 0
-        self.ssl = tls
-        self.proxy = self.proxy_headers = self.server_hostname = None
-        self.connection_key = TargetKey(self.host, self.port, self.is_ssl(), tls)
+        self.url: Final[URL] = url.origin()
+        self.host: Final[str] = url.raw_host or ""
+        self.port: Final[int] = url.port or 0
+        self.ssl: Final[ssl.SSLContext | bool] = tls
+        self.proxy: Final[None] = None
+        self.proxy_headers: Final[None] = None
+        self.server_hostname: Final[None] = None
+        self.connection_key: Final[TargetKey] = TargetKey(self.host, self.port, self.is_ssl(), tls)
 
     def is_ssl(self) -> bool:
         """Return whether the connection uses TLS."""

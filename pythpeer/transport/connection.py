@@ -69,20 +69,20 @@ class Connection(asyncio.Protocol):
         self._poll: Callable[[], object] | None = None
         """The check of the socket: created by the first `is_usable`."""
 
-        self.received = False
+        self.received: bool = False
         """Whether anything has arrived since the last `send`."""
 
-        self.reused = False
+        self.reused: bool = False
         """Whether the request under way is not the first one of this connection."""
 
         self.idle_since: float | None = None
         """When it became idle, in seconds of the event loop; ``None`` while it is in use. The pool
         changes it."""
 
-        self.was_idle = 0.0
+        self.was_idle: float = 0.0
         """Seconds for which it was idle before the request under way: set by `reuse`."""
 
-        self.endpoint = ""
+        self.endpoint: str = ""
         """The name of the endpoint that it is counted for: the pool changes it."""
 
         transport.set_protocol(self)

@@ -94,7 +94,7 @@ class Deadline:
         self._ended_by: type[Exception] | None = None
         """What the block raises: set by `end`."""
 
-        self.at = at
+        self.at: float = at
         """When the attempt is cancelled, in seconds of the event loop."""
 
     def end(self, reason: type[Exception]) -> None:

@@ -63,11 +63,11 @@ class Attempt:
     __slots__ = ("permit", "request", "response", "route")
 
     def __init__(self, request: Request[object], permit: Permit, route: Route) -> None:
-        self.request = request
-        self.route = route
+        self.request: Final[Request[object]] = request
+        self.route: Final[Route] = route
         """How requests of its endpoint are sent."""
 
-        self.permit = permit
+        self.permit: Final[Permit] = permit
         """Records when the request was written and when it was answered."""
 
         self.response: RawResponse | None = None

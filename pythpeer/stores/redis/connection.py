@@ -152,7 +152,7 @@ class Connections:
         """The open connections that no command uses."""
         self._open = False
         """Whether commands are allowed. Changed by `open` and `aclose`."""
-        self.has_renamed = False
+        self.has_renamed: bool = False
         """Whether the keys of version 0.1 have been renamed. Read at each new connection."""
         self._was_accepted = False
         """Whether the server has accepted the credentials since `open`. A rejection after that is
