@@ -23,6 +23,7 @@ from .pacing.bucket import Rate
 from .validation import check_integer
 from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
 from .wire.fields import to_decimal, to_int, to_text
+from .wire.lenient_json import nests_too_deeply
 from .wire.query import Json, JsonObject, Param
 
 __all__ = ["DiceRoll", "DiceStats", "Side", "make_roll_endpoint", "roll_params", "unknown_roll"]
@@ -220,6 +221,8 @@ _decode_exactly: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 
 def _parse_roll_exactly(body: bytes) -> DiceRoll:
     """Parse a plain response, without a loss of digits. Raises ``ValueError`` for any other."""
+    if nests_too_deeply(body):  # it would be kept in `raw`
+        raise ValueError("nested too deeply")
     roll = _parse_roll(_decode_exactly(body))
     return msgspec.structs.replace(roll, raw=msgspec.json.decode(body))
 

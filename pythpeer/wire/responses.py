@@ -69,18 +69,18 @@ def try_parse_response(
     error message that repeats them is understood without them.
     """
     if 200 <= status < 300:
-        if nests_too_deeply(body):
+        # A decoder that rejects errors keeps no nested value: what it skips may nest deeply.
+        has_checked = not endpoint.decode_rejects_errors
+        if has_checked and nests_too_deeply(body):
             return _decode_error("the response is not JSON", endpoint, body, secrets)
-        status_means_success = endpoint.status_means_success
         try:
             result = endpoint.decode(body)
-            if endpoint.decode_rejects_errors or not _may_be_error(result, body):
-                return result
-            document = msgspec.json.decode(body)
-            if _error_text(document, status_means_success=status_means_success) is None:
+            if endpoint.decode_rejects_errors or not _is_error(endpoint, result, body):
                 return result
         except (ValueError, RecursionError):
             pass  # the lenient parser distinguishes an error message from damage
+        if not has_checked and nests_too_deeply(body):
+            return _decode_error("the response is not JSON", endpoint, body, secrets)
         return _try_parse_leniently(endpoint, status, body, secrets, texts)
     message = None
     if 400 <= status < 500:
@@ -144,6 +144,14 @@ _FALSE_VALUES: Final = (0, "0", "false", "False", "error", "fail", "failed")
 
 _ENVELOPE_FIELDS: Final = frozenset({"status", "success", "message", "error", "code"})
 """Fields of an error envelope; an object with any other field holds data."""
+
+
+def _is_error(endpoint: Endpoint[object], result: object, body: bytes) -> bool:
+    """Return whether a response that was decoded is an error envelope."""
+    if not _may_be_error(result, body):
+        return False
+    document = msgspec.json.decode(body)
+    return _error_text(document, status_means_success=endpoint.status_means_success) is not None
 
 
 def _may_be_error(result: object, body: bytes) -> bool:
