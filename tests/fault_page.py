@@ -79,7 +79,7 @@ is made.
 
 - **Wait**: the streams log one WARNING at the first failure, and `health().ok` is `False`. When the
   trouble is over, they continue from the same position: after a back-off (`Retry.max_delay` at
-  most, on SQLite one second) and the time that a command waits for its response.
+  most, on SQLite one second, on Redis five) and the time that a command waits for its response.
 - **Raise**: the streams raise `StoreError`, each time they are asked for an item. They continue as
   soon as the cause is removed.
 - A call raises `StoreError` if the trouble lasts longer than the call waits for the store: 5 s for

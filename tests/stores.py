@@ -91,6 +91,10 @@ class _WrappedLog(Log[T]):
     def keeps_failed_appends(self) -> bool:
         return self._inner.keeps_failed_appends
 
+    @property
+    def retry_interval(self) -> float:
+        return self._inner.retry_interval
+
     async def copies(self) -> Mapping[str, int] | None:
         return await self._intercept(self._inner.copies)
 

@@ -6,9 +6,9 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, ParamSpec, TypeVar
 
 import anyio
 import msgspec
@@ -16,7 +16,8 @@ import pytest
 from helpers import assert_nothing_more, examples, logged_levels, now, schedule, take_ids
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import StoreFactory
+from scripted import Scripted
+from stores import InterceptingStore, StoreFactory
 
 from pythpeer import (
     AccessDeniedError,
@@ -33,6 +34,7 @@ from pythpeer import (
     ResponseTooLargeError,
     Retry,
     SessionClosedError,
+    SqliteStore,
     StoreError,
     Stream,
     TransportError,
@@ -40,6 +42,9 @@ from pythpeer import (
 from pythpeer.stores import Log, RedisStore, Store, Topic
 from pythpeer.streams.gaps import link_entries
 from pythpeer.streams.poller import LEASE, Cursor, Poller
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 pytestmark = pytest.mark.anyio
 
@@ -1315,3 +1320,39 @@ async def test_a_lease_that_cannot_be_acquired_is_tried_after_a_back_off(
     assert tries[20] - tries[0] > 2.0
     levels = logged_levels(caplog)
     assert levels.count(logging.WARNING) == 1
+
+
+class FailingStore(InterceptingStore):
+    """A store whose calls fail while `fails` is true; opening and closing succeed."""
+
+    fails = False
+
+    async def intercept(
+        self, work: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        if self.fails and work.__name__ not in ("open", "aclose"):
+            raise StoreError("unreachable", transient=True)
+        return await super().intercept(work, *args, **kwargs)
+
+
+async def test_a_stream_continues_soon_after_a_long_failure_of_its_store(
+    new_store: StoreFactory, services: Scripted
+) -> None:
+    """On a disk within a second, on a server within five, however long the failure was."""
+    store = FailingStore(new_store())
+    bound = {MemoryStore: 30.0, SqliteStore: 1.0}.get(type(store.inner), 5.0)
+    async with services.session(store=store, retry=Retry(max_delay=30.0)) as session:
+        stream = session.peerbet.chat_stream(after=0)
+        services.say()
+        assert await take_ids(stream, 1) == [1]
+        store.fails = True
+        services.say()
+        for end in range(100, 124, 2):  # a back-off has jitter: one of them would take longer
+            reading = asyncio.ensure_future(take_ids(stream, 1, within=200.0))
+            schedule(end, setattr, store, "fails", False)
+            await asyncio.sleep(end + bound + 2.0)
+            assert reading.done()
+            await reading
+            store.fails = True
+            services.say()
+        store.fails = False

@@ -24,6 +24,10 @@ RELEASE_DELAY: Final = 0.25
 """The seconds after which a leader that does not poll again releases the lease: it is processing
 items."""
 
+RETRY_INTERVAL: Final = 5.0
+"""Seconds after which a stream tries again at the latest while the server fails: longer than for a
+file, because many programs may wait for the same server."""
+
 
 class RedisLog(Log[T]):
     """See `Log`.
@@ -41,6 +45,11 @@ class RedisLog(Log[T]):
         self._release_timer: asyncio.TimerHandle | None = None
         """Releases the lease. Set by `release_lease`, cancelled by `acquire_lease`."""
         weakref.finalize(self, state.heartbeat.report_dead, self._owner).atexit = False
+
+    @property
+    def retry_interval(self) -> float:
+        """Seconds after which a stream tries again at the latest, after a failure of the store."""
+        return RETRY_INTERVAL
 
     def reader(self, name: str | None) -> Reader[T]:
         """Return a reader of this name, which shares its items with the others of the name.
