@@ -25,7 +25,7 @@ from pythpeer.stores.base import Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite.database import Durability
 from pythpeer.stores.sqlite.worker import Worker
 from pythpeer.streams.gaps import link_entries
-from pythpeer.streams.poller import Poller, Pollers
+from pythpeer.streams.poller import Poller, Pollers, PollSource
 from pythpeer.streams.stream import Stream
 
 from .chart import Bars
@@ -47,22 +47,16 @@ def message(id: int) -> ChatMessage:
     return ChatMessage(id, "somebody", TEXT, "", "2012-12-12 21:12:21")
 
 
-class _ScriptedSource:
+class _ScriptedSource(PollSource[ChatMessage]):
     """A poll source of *messages* messages; each poll returns the next *batch* of them."""
 
     def __init__(self, messages: int, batch: int) -> None:
-        self.name: Final = "benchmark.chat"
+        self.name = "benchmark.chat"
         self._messages = messages
         self._batch = batch
 
-    async def position_after(self, log: Log[ChatMessage], after: int) -> int | None:
-        return after
-
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
-
-    async def drain(self) -> None:
-        pass
 
     async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         after = poller.min_position

@@ -15,7 +15,7 @@ from pythpeer import ChatMessage, MemoryStore, PythpeerError, Rate, Retry
 from pythpeer.pacing.queue import Priority
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams.gaps import link_entries
-from pythpeer.streams.poller import Poller, Pollers
+from pythpeer.streams.poller import Poller, Pollers, PollSource
 from pythpeer.streams.stream import Stream
 
 from .competitors import streaming
@@ -96,23 +96,17 @@ def consumer(name: str, messages: int, done: list[str]) -> streaming.Handle:
     return handle
 
 
-class _Source:
+class _Source(PollSource[ChatMessage]):
     """The chat as pythpeer polls it."""
 
     def __init__(self, chat: streaming.Chat, store: Store) -> None:
-        self.name: Final = "benchmark.chat"
+        self.name = "benchmark.chat"
         rate = Rate(max(chat.interval, NO_INTERVAL), guard=min(chat.interval, GUARD))
         self._limiter = store.limiter("benchmark", self.name, rate)
         self._chat = chat
 
-    async def position_after(self, log: Log[ChatMessage], after: int) -> int | None:
-        return after
-
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
-
-    async def drain(self) -> None:
-        pass
 
     async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)

@@ -32,7 +32,7 @@ from pythpeer import (
 from pythpeer.pacing.queue import Priority
 from pythpeer.stores.base import Log, Store, Topic
 from pythpeer.streams.gaps import link_entries
-from pythpeer.streams.poller import Poller, Pollers
+from pythpeer.streams.poller import Poller, Pollers, PollSource
 from pythpeer.streams.stream import Stream
 
 from .durable import TEXT, message
@@ -164,23 +164,17 @@ class _Monitor:
 # -- generated polls ------------------------------------------------------------------------------
 
 
-class _ScriptedSource:
+class _ScriptedSource(PollSource[ChatMessage]):
     """A chat with 0, 1 or 2 new messages before each poll."""
 
     def __init__(self, store: Store, monitor: _Monitor) -> None:
-        self.name: Final = "benchmark.chat"
+        self.name = "benchmark.chat"
         self._limiter = store.limiter("benchmark", self.name, ONE_PER_SECOND)
         self._monitor = monitor
         self._posted = 0
 
-    async def position_after(self, log: Log[ChatMessage], after: int) -> int | None:
-        return after
-
     async def initial_position(self, log: Log[ChatMessage]) -> int | None:
         return 0
-
-    async def drain(self) -> None:
-        pass
 
     async def try_poll(self, poller: Poller[ChatMessage]) -> PythpeerError | None:
         permit = await self._limiter.acquire(Priority.POLL)

@@ -16,28 +16,22 @@ from typing import Final
 
 from pythpeer import PythpeerError, Retry, SqliteStore
 from pythpeer.stores import Log, NewEntry, Topic
-from pythpeer.streams.poller import Poller, Pollers
+from pythpeer.streams.poller import Poller, Pollers, PollSource
 from pythpeer.streams.stream import Stream
 
 CHAT: Final = Topic("chat", int)
 MAIL: Final = Topic("mail", int, destructive=True)
 
 
-class Source:
+class Source(PollSource[int]):
     """A poll source that has one to four new items at each poll."""
 
     def __init__(self, name: str, report: int) -> None:
-        self.name: Final = name
+        self.name = name
         self._report = report
-
-    async def position_after(self, log: Log[int], after: int) -> int | None:
-        return after
 
     async def initial_position(self, log: Log[int]) -> int | None:
         return 0
-
-    async def drain(self) -> None:
-        pass
 
     def note(self, what: str, id: int) -> None:
         os.write(self._report, f"{time.monotonic()} {self.name} {what} {id}\n".encode())

@@ -48,12 +48,12 @@ from pythpeer import (
 )
 from pythpeer.pacing.limiter import Limiter, Permit, TokenExpiredError
 from pythpeer.pacing.queue import Priority
-from pythpeer.stores import DIRECT, Entry, Log, NewEntry, Reader, RedisStore, Topic, store_from_url
+from pythpeer.stores import DIRECT, Entry, NewEntry, Reader, RedisStore, Topic, store_from_url
 from pythpeer.stores.redis import heartbeat, log, pacing_backend, readers, snapshot
 from pythpeer.stores.redis.connection import MAX_CONNECTIONS
 from pythpeer.streams import poller as feed
 from pythpeer.streams.gaps import link_entries
-from pythpeer.streams.poller import LEASE, Poller
+from pythpeer.streams.poller import LEASE, Poller, PollSource
 
 pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
@@ -504,7 +504,7 @@ async def test_the_manual_s_commands_read_the_stream(
 # -- streams --------------------------------------------------------------------------------------
 
 
-class MemorySource:
+class MemorySource(PollSource[Item]):
     """A source in memory, which the leader polls every twentieth of a second."""
 
     name = "memory"
@@ -512,15 +512,6 @@ class MemorySource:
     def __init__(self, *ids: int) -> None:
         self.ids = list(ids)
         self.polls: list[object] = []
-
-    async def position_after(self, log: Log[Item], after: int) -> int | None:
-        return after
-
-    async def initial_position(self, log: Log[Item]) -> int | None:
-        return None
-
-    async def drain(self) -> None:
-        pass
 
     async def try_poll(self, poller: Poller[Item]) -> PythpeerError | None:
         await asyncio.sleep(0.05)

@@ -39,9 +39,9 @@ from pythpeer import (
     Stream,
     TransportError,
 )
-from pythpeer.stores import Log, RedisStore, Store, Topic
+from pythpeer.stores import RedisStore, Store, Topic
 from pythpeer.streams.gaps import link_entries
-from pythpeer.streams.poller import LEASE, Cursor, Poller
+from pythpeer.streams.poller import LEASE, Cursor, Poller, PollSource
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class PollRecord(NamedTuple):
     poller: Poller[Item]
 
 
-class MemorySource:
+class MemorySource(PollSource[Item]):
     """A source in memory, polled once per second at most; a response takes `latency` seconds."""
 
     name = "source"
@@ -94,15 +94,6 @@ class MemorySource:
 
     def add(self, *ids: int) -> None:
         self.ids = sorted({*self.ids, *ids})
-
-    async def position_after(self, log: Log[Item], after: int) -> int | None:
-        return after
-
-    async def initial_position(self, log: Log[Item]) -> int | None:
-        return None
-
-    async def drain(self) -> None:
-        pass
 
     async def try_poll(self, poller: Poller[Item]) -> PythpeerError | None:
         await asyncio.sleep(max(0.0, self._due - now()))

@@ -37,7 +37,7 @@ from ..pacing.queue import Priority
 from ..retry import is_transient
 from ..stores.base import DIRECT, Log, NewEntry
 from ..wire.request import Request
-from .poller import Poller, store_items
+from .poller import Poller, PollSource, store_items
 
 __all__ = ["DecodedItem", "DestructiveSource"]
 
@@ -92,7 +92,7 @@ class _Outcome(NamedTuple):
     """Whether nothing is missing: no item is held back, and the history was not skipped."""
 
 
-class DestructiveSource(Generic[T]):
+class DestructiveSource(PollSource[T]):
     """Polls *unread*, a destructive read; after a lost fetch it polls *history*, which has all.
 
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
@@ -110,8 +110,7 @@ class DestructiveSource(Generic[T]):
         history: Request[tuple[DecodedItem[T], ...]],
         mark_recovered: Callable[[T], T],
     ) -> None:
-        self.name: Final = unread.endpoint.name
-        """The endpoint's name, for errors and log lines."""
+        self.name = unread.endpoint.name
         self._caller = caller
         """Gets tokens and sends requests."""
         self._unread = unread
@@ -150,10 +149,6 @@ class DestructiveSource(Generic[T]):
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
         return await log.max_acknowledged()
-
-    async def position_after(self, log: Log[T], after: int) -> int | None:
-        """Return the same: the ids of such a log are its own."""
-        return after
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Fetch unread items into the log. Returns an error as a value.

@@ -22,7 +22,7 @@ from ..stores.ids import first_position, generation, next_numbering, service_id
 from ..wire.endpoints import Endpoint
 from ..wire.request import Request
 from .gaps import KNOWN_IDS, KnownTail, assign_positions
-from .poller import Poller, log_skipped, store_items
+from .poller import Poller, PollSource, log_skipped, store_items
 
 __all__ = ["NumberedPage", "NumberedSource"]
 
@@ -65,7 +65,7 @@ class _Newest(NamedTuple, Generic[T]):
     """``None`` if it is undecodable, or if there is none."""
 
 
-class NumberedSource(Generic[T]):
+class NumberedSource(PollSource[T]):
     """Polls for items after the lowest position of the streams that wait.
 
     A *look* is a poll for the newest item alone. It gives new streams their position, and shows
@@ -87,8 +87,7 @@ class NumberedSource(Generic[T]):
         is_same: Callable[[T, T], bool],
         date_of: Callable[[T], datetime | None],
     ) -> None:
-        self.name: Final = endpoint.name
-        """The endpoint's name, for errors and log lines."""
+        self.name = endpoint.name
         self._caller = caller
         """Gets tokens and sends requests."""
         self._endpoint = endpoint
@@ -118,13 +117,6 @@ class NumberedSource(Generic[T]):
         """Whether the last poll was one that finds the position of new streams."""
         self._reported_undecodable: deque[bytes] = deque(maxlen=max_page)
         """The latest undecodable items without an id that were logged."""
-
-    async def drain(self) -> None:
-        """Do nothing: what was not stored can be read again."""
-
-    async def initial_position(self, log: Log[T]) -> int | None:
-        """Return ``None``: a new stream starts at the newest item, which a poll has to find."""
-        return None
 
     async def position_after(self, log: Log[T], after: int) -> int | None:
         """Return the position after the service's id *after*; ``None`` where a look is due first.
@@ -209,9 +201,8 @@ class NumberedSource(Generic[T]):
             )
             if added is not None:
                 break
-            await self._load_tail(
-                poller.log, poller.newest
-            )  # another session has appended in the meantime
+            # Another session has appended in the meantime.
+            await self._load_tail(poller.log, poller.newest)
         self._tail.extend(added, _now())
         poller.update_newest(self._tail.head)
         return bool(added)

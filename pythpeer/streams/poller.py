@@ -7,6 +7,7 @@ takes over. Between sessions on one store a lease decides which session polls.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import copy
 import logging
@@ -141,20 +142,24 @@ def log_skipped(name: str) -> None:
     logger.warning("%s: skipped an item that cannot be decoded", name, extra={"endpoint": name})
 
 
-class PollSource(Protocol[T]):
+class PollSource(abc.ABC, Generic[T]):
     """What a poller polls: the requests of one topic."""
 
-    @property
-    def name(self) -> str:
-        """The endpoint's name, for errors and log lines."""
-        ...
+    name: str
+    """The endpoint's name, for errors and log lines. Never changes."""
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the position of a new stream, or ``None`` where a poll has to find it."""
+        return None
 
     async def position_after(self, log: Log[T], after: int) -> int | None:
-        """Return the position after a user's id, or ``None`` where a poll has to come first."""
+        """Return the position after a user's id, or ``None`` where a poll has to come first.
 
+        By default they are the same: the ids of the log are those of the service, or its own.
+        """
+        return after
+
+    @abc.abstractmethod
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Poll the service once and append the result to the log. Returns an error as a value.
 
@@ -162,7 +167,7 @@ class PollSource(Protocol[T]):
         """
 
     async def drain(self) -> None:
-        """Wait for what must still be stored while the session closes."""
+        """Wait for what must still be stored while the session closes; by default nothing."""
 
 
 class HasHealth(Protocol):
