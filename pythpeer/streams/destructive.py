@@ -37,7 +37,7 @@ from ..pacing.queue import Priority
 from ..retry import is_transient
 from ..stores.base import DIRECT, Log, NewEntry
 from ..wire.request import Request
-from .poller import Poller, PollSource, store_items
+from .poller import Poller, PollSource, loop_time, store_items
 
 __all__ = ["DecodedItem", "DestructiveSource"]
 
@@ -254,7 +254,7 @@ class DestructiveSource(PollSource[T]):
             lost = await poller.log.lost_fetches()
             if not (lost or self._held):
                 poller.recovery_error = None  # another session may have recovered it
-            if (lost or self._held) and _loop_time() >= self._history_due:
+            if (lost or self._held) and loop_time() >= self._history_due:
                 return await self._try_recover(poller, permit, lost, attempt)
             return await self._try_read_unread(poller.log, permit, attempt)
         except PythpeerError as error:  # of the store
@@ -305,7 +305,7 @@ class DestructiveSource(PollSource[T]):
             for decoded, entry in zip(result, entries, strict=True)
             if id(entry) not in added
         ]
-        if self._held and _loop_time() < self._history_due:  # it is not readable
+        if self._held and loop_time() < self._history_due:  # it is not readable
             await self._store(log, self._uncounted(self._held))
             self._held.clear()
         if self._held:
@@ -335,7 +335,7 @@ class DestructiveSource(PollSource[T]):
 
     def _history_failed(self, poller: Poller[T], error: PythpeerError) -> _Outcome:
         """Return a transient error; after too many, or any other one, skip the history for now."""
-        now = _loop_time()
+        now = loop_time()
         self._history_failures += 1
         self._history_may_recover = is_transient(error) and not isinstance(
             error, ResponseTooLargeError
@@ -435,10 +435,6 @@ async def _has_all_seen(log: Log[T], history: Sequence[DecodedItem[T]]) -> bool:
         return False
     copies = Counter(decoded.identity for decoded in history)
     return all(copies[identity] >= count for identity, count in seen.items())
-
-
-def _loop_time() -> float:
-    return asyncio.get_running_loop().time()
 
 
 async def _result(read: asyncio.Task[_Outcome]) -> _Outcome:

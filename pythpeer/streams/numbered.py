@@ -6,7 +6,6 @@ which streams return the items, also if an item arrives late, or if the service 
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from ..stores.ids import first_position, generation, next_numbering, service_id
 from ..wire.endpoints import Endpoint
 from ..wire.request import Request
 from .gaps import KNOWN_IDS, KnownTail, assign_positions
-from .poller import Poller, PollSource, log_skipped, store_items
+from .poller import Poller, PollSource, log_skipped, loop_time, store_items
 
 __all__ = ["NumberedPage", "NumberedSource"]
 
@@ -142,7 +141,7 @@ class NumberedSource(PollSource[T]):
             self._positioned_last_time and poller.has_positioned
         )
         self._positioned_last_time = find_position
-        if find_position or (self._look_at is not None and self._look_at <= _now()):
+        if find_position or (self._look_at is not None and self._look_at <= loop_time()):
             return await self._try_look(poller, permit)
         return await self._try_read(poller, permit)
 
@@ -156,7 +155,7 @@ class NumberedSource(PollSource[T]):
                 permit.close()
                 raise
         after = max(poller.min_position, self._base(poller))
-        requested = self._tail.request_after(after, _now())
+        requested = self._tail.request_after(after, loop_time())
         size = self._page_size
         request = self._page_request(requested, size)
         page = await self._caller.try_once(request, permit, poller.attempt)
@@ -171,9 +170,9 @@ class NumberedSource(PollSource[T]):
         if not full:
             self._page_size = self._max_page
         if has_new:
-            self._look_at = _now() + self._idle_check
+            self._look_at = loop_time() + self._idle_check
         elif self._look_at is None:
-            self._look_at = _now() if self._idle_check < math.inf else math.inf
+            self._look_at = loop_time() if self._idle_check < math.inf else math.inf
         return None
 
     def _base(self, poller: Poller[T]) -> int:
@@ -189,7 +188,7 @@ class NumberedSource(PollSource[T]):
         if first_position(self._tail.head) < first_position(after) and self._tail.head:
             items = await self._without_stored(poller.log, items)
         while True:
-            entries = assign_positions(self._tail, after, items, full=full, now=_now())
+            entries = assign_positions(self._tail, after, items, full=full, now=loop_time())
             added = await store_items(
                 poller.hooks,
                 self.name,
@@ -203,7 +202,7 @@ class NumberedSource(PollSource[T]):
                 break
             # Another session has appended in the meantime.
             await self._load_tail(poller.log, poller.newest)
-        self._tail.extend(added, _now())
+        self._tail.extend(added, loop_time())
         poller.update_newest(self._tail.head)
         return bool(added)
 
@@ -234,7 +233,7 @@ class NumberedSource(PollSource[T]):
     async def _load_tail(self, log: Log[T], newest: int) -> None:
         """Read the end of the log, which has at least the entry *newest* that a stream has seen."""
         stored = await log.tail(KNOWN_IDS)
-        self._tail.load(stored.head, stored.entries, _now())
+        self._tail.load(stored.head, stored.entries, loop_time())
         self._loaded_at = newest
 
     # -- the newest item --------------------------------------------------------------------------
@@ -251,7 +250,7 @@ class NumberedSource(PollSource[T]):
             items = {}
         id = max(items, default=0)
         await self._take_newest(poller, _Newest(id, items.get(id)))
-        self._look_at = _now() + self._idle_check
+        self._look_at = loop_time() + self._idle_check
         return None
 
     async def _take_newest(self, poller: Poller[T], newest: _Newest[T]) -> None:
@@ -294,7 +293,3 @@ class NumberedSource(PollSource[T]):
         if date is not None and latest is not None and date != latest:
             return date > latest
         return len(known) == MIN_KNOWN or newest.id + self._max_page < service_id(position)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -31,7 +31,15 @@ from ..stores.ids import first_position, service_id
 from .gaps import Gap
 from .stopping import StopRequest
 
-__all__ = ["Cursor", "PollSource", "Poller", "Pollers", "log_skipped", "store_items"]
+__all__ = [
+    "Cursor",
+    "PollSource",
+    "Poller",
+    "Pollers",
+    "log_skipped",
+    "loop_time",
+    "store_items",
+]
 
 logger: Final = logging.getLogger("pythpeer.streams")
 
@@ -87,6 +95,11 @@ class Cursor:
     def needs_poll(self) -> bool:
         """Whether the stream needs a poll of this session; one of another would not help it."""
         return self.may_be_incomplete or self.position is None
+
+
+def loop_time() -> float:
+    """Return the time of the running event loop, in seconds."""
+    return asyncio.get_running_loop().time()
 
 
 async def store_items(
@@ -216,7 +229,7 @@ class _FailureBackoff:
         """Count one more failure. Returns the back-off in seconds."""
         self.failures += 1
         delay = backoff(self.failures, BASE_DELAY, self._max_delay)
-        now = asyncio.get_running_loop().time()
+        now = loop_time()
         self.not_before = now + delay
         if self.failures == 1 or now >= self._warn_at:
             self._warn_at = now + WARNING_INTERVAL
@@ -339,7 +352,7 @@ class Poller(Generic[T]):
             await self._sleep_until(self._next_round_at)
             round.error = await self._try_poll_once()
             if isinstance(round.error, TransportError):
-                self._next_round_at = asyncio.get_running_loop().time() + BASE_DELAY
+                self._next_round_at = loop_time() + BASE_DELAY
         finally:
             self._round = None
             round.done.set()
@@ -352,16 +365,8 @@ class Poller(Generic[T]):
         # Cleared before `_needs_poll` is read: a stream that starts to wait later sets it again.
         self._wake_up.clear()
         try:
-            await self._sleep_until(self._store_failures.not_before)  # the lease is in the store
-            lease = FAILING_LEASE if self._last_failed else LEASE
-            if not self.closed and not (self._needs_poll or await self.log.acquire_lease(lease)):
-                await self._wait_for_append()
-                self._store_failures.succeeded()
-                self.outcomes.forget_failures()  # another session polls now
-                # Polls in this round if a stream needs it: until the next round, that stream might
-                # have stopped waiting and started again, each time too late.
-                if not self._needs_poll:
-                    return None
+            if not await self._must_poll():
+                return None
             await self._sleep_until(self._not_before)
             if self.closed:
                 return self._closed_error()
@@ -378,24 +383,38 @@ class Poller(Generic[T]):
             return self._closed_error()  # closing the session made the poll fail
         if not isinstance(error, StoreError):
             self._last_failed = error is not None
-        attempts = self.outcomes.failures + 1
-        is_first_success = error is None and self.outcomes.last_success is None
+        return self._record(error)
+
+    async def _must_poll(self) -> bool:
+        """Return whether this session has to poll. Waits for an append if another one polls."""
+        await self._sleep_until(self._store_failures.not_before)  # the lease is in the store
+        lease = FAILING_LEASE if self._last_failed else LEASE
+        if self.closed or self._needs_poll or await self.log.acquire_lease(lease):
+            return True
+        await self._wait_for_append()
+        self._store_failures.succeeded()
+        self.outcomes.forget_failures()  # another session polls now
+        # Polls in this round if a stream needs it: until the next round, that stream might have
+        # stopped waiting and started again, each time too late.
+        return self._needs_poll
+
+    def _record(self, error: PythpeerError | None) -> PythpeerError | None:
+        """Record the outcome of a poll. Returns an error that is not transient."""
+        if error is None and self.outcomes.last_success is None:
+            extra = {"endpoint": self.source.name, "attempts": self.outcomes.failures + 1}
+            logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
         self.outcomes.record(error)
-        if error is not None and not is_transient(error):
-            return error
         if error is None:
-            if is_first_success:
-                extra = {"endpoint": self.source.name, "attempts": attempts}
-                logger.info("%s: the first poll succeeded", self.source.name, extra=extra)
             self._store_failures.succeeded()
             self._service_failures.succeeded()
+        elif not is_transient(error):
+            return error
         elif isinstance(error, StoreError):
             self._store_failures.failed(error)
         else:
             delay = self._service_failures.failed(error)
-            notify_retry(
-                self.hooks, self.source.name, error, self._service_failures.failures, delay
-            )
+            failures = self._service_failures.failures
+            notify_retry(self.hooks, self.source.name, error, failures, delay)
         return None
 
     def _closed_error(self) -> PythpeerError:
@@ -429,7 +448,7 @@ class Poller(Generic[T]):
 
         The deadline belongs to the poller, so a consumer that cancels and asks again keeps it.
         """
-        seconds = until - asyncio.get_running_loop().time()
+        seconds = until - loop_time()
         if seconds > 0:
             with anyio.move_on_after(seconds):
                 await self._closing.wait()
