@@ -8,7 +8,7 @@ an older epoch are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,9 +18,10 @@ from .database import Database
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["ReaderPositions", "ReaderState", "max_stored", "stored_positions"]
+__all__ = ["ReaderPositions", "ReaderState", "max_stored"]
 
 ACKNOWLEDGE: Final = "UPDATE reader SET place = max(place, ?) WHERE slot = ? AND epoch = ?"
+SELECT_ROW: Final = "SELECT slot, epoch, place FROM reader WHERE log = ? AND name = ?"
 
 
 class ReaderState:
@@ -150,7 +151,7 @@ class ReaderPositions:
     def _find(self, name: str, db: sqlite3.Connection) -> StoredPosition | None:
         """Return the position of a name, moved to the highest one that it has in the scope."""
         log = self._ensure_row(db)
-        own = dict(stored_positions(log, db)).get(name)
+        own = self._find_in(log, name, db)
         highest = max((stored.position for stored in self._find_others(name, db)), default=None)
         if highest is None or (own is not None and own.position >= highest):
             return own
@@ -160,8 +161,13 @@ class ReaderPositions:
 
     def _find_others(self, name: str, db: sqlite3.Connection) -> list[StoredPosition]:
         """Return the positions of a name in the other logs of the scope."""
-        others = (dict(stored_positions(log, db)).get(name) for log in self._other_logs(db))
+        others = (self._find_in(log, name, db) for log in self._other_logs(db))
         return [stored for stored in others if stored is not None]
+
+    @staticmethod
+    def _find_in(log: int, name: str, db: sqlite3.Connection) -> StoredPosition | None:
+        row = db.execute(SELECT_ROW, (log, name)).fetchone()
+        return None if row is None else _read_row(row)
 
     def _find_or_insert(self, name: str, position: int, db: sqlite3.Connection) -> StoredPosition:
         """Return the row of a name. A new name is inserted with *position*."""
@@ -170,7 +176,7 @@ class ReaderPositions:
             "INSERT OR IGNORE INTO reader (log, name, place) VALUES (?, ?, ?)",
             (log, name, position),
         )
-        return dict(stored_positions(log, db))[name]
+        return _read_row(db.execute(SELECT_ROW, (log, name)).fetchone())
 
     def _seek(self, name: str, position: int, db: sqlite3.Connection) -> StoredPosition:
         """Move a name to *position*, in every log of the scope."""
@@ -190,11 +196,9 @@ class ReaderPositions:
         return row
 
 
-def stored_positions(log: int, db: sqlite3.Connection) -> Iterator[tuple[str, StoredPosition]]:
-    """Yield the row of each name that reads *log*."""
-    query = "SELECT name, slot, epoch, place FROM reader WHERE log = ?"
-    for name, slot, epoch, position in db.execute(query, (log,)).fetchall():
-        yield name, StoredPosition(slot, int(epoch), int(position))
+def _read_row(row: tuple[int, int, int]) -> StoredPosition:
+    slot, epoch, position = row
+    return StoredPosition(slot, int(epoch), int(position))
 
 
 def max_stored(log: int, db: sqlite3.Connection) -> int:

@@ -16,7 +16,6 @@ from ..snapshot import (
 )
 from .log import ANONYMOUS
 from .owner import is_alive
-from .positions import stored_positions
 
 if TYPE_CHECKING:
     import sqlite3
@@ -47,10 +46,10 @@ def _logs(db: sqlite3.Connection, now: float, latest: int) -> list[LogSnapshot]:
             readers=tuple(
                 ReaderSnapshot(
                     name,
-                    service_id(stored.position),
-                    _count(db, COUNT_AFTER, log, stored.position),
+                    service_id(int(position)),
+                    _count(db, COUNT_AFTER, log, position),
                 )
-                for name, stored in sorted(stored_positions(log, db))
+                for name, position in db.execute(READERS, (log,)).fetchall()
                 if name not in (DIRECT, ANONYMOUS)
             ),
             latest=tuple(
@@ -61,6 +60,7 @@ def _logs(db: sqlite3.Connection, now: float, latest: int) -> list[LogSnapshot]:
     ]
 
 
+READERS: Final = "SELECT name, place FROM reader WHERE log = ? ORDER BY name"
 COUNT_FETCHES: Final = "SELECT count(*) FROM announcement WHERE log = ?"
 COUNT_AFTER: Final = "SELECT count(*) FROM entry WHERE log = ? AND id > ?"
 
