@@ -12,7 +12,7 @@ from typing import Final
 from ..peerbet import MAX_LAST, parse_id
 from ..wire.fields import to_text
 from ..wire.query import Json
-from .redact import allowed_field, type_name
+from .redact import list_fields, type_name
 from .report import Finding, Status
 
 __all__ = ["check_fields", "check_list", "check_overlap", "check_window", "ids", "items"]
@@ -108,12 +108,7 @@ def _check_unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str,
     names |= {name for message in messages for name in message if name not in MESSAGE_FIELDS}
     if not names:
         return Finding("peerbet.chat.unknown", Status.OK, "there is no undocumented field")
-    shown = sorted(filter(None, map(allowed_field, names)))
-    hidden = len(names) - len(shown)
-    listed = shown[:20]
-    if hidden:
-        listed.append(f"{hidden} whose names are not shown")
-    text = f"undocumented fields, which are not read: {', '.join(listed)}"
+    text = f"undocumented fields, which are not read: {list_fields(names)}"
     return Finding("peerbet.chat.unknown", Status.NOTE, text)
 
 

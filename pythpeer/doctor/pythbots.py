@@ -17,7 +17,7 @@ import msgspec
 from ..pythbots import Mail, parse_mail, parse_staff_member, parse_stats, parse_user
 from ..wire.fields import Fields, as_list, iter_elements
 from ..wire.query import Json, JsonObject
-from .redact import allowed_field, type_name
+from .redact import list_fields, type_name
 from .report import Finding, Status
 
 __all__ = ["MAIL", "STAFF", "STATS", "USER", "Model", "check_list", "check_mail"]
@@ -152,12 +152,7 @@ def _check_unknown(model: Model, records: Sequence[_Record]) -> Finding:
     names -= {name for record in records for name, fields in record.sets.items() if fields}
     if not names:
         return Finding(check, Status.OK, "every field is read")
-    shown = sorted(filter(None, map(allowed_field, names)))
-    hidden = len(names) - len(shown)
-    listed = shown[:20]
-    if hidden:
-        listed.append(f"{hidden} whose names are not shown")
-    text = f"fields that no model reads, available in .raw: {', '.join(listed)}"
+    text = f"fields that no model reads, available in .raw: {list_fields(names)}"
     return Finding(check, Status.NOTE, text)
 
 

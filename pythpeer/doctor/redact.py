@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from ..wire.fields import parse_date
 from ..wire.query import Json
 
-__all__ = ["MAX_DEPTH", "allowed_field", "describe_types", "redact", "redact_words", "type_name"]
+__all__ = [
+    "MAX_DEPTH",
+    "allowed_field",
+    "describe_types",
+    "list_fields",
+    "redact",
+    "redact_words",
+    "type_name",
+]
 
 MAX_DEPTH: Final = 24
 """The most levels of a response that are redacted; a deeper one is discarded."""
@@ -71,6 +79,16 @@ def allowed_field(name: str) -> str | None:
     if not name.isascii() or not parts or len(name) > 40 or "".join(parts) != bare:
         return None
     return name if {part.lower() for part in parts} <= _WORDS else None
+
+
+def list_fields(names: Collection[str]) -> str:
+    """Return the first 20 names of fields that may be shown, and how many may not, as one text."""
+    shown = sorted(filter(None, map(allowed_field, names)))
+    hidden = len(names) - len(shown)
+    listed = shown[:20]
+    if hidden:
+        listed.append(f"{hidden} whose names are not shown")
+    return ", ".join(listed)
 
 
 def redact_words(text: str) -> str:
