@@ -5,8 +5,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 
-from aiohttp import hdrs
-
 from ..errors import ResponseTooLargeError, Result, TransportError
 from .aiohttp_names import ClientPayloadError, Message, Payload
 
@@ -17,7 +15,7 @@ async def try_read_body(
     message: Message, payload: Payload, limit: int, endpoint: str
 ) -> Result[bytes]:
     """Return the decompressed body, *limit* bytes at most. Raises where it breaks."""
-    encoding = message.headers.get(hdrs.CONTENT_ENCODING)
+    encoding = message.headers.get("Content-Encoding")
     if encoding is not None:
         encoding = encoding.strip().lower()
         if encoding not in ("identity", "gzip", "deflate", "x-gzip"):
@@ -47,7 +45,7 @@ async def _read_parts(payload: Payload, limit: int) -> bytes:
 
 
 def _content_length(headers: Mapping[str, str]) -> int:
-    return int(headers.get(hdrs.CONTENT_LENGTH, 0))
+    return int(headers.get("Content-Length", 0))
 
 
 def _gunzip(data: bytes, limit: int) -> bytes:
