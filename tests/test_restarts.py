@@ -83,20 +83,20 @@ async def test_a_running_stream_continues_with_the_new_ids(
 
 
 async def test_no_request_is_added(services: Scripted, session: Session) -> None:
-    """A look is one poll in place of another: after the first one without news, then each 60 s."""
+    """An idle check replaces a poll: after the first one without new items, then each 60 s."""
     services.say(5)
     stream = session.peerbet.chat_stream(after=5)
     await assert_nothing_more(stream, 130.5)
-    looks = [request for request in services.requests if "mid" not in request.params]
-    assert [request.params["last"] for request in looks] == ["1"] * 3
-    assert [request.at - services.requests[0].at for request in looks] == pytest.approx(
+    checks = [request for request in services.requests if "mid" not in request.params]
+    assert [request.params["last"] for request in checks] == ["1"] * 3
+    assert [request.at - services.requests[0].at for request in checks] == pytest.approx(
         [1, 61, 121], abs=0.1
     )
     assert len(services.requests) == 131
 
 
 @pytest.mark.parametrize("idle_check", [0, 0.0])
-async def test_idle_check_of_zero_never_looks(services: Scripted, idle_check: float) -> None:
+async def test_an_idle_check_of_zero_is_never_made(services: Scripted, idle_check: float) -> None:
     services.say(5)
     async with services.session(idle_check=idle_check) as session:
         stream = session.peerbet.chat_stream(after=5)

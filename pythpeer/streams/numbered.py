@@ -67,9 +67,10 @@ class _Newest(NamedTuple, Generic[T]):
 class NumberedSource(PollSource[T]):
     """Polls for items after the lowest position of the streams that wait.
 
-    A *look* is a poll for the newest item alone. It gives new streams their position, and shows
-    whether the service has started its ids anew. It takes the place of a poll that would find
-    nothing: after the first poll without news, and after each *idle_check* seconds without news.
+    An *idle check* is a poll for the newest item alone. It gives new streams their position, and
+    shows whether the service has started its ids anew. It takes the place of a poll that would find
+    nothing: after the first poll without new items, and after each *idle_check* seconds without
+    any.
     """
 
     # Invariant: `_tail` is what the log had when this source last read it or appended to it. Items
@@ -98,7 +99,7 @@ class NumberedSource(PollSource[T]):
         self._page_size = max_page
         """Items to request. Halved while pages are too large, and reset by one that is not full."""
         self._idle_check = idle_check or math.inf
-        """Seconds without news after which a poll is a look; infinity for never."""
+        """Seconds without new items after which a poll is an idle check; infinity for never."""
         self._is_same = is_same
         """Returns whether two items with one id are the same one."""
         self._date_of = date_of
@@ -109,22 +110,22 @@ class NumberedSource(PollSource[T]):
         """The newest id that streams had seen when `_tail` was last read from the log; -1 before.
         Changed by `_load_tail`."""
         self._min_base = 0
-        """The first position of a numbering that the log does not have yet. Set by a look."""
-        self._look_at: float | None = None
-        """Loop time of the next look; ``None`` before the first poll of this session."""
+        """The first position of a numbering that the log lacks. Set by an idle check."""
+        self._idle_check_at: float | None = None
+        """Loop time of the next idle check; ``None`` before the first poll of this session."""
         self._positioned_last_time = False
         """Whether the last poll was one that finds the position of new streams."""
         self._reported_undecodable: deque[bytes] = deque(maxlen=max_page)
         """The latest undecodable items without an id that were logged."""
 
     async def position_after(self, log: Log[T], after: int) -> int | None:
-        """Return the position after the service's id *after*; ``None`` where a look is due first.
+        """Return the position after the service's id *after*; ``None`` if an idle check is due.
 
-        Before the first look, the log may have the items of an earlier numbering.
+        Before the first idle check, the log may have the items of an earlier numbering.
         """
         if self._loaded_at < 0:
             await self._load_tail(log, 0)
-        if self._look_at is None and self._tail.head and self._idle_check < math.inf:
+        if self._idle_check_at is None and self._tail.head and self._idle_check < math.inf:
             return None
         base = max(self._min_base, first_position(self._tail.head))
         return self._tail.position_after(base, after)
@@ -141,8 +142,10 @@ class NumberedSource(PollSource[T]):
             self._positioned_last_time and poller.has_positioned
         )
         self._positioned_last_time = find_position
-        if find_position or (self._look_at is not None and self._look_at <= loop_time()):
-            return await self._try_look(poller, permit)
+        if find_position or (
+            self._idle_check_at is not None and self._idle_check_at <= loop_time()
+        ):
+            return await self._try_idle_check(poller, permit)
         return await self._try_read(poller, permit)
 
     # -- the items after a position ---------------------------------------------------------------
@@ -170,9 +173,9 @@ class NumberedSource(PollSource[T]):
         if not full:
             self._page_size = self._max_page
         if has_new:
-            self._look_at = loop_time() + self._idle_check
-        elif self._look_at is None:
-            self._look_at = loop_time() if self._idle_check < math.inf else math.inf
+            self._idle_check_at = loop_time() + self._idle_check
+        elif self._idle_check_at is None:
+            self._idle_check_at = loop_time() if self._idle_check < math.inf else math.inf
         return None
 
     def _base(self, poller: Poller[T]) -> int:
@@ -238,7 +241,7 @@ class NumberedSource(PollSource[T]):
 
     # -- the newest item --------------------------------------------------------------------------
 
-    async def _try_look(self, poller: Poller[T], permit: Permit) -> PythpeerError | None:
+    async def _try_idle_check(self, poller: Poller[T], permit: Permit) -> PythpeerError | None:
         page = await self._caller.try_once(self._page_request(None, 1), permit, poller.attempt)
         if isinstance(page, PythpeerError):
             return page
@@ -250,7 +253,7 @@ class NumberedSource(PollSource[T]):
             items = {}
         id = max(items, default=0)
         await self._take_newest(poller, _Newest(id, items.get(id)))
-        self._look_at = loop_time() + self._idle_check
+        self._idle_check_at = loop_time() + self._idle_check
         return None
 
     async def _take_newest(self, poller: Poller[T], newest: _Newest[T]) -> None:
