@@ -38,8 +38,11 @@ class VirtualRedisStore(RedisStore):
     def __init__(self, *, max_length: int) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         weakref.finalize(self, self._socket.close)
-        port = self._socket.getsockname()[1]
-        super().__init__(f"redis://127.0.0.1:{port}", max_length=max_length)
+        self.port: int = self._socket.getsockname()[1]
+        """The port of the server."""
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        """The URL of the server, for further stores on it."""
+        super().__init__(self.url, max_length=max_length)
         self._data = FakeServer(version=(7,))
         self._server: asyncio.Server | None = None
         self.step = 0.0

@@ -25,7 +25,6 @@ from store_faults import (
     StoreFault,
     Trouble,
     finished,
-    port_of,
 )
 
 from pythpeer import ChatMessage, Mail, Rate, Session, SqliteStore, StoreError, Stream
@@ -76,7 +75,7 @@ async def running_program(kind: str, folder: Path) -> AsyncIterator[Program]:
     server = VirtualRedisStore(max_length=100)
     await server.open()
     try:
-        async with RedisProxy(port_of(server)) as proxy:
+        async with RedisProxy(server.port) as proxy:
             yield Program(RedisStore(proxy.url), folder, proxy, server)
     finally:
         await server.aclose()

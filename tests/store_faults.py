@@ -408,12 +408,6 @@ async def unreachable_server(folder: Path) -> AsyncIterator[Store]:
         yield RedisStore(url.replace("http:", "redis:"))
 
 
-def port_of(server: VirtualRedisStore) -> int:
-    """Return the port of a server on virtual time."""
-    port: int = server._socket.getsockname()[1]
-    return port
-
-
 def responding(text: str) -> Callable[[Path], AbstractAsyncContextManager[Store]]:
     """Make a store whose server responds to each command with an error."""
 
@@ -422,7 +416,7 @@ def responding(text: str) -> Callable[[Path], AbstractAsyncContextManager[Store]
         server = VirtualRedisStore(max_length=100)
         await server.open()
         try:
-            async with RedisProxy(port_of(server)) as proxy:
+            async with RedisProxy(server.port) as proxy:
                 proxy.error = text.encode()
                 yield RedisStore(proxy.url)
         finally:

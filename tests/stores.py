@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from redis_virtual import VirtualRedisStore
 
 from pythpeer import MemoryStore, Rate, SqliteStore
 from pythpeer.pacing.limiter import Limiter
-from pythpeer.stores import Entry, Log, LogTail, NewEntry, Reader, Store, StoreSnapshot, Topic
+from pythpeer.stores import (
+    Entry,
+    Log,
+    LogTail,
+    NewEntry,
+    Reader,
+    RedisStore,
+    Store,
+    StoreSnapshot,
+    Topic,
+)
 
-__all__ = ["STORES", "InterceptingStore", "StoreFactory", "flush_events"]
+__all__ = [
+    "STORES",
+    "InterceptingStore",
+    "StoreFactory",
+    "flush_events",
+    "open_store",
+    "redis_programs",
+]
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -42,6 +60,30 @@ async def flush_events(store: Store) -> None:
     """Wait until events that are sent to a server in the background have arrived."""
     if isinstance(store, VirtualRedisStore):
         await asyncio.sleep(1.0)
+
+
+@asynccontextmanager
+async def redis_programs(url: str, **defaults: Any) -> AsyncIterator[Callable[..., RedisStore]]:
+    """Yield a function that creates stores on one server, as those of several programs.
+
+    They have the options *defaults*, and are closed at the end, however often they were opened.
+    """
+    stores: list[RedisStore] = []
+
+    def create(**options: Any) -> RedisStore:
+        stores.append(RedisStore(url, **(defaults | options)))
+        return stores[-1]
+
+    yield create
+    for store in stores:
+        while store._sessions:
+            await store.aclose()
+
+
+async def open_store(store: RedisStore) -> RedisStore:
+    """Open a store, and return it."""
+    await store.open()
+    return store
 
 
 class InterceptingStore(Store):

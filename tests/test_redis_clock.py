@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from helpers import now
 from redis_virtual import VirtualRedisStore
+from stores import open_store, redis_programs
 from test_redis_store import CHAT, MAIL, new_items, new_mails, read_ids
 
 from pythpeer import Rate
@@ -34,21 +35,8 @@ async def server() -> AsyncIterator[VirtualRedisStore]:
 @pytest.fixture
 async def program(server: VirtualRedisStore) -> AsyncIterator[Callable[[], RedisStore]]:
     """Creates stores that share all, as those of several programs do."""
-    made: list[RedisStore] = []
-
-    def make() -> RedisStore:
-        made.append(RedisStore(f"redis://127.0.0.1:{server._socket.getsockname()[1]}/0"))
-        return made[-1]
-
-    yield make
-    for store in made:
-        while store._sessions:
-            await store.aclose()
-
-
-async def opened(store: RedisStore) -> RedisStore:
-    await store.open()
-    return store
+    async with redis_programs(server.url) as create:
+        yield create
 
 
 async def use_once(limiter: Limiter, times: list[float]) -> None:
@@ -69,7 +57,7 @@ async def test_pacing_continues_within_two_intervals(
     server: VirtualRedisStore, program: Callable[[], RedisStore], step: float
 ) -> None:
     """And no interval is short, although two programs share the tokens."""
-    stores = [await opened(program()) for _ in range(2)]
+    stores = [await open_store(program()) for _ in range(2)]
     limiters = [store.limiter("k", "x", Rate(1.0)) for store in stores]
     times: list[float] = []
     tasks = [asyncio.ensure_future(use(limiter, times, 30.0)) for limiter in limiters]
@@ -89,7 +77,7 @@ async def test_a_token_is_not_early_after_a_step(
     server: VirtualRedisStore, program: Callable[[], RedisStore], step: float
 ) -> None:
     """A program that asks immediately after the step gets none before the interval is over."""
-    stores = [await opened(program()) for _ in range(2)]
+    stores = [await open_store(program()) for _ in range(2)]
     first, second = (store.limiter("k", "x", Rate(1.0)) for store in stores)
     times: list[float] = []
     await use_once(second, times)
@@ -110,7 +98,7 @@ async def test_a_step_is_logged_once(
 ) -> None:
     """With its direction and its size."""
     caplog.set_level(logging.WARNING)
-    limiter = (await opened(program())).limiter("k", "x", Rate(1.0))
+    limiter = (await open_store(program())).limiter("k", "x", Rate(1.0))
     times: list[float] = []
     task = asyncio.ensure_future(use(limiter, times, 20.0))
     await asyncio.sleep(10.3)
@@ -127,7 +115,7 @@ async def test_no_owner_dies_by_a_step(
     server: VirtualRedisStore, program: Callable[[], RedisStore], step: float
 ) -> None:
     """A reader keeps its pending items, a leader its lease; both die later if they should."""
-    one, other = await opened(program()), await opened(program())
+    one, other = await open_store(program()), await open_store(program())
     log, others_log = one.log(CHAT), other.log(CHAT)
     reader, others = log.reader("team"), others_log.reader("team")
     await reader.seek_if_new(0)
@@ -150,7 +138,7 @@ async def test_a_fetch_intent_ends_although_the_clock_was_set_back(
     server: VirtualRedisStore, program: Callable[[], RedisStore]
 ) -> None:
     """Its time is not that of the clock."""
-    log = (await opened(program())).log(MAIL)
+    log = (await open_store(program())).log(MAIL)
     await log.append(new_mails(1))
     await log.begin_fetch(10.0)
     await asyncio.sleep(1.0)

@@ -33,9 +33,8 @@ async def server() -> AsyncIterator[VirtualRedisStore]:
 
 async def use_all(server: VirtualRedisStore, options: dict[str, Any], **session: Any) -> None:
     """Receive a message and mail by streams and by calls."""
-    url = f"redis://127.0.0.1:{server._socket.getsockname()[1]}/0"
     async with FakeServices() as fake:
-        store = RedisStore(url, **options)
+        store = RedisStore(server.url, **options)
         async with fake.session(store=store, **session) as client:
             async with client.peerbet.chat_stream(name="bot", after=0) as chat:
                 fake.chat.say("alice", "hello")

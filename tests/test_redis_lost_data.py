@@ -14,6 +14,7 @@ import msgspec
 import pytest
 import redis_server
 from helpers import REAL
+from stores import open_store, redis_programs
 
 from pythpeer import StoreError
 from pythpeer.stores import Log, NewEntry, Reader, RedisStore, Topic
@@ -44,21 +45,8 @@ def server(tmp_path: Path) -> Iterator[redis_server.RealServer]:
 @pytest.fixture
 async def program(server: redis_server.RealServer) -> AsyncIterator[Callable[[], RedisStore]]:
     """Creates stores that share all, as those of several programs do. None waits for a server."""
-    made: list[RedisStore] = []
-
-    def make() -> RedisStore:
-        made.append(RedisStore(server.url, patience=0.0))
-        return made[-1]
-
-    yield make
-    for store in made:
-        while store._sessions:
-            await store.aclose()
-
-
-async def opened(store: RedisStore) -> RedisStore:
-    await store.open()
-    return store
+    async with redis_programs(server.url, patience=0.0) as create:
+        yield create
 
 
 def mails(*ids: int) -> list[NewEntry[Item]]:
@@ -99,7 +87,7 @@ async def test_fetched_mail_comes_into_a_log_that_was_emptied(
     server: redis_server.RealServer, program: Callable[[], RedisStore]
 ) -> None:
     """With the next request for the lease, in the order of the fetches; no mail is duplicated."""
-    log = (await opened(program())).log(MAIL)
+    log = (await open_store(program())).log(MAIL)
     fetch = await log.begin_fetch(60.0)
     server.kill()
     await fails(log, mails(1, 2), fetch)
@@ -116,7 +104,7 @@ async def test_a_session_that_closes_stores_what_was_fetched(
     server: redis_server.RealServer, program: Callable[[], RedisStore]
 ) -> None:
     """The server may be reachable again by then; another session of the program does it else."""
-    store = await opened(program())
+    store = await open_store(program())
     log = store.log(MAIL)
     fetch = await log.begin_fetch(60.0)
     server.kill()
@@ -134,7 +122,7 @@ async def test_a_lost_fetch_is_remembered_by_the_program(
     server: redis_server.RealServer, program: Callable[[], RedisStore]
 ) -> None:
     """The history is read although the server has forgotten the fetch intent."""
-    log = (await opened(program())).log(MAIL)
+    log = (await open_store(program())).log(MAIL)
     fetch = await log.begin_fetch(60.0)
     server.kill()
     with pytest.raises(StoreError, match="cannot be reached"):
@@ -150,7 +138,7 @@ async def test_an_append_that_failed_is_not_repeated_if_it_was_executed(
     """Its response was lost: the mails are stored once."""
     proxy = redis_server.LosingProxy(server.url)
     async with proxy as url:
-        store = await opened(RedisStore(url, patience=0.0))
+        store = await open_store(RedisStore(url, patience=0.0))
         log = store.log(MAIL)
         fetch = await log.begin_fetch(60.0)
         await log.append(mails(1))  # now the server has the script
@@ -169,7 +157,7 @@ async def test_ids_are_not_given_twice_after_an_older_snapshot(
 
     Readers of the older one receive the new mails, and acknowledge none that they have not read.
     """
-    old = await opened(program())
+    old = await open_store(program())
     log, stream, slow = old.log(MAIL), old.log(MAIL).reader(None), old.log(MAIL).reader("slow")
     await slow.seek_if_new(0)
     await log.append(mails(1, 2, 3))
@@ -182,7 +170,7 @@ async def test_ids_are_not_given_twice_after_an_older_snapshot(
     assert await take(slow, reads=2) == [4, 5]
     restore()
 
-    new = (await opened(program())).log(MAIL)
+    new = (await open_store(program())).log(MAIL)
     await new.append(mails(6, 7))
     assert [entry.id for entry in await new.reader(None).read(0, 100)] == [1, 2, 3, 4, 5]
     assert await new.lost_fetches() == []  # it cannot know
@@ -201,7 +189,7 @@ async def test_a_clean_restart_changes_nothing(
     server: redis_server.RealServer, program: Callable[[], RedisStore]
 ) -> None:
     """No history is read, and ids continue."""
-    store = await opened(program())
+    store = await open_store(program())
     log, reader = store.log(MAIL), store.log(MAIL).reader("team")
     await reader.seek_if_new(0)
     await log.append(mails(1, 2))

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import redis_server
 from helpers import REAL
+from stores import open_store, redis_programs
 
 from pythpeer import StoreError
 from pythpeer.stores import NewEntry, Reader, RedisStore, Topic
@@ -42,21 +43,8 @@ async def proxy(redis_url: Callable[[str], str]) -> AsyncIterator[redis_server.L
 @pytest.fixture
 async def program(proxy: redis_server.LosingProxy) -> AsyncIterator[Callable[..., RedisStore]]:
     """Creates stores that share all, as those of several programs do."""
-    prefix, made = uuid.uuid4().hex, list[RedisStore]()
-
-    def make(**options: float) -> RedisStore:
-        made.append(RedisStore(proxy.url, prefix=prefix, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for store in made:
-        while store._sessions:
-            await store.aclose()
-
-
-async def opened(store: RedisStore) -> RedisStore:
-    await store.open()
-    return store
+    async with redis_programs(proxy.url, prefix=uuid.uuid4().hex) as create:
+        yield create
 
 
 def entries(*ids: int) -> list[NewEntry[Item]]:
@@ -80,7 +68,7 @@ async def test_items_of_a_lost_response_are_returned_again(
     lost: int,
 ) -> None:
     """To the same reader, whether the store or the stream sends the command again."""
-    store = await opened(program(patience=max_wait))
+    store = await open_store(program(patience=max_wait))
     log, reader = store.log(CHAT), store.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     await log.append(entries(*range(1, 10)))
@@ -105,7 +93,7 @@ async def test_what_a_reader_holds_is_not_returned_again(
     program: Callable[..., RedisStore], proxy: redis_server.LosingProxy
 ) -> None:
     """Only the items of the lost response are, although others are pending as well."""
-    store = await opened(program())
+    store = await open_store(program())
     log, reader = store.log(CHAT), store.log(CHAT).reader("team")
     await reader.seek_if_new(0)
     await log.append(entries(1, 2, 3))
@@ -122,7 +110,7 @@ async def test_an_acknowledgement_concerns_no_item_of_a_later_batch(
     program: Callable[..., RedisStore],
 ) -> None:
     """A reader that holds an item may claim an earlier one of a dead reader."""
-    one, other = await opened(program()), await opened(program())
+    one, other = await open_store(program()), await open_store(program())
     dead, reader = one.log(CHAT).reader("team"), other.log(CHAT).reader("team")
     await dead.seek_if_new(0)
     await one.log(CHAT).append(entries(1, 2))

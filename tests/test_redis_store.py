@@ -31,6 +31,7 @@ from helpers import REAL, VIRTUAL, Backend, now, take_ids, wait_until
 from processes import Delays
 from redis_server import FaultyRedis
 from redis_virtual import VirtualRedisStore
+from stores import open_store, redis_programs
 
 from pythpeer import (
     ChatMessage,
@@ -94,7 +95,7 @@ async def virtual_url() -> AsyncIterator[str]:
     """A server with the virtual time of the loop."""
     server = VirtualRedisStore(max_length=1)
     await server.open()
-    yield f"redis://127.0.0.1:{server._socket.getsockname()[1]}/0"
+    yield server.url
     await server.aclose()
 
 
@@ -120,30 +121,18 @@ def session_timeout(exact: bool, monkeypatch: pytest.MonkeyPatch) -> float:
 @pytest.fixture
 async def program(url: str) -> AsyncIterator[Callable[[], RedisStore]]:
     """Creates stores that share all, as those of several programs do. They are not open yet."""
-    prefix, made = uuid.uuid4().hex, list[RedisStore]()
-
-    def make(**options: object) -> RedisStore:
-        made.append(RedisStore(url, prefix=prefix, **options))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield make
-    for store in made:
-        while store._sessions:
-            await store.aclose()
+    async with redis_programs(url, prefix=uuid.uuid4().hex) as create:
+        yield create
 
 
 @pytest.fixture
 async def first_store(program: Callable[[], RedisStore]) -> RedisStore:
-    store = program()
-    await store.open()
-    return store
+    return await open_store(program())
 
 
 @pytest.fixture
 async def second_store(program: Callable[[], RedisStore]) -> RedisStore:
-    store = program()
-    await store.open()
-    return store
+    return await open_store(program())
 
 
 @pytest.fixture
