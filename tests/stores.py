@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
@@ -31,11 +31,14 @@ __all__ = [
     "StoreFactory",
     "flush_events",
     "open_store",
+    "opened",
+    "opened_file",
     "redis_programs",
 ]
 
 T = TypeVar("T")
 P = ParamSpec("P")
+AnyStore = TypeVar("AnyStore", bound=Store)
 
 STORES: Final[dict[str, Callable[[Path, int], Store]]] = {
     "memory": lambda folder, length: MemoryStore(max_length=length),
@@ -60,6 +63,21 @@ async def flush_events(store: Store) -> None:
     """Wait until events that are sent to a server in the background have arrived."""
     if isinstance(store, VirtualRedisStore):
         await asyncio.sleep(1.0)
+
+
+@asynccontextmanager
+async def opened(store: AnyStore) -> AsyncIterator[AnyStore]:
+    """Use a store without a session, while the block lasts."""
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def opened_file(path: Path, **options: Any) -> AbstractAsyncContextManager[SqliteStore]:
+    """Open a store on a file, with these options, while the block lasts."""
+    return opened(SqliteStore(path, **options))
 
 
 @asynccontextmanager

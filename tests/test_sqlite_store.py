@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from helpers import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scripted import Scripted, ScriptedFault
+from stores import opened_file
 
 from pythpeer import InvalidRequestError, MemoryStore, Rate, Session, SqliteStore, StoreError
 from pythpeer.pacing.queue import Priority
@@ -50,16 +51,6 @@ MAIL: Final = Topic("mail", Note, destructive=True)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.sqlite"
-
-
-@asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, **options)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 def notes(*ids: int) -> list[NewEntry[Note]]:
@@ -130,7 +121,7 @@ def test_options_are_checked(options: dict[str, Any]) -> None:
 async def test_its_repr_shows_its_file(path: Path) -> None:
     """And whether it is open."""
     assert repr(SqliteStore(path)) == f"<SqliteStore {str(path)!r}, closed>"
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         assert repr(store) == f"<SqliteStore {str(path)!r}, open>"
 
 
@@ -147,7 +138,7 @@ async def test_only_its_owner_can_read_it(path: Path) -> None:
     """With any umask, and also SQLite's own files."""
     before = os.umask(0)
     try:
-        async with opened(path) as store:
+        async with opened_file(path) as store:
             log = store.log(CHAT)
             await log.append(notes(1))
             await log.reader("me").seek(1)
@@ -188,7 +179,7 @@ async def test_a_link_to_a_missing_file_is_followed(path: Path) -> None:
     path.symlink_to(target)  # noqa: ASYNC240
     before = os.umask(0)
     try:
-        async with opened(path):
+        async with opened_file(path):
             assert stat.S_IMODE(target.stat().st_mode) == 0o600
     finally:
         os.umask(before)
@@ -213,21 +204,21 @@ async def test_opening_a_file_twice_keeps_its_locks(path: Path, closed: bool) ->
 
     Else the next program that closes the file would act as the last one, and delete its log.
     """
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         await log.append(notes(1))
-        async with opened(path) as other:
+        async with opened_file(path) as other:
             if closed:
                 await other.aclose()
             run_process(OPEN_AND_CLOSE, path)
             await log.append(notes(2))
-            async with opened(path) as third:
+            async with opened_file(path) as third:
                 assert await ids(third.log(CHAT)) == await ids(log) == [1, 2]
 
 
 async def test_the_log_can_be_read_by_other_programs(path: Path) -> None:
     """As the page on archives documents: items are JSON."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         await store.log(CHAT).append(notes(1, 2))
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as other:
             rows = other.execute("SELECT id, json_extract(item, '$.text') FROM entry").fetchall()
@@ -239,7 +230,7 @@ async def test_the_log_can_be_read_by_other_programs(path: Path) -> None:
 
 def _valid(path: Path) -> None:
     async def make() -> None:
-        async with opened(path) as store:
+        async with opened_file(path) as store:
             for first in range(1, 2000, 100):
                 await store.log(CHAT).append(notes(*range(first, first + 100)))
 
@@ -329,7 +320,7 @@ async def test_a_locked_file_is_an_error_after_a_while(
 ) -> None:
     """The reason is another program that writes for too long; after it the store works again."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 0.05)
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         await log.append(notes(1))
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -387,14 +378,14 @@ def test_a_full_disk_is_an_error_and_changes_nothing(path: Path) -> None:
 
 async def test_the_content_survives(path: Path) -> None:
     """Items, positions, fetch intents, and the identities that were seen."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         await store.log(CHAT).append(notes(1, 2, 3))
         reader = store.log(CHAT).reader("me")
         await reader.seek(1)
         reader.ack(2)
         await store.log(MAIL).append(mails("a"))
         await store.log(MAIL).lose_fetch(await store.log(MAIL).begin_fetch(20.0))
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         assert await ids(store.log(CHAT)) == [1, 2, 3]
         assert await store.log(CHAT).reader("me").position() == 2
         assert len(await store.log(MAIL).lost_fetches()) == 1
@@ -403,21 +394,21 @@ async def test_the_content_survives(path: Path) -> None:
 
 async def test_an_acknowledgement_survives_without_closing(path: Path) -> None:
     """The event loop need not even run after it."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 101)))
         for name in ("me", "you"):
             await log.reader(name).seek(0)
         for id in range(1, 61):
             log.reader("me").ack(id)
-            async with opened(path) as other:
+            async with opened_file(path) as other:
                 assert await other.log(CHAT).reader("me").position() == id
                 assert await other.log(CHAT).reader("you").position() == 0
 
 
 async def test_an_acknowledgement_is_one_statement(path: Path) -> None:
     """It is a transaction of its own, so that a flush has nothing to do."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 301)))
         reader = log.reader("me")
@@ -434,7 +425,7 @@ async def test_an_acknowledgement_is_one_statement(path: Path) -> None:
 
 async def test_an_acknowledgement_that_must_wait_is_flushed(path: Path) -> None:
     """While another program is writing, the reader is behind until `flush` has waited for it."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -444,13 +435,13 @@ async def test_an_acknowledgement_that_must_wait_is_flushed(path: Path) -> None:
             other.execute("ROLLBACK")
         await reader.flush()
         assert not reader.is_behind
-        async with opened(path) as third:
+        async with opened_file(path) as third:
             assert await third.log(CHAT).reader("me").position() == 5
 
 
 async def test_with_full_durability_each_flush_is_one_transaction(path: Path) -> None:
     """It is on the disk then; without a new acknowledgement there is nothing to do."""
-    async with opened(path, durability="full") as store:
+    async with opened_file(path, durability="full") as store:
         log = store.log(CHAT)
         await log.append(notes(1, 2, 3))
         reader = log.reader("me")
@@ -474,13 +465,13 @@ async def test_with_full_durability_each_flush_is_one_transaction(path: Path) ->
 
 async def test_positions_of_another_database_are_ignored(path: Path) -> None:
     """If only the database was deleted, a name has no position."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         await store.log(CHAT).append(notes(1, 2, 3))
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
         reader.ack(3)
     path.unlink()  # noqa: ASYNC240
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         reader = store.log(CHAT).reader("me")
         assert await reader.position() is None
         await reader.seek(0)
@@ -489,30 +480,30 @@ async def test_positions_of_another_database_are_ignored(path: Path) -> None:
 
 async def test_positions_from_before_a_seek_are_ignored(path: Path) -> None:
     """A name that was moved back stays there, although the file has a greater position."""
-    async with opened(path) as store, opened(path) as other:
+    async with opened_file(path) as store, opened_file(path) as other:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 10)))
         reader = log.reader("me")
         await reader.seek(0)
         reader.ack(9)
         await other.log(CHAT).reader("me").seek(4)
-        async with opened(path) as third:
+        async with opened_file(path) as third:
             assert await third.log(CHAT).reader("me").position() == 4
 
 
 async def test_a_database_restored_from_a_copy_loses_no_mail(path: Path) -> None:
     """It has the positions of its own time: what it assigns ids to once more is returned."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         await store.log(MAIL).append(mails("a", "b"))
         await store.log(MAIL).reader("me").seek(1)
     copy = path.read_bytes()  # noqa: ASYNC240
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         await store.log(MAIL).append(mails("c", "d", "e"))
         reader = store.log(MAIL).reader("me")
         await reader.seek(1)
         reader.ack(5)
     path.write_bytes(copy)  # noqa: ASYNC240
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(MAIL)
         await log.append(mails("c"))
         position = await log.reader("me").position()
@@ -522,8 +513,8 @@ async def test_a_database_restored_from_a_copy_loses_no_mail(path: Path) -> None
 
 async def test_a_seek_is_not_undone_by_an_older_acknowledgement(path: Path) -> None:
     """The seek of another program counts, although this one stores its acknowledgement later."""
-    async with opened(path) as other:
-        async with opened(path) as store:
+    async with opened_file(path) as other:
+        async with opened_file(path) as store:
             await store.log(CHAT).append(notes(*range(1, 10)))
             reader = store.log(CHAT).reader("me")
             await reader.seek(0)
@@ -531,13 +522,13 @@ async def test_a_seek_is_not_undone_by_an_older_acknowledgement(path: Path) -> N
             await other.log(CHAT).reader("me").seek(4)
             reader.ack(10)
         assert await other.log(CHAT).reader("me").position() == 4
-        async with opened(path) as third:
+        async with opened_file(path) as third:
             assert await third.log(CHAT).reader("me").position() == 4
 
 
 async def test_a_position_is_the_one_that_another_program_has_set(path: Path) -> None:
     """Whatever the position of this program was; and it can return to that."""
-    async with opened(path) as store, opened(path) as other:
+    async with opened_file(path) as store, opened_file(path) as other:
         await store.log(CHAT).append(notes(*range(1, 10)))
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
@@ -553,7 +544,7 @@ async def test_a_position_is_the_one_that_another_program_has_set(path: Path) ->
 
 async def test_a_position_that_was_rolled_back_is_not_stored(path: Path) -> None:
     """A name whose first position could not be written has none, and takes no row of another."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         await log.append(notes(*range(1, 10)))
         reader = log.reader("me")
@@ -563,7 +554,7 @@ async def test_a_position_that_was_rolled_back_is_not_stored(path: Path) -> None
         assert caught.value.transient
         assert reader.is_behind
         reader.ack(6)
-        async with opened(path) as other:
+        async with opened_file(path) as other:
             await other.log(CHAT).reader("you").seek(0)
             assert await other.log(CHAT).reader("you").position() == 0
             assert await other.log(CHAT).reader("me").position() is None
@@ -591,7 +582,7 @@ async def test_positions_belong_to_the_file_and_not_to_its_name(path: Path) -> N
     link = path.parent / "folder" / "link.sqlite"
     link.parent.mkdir()
     link.symlink_to(path)
-    async with opened(path) as store, opened(link) as other:
+    async with opened_file(path) as store, opened_file(link) as other:
         await store.log(CHAT).append(notes(1, 2, 3))
         reader = store.log(CHAT).reader("me")
         await reader.seek(0)
@@ -633,15 +624,15 @@ async def test_a_reboot_ends_leases_and_fetches(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The monotonic clock restarts: there is no leader, and all fetches are lost."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(MAIL)
         number = await log.begin_fetch(1000.0)
         assert await log.acquire_lease(1000.0)
-        async with opened(path) as other:
+        async with opened_file(path) as other:
             assert not await other.log(MAIL).acquire_lease(1.0)
             assert not await other.log(MAIL).lost_fetches()
         monkeypatch.setattr(schema_module, "boot_id", lambda: "another boot")
-        async with opened(path) as other:
+        async with opened_file(path) as other:
             assert await other.log(MAIL).acquire_lease(1.0)
             assert list(await other.log(MAIL).lost_fetches()) == [number]
 
@@ -650,7 +641,7 @@ async def test_the_lease_of_an_ended_process_is_free(path: Path) -> None:
     """A program that was killed, and restarted, polls immediately. One that lives keeps it."""
     ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
     await ended.wait()
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         assert await log.acquire_lease(1000.0)
         with closing(sqlite3.connect(path)) as db, db:
@@ -686,12 +677,12 @@ async def test_a_step_of_the_wall_clock_changes_no_pacing(
         permit.on_answered(200)
         times.append(anyio.current_time())
 
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         await send(store)
         before = time.time
         monkeypatch.setattr(time, "time", lambda: before() + step)
         for _ in range(2):
-            async with opened(path) as other:
+            async with opened_file(path) as other:
                 await send(other)
                 await send(store)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
@@ -709,13 +700,13 @@ async def test_undecodable_pacing_counts_as_all_tokens_used(
 ) -> None:
     """Earlier requests are unknown, so all tokens may have been used; after that it continues."""
     rate = Rate(2.0, burst=3, guard=0.5)
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         (await store.make_limiter("key", "chat", rate).acquire(Priority.CALL)).on_written()
     with closing(sqlite3.connect(path)) as db, db:
         assert db.execute("UPDATE pace SET state = ?", (state,)).rowcount == 1
     if after_reboot:
         monkeypatch.setattr(schema_module, "boot_id", lambda: "another boot")
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         assert (await store.snapshot()).endpoints == (EndpointSnapshot("key", 0, 0, 0, 0.0),)
         limiter, start = store.make_limiter("key", "chat", rate), anyio.current_time()
         for _ in range(3):
@@ -742,7 +733,7 @@ asyncio.run(main())
 async def test_the_fetch_of_a_killed_program_is_lost_now_and_once_more_later(path: Path) -> None:
     """Its request may still be under way until its time is over."""
     (number,) = map(int, run_process(FETCH_AND_KILL, path))
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(MAIL)
         assert list(await log.lost_fetches()) == [number]
         await log.append([], completes=[number])
@@ -812,7 +803,7 @@ def test_on_windows_every_process_counts_as_alive(monkeypatch: pytest.MonkeyPatc
 
 async def test_a_fetch_intent_is_on_disk_with_either_durability(path: Path) -> None:
     """Its transaction is synchronous, and no other one."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         with traced(store) as statements:
             await store.log(MAIL).begin_fetch(20.0)
         on, off = "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"
@@ -821,7 +812,7 @@ async def test_a_fetch_intent_is_on_disk_with_either_durability(path: Path) -> N
 
 async def test_it_can_keep_everything(path: Path) -> None:
     """``max_length=None`` is no limit."""
-    async with opened(path, max_length=None) as store:
+    async with opened_file(path, max_length=None) as store:
         log = store.log(CHAT)
         for first in range(1, 5000, 1000):
             await log.append(notes(*range(first, first + 1000)))
@@ -835,12 +826,12 @@ async def test_an_item_that_cannot_be_read_or_written_is_undecodable(
     deep: list[object] = []
     for _ in range(1_000_000):  # Python 3.14 encodes a tenth of that
         deep = [deep]
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         too_deep = NewEntry(Note("deep", {"x": deep}), id=2, after=1)
         await store.log(CHAT).append([*notes(1), too_deep, *notes(3, 4)])
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("UPDATE entry SET item = '{\"text\": 5}' WHERE id = 3")
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         entries = await store.log(CHAT).reader(None).read(0, 10)
     assert [entry.item and entry.item.text for entry in entries] == ["note 1", None, None, "note 4"]
     assert "item 2 cannot be encoded" in caplog.text
@@ -861,7 +852,7 @@ async def test_closing_executes_submitted_jobs(path: Path) -> None:
     append.cancel()
     await store.aclose()
     await store.aclose()
-    async with opened(path) as reopened:
+    async with opened_file(path) as reopened:
         assert await ids(reopened.log(CHAT)) == [1]
 
 
@@ -913,7 +904,7 @@ async def test_opening_can_be_cancelled(path: Path, iterations: int, how: str) -
         await store.aclose()
     assert await wait_for_condition(lambda: threads() <= before)
     assert "closed" in repr(store)
-    async with opened(path) as other:
+    async with opened_file(path) as other:
         assert await ids(other.log(CHAT)) == []
     await store.open()
     await store.aclose()
@@ -970,7 +961,7 @@ async def test_a_stream_may_be_closed_after_its_session(path: Path) -> None:
 
 async def test_an_append_of_another_store_on_the_file_ends_a_wait(path: Path) -> None:
     """Soon after it."""
-    async with opened(path) as store, opened(path) as other:
+    async with opened_file(path) as store, opened_file(path) as other:
         log = store.log(CHAT)
         await log.append(notes(1))
         await ids(other.log(CHAT))
@@ -1013,8 +1004,8 @@ async def test_two_stores_on_a_file_behave_like_one_in_memory(
     model = MemoryStore(max_length=length)
     expected = model.log(CHAT)
     async with (
-        opened(path, max_length=length) as first_store,
-        opened(path, max_length=length) as other,
+        opened_file(path, max_length=length) as first_store,
+        opened_file(path, max_length=length) as other,
     ):
         stores: list[Store] = [first_store, other]
         own: list[list[int]] = [[], []]
@@ -1053,7 +1044,7 @@ async def test_two_stores_on_a_file_behave_like_one_in_memory(
 
 async def test_an_entry_out_of_order_is_not_hidden_by_the_cache(path: Path) -> None:
     """A message that the service returned after later ones, to this store or to another."""
-    async with opened(path) as first_store, opened(path) as other:
+    async with opened_file(path) as first_store, opened_file(path) as other:
         log = first_store.log(CHAT)
         await log.append([NewEntry(Note("note 9"), id=9, after=0)])
         await other.log(CHAT).append(notes(4))

@@ -23,6 +23,7 @@ from full_disk import no_file_over
 from helpers import logged_levels
 from processes import needs_fork
 from scripted import Scripted
+from stores import opened_file
 
 from pythpeer import Rate, Secret, SqliteStore, StoreError
 from pythpeer.pacing.queue import Priority
@@ -49,16 +50,6 @@ def short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread waits on real time, which must not be long."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 0.02)
     monkeypatch.setattr(database_module, "BUSY_RETRY", 0.001)
-
-
-@asynccontextmanager
-async def opened(path: Path, **options: Any) -> AsyncIterator[SqliteStore]:
-    store = SqliteStore(path, **options)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 @contextmanager
@@ -159,13 +150,13 @@ async def test_a_stream_with_a_backlog_waits_too(path: Path) -> None:
 
 @asynccontextmanager
 async def opened_read_only(path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(path, read_only=True) as store:
+    async with opened_file(path, read_only=True) as store:
         yield store
 
 
 async def test_mail_that_cannot_be_stored_is_recovered_immediately(path: Path) -> None:
     """Its fetch counts as lost when the append has failed, and not only after its time."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(MAIL)
         fetch = await log.begin_fetch(1000.0)
         with full_disk(path), pytest.raises(StoreError, match="disk is full") as caught:
@@ -181,7 +172,7 @@ async def test_pacing_events_are_recorded_after_trouble(
     path: Path, trouble: Callable[[Path], Any]
 ) -> None:
     """Otherwise a token would be outstanding for half a minute, for every program."""
-    async with opened(path) as store, opened(path) as other:
+    async with opened_file(path) as store, opened_file(path) as other:
         permit = await store.make_limiter("key", "chat", RATE).acquire(Priority.POLL)
         with trouble(path):
             permit.on_written()
@@ -197,7 +188,7 @@ async def test_pacing_events_are_recorded_after_trouble(
 
 async def test_a_cancelled_request_for_a_token_returns_it_after_trouble(path: Path) -> None:
     """The token is granted although the caller was cancelled, and must not be lost."""
-    async with opened(path) as store, opened(path) as other:
+    async with opened_file(path) as store, opened_file(path) as other:
         with locked(path):
             waiting = asyncio.ensure_future(
                 store.make_limiter("key", "chat", RATE).acquire(Priority.POLL)
@@ -219,7 +210,7 @@ async def test_a_cancelled_request_for_a_token_returns_it_after_trouble(path: Pa
 
 async def steps_of_an_append(path: Path, kept: int) -> int:
     """Return the instructions of SQLite for one more mail in a log with *kept* of them."""
-    async with opened(path, max_length=10) as store:
+    async with opened_file(path, max_length=10) as store:
         log = store.log(MAIL)
         for first in range(0, kept, 500):
             await log.append(mails(*map(str, range(first, first + 500))))
@@ -240,7 +231,7 @@ async def test_an_append_costs_the_same_with_any_number_of_mails(tmp_path: Path)
 
 async def test_after_a_long_time_a_log_is_trimmed_in_parts(path: Path) -> None:
     """So that no single append takes long."""
-    async with opened(path, max_length=10) as store:
+    async with opened_file(path, max_length=10) as store:
         log = store.log(MAIL)
         await log.append(mails(*map(str, range(1500))))
         reader = log.reader("me")
@@ -266,7 +257,7 @@ async def test_the_write_ahead_log_shrinks_after_a_slow_reader(
             await log.append([NewEntry(text, id=id, after=id - 1)])
         await execute_jobs(store)
 
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         await append(1)
         assert wal.stat().st_size < 2 * database_module.MAX_WAL_SIZE
@@ -285,7 +276,7 @@ async def test_on_a_small_disk_the_write_ahead_log_is_small(
 ) -> None:
     """Otherwise the log would fill the disk, and leave no space to copy it into the database."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2 * 2**20))
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(CHAT)
         for id in range(1, 301):
             await log.append(messages(id))
@@ -359,7 +350,7 @@ async def test_a_process_of_another_container_is_alive(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have the same process id: its token counts, and only its time limit ends that."""
-    async with opened(path) as store, opened(path) as other:
+    async with opened_file(path) as store, opened_file(path) as other:
         await store.make_limiter("key", "chat", RATE).acquire(Priority.POLL)
         assert await store.log(CHAT).acquire_lease(20.0)
         monkeypatch.setattr(owner_module, "_scope", lambda: "another")
@@ -406,7 +397,7 @@ async def test_digests_of_keys_are_replaced_in_files_of_an_earlier_version(path:
     make_old_file(path, digest)
     topic = Topic(f"peerbet.chat x {digest}", str)
     for _ in range(2):
-        async with opened(path) as store:
+        async with opened_file(path) as store:
             assert await store.log(topic).reader("me").position() == 2
             snapshot = await store.snapshot()
             salt = store._database._salt
@@ -423,7 +414,7 @@ async def test_each_store_has_a_salt_of_its_own(tmp_path: Path) -> None:
     topic = Topic(f"peerbet.chat x {digest}", str)
     names = set[str]()
     for number in range(2):
-        async with opened(tmp_path / f"{number}.sqlite") as store:
+        async with opened_file(tmp_path / f"{number}.sqlite") as store:
             await store.log(topic).append(messages(1))
             await store.make_limiter(topic.name, "chat", RATE).acquire(Priority.POLL)
             snapshot = await store.snapshot()
@@ -463,12 +454,12 @@ async def test_after_a_power_failure_mail_is_marked(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last acknowledgements may be missing: what is returned again is marked, new mail not."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(MAIL)
         await log.append(mails("a", "b"))
         await log.reader("me").seek(1)
     monkeypatch.setattr(schema_module, "boot_id", lambda: "another boot")
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         log = store.log(MAIL)
         await log.append(mails("c"))
         entries = await log.reader("me").read(1, 10)
@@ -510,7 +501,7 @@ async def test_a_pipe_or_link_as_the_old_file_of_positions_is_ignored(path: Path
     for make in (os.mkfifo, lambda name: name.symlink_to(path)):
         make_old_file(path, "none")
         make(positions)
-        async with opened(path) as store:
+        async with opened_file(path) as store:
             assert await store.log(Topic("peerbet.chat x none", str)).reader("me").position() == 2
         assert not os.path.lexists(positions)  # noqa: ASYNC240
         path.unlink()  # noqa: ASYNC240
@@ -530,7 +521,7 @@ async def test_a_file_with_code_of_others_is_rejected(
     path: Path, code: str, read_only: bool
 ) -> None:
     """It would be executed in this program."""
-    async with opened(path):
+    async with opened_file(path):
         pass
     with closing(sqlite3.connect(path)) as other, other:
         other.execute(CODE[code])
@@ -583,7 +574,7 @@ DAMAGE: Final = (
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_a_crafted_file_raises_nothing_but_store_errors(path: Path, damage: str) -> None:
     """Whatever is in it: opening, reading, appending, pacing, and looking at it."""
-    async with opened(path) as store:
+    async with opened_file(path) as store:
         await use(store)
     with closing(sqlite3.connect(path)) as other, other:
         other.execute("PRAGMA ignore_check_constraints = ON")

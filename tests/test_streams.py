@@ -17,7 +17,7 @@ from helpers import assert_nothing_more, examples, logged_levels, now, schedule,
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import Scripted
-from stores import InterceptingStore, StoreFactory
+from stores import InterceptingStore, StoreFactory, opened
 
 from pythpeer import (
     AccessDeniedError,
@@ -141,16 +141,6 @@ async def running(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@asynccontextmanager
-async def opened(store: Store) -> AsyncIterator[Store]:
-    """Use *store* without a session."""
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 @pytest.fixture
