@@ -110,7 +110,7 @@ class DestructiveSource(PollSource[T]):
         history: Request[tuple[DecodedItem[T], ...]],
         mark_recovered: Callable[[T], T],
     ) -> None:
-        self.name = unread.endpoint.name
+        self.name: str = unread.endpoint.name
         self._caller = caller
         """Gets tokens and sends requests."""
         self._unread = unread

@@ -87,7 +87,7 @@ class NumberedSource(PollSource[T]):
         is_same: Callable[[T, T], bool],
         date_of: Callable[[T], datetime | None],
     ) -> None:
-        self.name = endpoint.name
+        self.name: str = endpoint.name
         self._caller = caller
         """Gets tokens and sends requests."""
         self._endpoint = endpoint
