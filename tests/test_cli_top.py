@@ -195,7 +195,7 @@ def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -
 
 def test_an_empty_store_is_named_as_such() -> None:
     """There are no tables without rows."""
-    assert "This store is empty." in render(StoreSnapshot((), ()))
+    assert "This store is empty: no bot has used it yet." in render(StoreSnapshot((), ()))
 
 
 # -- the command ----------------------------------------------------------------------------------

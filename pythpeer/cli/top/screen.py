@@ -93,7 +93,10 @@ class TopScreen:
         snapshot = self._snapshot
         parts: list[RenderableType] = [self._title(size)]
         if not snapshot.logs and not snapshot.endpoints:
-            parts.append(Text("\nThis store is empty.", "dim"))
+            parts.append(Text("\nThis store is empty: no bot has used it yet.", "dim"))
+            if "prefix" in self._store_name:
+                advice = "?prefix=NAME in the URL selects another prefix of the server."
+                parts.append(Text(advice, "dim"))
         if snapshot.logs:
             parts += [Text(), self._logs(wide=wide)]
         if snapshot.endpoints:
