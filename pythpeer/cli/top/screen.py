@@ -137,7 +137,7 @@ class TopScreen:
             if log.pending_fetches:
                 title.append(f" fetches pending: {log.pending_fetches}", "gap")
             if not log.has_leader:
-                title.append(" not polled", "dim")
+                title.append(" not polled now", "dim")
             first = (title, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
             names: list[tuple[RenderableType, ...]] = [
                 (sanitize(reader.name), f"{reader.position:,}", _lag(reader.lag, wide=wide))
