@@ -34,6 +34,19 @@ def promises(checker: Checker) -> list[str]:
     return [violation.promise for violation in checker.violations]
 
 
+def test_a_name_may_be_new_after_the_store_was_emptied() -> None:
+    """Its stream of the chat then continues with new messages; no mail is lost."""
+    checker = make_checker(shared=True)
+    checker.store_emptied(1.0)
+    for stream in (CHAT, MAIL):
+        checker.began(2.0, stream)
+    checker.message(3.0, "chat 4", 4)
+    assert list(checker.readings[CHAT].due) == ["chat 4"]
+    assert list(checker.readings[MAIL].due) == ["mail 1"]
+    checker.began(60.0, CHAT)
+    assert list(checker.readings[CHAT].due) == ["chat 4"]
+
+
 def test_a_run_without_trouble_keeps_all_promises() -> None:
     """Also if a program is killed: its last item is redelivered."""
     checker = make_checker()
