@@ -26,7 +26,7 @@ from .errors import InvalidRequestError
 from .pacing.bucket import Rate
 from .secret import Secret, account_of
 from .stores.base import Topic
-from .streams.destructive import DecodedItem, DestructiveSource
+from .streams.destructive import DecodedItem, DestructiveSource, fetch_timeout
 from .streams.poller import Poller, Pollers
 from .streams.stream import Stream
 from .validation import check_integer, check_text
@@ -189,6 +189,7 @@ class PythBots:
             Mail,
             destructive=True,
             mark_recovered=_mark_recovered,
+            fetch_timeout=fetch_timeout(caller.timeout),
         )
         """The log of the mail, one for each account."""
 

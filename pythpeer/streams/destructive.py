@@ -39,7 +39,7 @@ from ..stores.base import DIRECT, Log, NewEntry
 from ..wire.request import Request
 from .poller import Poller, PollSource, loop_time, store_items
 
-__all__ = ["DecodedItem", "DestructiveSource"]
+__all__ = ["DecodedItem", "DestructiveSource", "fetch_timeout"]
 
 logger: Final = logging.getLogger("pythpeer.streams")
 
@@ -64,6 +64,11 @@ MAX_INTENT: Final = 86400.0
 MAX_DRAIN: Final = 300.0
 """Seconds for which closing the session waits for a read at most, where the time limit is longer or
 infinite."""
+
+
+def fetch_timeout(timeout: float) -> float:
+    """Return the seconds within which a read is over whose time limit is *timeout*."""
+    return min(timeout, MAX_INTENT) + INTENT_GRACE
 
 
 class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
@@ -262,7 +267,7 @@ class DestructiveSource(PollSource[T]):
 
     async def _try_read_unread(self, log: Log[T], permit: Permit, attempt: int) -> _Outcome:
         """Store a fetch intent, send the destructive read, and append its result."""
-        intent = await log.begin_fetch(min(self._caller.timeout, MAX_INTENT) + INTENT_GRACE)
+        intent = await log.begin_fetch(fetch_timeout(self._caller.timeout))
         try:
             result = await self._caller.try_once(self._unread, permit, attempt)
         except PythpeerError as error:
