@@ -116,7 +116,7 @@ class Session(AsyncContextOnly):
             most 128 headers.
         idle_check: Seconds without a message after which a chat stream looks for the newest one, in
             place of another poll, to notice that the service has started its ids anew; 0 never
-            does.
+            does. Sessions that share a store should have the same value, because any of them polls.
         ssl_context: A TLS context, for a private certificate authority. It must check certificates
             and host names: that cannot be switched off.
         on_request: A hook that is called before each request is sent.
