@@ -38,7 +38,7 @@ import msgspec
 import redis_server
 from chaos_checker import Checker, Kind, Lateness, Violation
 from fork_server import ForkedProcess, ForkServer
-from proc_chaos import STORE_UNUSABLE, Settings
+from proc_chaos import MAX_LATE, STORE_UNUSABLE, Settings
 from redis import Redis
 from redis.exceptions import RedisError
 from redis_proxy import RedisProxy
@@ -289,6 +289,8 @@ class Worker:
                 self.is_ok = values[0]
                 if not self.is_ok:
                     self.awake_since = now()
+            case "late":
+                checker.was_late(now(), values[0], self.name)
             case "began":
                 self._open_streams += 1
                 checker.began(now(), (values[0], values[1]))
@@ -753,6 +755,8 @@ class Run:
             due = now() + 0.01
             await asyncio.sleep(0.01)
             self.services.lateness.add(now(), now() - due)
+            if now() > due + MAX_LATE:
+                self.checker.was_late(now(), now() - due)
 
     async def _supervise(self) -> None:
         """Start workers that have ended again, and look for streams that are silent."""

@@ -120,6 +120,8 @@ class Checker:
         self._emptied_at = -math.inf
         """When the store was emptied last."""
         self._windows: list[Window] = []
+        self._redeliveries: list[tuple[Violation, Delivery]] = []
+        """The violations of a round for which a trouble may still be reported."""
         self._requests: dict[str, tuple[float, float]] = {}
         """By endpoint: the time of the last request, and by how much it was recorded late."""
         self._reported: set[tuple[str, str]] = set()
@@ -180,7 +182,7 @@ class Checker:
         self.counts["delivered"] += 1
         earlier = reading.delivered.get(text)
         if earlier is not None:
-            self._check_redelivery(at, reading, text, earlier, recovered=recovered)
+            self._check_redelivery(at, worker, reading, text, earlier, recovered=recovered)
         elif reading.kind == "chat":
             self._check_order(at, reading, worker, text)
         reading.due.pop(text, None)
@@ -189,7 +191,14 @@ class Checker:
         reading.last_at = at
 
     def _check_redelivery(
-        self, at: float, reading: Reading, text: str, earlier: Delivery, *, recovered: bool
+        self,
+        at: float,
+        worker: str,
+        reading: Reading,
+        text: str,
+        earlier: Delivery,
+        *,
+        recovered: bool,
     ) -> None:
         self.counts["redelivered"] += 1
         if text in reading.unacknowledged:
@@ -200,9 +209,10 @@ class Checker:
             self.report(
                 at,
                 "nothing acknowledged is redelivered",
-                f"{reading}: {text!r}, {at - earlier.at:.2f} s after {earlier.worker} had it"
+                f"{reading}: {text!r}, to {worker} {at - earlier.at:.2f} s after {earlier.worker}"
                 f"{self._windows_near(earlier)}",
             )
+            self._redeliveries.append((self.violations[-1], earlier))
 
     def _windows_near(self, delivery: Delivery) -> str:
         """Return when the worker could not reach the store around a delivery."""
@@ -256,6 +266,17 @@ class Checker:
     def trouble_ends(self, at: float, window: Window) -> None:
         self._windows.remove(window)
         self._windows.append(window._replace(end=at))
+
+    def was_late(self, at: float, seconds: float, worker: str | None = None) -> None:
+        """A worker, or what forwards the commands of all, has just stood still for some seconds.
+
+        The worker may have counted as dead. That is reported afterwards.
+        """
+        self._windows.append(Window(worker, at - seconds, at))
+        for violation, delivery in list(self._redeliveries):
+            if self._excused(delivery):
+                self._redeliveries.remove((violation, delivery))
+                self.violations.remove(violation)
 
     def store_emptied(self, at: float) -> None:
         """The store has lost its positions and its mail: anything may be redelivered."""
@@ -334,6 +355,7 @@ class Checker:
             kept = set(reading.current.values()) | reading.unacknowledged
             yield from (text for text in reading.delivered if text not in kept)
         self._windows = [window for window in self._windows if window.end > at - 60.0]
+        self._redeliveries.clear()
 
     def forget(self, texts: set[str]) -> None:
         """Forget items of which the services know nothing any more."""
