@@ -151,6 +151,10 @@ class DestructiveSource(PollSource[T]):
         self._repeated: frozenset[str] = frozenset()
         """Those of them that were in the result before as well: the service has repeated them."""
 
+    def forget_failures(self) -> None:
+        """End the failures of the endpoint: another session reads from it."""
+        self._caller.outcomes[self.name].forget_failures()
+
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
         return await log.max_acknowledged()
