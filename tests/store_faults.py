@@ -445,6 +445,11 @@ OPENING: Final = (
         },
     ),
     OpeningFault(
+        "another program has locked it for longer than a minute",
+        "raises transient",
+        {"locked": locked_file},
+    ),
+    OpeningFault(
         "it contains a trigger or a view",
         "raises",
         {

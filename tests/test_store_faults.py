@@ -19,6 +19,7 @@ from store_faults import (
 )
 
 from pythpeer.stores.sqlite import database as database_module
+from pythpeer.stores.sqlite import store as store_module
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +33,8 @@ def short_busy_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread of a file waits on real time, which must not be long."""
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 0.02)
     monkeypatch.setattr(database_module, "BUSY_RETRY", 0.001)
+    monkeypatch.setattr(store_module, "OPEN_TIMEOUT", 0.05)
+    monkeypatch.setattr(store_module, "OPEN_RETRY", 0.01)
 
 
 VIRTUAL = {title: row for title, row in STORE_FAULTS.items() if row.store != "real redis"}
