@@ -107,7 +107,8 @@ class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     ok: bool
     """Whether the session is open, the last request of each endpoint and the last poll of each
-    stream did not fail, and no stream has a ``recovery_error``."""
+    stream did not fail, and no stream has a ``recovery_error``. A failure of this session is
+    forgotten while another one on the same store polls without one."""
 
     open: bool
     """Whether the session is open."""

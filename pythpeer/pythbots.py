@@ -26,7 +26,7 @@ from .errors import InvalidRequestError, MissingKeyError
 from .pacing.bucket import Rate
 from .secret import Secret, account_of
 from .stores.base import Topic
-from .streams.destructive import DecodedItem, DestructiveSource, Reads
+from .streams.destructive import DecodedItem, DestructiveSource, Reads, fetch_timeout
 from .streams.poller import Poller, Pollers
 from .streams.stream import Stream
 from .validation import check_integer, check_text, percent_encode
@@ -193,6 +193,7 @@ class PythBots:
             Mail,
             destructive=True,
             mark_recovered=_mark_recovered,
+            fetch_timeout=fetch_timeout(caller.timeout),
         )
         """The log of the mail, one for each account."""
 

@@ -23,7 +23,7 @@ from pythpeer.pacing.shared import TOKEN_TTL, SharedBucket, _State
 from pythpeer.stores.redis.scripts import script
 
 TICK: Final = 1 / 64
-KEYS: Final = ("state", "server", "alive")
+KEYS: Final = ("state", "server", "alive", "salt:0")
 FOREVER: Final = 10**15
 
 
@@ -40,7 +40,7 @@ class ScriptUnderTest:
         self._server = Commands(FakeServer(version=(7,)), 0, client_class=Redis)
         self._server.clock = lambda: self.now
         self._server.write = self._responses.append
-        self._execute("HSET", "server", "since", 0)  # long before the test
+        self._execute("HSET", "server", "since", 0, "salt", 0)  # long before the test
 
     def _execute(self, *words: object) -> bytes:
         parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in (str(w).encode() for w in words)]
@@ -60,7 +60,7 @@ class ScriptUnderTest:
             0,
             0,
         )
-        response = self._execute("EVAL", script("bucket").text, 3, *KEYS, owner, *numbers, *events)
+        response = self._execute("EVAL", script("bucket").text, 4, *KEYS, owner, *numbers, *events)
         assert response.startswith(b"*5\r\n:"), response
         wait, paused = (int(line[1:]) / 1e6 for line in response.split(b"\r\n")[1:3])
         return wait, paused

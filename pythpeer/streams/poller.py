@@ -179,6 +179,9 @@ class PollSource(abc.ABC, Generic[T]):
         Sets ``poller.in_flight`` as soon as it has a token.
         """
 
+    def forget_failures(self) -> None:
+        """End the failures of earlier requests, because another session polls now."""
+
     async def drain(self) -> None:
         """Wait for what must still be stored while the session closes; by default nothing."""
 
@@ -337,7 +340,7 @@ class Poller(Generic[T]):
         self._reported_numbering = 0
         """The first position of the latest numbering that was logged."""
         self._last_failed = False
-        """Whether the last poll of this session failed, for a cause other than the store."""
+        """Whether the last poll of this session failed, in the service or in the store."""
         self._next_round_at = 0.0
         """Loop time before which no round polls, after a permanent transport error."""
 
@@ -394,16 +397,15 @@ class Poller(Generic[T]):
             error = await self.source.try_poll(self)
         except PythpeerError as raised:
             error = raised.with_traceback(None)
+            self._last_failed = True
             if not isinstance(error, StoreError):
-                self._last_failed = True
                 self.outcomes.record(error)
                 return error  # errors of the service are returned; what is raised is permanent
         finally:
             self.in_flight = False
         if error is not None and self.closed:
             return self._closed_error()  # closing the session made the poll fail
-        if not isinstance(error, StoreError):
-            self._last_failed = error is not None
+        self._last_failed = error is not None
         return self._record(error)
 
     async def _must_poll(self) -> bool:
@@ -414,7 +416,9 @@ class Poller(Generic[T]):
             return True
         await self._wait_for_append()
         self._store_failures.succeeded()
-        self.outcomes.forget_failures()  # another session polls now
+        # Another session polls now, and its last poll did not fail: else the lease would be free.
+        self.outcomes.forget_failures()
+        self.source.forget_failures()
         # Polls in this round if a stream needs it: until the next round, that stream might have
         # stopped waiting and started again, each time too late.
         return self._needs_poll
