@@ -219,11 +219,7 @@ class Connections:
                 continue
             wait = random.uniform(backoff / 2, backoff)
             if outcome.malformed:
-                outcome = self._failure(
-                    f"has malformed data under the key {self._shown(str(keys[0]))}, or under"
-                    " another one with this end: another program has written there",
-                    transient=False,
-                )
+                outcome = self._failure(_malformed(self._shown(str(keys[0]))), transient=False)
             if not outcome.retryable or loop.time() + wait > end:
                 break
             await asyncio.sleep(wait)
@@ -423,7 +419,10 @@ class Connections:
         text, salt = script("register_run").text, self._keys.salt.hex()
         await connection.send_command("EVAL", text, 1, self._keys.server, run, salt)
         stored_salt, renamed = cast("list[bytes]", await connection.read_response())
-        self._keys.salt = bytes.fromhex(stored_salt.decode())
+        try:
+            self._keys.salt = bytes.fromhex(stored_salt.decode())
+        except ValueError:
+            raise InvalidResponse(_malformed(self._keys.server)) from None
         self.has_renamed = renamed == b"1"
 
     # -- errors -----------------------------------------------------------------------------------
@@ -441,6 +440,8 @@ class Connections:
         if code in ERRORS:
             reason, transient, retryable = ERRORS[code]
             return self._failure(reason, transient=transient, retryable=retryable)
+        if is_about_data(error):
+            return self._failure(_malformed(self._keys.server), transient=False)
         if isinstance(error, e.InvalidResponse):
             return self._failure(self._shown(text), transient=False)
         if isinstance(error, e.ResponseError):
@@ -472,6 +473,14 @@ class Connections:
             for spelling in (password.reveal(), password.encoded()):
                 text = text.replace(spelling, "***")
         return "".join(c if c.isprintable() else "?" for c in text)[:200]
+
+
+def _malformed(key: str) -> str:
+    """Return the reason where a script fails because of what is stored."""
+    return (
+        f"has malformed data under the key {key}, or under another one with this end: another"
+        " program has written there"
+    )
 
 
 async def _discard(connection: Connection) -> None:
