@@ -803,6 +803,19 @@ async def test_a_read_is_on_record_before_it_is_sent(
         assert await store.fetch_is_lost() is (end == "drop")
 
 
+async def test_a_read_with_a_limit_of_its_own_is_not_lost_before_it(
+    new_store: StoreFactory, plain: Scripted
+) -> None:
+    """Another session would treat it as lost, and read the whole history."""
+    store = RecordingStore(new_store())
+    plain.script("readnew", ScriptedFault(after=40.0))
+    async with plain.session(store=store, timeout=5.0) as session:
+        reading = asyncio.ensure_future(session.pythbots.unread_mail(timeout=60.0))
+        await asyncio.sleep(39.0)
+        assert not await store.logs[0].lost_fetches()
+        assert await reading == ()
+
+
 async def test_mail_that_another_session_recovered_is_not_repeated(
     new_store: StoreFactory,
 ) -> None:
@@ -860,7 +873,11 @@ async def test_no_task_is_left_over(new_store: StoreFactory, plain: Scripted) ->
     before, store = asyncio.all_tasks(), new_store()
     async with plain.session(store=store) as session:
         stream = session.pythbots.mail_stream()
-        for how, work in itertools.product(HOWS, (stream.__anext__, session.pythbots.unread_mail)):
+        works: tuple[Callable[[], Awaitable[object]], ...] = (
+            stream.__anext__,
+            session.pythbots.unread_mail,
+        )
+        for how, work in itertools.product(HOWS, works):
             plain.script("readnew", ScriptedFault(after=2.0))
             await asyncio.sleep(1.0)  # the next token is due
             await limited(work, 0.5, how)
