@@ -872,6 +872,17 @@ def test_the_environment_can_name_a_server(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(store_from_url("memory"), MemoryStore)
 
 
+def test_the_url_can_name_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a command can watch a bot with a prefix of its own; an argument goes first."""
+    monkeypatch.setenv("PYTHPEER_STORE", "redis://h/2?prefix=dash&ssl_ca_certs=x")
+    assert "prefix 'dash'" in Session.from_env().describe()
+    assert "prefix 'main'" in str(RedisStore("redis://h"))
+    assert "prefix 'own'" in str(RedisStore("redis://h?prefix=dash", prefix="own"))
+    for wrong in ("a%20b", "a%7Bb", "a" * 101):
+        with pytest.raises(InvalidRequestError, match="prefix"):
+            RedisStore(f"redis://h?prefix={wrong}")
+
+
 def test_without_the_extra_it_is_named_when_a_session_opens() -> None:
     """Importing and creating a store needs no redis; the error says how to install it."""
     program = (
@@ -888,7 +899,7 @@ def test_without_the_extra_it_is_named_when_a_session_opens() -> None:
         check=False,
         cwd=HOME,
     )
-    assert "pip install 'pythpeer[redis]' None None" in done.stdout, done.stderr
+    assert "pip install \"redis>=5.2\" (the extra 'redis') None None" in done.stdout, done.stderr
 
 
 def test_importing_needs_no_redis() -> None:

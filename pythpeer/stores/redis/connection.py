@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
+from ...extras import install_advice
 from .address import Address
 from .keys import Keys
 from .scripts import Script, script
@@ -167,7 +168,7 @@ class Connections:
         """Check that the server can be used. Raises `StoreError` without a retry if it cannot."""
         self._open = find_spec("redis") is not None
         if not self._open:
-            raise StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'")
+            raise StoreError(f"RedisStore needs redis; {install_advice('redis')}")
         self._was_accepted = False
         outcome = await self._execute_once(_pack_command(b"", 0, ("PING",)))
         if isinstance(outcome, _Failure):
