@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         """Why no further head will arrive: set once."""
 
         self._must_close = False
-        """Whether a response has announced that the connection ends with it."""
+        """Whether the connection ends with a response that has arrived."""
 
         self._paused = False
         """Whether reading is paused, because enough of the body waits to be read."""
