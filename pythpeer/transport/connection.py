@@ -87,7 +87,8 @@ class Connection(asyncio.Protocol):
         """Maximum size of a header of a response, in bytes."""
 
         self._parser: ResponseParser | None = None
-        """The parser of the response under way: set by `send`."""
+        """The parser of the response under way: a new one by each `send`, because half a head may
+        have arrived after the last response."""
 
         self._in_head = False
         """Whether the next bytes belong to a head: set by `send`, reset by the end of a head."""

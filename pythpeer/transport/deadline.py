@@ -30,7 +30,7 @@ class Deadlines:
 
         self._loop = asyncio.get_running_loop()
 
-        self._under_way: dict[Deadline, None] = {}
+        self.under_way: dict[Deadline, None] = {}
         """The attempts under way, oldest first: a `Deadline` adds and removes itself."""
 
         self._timer: asyncio.TimerHandle | None = None
@@ -48,20 +48,15 @@ class Deadlines:
             raise RuntimeError("a request must be sent in a task")
         return Deadline(self, task, self._loop.time() + self._seconds)
 
-    def add(self, deadline: Deadline) -> None:
-        """Cancel the task of *deadline* at its time."""
-        self._under_way[deadline] = None
+    def set_timer(self, at: float) -> None:
+        """Cancel the expired attempts at this time, if that is not to be done earlier."""
         if self._timer is None and self._seconds < math.inf:
-            self._timer = self._loop.call_at(deadline.at, self._cancel_expired)
-
-    def remove(self, deadline: Deadline) -> None:
-        """Do not cancel the task of *deadline* any more."""
-        self._under_way.pop(deadline, None)
+            self._timer = self._loop.call_at(at, self._cancel_expired)
 
     def _cancel_expired(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for deadline in list(self._under_way):
+        for deadline in list(self.under_way):
             if deadline.at > now:
                 self._timer = self._loop.call_at(deadline.at, self._cancel_expired)
                 return
@@ -72,7 +67,7 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for deadline in list(self._under_way):
+        for deadline in list(self.under_way):
             deadline.end(TransportClosedError)
 
 
@@ -99,12 +94,13 @@ class Deadline:
 
     def end(self, reason: type[Exception]) -> None:
         """Cancel the task, so that the block raises *reason*."""
-        self._deadlines.remove(self)
+        self._deadlines.under_way.pop(self, None)
         self._ended_by = reason
         self._task.cancel()
 
     def __enter__(self) -> None:
-        self._deadlines.add(self)
+        self._deadlines.under_way[self] = None
+        self._deadlines.set_timer(self.at)
 
     def __exit__(
         self,
@@ -112,7 +108,7 @@ class Deadline:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._deadlines.remove(self)
+        self._deadlines.under_way.pop(self, None)
         reason = self._ended_by
         if reason is None or self._task.uncancel() > self._cancelling or kind is None:
             return
