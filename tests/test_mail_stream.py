@@ -18,7 +18,7 @@ from helpers import (
     DEEP,
     SHORT_BACKOFF,
     examples,
-    frozen_collector,
+    freeze_collector,
     logged_levels,
     now,
     schedule,
@@ -514,13 +514,13 @@ async def test_a_failure_without_a_caller_is_not_reported(
     store = FailingAppends(new_store())
     services.script("readnew", ScriptedFault(after=2.0))
     services.deliver("one")
-    with frozen_collector():
-        async with services.session(store=store) as session:
-            await limited(session.pythbots.unread_mail, 1.0, "cancel")
-            await asyncio.sleep(5.0)
-            assert store.failures == 1
-            gc.collect()
+    freeze_collector()
+    async with services.session(store=store) as session:
+        await limited(session.pythbots.unread_mail, 1.0, "cancel")
+        await asyncio.sleep(5.0)
+        assert store.failures == 1
         gc.collect()
+    gc.collect()
     assert reports == []
 
 

@@ -446,6 +446,24 @@ async def test_pending_mail_is_never_trimmed(program: Callable[..., RedisStore])
     assert await read_ids(log.reader(None)) == [6, 7]
 
 
+async def test_pending_mail_is_not_trimmed_because_of_another_name(
+    program: Callable[..., RedisStore],
+) -> None:
+    """Readers of the other name have acknowledged all of it."""
+    store = program(max_length=2)
+    await store.open()
+    log = store.log(MAIL)
+    await log.append(new_mails(1, 2, 3))
+    slow, fast = log.reader("slow"), log.reader("fast")
+    await slow.seek_if_new(0)
+    await fast.seek_if_new(0)
+    assert await read_ids(slow, ack=False) == [1]
+    assert await read_all(fast) == [1, 2, 3]
+    await fast.flush()
+    await log.append(new_mails(4, 5))
+    assert await read_ids(log.reader(None)) == [1, 2, 3, 4, 5]
+
+
 async def test_other_programs_can_read_the_stream(url: str, first_store: RedisStore) -> None:
     """With the key and the format of the documentation, and with the service's ids."""
     from redis.asyncio import Redis
