@@ -114,7 +114,7 @@ class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the session is open."""
 
     endpoints: Mapping[str, EndpointHealth]
-    """Health of each endpoint that was used, by its name."""
+    """Health of each endpoint of the session, by its name, also of those without a request yet."""
 
     streams: tuple[StreamHealth, ...]
     """Health of each stream that is not closed, oldest first."""

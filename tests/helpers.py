@@ -8,8 +8,8 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, Unpack
@@ -209,18 +209,14 @@ def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
     ]
 
 
-@contextmanager
-def frozen_collector() -> Iterator[None]:
-    """Exclude the objects that exist now from garbage collection while the block lasts.
+def freeze_collector() -> None:
+    """Exclude all objects that exist now from the garbage collections of the rest of the run.
 
-    A collection of all objects of a test run takes a tenth of a second.
+    They are not included again, because a collection of all objects of a run takes a tenth of a
+    second.
     """
     gc.collect()
     gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 # -- programs of the documentation ----------------------------------------------------------------

@@ -141,6 +141,21 @@ class _Lua:
         return getattr(self._runtime, name)
 
 
+class _Unchecked:
+    """A Lua runtime that shows no global variables.
+
+    fakeredis looks for new ones at each command of a script, which takes as long as the command,
+    and again at the end of the script, which is sufficient.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self.table_from: Callable[..., Any] = runtime.table_from
+
+    def globals(self) -> dict[bytes, Any]:
+        """Return no variables."""
+        return {}
+
+
 class Commands(FakeSocket):
     """The commands of a connection, executed with a given clock, and without blocking."""
 
@@ -148,6 +163,7 @@ class Commands(FakeSocket):
     clock: Callable[[], float]
     _end: asyncio.TimerHandle | None = None
     _changed: Callable[[], None]
+    _unchecked: _Unchecked | None = None
 
     def time(self) -> list[bytes]:
         """The command TIME, also in scripts."""
@@ -163,6 +179,15 @@ class Commands(FakeSocket):
         if lua is None:
             lua = vars(server)["_lua"] = _Lua(super()._get_server_runtime(server))
         return lua
+
+    def _lua_redis_call(
+        self, lua_runtime: Any, expected_globals: set[Any], op: bytes, *args: Any
+    ) -> Any:
+        """Execute a command of a script."""
+        runtime = self._unchecked
+        if runtime is None:
+            runtime = self._unchecked = _Unchecked(lua_runtime)
+        return super()._lua_redis_call(runtime, expected_globals, op, *args)
 
     def _blocking(
         self,

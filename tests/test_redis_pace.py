@@ -214,3 +214,23 @@ def test_a_token_that_was_just_granted_needs_no_heartbeat(
     # An outstanding token delays the next one; one of a dead owner counts as used now.
     recheck_interval = 0.02
     assert wait == (recheck_interval if alive else rate.interval)
+
+
+def test_a_request_that_is_reported_twice_counts_once() -> None:
+    """Its event is sent again where the response to the first one was lost."""
+    script, rate = ScriptUnderTest(), Rate(1.0, 2, 0.5)
+    assert script.send("one", rate, "t", 1) == (0.0, 0.0)
+    for _ in range(2):
+        script.send("one", rate, "w", 1, microseconds(0.5), 0)
+    assert script.send("one", rate, "t", 2) == (0.0, 0.0)
+
+
+def test_an_early_response_makes_the_next_token_due_earlier() -> None:
+    """The interval counts from it; a second report of it changes nothing."""
+    script, rate = ScriptUnderTest(), Rate(1.0, 1, 0.5)
+    script.send("one", rate, "t", 1)
+    script.send("one", rate, "w", 1, microseconds(0.5), 0)
+    for _ in range(2):
+        script.now += 0.125
+        script.send("one", rate, "a", 1, 0)
+    assert script.send("two", rate, "t", 1) == (0.875, 0.0)

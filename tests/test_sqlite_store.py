@@ -571,6 +571,20 @@ async def test_a_position_is_the_one_that_another_program_has_set(path: Path) ->
         assert await other.log(CHAT).reader("me").position() == 5
 
 
+async def test_a_slower_program_moves_no_position_back(path: Path) -> None:
+    """Of two programs that use a name, the acknowledgement that is farthest counts."""
+    async with opened_file(path) as store, opened_file(path) as other:
+        await store.log(CHAT).append(notes(*range(1, 10)))
+        fast, slow = store.log(CHAT).reader("me"), other.log(CHAT).reader("me")
+        await fast.seek(0)
+        assert await slow.position() == 0
+        for reader, position in ((fast, 9), (slow, 4)):
+            reader.ack(position)
+            await reader.flush()
+    async with opened_file(path) as store:
+        assert await store.log(CHAT).reader("me").position() == 9
+
+
 async def test_a_position_that_was_rolled_back_is_not_stored(path: Path) -> None:
     """A name whose first position could not be written has none, and takes no row of another."""
     async with opened_file(path) as store:

@@ -222,6 +222,11 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
         """
 
     @property
+    def outlasts_program(self) -> bool:
+        """Whether positions are still there when the program is started again."""
+        return True
+
+    @property
     def keeps_failed_appends(self) -> bool:
         """Whether the log repeats an append that failed, if its topic is read destructively.
 

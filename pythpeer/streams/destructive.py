@@ -287,6 +287,7 @@ class DestructiveSource(PollSource[T]):
                 poller.recovery_error = None  # another session may have recovered it
             if (lost or self._held) and loop_time() >= self._history_due:
                 return await self._try_recover(poller, permit, lost, attempt)
+            poller.bypassed = False
             return await self._try_read_unread(poller.log, permit, attempt)
         except PythpeerError as error:  # of the store
             return _Outcome(error.with_traceback(None))
@@ -362,6 +363,7 @@ class DestructiveSource(PollSource[T]):
             )
         await self._store(log, entries, lost)
         self._held.clear()
+        poller.bypassed = True
         return _Outcome(fetched=True, complete=True)
 
     def _history_failed(self, poller: Poller[T], error: PythpeerError) -> _Outcome:

@@ -212,7 +212,15 @@ class _FailureBackoff:
     Logs the first failure, one every `WARNING_INTERVAL`, and the recovery.
     """
 
-    __slots__ = ("_endpoint", "_max_delay", "_name", "_warn_at", "failures", "not_before")
+    __slots__ = (
+        "_endpoint",
+        "_failures_in_all",
+        "_max_delay",
+        "_name",
+        "_warn_at",
+        "failures",
+        "not_before",
+    )
 
     def __init__(self, endpoint: str, name: str, max_delay: float) -> None:
         self._endpoint = endpoint
@@ -222,7 +230,9 @@ class _FailureBackoff:
         self._max_delay = max_delay
         """Seconds of the longest back-off."""
         self.failures = 0
-        """Consecutive failures; 0 after a success."""
+        """Consecutive failures; 0 after a success, and after `bypassed`."""
+        self._failures_in_all = 0
+        """Failures since the last success: those that the log lines state."""
         self.not_before = 0.0
         """Loop time before which nothing is tried again. Set by `failed`."""
         self._warn_at = 0.0
@@ -231,24 +241,32 @@ class _FailureBackoff:
     def failed(self, error: PythpeerError) -> float:
         """Count one more failure. Returns the back-off in seconds."""
         self.failures += 1
+        self._failures_in_all += 1
         delay = backoff(self.failures, BASE_DELAY, self._max_delay)
         now = loop_time()
         self.not_before = now + delay
-        if self.failures == 1 or now >= self._warn_at:
+        if self._failures_in_all == 1 or now >= self._warn_at:
             self._warn_at = now + WARNING_INTERVAL
             extra = {
                 "endpoint": self._endpoint,
                 "error": type(error).__name__,
-                "failures": self.failures,
+                "failures": self._failures_in_all,
             }
             logger.warning("%s; the stream keeps retrying", error, extra=extra)
         return delay
 
     def succeeded(self) -> None:
         """End the series of failures."""
-        if self.failures:
-            extra = {"endpoint": self._endpoint, "failures": self.failures}
-            logger.info("%s recovered after %d failures", self._name, self.failures, extra=extra)
+        if self._failures_in_all:
+            failures = self._failures_in_all
+            extra = {"endpoint": self._endpoint, "failures": failures}
+            counted = f"{failures} failure{'' if failures == 1 else 's'}"
+            logger.info("%s recovered after %s", self._name, counted, extra=extra)
+        self.bypassed()
+        self._failures_in_all = 0
+
+    def bypassed(self) -> None:
+        """End the back-off, not the series of failures: another request has worked instead."""
         self.failures = 0
 
 
@@ -292,6 +310,9 @@ class Poller(Generic[T]):
         self.recovery_error: str | None = None
         """Class of the error for which lost items cannot be recovered; ``None`` where there is
         none. The source changes it."""
+        self.bypassed = False
+        """Whether the last poll has only read what an earlier one has lost, so that its success
+        does not end a series of failures. The source changes it."""
         self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
         """Consecutive failed polls."""
         self._store_failures = _FailureBackoff(
@@ -410,7 +431,10 @@ class Poller(Generic[T]):
         self.outcomes.record(error)
         if error is None:
             self._store_failures.succeeded()
-            self._service_failures.succeeded()
+            if self.bypassed:
+                self._service_failures.bypassed()
+            else:
+                self._service_failures.succeeded()
         elif not is_transient(error):
             return error
         elif isinstance(error, StoreError):

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
+from ...extras import install_advice
 from .address import Address
 from .keys import Keys
 from .scripts import Script, script
@@ -167,7 +168,7 @@ class Connections:
         """Check that the server can be used. Raises `StoreError` without a retry if it cannot."""
         self._open = find_spec("redis") is not None
         if not self._open:
-            raise StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'")
+            raise StoreError(f"RedisStore needs redis; {install_advice('redis')}")
         self._was_accepted = False
         outcome = await self._execute_once(_pack_command(b"", 0, ("PING",)))
         if isinstance(outcome, _Failure):
@@ -242,11 +243,7 @@ class Connections:
                 continue
             wait = random.uniform(backoff / 2, backoff)
             if outcome.malformed:
-                outcome = self._failure(
-                    f"has malformed data under the key {self._shown(str(keys[0]))}, or under"
-                    " another one with this end: another program has written there",
-                    transient=False,
-                )
+                outcome = self._failure(_malformed(self._shown(str(keys[0]))), transient=False)
             if not outcome.retryable or loop.time() + wait > end:
                 return outcome
             await asyncio.sleep(wait)
@@ -447,7 +444,10 @@ class Connections:
         known = int(self._has_salt)
         await connection.send_command("EVAL", text, 1, self._keys.server, run, salt, known)
         stored_salt, renamed = cast("list[bytes]", await connection.read_response())
-        self._keys.salt = bytes.fromhex(stored_salt.decode())
+        try:
+            self._keys.salt = bytes.fromhex(stored_salt.decode())
+        except ValueError:
+            raise InvalidResponse(_malformed(self._keys.server)) from None
         self._has_salt = True
         self.has_renamed = renamed == b"1"
 
@@ -466,6 +466,8 @@ class Connections:
         if code in ERRORS:
             reason, transient, retryable = ERRORS[code]
             return self._failure(reason, transient=transient, retryable=retryable)
+        if is_about_data(error):
+            return self._failure(_malformed(self._keys.server), transient=False)
         if isinstance(error, e.InvalidResponse):
             return self._failure(self._shown(text), transient=False)
         if isinstance(error, e.ResponseError):
@@ -497,6 +499,14 @@ class Connections:
             for spelling in (password.reveal(), password.encoded()):
                 text = text.replace(spelling, "***")
         return "".join(c if c.isprintable() else "?" for c in text)[:200]
+
+
+def _malformed(key: str) -> str:
+    """Return the reason where a script fails because of what is stored."""
+    return (
+        f"has malformed data under the key {key}, or under another one with this end: another"
+        " program has written there"
+    )
 
 
 async def _discard(connection: Connection) -> None:

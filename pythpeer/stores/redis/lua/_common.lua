@@ -94,7 +94,7 @@ end
 -- Returns since when the server runs, which identifies its present run.
 local function present_run()
   local since = redis.call('HGET', SERVER, 'since')
-  if not since then
+  if not since or not string.match(since, '^%d+$') then
     since = fmt_int(now())
     redis.call('HSET', SERVER, 'since', since)
   end
