@@ -654,6 +654,7 @@ class Run:
                     GUARD,
                     IDLE_CHECK,
                     MAX_LENGTH,
+                    self._options.uvloop,
                 )
                 self.workers.append(Worker(self, settings))
                 self.workers[-1].start()
@@ -936,6 +937,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="of trouble in all")
     parser.add_argument("--seed", type=int, default=None, help="repeats the troubles of a run")
     parser.add_argument("--store", choices=("sqlite", "redis", "both"), default="both")
+    parser.add_argument("--uvloop", action="store_true", help="the event loops of the workers")
     parser.add_argument("--only", nargs="+", metavar="TROUBLE", help="to find a cause: no others")
     parser.add_argument(
         "--flush",

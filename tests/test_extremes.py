@@ -55,7 +55,7 @@ GREATEST: Final[Mapping[str, object]] = MappingProxyType(
 OPTIONS: Final[Mapping[str, tuple[Mapping[str, object], int]]] = MappingProxyType(
     {
         "greatest": (GREATEST, INT32_MAX),
-        "greatest finite": (GREATEST | {"timeout": MAX_SECONDS, "max_wait": MAX_SECONDS}, 10_000),
+        "greatest finite": ({**GREATEST, "timeout": MAX_SECONDS, "max_wait": MAX_SECONDS}, 10_000),
         "least": (
             {
                 "max_wait": 0,
