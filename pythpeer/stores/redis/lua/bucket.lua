@@ -4,7 +4,8 @@
 -- due(n) = max(due(n - 1), s(n - burst)) + interval. In addition there is a wait queue of
 -- processes, and an expiry of each outstanding token. All times are the server's, in microseconds.
 --
--- KEYS: the state; the server's run; the owners that are alive.
+-- KEYS: the state; the server's run; the owners that are alive; a name that ends with the salt with
+--       which the name of the state is made.
 -- ARGV: owner, interval, burst, guard, session timeout, the latest possible time of the store and the
 --       number of steps that it belongs to (0 if unknown), then the events, in their order:
 --   "w", ticket, guard, age    the request of a ticket was written, `age` ago
@@ -31,8 +32,11 @@
 --   cancelled    tickets that were released before the request for them arrived, by expiry
 -- In Python an owner's ticket is a number; here it is "<owner>/<number>".
 
-local STATE, SERVER, ALIVE = unpack(KEYS)
+local STATE, SERVER, ALIVE, SALT = unpack(KEYS)
 local owner = ARGV[1]
+if owner ~= '' and not knows_salt(SERVER, SALT) then
+  return redis.error_reply('SALT the store has another one')
+end
 local interval, burst, guard = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local TOKEN_TTL = 30000000      -- after this time an outstanding token counts as used
