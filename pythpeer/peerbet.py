@@ -30,7 +30,13 @@ from .dice import (
     roll_params,
     unknown_roll,
 )
-from .errors import DecodeError, InvalidRequestError, OutcomeUnknownError, PythpeerError
+from .errors import (
+    DecodeError,
+    InvalidRequestError,
+    MissingKeyError,
+    OutcomeUnknownError,
+    PythpeerError,
+)
 from .pacing.bucket import Rate
 from .posting import Poster, ReadBack
 from .secret import Secret, account_of
@@ -187,7 +193,9 @@ class Peerbet:
         self._poster = Poster(caller, self._read_back)
         """Sends posts, and searches the chat for those whose outcome is unknown."""
 
-    async def messages(self, after: int | None = None, last: int | None = None) -> ChatPage:
+    async def messages(
+        self, after: int | None = None, last: int | None = None, *, timeout: float | None = None
+    ) -> ChatPage:
         """Read one page of the chat; without arguments the last 50 messages.
 
         Private messages are included only with a key. A message that cannot be decoded is left out
@@ -197,6 +205,7 @@ class Peerbet:
             after: Return only messages with ids over this one, from 0. By default the service
                 returns the latest.
             last: Return this many messages at most, from 1 to 300. By default the service decides.
+            timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
             InvalidRequestError: If an argument is not valid; nothing was sent.
@@ -206,7 +215,7 @@ class Peerbet:
             check_integer("after", after, 0, endpoint=self.read_endpoint.name)
         if last is not None:
             check_integer("last", last, 1, MAX_LAST, endpoint=self.read_endpoint.name)
-        page = await self._caller.call(self._page_request(after, last))
+        page = await self._caller.call(self._page_request(after, last, timeout))
         messages = page.messages
         if after is not None and messages and messages[0].id <= after:
             messages = tuple(message for message in messages if message.id > after)
@@ -214,7 +223,9 @@ class Peerbet:
             messages, page.users_online, len(page.undecodable_ids) + len(page.undecodable)
         )
 
-    async def post(self, text: str, *, bot: bool = False, confirm: bool = False) -> int:
+    async def post(
+        self, text: str, *, bot: bool = False, confirm: bool = False, timeout: float | None = None
+    ) -> int:
         """Post *text* and return the new message's id. Needs the Peerbet key.
 
         It leaves at most once: when the outcome is unknown, `OutcomeUnknownError` is raised and
@@ -233,14 +244,17 @@ class Peerbet:
             text: The text, 1 to 250 characters.
             bot: Mark the message as posted by a bot.
             confirm: Search the chat for the message when the outcome of the post is unknown.
+            timeout: Seconds of one attempt at most, in place of those of the session. It applies to
+                the post, and to each read of the chat for *confirm*.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If the message may or may not have been posted.
             PythpeerError: If the post failed; nothing was posted.
         """
         self._check_posting(bot=bot, confirm=confirm)
-        request = self._post_request(text, bot=bot)
+        request = self._post_request(text, bot=bot, timeout=timeout)
         return await self._poster.post(request, text, confirm=confirm)
 
     async def post_long(
@@ -249,6 +263,7 @@ class Peerbet:
         *,
         bot: bool = False,
         confirm: bool = False,
+        timeout: float | None = None,
         on_part: Callable[[int], object] | None = None,
     ) -> tuple[int, ...]:
         """Post *text* of any length in parts, one after the other, and return their ids in order.
@@ -260,10 +275,12 @@ class Peerbet:
             text: The text. Its parts are those of `split_text`; blank text has no parts.
             bot: As in `post`, for each part.
             confirm: As in `post`, for each part.
+            timeout: As in `post`, for each part.
             on_part: Called with the id of each part as soon as it is posted.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If a part may or may not have been posted.
             PythpeerError: If a part failed.
         """
@@ -275,7 +292,7 @@ class Peerbet:
         except InvalidRequestError as error:
             error.endpoint = self.post_endpoint.name
             raise
-        requests = [self._post_request(part, bot=bot) for part in parts]
+        requests = [self._post_request(part, bot=bot, timeout=timeout) for part in parts]
         ids: list[int] = []
         for part, request in zip(parts, requests, strict=True):
             try:
@@ -296,6 +313,7 @@ class Peerbet:
         seed: int | None = None,
         currency: int = BITCOIN,
         stats: bool = False,
+        timeout: float | None = None,
     ) -> DiceRoll:
         """Roll the dice once. **This spends money.** Needs the Peerbet key.
 
@@ -313,14 +331,16 @@ class Peerbet:
                 the session's last roll, or a random one.
             currency: The service's code of the currency; 10 is bitcoin, 11 litecoin.
             stats: Request statistics as well.
+            timeout: Seconds that the roll may take, 10 at least, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If the roll may or may not have happened.
             PythpeerError: If the roll failed; it has not happened.
         """
         if self._key is None:
-            raise InvalidRequestError(
+            raise MissingKeyError(
                 "a roll needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
                 endpoint=self.roll_endpoint.name,
             )
@@ -332,7 +352,7 @@ class Peerbet:
             currency=currency,
             stats=stats,
         )
-        request = Request(self.roll_endpoint, {"key": self._key, **params})
+        request = Request(self.roll_endpoint.with_timeout(timeout), {"key": self._key, **params})
         try:
             result = await self._caller.call(request)
         except OutcomeUnknownError as error:
@@ -387,25 +407,30 @@ class Peerbet:
         return ChatStream(poller, after=after, name=name, on_gap=on_gap)
 
     def _check_posting(self, *, bot: object, confirm: object) -> None:
-        problem = None
         if self._key is None:
-            problem = "posting needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY"
-        elif not isinstance(bot, bool):
+            raise MissingKeyError(
+                "posting needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
+                endpoint=self.post_endpoint.name,
+            )
+        problem = None
+        if not isinstance(bot, bool):
             problem = f"bot must be a bool, not {type(bot).__name__}"
         elif not isinstance(confirm, bool):
             problem = f"confirm must be a bool, not {type(confirm).__name__}"
         if problem is not None:
             raise InvalidRequestError(problem, endpoint=self.post_endpoint.name)
 
-    def _post_request(self, text: str, *, bot: bool) -> Request[_PostResponse]:
+    def _post_request(
+        self, text: str, *, bot: bool, timeout: float | None
+    ) -> Request[_PostResponse]:
         check_text("text", text, MAX_TEXT, self.post_endpoint.name, advice=TOO_LONG_ADVICE)
         params: dict[str, Param] = {"key": self._key, "msg": text, "bot": 1 if bot else None}
-        return Request(self.post_endpoint, params)
+        return Request(self.post_endpoint.with_timeout(timeout), params)
 
-    async def _read_back(self, after: int | None) -> ReadBack:
+    async def _read_back(self, after: int | None, timeout: float | None) -> ReadBack:
         """Read the messages with ids over *after*, or the newest one: for `Poster`."""
         last = 1 if after is None else MAX_LAST
-        page = await self._caller.call(self._page_request(after, last))
+        page = await self._caller.call(self._page_request(after, last, timeout))
         messages_by_id = page.by_id()
         if after is None and page.undecodable and not messages_by_id:
             raise DecodeError(
@@ -418,8 +443,11 @@ class Peerbet:
         }
         return ReadBack(max(messages_by_id, default=0), own_texts, page.is_full)
 
-    def _page_request(self, after: int | None, last: int | None) -> Request[_Page]:
-        return Request(self.read_endpoint, {"key": self._key, "mid": after, "last": last})
+    def _page_request(
+        self, after: int | None, last: int | None, timeout: float | None = None
+    ) -> Request[_Page]:
+        endpoint = self.read_endpoint.with_timeout(timeout)
+        return Request(endpoint, {"key": self._key, "mid": after, "last": last})
 
 
 def _is_same(one: ChatMessage, other: ChatMessage) -> bool:

@@ -56,13 +56,15 @@ class ReadBack(msgspec.Struct, frozen=True):
 class Poster:
     """Sends the posts of one session, and finds the ids of those whose outcome is unknown.
 
-    *read* returns the page of messages with ids over its argument, or the newest message for
-    ``None``.
+    *read* returns the page of messages with ids over its first argument, or the newest message for
+    ``None``, within the time limit that is its second argument, or else that of the session.
     """
 
     # Invariant: an id is claimed by at most one post, while it is among the latest 1000.
 
-    def __init__(self, caller: Caller, read: Callable[[int | None], Awaitable[ReadBack]]) -> None:
+    def __init__(
+        self, caller: Caller, read: Callable[[int | None, float | None], Awaitable[ReadBack]]
+    ) -> None:
         self._caller = caller
         """Gets tokens and sends requests."""
         self._read = read
@@ -79,13 +81,14 @@ class Poster:
         of the read before the post, in which case nothing was sent; after that only the error of
         the post itself.
         """
-        newest = (await self._read(None)).newest if confirm else None
+        timeout = request.endpoint.timeout
+        newest = (await self._read(None, timeout)).newest if confirm else None
         result = await self._try_send(request, text)
         if isinstance(result, int):
             return result
         if isinstance(result, OutcomeUnknownError) and newest is not None:
             try:
-                posted_id = await self._find_posted(text, newest)
+                posted_id = await self._find_posted(text, newest, timeout)
             except PythpeerError as error:
                 result.add_note(f"reading back failed: {error}")
             else:
@@ -110,19 +113,19 @@ class Poster:
             self._in_flight.remove(post)
             post.done.set()
 
-    async def _find_posted(self, text: str, after: int) -> int | None:
+    async def _find_posted(self, text: str, after: int, timeout: float | None) -> int | None:
         """Search for *text* among the messages with ids over *after*, up to four times."""
         for delay in LOOKUP_DELAYS:
             await anyio.sleep(delay)
-            posted_id = await self._search_once(text, after)
+            posted_id = await self._search_once(text, after, timeout)
             if posted_id is not None:
                 return posted_id
         return None
 
-    async def _search_once(self, text: str, after: int) -> int | None:
+    async def _search_once(self, text: str, after: int, timeout: float | None) -> int | None:
         """Search through all pages, up to `MAX_LOOKUP_PAGES`. Claims and returns the id."""
         for _ in range(MAX_LOOKUP_PAGES):
-            page = await self._read(after)
+            page = await self._read(after, timeout)
             ids = [
                 id
                 for id, own_text in page.own_texts.items()

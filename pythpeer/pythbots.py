@@ -22,14 +22,14 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from .calls import Caller
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, MissingKeyError
 from .pacing.bucket import Rate
 from .secret import Secret, account_of
 from .stores.base import Topic
-from .streams.destructive import DecodedItem, DestructiveSource
+from .streams.destructive import DecodedItem, DestructiveSource, Reads, fetch_timeout
 from .streams.poller import Poller, Pollers
 from .streams.stream import Stream
-from .validation import check_integer, check_text
+from .validation import check_integer, check_text, percent_encode
 from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
 from .wire.fields import Fields, list_parser, object_parser, parse_success
 from .wire.lenient_json import canonical_json
@@ -41,6 +41,10 @@ __all__ = ["ChatStats", "Mail", "MailStream", "PythBots", "StaffMember", "User"]
 logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MAX_ENCODED_MAIL: Final = 7500
+"""Bytes of a mail's text in the URL at most. Servers commonly reject a request line over 8 KB; the
+rest is for the path, the key and the recipient."""
 
 LOOKUP_RATE: Final = Rate(1.0, 3)
 """The default rate of each look-up: one per second, with bursts of three."""
@@ -189,53 +193,57 @@ class PythBots:
             Mail,
             destructive=True,
             mark_recovered=_mark_recovered,
+            fetch_timeout=fetch_timeout(caller.timeout),
         )
         """The log of the mail, one for each account."""
 
-    async def user(self, user: str | int) -> User:
+    async def user(self, user: str | int, *, timeout: float | None = None) -> User:
         """Look up a user.
 
         Args:
             user: The user name, or the user id.
+            timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If *user* is not valid; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
             ApiError: If the service returned an error, for example because there is no such user.
             PythpeerError: If the read failed.
         """
-        endpoint = self.user_endpoint
+        endpoint = self.user_endpoint.with_timeout(timeout)
         return await self._lookup(endpoint, {"user": _user_param("user", user, endpoint.name)})
 
-    async def staff(self, chat_id: int) -> tuple[StaffMember, ...]:
+    async def staff(self, chat_id: int, *, timeout: float | None = None) -> tuple[StaffMember, ...]:
         """Return the staff of a chat, in the service's order.
 
         Args:
             chat_id: The chat's id, from 1. The chat must be opted in.
+            timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If *chat_id* is not valid; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
             ApiError: If the service returned an error, for example for a chat that is not opted in.
             DecodeError: If a member is neither an object nor a name. No list is returned then,
                 because a list without one member would look complete.
             PythpeerError: If the read failed.
         """
-        endpoint = self.staff_endpoint
+        endpoint = self.staff_endpoint.with_timeout(timeout)
         return await self._lookup(endpoint, _chat_params(chat_id, endpoint.name))
 
-    async def stats(self, chat_id: int) -> ChatStats:
+    async def stats(self, chat_id: int, *, timeout: float | None = None) -> ChatStats:
         """Return the statistics of a chat.
 
         Args:
             chat_id: The chat's id, from 1.
+            timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If *chat_id* is not valid; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
             PythpeerError: If the read failed.
         """
-        endpoint = self.stats_endpoint
+        endpoint = self.stats_endpoint.with_timeout(timeout)
         return await self._lookup(endpoint, _chat_params(chat_id, endpoint.name))
 
-    async def send_mail(self, to: str | int, text: str) -> None:
+    async def send_mail(self, to: str | int, text: str, *, timeout: float | None = None) -> None:
         """Send a mail. Needs the personal key.
 
         It leaves at most once: when the outcome is unknown, `OutcomeUnknownError` is raised and
@@ -244,46 +252,65 @@ class PythBots:
 
         Args:
             to: The recipient's user name, or user id.
-            text: The text of the mail; it must not be empty.
+            text: The text of the mail; it must not be empty. No limit is documented;
+                percent-encoded it may have 7,500 bytes, because servers reject longer URLs.
+            timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             OutcomeUnknownError: If the mail may or may not have been sent.
             PythpeerError: If sending failed; no mail was sent.
         """
-        endpoint = self.send_endpoint
+        endpoint = self.send_endpoint.with_timeout(timeout)
         recipient = _user_param("to", to, endpoint.name)
         check_text("text", text, endpoint=endpoint.name)
+        length = len(percent_encode("text", text, endpoint.name))
+        if length > MAX_ENCODED_MAIL:
+            raise InvalidRequestError(
+                f"text takes {length} bytes of the URL, {length - MAX_ENCODED_MAIL} too many: a"
+                " letter of ASCII takes one byte, any other character up to 12",
+                endpoint=endpoint.name,
+            )
         name = "user" if isinstance(to, str) else "id"
         await self._caller.call(self._mail_request(endpoint, {name: recipient, "message": text}))
 
-    async def unread_mail(self) -> tuple[Mail, ...]:
+    async def unread_mail(self, *, timeout: float | None = None) -> tuple[Mail, ...]:
         """Return the unread mail, oldest first; the service marks it as read (``readnew``).
 
         Mail that is fetched here is returned by the mail streams too. A cancellation takes effect
         immediately, but a request that was sent continues, at most for its time limit; its mail, or
         that of a lost response, is returned by the next call. Needs the personal key.
 
+        Args:
+            timeout: Seconds of one attempt at most, in place of those of the session.
+
         Raises:
-            InvalidRequestError: If there is no personal key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             SessionClosedError: If the session is not open.
             OutcomeUnknownError: If the mail may have been marked as read.
             PythpeerError: If the read failed.
         """
+        reads = self._mail_reads(timeout)
         poller, source = self._mail_poller()
-        return await source.fetch(poller)
+        return await source.fetch(poller, reads)
 
-    async def all_mail(self) -> tuple[Mail, ...]:
+    async def all_mail(self, *, timeout: float | None = None) -> tuple[Mail, ...]:
         """Return the whole history, read and unread (``readall``). Needs the personal key.
 
         In the order of ids if all mails have one, else of dates if all have one, else in the
         service's order. Mail that cannot be decoded is left out, with a WARNING.
 
+        Args:
+            timeout: Seconds of one attempt at most, in place of those of the session.
+
         Raises:
-            InvalidRequestError: If there is no personal key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             PythpeerError: If the read failed.
         """
-        endpoint = self.history_endpoint
+        endpoint = self.history_endpoint.with_timeout(timeout)
         decoded = await self._caller.call(self._mail_request(endpoint, {"readall": FLAG}))
         mails = tuple(entry.item for entry in decoded if entry.item is not None)
         if len(mails) < len(decoded):
@@ -303,7 +330,8 @@ class PythBots:
                 stream whose name the store knows resumes where that stream ended.
 
         Raises:
-            InvalidRequestError: If *name* is not valid, or there is no personal key.
+            InvalidRequestError: If *name* is not valid.
+            MissingKeyError: If there is no personal key.
             SessionClosedError: If the session is not open.
         """
         poller, _ = self._mail_poller()
@@ -314,24 +342,27 @@ class PythBots:
 
     def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
         if self._personal_key is None:
-            raise InvalidRequestError(
+            raise MissingKeyError(
                 "mail needs a personal key: set personal_key, or PYTHPEER_PERSONAL_KEY",
                 endpoint=endpoint.name,
             )
         key = {self.key_param: self._personal_key}
         return Request(endpoint, {**key, **params}, self.headers)
 
+    def _mail_reads(self, timeout: float | None = None) -> Reads[Mail]:
+        unread = self.unread_endpoint.with_timeout(timeout)
+        history = self.history_endpoint.with_timeout(timeout)
+        return Reads(
+            self._mail_request(unread, {"readnew": FLAG}),
+            self._mail_request(history, {"readall": FLAG}),
+        )
+
     def _mail_poller(self) -> tuple[Poller[Mail], DestructiveSource[Mail]]:
         """Return the poller of unread mail and its source, which direct calls use as well."""
-        unread = self._mail_request(self.unread_endpoint, {"readnew": FLAG})
+        reads = self._mail_reads()
         poller = self._pollers.get(
             self._topic,
-            lambda: DestructiveSource(
-                self._caller,
-                unread=unread,
-                history=self._mail_request(self.history_endpoint, {"readall": FLAG}),
-                mark_recovered=_mark_recovered,
-            ),
+            lambda: DestructiveSource(self._caller, reads, mark_recovered=_mark_recovered),
         )
         return poller, cast("DestructiveSource[Mail]", poller.source)
 
@@ -394,6 +425,9 @@ def _user_param(name: str, user: object, endpoint: str) -> str | int:
     """Check a user name or a user id."""
     if isinstance(user, str):
         return check_text(name, user, endpoint=endpoint)
+    if isinstance(user, bool) or not isinstance(user, int):
+        problem = f"must be a user name or a user id, not {type(user).__name__}"
+        raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
     return check_integer(name, user, 1, endpoint=endpoint)
 
 

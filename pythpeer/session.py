@@ -36,7 +36,7 @@ from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store
 from .streams.poller import Pollers
-from .validation import INT32_MAX, check_integer, check_seconds, check_url
+from .validation import INT32_MAX, check_integer, check_seconds, check_time_limit, check_url
 from .version import __version__
 from .wire.endpoints import Endpoint
 from .wire.query import Param
@@ -107,7 +107,7 @@ class Session(AsyncContextOnly):
         retry: The retry policy for failed reads; by default 4 attempts, with random delays of at
             most 0.5 s at first, doubled each time, and never more than 30 s.
         timeout: Seconds of one attempt at most, header and body, counted from its token; more than
-            0, or ``math.inf``.
+            0, or ``math.inf``. A call can have a limit of its own; the polls of streams have this.
         max_wait: Seconds that a call may wait for a token, or ``math.inf``; a stream's poll waits
             without a limit.
         store: Where positions, logs and pacing are kept; by default a new `MemoryStore`.
@@ -116,7 +116,7 @@ class Session(AsyncContextOnly):
             most 128 headers.
         idle_check: Seconds without a message after which a chat stream looks for the newest one, in
             place of another poll, to notice that the service has started its ids anew; 0 never
-            does.
+            does. Sessions that share a store should have the same value, because any of them polls.
         ssl_context: A TLS context, for a private certificate authority. It must check certificates
             and host names: that cannot be switched off.
         on_request: A hook that is called before each request is sent.
@@ -174,10 +174,8 @@ class Session(AsyncContextOnly):
         """The store, which is opened and closed with the session."""
         self._rates = check_rates(rates)
         """The user's rates by endpoint name."""
-        self._timeout = check_timeout("timeout", timeout)
-        """Seconds of one attempt at most."""
-        if not self._timeout:
-            raise InvalidRequestError("timeout must be more than 0 seconds")
+        self._timeout = check_time_limit(timeout)
+        """Seconds of one attempt at most, unless the call has a limit of its own."""
         self._max_body = check_integer("max_body", max_body, 1)
         """Bytes of a response body at most."""
         self._max_header = check_integer("max_header", max_header, 1, INT32_MAX)
@@ -341,7 +339,8 @@ class Session(AsyncContextOnly):
             endpoint: The endpoint to call.
             **params: Parameters of the query, after the endpoint's fixed query, in the order given.
                 ``None`` is left out, `FLAG` is sent as a bare name. No key is added; a key given as
-                `Secret` is sent, and shown nowhere else.
+                `Secret` is sent, and shown nowhere else. All keywords are parameters: the time
+                limit of one call is that of ``endpoint.with_timeout(seconds)``.
 
         Raises:
             InvalidRequestError: If an argument is not valid; no token was spent.

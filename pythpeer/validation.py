@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -15,6 +16,7 @@ __all__ = [
     "check_integer",
     "check_seconds",
     "check_text",
+    "check_time_limit",
     "check_url",
     "percent_encode",
 ]
@@ -38,17 +40,30 @@ def check_integer(
     return value
 
 
-def check_seconds(name: str, value: object) -> float:
+def check_seconds(name: str, value: object, endpoint: str | None = None) -> float:
     """Return *value* if it is a finite number of seconds, 0 or more.
 
     Raises `InvalidRequestError`.
     """
+    problem = None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        type_name = type(value).__name__
-        raise InvalidRequestError(f"{name} must be a number of seconds, not {type_name}")
-    if not 0 <= value <= sys.float_info.max:
-        raise InvalidRequestError(f"{name} must be a finite number of seconds, 0 or more")
-    return value
+        problem = f"must be a number of seconds, not {type(value).__name__}"
+    elif not 0 <= value <= sys.float_info.max:
+        problem = "must be a finite number of seconds, 0 or more"
+    else:
+        return value
+    raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
+
+
+def check_time_limit(value: object, endpoint: str | None = None) -> float:
+    """Return *value*, a ``timeout``: a number of seconds over 0, or infinity for no limit.
+
+    Raises `InvalidRequestError`.
+    """
+    seconds = math.inf if value == math.inf else check_seconds("timeout", value, endpoint)
+    if not seconds:
+        raise InvalidRequestError("timeout must be more than 0 seconds", endpoint=endpoint)
+    return seconds
 
 
 def check_text(
@@ -113,7 +128,8 @@ def check_url(name: str, url: object) -> str:
     match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None or int(match["port"] or 1) not in range(1, 65536):
         raise InvalidRequestError(
-            f"{name} must be an https URL without user name, query and fragment"
+            f"{name} must be an https URL, or http to this machine, with a host, a port from 1 to"
+            " 65535 or none, and a path; without user name, query and fragment"
         )
     host = match["host"]
     if host.startswith("[") and not isinstance(_address(host.strip("[]")), IPv6Address):

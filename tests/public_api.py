@@ -41,7 +41,7 @@ INTERNAL: Final = {
     *("PythBots.history_endpoint", "FakeChat.answer"),
     *("Store.make_limiter", "RedisStore.make_limiter", "RedisStore.log"),
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
-    *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success", "Endpoint.time_limit"),
+    *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
     *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
     *("FakeChat.user_of", "FakeDice.answer", "FakeDice.delay"),
     *("Limiter.acquire", "Limiter.try_acquire", "Limiter.is_held"),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -22,6 +22,7 @@ from pythpeer import (
     AccessDeniedError,
     ApiError,
     DecodeError,
+    Effect,
     Endpoint,
     HttpStatusError,
     PythpeerError,
@@ -29,7 +30,13 @@ from pythpeer import (
     Secret,
 )
 from pythpeer.peerbet import make_post_endpoint, make_read_endpoint
-from pythpeer.pythbots import crank_endpoint, cstats_endpoint, userinfo_endpoint
+from pythpeer.pythbots import (
+    crank_endpoint,
+    cstats_endpoint,
+    mail_endpoint,
+    parse_mails,
+    userinfo_endpoint,
+)
 from pythpeer.wire.endpoints import ParsedEndpoint
 from pythpeer.wire.fields import parse_date
 from pythpeer.wire.lenient_json import MAX_NESTING, NO_JSON, parse_json
@@ -40,6 +47,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 GET, SET = make_read_endpoint(BASE), make_post_endpoint(BASE)
 USER, STAFF, STATS = userinfo_endpoint(BASE), crank_endpoint(BASE), cstats_endpoint(BASE)
+MAIL = mail_endpoint(BASE, parse_mails, Effect.READ)
 
 
 class Roll(msgspec.Struct):
@@ -60,7 +68,18 @@ ROLL = Endpoint("mine", f"{BASE}/r", answer=Roll)
 ROLLS = Endpoint("mine", f"{BASE}/rs", answer=list[Roll])
 LENIENT = Endpoint("mine", f"{BASE}/e", answer=LenientModel)
 ANY: Endpoint[Any] = ParsedEndpoint("mine", f"{BASE}/any", parse=lambda document: document)
-ENDPOINTS: tuple[Endpoint[Any], ...] = (GET, SET, USER, STAFF, STATS, OBJECT, ROLL, ROLLS, ANY)
+ENDPOINTS: tuple[Endpoint[Any], ...] = (
+    GET,
+    SET,
+    USER,
+    STAFF,
+    STATS,
+    MAIL,
+    OBJECT,
+    ROLL,
+    ROLLS,
+    ANY,
+)
 
 PAGE = (SAMPLES / "peerbet.chat.get" / "documented.json").read_bytes()
 
@@ -634,6 +653,66 @@ BOMBS: dict[str, bytes] = {
     "trailing blanks": b"[]" + b" \0" * (MIB // 2) + b"x",
     "opening pages": b"<ht" * (MIB // 3),
 }
+
+
+def numbered(item: bytes, count: int) -> bytes:
+    """Return *count* items separated by commas, each with its number in place of ``%d``."""
+    return b",".join(item % number for number in range(count))
+
+
+VALID_SIZE: Final = MIB if DEEP else MIB // 64
+"""Bytes of a document that is valid: its decoding takes up to 3 s for each mebibyte."""
+
+
+def filled(item: bytes, frame: bytes = b"[%b]") -> bytes:
+    """Return *frame* with so many items that it has `VALID_SIZE` bytes."""
+    count = (VALID_SIZE - len(frame)) // (len(item) + 1)
+    return frame % b",".join([item] * count)
+
+
+VALID_BOMBS: dict[str, bytes] = {
+    "records": filled(b"{}"),
+    "records of one field": filled(b'{"a":1}'),
+    "records of records": filled(b'{"a":{"a":{}}}'),
+    "lists": filled(b"[]"),
+    "lists of records": filled(b"[{}]"),
+    "empty texts": filled(b'""'),
+    "nulls": filled(b"null"),
+    "numbers": filled(b"1"),
+    "numbers beyond floats": filled(b"1e400"),
+    "an id of thousands of digits": b'[{"id":' + b"1" * 5000 + b"}]",
+    "an id of very many digits": b'[{"id":' + b"1" * VALID_SIZE + b"}]",
+    "an id as very long text": b'[{"id":"' + b"1" * VALID_SIZE + b'"}]',
+    "a long exponent": b'[{"id":1e' + b"9" * VALID_SIZE + b"}]",
+    "numbers for names": b"{%b}" % numbered(b'"%d":1', VALID_SIZE // 12),
+    "records by number": b"{%b}" % numbered(b'"%d":{}', VALID_SIZE // 12),
+    "records by name": b"{%b}" % numbered(b'"a%d":{"id":1}', VALID_SIZE // 20),
+    "lists by name": b"{%b}" % numbered(b'"a%d":[]', VALID_SIZE // 12),
+    "one name, repeated": filled(b'"a":1', b"{%b}"),
+    "long names": b"{%b}" % numbered(b'"' + b"a" * 1000 + b'%d":1', VALID_SIZE // 1010),
+    "mails without ids": filled(b'{"from":"a","message":"b"}'),
+    "mails of one id": filled(b'{"id":1,"from":"a","message":"b"}'),
+    "messages": b'{"status":1,"message_list":[%b]}'
+    % numbered(b'{"id":%d,"by":"a","msg":"b"}', VALID_SIZE // 36),
+    "messages that cannot be read": filled(b"{}", b'{"status":1,"message_list":[%b]}'),
+    "lone surrogates": b'[{"message":"' + b"\\ud800" * (VALID_SIZE // 6) + b'"}]',
+    "pairs of surrogates": b'[{"message":"' + b"\\ud83d\\ude00" * (VALID_SIZE // 12) + b'"}]',
+    "dates": filled(b'{"date":"2024-02-29 12:34:56"}'),
+    "a long error": b'{"status":0,"error":"' + b"key " * (VALID_SIZE // 4) + b'"}',
+    "a long error with escapes": b'{"status":0,"error":"' + b"&amp;" * (VALID_SIZE // 5) + b'"}',
+    "errors in errors": b'{"status":0,"error":' * 400 + b"1" + b"}" * 400,
+}
+"""Documents that the decoder accepts, with as many values of one kind as fit."""
+
+
+@pytest.mark.parametrize("bomb", VALID_BOMBS)
+def test_a_large_valid_document_takes_bounded_time(bomb: str) -> None:
+    """For every endpoint. Takes up to 8 s if `DEEP`: ten endpoints decode a mebibyte."""
+    body = VALID_BOMBS[bomb]
+    for endpoint in ENDPOINTS:
+        start = time.process_time()
+        read(endpoint, body, 200, "key/1", "k")
+        assert time.process_time() - start < (10.0 if DEEP else 1.0)
 
 
 @pytest.mark.parametrize("bomb", BOMBS)

@@ -511,6 +511,23 @@ async def test_a_queue_that_is_too_long_fails_immediately() -> None:
         assert await waiting == 7
 
 
+async def test_a_failure_that_cannot_be_repeated_in_time_is_the_error() -> None:
+    """It is raised, and not that the next token is later than ``max_wait``."""
+    async with (
+        RawServer(error_page(503)) as server,
+        open_session(
+            server.url,
+            rates={"pythbots.userinfo": Rate(10.0)},
+            retry=Retry(4, base_delay=0.0),
+            max_wait=5.0,
+        ) as session,
+    ):
+        error = await failure("user", session, server.url)
+        assert isinstance(error, HttpStatusError)
+        assert error.status == 503
+        assert len(server.requests) == 1
+
+
 # -- cancellation ---------------------------------------------------------------------------------
 
 STAGES: Final = {

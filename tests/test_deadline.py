@@ -14,10 +14,10 @@ from pythpeer.transport.deadline import DeadlinePassedError, Deadlines, Transpor
 pytestmark = pytest.mark.anyio
 
 
-async def attempt(deadlines: Deadlines, seconds: float) -> float:
-    """Wait *seconds* as an attempt. Returns how long it has taken."""
+async def attempt(deadlines: Deadlines, seconds: float, limit: float | None = None) -> float:
+    """Wait *seconds* as an attempt, with a *limit* of its own. Returns how long it has taken."""
     start = now()
-    with deadlines.start():
+    with deadlines.start(limit):
         await asyncio.sleep(seconds)
     return now() - start
 
@@ -49,6 +49,22 @@ async def test_each_attempt_has_its_own_limit() -> None:
         for after, seconds in ((0.0, 0.5), (0.3, 9.0), (0.7, 0.1), (1.1, 9.0), (1.9, 1.0)):
             group.start_soon(run, after, seconds)
     assert ends == pytest.approx([2.3, 3.1])
+
+
+async def test_limits_of_single_attempts_change_no_other_limit() -> None:
+    """Whether they began before the others, and end after them, or not at all."""
+    deadlines, start, ends = Deadlines(2.0), now(), dict[float | None, float]()
+
+    async def run(limit: float | None) -> None:
+        try:
+            await attempt(deadlines, 50.0, limit)
+        except DeadlinePassedError:
+            ends[limit] = now() - start
+
+    async with anyio.create_task_group() as group:
+        for limit in (math.inf, 30.0, 0.5, None, 1.5, 3.0):
+            group.start_soon(run, limit)
+    assert ends == pytest.approx({0.5: 0.5, 1.5: 1.5, None: 2.0, 3.0: 3.0, 30.0: 30.0})
 
 
 async def test_without_a_limit_nothing_ends_an_attempt() -> None:
@@ -106,7 +122,8 @@ async def test_an_error_passes_through() -> None:
 async def test_closing_ends_all_attempts() -> None:
     """Immediately, with another error."""
     deadlines, start = Deadlines(5.0), now()
-    tasks = [asyncio.ensure_future(attempt(deadlines, 9.0)) for _ in range(3)]
+    limits = (None, 7.0, math.inf)
+    tasks = [asyncio.ensure_future(attempt(deadlines, 9.0, limit)) for limit in limits]
     await asyncio.sleep(1.0)
     deadlines.close()
     ended = await asyncio.gather(*tasks, return_exceptions=True)

@@ -7,12 +7,14 @@ must not be in a report.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import os
 import re
 import socket
 import stat
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -37,11 +39,19 @@ from raw_server import (
 )
 from test_shapes import SHAPED
 
-from pythpeer import InvalidRequestError, SessionClosedError
+from pythpeer import InvalidRequestError, Secret, SessionClosedError
 from pythpeer.doctor import Finding, Report, Sample, Status, examine, write_samples
 from pythpeer.doctor import peerbet as chat
 from pythpeer.doctor import pythbots as bots
-from pythpeer.doctor.redact import allowed_field, describe_types, redact, redact_words, type_name
+from pythpeer.doctor.redact import (
+    Hidden,
+    allowed_field,
+    describe_types,
+    list_fields,
+    redact,
+    redact_words,
+    type_name,
+)
 from pythpeer.pythbots import parse_user
 from pythpeer.testing import BOM, PHP_WARNING, FakeServices, Fault, Quirks, VirtualTimeLoop
 from pythpeer.wire.fields import Fields
@@ -1037,6 +1047,72 @@ def test_words_of_an_api_error() -> None:
     """The listed words are kept, everything else is omitted."""
     assert redact_words(f"Invalid key {CANARY} {CANARY}: no access.") == "Invalid key … no access."
     assert redact_words(CANARY) == "…"
+
+
+LISTED_KEYS: Final[Mapping[str, Any]] = {
+    "peerbet_key": "moderator",
+    "personal_key": "owner avatar",
+    "pythbots_api_key": "Week_Zone_Active",
+}
+"""Keys that consist of words which the doctor shows."""
+
+LISTED_USER: Final = "yesterday"
+
+LISTED: Final = re.compile(
+    "moderator|owner.?avatar|week.?zone|zone.?active|yesterday", re.IGNORECASE
+)
+"""What a report with these keys, and about this user, must not contain."""
+
+
+def repeated(text: str) -> list[Any]:
+    """Return documents of each kind that repeat *text*: in names, values, records and errors."""
+    record = {"id": 1, "by": "a", "msg": "b", text: 7, "rank": text, text.upper(): 1}
+    if text != LISTED_USER:
+        record[f"last_{text}"] = text
+    return [
+        record,
+        [record, record],
+        {"message_list": [record], text: 1},
+        {"status": 0, "error": f"Invalid key {text}.", text: text},
+        {
+            "status": 0,
+            "error": {"message": f"No user {text}", "reason": f"wrong {text} 1"},
+            text: 0,
+        },
+    ]
+
+
+@pytest.mark.parametrize("text", [*LISTED_KEYS.values(), LISTED_USER])
+@pytest.mark.parametrize("kind", range(5))
+async def test_listed_words_that_are_a_key_are_not_shown(text: str, kind: int) -> None:
+    """Nor the name of the requested user: in findings, shapes, samples."""
+    body = json.dumps(repeated(text)[kind]).encode()
+    async with FakeServices(**LISTED_KEYS) as fake:
+        for name in ("peerbet", "pythbots"):
+            fake.faults.always(name, Fault.garbage(body))
+        async with fake.session() as session:
+            report = await examine(session, user=LISTED_USER)
+    assert not LISTED.search(all_that_shows(report))
+    unhidden = redact(repeated(text)[kind], refusal=kind > 2)
+    assert unhidden is not None
+    assert LISTED.search(unhidden.decode())
+
+
+def test_names_are_searched_for_keys_up_to_a_limit() -> None:
+    """The search takes time; names that are not searched are not shown."""
+    hidden = Hidden([Secret("personal key/1")])
+    words = ("id", "user", "rank", "chat", "mail", "time", "date", "from")
+    names = map("_".join, itertools.product(words, repeat=4))
+    document: JsonObject = dict.fromkeys(names, 1)
+    started = time.process_time()
+    body = redact(document, hidden)
+    assert time.process_time() - started < 2.0
+    assert body is not None
+    replaced = json.loads(body)
+    assert sum(not name.startswith("unlisted") for name in replaced) == 2_000
+    assert list_fields(["user_name", "owner_name", "ids"], hidden) == (
+        "3 whose names are not shown"
+    )
 
 
 async def test_samples_are_files_that_can_be_dropped_in(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from helpers import (
     DEEP,
     SHORT_BACKOFF,
     examples,
-    frozen_collector,
+    freeze_collector,
     logged_levels,
     now,
     schedule,
@@ -514,13 +514,13 @@ async def test_a_failure_without_a_caller_is_not_reported(
     store = FailingAppends(new_store())
     services.script("readnew", ScriptedFault(after=2.0))
     services.deliver("one")
-    with frozen_collector():
-        async with services.session(store=store) as session:
-            await limited(session.pythbots.unread_mail, 1.0, "cancel")
-            await asyncio.sleep(5.0)
-            assert store.failures == 1
-            gc.collect()
+    freeze_collector()
+    async with services.session(store=store) as session:
+        await limited(session.pythbots.unread_mail, 1.0, "cancel")
+        await asyncio.sleep(5.0)
+        assert store.failures == 1
         gc.collect()
+    gc.collect()
     assert reports == []
 
 
@@ -803,6 +803,37 @@ async def test_a_read_is_on_record_before_it_is_sent(
         assert await store.fetch_is_lost() is (end == "drop")
 
 
+async def test_reads_that_stay_lost_are_logged_once(
+    new_store: StoreFactory, plain: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is recovered from the history, which ends no series of failures: only a read does."""
+    caplog.set_level(logging.INFO, "pythpeer.streams")
+    plain.script("readnew", *[DROP] * 6)
+    async with plain.session(store=new_store()) as session:
+        stream = session.pythbots.mail_stream(name="me")
+        for number in range(6):
+            schedule(number * 3.0, plain.deliver, f"mail {number}")
+        taken = await all_of(stream, 60.0)
+    assert texts(*taken) == [f"mail {number}" for number in range(6)]
+    lines = [record.getMessage() for record in caplog.records if hasattr(record, "failures")]
+    assert len(lines) == 2
+    assert lines[0].endswith("the stream keeps retrying")
+    assert lines[1] == "pythbots.mail recovered after 6 failures"
+
+
+async def test_a_read_with_a_limit_of_its_own_is_not_lost_before_it(
+    new_store: StoreFactory, plain: Scripted
+) -> None:
+    """Another session would treat it as lost, and read the whole history."""
+    store = RecordingStore(new_store())
+    plain.script("readnew", ScriptedFault(after=40.0))
+    async with plain.session(store=store, timeout=5.0) as session:
+        reading = asyncio.ensure_future(session.pythbots.unread_mail(timeout=60.0))
+        await asyncio.sleep(39.0)
+        assert not await store.logs[0].lost_fetches()
+        assert await reading == ()
+
+
 async def test_mail_that_another_session_recovered_is_not_repeated(
     new_store: StoreFactory,
 ) -> None:
@@ -860,7 +891,11 @@ async def test_no_task_is_left_over(new_store: StoreFactory, plain: Scripted) ->
     before, store = asyncio.all_tasks(), new_store()
     async with plain.session(store=store) as session:
         stream = session.pythbots.mail_stream()
-        for how, work in itertools.product(HOWS, (stream.__anext__, session.pythbots.unread_mail)):
+        works: tuple[Callable[[], Awaitable[object]], ...] = (
+            stream.__anext__,
+            session.pythbots.unread_mail,
+        )
+        for how, work in itertools.product(HOWS, works):
             plain.script("readnew", ScriptedFault(after=2.0))
             await asyncio.sleep(1.0)  # the next token is due
             await limited(work, 0.5, how)

@@ -151,12 +151,12 @@ async def test_a_new_stream_reads_nothing_of_the_old_ids(
 
 
 async def test_all_names_and_sessions_follow(new_store: StoreFactory) -> None:
-    """One session notices it; those that read from the log follow by themselves."""
+    """The session that polls notices it; those that read from the log follow by themselves."""
     store = new_store()
     async with (
         Scripted() as services,
         open_session(services, store) as first,
-        open_session(services, store, 0) as second,
+        open_session(services, store) as second,
     ):
         services.say(30)
         streams = [

@@ -69,10 +69,16 @@ CHAT_ENTRIES: Final = [
 ]
 
 
+def copy_sample(name: str, folder: Path) -> None:
+    """Copy one file, readable by its owner only whatever the umask of a checkout was."""
+    shutil.copyfile(SAMPLES / name, folder / name)
+    (folder / name).chmod(0o600)
+
+
 def copy_file(folder: Path, *, after_reboot: bool = False) -> Path:
     """Copy the SQLite sample. Unless *after_reboot*, its times are those of the present clock."""
     for name in ("store.sqlite", "store.sqlite-places"):
-        shutil.copy(SAMPLES / name, folder / name)
+        copy_sample(name, folder)
     path = folder / "store.sqlite"
     clock_offset = time.time() - time.monotonic()
     if after_reboot:
@@ -87,7 +93,7 @@ async def test_mail_positions_are_kept_where_the_key_is_spelled_differently(
 ) -> None:
     """The position of a mail stream does not depend on the name of the key's parameter."""
     for name in ("mail.sqlite", "mail.sqlite-places"):
-        shutil.copy(SAMPLES / name, tmp_path / name)
+        copy_sample(name, tmp_path)
     path = tmp_path / "mail.sqlite"
     async with FakeServices() as fake:
         for number in range(1, 5):

@@ -7,13 +7,14 @@ import gzip
 import select
 import tracemalloc
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
 import pytest
 from faults import DROPPED_RESPONSES, REPRODUCTIONS, TIMED_OUT, gzip_bomb, steps_of
-from helpers import examples, now, wait_for_io
+from helpers import DEEP, examples, now, wait_for_io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from raw_server import (
@@ -184,20 +185,55 @@ async def test_what_must_not_be_repeated_never_uses_a_stale_connection(name: str
         assert [asked.connection for asked in server.requests] == [1, 2, 3]
 
 
+OTHER: Final = b'{"id":666}'
+"""The body of a response that no request has."""
+
 UNSOLICITED: Final = {
-    "a second answer": http(200, b'{"id":666}'),
-    "a 408 of keep-alive": http(408, b'{"id":666}', [("Connection", "close")]),
+    "a second answer": http(200, OTHER),
+    "a second answer of chunks": chunked(OTHER),
+    "a second answer without a length": http(200, OTHER, length=None),
+    "a 408 of keep-alive": http(408, OTHER, [("Connection", "close")]),
+    "a 304": http(304, b"", [("ETag", '"666"')], length=None),
+    "an interim response": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "an interim response, and another": b"HTTP/1.1 103 Early Hints\r\n\r\n" + http(200, OTHER),
+    "an upgrade": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
     "half a head": b"HTTP/1.1 200 OK\r\nContent-",
+    "a head without its body": http(200, b"", length=10),
+    "half a body": http(200, OTHER[:5], length=10),
+    "blank lines": b"\r\n\r\n\r\n",
+    "blank lines, and an answer": b"\r\n\n" + http(200, OTHER),
+    "one byte": b"H",
+    "nuls": b"\0" * 100,
     "junk": b"666\r\n",
+    "a body alone": OTHER,
+    "a megabyte": http(200, b" " * 1_048_576 + OTHER),
+    "the last chunk again": b"0\r\n\r\n",
+    "an answer of HTTP/2": b"\0\0\x06\x04" + b"\0" * 11,
 }
+"""Bytes that follow a response, or arrive on an idle connection."""
+
+RESPONSE_FRAMINGS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "length": lambda body: http(200, body),
+    "chunks": lambda body: chunked(body[:3], body[3:]),
+    "gzip": lambda body: http(200, gzip.compress(body, mtime=0), GZIP),
+}
+"""How the end of the response before them is found."""
+
+MATRIX: Final = [
+    (kind, framing)
+    for number, kind in enumerate(UNSOLICITED)
+    for index, framing in enumerate(RESPONSE_FRAMINGS)
+    if DEEP or index == number % len(RESPONSE_FRAMINGS)
+]
+"""Each kind with each framing if `DEEP`, otherwise with one of them."""
 
 
-def numbered(unsolicited: bytes, *, later: float | None) -> Step:
+def numbered(unsolicited: bytes, *, later: float | None, framing: str = "length") -> Step:
     """Answer with the requested id, and send *unsolicited* with it or some time after it."""
 
     async def run(peer: Connection) -> None:
         id = peer.head.partition(b"user=")[2].partition(b" ")[0]
-        data = http(200, b'{"id":%s}' % id)
+        data = RESPONSE_FRAMINGS[framing](b'{"id":%s}' % id)
         if later is None:
             await peer.send(data + unsolicited)
             return
@@ -208,33 +244,29 @@ def numbered(unsolicited: bytes, *, later: float | None) -> Step:
     return Step(run)
 
 
-@pytest.mark.parametrize("unsolicited", UNSOLICITED)
-async def test_an_unsolicited_response_is_ignored(unsolicited: str) -> None:
+@pytest.mark.parametrize(("unsolicited", "framing"), MATRIX)
+async def test_an_unsolicited_response_is_ignored(unsolicited: str, framing: str) -> None:
     """Data that arrives on an idle connection is never treated as the next response."""
-    async with (
-        RawServer(numbered(UNSOLICITED[unsolicited], later=0.05)) as server,
-        open_session(server.url) as session,
-    ):
-        for id in range(1, 6):
+    step = numbered(UNSOLICITED[unsolicited], later=0.05, framing=framing)
+    async with RawServer(step) as server, open_session(server.url) as session:
+        for id in range(1, 4):
             assert (await session.pythbots.user(id)).id == id
             await wait_for_io(0.1)
-        assert server.connection_count == 5
+        assert server.connection_count == 3
 
 
 @pytest.mark.parametrize("later", [None, 0.0])
-@pytest.mark.parametrize("unsolicited", UNSOLICITED)
+@pytest.mark.parametrize(("unsolicited", "framing"), MATRIX)
 async def test_data_after_a_response_is_not_the_next_one(
-    unsolicited: str, later: float | None
+    unsolicited: str, framing: str, later: float | None
 ) -> None:
     """Data that arrives together with a response neither damages it, nor is the next one."""
-    async with (
-        RawServer(numbered(UNSOLICITED[unsolicited], later=later)) as server,
-        open_session(server.url) as session,
-    ):
-        for id in range(1, 6):
+    step = numbered(UNSOLICITED[unsolicited], later=later, framing=framing)
+    async with RawServer(step) as server, open_session(server.url) as session:
+        for id in range(1, 4):
             assert (await session.pythbots.user(id)).id == id
             await wait_for_io(0.1)
-        assert len(server.requests) == 5
+        assert len(server.requests) == 3
 
 
 async def test_an_unsolicited_response_is_ignored_before_the_loop_reads_it() -> None:

@@ -8,7 +8,7 @@ be requested here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -28,7 +28,7 @@ from . import peerbet as chat
 from . import pythbots as bots
 from .exchange import Exchange, common_findings, failure_finding
 from .network import check_connectivity
-from .redact import describe_types, redact
+from .redact import Hidden, describe_types, redact
 from .report import Finding, Report, Sample, Shape, Status
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def examine(
         check_integer("user", user, 1)
     else:
         check_text("user", user)
-    examination = _Checkup(diagnostics, watch)
+    examination = _Checkup(diagnostics, watch, [user] if isinstance(user, str) else [])
     if await examination.check_connectivity("peerbet", diagnostics.chat_endpoint):
         await examination.peerbet()
         examination.finish_service("peerbet")
@@ -98,7 +98,12 @@ class _Checkup:
     Each check appends findings, and each request an exchange; nothing is ever removed.
     """
 
-    def __init__(self, diagnostics: Diagnostics, watch: Callable[[Finding], None] | None) -> None:
+    def __init__(
+        self,
+        diagnostics: Diagnostics,
+        watch: Callable[[Finding], None] | None,
+        texts: Collection[str],
+    ) -> None:
         self._diagnostics = diagnostics
         """The parts of the session that send requests; never changed."""
         self._watch = watch
@@ -112,6 +117,11 @@ class _Checkup:
         self._chat_key = diagnostics.keys.peerbet
         """The key of Peerbet; ``None`` without one, and after the service has rejected it."""
 
+        keys = diagnostics.keys
+        given = [key for key in (keys.peerbet, keys.personal, keys.pythbots_api) if key]
+        self._hidden = Hidden(given, texts)
+        """The keys, and the texts of requests, which are not shown; never changed."""
+
     def __repr__(self) -> str:
         return f"<_Checkup, {len(self._findings)} findings>"
 
@@ -121,7 +131,7 @@ class _Checkup:
         return Report(
             __version__,
             tuple(self._findings),
-            tuple(Shape(seen.name, describe_types(_json_of(seen))) for seen in read),
+            tuple(Shape(seen.name, describe_types(_json_of(seen), self._hidden)) for seen in read),
             tuple(sample for sample in map(_sample, read) if sample is not None),
         )
 
@@ -156,7 +166,7 @@ class _Checkup:
         else:
             started = loop.time()
             result = await caller.try_once(request, permit, on_response=responses.append)
-        seen = Exchange(name, endpoint.name, result)
+        seen = Exchange(name, endpoint.name, result, hidden=self._hidden)
         for response in responses:
             seen = Exchange(
                 name,
@@ -168,6 +178,7 @@ class _Checkup:
                 parse_json(response.body),
                 loop.time() - started,
                 datetime.now(UTC),
+                self._hidden,
             )
         self._exchanges.append(seen)
         return seen
@@ -205,7 +216,7 @@ class _Checkup:
         if page is None:
             return
         document = _json_of(page)
-        self._add(*chat.check_fields(document), *chat.check_list(document, MAX_LAST))
+        self._add(*chat.check_fields(document, self._hidden), *chat.check_list(document, MAX_LAST))
         await self._check_after(sorted(set(chat.ids(document))))
 
     async def _page_with_key(self) -> Exchange | None:
@@ -272,7 +283,7 @@ class _Checkup:
                 continue
             self._add(Finding(f"{model.name}.answer", Status.OK, f"{name}: can be read"))
             check = bots.check_list if model is bots.STAFF else bots.check_object
-            self._add(*check(model, _json_of(seen)))
+            self._add(*check(model, _json_of(seen), self._hidden))
         self._add(_api_key(exchanges, given=diagnostics.headers is not None))
         if exchanges[0].error is None:
             endpoint = diagnostics.user_endpoint
@@ -306,7 +317,7 @@ class _Checkup:
         if seen.error is not None:
             self._add(failure_finding("pythbots.mail.answer", seen))
             return
-        self._add(self._accepted(param_name), *bots.check_mail(_json_of(seen)))
+        self._add(self._accepted(param_name), *bots.check_mail(_json_of(seen), self._hidden))
         await self._check_marks_read(seen, param_name)
 
     async def _find_param_name(self) -> tuple[Exchange, str]:
@@ -456,7 +467,7 @@ def _json_of(seen: Exchange) -> Json:
 
 def _sample(seen: Exchange) -> Sample | None:
     refusal = isinstance(seen.error, (ApiError, RateLimitedError))
-    body = redact(_json_of(seen), refusal=refusal)
+    body = redact(_json_of(seen), seen.hidden, refusal=refusal)
     if body is None:
         return None
     name = f"refusal {seen.name}" if refusal else seen.name

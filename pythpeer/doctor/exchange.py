@@ -26,7 +26,7 @@ from ..errors import (
 )
 from ..wire.lenient_json import NO_JSON, NoJson
 from ..wire.query import Json
-from .redact import describe_types, redact_words, type_name
+from .redact import NOTHING_HIDDEN, Hidden, describe_types, redact_words, type_name
 from .report import Finding, Status
 
 __all__ = ["Exchange", "common_findings", "failure_finding"]
@@ -71,6 +71,9 @@ class Exchange:
     at: datetime | None = None
     """When the response was complete, by this machine's clock."""
 
+    hidden: Hidden = NOTHING_HIDDEN
+    """What must not be shown of the response."""
+
     # The generated one would show headers and body.
     def __repr__(self) -> str:
         return f"<Exchange {self.name}>"
@@ -94,7 +97,7 @@ class Exchange:
     def error_text(self) -> str:
         """The text of an API error as far as it can be shown, and the HTTP status."""
         message = self.result.message if isinstance(self.result, ApiError) else ""
-        shown = redact_words(message)
+        shown = redact_words(message, self.hidden)
         return f' ("{shown}", HTTP status {self.status})' if shown else f" (status {self.status})"
 
 
@@ -162,7 +165,9 @@ def _explain(seen: Exchange, error: PythpeerError | None) -> tuple[str, str]:
             return text, "try again; if it persists, please report it"
         case _:
             is_empty = seen.document in (None, [], {})
-            types = type_name(seen.document) if is_empty else describe_types(seen.document)
+            types = (
+                type_name(seen.document) if is_empty else describe_types(seen.document, seen.hidden)
+            )
             return (
                 f"JSON of an unexpected shape: {types}",
                 "please report it, with a sample (--capture)",

@@ -12,7 +12,7 @@ from typing import Final
 from ..peerbet import MAX_LAST, parse_id
 from ..wire.fields import to_text
 from ..wire.query import Json
-from .redact import list_fields, type_name
+from .redact import NOTHING_HIDDEN, Hidden, list_fields, type_name
 from .report import Finding, Status
 
 __all__ = ["check_fields", "check_list", "check_overlap", "check_window", "ids", "items"]
@@ -60,7 +60,7 @@ def ids(document: Json) -> list[int]:
 # -- fields and types -----------------------------------------------------------------------------
 
 
-def check_fields(document: Json) -> Iterator[Finding]:
+def check_fields(document: Json, hidden: Hidden = NOTHING_HIDDEN) -> Iterator[Finding]:
     """Check for missing fields, unknown fields, and types other than the documented ones."""
     if not isinstance(document, dict):
         return
@@ -68,7 +68,7 @@ def check_fields(document: Json) -> Iterator[Finding]:
     missing = [name for name in PAGE_FIELDS if name not in document]
     absent = {name: sum(name not in message for message in messages) for name in MESSAGE_FIELDS}
     yield _check_missing(missing, absent, len(messages))
-    yield _check_unknown(document, messages)
+    yield _check_unknown(document, messages, hidden)
     yield _check_types(document, messages)
     not_objects = len(items(document)) - len(messages)
     unreadable = not_objects + sum(map(_is_unreadable, messages))
@@ -103,12 +103,14 @@ def _check_missing(top: Sequence[str], absent: Mapping[str, int], messages: int)
     )
 
 
-def _check_unknown(document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]]) -> Finding:
+def _check_unknown(
+    document: Mapping[str, Json], messages: Sequence[Mapping[str, Json]], hidden: Hidden
+) -> Finding:
     names = {name for name in document if name not in PAGE_FIELDS}
     names |= {name for message in messages for name in message if name not in MESSAGE_FIELDS}
     if not names:
         return Finding("peerbet.chat.unknown", Status.OK, "there is no undocumented field")
-    text = f"undocumented fields, which are not read: {list_fields(names)}"
+    text = f"undocumented fields, which are not read: {list_fields(names, hidden)}"
     return Finding("peerbet.chat.unknown", Status.NOTE, text)
 
 

@@ -17,7 +17,7 @@ import msgspec
 from ..pythbots import Mail, parse_mail, parse_staff_member, parse_stats, parse_user
 from ..wire.fields import Fields, as_list, iter_elements
 from ..wire.query import Json, JsonObject
-from .redact import list_fields, type_name
+from .redact import NOTHING_HIDDEN, Hidden, list_fields, type_name
 from .report import Finding, Status
 
 __all__ = ["MAIL", "STAFF", "STATS", "USER", "Model", "check_list", "check_mail"]
@@ -108,17 +108,19 @@ def _unwrapped(model: Model, document: JsonObject) -> JsonObject:
 # -- fields and types -----------------------------------------------------------------------------
 
 
-def check_object(model: Model, document: Json) -> Iterator[Finding]:
+def check_object(
+    model: Model, document: Json, hidden: Hidden = NOTHING_HIDDEN
+) -> Iterator[Finding]:
     """Check a response that is one object: its form and its fields."""
     if isinstance(document, dict) and _unwrapped(model, document) is not document:
         text = "the object is inside another object: accepted"
         yield Finding(f"{model.name}.form", Status.NOTE, text)
     record = _trace_fields(model, document)
     if record is not None:
-        yield from _check_records(model, [record])
+        yield from _check_records(model, [record], hidden)
 
 
-def _check_records(model: Model, records: Sequence[_Record]) -> Iterator[Finding]:
+def _check_records(model: Model, records: Sequence[_Record], hidden: Hidden) -> Iterator[Finding]:
     fields = list(records[0].values)
     filled = {field for record in records for names in record.sets.values() for field in names}
     # A staff list by rank has its ranks outside the records, and models have a value from there.
@@ -126,7 +128,7 @@ def _check_records(model: Model, records: Sequence[_Record]) -> Iterator[Finding
         filled |= {field for field in fields if record.values.get(field) is not None}
     missing = [field for field in fields if field not in filled]
     yield _check_missing(model, missing)
-    yield _check_unknown(model, records)
+    yield _check_unknown(model, records, hidden)
     yield _check_unreadable(model, records)
     yield _check_types(model, records)
 
@@ -146,13 +148,13 @@ def _check_missing(model: Model, missing: Sequence[str]) -> Finding:
     )
 
 
-def _check_unknown(model: Model, records: Sequence[_Record]) -> Finding:
+def _check_unknown(model: Model, records: Sequence[_Record], hidden: Hidden) -> Finding:
     check = f"{model.name}.unknown"
     names = {name for record in records for name in record.raw}
     names -= {name for record in records for name, fields in record.sets.items() if fields}
     if not names:
         return Finding(check, Status.OK, "every field is read")
-    text = f"fields that no model reads, available in .raw: {list_fields(names)}"
+    text = f"fields that no model reads, available in .raw: {list_fields(names, hidden)}"
     return Finding(check, Status.NOTE, text)
 
 
@@ -203,14 +205,14 @@ def _check_types(model: Model, records: Sequence[_Record]) -> Finding:
 # -- lists ----------------------------------------------------------------------------------------
 
 
-def check_list(model: Model, document: Json) -> Iterator[Finding]:
+def check_list(model: Model, document: Json, hidden: Hidden = NOTHING_HIDDEN) -> Iterator[Finding]:
     """Check a response that is a list: its form, and the fields of its records."""
     yield _check_form(model, document)
     items = [item for item, _ in elements(document)]
     records = [_trace_fields(model, item) for item in items[:MAX_RECORDS]]
     readable = [record for record in records if record is not None and record.values]
     if readable:
-        yield from _check_records(model, readable)
+        yield from _check_records(model, readable, hidden)
     others = sum(not isinstance(item, (dict, str)) for item in items)
     if others:
         yield Finding(
@@ -276,9 +278,9 @@ def ambiguous_empty_finding(document: Json) -> Finding:
     )
 
 
-def check_mail(document: Json) -> Iterator[Finding]:
+def check_mail(document: Json, hidden: Hidden = NOTHING_HIDDEN) -> Iterator[Finding]:
     """Check the list of all mail: form, fields, ids, order, and how an empty list looks."""
-    yield from check_list(MAIL, document)
+    yield from check_list(MAIL, document, hidden)
     mails = _mails(document)
     if not mails:
         yield Finding("pythbots.mail.empty", Status.OK, "an empty mailbox can be read")

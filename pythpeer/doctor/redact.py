@@ -2,7 +2,8 @@
 
 The rule is a list of allowed words, not a list of secrets: the name of a field, or a word of an API
 error, is kept if it consists of words listed here; everything else is replaced by a value of the
-same type and length class. So no key and no text is kept, wherever a service puts it.
+same type and length class. So no key and no text is kept, wherever a service puts it. A key or the
+name of the requested user can consist of listed words: `Hidden` knows these, and they are replaced.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from ..secret import Secret
+from ..wire.echoes import mask_keys, without_texts
 from ..wire.fields import parse_date
 from ..wire.query import Json
 
 __all__ = [
     "MAX_DEPTH",
+    "NOTHING_HIDDEN",
+    "Hidden",
     "allowed_field",
     "describe_types",
     "list_fields",
@@ -70,30 +75,83 @@ _NO_DATE: Final = "0000-00-00 00:00:00"
 _KEPT_BELOW: Final = 10
 _EPOCH: Final = datetime(2012, 12, 12, 21, 12, 21)
 _LENGTHS: Final = (2, 4, 8, 16, 32, 64, 128, 256, 1024, 4096)
+_MAX_NAME: Final = 40
+_MAX_MESSAGE: Final = 400
+_MAX_LISTED: Final = 20
+_MAX_NAMES: Final = 2_000
 
 
-def allowed_field(name: str) -> str | None:
+class Hidden:
+    """What is not shown although it may consist of listed words.
+
+    Args:
+        keys: The keys of the session.
+        texts: Texts of the requests, such as the name of the requested user.
+    """
+
+    def __init__(self, keys: Collection[Secret] = (), texts: Collection[str] = ()) -> None:
+        self._keys = keys
+        """Not shown, nor any part of them that could be recognised."""
+        self._texts = texts
+        """Not shown as a whole name, nor as words of a message."""
+        self._has_key: dict[str, bool] = {}
+        """Whether a name has a key in it, for the names so far; `contains` adds to it."""
+
+    def contains(self, name: str) -> bool:
+        """Return whether *name* is one of the texts, or has a key in it; also if neither is known.
+
+        It is unknown after `_MAX_NAMES` names, because the search for keys takes 50 µs for each.
+        """
+        if name.casefold() in map(str.casefold, self._texts):
+            return True
+        if not self._keys:
+            return False
+        if name not in self._has_key:
+            if len(self._has_key) >= _MAX_NAMES:
+                return True
+            self._has_key[name] = mask_keys(name, self._get_keys, len(name)) != name
+        return self._has_key[name]
+
+    def remove_from(self, message: str) -> str:
+        """Return the beginning of a message with ellipses for the texts and for keys."""
+        masked = mask_keys(message, self._get_keys, _MAX_MESSAGE).replace("***", " … ")
+        return without_texts(masked, self._texts)
+
+    def _get_keys(self) -> Collection[Secret]:
+        return self._keys
+
+
+NOTHING_HIDDEN: Final = Hidden()
+"""For documents that repeat no request."""
+
+
+def allowed_field(name: str, hidden: Hidden = NOTHING_HIDDEN) -> str | None:
     """Return a field's name if it consists of listed words, else ``None``: it may be a user's."""
+    return name if _is_listed(name) and not hidden.contains(name) else None
+
+
+def _is_listed(name: str) -> bool:
     bare = re.sub("[_ -]", "", name)
     parts = _PART.findall(name)
-    if not name.isascii() or not parts or len(name) > 40 or "".join(parts) != bare:
-        return None
-    return name if {part.lower() for part in parts} <= _WORDS else None
+    if not name.isascii() or not parts or len(name) > _MAX_NAME or "".join(parts) != bare:
+        return False
+    return {part.lower() for part in parts} <= _WORDS
 
 
-def list_fields(names: Collection[str]) -> str:
+def list_fields(names: Collection[str], hidden: Hidden = NOTHING_HIDDEN) -> str:
     """Return the first 20 names of fields that may be shown, and how many may not, as one text."""
-    shown = sorted(filter(None, map(allowed_field, names)))
-    hidden = len(names) - len(shown)
-    listed = shown[:20]
-    if hidden:
-        listed.append(f"{hidden} whose names are not shown")
-    return ", ".join(listed)
+    listed = sorted(filter(_is_listed, names))
+    # Only what would be shown is searched for keys, because there can be many thousand names.
+    shown = [name for name in listed[:_MAX_LISTED] if not hidden.contains(name)]
+    others = len(names) - len(listed) + len(listed[:_MAX_LISTED]) - len(shown)
+    if others:
+        shown.append(f"{others} whose names are not shown")
+    return ", ".join(shown)
 
 
-def redact_words(text: str) -> str:
+def redact_words(text: str, hidden: Hidden = NOTHING_HIDDEN) -> str:
     """Return the listed words of an error text, with ellipses for the others."""
-    words = re.findall(r"[\w'@.-]+", text[:400])
+    words = re.findall(r"[\w'@.…-]+", hidden.remove_from(text))
     shown = [word if word.lower().rstrip(".") in _WORDS else "…" for word in words[:20]]
     return re.sub("…(?: …)+", "…", " ".join(shown))
 
@@ -122,27 +180,27 @@ def type_name(value: Json) -> str:
             return "object"
 
 
-def describe_types(value: Json) -> str:
+def describe_types(value: Json, hidden: Hidden = NOTHING_HIDDEN) -> str:
     """Return the types in a document, such as ``{status: integer, message_list: 50 x {...}}``."""
-    return _shape([value], 6)
+    return _shape([value], 6, hidden)
 
 
-def _shape(values: list[Json], depth: int) -> str:
+def _shape(values: list[Json], depth: int, hidden: Hidden) -> str:
     """Return the types of *values*, which have the same position in the document."""
     kinds = sorted({type_name(value) for value in values} - {"list", "object"})
     lists = [value for value in values if isinstance(value, list)]
     if lists:
         within = [item for items in lists for item in items[:500]][:500]
         longest = max(map(len, lists))
-        inner = _shape(within, depth - 1) if within and depth else "..."
+        inner = _shape(within, depth - 1, hidden) if within and depth else "..."
         kinds.append(f"{longest} x {inner}" if longest else "empty list")
     objects = [value for value in values if isinstance(value, dict)]
     if objects:
-        kinds.append(_object(objects, depth) if depth else "{...}")
+        kinds.append(_object(objects, depth, hidden) if depth else "{...}")
     return " or ".join(kinds)
 
 
-def _object(objects: list[dict[str, Json]], depth: int) -> str:
+def _object(objects: list[dict[str, Json]], depth: int, hidden: Hidden) -> str:
     columns: dict[str, list[Json]] = {}
     for fields in objects:
         for name, value in list(fields.items())[:100]:
@@ -150,19 +208,21 @@ def _object(objects: list[dict[str, Json]], depth: int) -> str:
     if not columns:
         return "empty object"
     if len(columns) > 1 and all(name.isascii() and name.isdigit() for name in columns):
-        inner = _shape([value for values in columns.values() for value in values], depth - 1)
+        numbered = [value for values in columns.values() for value in values]
+        inner = _shape(numbered, depth - 1, hidden)
         return f"{{{len(columns)} numbers: {inner}}}"
     parts: list[str] = []
     for name, values in list(columns.items())[:40]:
         sometimes = "?" if len(values) < len(objects) else ""
-        parts.append(f"{_display_name(name)}{sometimes}: {_shape(values, depth - 1)}")
+        shown = _display_name(name, hidden)
+        parts.append(f"{shown}{sometimes}: {_shape(values, depth - 1, hidden)}")
     if len(columns) > len(parts):
         parts.append(f"{len(columns) - len(parts)} more")
     return f"{{{', '.join(parts)}}}"
 
 
-def _display_name(name: str) -> str:
-    return allowed_field(name) or f"(a name of {_length_class(len(name))})"
+def _display_name(name: str, hidden: Hidden) -> str:
+    return allowed_field(name, hidden) or f"(a name of {_length_class(len(name))})"
 
 
 def _length_class(length: int) -> str:
@@ -177,13 +237,15 @@ def _length_class(length: int) -> str:
 # -- samples --------------------------------------------------------------------------------------
 
 
-def redact(document: Json, *, refusal: bool = False) -> bytes | None:
+def redact(
+    document: Json, hidden: Hidden = NOTHING_HIDDEN, *, refusal: bool = False
+) -> bytes | None:
     """Encode *document* with all data of users replaced; ``None`` if it is nested too deeply.
 
     Structure, types, the order of numbers and of dates, and the equality of texts are kept. Of a
     *refusal*, an API error, the listed words are kept, because they decide which error it is.
     """
-    redactor = _Redactor(document, refusal=refusal)
+    redactor = _Redactor(document, hidden, refusal=refusal)
     if redactor.too_deep:
         return None
     return json.dumps(redactor.replace(document), ensure_ascii=False).encode()
@@ -192,7 +254,8 @@ def redact(document: Json, *, refusal: bool = False) -> bytes | None:
 class _Redactor:
     """Replaces values so that equal ones stay equal, and greater ones stay greater."""
 
-    def __init__(self, document: Json, *, refusal: bool) -> None:
+    def __init__(self, document: Json, hidden: Hidden, *, refusal: bool) -> None:
+        self._hidden = hidden
         self._is_rejection = refusal
         self._texts: dict[str, int] = {}
         self.too_deep = False
@@ -242,14 +305,15 @@ class _Redactor:
             if _DIGITS.fullmatch(name):
                 replacement = str(self._numbers[int(name)])
             else:
-                replacement = allowed_field(name) or f"unlisted_{number}"
+                replacement = allowed_field(name, self._hidden) or f"unlisted_{number}"
             if replacement in replaced:  # "7" and "07" are the same number
                 replacement = f"unlisted_{number}"
             replaced[replacement] = self.replace(inner)
         return replaced
 
     def _text(self, value: str) -> str:
-        if value.lower() in _KEPT_VALUES or value == _NO_DATE:
+        is_kept = value.lower() in _KEPT_VALUES and not self._hidden.contains(value)
+        if is_kept or value == _NO_DATE:
             return value
         date = parse_date(value)
         if date is not None:
@@ -257,7 +321,7 @@ class _Redactor:
         if _DIGITS.fullmatch(value):
             return str(self._numbers[int(value)])
         if self._is_rejection:
-            return redact_words(value)
+            return redact_words(value, self._hidden)
         number = self._texts.setdefault(value, len(self._texts) + 1)
         length = next((high for high in _LENGTHS if len(value) <= high), _LENGTHS[-1])
         begin = "https://example.com/" if re.match("https?://", value) else ""

@@ -39,7 +39,7 @@ from ..stores.base import DIRECT, Log, NewEntry
 from ..wire.request import Request
 from .poller import Poller, PollSource, loop_time, store_items
 
-__all__ = ["DecodedItem", "DestructiveSource"]
+__all__ = ["DecodedItem", "DestructiveSource", "Reads", "fetch_timeout"]
 
 logger: Final = logging.getLogger("pythpeer.streams")
 
@@ -66,6 +66,11 @@ MAX_DRAIN: Final = 300.0
 infinite."""
 
 
+def fetch_timeout(timeout: float) -> float:
+    """Return the seconds within which a read is over whose time limit is *timeout*."""
+    return min(timeout, MAX_INTENT) + INTENT_GRACE
+
+
 class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
     """One item of a response."""
 
@@ -77,6 +82,16 @@ class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
 
     has_id: bool
     """Whether the content includes an id, so that two items of one identity are the same item."""
+
+
+class Reads(NamedTuple, Generic[T]):
+    """The two requests of a source. Their endpoints may have a time limit of their own."""
+
+    unread: Request[tuple[DecodedItem[T], ...]]
+    """The destructive read."""
+
+    history: Request[tuple[DecodedItem[T], ...]]
+    """The harmless read of everything."""
 
 
 class _Outcome(NamedTuple):
@@ -93,7 +108,7 @@ class _Outcome(NamedTuple):
 
 
 class DestructiveSource(PollSource[T]):
-    """Polls *unread*, a destructive read; after a lost fetch it polls *history*, which has all.
+    """Polls the destructive read of *reads*; after a lost fetch, the history, which has all.
 
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
     """
@@ -105,18 +120,17 @@ class DestructiveSource(PollSource[T]):
     def __init__(
         self,
         caller: Caller,
+        reads: Reads[T],
         *,
-        unread: Request[tuple[DecodedItem[T], ...]],
-        history: Request[tuple[DecodedItem[T], ...]],
         mark_recovered: Callable[[T], T],
     ) -> None:
-        self.name: str = unread.endpoint.name
+        self.name: str = reads.unread.endpoint.name
         self._caller = caller
         """Gets tokens and sends requests."""
-        self._unread = unread
-        """The destructive read."""
-        self._history = history
-        """The harmless read of everything."""
+        self._poll_reads = reads
+        """The requests of polls."""
+        self._reads = reads
+        """The requests of the read in progress, or of the last one. Set by `_start`."""
         self._mark_recovered = mark_recovered
         """Returns a marked copy of an item."""
         self._read: asyncio.Task[_Outcome] | None = None
@@ -146,6 +160,10 @@ class DestructiveSource(PollSource[T]):
         self._repeated: frozenset[str] = frozenset()
         """Those of them that were in the result before as well: the service has repeated them."""
 
+    def forget_failures(self) -> None:
+        """End the failures of the endpoint: another session reads from it."""
+        self._caller.outcomes[self.name].forget_failures()
+
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
         return await log.max_acknowledged()
@@ -162,10 +180,12 @@ class DestructiveSource(PollSource[T]):
             poller.in_flight = False
             read = self._read
             if read is None:
-                permit = await self._caller.acquire_permit(self._unread.endpoint, Priority.POLL)
+                permit = await self._caller.acquire_permit(
+                    self._poll_reads.unread.endpoint, Priority.POLL
+                )
                 read = self._read
                 if read is None:
-                    read = self._start(poller, permit, poller.attempt)
+                    read = self._start(poller, permit, self._poll_reads, poller.attempt)
                 else:
                     permit.close()
             poller.in_flight = True
@@ -174,10 +194,13 @@ class DestructiveSource(PollSource[T]):
             poller.confirm(poller.min_position, full=False)
         return outcome.error
 
-    async def fetch(self, poller: Poller[T]) -> tuple[T, ...]:
-        """Fetch for a direct call. Returns also the items that earlier calls could not return."""
+    async def fetch(self, poller: Poller[T], reads: Reads[T]) -> tuple[T, ...]:
+        """Fetch by *reads*, for a direct call.
+
+        Returns also the items that earlier calls could not return.
+        """
         async with self._direct:
-            return await self._fetch_direct(poller)
+            return await self._fetch_direct(poller, reads)
 
     async def drain(self) -> None:
         """Wait until the read in progress is over and stored, at most for its time limit.
@@ -185,7 +208,7 @@ class DestructiveSource(PollSource[T]):
         Then wait until the direct call in progress has its items.
         """
         if self._read is not None:
-            limit = min(self._caller.timeout, MAX_DRAIN) + INTENT_GRACE
+            limit = min(self._time_limit(), MAX_DRAIN) + INTENT_GRACE
             _, pending = await asyncio.wait([self._read], timeout=limit)
             if pending:
                 return  # closing its connection ends it
@@ -194,7 +217,12 @@ class DestructiveSource(PollSource[T]):
         with suppress(StoreError):  # its fetch is lost then, and is recovered later
             await self._store_remaining()
 
-    async def _fetch_direct(self, poller: Poller[T]) -> tuple[T, ...]:
+    def _time_limit(self) -> float:
+        """Return the time limit of the read in progress, in seconds."""
+        own = self._reads.unread.endpoint.timeout
+        return self._caller.timeout if own is None else own
+
+    async def _fetch_direct(self, poller: Poller[T], reads: Reads[T]) -> tuple[T, ...]:
         direct_reader = poller.log.reader(DIRECT)
         previous = after = self._undelivered_after
         if after is None:
@@ -204,7 +232,7 @@ class DestructiveSource(PollSource[T]):
         while not outcome.complete:
             permit = await self._acquire_direct()
             self._undelivered_after = after
-            outcome = await _result(self._start(poller, permit))
+            outcome = await _result(self._start(poller, permit, reads))
             has_fetched = has_fetched or outcome.fetched
             if outcome.error is not None and has_fetched:
                 break  # what is held back is returned by a later call
@@ -228,14 +256,17 @@ class DestructiveSource(PollSource[T]):
             if self._read is not None:
                 await asyncio.wait([self._read])
             permit = await self._caller.acquire_permit(
-                self._unread.endpoint, Priority.CALL, self._caller.max_wait
+                self._poll_reads.unread.endpoint, Priority.CALL, self._caller.max_wait
             )
             if self._read is None:
                 return permit
             permit.close()
 
-    def _start(self, poller: Poller[T], permit: Permit, attempt: int = 1) -> asyncio.Task[_Outcome]:
+    def _start(
+        self, poller: Poller[T], permit: Permit, reads: Reads[T], attempt: int = 1
+    ) -> asyncio.Task[_Outcome]:
         """Start a read, which closes *permit*. Its task outlives the caller, not the session."""
+        self._reads = reads
         read = asyncio.ensure_future(self._try_read(poller, permit, attempt))
         self._read = read
         read.add_done_callback(lambda _: self._ended(permit))
@@ -256,15 +287,16 @@ class DestructiveSource(PollSource[T]):
                 poller.recovery_error = None  # another session may have recovered it
             if (lost or self._held) and loop_time() >= self._history_due:
                 return await self._try_recover(poller, permit, lost, attempt)
+            poller.bypassed = False
             return await self._try_read_unread(poller.log, permit, attempt)
         except PythpeerError as error:  # of the store
             return _Outcome(error.with_traceback(None))
 
     async def _try_read_unread(self, log: Log[T], permit: Permit, attempt: int) -> _Outcome:
         """Store a fetch intent, send the destructive read, and append its result."""
-        intent = await log.begin_fetch(min(self._caller.timeout, MAX_INTENT) + INTENT_GRACE)
+        intent = await log.begin_fetch(fetch_timeout(self._time_limit()))
         try:
-            result = await self._caller.try_once(self._unread, permit, attempt)
+            result = await self._caller.try_once(self._reads.unread, permit, attempt)
         except PythpeerError as error:
             result = error.with_traceback(None)  # the session was closed: nothing was sent
         if isinstance(result, PythpeerError):
@@ -319,7 +351,7 @@ class DestructiveSource(PollSource[T]):
     ) -> _Outcome:
         """Read the history, and append what the log lacks of it: the results of *lost* fetches."""
         log = poller.log
-        result = await self._caller.try_once(self._history, permit, attempt)
+        result = await self._caller.try_once(self._reads.history, permit, attempt)
         if isinstance(result, PythpeerError):
             return self._history_failed(poller, result)
         self._history_succeeded(poller)
@@ -331,6 +363,7 @@ class DestructiveSource(PollSource[T]):
             )
         await self._store(log, entries, lost)
         self._held.clear()
+        poller.bypassed = True
         return _Outcome(fetched=True, complete=True)
 
     def _history_failed(self, poller: Poller[T], error: PythpeerError) -> _Outcome:

@@ -1,4 +1,4 @@
-"""The time limit of attempts: one timer serves all attempts that have the same limit."""
+"""The time limit of attempts: one timer serves all attempts that have the limit of the session."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ class TransportClosedError(Exception):
 
 
 class Deadlines:
-    """Attempts under way with the same time limit, each with the time at which it is cancelled.
+    """Attempts under way, each with the time at which it is cancelled.
 
-    Attempts end in the order in which they began, because all have the same limit. The timer stays
-    set when an attempt ends earlier, so that an attempt costs no timer.
+    Attempts with the common limit end in the order in which they began. Their timer stays set when
+    an attempt ends earlier, so that an attempt costs no timer. An attempt with a limit of its own
+    has a timer of its own.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        """The time limit of one attempt; infinity for none."""
+        """The common time limit of one attempt; infinity for none."""
 
         self._loop = asyncio.get_running_loop()
 
-        self.under_way: dict[Deadline, None] = {}
-        """The attempts under way, oldest first: a `Deadline` adds and removes itself."""
+        self.under_way: dict[Deadline, asyncio.TimerHandle | None] = {}
+        """The attempts under way, oldest first, with their own timer if they have one: a `Deadline`
+        adds and removes itself."""
 
         self._timer: asyncio.TimerHandle | None = None
         """The next call of `_cancel_expired`: set where an attempt is under way with a limit."""
 
-    def start(self) -> Deadline:
+    def start(self, seconds: float | None = None) -> Deadline:
         """Return the deadline of an attempt of the current task, for use in a ``with`` block.
+
+        *seconds* is the limit of this attempt alone, if it has one of its own; infinity for none.
 
         The block raises `DeadlinePassedError` when the limit has passed, and `TransportClosedError`
         when `close` is called. A cancellation by any other cause passes through it, also where both
@@ -46,17 +50,25 @@ class Deadlines:
         task = asyncio.current_task(self._loop)
         if task is None:
             raise RuntimeError("a request must be sent in a task")
-        return Deadline(self, task, self._loop.time() + self._seconds)
+        limit = self._seconds if seconds is None else seconds
+        return Deadline(self, task, self._loop.time() + limit, is_own=seconds is not None)
 
-    def set_timer(self, at: float) -> None:
-        """Cancel the expired attempts at this time, if that is not to be done earlier."""
-        if self._timer is None and self._seconds < math.inf:
-            self._timer = self._loop.call_at(at, self._cancel_expired)
+    def set_timer(self, deadline: Deadline) -> None:
+        """Cancel the task of *deadline* at its time, if no timer will do so."""
+        if deadline.is_own:
+            if deadline.at < math.inf:
+                self.under_way[deadline] = self._loop.call_at(
+                    deadline.at, deadline.end, DeadlinePassedError
+                )
+        elif self._timer is None and self._seconds < math.inf:
+            self._timer = self._loop.call_at(deadline.at, self._cancel_expired)
 
     def _cancel_expired(self) -> None:
         self._timer = None
         now = self._loop.time()
         for deadline in list(self.under_way):
+            if deadline.is_own:
+                continue
             if deadline.at > now:
                 self._timer = self._loop.call_at(deadline.at, self._cancel_expired)
                 return
@@ -74,9 +86,11 @@ class Deadlines:
 class Deadline:
     """The deadline of one attempt: a context manager that works as ``asyncio.timeout`` does."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_ended_by", "_task", "at")
+    __slots__ = ("_cancelling", "_deadlines", "_ended_by", "_task", "at", "is_own")
 
-    def __init__(self, deadlines: Deadlines, task: asyncio.Task[object], at: float) -> None:
+    def __init__(
+        self, deadlines: Deadlines, task: asyncio.Task[object], at: float, *, is_own: bool
+    ) -> None:
         self._deadlines = deadlines
 
         self._task = task
@@ -92,15 +106,20 @@ class Deadline:
         self.at: float = at
         """When the attempt is cancelled, in seconds of the event loop."""
 
+        self.is_own: bool = is_own
+        """Whether the limit is that of this attempt alone."""
+
     def end(self, reason: type[Exception]) -> None:
         """Cancel the task, so that the block raises *reason*."""
-        self._deadlines.under_way.pop(self, None)
+        timer = self._deadlines.under_way.pop(self, None)
+        if timer is not None:
+            timer.cancel()
         self._ended_by = reason
         self._task.cancel()
 
     def __enter__(self) -> None:
         self._deadlines.under_way[self] = None
-        self._deadlines.set_timer(self.at)
+        self._deadlines.set_timer(self)
 
     def __exit__(
         self,
@@ -108,7 +127,9 @@ class Deadline:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._deadlines.under_way.pop(self, None)
+        timer = self._deadlines.under_way.pop(self, None)
+        if timer is not None:
+            timer.cancel()
         reason = self._ended_by
         if reason is None or self._task.uncancel() > self._cancelling or kind is None:
             return

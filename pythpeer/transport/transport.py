@@ -51,10 +51,10 @@ class Route(NamedTuple):
     """Whether each request has a new connection, because it must not be sent twice."""
 
     time_limit: float
-    """Time limit of one attempt, in seconds; infinity for none."""
+    """Time limit of one attempt without one of its own, in seconds; infinity for none."""
 
     deadlines: Deadlines
-    """The attempts under way that have this time limit."""
+    """The attempts under way."""
 
 
 class Attempt:
@@ -95,7 +95,7 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._timeout = timeout
-        """Seconds of one attempt at most, unless its endpoint needs more; infinity for no limit."""
+        """Seconds of one attempt at most, unless its endpoint has a limit; infinity for none."""
 
         self._max_body = max_body
         """Largest permitted body, in bytes."""
@@ -151,19 +151,19 @@ class Transport:
         raising it.
         """
         endpoint = request.endpoint
-        time_limit = endpoint.time_limit(self._timeout)
-        route = self._route(endpoint.url, endpoint.effect, time_limit)
+        route = self._route(endpoint.url, endpoint.effect, max(self._timeout, endpoint.min_timeout))
         attempt = Attempt(request, permit, route)
         result: Result[RawResponse]
         try:
-            with route.deadlines.start():
+            with route.deadlines.start(endpoint.timeout):
                 result = await self._try_exchange(attempt)
         except ConnectTimeoutError:
             text = f"no connection to {route.address} within {CONNECT_TIMEOUT:g} s"
             result = self._timeout_error(attempt, text)
         except DeadlinePassedError:
             missing = "complete response of" if permit.written else "connection to"
-            limit = f"the time limit of {time_limit:g} s (timeout)"
+            seconds = route.time_limit if endpoint.timeout is None else endpoint.timeout
+            limit = f"the time limit of {seconds:g} s (timeout)"
             result = self._timeout_error(attempt, f"no {missing} {route.address} within {limit}")
         except TransportClosedError:
             result = TransportError(

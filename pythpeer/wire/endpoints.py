@@ -8,16 +8,17 @@ is percent-encoded as UTF-8, and a space is ``%20``, never ``+``.
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar, cast, overload
+from typing import Any, Final, Generic, Self, TypeVar, cast, overload
 
 import msgspec
 
 from ..errors import InvalidRequestError
 from ..pacing.bucket import Rate
 from ..secret import Secret
-from ..validation import check_text, check_url
+from ..validation import check_text, check_time_limit, check_url
 from .query import Json, Param, encode_query
 
 __all__ = ["Effect", "Endpoint", "ParsedEndpoint"]
@@ -68,6 +69,7 @@ class Endpoint(Generic[T_co]):
         "rate",
         "segments",
         "status_means_success",
+        "timeout",
         "url",
     )
 
@@ -145,6 +147,9 @@ class Endpoint(Generic[T_co]):
         self.any_status_is_error = False
         self.denied_hint = ""
         self.min_timeout = 0.0
+        self.timeout: float | None = None
+        """Time limit of one attempt, in seconds, ``None`` for that of the session. Set by
+        `with_timeout`."""
         try:
             decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(answer, strict=False)
         except (TypeError, NameError, AttributeError, ValueError) as error:
@@ -157,9 +162,30 @@ class Endpoint(Generic[T_co]):
     def __repr__(self) -> str:
         return f"<Endpoint {getattr(self, 'name', '(unfinished)')}>"
 
-    def time_limit(self, timeout: float) -> float:
-        """Return the seconds of an attempt at most, in a session whose limit is *timeout*."""
-        return max(timeout, self.min_timeout)
+    def with_timeout(self, timeout: float | None) -> Self:
+        """Return this endpoint with a time limit of its own, in place of that of the session.
+
+        It shares the token bucket of this one.
+
+        Args:
+            timeout: Seconds of one attempt at most, more than 0, or ``math.inf`` for no limit.
+                ``None`` changes nothing.
+
+        Raises:
+            InvalidRequestError: If *timeout* is not valid.
+        """
+        if timeout is None:
+            return self
+        check_time_limit(timeout, self.name)
+        if timeout < self.min_timeout:
+            raise InvalidRequestError(
+                f"timeout must be {self.min_timeout:g} seconds or more here,"
+                " because the service sends some responses late",
+                endpoint=self.name,
+            )
+        endpoint = copy.copy(self)
+        endpoint.timeout = timeout
+        return endpoint
 
     def decode(self, body: bytes) -> T_co:
         """Decode a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""

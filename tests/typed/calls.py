@@ -42,6 +42,7 @@ async def read_the_chat(session: Session, fake: FakeServices) -> None:
     page = assert_type(await peerbet.messages(), ChatPage)
     page = assert_type(await peerbet.messages(after=0, last=50), ChatPage)
     assert_type(await peerbet.messages(None, None), ChatPage)
+    assert_type(await peerbet.messages(timeout=5), ChatPage)
     assert_type(page.users_online, int)
     assert_type(page.skipped, int)
     for message in assert_type(page.messages, tuple[ChatMessage, ...]):
@@ -60,14 +61,15 @@ async def read_the_chat(session: Session, fake: FakeServices) -> None:
 
 async def post_to_the_chat(session: Session) -> None:
     assert_type(await session.peerbet.post("hello"), int)
-    assert_type(await session.peerbet.post("hello", bot=True, confirm=True), int)
-    assert_type(await session.peerbet.post_long("hello", bot=True), tuple[int, ...])
+    assert_type(await session.peerbet.post("hello", bot=True, confirm=True, timeout=5.0), int)
+    assert_type(await session.peerbet.post_long("hello", bot=True, timeout=None), tuple[int, ...])
     assert_type(split_text("a long text", 250), tuple[str, ...])
 
 
 async def roll_the_dice(session: Session) -> None:
     roll = session.peerbet.roll
     assert_type(await roll("0.1", target=50, side="low"), DiceRoll)
+    assert_type(await roll("0.1", target=50, side="low", timeout=30.0), DiceRoll)
     result = await roll(
         Decimal("0.1"), target=Decimal("49.5"), side="high", seed=7, currency=10, stats=True
     )
@@ -93,7 +95,7 @@ async def roll_the_dice(session: Session) -> None:
 async def look_up(session: Session) -> None:
     pythbots = assert_type(session.pythbots, PythBots)
     user = assert_type(await pythbots.user("tiro"), User)
-    user = assert_type(await pythbots.user(221192), User)
+    user = assert_type(await pythbots.user(221192, timeout=5.0), User)
     assert_type(user.id, int | None)
     assert_type(user.username, str | None)
     assert_type(user.nickname, str | None)
@@ -103,14 +105,16 @@ async def look_up(session: Session) -> None:
     assert_type(user.rank, str | None)
     assert_type(user.online, bool | None)
     assert_type(user.raw, JsonObject)
-    for member in assert_type(await pythbots.staff(220531305), tuple[StaffMember, ...]):
+    for member in assert_type(
+        await pythbots.staff(220531305, timeout=5.0), tuple[StaffMember, ...]
+    ):
         assert_type(member.id, int | None)
         assert_type(member.username, str | None)
         assert_type(member.rank, str | None)
         assert_type(member.avatar, str | None)
         assert_type(member.time_held, int | str | None)
         assert_type(member.raw, JsonObject)
-    stats = assert_type(await pythbots.stats(220531305), ChatStats)
+    stats = assert_type(await pythbots.stats(220531305, timeout=5.0), ChatStats)
     assert_type(stats.messages, int | None)
     assert_type(stats.active_users, int | None)
     assert_type(stats.raw, JsonObject)
@@ -119,9 +123,10 @@ async def look_up(session: Session) -> None:
 async def write_and_read_mail(session: Session, fake: FakeServices) -> None:
     fake.mail.deliver("alice", "hello")
     assert_type(await session.pythbots.send_mail("alice", "hello"), None)
-    assert_type(await session.pythbots.send_mail(221192, "hello"), None)
-    mails = assert_type(await session.pythbots.unread_mail(), tuple[Mail, ...])
-    for mail in (*mails, *assert_type(await session.pythbots.all_mail(), tuple[Mail, ...])):
+    assert_type(await session.pythbots.send_mail(221192, "hello", timeout=5.0), None)
+    mails = assert_type(await session.pythbots.unread_mail(timeout=5.0), tuple[Mail, ...])
+    history = assert_type(await session.pythbots.all_mail(timeout=5.0), tuple[Mail, ...])
+    for mail in (*mails, *history):
         assert_type(mail.id, int | None)
         assert_type(mail.sender, str | None)
         assert_type(mail.sender_id, int | None)
@@ -173,3 +178,6 @@ async def call_my_own_endpoints(session: Session, fake: FakeServices) -> None:
     assert shaped.effect in (Effect.READ, Effect.CONSUME, Effect.WRITE)
     assert_type(shaped.rate, Rate)
     assert_type(shaped.answer, type[Lines])
+    assert_type(shaped.timeout, float | None)
+    assert_type(shaped.with_timeout(5.0), Endpoint[Lines])
+    assert_type(await session.call(shaped.with_timeout(None)), Lines)
