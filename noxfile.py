@@ -80,8 +80,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 OTHERS = [version for version in PYTHONS if version != RUNNING]
 """The Pythons on which only the tests run whose result may differ."""
 
-COVERED = next((version for version in OTHERS if shutil.which(f"python{version}")), RUNNING)
-"""The Python on which coverage is measured: another one, as the tests run there anyway."""
+COVERED = next((v for v in reversed(OTHERS) if shutil.which(f"python{v}")), RUNNING)
+"""The Python on which coverage is measured: the newest one that does not run all tests."""
 
 TESTS = (
     f"tests-{RUNNING}",
