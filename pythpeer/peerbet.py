@@ -30,7 +30,13 @@ from .dice import (
     roll_params,
     unknown_roll,
 )
-from .errors import DecodeError, InvalidRequestError, OutcomeUnknownError, PythpeerError
+from .errors import (
+    DecodeError,
+    InvalidRequestError,
+    MissingKeyError,
+    OutcomeUnknownError,
+    PythpeerError,
+)
 from .pacing.bucket import Rate
 from .posting import Poster, ReadBack
 from .secret import Secret, account_of
@@ -242,7 +248,8 @@ class Peerbet:
                 the post, and to each read of the chat for *confirm*.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If the message may or may not have been posted.
             PythpeerError: If the post failed; nothing was posted.
         """
@@ -272,7 +279,8 @@ class Peerbet:
             on_part: Called with the id of each part as soon as it is posted.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If a part may or may not have been posted.
             PythpeerError: If a part failed.
         """
@@ -326,12 +334,13 @@ class Peerbet:
             timeout: Seconds that the roll may take, 10 at least, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If the roll may or may not have happened.
             PythpeerError: If the roll failed; it has not happened.
         """
         if self._key is None:
-            raise InvalidRequestError(
+            raise MissingKeyError(
                 "a roll needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
                 endpoint=self.roll_endpoint.name,
             )
@@ -398,10 +407,13 @@ class Peerbet:
         return ChatStream(poller, after=after, name=name, on_gap=on_gap)
 
     def _check_posting(self, *, bot: object, confirm: object) -> None:
-        problem = None
         if self._key is None:
-            problem = "posting needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY"
-        elif not isinstance(bot, bool):
+            raise MissingKeyError(
+                "posting needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
+                endpoint=self.post_endpoint.name,
+            )
+        problem = None
+        if not isinstance(bot, bool):
             problem = f"bot must be a bool, not {type(bot).__name__}"
         elif not isinstance(confirm, bool):
             problem = f"confirm must be a bool, not {type(confirm).__name__}"

@@ -22,14 +22,14 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from .calls import Caller
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, MissingKeyError
 from .pacing.bucket import Rate
 from .secret import Secret, account_of
 from .stores.base import Topic
-from .streams.destructive import DecodedItem, DestructiveSource, Reads
+from .streams.destructive import DecodedItem, DestructiveSource, Reads, fetch_timeout
 from .streams.poller import Poller, Pollers
 from .streams.stream import Stream
-from .validation import check_integer, check_text
+from .validation import check_integer, check_text, percent_encode
 from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
 from .wire.fields import Fields, list_parser, object_parser, parse_success
 from .wire.lenient_json import canonical_json
@@ -41,6 +41,10 @@ __all__ = ["ChatStats", "Mail", "MailStream", "PythBots", "StaffMember", "User"]
 logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+MAX_ENCODED_MAIL: Final = 7500
+"""Bytes of a mail's text in the URL at most. Servers commonly reject a request line over 8 KB; the
+rest is for the path, the key and the recipient."""
 
 LOOKUP_RATE: Final = Rate(1.0, 3)
 """The default rate of each look-up: one per second, with bursts of three."""
@@ -189,6 +193,7 @@ class PythBots:
             Mail,
             destructive=True,
             mark_recovered=_mark_recovered,
+            fetch_timeout=fetch_timeout(caller.timeout),
         )
         """The log of the mail, one for each account."""
 
@@ -247,17 +252,26 @@ class PythBots:
 
         Args:
             to: The recipient's user name, or user id.
-            text: The text of the mail; it must not be empty.
+            text: The text of the mail; it must not be empty. No limit is documented;
+                percent-encoded it may have 7,500 bytes, because servers reject longer URLs.
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             OutcomeUnknownError: If the mail may or may not have been sent.
             PythpeerError: If sending failed; no mail was sent.
         """
         endpoint = self.send_endpoint.with_timeout(timeout)
         recipient = _user_param("to", to, endpoint.name)
         check_text("text", text, endpoint=endpoint.name)
+        length = len(percent_encode("text", text, endpoint.name))
+        if length > MAX_ENCODED_MAIL:
+            raise InvalidRequestError(
+                f"text takes {length} bytes of the URL, {length - MAX_ENCODED_MAIL} too many: a"
+                " letter of ASCII takes one byte, any other character up to 12",
+                endpoint=endpoint.name,
+            )
         name = "user" if isinstance(to, str) else "id"
         await self._caller.call(self._mail_request(endpoint, {name: recipient, "message": text}))
 
@@ -272,8 +286,8 @@ class PythBots:
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no personal key; nothing
-                was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             SessionClosedError: If the session is not open.
             OutcomeUnknownError: If the mail may have been marked as read.
             PythpeerError: If the read failed.
@@ -292,8 +306,8 @@ class PythBots:
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no personal key; nothing
-                was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             PythpeerError: If the read failed.
         """
         endpoint = self.history_endpoint.with_timeout(timeout)
@@ -316,7 +330,8 @@ class PythBots:
                 stream whose name the store knows resumes where that stream ended.
 
         Raises:
-            InvalidRequestError: If *name* is not valid, or there is no personal key.
+            InvalidRequestError: If *name* is not valid.
+            MissingKeyError: If there is no personal key.
             SessionClosedError: If the session is not open.
         """
         poller, _ = self._mail_poller()
@@ -327,7 +342,7 @@ class PythBots:
 
     def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
         if self._personal_key is None:
-            raise InvalidRequestError(
+            raise MissingKeyError(
                 "mail needs a personal key: set personal_key, or PYTHPEER_PERSONAL_KEY",
                 endpoint=endpoint.name,
             )
@@ -410,6 +425,9 @@ def _user_param(name: str, user: object, endpoint: str) -> str | int:
     """Check a user name or a user id."""
     if isinstance(user, str):
         return check_text(name, user, endpoint=endpoint)
+    if isinstance(user, bool) or not isinstance(user, int):
+        problem = f"must be a user name or a user id, not {type(user).__name__}"
+        raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
     return check_integer(name, user, 1, endpoint=endpoint)
 
 

@@ -128,8 +128,9 @@ def classify_failure(effect: Effect, error: PythpeerError, status: int | None) -
     if not unknown:
         return error
     text = str(error.args[0]) if error.args else ""
+    request = "the write" if effect is Effect.WRITE else "the destructive read"
     return OutcomeUnknownError(
-        f"it may or may not have happened ({text})", endpoint=error.endpoint, status=status
+        f"{request} may or may not have happened ({text})", endpoint=error.endpoint, status=status
     )
 
 

@@ -8,7 +8,8 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, Unpack
@@ -166,6 +167,20 @@ async def assert_nothing_more(stream: Items[T], within: float = 5.0) -> None:
     """Fail if an item arrives within this many seconds."""
     with pytest.raises(TimeoutError):
         await take(stream, 1, within)
+
+
+@asynccontextmanager
+async def running(
+    *work: Coroutine[object, object, object],
+) -> AsyncIterator[list[asyncio.Task[object]]]:
+    """Run *work* in separate tasks, and leave no task behind."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 # -- old names ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from redis import Redis
 
 from pythpeer.stores import RedisStore
 
-__all__ = ["EPOCH", "Commands", "VirtualRedisStore"]
+__all__ = ["EPOCH", "Commands", "VirtualRedisStore", "flush_server"]
 
 EPOCH: Final = 1_000_000_000
 """The server's time in seconds when the clock of the loop shows 0."""
@@ -81,6 +81,14 @@ class VirtualRedisStore(RedisStore):
             self._server = None
             for client in list(self._clients):
                 client.close()
+
+
+async def flush_server(port: int) -> None:
+    """Delete all data of the server at a port."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"*1\r\n$8\r\nFLUSHALL\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    writer.close()
 
 
 class _Client(asyncio.Protocol):

@@ -28,6 +28,7 @@ import pythpeer
 from pythpeer import (
     AccessDeniedError,
     HttpStatusError,
+    MissingKeyError,
     PythBots,
     Session,
     SessionHealth,
@@ -262,6 +263,31 @@ async def test_the_bot_for_systemd_reads_its_key(
         await asyncio.sleep(5.0)
         assert "keys: Peerbet" in session.describe()
     assert program.received("user1") == {"chat": 1}
+
+
+@pytest.mark.parametrize("name", ["ping", "commands", "survivor"])
+async def test_without_its_key_an_example_ends_at_the_first_answer(
+    name: str, fake: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the message is answered after the key was set: it must not consume the messages."""
+    program = Program(name, fake)
+    async with program.running():
+        pass
+
+    async def answer() -> None:
+        async with program.running():
+            EXAMPLES[name][0](fake, "user1")
+            await asyncio.sleep(10.0)
+
+    with monkeypatch.context() as without:
+        without.delenv("PYTHPEER_PEERBET_KEY")
+        with pytest.raises(AssertionError, match="ended by itself"):
+            await answer()
+        assert program.task is not None
+        assert isinstance(program.task.exception(), MissingKeyError)
+    async with program.running():
+        await asyncio.sleep(10.0)
+    assert program.received("user1")["chat"] == 1
 
 
 @pytest.mark.costly

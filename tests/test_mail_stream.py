@@ -803,6 +803,24 @@ async def test_a_read_is_on_record_before_it_is_sent(
         assert await store.fetch_is_lost() is (end == "drop")
 
 
+async def test_reads_that_stay_lost_are_logged_once(
+    new_store: StoreFactory, plain: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is recovered from the history, which ends no series of failures: only a read does."""
+    caplog.set_level(logging.INFO, "pythpeer.streams")
+    plain.script("readnew", *[DROP] * 6)
+    async with plain.session(store=new_store()) as session:
+        stream = session.pythbots.mail_stream(name="me")
+        for number in range(6):
+            schedule(number * 3.0, plain.deliver, f"mail {number}")
+        taken = await all_of(stream, 60.0)
+    assert texts(*taken) == [f"mail {number}" for number in range(6)]
+    lines = [record.getMessage() for record in caplog.records if hasattr(record, "failures")]
+    assert len(lines) == 2
+    assert lines[0].endswith("the stream keeps retrying")
+    assert lines[1] == "pythbots.mail recovered after 6 failures"
+
+
 async def test_a_read_with_a_limit_of_its_own_is_not_lost_before_it(
     new_store: StoreFactory, plain: Scripted
 ) -> None:

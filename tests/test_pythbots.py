@@ -697,3 +697,28 @@ async def test_too_many_of_something_else_is_no_rate_limit(words: str) -> None:
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         with pytest.raises(ApiError, match="too many"):
             await session.pythbots.send_mail("bob", "hi")
+
+
+# -- what cannot be sent --------------------------------------------------------------------------
+
+
+async def test_a_mail_that_is_too_long_for_a_url_is_not_sent(
+    fake: FakeServices, session: Session
+) -> None:
+    """Servers reject such a URL each time, and a bot would try again and again."""
+    longest = "é" * 1250
+    await session.pythbots.send_mail("bob", longest)
+    await session.pythbots.send_mail("bob", "a" * 7500)
+    for text, surplus in ((longest + "é", 6), ("a" * 7501, 1)):
+        with pytest.raises(InvalidRequestError, match=f"the URL, {surplus} too many"):
+            await session.pythbots.send_mail("bob", text)
+    assert [mail.text for mail in fake.mail.sent] == [longest, "a" * 7500]
+
+
+@pytest.mark.parametrize("user", [None, True, 1.5, b"bob"])
+async def test_a_user_is_a_name_or_an_id(fake: FakeServices, session: Session, user: Any) -> None:
+    """The error says so, whichever of the two was meant."""
+    for call in (session.pythbots.user(user), session.pythbots.send_mail(user, "a")):
+        with pytest.raises(InvalidRequestError, match="must be a user name or a user id, not "):
+            await call
+    assert fake.requests == []

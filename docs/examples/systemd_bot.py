@@ -11,6 +11,7 @@ from pythpeer import (
     AccessDeniedError,
     ApiError,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     RateLimitedError,
     Secret,
@@ -48,7 +49,7 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
         except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
             logger.warning("perhaps sent, so not sent again: %s", error)
             return True
-        except AccessDeniedError:  # an ApiError: the key is wrong, and ends the bot
+        except (AccessDeniedError, MissingKeyError):  # no write will succeed: it ends the bot
             raise
         except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
             logger.warning("refused: %s", error)

@@ -11,6 +11,7 @@ from pythpeer import (
     GapError,
     HttpStatusError,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -51,6 +52,7 @@ async def match_errors() -> None:
         assert_type(error.status, int | None)
 
     value: ValueError = InvalidRequestError("a bad argument")
+    missing: InvalidRequestError = MissingKeyError("posting needs a key")
     late: TimeoutError = RequestTimeoutError("too late", sent=False)
     base: list[PythpeerError] = [
         TransportError("no connection", endpoint="mine", sent=False),
@@ -60,6 +62,7 @@ async def match_errors() -> None:
         ApiError("no", message="no", status=200),
         AccessDeniedError("no access", message="no access", status=403),
         SessionClosedError("closed"),
+        missing,
         StoreError("the disk is full"),
     ]
     assert_type(DecodeError("not JSON", excerpt="<html>").excerpt, str)
