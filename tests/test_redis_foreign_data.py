@@ -267,7 +267,7 @@ async def test_no_damage_raises_anything_but_store_errors(redis_url: Callable[[s
         for damage in everything if DEEP else everything[::100]:
             await client.delete(*await client.keys(f"{store._keys.tag}:*"), "none")
             for key, value in dumps.items():
-                await client.restore(key, 0, value)
+                await client.restore(key, 0, value, replace=True)
             if damage.replaces:
                 await client.delete(damage.key)
             if damage.words:
