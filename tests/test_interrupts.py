@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import ipaddress
 import logging
 import socket
 import sys
@@ -24,7 +25,7 @@ from helpers import DEEP, freeze_collector
 from raw_server import http
 from test_secrecy import KEYED, chain, keyed_session, leaks
 
-from pythpeer import Secret
+from pythpeer import RequestTimeoutError, Secret
 
 GOOD: Final = http(200, b'{"status":1,"id":1,"messages":[]}')
 
@@ -105,7 +106,8 @@ class Interruption:
         sys.settrace(self._previous)
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "line":
+        # Python 3.11 crashes where a line of `ipaddress` raises, sooner or later.
+        if event == "line" and frame.f_code.co_filename != ipaddress.__file__:
             self._left -= 1
             if self._left < 0:
                 sys.settrace(None)
@@ -149,7 +151,8 @@ class Shown(logging.Handler):
 async def call_interrupted(name: str, url: str, interruption: Interruption) -> None:
     """Make a call, and then a second one that is interrupted."""
     session = await keyed_session(url, timeout=0.1).open()
-    await KEYED[name].run(session, url)
+    with contextlib.suppress(RequestTimeoutError):  # the limit is short for a busy machine
+        await KEYED[name].run(session, url)
     try:
         with interruption:
             await KEYED[name].run(session, url)
