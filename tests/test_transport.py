@@ -139,6 +139,15 @@ async def test_reads_share_a_connection() -> None:
         assert server.connection_count == 1
 
 
+async def test_a_response_may_end_its_connection() -> None:
+    """With ``Connection: close``, also if the service is slow to close it."""
+    steps = answer(headers=[("Connection", "close")]), answer()
+    async with RawServer(*steps) as server, open_session(server.url) as session:
+        for _ in range(2):
+            await CALLS["user"].run(session, server.url)
+        assert [request.connection for request in server.requests] == [1, 2]
+
+
 @pytest.mark.parametrize(("idle", "connections"), [(3.9, 1), (4.1, 2)])
 async def test_an_idle_connection_is_kept_for_a_while(idle: float, connections: int) -> None:
     """A connection is closed before the service closes it: Apache does so after 5 seconds."""
