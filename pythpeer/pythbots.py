@@ -357,12 +357,33 @@ class PythBots:
             self._mail_request(history, {"readall": FLAG}),
         )
 
+    async def _warn_of_other_key(self) -> None:
+        """Log a WARNING if the store has mail of another key that waits for a session with it."""
+        prefix = self._topic.name.rpartition(" ")[0] + " "
+        mails = sum(
+            min((reader.lag for reader in log.readers), default=0)
+            for log in (await self._pollers.snapshot()).logs
+            if log.topic.startswith(prefix)
+        )
+        if mails:
+            logger.warning(
+                "%s: the store has %d mails of another personal key that no stream has "
+                "acknowledged; only a session with that key delivers them",
+                self.unread_endpoint.name,
+                mails,
+            )
+
     def _mail_poller(self) -> tuple[Poller[Mail], DestructiveSource[Mail]]:
         """Return the poller of unread mail and its source, which direct calls use as well."""
         reads = self._mail_reads()
         poller = self._pollers.get(
             self._topic,
-            lambda: DestructiveSource(self._caller, reads, mark_recovered=_mark_recovered),
+            lambda: DestructiveSource(
+                self._caller,
+                reads,
+                mark_recovered=_mark_recovered,
+                on_new_log=self._warn_of_other_key,
+            ),
         )
         return poller, cast("DestructiveSource[Mail]", poller.source)
 

@@ -18,7 +18,7 @@ import copy
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -111,6 +111,7 @@ class DestructiveSource(PollSource[T]):
     """Polls the destructive read of *reads*; after a lost fetch, the history, which has all.
 
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
+    *on_new_log* is awaited when a stream starts in a log that has never had an item.
     """
 
     # Invariants: `_read` is the only destructive read in progress, if there is one. Its task ends
@@ -123,6 +124,7 @@ class DestructiveSource(PollSource[T]):
         reads: Reads[T],
         *,
         mark_recovered: Callable[[T], T],
+        on_new_log: Callable[[], Awaitable[None]],
     ) -> None:
         self.name: str = reads.unread.endpoint.name
         self._caller = caller
@@ -133,6 +135,8 @@ class DestructiveSource(PollSource[T]):
         """The requests of the read in progress, or of the last one. Set by `_start`."""
         self._mark_recovered = mark_recovered
         """Returns a marked copy of an item."""
+        self._on_new_log = on_new_log
+        """Looks for items of the same service in other logs."""
         self._read: asyncio.Task[_Outcome] | None = None
         """The read in progress. `_start` sets it, and its end resets it."""
         self._direct = asyncio.Lock()
@@ -166,7 +170,10 @@ class DestructiveSource(PollSource[T]):
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
-        return await log.max_acknowledged()
+        position = await log.max_acknowledged()
+        if not position and not (await log.tail(0)).head:
+            await self._on_new_log()
+        return position
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Fetch unread items into the log. Returns an error as a value.

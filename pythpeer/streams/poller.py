@@ -28,6 +28,7 @@ from ..pacing.limiter import loop_clock
 from ..retry import Retry, backoff, is_transient
 from ..stores.base import Log, NewEntry, Store, Topic
 from ..stores.ids import first_position, service_id
+from ..stores.snapshot import StoreSnapshot
 from .gaps import Gap
 from .stopping import StopRequest
 
@@ -638,6 +639,12 @@ class Pollers:
             )
             self._pollers[topic.name] = poller
         return poller
+
+    async def snapshot(self) -> StoreSnapshot:
+        """Return the state of the store, without items. Raises `SessionClosedError` unless open."""
+        if self._store is None:
+            raise SessionClosedError("the session is not open: use 'async with', or open() it")
+        return await self._store.snapshot(0)
 
     def streams(self) -> Iterator[HasHealth]:
         """Yield the open streams of the session, those of one log together, oldest first."""
