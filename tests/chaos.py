@@ -40,7 +40,7 @@ from chaos_checker import Checker, Kind, Lateness, Violation
 from fork_server import ForkedProcess, ForkServer
 from proc_chaos import MAX_LATE, STORE_UNUSABLE, Settings
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis_proxy import RedisProxy
 from scripted import (
     API_ERROR,
@@ -501,7 +501,15 @@ class RedisTrouble:
     async def _command(self, *words: str, password: str | None = None) -> None:
         def execute() -> None:
             with Redis(port=self._server.port, password=password) as client:
-                client.execute_command(*words)
+                while True:
+                    try:
+                        client.execute_command(*words)
+                    except ResponseError as error:
+                        if not str(error).startswith("BUSY"):
+                            raise
+                        time.sleep(0.05)  # another action keeps the server busy
+                    else:
+                        return
 
         await asyncio.to_thread(execute)
 
