@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import ssl
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from .pacing.bucket import Rate
 from .retry import Retry
 from .secret import Secret
 from .stores import Store, store_from_url
-from .validation import check_seconds, check_text, check_url
+from .validation import check_text, check_url
 
 __all__ = [
     "Keys",
@@ -25,7 +24,6 @@ __all__ = [
     "check_rates",
     "check_ssl_context",
     "check_store",
-    "check_timeout",
     "check_type",
 ]
 
@@ -232,8 +230,3 @@ def check_ssl_context(context: object) -> ssl.SSLContext | None:
             " own, use ssl.create_default_context(cafile=...)"
         )
     return context
-
-
-def check_timeout(name: str, value: object) -> float:
-    """Check a number of seconds; infinity means no limit."""
-    return math.inf if value == math.inf else check_seconds(name, value)

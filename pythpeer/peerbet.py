@@ -543,7 +543,7 @@ def _parse_page_fast(body: bytes) -> _Page:
     if page.status != 1:
         raise ValueError("not a success")
     messages = _sorted_unique(page.message_list)
-    if messages and not 0 <= messages[0].id <= messages[-1].id <= INT32_MAX:
+    if messages and not 1 <= messages[0].id <= messages[-1].id <= INT32_MAX:
         raise ValueError("id out of range")  # as a position it would skip all other messages
     return _Page(messages, page.users_online)
 
@@ -617,8 +617,8 @@ def _parse_message(item: Json) -> tuple[ChatMessage | None, int | None]:
 
 
 def parse_id(value: Json) -> int | None:
-    """Return a message id, or ``None`` if *value* is not an integer from 0 to 2147483647."""
+    """Return a message id, or ``None`` if *value* is not an integer from 1 to 2147483647."""
     id = to_int(value)
-    if id is None or not 0 <= id <= INT32_MAX:
+    if id is None or not 1 <= id <= INT32_MAX:
         return None
     return id

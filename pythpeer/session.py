@@ -25,7 +25,6 @@ from .options import (
     check_rates,
     check_ssl_context,
     check_store,
-    check_timeout,
     check_type,
 )
 from .pacing.bucket import Rate
@@ -36,7 +35,14 @@ from .retry import Retry
 from .secret import Secret
 from .stores import MemoryStore, Store
 from .streams.poller import Pollers
-from .validation import INT32_MAX, check_integer, check_seconds, check_time_limit, check_url
+from .validation import (
+    INT32_MAX,
+    check_integer,
+    check_seconds,
+    check_time_limit,
+    check_timeout,
+    check_url,
+)
 from .version import __version__
 from .wire.endpoints import Endpoint
 from .wire.query import Param

@@ -17,6 +17,7 @@ __all__ = [
     "check_seconds",
     "check_text",
     "check_time_limit",
+    "check_timeout",
     "check_url",
     "percent_encode",
 ]
@@ -55,12 +56,22 @@ def check_seconds(name: str, value: object, endpoint: str | None = None) -> floa
     raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
 
 
+def check_timeout(name: str, value: object, endpoint: str | None = None) -> float:
+    """Return *value* if it is a number of seconds, 0 or more, or infinity for no limit.
+
+    Raises `InvalidRequestError`.
+    """
+    if isinstance(value, float) and value == math.inf:
+        return value
+    return check_seconds(name, value, endpoint)
+
+
 def check_time_limit(value: object, endpoint: str | None = None) -> float:
     """Return *value*, a ``timeout``: a number of seconds over 0, or infinity for no limit.
 
     Raises `InvalidRequestError`.
     """
-    seconds = math.inf if value == math.inf else check_seconds("timeout", value, endpoint)
+    seconds = check_timeout("timeout", value, endpoint)
     if not seconds:
         raise InvalidRequestError("timeout must be more than 0 seconds", endpoint=endpoint)
     return seconds

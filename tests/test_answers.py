@@ -40,7 +40,7 @@ from pythpeer.pythbots import (
 from pythpeer.wire.endpoints import ParsedEndpoint
 from pythpeer.wire.fields import parse_date
 from pythpeer.wire.lenient_json import MAX_NESTING, NO_JSON, parse_json
-from pythpeer.wire.responses import parse_retry_after, try_parse_response
+from pythpeer.wire.responses import MAX_RETRY_AFTER, parse_retry_after, try_parse_response
 
 BASE = "https://example.com"
 SAMPLES = Path(__file__).parent / "samples"
@@ -965,6 +965,8 @@ def date_in(seconds: float) -> str:
         ("1.25", 1.25),
         ("007", 7.0),
         ("999999999", 999999999.0),
+        ("12345678901", MAX_RETRY_AFTER),
+        pytest.param("9" * 5000, MAX_RETRY_AFTER, id="5000 digits"),
         (date_in(30), 30.0),
         (date_in(86400), 86400.0),
         (date_in(0), 0.0),
@@ -1002,8 +1004,6 @@ def test_valid_waits(value: str, seconds: float) -> None:
         "Infinity",
         "\u0661",
         "\u00b2",
-        "12345678901",
-        "9" * 5000,
         "Sun, 99 Mar 2026 12:00:00 GMT",
         "Sun, 01 Xyz 2026 12:00:00 GMT",
         "Sun, 01 Mar 2026 25:61:61 GMT",
@@ -1012,7 +1012,7 @@ def test_valid_waits(value: str, seconds: float) -> None:
         "GMT",
         ",",
     ],
-    ids=range(28),
+    ids=range(26),
 )
 def test_invalid_waits(value: str) -> None:
     """Negative, not a number, or out of range: treated as a missing header."""

@@ -326,6 +326,7 @@ WITHOUT_ID: Final[list[object]] = [
     "text",
     {"by": "alice", "msg": "no id"},
     {"id": "x", "by": "alice", "msg": "no number"},
+    {"id": 0, "by": "alice", "msg": "no stream starts below"},
 ]
 
 
@@ -344,12 +345,12 @@ async def test_bad_messages_hide_no_neighbours(
             services.show(id, {**bad, "id": id} if bad in UNDECODABLE else bad)
         services.say()
         stream = session.peerbet.chat_stream(after=0)
-        assert await take_ids(stream, 8) == list(range(1, 16, 2))
+        assert await take_ids(stream, 9) == list(range(1, 18, 2))
         await assert_nothing_more(stream, 3.5)
         services.say()
-        assert await take_ids(stream, 1) == [16]
-        assert stream.skipped == 7
-        assert logged_levels(caplog) == [logging.WARNING] * 7
+        assert await take_ids(stream, 1) == [18]
+        assert stream.skipped == 8
+        assert logged_levels(caplog) == [logging.WARNING] * 8
         assert stream.gaps == ()
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 import anyio
 import pytest
-from helpers import SHORT_BACKOFF, examples, schedule, take
+from helpers import SHORT_BACKOFF, examples, now, schedule, take
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import (
@@ -31,7 +31,16 @@ from scripted import (
 )
 from stores import InterceptingStore, StoreFactory
 
-from pythpeer import Mail, MailStream, OutcomeUnknownError, Rate, Session, StoreError
+from pythpeer import (
+    ApiError,
+    Mail,
+    MailStream,
+    OutcomeUnknownError,
+    Rate,
+    RateLimitedError,
+    Session,
+    StoreError,
+)
 from pythpeer.stores import Store
 from pythpeer.streams.destructive import HISTORY_ATTEMPTS, HISTORY_INTERVAL
 from pythpeer.testing.requests import IncomingRequest
@@ -176,6 +185,46 @@ async def test_unread_mail_that_is_too_large_hides_no_later_mail(
     schedule(20.0, services.deliver, "important")
     stream = session.pythbots.mail_stream()
     assert seen(await all_within(30.0, stream)) == {("important", False): 1}
+
+
+async def test_a_direct_call_waits_for_others_no_longer_than_max_wait() -> None:
+    """They are made one after the other, each until the service responds."""
+    async with Scripted() as services, services.session(timeout=10.0, max_wait=2.0) as session:
+        services.default_faults["readnew"] = HANG
+        start = now()
+        first = asyncio.ensure_future(session.pythbots.unread_mail())
+        await asyncio.sleep(1.0)
+        with pytest.raises(RateLimitedError, match="longer than max_wait") as caught:
+            await session.pythbots.unread_mail()
+        assert now() - start == pytest.approx(3.0)
+        assert caught.value.retry_after == 10.0
+        with pytest.raises(OutcomeUnknownError):
+            await first
+        services.default_faults.clear()
+        assert await session.pythbots.unread_mail() == ()
+
+
+@pytest.mark.parametrize("mails", ['[{"message": "hello"}]', '{"7": {"message": "hello"}}'])
+async def test_mail_beside_an_error_message_is_delivered(
+    services: Scripted, session: Session, mails: str
+) -> None:
+    """The service has marked it as read, and will not return it again."""
+    body = f'{{"error": "1 mail could not be read", "mail": {mails}}}'.encode()
+    services.script("readnew", ScriptedFault(body=body))
+    stream = session.pythbots.mail_stream()
+    assert seen(await all_within(10.0, stream)) == {("hello", False): 1}
+
+
+@pytest.mark.parametrize("rest", ['"mail": []', '"mail": {}', '"mail": ["x"]', '"at": {"line": 3}'])
+async def test_an_error_message_without_mail_is_an_error(
+    services: Scripted, session: Session, rest: str
+) -> None:
+    """Nothing was returned, so the history is not requested."""
+    services.script("readnew", ScriptedFault(body=f'{{"error": "database", {rest}}}'.encode()))
+    with pytest.raises(ApiError, match="database"):
+        await session.pythbots.unread_mail()
+    assert await session.pythbots.unread_mail() == ()
+    assert services.asked("readall") == []
 
 
 async def test_a_history_that_always_fails_is_left_for_later(

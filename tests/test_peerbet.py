@@ -657,7 +657,7 @@ def test_a_message_is_read_like_its_fields_one_by_one(item: dict[str, Any]) -> N
         shapes.to_text(item["by"]),
         shapes.to_text(item["msg"]),
     )
-    id = id if id is not None and 0 <= id < 2**31 else None
+    id = id if id is not None and 1 <= id < 2**31 else None
     message = None
     if id is not None and sender is not None and words is not None:
         bits = (shapes.to_bool(item["bot"]) or False, shapes.to_bool(item["my"]) or False)

@@ -163,8 +163,9 @@ async def test_the_host_of_a_certificate_is_checked(tmp_path: Path) -> None:
     fake = FaultyRedis(context=context)
     async with fake:
         store = RedisStore(f"{fake.url.replace('redis://', 'rediss://')}?ssl_ca_certs={ca}")
-        with pytest.raises(StoreError, match="cannot be reached"):
+        with pytest.raises(StoreError, match="certificate that is not trusted") as caught:
             await store.open()
+        assert not caught.value.transient
         assert fake.commands == []
 
 

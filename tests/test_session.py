@@ -10,6 +10,8 @@ import asyncio
 import math
 import ssl
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -1279,6 +1281,14 @@ async def test_a_time_limit_can_be_none(timeout: float) -> None:
     """Infinity is no limit."""
     async with FakeServices() as fake, fake.session(timeout=timeout) as session:
         assert (await session.peerbet.messages()).messages == ()
+
+
+@pytest.mark.parametrize("value", [Decimal("Infinity"), Decimal("sNaN"), Fraction(1), 1j])
+@pytest.mark.parametrize("option", ["timeout", "max_wait"])
+def test_other_types_of_numbers_are_no_limits(option: str, value: object) -> None:
+    """A call would raise an error of Python when it adds one to the time."""
+    with pytest.raises(InvalidRequestError, match=f"{option} must be a number of seconds"):
+        Session(**{option: value})  # type: ignore[arg-type]
 
 
 async def test_a_call_may_refuse_to_wait_at_all() -> None:

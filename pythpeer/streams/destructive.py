@@ -22,12 +22,14 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
+import anyio
 import msgspec
 
 from ..calls import Caller
 from ..errors import (
     OutcomeUnknownError,
     PythpeerError,
+    RateLimitedError,
     ResponseTooLargeError,
     SessionClosedError,
     StoreError,
@@ -204,10 +206,25 @@ class DestructiveSource(PollSource[T]):
     async def fetch(self, poller: Poller[T], reads: Reads[T]) -> tuple[T, ...]:
         """Fetch by *reads*, for a direct call.
 
-        Returns also the items that earlier calls could not return.
+        Returns also the items that earlier calls could not return. Raises `RateLimitedError` if
+        other direct calls take longer than the longest wait for a token.
         """
-        async with self._direct:
+        await self._wait_for_direct_calls()
+        try:
             return await self._fetch_direct(poller, reads)
+        finally:
+            self._direct.release()
+
+    async def _wait_for_direct_calls(self) -> None:
+        max_wait = self._caller.max_wait
+        with anyio.move_on_after(max_wait):
+            await self._direct.acquire()
+            return
+        raise RateLimitedError(
+            "other calls for unread mail take longer than max_wait",
+            endpoint=self.name,
+            retry_after=self._time_limit(),
+        )
 
     async def drain(self) -> None:
         """Wait until the read in progress is over and stored, at most for its time limit.

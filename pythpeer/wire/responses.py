@@ -29,8 +29,8 @@ from ..errors import (
 )
 from ..sanitize import printable
 from .echoes import GetSecrets, GetTexts, mask_keys, without_texts
-from .endpoints import Endpoint
-from .fields import to_int
+from .endpoints import Effect, Endpoint
+from .fields import as_list, to_int
 from .lenient_json import (
     NO_JSON,
     WHITESPACE,
@@ -47,6 +47,9 @@ T = TypeVar("T")
 
 MAX_EXCERPT: Final = 200
 """Maximum number of characters of a body in an error."""
+
+MAX_RETRY_AFTER: Final = 1e9
+"""Seconds of a ``Retry-After`` at most; a longer one is read as this."""
 
 MAX_CHECKED: Final = 1000
 """How many characters of an error message are checked to classify it."""
@@ -108,7 +111,7 @@ def _try_parse_leniently(
     message = _error_text(value, status_means_success=endpoint.status_means_success)
     if message is None and endpoint.any_status_is_error and not _is_success(value):
         message = _message_field(value) or None
-    if message is not None:
+    if message is not None and not (endpoint.effect is Effect.CONSUME and _has_items(value)):
         return _api_error(endpoint, status, message, secrets, texts)
     problem = "the response is not JSON"
     if value is not NO_JSON:
@@ -187,6 +190,17 @@ def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | No
     return message if status_means_success and value.keys() == {"message"} else None
 
 
+def _has_items(value: Json | NoJson) -> bool:
+    """Return whether an error envelope has a list of objects beside the error message.
+
+    A destructive read will not return them again.
+    """
+    if not isinstance(value, dict):
+        return False
+    lists = (as_list(value[field]) or () for field in value.keys() - _ENVELOPE_FIELDS)
+    return any(isinstance(item, dict) for items in lists for item in items)
+
+
 def _is_success(value: Json | NoJson) -> bool:
     return isinstance(value, dict) and to_int(value.get("status")) == 1
 
@@ -234,8 +248,8 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     the ``Date`` of the response, so that the clocks need not agree. (RFC 9110, section 10.2.3)
     """
     value = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", value):
-        return float(value)
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", value):
+        return min(float(value), MAX_RETRY_AFTER)
     due = _http_date(value)
     if due is None:
         return None

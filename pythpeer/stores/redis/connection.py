@@ -12,6 +12,7 @@ import asyncio
 import logging
 import random
 import re
+import ssl
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
@@ -475,6 +476,9 @@ class Connections:
         self._node = None
         if isinstance(error, e.TimeoutError | TimeoutError):
             return self._timeout_error()
+        if isinstance(error.__context__, ssl.SSLCertVerificationError):
+            reason = "has a certificate that is not trusted, has expired, or is for another host"
+            return self._failure(reason, transient=self._was_accepted)
         return self._failure("cannot be reached", retryable=True)
 
     def _follow(self, text: str) -> None:
