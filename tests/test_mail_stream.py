@@ -720,6 +720,34 @@ async def test_unacknowledged_mail_is_returned_again_in_a_new_session(
         assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == ["two", "three"]
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["stream", "call"])
+async def test_mail_of_another_personal_key_is_reported_and_kept_for_it(
+    new_store: StoreFactory, services: Scripted, caplog: pytest.LogCaptureFixture, direct: bool
+) -> None:
+    """Once per session, with how many; only a session with that key delivers it."""
+    store = new_store()
+    services.deliver("one", "two", "three")
+    async with services.session(store=store) as session:
+        stream = session.pythbots.mail_stream(name="me")
+        assert texts(*await take(stream, 2)) == ["one", "two"]
+    async with services.session(store=store, personal_key="a-new-key") as session:
+        services.deliver("four")
+        stream = session.pythbots.mail_stream(name="me")
+        if direct:
+            assert texts(*await session.pythbots.unread_mail()) == ["four"]
+        assert texts(*await take(stream, 1)) == ["four"]
+        await stream.ack()
+        assert await all_of(stream) == []
+    [warning] = [record for record in caplog.records if "another personal key" in record.message]
+    assert (warning.levelname, vars(warning)["count"]) == ("WARNING", 2)
+    assert "2 mails in the store" in warning.message
+    assert "a-new-key" not in caplog.text
+    caplog.clear()
+    async with services.session(store=store) as session:
+        assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == ["two", "three"]
+    assert "another personal key" not in caplog.text
+
+
 async def test_unacknowledged_mail_outlives_a_short_log(
     new_store: StoreFactory, services: Scripted
 ) -> None:

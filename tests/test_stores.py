@@ -417,6 +417,37 @@ async def test_another_scope_shares_no_positions(
     assert await store.log(topic).reader("bot").position() is None
 
 
+MAIL_ACCOUNTS: Final = [
+    Topic(f"mail https://a.example {account}", Note, destructive=True) for account in ("x", "y")
+]
+"""The topics of the mail of two accounts at one service and address."""
+
+
+async def test_unacknowledged_items_of_other_accounts_are_counted(store: Store) -> None:
+    """Also those that another session appended; not what any reader has had, or another service."""
+    own, other = (store.log(topic) for topic in MAIL_ACCOUNTS)
+    elsewhere = [
+        store.log(Topic(name, Note, destructive=True))
+        for name in ("mail https://a.example:1 x", "mail https://b.example x", "mail")
+    ]
+    for log in (own, other, *elsewhere):
+        await log.append(without_ids("a", "b", "c", "d"))
+    assert await own.unacknowledged_of_others() == 4
+    assert await elsewhere[-1].unacknowledged_of_others() == 0
+    reader = other.reader("bot")
+    await reader.seek_if_new(0)
+    await reader.read(0, 10)
+    reader.ack(1)
+    await reader.flush()
+    assert await own.unacknowledged_of_others() == 3
+    direct = other.reader(DIRECT)
+    direct.ack(3)
+    await direct.flush()
+    assert await own.unacknowledged_of_others() == 1
+    assert await other.unacknowledged_of_others() == 4
+    assert await store.log(CHAT).unacknowledged_of_others() == 0
+
+
 async def test_logs_of_different_topics_share_nothing(store: Store) -> None:
     """Neither items, identities, positions nor fetch intents."""
     first_log, second_log = store.log(MAIL), store.log(Topic("other", Note, destructive=True))

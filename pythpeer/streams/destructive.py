@@ -154,6 +154,8 @@ class DestructiveSource(PollSource[T]):
         """The identities with an id in the last result of a destructive read."""
         self._repeated: frozenset[str] = frozenset()
         """Those of them that were in the result before as well: the service has repeated them."""
+        self._others_checked = False
+        """Whether the logs of other accounts were looked at. Set by `_report_others`."""
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
@@ -273,6 +275,7 @@ class DestructiveSource(PollSource[T]):
             if poller.closed:
                 return _Outcome(SessionClosedError("the session was closed", endpoint=self.name))
             await self._store_remaining()
+            await self._report_others(poller.log)
             lost = await poller.log.lost_fetches()
             if not (lost or self._held):
                 poller.recovery_error = None  # another session may have recovered it
@@ -281,6 +284,25 @@ class DestructiveSource(PollSource[T]):
             return await self._try_read_unread(poller.log, permit, attempt)
         except PythpeerError as error:  # of the store
             return _Outcome(error.with_traceback(None))
+
+    async def _report_others(self, log: Log[T]) -> None:
+        """Log a WARNING, once, if items wait in the store that belong to another account.
+
+        They are never returned here, because another key may be the key of another user.
+        """
+        if self._others_checked:
+            return
+        count = await log.unacknowledged_of_others()
+        self._others_checked = True
+        if count:
+            logger.warning(
+                "%s: %s in the store were fetched with another personal key and never "
+                "acknowledged; only a session with that key delivers them (all_mail() lists them, "
+                "if this key is of the same account)",
+                self.name,
+                f"{count} mail" + "s" * (count != 1),
+                extra={"endpoint": self.name, "count": count},
+            )
 
     async def _try_read_unread(self, log: Log[T], permit: Permit, attempt: int) -> _Outcome:
         """Store a fetch intent, send the destructive read, and append its result."""
