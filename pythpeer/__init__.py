@@ -12,7 +12,7 @@ else:  # not for type checkers: they would accept any name because of `__getattr
         "dice": "DiceRoll DiceStats",
         "errors": """
             AccessDeniedError ApiError DecodeError GapError HttpStatusError InvalidRequestError
-            OutcomeUnknownError PythpeerError RateLimitedError RequestTimeoutError
+            MissingKeyError OutcomeUnknownError PythpeerError RateLimitedError RequestTimeoutError
             ResponseTooLargeError SessionClosedError StoreError TransportError""",
         "health": "EndpointHealth SessionHealth StreamHealth",
         "hooks": """

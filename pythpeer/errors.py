@@ -4,6 +4,7 @@
 
     PythpeerError
     ├── InvalidRequestError      (also ValueError)    nothing was sent, no token spent
+    │   └── MissingKeyError                           the session lacks the key that is needed
     ├── TransportError                                no usable answer
     │   ├── RequestTimeoutError  (also TimeoutError)  the time limit passed
     │   └── OutcomeUnknownError                       a write may or may not have happened
@@ -38,6 +39,7 @@ __all__ = [
     "GapError",
     "HttpStatusError",
     "InvalidRequestError",
+    "MissingKeyError",
     "OutcomeUnknownError",
     "PythpeerError",
     "RateLimitedError",
@@ -77,6 +79,13 @@ class InvalidRequestError(PythpeerError, ValueError):
     """An argument or a setting is not valid, or a required key is missing.
 
     Nothing was sent and no token was spent.
+    """
+
+
+class MissingKeyError(InvalidRequestError):
+    """The session has no key, and what was called needs one: no other argument helps.
+
+    The text names the option and the environment variable of the key.
     """
 
 

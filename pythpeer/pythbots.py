@@ -22,7 +22,7 @@ from typing import Final, TypeVar, cast
 import msgspec
 
 from .calls import Caller
-from .errors import InvalidRequestError
+from .errors import InvalidRequestError, MissingKeyError
 from .pacing.bucket import Rate
 from .secret import Secret, account_of
 from .stores.base import Topic
@@ -59,6 +59,15 @@ API_KEY_HINT: Final = (
     "set pythbots_api_key, or PYTHPEER_PYTHBOTS_API_KEY, to a key with the permission"
 )
 """What to do if a look-up is rejected."""
+
+
+UNKNOWN_SEND: Final = "the mail may or may not have been sent"
+"""What an error says if the outcome of sending is unknown."""
+
+UNKNOWN_READ: Final = (
+    "unread mail may or may not have been marked as read, and the next read finds it in the history"
+)
+"""What an error says if the outcome of reading the unread mail is unknown."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,8 +181,12 @@ class PythBots:
         self.staff_endpoint: Final = crank_endpoint(url)
         self.stats_endpoint: Final = cstats_endpoint(url)
         param = self.key_param
-        self.send_endpoint: Final = mail_endpoint(url, parse_success, Effect.WRITE, param)
-        self.unread_endpoint: Final = mail_endpoint(url, parse_mails, Effect.CONSUME, param)
+        self.send_endpoint: Final = mail_endpoint(
+            url, parse_success, Effect.WRITE, param, UNKNOWN_SEND
+        )
+        self.unread_endpoint: Final = mail_endpoint(
+            url, parse_mails, Effect.CONSUME, param, UNKNOWN_READ
+        )
         self.history_endpoint: Final = mail_endpoint(url, parse_mails, Effect.READ, param)
         mail_account = account_of(personal_key)
         lookup_account = account_of(api_key)
@@ -247,11 +260,14 @@ class PythBots:
 
         Args:
             to: The recipient's user name, or user id.
-            text: The text of the mail; it must not be empty.
+            text: The text of the mail; it must not be empty. How long it may be is not documented.
+                It is part of the URL, which many servers limit to some 8,000 bytes after encoding:
+                a longer one is mostly an `HttpStatusError` with the status 400, 413 or 414.
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no key; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
             OutcomeUnknownError: If the mail may or may not have been sent.
             PythpeerError: If sending failed; no mail was sent.
         """
@@ -272,8 +288,8 @@ class PythBots:
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no personal key; nothing
-                was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
             SessionClosedError: If the session is not open.
             OutcomeUnknownError: If the mail may have been marked as read.
             PythpeerError: If the read failed.
@@ -292,8 +308,8 @@ class PythBots:
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            InvalidRequestError: If an argument is not valid, or there is no personal key; nothing
-                was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
+            InvalidRequestError: If an argument is not valid; nothing was sent.
             PythpeerError: If the read failed.
         """
         endpoint = self.history_endpoint.with_timeout(timeout)
@@ -316,7 +332,8 @@ class PythBots:
                 stream whose name the store knows resumes where that stream ended.
 
         Raises:
-            InvalidRequestError: If *name* is not valid, or there is no personal key.
+            MissingKeyError: If there is no personal key.
+            InvalidRequestError: If *name* is not valid.
             SessionClosedError: If the session is not open.
         """
         poller, _ = self._mail_poller()
@@ -327,7 +344,7 @@ class PythBots:
 
     def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
         if self._personal_key is None:
-            raise InvalidRequestError(
+            raise MissingKeyError(
                 "mail needs a personal key: set personal_key, or PYTHPEER_PERSONAL_KEY",
                 endpoint=endpoint.name,
             )
@@ -377,32 +394,37 @@ def cstats_endpoint(url: str) -> Endpoint[ChatStats]:
 
 
 def mail_endpoint(
-    url: str, parse: Callable[[Json], T], effect: Effect, key_param: str = KEY_PARAM
+    url: str,
+    parse: Callable[[Json], T],
+    effect: Effect,
+    key_param: str = KEY_PARAM,
+    unknown_outcome: str | None = None,
 ) -> Endpoint[T]:
     """Make the endpoint of ``/api/mail.php?personal_key=``, for one of its three uses."""
     hint = (
         f"the personal key was sent as {key_param}: personal_key_param, or"
         " PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling"
     )
-    return _make_endpoint("pythbots.mail", f"{url}/api/mail.php", parse, MAIL_RATE, effect, hint)
+    return ParsedEndpoint(
+        "pythbots.mail",
+        f"{url}/api/mail.php",
+        parse=parse,
+        rate=MAIL_RATE,
+        effect=effect,
+        status_means_success=False,
+        denied_hint=hint,
+        unknown_outcome=unknown_outcome,
+    )
 
 
-def _make_endpoint(
-    name: str,
-    url: str,
-    parse: Callable[[Json], T],
-    rate: Rate,
-    effect: Effect = Effect.READ,
-    denied_hint: str = API_KEY_HINT,
-) -> Endpoint[T]:
+def _make_endpoint(name: str, url: str, parse: Callable[[Json], T], rate: Rate) -> Endpoint[T]:
     return ParsedEndpoint(
         name,
         url,
         parse=parse,
         rate=rate,
-        effect=effect,
         status_means_success=False,
-        denied_hint=denied_hint,
+        denied_hint=API_KEY_HINT,
     )
 
 
@@ -410,6 +432,10 @@ def _user_param(name: str, user: object, endpoint: str) -> str | int:
     """Check a user name or a user id."""
     if isinstance(user, str):
         return check_text(name, user, endpoint=endpoint)
+    if not isinstance(user, int):
+        given = None if user is None else type(user).__name__
+        problem = f"{name} must be a name or an id, not {given}"
+        raise InvalidRequestError(problem, endpoint=endpoint)
     return check_integer(name, user, 1, endpoint=endpoint)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -298,6 +299,27 @@ class Session(AsyncContextOnly):
         loop = self._loop
         if self._transport is not None and loop is not None and not loop.is_closed():
             self._pollers.stop.make(loop)
+
+    async def wait_stopping(self, timeout: float | None = None) -> bool:
+        """Wait until `stop` is called, at most *timeout* seconds. Returns `stopping`.
+
+        A program that pauses waits here instead of sleeping, so that a stop ends the pause.
+
+        Args:
+            timeout: Seconds to wait at most; ``None`` or ``math.inf`` for no limit.
+
+        Raises:
+            InvalidRequestError: If *timeout* is not valid.
+            SessionClosedError: If the session is not open, or was closed without a call of `stop`.
+        """
+        seconds = math.inf if timeout is None else check_timeout("timeout", timeout)
+        stop = self._pollers.stop
+        if not stop.made:
+            self._require_open()
+            await stop.wait(seconds)
+        if not stop.made:
+            self._require_open()
+        return stop.made
 
     def health(self) -> SessionHealth:
         """Return the state of endpoints and streams at this moment; msgspec encodes it as JSON.

@@ -20,6 +20,7 @@ from pythpeer.errors import (
     GapError,
     HttpStatusError,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -35,6 +36,7 @@ NAME = "peerbet.chat.get"
 PARENTS: dict[type[PythpeerError], tuple[type[BaseException], ...]] = {
     PythpeerError: (Exception,),
     InvalidRequestError: (PythpeerError, ValueError),
+    MissingKeyError: (InvalidRequestError,),
     TransportError: (PythpeerError,),
     RequestTimeoutError: (TransportError, TimeoutError),
     OutcomeUnknownError: (TransportError,),

@@ -28,6 +28,7 @@ import pythpeer
 from pythpeer import (
     AccessDeniedError,
     HttpStatusError,
+    MissingKeyError,
     PythBots,
     Session,
     SessionHealth,
@@ -104,9 +105,11 @@ OTHERS: Final = {"archive_query", "systemd_bot", "web_app"}
 class Program:
     """An example, which is started and stopped as often as a test needs."""
 
-    def __init__(self, name: str, fake: FakeServices) -> None:
+    def __init__(self, name: str, fake: FakeServices, **constants: float) -> None:
         self.name = name
         """The name of the file."""
+        self.constants = constants
+        """Constants of the program that have another value here."""
         self.output = io.StringIO()
         """What the program has printed."""
         self.task: asyncio.Task[None] | None = None
@@ -145,6 +148,7 @@ class Program:
         with patch.object(pythpeer, "run", run):
             exec(compile(source, self.name, "exec"), names)
         names["MESSAGES"] = 10_000  # the dashboard shows all of them
+        names.update(self.constants)
         [call] = calls
         return call
 
@@ -392,6 +396,54 @@ async def test_a_mistake_in_the_program_does_not_end_the_bot(
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [
         "an item is skipped"
     ]
+
+
+@pytest.mark.parametrize("name", ["ping", "survivor"])
+async def test_a_missing_key_ends_the_bot(
+    name: str, fake: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first command, which is answered once the key is set."""
+    program = Program(name, fake)
+    with monkeypatch.context() as changed:
+        changed.delenv("PYTHPEER_PEERBET_KEY")
+        with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+            async with program.running():
+                fake.chat.say("user1", "!ping")
+                await asyncio.sleep(10.0)
+    assert program.task is not None
+    assert type(program.task.exception()) is MissingKeyError
+    async with program.running():
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == {"chat": 1}
+
+
+@pytest.mark.parametrize("status", [400, 413, 414])
+async def test_a_text_that_is_too_long_for_the_server_does_not_end_the_bot(
+    status: int, fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not sent again, also not after a restart, and the next one is sent."""
+    program = Program("survivor", fake)
+    fake.faults.add("pythbots.mail.send", Fault.http(status))
+    async with program.running():
+        fake.mail.deliver("user1", "long")
+        fake.mail.deliver("user2", "short")
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == program.received("user2") == {"mail": 1}
+    assert [mail.recipient for mail in fake.mail.sent] == ["user2"]
+    assert f"refused: pythbots.mail: HTTP status {status}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["ping", "moderator"])
+async def test_a_stop_ends_the_pause_between_two_attempts(name: str, fake: FakeServices) -> None:
+    """A pause may be long, and a supervisor kills what does not stop."""
+    program = Program(name, fake, PAUSE=300.0)
+    fake.faults.always("peerbet.chat.set", Fault.too_many(300))
+    fake.faults.always("pythbots.crank", Fault.http(500))
+    async with program.running():
+        EXAMPLES[name][0](fake, "user1")
+        await asyncio.sleep(10.0)
+        start = now()
+    assert now() - start < 1.0
 
 
 async def test_a_refused_answer_does_not_end_the_bot(fake: FakeServices) -> None:

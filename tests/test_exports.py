@@ -178,7 +178,7 @@ def test_public_classes_and_functions_have_docstrings(module: object) -> None:
 def test_errors_derive_from_one() -> None:
     """Every public error is a `PythpeerError`."""
     raised = {name for name in pythpeer.__all__ if name.endswith("Error")}
-    assert len(raised) == 14
+    assert len(raised) == 15
     for name in raised:
         assert issubclass(getattr(pythpeer, name), pythpeer.PythpeerError)
 

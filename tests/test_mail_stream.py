@@ -51,9 +51,9 @@ from pythpeer import (
     AccessDeniedError,
     ApiError,
     HttpStatusError,
-    InvalidRequestError,
     Mail,
     MailStream,
+    MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -225,9 +225,9 @@ async def test_identical_mails_are_all_delivered(services: Scripted, session: Se
 async def test_mail_needs_a_personal_key(plain: Scripted) -> None:
     """Without the personal key nothing is sent."""
     async with plain.session(personal_key=None) as session:
-        with pytest.raises(InvalidRequestError, match="personal key"):
+        with pytest.raises(MissingKeyError, match="personal key"):
             session.pythbots.mail_stream()
-        with pytest.raises(InvalidRequestError, match="personal key"):
+        with pytest.raises(MissingKeyError, match="personal key"):
             await session.pythbots.unread_mail()
     assert plain.requests == []
 

@@ -38,6 +38,7 @@ from pythpeer import (
     DecodeError,
     HttpStatusError,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -308,7 +309,7 @@ async def test_options_are_booleans(
 async def test_posting_needs_a_key(fake: FakeServices, name: str, confirm: bool) -> None:
     """Without one the error names it, before a token is spent."""
     async with fake.session(peerbet_key=None) as session:
-        with pytest.raises(InvalidRequestError, match=r"set .*, or PYTHPEER_PEERBET_KEY") as caught:
+        with pytest.raises(MissingKeyError, match=r"set .*, or PYTHPEER_PEERBET_KEY") as caught:
             await getattr(session.peerbet, name)("hi", confirm=confirm)
         assert caught.value.endpoint == "peerbet.chat.set"
         assert session.limiters["peerbet.chat.set"].available == 1

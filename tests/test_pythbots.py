@@ -21,6 +21,7 @@ from pythpeer import (
     AccessDeniedError,
     ApiError,
     DecodeError,
+    HttpStatusError,
     InvalidRequestError,
     Mail,
     OutcomeUnknownError,
@@ -270,6 +271,17 @@ async def test_a_bad_recipient_costs_nothing(fake: FakeServices, session: Sessio
     assert untouched(session, fake)
 
 
+@pytest.mark.parametrize(("user", "given"), [(None, "None"), (1.5, "float"), (b"alice", "bytes")])
+async def test_what_is_neither_a_name_nor_an_id_is_named(
+    session: Session, user: Any, given: str
+) -> None:
+    """Mostly ``None``, of a mail without a sender."""
+    with pytest.raises(InvalidRequestError, match=f"user must be a name or an id, not {given}$"):
+        await session.pythbots.user(user)
+    with pytest.raises(InvalidRequestError, match=f"to must be a name or an id, not {given}$"):
+        await session.pythbots.send_mail(user, "hi")
+
+
 @pytest.mark.parametrize("text", ["", None, 5, b"bytes", "\ud800", "nul\0"], ids=ascii)
 async def test_a_bad_text_costs_nothing(fake: FakeServices, session: Session, text: Any) -> None:
     """It is rejected before a token is spent and before anything is sent."""
@@ -307,7 +319,23 @@ async def test_mail_without_a_response_may_have_been_sent(step: Any) -> None:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.pythbots.send_mail("alice", "hi")
         assert caught.value.endpoint == "pythbots.mail"
+        assert "mail may or may not have been sent" in str(caught.value)
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413, 414])
+async def test_the_error_for_a_long_mail_names_the_length_of_the_request(status: int) -> None:
+    """Exactly, and only if it may be the cause."""
+    steps = (answer(b"<html>", status), answer(b"<html>", status), answer(b"<html>", 404))
+    async with RawServer(*steps) as server, open_session(server.url) as session:
+        for text in ("hi", "x" * 8000, "x" * 8000):
+            with pytest.raises(HttpStatusError) as caught:
+                await session.pythbots.send_mail("alice", text)
+            if len(server.requests) == 2:
+                line = server.requests[-1].head.split(b"\r\n", 1)[0]
+                assert f"the request line has {len(line)} bytes" in str(caught.value)
+            else:
+                assert "request line" not in str(caught.value)
 
 
 # -- reading mail ---------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The bot of ping.py, with its key from the credentials of systemd."""
 
-import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -10,7 +9,9 @@ from pathlib import Path
 from pythpeer import (
     AccessDeniedError,
     ApiError,
+    HttpStatusError,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     RateLimitedError,
     Secret,
@@ -48,13 +49,18 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
         except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
             logger.warning("perhaps sent, so not sent again: %s", error)
             return True
-        except AccessDeniedError:  # an ApiError: the key is wrong, and ends the bot
+        except (AccessDeniedError, MissingKeyError):  # a wrong key, or none, ends the bot
             raise
         except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
             logger.warning("refused: %s", error)
             return True
         except RateLimitedError as error:
             logger.log(level, "not sent yet, so sent again: %s", error)
+        except HttpStatusError as error:
+            if error.status not in (400, 413, 414):  # those refuse this text, as too long
+                raise
+            logger.warning("refused: %s", error)
+            return True
         except TransportError as error:
             if error.untrusted:  # waiting does not help
                 raise
@@ -67,10 +73,9 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             if level == logging.DEBUG:
                 logger.info("sent, after failures")
             return True
-        if session.stopping:
-            return False
         level = logging.DEBUG
-        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+        if await session.wait_stopping(PAUSE):
+            return False  # nothing was sent, and otherwise it is sent again
 
 
 if __name__ == "__main__":

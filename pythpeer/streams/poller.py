@@ -619,6 +619,7 @@ class Pollers:
     def close(self) -> None:
         """The session closes: end every wait of every poller."""
         self._store = None
+        self.stop.close()
         for poller in self._pollers.values():
             poller.close()
 

@@ -11,6 +11,7 @@ from pythpeer import (
     GapError,
     HttpStatusError,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -51,6 +52,7 @@ async def match_errors() -> None:
         assert_type(error.status, int | None)
 
     value: ValueError = InvalidRequestError("a bad argument")
+    missing: InvalidRequestError = MissingKeyError("posting needs a key", endpoint="mine")
     late: TimeoutError = RequestTimeoutError("too late", sent=False)
     base: list[PythpeerError] = [
         TransportError("no connection", endpoint="mine", sent=False),
@@ -68,4 +70,4 @@ async def match_errors() -> None:
     assert_type(GapError("a gap", after=1, before=3).before, int)
     transport(RequestTimeoutError("too late"))
     status(ApiError("no"))
-    assert all(map(str, [value, late, *base]))
+    assert all(map(str, [value, missing, late, *base]))
