@@ -32,14 +32,14 @@ PYTHONS = nox.project.python_versions(PROJECT)
 if RUNNING not in PYTHONS:
     PYTHONS.append(RUNNING)
 
-TESTS = ("coverage", *(f"tests-{version}" for version in PYTHONS if version != RUNNING))
-"""Test sessions of `check`: all tests with coverage; on other Pythons those that may differ."""
-
 PARALLEL = ("lint", "words", "typing", "dist")
 """Sessions that `check` runs at the same time as the tests."""
 
 QUICK = ("-m", "not processes and not browser and not costly and not once", "-n", "logical")
 """Arguments of pytest for the tests that run on every Python."""
+
+MEASURED = ("-m", "not processes and not browser and not costly", "-n", "logical")
+"""Arguments of pytest for the tests whose coverage is measured: those of `QUICK` and ``once``."""
 
 WHOLE = ("-n", "logical")
 """Arguments of pytest for all tests, on the Python that runs nox."""
@@ -73,6 +73,26 @@ def reveal_pyenv() -> None:
 
 reveal_pyenv()
 
+# Containers set it to stay small. Without the files each process compiles all modules again, and
+# the tests start hundreds of processes.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+OTHERS = [version for version in PYTHONS if version != RUNNING]
+"""The Pythons on which only the tests run whose result may differ."""
+
+COVERED = next((version for version in OTHERS if shutil.which(f"python{version}")), RUNNING)
+"""The Python on which coverage is measured: another one, as the tests run there anyway."""
+
+TESTS = (
+    f"tests-{RUNNING}",
+    "coverage",
+    *(f"tests-{version}" for version in OTHERS if version != COVERED),
+)
+"""Test sessions of `check`, one after the other."""
+
+SUMMARY_LINES = 15
+"""The last lines of a session that failed without a summary of pytest, which `check` repeats."""
+
 
 class SessionResult(NamedTuple):
     """The result of a session, and its duration."""
@@ -84,11 +104,35 @@ class SessionResult(NamedTuple):
 
 
 def start_nox(
-    sessions: tuple[str, ...], report: Path, output: IO[str] | None = None
+    sessions: tuple[str, ...], report: Path, output: IO[str] | int
 ) -> subprocess.Popen[str]:
     """Start nox for these sessions, one after the other; their output is written to *output*."""
     command = [sys.executable, "-m", "nox", "--report", str(report), "-s", *sessions]
-    return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+
+
+def print_lines(process: subprocess.Popen[str]) -> str:
+    """Print what a process writes, line by line, until it ends, and return it."""
+    lines: list[str] = []
+    for line in process.stdout or ():
+        sys.stderr.write(line)
+        lines.append(line)
+    return "".join(lines)
+
+
+def failure_lines(name: str, output: str) -> list[str]:
+    """Return the lines that pytest lists in a failed session; without any, its last lines."""
+    _, _, started = output.partition(f"Running session {name}\n")
+    lines = started.partition(f"Session {name} ")[0].splitlines()
+    listed = [line for line in lines if line.startswith(("FAILED ", "ERROR "))]
+    return listed or lines[-SUMMARY_LINES:]
 
 
 def read_report(report: Path) -> Iterator[SessionResult]:
@@ -104,28 +148,33 @@ def check(session: nox.Session) -> None:
     """Run the checks that a change must pass: style, words, types, tests, packages.
 
     The sessions that need one core run at the same time as the tests; their output is printed at
-    the end.
+    the end. The last lines repeat what failed, because the output is long.
     """
     with tempfile.TemporaryDirectory() as folder:
         reports = [Path(folder, f"{name}.json") for name in ("tests", "parallel")]
-        with Path(folder, "output").open("w+", encoding="utf-8") as output:
-            parallel = start_nox(PARALLEL, reports[1], output)
+        with Path(folder, "output").open("w+", encoding="utf-8") as file:
+            parallel = start_nox(PARALLEL, reports[1], file)
             try:
-                failed = start_nox(TESTS, reports[0]).wait()
-                failed |= parallel.wait()
+                tests = start_nox(TESTS, reports[0], subprocess.PIPE)
+                output = print_lines(tests)
+                failed = tests.wait() | parallel.wait()
             finally:
                 parallel.terminate()
                 parallel.wait()
-            output.seek(0)
-            shutil.copyfileobj(output, sys.stderr)
+            file.seek(0)
+            parallel_output = file.read()
+        sys.stderr.write(parallel_output)
         results = [result for report in reports for result in read_report(report)]
     for name, result, _, seconds in results:
         session.log(f"{name:12} {result:8} {seconds:6.0f} s")
     for name, result, reason, _ in results:
         if result == "skipped":
             session.warn(f"NOT RUN: {name}: {reason}")
+        elif result != "success":
+            lines = failure_lines(name, output + parallel_output)
+            session.warn("\n".join((f"FAILED: {name}", *lines)))
     if failed:
-        session.error("at least one session failed, see its output above")
+        session.error("at least one session failed")
 
 
 @nox.session
@@ -164,18 +213,20 @@ def tests(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *(session.posargs or chosen))
 
 
-@nox.session
+@nox.session(python=COVERED, download_python="never")
 def coverage(session: nox.Session) -> None:
-    """Run all tests with coverage, branches included, and report the lines that are not covered.
+    """Run tests with coverage, branches included, and report the lines that are not covered.
 
-    Uses the Python that runs nox. From 3.14 on, the monitoring of the interpreter records
-    branches, which takes a fraction of the time of tracing.
+    Tests with processes or a browser, and costly ones, are left out: with coverage they take
+    minutes, and what they test is mostly in other processes. From 3.14 on, the monitoring of the
+    interpreter records branches, which takes a fraction of the time of tracing.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     for stale in ROOT.glob(".coverage*"):
         stale.unlink()
-    core: dict[str, str] = {"COVERAGE_CORE": "sysmon"} if sys.version_info >= (3, 14) else {}
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or WHOLE), env=core)
+    monitored = int(COVERED.removeprefix("3.")) >= 14
+    core: dict[str, str] = {"COVERAGE_CORE": "sysmon"} if monitored else {}
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or MEASURED), env=core)
     session.run("coverage", "combine")
     session.run("coverage", "report")
 

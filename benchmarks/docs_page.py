@@ -27,6 +27,8 @@ The last results of `nox -s bench`. Each benchmark compares pythpeer with other 
 run; `nox -s bench -- pacing` repeats one of them. Everything runs on loopback. A ratio is the \
 median of the ratios of alternating rounds, so that a slow phase of the machine affects both \
 sides. The figures of single rounds are in `benchmarks/results`.
+
+This table decides; the sections below it have all figures, with those of the other libraries.
 """
 
 
@@ -75,7 +77,10 @@ def _section(report: Report) -> Iterator[str]:
     yield f"## {report.name}\n"
     yield f"{report.about[0].upper()}{report.about[1:]}.\n"
     for number, table in enumerate(report.tables, 1):
-        yield f"### {table.title}\n"
+        # Closed at first, because all of them are a page of sixty screens. HTML, which the site and
+        # a viewer of the file both understand.
+        yield '<details markdown="1">'
+        yield f"<summary>{table.title}</summary>\n"
         if table.chart is not None:
             stem = f"benchmarks/{_stem(report, number)}"
             yield f"[![{table.title}]({stem}.svg)]({stem}.png)\n"
@@ -83,6 +88,7 @@ def _section(report: Report) -> Iterator[str]:
         yield ""
         yield from (f"- {note}" for note in table.notes)
         yield ""
+        yield "</details>\n"
     machine = ", ".join(f"{key} {value}" for key, value in report.machine.items())
     warning = f" {report.load_warning}." if report.load_warning else ""
     yield f"*{report.date}, in {report.seconds:.0f} s: {machine}.{warning}*\n"

@@ -4,7 +4,7 @@
 
     PythpeerError
     ├── InvalidRequestError      (also ValueError)    nothing was sent, no token spent
-    │   └── MissingKeyError                           the session lacks the key that is needed
+    │   └── MissingKeyError                           a key is needed, and was not given
     ├── TransportError                                no usable answer
     │   ├── RequestTimeoutError  (also TimeoutError)  the time limit passed
     │   └── OutcomeUnknownError                       a write may or may not have happened
@@ -62,7 +62,7 @@ class PythpeerError(Exception):
     def __init__(self, text: str = "", *, endpoint: str | None = None) -> None:
         # Texts of services, servers and users can be part of it.
         super().__init__(printable(text))
-        self.endpoint = endpoint
+        self.endpoint: str | None = endpoint
         """Name of the endpoint, such as ``"peerbet.chat.get"``; ``None`` where no endpoint is
         involved."""
 
@@ -83,10 +83,7 @@ class InvalidRequestError(PythpeerError, ValueError):
 
 
 class MissingKeyError(InvalidRequestError):
-    """The session has no key, and what was called needs one: no other argument helps.
-
-    The text names the option and the environment variable of the key.
-    """
+    """The call needs a key that the session does not have: the text names its variable."""
 
 
 class TransportError(PythpeerError):
@@ -101,9 +98,9 @@ class TransportError(PythpeerError):
         untrusted: bool = False,
     ) -> None:
         super().__init__(text, endpoint=endpoint)
-        self.sent = sent
+        self.sent: bool = sent
         """``False`` where the request certainly never left this machine, else ``True``."""
-        self.untrusted = untrusted
+        self.untrusted: bool = untrusted
         """``True`` where the certificate of the service is not trusted, is for another name, or has
         expired. Streams raise such an error, because waiting does not help."""
 
@@ -128,7 +125,7 @@ class OutcomeUnknownError(TransportError):
         status: int | None = None,
     ) -> None:
         super().__init__(text, endpoint=endpoint, sent=sent)
-        self.status = status
+        self.status: int | None = status
         """The HTTP status; ``None`` without a response."""
 
 
@@ -142,7 +139,7 @@ class HttpStatusError(PythpeerError):
         self, text: str = "", *, endpoint: str | None = None, status: int | None = None
     ) -> None:
         super().__init__(text, endpoint=endpoint)
-        self.status = status
+        self.status: int | None = status
         """The HTTP status; ``None`` only in a `RateLimitedError` for which nothing was sent."""
 
 
@@ -158,7 +155,7 @@ class RateLimitedError(HttpStatusError):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(text, endpoint=endpoint, status=status)
-        self.retry_after = retry_after
+        self.retry_after: float | None = retry_after
         """Seconds after which another try makes sense; ``None`` where that is not known."""
 
 
@@ -167,7 +164,7 @@ class DecodeError(PythpeerError):
 
     def __init__(self, text: str = "", *, endpoint: str | None = None, excerpt: str = "") -> None:
         super().__init__(text, endpoint=endpoint)
-        self.excerpt = excerpt
+        self.excerpt: str = excerpt
         """The beginning of the body, at most 200 characters, without keys."""
 
 
@@ -178,7 +175,7 @@ class ResponseTooLargeError(PythpeerError):
         self, text: str = "", *, endpoint: str | None = None, limit: int | None = None
     ) -> None:
         super().__init__(text, endpoint=endpoint)
-        self.limit = limit
+        self.limit: int | None = limit
         """The limit in bytes: ``max_body`` of the session."""
 
 
@@ -194,9 +191,9 @@ class ApiError(PythpeerError):
         status: int | None = None,
     ) -> None:
         super().__init__(text, endpoint=endpoint)
-        self.message = message
+        self.message: str = message
         """The error message of the service, without keys."""
-        self.status = status
+        self.status: int | None = status
         """The HTTP status."""
 
 
@@ -214,9 +211,9 @@ class GapError(PythpeerError):
         self, text: str = "", *, endpoint: str | None = None, after: int = 0, before: int = 0
     ) -> None:
         super().__init__(text, endpoint=endpoint)
-        self.after = after
+        self.after: int = after
         """Missing messages have ids greater than this one."""
-        self.before = before
+        self.before: int = before
         """Missing messages have ids smaller than this one."""
 
 
@@ -231,6 +228,6 @@ class StoreError(PythpeerError):
         self, text: str = "", *, endpoint: str | None = None, transient: bool = False
     ) -> None:
         super().__init__(text, endpoint=endpoint)
-        self.transient = transient
+        self.transient: bool = transient
         """Whether the store may recover without any change to the program or its settings: streams
         wait for that."""

@@ -107,13 +107,14 @@ class SessionHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     ok: bool
     """Whether the session is open, the last request of each endpoint and the last poll of each
-    stream did not fail, and no stream has a ``recovery_error``."""
+    stream did not fail, and no stream has a ``recovery_error``. A failure of this session is
+    forgotten while another one on the same store polls without one."""
 
     open: bool
     """Whether the session is open."""
 
     endpoints: Mapping[str, EndpointHealth]
-    """Health of each endpoint that was used, by its name."""
+    """Health of each endpoint of the session, by its name, also of those without a request yet."""
 
     streams: tuple[StreamHealth, ...]
     """Health of each stream that is not closed, oldest first."""

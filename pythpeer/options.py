@@ -16,7 +16,7 @@ from .pacing.bucket import Rate
 from .retry import Retry
 from .secret import Secret
 from .stores import Store, store_from_url
-from .validation import check_seconds, check_text
+from .validation import check_seconds, check_text, check_url
 
 __all__ = [
     "Keys",
@@ -155,8 +155,8 @@ def add_environment(options: SessionOptions) -> None:
     options["pythbots_api_key"] = keys.pythbots_api
     for name, variable in TEXT_VARIABLES.items():
         text = _env(variable)
-        if text is not None:
-            fields.setdefault(name, text)
+        if text is not None and name not in fields:
+            fields[name] = check_url(variable, text) if name.endswith("_url") else text
     if "store" not in options:
         store = _store_from_env()
         if store is not None:

@@ -14,13 +14,14 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from .extras import install_advice
 from .hooks import DeliveryEvent, GapEvent, ResponseEvent, RetryEvent, StoreEvent, Telemetry
 from .version import __version__
 
 try:
     from opentelemetry import metrics, trace
 except ImportError as _error:
-    raise ImportError("pythpeer.otel needs an extra: pip install 'pythpeer[otel]'") from _error
+    raise ImportError(f"pythpeer.otel needs opentelemetry; {install_advice('otel')}") from _error
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider

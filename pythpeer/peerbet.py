@@ -248,8 +248,8 @@ class Peerbet:
                 the post, and to each read of the chat for *confirm*.
 
         Raises:
-            MissingKeyError: If there is no key; nothing was sent.
             InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If the message may or may not have been posted.
             PythpeerError: If the post failed; nothing was posted.
         """
@@ -279,8 +279,8 @@ class Peerbet:
             on_part: Called with the id of each part as soon as it is posted.
 
         Raises:
-            MissingKeyError: If there is no key; nothing was sent.
             InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If a part may or may not have been posted.
             PythpeerError: If a part failed.
         """
@@ -334,12 +334,16 @@ class Peerbet:
             timeout: Seconds that the roll may take, 10 at least, in place of those of the session.
 
         Raises:
-            MissingKeyError: If there is no key; nothing was sent.
             InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no Peerbet key; nothing was sent.
             OutcomeUnknownError: If the roll may or may not have happened.
             PythpeerError: If the roll failed; it has not happened.
         """
-        key = self._require_key("a roll", self.roll_endpoint.name)
+        if self._key is None:
+            raise MissingKeyError(
+                "a roll needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
+                endpoint=self.roll_endpoint.name,
+            )
         params = roll_params(
             bet=bet,
             target=target,
@@ -348,7 +352,7 @@ class Peerbet:
             currency=currency,
             stats=stats,
         )
-        request = Request(self.roll_endpoint.with_timeout(timeout), {"key": key, **params})
+        request = Request(self.roll_endpoint.with_timeout(timeout), {"key": self._key, **params})
         try:
             result = await self._caller.call(request)
         except OutcomeUnknownError as error:
@@ -402,17 +406,12 @@ class Peerbet:
         )
         return ChatStream(poller, after=after, name=name, on_gap=on_gap)
 
-    def _require_key(self, purpose: str, endpoint: str) -> Secret:
-        """Return the key. Raises `MissingKeyError` without one."""
+    def _check_posting(self, *, bot: object, confirm: object) -> None:
         if self._key is None:
             raise MissingKeyError(
-                f"{purpose} needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
-                endpoint=endpoint,
+                "posting needs a Peerbet key: set peerbet_key, or PYTHPEER_PEERBET_KEY",
+                endpoint=self.post_endpoint.name,
             )
-        return self._key
-
-    def _check_posting(self, *, bot: object, confirm: object) -> None:
-        self._require_key("posting", self.post_endpoint.name)
         problem = None
         if not isinstance(bot, bool):
             problem = f"bot must be a bool, not {type(bot).__name__}"
@@ -532,7 +531,6 @@ def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
         answer=_PostResponse,
     )
     endpoint.denied_hint = DENIED_HINT
-    endpoint.unknown_outcome = "the message may or may not have been posted"
     return endpoint
 
 

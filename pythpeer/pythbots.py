@@ -26,7 +26,7 @@ from .errors import InvalidRequestError, MissingKeyError
 from .pacing.bucket import Rate
 from .secret import Secret, account_of
 from .stores.base import Topic
-from .streams.destructive import DecodedItem, DestructiveSource, Reads
+from .streams.destructive import DecodedItem, DestructiveSource, Reads, fetch_timeout
 from .streams.poller import Poller, Pollers
 from .streams.stream import Stream
 from .validation import check_integer, check_text
@@ -202,6 +202,7 @@ class PythBots:
             Mail,
             destructive=True,
             mark_recovered=_mark_recovered,
+            fetch_timeout=fetch_timeout(caller.timeout),
         )
         """The log of the mail, one for each account."""
 
@@ -266,8 +267,8 @@ class PythBots:
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            MissingKeyError: If there is no personal key; nothing was sent.
             InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             OutcomeUnknownError: If the mail may or may not have been sent.
             PythpeerError: If sending failed; no mail was sent.
         """
@@ -288,8 +289,8 @@ class PythBots:
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            MissingKeyError: If there is no personal key; nothing was sent.
             InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             SessionClosedError: If the session is not open.
             OutcomeUnknownError: If the mail may have been marked as read.
             PythpeerError: If the read failed.
@@ -308,8 +309,8 @@ class PythBots:
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
-            MissingKeyError: If there is no personal key; nothing was sent.
             InvalidRequestError: If an argument is not valid; nothing was sent.
+            MissingKeyError: If there is no personal key; nothing was sent.
             PythpeerError: If the read failed.
         """
         endpoint = self.history_endpoint.with_timeout(timeout)
@@ -332,8 +333,8 @@ class PythBots:
                 stream whose name the store knows resumes where that stream ended.
 
         Raises:
-            MissingKeyError: If there is no personal key.
             InvalidRequestError: If *name* is not valid.
+            MissingKeyError: If there is no personal key.
             SessionClosedError: If the session is not open.
         """
         poller, _ = self._mail_poller()
@@ -432,10 +433,10 @@ def _user_param(name: str, user: object, endpoint: str) -> str | int:
     """Check a user name or a user id."""
     if isinstance(user, str):
         return check_text(name, user, endpoint=endpoint)
-    if not isinstance(user, int):
+    if isinstance(user, bool) or not isinstance(user, int):
         given = None if user is None else type(user).__name__
-        problem = f"{name} must be a name or an id, not {given}"
-        raise InvalidRequestError(problem, endpoint=endpoint)
+        problem = f"must be a user name or a user id, not {given}"
+        raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
     return check_integer(name, user, 1, endpoint=endpoint)
 
 

@@ -128,7 +128,8 @@ def check_url(name: str, url: object) -> str:
     match = _URL.fullmatch(url) if isinstance(url, str) else None
     if match is None or int(match["port"] or 1) not in range(1, 65536):
         raise InvalidRequestError(
-            f"{name} must be an https URL without user name, query and fragment"
+            f"{name} must be an https URL, or http to this machine, with a host, a port from 1 to"
+            " 65535 or none, and a path; without user name, query and fragment"
         )
     host = match["host"]
     if host.startswith("[") and not isinstance(_address(host.strip("[]")), IPv6Address):

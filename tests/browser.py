@@ -13,12 +13,13 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import pytest
+from cpu_time import CPU_TIME
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -202,8 +203,10 @@ def _address(process: subprocess.Popen[bytes], port_file: Path) -> str:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[str]:
     """One Chromium for all tests of a run, because its start takes long."""
-    with running_chromium() as address:
-        yield address
+    with ExitStack() as running:
+        yield running.enter_context(running_chromium())
+        with CPU_TIME.ending_shared():
+            running.close()
 
 
 @asynccontextmanager

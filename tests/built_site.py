@@ -99,9 +99,19 @@ def broken_links(site: Path) -> Iterator[str]:
                 yield f"{name} links to {target}, a heading that does not exist"
 
 
+def unrendered(site: Path) -> Iterator[str]:
+    """Paragraphs that show the markup of Markdown, because an extension is missing."""
+    for path in site.rglob("*.html"):
+        text = re.sub(
+            r"<(pre|code)\b.*?</\1>", "", path.read_text(encoding="utf-8"), flags=re.DOTALL
+        )
+        for markup in re.findall(r"!!! \w+|--8&lt;--|\]\([^)\s]*\)", text):
+            yield f"{path.relative_to(site)} shows {markup}"
+
+
 def main(site: str) -> None:
     """Print what is wrong, and fail if there is anything."""
-    problems = [*missing_names(Path(site)), *broken_links(Path(site))]
+    problems = [*missing_names(Path(site)), *broken_links(Path(site)), *unrendered(Path(site))]
     print(f"{len(list(documented()))} public names and members; {len(problems)} problems")
     for problem in problems:
         print(f"  {problem}")

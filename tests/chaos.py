@@ -38,7 +38,7 @@ import msgspec
 import redis_server
 from chaos_checker import Checker, Kind, Lateness, Violation
 from fork_server import ForkedProcess, ForkServer
-from proc_chaos import STORE_UNUSABLE, Settings
+from proc_chaos import MAX_LATE, STORE_UNUSABLE, Settings
 from redis import Redis
 from redis.exceptions import RedisError
 from redis_proxy import RedisProxy
@@ -119,6 +119,9 @@ class ChaosServices(Scripted):
         """Chooses the faults."""
         self.fault_share = 0.0
         """The share of requests that are answered badly."""
+        self.on_mail_read: Callable[[int], object] | None = None
+        """Called once, with the port of the client, when mail was marked as read. The response is
+        lost."""
         self.last_requests: deque[RecordedCall] = deque(maxlen=24)
         """Printed with a violation."""
         self._known = 0
@@ -127,10 +130,22 @@ class ChaosServices(Scripted):
     def receive(self, connection: _Connection, target: str) -> None:
         for kind in ENDPOINTS:
             self.default_faults[kind] = self._fault()
+        loses_mail = self.on_mail_read is not None and self._reads_mail(target)
+        if loses_mail:
+            self.script("readnew", HANG)
         super().receive(connection, target)
+        if loses_mail:
+            on_mail_read, self.on_mail_read = self.on_mail_read, None
+            assert on_mail_read is not None
+            on_mail_read(connection.transport.get_extra_info("peername")[1])
         call = self.requests.pop()
         self.last_requests.append(call)
         self.checker.request(call.at, ENDPOINTS[call.kind], self.lateness.worst, GUARD)
+
+    def _reads_mail(self, target: str) -> bool:
+        """Return whether a request marks mail as read."""
+        is_destructive = "readnew" in target.partition("?")[2]
+        return is_destructive and any(not mail.read for mail in self.mails)
 
     def _fault(self) -> ScriptedFault:
         if self.rng.random() < self.fault_share:
@@ -274,8 +289,11 @@ class Worker:
                 self.is_ok = values[0]
                 if not self.is_ok:
                     self.awake_since = now()
+            case "late":
+                checker.was_late(now(), values[0], self.name)
             case "began":
                 self._open_streams += 1
+                checker.began(now(), (values[0], values[1]))
             case "gaps":
                 self._open_streams -= 1
                 checker.counts["gaps"] += values[2]
@@ -306,6 +324,8 @@ class Worker:
         self.is_stopped = False
         expected = {0} if self._terminated_at is not None else set[int]()
         expected |= {-signal.SIGKILL} if self._is_killed else set()
+        if self._terminated_at is not None and not self._open_streams:
+            expected.add(-signal.SIGTERM)  # it came before `pythpeer.run`, or after it
         if code == STORE_UNUSABLE and self._run.in_trouble:
             expected.add(code)
         if code not in expected:
@@ -439,7 +459,7 @@ class RedisTrouble:
             case "flush scripts":
                 await self._command("SCRIPT", "FLUSH")
             case "flush":
-                run.checker.store_emptied()
+                run.checker.store_emptied(now())
                 await self._command("FLUSHALL")
             case "no replicas":
                 await self._configured("min-replicas-to-write", "1", "0", action.seconds)
@@ -480,7 +500,17 @@ class RedisTrouble:
 StoreTrouble = SqliteTrouble | RedisTrouble
 
 COMMON_ACTIONS: Final = (
-    *("kill", "kill", "kill", "terminate", "terminate", "stop", "stop", "clock"),
+    *(
+        "kill",
+        "kill",
+        "kill",
+        "kill mail reader",
+        "terminate",
+        "terminate",
+        "stop",
+        "stop",
+        "clock",
+    ),
     *("burst", "wire"),
 )
 """Troubles on every store; the more often one is listed, the more often it happens."""
@@ -491,18 +521,21 @@ def make_round(
     seconds: float,
     actions: tuple[str, ...],
     *,
+    good_wire: bool,
     restart: bool,
     only: Sequence[str] | None,
 ) -> list[Action]:
     """Return the troubles of a round in their order; they follow from the seed alone.
 
-    The store has one trouble at a time, so that each of them can be ended.
+    With a *good wire*, no request is answered badly. The store has one trouble at a time, so that
+    each of them can be ended.
     """
     rng = random.Random(seed)
+    common = [name for name in COMMON_ACTIONS if not (good_wire and name == "wire")]
     made: list[Action] = []
     at, store_free_at = 1.0, 0.0
     while at < seconds:
-        available = (*COMMON_ACTIONS, *(2 * actions if at >= store_free_at else ()))
+        available = (*common, *(2 * actions if at >= store_free_at else ()))
         name, duration = rng.choice(available), rng.uniform(0.2, 3.5)
         made.append(Action(at, name, duration, rng.randrange(WORKERS), rng.random()))
         if name in actions:
@@ -649,11 +682,14 @@ class Run:
     async def _run_round(self, seconds: float) -> None:
         seed = f"{self._options.seed} {self._store.name} {self._round}"
         self.services.rng = random.Random(seed)
-        self.services.fault_share = self.services.rng.choice((0.0, 0.1, 0.3))
+        # A lost response lets the history be read, which hides other losses of mail.
+        good_wire = self._round % 2 == 1
+        self.services.fault_share = 0.0 if good_wire else self.services.rng.choice((0.1, 0.3))
         actions = make_round(
             seed,
             seconds,
             self._store.actions,
+            good_wire=good_wire,
             restart=self.services.newest > MIN_RESTART,
             only=self._options.only,
         )
@@ -719,6 +755,8 @@ class Run:
             due = now() + 0.01
             await asyncio.sleep(0.01)
             self.services.lateness.add(now(), now() - due)
+            if now() > due + MAX_LATE:
+                self.checker.was_late(now(), now() - due)
 
     async def _supervise(self) -> None:
         """Start workers that have ended again, and look for streams that are silent."""
@@ -761,6 +799,8 @@ class Run:
         match action.name:
             case "kill":
                 worker.send(signal.SIGKILL)
+            case "kill mail reader":
+                self.services.on_mail_read = self._kill_client
             case "terminate":
                 worker.send(signal.SIGTERM)
             case "stop":
@@ -778,6 +818,13 @@ class Run:
                 async with self._store_lock:
                     with self._trouble():
                         await self._store.run(action, self)
+
+    def _kill_client(self, port: int) -> None:
+        """Kill the worker that has a connection from this port; it has sent the only request."""
+        sockets = sockets_at(port)
+        for worker in self.workers:
+            if worker.is_alive and sockets & sockets_of(worker.pid):
+                worker.send(signal.SIGKILL)
 
     async def _stop(self, worker: Worker, seconds: float) -> None:
         """Let a worker stand still, as a machine under load does."""
@@ -847,6 +894,21 @@ SHOWN_COUNTS: Final = (
     *("chat", "mail", "delivered", "redelivered", "recovered", "requests", "posted"),
     *("posts failed", "gaps", "lives", "unusable"),
 )
+
+
+def sockets_at(port: int) -> set[str]:
+    """Return the sockets of this machine that are connected from a local port."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:])
+    return {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port}
+
+
+def sockets_of(pid: int) -> set[str]:
+    """Return the sockets that a process has open."""
+    sockets: set[str] = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed in the meantime
+            sockets.add(str(path.readlink()))
+    return sockets
 
 
 def wire_numbers(call: RecordedCall) -> str:

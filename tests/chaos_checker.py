@@ -22,6 +22,10 @@ SLACK: Final = 0.5
 TAKEOVER: Final = 2.0
 """Seconds after the end of a trouble in which items of workers that seemed dead are redelivered."""
 
+NEW_NAMES: Final = 15.0
+"""Seconds after a store was emptied in which a stream of the chat may begin as that of a new name:
+its program was not running, or ended before it stored its position again."""
+
 ROUNDING: Final = 0.002
 """Seconds by which the clock of the services is not exact."""
 
@@ -113,7 +117,11 @@ class Checker:
         self._next_number = 1
         self._posts: dict[str, str] = {}
         """By its text: the outcome of each post: "pending", "posted", "not sent"."""
+        self._emptied_at = -math.inf
+        """When the store was emptied last."""
         self._windows: list[Window] = []
+        self._redeliveries: list[tuple[Violation, Delivery]] = []
+        """The violations of a round for which a trouble may still be reported."""
         self._requests: dict[str, tuple[float, float]] = {}
         """By endpoint: the time of the last request, and by how much it was recorded late."""
         self._reported: set[tuple[str, str]] = set()
@@ -174,7 +182,7 @@ class Checker:
         self.counts["delivered"] += 1
         earlier = reading.delivered.get(text)
         if earlier is not None:
-            self._check_redelivery(at, reading, text, earlier, recovered=recovered)
+            self._check_redelivery(at, worker, reading, text, earlier, recovered=recovered)
         elif reading.kind == "chat":
             self._check_order(at, reading, worker, text)
         reading.due.pop(text, None)
@@ -183,7 +191,14 @@ class Checker:
         reading.last_at = at
 
     def _check_redelivery(
-        self, at: float, reading: Reading, text: str, earlier: Delivery, *, recovered: bool
+        self,
+        at: float,
+        worker: str,
+        reading: Reading,
+        text: str,
+        earlier: Delivery,
+        *,
+        recovered: bool,
     ) -> None:
         self.counts["redelivered"] += 1
         if text in reading.unacknowledged:
@@ -194,8 +209,23 @@ class Checker:
             self.report(
                 at,
                 "nothing acknowledged is redelivered",
-                f"{reading}: {text!r}, {at - earlier.at:.2f} s after {earlier.worker} had it",
+                f"{reading}: {text!r}, to {worker} {at - earlier.at:.2f} s after {earlier.worker}"
+                f"{self._windows_near(earlier)}",
             )
+            self._redeliveries.append((self.violations[-1], earlier))
+
+    def _windows_near(self, delivery: Delivery) -> str:
+        """Return when the worker could not reach the store around a delivery."""
+        near = (
+            window
+            for window in self._windows
+            if window.worker in (None, delivery.worker) and abs(window.end - delivery.at) < 10.0
+        )
+        return "".join(
+            f"; store out of reach from {window.start - delivery.at:+.2f}"
+            f" to {window.end - delivery.at:+.2f} s"
+            for window in near
+        )
 
     def _check_order(self, at: float, reading: Reading, worker: str, text: str) -> None:
         number = self.numbers.get(text)
@@ -237,10 +267,31 @@ class Checker:
         self._windows.remove(window)
         self._windows.append(window._replace(end=at))
 
-    def store_emptied(self) -> None:
+    def was_late(self, at: float, seconds: float, worker: str | None = None) -> None:
+        """A worker, or what forwards the commands of all, has just stood still for some seconds.
+
+        The worker may have counted as dead. That is reported afterwards.
+        """
+        self._windows.append(Window(worker, at - seconds, at))
+        for violation, delivery in list(self._redeliveries):
+            if self._excused(delivery):
+                self._redeliveries.remove((violation, delivery))
+                self.violations.remove(violation)
+
+    def store_emptied(self, at: float) -> None:
         """The store has lost its positions and its mail: anything may be redelivered."""
+        self._emptied_at = at
         for reading in self.readings.values():
             reading.unacknowledged.update(reading.delivered)
+
+    def began(self, at: float, stream: tuple[str, Kind]) -> None:
+        """A stream has begun: it may have lost its position, and then continues with new messages.
+
+        Mail is delivered nevertheless.
+        """
+        reading = self.readings[stream]
+        if reading.kind == "chat" and at < self._emptied_at + NEW_NAMES:
+            reading.due.clear()
 
     def posting(self, text: str) -> None:
         self._posts[text] = "pending"
@@ -304,6 +355,7 @@ class Checker:
             kept = set(reading.current.values()) | reading.unacknowledged
             yield from (text for text in reading.delivered if text not in kept)
         self._windows = [window for window in self._windows if window.end > at - 60.0]
+        self._redeliveries.clear()
 
     def forget(self, texts: set[str]) -> None:
         """Forget items of which the services know nothing any more."""

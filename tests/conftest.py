@@ -6,10 +6,11 @@ that of the test kit: sockets are real, but the clock jumps to the next timer wh
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -57,6 +58,20 @@ RUN_ONCE: Final = frozenset(
 MISSING: Final = [name for name in RUN_ONCE if not Path(__file__).with_name(f"{name}.py").exists()]
 if MISSING:
     raise FileNotFoundError(f"RUN_ONCE names modules that do not exist: {MISSING}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect the tests without garbage collections, and exclude the tests from later ones.
+
+    There are a million objects that live until the end of the run.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

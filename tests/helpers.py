@@ -8,8 +8,8 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, TypeVar, Unpack
@@ -169,6 +169,20 @@ async def assert_nothing_more(stream: Items[T], within: float = 5.0) -> None:
         await take(stream, 1, within)
 
 
+@asynccontextmanager
+async def running(
+    *work: Coroutine[object, object, object],
+) -> AsyncIterator[list[asyncio.Task[object]]]:
+    """Run *work* in separate tasks, and leave no task behind."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in work]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 # -- old names ------------------------------------------------------------------------------------
 
 
@@ -195,18 +209,14 @@ def logged_levels(caplog: pytest.LogCaptureFixture) -> list[int]:
     ]
 
 
-@contextmanager
-def frozen_collector() -> Iterator[None]:
-    """Exclude the objects that exist now from garbage collection while the block lasts.
+def freeze_collector() -> None:
+    """Exclude all objects that exist now from the garbage collections of the rest of the run.
 
-    A collection of all objects of a test run takes a tenth of a second.
+    They are not included again, because a collection of all objects of a run takes a tenth of a
+    second.
     """
     gc.collect()
     gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 # -- programs of the documentation ----------------------------------------------------------------

@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,12 @@ assert redis.asyncio is not None
 
 STORE_UNUSABLE: Final = 75
 """The exit code of a program whose store could not be opened or closed."""
+
+HEALTH_INTERVAL: Final = 0.2
+"""Seconds between two reports of the health."""
+
+MAX_LATE: Final = 0.3
+"""Seconds for which a process may stand still unreported: heartbeats may be too late after more."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -92,10 +99,13 @@ def dump_tasks() -> None:
 
 
 async def watch(session: Session) -> None:
-    """Report the health of the session."""
+    """Report the health of the session, and for how long this process stood still."""
     while True:
         report("health", session.health().ok)
-        await asyncio.sleep(0.5)
+        due = time.monotonic() + HEALTH_INTERVAL
+        await asyncio.sleep(HEALTH_INTERVAL)
+        if time.monotonic() > due + MAX_LATE:
+            report("late", time.monotonic() - due)
 
 
 async def post(session: Session, worker: str) -> None:

@@ -34,6 +34,9 @@ from pythpeer.peerbet import Peerbet
 from pythpeer.pythbots import PythBots
 from pythpeer.testing import VirtualTimeLoop
 
+MAX_FLOOD: Final = 64 * 2**20
+"""The bytes that `flood` writes at most: no client may read so many."""
+
 # -- the server -----------------------------------------------------------------------------------
 
 
@@ -312,11 +315,12 @@ def flood(head: bytes, data: bytes, counter: list[int] | None = None) -> Step:
     """Write *head*, then *data* until the client closes; append the number of bytes to *counter*.
 
     The client's tasks run after each piece, so that the count does not depend on network buffers.
+    It ends after `MAX_FLOOD` bytes, so that a client which reads on fails and does not hang.
     """
 
     async def run(connection: Connection) -> None:
         await connection.send(head)
-        while True:
+        for _ in range(MAX_FLOOD // len(data)):
             await connection.send(data)
             if counter is not None:
                 counter.append(len(data))

@@ -131,7 +131,7 @@ def real_server(folder: Path, *options: str, password: str = "") -> Iterator[Rea
 async def make_tokens_available(store: RedisStore) -> None:
     """Let the server count as running for long, so that all tokens are available."""
     await store._connections.run_script(
-        Script("redis.call('HSET', KEYS[1], 'since', 0)"), (store._keys.server,), ()
+        Script("redis.call('HSET', KEYS[1], 'since', 0)"), lambda: (store._keys.server,), ()
     )
 
 

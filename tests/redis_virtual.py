@@ -20,7 +20,7 @@ from redis import Redis
 
 from pythpeer.stores import RedisStore
 
-__all__ = ["EPOCH", "Commands", "VirtualRedisStore"]
+__all__ = ["EPOCH", "Commands", "VirtualRedisStore", "flush_server"]
 
 EPOCH: Final = 1_000_000_000
 """The server's time in seconds when the clock of the loop shows 0."""
@@ -83,6 +83,14 @@ class VirtualRedisStore(RedisStore):
                 client.close()
 
 
+async def flush_server(port: int) -> None:
+    """Delete all data of the server at a port."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"*1\r\n$8\r\nFLUSHALL\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    writer.close()
+
+
 class _Client(asyncio.Protocol):
     """One connection to the server."""
 
@@ -133,6 +141,21 @@ class _Lua:
         return getattr(self._runtime, name)
 
 
+class _Unchecked:
+    """A Lua runtime that shows no global variables.
+
+    fakeredis looks for new ones at each command of a script, which takes as long as the command,
+    and again at the end of the script, which is sufficient.
+    """
+
+    def __init__(self, runtime: Any) -> None:
+        self.table_from: Callable[..., Any] = runtime.table_from
+
+    def globals(self) -> dict[bytes, Any]:
+        """Return no variables."""
+        return {}
+
+
 class Commands(FakeSocket):
     """The commands of a connection, executed with a given clock, and without blocking."""
 
@@ -140,6 +163,7 @@ class Commands(FakeSocket):
     clock: Callable[[], float]
     _end: asyncio.TimerHandle | None = None
     _changed: Callable[[], None]
+    _unchecked: _Unchecked | None = None
 
     def time(self) -> list[bytes]:
         """The command TIME, also in scripts."""
@@ -155,6 +179,15 @@ class Commands(FakeSocket):
         if lua is None:
             lua = vars(server)["_lua"] = _Lua(super()._get_server_runtime(server))
         return lua
+
+    def _lua_redis_call(
+        self, lua_runtime: Any, expected_globals: set[Any], op: bytes, *args: Any
+    ) -> Any:
+        """Execute a command of a script."""
+        runtime = self._unchecked
+        if runtime is None:
+            runtime = self._unchecked = _Unchecked(lua_runtime)
+        return super()._lua_redis_call(runtime, expected_globals, op, *args)
 
     def _blocking(
         self,

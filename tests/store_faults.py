@@ -23,7 +23,7 @@ from full_disk import no_file_over
 from raw_server import closed_port
 from redis_proxy import RedisProxy
 from redis_server import RealServer
-from redis_virtual import VirtualRedisStore
+from redis_virtual import VirtualRedisStore, flush_server
 
 from pythpeer import SqliteStore
 from pythpeer.stores import RedisStore, Store
@@ -48,8 +48,8 @@ class StoreExpectation(NamedTuple):
     """Whether mail is redelivered, marked as recovered."""
 
     is_older: bool = False
-    """Whether the store has an older snapshot, so that what was acknowledged since may be
-    redelivered."""
+    """Whether the store has an older snapshot, so that messages that were acknowledged since may be
+    redelivered; mail then is marked."""
 
 
 WAITS: Final = StoreExpectation("waits", "raises transient")
@@ -195,10 +195,7 @@ def set_clock(seconds: float) -> Callable[[Program], object]:
 
 async def flush(program: Program) -> None:
     assert program.proxy is not None
-    reader, writer = await asyncio.open_connection("127.0.0.1", program.proxy.upstream_port)
-    writer.write(b"*1\r\n$8\r\nFLUSHALL\r\n")
-    assert await reader.readline() == b"+OK\r\n"
-    writer.close()
+    await flush_server(program.proxy.upstream_port)
 
 
 def save_data(program: Program) -> None:
@@ -446,6 +443,11 @@ OPENING: Final = (
             "no folder": damaged_file(without_folder_access),
             "writable": damaged_file(lambda path: path.chmod(0o666)),
         },
+    ),
+    OpeningFault(
+        "another program has locked it for longer than a minute",
+        "raises transient",
+        {"locked": locked_file},
     ),
     OpeningFault(
         "it contains a trigger or a view",

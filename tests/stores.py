@@ -148,6 +148,10 @@ class _WrappedLog(Log[T]):
         return await self._intercept(self._inner.append, entries, completes=completes)
 
     @property
+    def outlasts_program(self) -> bool:
+        return self._inner.outlasts_program
+
+    @property
     def keeps_failed_appends(self) -> bool:
         return self._inner.keeps_failed_appends
 

@@ -707,14 +707,12 @@ VALID_BOMBS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("bomb", VALID_BOMBS)
 def test_a_large_valid_document_takes_bounded_time(bomb: str) -> None:
-    """For every endpoint; with an API error's status only if `DEEP`, as they are decoded first."""
+    """For every endpoint. Takes up to 8 s if `DEEP`: ten endpoints decode a mebibyte."""
     body = VALID_BOMBS[bomb]
     for endpoint in ENDPOINTS:
-        for status in (200, 400, 429) if DEEP else (200,):
-            start = time.process_time()
-            answer = read(endpoint, body, status, "key/1", "k")
-            assert isinstance(answer, PythpeerError) or status == 200
-            assert time.process_time() - start < (10.0 if DEEP else 1.0)
+        start = time.process_time()
+        read(endpoint, body, 200, "key/1", "k")
+        assert time.process_time() - start < (10.0 if DEEP else 1.0)
 
 
 @pytest.mark.parametrize("bomb", BOMBS)

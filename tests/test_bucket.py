@@ -137,6 +137,17 @@ def test_tokens_are_stored_up_to_the_burst() -> None:
     assert saved == [0, 1, 1, 2, 3, 3, 3]
 
 
+@pytest.mark.parametrize("intervals", [1, 2, 3, 4])
+def test_an_idle_time_stores_a_token_for_each_interval(intervals: int) -> None:
+    """The first request after it leaves one fewer, and not a whole burst."""
+    bucket = Bucket(Rate(1.0, 3, 0.0))
+    for _ in range(3):
+        use_due_token(bucket, 0.0)
+    for left in reversed(range(min(intervals, 3))):
+        use_due_token(bucket, intervals)
+        assert bucket.available(intervals) == left
+
+
 def test_a_burst_after_a_lull_is_no_bigger() -> None:
     """A million seconds without a request store three tokens."""
     bucket = Bucket(Rate(1.0, 3, 0.05))

@@ -34,6 +34,35 @@ def promises(checker: Checker) -> list[str]:
     return [violation.promise for violation in checker.violations]
 
 
+def test_a_worker_that_stood_still_may_count_as_dead() -> None:
+    """Its items are redelivered then; that it stood still is known later."""
+    checker = make_checker(shared=True)
+    deliver(checker, 1, 2, at=1.0)
+    deliver(checker, 1, at=1.2)
+    assert promises(checker) == ["nothing acknowledged is redelivered"]
+    checker.was_late(1.3, 0.5, "other")
+    assert promises(checker) == ["nothing acknowledged is redelivered"]
+    checker.was_late(1.3, 0.5, "worker")
+    assert promises(checker) == []
+    deliver(checker, 2, at=9.0)
+    deliver(checker, 2, at=20.0)
+    checker.was_late(20.0, 0.5)
+    assert promises(checker) == ["nothing acknowledged is redelivered"]
+
+
+def test_a_name_may_be_new_after_the_store_was_emptied() -> None:
+    """Its stream of the chat then continues with new messages; no mail is lost."""
+    checker = make_checker(shared=True)
+    checker.store_emptied(1.0)
+    for stream in (CHAT, MAIL):
+        checker.began(2.0, stream)
+    checker.message(3.0, "chat 4", 4)
+    assert list(checker.readings[CHAT].due) == ["chat 4"]
+    assert list(checker.readings[MAIL].due) == ["mail 1"]
+    checker.began(60.0, CHAT)
+    assert list(checker.readings[CHAT].due) == ["chat 4"]
+
+
 def test_a_run_without_trouble_keeps_all_promises() -> None:
     """Also if a program is killed: its last item is redelivered."""
     checker = make_checker()

@@ -395,6 +395,36 @@ async def test_a_newest_message_without_an_id_is_no_position(
     assert "newest message cannot be decoded" in caplog.text
 
 
+@pytest.mark.parametrize("count", [2, 3, 100])
+async def test_messages_without_usable_ids_are_no_silence(
+    services: Scripted, caplog: pytest.LogCaptureFixture, count: int
+) -> None:
+    """Where there are several and no others, the stream cannot continue, and its health shows it.
+
+    Idle checks, which see one of them, are no success.
+    """
+    caplog.set_level(logging.INFO)
+    services.say()
+    async with services.session(retry=SHORT_BACKOFF, idle_check=2.0) as session:
+        stream = session.peerbet.chat_stream(after=0)
+        assert await take_ids(stream, 1) == [1]
+        for number in range(count):
+            services.show(2 + number, {"id": f"m{number}", "by": "alice", "msg": "hello"})
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(2.0)
+        for _ in range(20):
+            await asyncio.sleep(1.0)
+            health = stream.health()
+            assert session.health().ok is (count < 3)
+            assert health.last_error == (None if count < 3 else "DecodeError")
+        assert stream.skipped == count
+        services.say()
+        assert (await waiting).id == count + 2
+        assert session.health().ok
+    about_polls = [record for record in caplog.records if "usable" in record.getMessage()]
+    assert len(about_polls) == int(count >= 3)
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 

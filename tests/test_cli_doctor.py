@@ -116,8 +116,10 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
     fake.set_quirks(readall_marks=True)
     warned = await run()
     assert warned.code == 4
-    attention = warned.out.partition("What needs attention\n")[2].splitlines()
-    assert attention[0].startswith("warning  pythbots.mail.marks: ")
+    first, second, *_, last = warned.out.splitlines()
+    assert first == "What needs attention"
+    assert second.startswith("warning  pythbots.mail.marks: ")
+    assert last == "see the first lines: pythbots.mail.marks"
     fake.faults.always("pythbots.crank", Fault.html())
     broken = await run(json=True)
     assert broken.code == 1
@@ -125,7 +127,7 @@ async def test_exit_codes(fake: FakeServices, run: Run) -> None:
 
 
 async def test_advice_is_below_the_finding(fake: FakeServices, run: Run) -> None:
-    """An arrow and the advice; problems and warnings are repeated at the end, with theirs."""
+    """An arrow and the advice; problems and warnings come first, and again under their service."""
     fake.set_quirks(personal_key_param="personalkey")
     result = await run()
     lines = result.out.splitlines()
@@ -137,10 +139,10 @@ async def test_advice_is_below_the_finding(fake: FakeServices, run: Run) -> None
         "set PYTHPEER_PERSONAL_KEY_PARAM=personalkey, or create sessions with"
         ' Session(personal_key_param="personalkey")'
     )
-    again = lines.index("What needs attention")
-    assert lines[again + 1] == lines[at].replace("personal-key", "pythbots.personal-key", 1)
-    assert lines[again + 2] == lines[at + 1]
-    assert lines[again + 3] == ""
+    assert lines[0] == "What needs attention"
+    assert lines[1] == lines[at].replace("personal-key", "pythbots.personal-key", 1)
+    assert lines[2] == lines[at + 1]
+    assert lines[3:5] == ["", "Peerbet chat"]
 
 
 async def test_mail_and_look_ups_are_the_users_choice(fake: FakeServices, run: Run) -> None:
@@ -217,9 +219,10 @@ def test_services_that_are_down(spawn: Spawn) -> None:
     """There is still a report, and the exit code of a problem."""
     code, out, err = spawn("doctor").finish()
     assert (code, err) == (1, "")
-    first, attention = out.split("What needs attention")
-    assert first.count("no connection to 127.0.0.1:9") == 2
+    attention, findings = out.split("Peerbet chat")
+    assert attention.startswith("What needs attention\n")
     assert attention.count("no connection to 127.0.0.1:9") == 2
+    assert findings.count("no connection to 127.0.0.1:9") == 2
 
 
 @needs_signals

@@ -156,7 +156,7 @@ def test_the_screen_shows_rates_lag_and_pacing() -> None:
     assert [line.split() for line in lines if "bot  " in line] == [["bot", "1,000", "0"]]
     assert words_of(lines, "pythbots.mail") == [
         *("pythbots.mail", "pythbots.org", "key", "0123"),
-        *("fetches", "pending:", "2", "not", "polled", "0", "0.0", "no", "name", "yet"),
+        *("fetches", "pending:", "2", "not", "polled", "now", "0", "0.0", "no", "name", "yet"),
     ]
     assert words_of(lines, "peerbet.chat.get")[-6:] == ["8", "60.0", "0", "0", "12", "s"]
     assert words_of(lines, "lag: ")[1:3] == ["messages", "or"]
@@ -195,7 +195,7 @@ def test_nothing_is_wider_or_longer_than_the_terminal(width: int, height: int) -
 
 def test_an_empty_store_is_named_as_such() -> None:
     """There are no tables without rows."""
-    assert "This store is empty." in render(StoreSnapshot((), ()))
+    assert "This store is empty: no bot has used it yet." in render(StoreSnapshot((), ()))
 
 
 # -- the command ----------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_without_a_terminal_there_is_one_snapshot(run: Run, file: Path) -> None:
     assert "hello" in out
     assert "\x1b" not in out
     words = next(line.split() for line in out.splitlines() if line.startswith("peerbet.chat "))
-    assert words[-7:] == ["not", "polled", "2", "bot", "1", "1", "▏"]
+    assert words[-7:] == ["polled", "now", "2", "bot", "1", "1", "▏"]
 
 
 def test_each_snapshot_is_a_line_of_json(

@@ -15,8 +15,9 @@ import pytest
 from helpers import coroutine_of
 
 from pythpeer.cli import serve
-from pythpeer.testing import FakeServices
+from pythpeer.testing import FakeServices, Fault
 from pythpeer.testing.web import Page
+from pythpeer.testing.web.fault_panel import KINDS
 
 pytestmark = pytest.mark.anyio
 
@@ -106,14 +107,14 @@ async def test_every_program_runs(
     assert "Traceback" not in capsys.readouterr().err
 
 
-def request_of_the_serve_page(url: str) -> tuple[dict[str, str], str]:
-    """Return headers and body of its curl command, which is sent to *url* instead."""
+def request_of_the_serve_page(url: str, name: str) -> tuple[dict[str, str], str]:
+    """Return headers and body of its curl command for *name*, which is sent to *url* instead."""
     page = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
-    [command] = re.findall(r"^\$ curl (.+)$", page, re.MULTILINE)
+    [command] = re.findall(rf"^\$ curl (.+/api/{name})$", page, re.MULTILINE)
     words = shlex.split(command.replace("http://127.0.0.1:8400/", url))
     words = [word.replace("http://127.0.0.1:8400", url.rstrip("/")) for word in words]
     headers = [words[at + 1] for at, word in enumerate(words) if word == "-H"]
-    assert words[-1] == f"{url}api/say"
+    assert words[-1] == f"{url}api/{name}"
     return dict(header.split(": ", 1) for header in headers), words[words.index("-d") + 1]
 
 
@@ -122,7 +123,7 @@ async def test_the_bot_of_the_serve_page_answers_its_visitor(
 ) -> None:
     """A message posted as on the page of ``pythpeer serve`` is answered by name."""
     async with Page(fake) as page, aiohttp.ClientSession() as http:
-        headers, body = request_of_the_serve_page(page.url)
+        headers, body = request_of_the_serve_page(page.url, "say")
 
         async def post_message() -> None:
             async with http.post(f"{page.url}api/say", data=body, headers=headers) as answer:
@@ -130,6 +131,23 @@ async def test_the_bot_of_the_serve_page_answers_its_visitor(
 
         await run(PING, lambda: asyncio.ensure_future(post_message()))
     assert texts(fake) == ["!ping", "pong, alice"]
+
+
+async def test_the_command_of_the_serve_page_sets_a_fault(fake: FakeServices) -> None:
+    """And the page names every kind and target of a fault, and the events it can be seen by."""
+    async with Page(fake) as page, aiohttp.ClientSession() as http:
+        headers, body = request_of_the_serve_page(page.url, "faults")
+        async with http.post(f"{page.url}api/faults", data=body, headers=headers) as answer:
+            assert answer.status == 200
+        assert fake.faults.constant == {"peerbet.chat.set": Fault.drop()}
+        async with http.post(f"{page.url}api/normal", data="{}", headers=headers) as answer:
+            assert answer.status == 200
+        assert fake.faults.constant == {}
+        async with http.get(f"{page.url}api/events") as answer:
+            assert answer.content_type == "text/event-stream"
+    text = (DOCS / "how-to" / "serve.md").read_text(encoding="utf-8")
+    assert all(f"`{kind}`" in text for kind in KINDS)
+    assert all(f"| {label}" in text for kind, label in KINDS.items() if kind != "normal")
 
 
 def test_the_page_shows_the_output_of_serve(

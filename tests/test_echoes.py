@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+import string
 import subprocess
 import traceback
 from collections.abc import Callable, Iterable
@@ -168,6 +169,13 @@ def test_no_part_of_a_key_is_left_at_the_end(key: str, forms: list[str], before:
     shown = masked("\0" * before + echo + "\0" * 5000, key)
     assert len(shown) <= 200
     assert key.casefold() not in html.unescape(shown).casefold()
+
+
+def test_no_part_of_a_key_is_left_where_the_search_ends() -> None:
+    """Not the first letters of one that is cut there, which could be a word elsewhere."""
+    for length in range(MIN_WORD, 60):
+        key = (string.ascii_lowercase * 3)[:length]
+        assert set(masked(f"{key} " * 200, key)) <= {"*", " "}
 
 
 def test_an_interrupt_shows_no_key() -> None:

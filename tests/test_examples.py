@@ -268,6 +268,27 @@ async def test_the_bot_for_systemd_reads_its_key(
     assert program.received("user1") == {"chat": 1}
 
 
+@pytest.mark.parametrize("name", ["ping", "commands", "survivor"])
+async def test_without_its_key_an_example_ends_at_the_first_answer(
+    name: str, fake: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the message is answered after the key was set: it must not consume the messages."""
+    program = Program(name, fake)
+    async with program.running():
+        pass
+    with monkeypatch.context() as without:
+        without.delenv("PYTHPEER_PEERBET_KEY")
+        with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+            async with program.running():
+                EXAMPLES[name][0](fake, "user1")
+                await asyncio.sleep(10.0)
+        assert program.task is not None
+        assert isinstance(program.task.exception(), MissingKeyError)
+    async with program.running():
+        await asyncio.sleep(10.0)
+    assert program.received("user1")["chat"] == 1
+
+
 @pytest.mark.costly
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_an_example_survives_every_fault(
@@ -396,25 +417,6 @@ async def test_a_mistake_in_the_program_does_not_end_the_bot(
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [
         "an item is skipped"
     ]
-
-
-@pytest.mark.parametrize("name", ["ping", "survivor"])
-async def test_a_missing_key_ends_the_bot(
-    name: str, fake: FakeServices, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At the first command, which is answered once the key is set."""
-    program = Program(name, fake)
-    with monkeypatch.context() as changed:
-        changed.delenv("PYTHPEER_PEERBET_KEY")
-        with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
-            async with program.running():
-                fake.chat.say("user1", "!ping")
-                await asyncio.sleep(10.0)
-    assert program.task is not None
-    assert type(program.task.exception()) is MissingKeyError
-    async with program.running():
-        await asyncio.sleep(10.0)
-    assert program.received("user1") == {"chat": 1}
 
 
 @pytest.mark.parametrize("status", [400, 413, 414])

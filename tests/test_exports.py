@@ -27,7 +27,7 @@ PUBLIC = [
     ("pythpeer", "PythpeerError InvalidRequestError TransportError RequestTimeoutError"),
     ("pythpeer", "OutcomeUnknownError HttpStatusError RateLimitedError DecodeError"),
     ("pythpeer", "ResponseTooLargeError ApiError AccessDeniedError"),
-    ("pythpeer", "GapError SessionClosedError StoreError"),
+    ("pythpeer", "GapError MissingKeyError SessionClosedError StoreError"),
     ("pythpeer.stores", "MemoryStore RedisStore"),
     ("pythpeer.doctor", "examine write_samples Report Finding Status Shape Sample"),
     ("pythpeer.testing", "FakeServices"),

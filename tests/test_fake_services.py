@@ -12,7 +12,6 @@ import logging
 import re
 import socket
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -32,7 +31,7 @@ from fake_client import (
     connect,
     on_virtual_time,
 )
-from helpers import REAL, UNLIMITED, VIRTUAL, frozen_collector
+from helpers import REAL, UNLIMITED, VIRTUAL, freeze_collector
 
 import pythpeer.testing
 from pythpeer import Rate, Session
@@ -601,10 +600,9 @@ def port(url: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def quick_collections() -> Iterator[None]:
+def quick_collections() -> None:
     """Exclude what other tests have left from the garbage collections of `open_sockets`."""
-    with frozen_collector():
-        yield
+    freeze_collector()
 
 
 def open_sockets() -> set[int]:

@@ -76,7 +76,8 @@ async def test_a_call_has_the_outcome_of_the_contract(row: FaultRow) -> None:
 
 
 def check_error(error: PythpeerError) -> None:
-    """An error can be pickled, and contains no URL, no key and no error page."""
+    """It can be pickled, and contains no URL, key, error page or error of another library."""
+    assert error.__cause__ is error.__context__ is None
     text = f"{error} {vars(error)}"
     unpickled = pickle.loads(pickle.dumps(error))
     assert f"{unpickled} {vars(unpickled)}" == text

@@ -11,18 +11,23 @@ from typing import Any
 
 import msgspec
 import pytest
+from helpers import running
 from raw_server import CALLS, RawServer, answer, api_error, drop, error_page, hang, open_session
-from scripted import DENIED, DROP_WITHOUT_EFFECT, ERROR_503, FAST, GARBAGE, Scripted
+from scripted import DENIED, DROP_WITHOUT_EFFECT, ERROR_503, FAST, GARBAGE, Scripted, ScriptedFault
+from stores import InterceptingStore, StoreFactory
 
 from pythpeer import (
     AccessDeniedError,
+    ChatMessage,
     EndpointHealth,
     MemoryStore,
     PythpeerError,
     Rate,
+    Retry,
     Session,
     SessionHealth,
     StoreError,
+    Stream,
     StreamHealth,
     merge,
 )
@@ -311,6 +316,69 @@ async def test_a_store_that_fails_is_a_failure_of_the_stream() -> None:
             assert (stream.health().failures, stream.health().last_error) == (1, "StoreError")
             health = session.health()
             assert (health.endpoints[CHAT].failures, health.ok) == (0, False)
+
+
+# -- sessions that share a store ------------------------------------------------------------------
+
+
+class BrokenStore(InterceptingStore):
+    """The store of one program that cannot append for a while, as if its quota were used up."""
+
+    is_broken = False
+
+    async def intercept(self, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if self.is_broken and work.__name__.startswith("append"):
+            raise StoreError("no space left", transient=True)
+        return await work(*args, **kwargs)
+
+
+async def follow(stream: Stream[ChatMessage]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_a_session_leaves_the_polls_to_another_while_its_store_fails(
+    new_store: StoreFactory,
+) -> None:
+    """Both receive everything then, and the health of the other one is ok, because items flow."""
+    shared = new_store()
+    broken = BrokenStore(shared)
+    async with (
+        Scripted() as services,
+        services.session(store=broken, retry=Retry(max_delay=0.1)) as first,
+        services.session(store=shared) as second,
+    ):
+        streams = [session.peerbet.chat_stream(after=0) for session in (first, second)]
+        async with running(follow(streams[0])):
+            await asyncio.sleep(5.0)
+            broken.is_broken = True
+            async with running(follow(streams[1])):
+                for _ in range(5):
+                    services.say()
+                    await asyncio.sleep(6.0)
+                    assert [stream.health().cursor for stream in streams] == [services.newest] * 2
+                assert second.health().ok
+
+
+async def test_a_request_that_failed_is_forgotten_while_another_session_polls(
+    new_store: StoreFactory,
+) -> None:
+    """Of the streams, and of the endpoint: no further request of this session would show it."""
+    store = new_store()
+    async with (
+        Scripted() as services,
+        services.session(store=store, timeout=0.5) as impatient,
+        services.session(store=store) as patient,
+        running(follow(impatient.peerbet.chat_stream(after=0))),
+    ):
+        await asyncio.sleep(5.0)
+        services.default_faults["get"] = ScriptedFault(after=1.0)
+        await asyncio.sleep(10.0)
+        assert not impatient.health().ok
+        async with running(follow(patient.peerbet.chat_stream(after=0))):
+            await asyncio.sleep(60.0)
+            assert [session.health().ok for session in (impatient, patient)] == [True, True]
+            assert impatient.health().endpoints[CHAT].last_error is None
 
 
 # -- health as a value ----------------------------------------------------------------------------

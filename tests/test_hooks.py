@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+import anyio
 import msgspec
 import pytest
 from raw_server import (
@@ -440,6 +441,23 @@ async def test_closing_waits_a_second_for_hooks(caplog: pytest.LogCaptureFixture
                 await session.peerbet.messages()
         assert ended == end
     assert hook_messages(caplog) == []
+
+
+async def test_closing_that_is_cancelled_waits_for_hooks_too() -> None:
+    """A time limit of the program does not leave the session half closed."""
+    ended: list[object] = []
+
+    async def take(event: object) -> None:
+        await asyncio.sleep(CLOSE_TIMEOUT / 2)
+        ended.append(event)
+
+    async with RawServer(answer()) as server:
+        session = await open_session(server.url, on_request=take).open()
+        await session.peerbet.messages()
+        with anyio.move_on_after(CLOSE_TIMEOUT / 4) as scope:
+            await session.aclose()
+        assert scope.cancel_called
+        assert len(ended) == 1
 
 
 async def test_a_hook_that_does_not_end_is_abandoned() -> None:

@@ -19,7 +19,7 @@ from raw_server import RawServer, answer, drop, error_page, open_session
 from scripted import DROP_WITHOUT_EFFECT, ERROR_500, HTML, OK, Scripted
 
 import pythpeer
-from pythpeer import PythpeerError, ResponseEvent, Retry, SqliteStore
+from pythpeer import MemoryStore, PythpeerError, ResponseEvent, Retry, SqliteStore
 from pythpeer.hooks import MAX_PENDING
 
 pytestmark = pytest.mark.anyio
@@ -79,8 +79,34 @@ async def test_the_documented_records_are_logged(
         async with services.session(on_request=sleep) as session:
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
+            async with session.peerbet.chat_stream(name="bot"):
+                pass
     assert set(records_of(caplog)) == WITH_ATTRIBUTES
-    assert len(WITH_ATTRIBUTES) == 11
+    assert len(WITH_ATTRIBUTES) == 12
+
+
+async def test_a_name_in_a_store_without_a_file_is_logged_once(
+    caplog: pytest.LogCaptureFixture, folder: Path
+) -> None:
+    """Its position is lost when the program ends; without a name there is none to lose."""
+    caplog.set_level(logging.INFO, "pythpeer.streams")
+    async with Scripted() as services:
+        for store in (MemoryStore(), SqliteStore(folder / "a")):
+            for after in (None, 0, None):
+                async with services.session(store=store) as session:
+                    for name in ("bot", None, "other"):
+                        async with session.peerbet.chat_stream(name=name, after=after):
+                            pass
+                        if name is not None:
+                            async with session.pythbots.mail_stream(name=name):
+                                pass
+    lines = [record.getMessage() for record in caplog.records if hasattr(record, "stream")]
+    assert [line.partition(" is lost")[0] for line in lines] == [
+        f"{endpoint}: the position of '{name}'"
+        for name in ("bot", "other")
+        for endpoint in ("peerbet.chat.get", "pythbots.mail")
+    ]
+    assert "PYTHPEER_STORE" in lines[0]
 
 
 async def _corrupt(path: Path) -> None:

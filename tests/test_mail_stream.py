@@ -18,7 +18,7 @@ from helpers import (
     DEEP,
     SHORT_BACKOFF,
     examples,
-    frozen_collector,
+    freeze_collector,
     logged_levels,
     now,
     schedule,
@@ -514,13 +514,13 @@ async def test_a_failure_without_a_caller_is_not_reported(
     store = FailingAppends(new_store())
     services.script("readnew", ScriptedFault(after=2.0))
     services.deliver("one")
-    with frozen_collector():
-        async with services.session(store=store) as session:
-            await limited(session.pythbots.unread_mail, 1.0, "cancel")
-            await asyncio.sleep(5.0)
-            assert store.failures == 1
-            gc.collect()
+    freeze_collector()
+    async with services.session(store=store) as session:
+        await limited(session.pythbots.unread_mail, 1.0, "cancel")
+        await asyncio.sleep(5.0)
+        assert store.failures == 1
         gc.collect()
+    gc.collect()
     assert reports == []
 
 
@@ -743,6 +743,7 @@ async def test_mail_of_another_personal_key_is_reported_and_kept_for_it(
     assert "2 mails in the store" in warning.message
     assert "a-new-key" not in caplog.text
     caplog.clear()
+    services.default_faults["readnew"] = services.default_faults["readall"] = DENIED
     async with services.session(store=store) as session:
         assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == ["two", "three"]
     assert "another personal key" not in caplog.text
@@ -829,6 +830,24 @@ async def test_a_read_is_on_record_before_it_is_sent(
         await asyncio.wait([reading])
         assert (reading.exception() is None) is (end == "answer")
         assert await store.fetch_is_lost() is (end == "drop")
+
+
+async def test_reads_that_stay_lost_are_logged_once(
+    new_store: StoreFactory, plain: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each is recovered from the history, which ends no series of failures: only a read does."""
+    caplog.set_level(logging.INFO, "pythpeer.streams")
+    plain.script("readnew", *[DROP] * 6)
+    async with plain.session(store=new_store()) as session:
+        stream = session.pythbots.mail_stream(name="me")
+        for number in range(6):
+            schedule(number * 3.0, plain.deliver, f"mail {number}")
+        taken = await all_of(stream, 60.0)
+    assert texts(*taken) == [f"mail {number}" for number in range(6)]
+    lines = [record.getMessage() for record in caplog.records if hasattr(record, "failures")]
+    assert len(lines) == 2
+    assert lines[0].endswith("the stream keeps retrying")
+    assert lines[1] == "pythbots.mail recovered after 6 failures"
 
 
 async def test_a_read_with_a_limit_of_its_own_is_not_lost_before_it(

@@ -373,5 +373,6 @@ def test_a_missing_extra_is_named() -> None:
     done = run("import sys; sys.modules['opentelemetry'] = None; import pythpeer.otel")
     assert done.returncode == 1
     assert done.stderr.endswith(
-        "ImportError: pythpeer.otel needs an extra: pip install 'pythpeer[otel]'\n"
+        "ImportError: pythpeer.otel needs opentelemetry; run: python -m pip install"
+        " \"opentelemetry-api>=1.30\" (the extra 'otel')\n"
     )

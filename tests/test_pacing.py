@@ -474,6 +474,20 @@ async def test_streams_and_calls_share_the_bucket() -> None:
     assert min(gaps) >= 1.0 - PRECISE
 
 
+async def test_a_mail_is_sent_before_reads_that_came_earlier() -> None:
+    """All mail requests share one bucket, and a write does not wait for reads."""
+    rates = {"pythbots.mail": Rate(1.0)}
+    async with RawServer(answer()) as server, open_session(server.url, rates=rates) as session:
+        mail = session.pythbots
+        async with asyncio.TaskGroup() as group:
+            for call in (mail.all_mail, mail.all_mail, mail.all_mail):
+                group.create_task(call())
+            await asyncio.sleep(0.5)
+            group.create_task(mail.send_mail("tiro", "hello"))
+        sent = ["message=" in target for target in server.targets]
+        assert sent == [False, True, False, False]
+
+
 async def test_an_idle_second_is_one_token() -> None:
     """With burst 1 no token is stored beyond one, however long no request was sent."""
     service = Service()

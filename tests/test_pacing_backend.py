@@ -218,6 +218,17 @@ async def test_a_pause_is_shared_in_both_directions() -> None:
     assert limiter.paused_for == pytest.approx(7.0)
 
 
+async def test_other_processes_wait_for_the_second_request_of_a_read() -> None:
+    """It has no token of its own: the backend is paused until the next one is due."""
+    backend = FakePacingBackend()
+    limiter = Limiter("x", Rate(1.0, guard=0.25), backend)
+    permit = await limiter.acquire(Priority.CALL)
+    permit.on_written()
+    await asyncio.sleep(0.5)
+    assert permit.postpone() == pytest.approx(0.75)
+    assert backend.reported[1:] == [("pause", pytest.approx(0.75 + 0.25 + 1.0))]
+
+
 async def test_a_token_that_cannot_be_used_is_released() -> None:
     """Where a pause was set while the backend was being asked."""
     backend = FakePacingBackend(latency=1.0)

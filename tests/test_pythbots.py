@@ -271,17 +271,6 @@ async def test_a_bad_recipient_costs_nothing(fake: FakeServices, session: Sessio
     assert untouched(session, fake)
 
 
-@pytest.mark.parametrize(("user", "given"), [(None, "None"), (1.5, "float"), (b"alice", "bytes")])
-async def test_what_is_neither_a_name_nor_an_id_is_named(
-    session: Session, user: Any, given: str
-) -> None:
-    """Mostly ``None``, of a mail without a sender."""
-    with pytest.raises(InvalidRequestError, match=f"user must be a name or an id, not {given}$"):
-        await session.pythbots.user(user)
-    with pytest.raises(InvalidRequestError, match=f"to must be a name or an id, not {given}$"):
-        await session.pythbots.send_mail(user, "hi")
-
-
 @pytest.mark.parametrize("text", ["", None, 5, b"bytes", "\ud800", "nul\0"], ids=ascii)
 async def test_a_bad_text_costs_nothing(fake: FakeServices, session: Session, text: Any) -> None:
     """It is rejected before a token is spent and before anything is sent."""
@@ -725,3 +714,20 @@ async def test_too_many_of_something_else_is_no_rate_limit(words: str) -> None:
     async with RawServer(answer(body)) as server, open_session(server.url) as session:
         with pytest.raises(ApiError, match="too many"):
             await session.pythbots.send_mail("bob", "hi")
+
+
+# -- what cannot be sent --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("user", "given"), [(None, "None"), (True, "bool"), (1.5, "float"), (b"bob", "bytes")]
+)
+async def test_a_user_is_a_name_or_an_id(
+    fake: FakeServices, session: Session, user: Any, given: str
+) -> None:
+    """The error says so, whichever of the two was meant; mostly a mail has no sender."""
+    problem = f"must be a user name or a user id, not {given}$"
+    for call in (session.pythbots.user(user), session.pythbots.send_mail(user, "a")):
+        with pytest.raises(InvalidRequestError, match=problem):
+            await call
+    assert fake.requests == []

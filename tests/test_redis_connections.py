@@ -100,6 +100,22 @@ async def test_a_failing_server_is_not_asked_without_a_pause() -> None:
         assert fake.connections - opened < 8
 
 
+async def test_the_connection_of_a_cancelled_command_is_not_used_again() -> None:
+    """redis-py would connect it anew, without the checks that each connection begins with."""
+    fake = FaultyRedis()
+    async with fake as store:
+        await store.open()
+        fake.silent = True
+        command = asyncio.ensure_future(store.log(CHAT).max_acknowledged())
+        await wait_until(lambda: fake.scripts)
+        command.cancel()
+        await asyncio.wait([command])
+        fake.silent = False
+        fake.commands.clear()
+        assert await store.log(CHAT).max_acknowledged() == 7
+        assert [words[0] for words in fake.commands].count(b"INFO") == 1
+
+
 # -- the password ---------------------------------------------------------------------------------
 
 

@@ -49,6 +49,26 @@ async def program(server: redis_server.RealServer) -> AsyncIterator[Callable[[],
         yield create
 
 
+class Marked(msgspec.Struct, frozen=True):
+    text: str
+
+
+MARKED: Final = Topic(
+    "marked",
+    Marked,
+    destructive=True,
+    mark_recovered=lambda item: Marked(f"{item.text}, recovered"),
+)
+
+
+async def marks(reader: Reader[Marked]) -> list[str]:
+    """Return the texts of all mails, and acknowledge them."""
+    entries = await reader.read(0, 100)
+    reader.ack(entries[-1].id)
+    await reader.flush()
+    return [entry.item.text for entry in entries if entry.item is not None]
+
+
 def mails(*ids: int) -> list[NewEntry[Item]]:
     return [NewEntry(Item(id), identity=str(id)) for id in ids]
 
@@ -183,6 +203,24 @@ async def test_ids_are_not_given_twice_after_an_older_snapshot(
     assert await new.lost_fetches() == []  # once, although several readers have noticed it
     other_stream = old.log(MAIL).reader(None)
     assert await take(other_stream) == [1, 2, 3, 6, 7, 8]
+
+
+async def test_mail_of_an_older_snapshot_is_marked(
+    server: redis_server.RealServer, program: Callable[[], RedisStore]
+) -> None:
+    """It was perhaps acknowledged since, by any program. Later mail is not marked."""
+    old = (await open_store(program())).log(MARKED)
+    readers = [old.reader("team"), old.reader(None)]
+    await readers[0].seek_if_new(0)
+    await old.append([NewEntry(Marked("old"), identity="old")])
+    restore = take_snapshot(server)
+    assert [await marks(reader) for reader in readers] == [["old"], ["old"]]
+    restore()
+    assert [await marks(reader) for reader in readers] == [["old, recovered"]] * 2
+    new = (await open_store(program())).log(MARKED)
+    await new.append([NewEntry(Marked("new"), identity="new")])
+    assert await marks(new.reader(None)) == ["old, recovered", "new"]
+    assert await marks(readers[0]) == ["new"]
 
 
 async def test_a_clean_restart_changes_nothing(

@@ -23,7 +23,7 @@ from pythpeer.pacing.shared import TOKEN_TTL, SharedBucket, _State
 from pythpeer.stores.redis.scripts import script
 
 TICK: Final = 1 / 64
-KEYS: Final = ("state", "server", "alive")
+KEYS: Final = ("state", "server", "alive", "salt:0")
 FOREVER: Final = 10**15
 
 
@@ -40,7 +40,7 @@ class ScriptUnderTest:
         self._server = Commands(FakeServer(version=(7,)), 0, client_class=Redis)
         self._server.clock = lambda: self.now
         self._server.write = self._responses.append
-        self._execute("HSET", "server", "since", 0)  # long before the test
+        self._execute("HSET", "server", "since", 0, "salt", 0)  # long before the test
 
     def _execute(self, *words: object) -> bytes:
         parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in (str(w).encode() for w in words)]
@@ -60,7 +60,7 @@ class ScriptUnderTest:
             0,
             0,
         )
-        response = self._execute("EVAL", script("bucket").text, 3, *KEYS, owner, *numbers, *events)
+        response = self._execute("EVAL", script("bucket").text, 4, *KEYS, owner, *numbers, *events)
         assert response.startswith(b"*5\r\n:"), response
         wait, paused = (int(line[1:]) / 1e6 for line in response.split(b"\r\n")[1:3])
         return wait, paused
@@ -214,3 +214,23 @@ def test_a_token_that_was_just_granted_needs_no_heartbeat(
     # An outstanding token delays the next one; one of a dead owner counts as used now.
     recheck_interval = 0.02
     assert wait == (recheck_interval if alive else rate.interval)
+
+
+def test_a_request_that_is_reported_twice_counts_once() -> None:
+    """Its event is sent again where the response to the first one was lost."""
+    script, rate = ScriptUnderTest(), Rate(1.0, 2, 0.5)
+    assert script.send("one", rate, "t", 1) == (0.0, 0.0)
+    for _ in range(2):
+        script.send("one", rate, "w", 1, microseconds(0.5), 0)
+    assert script.send("one", rate, "t", 2) == (0.0, 0.0)
+
+
+def test_an_early_response_makes_the_next_token_due_earlier() -> None:
+    """The interval counts from it; a second report of it changes nothing."""
+    script, rate = ScriptUnderTest(), Rate(1.0, 1, 0.5)
+    script.send("one", rate, "t", 1)
+    script.send("one", rate, "w", 1, microseconds(0.5), 0)
+    for _ in range(2):
+        script.now += 0.125
+        script.send("one", rate, "a", 1, 0)
+    assert script.send("two", rate, "t", 1) == (0.875, 0.0)

@@ -446,6 +446,24 @@ async def test_pending_mail_is_never_trimmed(program: Callable[..., RedisStore])
     assert await read_ids(log.reader(None)) == [6, 7]
 
 
+async def test_pending_mail_is_not_trimmed_because_of_another_name(
+    program: Callable[..., RedisStore],
+) -> None:
+    """Readers of the other name have acknowledged all of it."""
+    store = program(max_length=2)
+    await store.open()
+    log = store.log(MAIL)
+    await log.append(new_mails(1, 2, 3))
+    slow, fast = log.reader("slow"), log.reader("fast")
+    await slow.seek_if_new(0)
+    await fast.seek_if_new(0)
+    assert await read_ids(slow, ack=False) == [1]
+    assert await read_all(fast) == [1, 2, 3]
+    await fast.flush()
+    await log.append(new_mails(4, 5))
+    assert await read_ids(log.reader(None)) == [1, 2, 3, 4, 5]
+
+
 async def test_other_programs_can_read_the_stream(url: str, first_store: RedisStore) -> None:
     """With the key and the format of the documentation, and with the service's ids."""
     from redis.asyncio import Redis
@@ -854,6 +872,17 @@ def test_the_environment_can_name_a_server(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(store_from_url("memory"), MemoryStore)
 
 
+def test_the_url_can_name_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a command can watch a bot with a prefix of its own; an argument goes first."""
+    monkeypatch.setenv("PYTHPEER_STORE", "redis://h/2?prefix=dash&ssl_ca_certs=x")
+    assert "prefix 'dash'" in Session.from_env().describe()
+    assert "prefix 'main'" in str(RedisStore("redis://h"))
+    assert "prefix 'own'" in str(RedisStore("redis://h?prefix=dash", prefix="own"))
+    for wrong in ("a%20b", "a%7Bb", "a" * 101):
+        with pytest.raises(InvalidRequestError, match="prefix"):
+            RedisStore(f"redis://h?prefix={wrong}")
+
+
 def test_without_the_extra_it_is_named_when_a_session_opens() -> None:
     """Importing and creating a store needs no redis; the error says how to install it."""
     program = (
@@ -870,7 +899,7 @@ def test_without_the_extra_it_is_named_when_a_session_opens() -> None:
         check=False,
         cwd=HOME,
     )
-    assert "pip install 'pythpeer[redis]' None None" in done.stdout, done.stderr
+    assert "pip install \"redis>=5.2\" (the extra 'redis') None None" in done.stdout, done.stderr
 
 
 def test_importing_needs_no_redis() -> None:

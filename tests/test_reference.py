@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
-from built_site import broken_links, missing_names
+from built_site import broken_links, missing_names, unrendered
 from public_api import MODULES, documented
 
 import pythpeer
@@ -90,6 +90,22 @@ def test_what_a_page_lacks_is_found(tmp_path: Path) -> None:
         "pythpeer.Session shows the default KEY, and not its value",
         "pythpeer.Session shows the default Retry(), and not its value",
     ]
+
+
+def test_markup_that_is_not_rendered_is_found(tmp_path: Path) -> None:
+    """In paragraphs; in a program or a command it is text."""
+    page = "<p>!!! danger and [a](b.md)</p><pre>!!! c</pre><p><code>--8&lt;--</code> a] (b)</p>"
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    found = ["page.html shows !!! danger", "page.html shows ](b.md)"]
+    assert list(unrendered(tmp_path)) == found
+
+
+def test_the_repository_has_one_address() -> None:
+    """That of the package and that of the pages, where there is one."""
+    root = REFERENCE.parent.parent
+    site = tomllib.loads((root / "zensical.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert site.get("repo_url") == project.get("urls", {}).get("Repository")
 
 
 def test_the_pages_show_the_version() -> None:

@@ -220,6 +220,13 @@ def test_an_unknown_outcome_keeps_the_status(status: int) -> None:
     assert seen.status == status
 
 
+def test_an_unknown_outcome_names_the_request() -> None:
+    """Reading and sending mail are one endpoint, and the log shows which one it was."""
+    dropped = errors()["dropped"]
+    assert "the write may or may not have happened (x)" in str(outcome_of(Effect.WRITE, dropped))
+    assert "the destructive read may or" in str(outcome_of(Effect.CONSUME, dropped))
+
+
 def test_an_unknown_outcome_hides_its_cause() -> None:
     """It is made from scalars: no cause, no context, no excerpt."""
     error = outcome_of(Effect.WRITE, errors()["garbage"])

@@ -27,7 +27,7 @@ import anyio
 import msgspec
 import pytest
 from faults import BROKEN, DROPPED_RESPONSES, NOT_DOCUMENTED, TIMED_OUT, steps_of
-from helpers import DEEP, frozen_collector
+from helpers import DEEP, freeze_collector
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -232,10 +232,9 @@ class LeakWatch:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
+def quick_collections() -> None:
     """Make garbage collection, which is called often here, ignore earlier objects."""
-    with frozen_collector():
-        yield
+    freeze_collector()
 
 
 @asynccontextmanager

@@ -848,6 +848,7 @@ def test_from_env_refuses_what_is_wrong(
     with pytest.raises(InvalidRequestError) as caught:
         Session.from_env()
     assert value not in str(caught.value)
+    assert variable.endswith("_KEY") or f"PYTHPEER_{variable}" in str(caught.value)
 
 
 def test_from_env_passes_other_options_on(environment: pytest.MonkeyPatch) -> None:

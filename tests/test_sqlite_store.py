@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import logging
 import os
 import pickle
 import resource
@@ -23,7 +24,7 @@ import anyio
 import msgspec
 import pytest
 from full_disk import no_file_over
-from helpers import examples
+from helpers import examples, logged_levels
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scripted import Scripted, ScriptedFault
@@ -35,6 +36,7 @@ from pythpeer.stores import EndpointSnapshot, Entry, Log, NewEntry, Store, Topic
 from pythpeer.stores.sqlite import database as database_module
 from pythpeer.stores.sqlite import owner as owner_module
 from pythpeer.stores.sqlite import schema as schema_module
+from pythpeer.stores.sqlite import store as store_module
 
 pytestmark = pytest.mark.anyio
 
@@ -334,6 +336,33 @@ async def test_a_locked_file_is_an_error_after_a_while(
         assert await ids(log) == [1, 2]
 
 
+async def test_opening_waits_for_a_locked_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A backup may take a minute. It is logged once; after it the session has the file."""
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT", 0.01)
+    monkeypatch.setattr(store_module, "OPEN_RETRY", 0.01)
+    async with opened_file(path) as store:
+        await store.log(CHAT).append(notes(1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store = SqliteStore(path)
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.sleep(0.2)
+        assert not opening.done()
+        assert logged_levels(caplog) == [logging.WARNING]
+        other.execute("ROLLBACK")
+    await opening
+    assert await ids(store.log(CHAT)) == [1]
+    await store.aclose()
+    monkeypatch.setattr(store_module, "OPEN_TIMEOUT", 0.05)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="is locked by another program") as caught:
+            await store.open()
+        assert caught.value.transient
+
+
 FULL: Final = """
 import asyncio, resource, sys
 from pythpeer import SqliteStore, StoreError
@@ -540,6 +569,20 @@ async def test_a_position_is_the_one_that_another_program_has_set(path: Path) ->
         await other.log(CHAT).reader("me").seek(3)
         await reader.seek(5)
         assert await other.log(CHAT).reader("me").position() == 5
+
+
+async def test_a_slower_program_moves_no_position_back(path: Path) -> None:
+    """Of two programs that use a name, the acknowledgement that is farthest counts."""
+    async with opened_file(path) as store, opened_file(path) as other:
+        await store.log(CHAT).append(notes(*range(1, 10)))
+        fast, slow = store.log(CHAT).reader("me"), other.log(CHAT).reader("me")
+        await fast.seek(0)
+        assert await slow.position() == 0
+        for reader, position in ((fast, 9), (slow, 4)):
+            reader.ack(position)
+            await reader.flush()
+    async with opened_file(path) as store:
+        assert await store.log(CHAT).reader("me").position() == 9
 
 
 async def test_a_position_that_was_rolled_back_is_not_stored(path: Path) -> None:

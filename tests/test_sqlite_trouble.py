@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
+import math
 import os
 import shutil
 import sqlite3
@@ -12,21 +14,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import anyio
+import msgspec
 import pytest
 from full_disk import no_file_over
-from helpers import logged_levels
+from helpers import DEEP, logged_levels, run_on_virtual_time
 from processes import needs_fork
 from scripted import Scripted
 from stores import opened_file
+from test_cli_top import screen_after
 
 from pythpeer import Rate, Secret, SqliteStore, StoreError
 from pythpeer.pacing.queue import Priority
+from pythpeer.pacing.shared import SharedBucket
+from pythpeer.sanitize import sanitize
 from pythpeer.stores import NewEntry, Topic
 from pythpeer.stores.fingerprints import stored_name
 from pythpeer.stores.sqlite import database as database_module
@@ -615,6 +622,147 @@ async def use(store: SqliteStore) -> None:
         await log.lost_fetches()
     permit = await store.make_limiter("key", "chat", RATE).acquire(Priority.POLL)
     permit.on_written()
+
+
+COLUMNS: Final = {
+    "store": ("id", "boot", "salt", "boot_id", "checkpoints"),
+    "log": ("id", "topic", "head", "length", "latecomers", "leader", "leads_until", "suspect"),
+    "entry": ("log", "id", "after", "gap", "late", "latecomer", "item"),
+    "seen": ("log", "key", "copies", "doubtful"),
+    "reader": ("slot", "log", "name", "epoch", "place"),
+    "announcement": ("number", "log", "who", "until", "settled"),
+    "pace": ("key", "state"),
+}
+"""The columns of each table; a test checks that these are all."""
+
+VALUES: Final = (
+    *("NULL", "'x'", "''", "x'ff'", "x''", "zeroblob(100)", "-1", "0", "0.5", "1e300", "9e999"),
+    *("9223372036854775807", "-9223372036854775808", "-9e999", "'1'", "'9'", "'nan'", "'{}'"),
+    *("'[]'", "'{\"id\":1}'", "'\"\\ud800\"'", "'a' || char(0)", "char(27) || ']0;PWN' || char(7)"),
+)
+"""Values of each type, and numbers that are too large."""
+
+
+def pace_states() -> Iterator[str]:
+    """Yield states of a bucket with one number replaced, as SQL."""
+    bucket = SharedBucket(RATE)
+    bucket.acquire("1:x:y", 5.0)
+    stored = msgspec.msgpack.decode(bucket.dump())
+    for changed in _changed(stored):
+        yield f"x'{msgspec.msgpack.encode(changed).hex()}'"
+
+
+def _changed(value: Any) -> Iterator[Any]:
+    """Yield *value* with one number in it replaced, or one text."""
+    if isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from ([*value[:index], new, *value[index + 1 :]] for new in _changed(inner))
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from ({**value, key: new} for new in _changed(inner))
+    else:
+        yield from (math.nan, math.inf, -math.inf, 1e300, -1e300, 2**63 - 1, -(2**63), -1, "x")
+
+
+DAMAGES: Final = [
+    *(
+        f"UPDATE OR REPLACE {table} SET {column} = {value}"
+        for table, columns in COLUMNS.items()
+        for column in columns
+        for value in VALUES
+    ),
+    *(f"UPDATE pace SET state = {state}" for state in pace_states()),
+]
+FOUND: Final = (
+    "UPDATE log SET head = 'x'",
+    "UPDATE OR REPLACE log SET topic = zeroblob(100)",
+    "UPDATE log SET length = 9e999",
+    "UPDATE entry SET after = 'x'",
+    "UPDATE OR REPLACE entry SET id = 1e300",
+    "UPDATE entry SET item = 5",
+    "UPDATE reader SET name = x'ff'",
+    "UPDATE store SET salt = 1000000000000",
+)
+"""Those that once raised another exception, or had an effect on the screen of `top`."""
+
+
+class UsedFile(NamedTuple):
+    """A file with a row in every table, and the services that its logs are of."""
+
+    path: Path
+    services: Scripted
+    """It is not running. It has the same port each time, which is part of the topics."""
+
+
+@pytest.fixture(scope="module")
+def used_file(tmp_path_factory: pytest.TempPathFactory) -> UsedFile:
+    path = tmp_path_factory.mktemp("used") / "store.sqlite"
+    services = Scripted()
+
+    async def main() -> None:
+        async with services:
+            await stream_once(services, path)
+        async with opened_file(path) as store:
+            await use(store)
+
+    run_on_virtual_time(main())
+    return UsedFile(path, services)
+
+
+async def stream_once(services: Scripted, path: Path) -> None:
+    """Read from both streams, and make a call, with a session of the store."""
+    services.say(2)
+    services.deliver("one")
+    async with services.session(store=SqliteStore(path)) as session:
+        for stream in (
+            session.peerbet.chat_stream(name="me"),
+            session.pythbots.mail_stream(name="me"),
+        ):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(70.0):
+                    await anext(stream)
+                    await stream.ack()
+        await session.peerbet.messages(last=1)
+
+
+def test_the_columns_are_those_of_the_schema(used_file: UsedFile) -> None:
+    """A new column is damaged as well."""
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'"
+    with closing(sqlite3.connect(used_file.path)) as db:
+        assert db.execute(query).fetchone() == (len(COLUMNS),)
+        for table, columns in COLUMNS.items():
+            assert tuple(row[1] for row in db.execute(f"PRAGMA table_info({table})")) == columns
+            assert db.execute(f"SELECT count(*) > 0 FROM {table}").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("damage", DAMAGES if DEEP else (*FOUND, *DAMAGES[::60]))
+async def test_no_damage_has_an_effect_but_store_errors(
+    used_file: UsedFile, path: Path, damage: str
+) -> None:
+    """On the screen of `top`, on a log and a limiter, and on the streams of a session."""
+    async with used_file.services as services:
+        for attempt in (show_screen, use_once, partial(stream_once, services)):
+            shutil.copyfile(used_file.path, path)
+            path.chmod(0o600)  # noqa: ASYNC240
+            with closing(sqlite3.connect(path)) as other, other, suppress(sqlite3.IntegrityError):
+                other.execute("PRAGMA ignore_check_constraints = ON")
+                other.execute(damage)
+            with suppress(StoreError):
+                await attempt(path)
+
+
+async def use_once(path: Path) -> None:
+    async with opened_file(path) as store:
+        await use(store)
+
+
+async def show_screen(path: Path) -> None:
+    """Show the file as `top` does, and as JSON."""
+    async with opened_read_only(path) as store:
+        snapshot = await store.snapshot()
+    for line in screen_after(snapshot, snapshot, width=80, height=30).splitlines():
+        assert sanitize(line) == line
+    json.dumps(msgspec.to_builtins(snapshot), allow_nan=False)
 
 
 # -- reading only ---------------------------------------------------------------------------------

@@ -6,14 +6,21 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final, Literal, NamedTuple, ParamSpec, TypeVar
 
 import anyio
 import msgspec
 import pytest
-from helpers import assert_nothing_more, examples, logged_levels, now, schedule, take_ids
+from helpers import (
+    assert_nothing_more,
+    examples,
+    logged_levels,
+    now,
+    running,
+    schedule,
+    take_ids,
+)
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import Scripted
@@ -127,20 +134,6 @@ def poller_of(
     """Return a new poller of *source*, as one session has it."""
     store = MemoryStore() if store is None else store
     return Poller(source, store.log(TOPIC), Retry(max_delay=max_delay))
-
-
-@asynccontextmanager
-async def running(
-    *work: Coroutine[object, object, object],
-) -> AsyncIterator[list[asyncio.Task[object]]]:
-    """Run *work* in separate tasks, and leave no task behind."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in work]
-    try:
-        yield tasks
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
         except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
             logger.warning("perhaps sent, so not sent again: %s", error)
             return True
-        except (AccessDeniedError, MissingKeyError):  # a wrong key, or none, ends the bot
+        except (AccessDeniedError, MissingKeyError):  # no write will succeed: it ends the bot
             raise
         except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
             logger.warning("refused: %s", error)

@@ -53,6 +53,8 @@ def _run(arguments: Sequence[str]) -> int:
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("cyclopts", "rich"):
             raise
-        runtime.print_error("the command line requires an extra: pip install 'pythpeer[cli]'")
+        from ..extras import install_advice
+
+        runtime.print_error(f"the command line needs cyclopts and rich; {install_advice('cli')}")
         return runtime.USAGE
     return run(arguments)

@@ -1,11 +1,13 @@
-"""``pythpeer doctor``: the examination of `pythpeer.doctor`, printed as it proceeds.
+"""``pythpeer doctor``: the report of `pythpeer.doctor`, with what needs attention first.
 
 Only texts of the report are printed, which can be published.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -66,10 +68,14 @@ async def doctor(
     if capture is not None:
         write_samples((), capture)  # raises before any request if the folder is not writable
     async with connected(store) as session:
-        report = await examine(
-            session, user=user, chat_id=chat, mail=not no_mail, watch=printer.show_finding
-        )
-    printer.close(report)
+        try:
+            report = await examine(
+                session, user=user, chat_id=chat, mail=not no_mail, watch=printer.add
+            )
+        except BaseException:
+            printer.print_findings()  # Ctrl-C: what was found so far
+            raise
+    printer.print_report(report)
     if capture is not None:
         count = len(write_samples(report.samples, capture))
         runtime.print_error(f"{count} redacted samples are in {capture}")
@@ -77,33 +83,44 @@ async def doctor(
 
 
 class _ReportPrinter:
-    """Prints each finding when it exists, and the rest of the report at the end."""
+    """Collects the findings, and prints the report: first what needs attention.
+
+    JSON is printed as it is found, in the order of the checks.
+    """
 
     def __init__(self, *, json: bool) -> None:
         self._json = json
         self._screen = make_console()
-        self._service = ""
-        """The service under whose heading findings are printed."""
+        self._findings: list[Finding] = []
+        """All findings so far, in the order of the checks."""
+        self._has_printed = False
+        """Whether anything was printed, so that a heading has an empty line above it."""
 
-    def show_finding(self, finding: Finding) -> None:
+    def add(self, finding: Finding) -> None:
+        """Print *finding* as JSON, or keep it; a terminal shows which service is examined."""
         if self._json:
             fields = {"check": finding.check, "status": finding.status.value}
             write_json("finding", {**fields, "text": finding.text, "advice": finding.advice})
             return
-        service, _, check = finding.check.partition(".")
-        if service != self._service:
+        service = _service(finding)
+        if sys.stderr.isatty() and service not in map(_service, self._findings):
+            runtime.print_error(f"checking {SERVICES[service]}")
+        self._findings.append(finding)
+
+    def print_findings(self) -> None:
+        """Print what needs attention, and then every finding under its service."""
+        attention = self._attention()
+        if attention:
+            self._print_heading("What needs attention")
+        for finding in attention:
+            self._print_finding(finding, finding.check)
+        for service, findings in groupby(self._findings, _service):
             self._print_heading(SERVICES[service])
-            self._service = service
-        self._print_finding(finding, check)
+            for finding in findings:
+                self._print_finding(finding, finding.check.removeprefix(f"{service}."))
 
-    def _print_finding(self, finding: Finding, check: str) -> None:
-        self._print_row(Text(finding.status.value, STYLES[finding.status]), check, finding.text)
-        if finding.advice is not None:
-            arrow = "->" if self._screen.options.ascii_only else "→"
-            self._print_row(Text(arrow, "dim", justify="right"), "", finding.advice)
-
-    def close(self, report: Report) -> None:
-        """Print the shapes of the responses, what needs attention, and the summary."""
+    def print_report(self, report: Report) -> None:
+        """Print the findings, the shapes of the responses, and the summary."""
         counts = Counter(finding.status for finding in report.findings)
         if self._json:
             for shape in report.shapes:
@@ -112,29 +129,31 @@ class _ReportPrinter:
             fields = {"version": report.version, "status": report.status.value, **by_status}
             write_json("report", fields)
             return
+        self.print_findings()
         self._print_heading("Shapes of the responses (types and lengths only)")
         for shape in report.shapes:
             self._print_shape(shape)
-        self._print_attention(report)
         self._print(Text())
         summary = ", ".join(f"{counts[status]} {status.value}" for status in Status)
         self._print(Text(f"pythpeer {report.version}: {summary}", "bold"))
+        checks = ", ".join(finding.check for finding in self._attention())
+        if checks:
+            self._print(Text(f"see the first lines: {checks}", "bold"))
 
-    def _print_attention(self, report: Report) -> None:
-        """Print problems and warnings again, because their rows may be off the screen."""
-        findings = [
-            finding
-            for status in (Status.PROBLEM, Status.WARNING)
-            for finding in report.findings
-            if finding.status is status
-        ]
-        if findings:
-            self._print_heading("What needs attention")
-        for finding in findings:
-            self._print_finding(finding, finding.check)
+    def _attention(self) -> list[Finding]:
+        """Return the problems, and then the warnings."""
+        statuses = (Status.PROBLEM, Status.WARNING)
+        return [found for status in statuses for found in self._findings if found.status is status]
+
+    def _print_finding(self, finding: Finding, check: str) -> None:
+        self._print_row(Text(finding.status.value, STYLES[finding.status]), check, finding.text)
+        if finding.advice is not None:
+            arrow = "->" if self._screen.options.ascii_only else "→"
+            self._print_row(Text(arrow, "dim", justify="right"), "", finding.advice)
 
     def _print_heading(self, text: str) -> None:
-        self._print(Text(f"\n{text}" if self._service else text, "bold"))
+        self._print(Text(f"\n{text}" if self._has_printed else text, "bold"))
+        self._has_printed = True
 
     def _print_shape(self, shape: Shape) -> None:
         self._print(Text.assemble((f"  {shape.name}: ", "dim"), shape.shape))
@@ -157,6 +176,10 @@ class _ReportPrinter:
 
     def _print(self, text: Text) -> None:
         _print_lines(self._screen, text)
+
+
+def _service(finding: Finding) -> str:
+    return finding.check.partition(".")[0]
 
 
 def _print_lines(output: Console, text: Text) -> None:

@@ -56,7 +56,12 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
 
     mark_recovered: Callable[[T], T] | None = None
     """Returns a copy of an item that is marked as possibly returned before. A store on a disk uses
-    it after a power failure, which can undo the last acknowledgements."""
+    it after a power failure, and one on a server after a restart of the server: both can undo the
+    last acknowledgements."""
+
+    fetch_timeout: float = 60.0
+    """Seconds within which a destructive read is over. A store that has lost fetch intents treats
+    them as lost immediately, and once more after this time."""
 
     @property
     def scope(self) -> str:
@@ -220,6 +225,11 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
 
         Completes the fetch intents *completes* in the same transaction.
         """
+
+    @property
+    def outlasts_program(self) -> bool:
+        """Whether positions are still there when the program is started again."""
+        return True
 
     @property
     def keeps_failed_appends(self) -> bool:

@@ -255,6 +255,10 @@ class _MemoryLog(Log[T]):
             state.notifier.notify_all()
         return added
 
+    @property
+    def outlasts_program(self) -> bool:
+        return False
+
     async def copies(self) -> Mapping[str, int]:
         return {identity: copies.seen for identity, copies in self._state.copies.items()}
 

@@ -39,7 +39,7 @@ from ..stores.base import DIRECT, Log, NewEntry
 from ..wire.request import Request
 from .poller import Poller, PollSource, loop_time, store_items
 
-__all__ = ["DecodedItem", "DestructiveSource", "Reads"]
+__all__ = ["DecodedItem", "DestructiveSource", "Reads", "fetch_timeout"]
 
 logger: Final = logging.getLogger("pythpeer.streams")
 
@@ -64,6 +64,11 @@ MAX_INTENT: Final = 86400.0
 MAX_DRAIN: Final = 300.0
 """Seconds for which closing the session waits for a read at most, where the time limit is longer or
 infinite."""
+
+
+def fetch_timeout(timeout: float) -> float:
+    """Return the seconds within which a read is over whose time limit is *timeout*."""
+    return min(timeout, MAX_INTENT) + INTENT_GRACE
 
 
 class DecodedItem(msgspec.Struct, Generic[T], frozen=True):
@@ -156,6 +161,10 @@ class DestructiveSource(PollSource[T]):
         """Those of them that were in the result before as well: the service has repeated them."""
         self._others_checked = False
         """Whether the logs of other accounts were looked at. Set by `_report_others`."""
+
+    def forget_failures(self) -> None:
+        """End the failures of the endpoint: another session reads from it."""
+        self._caller.outcomes[self.name].forget_failures()
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
@@ -281,6 +290,7 @@ class DestructiveSource(PollSource[T]):
                 poller.recovery_error = None  # another session may have recovered it
             if (lost or self._held) and loop_time() >= self._history_due:
                 return await self._try_recover(poller, permit, lost, attempt)
+            poller.bypassed = False
             return await self._try_read_unread(poller.log, permit, attempt)
         except PythpeerError as error:  # of the store
             return _Outcome(error.with_traceback(None))
@@ -306,7 +316,7 @@ class DestructiveSource(PollSource[T]):
 
     async def _try_read_unread(self, log: Log[T], permit: Permit, attempt: int) -> _Outcome:
         """Store a fetch intent, send the destructive read, and append its result."""
-        intent = await log.begin_fetch(min(self._time_limit(), MAX_INTENT) + INTENT_GRACE)
+        intent = await log.begin_fetch(fetch_timeout(self._time_limit()))
         try:
             result = await self._caller.try_once(self._reads.unread, permit, attempt)
         except PythpeerError as error:
@@ -375,6 +385,7 @@ class DestructiveSource(PollSource[T]):
             )
         await self._store(log, entries, lost)
         self._held.clear()
+        poller.bypassed = True
         return _Outcome(fetched=True, complete=True)
 
     def _history_failed(self, poller: Poller[T], error: PythpeerError) -> _Outcome:

@@ -32,6 +32,13 @@ MIN_KNOWN: Final = 3
 where neither the ids nor the dates decide it. Fewer may have been deleted."""
 
 
+MIN_UNUSABLE: Final = 3
+"""How many items without a usable id, and no other new ones, make a poll fail: the stream cannot
+continue. Fewer are skipped."""
+
+UNUSABLE: Final = "no new message has a usable id"
+
+
 class NumberedPage(Protocol[T]):
     """A page of items, as the service returned it."""
 
@@ -115,8 +122,14 @@ class NumberedSource(PollSource[T]):
         """Loop time of the next idle check; ``None`` before the first poll of this session."""
         self._positioned_last_time = False
         """Whether the last poll was one that finds the position of new streams."""
+        self._unusable = 0
+        """How many items without a usable id have arrived since one that has one."""
         self._reported_undecodable: deque[bytes] = deque(maxlen=max_page)
         """The latest undecodable items without an id that were logged."""
+
+    def forget_failures(self) -> None:
+        """End the failures of the endpoint: another session reads from it."""
+        self._caller.outcomes[self.name].forget_failures()
 
     async def position_after(self, log: Log[T], after: int) -> int | None:
         """Return the position after the service's id *after*; ``None`` if an idle check is due.
@@ -170,6 +183,10 @@ class NumberedSource(PollSource[T]):
         full = page.is_full or len(page.by_id()) + len(page.undecodable) >= size
         has_new = await self._append(poller, after, page, undecodable, full=full)
         poller.confirm(after, full=full)
+        is_usable = any(id > service_id(after) for id in page.by_id())
+        self._unusable = 0 if is_usable else self._unusable + undecodable
+        if self._unusable >= MIN_UNUSABLE:
+            return DecodeError(UNUSABLE, endpoint=self.name)
         if not full:
             self._page_size = self._max_page
         if has_new:
@@ -247,10 +264,11 @@ class NumberedSource(PollSource[T]):
             return page
         self._report_undecodable(page, poller)
         items = page.by_id()
-        if not items and page.undecodable:
-            if poller.has_unpositioned:
-                return DecodeError("the newest message cannot be decoded", endpoint=self.name)
-            items = {}
+        if not items and page.undecodable and poller.has_unpositioned:
+            return DecodeError("the newest message cannot be decoded", endpoint=self.name)
+        if not items and page.undecodable and self._unusable >= MIN_UNUSABLE:
+            self._idle_check_at = loop_time() + self._idle_check
+            return DecodeError(UNUSABLE, endpoint=self.name)
         id = max(items, default=0)
         await self._take_newest(poller, _Newest(id, items.get(id)))
         self._idle_check_at = loop_time() + self._idle_check

@@ -179,6 +179,9 @@ class PollSource(abc.ABC, Generic[T]):
         Sets ``poller.in_flight`` as soon as it has a token.
         """
 
+    def forget_failures(self) -> None:
+        """End the failures of earlier requests, because another session polls now."""
+
     async def drain(self) -> None:
         """Wait for what must still be stored while the session closes; by default nothing."""
 
@@ -209,7 +212,15 @@ class _FailureBackoff:
     Logs the first failure, one every `WARNING_INTERVAL`, and the recovery.
     """
 
-    __slots__ = ("_endpoint", "_max_delay", "_name", "_warn_at", "failures", "not_before")
+    __slots__ = (
+        "_endpoint",
+        "_failures_in_all",
+        "_max_delay",
+        "_name",
+        "_warn_at",
+        "failures",
+        "not_before",
+    )
 
     def __init__(self, endpoint: str, name: str, max_delay: float) -> None:
         self._endpoint = endpoint
@@ -219,7 +230,9 @@ class _FailureBackoff:
         self._max_delay = max_delay
         """Seconds of the longest back-off."""
         self.failures = 0
-        """Consecutive failures; 0 after a success."""
+        """Consecutive failures; 0 after a success, and after `bypassed`."""
+        self._failures_in_all = 0
+        """Failures since the last success: those that the log lines state."""
         self.not_before = 0.0
         """Loop time before which nothing is tried again. Set by `failed`."""
         self._warn_at = 0.0
@@ -228,24 +241,32 @@ class _FailureBackoff:
     def failed(self, error: PythpeerError) -> float:
         """Count one more failure. Returns the back-off in seconds."""
         self.failures += 1
+        self._failures_in_all += 1
         delay = backoff(self.failures, BASE_DELAY, self._max_delay)
         now = loop_time()
         self.not_before = now + delay
-        if self.failures == 1 or now >= self._warn_at:
+        if self._failures_in_all == 1 or now >= self._warn_at:
             self._warn_at = now + WARNING_INTERVAL
             extra = {
                 "endpoint": self._endpoint,
                 "error": type(error).__name__,
-                "failures": self.failures,
+                "failures": self._failures_in_all,
             }
             logger.warning("%s; the stream keeps retrying", error, extra=extra)
         return delay
 
     def succeeded(self) -> None:
         """End the series of failures."""
-        if self.failures:
-            extra = {"endpoint": self._endpoint, "failures": self.failures}
-            logger.info("%s recovered after %d failures", self._name, self.failures, extra=extra)
+        if self._failures_in_all:
+            failures = self._failures_in_all
+            extra = {"endpoint": self._endpoint, "failures": failures}
+            counted = f"{failures} failure{'' if failures == 1 else 's'}"
+            logger.info("%s recovered after %s", self._name, counted, extra=extra)
+        self.bypassed()
+        self._failures_in_all = 0
+
+    def bypassed(self) -> None:
+        """End the back-off, not the series of failures: another request has worked instead."""
         self.failures = 0
 
 
@@ -289,6 +310,9 @@ class Poller(Generic[T]):
         self.recovery_error: str | None = None
         """Class of the error for which lost items cannot be recovered; ``None`` where there is
         none. The source changes it."""
+        self.bypassed = False
+        """Whether the last poll has only read what an earlier one has lost, so that its success
+        does not end a series of failures. The source changes it."""
         self._service_failures = _FailureBackoff(source.name, source.name, retry.max_delay)
         """Consecutive failed polls."""
         self._store_failures = _FailureBackoff(
@@ -316,7 +340,7 @@ class Poller(Generic[T]):
         self._reported_numbering = 0
         """The first position of the latest numbering that was logged."""
         self._last_failed = False
-        """Whether the last poll of this session failed, for a cause other than the store."""
+        """Whether the last poll of this session failed, in the service or in the store."""
         self._next_round_at = 0.0
         """Loop time before which no round polls, after a permanent transport error."""
 
@@ -373,16 +397,15 @@ class Poller(Generic[T]):
             error = await self.source.try_poll(self)
         except PythpeerError as raised:
             error = raised.with_traceback(None)
+            self._last_failed = True
             if not isinstance(error, StoreError):
-                self._last_failed = True
                 self.outcomes.record(error)
                 return error  # errors of the service are returned; what is raised is permanent
         finally:
             self.in_flight = False
         if error is not None and self.closed:
             return self._closed_error()  # closing the session made the poll fail
-        if not isinstance(error, StoreError):
-            self._last_failed = error is not None
+        self._last_failed = error is not None
         return self._record(error)
 
     async def _must_poll(self) -> bool:
@@ -393,7 +416,9 @@ class Poller(Generic[T]):
             return True
         await self._wait_for_append()
         self._store_failures.succeeded()
-        self.outcomes.forget_failures()  # another session polls now
+        # Another session polls now, and its last poll did not fail: else the lease would be free.
+        self.outcomes.forget_failures()
+        self.source.forget_failures()
         # Polls in this round if a stream needs it: until the next round, that stream might have
         # stopped waiting and started again, each time too late.
         return self._needs_poll
@@ -406,7 +431,10 @@ class Poller(Generic[T]):
         self.outcomes.record(error)
         if error is None:
             self._store_failures.succeeded()
-            self._service_failures.succeeded()
+            if self.bypassed:
+                self._service_failures.bypassed()
+            else:
+                self._service_failures.succeeded()
         elif not is_transient(error):
             return error
         elif isinstance(error, StoreError):

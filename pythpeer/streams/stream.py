@@ -7,6 +7,7 @@ log has nothing after that position.
 from __future__ import annotations
 
 import abc
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
@@ -25,6 +26,8 @@ from .guard import ResourceGuard
 from .poller import Cursor, Poller
 
 __all__ = ["BATCH_SIZE", "MAX_GAPS", "OnGap", "Stream"]
+
+logger: Final = logging.getLogger("pythpeer.streams")
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -312,12 +315,27 @@ class Stream(_Mergeable[T_co], AsyncIterationOnly, AsyncContextOnly):
             cursor.position = await self._position_after(self._after)
         while cursor.position is None:
             await self._poller.wait_for_more(cursor)
+        await self._log_if_volatile()
         if self._after is None:
             await self._reader.seek_if_new(cursor.position)
         else:
             await self._reader.seek(cursor.position)
         self._acknowledged = cursor.position
         self._started = True
+
+    async def _log_if_volatile(self) -> None:
+        """Log that the position is lost with the program, if its name is new to such a store."""
+        if self._name is None or self._poller.log.outlasts_program:
+            return
+        if await self._reader.position() is None:
+            endpoint = self._poller.source.name
+            logger.info(
+                "%s: the position of %r is lost when the program ends; a SqliteStore keeps it "
+                "(store=, or PYTHPEER_STORE=bot.sqlite)",
+                endpoint,
+                self._name,
+                extra={"endpoint": endpoint, "stream": self._name},
+            )
 
     async def _position_after(self, after: int) -> int:
         """Return the position after a user's id, which may need a poll."""

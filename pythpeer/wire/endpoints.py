@@ -151,7 +151,8 @@ class Endpoint(Generic[T_co]):
         self.any_status_is_error = False
         self.denied_hint = ""
         self.min_timeout = 0.0
-        self.unknown_outcome = "it may or may not have happened"
+        request = "the write" if effect is Effect.WRITE else "the destructive read"
+        self.unknown_outcome = f"{request} may or may not have happened"
         self.timeout: float | None = None
         """Time limit of one attempt, in seconds, ``None`` for that of the session. Set by
         `with_timeout`."""

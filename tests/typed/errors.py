@@ -52,7 +52,7 @@ async def match_errors() -> None:
         assert_type(error.status, int | None)
 
     value: ValueError = InvalidRequestError("a bad argument")
-    missing: InvalidRequestError = MissingKeyError("posting needs a key", endpoint="mine")
+    missing: InvalidRequestError = MissingKeyError("posting needs a key")
     late: TimeoutError = RequestTimeoutError("too late", sent=False)
     base: list[PythpeerError] = [
         TransportError("no connection", endpoint="mine", sent=False),
@@ -62,6 +62,7 @@ async def match_errors() -> None:
         ApiError("no", message="no", status=200),
         AccessDeniedError("no access", message="no access", status=403),
         SessionClosedError("closed"),
+        missing,
         StoreError("the disk is full"),
     ]
     assert_type(DecodeError("not JSON", excerpt="<html>").excerpt, str)
@@ -70,4 +71,4 @@ async def match_errors() -> None:
     assert_type(GapError("a gap", after=1, before=3).before, int)
     transport(RequestTimeoutError("too late"))
     status(ApiError("no"))
-    assert all(map(str, [value, missing, late, *base]))
+    assert all(map(str, [value, late, *base]))

@@ -61,7 +61,7 @@ async def top(
     if count is None and not json and not console.is_terminal:
         count = 1
     async with _opened(store_name(store)) as watched:
-        screen = TopScreen(str(watched.path) if isinstance(watched, SqliteStore) else repr(watched))
+        screen = TopScreen(str(watched.path) if isinstance(watched, SqliteStore) else str(watched))
         live = Live(console=console, auto_refresh=False, screen=True)
         display = live if is_interactive(console) and not json else contextlib.nullcontext()
         with display, runner.stop_when_pipe_closes():

@@ -93,7 +93,10 @@ class TopScreen:
         snapshot = self._snapshot
         parts: list[RenderableType] = [self._title(size)]
         if not snapshot.logs and not snapshot.endpoints:
-            parts.append(Text("\nThis store is empty.", "dim"))
+            parts.append(Text("\nThis store is empty: no bot has used it yet.", "dim"))
+            if "prefix" in self._store_name:
+                advice = "?prefix=NAME in the URL selects another prefix of the server."
+                parts.append(Text(advice, "dim"))
         if snapshot.logs:
             parts += [Text(), self._logs(wide=wide)]
         if snapshot.endpoints:
@@ -134,7 +137,7 @@ class TopScreen:
             if log.pending_fetches:
                 title.append(f" fetches pending: {log.pending_fetches}", "gap")
             if not log.has_leader:
-                title.append(" not polled", "dim")
+                title.append(" not polled now", "dim")
             first = (title, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
             names: list[tuple[RenderableType, ...]] = [
                 (sanitize(reader.name), f"{reader.position:,}", _lag(reader.lag, wide=wide))

@@ -21,7 +21,7 @@ MAX_DB_DIGITS: Final = 9
 """Digits of the number of a database at most."""
 
 TLS_FILES: Final = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
-"""The names that are allowed in the query: files for TLS."""
+"""The names of files for TLS that are allowed in the query."""
 
 
 class Address(NamedTuple):
@@ -38,6 +38,9 @@ class Address(NamedTuple):
 
     username: str | None
     password: Secret | None
+
+    prefix: str | None = None
+    """The prefix of all keys that the query names; ``None`` where it names none."""
 
     @property
     def is_exposed(self) -> bool:
@@ -66,6 +69,7 @@ def read_address(url: object) -> Address | PythpeerError:
         port, query = parts.port, dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     except ValueError:
         return InvalidRequestError("url must be a valid URL, such as redis://localhost:6379/0")
+    prefix = query.pop("prefix", None)
     path = parts.path.strip("/")
     if parts.scheme not in SCHEMES or not parts.hostname or parts.fragment:
         return InvalidRequestError("url must start with redis://, rediss:// or valkey://")
@@ -73,8 +77,8 @@ def read_address(url: object) -> Address | PythpeerError:
         return InvalidRequestError("the path of a Redis URL must be the number of a database")
     if query.keys() - TLS_FILES:
         return InvalidRequestError(
-            "only ssl_ca_certs, ssl_certfile and ssl_keyfile are allowed in the query of a Redis"
-            " URL"
+            "only prefix, ssl_ca_certs, ssl_certfile and ssl_keyfile are allowed in the query of a"
+            " Redis URL"
         )
     password = _password(parts)
     if isinstance(password, PythpeerError):
@@ -87,6 +91,7 @@ def read_address(url: object) -> Address | PythpeerError:
         files=tuple(sorted(query.items())),
         username=unquote(parts.username) if parts.username else None,
         password=password,
+        prefix=prefix,
     )
 
 

@@ -12,13 +12,14 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ...errors import StoreError
+from ...extras import install_advice
 from .address import Address
 from .keys import Keys
 from .scripts import Script, script
@@ -106,7 +107,7 @@ def _driver() -> dict[str, Any]:
 class _Failure:
     """The reason why there is no response."""
 
-    __slots__ = ("error", "malformed", "retryable", "stale")
+    __slots__ = ("error", "malformed", "other_salt", "retryable", "stale")
 
     def __init__(
         self,
@@ -115,8 +116,11 @@ class _Failure:
         retryable: bool = False,
         stale: bool = False,
         malformed: bool = False,
+        other_salt: bool = False,
     ) -> None:
         self.error: Final = error
+        self.other_salt: Final = other_salt
+        """Whether the names of the keys were made with a salt that the store does not have now."""
         self.malformed: Final = malformed
         """Whether a script has failed because of what is stored."""
         self.retryable: Final = retryable
@@ -154,6 +158,8 @@ class Connections:
         """Whether commands are allowed. Changed by `open` and `aclose`."""
         self.has_renamed: bool = False
         """Whether the keys of version 0.1 have been renamed. Read at each new connection."""
+        self._has_salt = False
+        """Whether the salt is that of the store. Set by the first connection."""
         self._was_accepted = False
         """Whether the server has accepted the credentials since `open`. A rejection after that is
         transient: the password is being changed. Changed by `open`."""
@@ -162,7 +168,7 @@ class Connections:
         """Check that the server can be used. Raises `StoreError` without a retry if it cannot."""
         self._open = find_spec("redis") is not None
         if not self._open:
-            raise StoreError("RedisStore needs the extra: pip install 'pythpeer[redis]'")
+            raise StoreError(f"RedisStore needs redis; {install_advice('redis')}")
         self._was_accepted = False
         outcome = await self._execute_once(_pack_command(b"", 0, ("PING",)))
         if isinstance(outcome, _Failure):
@@ -191,15 +197,33 @@ class Connections:
     async def run_script(
         self,
         script: Script,
-        keys: Sequence[Argument],
+        keys: Callable[[], Sequence[Argument]],
         args: Sequence[Argument],
         *,
         fixed_args: Sequence[Argument] = (),
     ) -> Any:
         """Execute a script and return its response. Retries while the server is not reachable.
 
-        *fixed_args* are arguments before *args* that a caller passes with each call.
+        *keys* returns the keys; it is called again if the store has another salt now. *fixed_args*
+        are arguments before *args* that a caller passes with each call.
         """
+        outcome = await self._try_script(script, keys(), args, fixed_args)
+        if isinstance(outcome, _Failure) and outcome.other_salt:
+            await self._discard_idle()
+            await self._execute(_pack_command(b"", 0, ("PING",)))  # a new connection reads the salt
+            outcome = await self._try_script(script, keys(), args, fixed_args)
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return outcome
+
+    async def _try_script(
+        self,
+        script: Script,
+        keys: Sequence[Argument],
+        args: Sequence[Argument],
+        fixed_args: Sequence[Argument],
+    ) -> Any:
+        """Execute a script. Returns its response, or the last `_Failure`."""
         count = 3 + len(keys) + len(fixed_args)
         command = _pack_command(
             _pack_cached("EVALSHA", script.digest, len(keys), *keys, *fixed_args), count, args
@@ -219,16 +243,11 @@ class Connections:
                 continue
             wait = random.uniform(backoff / 2, backoff)
             if outcome.malformed:
-                outcome = self._failure(
-                    f"has malformed data under the key {self._shown(str(keys[0]))}, or under"
-                    " another one with this end: another program has written there",
-                    transient=False,
-                )
+                outcome = self._failure(_malformed(self._shown(str(keys[0]))), transient=False)
             if not outcome.retryable or loop.time() + wait > end:
-                break
+                return outcome
             await asyncio.sleep(wait)
             backoff = min(2 * backoff, MAX_BACKOFF)
-        raise outcome.error
 
     async def wait_for_entry(self, stream: Argument, last: int, seconds: float) -> bool:
         """Return whether a stream gets entries with ids over *last* within *seconds*."""
@@ -334,6 +353,7 @@ class Connections:
             retryable=failure.retryable,
             stale=stale,
             malformed=not failure.retryable and is_about_data(error),
+            other_salt=error_code(error) == "SALT",
         )
 
     def _take_idle(self) -> Connection | None:
@@ -421,9 +441,14 @@ class Connections:
             )
         run = server.get("run_id", "")
         text, salt = script("register_run").text, self._keys.salt.hex()
-        await connection.send_command("EVAL", text, 1, self._keys.server, run, salt)
+        known = int(self._has_salt)
+        await connection.send_command("EVAL", text, 1, self._keys.server, run, salt, known)
         stored_salt, renamed = cast("list[bytes]", await connection.read_response())
-        self._keys.salt = bytes.fromhex(stored_salt.decode())
+        try:
+            self._keys.salt = bytes.fromhex(stored_salt.decode())
+        except ValueError:
+            raise InvalidResponse(_malformed(self._keys.server)) from None
+        self._has_salt = True
         self.has_renamed = renamed == b"1"
 
     # -- errors -----------------------------------------------------------------------------------
@@ -441,6 +466,8 @@ class Connections:
         if code in ERRORS:
             reason, transient, retryable = ERRORS[code]
             return self._failure(reason, transient=transient, retryable=retryable)
+        if is_about_data(error):
+            return self._failure(_malformed(self._keys.server), transient=False)
         if isinstance(error, e.InvalidResponse):
             return self._failure(self._shown(text), transient=False)
         if isinstance(error, e.ResponseError):
@@ -472,6 +499,14 @@ class Connections:
             for spelling in (password.reveal(), password.encoded()):
                 text = text.replace(spelling, "***")
         return "".join(c if c.isprintable() else "?" for c in text)[:200]
+
+
+def _malformed(key: str) -> str:
+    """Return the reason where a script fails because of what is stored."""
+    return (
+        f"has malformed data under the key {key}, or under another one with this end: another"
+        " program has written there"
+    )
 
 
 async def _discard(connection: Connection) -> None:

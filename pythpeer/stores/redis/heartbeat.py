@@ -167,7 +167,7 @@ class Heartbeat:
         args += [len(dead), *dead, *owners]
         try:
             deaths, *reading = await self._connections.run_script(
-                script("heartbeat"), self._keys, args
+                script("heartbeat"), lambda: self._keys, args
             )
         except BaseException:
             self._unreported_dead += dead

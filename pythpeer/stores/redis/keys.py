@@ -50,13 +50,18 @@ class Keys:
         """The topics of all logs of a service, one for each account."""
         return f"{self.tag}:topics:{service}"
 
-    def bucket(self, key: str) -> tuple[str, str, str]:
+    @property
+    def salt_name(self) -> str:
+        """The name of no key, from which scripts read the salt of the other names."""
+        return f"{self.tag}:salt:{self.salt.hex()}"
+
+    def bucket(self, key: str) -> tuple[str, ...]:
         """Return the keys of ``bucket.lua`` for one endpoint and account."""
-        return (f"{self.tag}:pace:{self.stored(key)}", self.server, self.alive)
+        return (f"{self.tag}:pace:{self.stored(key)}", self.server, self.alive, self.salt_name)
 
     def log(self, topic: str) -> tuple[str, ...]:
         """Return the keys of the scripts about a log, in their order: the stream is the first."""
         parts = ("log", "meta", "links", "late", "late-ids", "late-order", "seen", "announced")
         name = self.stored(topic)
         names = (f"{self.tag}:{part}:{name}" for part in parts)
-        return (*names, self.alive, self.deaths, self.server)
+        return (*names, self.alive, self.deaths, self.server, self.salt_name)

@@ -8,13 +8,14 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from ..base import Entry, LogTail, NewEntry, Reader, Topic
 from .connection import Argument, Connections
-from .heartbeat import Heartbeat
+from .heartbeat import Heartbeat, to_microseconds
 from .keys import Keys
 from .scripts import script
 
@@ -40,12 +41,13 @@ def _mark_retrieved(task: asyncio.Future[object]) -> None:
 class _Change:
     """A call of a script that changes a log, which is sent until the server has executed it."""
 
-    __slots__ = ("appended", "args", "keys", "script")
+    __slots__ = ("appended", "args", "more_keys", "script")
 
-    def __init__(self, script: str, keys: Sequence[str], args: list[Argument]) -> None:
+    def __init__(self, script: str, args: list[Argument], *more_keys: str) -> None:
         self.script: Final = script
         """The name of the script."""
-        self.keys: Final = keys
+        self.more_keys: Final = more_keys
+        """Its keys after those of the log."""
         self.args: Final = args
         """The arguments, without what is known of the log."""
         self.appended: Sequence[int] | None = ()
@@ -76,7 +78,11 @@ class LogState(Generic[T]):
         self.head: int = 0
         """The highest id that was seen in the log. Changed by reads and appends."""
         self._known: str = "0"
-        """What scripts receive as known of the log: the head, and the run of the server."""
+        """What scripts receive as known of the log: the head, the server's run, and `_suspect`.
+        Changed by `update_head`."""
+        self._suspect = 0
+        """The id up to which items may have been acknowledged before: the server has restarted
+        since they were appended, and may have lost its last writes. Changed by `update_head`."""
         self._unwritten: deque[_Change] = deque()
         """The changes that the server does not have yet, in their order. Added by `append` and
         `lose_fetch`, removed by `write_pending`."""
@@ -92,7 +98,8 @@ class LogState(Generic[T]):
         self._tag = keys.tag
         self._max_length = "" if max_length is None else max_length
         """The number of entries to keep, as the scripts expect it."""
-        self._destructive = int(topic.destructive)
+        self._fetch_time = to_microseconds(topic.fetch_timeout) if topic.destructive else 0
+        """The time of a fetch at most, as the scripts expect it."""
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(topic.item).decode
 
@@ -114,7 +121,7 @@ class LogState(Generic[T]):
     @property
     def script_head(self) -> tuple[Argument, Argument]:
         """The first arguments of scripts that need the end of the log."""
-        return self._known, self._destructive
+        return self._known, self._fetch_time
 
     @property
     def known(self) -> str:
@@ -129,7 +136,8 @@ class LogState(Generic[T]):
     def update_head(self, known: bytes) -> None:
         """Take over what a script returned as known of the log."""
         self._known = known.decode()
-        self.head = int(known.partition(b" ")[0])
+        head, _, suspect = self._known.split()
+        self.head, self._suspect = int(head), int(suspect)
 
     def run_in_background(self, work: Coroutine[Any, Any, object]) -> None:
         """Run *work* as a task, without waiting. An error is ignored."""
@@ -145,7 +153,8 @@ class LogState(Generic[T]):
 
     async def run_script(self, name: str, *args: Argument) -> Any:
         """Execute one of the scripts about a log."""
-        return await self.connections.run_script(script(name, with_common=True), self._keys, args)
+        command = script(name, with_common=True)
+        return await self.connections.run_script(command, lambda: self._keys, args)
 
     async def run_in_others(self, name: str, *args: Argument) -> list[Any]:
         """Execute a script about a log for each other log of the scope. Returns the results."""
@@ -162,7 +171,7 @@ class LogState(Generic[T]):
         topics = await self._topics_of(service) - {self.name}
         results: list[Any] = []
         for topic in sorted(topics):
-            keys = self._names.log(topic)
+            keys = partial(self._names.log, topic)
             results.append(await self.connections.run_script(command, keys, args))
         return results
 
@@ -181,7 +190,7 @@ class LogState(Generic[T]):
 
     async def _add_topics(self, service: str, *topics: str) -> set[str]:
         command, key = script("topics"), self._names.topics(service)
-        members: list[bytes] = await self.connections.run_script(command, (key,), topics)
+        members: list[bytes] = await self.connections.run_script(command, lambda: (key,), topics)
         return {member.decode("utf-8", "replace") for member in members}
 
     async def read(
@@ -232,13 +241,13 @@ class LogState(Generic[T]):
         for new in entries:
             args += self._encode_entry(new)
         done = f"{self._tag}:done:{os.urandom(8).hex()}"
-        indices = await self._change(_Change("append", (*self._keys, done), args))
+        indices = await self._change(_Change("append", args, done))
         return None if indices is None else [entries[index] for index in indices]
 
     async def lose_fetch(self, owner: str, fetch: int) -> None:
         """Mark a fetch intent as lost, later if that fails now."""
         args: list[Argument] = ["lose fetch", owner, fetch]
-        await self._change(_Change("lease_and_fetches", self._keys, args))
+        await self._change(_Change("lease_and_fetches", args))
 
     async def write_pending(self) -> None:
         """Send the changes that the server does not have yet."""
@@ -250,7 +259,7 @@ class LogState(Generic[T]):
 
     async def _change(self, change: _Change) -> Sequence[int] | None:
         """Send a change after all earlier ones. Returns the indices of appended entries."""
-        if not self._destructive:
+        if not self.topic.destructive:
             return await self._send(change)
         self._unwritten.append(change)
         await self.write_pending()
@@ -267,7 +276,9 @@ class LogState(Generic[T]):
         if change.script == "append":
             args = [*self.script_head, *args]
         result = await self.connections.run_script(
-            script(change.script, with_common=True), change.keys, args
+            script(change.script, with_common=True),
+            lambda: (*self._keys, *change.more_keys),
+            args,
         )
         if change.script == "append" and result is None:
             change.appended = None
@@ -307,6 +318,8 @@ class LogState(Generic[T]):
                     item = decode(fields[-1])
                 except (ValueError, RecursionError):
                     logger.warning("%s: item %d is damaged in the store", self.name, id)
+            if item is not None and id <= self._suspect and self.topic.mark_recovered is not None:
+                item = self.topic.mark_recovered(item)
             after = fields[1] if fields[0] == b"after" else b""
             # An entry of another writer has no link. It is undecodable, and hides nothing.
             link = int(after) if after.isdigit() else id - 1

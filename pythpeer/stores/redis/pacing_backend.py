@@ -210,7 +210,10 @@ class RedisPacing:
                 args += _with_age(event, to_microseconds(now - happened_at))
             args += request
             result = await self._connections.run_script(
-                self._script, self._keys.bucket(self.key), args, fixed_args=self._fixed_args
+                self._script,
+                lambda: self._keys.bucket(self.key),
+                args,
+                fixed_args=self._fixed_args,
             )
             for sent in pending:
                 if self._outbox and self._outbox[0] is sent:

@@ -163,8 +163,8 @@ class GroupReader(Reader[T]):
         if highest is None or (position is not None and position >= highest):
             return position
         if position is not None:
-            self.ack(highest)
-            await self.flush()
+            # Not by `ack`, which also sends it in the background: that could undo a later seek.
+            await self._run_command("ack", highest)
         return highest
 
     async def seek_if_new(self, position: int) -> None:

@@ -43,6 +43,7 @@ ERRORS: Final = {
     "MOVED": ("is a cluster that redirects repeatedly", True, True),
     "ASK": ("is a cluster that is moving the keys to another node", True, True),
     "CLUSTERDOWN": ("is a cluster that is not complete now", True, True),
+    "SALT": ("was emptied, and has another salt now", True, False),  # of the scripts
     "TRYAGAIN": ("is a cluster that is moving the keys to another node", True, True),
 }
 """For each code of an error: its meaning, whether it is transient, and whether to retry."""

@@ -5,6 +5,8 @@ Each log and each endpoint is read in a separate step; they may change between t
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..ids import service_id
 from ..snapshot import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
 from .connection import Argument, Connections
@@ -36,7 +38,7 @@ async def _names_of(connections: Connections, keys: Keys, part: str) -> set[str]
 
 async def _log(connections: Connections, keys: Keys, topic: str, latest: int) -> LogSnapshot:
     result = await connections.run_script(
-        script("snapshot", with_common=True), keys.log(topic), [latest]
+        script("snapshot", with_common=True), partial(keys.log, topic), [latest]
     )
     head, length, has_leader, pending_fetches, readers, stream, out_of_order = result
     raw_entries = sorted([*stream, *out_of_order], key=_log_id)
@@ -71,6 +73,6 @@ def _latest(entry: RawEntry) -> LatestItem:
 async def _endpoint(connections: Connections, keys: Keys, key: str) -> EndpointSnapshot:
     read_only: list[Argument] = ["", 0, 0, 0, to_microseconds(SESSION_TIMEOUT)]
     requests, outstanding, waiting, paused = await connections.run_script(
-        script("bucket"), keys.bucket(key), read_only
+        script("bucket"), partial(keys.bucket, key), read_only
     )
     return EndpointSnapshot(key, requests, outstanding, waiting, paused / 1e6)

@@ -50,9 +50,9 @@ class RedisStore(Store):
 
     Args:
         url: The URL of the server: ``redis://``, ``rediss://`` (TLS) or ``valkey://``, with a user
-            name and a password if the server needs them.
-        prefix: Part of all keys, ``"main"`` by default: programs with another one share nothing. At
-            most 100 characters, without whitespace and braces.
+            name and a password if the server needs them, and ``?prefix=`` for a *prefix*.
+        prefix: Part of all keys: programs with another one share nothing. By default that of the
+            URL, or else ``"main"``. At most 100 characters, without whitespace and braces.
         max_length: The number of last items that each log keeps, 100,000 by default; ``None`` keeps
             all. Mail that no stream has acknowledged is kept in addition.
         timeout: The seconds to wait for one response of the server, 5 by default.
@@ -67,7 +67,7 @@ class RedisStore(Store):
         self,
         url: str | Secret,
         *,
-        prefix: str = "main",
+        prefix: str | None = None,
         max_length: int | None = MAX_LENGTH,
         timeout: float = 5.0,
         patience: float = 3.0,
@@ -80,6 +80,8 @@ class RedisStore(Store):
             raise address
         if max_length is not None:
             check_integer("max_length", max_length, 1)
+        if prefix is None:
+            prefix = address.prefix or "main"
         check_text("prefix", prefix, 100)
         if set(prefix) & set("{} \t\r\n"):
             raise InvalidRequestError("prefix must not contain whitespace or braces")

@@ -22,6 +22,7 @@ import msgspec
 from ..base import Entry, LogTail, NewEntry, Topic
 from ..new_entries import Copies, assign_id, is_better_link
 from ..notify import Notifier
+from .columns import integer, number, text
 from .database import Database, data_version
 from .positions import ReaderPositions, max_stored
 
@@ -192,13 +193,8 @@ class LogState(Generic[T]):
             "SELECT id, suspect, head, length, latecomers FROM log WHERE topic = ?",
             (self.stored_name,),
         ).fetchone()
-        self._id, self._suspect, self.head, self._length, self._out_of_order_count = row or (
-            0,
-            0,
-            0,
-            0,
-            0,
-        )
+        values = map(integer, row or (0, 0, 0, 0, 0))
+        self._id, self._suspect, self.head, self._length, self._out_of_order_count = values
         return self.head
 
     def _select(self, after: int, limit: int, db: sqlite3.Connection) -> Sequence[Entry[T]]:
@@ -221,13 +217,14 @@ class LogState(Generic[T]):
 
     def _entries(self, rows: Iterable[tuple[int, int, int, str | None]]) -> list[Entry[T]]:
         return [
-            Entry(id, link, bool(gap), self._read_item(id, item)) for id, link, gap, item in rows
+            Entry(integer(id), integer(link), bool(gap), self._read_item(id, item))
+            for id, link, gap, item in rows
         ]
 
-    def _read_item(self, id: int, text: str | None) -> T | None:
+    def _read_item(self, id: int, stored: str | None) -> T | None:
         try:
-            item = None if text is None else self._decode(text)
-        except (ValueError, RecursionError):
+            item = None if stored is None else self._decode(stored)
+        except (ValueError, TypeError, RecursionError):
             about = {"log": self.stored_name, "item": id}
             logger.warning("%s: item %d is damaged in the store", *about.values(), extra=about)
             return None
@@ -242,8 +239,8 @@ class LogState(Generic[T]):
             self._refresh(db)
             query = "SELECT number, who, until, settled FROM announcement WHERE log = ?"
             return [
-                PendingFetch(number, str(owner), float(until), completed)
-                for number, owner, until, completed in db.execute(query, (self._id,))
+                PendingFetch(integer(fetch), text(owner), number(until), integer(completed))
+                for fetch, owner, until, completed in db.execute(query, (self._id,))
             ]
 
         return await self.database.read(job)
@@ -254,7 +251,8 @@ class LogState(Generic[T]):
         def job(db: sqlite3.Connection) -> Mapping[str, int]:
             self._refresh(db)
             query = "SELECT key, copies FROM seen WHERE log = ?"
-            return dict(db.execute(query, (self._id,)).fetchall())
+            rows = db.execute(query, (self._id,))
+            return {text(identity): integer(copies) for identity, copies in rows}
 
         return await self.database.read(job)
 
@@ -348,7 +346,7 @@ class LogState(Generic[T]):
             "SELECT copies, doubtful FROM seen WHERE log = ? AND key = ?",
             (self._id, new.identity),
         ).fetchone()
-        decision = assign_id(new, self.head, Copies(*row) if row else Copies())
+        decision = assign_id(new, self.head, Copies(*map(integer, row or ())))
         if decision is None:
             return None
         entry, copies = decision
@@ -386,7 +384,10 @@ class LogState(Generic[T]):
             "SELECT after, gap FROM entry WHERE log = ? AND id = ?", (self._id, entry.id)
         ).fetchone()
         if is_better_link(
-            gap=entry.gap, after=entry.after, than_gap=bool(stored_gap), than_after=stored_after
+            gap=entry.gap,
+            after=entry.after,
+            than_gap=bool(stored_gap),
+            than_after=integer(stored_after),
         ):
             db.execute(
                 "UPDATE entry SET after = ?, gap = ? WHERE log = ? AND id = ?",

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..base import DIRECT
+from .columns import integer
 from .database import Database
 
 if TYPE_CHECKING:
@@ -197,11 +198,10 @@ class ReaderPositions:
 
 
 def _read_row(row: tuple[int, int, int]) -> StoredPosition:
-    slot, epoch, position = row
-    return StoredPosition(slot, int(epoch), int(position))
+    return StoredPosition(*map(integer, row))
 
 
 def max_stored(log: int, db: sqlite3.Connection) -> int:
     """Return the highest stored position of all readers except that of direct calls."""
     query = "SELECT max(place) FROM reader WHERE log = ? AND name != ?"
-    return int(db.execute(query, (log, DIRECT)).fetchone()[0] or 0)
+    return integer(db.execute(query, (log, DIRECT)).fetchone()[0] or 0)

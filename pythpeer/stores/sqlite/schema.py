@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ..fingerprints import has_digest, make_salt, stored_name
+from .columns import blob, number, text
 from .failures import damaged_error, store_error
 from .owner import boot_id
 from .positions_file import read_positions
@@ -148,9 +149,9 @@ def migrate(db: sqlite3.Connection, positions_path: str) -> bytes:
     It is executed in one transaction.
     """
     version = pragma(db, "user_version")
-    for number in range(version, SCHEMA_VERSION):
+    for migration in MIGRATIONS[version:]:
         # Not `executescript`, which would commit first.
-        for statement in MIGRATIONS[number].split(";\n"):
+        for statement in migration.split(";\n"):
             db.execute(statement)
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -166,11 +167,11 @@ def migrate(db: sqlite3.Connection, positions_path: str) -> bytes:
     owner, stored_offset, stored_boot_id, salt = row
     if salt is None:
         salt = make_salt()
-        _adopt_positions(db, positions_path, bytes(owner))
+        _adopt_positions(db, positions_path, blob(owner))
         _hide_digests(db, salt)
-    _adjust_times(db, float(stored_offset), str(stored_boot_id), offset)
+    _adjust_times(db, number(stored_offset), text(stored_boot_id), offset)
     db.execute("UPDATE store SET boot = ?, boot_id = ?, salt = ?", (offset, boot_id(), salt))
-    return bytes(salt)
+    return blob(salt)
 
 
 def _adopt_positions(db: sqlite3.Connection, path: str, owner: bytes) -> None:

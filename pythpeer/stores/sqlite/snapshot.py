@@ -14,6 +14,7 @@ from ..snapshot import (
     StoreSnapshot,
     endpoint_snapshot,
 )
+from .columns import integer, number, optional_text, text
 from .log import ANONYMOUS
 from .owner import is_alive
 
@@ -38,22 +39,23 @@ def _logs(db: sqlite3.Connection, now: float, latest: int) -> list[LogSnapshot]:
     ).fetchall()
     return [
         LogSnapshot(
-            topic=topic,
-            head=service_id(head),
-            length=length,
-            has_leader=leader is not None and now < lease_until and is_alive(leader),
+            topic=text(topic),
+            head=service_id(integer(head)),
+            length=integer(length),
+            has_leader=leader is not None and now < number(lease_until) and is_alive(leader),
             pending_fetches=_count(db, COUNT_FETCHES, log),
             readers=tuple(
                 ReaderSnapshot(
-                    name,
-                    service_id(int(position)),
+                    text(name),
+                    service_id(integer(position)),
                     _count(db, COUNT_AFTER, log, position),
                 )
                 for name, position in db.execute(READERS, (log,)).fetchall()
                 if name not in (DIRECT, ANONYMOUS)
             ),
             latest=tuple(
-                LatestItem(service_id(id), item) for id, item in reversed(_latest(db, log, latest))
+                LatestItem(service_id(integer(id)), optional_text(item))
+                for id, item in reversed(_latest(db, log, latest))
             ),
         )
         for log, topic, head, length, leader, lease_until in rows
@@ -77,4 +79,4 @@ def _latest(db: sqlite3.Connection, log: int, count: int) -> list[tuple[int, str
 
 def _endpoints(db: sqlite3.Connection, now: float) -> list[EndpointSnapshot]:
     rows = db.execute("SELECT key, state FROM pace ORDER BY key").fetchall()
-    return [endpoint_snapshot(key, state, now, is_alive) for key, state in rows]
+    return [endpoint_snapshot(text(key), state, now, is_alive) for key, state in rows]

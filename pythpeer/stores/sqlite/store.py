@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -28,7 +30,15 @@ if TYPE_CHECKING:
 
 __all__ = ["SqliteStore"]
 
+logger: Final = logging.getLogger("pythpeer.stores")
+
 T = TypeVar("T")
+
+OPEN_TIMEOUT: Final = 60.0
+"""Seconds for which opening is tried while another program has locked the file, as for a backup."""
+
+OPEN_RETRY: Final = 1.0
+"""Seconds between two tries. Each of them waits for the lock itself."""
 
 MAX_LENGTH: Final = 100_000
 """The default number of items in a log."""
@@ -96,10 +106,10 @@ class SqliteStore(Store):
         return self._database.path
 
     async def open(self) -> None:
-        """Open the file for one more session.
+        """Open the file for one more session. Waits for a minute for a file that is locked.
 
         Raises:
-            StoreError: if the file cannot be used.
+            StoreError: if the file cannot be used; ``transient`` if it was locked for that long.
         """
         self._abandon_if_forked()
         async with self._open_lock():
@@ -107,7 +117,7 @@ class SqliteStore(Store):
                 self._logs.clear()
                 for pacing in self._pacing:
                     pacing.reset()
-                await self._database.open()
+                await self._open_file()
             try:
                 await self._database.prepare([pacing.key for pacing in self._pacing])
             except BaseException:
@@ -115,6 +125,20 @@ class SqliteStore(Store):
                     await self._database.aclose()
                 raise
             self._sessions += 1
+
+    async def _open_file(self) -> None:
+        """Open the file. Waits while it is locked or the disk is full, and logs that once."""
+        end, has_warned = time.monotonic() + OPEN_TIMEOUT, False
+        while True:
+            try:
+                return await self._database.open()
+            except StoreError as error:
+                if not error.transient or time.monotonic() > end:
+                    raise
+                if not has_warned:
+                    logger.warning("%s; opening it is tried for %.0f s", error, OPEN_TIMEOUT)
+                    has_warned = True
+            await asyncio.sleep(OPEN_RETRY)
 
     async def aclose(self) -> None:
         """Close the store for one session. The last one closes the file."""

@@ -96,8 +96,9 @@ class Notices:
         ahead_of = int(mid) if int(mid) > newest else None
         if ahead_of is not None and ahead_of != self._ahead_of:
             text = (
-                f"it asks for what comes after {mid}; the newest here is {newest}. It has the "
-                "position of another server, and receives no message until ids are higher"
+                f"it asks for what comes after {mid}; the newest here is {newest}: it has the "
+                "position of another server. It notices that by itself, within a minute by default "
+                "(idle_check), and then receives the messages of this one"
             )
             self._add("ahead", recorded.endpoint, "ahead", text)
         self._ahead_of = ahead_of

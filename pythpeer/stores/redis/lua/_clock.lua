@@ -6,6 +6,8 @@
 --   clock   the time of the store at some recent moment
 --   offset  by how much the time of the store is ahead of the server's clock; 0 if missing
 --   steps   how often bucket.lua has found that the clock was set forward; 0 if missing
+--   salt    the salt of the store, with which the names of keys are made
+--   emptied when a program noticed that the server has lost everything; missing if it has not
 
 local CLOCK_RESOLUTION = 100000  -- how far the stored time may lag behind, to save writes
 local MAX_SILENCE = 900000       -- owners that are alive run scripts more often
@@ -32,4 +34,14 @@ local function store_time(server, alive)
     end
   end
   return now, offset
+end
+
+-- Returns whether a client knows the salt of the store, which `name` ends with. If the server has
+-- another one, or none, it was emptied since the client registered, and only the client knows that.
+local function knows_salt(server, name)
+  local salt, stored = string.match(name, '[^:]+$'), redis.call('HGET', server, 'salt')
+  if stored == salt then return true end
+  redis.call('HSETNX', server, 'emptied', string.format('%.0f', store_time(server)))
+  if not stored then redis.call('HSET', server, 'salt', salt) end
+  return not stored
 end

@@ -8,7 +8,7 @@
 --   META              meta:        the lease, the acknowledged and the direct position, counters;
 --                                  for each name its epoch, and while it is replaying "late:" (its
 --                                  position) and "catcher:" (the consumer that replays); where reads
---                                  are destructive also "runs" and "jump", see `head_since`
+--                                  are destructive also "runs", "jump" and "suspect", see `head_since`
 --   LINKS             links:       better links of entries in the stream: id -> "after gap"
 --   OUT_OF_ORDER      late:        the entries that arrived out of order, by id
 --   OUT_OF_ORDER_IDS  late-ids:    their ids, sorted
@@ -18,12 +18,19 @@
 --   ALIVE             alive        the owners that are alive, by the time at which they expire
 --   DEATHS            deaths       the number of deaths, and of releases of a lease
 --   SERVER            server       the run of the server, and the time of the store
+--   SALT              salt:        no key: its name ends with the salt with which the names are made
 --
--- What a client knows of a log is one argument, "<head> <since>", which it has from the response to
--- an earlier script: the head, and the start of the server's run at that time.
+-- What a client knows of a log is one argument, "<head> <since> <suspect>", which it has from the
+-- response to an earlier script: the head, the start of the server's run at that time, and the id up
+-- to which entries may have been acknowledged although the server does not know it.
+--
+-- The argument "fetch time" is 0 if reads are not destructive, or else the time in which such a read
+-- is over.
 
 local STREAM, META, LINKS, OUT_OF_ORDER, OUT_OF_ORDER_IDS, ARRIVAL_ORDER = unpack(KEYS, 1, 6)
-local SEEN, FETCHES, ALIVE, DEATHS, SERVER = unpack(KEYS, 7, 11)
+local SEEN, FETCHES, ALIVE, DEATHS, SERVER, SALT = unpack(KEYS, 7, 12)
+
+if not knows_salt(SERVER, SALT) then return redis.error_reply('SALT the store has another one') end
 
 -- By how much the ids jump in a log that lost its end: beyond all ids that any reader has seen.
 local JUMP = 1000000
@@ -33,6 +40,9 @@ local MAX_RUNS = 16
 
 -- What the names of owners begin with, see Heartbeat.new_owner.
 local OWNER_PREFIX = 'pythpeer-'
+
+-- The time for which what is new on a server that was emptied may have existed before.
+local EMPTIED_TIME = 3600000000
 
 -- Whether the script stores nothing.
 local read_only = false
@@ -47,6 +57,12 @@ end
 
 local function number_of(id)
   return tonumber(string.match(id, '^%d+'))
+end
+
+-- Returns whether the server was emptied a short time ago.
+local function was_emptied()
+  local since = tonumber(redis.call('HGET', SERVER, 'emptied') or '')
+  return since and now() < since + EMPTIED_TIME
 end
 
 -- Returns the value of a name in a flat list of names and values.
@@ -78,7 +94,7 @@ end
 -- Returns since when the server runs, which identifies its present run.
 local function present_run()
   local since = redis.call('HGET', SERVER, 'since')
-  if not since then
+  if not since or not string.match(since, '^%d+$') then
     since = fmt_int(now())
     redis.call('HSET', SERVER, 'since', since)
   end
@@ -103,36 +119,51 @@ local function remember_run(since, first_head)
     runs[#runs + 1] = run
   end
   if #runs > 0 and string.match(runs[#runs], '%d+') == since then return end
+  -- The server may have lost its last writes: what was acknowledged then is redelivered.
+  if #runs > 0 then redis.call('HSET', META, 'suspect', fmt_int(first_head)) end
   runs[#runs + 1] = since .. ':' .. fmt_int(first_head)
   while #runs > MAX_RUNS do table.remove(runs, 1) end
   redis.call('HSET', META, 'runs', table.concat(runs, ' '))
 end
 
 local function known_run(known)
-  return tonumber(string.match(known, ' (%d+)$') or '')
+  return tonumber(string.match(known, '^%d+ (%d+)') or '')
 end
 
 -- Returns what a client knows of the log from now on.
 local function known_from(last)
-  return fmt_int(last) .. ' ' .. present_run()
+  return fmt_int(last) .. ' ' .. present_run() .. ' ' .. (redis.call('HGET', META, 'suspect') or '0')
+end
+
+-- Stores a fetch intent that counts as lost now, and once more after the fetch time: the server has
+-- lost those of requests that may still be under way, perhaps of programs that have ended.
+local function lose_unknown_fetches(fetch_time)
+  local fetch = redis.call('HINCRBY', META, 'announcements', 1)
+  redis.call('HSET', FETCHES, fetch, fmt_int(now() + fetch_time) .. ' - 0')
 end
 
 -- Returns the highest id, for a client with this knowledge of the log. If the server has lost the end
 -- of a log that is not read destructively, it is simply fetched again. Else it has to be recovered
 -- from the history, with ids beyond all that any reader has seen: a lost fetch intent starts that.
-local function head_since(known, destructive)
+-- A log that is new on a server that was emptied may have had fetch intents as well.
+local function head_since(known, fetch_time)
   local last = head()
-  if not destructive then return last end
+  if fetch_time == 0 then return last end
+  local is_new = redis.call('HEXISTS', META, 'runs') == 0
   remember_run(present_run(), last)
   local known_head = tonumber(string.match(known, '^%d+'))
   local jump = tonumber(redis.call('HGET', META, 'jump') or '0')
   local lost = known_head > shared_up_to(known_run(known)) and known_head > jump
-  if last >= known_head and not lost then return last end
+  if last >= known_head and not lost then
+    if is_new and was_emptied() then
+      lose_unknown_fetches(fetch_time)
+    end
+    return last
+  end
   last = math.max(last, known_head) + JUMP
   redis.call('XADD', STREAM, fmt_int(last) .. '-0', 'after', '0')
   redis.call('XDEL', STREAM, fmt_int(last) .. '-0')
-  local fetch = redis.call('HINCRBY', META, 'announcements', 1)
-  redis.call('HSET', FETCHES, fetch, '0 - 0')
+  lose_unknown_fetches(fetch_time)
   redis.call('HSET', META, 'jump', fmt_int(last))
   return last
 end

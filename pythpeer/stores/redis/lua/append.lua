@@ -1,23 +1,22 @@
 -- Appends what is new among entries, and completes fetch intents.
 --
--- ARGV: what the client knows, whether reads are destructive ("1"), the number of entries to keep or
---       "", owner, the head that the log must have or "", the number of completed fetch intents,
+-- ARGV: what the client knows, the fetch time, the number of entries to keep or "", owner, the head that the log must have or "", the number of completed fetch intents,
 --       their numbers, then for each new entry either
 --         "n", id, after, gap, item                        with an id of the service
 --         "l", identity, max copies, from history, item, as duplicate      without an id
 --       where items are JSON, or "" if undecodable.
 -- Returns what the client knows from now on, and the indices (from 0) of the entries that were new;
 -- nothing, without any change, if the log does not have the required head. If the response was lost
--- and the call is repeated it returns the same: KEYS[12] keeps it for some minutes.
+-- and the call is repeated it returns the same: KEYS[13] keeps it for some minutes.
 
-local DONE = KEYS[12]
-local known, destructive, owner = ARGV[1], ARGV[2] == '1', ARGV[4]
+local DONE = KEYS[13]
+local known, fetch_time, owner = ARGV[1], tonumber(ARGV[2]), ARGV[4]
 local max_length = optional(ARGV[3])
 
 local done = redis.call('GET', DONE)
 if done then return cjson.decode(done) end
 
-local last = head_since(known, destructive)
+local last = head_since(known, fetch_time)
 if optional(ARGV[5]) and optional(ARGV[5]) ~= last then return false end
 local added = {}
 
@@ -115,7 +114,7 @@ end
 local function trim_stream(length)
   local excess = redis.call('XLEN', STREAM) - length
   if excess <= 0 then return end
-  if destructive then
+  if fetch_time > 0 then
     local deletable, max_id = 0, max_deletable()
     for _, entry in ipairs(redis.call('XRANGE', STREAM, '-', '+', 'COUNT', excess)) do
       if number_of(entry[1]) > max_id then break end

@@ -4,7 +4,8 @@
 -- due(n) = max(due(n - 1), s(n - burst)) + interval. In addition there is a wait queue of
 -- processes, and an expiry of each outstanding token. All times are the server's, in microseconds.
 --
--- KEYS: the state; the server's run; the owners that are alive.
+-- KEYS: the state; the server's run; the owners that are alive; a name that ends with the salt with
+--       which the name of the state is made.
 -- ARGV: owner, interval, burst, guard, session timeout, the latest possible time of the store and the
 --       number of steps that it belongs to (0 if unknown), then the events, in their order:
 --   "w", ticket, guard, age    the request of a ticket was written, `age` ago
@@ -31,8 +32,11 @@
 --   cancelled    tickets that were released before the request for them arrived, by expiry
 -- In Python an owner's ticket is a number; here it is "<owner>/<number>".
 
-local STATE, SERVER, ALIVE = unpack(KEYS)
+local STATE, SERVER, ALIVE, SALT = unpack(KEYS)
 local owner = ARGV[1]
+if owner ~= '' and not knows_salt(SERVER, SALT) then
+  return redis.error_reply('SALT the store has another one')
+end
 local interval, burst, guard = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local TOKEN_TTL = 30000000      -- after this time an outstanding token counts as used
@@ -47,12 +51,18 @@ local function fmt_int(number)
   return string.format('%.0f', number)
 end
 
+-- Returns a stored time. One that no program of ours can have stored is limited: further in the
+-- future, a bucket would never grant a token, and a number that is too large has no integer.
+local function read_time(text)
+  return math.min(tonumber(text), now + MAX_TTL)
+end
+
 -- A list is stored as "name,time name,time ".
 local function read(text)
   local list = {}
   if text == '' then return list end
   for name, at in string.gmatch(text, '([^ ,]+),(%d+) ') do
-    list[#list + 1] = {name, tonumber(at)}
+    list[#list + 1] = {name, read_time(at)}
   end
   return list
 end
@@ -80,7 +90,7 @@ if stored then
   stored_since, requests, stored_burst, saved, due, paused, starts, outstanding, queue, cancelled =
     string.match(stored, '(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|(%d+)|' .. lists)
   requests, stored_burst, saved = requests + 0, stored_burst + 0, saved + 0
-  due, paused = due + 0, paused + 0
+  due, paused = read_time(due), read_time(paused)
   starts, outstanding, queue, cancelled =
     read(starts), read(outstanding), read(queue), read(cancelled)
 end
@@ -102,7 +112,7 @@ if owner == '' then
   end
   return {requests, outstanding_count, waiting, math.max(0, paused - now)}
 end
-if not since then
+if not since or not string.match(since, '^%d+$') then
   since = fmt_int(now)
   redis.call('HSET', SERVER, 'since', since)
 end
@@ -116,7 +126,8 @@ end
 if stored_since ~= since then
   -- The requests before the start of the server are unknown: assume as many as possible, just then.
   saved, starts, stored_burst = 0, {}, burst
-  for index = 1, burst do starts[index] = {'-', since + guard} end
+  local start = math.min(tonumber(since), now)
+  for index = 1, burst do starts[index] = {'-', start + guard} end
 end
 local added_tokens = burst - stored_burst
 if added_tokens > 0 and #starts > 0 then

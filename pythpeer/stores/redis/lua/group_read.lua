@@ -1,6 +1,6 @@
 -- Returns the next items for one reader of a group, whose readers share the items of a name.
 --
--- ARGV: what the client knows, whether reads are destructive ("1"), name, consumer, its session timeout in
+-- ARGV: what the client knows, the fetch time, name, consumer, its session timeout in
 --       microseconds, limit, the position of the reader, the epoch of the name that it knows or "",
 --       the number of its pending items that it has received, their ids, then what it acknowledges:
 --       a position or "", and ids.
@@ -12,10 +12,10 @@
 --   "catch up"  the stream lacks the next entry: all entries from there on, for this reader only
 --   "wait"      the same, and another reader is replaying
 
-local destructive, name, consumer = ARGV[2] == '1', ARGV[3], ARGV[4]
+local name, consumer = ARGV[3], ARGV[4]
 local limit, position = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local last = head_since(ARGV[1], destructive)
+local last = head_since(ARGV[1], tonumber(ARGV[2]))
 if not group(name) then make_group(name, position) end  -- the server has lost it
 local held, acks = {}, 10 + ARGV[9]
 for index = 10, acks - 1 do held[ARGV[index] .. '-0'] = true end

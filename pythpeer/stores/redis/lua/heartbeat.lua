@@ -15,6 +15,6 @@ for index = first_alive, #ARGV do
 end
 local expired = redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now))
 if expired > 0 then redis.call('INCRBY', KEYS[2], expired) end
-redis.call('HSETNX', KEYS[3], 'salt', ARGV[2])
+knows_salt(KEYS[3], ARGV[2])
 local steps = redis.call('HGET', KEYS[3], 'steps') or '0'
 return {tonumber(redis.call('GET', KEYS[2]) or '0'), now, offset, tonumber(steps)}
