@@ -90,6 +90,7 @@ Cause = Callable[[FakeServices, str], str]
 EXAMPLES: Final[Mapping[str, tuple[Cause, ...]]] = {
     "ping": (ping,),
     "commands": (ping, who),
+    "once": (ping,),
     "moderator": (repeat,),
     "mail_responder": (mail,),
     "archive": (talk,),
@@ -249,7 +250,7 @@ def test_all_bots_send_in_the_same_way() -> None:
     """Each file can be copied alone, so each contains the function; what one test shows holds."""
     sources = [source_of(path.stem) for path in FOLDER.glob("*.py")]
     copies = [function(source, "send") for source in sources if "async def send" in source]
-    assert len(copies) == 6
+    assert len(copies) == 7
     assert len(set(copies)) == 1
     assert function(source_of("systemd_bot"), "main") == function(source_of("ping"), "main")
 
@@ -287,6 +288,53 @@ async def test_without_its_key_an_example_ends_at_the_first_answer(
     async with program.running():
         await asyncio.sleep(10.0)
     assert program.received("user1")["chat"] == 1
+
+
+@pytest.mark.parametrize("outage", [False, True], ids=["", "the chat cannot be read"])
+@pytest.mark.parametrize(
+    ("name", "posted", "answers"), [("once", True, 1), ("once", False, 1), ("ping", True, 2)]
+)
+async def test_a_killed_bot_answers_once_if_it_looks_first(
+    name: str, posted: bool, answers: int, outage: bool, fake: FakeServices
+) -> None:
+    """Killed after the service has performed the post, or before; others answer once more."""
+    program = Program(name, fake)
+    fake.faults.add("peerbet.chat.set", Fault.hang(effect=posted))
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(3.0)
+            assert program.task is not None
+            program.task.cancel()
+            await asyncio.sleep(1.0)
+    if outage:
+        fake.faults.add("peerbet.chat.get", Fault.http(500), times=9)
+    async with program.running():
+        await asyncio.sleep(90.0)
+        fake.chat.say("user1", "!ping")
+        await asyncio.sleep(5.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert texts == ["pong, user1"] * (answers + 1)
+
+
+async def test_a_bot_that_stops_before_it_could_look_answers_later(fake: FakeServices) -> None:
+    """It does not post what may have been posted."""
+    program = Program("once", fake)
+    fake.faults.add("peerbet.chat.set", Fault.hang())
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(3.0)
+            assert program.task is not None
+            program.task.cancel()
+            await asyncio.sleep(1.0)
+    for fault in (Fault.http(500), None):
+        fake.faults.clear()
+        if fault is not None:
+            fake.faults.always("peerbet.chat.get", fault)
+        async with program.running():
+            await asyncio.sleep(30.0)
+    assert [message.text for message in fake.chat.messages if message.bot] == ["pong, user1"]
 
 
 @pytest.mark.costly
@@ -340,7 +388,9 @@ async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
     assert [stream.cursor for stream in health.streams] == [fake.chat.messages[-1].id]
 
 
-@pytest.mark.parametrize("name", ["ping", "commands", "moderator", "mail_responder", "survivor"])
+@pytest.mark.parametrize(
+    "name", ["ping", "once", "commands", "moderator", "mail_responder", "survivor"]
+)
 async def test_an_answer_that_was_not_sent_is_sent_after_a_restart(
     name: str, fake: FakeServices
 ) -> None:
