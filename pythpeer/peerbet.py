@@ -237,9 +237,9 @@ class Peerbet:
         the owner of the key whose id belongs to no other post of this session. Its id is returned.
         If there is none, or reading fails, `OutcomeUnknownError` is still raised, with a note that
         names the reason: the message may arrive later. It helps within this call only: after a
-        restart nothing is known of posts of an earlier run. A message of the same text cannot be told
-        apart from this one if another program posts it with the same key in that time, or if it
-        arrives late from an earlier post of unknown outcome.
+        restart nothing is known of posts of an earlier run. A message of the same text cannot be
+        told apart from this one if another program posts it with the same key in that time, or if
+        it arrives late from an earlier post of unknown outcome.
 
         Args:
             text: The text, 1 to 250 characters.

@@ -874,6 +874,7 @@ async def test_a_snapshot_shows_the_content(store: Store, second: float, virtual
         "note 8",
     ]
     assert (about_mail.has_leader, about_mail.pending_fetches, about_mail.head) == (True, 1, 1)
+    idle_while_led = about_mail.idle_for
     (endpoint,) = snapshot.endpoints
     assert endpoint == EndpointSnapshot("chat anonymous", 2, 1, 0, endpoint.paused_for)
     assert long(4.0) - (0.1 if virtual else 60.0) <= endpoint.paused_for <= long(4.0) + 1e-9
@@ -884,6 +885,13 @@ async def test_a_snapshot_shows_the_content(store: Store, second: float, virtual
     await asyncio.sleep(20.0 * second)
     about_mail = (await store.snapshot()).logs[1]
     assert (about_mail.has_leader, about_mail.pending_fetches) == (False, 1)
+    assert (about_chat.idle_for, idle_while_led) == (None, 0)
+    await asyncio.sleep(3.0 * second)
+    before, idle_for = about_mail.idle_for, (await store.snapshot()).logs[1].idle_for
+    assert before is not None
+    assert idle_for is not None
+    assert idle_for - before >= 2.9 * second
+    assert idle_for < 60.0
 
 
 async def test_a_snapshot_shows_undecodable_entries(store: Store) -> None:

@@ -193,6 +193,7 @@ class _LogState(Generic[T]):
     def snapshot(self, latest: int) -> LogSnapshot:
         """Return the present content, with the last *latest* items."""
         ids, leader = self.ids, self.leader
+        idle_for = None if leader is None else max(0.0, _now() - leader[1])
         return LogSnapshot(
             topic=self.topic.name,
             head=service_id(self.head),
@@ -208,6 +209,7 @@ class _LogState(Generic[T]):
                 LatestItem(service_id(entry.id), _as_json(entry.item))
                 for entry in self.last_entries(latest)
             ),
+            idle_for=idle_for,
         )
 
 
