@@ -6,13 +6,17 @@ pages, which include them. So no page states a figure that was not measured.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from .report import Cell, Report, text
 
-__all__ = ["SNIPPETS", "sentences", "summary", "write_sentences"]
+__all__ = ["README", "SNIPPETS", "sentences", "speed", "summary", "write_sentences"]
+
+README: Final = Path(__file__).parent.parent / "README.md"
 
 SNIPPETS: Final = Path(__file__).parent.parent / "docs" / "snippets"
 """The folder of the paragraphs that pages include."""
@@ -167,6 +171,38 @@ def sentences(reports: Reports) -> Iterator[tuple[str, str]]:
     yield ("redis-figures", redis_table(reports))
 
 
+SPEED_TITLE: Final = "- **Faster than bare aiohttp.**"
+"""How the README's item about speed begins."""
+
+
+def speed(reports: Reports) -> str:
+    """The README's item about speed. Raises ``ValueError`` where its title is not true."""
+    calls = {
+        response: _row(reports, "calls", 1, response=response, client=OURS)
+        for response in (
+            *("small, sequential", "small, 16 concurrent"),
+            *("page, sequential", "page, 16 concurrent"),
+        )
+    }
+    cpu, wall = (
+        [round(_number(row[column]), 2) for row in calls.values()]
+        for column in ("CPU speed", "speed")
+    )
+    if min(*cpu, *wall) <= 1:
+        raise ValueError("a call is not faster than with bare aiohttp: change the README")
+    token = _row(reports, "limiter", 1, limiter=OURS)
+    paragraph = (
+        f"{SPEED_TITLE} By CPU time, a small call runs at {cpu[0]:.2f} times the speed of "
+        f"`aiohttp.ClientSession` + msgspec, a page of 300 messages at {cpu[2]:.2f} (by wall clock "
+        f"{wall[0]:.2f} and {wall[2]:.2f}; with 16 concurrent calls {cpu[1]:.2f} and "
+        f"{cpu[3]:.2f}), with all of the above. A token takes {_number(token['us']):.1f} µs. All "
+        "figures, with those of other libraries: [benchmarks](docs/benchmarks.md)."
+    )
+    return textwrap.fill(
+        paragraph, 110, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
+
+
 def redis_table(reports: Reports) -> str:
     """The table of what was measured for the store in Redis."""
     token, fan_out, pace, killed = reports["redis"].tables
@@ -212,6 +248,9 @@ def _count(row: Row) -> str:
 
 
 def write_sentences(reports: Reports) -> None:
-    """Write the paragraphs that pages include."""
+    """Write the paragraphs that pages include, and the README's item about speed."""
+    item = re.compile(re.escape(SPEED_TITLE) + r".*?(?=\n\n)", re.DOTALL)
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(item.sub(lambda _: speed(reports), readme), encoding="utf-8")
     for name, paragraph in sentences(reports):
         (SNIPPETS / f"{name}.txt").write_text(f"{paragraph}\n", encoding="utf-8")

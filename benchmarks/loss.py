@@ -16,6 +16,7 @@ from pythpeer.testing import FakeServices, Fault, VirtualTimeLoop
 from pythpeer.testing.quirks import QuirkOptions
 
 from .chart import Bars
+from .closed_connections import closed_connections
 from .competitors.bare_loops import FAILURES
 from .competitors.polling import Candidate, Reading, ServiceAccess, load_candidates
 from .kill_runs import TEXTS_PER_RUN, kill
@@ -194,6 +195,7 @@ def run(*, quick: bool) -> list[Table]:
             missing,
         ),
         _killed_table(1 if quick else 10),
+        closed_connections(quick=quick),
     ]
 
 

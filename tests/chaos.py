@@ -77,6 +77,9 @@ MAX_LENGTH: Final = 3000
 MAX_BEHIND: Final = 150
 """Items that a stream may lack before the services wait for it: they show 300."""
 
+MAX_MAILBOX: Final = 1500
+"""Mails that the history keeps; with more, each `readall` would take long."""
+
 MIN_RESTART: Final = 400
 """Ids that must be in use before they start anew: with fewer, new ones overtake the old ones."""
 
@@ -166,12 +169,17 @@ class ChaosServices(Scripted):
         self._known = len(self.chat.messages)
 
     def forget(self, texts: set[str]) -> None:
-        """Forget what all names have, but not the last messages, which are still requested."""
+        """Forget what all names have, but not the last messages, which are still requested.
+
+        Mail is only forgotten when there is much: without it the history cannot count.
+        """
         kept = self.chat.messages[-300:]
-        texts -= {message.text for message in kept}
+        if len(self.mails) > MAX_MAILBOX:
+            self.mails[:] = [mail for mail in self.mails if mail.text not in texts]
+            self.checker.has_complete_history = False
+        texts -= {message.text for message in kept} | {mail.text for mail in self.mails}
         self.chat.messages[:] = kept
         self._known = len(kept)
-        self.mail.inbox[:] = [mail for mail in self.mail.inbox if mail.text not in texts]
         self.checker.forget(texts)
 
     def restart_ids(self) -> None:
@@ -646,6 +654,7 @@ class Run:
                     GUARD,
                     IDLE_CHECK,
                     MAX_LENGTH,
+                    self._options.uvloop,
                 )
                 self.workers.append(Worker(self, settings))
                 self.workers[-1].start()
@@ -928,6 +937,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="of trouble in all")
     parser.add_argument("--seed", type=int, default=None, help="repeats the troubles of a run")
     parser.add_argument("--store", choices=("sqlite", "redis", "both"), default="both")
+    parser.add_argument("--uvloop", action="store_true", help="the event loops of the workers")
     parser.add_argument("--only", nargs="+", metavar="TROUBLE", help="to find a cause: no others")
     parser.add_argument(
         "--flush",

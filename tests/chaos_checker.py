@@ -107,6 +107,9 @@ class Checker:
         self._shared = shared
         self._mail_ids = mail_ids
         self._interval = interval
+        self.has_complete_history = True
+        """Whether the history has all mails. Otherwise it cannot count them, and mail may be
+        redelivered, marked. Changed by the services."""
         self.violations: list[Violation] = []
         self.counts: Counter[str] = Counter()
         """What was seen, for the report of a round."""
@@ -203,7 +206,7 @@ class Checker:
         self.counts["redelivered"] += 1
         if text in reading.unacknowledged:
             reading.unacknowledged.discard(text)
-        elif reading.kind == "mail" and recovered and not self._mail_ids:
+        elif reading.kind == "mail" and recovered and not self._can_count:
             self.counts["recovered"] += 1
         elif not self._excused(earlier):
             self.report(
@@ -213,6 +216,10 @@ class Checker:
                 f"{self._windows_near(earlier)}",
             )
             self._redeliveries.append((self.violations[-1], earlier))
+
+    @property
+    def _can_count(self) -> bool:
+        return self._mail_ids and self.has_complete_history
 
     def _windows_near(self, delivery: Delivery) -> str:
         """Return when the worker could not reach the store around a delivery."""

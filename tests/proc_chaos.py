@@ -63,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True):
     idle_check: float
     max_length: int
     """Items that a log keeps."""
+    uvloop: bool = False
+    """Whether its event loop is one of uvloop."""
 
 
 def report(*event: object) -> None:
@@ -137,6 +139,10 @@ async def read_mail(session: Session) -> None:
 
 
 def run(settings: Settings) -> None:
+    if settings.uvloop:
+        import uvloop
+
+        uvloop.install()
     rate = Rate(settings.interval, guard=settings.guard)
     rates: Mapping[str, Rate] = dict.fromkeys(
         ("peerbet.chat.get", "peerbet.chat.set", "pythbots.mail"), rate

@@ -6,6 +6,7 @@ Where one fails, aiohttp has changed what the sentence says, and `pythpeer/trans
 from __future__ import annotations
 
 import asyncio
+import gzip
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,18 +30,20 @@ from yarl import URL
 
 from pythpeer.transport import aiohttp_names
 from pythpeer.transport.aiohttp_names import (
+    READ_SIZE,
     RELIED_ON,
     ClientConnectorCertificateError,
     ClientConnectorDNSError,
     ClientConnectorError,
-    ClientError,
     ClientPayloadError,
     ClientSSLError,
     ClientTimeout,
-    HttpProcessingError,
     LineTooLong,
+    OpenedConnection,
+    ResponseParser,
     Target,
     TCPConnector,
+    make_parser,
     open_connection,
 )
 
@@ -65,31 +68,33 @@ def check(*names: str) -> Callable[[Callable[[], Awaitable[None]]], None]:
     return register
 
 
-class Open:
-    """A connection that is open, and what is read from it."""
+class Flow:
+    """The protocol that a body arrives at."""
 
-    def __init__(self, opened: Any, server: RawServer) -> None:
-        self.opened = opened
-        self.server = server
+    def __init__(self) -> None:
+        self.connected = True
+        self.parser: ResponseParser = make_parser(self, asyncio.get_running_loop(), 9_000)
+        self.paused = False
 
-    @property
-    def handler(self) -> Any:
-        return self.opened.protocol
+    def pause_reading(self) -> None:
+        self.paused = True
+        self.parser.pause_reading()
 
-    def prepare(self, max_header: int = 9_000) -> None:
-        self.handler.set_response_params(
-            read_until_eof=True, max_line_size=max_header, max_field_size=max_header
-        )
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        if self.paused and resume_parser:
+            self.paused = False
+            self.parser.feed_data(b"")
 
-    async def response(self, data: bytes) -> Any:
-        """Pass the bytes of a response to the handler, and return its head and body."""
-        self.prepare()
-        self.handler.data_received(data)
-        return await self.handler.read()
+
+def parse(data: bytes) -> tuple[Any, Any, Flow]:
+    """Pass the bytes of a response to a parser; return its first head and body."""
+    flow = Flow()
+    message, payload = flow.parser.feed_data(data)[0][0]
+    return message, payload, flow
 
 
 @asynccontextmanager
-async def connected(url: str | None = None) -> AsyncIterator[Open]:
+async def connected(url: str | None = None) -> AsyncIterator[OpenedConnection]:
     """A connection to a server that sends nothing, or to *url*."""
     async with RawServer(hang()) as server:
         connector = TCPConnector(limit=0, force_close=True)
@@ -98,7 +103,7 @@ async def connected(url: str | None = None) -> AsyncIterator[Open]:
         try:
             opened = await open_connection(connector, target, timeout)
             try:
-                yield Open(opened, server)
+                yield opened
             finally:
                 opened.close()
         finally:
@@ -120,7 +125,7 @@ class StrictTarget(Target):
         raise AssertionError(f"the connector reads {name} of a request, which Target has not")
 
 
-@check("TCPConnector.connect", "Connection.protocol", "Connection.transport")
+@check("TCPConnector.connect", "Connection.transport")
 async def _connects() -> None:
     for tls in (None, server_context()):
         async with RawServer(hang(), tls=tls) as server:
@@ -130,8 +135,8 @@ async def _connects() -> None:
             assert str(target.url) == str(url.origin())
             opened = await open_connection(connector, target, ClientTimeout(sock_connect=5.0))
             assert isinstance(opened.transport, asyncio.Transport)
-            assert isinstance(opened.protocol, asyncio.Protocol)
-            assert opened.transport.get_protocol() is opened.protocol
+            protocol: object = opened.protocol
+            assert opened.transport.get_protocol() is protocol
             opened.close()
             assert opened.transport is None
             await connector.close()
@@ -160,6 +165,31 @@ async def _closes_all() -> None:
             connection.close()
 
 
+@check("Connection.protocol")
+async def _is_notified_of_the_end() -> None:
+    async with connected() as opened:
+        assert isinstance(opened.protocol, asyncio.Protocol)
+    for is_notified in (False, True):
+        async with RawServer(hang()) as server:
+            connector = TCPConnector(limit=0, force_close=True)
+            target = Target(URL(server.url), tls=True)
+            opened = await open_connection(connector, target, ClientTimeout())
+            protocol, transport = opened.protocol, opened.transport
+            assert protocol is not None
+            assert transport is not None
+            transport.set_protocol(asyncio.Protocol())  # as `pythpeer.transport.Connection` does
+            closing = asyncio.ensure_future(connector.close())
+            await wait_for_io(0.05)
+            assert not closing.done()
+            if is_notified:
+                protocol.connection_lost(None)
+                await wait_for_io(0.05)
+                assert closing.done()
+            closing.cancel()
+            transport.abort()
+            opened.close()
+
+
 @check("ClientTimeout")
 async def _limits_connecting() -> None:
     with unresponsive_port() as url:
@@ -170,119 +200,114 @@ async def _limits_connecting() -> None:
 
 @check("Connection.close")
 async def _closes() -> None:
-    async with connected() as connection:
-        transport = connection.opened.transport
-        connection.opened.close()
+    async with connected() as opened:
+        transport = opened.transport
+        assert transport is not None
+        opened.close()
         assert transport.is_closing()
-        connection.opened.close()  # a second time does nothing
+        opened.close()  # a second time does nothing
 
 
-@check(
-    "ResponseHandler.data_received",
-    "ResponseHandler.read",
-    "RawResponseMessage.code",
-    "RawResponseMessage.headers",
-)
+@check("HttpResponseParser.feed_data", "RawResponseMessage.code", "RawResponseMessage.headers")
 async def _parses() -> None:
-    async with connected() as connection:
-        data = b"HTTP/1.1 103 Hints\r\n\r\n" + http(418, b"{}", [("X-Name", "value")])
-        message, _ = await connection.response(data)
-        assert message.code == 103
-        message, _ = await connection.handler.read()
-        assert message.code == 418
-        assert message.headers.get("x-name") == message.headers["X-NAME"] == "value"
+    data = b"HTTP/1.1 103 Hints\r\n\r\n" + http(418, b"{}", [("X-Name", "value")])
+    responses, is_upgraded, _ = Flow().parser.feed_data(data)
+    assert [message.code for message, _ in responses] == [103, 418]
+    headers = responses[1][0].headers
+    assert headers.get("x-name") == headers["X-NAME"] == "value"
+    assert not is_upgraded
+    head = http(101, b"", [("Upgrade", "x"), ("Connection", "upgrade")], length=None)
+    responses, is_upgraded, _ = Flow().parser.feed_data(head + b"more")
+    assert len(responses) == 1
+    assert is_upgraded
+    parser = Flow().parser
+    assert not parser.feed_data(b"HTTP/1.1 200 OK\r\n")[0]
+    assert len(parser.feed_data(b"Content-Length: 2\r\n\r\n")[0]) == 1
+    with pytest.raises(Exception, match=r"\S") as caught:
+        Flow().parser.feed_data(b"SSH-2.0-OpenSSH_9.6\r\n")
+    assert not isinstance(caught.value, LineTooLong)
 
 
 @check("RawResponseMessage.compression")
 async def _names_the_compression() -> None:
     expected = {"gzip": "gzip", "deflate": "deflate", "x-gzip": None, "identity": None}
     for encoding, compression in expected.items():
-        async with connected() as connection:
-            data = http(200, b"ab", [("Content-Encoding", encoding)], length=9)
-            message, _ = await connection.response(data)
-            assert message.compression == compression
+        message, _, _ = parse(http(200, b"ab", [("Content-Encoding", encoding)], length=9))
+        assert message.compression == compression
 
 
-@check("ResponseHandler.connection_lost")
+@check("HttpResponseParser.feed_eof")
 async def _ends_with_the_connection() -> None:
-    async with connected() as connection:
-        _, body = await connection.response(http(200, b"abc", length=None))
-        assert not body.is_eof()
-        connection.handler.connection_lost(None)
-        assert body.is_eof()
-        assert body.read_nowait() == b"abc"
+    _, body, flow = parse(http(200, b"abc", length=None))
+    assert not body.is_eof()
+    flow.parser.feed_eof()
+    assert body.is_eof()
+    assert body.read_nowait() == b"abc"
 
 
-@check("ResponseHandler.set_response_params", "LineTooLong", "HttpProcessingError")
+@check("LineTooLong")
 async def _limits_headers() -> None:
-    long = http(200, b"{}", [("X-Long", "x" * 8_900)])
-    async with connected() as connection:
-        await connection.response(long)
-    async with connected() as connection:
-        connection.prepare(8_000)
-        reading = asyncio.ensure_future(connection.handler.read())
-        await asyncio.sleep(0)
-        connection.handler.data_received(long)
-        with pytest.raises(HttpProcessingError) as caught:
-            await reading
-        assert isinstance(caught.value.__cause__, LineTooLong)
-    async with connected() as connection:
-        with pytest.raises(HttpProcessingError) as caught:
-            await connection.response(b"SSH-2.0-OpenSSH_9.6\r\n")
-        assert not isinstance(caught.value.__cause__, LineTooLong)
+    parse(http(200, b"{}", [("X-Long", "x" * 8_900)]))
+    with pytest.raises(LineTooLong):
+        parse(http(200, b"{}", [("X-Long", "x" * 9_100)]))
 
 
-@check("ResponseHandler.should_close")
+@check("HttpResponseParser", "HttpResponseParser.pause_reading")
+async def _holds_back_much() -> None:
+    size = 10 * READ_SIZE
+    data = gzip.compress(bytes(size))
+    _, body, flow = parse(http(200, data, [("Content-Encoding", "gzip")]))
+    assert flow.paused
+    assert not body.is_eof()
+    parts = [body.read_nowait()]
+    assert len(parts[0]) < size / 2
+    while not body.at_eof():
+        parts.append(await body.readany())
+        assert len(parts[-1]) < size / 2
+    assert b"".join(parts) == bytes(size)
+
+
+@check("RawResponseMessage.should_close")
 async def _knows_what_can_be_reused() -> None:
-    whole = http(200, b"{}")
     cases = {
-        whole: False,
+        http(200, b"{}"): False,
         http(200, b"{}", [("Connection", "close")]): True,
         b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}": True,
-        http(200, b"{", length=2): True,
-        whole + whole: True,
-        http(101, b"", [("Upgrade", "x"), ("Connection", "upgrade")]): True,
+        http(200, b"{}", length=None): True,
     }
     for data, should_close in cases.items():
-        async with connected() as connection:
-            await connection.response(data)
-            assert connection.handler.should_close is should_close, data
-    async with connected() as connection:
-        await connection.response(whole)
-        connection.handler.data_received(b"junk\r\n")
-        assert connection.handler.should_close
+        message, _, _ = parse(data)
+        assert message.should_close is should_close, data
 
 
 @check(
     "StreamReader.is_eof", "StreamReader.at_eof", "StreamReader.read_nowait", "StreamReader.readany"
 )
 async def _reads_a_body() -> None:
-    async with connected() as connection:
-        _, body = await connection.response(http(200, b"abc", length=6))
-        assert await body.readany() == b"abc"
-        assert not body.is_eof()
-        connection.handler.data_received(b"def")
-        assert body.is_eof()
-        assert not body.at_eof()
-        assert body.read_nowait() == b"def"
-        assert body.at_eof()
-        _, body = await connection.response(http(200, b""))
-        assert body.is_eof()
-        assert body.read_nowait() == b""
-        assert body.at_eof()
+    _, body, flow = parse(http(200, b"abc", length=6))
+    assert await body.readany() == b"abc"
+    assert not body.is_eof()
+    flow.parser.feed_data(b"def")
+    assert body.is_eof()
+    assert not body.at_eof()
+    assert body.read_nowait() == b"def"
+    assert body.at_eof()
+    _, body, _ = parse(http(200, b""))
+    assert body.is_eof()
+    assert body.read_nowait() == b""
+    assert body.at_eof()
 
 
 @check("StreamReader.exception", "StreamReader.set_exception")
 async def _fails_a_body() -> None:
-    async with connected() as connection:
-        _, body = await connection.response(http(200, b"abc", length=6))
-        assert body.exception() is None
-        reading = asyncio.ensure_future(_read_all(body))
-        await asyncio.sleep(0)
-        body.set_exception(ClientPayloadError())
-        assert isinstance(body.exception(), ClientPayloadError)
-        with pytest.raises(ClientPayloadError):
-            await reading
+    _, body, _ = parse(http(200, b"abc", length=6))
+    assert body.exception() is None
+    reading = asyncio.ensure_future(_read_all(body))
+    await asyncio.sleep(0)
+    body.set_exception(ClientPayloadError())
+    assert isinstance(body.exception(), ClientPayloadError)
+    with pytest.raises(ClientPayloadError):
+        await reading
 
 
 async def _read_all(body: Any) -> None:
@@ -290,25 +315,11 @@ async def _read_all(body: Any) -> None:
         await body.readany()
 
 
-@check("ServerDisconnectedError")
-async def _fails_a_head() -> None:
-    for error in (None, ConnectionResetError(104, "reset"), TimeoutError()):
-        async with connected() as connection:
-            connection.prepare()
-            connection.handler.connection_lost(error)
-            with pytest.raises((ClientError, OSError)):
-                await connection.handler.read()
-
-
 @check("ClientPayloadError")
-async def _notices_a_broken_body() -> None:
-    damaged = http(200, b"not gzip", [("Content-Encoding", "gzip")], length=20)
-    for data in (http(200, b"abc", length=6), damaged):
-        async with connected() as connection:
-            _, body = await connection.response(data)
-            connection.handler.connection_lost(None)
-            with pytest.raises(ClientPayloadError):
-                await _read_all(body)
+async def _notices_a_damaged_body() -> None:
+    _, body, _ = parse(http(200, b"not gzip", [("Content-Encoding", "gzip")], length=20))
+    with pytest.raises(ClientPayloadError):
+        await _read_all(body)
 
 
 @check("ClientConnectorError")
@@ -352,6 +363,17 @@ async def test_aiohttp_works_as_the_transport_relies_on(name: str) -> None:
 def test_each_name_has_a_check() -> None:
     """And each imported name is in the table, alone or with a member."""
     assert set(CHECKS) == set(RELIED_ON)
-    ours = {"RELIED_ON", "Message", "OpenedConnection", "Payload", "ResponseHandler", "Target"}
-    imported = set(aiohttp_names.__all__) - ours - {"open_connection", "ClientError", "EofStream"}
+    ours = {
+        *(
+            "READ_SIZE",
+            "RELIED_ON",
+            "Message",
+            "OpenedConnection",
+            "Payload",
+            "PayloadProtocol",
+            "Target",
+        ),
+        *("ResponseParser", "make_parser", "open_connection"),
+    }
+    imported = set(aiohttp_names.__all__) - ours - {"ClientError"}
     assert imported <= {name.partition(".")[0] for name in RELIED_ON}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.closed_connections import closed_connections
 from benchmarks.loss_count import LossCount, count_losses, within_gaps
 
 POSTED = ["a", "b", "c", "d"]
@@ -59,3 +60,15 @@ def test_a_gap_lies_between_its_ends() -> None:
     assert within_gaps(posted, [(0, 2), (6, 9)]) == {"a", "g"}
     assert within_gaps(posted, [(3, 4)]) == set()
     assert within_gaps(posted, []) == set()
+
+
+def test_connections_that_close_under_a_poll_are_noticed() -> None:
+    """In the benchmark, and by pythpeer, which loses no poll and sends none too early."""
+    table = closed_connections(quick=True)
+    program, failed, early = (
+        table.header.index(column) for column in ("program", "failed", "too early")
+    )
+    counts = {row[program]: (row[failed], row[early]) for row in table.rows}
+    assert counts["pythpeer"] == (0, 0)
+    assert counts["asyncio streams + msgspec"] == (25, 0)
+    assert counts["aiohttp + msgspec"] == (0, 21)

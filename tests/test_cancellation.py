@@ -1,22 +1,23 @@
-"""The consumer of a stream is cancelled at every await, one after the other.
+"""The consumer of a stream, or a call, is cancelled at every await, one after the other.
 
-For each case everything is set up anew: the consumer is cancelled at its first suspension, its
-second, and so on until it reaches its end; then it, or another stream of its name, resumes.
+For each case everything is set up anew: it is cancelled at its first suspension, its second, and so
+on until it reaches its end; then it, another stream of its name, or another call resumes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping
 from typing import Any, Final, TypeVar
 
 import pytest
-from helpers import DEEP, wait_until
+from helpers import DEEP, now, wait_until
+from raw_server import CALLS, Call, RawServer, answer, open_session, peerbet
 from scripted import DROP, ERROR_500, Scripted, ScriptedFault
 from stores import StoreFactory, flush_events
 
-from pythpeer import ChatMessage, Mail, Retry, Session, Stream
+from pythpeer import ChatMessage, Effect, Mail, Rate, Retry, Session, Stream
 
 pytestmark = pytest.mark.anyio
 
@@ -154,3 +155,72 @@ def add_item(services: Scripted, service: str, number: int) -> None:
         services.say()
     else:
         services.deliver(f"mail {number}")
+
+
+# -- calls ----------------------------------------------------------------------------------------
+
+ALL_CALLS: Final[Mapping[str, Call]] = {
+    **CALLS,
+    "post_confirm": peerbet(Effect.WRITE, "set", lambda chat: chat.post("hello", confirm=True)),
+    "post_long": peerbet(Effect.WRITE, "set", lambda chat: chat.post_long("hello " * 50)),
+}
+"""Each kind of call."""
+
+ENDPOINTS: Final = (
+    *("peerbet.chat.get", "peerbet.chat.set", "peerbet.dice.roll"),
+    *("pythbots.userinfo", "pythbots.crank", "pythbots.cstats", "pythbots.mail"),
+    *("own.read", "own.consume", "own.write"),
+)
+
+INTERVAL: Final = 0.5
+"""Seconds between the tokens of each endpoint."""
+
+
+def client_tasks() -> set[asyncio.Task[Any]]:
+    """The tasks that are not done, except those of the server."""
+    return {task for task in asyncio.all_tasks() if "RawServer" not in repr(task.get_coro())}
+
+
+@pytest.mark.parametrize("name", ALL_CALLS)
+async def test_a_call_can_be_cancelled_at_every_await(name: str, new_store: StoreFactory) -> None:
+    """It ends as cancelled, no task and no token is left, and the next call has its token in time.
+
+    A write is sent once at most. Every await is tried if `DEEP`, otherwise one of four.
+    """
+    step = 1 if DEEP else 4
+    at, whole = list(ALL_CALLS).index(name) % step, False
+    while not whole:
+        whole = await _run_cancelled_call(ALL_CALLS[name], at, new_store)
+        at += step
+    assert at > step
+
+
+async def _run_cancelled_call(call: Call, at: int, new_store: StoreFactory) -> bool:
+    """Run one call, cancelled at its *at*-th await. Returns whether it ended before that."""
+    before, store = client_tasks(), new_store()
+    async with RawServer(answer()) as server:
+        rates = {endpoint: Rate(INTERVAL) for endpoint in ENDPOINTS}
+        async with open_session(server.url, store=store, rates=rates, timeout=2.0) as session:
+            work = _task(call.run(session, server.url))
+            task = asyncio.ensure_future(_task(cancel_at(work, at)))
+            await asyncio.wait([task], timeout=20.0)
+            assert task.done()
+            is_cancelled = task.cancelled()
+            assert is_cancelled or task.exception() is None
+            await wait_until(lambda: client_tasks() == before, 3.0, "a task is left")
+            await flush_events(store)
+            assert all(limiter.waiting == 0 for limiter in session.limiters.values())
+            assert all(limiter.outstanding == 0 for limiter in session.limiters.values())
+            sent = len(server.requests)
+            if call.effect is not Effect.READ:
+                changes = [target for target in server.targets if "action=get" not in target]
+                assert len(changes) == len(set(changes))
+            start = now()
+            await CALLS["messages" if "peerbet" in call.endpoint else "user"].run(
+                session, server.url
+            )
+            await call.run(session, server.url)
+            assert len(server.requests) >= sent + 2
+            assert now() - start <= 3 * INTERVAL + 2.0
+        assert client_tasks() == before
+    return not is_cancelled

@@ -34,6 +34,17 @@ def promises(checker: Checker) -> list[str]:
     return [violation.promise for violation in checker.violations]
 
 
+def test_mail_with_ids_may_be_redelivered_if_the_history_cannot_count() -> None:
+    """Then it must be marked."""
+    checker = make_checker()
+    checker.has_complete_history = False
+    deliver_mail(checker)
+    deliver_mail(checker, recovered=True)
+    assert promises(checker) == []
+    deliver_mail(checker)
+    assert promises(checker) == ["nothing acknowledged is redelivered"]
+
+
 def test_a_worker_that_stood_still_may_count_as_dead() -> None:
     """Its items are redelivered then; that it stood still is known later."""
     checker = make_checker(shared=True)

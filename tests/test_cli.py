@@ -122,7 +122,18 @@ HOSTILE: Final = (
 
 @pytest.mark.parametrize("columns", [None, 100, 40])
 @pytest.mark.parametrize("as_json", [False, True])
-@pytest.mark.parametrize("command", [["user", "mallory"], ["staff", "7"], ["stats", "7"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["user", "mallory"],
+        ["staff", "7"],
+        ["stats", "7"],
+        ["mail", "all"],
+        ["mail", "watch", "--messages", "1"],
+        ["chat", "tail", "--after", "0", "--messages", "1"],
+    ],
+    ids=" ".join,
+)
 def test_no_field_of_a_response_controls_the_terminal(
     configured: FakeServices,
     run: Run,
@@ -137,12 +148,18 @@ def test_no_field_of_a_response_controls_the_terminal(
         "user": {"id": 7, **person, "powers": [HOSTILE], "chats": {HOSTILE: HOSTILE}},
         "staff": [{"id": 7, **person, "time_held": HOSTILE}],
         "stats": {"messages": 1, HOSTILE: {HOSTILE: 1, "b": 2}, f"{HOSTILE} 2": HOSTILE},
+        "mail": [{"id": 7, "read": 0, **dict.fromkeys(("from", "message", "date"), HOSTILE)}],
+        "chat": {
+            "users_online": HOSTILE,
+            "message_list": [{"id": 1, **dict.fromkeys(("by", "to", "msg", "date"), HOSTILE)}],
+        },
     }
+    errors: list[object] = [] if "--messages" in command else [{"error": HOSTILE}]
     if columns:
         terminal(columns)
-    for document in (documents[command[0]], {"error": HOSTILE}):
-        body = json.dumps(document).encode()
-        configured.faults.always("pythbots", Fault.garbage(body))
+    for document in (documents[command[0]], *errors):
+        for service in ("peerbet", "pythbots"):
+            configured.faults.always(service, Fault.garbage(json.dumps(document).encode()))
         result = run(*command, *["--json"][:as_json])
         for line in unstyled(result.out + result.err).splitlines():
             assert sanitize(line.replace("\t", "")) == line.replace("\t", "")
@@ -492,8 +509,9 @@ def test_wrong_usage_is_one_line_and_code_2(
 def test_a_key_as_a_wrong_argument_is_not_shown(run: Run, arguments: str, key: str) -> None:
     """The error names what is wrong, without what was typed there."""
     result = run(*(argument.format(key) for argument in arguments.split()))
-    assert result.code == 2
-    assert one_line(result.err)
+    if result.code or "--help" not in arguments:  # old versions of cyclopts print the help
+        assert result.code == 2
+        assert one_line(result.err)
     for part in (key, key[:6], "c4n4ry", "of_a"):
         assert part not in result.out + result.err
 
@@ -520,7 +538,7 @@ def test_the_names_of_commands_and_options_are_shown(
     run: Run, arguments: list[str], error_text: str
 ) -> None:
     """Only values are hidden, and what is too short for a key is not."""
-    assert error_text in run(*arguments).err
+    assert error_text.replace('"', "") in run(*arguments).err.replace('"', "")
 
 
 @pytest.mark.parametrize(
@@ -537,7 +555,7 @@ def test_wrong_usage_says_what_to_write(
     configured: FakeServices, run: Run, arguments: list[str], error_text: str
 ) -> None:
     """In the words of the command line."""
-    assert error_text in run(*arguments).err
+    assert error_text in run(*arguments).err.replace('"', "")
 
 
 @pytest.mark.parametrize(

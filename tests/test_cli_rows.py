@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 from cli_runner import CHAT, Run, cells, unstyled
+from helpers import take_ids
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pythpeer import ChatMessage, Mail
+from pythpeer.cli.follow import follow
 from pythpeer.cli.output.bars import bar, fractions
 from pythpeer.cli.output.colours import HUES, SENDERS, THEME_16, THEME_256, sender_style
+from pythpeer.cli.output.rows import Rows
 from pythpeer.testing import FakeServices
 
 pytest_plugins = ("cli_runner",)
@@ -66,6 +70,27 @@ def test_a_terminal_of_sixteen_colours_has_its_own(
     out = run("chat", "tail", "--after", "0", "--messages", "1").out
     assert "38;5" not in out
     assert re.search(r"\x1b\[1;3[1-6]m +alice", out)
+
+
+# -- acknowledgements -----------------------------------------------------------------------------
+
+
+class BrokenRows(Rows):
+    """Rows for a full disk."""
+
+    def show(self, item: ChatMessage | Mail) -> None:
+        raise OSError("No space left on device")
+
+
+@pytest.mark.anyio
+async def test_a_row_that_cannot_be_printed_is_not_acknowledged() -> None:
+    """The next command with the same name shows it."""
+    async with FakeServices() as fake, fake.session() as session:
+        id = fake.chat.say("alice", "hello")
+        stream = session.peerbet.chat_stream(after=0, name="me")
+        with pytest.raises(OSError, match="No space"):
+            await follow(stream, BrokenRows(json=True), 1, "the chat", "")
+        assert await take_ids(session.peerbet.chat_stream(name="me"), 1) == [id]
 
 
 # -- gaps -----------------------------------------------------------------------------------------

@@ -225,6 +225,19 @@ def test_an_empty_store_is_named_as_such() -> None:
     assert "This store is empty: no bot has used it yet." in render(StoreSnapshot((), ()))
 
 
+def test_an_empty_store_of_a_server_names_the_prefixes_of_others() -> None:
+    """A bot with a prefix of its own is not found otherwise; sanitized, as others wrote it."""
+    screen = TopScreen("Redis at h:6379/0, prefix 'main'")
+    console = Console(file=io.StringIO(), width=140, height=30, theme=THEME_256)
+    for snapshot, shown in ((StoreSnapshot((), ()), True), (StoreSnapshot((log(),), ()), False)):
+        screen.add(0.0, snapshot, ["dash", "evil\x1b[2J"])
+        with console.capture() as capture:
+            console.print(screen.render(ConsoleDimensions(140, 30)))
+        assert ("?prefix=NAME" in capture.get()) == shown
+        assert ("server: dash, evil" in capture.get()) == shown
+        assert "\x1b[2J" not in capture.get()
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from helpers import coroutine_of
 
+from pythpeer import Rate, Session
 from pythpeer.cli import serve
 from pythpeer.testing import FakeServices, Fault
 from pythpeer.testing.web import Page
@@ -131,6 +132,14 @@ async def test_the_bot_of_the_serve_page_answers_its_visitor(
 
         await run(PING, lambda: asyncio.ensure_future(post_message()))
     assert texts(fake) == ["!ping", "pong, alice"]
+
+
+def test_the_page_about_pacing_has_the_rate_of_each_endpoint() -> None:
+    """A row for each, in the form in which it is written in a program."""
+    page = (DOCS / "pacing.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| `([\w.]+)` \| .* \| `(Rate\(.*\))` \|$", page, re.MULTILINE))
+    rates = {name: limiter.rate for name, limiter in Session().limiters.items()}
+    assert {name: eval(rate, {"Rate": Rate}) for name, rate in shown.items()} == rates
 
 
 async def test_the_command_of_the_serve_page_sets_a_fault(fake: FakeServices) -> None:

@@ -277,12 +277,16 @@ async def test_without_its_key_an_example_ends_at_the_first_answer(
     program = Program(name, fake)
     async with program.running():
         pass
+
+    async def answer() -> None:
+        async with program.running():
+            EXAMPLES[name][0](fake, "user1")
+            await asyncio.sleep(10.0)
+
     with monkeypatch.context() as without:
         without.delenv("PYTHPEER_PEERBET_KEY")
-        with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
-            async with program.running():
-                EXAMPLES[name][0](fake, "user1")
-                await asyncio.sleep(10.0)
+        with pytest.raises(AssertionError, match="ended by itself"):
+            await answer()
         assert program.task is not None
         assert isinstance(program.task.exception(), MissingKeyError)
     async with program.running():

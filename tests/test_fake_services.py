@@ -274,6 +274,12 @@ async def test_users_are_found_by_name_and_by_id(client: Client, user: str) -> N
     }
 
 
+async def test_parameters_are_read_as_php_reads_them(fake: FakeServices, client: Client) -> None:
+    """A plus is a space, the last of equal names counts, and bytes without meaning are replaced."""
+    await client.get(f"{SET}&msg=first&msg=the+last%FF")
+    assert fake.chat.messages[-1].text == "the last\ufffd"
+
+
 async def test_an_unknown_user_is_an_error(client: Client) -> None:
     """An unknown user is an `error` string, with HTTP status 200."""
     assert await client.get("/api/userinfo.php?user=nobody") == {"error": "User not found"}

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import NAMES
 from benchmarks.docs_page import DOCS, RESULTS, page_text
-from benchmarks.figures import SNIPPETS, sentences, summary
+from benchmarks.figures import README, SNIPPETS, sentences, speed, summary
 from benchmarks.report import Report, read
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +32,11 @@ def test_the_paragraphs_are_made_from_the_results(reports: dict[str, Report]) ->
     for name, paragraph in sentences(reports):
         assert (SNIPPETS / f"{name}.txt").read_text(encoding="utf-8") == f"{paragraph}\n"
         assert f"--8<--\ndocs/snippets/{name}.txt\n--8<--" in pages
+
+
+def test_the_readme_states_the_measured_speed(reports: dict[str, Report]) -> None:
+    """``python -m benchmarks.docs_page`` writes it."""
+    assert f"\n{speed(reports)}\n\n" in README.read_text(encoding="utf-8")
 
 
 def test_the_page_begins_with_the_table_that_decides(reports: dict[str, Report]) -> None:

@@ -261,7 +261,7 @@ async def test_a_bot_that_is_ahead_is_a_notice(
     for mid in (3, 403, 403, 2, 403):
         await client.get(f"{CHAT}get&mid={mid}")
     assert [notice.kind for notice in notices] == ["ahead", "ahead"]
-    assert notices[0].text.startswith("it asks for what comes after 403; the newest here is 3.")
+    assert notices[0].text.startswith("it asks for what comes after 403; the newest here is 3: ")
     fake.chat.skip_to(1000)
     await client.get(f"{CHAT}get&mid=999")
     assert len(notices) == 2

@@ -1,9 +1,8 @@
-"""The options of a Redis store and of sessions on it at their extremes."""
+"""The options of a Redis store at their extremes, and rates on it."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import sys
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -31,11 +30,11 @@ async def server() -> AsyncIterator[VirtualRedisStore]:
     await server.aclose()
 
 
-async def use_all(server: VirtualRedisStore, options: dict[str, Any], **session: Any) -> None:
+async def use_all(server: VirtualRedisStore, options: dict[str, Any]) -> None:
     """Receive a message and mail by streams and by calls."""
     async with FakeServices() as fake:
         store = RedisStore(server.url, **options)
-        async with fake.session(store=store, **session) as client:
+        async with fake.session(store=store) as client:
             async with client.peerbet.chat_stream(name="bot", after=0) as chat:
                 fake.chat.say("alice", "hello")
                 assert (await anext(chat)).text == "hello"
@@ -66,24 +65,6 @@ async def use_all(server: VirtualRedisStore, options: dict[str, Any], **session:
 async def test_options_of_a_store(server: VirtualRedisStore, options: dict[str, Any]) -> None:
     """All that are accepted work."""
     await use_all(server, options)
-
-
-@pytest.mark.parametrize(
-    "session",
-    [
-        {"timeout": math.inf},
-        {"timeout": MAX_SECONDS},
-        {"max_wait": math.inf},
-        {"rates": {"pythbots.mail": Rate(0.5, burst=INT32_MAX)}},
-        {"rates": {"pythbots.mail": Rate(1e-9)}},
-        {"rates": {"pythbots.mail": Rate(0.0, guard=MAX_SECONDS)}},
-        {"rates": {"pythbots.stats": Rate(MAX_SECONDS)}},
-    ],
-    ids=str,
-)
-async def test_options_of_a_session(server: VirtualRedisStore, session: dict[str, Any]) -> None:
-    """All that are accepted work."""
-    await use_all(server, {}, **session)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from fork_server import HANG_TIMEOUT, ForkedProcess, ForkServer
 from helpers import real_time, wait_until
 from scripted import Scripted, ScriptedFault
 
-from pythpeer import InvalidRequestError, Session, run
+from pythpeer import InvalidRequestError, MemoryStore, Session, run
 
 pytestmark = pytest.mark.anyio
 
@@ -237,6 +237,22 @@ def test_it_restores_the_handlers_of_signals() -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def test_a_signal_before_the_session_is_open_is_not_lost() -> None:
+    """The session is stopping when the bot gets it."""
+
+    class SignalledStore(MemoryStore):
+        async def open(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    stopping: list[bool] = []
+
+    async def bot(session: Session) -> None:
+        stopping.append(session.stopping)
+
+    run(bot, store=SignalledStore())
+    assert stopping == [True]
 
 
 def test_a_cancellation_by_the_bot_itself_comes_out() -> None:

@@ -257,7 +257,7 @@ async def test_the_write_ahead_log_shrinks_after_a_slow_reader(
     """It grows while another program reads an old state, and is truncated when that has ended."""
     monkeypatch.setattr(database_module, "READERS_TIMEOUT", 20)
     wal = path.with_name(path.name + "-wal")
-    text = "x" * 3000
+    text = "x" * 6000
 
     async def append(first: int) -> None:
         for id in range(first, first + 400):

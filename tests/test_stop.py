@@ -17,6 +17,7 @@ from stores import StoreFactory
 
 from pythpeer import InvalidRequestError, Rate, Session, SessionClosedError, Stream, merge
 from pythpeer.testing import FakeServices
+from pythpeer.transport.pool import KEEPALIVE_TIMEOUT
 
 pytestmark = pytest.mark.anyio
 
@@ -230,16 +231,21 @@ def loop_factory(request: pytest.FixtureRequest) -> Callable[[], asyncio.Abstrac
 def run_until_stopped(
     loop_factory: Callable[[], asyncio.AbstractEventLoop], arrange: Callable[[Session], None]
 ) -> None:
-    """Wait an hour for the second poll; *arrange* is called when the first is done."""
+    """Wait an hour for the second poll; *arrange* is called when the first is done.
+
+    Fails if the loop is woken up by its next timer only, that of the idle connection.
+    """
 
     async def main() -> None:
         rates = {"peerbet.chat.get": Rate(3600.0)}
         async with FakeServices() as fake, fake.session(rates=rates) as session:
             reading = asyncio.ensure_future(read_all(session))
             await wait_until(lambda: session.health().endpoints["peerbet.chat.get"].last_success)
+            started = now()
             arrange(session)
             async with asyncio.timeout(10.0):
                 assert await reading == []
+            assert now() - started < KEEPALIVE_TIMEOUT - 0.5
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main())

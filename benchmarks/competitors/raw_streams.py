@@ -34,10 +34,11 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
         reader, writer = connection
         head = f"GET {path}?{urlencode(params)} HTTP/1.1\r\nHost: {server.netloc}\r\n\r\n"
         writer.write(head.encode())
-        match = _SIZE.search(await reader.readuntil(b"\r\n\r\n"))
-        if match is None:
-            raise RuntimeError("a response without Content-Length")
-        body = await reader.readexactly(int(match[1]))
+        try:
+            body = await _read(reader)
+        except BaseException:
+            writer.close()
+            raise
         idle.append(connection)
         return body
 
@@ -51,6 +52,13 @@ async def _open(url: str) -> AsyncGenerator[Calls, None]:
     for _, writer in idle:
         writer.close()
         await writer.wait_closed()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    match = _SIZE.search(await reader.readuntil(b"\r\n\r\n"))
+    if match is None:
+        raise RuntimeError("a response without Content-Length")
+    return await reader.readexactly(int(match[1]))
 
 
 async def _connect(host: str | None, port: int | None) -> _Connection:

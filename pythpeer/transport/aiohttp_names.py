@@ -8,7 +8,7 @@ that its own client uses between the connector and the response; aiohttp does no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
@@ -20,18 +20,20 @@ from aiohttp import (
     ClientPayloadError,
     ClientSSLError,
     ClientTimeout,
-    EofStream,
     TCPConnector,
 )
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.http import HttpResponseParser
+from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
 if TYPE_CHECKING:
     import ssl
 
     from aiohttp import ClientRequest
+    from aiohttp.base_protocol import BaseProtocol
 
 __all__ = [
+    "READ_SIZE",
     "RELIED_ON",
     "ClientConnectorCertificateError",
     "ClientConnectorDNSError",
@@ -40,15 +42,16 @@ __all__ = [
     "ClientPayloadError",
     "ClientSSLError",
     "ClientTimeout",
-    "EofStream",
-    "HttpProcessingError",
+    "HttpResponseParser",
     "LineTooLong",
     "Message",
     "OpenedConnection",
     "Payload",
-    "ResponseHandler",
+    "PayloadProtocol",
+    "ResponseParser",
     "TCPConnector",
     "Target",
+    "make_parser",
     "open_connection",
 ]
 
@@ -60,30 +63,35 @@ RELIED_ON: Final[Mapping[str, str]] = MappingProxyType(
         ),
         "TCPConnector.close": "closes every connection that was not closed before",
         "ClientTimeout": "limits each address with sock_connect alone, not rounded up",
-        "Connection.protocol": "is the ResponseHandler of the connection",
+        "Connection.protocol": (
+            "is a protocol of asyncio; when its `connection_lost` is called, `TCPConnector.close`"
+            " does not wait for it"
+        ),
         "Connection.transport": "is the transport of asyncio, and None where the peer has closed",
         "Connection.close": "closes the transport",
-        "ResponseHandler.data_received": "parses bytes that are passed to it by another protocol",
-        "ResponseHandler.connection_lost": "ends a response that ends with the connection",
-        "ResponseHandler.set_response_params": (
-            "prepares the parser for one response, with limits for the size of a header"
+        "HttpResponseParser": (
+            "calls `pause_reading` and `resume_reading` of a protocol where much of a body waits,"
+            " and limits the size of each header"
         ),
-        "ResponseHandler.read": "returns the head and the body of each response, interim ones too",
-        "ResponseHandler.should_close": (
-            "is true unless the response was whole, was the only one, and permits another request"
+        "HttpResponseParser.feed_data": (
+            "returns the heads that are complete, interim ones too, each with its body, and whether"
+            " another protocol follows; raises where it finds no HTTP"
+        ),
+        "HttpResponseParser.feed_eof": "ends a response that ends with the connection",
+        "HttpResponseParser.pause_reading": (
+            "keeps what was not decompressed, until `feed_data` is called again"
         ),
         "RawResponseMessage.code": "is the status",
         "RawResponseMessage.compression": "is the encoding that is removed from the body, or None",
         "RawResponseMessage.headers": "is a mapping of names without case",
+        "RawResponseMessage.should_close": "is true unless another request may follow",
         "StreamReader.is_eof": "is true as soon as the whole body has arrived",
         "StreamReader.at_eof": "is true as soon as the whole body was returned",
         "StreamReader.read_nowait": "returns what has arrived of the body",
         "StreamReader.readany": "waits for the next part of the body, or raises its failure",
         "StreamReader.exception": "returns the failure of the body, if there is one",
         "StreamReader.set_exception": "makes `readany` raise",
-        "ServerDisconnectedError": "is a ClientError or an OSError, as each failure to read a head",
-        "HttpProcessingError": "is raised where a head cannot be parsed, with the reason as cause",
-        "LineTooLong": "is the cause where a header is too large",
+        "LineTooLong": "is raised where a header is too large",
         "ClientPayloadError": "is raised where a body is incomplete or damaged",
         "ClientConnectorError": "is raised where no address accepts a connection",
         "ClientConnectorDNSError": "is raised where a host has no address",
@@ -92,6 +100,10 @@ RELIED_ON: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """By name, what is relied on."""
+
+
+READ_SIZE: Final = 2**18
+"""Bytes of a body that may wait to be read: reading is paused where there are twice as many."""
 
 
 class Target:
@@ -141,6 +153,8 @@ class Message(Protocol):
     def compression(self) -> str | None: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def should_close(self) -> bool: ...
 
 
 class Payload(Protocol):
@@ -154,24 +168,36 @@ class Payload(Protocol):
     def set_exception(self, exc: BaseException) -> None: ...
 
 
-class ResponseHandler(Protocol):
-    """The protocol of a connection: aiohttp's ``ResponseHandler``."""
+class ResponseParser(Protocol):
+    """The parser of one response: aiohttp's ``HttpResponseParser``."""
+
+    def feed_data(
+        self, data: bytes, /
+    ) -> tuple[Sequence[tuple[Message, Payload]], bool, bytes]: ...
+    def feed_eof(self) -> object: ...
+    def pause_reading(self) -> None: ...
+
+
+class PayloadProtocol(Protocol):
+    """What a body uses of the protocol that it arrives at."""
 
     @property
-    def should_close(self) -> bool: ...
-    def data_received(self, data: bytes) -> None: ...
+    def connected(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self, resume_parser: bool = ...) -> None: ...  # noqa: FBT001
+
+
+class ConnectorProtocol(Protocol):
+    """The protocol with which the connector opens a connection."""
+
     def connection_lost(self, exc: BaseException | None) -> None: ...
-    async def read(self) -> tuple[Message, Payload]: ...
-    def set_response_params(
-        self, *, read_until_eof: bool, max_line_size: int, max_field_size: int
-    ) -> None: ...
 
 
 class OpenedConnection(Protocol):
     """What the connector returns: aiohttp's ``Connection``."""
 
     @property
-    def protocol(self) -> ResponseHandler | None: ...
+    def protocol(self) -> ConnectorProtocol | None: ...
     @property
     def transport(self) -> asyncio.Transport | None: ...
     def close(self) -> None: ...
@@ -183,3 +209,19 @@ async def open_connection(
     """Open a connection to *target*."""
     opened = await connector.connect(cast("ClientRequest", target), [], timeout)
     return cast("OpenedConnection", opened)
+
+
+def make_parser(
+    protocol: PayloadProtocol, loop: asyncio.AbstractEventLoop, max_header: int
+) -> ResponseParser:
+    """Create the parser of one response, whose headers are *max_header* bytes each at most."""
+    parser = HttpResponseParser(
+        cast("BaseProtocol", protocol),
+        loop,
+        READ_SIZE,
+        payload_exception=ClientPayloadError,
+        read_until_eof=True,
+        max_line_size=max_header,
+        max_field_size=max_header,
+    )
+    return cast("ResponseParser", parser)

@@ -31,7 +31,7 @@ class Deadlines:
 
         self._loop = asyncio.get_running_loop()
 
-        self._under_way: dict[Deadline, asyncio.TimerHandle | None] = {}
+        self.under_way: dict[Deadline, asyncio.TimerHandle | None] = {}
         """The attempts under way, oldest first, with their own timer if they have one: a `Deadline`
         adds and removes itself."""
 
@@ -53,27 +53,20 @@ class Deadlines:
         limit = self._seconds if seconds is None else seconds
         return Deadline(self, task, self._loop.time() + limit, is_own=seconds is not None)
 
-    def add(self, deadline: Deadline) -> None:
-        """Cancel the task of *deadline* at its time."""
-        self._under_way[deadline] = None
+    def set_timer(self, deadline: Deadline) -> None:
+        """Cancel the task of *deadline* at its time, if no timer will do so."""
         if deadline.is_own:
             if deadline.at < math.inf:
-                self._under_way[deadline] = self._loop.call_at(
+                self.under_way[deadline] = self._loop.call_at(
                     deadline.at, deadline.end, DeadlinePassedError
                 )
         elif self._timer is None and self._seconds < math.inf:
             self._timer = self._loop.call_at(deadline.at, self._cancel_expired)
 
-    def remove(self, deadline: Deadline) -> None:
-        """Do not cancel the task of *deadline* any more."""
-        timer = self._under_way.pop(deadline, None)
-        if timer is not None:
-            timer.cancel()
-
     def _cancel_expired(self) -> None:
         self._timer = None
         now = self._loop.time()
-        for deadline in list(self._under_way):
+        for deadline in list(self.under_way):
             if deadline.is_own:
                 continue
             if deadline.at > now:
@@ -86,7 +79,7 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for deadline in list(self._under_way):
+        for deadline in list(self.under_way):
             deadline.end(TransportClosedError)
 
 
@@ -118,12 +111,15 @@ class Deadline:
 
     def end(self, reason: type[Exception]) -> None:
         """Cancel the task, so that the block raises *reason*."""
-        self._deadlines.remove(self)
+        timer = self._deadlines.under_way.pop(self, None)
+        if timer is not None:
+            timer.cancel()
         self._ended_by = reason
         self._task.cancel()
 
     def __enter__(self) -> None:
-        self._deadlines.add(self)
+        self._deadlines.under_way[self] = None
+        self._deadlines.set_timer(self)
 
     def __exit__(
         self,
@@ -131,7 +127,9 @@ class Deadline:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._deadlines.remove(self)
+        timer = self._deadlines.under_way.pop(self, None)
+        if timer is not None:
+            timer.cancel()
         reason = self._ended_by
         if reason is None or self._task.uncancel() > self._cancelling or kind is None:
             return

@@ -12,23 +12,21 @@ from .aiohttp_names import (
     ClientError,
     ClientPayloadError,
     ClientSSLError,
-    EofStream,
-    HttpProcessingError,
-    LineTooLong,
 )
+from .connection import HeaderTooLargeError, NotHttpError
 
 __all__ = ["FAILURES", "describe", "is_untrusted"]
 
 FAILURES: Final = (
     ClientError,
-    HttpProcessingError,
-    EofStream,
+    HeaderTooLargeError,
+    NotHttpError,
     OSError,
     ValueError,
     RuntimeError,
     EOFError,
 )
-"""What aiohttp and asyncio raise where a connection or a response fails."""
+"""What is raised where a connection or a response fails."""
 
 _CERTIFICATE_ERRORS: Final[Mapping[int | None, str]] = {
     9: "is not valid yet",
@@ -57,8 +55,8 @@ def describe(error: BaseException, host: str, max_header: int) -> str:
         return f"no connection to {host}"
     if isinstance(error, ClientPayloadError):
         return f"the connection to {host} broke within the body"
-    if isinstance(error.__cause__, LineTooLong):
+    if isinstance(error, HeaderTooLargeError):
         return f"a header is larger than {max_header} bytes (max_header)"
-    if isinstance(error, (HttpProcessingError, ValueError)):
+    if isinstance(error, (NotHttpError, ValueError)):
         return f"the response of {host} is not HTTP"
     return f"the connection to {host} broke before the response"

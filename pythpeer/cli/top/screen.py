@@ -80,13 +80,17 @@ class TopScreen:
 
     def __init__(self, store_name: str) -> None:
         self._store_name = store_name
+        self._other_prefixes: Sequence[str] = ()
         self._rates = Rates()
         self._snapshot = StoreSnapshot((), ())
 
-    def add(self, now: float, snapshot: StoreSnapshot) -> None:
-        """Add the snapshot of *now*, in seconds of any steady clock."""
+    def add(self, now: float, snapshot: StoreSnapshot, other_prefixes: Sequence[str] = ()) -> None:
+        """Add the snapshot of *now*, in seconds of any steady clock.
+
+        *other_prefixes* are shown if the store is empty: the server has stores with them.
+        """
         self._rates.add(now, snapshot)
-        self._snapshot = snapshot
+        self._snapshot, self._other_prefixes = snapshot, other_prefixes
 
     def render(self, size: ConsoleDimensions | None) -> RenderableType:
         """Return the screen, of that size, or of unlimited size."""
@@ -95,8 +99,9 @@ class TopScreen:
         parts: list[RenderableType] = [self._title(size)]
         if not snapshot.logs and not snapshot.endpoints:
             parts.append(Text("\nThis store is empty: no bot has used it yet.", "dim"))
-            if "prefix" in self._store_name:
-                advice = "?prefix=NAME in the URL selects another prefix of the server."
+            if self._other_prefixes:
+                others = sanitize(", ".join(self._other_prefixes))
+                advice = f"?prefix=NAME in the URL selects another prefix of the server: {others}"
                 parts.append(Text(advice, "dim"))
         if snapshot.logs:
             parts += [Text(), self._logs(wide=wide)]

@@ -58,18 +58,22 @@ SYNC_DELAY: Final = 0.5
 """Seconds after a commit until it is synced, with those that followed: it must be on the disk after
 one second."""
 
-CHECKPOINT_INTERVAL: Final = 1000
-"""The pages after which the write-ahead log is copied into the database, each of 4 KiB; fewer on a
-disk with little space, so that the log does not fill it."""
+PAGE_SIZE: Final = 1024
+"""The bytes of a page of a new file: an acknowledgement writes one page, whose checksum is a large
+part of its time. A file keeps the size that it was created with."""
 
-MIN_CHECKPOINT_INTERVAL: Final = 50
-"""The pages after which it is copied on a full disk."""
+CHECKPOINT_SIZE: Final = 4 * 2**20
+"""The bytes after which the write-ahead log is copied into the database; fewer on a disk with
+little space, so that the log does not fill it."""
 
-BYTES_PER_PAGE: Final = 16 * 4096
-"""The bytes of free space for each page of `CHECKPOINT_INTERVAL`."""
+MIN_CHECKPOINT_SIZE: Final = 200 * 1024
+"""The bytes after which it is copied on a full disk."""
 
-PAGES_PER_WRITE: Final = 4
-"""The pages that a transaction adds to the write-ahead log, about, where it appends entries."""
+MAX_WAL_SHARE: Final = 16
+"""`CHECKPOINT_SIZE` is this part of the free space at most: a sixteenth."""
+
+BYTES_PER_WRITE: Final = 16 * 1024
+"""The bytes that a transaction adds to the write-ahead log, about, where it appends entries."""
 
 MAX_WAL_SIZE: Final = 4 * 2**20
 """The bytes to which the write-ahead log is truncated when it was copied completely."""
@@ -121,10 +125,12 @@ class Database:
         """The number of completed jobs. Changed by the thread."""
         self._unsynced = False
         """Whether a commit is to be synced soon. Set with the commit, cleared by the thread."""
-        self._checkpoint_interval = CHECKPOINT_INTERVAL
-        """The pages after which a checkpoint is made. Set by the thread when it opens the file."""
-        self._pages = 0
-        """The pages since the last checkpoint, about. Changed with each commit."""
+        self._checkpoint_size = CHECKPOINT_SIZE
+        """The bytes after which a checkpoint is made. Set by the thread when it opens the file."""
+        self._page_size = PAGE_SIZE
+        """The bytes of a page. Set by the thread when it opens the file."""
+        self._written = 0
+        """The bytes written since the last checkpoint, about. Changed with each commit."""
         self._on_commit: list[Callable[[], object]] = []
         """What is called when the current transaction is committed. Changed by jobs."""
         self._busy_since: float | None = None
@@ -171,7 +177,7 @@ class Database:
         """
         _abandoned.extend((self._connection, self._checkpointer, self._wal, self._worker))
         self._connection = self._checkpointer = self._wal = self._worker = None
-        self._submitted = self._completed = self._pages = 0
+        self._submitted = self._completed = self._written = 0
         self._unsynced, self._busy_since = False, None
 
     async def prepare(self, names: Iterable[str]) -> None:
@@ -223,7 +229,7 @@ class Database:
             connection.execute(statement, parameters)
         except Exception:  # noqa: BLE001  # the transaction that writes it later raises the error
             return False
-        self._committed("soon", 1)
+        self._committed("soon", self._page_size)
         return True
 
     @property
@@ -252,7 +258,7 @@ class Database:
                 return _BUSY  # the thread can wait, or free space
             return to_store_error(error, self.path)
         if sync is not None:
-            self._committed(sync, PAGES_PER_WRITE if sync == "soon" else 1)
+            self._committed(sync, BYTES_PER_WRITE if sync == "soon" else self._page_size)
         return result
 
     async def _run(self, work: Callable[[], T]) -> T:
@@ -288,7 +294,7 @@ class Database:
         """Call *callback* when the transaction of the job that is being executed is committed."""
         self._on_commit.append(callback)
 
-    def _committed(self, sync: Sync, pages: int) -> None:
+    def _committed(self, sync: Sync, size: int) -> None:
         """Arrange for what must follow a commit: a sync, and now and then a checkpoint."""
         worker = self._worker
         if worker is None:
@@ -296,9 +302,9 @@ class Database:
         if sync == "soon" and not self._unsynced:
             self._unsynced = True
             worker.start_timer(SYNC_DELAY)
-        self._pages += pages
-        if self._pages >= self._checkpoint_interval:
-            self._pages = 0
+        self._written += size
+        if self._written >= self._checkpoint_size:
+            self._written = 0
             worker.submit_nowait(self._checkpoint)
 
     # -- on the thread ----------------------------------------------------------------------------
@@ -326,7 +332,7 @@ class Database:
         finally:
             if sync == "now":
                 db.execute("PRAGMA synchronous = NORMAL")
-        self._committed(sync, PAGES_PER_WRITE)
+        self._committed(sync, BYTES_PER_WRITE)
         return result
 
     def _execute_or_free_space(self, job: Job[T], db: sqlite3.Connection) -> T:
@@ -398,8 +404,8 @@ class Database:
         if not self._read_only:
             create_file(path)
         check_files(path)
-        free = shutil.disk_usage(Path(path).parent).free // BYTES_PER_PAGE
-        self._checkpoint_interval = min(CHECKPOINT_INTERVAL, max(MIN_CHECKPOINT_INTERVAL, free))
+        share = shutil.disk_usage(Path(path).parent).free // MAX_WAL_SHARE
+        self._checkpoint_size = min(CHECKPOINT_SIZE, max(MIN_CHECKPOINT_SIZE, share))
         self._retry_while_busy(lambda: self._open_connection(path))
 
     def _open_connection(self, path: str) -> None:
@@ -411,6 +417,7 @@ class Database:
             else:
                 self._connection = self._connect_for_writing(path)
                 self._prepare(self._connection, path)
+                self._page_size = pragma(self._connection, "page_size")
                 self._wal = WalFile(path)
         except BaseException:
             self._close()
@@ -439,6 +446,7 @@ class Database:
     def _connect_for_writing(self, path: str) -> sqlite3.Connection:
         return self._connect(
             path,
+            f"page_size = {PAGE_SIZE}",
             "synchronous = NORMAL",
             "wal_autocheckpoint = 0",
             f"journal_size_limit = {MAX_WAL_SIZE}",
