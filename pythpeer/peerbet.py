@@ -532,6 +532,7 @@ def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
         answer=_PostResponse,
     )
     endpoint.denied_hint = DENIED_HINT
+    endpoint.unknown_outcome = "the message may or may not have been posted"
     return endpoint
 
 

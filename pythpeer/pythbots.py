@@ -65,7 +65,7 @@ UNKNOWN_SEND: Final = "the mail may or may not have been sent"
 """What an error says if the outcome of sending is unknown."""
 
 UNKNOWN_READ: Final = (
-    "unread mail may or may not have been marked as read, and the next read finds it in the history"
+    "unread mail may or may not have been marked as read: the next read looks for it in the history"
 )
 """What an error says if the outcome of reading the unread mail is unknown."""
 

@@ -304,6 +304,7 @@ async def test_an_unknown_outcome_says_that_it_stays_unknown(step: Any) -> None:
         with pytest.raises(OutcomeUnknownError, match="there is no way to find out") as raised:
             await roll(session)
         assert raised.value.endpoint == "peerbet.dice.roll"
+        assert "the roll may or may not have happened" in str(raised.value)
         assert len(server.targets) == 1
 
 
