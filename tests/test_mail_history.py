@@ -85,7 +85,7 @@ async def all_within(seconds: float, *streams: MailStream) -> list[Mail]:
 
 def warnings_about_history(caplog: pytest.LogCaptureFixture) -> list[str]:
     lines = [record.getMessage() for record in caplog.records]
-    # Not those of the failed poll, which announces that the history is read.
+    # Not those of a failed poll, after which the history is read.
     return [line for line in lines if "history" in line and "keeps retrying" not in line]
 
 

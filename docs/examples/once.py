@@ -37,7 +37,7 @@ async def main(session: Session) -> None:
         async for message in session.peerbet.chat_stream(name="once"):
             if message.text != "!ping" or message.is_mine or message.is_bot:
                 continue
-            answer = f"pong, {message.sender}"
+            answer = f"pong {message.id}, {message.sender}"  # no other answer has this text
             # Noted before it is answered. A message that is noted already was redelivered: the bot
             # was killed, or stopped, before the message was acknowledged.
             new = noted.execute("INSERT OR IGNORE INTO noted VALUES (?)", (message.id,)).rowcount
