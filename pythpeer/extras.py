@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 __all__ = ["EXTRAS", "install_advice"]
 
-EXTRAS: Final = {
+EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "cli": ("cyclopts>=4", "rich>=13.6"),
     "otel": ("opentelemetry-api>=1.30",),
     "redis": ("redis>=5.2",),
