@@ -38,8 +38,16 @@ PARALLEL = ("lint", "words", "typing", "dist")
 QUICK = ("-m", "not processes and not browser and not costly and not once", "-n", "logical")
 """Arguments of pytest for the tests that run on every Python."""
 
-MEASURED = ("-m", "not processes and not browser and not costly", "-n", "logical")
-"""Arguments of pytest for the tests whose coverage is measured: those of `QUICK` and ``once``."""
+MEASURED = (
+    *("-m", "not browser and not costly", "-n", "logical"),
+    *(f"--ignore=tests/test_{name}.py" for name in ("kill", "power_failure", "processes")),
+    "--ignore=tests/test_redis_kill.py",
+)
+"""Arguments of pytest for the tests whose coverage is measured.
+
+Left out are the tests that cost most: of a browser, of each feature on Redis, and of processes that
+are killed.
+"""
 
 WHOLE = ("-n", "logical")
 """Arguments of pytest for all tests, on the Python that runs nox."""
@@ -80,8 +88,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 OTHERS = [version for version in PYTHONS if version != RUNNING]
 """The Pythons on which only the tests run whose result may differ."""
 
-COVERED = next((version for version in OTHERS if shutil.which(f"python{version}")), RUNNING)
-"""The Python on which coverage is measured: another one, as the tests run there anyway."""
+COVERED = next((v for v in reversed(OTHERS) if shutil.which(f"python{v}")), RUNNING)
+"""The Python on which coverage is measured: the newest one that does not run all tests."""
 
 TESTS = (
     f"tests-{RUNNING}",
@@ -217,9 +225,8 @@ def tests(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Run tests with coverage, branches included, and report the lines that are not covered.
 
-    Tests with processes or a browser, and costly ones, are left out: with coverage they take
-    minutes, and what they test is mostly in other processes. From 3.14 on, the monitoring of the
-    interpreter records branches, which takes a fraction of the time of tracing.
+    `MEASURED` is most of the tests. From 3.14 on, the monitoring of the interpreter records
+    branches, which takes a fraction of the time of tracing.
     """
     session.install("-e", ".[cli,otel,redis]", *group("test"))
     for stale in ROOT.glob(".coverage*"):

@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ["EXTRAS", "install_advice"]
 
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
-    "cli": ("cyclopts>=4", "rich>=13.6"),
+    "cli": ("cyclopts>=4.4", "rich>=13.6"),
     "otel": ("opentelemetry-api>=1.30",),
     "redis": ("redis>=5.2",),
 }

@@ -125,8 +125,8 @@ class Checker:
         self._windows: list[Window] = []
         self._redeliveries: list[tuple[Violation, Delivery]] = []
         """The violations of a round for which a trouble may still be reported."""
-        self._requests: dict[str, tuple[float, float]] = {}
-        """By endpoint: the time of the last request, and by how much it was recorded late."""
+        self._requests: dict[str, float] = {}
+        """By endpoint: the time of the last request."""
         self._reported: set[tuple[str, str]] = set()
         """The streams and items of which a silence was reported."""
 
@@ -163,16 +163,19 @@ class Checker:
                 reading.due.clear()
 
     def request(self, at: float, endpoint: str, late: float, guard: float) -> None:
-        """A request has arrived; it may have been recorded *late* by that many seconds."""
+        """A request has arrived. Requests of the last seconds may have been recorded *late*.
+
+        A process that stands still measures that only afterwards. A request that was recorded later
+        than after the *guard*, and whose response was lost, seems to be too close to the next one.
+        """
         self.counts["requests"] += 1
-        previous = self._requests.get(endpoint)
-        self._requests[endpoint] = (at, late)
+        previous, self._requests[endpoint] = self._requests.get(endpoint), at
         if previous is None:
             return
-        distance = at - previous[0]
-        if distance + max(0.0, previous[1] - guard) < self._interval - ROUNDING:
+        distance, unknown = at - previous, late if late > guard / 2 else 0.0
+        if distance + unknown < self._interval - ROUNDING:
             self.report(
-                at, "no interval is short", f"{endpoint}: {distance:.3f} s, late {previous[1]:.3f}"
+                at, "no interval is short", f"{endpoint}: {distance:.3f} s, late {late:.3f}"
             )
 
     # -- workers ----------------------------------------------------------------------------------
@@ -330,8 +333,7 @@ class Checker:
         if at - silent_since > SILENCE and (str(reading), text) not in self._reported:
             self._reported.add((str(reading), text))
             requests = ", ".join(
-                f"{endpoint} {at - last:.1f} s ago"
-                for endpoint, (last, _) in self._requests.items()
+                f"{endpoint} {at - last:.1f} s ago" for endpoint, last in self._requests.items()
             )
             details = f"{reading}: {text!r} is due for {at - since:.1f} s, and health is ok"
             details += f"; last requests: {requests}"

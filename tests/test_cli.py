@@ -745,7 +745,7 @@ sys.exit(main(["user", "alice"]))
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert one_line(done.stderr)
-    assert 'pip install "cyclopts>=4" "rich>=13.6"' in done.stderr
+    assert 'pip install "cyclopts>=4.4" "rich>=13.6"' in done.stderr
 
 
 def test_an_import_that_fails_otherwise_is_a_bug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ from pythpeer import (
     SqliteStore,
     TransportError,
 )
+from pythpeer.transport import connection as transport_connection
 from pythpeer.transport.pool import LEARNED_FOR, LIMIT_PER_ENDPOINT, LIMIT_PER_HOST
 
 pytestmark = pytest.mark.anyio
@@ -310,6 +311,49 @@ async def test_there_is_no_second_request_where_the_next_token_may_be_taken() ->
         times = [request.at for request in server.requests]
         assert all(after - before >= 1.0 for before, after in pairwise(times))
         assert len(times) == 4
+
+
+# -- bodies ---------------------------------------------------------------------------------------
+
+
+class PausableTransport(asyncio.Transport):
+    """A transport that only knows whether reading is paused; also what the connector returns."""
+
+    protocol = None
+    paused = False
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        return self
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Data is passed to it by the test."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: object) -> None:
+        """The request does not matter."""
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+async def test_reading_is_paused_while_much_of_a_body_waits() -> None:
+    """Memory is needed for what was asked for, however fast the service sends."""
+    transport = PausableTransport()
+    connection = transport_connection.Connection(transport, 8_190)
+    connection.send(memoryview(b"GET / HTTP/1.1"))
+    connection.data_received(http(200, b"", length=10**9))
+    _, payload = await connection.read_head()
+    for _ in range(20):
+        connection.data_received(bytes(100_000))
+    assert transport.paused
+    assert len(await payload.readany()) > 0
+    assert not transport.paused
 
 
 # -- headers --------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from helpers import DEEP, freeze_collector
 from raw_server import http
 from test_secrecy import KEYED, chain, keyed_session, leaks
 
-from pythpeer import Secret
+from pythpeer import Secret, TransportError
 
 GOOD: Final = http(200, b'{"status":1,"id":1,"messages":[]}')
 
@@ -42,8 +42,9 @@ FAULTS: Final[dict[str, bytes | None]] = {
 """What the server sends to the second request of a connection before it closes it; ``None``: it
 sends nothing, and closes nothing."""
 
-STRIDE: Final = 1 if DEEP else 199
-"""How many lines lie between two interrupts: every line of every case takes half a minute."""
+STRIDE: Final = 199 if not DEEP else 1 if sys.version_info >= (3, 12) else 29
+"""How many lines lie between two interrupts: every line of every case takes half a minute, and
+crashes Python 3.11 itself after some thousand of them."""
 
 
 @contextlib.contextmanager
@@ -149,7 +150,8 @@ class Shown(logging.Handler):
 async def call_interrupted(name: str, url: str, interruption: Interruption) -> None:
     """Make a call, and then a second one that is interrupted."""
     session = await keyed_session(url, timeout=0.1).open()
-    await KEYED[name].run(session, url)
+    with contextlib.suppress(TransportError):  # the time limit is short for a busy machine
+        await KEYED[name].run(session, url)
     try:
         with interruption:
             await KEYED[name].run(session, url)

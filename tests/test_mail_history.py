@@ -351,6 +351,19 @@ async def test_a_history_that_is_not_complete_drops_no_mail(new_store: StoreFact
         assert seen(await all_within(8.0, stream)) == {("hi", True): 2}
 
 
+async def test_a_history_that_becomes_unreadable_drops_no_mail(new_store: StoreFactory) -> None:
+    """A mail that was held back until the history counts is delivered, marked."""
+    async with (
+        Scripted(mail_ids=False, readall_marks=False) as services,
+        services.session(retry=SHORT_BACKOFF, store=new_store()) as session,
+    ):
+        services.script("readnew", DROP_WITHOUT_EFFECT)
+        services.script("readall", OK)
+        services.default_faults["readall"] = TOO_LARGE
+        services.deliver("hi")
+        assert seen(await all_within(8.0, session.pythbots.mail_stream())) == {("hi", True): 2}
+
+
 async def test_a_direct_call_counts_before_it_returns(new_store: StoreFactory) -> None:
     """What may be a duplicate is decided within the call: it returns new mail, and only that."""
     async with (

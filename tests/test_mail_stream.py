@@ -833,6 +833,34 @@ async def test_a_read_is_on_record_before_it_is_sent(
         assert await store.fetch_is_lost() is (end == "drop")
 
 
+async def test_a_new_key_warns_of_mail_under_the_old_one(
+    new_store: StoreFactory, plain: Scripted, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is delivered to the old key only; where there is none, there is no warning."""
+    store = new_store()
+    for number in range(3):
+        plain.deliver(f"mail {number}")
+    async with plain.session(store=store) as session:
+        stream = session.pythbots.mail_stream(name="me")
+        await take(stream, 1)
+        await stream.ack()
+    async with plain.session(store=store, personal_key="another") as session:
+        assert await all_of(session.pythbots.mail_stream(name="me")) == []
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert "2 mails in the store were fetched with another personal key" in warning
+    async with plain.session(store=store) as session:
+        assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == [
+            "mail 1",
+            "mail 2",
+        ]
+        await session.pythbots.mail_stream(name="me").aclose()
+    async with plain.session(store=store) as session:
+        await all_of(session.pythbots.mail_stream(name="me"))
+    async with plain.session(store=store, personal_key="a third") as session:
+        await all_of(session.pythbots.mail_stream(name="me"))
+    assert len(caplog.records) == 1
+
+
 async def test_reads_that_stay_lost_are_logged_once(
     new_store: StoreFactory, plain: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
 from traceback import TracebackException
 
 import pytest
 
+import pythpeer
 from pythpeer import (
+    ChatMessage,
     ChatStream,
     Endpoint,
     InvalidRequestError,
@@ -24,6 +29,7 @@ from pythpeer import (
 from pythpeer.pacing.limiter import Limiter
 from pythpeer.stores import RedisStore
 from pythpeer.testing import Actor, FakeServices, Faults
+from pythpeer.transport.response import RawResponse
 from pythpeer.wire.request import Request
 
 pytestmark = pytest.mark.anyio
@@ -69,6 +75,26 @@ def test_the_traceback_of_a_constructor_can_show_variables(construct: Callable[[
         construct()
     shown = TracebackException.from_exception(caught.value, capture_locals=True)
     assert "self = " in "".join(shown.format())
+
+
+def classes_with_a_repr() -> Iterator[type]:
+    """Yield each class of the package that has a ``__repr__`` of its own."""
+    for module in walk_packages(pythpeer.__path__, "pythpeer."):
+        if module.name.endswith("__main__"):
+            continue
+        for value in vars(import_module(module.name)).values():
+            if isinstance(value, type) and value.__module__ == module.name:
+                code = getattr(vars(value).get("__repr__"), "__code__", None)
+                if code is not None and "pythpeer" in Path(code.co_filename).parts:
+                    yield value
+
+
+def test_every_object_has_a_repr_before_it_is_initialized() -> None:
+    """An interrupt of a constructor leaves such an object in the traceback."""
+    classes = set(classes_with_a_repr()) - {ChatMessage}  # a Struct is created with its fields
+    assert {Session, Secret, Request, Limiter, RawResponse} <= classes
+    for one in classes:
+        assert one.__name__ in repr(object.__new__(one))
 
 
 @pytest.mark.parametrize("name", STREAMS)

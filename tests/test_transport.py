@@ -36,6 +36,7 @@ from raw_server import (
     hang,
     http,
     open_session,
+    send,
     server_context,
     unresponsive_port,
 )
@@ -137,6 +138,15 @@ async def test_reads_share_a_connection() -> None:
         for name in READS * 2:
             await CALLS[name].run(session, server.url)
         assert server.connection_count == 1
+
+
+async def test_a_response_may_end_its_connection() -> None:
+    """With ``Connection: close``, also if the service is slow to close it."""
+    steps = answer(headers=[("Connection", "close")]), answer()
+    async with RawServer(*steps) as server, open_session(server.url) as session:
+        for _ in range(2):
+            await CALLS["user"].run(session, server.url)
+        assert [request.connection for request in server.requests] == [1, 2]
 
 
 @pytest.mark.parametrize(("idle", "connections"), [(3.9, 1), (4.1, 2)])
@@ -538,6 +548,18 @@ async def test_a_gzip_bomb_is_limited(name: str, framed: bool) -> None:
         error, OutcomeUnknownError if name in SINGLE_ATTEMPT else ResponseTooLargeError
     )
     assert peak < 12 * 2**20
+
+
+async def test_a_body_that_unpacks_to_much_is_read_completely() -> None:
+    """Although the parser pauses within it."""
+    body = b" " * 3 * 2**20 + GOOD
+    response = http(200, gzip.compress(body), GZIP)
+    async with (
+        RawServer(send(response)) as server,
+        open_session(server.url, max_body=len(body)) as session,
+    ):
+        await CALLS["user"].run(session, server.url)
+    assert len(server.requests) == 1
 
 
 # -- no connection --------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ..errors import AccessDeniedError, ApiError, RateLimitedError
+from ..misuse import tolerant_repr
 from ..pacing.queue import Priority
 from ..peerbet import MAX_LAST
 from ..secret import Secret
@@ -122,6 +123,7 @@ class _Checkup:
         self._hidden = Hidden(given, texts)
         """The keys, and the texts of requests, which are not shown; never changed."""
 
+    @tolerant_repr
     def __repr__(self) -> str:
         return f"<_Checkup, {len(self._findings)} findings>"
 

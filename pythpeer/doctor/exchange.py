@@ -24,6 +24,7 @@ from ..errors import (
     ResponseTooLargeError,
     TransportError,
 )
+from ..misuse import tolerant_repr
 from ..wire.lenient_json import NO_JSON, NoJson
 from ..wire.query import Json
 from .redact import NOTHING_HIDDEN, Hidden, describe_types, redact_words, type_name
@@ -75,6 +76,7 @@ class Exchange:
     """What must not be shown of the response."""
 
     # The generated one would show headers and body.
+    @tolerant_repr
     def __repr__(self) -> str:
         return f"<Exchange {self.name}>"
 

@@ -15,6 +15,8 @@ async def try_read_body(
     message: Message, payload: Payload, limit: int, endpoint: str
 ) -> Result[bytes]:
     """Return the decompressed body, *limit* bytes at most. Raises where it breaks."""
+    if message.code == 101:  # the bytes that follow are of another protocol
+        return b""
     encoding = message.headers.get("Content-Encoding")
     if encoding is not None:
         encoding = encoding.strip().lower()

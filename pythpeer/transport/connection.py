@@ -150,22 +150,19 @@ class Connection(asyncio.Protocol):
     async def read_head(self) -> tuple[Message, Payload]:
         """Return the head and the body of the response. Interim responses are skipped."""
         for _ in range(MAX_INTERIM):
-            if not self._responses:
-                await self._wait_for_head()
+            # Not in a function of its own: each coroutine that waits is resumed separately.
+            while not self._responses:
+                if self._failure is not None:
+                    raise self._failure
+                self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
             response = self._responses.popleft()
             if not 100 <= response[0].code < 200 or response[0].code == 101:
                 return response
         raise NotHttpError
-
-    async def _wait_for_head(self) -> None:
-        if self._failure is None:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        if self._failure is not None and not self._responses:
-            raise self._failure
 
     @property
     def can_be_kept(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ..misuse import tolerant_repr
+
 __all__ = ["RawResponse"]
 
 
@@ -21,5 +23,6 @@ class RawResponse:
         self.body: Final[bytes] = body
         """Body, decompressed; empty where the status makes it unnecessary and it broke."""
 
+    @tolerant_repr
     def __repr__(self) -> str:
         return f"<RawResponse {self.status}, {len(self.body)} bytes>"

@@ -200,7 +200,8 @@ class Transport:
                 connection.send(render_head(route, attempt.request))
                 head = await connection.read_head()
             message, payload = head
-            body = await self._try_read(attempt, message, payload)
+            self._record_head(attempt, message)
+            body = await try_read_body(message, payload, self._max_body, endpoint.name)
             keep = not route.single_use and payload.at_eof()
         finally:
             pool.release(host, connection, keep=keep)
@@ -243,18 +244,14 @@ class Transport:
         if delay:
             await asyncio.sleep(delay)
 
-    async def _try_read(
-        self, attempt: Attempt, message: Message, payload: Payload
-    ) -> Result[bytes]:
-        """Record the head of the response, and read its body."""
+    @staticmethod
+    def _record_head(attempt: Attempt, message: Message) -> None:
+        """Record that the head of the response has arrived."""
         status = message.code
         attempt.permit.on_answered(status)
         if status == 429 or status >= 500:
             # The status is enough, so a broken body does not hide it, or its Retry-After.
             attempt.response = RawResponse(status, message.headers, b"")
-        if status == 101:  # the bytes that follow are of another protocol
-            return b""
-        return await try_read_body(message, payload, self._max_body, attempt.request.endpoint.name)
 
     def abort(self) -> None:
         """Let requests fail that are under way, except destructive reads."""

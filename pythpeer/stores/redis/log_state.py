@@ -98,7 +98,7 @@ class LogState(Generic[T]):
         self._tag = keys.tag
         self._max_length = "" if max_length is None else max_length
         """The number of entries to keep, as the scripts expect it."""
-        self._fetch_time = to_microseconds(topic.fetch_timeout) if topic.destructive else 0
+        self.fetch_time: int = to_microseconds(topic.fetch_timeout) if topic.destructive else 0
         """The time of a fetch at most, as the scripts expect it."""
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(topic.item).decode
@@ -121,7 +121,7 @@ class LogState(Generic[T]):
     @property
     def script_head(self) -> tuple[Argument, Argument]:
         """The first arguments of scripts that need the end of the log."""
-        return self._known, self._fetch_time
+        return self._known, self.fetch_time
 
     @property
     def known(self) -> str:

@@ -155,7 +155,7 @@ class GroupReader(Reader[T]):
         for reader in list(self._state.readers):
             if isinstance(reader, GroupReader) and reader.name == self.name:
                 await reader.flush()
-        position: int | None = await self._run_command("position")
+        position: int | None = await self._run_command("position", self._state.fetch_time)
         others: list[int | None] = await self._state.run_in_others(
             "group", "position", self.name, ""
         )

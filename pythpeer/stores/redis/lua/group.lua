@@ -28,7 +28,10 @@ local function delete_dead_consumers()
 end
 
 if command == 'position' then
-  return position_in_chain(name)
+  local position = position_in_chain(name)
+  -- A name that seems to be new may have existed before, and may lack what others have.
+  if not position and tonumber(ARGV[4] or '0') > 0 and was_emptied() then return 0 end
+  return position
 elseif command == 'seek if new' then
   if not group(name) then make_group(name, tonumber(ARGV[4])) end
   delete_dead_consumers()

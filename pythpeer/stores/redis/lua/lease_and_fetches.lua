@@ -55,7 +55,6 @@ elseif command == 'lost fetches' then
 elseif command == 'copies' then
   return redis.call('HGETALL', SEEN)
 elseif command == 'max acknowledged' then
-  if was_emptied() then return 0 end  -- a name that seems new may have existed before
   return tonumber(redis.call('HGET', META, 'acknowledged') or '0')
 elseif command == 'direct position' then
   local position = redis.call('HGET', META, 'direct')
