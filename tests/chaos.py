@@ -40,7 +40,7 @@ from chaos_checker import Checker, Kind, Lateness, Violation
 from fork_server import ForkedProcess, ForkServer
 from proc_chaos import MAX_LATE, STORE_UNUSABLE, Settings
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis_proxy import RedisProxy
 from scripted import (
     API_ERROR,
@@ -392,6 +392,9 @@ class SqliteTrouble:
                 with run.no_file_over(1):
                     await asyncio.sleep(action.seconds)
 
+    async def measure(self, was_late: Callable[[float, float], object]) -> None:
+        """Do nothing: streams of a file share no items."""
+
     def _lock(self, seconds: float) -> None:
         """Hold the file's lock for writing, as a backup does."""
         with closing(sqlite3.connect(self.address, timeout=20.0, isolation_level=None)) as other:
@@ -476,10 +479,37 @@ class RedisTrouble:
             case _:
                 await self._configured("requirepass", "another", "", action.seconds, "another")
 
+    async def measure(self, was_late: Callable[[float, float], object]) -> None:
+        """Measure how long the server takes to respond: if it is long, workers seem to be dead."""
+        while True:
+            with suppress(OSError):
+                await self._measure(was_late)
+            await asyncio.sleep(0.1)
+
+    async def _measure(self, was_late: Callable[[float, float], object]) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        with closing(writer):
+            while True:
+                sent = now()
+                writer.write(b"PING\r\n")
+                if not await reader.readline():
+                    return  # the connection was killed
+                if now() > sent + MAX_LATE:
+                    was_late(now(), now() - sent)
+                await asyncio.sleep(0.1)
+
     async def _command(self, *words: str, password: str | None = None) -> None:
         def execute() -> None:
             with Redis(port=self._server.port, password=password) as client:
-                client.execute_command(*words)
+                while True:
+                    try:
+                        client.execute_command(*words)
+                    except ResponseError as error:
+                        if not str(error).startswith("BUSY"):
+                            raise
+                        time.sleep(0.05)  # another action keeps the server busy
+                    else:
+                        return
 
         await asyncio.to_thread(execute)
 
@@ -658,9 +688,8 @@ class Run:
                 )
                 self.workers.append(Worker(self, settings))
                 self.workers[-1].start()
-            background = [
-                asyncio.ensure_future(task) for task in (self._measure(), self._supervise())
-            ]
+            measures = self._measure(), self._store.measure(self.checker.was_late)
+            background = [asyncio.ensure_future(task) for task in (*measures, self._supervise())]
             try:
                 await self._wait(lambda: all(worker.has_begun for worker in self.workers), 60.0)
                 self.checker.forget_due_messages()  # a stream starts with what comes after it

@@ -78,6 +78,24 @@ async def test_a_new_program_and_an_older_one_share_the_log(
         assert [entry.item for entry in entries] == [Item(3), Item(4)]
 
 
+async def test_a_name_receives_mail_whose_ids_are_given_anew(
+    server: VirtualRedisStore, program: Callable[[], RedisStore]
+) -> None:
+    """A new program has appended it before the older one with the name has noticed anything."""
+    old = (await open_store(program())).log(MAIL)
+    await old.append(new_mails(1, 2, 3))
+    reader, position = old.reader("team"), 0
+    await reader.seek_if_new(0)
+    while position < 3:
+        position = (await read_ids(reader, position))[-1]
+    await reader.flush()
+    await flush_server(server.port)
+    new = (await open_store(program())).log(MAIL)
+    await new.append(new_mails(4))
+    await old.lost_fetches()
+    assert [entry.item for entry in await reader.read(position, 100)] == [Item(4)]
+
+
 @pytest.mark.parametrize("appended", [0, 2])
 async def test_fetches_count_as_lost_twice(
     server: VirtualRedisStore, program: Callable[[], RedisStore], appended: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import random
 import select
 import tracemalloc
 import zlib
@@ -56,6 +57,7 @@ from pythpeer import (
     TransportError,
 )
 from pythpeer.transport import RawResponse
+from pythpeer.transport.aiohttp_names import READ_SIZE
 from pythpeer.transport.pool import CONNECT_TIMEOUT, KEEPALIVE_TIMEOUT, LIMIT_PER_ENDPOINT
 
 pytestmark = pytest.mark.anyio
@@ -514,6 +516,18 @@ async def test_a_body_may_have_exactly_so_many_bytes(framing: str) -> None:
         assert isinstance(error, ResponseTooLargeError)
         assert error.limit == MAX_BODY
         assert error.endpoint == "pythbots.userinfo"
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_reading_of_a_large_body_pauses_and_continues(framing: str) -> None:
+    """It arrives whole, although more of it arrives at a time than may wait to be read."""
+    # White space that gzip makes four times smaller, so that what is read at a time is too much.
+    body = GOOD + random.Random(1).randbytes(12 * READ_SIZE).translate(b" \t\n\r" * 64)
+    async with (
+        RawServer(drop(FRAMINGS[framing](body))) as server,
+        open_session(server.url, max_body=len(body)) as session,
+    ):
+        await CALLS["user"].run(session, server.url)
 
 
 @pytest.mark.parametrize("head", [http(200, b"", length=10**12), http(200, b"", length=None)])

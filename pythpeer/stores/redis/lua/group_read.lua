@@ -16,7 +16,10 @@ local name, consumer = ARGV[3], ARGV[4]
 local limit, position = tonumber(ARGV[6]), tonumber(ARGV[7])
 
 local last = head_since(ARGV[1], tonumber(ARGV[2]))
-if not group(name) then make_group(name, position) end  -- the server has lost it
+if not group(name) then
+  -- The server has lost it, and may have given the ids before the position to others.
+  make_group(name, math.min(position, shared_up_to(known_run(ARGV[8]))))
+end
 local held, acks = {}, 10 + ARGV[9]
 for index = 10, acks - 1 do held[ARGV[index] .. '-0'] = true end
 acknowledge(name, ARGV[8], optional(ARGV[acks]), rest(acks + 1))
