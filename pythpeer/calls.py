@@ -230,13 +230,11 @@ class Caller:
         finally:
             permit.close()
         if isinstance(response, PythpeerError):
-            return self._record_outcome(
-                permit, classify_failure(endpoint.effect, response, permit.status)
-            )
+            return self._record_outcome(permit, classify_failure(endpoint, response, permit.status))
         if on_response is not None:
             on_response(response)
         result = try_parse_response(
-            endpoint, response.status, response.body, request.secrets, request.texts
+            endpoint, response.status, response.body, request.secrets, request.texts, request.size
         )
         if not isinstance(result, PythpeerError):
             self.outcomes[permit.limiter.name].record(None)
@@ -246,9 +244,7 @@ class Caller:
             permit.on_throttled(result.retry_after)
         elif response.status == 503:
             permit.pause(parse_retry_after(response.headers))
-        return self._record_outcome(
-            permit, classify_failure(endpoint.effect, result, permit.status)
-        )
+        return self._record_outcome(permit, classify_failure(endpoint, result, permit.status))
 
     async def _try_send(self, request: Request[object], permit: Permit) -> Result[RawResponse]:
         """Send *request* once, with a new token if that of *permit* has expired by then."""

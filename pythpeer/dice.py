@@ -121,6 +121,7 @@ def make_roll_endpoint(url: str, denied_hint: str) -> Endpoint[DiceRoll]:
         any_status_is_error=True,
         denied_hint=denied_hint,
         min_timeout=MIN_TIMEOUT,
+        unknown_outcome="the roll may or may not have happened",
     )
 
 

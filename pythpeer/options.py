@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Final, Self, TypedDict, TypeVar, cast
 
 import msgspec
@@ -25,6 +26,7 @@ __all__ = [
     "check_ssl_context",
     "check_store",
     "check_type",
+    "misspelt_rates",
 ]
 
 T = TypeVar("T")
@@ -42,6 +44,9 @@ TEXT_VARIABLES: Final = {
     "personal_key_param": "PYTHPEER_PERSONAL_KEY_PARAM",
 }
 """The environment variable of each option that is text and no key."""
+
+SIMILARITY: Final = 0.8
+"""How similar the name of an endpoint is at least, from 0 to 1, to count as misspelt."""
 
 STORE_VARIABLE: Final = "PYTHPEER_STORE"
 """The environment variable of the store."""
@@ -200,6 +205,17 @@ def check_rates(rates: object) -> dict[str, Rate]:
         check_text("an endpoint's name", name): check_type(f"rates[{name!r}]", Rate, rate)
         for name, rate in cast("Mapping[object, object]", rates).items()
     }
+
+
+def misspelt_rates(rates: Mapping[str, Rate], known: Collection[str]) -> dict[str, list[str]]:
+    """Return the names in *rates* that are similar to *known* ones, with those, the best first.
+
+    Other unknown names are those of the user's own endpoints.
+    """
+    similar = {
+        name: get_close_matches(name, known, 2, SIMILARITY) for name in rates if name not in known
+    }
+    return {name: matches for name, matches in similar.items() if matches}
 
 
 def check_type(name: str, kind: type[T], value: object) -> T:

@@ -236,9 +236,10 @@ class Peerbet:
         read four times within some seven seconds, in search of a public message of the same text by
         the owner of the key whose id belongs to no other post of this session. Its id is returned.
         If there is none, or reading fails, `OutcomeUnknownError` is still raised, with a note that
-        names the reason: the message may arrive later. A message of the same text cannot be told
-        apart from this one if another program posts it with the same key in that time, or if it
-        arrives late from an earlier post of unknown outcome.
+        names the reason: the message may arrive later. It helps within this call only: after a
+        restart nothing is known of posts of an earlier run. A message of the same text cannot be
+        told apart from this one if another program posts it with the same key in that time, or if
+        it arrives late from an earlier post of unknown outcome.
 
         Args:
             text: The text, 1 to 250 characters.
@@ -531,6 +532,7 @@ def make_post_endpoint(url: str) -> Endpoint[_PostResponse]:
         answer=_PostResponse,
     )
     endpoint.denied_hint = DENIED_HINT
+    endpoint.unknown_outcome = "the message may or may not have been posted"
     return endpoint
 
 

@@ -29,7 +29,7 @@ from .stores.base import Topic
 from .streams.destructive import DecodedItem, DestructiveSource, Reads, fetch_timeout
 from .streams.poller import Poller, Pollers
 from .streams.stream import Stream
-from .validation import check_integer, check_text, percent_encode
+from .validation import check_integer, check_text
 from .wire.endpoints import Effect, Endpoint, ParsedEndpoint
 from .wire.fields import Fields, list_parser, object_parser, parse_success
 from .wire.lenient_json import canonical_json
@@ -41,10 +41,6 @@ __all__ = ["ChatStats", "Mail", "MailStream", "PythBots", "StaffMember", "User"]
 logger: Final = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-MAX_ENCODED_MAIL: Final = 7500
-"""Bytes of a mail's text in the URL at most. Servers commonly reject a request line over 8 KB; the
-rest is for the path, the key and the recipient."""
 
 LOOKUP_RATE: Final = Rate(1.0, 3)
 """The default rate of each look-up: one per second, with bursts of three."""
@@ -63,6 +59,15 @@ API_KEY_HINT: Final = (
     "set pythbots_api_key, or PYTHPEER_PYTHBOTS_API_KEY, to a key with the permission"
 )
 """What to do if a look-up is rejected."""
+
+
+UNKNOWN_SEND: Final = "the mail may or may not have been sent"
+"""What an error says if the outcome of sending is unknown."""
+
+UNKNOWN_READ: Final = (
+    "unread mail may or may not have been marked as read: the next read looks for it in the history"
+)
+"""What an error says if the outcome of reading the unread mail is unknown."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,8 +181,12 @@ class PythBots:
         self.staff_endpoint: Final = crank_endpoint(url)
         self.stats_endpoint: Final = cstats_endpoint(url)
         param = self.key_param
-        self.send_endpoint: Final = mail_endpoint(url, parse_success, Effect.WRITE, param)
-        self.unread_endpoint: Final = mail_endpoint(url, parse_mails, Effect.CONSUME, param)
+        self.send_endpoint: Final = mail_endpoint(
+            url, parse_success, Effect.WRITE, param, UNKNOWN_SEND
+        )
+        self.unread_endpoint: Final = mail_endpoint(
+            url, parse_mails, Effect.CONSUME, param, UNKNOWN_READ
+        )
         self.history_endpoint: Final = mail_endpoint(url, parse_mails, Effect.READ, param)
         mail_account = account_of(personal_key)
         lookup_account = account_of(api_key)
@@ -252,8 +261,9 @@ class PythBots:
 
         Args:
             to: The recipient's user name, or user id.
-            text: The text of the mail; it must not be empty. No limit is documented;
-                percent-encoded it may have 7,500 bytes, because servers reject longer URLs.
+            text: The text of the mail; it must not be empty. How long it may be is not documented.
+                It is part of the URL, which many servers limit to some 8,000 bytes after encoding:
+                a longer one is mostly an `HttpStatusError` with the status 400, 413 or 414.
             timeout: Seconds of one attempt at most, in place of those of the session.
 
         Raises:
@@ -265,13 +275,6 @@ class PythBots:
         endpoint = self.send_endpoint.with_timeout(timeout)
         recipient = _user_param("to", to, endpoint.name)
         check_text("text", text, endpoint=endpoint.name)
-        length = len(percent_encode("text", text, endpoint.name))
-        if length > MAX_ENCODED_MAIL:
-            raise InvalidRequestError(
-                f"text takes {length} bytes of the URL, {length - MAX_ENCODED_MAIL} too many: a"
-                " letter of ASCII takes one byte, any other character up to 12",
-                endpoint=endpoint.name,
-            )
         name = "user" if isinstance(to, str) else "id"
         await self._caller.call(self._mail_request(endpoint, {name: recipient, "message": text}))
 
@@ -357,33 +360,12 @@ class PythBots:
             self._mail_request(history, {"readall": FLAG}),
         )
 
-    async def _warn_of_other_key(self) -> None:
-        """Log a WARNING if the store has mail of another key that waits for a session with it."""
-        prefix = self._topic.name.rpartition(" ")[0] + " "
-        mails = sum(
-            min((reader.lag for reader in log.readers), default=0)
-            for log in (await self._pollers.snapshot()).logs
-            if log.topic.startswith(prefix)
-        )
-        if mails:
-            logger.warning(
-                "%s: the store has %d mails of another personal key that no stream has "
-                "acknowledged; only a session with that key delivers them",
-                self.unread_endpoint.name,
-                mails,
-            )
-
     def _mail_poller(self) -> tuple[Poller[Mail], DestructiveSource[Mail]]:
         """Return the poller of unread mail and its source, which direct calls use as well."""
         reads = self._mail_reads()
         poller = self._pollers.get(
             self._topic,
-            lambda: DestructiveSource(
-                self._caller,
-                reads,
-                mark_recovered=_mark_recovered,
-                on_new_log=self._warn_of_other_key,
-            ),
+            lambda: DestructiveSource(self._caller, reads, mark_recovered=_mark_recovered),
         )
         return poller, cast("DestructiveSource[Mail]", poller.source)
 
@@ -413,32 +395,37 @@ def cstats_endpoint(url: str) -> Endpoint[ChatStats]:
 
 
 def mail_endpoint(
-    url: str, parse: Callable[[Json], T], effect: Effect, key_param: str = KEY_PARAM
+    url: str,
+    parse: Callable[[Json], T],
+    effect: Effect,
+    key_param: str = KEY_PARAM,
+    unknown_outcome: str | None = None,
 ) -> Endpoint[T]:
     """Make the endpoint of ``/api/mail.php?personal_key=``, for one of its three uses."""
     hint = (
         f"the personal key was sent as {key_param}: personal_key_param, or"
         " PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling"
     )
-    return _make_endpoint("pythbots.mail", f"{url}/api/mail.php", parse, MAIL_RATE, effect, hint)
+    return ParsedEndpoint(
+        "pythbots.mail",
+        f"{url}/api/mail.php",
+        parse=parse,
+        rate=MAIL_RATE,
+        effect=effect,
+        status_means_success=False,
+        denied_hint=hint,
+        unknown_outcome=unknown_outcome,
+    )
 
 
-def _make_endpoint(
-    name: str,
-    url: str,
-    parse: Callable[[Json], T],
-    rate: Rate,
-    effect: Effect = Effect.READ,
-    denied_hint: str = API_KEY_HINT,
-) -> Endpoint[T]:
+def _make_endpoint(name: str, url: str, parse: Callable[[Json], T], rate: Rate) -> Endpoint[T]:
     return ParsedEndpoint(
         name,
         url,
         parse=parse,
         rate=rate,
-        effect=effect,
         status_means_success=False,
-        denied_hint=denied_hint,
+        denied_hint=API_KEY_HINT,
     )
 
 
@@ -447,7 +434,8 @@ def _user_param(name: str, user: object, endpoint: str) -> str | int:
     if isinstance(user, str):
         return check_text(name, user, endpoint=endpoint)
     if isinstance(user, bool) or not isinstance(user, int):
-        problem = f"must be a user name or a user id, not {type(user).__name__}"
+        given = None if user is None else type(user).__name__
+        problem = f"must be a user name or a user id, not {given}"
         raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
     return check_integer(name, user, 1, endpoint=endpoint)
 

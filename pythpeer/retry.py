@@ -24,7 +24,7 @@ from .errors import (
     TransportError,
 )
 from .validation import check_integer, check_seconds
-from .wire.endpoints import Effect
+from .wire.endpoints import Effect, Endpoint
 
 __all__ = ["Retry", "backoff", "classify_failure", "is_transient"]
 
@@ -110,14 +110,16 @@ def backoff(attempt: int, base: float, cap: float) -> float:
     return random.uniform(0.0, min(cap, base * 2.0 ** min(attempt - 1, 60)))
 
 
-def classify_failure(effect: Effect, error: PythpeerError, status: int | None) -> PythpeerError:
-    """Return the error to raise for a request of this *effect* that failed with *error*.
+def classify_failure(
+    endpoint: Endpoint[object], error: PythpeerError, status: int | None
+) -> PythpeerError:
+    """Return the error to raise for a request to *endpoint* that failed with *error*.
 
     *status* is the HTTP status, ``None`` without a response. A failed read has no effect. A write
     that left, and whose response is neither the documented JSON nor an error message, may have
     happened: the result is an `OutcomeUnknownError`.
     """
-    if effect is Effect.READ:
+    if endpoint.effect is Effect.READ:
         return error
     if isinstance(error, HttpStatusError):
         unknown = status is not None and status >= SERVER_ERRORS
@@ -128,9 +130,8 @@ def classify_failure(effect: Effect, error: PythpeerError, status: int | None) -
     if not unknown:
         return error
     text = str(error.args[0]) if error.args else ""
-    request = "the write" if effect is Effect.WRITE else "the destructive read"
     return OutcomeUnknownError(
-        f"{request} may or may not have happened ({text})", endpoint=error.endpoint, status=status
+        f"{endpoint.unknown_outcome} ({text})", endpoint=error.endpoint, status=status
     )
 
 

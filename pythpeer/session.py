@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
 import anyio
 import msgspec
@@ -26,6 +27,7 @@ from .options import (
     check_ssl_context,
     check_store,
     check_type,
+    misspelt_rates,
 )
 from .pacing.bucket import Rate
 from .pacing.limiter import Limiter
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["Session", "SessionOptions"]
 
 T = TypeVar("T")
+
+logger: Final = logging.getLogger(__name__)
 
 # No output, unless the program configures logging.
 logging.getLogger(__package__).addHandler(logging.NullHandler())
@@ -109,7 +113,8 @@ class Session(AsyncContextOnly):
         pythbots_url: The address of PythBots: https, or plain http to this machine.
         personal_key_param: The name of the mail service's parameter for the personal key: by
             default ``"personal_key"``. The documentation shows it as ``personalkey``.
-        rates: Rates by endpoint name, in place of the defaults.
+        rates: Rates by endpoint name, in place of the defaults. A name that is similar to that of a
+            built-in endpoint is logged at WARNING when the session is opened.
         retry: The retry policy for failed reads; by default 4 attempts, with random delays of at
             most 0.5 s at first, doubled each time, and never more than 30 s.
         timeout: Seconds of one attempt at most, header and body, counted from its token; more than
@@ -305,6 +310,27 @@ class Session(AsyncContextOnly):
         if self._transport is not None and loop is not None and not loop.is_closed():
             self._pollers.stop.make(loop)
 
+    async def wait_stopping(self, timeout: float | None = None) -> bool:
+        """Wait until `stop` is called, at most *timeout* seconds. Returns `stopping`.
+
+        A program that pauses waits here instead of sleeping, so that a stop ends the pause.
+
+        Args:
+            timeout: Seconds to wait at most; ``None`` or ``math.inf`` for no limit.
+
+        Raises:
+            InvalidRequestError: If *timeout* is not valid.
+            SessionClosedError: If the session is not open, or was closed without a call of `stop`.
+        """
+        seconds = math.inf if timeout is None else check_timeout("timeout", timeout)
+        stop = self._pollers.stop
+        if not stop.made:
+            self._require_open()
+            await stop.wait(seconds)
+        if not stop.made:
+            self._require_open()
+        return stop.made
+
     def health(self) -> SessionHealth:
         """Return the state of endpoints and streams at this moment; msgspec encodes it as JSON.
 
@@ -379,6 +405,7 @@ class Session(AsyncContextOnly):
                 return self
             from .transport import Transport  # late: it imports aiohttp, which takes long
 
+            self._report_misspelt_rates()
             check_ssl_context(self._ssl_context)  # it may have been changed
             if not self._store_open:
                 await self._store.open()
@@ -393,6 +420,19 @@ class Session(AsyncContextOnly):
             self._hooks.reset()
             self._pollers.open(self._store, self._caller.retry)
         return self
+
+    def _report_misspelt_rates(self) -> None:
+        """Log a WARNING for each rate whose name is similar to that of a built-in endpoint."""
+        services = (self._peerbet, self._pythbots)
+        known = [endpoint.name for service in services for endpoint, _ in service.endpoint_accounts]
+        for name, similar in misspelt_rates(self._rates, known).items():
+            logger.warning(
+                "rates: no endpoint is called %r, did you mean %s? Only an endpoint of your own "
+                "with that name has this rate",
+                name,
+                " or ".join(map(repr, similar)),
+                extra={"endpoint": name, "similar": similar},
+            )
 
     async def aclose(self) -> None:
         """Close the session. Calls and streams that wait raise `SessionClosedError`. Idempotent.

@@ -43,6 +43,7 @@ INTERNAL: Final = {
     *("Endpoint.convert", "Endpoint.decode", "Endpoint.segments"),
     *("Endpoint.decode_rejects_errors", "Endpoint.status_means_success"),
     *("Endpoint.any_status_is_error", "Endpoint.denied_hint", "Endpoint.min_timeout"),
+    "Endpoint.unknown_outcome",
     *("FakeChat.user_of", "FakeDice.answer", "FakeDice.delay"),
     *("Limiter.acquire", "Limiter.try_acquire", "Limiter.is_held"),
     *("Limiter.permit_postponed",),

@@ -156,10 +156,37 @@ def test_the_screen_shows_rates_lag_and_pacing() -> None:
     assert [line.split() for line in lines if "bot  " in line] == [["bot", "1,000", "0"]]
     assert words_of(lines, "pythbots.mail") == [
         *("pythbots.mail", "pythbots.org", "key", "0123"),
-        *("fetches", "pending:", "2", "not", "polled", "now", "0", "0.0", "no", "name", "yet"),
+        *("fetches", "pending:", "2", "not", "polled", "0", "0.0", "no", "name", "yet"),
     ]
     assert words_of(lines, "peerbet.chat.get")[-6:] == ["8", "60.0", "0", "0", "12", "s"]
     assert words_of(lines, "lag: ")[1:3] == ["messages", "or"]
+
+
+@pytest.mark.parametrize(
+    ("idle_for", "shown"),
+    [
+        (None, "not polled"),
+        (0.0, "polled 2 s ago"),
+        (2.4, "polled 4 s ago"),
+        (100.0, "polled 102 s ago"),
+        (598.0, "polled 10 min ago"),
+        (7198.0, "polled 2 h ago"),
+        (9 * 86400.0, "polled 9 days ago"),
+    ],
+)
+def test_a_log_without_a_leader_shows_when_it_was_polled(
+    idle_for: float | None, shown: str
+) -> None:
+    """A bot with a long interval has the lease only for a part of it."""
+    for has_leader in (True, False):
+        document = log(MAIL, has_leader=has_leader, idle_for=idle_for)
+        (line,) = [
+            line
+            for line in render(StoreSnapshot((document,), ()), width=140)
+            if line.startswith("pythbots.mail")
+        ]
+        assert (shown in line) == (not has_leader)
+        assert ("polled" in line) == (not has_leader)
 
 
 def test_a_narrow_title_keeps_the_end_of_the_path() -> None:
@@ -198,6 +225,19 @@ def test_an_empty_store_is_named_as_such() -> None:
     assert "This store is empty: no bot has used it yet." in render(StoreSnapshot((), ()))
 
 
+def test_an_empty_store_of_a_server_names_the_prefixes_of_others() -> None:
+    """A bot with a prefix of its own is not found otherwise; sanitized, as others wrote it."""
+    screen = TopScreen("Redis at h:6379/0, prefix 'main'")
+    console = Console(file=io.StringIO(), width=140, height=30, theme=THEME_256)
+    for snapshot, shown in ((StoreSnapshot((), ()), True), (StoreSnapshot((log(),), ()), False)):
+        screen.add(0.0, snapshot, ["dash", "evil\x1b[2J"])
+        with console.capture() as capture:
+            console.print(screen.render(ConsoleDimensions(140, 30)))
+        assert ("?prefix=NAME" in capture.get()) == shown
+        assert ("server: dash, evil" in capture.get()) == shown
+        assert "\x1b[2J" not in capture.get()
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 
@@ -228,7 +268,7 @@ def test_without_a_terminal_there_is_one_snapshot(run: Run, file: Path) -> None:
     assert "hello" in out
     assert "\x1b" not in out
     words = next(line.split() for line in out.splitlines() if line.startswith("peerbet.chat "))
-    assert words[-7:] == ["polled", "now", "2", "bot", "1", "1", "▏"]
+    assert words[-7:] == ["not", "polled", "2", "bot", "1", "1", "▏"]
 
 
 def test_each_snapshot_is_a_line_of_json(

@@ -20,6 +20,7 @@ from pythpeer import (
     DiceRoll,
     DiceStats,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     RateLimitedError,
     Session,
@@ -162,7 +163,7 @@ async def test_invalid_arguments_send_nothing(
 async def test_a_roll_needs_a_key(fake: FakeServices) -> None:
     """The error names the option and the variable."""
     async with fake.session(peerbet_key=None) as session:
-        with pytest.raises(InvalidRequestError, match="PYTHPEER_PEERBET_KEY"):
+        with pytest.raises(MissingKeyError, match="PYTHPEER_PEERBET_KEY"):
             await roll(session)
     assert fake.requests == []
 
@@ -303,6 +304,7 @@ async def test_an_unknown_outcome_says_that_it_stays_unknown(step: Any) -> None:
         with pytest.raises(OutcomeUnknownError, match="there is no way to find out") as raised:
             await roll(session)
         assert raised.value.endpoint == "peerbet.dice.roll"
+        assert "the roll may or may not have happened" in str(raised.value)
         assert len(server.targets) == 1
 
 

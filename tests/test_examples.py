@@ -90,6 +90,7 @@ Cause = Callable[[FakeServices, str], str]
 EXAMPLES: Final[Mapping[str, tuple[Cause, ...]]] = {
     "ping": (ping,),
     "commands": (ping, who),
+    "once": (ping,),
     "moderator": (repeat,),
     "mail_responder": (mail,),
     "archive": (talk,),
@@ -105,9 +106,11 @@ OTHERS: Final = {"archive_query", "systemd_bot", "web_app"}
 class Program:
     """An example, which is started and stopped as often as a test needs."""
 
-    def __init__(self, name: str, fake: FakeServices) -> None:
+    def __init__(self, name: str, fake: FakeServices, **constants: float) -> None:
         self.name = name
         """The name of the file."""
+        self.constants = constants
+        """Constants of the program that have another value here."""
         self.output = io.StringIO()
         """What the program has printed."""
         self.task: asyncio.Task[None] | None = None
@@ -146,6 +149,7 @@ class Program:
         with patch.object(pythpeer, "run", run):
             exec(compile(source, self.name, "exec"), names)
         names["MESSAGES"] = 10_000  # the dashboard shows all of them
+        names.update(self.constants)
         [call] = calls
         return call
 
@@ -246,7 +250,7 @@ def test_all_bots_send_in_the_same_way() -> None:
     """Each file can be copied alone, so each contains the function; what one test shows holds."""
     sources = [source_of(path.stem) for path in FOLDER.glob("*.py")]
     copies = [function(source, "send") for source in sources if "async def send" in source]
-    assert len(copies) == 6
+    assert len(copies) == 7
     assert len(set(copies)) == 1
     assert function(source_of("systemd_bot"), "main") == function(source_of("ping"), "main")
 
@@ -288,6 +292,55 @@ async def test_without_its_key_an_example_ends_at_the_first_answer(
     async with program.running():
         await asyncio.sleep(10.0)
     assert program.received("user1")["chat"] == 1
+
+
+@pytest.mark.parametrize("outage", [False, True], ids=["", "the chat cannot be read"])
+@pytest.mark.parametrize(
+    ("name", "posted", "answers"), [("once", True, 1), ("once", False, 1), ("ping", True, 2)]
+)
+async def test_a_killed_bot_answers_once_if_it_looks_first(
+    name: str, posted: bool, answers: int, outage: bool, fake: FakeServices
+) -> None:
+    """Killed after the service has performed the post, or before; others answer once more."""
+    program = Program(name, fake)
+    fake.faults.add("peerbet.chat.set", Fault.slow(0.01), Fault.hang(effect=posted))
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.chat.say("user1", "!ping")
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(5.0)
+            assert program.task is not None
+            program.task.cancel()
+            await asyncio.sleep(1.0)
+    if outage:
+        fake.faults.add("peerbet.chat.get", Fault.http(500), times=9)
+    async with program.running():
+        await asyncio.sleep(90.0)
+        fake.chat.say("user1", "!ping")
+        await asyncio.sleep(5.0)
+    texts = [message.text for message in fake.chat.messages if message.bot]
+    assert len(texts) == 2 + answers
+    assert len(set(texts)) == (3 if name == "once" else 1)
+
+
+async def test_a_bot_that_stops_before_it_could_look_answers_later(fake: FakeServices) -> None:
+    """It does not post what may have been posted."""
+    program = Program("once", fake)
+    fake.faults.add("peerbet.chat.set", Fault.hang())
+    with pytest.raises(AssertionError, match="ended by itself"):  # noqa: PT012
+        async with program.running():
+            fake.chat.say("user1", "!ping")
+            await asyncio.sleep(3.0)
+            assert program.task is not None
+            program.task.cancel()
+            await asyncio.sleep(1.0)
+    for fault in (Fault.http(500), None):
+        fake.faults.clear()
+        if fault is not None:
+            fake.faults.always("peerbet.chat.get", fault)
+        async with program.running():
+            await asyncio.sleep(30.0)
+    assert [message.text for message in fake.chat.messages if message.bot] == ["pong 1, user1"]
 
 
 @pytest.mark.costly
@@ -341,7 +394,9 @@ async def test_the_dashboard_shows_its_state(fake: FakeServices) -> None:
     assert [stream.cursor for stream in health.streams] == [fake.chat.messages[-1].id]
 
 
-@pytest.mark.parametrize("name", ["ping", "commands", "moderator", "mail_responder", "survivor"])
+@pytest.mark.parametrize(
+    "name", ["ping", "once", "commands", "moderator", "mail_responder", "survivor"]
+)
 async def test_an_answer_that_was_not_sent_is_sent_after_a_restart(
     name: str, fake: FakeServices
 ) -> None:
@@ -418,6 +473,35 @@ async def test_a_mistake_in_the_program_does_not_end_the_bot(
     assert [record.getMessage() for record in caplog.records if record.exc_info] == [
         "an item is skipped"
     ]
+
+
+@pytest.mark.parametrize("status", [400, 413, 414])
+async def test_a_text_that_is_too_long_for_the_server_does_not_end_the_bot(
+    status: int, fake: FakeServices, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not sent again, also not after a restart, and the next one is sent."""
+    program = Program("survivor", fake)
+    fake.faults.add("pythbots.mail.send", Fault.http(status))
+    async with program.running():
+        fake.mail.deliver("user1", "long")
+        fake.mail.deliver("user2", "short")
+        await asyncio.sleep(10.0)
+    assert program.received("user1") == program.received("user2") == {"mail": 1}
+    assert [mail.recipient for mail in fake.mail.sent] == ["user2"]
+    assert f"refused: pythbots.mail: HTTP status {status}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["ping", "moderator"])
+async def test_a_stop_ends_the_pause_between_two_attempts(name: str, fake: FakeServices) -> None:
+    """A pause may be long, and a supervisor kills what does not stop."""
+    program = Program(name, fake, PAUSE=300.0)
+    fake.faults.always("peerbet.chat.set", Fault.too_many(300))
+    fake.faults.always("pythbots.crank", Fault.http(500))
+    async with program.running():
+        EXAMPLES[name][0](fake, "user1")
+        await asyncio.sleep(10.0)
+        start = now()
+    assert now() - start < 1.0
 
 
 async def test_a_refused_answer_does_not_end_the_bot(fake: FakeServices) -> None:

@@ -19,7 +19,7 @@ from raw_server import RawServer, answer, drop, error_page, open_session
 from scripted import DROP_WITHOUT_EFFECT, ERROR_500, HTML, OK, Scripted
 
 import pythpeer
-from pythpeer import MemoryStore, PythpeerError, ResponseEvent, Retry, SqliteStore
+from pythpeer import MemoryStore, PythpeerError, Rate, ResponseEvent, Retry, SqliteStore
 from pythpeer.hooks import MAX_PENDING
 
 pytestmark = pytest.mark.anyio
@@ -76,13 +76,19 @@ async def test_the_documented_records_are_logged(
             async with session.peerbet.chat_stream(after=300) as stream:
                 for _ in range(99):
                     await anext(stream)
+            services.deliver("not acknowledged")
+            await anext(session.pythbots.mail_stream())
+        async with services.session(
+            store=SqliteStore(folder / "a"), personal_key="new", rates={"peerbet.chat": Rate(1.0)}
+        ) as session:
+            await session.pythbots.unread_mail()
         async with services.session(on_request=sleep) as session:
             for _ in range(MAX_PENDING + 2):
                 session._hooks.request[0](None)  # type: ignore[arg-type]  # it does not look
             async with session.peerbet.chat_stream(name="bot"):
                 pass
     assert set(records_of(caplog)) == WITH_ATTRIBUTES
-    assert len(WITH_ATTRIBUTES) == 12
+    assert len(WITH_ATTRIBUTES) == 14
 
 
 async def test_a_name_in_a_store_without_a_file_is_logged_once(

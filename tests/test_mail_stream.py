@@ -51,9 +51,9 @@ from pythpeer import (
     AccessDeniedError,
     ApiError,
     HttpStatusError,
-    InvalidRequestError,
     Mail,
     MailStream,
+    MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -225,9 +225,9 @@ async def test_identical_mails_are_all_delivered(services: Scripted, session: Se
 async def test_mail_needs_a_personal_key(plain: Scripted) -> None:
     """Without the personal key nothing is sent."""
     async with plain.session(personal_key=None) as session:
-        with pytest.raises(InvalidRequestError, match="personal key"):
+        with pytest.raises(MissingKeyError, match="personal key"):
             session.pythbots.mail_stream()
-        with pytest.raises(InvalidRequestError, match="personal key"):
+        with pytest.raises(MissingKeyError, match="personal key"):
             await session.pythbots.unread_mail()
     assert plain.requests == []
 
@@ -586,6 +586,7 @@ async def test_a_lost_response_is_an_error_and_the_next_call_returns_its_mail(
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.pythbots.unread_mail()
         assert caught.value.endpoint == "pythbots.mail"
+        assert "unread mail may or may not have been marked as read" in str(caught.value)
         assert kinds(plain) == ["readnew"]
         plain.deliver("two")
         taken = seen(*await session.pythbots.unread_mail())
@@ -720,6 +721,35 @@ async def test_unacknowledged_mail_is_returned_again_in_a_new_session(
         assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == ["two", "three"]
 
 
+@pytest.mark.parametrize("direct", [False, True], ids=["stream", "call"])
+async def test_mail_of_another_personal_key_is_reported_and_kept_for_it(
+    new_store: StoreFactory, services: Scripted, caplog: pytest.LogCaptureFixture, direct: bool
+) -> None:
+    """Once per session, with how many; only a session with that key delivers it."""
+    store = new_store()
+    services.deliver("one", "two", "three")
+    async with services.session(store=store) as session:
+        stream = session.pythbots.mail_stream(name="me")
+        assert texts(*await take(stream, 2)) == ["one", "two"]
+    async with services.session(store=store, personal_key="a-new-key") as session:
+        services.deliver("four")
+        stream = session.pythbots.mail_stream(name="me")
+        if direct:
+            assert texts(*await session.pythbots.unread_mail()) == ["four"]
+        assert texts(*await take(stream, 1)) == ["four"]
+        await stream.ack()
+        assert await all_of(stream) == []
+    [warning] = [record for record in caplog.records if "another personal key" in record.message]
+    assert (warning.levelname, vars(warning)["count"]) == ("WARNING", 2)
+    assert "2 mails in the store" in warning.message
+    assert "a-new-key" not in caplog.text
+    caplog.clear()
+    services.default_faults["readnew"] = services.default_faults["readall"] = DENIED
+    async with services.session(store=store) as session:
+        assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == ["two", "three"]
+    assert "another personal key" not in caplog.text
+
+
 async def test_unacknowledged_mail_outlives_a_short_log(
     new_store: StoreFactory, services: Scripted
 ) -> None:
@@ -817,7 +847,7 @@ async def test_a_new_key_warns_of_mail_under_the_old_one(
     async with plain.session(store=store, personal_key="another") as session:
         assert await all_of(session.pythbots.mail_stream(name="me")) == []
     [warning] = [record.getMessage() for record in caplog.records]
-    assert "has 2 mails of another personal key" in warning
+    assert "2 mails in the store were fetched with another personal key" in warning
     async with plain.session(store=store) as session:
         assert texts(*await take(session.pythbots.mail_stream(name="me"), 2)) == [
             "mail 1",

@@ -38,6 +38,7 @@ from pythpeer import (
     DecodeError,
     HttpStatusError,
     InvalidRequestError,
+    MissingKeyError,
     OutcomeUnknownError,
     PythpeerError,
     RateLimitedError,
@@ -308,7 +309,7 @@ async def test_options_are_booleans(
 async def test_posting_needs_a_key(fake: FakeServices, name: str, confirm: bool) -> None:
     """Without one the error names it, before a token is spent."""
     async with fake.session(peerbet_key=None) as session:
-        with pytest.raises(InvalidRequestError, match=r"set .*, or PYTHPEER_PEERBET_KEY") as caught:
+        with pytest.raises(MissingKeyError, match=r"set .*, or PYTHPEER_PEERBET_KEY") as caught:
             await getattr(session.peerbet, name)("hi", confirm=confirm)
         assert caught.value.endpoint == "peerbet.chat.set"
         assert session.limiters["peerbet.chat.set"].available == 1
@@ -372,6 +373,7 @@ async def test_a_post_without_a_response_may_have_happened(step: Any) -> None:
     async with RawServer(step) as server, open_session(server.url) as session:
         with pytest.raises(OutcomeUnknownError) as caught:
             await session.peerbet.post("hi")
+        assert "message may or may not have been posted" in str(caught.value)
         assert caught.value.endpoint == "peerbet.chat.set"
         assert len(server.requests) == 1
 

@@ -883,6 +883,18 @@ def test_the_url_can_name_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
             RedisStore(f"redis://h?prefix={wrong}")
 
 
+async def test_the_other_prefixes_of_a_server_are_known(url: str) -> None:
+    """Those of stores, whatever else the database has."""
+    names = [f"{uuid.uuid4()}-{kind}" for kind in ("é", "[a]*?")]
+    async with redis_programs(url) as create:
+        first, second = [await open_store(create(prefix=name)) for name in names]
+        await second._connections._execute_or_raise("SET", "pythpeer:foreign", "1")
+        assert set(names) & set(await first.other_prefixes()) == {names[1]}
+        assert names[0] in await second.other_prefixes()
+        assert not any("foreign" in prefix for prefix in await first.other_prefixes())
+        await second._connections._execute_or_raise("DEL", "pythpeer:foreign")
+
+
 def test_without_the_extra_it_is_named_when_a_session_opens() -> None:
     """Importing and creating a store needs no redis; the error says how to install it."""
     program = (

@@ -69,9 +69,10 @@ def errors() -> dict[str, PythpeerError]:
 
 def outcome_of(effect: Effect, error: PythpeerError) -> PythpeerError:
     """Return the outcome of a request that failed so, with the status of the response, if any."""
+    endpoint: Endpoint[dict[str, object]] = Endpoint(NAME, "https://example.com", effect=effect)
     if isinstance(error, DecodeError):
-        return classify_failure(effect, error, 200)
-    return classify_failure(effect, error, getattr(error, "status", None))
+        return classify_failure(endpoint, error, 200)
+    return classify_failure(endpoint, error, getattr(error, "status", None))
 
 
 # -- the policy -----------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def test_an_unknown_outcome_keeps_the_status(status: int) -> None:
     )
     error = try_parse_response(endpoint, status, b"<html>", list)
     assert isinstance(error, DecodeError)
-    seen = classify_failure(Effect.WRITE, error, status)
+    seen = classify_failure(endpoint, error, status)
     assert isinstance(seen, OutcomeUnknownError)
     assert seen.status == status
 

@@ -901,6 +901,33 @@ def test_rates_override_the_pace_of_each_endpoint(name: str) -> None:
         assert session.limiters[other].rate == plain.limiters[other].rate
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("peerbet.chat", "peerbet.chat.get"),
+        ("peerbet.chat.post", "peerbet.chat.set"),
+        ("peerbet.roll", "peerbet.dice.roll"),
+        ("pythbots.user", "pythbots.userinfo"),
+        ("pythbots.stats", "pythbots.cstats"),
+        ("pythbots.mail.send", "pythbots.mail"),
+        *((name, None) for name in (*ENDPOINTS, "mine", "peerbet.dice.history", "not.known.yet")),
+    ],
+)
+async def test_a_misspelt_rate_is_reported_when_the_session_is_opened(
+    name: str, meant: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the name that was probably meant; other unknown names are those of own endpoints."""
+    session = Session(rates={name: Rate(2.0)})
+    assert caplog.records == []
+    async with session:
+        pass
+    assert len(caplog.records) == (meant is not None)
+    for record in caplog.records:
+        assert f"no endpoint is called '{name}', did you mean '" in record.message
+        assert f"'{meant}'" in record.message
+        assert meant in vars(record)["similar"]
+
+
 async def test_rates_override_the_pace_of_a_users_endpoint() -> None:
     """``rates`` may name an endpoint that the session calls later."""
     async with RawServer(answer(b"{}")) as server, Session(rates={"own": Rate(5.0)}) as session:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from helpers import now, schedule, take_ids, wait_until
 from scripted import ERROR_500, HANG, Scripted, ScriptedFault
 from stores import StoreFactory
 
-from pythpeer import Rate, Session, Stream, merge
+from pythpeer import InvalidRequestError, Rate, Session, SessionClosedError, Stream, merge
 from pythpeer.testing import FakeServices
 from pythpeer.transport.pool import KEEPALIVE_TIMEOUT
 
@@ -164,6 +166,46 @@ async def test_calls_and_posts_continue(services: Scripted, session: Session) ->
     assert [message.text for message in (await session.peerbet.messages()).messages] == [
         "in flight"
     ]
+
+
+async def test_a_pause_ends_when_the_session_stops(session: Session) -> None:
+    """Also without a limit; afterwards there is no pause."""
+    schedule(7.3, session.stop)
+    start = now()
+    assert not await session.wait_stopping(2.0)
+    assert not await session.wait_stopping(0)
+    assert now() - start == pytest.approx(2.0)
+    async with asyncio.timeout(30.0):
+        assert all(await asyncio.gather(session.wait_stopping(60.0), session.wait_stopping()))
+    assert now() - start == pytest.approx(7.3, abs=0.1)
+    assert await session.wait_stopping()
+
+
+async def test_a_pause_ends_when_the_session_closes(session: Session) -> None:
+    """With an error, unless the session was stopped before; opened again it waits again."""
+    for stopped in (False, True):
+        pause = asyncio.ensure_future(session.wait_stopping())
+        await asyncio.sleep(1.0)
+        assert not pause.done()
+        if stopped:
+            session.stop()
+        await session.aclose()
+        await asyncio.wait([pause], timeout=30.0)
+        assert pause.done()
+        if stopped:
+            assert pause.result()
+        else:
+            assert isinstance(pause.exception(), SessionClosedError)
+            with pytest.raises(SessionClosedError):
+                await session.wait_stopping(1.0)
+        await session.open()
+        assert not await session.wait_stopping(1.0)
+
+
+@pytest.mark.parametrize("timeout", [-1.0, math.nan, "1", True])
+async def test_a_pause_has_a_valid_length(session: Session, timeout: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"^timeout must"):
+        await session.wait_stopping(timeout)
 
 
 async def test_a_session_that_is_not_open_does_not_stop(services: Scripted) -> None:

@@ -417,6 +417,37 @@ async def test_another_scope_shares_no_positions(
     assert await store.log(topic).reader("bot").position() is None
 
 
+MAIL_ACCOUNTS: Final = [
+    Topic(f"mail https://a.example {account}", Note, destructive=True) for account in ("x", "y")
+]
+"""The topics of the mail of two accounts at one service and address."""
+
+
+async def test_unacknowledged_items_of_other_accounts_are_counted(store: Store) -> None:
+    """Also those that another session appended; not what any reader has had, or another service."""
+    own, other = (store.log(topic) for topic in MAIL_ACCOUNTS)
+    elsewhere = [
+        store.log(Topic(name, Note, destructive=True))
+        for name in ("mail https://a.example:1 x", "mail https://b.example x", "mail")
+    ]
+    for log in (own, other, *elsewhere):
+        await log.append(without_ids("a", "b", "c", "d"))
+    assert await own.unacknowledged_of_others() == 4
+    assert await elsewhere[-1].unacknowledged_of_others() == 0
+    reader = other.reader("bot")
+    await reader.seek_if_new(0)
+    await reader.read(0, 10)
+    reader.ack(1)
+    await reader.flush()
+    assert await own.unacknowledged_of_others() == 3
+    direct = other.reader(DIRECT)
+    direct.ack(3)
+    await direct.flush()
+    assert await own.unacknowledged_of_others() == 1
+    assert await other.unacknowledged_of_others() == 4
+    assert await store.log(CHAT).unacknowledged_of_others() == 0
+
+
 async def test_logs_of_different_topics_share_nothing(store: Store) -> None:
     """Neither items, identities, positions nor fetch intents."""
     first_log, second_log = store.log(MAIL), store.log(Topic("other", Note, destructive=True))
@@ -843,6 +874,7 @@ async def test_a_snapshot_shows_the_content(store: Store, second: float, virtual
         "note 8",
     ]
     assert (about_mail.has_leader, about_mail.pending_fetches, about_mail.head) == (True, 1, 1)
+    idle_while_led = about_mail.idle_for
     (endpoint,) = snapshot.endpoints
     assert endpoint == EndpointSnapshot("chat anonymous", 2, 1, 0, endpoint.paused_for)
     assert long(4.0) - (0.1 if virtual else 60.0) <= endpoint.paused_for <= long(4.0) + 1e-9
@@ -853,6 +885,13 @@ async def test_a_snapshot_shows_the_content(store: Store, second: float, virtual
     await asyncio.sleep(20.0 * second)
     about_mail = (await store.snapshot()).logs[1]
     assert (about_mail.has_leader, about_mail.pending_fetches) == (False, 1)
+    assert (about_chat.idle_for, idle_while_led) == (None, 0)
+    await asyncio.sleep(3.0 * second)
+    before, idle_for = about_mail.idle_for, (await store.snapshot()).logs[1].idle_for
+    assert before is not None
+    assert idle_for is not None
+    assert idle_for - before >= 2.9 * second
+    assert idle_for < 60.0
 
 
 async def test_a_snapshot_shows_undecodable_entries(store: Store) -> None:

@@ -1,6 +1,5 @@
 """A bot with commands, each a function that returns the answer."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -9,6 +8,7 @@ from pythpeer import (
     AccessDeniedError,
     ApiError,
     ChatMessage,
+    HttpStatusError,
     InvalidRequestError,
     MissingKeyError,
     OutcomeUnknownError,
@@ -91,6 +91,11 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             return True
         except RateLimitedError as error:
             logger.log(level, "not sent yet, so sent again: %s", error)
+        except HttpStatusError as error:
+            if error.status not in (400, 413, 414):  # those refuse this text, as too long
+                raise
+            logger.warning("refused: %s", error)
+            return True
         except TransportError as error:
             if error.untrusted:  # waiting does not help
                 raise
@@ -103,10 +108,9 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             if level == logging.DEBUG:
                 logger.info("sent, after failures")
             return True
-        if session.stopping:
-            return False
         level = logging.DEBUG
-        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+        if await session.wait_stopping(PAUSE):
+            return False  # nothing was sent, and otherwise it is sent again
 
 
 if __name__ == "__main__":

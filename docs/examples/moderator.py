@@ -1,6 +1,5 @@
 """A moderator that warns users who repeat themselves, and reports them to the staff by mail."""
 
-import asyncio
 import logging
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -75,7 +74,7 @@ async def read_staff(session: Session) -> set[str]:
             break
         except (TransportError, HttpStatusError, DecodeError, ResponseTooLargeError) as error:
             logger.warning("the staff is requested again: %s", error)
-            await asyncio.sleep(PAUSE)
+            await session.wait_stopping(PAUSE)
     return set()
 
 
@@ -106,6 +105,11 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             return True
         except RateLimitedError as error:
             logger.log(level, "not sent yet, so sent again: %s", error)
+        except HttpStatusError as error:
+            if error.status not in (400, 413, 414):  # those refuse this text, as too long
+                raise
+            logger.warning("refused: %s", error)
+            return True
         except TransportError as error:
             if error.untrusted:  # waiting does not help
                 raise
@@ -118,10 +122,9 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             if level == logging.DEBUG:
                 logger.info("sent, after failures")
             return True
-        if session.stopping:
-            return False
         level = logging.DEBUG
-        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+        if await session.wait_stopping(PAUSE):
+            return False  # nothing was sent, and otherwise it is sent again
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """A bot for chat and mail that survives every error which a call or a stream can raise."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -10,6 +9,7 @@ from pythpeer import (
     ApiError,
     ChatMessage,
     GapError,
+    HttpStatusError,
     InvalidRequestError,
     Mail,
     MissingKeyError,
@@ -120,6 +120,11 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             return True
         except RateLimitedError as error:
             logger.log(level, "not sent yet, so sent again: %s", error)
+        except HttpStatusError as error:
+            if error.status not in (400, 413, 414):  # those refuse this text, as too long
+                raise
+            logger.warning("refused: %s", error)
+            return True
         except TransportError as error:
             if error.untrusted:  # waiting does not help
                 raise
@@ -132,10 +137,9 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             if level == logging.DEBUG:
                 logger.info("sent, after failures")
             return True
-        if session.stopping:
-            return False
         level = logging.DEBUG
-        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+        if await session.wait_stopping(PAUSE):
+            return False  # nothing was sent, and otherwise it is sent again
 
 
 if __name__ == "__main__":

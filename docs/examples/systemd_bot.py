@@ -1,6 +1,5 @@
 """The bot of ping.py, with its key from the credentials of systemd."""
 
-import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 from pythpeer import (
     AccessDeniedError,
     ApiError,
+    HttpStatusError,
     InvalidRequestError,
     MissingKeyError,
     OutcomeUnknownError,
@@ -56,6 +56,11 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             return True
         except RateLimitedError as error:
             logger.log(level, "not sent yet, so sent again: %s", error)
+        except HttpStatusError as error:
+            if error.status not in (400, 413, 414):  # those refuse this text, as too long
+                raise
+            logger.warning("refused: %s", error)
+            return True
         except TransportError as error:
             if error.untrusted:  # waiting does not help
                 raise
@@ -68,10 +73,9 @@ async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool
             if level == logging.DEBUG:
                 logger.info("sent, after failures")
             return True
-        if session.stopping:
-            return False
         level = logging.DEBUG
-        await asyncio.sleep(PAUSE)  # nothing was sent, so it can be sent again
+        if await session.wait_stopping(PAUSE):
+            return False  # nothing was sent, and otherwise it is sent again
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncGenerator
 from typing import Final, Literal, NamedTuple
 
-from .. import InvalidRequestError, PythpeerError, Session, SessionOptions
+from .. import InvalidRequestError, MissingKeyError, PythpeerError, Session, SessionOptions
 from ..stores import is_like_url, store_from_url
 from . import runtime
 from .input import prompt_key
@@ -66,7 +66,7 @@ async def connected(store: str | None, key: Key | None = None) -> AsyncGenerator
     if key is not None and not _is_set(key.variable):
         typed = await prompt_key(f"{key.title} (not displayed): ")
         if typed is None:
-            raise InvalidRequestError(f"{key.purpose} requires a key: set {key.variable}")
+            raise MissingKeyError(f"{key.purpose} requires a key: set {key.variable}")
         if isinstance(typed, PythpeerError):
             raise typed
         options[key.option] = typed

@@ -71,7 +71,12 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
         service's, a name keeps its position when the key changes; see `Reader.position`. The logs
         of one scope are those whose names are it, a blank, and the account.
         """
-        return "" if self.destructive else self.name.rpartition(" ")[0]
+        return "" if self.destructive else self.service
+
+    @property
+    def service(self) -> str:
+        """What the logs of several accounts have in common: the name without the account."""
+        return self.name.rpartition(" ")[0]
 
 
 class NewEntry(DeprecatedNewEntryNames, msgspec.Struct, Generic[T], frozen=True):
@@ -240,6 +245,14 @@ class Log(DeprecatedLogNames, abc.ABC, Generic[T]):
         ``None`` where the store does not keep that: then equal items cannot be counted.
         """
         return None
+
+    async def unacknowledged_of_others(self) -> int:
+        """Return how many items other accounts of the same service have that no reader has had.
+
+        That is: entries of the logs with the same `Topic.service` that neither a stream has
+        acknowledged nor a direct call has returned. 0 where the store does not know that.
+        """
+        return 0
 
     @property
     def retry_interval(self) -> float:

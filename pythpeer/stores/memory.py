@@ -61,11 +61,23 @@ class MemoryStore(Store):
         state = self._logs.get(topic.name)
         if state is None:
             state = self._logs[topic.name] = _LogState(topic, self._max_length)
-        return _MemoryLog(cast("_LogState[T]", state), partial(self._positions, topic.scope))
+        return _MemoryLog(
+            cast("_LogState[T]", state),
+            partial(self._positions, topic.scope),
+            partial(self._unacknowledged_of_others, topic),
+        )
 
     def _positions(self, scope: str) -> list[dict[str, int]]:
         """Return the positions in all logs of a scope."""
         return [state.positions for state in self._logs.values() if state.topic.scope == scope]
+
+    def _unacknowledged_of_others(self, topic: Topic[T]) -> int:
+        """Return how many items the logs of other accounts have that no reader has had."""
+        return sum(
+            state.unacknowledged()
+            for state in self._logs.values()
+            if state.topic.name != topic.name and "" != state.topic.service == topic.service
+        )
 
     async def snapshot(self, latest: int = 10) -> StoreSnapshot:
         """Return the present content, with the last *latest* items of each log."""
@@ -169,6 +181,11 @@ class _LogState(Generic[T]):
         start = bisect_right(self.ids, position)
         return [self.entries[id] for id in self.ids[start : start + limit]]
 
+    def unacknowledged(self) -> int:
+        """Return the number of entries that no stream has acknowledged, and no call returned."""
+        read = max(self.acknowledged, self.positions.get(DIRECT, 0))
+        return len(self.ids) - bisect_right(self.ids, read)
+
     def last_entries(self, limit: int) -> list[Entry[T]]:
         """Return the last *limit* entries, ascending by id."""
         return [self.entries[id] for id in self.ids[max(0, len(self.ids) - limit) :]]
@@ -176,6 +193,7 @@ class _LogState(Generic[T]):
     def snapshot(self, latest: int) -> LogSnapshot:
         """Return the present content, with the last *latest* items."""
         ids, leader = self.ids, self.leader
+        idle_for = None if leader is None else max(0.0, _now() - leader[1])
         return LogSnapshot(
             topic=self.topic.name,
             head=service_id(self.head),
@@ -191,6 +209,7 @@ class _LogState(Generic[T]):
                 LatestItem(service_id(entry.id), _as_json(entry.item))
                 for entry in self.last_entries(latest)
             ),
+            idle_for=idle_for,
         )
 
 
@@ -211,10 +230,17 @@ def _now() -> float:
 class _MemoryLog(Log[T]):
     """See `Log`."""
 
-    def __init__(self, state: _LogState[T], positions: Callable[[], list[dict[str, int]]]) -> None:
+    def __init__(
+        self,
+        state: _LogState[T],
+        positions: Callable[[], list[dict[str, int]]],
+        count_of_others: Callable[[], int],
+    ) -> None:
         self._state = state
         self._positions = positions
         """Returns the positions by name of all logs of the scope."""
+        self._count_of_others = count_of_others
+        """Returns the unacknowledged items in the logs of other accounts."""
 
     def reader(self, name: str | None) -> Reader[T]:
         return _MemoryReader(self._state, name, self._positions)
@@ -237,6 +263,9 @@ class _MemoryLog(Log[T]):
 
     async def copies(self) -> Mapping[str, int]:
         return {identity: copies.seen for identity, copies in self._state.copies.items()}
+
+    async def unacknowledged_of_others(self) -> int:
+        return self._count_of_others()
 
     async def append_at(
         self, head: int, entries: Sequence[NewEntry[T]]

@@ -73,6 +73,10 @@ class LogSnapshot(DeprecatedLogSnapshotNames, msgspec.Struct, frozen=True):
     latest: tuple[LatestItem, ...]
     """The last items, ascending by id."""
 
+    idle_for: float | None = None
+    """The seconds since the last lease has expired, 0 while a session holds it. A poller that waits
+    for a token acquires it again for its next poll. ``None`` if no session ever had one."""
+
 
 class EndpointSnapshot(DeprecatedEndpointSnapshotNames, msgspec.Struct, frozen=True):
     """The pacing of one endpoint for one account."""

@@ -18,7 +18,7 @@ import copy
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -113,7 +113,6 @@ class DestructiveSource(PollSource[T]):
     """Polls the destructive read of *reads*; after a lost fetch, the history, which has all.
 
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
-    *on_new_log* is awaited when a stream starts in a log that has never had an item.
     """
 
     # Invariants: `_read` is the only destructive read in progress, if there is one. Its task ends
@@ -126,7 +125,6 @@ class DestructiveSource(PollSource[T]):
         reads: Reads[T],
         *,
         mark_recovered: Callable[[T], T],
-        on_new_log: Callable[[], Awaitable[None]],
     ) -> None:
         self.name: str = reads.unread.endpoint.name
         self._caller = caller
@@ -137,8 +135,6 @@ class DestructiveSource(PollSource[T]):
         """The requests of the read in progress, or of the last one. Set by `_start`."""
         self._mark_recovered = mark_recovered
         """Returns a marked copy of an item."""
-        self._on_new_log = on_new_log
-        """Looks for items of the same service in other logs."""
         self._read: asyncio.Task[_Outcome] | None = None
         """The read in progress. `_start` sets it, and its end resets it."""
         self._direct = asyncio.Lock()
@@ -165,6 +161,8 @@ class DestructiveSource(PollSource[T]):
         """The identities with an id in the last result of a destructive read."""
         self._repeated: frozenset[str] = frozenset()
         """Those of them that were in the result before as well: the service has repeated them."""
+        self._others_checked = False
+        """Whether the logs of other accounts were looked at. Set by `_report_others`."""
 
     def forget_failures(self) -> None:
         """End the failures of the endpoint: another session reads from it."""
@@ -172,10 +170,7 @@ class DestructiveSource(PollSource[T]):
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""
-        position = await log.max_acknowledged()
-        if not position and not (await log.tail(0)).head:
-            await self._on_new_log()
-        return position
+        return await log.max_acknowledged()
 
     async def try_poll(self, poller: Poller[T]) -> PythpeerError | None:
         """Fetch unread items into the log. Returns an error as a value.
@@ -306,6 +301,7 @@ class DestructiveSource(PollSource[T]):
             if poller.closed:
                 return _Outcome(SessionClosedError("the session was closed", endpoint=self.name))
             await self._store_remaining()
+            await self._report_others(poller.log)
             lost = await poller.log.lost_fetches()
             if not (lost or self._held):
                 poller.recovery_error = None  # another session may have recovered it
@@ -315,6 +311,25 @@ class DestructiveSource(PollSource[T]):
             return await self._try_read_unread(poller.log, permit, attempt)
         except PythpeerError as error:  # of the store
             return _Outcome(error.with_traceback(None))
+
+    async def _report_others(self, log: Log[T]) -> None:
+        """Log a WARNING, once, if items wait in the store that belong to another account.
+
+        They are never returned here, because another key may be the key of another user.
+        """
+        if self._others_checked:
+            return
+        count = await log.unacknowledged_of_others()
+        self._others_checked = True
+        if count:
+            logger.warning(
+                "%s: %s in the store were fetched with another personal key and never "
+                "acknowledged; only a session with that key delivers them (all_mail() lists them, "
+                "if this key is of the same account)",
+                self.name,
+                f"{count} mail" + "s" * (count != 1),
+                extra={"endpoint": self.name, "count": count},
+            )
 
     async def _try_read_unread(self, log: Log[T], permit: Permit, attempt: int) -> _Outcome:
         """Store a fetch intent, send the destructive read, and append its result."""

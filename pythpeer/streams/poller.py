@@ -28,7 +28,6 @@ from ..pacing.limiter import loop_clock
 from ..retry import Retry, backoff, is_transient
 from ..stores.base import Log, NewEntry, Store, Topic
 from ..stores.ids import first_position, service_id
-from ..stores.snapshot import StoreSnapshot
 from .gaps import Gap
 from .stopping import StopRequest
 
@@ -640,12 +639,6 @@ class Pollers:
             self._pollers[topic.name] = poller
         return poller
 
-    async def snapshot(self) -> StoreSnapshot:
-        """Return the state of the store, without items. Raises `SessionClosedError` unless open."""
-        if self._store is None:
-            raise SessionClosedError("the session is not open: use 'async with', or open() it")
-        return await self._store.snapshot(0)
-
     def streams(self) -> Iterator[HasHealth]:
         """Yield the open streams of the session, those of one log together, oldest first."""
         for poller in self._pollers.values():
@@ -654,6 +647,7 @@ class Pollers:
     def close(self) -> None:
         """The session closes: end every wait of every poller."""
         self._store = None
+        self.stop.close()
         for poller in self._pollers.values():
             poller.close()
 

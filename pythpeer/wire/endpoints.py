@@ -70,6 +70,7 @@ class Endpoint(Generic[T_co]):
         "segments",
         "status_means_success",
         "timeout",
+        "unknown_outcome",
         "url",
     )
 
@@ -88,6 +89,9 @@ class Endpoint(Generic[T_co]):
     status_means_success: bool
     """Whether a ``status`` of 0 always means an API error. On PythBots it can be data (the online
     status of a user), so there it counts only in an object without other fields."""
+
+    unknown_outcome: str
+    """What an error says if a write or a destructive read may or may not have happened."""
 
     @overload
     def __init__(
@@ -147,6 +151,8 @@ class Endpoint(Generic[T_co]):
         self.any_status_is_error = False
         self.denied_hint = ""
         self.min_timeout = 0.0
+        request = "the write" if effect is Effect.WRITE else "the destructive read"
+        self.unknown_outcome = f"{request} may or may not have happened"
         self.timeout: float | None = None
         """Time limit of one attempt, in seconds, ``None`` for that of the session. Set by
         `with_timeout`."""
@@ -219,6 +225,7 @@ class ParsedEndpoint(Endpoint[T_co]):
         any_status_is_error: bool = False,
         denied_hint: str = "",
         min_timeout: float = 0.0,
+        unknown_outcome: str | None = None,
     ) -> None:
         # `answer` is not used, because `decode` and `convert` are both overridden.
         answer = cast("type[T_co]", object)
@@ -230,6 +237,8 @@ class ParsedEndpoint(Endpoint[T_co]):
         self.any_status_is_error = any_status_is_error
         self.denied_hint = denied_hint
         self.min_timeout = min_timeout
+        if unknown_outcome is not None:
+            self.unknown_outcome = unknown_outcome
 
     def decode(self, body: bytes) -> T_co:
         """Parse a body that is plain JSON. Raises ``ValueError`` or ``RecursionError``."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Final, Generic
+from urllib.parse import urlsplit
 
 from ..errors import InvalidRequestError
 from ..misuse import tolerant_repr
 from ..secret import Secret
 from .endpoints import Endpoint, T_co
-from .query import Param, encode_query, redacted_query
+from .query import Param, encode_query, redacted_query, render_query
 
 __all__ = ["Request"]
 
@@ -58,6 +59,11 @@ class Request(Generic[T_co]):
             *(segment for segment in self.segments if isinstance(segment, Secret)),
             *(self.headers or {}).values(),
         ]
+
+    def size(self) -> int:
+        """Return the bytes of the request line."""
+        path = urlsplit(self.endpoint.url).path or "/"
+        return len(f"GET {path}? HTTP/1.1") + len(render_query(self.segments))
 
     def texts(self) -> list[str]:
         """Return every text among the parameters, which other users may have written."""

@@ -11,7 +11,7 @@ page.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
@@ -55,8 +55,19 @@ MAX_CHECKED: Final = 1000
 """How many characters of an error message are checked to classify it."""
 
 
+LONG_REQUEST_LINE: Final = 8000
+"""Bytes of a request line from which an error names its length."""
+
+LENGTH_STATUSES: Final = (400, 413, 414)
+"""The statuses of servers that reject a request as too long."""
+
+
 def _no_texts() -> Iterable[str]:
     return ()
+
+
+def _no_size() -> int:
+    return 0
 
 
 def try_parse_response(
@@ -65,11 +76,13 @@ def try_parse_response(
     body: bytes,
     secrets: GetSecrets,
     texts: GetTexts = _no_texts,
+    size: Callable[[], int] = _no_size,
 ) -> Result[T]:
     """Return the result of a response, or the error that its status and its body mean.
 
     *secrets* returns the keys that an error must not show, *texts* the texts of the request: an
-    error message that repeats them is understood without them.
+    error message that repeats them is understood without them. *size* returns the bytes of the
+    request line.
     """
     if 200 <= status < 300:
         # A decoder that rejects errors keeps no nested value: what it skips may nest deeply.
@@ -94,11 +107,13 @@ def try_parse_response(
         return RateLimitedError(text, endpoint=endpoint.name, status=status)
     if message is not None or status in (401, 403):
         return _api_error(endpoint, status, message or "", secrets, texts)
-    text = f"HTTP status {status}{_status_advice(status)}"
+    text = f"HTTP status {status}{_status_advice(status, size)}"
     return HttpStatusError(text, endpoint=endpoint.name, status=status)
 
 
-def _status_advice(status: int) -> str:
+def _status_advice(status: int, size: Callable[[], int]) -> str:
+    if status in LENGTH_STATUSES and (length := size()) > LONG_REQUEST_LINE:
+        return f": the request line has {length} bytes, many servers take 8190; shorten the text"
     if 300 <= status < 400:
         return ": redirects are not followed, check the URL of the service"
     return ": check the URL of the service" if status in (404, 405, 410) else ""

@@ -80,6 +80,7 @@ async def open_and_close() -> None:
         assert_type(entered.describe(), str)
         assert_type(entered.stop(), None)
         assert_type(entered.stopping, bool)
+        assert_type(await entered.wait_stopping(5.0), bool)
 
 
 async def my_bot(session: Session) -> int:

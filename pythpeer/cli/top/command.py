@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -18,7 +18,7 @@ from cyclopts.validators import Number
 from rich.live import Live
 
 from ...errors import InvalidRequestError
-from ...stores import MemoryStore, SqliteStore, Store, store_from_url
+from ...stores import MemoryStore, SqliteStore, Store, StoreSnapshot, store_from_url
 from .. import runner
 from ..connect import reject_store_url, store_name
 from ..options import Json
@@ -67,7 +67,7 @@ async def top(
         with display, runner.stop_when_pipe_closes():
             for number in itertools.count(1):
                 snapshot = await watched.snapshot(MAX_LATEST)
-                screen.add(time.monotonic(), snapshot)
+                screen.add(time.monotonic(), snapshot, await _other_prefixes(watched, snapshot))
                 if json:
                     # The kind of row is "survey", because programs that read it depend on it.
                     write_json("survey", msgspec.to_builtins(snapshot))
@@ -81,6 +81,15 @@ async def top(
         elif not json:
             console.width = UNLIMITED_WIDTH
             console.print(screen.render(None))
+
+
+async def _other_prefixes(store: Store, snapshot: StoreSnapshot) -> Sequence[str]:
+    """Return the other prefixes of a server on which the store is empty."""
+    if snapshot.logs or snapshot.endpoints or isinstance(store, SqliteStore):
+        return ()
+    from ...stores import RedisStore  # late: it imports the client of Redis
+
+    return await store.other_prefixes() if isinstance(store, RedisStore) else ()
 
 
 @contextlib.asynccontextmanager

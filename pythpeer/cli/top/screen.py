@@ -15,6 +15,7 @@ from ...peerbet import ChatMessage
 from ...pythbots import Mail
 from ...sanitize import sanitize
 from ...stores.snapshot import LogSnapshot, StoreSnapshot
+from ...streams.poller import LEASE
 from ..output.bars import bar
 from ..output.colours import sender_style
 from .rates import Rates, items, parse_key
@@ -79,13 +80,17 @@ class TopScreen:
 
     def __init__(self, store_name: str) -> None:
         self._store_name = store_name
+        self._other_prefixes: Sequence[str] = ()
         self._rates = Rates()
         self._snapshot = StoreSnapshot((), ())
 
-    def add(self, now: float, snapshot: StoreSnapshot) -> None:
-        """Add the snapshot of *now*, in seconds of any steady clock."""
+    def add(self, now: float, snapshot: StoreSnapshot, other_prefixes: Sequence[str] = ()) -> None:
+        """Add the snapshot of *now*, in seconds of any steady clock.
+
+        *other_prefixes* are shown if the store is empty: the server has stores with them.
+        """
         self._rates.add(now, snapshot)
-        self._snapshot = snapshot
+        self._snapshot, self._other_prefixes = snapshot, other_prefixes
 
     def render(self, size: ConsoleDimensions | None) -> RenderableType:
         """Return the screen, of that size, or of unlimited size."""
@@ -94,8 +99,9 @@ class TopScreen:
         parts: list[RenderableType] = [self._title(size)]
         if not snapshot.logs and not snapshot.endpoints:
             parts.append(Text("\nThis store is empty: no bot has used it yet.", "dim"))
-            if "prefix" in self._store_name:
-                advice = "?prefix=NAME in the URL selects another prefix of the server."
+            if self._other_prefixes:
+                others = sanitize(", ".join(self._other_prefixes))
+                advice = f"?prefix=NAME in the URL selects another prefix of the server: {others}"
                 parts.append(Text(advice, "dim"))
         if snapshot.logs:
             parts += [Text(), self._logs(wide=wide)]
@@ -137,7 +143,7 @@ class TopScreen:
             if log.pending_fetches:
                 title.append(f" fetches pending: {log.pending_fetches}", "gap")
             if not log.has_leader:
-                title.append(" not polled now", "dim")
+                title.append(f" {_last_poll(log.idle_for)}", "dim")
             first = (title, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
             names: list[tuple[RenderableType, ...]] = [
                 (sanitize(reader.name), f"{reader.position:,}", _lag(reader.lag, wide=wide))
@@ -200,6 +206,17 @@ def _title_of(name: str, *, wide: bool) -> Text:
 def _end_of(path: str, columns: int) -> str:
     """Return *path*, or its end, which distinguishes it, if it does not fit."""
     return path if len(path) <= columns else f"…{path[len(path) - max(0, columns - 1) :]}"
+
+
+def _last_poll(idle_for: float | None) -> str:
+    """Return when a log was last polled that has no leader at this moment."""
+    if idle_for is None:
+        return "not polled"
+    seconds = idle_for + LEASE
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"polled {seconds / size:.0f} {unit} ago"
+    return f"polled {seconds:.0f} s ago"
 
 
 def _rate(per_minute: float | None) -> str:

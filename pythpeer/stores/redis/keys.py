@@ -46,9 +46,9 @@ class Keys:
         """Return the name of a topic, or the key of a limiter, as it is stored."""
         return stored_name(name, self.salt)
 
-    def topics(self, scope: str) -> str:
-        """The topics of all logs of a scope."""
-        return f"{self.tag}:topics:{scope}"
+    def topics(self, service: str) -> str:
+        """The topics of all logs of a service, one for each account."""
+        return f"{self.tag}:topics:{service}"
 
     @property
     def salt_name(self) -> str:

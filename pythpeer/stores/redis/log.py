@@ -94,6 +94,10 @@ class RedisLog(Log[T]):
         pairs = zip(fields[::2], fields[1::2], strict=True)
         return {identity.decode(): int(copies.split()[0]) for identity, copies in pairs}
 
+    async def unacknowledged_of_others(self) -> int:
+        """Return how many items other accounts of the service have that no reader has had."""
+        return sum(await self._state.run_for_other_accounts("unacknowledged"))
+
     async def max_acknowledged(self) -> int:
         """Return the highest position of all readers except that of direct calls."""
         for reader in list(self._state.readers):

@@ -158,31 +158,38 @@ class LogState(Generic[T]):
 
     async def run_in_others(self, name: str, *args: Argument) -> list[Any]:
         """Execute a script about a log for each other log of the scope. Returns the results."""
+        return await self._run_in(self.topic.scope, name, *args)
+
+    async def run_for_other_accounts(self, name: str, *args: Argument) -> list[Any]:
+        """Execute a script for the log of each other account. Returns the results."""
+        return await self._run_in(self.topic.service, name, *args)
+
+    async def _run_in(self, service: str, name: str, *args: Argument) -> list[Any]:
+        if not service:
+            return []
         command = script(name, with_common=True)
-        topics = await self._topics_of_scope() - {self.name}
+        topics = await self._topics_of(service) - {self.name}
         results: list[Any] = []
         for topic in sorted(topics):
             keys = partial(self._names.log, topic)
             results.append(await self.connections.run_script(command, keys, args))
         return results
 
-    async def _topics_of_scope(self) -> set[str]:
-        """Return the stored names of the topics of the scope, which this log is added to."""
-        scope, own = self.topic.scope, self.name
-        if not scope:
-            return set()
-        topics = await self._add_topics(scope)
+    async def _topics_of(self, service: str) -> set[str]:
+        """Return the stored names of the topics of a service, which this log is added to."""
+        own = self.name
+        topics = await self._add_topics(service)
         if own not in topics:
             # Logs of earlier versions are not in the set: all keys are searched for them, once.
             prefix = f"{self._tag}:log:"
-            found = [] if topics else await self.connections.scan(f"{prefix}{scope} ")
+            found = [] if topics else await self.connections.scan(f"{prefix}{service} ")
             names = (key.removeprefix(prefix) for key in found)
-            added = [name for name in names if name.rpartition(" ")[0] == scope]
-            topics = await self._add_topics(scope, own, *added)
+            added = [name for name in names if name.rpartition(" ")[0] == service]
+            topics = await self._add_topics(service, own, *added)
         return topics
 
-    async def _add_topics(self, scope: str, *topics: str) -> set[str]:
-        command, key = script("topics"), self._names.topics(scope)
+    async def _add_topics(self, service: str, *topics: str) -> set[str]:
+        command, key = script("topics"), self._names.topics(service)
         members: list[bytes] = await self.connections.run_script(command, lambda: (key,), topics)
         return {member.decode("utf-8", "replace") for member in members}
 

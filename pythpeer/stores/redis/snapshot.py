@@ -40,7 +40,7 @@ async def _log(connections: Connections, keys: Keys, topic: str, latest: int) ->
     result = await connections.run_script(
         script("snapshot", with_common=True), partial(keys.log, topic), [latest]
     )
-    head, length, has_leader, pending_fetches, readers, stream, out_of_order = result
+    head, length, has_leader, pending_fetches, readers, stream, out_of_order, idle = result
     raw_entries = sorted([*stream, *out_of_order], key=_log_id)
     return LogSnapshot(
         topic=topic,
@@ -52,6 +52,7 @@ async def _log(connections: Connections, keys: Keys, topic: str, latest: int) ->
             sorted((_reader(*fields) for fields in readers), key=lambda reader: reader.name)
         ),
         latest=tuple(map(_latest, raw_entries[max(0, len(raw_entries) - latest) :])),
+        idle_for=None if idle < 0 else idle / 1e6,
     )
 
 

@@ -203,6 +203,15 @@ class RedisStore(Store):
         """
         return await read_snapshot(self._connections, self._keys, latest)
 
+    async def other_prefixes(self) -> list[str]:
+        """Return the other prefixes under which the database has stores, sorted.
+
+        Scans the names of all keys in the database, in small steps.
+        """
+        keys = await self._connections.scan("{pythpeer:")
+        prefixes = {key.partition("}")[0].removeprefix("{pythpeer:") for key in keys}
+        return sorted(prefixes - {self._keys.prefix})
+
     def __str__(self) -> str:
         return f"Redis at {self._address}, prefix {self._keys.prefix!r}"
 

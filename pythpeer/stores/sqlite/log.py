@@ -95,6 +95,10 @@ class SqliteLog(Log[T]):
         """Seconds after which a stream tries again at the latest, after a failure of the store."""
         return RETRY_INTERVAL
 
+    async def unacknowledged_of_others(self) -> int:
+        """Return how many items other accounts of the service have that no reader has had."""
+        return await self._state.unacknowledged_of_others()
+
     async def max_acknowledged(self) -> int:
         """Return the highest position of all readers except that of direct calls."""
         return await self._state.readers.max_acknowledged()

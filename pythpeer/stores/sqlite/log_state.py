@@ -59,6 +59,11 @@ INSERT_OUT_OF_ORDER: Final = (
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
 
+COUNT_UNACKNOWLEDGED: Final = (
+    "SELECT count(*) FROM entry WHERE log = ?"
+    " AND id > (SELECT coalesce(max(place), 0) FROM reader WHERE log = ?)"
+)
+
 MAX_BRIEF_PAGE: Final = 50
 """The entries that are appended on the event loop at most: that takes well under a millisecond."""
 
@@ -143,12 +148,16 @@ class LogState(Generic[T]):
 
     def _other_logs(self, db: sqlite3.Connection) -> list[int]:
         """Return the ids of the other logs of the scope."""
-        scope = self.topic.scope
-        if not scope:
+        return self._other_accounts(db) if self.topic.scope else []
+
+    def _other_accounts(self, db: sqlite3.Connection) -> list[int]:
+        """Return the ids of the logs of other accounts of the service."""
+        service = self.topic.service
+        if not service:
             return []
         query = "SELECT id, topic FROM log WHERE substr(topic, 1, ?) = ? AND id != ?"
-        rows = db.execute(query, (len(scope) + 1, f"{scope} ", self._id))
-        return [id for id, topic in rows if " " not in topic[len(scope) + 1 :]]
+        rows = db.execute(query, (len(service) + 1, f"{service} ", self._id))
+        return [id for id, topic in rows if " " not in topic[len(service) + 1 :]]
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -244,6 +253,18 @@ class LogState(Generic[T]):
             query = "SELECT key, copies FROM seen WHERE log = ?"
             rows = db.execute(query, (self._id,))
             return {text(identity): integer(copies) for identity, copies in rows}
+
+        return await self.database.read(job)
+
+    async def unacknowledged_of_others(self) -> int:
+        """Return how many items other accounts of the service have that no reader has had."""
+
+        def job(db: sqlite3.Connection) -> int:
+            self._refresh(db)
+            return sum(
+                db.execute(COUNT_UNACKNOWLEDGED, (log, log)).fetchone()[0]
+                for log in self._other_accounts(db)
+            )
 
         return await self.database.read(job)
 

@@ -57,6 +57,7 @@ def _logs(db: sqlite3.Connection, now: float, latest: int) -> list[LogSnapshot]:
                 LatestItem(service_id(integer(id)), optional_text(item))
                 for id, item in reversed(_latest(db, log, latest))
             ),
+            idle_for=max(0.0, now - number(lease_until)) if lease_until else None,
         )
         for log, topic, head, length, leader, lease_until in rows
     ]

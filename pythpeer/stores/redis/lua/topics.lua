@@ -1,4 +1,5 @@
--- The logs of one scope, whose names of streams share their positions.
+-- The logs of one service, one for each account. If its ids are the service's, the names of streams
+-- share their positions.
 --
 -- KEYS: the set of their topics. ARGV: topics to add.
 -- Returns all topics of the set.

@@ -1,0 +1,106 @@
+"""A bot that neither loses a command nor answers it twice, also if it is killed."""
+
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from functools import partial
+
+from pythpeer import (
+    AccessDeniedError,
+    ApiError,
+    ChatMessage,
+    DecodeError,
+    HttpStatusError,
+    InvalidRequestError,
+    MissingKeyError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    ResponseTooLargeError,
+    Session,
+    SqliteStore,
+    StoreError,
+    TransportError,
+    run,
+)
+
+logger = logging.getLogger("bot")
+
+PAUSE = 5.0
+"""Seconds until something is requested again that was certainly not done."""
+
+
+async def main(session: Session) -> None:
+    """Answer until the session stops."""
+    with closing(sqlite3.connect("noted.sqlite", isolation_level=None)) as noted:
+        noted.execute("CREATE TABLE IF NOT EXISTS noted (id INTEGER PRIMARY KEY)")
+        async for message in session.peerbet.chat_stream(name="once"):
+            if message.text != "!ping" or message.is_mine or message.is_bot:
+                continue
+            answer = f"pong {message.id}, {message.sender}"  # no other answer has this text
+            # Noted before it is answered. A message that is noted already was redelivered: the bot
+            # was killed, or stopped, before the message was acknowledged.
+            new = noted.execute("INSERT OR IGNORE INTO noted VALUES (?)", (message.id,)).rowcount
+            answered = False if new else await was_answered(session, message, answer)
+            if answered:
+                continue
+            write = partial(session.peerbet.post, answer, bot=True)
+            if answered is None or not await send(session, write):
+                return  # not asking for the next message, so this one is redelivered
+
+
+async def was_answered(session: Session, message: ChatMessage, answer: str) -> bool | None:
+    """Return whether the chat has the answer to a message; ``None`` if the session stops first."""
+    while not session.stopping:
+        try:
+            page = await session.peerbet.messages(after=message.id, last=300)
+            return any(shown.is_mine and shown.text == answer for shown in page.messages)
+        except (TransportError, HttpStatusError, DecodeError, ResponseTooLargeError) as error:
+            logger.warning("the chat is read again: %s", error)
+            await session.wait_stopping(PAUSE)
+    return None
+
+
+async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:
+    """Send a message or a mail, once. Return whether the bot can continue to the next item.
+
+    It returns False if the session stops before anything was sent.
+    """
+    level = logging.WARNING  # for the first failure; the repeated ones are logged at DEBUG
+    while True:
+        try:
+            await write()
+        except OutcomeUnknownError as error:  # a TransportError, so its clause precedes that one
+            logger.warning("perhaps sent, so not sent again: %s", error)
+            return True
+        except (AccessDeniedError, MissingKeyError):  # no write will succeed: it ends the bot
+            raise
+        except (ApiError, InvalidRequestError) as error:  # this text, or this user, is refused
+            logger.warning("refused: %s", error)
+            return True
+        except RateLimitedError as error:
+            logger.log(level, "not sent yet, so sent again: %s", error)
+        except HttpStatusError as error:
+            if error.status not in (400, 413, 414):  # those refuse this text, as too long
+                raise
+            logger.warning("refused: %s", error)
+            return True
+        except TransportError as error:
+            if error.untrusted:  # waiting does not help
+                raise
+            logger.log(level, "not sent yet, so sent again: %s", error)
+        except StoreError as error:
+            if not error.transient:
+                raise
+            logger.log(level, "not sent yet, so sent again: %s", error)
+        else:
+            if level == logging.DEBUG:
+                logger.info("sent, after failures")
+            return True
+        level = logging.DEBUG
+        if await session.wait_stopping(PAUSE):
+            return False  # nothing was sent, and otherwise it is sent again
+
+
+if __name__ == "__main__":
+    run(main, store=SqliteStore("once.sqlite"))
