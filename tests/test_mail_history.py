@@ -207,7 +207,7 @@ async def test_a_direct_call_waits_for_others_no_longer_than_max_wait() -> None:
 
 
 @pytest.mark.parametrize("mails", ['[{"message": "hello"}]', '{"7": {"message": "hello"}}'])
-async def test_mail_beside_an_error_message_is_delivered(
+async def test_mail_with_an_error_message_is_delivered(
     services: Scripted, session: Session, mails: str
 ) -> None:
     """The service has marked it as read, and will not return it again."""

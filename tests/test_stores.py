@@ -346,13 +346,14 @@ async def test_an_append_at_another_head_changes_nothing(store: Store) -> None:
 async def test_the_tail_of_a_log_is_its_last_entries(short: Store) -> None:
     """Ascending, also if some arrived out of order, with the highest id."""
     log = short.log(CHAT)
-    assert await log.tail(3) == LogTail(0, [])
+    assert await log.tail(3) == await log.tail(0) == LogTail(0, [])
     await log.append(numbered(1, 2, 5, 6))
     await log.append(numbered(4, after=3))
     tail = await log.tail(3)
     assert (tail.head, [entry.id for entry in tail.entries]) == (6, [4, 5, 6])
     assert tail.entries == await entries(log, 3)
     assert len((await log.tail(100)).entries) == 5
+    assert await log.tail(0) == LogTail(6, [])
 
 
 async def test_ids_of_53_bits_are_exact(store: Store) -> None:

@@ -206,7 +206,7 @@ def _error_text(value: Json | NoJson, *, status_means_success: bool) -> str | No
 
 
 def _has_items(value: Json | NoJson) -> bool:
-    """Return whether an error envelope has a list of objects beside the error message.
+    """Return whether an error envelope has a list of objects as well as the error message.
 
     A destructive read will not return them again.
     """

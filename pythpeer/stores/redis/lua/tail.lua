@@ -1,8 +1,12 @@
 -- Returns the head of a log and its last entries, ascending, wherever they are stored.
 --
--- ARGV: how many entries to return.
+-- ARGV: how many entries to return, 0 for the head alone.
 
 local limit = tonumber(ARGV[1])
+
+if limit == 0 then
+  return {head(), {}}  -- XREVRANGE with a COUNT of 0 returns no list
+end
 
 local entries = relinked(redis.call('XREVRANGE', STREAM, '+', '-', 'COUNT', limit))
 for _, id in ipairs(redis.call('ZREVRANGE', OUT_OF_ORDER_IDS, 0, limit - 1)) do
