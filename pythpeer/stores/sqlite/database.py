@@ -276,7 +276,7 @@ class Database:
 
     def _execute(self, job: Job[T], db: sqlite3.Connection) -> T:
         """Execute *job* in one transaction, which is not synced."""
-        # IMMEDIATE: a transaction that starts to write later can fail without a retry.
+        # IMMEDIATE: a job that reads first could otherwise fail when it writes, and run again.
         db.execute("BEGIN IMMEDIATE")
         self._on_commit.clear()
         try:
