@@ -336,6 +336,7 @@ class Session(AsyncContextOnly):
 
         Sends no request and reads no store.
         """
+        at = utc_now()
         endpoints = {name: self._endpoint_health(name) for name in self._limiters}
         streams = tuple(stream.health() for stream in self._pollers.streams())
         is_open = self._transport is not None
@@ -343,7 +344,7 @@ class Session(AsyncContextOnly):
         failures += [stream.failures for stream in streams]
         recovery_errors = [stream.recovery_error for stream in streams]
         return SessionHealth(
-            at=utc_now(),
+            at=at,
             ok=is_open and not any(failures) and not any(recovery_errors),
             open=is_open,
             endpoints=endpoints,
