@@ -288,6 +288,7 @@ class Peerbet:
         self._check_posting(bot=bot, confirm=confirm)
         if on_part is not None and not callable(on_part):
             raise InvalidRequestError("on_part must be callable", endpoint=self.post_endpoint.name)
+        self.post_endpoint.with_timeout(timeout)  # a text without parts needs valid arguments, too
         try:
             parts = split_text(text, MAX_TEXT)
         except InvalidRequestError as error:

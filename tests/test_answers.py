@@ -966,6 +966,7 @@ def date_in(seconds: float) -> str:
         ("007", 7.0),
         ("999999999", 999999999.0),
         ("12345678901", MAX_RETRY_AFTER),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_RETRY_AFTER),
         pytest.param("9" * 5000, MAX_RETRY_AFTER, id="5000 digits"),
         (date_in(30), 30.0),
         (date_in(86400), 86400.0),

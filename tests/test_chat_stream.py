@@ -426,6 +426,28 @@ async def test_messages_without_usable_ids_are_no_silence(
     assert len(about_polls) == int(count >= 3)
 
 
+async def test_when_messages_without_usable_ids_are_gone_the_stream_is_well(
+    services: Scripted,
+) -> None:
+    """Although no other message has come since."""
+    services.say()
+    async with services.session(retry=SHORT_BACKOFF, idle_check=2.0) as session:
+        stream = session.peerbet.chat_stream(after=0)
+        assert await take_ids(stream, 1) == [1]
+        for number in range(3):
+            services.show(2 + number, {"id": f"m{number}"})
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(10.0)
+        assert not session.health().ok
+        del services.chat.messages[1:]
+        await asyncio.sleep(5.0)
+        for _ in range(20):
+            await asyncio.sleep(1.0)
+            assert session.health().ok
+        services.say()
+        assert (await waiting).id > 1
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 

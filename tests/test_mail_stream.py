@@ -750,6 +750,28 @@ async def test_mail_of_another_personal_key_is_reported_and_kept_for_it(
     assert "another personal key" not in caplog.text
 
 
+@pytest.mark.parametrize("transient", [False, True])
+async def test_the_log_of_another_account_stops_no_mail(
+    transient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it is damaged; after a failure that may pass it is read again at the next poll."""
+    asked = 0
+
+    async def fail(log: Log[object]) -> int:
+        nonlocal asked
+        asked += 1
+        raise StoreError("the log of another account is damaged", transient=transient)
+
+    async with Scripted() as services, services.session() as session:
+        stream = session.pythbots.mail_stream(name="me")
+        log = type(stream._poller.log)
+        monkeypatch.setattr(log, "unacknowledged_of_others", fail)
+        for text in ("one", "two"):
+            services.deliver(text)
+            assert texts(*await take(stream, 1)) == [text]
+    assert (asked > 1) is transient
+
+
 async def test_unacknowledged_mail_outlives_a_short_log(
     new_store: StoreFactory, services: Scripted
 ) -> None:

@@ -440,6 +440,8 @@ async def test_a_short_text_is_one_post(fake: FakeServices, session: Session) ->
     """Without the white space around it; blank text is not posted."""
     assert await session.peerbet.post_long(" hello there\n") == (1,)
     assert await session.peerbet.post_long(" \n") == ()
+    with pytest.raises(InvalidRequestError, match="timeout"):
+        await session.peerbet.post_long(" \n", timeout=-1.0)
     assert await session.peerbet.post_long("") == ()
     assert [line.text for line in fake.chat.messages] == ["hello there"]
 

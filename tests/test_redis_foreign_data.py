@@ -151,6 +151,17 @@ async def test_a_malformed_start_of_the_server_has_no_effect(store: RedisStore, 
             permit.close()
 
 
+@pytest.mark.parametrize("value", ["", "x", "1 2", "-1", "9" * 40, "1e999"])
+async def test_a_malformed_mark_of_a_restart_has_no_effect(store: RedisStore, value: str) -> None:
+    """It only marks what is redelivered."""
+    log = store.log(MAIL)
+    await log.append([NewEntry(Item(1))])
+    await write(store, "HSET", "KEY:meta:mail", "suspect", value)
+    await log.append([NewEntry(Item(2))])
+    assert (await log.tail(5)).head == 2
+    await store.aclose()
+
+
 @pytest.mark.parametrize(
     "command",
     [

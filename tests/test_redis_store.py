@@ -878,9 +878,11 @@ def test_the_url_can_name_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "prefix 'dash'" in Session.from_env().describe()
     assert "prefix 'main'" in str(RedisStore("redis://h"))
     assert "prefix 'own'" in str(RedisStore("redis://h?prefix=dash", prefix="own"))
-    for wrong in ("a%20b", "a%7Bb", "a" * 101):
+    for wrong in ("", "a%20b", "a%7Bb", "a" * 101):
         with pytest.raises(InvalidRequestError, match="prefix"):
             RedisStore(f"redis://h?prefix={wrong}")
+    with pytest.raises(InvalidRequestError, match="with a value"):
+        RedisStore("rediss://h?ssl_ca_certs=")
 
 
 async def test_the_other_prefixes_of_a_server_are_known(url: str) -> None:

@@ -14,6 +14,7 @@ from pythpeer import (
     InvalidRequestError,
     MissingKeyError,
     OutcomeUnknownError,
+    PythpeerError,
     RateLimitedError,
     ResponseTooLargeError,
     Session,
@@ -72,7 +73,9 @@ async def read_staff(session: Session) -> set[str]:
         except ApiError as error:
             logger.warning("every user is moderated: %s", error)
             break
-        except (TransportError, HttpStatusError, DecodeError, ResponseTooLargeError) as error:
+        except PythpeerError as error:
+            if not may_pass(error):
+                raise
             logger.warning("the staff is requested again: %s", error)
             await session.wait_stopping(PAUSE)
     return set()
@@ -84,6 +87,17 @@ async def warn(session: Session, name: str) -> bool:
     return await send(session, partial(session.peerbet.post, warning, bot=True)) and await send(
         session, partial(session.pythbots.send_mail, REPORT_TO, report)
     )
+
+
+def may_pass(error: PythpeerError) -> bool:
+    """Return whether a read that failed can succeed later without any change."""
+    if isinstance(error, TransportError):
+        return not error.untrusted
+    if isinstance(error, StoreError):
+        return error.transient
+    if isinstance(error, HttpStatusError) and not isinstance(error, RateLimitedError):
+        return error.status is None or error.status >= 500
+    return isinstance(error, (RateLimitedError, DecodeError, ResponseTooLargeError))
 
 
 async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:

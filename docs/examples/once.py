@@ -15,6 +15,7 @@ from pythpeer import (
     InvalidRequestError,
     MissingKeyError,
     OutcomeUnknownError,
+    PythpeerError,
     RateLimitedError,
     ResponseTooLargeError,
     Session,
@@ -55,10 +56,23 @@ async def was_answered(session: Session, message: ChatMessage, answer: str) -> b
         try:
             page = await session.peerbet.messages(after=message.id, last=300)
             return any(shown.is_mine and shown.text == answer for shown in page.messages)
-        except (TransportError, HttpStatusError, DecodeError, ResponseTooLargeError) as error:
+        except PythpeerError as error:
+            if not may_pass(error):
+                raise
             logger.warning("the chat is read again: %s", error)
             await session.wait_stopping(PAUSE)
     return None
+
+
+def may_pass(error: PythpeerError) -> bool:
+    """Return whether a read that failed can succeed later without any change."""
+    if isinstance(error, TransportError):
+        return not error.untrusted
+    if isinstance(error, StoreError):
+        return error.transient
+    if isinstance(error, HttpStatusError) and not isinstance(error, RateLimitedError):
+        return error.status is None or error.status >= 500
+    return isinstance(error, (RateLimitedError, DecodeError, ResponseTooLargeError))
 
 
 async def send(session: Session, write: Callable[[], Awaitable[object]]) -> bool:

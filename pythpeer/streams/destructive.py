@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
@@ -215,10 +216,11 @@ class DestructiveSource(PollSource[T]):
         with anyio.move_on_after(max_wait):
             await self._direct.acquire()
             return
+        limit = self._time_limit()
         raise RateLimitedError(
             "other calls for unread mail take longer than max_wait",
             endpoint=self.name,
-            retry_after=self._time_limit(),
+            retry_after=limit if limit < math.inf else None,
         )
 
     async def drain(self) -> None:
@@ -319,7 +321,13 @@ class DestructiveSource(PollSource[T]):
         """
         if self._others_checked:
             return
-        count = await log.unacknowledged_of_others()
+        try:
+            count = await log.unacknowledged_of_others()
+        except (
+            StoreError
+        ) as error:  # another account's log is no reason to read no mail of this one
+            self._others_checked = not error.transient
+            return
         self._others_checked = True
         if count:
             logger.warning(

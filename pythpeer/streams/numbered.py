@@ -123,7 +123,8 @@ class NumberedSource(PollSource[T]):
         self._positioned_last_time = False
         """Whether the last poll was one that finds the position of new streams."""
         self._unusable = 0
-        """How many items without a usable id have arrived since one that has one."""
+        """How many items without a usable id have arrived since one that has one, or since a page
+        without any of them."""
         self._reported_undecodable: deque[bytes] = deque(maxlen=max_page)
         """The latest undecodable items without an id that were logged."""
 
@@ -183,9 +184,9 @@ class NumberedSource(PollSource[T]):
         full = page.is_full or len(page.by_id()) + len(page.undecodable) >= size
         has_new = await self._append(poller, after, page, undecodable, full=full)
         poller.confirm(after, full=full)
-        is_usable = any(id > service_id(after) for id in page.by_id())
-        self._unusable = 0 if is_usable else self._unusable + undecodable
-        if self._unusable >= MIN_UNUSABLE:
+        if any(id > service_id(after) for id in page.by_id()):
+            self._unusable = 0
+        if self._is_unusable(page, undecodable):
             return DecodeError(UNUSABLE, endpoint=self.name)
         if not full:
             self._page_size = self._max_page
@@ -194,6 +195,11 @@ class NumberedSource(PollSource[T]):
         elif self._idle_check_at is None:
             self._idle_check_at = loop_time() if self._idle_check < math.inf else math.inf
         return None
+
+    def _is_unusable(self, page: NumberedPage[T], new: int) -> bool:
+        """Return whether nothing but items without a usable id arrives; *new* of them are new."""
+        self._unusable = self._unusable + new if page.undecodable else 0
+        return self._unusable >= MIN_UNUSABLE
 
     def _base(self, poller: Poller[T]) -> int:
         """Return the first position of the present numbering."""
@@ -266,7 +272,7 @@ class NumberedSource(PollSource[T]):
         items = page.by_id()
         if not items and page.undecodable and poller.has_unpositioned:
             return DecodeError("the newest message cannot be decoded", endpoint=self.name)
-        if not items and page.undecodable and self._unusable >= MIN_UNUSABLE:
+        if not items and self._is_unusable(page, 0):
             self._idle_check_at = loop_time() + self._idle_check
             return DecodeError(UNUSABLE, endpoint=self.name)
         id = max(items, default=0)

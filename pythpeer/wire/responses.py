@@ -269,7 +269,7 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     if due is None:
         return None
     now = _http_date(headers.get("Date", "")) or datetime.now(UTC)
-    return max(0.0, (due - now).total_seconds())
+    return min(max(0.0, (due - now).total_seconds()), MAX_RETRY_AFTER)
 
 
 def _http_date(value: str) -> datetime | None:

@@ -65,9 +65,12 @@ async def top(
         live = Live(console=console, auto_refresh=False, screen=True)
         display = live if is_interactive(console) and not json else contextlib.nullcontext()
         with display, runner.stop_when_pipe_closes():
+            others: Sequence[str] = ()
             for number in itertools.count(1):
                 snapshot = await watched.snapshot(MAX_LATEST)
-                screen.add(time.monotonic(), snapshot, await _other_prefixes(watched, snapshot))
+                if number == 1:  # once, because it reads the names of all keys of the server
+                    others = await _other_prefixes(watched, snapshot)
+                screen.add(time.monotonic(), snapshot, others)
                 if json:
                     # The kind of row is "survey", because programs that read it depend on it.
                     write_json("survey", msgspec.to_builtins(snapshot))

@@ -66,7 +66,10 @@ def read_address(url: object) -> Address | PythpeerError:
         return InvalidRequestError("url must be a str, such as redis://localhost:6379/0")
     try:
         parts = urlsplit(text)
-        port, query = parts.port, dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        port = parts.port
+        query = dict(
+            parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+        )
     except ValueError:
         return InvalidRequestError("url must be a valid URL, such as redis://localhost:6379/0")
     prefix = query.pop("prefix", None)
@@ -75,10 +78,10 @@ def read_address(url: object) -> Address | PythpeerError:
         return InvalidRequestError("url must start with redis://, rediss:// or valkey://")
     if path and not (path.isascii() and path.isdigit() and len(path) <= MAX_DB_DIGITS):
         return InvalidRequestError("the path of a Redis URL must be the number of a database")
-    if query.keys() - TLS_FILES:
+    if query.keys() - TLS_FILES or not all(query.values()):
         return InvalidRequestError(
             "only prefix, ssl_ca_certs, ssl_certfile and ssl_keyfile are allowed in the query of a"
-            " Redis URL"
+            " Redis URL, each with a value"
         )
     password = _password(parts)
     if isinstance(password, PythpeerError):

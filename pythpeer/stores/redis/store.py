@@ -81,7 +81,7 @@ class RedisStore(Store):
         if max_length is not None:
             check_integer("max_length", max_length, 1)
         if prefix is None:
-            prefix = address.prefix or "main"
+            prefix = "main" if address.prefix is None else address.prefix
         check_text("prefix", prefix, 100)
         if set(prefix) & set("{} \t\r\n"):
             raise InvalidRequestError("prefix must not contain whitespace or braces")
@@ -156,14 +156,14 @@ class RedisStore(Store):
     async def _close(self) -> None:
         """Store acknowledgements, and release pending items and tokens. Raises the first error."""
         failure: StoreError | None = None
-        for step in self._closing_steps():
-            try:
-                if failure is None:
-                    await step()
-            except StoreError as error:
-                failure = error.with_traceback(None)
-        await self._heartbeat.aclose()
-        await self._connections.aclose()
+        try:
+            for step in self._closing_steps():
+                await step()
+        except StoreError as error:
+            failure = error.with_traceback(None)
+        finally:
+            await self._heartbeat.aclose()
+            await self._connections.aclose()
         if failure is not None:
             raise failure
 

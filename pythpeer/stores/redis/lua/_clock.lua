@@ -41,7 +41,7 @@ end
 local function knows_salt(server, name)
   local salt, stored = string.match(name, '[^:]+$'), redis.call('HGET', server, 'salt')
   if stored == salt then return true end
-  redis.call('HSETNX', server, 'emptied', string.format('%.0f', store_time(server)))
+  redis.call('HSET', server, 'emptied', string.format('%.0f', store_time(server)))
   if not stored then redis.call('HSET', server, 'salt', salt) end
   return not stored
 end

@@ -130,9 +130,16 @@ local function known_run(known)
   return tonumber(string.match(known, '^%d+ (%d+)') or '')
 end
 
+-- Returns the id up to which what is redelivered may have been acknowledged. What no program of ours
+-- has written counts as 0.
+local function suspect_up_to(last)
+  local stored = string.match(redis.call('HGET', META, 'suspect') or '', '^%d+$')
+  return math.min(tonumber(stored or '0'), last)
+end
+
 -- Returns what a client knows of the log from now on.
 local function known_from(last)
-  return fmt_int(last) .. ' ' .. present_run() .. ' ' .. (redis.call('HGET', META, 'suspect') or '0')
+  return fmt_int(last) .. ' ' .. present_run() .. ' ' .. fmt_int(suspect_up_to(last))
 end
 
 -- Stores a fetch intent that counts as lost now, and once more after the fetch time: the server has
