@@ -28,7 +28,8 @@ run; `nox -s bench -- pacing` repeats one of them. Everything runs on loopback. 
 median of the ratios of alternating rounds, so that a slow phase of the machine affects both \
 sides. The figures of single rounds are in `benchmarks/results`.
 
-This table decides; the sections below it have all figures, with those of the other libraries.
+The table states whether each target was met; the sections below it have all figures, with those \
+of the other libraries.
 """
 
 
@@ -45,7 +46,7 @@ def write_page() -> None:
 
 
 def page_text(reports: Sequence[Report]) -> str:
-    """Return the page: first the table that decides, then a section for each benchmark."""
+    """Return the page: first the table of the targets, then a section for each benchmark."""
     lines = [OPENING, *_summary(reports)]
     return "\n".join([*lines, *(line for report in reports for line in _section(report))])
 

@@ -48,7 +48,7 @@ def _number(value: Cell) -> float:
 
 
 def summary(reports: Reports) -> Iterator[tuple[str, str, str, str]]:
-    """Yield the rows of the table that decides: question, pythpeer, compared with, target met."""
+    """Yield the rows of the table of the targets: question, pythpeer, compared with, target met."""
     early = _row(reports, "pacing", 3, limiter=OURS)
     others = [row for row in _libraries(reports) if _number(row["too early"])]
     yield (

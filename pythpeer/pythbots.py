@@ -62,12 +62,12 @@ API_KEY_HINT: Final = (
 
 
 UNKNOWN_SEND: Final = "the mail may or may not have been sent"
-"""What an error says if the outcome of sending is unknown."""
+"""The text of an error where the outcome of sending is unknown."""
 
 UNKNOWN_READ: Final = (
     "unread mail may or may not have been marked as read: the next read looks for it in the history"
 )
-"""What an error says if the outcome of reading the unread mail is unknown."""
+"""The text of an error where the outcome of reading the unread mail is unknown."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):

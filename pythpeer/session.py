@@ -39,10 +39,10 @@ from .stores import MemoryStore, Store
 from .streams.poller import Pollers
 from .validation import (
     INT32_MAX,
+    check_duration,
     check_integer,
     check_seconds,
     check_time_limit,
-    check_timeout,
     check_url,
 )
 from .version import __version__
@@ -218,7 +218,7 @@ class Session(AsyncContextOnly):
             limiter=self._limiter,
             retry=check_type("retry", Retry, retry),
             timeout=self._timeout,
-            max_wait=check_timeout("max_wait", max_wait),
+            max_wait=check_duration("max_wait", max_wait),
             hooks=self._hooks,
         )
         """Runs all calls."""
@@ -320,9 +320,9 @@ class Session(AsyncContextOnly):
 
         Raises:
             InvalidRequestError: If *timeout* is not valid.
-            SessionClosedError: If the session is not open, or was closed without a call of `stop`.
+            SessionClosedError: If the session is closed, unless `stop` was called.
         """
-        seconds = math.inf if timeout is None else check_timeout("timeout", timeout)
+        seconds = math.inf if timeout is None else check_duration("timeout", timeout)
         stop = self._pollers.stop
         if not stop.made:
             self._require_open()

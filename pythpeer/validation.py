@@ -13,11 +13,11 @@ from .errors import InvalidRequestError
 
 __all__ = [
     "INT32_MAX",
+    "check_duration",
     "check_integer",
     "check_seconds",
     "check_text",
     "check_time_limit",
-    "check_timeout",
     "check_url",
     "percent_encode",
 ]
@@ -56,7 +56,7 @@ def check_seconds(name: str, value: object, endpoint: str | None = None) -> floa
     raise InvalidRequestError(f"{name} {problem}", endpoint=endpoint)
 
 
-def check_timeout(name: str, value: object, endpoint: str | None = None) -> float:
+def check_duration(name: str, value: object, endpoint: str | None = None) -> float:
     """Return *value* if it is a number of seconds, 0 or more, or infinity for no limit.
 
     Raises `InvalidRequestError`.
@@ -71,7 +71,7 @@ def check_time_limit(value: object, endpoint: str | None = None) -> float:
 
     Raises `InvalidRequestError`.
     """
-    seconds = check_timeout("timeout", value, endpoint)
+    seconds = check_duration("timeout", value, endpoint)
     if not seconds:
         raise InvalidRequestError("timeout must be more than 0 seconds", endpoint=endpoint)
     return seconds

@@ -39,7 +39,7 @@ def test_the_readme_states_the_measured_speed(reports: dict[str, Report]) -> Non
     assert f"\n{speed(reports)}\n\n" in README.read_text(encoding="utf-8")
 
 
-def test_the_page_begins_with_the_table_that_decides(reports: dict[str, Report]) -> None:
+def test_the_page_begins_with_the_table_of_the_targets(reports: dict[str, Report]) -> None:
     """Ten rows, each with figures, and no target that is not met is left out."""
     rows = list(summary(reports))
     assert len(rows) == 10

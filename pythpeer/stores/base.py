@@ -60,8 +60,8 @@ class Topic(DeprecatedTopicNames, msgspec.Struct, Generic[T], frozen=True):
     last acknowledgements."""
 
     fetch_timeout: float = 60.0
-    """Seconds within which a destructive read is over. A store that has lost fetch intents treats
-    them as lost immediately, and once more after this time."""
+    """Seconds within which a destructive read without a time limit of its own is over. A store that
+    has lost fetch intents treats them as lost immediately, and once more after this time."""
 
     @property
     def scope(self) -> str:

@@ -331,11 +331,11 @@ class DestructiveSource(PollSource[T]):
         self._others_checked = True
         if count:
             logger.warning(
-                "%s: %s in the store were fetched with another personal key and never "
-                "acknowledged; only a session with that key delivers them (all_mail() lists them, "
+                "%s: mail in the store was fetched with another personal key and never "
+                "acknowledged (%d); only a session with that key delivers it (all_mail() lists it, "
                 "if this key is of the same account)",
                 self.name,
-                f"{count} mail" + "s" * (count != 1),
+                count,
                 extra={"endpoint": self.name, "count": count},
             )
 

@@ -91,7 +91,7 @@ class Endpoint(Generic[T_co]):
     status of a user), so there it counts only in an object without other fields."""
 
     unknown_outcome: str
-    """What an error says if a write or a destructive read may or may not have happened."""
+    """The text of an error where a write or a destructive read may or may not have happened."""
 
     @overload
     def __init__(

@@ -106,10 +106,12 @@ class SqliteStore(Store):
         return self._database.path
 
     async def open(self) -> None:
-        """Open the file for one more session. Waits for a minute for a file that is locked.
+        """Open the file for one more session.
+
+        Waits while the file is locked or the disk is full, for a minute at most.
 
         Raises:
-            StoreError: if the file cannot be used; ``transient`` if it was locked for that long.
+            StoreError: if the file cannot be used; ``transient`` if that did not end in a minute.
         """
         self._abandon_if_forked()
         async with self._open_lock():

@@ -1,7 +1,8 @@
 -- Appends what is new among entries, and completes fetch intents.
 --
--- ARGV: what the client knows, the fetch time, the number of entries to keep or "", owner, the head that the log must have or "", the number of completed fetch intents,
---       their numbers, then for each new entry either
+-- ARGV: what the client knows, the fetch time, the number of entries to keep or "", owner, the head
+--       that the log must have or "", the number of completed fetch intents, their numbers, then
+--       for each new entry either
 --         "n", id, after, gap, item                        with an id of the service
 --         "l", identity, max copies, from history, item, as duplicate      without an id
 --       where items are JSON, or "" if undecodable.
