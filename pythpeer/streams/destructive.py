@@ -323,9 +323,7 @@ class DestructiveSource(PollSource[T]):
             return
         try:
             count = await log.unacknowledged_of_others()
-        except (
-            StoreError
-        ) as error:  # another account's log is no reason to read no mail of this one
+        except StoreError as error:  # of the log of another account: mail is still read
             self._others_checked = not error.transient
             return
         self._others_checked = True

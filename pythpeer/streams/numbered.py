@@ -184,9 +184,8 @@ class NumberedSource(PollSource[T]):
         full = page.is_full or len(page.by_id()) + len(page.undecodable) >= size
         has_new = await self._append(poller, after, page, undecodable, full=full)
         poller.confirm(after, full=full)
-        if any(id > service_id(after) for id in page.by_id()):
-            self._unusable = 0
-        if self._is_unusable(page, undecodable):
+        has_usable = any(id > service_id(after) for id in page.by_id())
+        if self._is_stuck(page, undecodable, has_usable=has_usable):
             return DecodeError(UNUSABLE, endpoint=self.name)
         if not full:
             self._page_size = self._max_page
@@ -196,9 +195,12 @@ class NumberedSource(PollSource[T]):
             self._idle_check_at = loop_time() if self._idle_check < math.inf else math.inf
         return None
 
-    def _is_unusable(self, page: NumberedPage[T], new: int) -> bool:
+    def _is_stuck(self, page: NumberedPage[T], new: int, *, has_usable: bool) -> bool:
         """Return whether nothing but items without a usable id arrives; *new* of them are new."""
-        self._unusable = self._unusable + new if page.undecodable else 0
+        if has_usable or not page.undecodable:
+            self._unusable = 0
+        else:
+            self._unusable += new
         return self._unusable >= MIN_UNUSABLE
 
     def _base(self, poller: Poller[T]) -> int:
@@ -272,7 +274,7 @@ class NumberedSource(PollSource[T]):
         items = page.by_id()
         if not items and page.undecodable and poller.has_unpositioned:
             return DecodeError("the newest message cannot be decoded", endpoint=self.name)
-        if not items and self._is_unusable(page, 0):
+        if self._is_stuck(page, 0, has_usable=bool(items)):
             self._idle_check_at = loop_time() + self._idle_check
             return DecodeError(UNUSABLE, endpoint=self.name)
         id = max(items, default=0)
