@@ -315,7 +315,7 @@ async def test_a_killed_bot_answers_once_if_it_looks_first(
     if outage:
         fake.faults.add("peerbet.chat.get", Fault.http(500), times=9)
     async with program.running():
-        await asyncio.sleep(90.0)
+        await asyncio.sleep(300.0)  # the back-offs of nine failures take up to four minutes
         fake.chat.say("user1", "!ping")
         await asyncio.sleep(5.0)
     texts = [message.text for message in fake.chat.messages if message.bot]
