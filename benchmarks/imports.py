@@ -104,7 +104,7 @@ def _measure_commands(rounds: int) -> Table:
         ("command", "wall ms", "CPU ms", "ratio", "CPU ratio"),
         notes=[
             f"Medians of {rounds} alternating runs of fresh interpreters, included in the time.",
-            "ratio, CPU ratio: beside a bare interpreter.",
+            "ratio, CPU ratio: compared with a bare interpreter.",
         ],
         chart=Bars("command", ("wall ms", "CPU ms")),
     )
