@@ -41,12 +41,12 @@ QUICK = ("-m", "not processes and not browser and not costly and not once", "-n"
 MEASURED = (
     *("-m", "not browser and not costly", "-n", "logical"),
     *(f"--ignore=tests/test_{name}.py" for name in ("kill", "power_failure", "processes")),
-    "--ignore=tests/test_redis_kill.py",
+    *(f"--ignore=tests/test_{name}.py" for name in ("redis_kill", "interrupts")),
 )
 """Arguments of pytest for the tests whose coverage is measured.
 
 Left out are the tests that cost most: of a browser, of each feature on Redis, and of processes that
-are killed.
+are killed; and those of interrupts, which trace by themselves: nothing is measured after them.
 """
 
 WHOLE = ("-n", "logical")
@@ -236,6 +236,8 @@ def coverage(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", *(session.posargs or MEASURED), env=core)
     session.run("coverage", "combine")
     session.run("coverage", "report")
+    if not session.posargs:
+        session.run("python", "-m", "pytest", "-n", "logical", "tests/test_interrupts.py")
 
 
 @nox.session(name="tests-deep")
