@@ -36,6 +36,15 @@ local function store_time(server, alive)
   return now, offset
 end
 
+-- Returns since when the server runs, in microseconds, as text: `since` as it is stored, or the time
+-- `now` where that is missing, or was written by another program.
+local function known_start(server, since, now)
+  if since and string.match(since, '^%d+$') then return since end
+  since = string.format('%.0f', now)
+  redis.call('HSET', server, 'since', since)
+  return since
+end
+
 -- Returns whether a client knows the salt of the store, which `name` ends with. If the server has
 -- another one, or none, it was emptied since the client registered, and only the client knows that.
 local function knows_salt(server, name)

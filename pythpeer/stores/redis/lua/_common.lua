@@ -93,12 +93,7 @@ end
 
 -- Returns since when the server runs, which identifies its present run.
 local function present_run()
-  local since = redis.call('HGET', SERVER, 'since')
-  if not since or not string.match(since, '^%d+$') then
-    since = fmt_int(now())
-    redis.call('HSET', SERVER, 'since', since)
-  end
-  return since
+  return known_start(SERVER, redis.call('HGET', SERVER, 'since'), now())
 end
 
 -- Returns up to which id the log is unchanged for a client that knows a run of the server:
@@ -237,6 +232,17 @@ local function stream_after(position, limit)
     command[5], command[6] = 'COUNT', limit
   end
   return relinked(redis.call(unpack(command)))
+end
+
+-- Returns the number of entries of the stream after a position.
+local function count_stream_after(position)
+  local count = 0
+  while true do
+    local chunk = stream_after(position, 1000)
+    count = count + #chunk
+    if #chunk < 1000 then return count end
+    position = number_of(chunk[#chunk][1])
+  end
 end
 
 -- Returns the entries after a position, wherever they are stored, in the order of their ids.

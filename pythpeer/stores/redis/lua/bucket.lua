@@ -112,10 +112,7 @@ if owner == '' then
   end
   return {requests, outstanding_count, waiting, math.max(0, paused - now)}
 end
-if not since or not string.match(since, '^%d+$') then
-  since = fmt_int(now)
-  redis.call('HSET', SERVER, 'since', since)
-end
+since = known_start(SERVER, since, now)
 local steps, latest = tonumber(redis.call('HGET', SERVER, 'steps') or '0'), tonumber(ARGV[6])
 if latest > 0 and now > latest and tonumber(ARGV[7]) == steps then
   -- The clock was set forward: less time has passed since the last requests than it seems.

@@ -20,13 +20,7 @@ local function idle_for()
 end
 
 local function lag(position)
-  local count = #out_of_order_after(position)
-  while true do
-    local chunk = redis.call('XRANGE', STREAM, '(' .. fmt_int(position) .. '-0', '+', 'COUNT', 1000)
-    count = count + #chunk
-    if #chunk < 1000 then return count end
-    position = number_of(chunk[#chunk][1])
-  end
+  return #out_of_order_after(position) + count_stream_after(position)
 end
 
 local function readers()
