@@ -40,7 +40,7 @@ from ..pacing.queue import Priority
 from ..retry import is_transient
 from ..stores.base import DIRECT, Log, NewEntry
 from ..wire.request import Request
-from .poller import Poller, PollSource, loop_time, store_items
+from .poller import EndpointSource, Poller, loop_time, store_items
 
 __all__ = ["DecodedItem", "DestructiveSource", "Reads", "fetch_timeout"]
 
@@ -110,7 +110,7 @@ class _Outcome(NamedTuple):
     """Whether nothing is missing: no item is held back, and the history was not skipped."""
 
 
-class DestructiveSource(PollSource[T]):
+class DestructiveSource(EndpointSource[T]):
     """Polls the destructive read of *reads*; after a lost fetch, the history, which has all.
 
     *mark_recovered* returns a copy of an item that is marked as possibly delivered before.
@@ -127,9 +127,7 @@ class DestructiveSource(PollSource[T]):
         *,
         mark_recovered: Callable[[T], T],
     ) -> None:
-        self.name: str = reads.unread.endpoint.name
-        self._caller = caller
-        """Gets tokens and sends requests."""
+        super().__init__(caller, reads.unread.endpoint.name)
         self._poll_reads = reads
         """The requests of polls."""
         self._reads = reads
@@ -164,10 +162,6 @@ class DestructiveSource(PollSource[T]):
         """Those of them that were in the result before as well: the service has repeated them."""
         self._others_checked = False
         """Whether the logs of other accounts were looked at. Set by `_report_others`."""
-
-    def forget_failures(self) -> None:
-        """End the failures of the endpoint: another session reads from it."""
-        self._caller.outcomes[self.name].forget_failures()
 
     async def initial_position(self, log: Log[T]) -> int | None:
         """Return the highest acknowledged position: a new stream gets what no stream has had."""

@@ -21,7 +21,7 @@ from ..stores.ids import first_position, generation, next_numbering, service_id
 from ..wire.endpoints import Endpoint
 from ..wire.request import Request
 from .gaps import KNOWN_IDS, KnownTail, assign_positions
-from .poller import Poller, PollSource, log_skipped, loop_time, store_items
+from .poller import EndpointSource, Poller, log_skipped, loop_time, store_items
 
 __all__ = ["NumberedPage", "NumberedSource"]
 
@@ -31,12 +31,12 @@ MIN_KNOWN: Final = 3
 """How many items of the log must have disappeared from the service to count as a new beginning,
 where neither the ids nor the dates decide it. Fewer may have been deleted."""
 
-
 MIN_UNUSABLE: Final = 3
 """How many items without a usable id, and no other new ones, make a poll fail: the stream cannot
 continue. Fewer are skipped."""
 
 UNUSABLE: Final = "no new message has a usable id"
+"""The text of the error of such a poll."""
 
 
 class NumberedPage(Protocol[T]):
@@ -71,7 +71,7 @@ class _Newest(NamedTuple, Generic[T]):
     """``None`` if it is undecodable, or if there is none."""
 
 
-class NumberedSource(PollSource[T]):
+class NumberedSource(EndpointSource[T]):
     """Polls for items after the lowest position of the streams that wait.
 
     An *idle check* is a poll for the newest item alone. It gives new streams their position, and
@@ -94,9 +94,7 @@ class NumberedSource(PollSource[T]):
         is_same: Callable[[T, T], bool],
         date_of: Callable[[T], datetime | None],
     ) -> None:
-        self.name: str = endpoint.name
-        self._caller = caller
-        """Gets tokens and sends requests."""
+        super().__init__(caller, endpoint.name)
         self._endpoint = endpoint
         """The endpoint whose limiter grants the tokens."""
         self._page_request = page_request
@@ -127,10 +125,6 @@ class NumberedSource(PollSource[T]):
         without any of them."""
         self._reported_undecodable: deque[bytes] = deque(maxlen=max_page)
         """The latest undecodable items without an id that were logged."""
-
-    def forget_failures(self) -> None:
-        """End the failures of the endpoint: another session reads from it."""
-        self._caller.outcomes[self.name].forget_failures()
 
     async def position_after(self, log: Log[T], after: int) -> int | None:
         """Return the position after the service's id *after*; ``None`` if an idle check is due.

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 
-from ..calls import notify_retry
+from ..calls import Caller, notify_retry
 from ..errors import PythpeerError, SessionClosedError, StoreError, TransportError
 from ..health import OutcomeTracker, StreamHealth
 from ..hooks import GapEvent, Hooks, StoreEvent
@@ -33,6 +33,7 @@ from .stopping import StopRequest
 
 __all__ = [
     "Cursor",
+    "EndpointSource",
     "PollSource",
     "Poller",
     "Pollers",
@@ -184,6 +185,19 @@ class PollSource(abc.ABC, Generic[T]):
 
     async def drain(self) -> None:
         """Wait for what must still be stored while the session closes; by default nothing."""
+
+
+class EndpointSource(PollSource[T]):
+    """A source that polls an endpoint of a service."""
+
+    def __init__(self, caller: Caller, name: str) -> None:
+        self.name: str = name
+        self._caller = caller
+        """Gets tokens and sends requests."""
+
+    def forget_failures(self) -> None:
+        """End the failures of the endpoint: another session reads from it."""
+        self._caller.outcomes[self.name].forget_failures()
 
 
 class HasHealth(Protocol):
@@ -397,8 +411,8 @@ class Poller(Generic[T]):
             error = await self.source.try_poll(self)
         except PythpeerError as raised:
             error = raised.with_traceback(None)
-            self._last_failed = True
             if not isinstance(error, StoreError):
+                self._last_failed = True
                 self.outcomes.record(error)
                 return error  # errors of the service are returned; what is raised is permanent
         finally:
