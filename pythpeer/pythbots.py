@@ -60,7 +60,6 @@ API_KEY_HINT: Final = (
 )
 """What to do if a look-up is rejected."""
 
-
 UNKNOWN_SEND: Final = "the mail may or may not have been sent"
 """The text of an error where the outcome of sending is unknown."""
 
@@ -343,13 +342,16 @@ class PythBots:
     async def _lookup(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> T:
         return await self._caller.call(Request(endpoint, params, self.headers))
 
-    def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
+    def _required_key(self, endpoint: str) -> Secret:
         if self._personal_key is None:
             raise MissingKeyError(
                 "mail needs a personal key: set personal_key, or PYTHPEER_PERSONAL_KEY",
-                endpoint=endpoint.name,
+                endpoint=endpoint,
             )
-        key = {self.key_param: self._personal_key}
+        return self._personal_key
+
+    def _mail_request(self, endpoint: Endpoint[T], params: Mapping[str, Param]) -> Request[T]:
+        key = {self.key_param: self._required_key(endpoint.name)}
         return Request(endpoint, {**key, **params}, self.headers)
 
     def _mail_reads(self, timeout: float | None = None) -> Reads[Mail]:
@@ -362,10 +364,12 @@ class PythBots:
 
     def _mail_poller(self) -> tuple[Poller[Mail], DestructiveSource[Mail]]:
         """Return the poller of unread mail and its source, which direct calls use as well."""
-        reads = self._mail_reads()
+        self._required_key(self.unread_endpoint.name)
         poller = self._pollers.get(
             self._topic,
-            lambda: DestructiveSource(self._caller, reads, mark_recovered=_mark_recovered),
+            lambda: DestructiveSource(
+                self._caller, self._mail_reads(), mark_recovered=_mark_recovered
+            ),
         )
         return poller, cast("DestructiveSource[Mail]", poller.source)
 
