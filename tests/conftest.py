@@ -22,11 +22,12 @@ from cpu_time import CPU_TIME
 from fake_client import Client, connect
 from helpers import DEEP, REAL, SHORT_BACKOFF, UNLIMITED, VIRTUAL, Backend, examples
 from hypothesis import settings
+from redis_virtual import VirtualRedisStore
 from scripted import Scripted
-from stores import STORES, StoreFactory
+from stores import STORES, StoreFactory, opened, redis_programs
 
 from pythpeer import Session
-from pythpeer.stores import Store, fingerprints
+from pythpeer.stores import RedisStore, Store, fingerprints
 from pythpeer.testing import FakeServices
 
 # No deadline, because examples take longer on a machine under load. A failure prints a blob that
@@ -143,6 +144,22 @@ def new_store(request: pytest.FixtureRequest, folder: Path) -> StoreFactory:
         return STORES[request.param](folder, max_length)
 
     return make
+
+
+@pytest.fixture
+async def virtual_server() -> AsyncIterator[VirtualRedisStore]:
+    """A store on a Redis server with the clock of the loop, which other stores can use."""
+    async with opened(VirtualRedisStore(max_length=100)) as store:
+        yield store
+
+
+@pytest.fixture
+async def redis_program(
+    virtual_server: VirtualRedisStore,
+) -> AsyncIterator[Callable[[], RedisStore]]:
+    """Creates stores that share all, as those of several programs do."""
+    async with redis_programs(virtual_server.url) as create:
+        yield create
 
 
 @pytest.fixture(scope="session")

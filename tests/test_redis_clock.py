@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from helpers import now
 from redis_virtual import VirtualRedisStore
-from stores import open_store, redis_programs
+from stores import open_store
 from test_redis_store import CHAT, MAIL, new_items, new_mails, read_ids
 
 from pythpeer import Rate
@@ -22,21 +22,6 @@ from pythpeer.stores.redis.heartbeat import SESSION_TIMEOUT
 pytestmark = pytest.mark.anyio
 
 STEPS = pytest.mark.parametrize("step", [-3600.0, -10.0, 10.0, 3600.0])
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[VirtualRedisStore]:
-    server = VirtualRedisStore(max_length=100)
-    await server.open()
-    yield server
-    await server.aclose()
-
-
-@pytest.fixture
-async def program(server: VirtualRedisStore) -> AsyncIterator[Callable[[], RedisStore]]:
-    """Creates stores that share all, as those of several programs do."""
-    async with redis_programs(server.url) as create:
-        yield create
 
 
 async def use_once(limiter: Limiter, times: list[float]) -> None:
@@ -54,17 +39,17 @@ async def use(limiter: Limiter, times: list[float], until: float) -> None:
 
 @STEPS
 async def test_pacing_continues_within_two_intervals(
-    server: VirtualRedisStore, program: Callable[[], RedisStore], step: float
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore], step: float
 ) -> None:
     """And no interval is short, although two programs share the tokens."""
-    stores = [await open_store(program()) for _ in range(2)]
+    stores = [await open_store(redis_program()) for _ in range(2)]
     limiters = [store.limiter("k", "x", Rate(1.0)) for store in stores]
     times: list[float] = []
     tasks = [asyncio.ensure_future(use(limiter, times, 30.0)) for limiter in limiters]
     await asyncio.sleep(10.3)
-    server.step = step
+    virtual_server.step = step
     await asyncio.sleep(10.0)
-    server.step = 0.0
+    virtual_server.step = 0.0
     await asyncio.gather(*tasks)
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert min(gaps) >= 1.0 - 1e-3
@@ -74,16 +59,16 @@ async def test_pacing_continues_within_two_intervals(
 
 @STEPS
 async def test_a_token_is_not_early_after_a_step(
-    server: VirtualRedisStore, program: Callable[[], RedisStore], step: float
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore], step: float
 ) -> None:
     """A program that asks immediately after the step gets none before the interval is over."""
-    stores = [await open_store(program()) for _ in range(2)]
+    stores = [await open_store(redis_program()) for _ in range(2)]
     first, second = (store.limiter("k", "x", Rate(1.0)) for store in stores)
     times: list[float] = []
     await use_once(second, times)
     await use_once(first, times)
     await asyncio.sleep(0.01)  # the server has what happened
-    server.step = step
+    virtual_server.step = step
     await use_once(second, times)
     assert len(times) == 3
     assert 1.0 - 1e-3 <= times[2] - times[1] <= 2.2
@@ -91,19 +76,19 @@ async def test_a_token_is_not_early_after_a_step(
 
 @STEPS
 async def test_a_step_is_logged_once(
-    server: VirtualRedisStore,
-    program: Callable[[], RedisStore],
+    virtual_server: VirtualRedisStore,
+    redis_program: Callable[[], RedisStore],
     step: float,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """With its direction and its size."""
     caplog.set_level(logging.WARNING)
-    limiter = (await open_store(program())).limiter("k", "x", Rate(1.0))
+    limiter = (await open_store(redis_program())).limiter("k", "x", Rate(1.0))
     times: list[float] = []
     task = asyncio.ensure_future(use(limiter, times, 20.0))
     await asyncio.sleep(10.3)
     assert caplog.records == []
-    server.step = step
+    virtual_server.step = step
     await task
     (record,) = caplog.records
     direction = "forward" if step > 0 else "back"
@@ -112,10 +97,10 @@ async def test_a_step_is_logged_once(
 
 @STEPS
 async def test_no_owner_dies_by_a_step(
-    server: VirtualRedisStore, program: Callable[[], RedisStore], step: float
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore], step: float
 ) -> None:
     """A reader keeps its pending items, a leader its lease; both die later if they should."""
-    one, other = await open_store(program()), await open_store(program())
+    one, other = await open_store(redis_program()), await open_store(redis_program())
     log, others_log = one.log(CHAT), other.log(CHAT)
     reader, others = log.reader("team"), others_log.reader("team")
     await reader.seek_if_new(0)
@@ -123,7 +108,7 @@ async def test_no_owner_dies_by_a_step(
     assert [entry.id for entry in await reader.read(0, 10)] == [1]
     assert await log.acquire_lease(7200.0)
     await asyncio.sleep(5.0)
-    server.step = step
+    virtual_server.step = step
     assert await others.read(0, 10) == []
     assert not await others_log.acquire_lease(2.0)
     await asyncio.sleep(5.0)
@@ -135,14 +120,14 @@ async def test_no_owner_dies_by_a_step(
 
 
 async def test_a_fetch_intent_ends_although_the_clock_was_set_back(
-    server: VirtualRedisStore, program: Callable[[], RedisStore]
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore]
 ) -> None:
     """Its time is not that of the clock."""
-    log = (await open_store(program())).log(MAIL)
+    log = (await open_store(redis_program())).log(MAIL)
     await log.append(new_mails(1))
     await log.begin_fetch(10.0)
     await asyncio.sleep(1.0)
-    server.step = -3600.0
+    virtual_server.step = -3600.0
     for _ in range(8):
         assert await log.lost_fetches() == []
         await asyncio.sleep(1.0)

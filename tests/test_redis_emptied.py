@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Final
 
 import pytest
 from redis_virtual import VirtualRedisStore, flush_server
-from stores import open_store, redis_programs
+from stores import open_store
 from test_redis_clock import use
 from test_redis_store import Item, new_mails, read_ids
 
@@ -30,31 +30,16 @@ FETCH_TIMEOUT: Final = 5.0
 MAIL: Final = Topic(f"mail {DIGEST}", Item, destructive=True, fetch_timeout=FETCH_TIMEOUT)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[VirtualRedisStore]:
-    server = VirtualRedisStore(max_length=100)
-    await server.open()
-    yield server
-    await server.aclose()
-
-
-@pytest.fixture
-async def program(server: VirtualRedisStore) -> AsyncIterator[Callable[[], RedisStore]]:
-    """Creates stores that share all, as those of several programs do."""
-    async with redis_programs(server.url) as create:
-        yield create
-
-
 async def test_a_new_program_and_an_older_one_share_the_pace(
-    server: VirtualRedisStore, program: Callable[[], RedisStore]
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore]
 ) -> None:
     """Although the new one has given the server another salt, with which all names differ."""
-    old = await open_store(program())
+    old = await open_store(redis_program())
     times: list[float] = []
     key = f"x {DIGEST}"
     await use(old.limiter(key, "x", Rate(1.0)), times, until=3.0)
-    await flush_server(server.port)
-    new = await open_store(program())
+    await flush_server(virtual_server.port)
+    new = await open_store(redis_program())
     limiters = [store.limiter(key, "x", Rate(1.0)) for store in (old, new)]
     await asyncio.gather(*(use(limiter, times, until=15.0) for limiter in limiters))
     gaps = [after - before for before, after in itertools.pairwise(sorted(times))]
@@ -64,13 +49,13 @@ async def test_a_new_program_and_an_older_one_share_the_pace(
 
 
 async def test_a_new_program_and_an_older_one_share_the_log(
-    server: VirtualRedisStore, program: Callable[[], RedisStore]
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore]
 ) -> None:
     """What one of them appends, the other one reads; what failed before is appended there, too."""
-    old = (await open_store(program())).log(MAIL)
+    old = (await open_store(redis_program())).log(MAIL)
     await old.append(new_mails(1, 2))
-    await flush_server(server.port)
-    new = (await open_store(program())).log(MAIL)
+    await flush_server(virtual_server.port)
+    new = (await open_store(redis_program())).log(MAIL)
     await new.append(new_mails(3))
     await old.append(new_mails(4))
     for log in (old, new):
@@ -79,18 +64,18 @@ async def test_a_new_program_and_an_older_one_share_the_log(
 
 
 async def test_a_name_receives_mail_whose_ids_are_given_anew(
-    server: VirtualRedisStore, program: Callable[[], RedisStore]
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore]
 ) -> None:
     """A new program has appended it before the older one with the name has noticed anything."""
-    old = (await open_store(program())).log(MAIL)
+    old = (await open_store(redis_program())).log(MAIL)
     await old.append(new_mails(1, 2, 3))
     reader, position = old.reader("team"), 0
     await reader.seek_if_new(0)
     while position < 3:
         position = (await read_ids(reader, position))[-1]
     await reader.flush()
-    await flush_server(server.port)
-    new = (await open_store(program())).log(MAIL)
+    await flush_server(virtual_server.port)
+    new = (await open_store(redis_program())).log(MAIL)
     await new.append(new_mails(4))
     await old.lost_fetches()
     assert [entry.item for entry in await reader.read(position, 100)] == [Item(4)]
@@ -98,15 +83,15 @@ async def test_a_name_receives_mail_whose_ids_are_given_anew(
 
 @pytest.mark.parametrize("appended", [0, 2])
 async def test_fetches_count_as_lost_twice(
-    server: VirtualRedisStore, program: Callable[[], RedisStore], appended: int
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore], appended: int
 ) -> None:
     """Immediately, and when the request of a program that has ended since is certainly over."""
-    asking, other = [(await open_store(program())).log(MAIL) for _ in range(2)]
+    asking, other = [(await open_store(redis_program())).log(MAIL) for _ in range(2)]
     await asking.append(new_mails(*range(appended)))
     for log in (asking, other):
         await log.reader(None).read(0, 100)
     await asking.begin_fetch(FETCH_TIMEOUT)
-    await flush_server(server.port)
+    await flush_server(virtual_server.port)
     await other.reader(None).read(appended, 100)
     lost = await other.lost_fetches()
     assert len(lost) == 1
@@ -121,15 +106,15 @@ async def test_fetches_count_as_lost_twice(
 
 @pytest.mark.parametrize("is_first", [True, False])
 async def test_a_new_program_learns_that_the_server_was_emptied(
-    server: VirtualRedisStore, program: Callable[[], RedisStore], is_first: bool
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore], is_first: bool
 ) -> None:
     """From one that has ended without any other command than a heartbeat, before or after it."""
-    store = program()
+    store = redis_program()
     asking = (await open_store(store)).log(MAIL)
     await asking.append(new_mails(1))
     await asking.begin_fetch(60.0)
-    await flush_server(server.port)
-    other = program()
+    await flush_server(virtual_server.port)
+    other = redis_program()
     if is_first:
         await other.open()
     await asyncio.sleep(0.5)
@@ -142,32 +127,32 @@ async def test_a_new_program_learns_that_the_server_was_emptied(
 
 
 async def test_a_connection_of_an_older_program_notices_that_the_server_was_emptied(
-    server: VirtualRedisStore, program: Callable[[], RedisStore]
+    virtual_server: VirtualRedisStore, redis_program: Callable[[], RedisStore]
 ) -> None:
     """A new one, because the server was restarted; a new program learns it from the server."""
-    store = program()
+    store = redis_program()
     log = (await open_store(store)).log(MAIL)
     await log.append(new_mails(1))
-    await flush_server(server.port)
+    await flush_server(virtual_server.port)
     await store._connections._discard_idle()
     await store.snapshot()  # executes no script but that of a new connection
     await store.aclose()
-    new = (await open_store(program())).log(MAIL)
+    new = (await open_store(redis_program())).log(MAIL)
     await new.reader(None).read(0, 100)
     assert len(await new.lost_fetches()) == 1
 
 
-async def test_a_new_server_has_no_lost_fetches(program: Callable[[], RedisStore]) -> None:
+async def test_a_new_server_has_no_lost_fetches(redis_program: Callable[[], RedisStore]) -> None:
     """A first program must not read the history: it would receive all old mail."""
-    log = (await open_store(program())).log(MAIL)
+    log = (await open_store(redis_program())).log(MAIL)
     await log.reader(None).read(0, 100)
     assert await log.lost_fetches() == []
 
 
 @pytest.mark.parametrize(("seconds", "position"), [(10.0, 0), (4000.0, None)])
 async def test_a_name_that_seems_new_starts_with_all_mail(
-    server: VirtualRedisStore,
-    program: Callable[[], RedisStore],
+    virtual_server: VirtualRedisStore,
+    redis_program: Callable[[], RedisStore],
     seconds: float,
     position: int | None,
 ) -> None:
@@ -175,14 +160,14 @@ async def test_a_name_that_seems_new_starts_with_all_mail(
 
     A name with a position, and a stream without a name, start as usual.
     """
-    old = (await open_store(program())).log(MAIL)
-    await flush_server(server.port)
+    old = (await open_store(redis_program())).log(MAIL)
+    await flush_server(virtual_server.port)
     await old.append(new_mails(1))
     reader = old.reader("other")
     await reader.seek_if_new(0)
     assert await read_ids(reader) == [1]
     await reader.flush()
-    server.step = seconds
+    virtual_server.step = seconds
     assert await old.reader("team").position() == position
     assert await old.reader("other").position() == 1
     assert await old.max_acknowledged() == 1
