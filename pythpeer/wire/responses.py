@@ -54,7 +54,6 @@ MAX_RETRY_AFTER: Final = 1e9
 MAX_CHECKED: Final = 1000
 """How many characters of an error message are checked to classify it."""
 
-
 LONG_REQUEST_LINE: Final = 8000
 """Bytes of a request line from which an error names its length."""
 
