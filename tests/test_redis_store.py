@@ -885,6 +885,17 @@ def test_the_url_can_name_a_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
         RedisStore("rediss://h?ssl_ca_certs=")
 
 
+async def test_any_number_of_entries_is_counted(first_store: RedisStore) -> None:
+    """Scripts read a thousand at a time."""
+    topic = Topic(f"mail-{uuid.uuid4().hex}", Item, destructive=True)
+    log = first_store.log(topic)
+    reader = log.reader("bot")
+    await reader.seek_if_new(0)
+    await log.append(new_mails(*range(1, 2502)))
+    snapshots = {shown.topic: shown for shown in (await first_store.snapshot()).logs}
+    assert [shown.lag for shown in snapshots[topic.name].readers] == [2501]
+
+
 async def test_the_other_prefixes_of_a_server_are_known(url: str) -> None:
     """Those of stores, whatever else the database has."""
     names = [f"{uuid.uuid4()}-{kind}" for kind in ("é", "[a]*?")]
