@@ -229,6 +229,8 @@ async def test_mail_needs_a_personal_key(plain: Scripted) -> None:
             session.pythbots.mail_stream()
         with pytest.raises(MissingKeyError, match="personal key"):
             await session.pythbots.unread_mail()
+    with pytest.raises(MissingKeyError):  # this is what has to be mended first, not the closed one
+        session.pythbots.mail_stream()
     assert plain.requests == []
 
 
