@@ -218,7 +218,10 @@ class Bucket:
         if now >= due:
             return None
         self._start_times[index] = due + self.guard
-        return due - now
+        delay = due - now
+        while now + delay < due:  # the difference was rounded down
+            delay = math.nextafter(delay, math.inf)
+        return delay
 
     def has_unanswered(self, now: float) -> bool:
         """Return whether a response can still make a token available earlier."""
