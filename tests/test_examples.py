@@ -7,7 +7,6 @@ import io
 import os
 import re
 import runpy
-import socket
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -22,7 +21,7 @@ import aiohttp
 import aiohttp.web
 import msgspec
 import pytest
-from helpers import DEEP, now
+from helpers import DEEP, free_port, now
 
 import pythpeer
 from pythpeer import (
@@ -216,9 +215,7 @@ async def fake(
 ) -> AsyncIterator[FakeServices]:
     """Fake services whose addresses and keys are in the environment, and a separate folder."""
     monkeypatch.chdir(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("PORT", str(free_port()))
     async with FakeServices() as fake:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
