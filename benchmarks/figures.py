@@ -184,19 +184,7 @@ def promises(reports: Reports) -> Iterator[str]:
     yield f"plain aiohttp {lost} and duplicated {post['duplicated']} of {post['of']} posts"
 
 
-NUMBERS: Final = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-]
+NUMBERS: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 """Small numbers as the README writes them."""
 
 OFTEN: Final = 0.1
