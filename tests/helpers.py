@@ -248,3 +248,8 @@ async def run_bot(bot: Bot, options: SessionOptions) -> None:
     """Call *bot* with a session, as `run` does."""
     async with Session.from_env(**options) as session:
         await bot(session)
+
+
+def memory_folder() -> str | None:
+    """Return a folder in memory, if there is one: stores sync their files often."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
