@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import ssl
 import weakref
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -19,10 +21,11 @@ from fork_server import HANG_TIMEOUT
 from helpers import REAL, now, wait_until
 from redis_server import CANARY, FaultyRedis
 
-from pythpeer import Rate, StoreError
-from pythpeer.pacing.queue import Priority
-from pythpeer.stores import NewEntry, RedisStore, Topic
+from pythpeer import Rate, StoreError, Stream
+from pythpeer.stores import RedisStore, Topic
+from pythpeer.stores.redis import scripts as redis_scripts
 from pythpeer.stores.redis.address import Address
+from pythpeer.testing import DEFAULT_RATES, FakeServices
 
 pytestmark = [pytest.mark.anyio, pytest.mark.processes]
 
@@ -255,32 +258,106 @@ async def test_an_exposed_connection_is_logged_once(
 
 
 @redis_server.needs_a_server
-async def test_the_documented_rights_are_enough(folder: Path) -> None:
-    """For all that a store does. Without one of them the error says that it is a right."""
-    from redis.asyncio import Redis
-
+async def permit_bot(admin: Any, *changes: str) -> None:
+    """Create the user of the guide on workers, and change its rights."""
     guide = Path(__file__).parent.parent / "docs" / "how-to" / "workers.md"
     (line,) = [line for line in guide.read_text().splitlines() if "ACL SETUSER" in line]
     words = line.partition("redis-cli ")[2].replace("'", "").split()
+    await admin.execute_command(*words)
+    await admin.execute_command("ACL", "SETUSER", "bot", *changes)
+
+
+async def follow(stream: Stream[Any]) -> None:
+    async for _ in stream:
+        pass
+
+
+async def test_the_documented_rights_are_enough(folder: Path) -> None:
+    """For two workers with named streams of chat and mail, a post, and what `top` reads.
+
+    The server records every command that it has denied.
+    """
+    from redis.asyncio import Redis
+
+    with redis_server.real_server(folder) as server:
+        async with Redis(port=server.port) as admin, FakeServices() as fake:
+            await permit_bot(admin)
+            for number in range(3):
+                fake.chat.say("alice", f"{number}")
+                fake.mail.deliver("alice", f"{number}")
+            url = f"redis://bot:PASSWORD@127.0.0.1:{server.port}/0"
+            rates = dict.fromkeys(DEFAULT_RATES, Rate(0.01))
+            async with (
+                fake.session(store=RedisStore(url), rates=rates) as first,
+                fake.session(store=RedisStore(url), rates=rates) as second,
+                anyio.create_task_group() as tasks,
+            ):
+                for session in (first, second):
+                    tasks.start_soon(follow, session.peerbet.chat_stream(name="a", after=0))
+                    tasks.start_soon(follow, session.pythbots.mail_stream(name="a"))
+                await first.peerbet.post("hello", bot=True)
+                store = RedisStore(url)
+                await store.open()
+                with anyio.fail_after(20):
+                    while await lags_of(store) != [0, 0]:  # noqa: ASYNC110 - another process
+                        await asyncio.sleep(0.02)
+                assert await store.other_prefixes() == []
+                await store.aclose()
+                first.stop()
+                second.stop()
+            denied = await admin.acl_log()
+            assert denied == []
+
+
+async def lags_of(store: RedisStore) -> list[int]:
+    """Return how far each name is behind, in each log that has entries."""
+    logs = (await store.snapshot()).logs
+    return [reader.lag for log in logs if log.head for reader in log.readers]
+
+
+@pytest.mark.parametrize(
+    ("right", "missing"),
+    [
+        ("-@set", "SADD, SMEMBERS"),
+        ("-smembers", "SMEMBERS"),
+        ("-xinfo", "XINFO CONSUMERS, XINFO GROUPS, XINFO STREAM"),
+        ("-evalsha", "EVALSHA"),
+        ("-scan", "SCAN"),
+    ],
+)
+async def test_a_missing_right_is_found_when_a_store_opens(
+    folder: Path, right: str, missing: str
+) -> None:
+    """The error names the commands, and no user. Nothing is changed in the store by the check."""
+    from redis.asyncio import Redis
+
     with redis_server.real_server(folder) as server:
         async with Redis(port=server.port) as admin:
-            await admin.execute_command(*words)  # type: ignore[no-untyped-call]
+            await permit_bot(admin)
             store = RedisStore(f"redis://bot:PASSWORD@127.0.0.1:{server.port}/0")
             await store.open()
-            mail = store.log(Topic("mail", Item, destructive=True))
-            reader = mail.reader("bot")
-            await reader.seek_if_new(0)
-            assert await mail.acquire_lease(1.0)
-            fetch = await mail.begin_fetch(1.0)
-            await mail.append([NewEntry(Item(1), identity="1")], completes=[fetch])
-            assert len(await reader.read(0, 10)) == 1
-            await mail.wait_for_append(0.01)
-            (await store.limiter("k", "x", Rate(1e-3)).acquire(Priority.CALL)).close()
-            assert len((await store.snapshot()).logs) == 1
-            await store.aclose()
-            await admin.execute_command("ACL", "SETUSER", "bot", "-@stream")  # type: ignore[no-untyped-call]
-            await store.open()
-            with pytest.raises(StoreError, match="does not permit the user") as caught:
-                await store.log(CHAT).append([NewEntry(Item(1), id=1)])
+            before = await admin.keys()
+            await permit_bot(admin, right)
+            other = RedisStore(f"redis://bot:PASSWORD@127.0.0.1:{server.port}/0")
+            with pytest.raises(StoreError, match=f"the user {missing}, which") as caught:
+                await other.open()
             assert not caught.value.transient
-            await store.aclose()
+            assert "bot" not in str(caught.value)
+            assert await admin.keys() == before
+            await permit_bot(admin, "-@all", "+ping")
+            with pytest.raises(StoreError, match="does not permit the user EVALSHA, which"):
+                await store.log(CHAT).max_acknowledged()
+            with suppress(StoreError):
+                await store.aclose()
+
+
+def test_the_check_of_rights_knows_every_command() -> None:
+    """Those of the scripts, also in tables, and those that connections send."""
+    folder = Path(redis_scripts.__file__).parent / "lua"
+    rights = re.findall(r"^  \{'(\w+)'", (folder / "rights.lua").read_text(), re.MULTILINE)
+    scripts = "".join(path.read_text() for path in folder.glob("*.lua") if path.stem != "rights")
+    called = set(re.findall(r"(?:call\(\s*|command = \{)'([A-Z]+)'", scripts))
+    assert len(called) > 30
+    sent = set(re.findall(r'\("([A-Z]+)"', (folder.parent / "connection.py").read_text()))
+    assert {"SCAN", "XREAD"} <= sent
+    assert set(rights) == called | sent - {"PING", "EVAL", "EVALSHA", "INFO"}

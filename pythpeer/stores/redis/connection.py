@@ -28,6 +28,8 @@ from .server_errors import (
     ERRORS,
     NO_SCRIPT,
     REJECTIONS,
+    denied,
+    denied_command,
     error_code,
     is_about_data,
     is_response,
@@ -171,10 +173,10 @@ class Connections:
         if not self._open:
             raise StoreError(f"RedisStore needs redis; {install_advice('redis')}")
         self._was_accepted = False
-        outcome = await self._execute_once(_pack_command(b"", 0, ("PING",)))
-        if isinstance(outcome, _Failure):
+        failure = await self._try_open()
+        if failure is not None:
             await self.aclose()
-            raise outcome.error
+            raise failure.error
         self._was_accepted = True
         if self._address.is_exposed and str(self._address) not in _warned:
             _warned.add(str(self._address))
@@ -183,6 +185,23 @@ class Connections:
                 " network is trusted",
                 self._address,
             )
+
+    async def _try_open(self) -> _Failure | None:
+        """Check that the server responds, and that the user has all rights."""
+        outcome = await self._execute_once(_pack_command(b"", 0, ("PING",)))
+        if isinstance(outcome, _Failure):
+            return outcome
+        rights, server = script("rights"), self._keys.server
+        command = _pack_command(b"", 0, ("EVALSHA", rights.digest, 1, server))
+        missing = await self._execute_once(command)
+        if isinstance(missing, _Failure) and missing.error.args == (NO_SCRIPT,):
+            missing = await self._execute_once(
+                _pack_command(b"", 0, ("EVAL", rights.text, 1, server))
+            )
+        if isinstance(missing, _Failure):
+            return missing
+        names = ", ".join(name.decode() for name in missing)
+        return self._failure(denied(names), transient=False) if names else None
 
     def reset_after_fork(self) -> None:
         """Use none of the connections in a child process, and close none."""
@@ -464,6 +483,8 @@ class Connections:
             self._follow(text)
         if code in REJECTIONS:
             return self._failure(ERRORS[code][0], transient=self._was_accepted)
+        if code == "NOPERM":
+            return self._failure(denied(denied_command(text)), transient=False)
         if code in ERRORS:
             reason, transient, retryable = ERRORS[code]
             return self._failure(reason, transient=transient, retryable=retryable)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 __all__ = [
     "ERRORS",
     "NO_SCRIPT",
     "REJECTIONS",
+    "denied",
+    "denied_command",
     "error_code",
     "is_about_data",
     "is_response",
@@ -25,11 +28,7 @@ REJECTIONS: Final = frozenset({"NOAUTH", "WRONGPASS"})
 ERRORS: Final = {
     "NOAUTH": (REJECTED, False, False),
     "WRONGPASS": (REJECTED, False, False),
-    "NOPERM": (
-        "does not permit the user what the store needs: see the guide on workers",
-        False,
-        False,
-    ),
+    "NOPERM": ("does not permit the user what the store needs", False, False),
     "LOADING": ("is still loading its data", True, True),
     "READONLY": ("is a replica now, and cannot be written", True, True),
     "MASTERDOWN": ("is a replica that has no connection to its primary", True, True),
@@ -96,6 +95,22 @@ def error_code(error: Exception) -> str:
     return next(
         (code for part, code in CODES_OF_TEXTS.items() if part in text), text.partition(" ")[0]
     )
+
+
+def denied_command(text: str) -> str:
+    """Return the command that the user has no right to run, ``""`` if the error does not name it.
+
+    The rest of the text may contain the name of the user, or of a key.
+    """
+    match = re.search(r"permissions to run the '([a-z]+(?:\|[a-z]+)?)' command", text)
+    return "" if match is None else match[1].replace("|", " ").upper()
+
+
+def denied(commands: str) -> str:
+    """Return the reason where the user has no right to run *commands*, ``""`` if unknown."""
+    missing = f"{commands}, which the store needs" if commands else "what the store needs"
+    where = "" if commands else " (ACL LOG of the server shows it)"
+    return f"does not permit the user {missing}{where}: see the rights in the guide on workers"
 
 
 def is_about_data(error: Exception) -> bool:
