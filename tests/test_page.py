@@ -244,13 +244,38 @@ async def test_a_gap_is_a_notice(
     missed: int,
 ) -> None:
     """Public messages after the last id that did not fit into the response."""
-    add_messages(fake, 350)
+    add_messages(fake, 1 if "mid=1" in query else 60)
     fake.chat.say("alice", "psst", to="bob")
-    await client.get(f"{CHAT}get{query}")
+    await client.get(f"{CHAT}get")
+    add_messages(fake, 351 - len(fake.chat.messages))
+    fake.chat.say("alice", "psst", to="bob")
+    for _ in range(2):  # the second repeats it, as after a lost response
+        notices.clear()
+        await client.get(f"{CHAT}get{query}")
     assert [notice.text.split()[0] for notice in notices] == ([f"{missed}"] if missed else [])
     fake.set_quirks(window="oldest")
     await client.get(f"{CHAT}get{query}")
     assert len(notices) == bool(missed)
+
+
+async def test_only_a_reader_that_continues_has_a_gap(
+    fake: FakeServices, client: Client, page: Page, notices: list[Notice]
+) -> None:
+    """A first read after an id is none, nor are the requests of the doctor next to a bot."""
+    add_messages(fake, 350)
+    await client.get(f"{CHAT}get&mid=10&last=10")
+    position = fake.chat.newest_id
+    for _ in range(20):  # a bot that polls each message
+        await client.get(f"{CHAT}get&mid={position}&last=300")
+        position = fake.chat.newest_id
+        add_messages(fake, 1)
+    await client.get(f"{CHAT}get&last=300")
+    await client.get(f"{CHAT}get&mid={fake.chat.newest_id}&last=300")
+    await client.get(f"{CHAT}get&mid={fake.chat.newest_id - 15}&last=10")
+    assert notices == []
+    add_messages(fake, 301)
+    await client.get(f"{CHAT}get&mid={position}&last=300")
+    assert [notice.text.split()[0] for notice in notices] == ["2"]
 
 
 async def test_a_bot_that_is_ahead_is_a_notice(
@@ -294,6 +319,7 @@ async def test_a_flood_leaves_a_gap(
 ) -> None:
     """The button makes more messages than a response can hold."""
     await client.get(SET + "&msg=hi")
+    await client.get(f"{CHAT}get")
     await tab.post_action("flood")
     await client.get(f"{CHAT}get&mid=1")
     assert [(notice.kind, notice.endpoint) for notice in notices] == [("gap", "peerbet.chat.get")]

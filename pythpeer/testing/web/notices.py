@@ -19,6 +19,9 @@ __all__ = ["Notice", "Notices"]
 MAX_NOTICES: Final = 200
 """How many of the latest notices are stored."""
 
+MAX_READERS: Final = 100
+"""How many readers of the chat are distinguished."""
+
 
 Kind: TypeAlias = Literal["violation", "gap", "ahead"]
 
@@ -43,6 +46,39 @@ class Notice(msgspec.Struct, frozen=True):
     """When, by the date of the services."""
 
 
+class _Readers:
+    """Which requests continue an earlier one: those after the id with which its response ended.
+
+    A first read, or a probe of any other id, misses nothing. Readers are known by their positions
+    only, because one key may have several.
+    """
+
+    def __init__(self) -> None:
+        self._positions: list[tuple[int, int, int]] = []
+        """Of each reader the id of its last request, and the lowest and the highest id with which
+        the response may have ended: it depends on the key whether private messages are in it. The
+        latest is the last. Changed by `advance`."""
+
+    def advance(self, mid: int, newest_public: int, newest: int) -> bool:
+        """Record a request after *mid*, 0 for none, and return whether it continues another.
+
+        A request that is repeated, because its response was lost, continues as the first one did.
+        """
+        found = next(
+            (
+                reader
+                for reader in self._positions
+                if mid == reader[0] or reader[1] <= mid <= reader[2]
+            ),
+            None,
+        )
+        if found is not None:
+            self._positions.remove(found)
+        self._positions.append((mid, newest_public, newest))
+        del self._positions[:-MAX_READERS]
+        return mid > 0 and found is not None
+
+
 class Notices:
     """Collects notices from *fake* until it is closed, and calls *listener* with each."""
 
@@ -54,6 +90,7 @@ class Notices:
         self._last = fake.violations[-1] if fake.violations else None
         """The last of those; another one in its position shows that the list was cleared."""
         self._unsubscribe = fake.subscribe(self._on_request)
+        self._readers = _Readers()
         self._ahead_of: int | None = None
         """The position of the latest notice that a bot is ahead; ``None`` when it is not."""
         self.counts: Counter[str] = Counter()
@@ -86,14 +123,17 @@ class Notices:
     def _check_position(self, recorded: RecordedRequest) -> None:
         query = parse_qs(urlsplit(recorded.target).query)
         mid, last = (query.get(name, [""])[0] for name in ("mid", "last"))
-        if not mid.isdecimal() or int(mid) < 1:
+        after = int(mid) if mid.isdecimal() else 0
+        messages, newest = self._fake.chat.messages, self._fake.chat.newest_id
+        newest_public = next((line.id for line in reversed(messages) if not line.to), 0)
+        continues = self._readers.advance(after, newest_public, newest)
+        if after < 1:
             return
-        missed = self._missed(int(mid), int(last) if last.isdecimal() else MAX_PAGE)
-        if missed:
+        missed = self._missed(after, int(last) if last.isdecimal() else MAX_PAGE)
+        if missed and continues:
             text = f"{missed} messages did not fit into the response, and were not read"
             self._add("gap", recorded.endpoint, "gap", text)
-        newest = self._fake.chat.newest_id
-        ahead_of = int(mid) if int(mid) > newest else None
+        ahead_of = after if after > newest else None
         if ahead_of is not None and ahead_of != self._ahead_of:
             text = (
                 f"it asks for what comes after {mid}; the newest here is {newest}: it has the "
