@@ -407,8 +407,9 @@ def mail_endpoint(
 ) -> Endpoint[T]:
     """Make the endpoint of ``/api/mail.php?personal_key=``, for one of its three uses."""
     hint = (
-        f"the personal key was sent as {key_param}: personal_key_param, or"
-        " PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling"
+        "set personal_key, or PYTHPEER_PERSONAL_KEY, to a key that is valid; if it is valid, the"
+        f" service may expect another parameter than {key_param}: personal_key_param, or"
+        " PYTHPEER_PERSONAL_KEY_PARAM, sets it"
     )
     return ParsedEndpoint(
         "pythbots.mail",

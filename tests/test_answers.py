@@ -134,6 +134,18 @@ def test_4xx_without_a_message_is_a_status_error(status: int, body: str) -> None
     assert error.status == status
 
 
+@pytest.mark.parametrize("status", [404, 405, 410])
+@pytest.mark.parametrize("body", ['{"message":"Not Found"}', '{"error":"Not Found"}'])
+def test_a_message_that_may_be_another_programs_has_advice(status: int, body: str) -> None:
+    """The text has the status and the advice, the message is unchanged."""
+    error = read(ROLL, body, status)
+    assert isinstance(error, ApiError)
+    assert error.message == "Not Found"
+    advice = f"Not Found (HTTP status {status}: unless the service means that, check its URL)"
+    assert str(error) == f"{ROLL.name}: {advice}"
+    assert "URL" not in str(read(ROLL, body, 400))
+
+
 @pytest.mark.parametrize("status", [200, 201, 400, 404, 405, 422])
 @pytest.mark.parametrize(
     ("body", "message"),
@@ -157,7 +169,7 @@ def test_an_error_envelope_is_an_api_error(status: int, body: str, message: str)
         error = read(endpoint, body, status)
         assert type(error) is ApiError
         assert (error.message, error.status, error.endpoint) == (message, status, endpoint.name)
-        assert str(error) == f"{endpoint.name}: {message}"
+        assert str(error).startswith(f"{endpoint.name}: {message}")
 
 
 @pytest.mark.parametrize("body", ['{"status":0}', '{"status":0,"message":""}', '{"error":true}'])

@@ -449,8 +449,9 @@ async def test_a_rejected_personal_key_names_the_spelling_and_the_option() -> No
                 await call
             assert raised.value.message == "Invalid personal key"
             assert str(raised.value).endswith(
-                "Invalid personal key (the personal key was sent as personal_key:"
-                " personal_key_param, or PYTHPEER_PERSONAL_KEY_PARAM, sets another spelling)"
+                "Invalid personal key (set personal_key, or PYTHPEER_PERSONAL_KEY, to a key that is"
+                " valid; if it is valid, the service may expect another parameter than"
+                " personal_key: personal_key_param, or PYTHPEER_PERSONAL_KEY_PARAM, sets it)"
             )
         with pytest.raises(AccessDeniedError, match="personal_key_param"):
             await anext(session.pythbots.mail_stream())

@@ -57,6 +57,9 @@ MAX_CHECKED: Final = 1000
 LONG_REQUEST_LINE: Final = 8000
 """Bytes of a request line from which an error names its length."""
 
+WRONG_URL_STATUSES: Final = (404, 405, 410)
+"""The statuses of servers that have nothing at a URL."""
+
 LENGTH_STATUSES: Final = (400, 413, 414)
 """The statuses of servers that reject a request as too long."""
 
@@ -115,7 +118,7 @@ def _status_advice(status: int, size: Callable[[], int]) -> str:
         return f": the request line has {length} bytes, many servers take 8190; shorten the text"
     if 300 <= status < 400:
         return ": redirects are not followed, check the URL of the service"
-    return ": check the URL of the service" if status in (404, 405, 410) else ""
+    return ": check the URL of the service" if status in WRONG_URL_STATUSES else ""
 
 
 def _try_parse_leniently(
@@ -236,6 +239,9 @@ def _api_error(
     if _RATE_LIMIT_WORDS.search(words):
         return RateLimitedError(shown, endpoint=endpoint.name, status=status)
     text = shown or f"HTTP status {status}"
+    if shown and status in WRONG_URL_STATUSES:
+        # Another program at that address may respond with JSON as well.
+        text = f"{shown} (HTTP status {status}: unless the service means that, check its URL)"
     if not (status in (401, 403) or _ACCESS_WORDS.search(words)):
         return ApiError(text, endpoint=endpoint.name, message=shown, status=status)
     if endpoint.denied_hint:
