@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from pythpeer import ChatMessage, Mail, SqliteStore
 from pythpeer.cli.output.colours import THEME_256
 from pythpeer.cli.output.console import make_console
 from pythpeer.cli.top.rates import Label, Rates, items, parse_key
-from pythpeer.cli.top.screen import TopScreen
+from pythpeer.cli.top.screen import LEGEND, TopScreen
 from pythpeer.sanitize import sanitize
 from pythpeer.secret import account_of
 from pythpeer.stores import EndpointSnapshot, LatestItem, LogSnapshot, ReaderSnapshot, StoreSnapshot
@@ -147,16 +148,16 @@ def test_the_screen_shows_rates_lag_and_pacing() -> None:
         (log(head=1002, readers=names), log(MAIL, has_leader=False, pending_fetches=2)),
         (asked(8, paused=12.3),),
     )
-    lines = render(snapshot, later, width=140)
+    lines = render(snapshot, later, width=160)
     assert lines[0].startswith("pythpeer top · bot.sqlite · ")
     assert words_of(lines, "peerbet.chat ") == [
-        *("peerbet.chat", "peerbet.org", "key", "0123", "1,002", "120.0", "archive", "100", "900"),
-        "█" * 12,
+        *("peerbet.chat", "peerbet.org", "key", "0123", "1,002", "120.0", "now"),
+        *("archive", "100", "900", "█" * 12),
     ]
     assert [line.split() for line in lines if "bot  " in line] == [["bot", "1,000", "0"]]
     assert words_of(lines, "pythbots.mail") == [
         *("pythbots.mail", "pythbots.org", "key", "0123"),
-        *("fetches", "pending:", "2", "not", "polled", "0", "0.0", "no", "name", "yet"),
+        *("fetches", "pending:", "2", "0", "0.0", "not", "now", "no", "name", "yet"),
     ]
     assert words_of(lines, "peerbet.chat.get")[-6:] == ["8", "60.0", "0", "0", "12", "s"]
     assert words_of(lines, "lag: ")[1:3] == ["messages", "or"]
@@ -165,13 +166,13 @@ def test_the_screen_shows_rates_lag_and_pacing() -> None:
 @pytest.mark.parametrize(
     ("idle_for", "shown"),
     [
-        (None, "not polled"),
-        (0.0, "no poller for 0 s"),
-        (2.4, "no poller for 2 s"),
-        (100.0, "no poller for 100 s"),
-        (600.0, "no poller for 10 min"),
-        (7200.0, "no poller for 2 h"),
-        (9 * 86400.0, "no poller for 9 days"),
+        (None, "not now"),
+        (0.0, "0 s ago"),
+        (2.4, "2 s ago"),
+        (100.0, "100 s ago"),
+        (600.0, "10 min ago"),
+        (7200.0, "2 h ago"),
+        (9 * 86400.0, "9 days ago"),
     ],
 )
 def test_a_log_without_a_leader_shows_for_how_long(idle_for: float | None, shown: str) -> None:
@@ -184,7 +185,75 @@ def test_a_log_without_a_leader_shows_for_how_long(idle_for: float | None, shown
             if line.startswith("pythbots.mail")
         ]
         assert (shown in line) == (not has_leader)
-        assert ("poll" in line) == (not has_leader)
+        assert (" now " in line.replace("not now", "")) == has_leader
+
+
+OTHER_KEY = CHAT.replace("0123", "4567")
+OTHER_HOST = "peerbet.chat http://127.0.0.1:40183 0123456789abcdef"
+
+
+@pytest.mark.parametrize("width", range(24, 160, 4))
+def test_columns_are_omitted_before_a_number_is_cut(width: int) -> None:
+    """Labels are shortened, and remain distinct. The legend has the columns that are shown."""
+    names = (ReaderSnapshot("bot", 218_236_765, 2),)
+    logs = (log(CHAT, 218_236_767, readers=names), log(OTHER_KEY, 5), log(OTHER_HOST, 6))
+    lines = render(StoreSnapshot(logs, (asked(987_654),)), width=width, height=40)
+    titles = [line for line in lines if re.match("(log|endpoint) ", line)]
+    assert "…" not in "".join(titles)
+    shown = {title for line in titles for title in re.split(r" {2,}", line)}
+    assert "lag" in shown
+    legend = {line.partition(":")[0] for line in lines if re.match("[a-z]+: ", line)}
+    assert legend == shown & set(LEGEND)
+    numbers = {"last id": "218,236,767", "position": "218,236,765", "requests": "987,654"}
+    for title, number in numbers.items():
+        assert any(number in line for line in lines) == (title in shown)
+    if width >= 52:
+        labels = [re.split(r" {2,}", line)[0] for line in lines if "chat" in line]
+        assert len(labels) == len(set(labels)) == 4
+        assert "…" not in "".join(labels)
+
+
+def test_logs_that_are_not_polled_any_more_are_left_out() -> None:
+    """With their endpoints, if others are polled; a store of a stopped bot is shown whole."""
+    wrong = "pythbots.mail https://pythbots.org dddd456789abcdef"
+    endpoint = EndpointSnapshot(wrong, 1, 0, 0, 0.0)
+    idle = (
+        log(OTHER_HOST, 5, has_leader=False, idle_for=4000.0),
+        log(wrong, has_leader=False),
+    )
+    lines = render(StoreSnapshot((log(CHAT, 1), *idle), (asked(7), endpoint)))
+    text = "\n".join(lines)
+    assert "not shown: 2 logs not polled for an hour" in lines
+    assert "127.0.0.1" not in text
+    assert "dddd" not in text
+    assert "peerbet.chat.get" in text
+    for others in ((), (log(CHAT, 1, has_leader=False),)):
+        whole = "\n".join(render(StoreSnapshot((*others, *idle), (endpoint,)), width=140))
+        assert "127.0.0.1" in whole
+        assert whole.count("dddd") == 2
+
+
+def test_the_latest_items_are_in_the_order_of_time() -> None:
+    """Those of all logs; an item without a time follows the one before it."""
+
+    def mail(text: str, time: str | None) -> str:
+        sent_at = datetime.fromisoformat(f"2026-11-30 {time}") if time else None
+        return msgspec.json.encode(Mail(text=text, sent_at=sent_at, raw={})).decode()
+
+    chat = (mail("two", "10:00:02"), mail("four", "10:00:04"))
+    other = (mail("one", "10:00:01"), mail("then", None), mail("three", "10:00:03"))
+    logs = [
+        log(topic, 1, latest=tuple(LatestItem(id, text) for id, text in enumerate(texts)))
+        for topic, texts in ((MAIL, chat), (MAIL.replace("0123", "4567"), other))
+    ]
+    lines = render(StoreSnapshot(tuple(logs), ()), height=40)
+    assert [line.rpartition(" ")[2] for line in lines[-5:]] == [
+        "one",
+        "then",
+        "two",
+        "three",
+        "four",
+    ]
 
 
 def test_a_narrow_title_keeps_the_end_of_the_path() -> None:
@@ -266,7 +335,7 @@ def test_without_a_terminal_there_is_one_snapshot(run: Run, file: Path) -> None:
     assert "hello" in out
     assert "\x1b" not in out
     words = next(line.split() for line in out.splitlines() if line.startswith("peerbet.chat "))
-    assert words[-7:] == ["not", "polled", "2", "bot", "1", "1", "▏"]
+    assert words[-7:] == ["2", "not", "now", "bot", "1", "1", "▏"]
 
 
 def test_each_snapshot_is_a_line_of_json(

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final
 
-from rich.box import SIMPLE_HEAD
-from rich.console import ConsoleDimensions, Group, JustifyMethod, RenderableType
-from rich.table import Table
+from rich.console import ConsoleDimensions, Group, RenderableType
 from rich.text import Text
 
 from ...peerbet import ChatMessage
@@ -17,6 +15,7 @@ from ...sanitize import sanitize
 from ...stores.snapshot import LogSnapshot, StoreSnapshot
 from ..output.bars import bar
 from ..output.colours import sender_style
+from .fitting import Barred, Column, FittedTable, Row, Title, fit_table
 from .rates import Rates, items, parse_key
 
 __all__ = ["TopScreen"]
@@ -25,7 +24,7 @@ MAX_ROWS: Final = 10
 """How many of the latest items are shown on a screen without a height."""
 
 WIDE: Final = 72
-"""Columns of a terminal from which everything is shown."""
+"""Columns of a terminal from which the latest items are shown with their times."""
 
 BAR_WIDTH: Final = 12
 """Columns of the bar for the lag of a reader."""
@@ -33,42 +32,38 @@ BAR_WIDTH: Final = 12
 FULL_LAG: Final = 300
 """The lag at which that bar is full: the messages that the chat service stores."""
 
-
-class Column(NamedTuple):
-    """A column of a table; a narrow screen omits *optional* ones."""
-
-    title: str
-    """The heading."""
-    justify: JustifyMethod = "right"
-    """The alignment of the cells."""
-    optional: bool = False
-    """Whether a narrow screen omits the column."""
-
+MAX_IDLE: Final = 3600.0
+"""Seconds without a poll after which a log is not shown if others are polled."""
 
 LOGS: Final = (
-    Column("log", "left"),
-    Column("last id"),
-    Column("new/min", optional=True),
-    Column("name", "left"),
-    Column("position", optional=True),
+    Column("log", "left", is_text=True),
+    Column("last id", omitted=3),
+    Column("new/min", omitted=1),
+    Column("polled", "left", omitted=4),
+    Column("name", "left", is_text=True),
+    Column("position", omitted=2),
     Column("lag", "left"),
 )
 ENDPOINTS: Final = (
-    Column("endpoint", "left"),
-    Column("requests"),
+    Column("endpoint", "left", is_text=True),
+    Column("requests", omitted=4),
     Column("per min"),
-    Column("outstanding", optional=True),
-    Column("waiting", optional=True),
-    Column("paused", optional=True),
+    Column("outstanding", omitted=1),
+    Column("waiting", omitted=2),
+    Column("paused", omitted=3),
 )
 
+LEGEND: Final = {
+    "polled": "polled: when a program last polled for new messages or mail",
+    "lag": "lag: messages or mails after the position of the name",
+    "outstanding": "outstanding: requests that may be sent now",
+    "waiting": "waiting: requests that are queued, because of the pace",
+    "paused": "paused: seconds until the service accepts requests again",
+}
+"""The meaning of titles."""
 
-LEGEND: Final = (
-    "lag: messages or mails after the position of the name",
-    "outstanding: requests that are about to be sent; waiting: those in the queue",
-    "paused: seconds until the service accepts requests again",
-)
-"""The meaning of titles, for a wide terminal; a narrow one shows the first line."""
+KEY_LEGEND: Final = "key 9d7d: the key whose fingerprint begins with 9d7d"
+"""The meaning of an account."""
 
 LEGEND_HEIGHT: Final = 20
 """Lines of a terminal from which the legend is shown."""
@@ -93,35 +88,47 @@ class TopScreen:
 
     def render(self, size: ConsoleDimensions | None) -> RenderableType:
         """Return the screen, of that size, or of unlimited size."""
-        wide = size is None or size.width >= WIDE
-        snapshot = self._snapshot
+        snapshot, hidden = _without_idle(self._snapshot)
+        width = None if size is None else size.width
+        tables = [
+            fit_table(columns, rows, width)
+            for columns, rows in (
+                (LOGS, self._log_rows(snapshot)),
+                (ENDPOINTS, self._endpoint_rows(snapshot)),
+            )
+            if rows
+        ]
         parts: list[RenderableType] = [self._title(size)]
-        if not snapshot.logs and not snapshot.endpoints:
-            parts.append(Text("\nThis store is empty: no bot has used it yet.", "dim"))
-            if self._other_prefixes:
-                others = sanitize(", ".join(self._other_prefixes))
-                advice = f"?prefix=NAME in the URL selects another prefix of the server: {others}"
-                parts.append(Text(advice, "dim"))
-        if snapshot.logs:
-            parts += [Text(), self._logs(wide=wide)]
-        if snapshot.endpoints:
-            parts += [Text(), self._endpoints(wide=wide)]
-        names = sum(len(log.readers) or 1 for log in snapshot.logs)
-        used = 2 + len(snapshot.endpoints) + 3
-        if snapshot.logs:
-            used += names + 3
-        legend = self._legend(size, wide=wide)
-        rows = MAX_ROWS if size is None else max(0, size.height - used - 1 - len(legend))
-        latest = list(self._latest(rows, wide=wide))
-        return Group(*parts, *legend, Text(), *latest)
+        if not tables:
+            parts += list(self._empty())
+        for table in tables:
+            parts += [Text(), table.content]
+        if hidden:
+            parts.append(_line_of(f"not shown: {hidden} not polled for an hour", size))
+        parts += self._legend(size, tables)
+        used = sum(part.height for part in tables) + len(parts) - len(tables)
+        rows = MAX_ROWS if size is None else max(0, size.height - used - 2)
+        wide = width is None or width >= WIDE
+        return Group(*parts, Text(), *_latest(snapshot, rows, wide=wide))
 
-    def _legend(self, size: ConsoleDimensions | None, *, wide: bool) -> Sequence[Text]:
-        if size is None or size.height < LEGEND_HEIGHT or not self._snapshot.logs:
-            return ()
-        lines = [Text(line, "dim") for line in LEGEND[: None if wide else 1]]
-        for line in lines:
-            line.truncate(size.width, overflow="ellipsis")
-        return (Text(), *lines)
+    def _empty(self) -> Iterator[Text]:
+        yield Text("\nThis store is empty: no bot has used it yet.", "dim")
+        if self._other_prefixes:
+            others = sanitize(", ".join(self._other_prefixes))
+            advice = f"?prefix=NAME in the URL selects another prefix of the server: {others}"
+            yield Text(advice, "dim")
+
+    def _legend(
+        self, size: ConsoleDimensions | None, tables: Sequence[FittedTable]
+    ) -> Iterator[Text]:
+        """Yield the meaning of what the tables show, if there is space."""
+        if size is None or size.height < LEGEND_HEIGHT or not tables:
+            return
+        titles = [title for table in tables for title in table.titles]
+        lines = [LEGEND[title] for title in titles if title in LEGEND]
+        if any(table.shows_keys for table in tables):
+            lines.append(KEY_LEGEND)
+        yield from (Text(), *(_line_of(line, size) for line in lines))
 
     def _title(self, size: ConsoleDimensions | None) -> Text:
         text = Text("pythpeer top", "bold")
@@ -135,71 +142,81 @@ class TopScreen:
         text.no_wrap = True
         return text
 
-    def _logs(self, *, wide: bool) -> Table:
-        table = _table(LOGS, wide=wide)
-        for log in self._snapshot.logs:
-            title = _title_of(log.topic, wide=wide)
-            if log.pending_fetches:
-                title.append(f" fetches pending: {log.pending_fetches}", "gap")
-            if not log.has_leader:
-                title.append(f" {_idle_time(log.idle_for)}", "dim")
-            first = (title, f"{log.head:,}", _rate(self._rates.per_minute(log.topic)))
-            names: list[tuple[RenderableType, ...]] = [
-                (sanitize(reader.name), f"{reader.position:,}", _lag(reader.lag, wide=wide))
+    def _log_rows(self, snapshot: StoreSnapshot) -> list[Row]:
+        rows: list[Row] = []
+        for log in snapshot.logs:
+            rate = _rate(self._rates.per_minute(log.topic))
+            first: Row = (f"{log.head:,}", rate, _polled(log))
+            note = f" fetches pending: {log.pending_fetches}" if log.pending_fetches else ""
+            names: list[Row] = [
+                (sanitize(reader.name), f"{reader.position:,}", _lag(reader.lag))
                 for reader in log.readers
             ]
             for at, name in enumerate(names or [(Text("no name yet", "dim"), "", "")]):
-                row = (*(first if at == 0 else ("", "", "")), *name)
-                table.add_row(*_cells(row, LOGS, wide=wide))
-        return table
+                label = Title(parse_key(log.topic), note) if at == 0 else None
+                rows.append((label, *(first if at == 0 else ("", "", "")), *name))
+        return rows
 
-    def _endpoints(self, *, wide: bool) -> Table:
-        table = _table(ENDPOINTS, wide=wide)
-        for endpoint in self._snapshot.endpoints:
-            row = (
-                _title_of(endpoint.key, wide=wide),
+    def _endpoint_rows(self, snapshot: StoreSnapshot) -> list[Row]:
+        return [
+            (
+                Title(parse_key(endpoint.key)),
                 f"{endpoint.requests:,}",
                 _rate(self._rates.per_minute(endpoint.key)),
                 str(endpoint.outstanding),
                 str(endpoint.waiting),
                 Text(f"{endpoint.paused_for:.0f} s", "gap" if endpoint.paused_for else ""),
             )
-            table.add_row(*_cells(row, ENDPOINTS, wide=wide))
-        return table
-
-    def _latest(self, rows: int, *, wide: bool) -> Iterator[RenderableType]:
-        """Yield the latest items of all logs, with equal shares of the rows."""
-        if not rows:
-            return
-        share = max(1, rows // max(1, len(self._snapshot.logs)))
-        for log in self._snapshot.logs:
-            for id, item in items(log)[-share:]:
-                yield _line(log, id, item, wide=wide)
+            for endpoint in snapshot.endpoints
+        ]
 
 
-def _table(columns: Sequence[Column], *, wide: bool) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
-    for column in columns:
-        if wide or not column.optional:
-            table.add_column(
-                column.title, justify=column.justify, no_wrap=True, overflow="ellipsis"
-            )
-    return table
+def _without_idle(snapshot: StoreSnapshot) -> tuple[StoreSnapshot, str]:
+    """Leave out logs that are not polled any more, and their endpoints, if others are polled.
+
+    A key or an address that was wrong once has a log and endpoints, too.
+    """
+    idle = [log for log in snapshot.logs if _is_idle(log)]
+    shown = [log for log in snapshot.logs if not _is_idle(log)]
+    if not idle or not any(log.has_leader or log.idle_for is not None for log in shown):
+        return snapshot, ""
+    accounts = {parse_key(log.topic)[1:] for log in idle}
+    accounts -= {parse_key(log.topic)[1:] for log in shown}
+    endpoints = [
+        endpoint
+        for endpoint in snapshot.endpoints
+        if parse_key(endpoint.key)[1:] not in accounts or endpoint.outstanding or endpoint.waiting
+    ]
+    hidden = f"{len(idle)} log{'s' * (len(idle) > 1)}"
+    return StoreSnapshot(tuple(shown), tuple(endpoints)), hidden
 
 
-def _cells(
-    row: Sequence[RenderableType], columns: Sequence[Column], *, wide: bool
-) -> list[RenderableType]:
-    pairs = zip(row, columns, strict=True)
-    return [cell for cell, column in pairs if wide or not column.optional]
+def _is_idle(log: LogSnapshot) -> bool:
+    """Return whether a log was not polled for long, or never received anything."""
+    if log.has_leader or log.pending_fetches:
+        return False
+    return not log.head if log.idle_for is None else log.idle_for >= MAX_IDLE
 
 
-def _title_of(name: str, *, wide: bool) -> Text:
-    label = parse_key(name)
-    if not wide:
-        return Text(label.name.partition(".")[2] or label.name, "bold")
-    title = Text(label.name, "bold")
-    return title.append(f" {label.host} {label.account}", "dim")
+def _latest(snapshot: StoreSnapshot, rows: int, *, wide: bool) -> Iterator[RenderableType]:
+    """Yield the latest items, with equal shares of the rows for all logs, by time."""
+    if not rows:
+        return
+    share = max(1, rows // max(1, len(snapshot.logs)))
+    found: list[tuple[datetime, Text]] = []
+    for log in snapshot.logs:
+        at = datetime.min  # without a time, an item follows the one before it
+        for id, item in items(log)[-share:]:
+            at = max(at, (item.sent_at if item else None) or at)
+            found.append((at, _line(log, id, item, wide=wide)))
+    yield from (line for _, line in sorted(found, key=lambda pair: pair[0]))
+
+
+def _line_of(text: str, size: ConsoleDimensions | None) -> Text:
+    line = Text(text, "dim", no_wrap=True)
+    if size is not None:
+        line.truncate(size.width, overflow="ellipsis")
+    return line
 
 
 def _end_of(path: str, columns: int) -> str:
@@ -207,25 +224,26 @@ def _end_of(path: str, columns: int) -> str:
     return path if len(path) <= columns else f"…{path[len(path) - max(0, columns - 1) :]}"
 
 
-def _idle_time(seconds: float | None) -> str:
-    """Return for how long no session has polled a log that has no leader at this moment."""
-    if seconds is None:
-        return "not polled"
+def _polled(log: LogSnapshot) -> str:
+    """Return when a session last polled a log."""
+    if log.has_leader:
+        return "now"
+    if log.idle_for is None:
+        return "not now"
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"no poller for {seconds / size:.0f} {unit}"
-    return f"no poller for {seconds:.0f} s"
+        if log.idle_for >= 2 * size:
+            return f"{log.idle_for / size:.0f} {unit} ago"
+    return f"{log.idle_for:.0f} s ago"
 
 
 def _rate(per_minute: float | None) -> str:
     return "" if per_minute is None else f"{per_minute:.1f}"
 
 
-def _lag(lag: int, *, wide: bool) -> Text:
+def _lag(lag: int) -> Barred:
     text = Text(f"{lag:,}", "gap" if lag >= FULL_LAG else "")
-    if wide and lag:
-        text.append(f" {bar(min(1.0, lag / FULL_LAG), BAR_WIDTH)}", "bar")
-    return text
+    shown = f" {bar(min(1.0, lag / FULL_LAG), BAR_WIDTH)}" if lag else ""
+    return Barred(text, Text.assemble(text, (shown, "bar")))
 
 
 def _line(log: LogSnapshot, id: int, item: ChatMessage | Mail | None, *, wide: bool) -> Text:
